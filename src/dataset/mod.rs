@@ -1,0 +1,315 @@
+//! Datasets: what Trivy downloads, and how to tell a good one from a bad one.
+//!
+//! This room knows names, media types, default sources and the shape of valid content. It does no
+//! I/O of its own: content comes as a reader and goes to a [`Sink`].
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+mod bolt;
+pub mod catalogue;
+pub mod check;
+pub mod layer;
+mod sqlite;
+pub mod vex;
+
+pub use catalogue::Kind;
+pub use check::ContentError;
+
+/// A dataset's name: `trivy-db`, `trivy-java-db`, `trivy-checks`, `vex-hub`, or `vex-NAME` for a
+/// further VEX repository. The same everywhere: on the command line, in JSON, in the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// A string that cannot name a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a dataset's name: they are trivy-db, trivy-java-db, trivy-checks, vex-hub and vex-NAME")]
+pub struct InvalidName;
+
+impl Name {
+    /// The name of the VEX repository that Trivy calls `repository`: `default` is VEX Hub.
+    ///
+    /// # Errors
+    /// A name that is not `[a-z0-9][a-z0-9._-]*` of at most 32 characters.
+    pub fn vex(repository: &str) -> Result<Self, InvalidName> {
+        match repository {
+            "default" => Ok(Name("vex-hub".into())),
+            "hub" => Err(InvalidName),
+            other => format!("vex-{other}").parse(),
+        }
+    }
+
+    /// The kind of content that goes by this name.
+    pub fn kind(&self) -> Kind {
+        match self.0.as_str() {
+            "trivy-db" => Kind::TrivyDb,
+            "trivy-java-db" => Kind::TrivyJavaDb,
+            "trivy-checks" => Kind::TrivyChecks,
+            _ => Kind::Vex,
+        }
+    }
+
+    /// The name under which Trivy's configuration knows this VEX repository; `None` for the others.
+    pub fn vex_repository(&self) -> Option<&str> {
+        match self.0.as_str() {
+            "vex-hub" => Some("default"),
+            name => name.strip_prefix("vex-"),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let good = match text {
+            "trivy-db" | "trivy-java-db" | "trivy-checks" => true,
+            // `vex-default` would be a second name for `vex-hub`.
+            "vex-default" => false,
+            other => other.strip_prefix("vex-").is_some_and(|name| {
+                name.len() <= 32
+                    && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                    && name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+            }),
+        };
+        if good { Ok(Name(text.into())) } else { Err(InvalidName) }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A relative path inside a layer or an archive that cannot leave its place: no empty, `.` or `..`
+/// component, no backslash, no control character, at most 512 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelPath(String);
+
+/// A string that is not a [`RelPath`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a plain relative path")]
+pub struct InvalidPath;
+
+impl RelPath {
+    /// The path as text, components separated by `/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components in order; never empty.
+    pub fn components(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// This path below the folder `prefix`, or `None` where it is not below it. An empty prefix
+    /// is the top.
+    pub fn below(&self, prefix: &str) -> Option<RelPath> {
+        let rest = match prefix {
+            "" => self.0.as_str(),
+            prefix => self.0.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        Some(RelPath(rest.into()))
+    }
+}
+
+impl FromStr for RelPath {
+    type Err = InvalidPath;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPath> {
+        let good = text.len() <= 512
+            && !text.contains(|c: char| c == '\\' || c.is_control())
+            && text.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255);
+        if good { Ok(RelPath(text.into())) } else { Err(InvalidPath) }
+    }
+}
+
+impl TryFrom<String> for RelPath {
+    type Error = InvalidPath;
+
+    fn try_from(text: String) -> Result<Self, InvalidPath> {
+        text.parse()
+    }
+}
+
+impl From<RelPath> for String {
+    fn from(path: RelPath) -> String {
+        path.0
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the content of one dataset was found to be. Computed at export, signed in the bundle's
+/// payload, computed again at import from the bytes that are installed, and compared whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The database's schema version (`Version` in metadata.json): 2 for trivy-db, 1 for
+    /// trivy-java-db.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<u32>,
+    /// When upstream built the data, as the data itself says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+    /// When upstream expects to publish the next build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_update: Option<Timestamp>,
+    /// Each file, for the databases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
+    /// All files as one digest, for checks and VEX, which hold hundreds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
+}
+
+impl Contents {
+    /// The bytes that the content takes when unpacked.
+    pub fn unpacked_size(&self) -> u64 {
+        let files = self.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
+        files.saturating_add(self.tree.as_ref().map_or(0, |tree| tree.size))
+    }
+
+    /// The number of files that the content unpacks to.
+    pub fn file_count(&self) -> u64 {
+        self.files.len() as u64 + self.tree.as_ref().map_or(0, |tree| tree.files)
+    }
+}
+
+/// One file of a database's layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Where it stands in the layer.
+    pub path: RelPath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
+/// Hundreds of files as one digest: the sha256 of the lines that
+/// `find -type f | LC_ALL=C sort | xargs sha256sum` prints with paths relative to the content's
+/// top and without `./`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// The digest over all paths and contents.
+    pub digest: Digest,
+    /// The number of files.
+    pub files: u64,
+    /// The sum of their lengths in bytes.
+    pub size: u64,
+}
+
+impl Tree {
+    /// The tree digest of files in any order.
+    pub fn of(mut files: Vec<File>) -> Self {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut hasher = crate::digest::Hasher::new();
+        let mut size = 0u64;
+        for file in &files {
+            hasher.update(format!("{}  {}\n", file.digest.hex(), file.path).as_bytes());
+            size = size.saturating_add(file.size);
+        }
+        Tree { digest: hasher.finish(), files: files.len() as u64, size }
+    }
+}
+
+/// Where unpacked content goes, file by file. `begin`, any number of `data`, `end`, and again.
+pub trait Sink {
+    /// A regular file of `size` bytes begins.
+    ///
+    /// # Errors
+    /// Whatever keeps the sink from taking it; unpacking stops and hands the error on.
+    fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()>;
+
+    /// The file's next bytes.
+    ///
+    /// # Errors
+    /// As for [`Sink::begin`].
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// The file is complete.
+    ///
+    /// # Errors
+    /// As for [`Sink::begin`].
+    fn end(&mut self) -> io::Result<()>;
+}
+
+/// The sink of a check that keeps nothing.
+pub struct Discard;
+
+impl Sink for Discard {
+    fn begin(&mut self, _: &RelPath, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn data(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_a_closed_set_with_one_spelling_each() {
+        for good in ["trivy-db", "trivy-java-db", "trivy-checks", "vex-hub", "vex-corp.internal"] {
+            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+        }
+        for bad in ["", "db", "Trivy-DB", "vex-", "vex-default", "vex-../x", "vex-A", "vex-.x"] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+        assert_eq!(Name::vex("default").unwrap().as_str(), "vex-hub");
+        assert!(Name::vex("hub").is_err(), "would be taken for VEX Hub");
+    }
+
+    #[test]
+    fn paths_cannot_leave_their_place() {
+        for good in ["trivy.db", "policies/kubernetes/x y.rego", "a/b/c"] {
+            assert!(good.parse::<RelPath>().is_ok(), "{good}");
+        }
+        for bad in ["", "/etc/passwd", "a//b", "./a", "a/..", "../a", "a\\b", "a\0b", "a\x1b[2J", "a/"] {
+            assert!(bad.parse::<RelPath>().is_err(), "{bad:?}");
+        }
+        let path: RelPath = "top/0.1/index.json".parse().unwrap();
+        assert_eq!(path.below("top").unwrap().as_str(), "0.1/index.json");
+        assert_eq!(path.below("").unwrap(), path);
+        assert_eq!(path.below("to"), None);
+    }
+}

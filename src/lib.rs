@@ -1,0 +1,22 @@
+//! trivy-ferry carries what Trivy downloads to hosts without internet: trivy-db, trivy-java-db,
+//! trivy-checks and VEX repositories, in one signed and checksummed bundle.
+//!
+//! Two pipelines meet at a file. Data flows one way, and so do the imports:
+//!
+//! - [`dataset`]: what Trivy uses and what valid content looks like. No I/O.
+//! - [`source`]: where bytes come from.
+//! - [`bundle`]: the format, its writer and its reader. `bundle-format.md` specifies it.
+//! - [`trust`]: keys, signatures, and whether a bundle is acceptable.
+//! - [`target`]: where bytes go.
+//! - [`commands`]: one file a verb; each joins the rooms above.
+//!
+//! `export` is dataset + source → bundle; `import` is bundle + trust → target.
+
+pub mod dataset;
+pub mod digest;
+pub mod error;
+pub mod oci;
+pub mod progress;
+pub mod text;
+
+pub use error::Error;

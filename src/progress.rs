@@ -1,0 +1,33 @@
+//! Progress: what the library tells whoever watches, and nothing about how it is shown.
+
+/// Receives what a long step has done so far. The library calls it from any thread; the terminal
+/// (or nothing at all) stands behind it.
+pub trait Progress: Send + Sync {
+    /// A step of `total` bytes begins. `what` names it for people, `from` says where the bytes
+    /// come from (may be empty).
+    fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step>;
+
+    /// A remark on the way that is worth a line: a source that was passed over, a wait for a lock.
+    fn note(&self, message: &str);
+}
+
+/// One step under way; dropping it ends the step.
+pub trait Step: Send {
+    /// So many more bytes are done.
+    fn advance(&self, bytes: u64);
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: &str, _: u64, _: &str) -> Box<dyn Step> {
+        Box::new(Silent)
+    }
+
+    fn note(&self, _: &str) {}
+}
+
+impl Step for Silent {
+    fn advance(&self, _: u64) {}
+}

@@ -1,0 +1,81 @@
+//! Text for people: untrusted text made harmless, sizes, and ages.
+
+use std::fmt::Write;
+
+use jiff::{Timestamp, Unit};
+
+/// Text from outside, made safe for a terminal: control characters, escape sequences and
+/// bidirectional overrides appear as `\u{…}`, and what is longer than 300 characters is cut.
+pub fn safe(text: &str) -> String {
+    const MOST: usize = 300;
+    let mut out = String::with_capacity(text.len().min(MOST));
+    for (count, c) in text.chars().enumerate() {
+        if count == MOST {
+            out.push('…');
+            break;
+        }
+        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || hidden {
+            let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// The time between two moments in the largest unit that says something: `3 h`, `2 d`. A moment
+/// in the future has no age: `0 min`.
+pub fn age(then: Timestamp, now: Timestamp) -> String {
+    let minutes = now.since(then).and_then(|span| span.total(Unit::Minute)).unwrap_or(0.0).max(0.0) as u64;
+    match minutes {
+        0..=119 => format!("{minutes} min"),
+        120..=2879 => format!("{} h", minutes / 60),
+        _ => format!("{} d", minutes / 1440),
+    }
+}
+
+/// A moment to the minute, in UTC: `2026-11-21 06:12`.
+pub fn moment(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_cannot_reach_the_terminal() {
+        assert_eq!(safe("plain — text"), "plain — text");
+        assert_eq!(safe("\x1b[2Jx\u{202e}y\n"), "\\u{1b}[2Jx\\u{202e}y\\u{a}");
+        assert_eq!(safe(&"x".repeat(1000)).chars().count(), 301);
+    }
+
+    #[test]
+    fn sizes_and_ages_read_well() {
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(61 << 20), "61.0 MiB");
+        assert_eq!(size((1 << 20) - 1), "1.0 MiB");
+        let then: Timestamp = "2026-11-21T06:12:30Z".parse().unwrap();
+        for (seconds, wanted) in [(-5, "0 min"), (60 * 119, "119 min"), (3 * 3600, "3 h"), (86400 * 2, "2 d")]
+        {
+            assert_eq!(age(then, then + jiff::SignedDuration::from_secs(seconds)), wanted);
+        }
+        assert_eq!(moment(then), "2026-11-21 06:12");
+    }
+}
