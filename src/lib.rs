@@ -16,6 +16,7 @@ pub mod dataset;
 pub mod digest;
 pub mod error;
 pub mod oci;
+pub mod pipe;
 pub mod progress;
 pub mod text;
 

@@ -1,1 +1,3 @@
+//! The program: parses the command line, runs the verb, renders the outcome.
+
 fn main() {}

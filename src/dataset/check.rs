@@ -1,7 +1,291 @@
-//! What can be wrong with a dataset's content.
+//! The content checks: whether the files of a dataset are what Trivy will accept.
+//!
+//! A [`Checker`] sees every file as it is unpacked, hashes it, keeps what it must look at, and
+//! ends in [`Contents`] or in what is wrong. It runs at export, where a bad download can still be
+//! repeated, and again at import over the bytes that are installed.
+
+use std::collections::HashSet;
+use std::io;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{Contents, File, Kind, RelPath, Sink, Tree, bolt, sqlite};
+use crate::digest::Hasher;
 
 /// Content that is not what its kind must be. The text says what is wrong; whoever reports it
 /// adds whose content it is.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ContentError(pub String);
+
+/// Why unpacking stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The content itself is bad.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The packed bytes could not be read.
+    #[error("reading: {0}")]
+    Read(io::Error),
+    /// The sink did not take the files.
+    #[error("writing: {0}")]
+    Sink(io::Error),
+}
+
+/// A shorthand for an [`UnpackError::Content`].
+pub(super) fn bad(text: impl Into<String>) -> UnpackError {
+    UnpackError::Content(ContentError(text.into()))
+}
+
+/// What unpacking may cost at the most. Nothing is written beyond it, whatever an archive claims.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The sum of all files' lengths in bytes.
+    pub unpacked: u64,
+    /// The number of files.
+    pub files: u64,
+}
+
+impl Limits {
+    /// The limits for content of which nothing is known yet.
+    pub fn of(kind: Kind) -> Self {
+        Limits { unpacked: kind.max_unpacked(), files: if kind.is_large() { 2 } else { 100_000 } }
+    }
+
+    /// The limits for content that a signed payload describes.
+    pub fn exactly(contents: &Contents) -> Self {
+        Limits { unpacked: contents.unpacked_size(), files: contents.file_count() }
+    }
+}
+
+/// How much of a database's beginning is kept: the largest page of bbolt and SQLite.
+const HEAD: usize = 64 << 10;
+/// The most that a metadata.json or an index.json may hold, in bytes.
+const MAX_JSON: usize = 16 << 20;
+
+/// The metadata.json of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata {
+    version: u32,
+    next_update: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// A VEX repository's index.json (Trivy v0.74.0, pkg/vex/repo: `RawIndex`).
+#[derive(Deserialize)]
+struct VexIndex {
+    updated_at: Option<Timestamp>,
+    packages: Vec<VexPackage>,
+}
+
+#[derive(Deserialize)]
+struct VexPackage {
+    location: String,
+}
+
+/// Sees the files of one dataset and judges them.
+pub(super) struct Checker<'a> {
+    kind: Kind,
+    limits: Limits,
+    sink: &'a mut dyn Sink,
+    files: Vec<File>,
+    /// Every file's path, and with a `/` behind it every folder's.
+    taken: HashSet<String>,
+    unpacked: u64,
+    current: Option<Current>,
+    head: Vec<u8>,
+    json: Vec<u8>,
+}
+
+struct Current {
+    path: RelPath,
+    size: u64,
+    left: u64,
+    hasher: Hasher,
+    keep: Keep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Head,
+    Json,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(kind: Kind, limits: Limits, sink: &'a mut dyn Sink) -> Self {
+        Checker {
+            kind,
+            limits,
+            sink,
+            files: Vec::new(),
+            taken: HashSet::new(),
+            unpacked: 0,
+            current: None,
+            head: Vec::new(),
+            json: Vec::new(),
+        }
+    }
+
+    /// A file begins. Its name must be expected, new, and within the limits.
+    pub(super) fn begin(&mut self, path: RelPath, size: u64) -> Result<(), UnpackError> {
+        let keep = match (self.kind, path.as_str()) {
+            (Kind::TrivyDb, "trivy.db") | (Kind::TrivyJavaDb, "trivy-java.db") => Keep::Head,
+            (Kind::TrivyDb | Kind::TrivyJavaDb, "metadata.json") | (Kind::Vex, "index.json") => Keep::Json,
+            (Kind::TrivyDb | Kind::TrivyJavaDb, other) => {
+                return Err(bad(format!("the archive holds {other}, which does not belong there")));
+            }
+            (Kind::TrivyChecks | Kind::Vex, _) => Keep::Nothing,
+        };
+        if keep == Keep::Json && size > MAX_JSON as u64 {
+            return Err(bad(format!("{path} has {size} bytes, which is too many")));
+        }
+        self.claim(&path)?;
+        self.unpacked = self.unpacked.saturating_add(size);
+        if self.unpacked > self.limits.unpacked || self.files.len() as u64 >= self.limits.files {
+            return Err(bad(format!(
+                "it unpacks to more than the {} bytes in {} files that are allowed",
+                self.limits.unpacked, self.limits.files
+            )));
+        }
+        self.sink.begin(&path, size).map_err(UnpackError::Sink)?;
+        self.current = Some(Current { path, size, left: size, hasher: Hasher::new(), keep });
+        Ok(())
+    }
+
+    /// One name is one file, and no file is also a folder.
+    fn claim(&mut self, path: &RelPath) -> Result<(), UnpackError> {
+        let text = path.as_str();
+        let twice = || bad(format!("the archive holds {text} twice"));
+        if self.taken.contains(&format!("{text}/")) {
+            return Err(twice());
+        }
+        for (at, _) in text.match_indices('/') {
+            if self.taken.contains(&text[..at]) {
+                return Err(twice());
+            }
+            if !self.taken.contains(&text[..=at]) {
+                self.taken.insert(text[..=at].to_owned());
+            }
+        }
+        if self.taken.insert(text.to_owned()) { Ok(()) } else { Err(twice()) }
+    }
+
+    /// The current file's next bytes.
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        let Some(current) = &mut self.current else {
+            return Err(bad("bytes outside of any file"));
+        };
+        current.left = current
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| bad(format!("{} is longer than it claims", current.path)))?;
+        current.hasher.update(bytes);
+        match current.keep {
+            Keep::Nothing => {}
+            Keep::Head => {
+                let room = HEAD - self.head.len();
+                self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Keep::Json => self.json.extend_from_slice(bytes),
+        }
+        self.sink.data(bytes).map_err(UnpackError::Sink)
+    }
+
+    /// The current file is complete.
+    pub(super) fn end(&mut self) -> Result<(), UnpackError> {
+        let Some(current) = self.current.take() else {
+            return Err(bad("the end of a file that never began"));
+        };
+        if current.left != 0 {
+            return Err(bad(format!("{} is shorter than it claims", current.path)));
+        }
+        self.files.push(File { path: current.path, size: current.size, digest: current.hasher.finish() });
+        self.sink.end().map_err(UnpackError::Sink)
+    }
+
+    /// Everything was seen: judges it.
+    pub(super) fn finish(self) -> Result<Contents, UnpackError> {
+        match self.kind {
+            Kind::TrivyDb => self.database("trivy.db", 2, bolt::check),
+            Kind::TrivyJavaDb => self.database("trivy-java.db", 1, sqlite::check),
+            Kind::TrivyChecks => self.checks(),
+            Kind::Vex => self.vex(),
+        }
+    }
+
+    fn database(
+        mut self,
+        name: &str,
+        schema: u32,
+        check: fn(&[u8], u64) -> Result<(), String>,
+    ) -> Result<Contents, UnpackError> {
+        for wanted in [name, "metadata.json"] {
+            if !self.taken.contains(wanted) {
+                return Err(bad(format!("the archive holds no {wanted}")));
+            }
+        }
+        let size = self.files.iter().find(|file| file.path.as_str() == name).map_or(0, |file| file.size);
+        check(&self.head, size).map_err(|what| bad(format!("{name} {what}")))?;
+        let metadata: Metadata = serde_json::from_slice(&self.json)
+            .map_err(|e| bad(format!("metadata.json cannot be read: {e}")))?;
+        if metadata.version != schema {
+            return Err(bad(format!(
+                "metadata.json names schema version {}, and Trivy reads version {schema}",
+                metadata.version
+            )));
+        }
+        if metadata.updated_at < Timestamp::UNIX_EPOCH || metadata.next_update < metadata.updated_at {
+            return Err(bad("metadata.json holds no believable dates"));
+        }
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Contents {
+            schema: Some(schema),
+            updated_at: Some(metadata.updated_at),
+            next_update: Some(metadata.next_update),
+            files: self.files,
+            tree: None,
+        })
+    }
+
+    /// Once Trivy uses a bundle, its embedded checks and libraries are both off, and a check whose
+    /// library is missing vanishes without a word (seen with Trivy v0.74.0): both must be there.
+    fn checks(self) -> Result<Contents, UnpackError> {
+        let rego = |file: &&File| {
+            file.path.as_str().starts_with("policies/") && file.path.as_str().ends_with(".rego")
+        };
+        let is_library = |file: &File| file.path.components().any(|part| part == "lib");
+        let (libraries, checks): (Vec<_>, Vec<_>) =
+            self.files.iter().filter(rego).partition(|file| is_library(file));
+        if checks.is_empty() {
+            return Err(bad("the archive holds no .rego file below policies/"));
+        }
+        if libraries.is_empty() {
+            return Err(bad("the archive holds no libraries for its checks (policies/*/lib)"));
+        }
+        Ok(self.tree(None))
+    }
+
+    fn vex(self) -> Result<Contents, UnpackError> {
+        let index: VexIndex =
+            serde_json::from_slice(&self.json).map_err(|e| bad(format!("index.json cannot be read: {e}")))?;
+        let found = |package: &VexPackage| self.taken.contains(package.location.as_str());
+        if !index.packages.is_empty() && !index.packages.iter().any(found) {
+            return Err(bad("index.json lists packages, and none of their documents is in the archive"));
+        }
+        let updated_at = index.updated_at.filter(|time| *time > Timestamp::UNIX_EPOCH);
+        Ok(self.tree(updated_at))
+    }
+
+    fn tree(self, updated_at: Option<Timestamp>) -> Contents {
+        Contents {
+            schema: None,
+            updated_at,
+            next_update: None,
+            files: Vec::new(),
+            tree: Some(Tree::of(self.files)),
+        }
+    }
+}

@@ -1,1 +1,136 @@
-//! x
+//! The beginning of a SQLite file: whether it is one, whole, and has trivy-java-db's two tables.
+//!
+//! Layout from SQLite's "Database File Format": a 100-byte header, then on the first page the
+//! b-tree of the schema table, whose records begin with the columns `type` and `name`. Five short
+//! entries always fit the first page, so no other page needs to be read.
+
+/// The tables of schema version 1 (trivy-java-db, pkg/db/db.go).
+const TABLES: [&str; 2] = ["artifacts", "indices"];
+/// The page type of a table's leaf.
+const TABLE_LEAF: u8 = 0x0d;
+
+/// Checks the first bytes of a file that is `size` bytes long in all.
+///
+/// # Errors
+/// In words that follow the file's name.
+pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
+    if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 {
+        return Err("is not a SQLite database".into());
+    }
+    let page_size = match u16::from_be_bytes([head[16], head[17]]) {
+        1 => 65536,
+        small => u64::from(small),
+    };
+    if !(512..=65536).contains(&page_size) || !page_size.is_power_of_two() {
+        return Err("is not a SQLite database".into());
+    }
+    let pages = u64::from(u32::from_be_bytes([head[28], head[29], head[30], head[31]]));
+    if pages == 0 || pages * page_size != size {
+        return Err(format!("is cut short: its header names {} bytes, and it has {size}", pages * page_size));
+    }
+    let page = &head[..head.len().min(page_size as usize)];
+    let tables = tables(page).ok_or("has a schema that cannot be read")?;
+    match TABLES.iter().find(|wanted| !tables.iter().any(|table| table == *wanted)) {
+        Some(missing) => Err(format!("has no table {missing}")),
+        None => Ok(()),
+    }
+}
+
+/// The names of all tables that the first page lists; `None` where it cannot be read.
+fn tables(page: &[u8]) -> Option<Vec<String>> {
+    if *page.get(100)? != TABLE_LEAF {
+        return None;
+    }
+    let count = usize::from(u16::from_be_bytes([*page.get(103)?, *page.get(104)?]));
+    let mut tables = Vec::new();
+    for pointer in page.get(108..)?.chunks_exact(2).take(count) {
+        let mut cell = page.get(usize::from(u16::from_be_bytes([pointer[0], pointer[1]]))..)?;
+        let _payload_length = varint(&mut cell)?;
+        let _row = varint(&mut cell)?;
+        let before = cell.len();
+        let header_length = usize::try_from(varint(&mut cell)?).ok()?;
+        let types_length = header_length.checked_sub(before - cell.len())?;
+        let (mut types, mut body) = cell.split_at_checked(types_length)?;
+        let kind = text(&mut types, &mut body)?;
+        let name = text(&mut types, &mut body)?;
+        if kind == "table" {
+            tables.push(name);
+        }
+    }
+    Some(tables)
+}
+
+/// The next column of a record, which must be text.
+fn text(types: &mut &[u8], body: &mut &[u8]) -> Option<String> {
+    let serial = varint(types)?;
+    if serial < 13 || serial % 2 == 0 {
+        return None;
+    }
+    let (value, rest) = body.split_at_checked(usize::try_from((serial - 13) / 2).ok()?)?;
+    *body = rest;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+/// SQLite's big-endian variable-length integer of up to nine bytes.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for index in 0..9 {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if index == 8 {
+            return Some(value << 8 | u64::from(byte));
+        }
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A one-page database whose schema lists these tables.
+    pub(in crate::dataset) fn database(tables: &[&str]) -> Vec<u8> {
+        let mut page = vec![0; 4096];
+        page[..16].copy_from_slice(b"SQLite format 3\0");
+        page[16..18].copy_from_slice(&4096u16.to_be_bytes());
+        page[28..32].copy_from_slice(&1u32.to_be_bytes());
+        page[100] = TABLE_LEAF;
+        page[103..105].copy_from_slice(&(tables.len() as u16).to_be_bytes());
+        let mut end = 4096;
+        for (index, table) in tables.iter().enumerate() {
+            let mut cell = vec![0, index as u8 + 1, 3, 13 + 2 * 5, 13 + 2 * table.len() as u8];
+            cell.extend_from_slice(b"table");
+            cell.extend_from_slice(table.as_bytes());
+            cell[0] = cell.len() as u8 - 2;
+            end -= cell.len();
+            page[end..end + cell.len()].copy_from_slice(&cell);
+            page[108 + 2 * index..][..2].copy_from_slice(&(end as u16).to_be_bytes());
+        }
+        page
+    }
+
+    #[test]
+    fn both_tables_are_wanted() {
+        let good = database(&["artifacts", "indices"]);
+        assert_eq!(check(&good, 4096), Ok(()));
+        assert_eq!(check(&database(&["artifacts"]), 4096), Err("has no table indices".into()));
+        assert_eq!(check(&database(&["artifact", "indices"]), 4096), Err("has no table artifacts".into()));
+        assert_eq!(check(&[0; 4096], 4096), Err("is not a SQLite database".into()));
+        assert!(check(&good, 8192).unwrap_err().contains("cut short"));
+    }
+
+    #[test]
+    fn no_page_makes_it_panic() {
+        let good = database(&["artifacts", "indices"]);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0xff;
+            let _ = check(&bad, 4096);
+            let _ = check(&good[..at], 4096);
+        }
+    }
+}

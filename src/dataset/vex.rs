@@ -1,1 +1,242 @@
-//! x
+//! A VEX repository: its `vex-repository.json` and the archive that it points at.
+//!
+//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it
+//! (pkg/vex/repo): locations are URLs of archives, with the folder inside after a `//`.
+
+use std::io::{Read, Seek};
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{Checker, Limits, UnpackError, bad};
+use super::layer::{self, CHUNK, plain};
+use super::{Contents, Kind, RelPath, Sink, catalogue};
+
+/// The largest `vex-repository.json` that is read, in bytes.
+pub const MAX_MANIFEST: u64 = 1 << 20;
+
+/// The forms in which an archive may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArchiveFormat {
+    /// A gzipped tar archive.
+    TarGzip,
+    /// A zip archive.
+    Zip,
+}
+
+impl ArchiveFormat {
+    /// The form that the first bytes show.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [0x1f, 0x8b, ..] => Some(ArchiveFormat::TarGzip),
+            [b'P', b'K', 3, 4, ..] => Some(ArchiveFormat::Zip),
+            _ => None,
+        }
+    }
+
+    /// The media type of a layer in this form.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            ArchiveFormat::TarGzip => catalogue::VEX_TAR_LAYER,
+            ArchiveFormat::Zip => catalogue::VEX_ZIP_LAYER,
+        }
+    }
+}
+
+/// A repository's `vex-repository.json`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Manifest {
+    /// What the repository calls itself.
+    pub name: String,
+    /// One entry a version of the specification.
+    pub versions: Vec<Version>,
+}
+
+/// One version of the repository.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Version {
+    /// The version of the specification.
+    pub spec_version: String,
+    /// Where the archive can be had, in the order in which to try.
+    pub locations: Vec<Location>,
+}
+
+/// One place that holds the archive.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Location {
+    /// An archive's URL, with the folder inside after `//`.
+    pub url: String,
+}
+
+impl Manifest {
+    /// Reads a `vex-repository.json`.
+    ///
+    /// # Errors
+    /// In words: not JSON, or no locations for the version of the specification that Trivy reads.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.trim_ascii_start().first() == Some(&b'<') {
+            return Err("it is an HTML page".into());
+        }
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|e| format!("it cannot be read: {e}"))?;
+        if manifest.locations().is_empty() {
+            return Err(format!(
+                "it names no location for version {} of the specification",
+                catalogue::VEX_SPEC
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// The locations for the version that Trivy reads.
+    pub fn locations(&self) -> &[Location] {
+        let version = self.versions.iter().find(|version| version.spec_version == catalogue::VEX_SPEC);
+        version.map_or(&[], |version| &version.locations)
+    }
+}
+
+impl Location {
+    /// The archive's URL and the folder inside it, split at the `//` that follows the scheme's
+    /// (as go-getter v1.8 does, source.go: `SourceDirSubdir`). A query stays with the URL.
+    pub fn split(&self) -> (String, String) {
+        let after_scheme = self.url.find("://").map_or(0, |at| at + 3);
+        let path_end = self.url.find('?').unwrap_or(self.url.len()).max(after_scheme);
+        let Some(at) = self.url[after_scheme..path_end].find("//") else {
+            return (self.url.clone(), String::new());
+        };
+        let at = after_scheme + at;
+        let url = format!("{}{}", &self.url[..at], &self.url[path_end..]);
+        (url, self.url[at + 2..path_end].trim_matches('/').to_owned())
+    }
+}
+
+/// Unpacks what stands below `subdir` in a VEX archive into `sink`, and says what it held.
+/// The paths that the sink sees are relative to `subdir`.
+///
+/// # Errors
+/// As for [`layer::unpack`]. An index that stands in another folder than `subdir` is named.
+pub fn unpack(
+    format: ArchiveFormat,
+    archive: impl Read + Seek,
+    subdir: &str,
+    limits: Limits,
+    sink: &mut dyn Sink,
+) -> Result<Contents, UnpackError> {
+    let mut found = false;
+    let mut elsewhere: Option<RelPath> = None;
+    let mut place = |path: &RelPath| {
+        let below = path.below(subdir);
+        if below.as_ref().is_some_and(|path| path.as_str() == "index.json") {
+            found = true;
+        } else if path.components().last() == Some("index.json") && elsewhere.is_none() {
+            elsewhere = Some(path.clone());
+        }
+        below
+    };
+    let mut checker = Checker::new(Kind::Vex, limits, sink);
+    match format {
+        ArchiveFormat::TarGzip => layer::walk(archive, &mut place, &mut checker)?,
+        ArchiveFormat::Zip => walk_zip(archive, &mut place, &mut checker)?,
+    }
+    if found {
+        return checker.finish();
+    }
+    let top = if subdir.is_empty() { "the archive's top" } else { subdir };
+    Err(bad(match elsewhere {
+        Some(path) => format!(
+            "index.json should be at {top}, where the location in vex-repository.json points, and is at {path}"
+        ),
+        None => format!("the archive holds no index.json at {top}"),
+    }))
+}
+
+fn walk_zip(
+    archive: impl Read + Seek,
+    place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
+    checker: &mut Checker<'_>,
+) -> Result<(), UnpackError> {
+    let broken = |error: &dyn std::fmt::Display| bad(format!("it is not a whole zip archive ({error})"));
+    let mut archive = zip::ZipArchive::new(archive).map_err(|e| broken(&e))?;
+    let mut buffer = vec![0; CHUNK];
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(|e| broken(&e))?;
+        if entry.is_dir() {
+            continue;
+        }
+        let Some(path) = place(&plain(entry.name_raw())?) else { continue };
+        if entry.is_symlink() || !entry.is_file() {
+            return Err(bad(format!("{path} is a link, and only plain files are taken")));
+        }
+        checker.begin(path, entry.size())?;
+        loop {
+            let count = entry.read(&mut buffer).map_err(|e| broken(&e))?;
+            if count == 0 {
+                break;
+            }
+            checker.data(&buffer[..count])?;
+        }
+        checker.end()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::super::Discard;
+    use super::*;
+
+    const ARCHIVE: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
+
+    fn check(subdir: &str) -> Result<Contents, String> {
+        unpack(ArchiveFormat::TarGzip, Cursor::new(ARCHIVE), subdir, Limits::of(Kind::Vex), &mut Discard)
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_index_is_found_where_the_location_points() {
+        let contents = check("vexhub-main").unwrap();
+        assert!(contents.tree.unwrap().files >= 2);
+        let error = check("").unwrap_err();
+        assert!(error.contains("is at vexhub-main/index.json"), "{error}");
+        assert!(check("vexhub").unwrap_err().contains("should be at vexhub"));
+    }
+
+    #[test]
+    fn a_zip_gives_the_same_tree() {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(ARCHIVE));
+        for entry in tar.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            if entry.header().entry_type().is_file() {
+                let options = zip::write::SimpleFileOptions::default();
+                zip.start_file(entry.path().unwrap().to_str().unwrap(), options).unwrap();
+                std::io::copy(&mut entry, &mut zip).unwrap();
+            }
+        }
+        let packed = zip.finish().unwrap().into_inner();
+        assert_eq!(ArchiveFormat::of(&packed), Some(ArchiveFormat::Zip));
+        let limits = Limits::of(Kind::Vex);
+        let zipped = unpack(ArchiveFormat::Zip, Cursor::new(&packed), "vexhub-main", limits, &mut Discard);
+        assert_eq!(zipped.unwrap(), check("vexhub-main").unwrap());
+        let cut = Cursor::new(&packed[..packed.len() - 30]);
+        assert!(unpack(ArchiveFormat::Zip, cut, "vexhub-main", limits, &mut Discard).is_err());
+    }
+
+    #[test]
+    fn locations_split_at_the_second_double_slash() {
+        let split = |url: &str| Location { url: url.into() }.split();
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(split("https://h/a.tar.gz//x/y"), pair("https://h/a.tar.gz", "x/y"));
+        assert_eq!(split("https://h/a.tar.gz"), pair("https://h/a.tar.gz", ""));
+        assert_eq!(split("https://h/a.zip//x?ref=1"), pair("https://h/a.zip?ref=1", "x"));
+        assert_eq!(split("https://h/a.zip?u=http://z"), pair("https://h/a.zip?u=http://z", ""));
+    }
+
+    #[test]
+    fn a_page_is_no_manifest() {
+        assert_eq!(Manifest::parse(b"\n<!DOCTYPE html>").unwrap_err(), "it is an HTML page");
+        assert!(Manifest::parse(br#"{"name":"x","versions":[]}"#).unwrap_err().contains("no location"));
+    }
+}
