@@ -12,6 +12,7 @@
 //!
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target.
 
+pub mod bundle;
 pub mod dataset;
 pub mod digest;
 pub mod error;
@@ -19,5 +20,6 @@ pub mod oci;
 pub mod pipe;
 pub mod progress;
 pub mod text;
+pub mod trust;
 
 pub use error::Error;

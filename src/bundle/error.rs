@@ -1,0 +1,148 @@
+//! What can be wrong with a bundle.
+
+use std::path::PathBuf;
+
+use crate::error::Next;
+use crate::text::{safe, size};
+
+/// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file cannot be opened.
+    #[error("{path}: {error}")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A folder, a link, a FIFO or a device.
+    #[error("{path} is {what}, not a regular file")]
+    NotAFile {
+        /// Which path.
+        path: PathBuf,
+        /// What stands there.
+        what: &'static str,
+    },
+    /// The file does not begin as a bundle does.
+    #[error("{path} is not a trivy-ferry bundle: {why}")]
+    NotABundle {
+        /// Which file.
+        path: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// The medium failed while it was read.
+    #[error("{path} could not be read: {error}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is shorter than its signed length.
+    #[error("{path} ends after {}; the signed manifest says {}", size(*.have), size(*.wanted))]
+    Short {
+        /// Which file.
+        path: PathBuf,
+        /// Its length in bytes.
+        have: u64,
+        /// Its signed length in bytes.
+        wanted: u64,
+    },
+    /// The file is longer than its signed length.
+    #[error("{path} has {extra} bytes more than the signed manifest says")]
+    Long {
+        /// Which file.
+        path: PathBuf,
+        /// How many bytes are too many.
+        extra: u64,
+    },
+    /// None of the trusted keys signed it.
+    #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
+    Untrusted {
+        /// Which file.
+        path: PathBuf,
+        /// The key identifiers that its envelope claims.
+        claimed: Vec<String>,
+    },
+    /// It needs something that this version does not know.
+    #[error("{path} needs {feature:?}, which this version of trivy-ferry does not know")]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// What it needs.
+        feature: String,
+    },
+    /// The signed payload contradicts itself or the rules of the format.
+    #[error("{path} has a manifest that breaks the format's rules: {why}")]
+    Payload {
+        /// Which file.
+        path: PathBuf,
+        /// Which rule, and how.
+        why: String,
+    },
+    /// A member is not what the signed manifest says.
+    #[error("{path}: {member} {why}")]
+    Member {
+        /// Which file.
+        path: PathBuf,
+        /// Which member.
+        member: String,
+        /// In what it differs.
+        why: String,
+    },
+}
+
+fn claimed_keys(keyids: &[String]) -> String {
+    match keyids {
+        [] => "it has no signature".into(),
+        [one] => format!("it claims the key {}", short(one)),
+        many => {
+            format!("it claims the keys {}", many.iter().map(|id| short(id)).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A key identifier that anyone may have written, in the form in which fingerprints are shown.
+fn short(keyid: &str) -> String {
+    let head: String = safe(keyid).to_uppercase().chars().take(8).collect();
+    match head.split_at_checked(4) {
+        Some((first, second)) => format!("{first} {second} …"),
+        None => head,
+    }
+}
+
+impl BundleError {
+    /// Whether the path is at fault and not the bundle: exit code 2 and not 4.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, BundleError::Open { .. })
+    }
+}
+
+impl Next for BundleError {
+    fn next(&self) -> String {
+        match self {
+            BundleError::Open { .. } => "Name a bundle, or the folder that holds it.".into(),
+            BundleError::NotAFile { .. } => "Copy the bundle to a plain file, and name that.".into(),
+            BundleError::NotABundle { .. } => {
+                "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
+            }
+            BundleError::Read { .. } | BundleError::Short { .. } => {
+                "Nothing was changed; copy the file again, and wait for the medium before unplugging it.".into()
+            }
+            BundleError::Long { .. } | BundleError::Member { .. } => {
+                "Nothing from it was installed; copy the file again, and if that does not help, export anew."
+                    .into()
+            }
+            BundleError::Untrusted { .. } => {
+                "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
+                    .into()
+            }
+            BundleError::Unknown { .. } => "Use the version of trivy-ferry that wrote it, or a newer one.".into(),
+            BundleError::Payload { .. } => {
+                "Export anew with the current version; the exporter that signed this one has a fault.".into()
+            }
+        }
+    }
+}

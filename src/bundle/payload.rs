@@ -1,0 +1,343 @@
+//! The payload: what a bundle's signature covers. Its JSON form and its rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
+use crate::dataset::{Contents, Kind, Name, RelPath};
+use crate::digest::Digest;
+use crate::oci;
+
+/// The most datasets in one bundle.
+const MAX_DATASETS: usize = 64;
+
+/// The name of a stream: `[a-z0-9][a-z0-9._-]*`, at most 32 characters. It stands in file names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Stream(String);
+
+/// A string that cannot name a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a stream's name: use lower-case letters, digits, '.', '_' and '-', at most 32 of them")]
+pub struct InvalidStream;
+
+impl Stream {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Stream {
+    type Err = InvalidStream;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStream> {
+        let good = (1..=32).contains(&text.len())
+            && text.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+            && !text.starts_with(['.', '_', '-']);
+        if good { Ok(Stream(text.into())) } else { Err(InvalidStream) }
+    }
+}
+
+impl TryFrom<String> for Stream {
+    type Error = InvalidStream;
+
+    fn try_from(text: String) -> Result<Self, InvalidStream> {
+        text.parse()
+    }
+}
+
+impl From<Stream> for String {
+    fn from(stream: Stream) -> String {
+        stream.0
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The signed payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// The version of the format: 1.
+    pub format: u32,
+    /// Features without which a reader cannot read this bundle rightly. None exist in version 1.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// The program that wrote it, for people.
+    pub producer: String,
+    /// The stream that it belongs to.
+    pub stream: Stream,
+    /// When it was created, in whole seconds.
+    pub created: Timestamp,
+    /// After when it must not be used, where the exporter said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream, where the exporter keeps state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The identity of the bundle before it in the stream, where the exporter keeps state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Digest>,
+    /// The length of the whole file in bytes.
+    pub length: u64,
+    /// Every member but the manifest, in the order of the file.
+    pub members: Vec<Member>,
+    /// What the members are.
+    pub datasets: Vec<Dataset>,
+}
+
+/// One member of the tar file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub path: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
+/// One dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dataset {
+    /// What it is.
+    pub name: Name,
+    /// Its tag: the schema version of a database, the major version of checks, the version of the
+    /// VEX repository specification.
+    pub tag: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// Upstream's manifest.
+    pub manifest: Blob,
+    /// Upstream's configuration blob.
+    pub config: Blob,
+    /// Upstream's layers, in the manifest's order.
+    pub layers: Vec<Blob>,
+    /// The version that upstream gives it in an annotation, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The folder inside a VEX archive that holds the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdir: Option<RelPath>,
+    /// What its content was found to be.
+    pub contents: Contents,
+}
+
+/// A blob of the OCI image layout. It is the member `blobs/sha256/<hex>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blob {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Blob {
+    /// The name of its member.
+    pub fn path(&self) -> String {
+        format!("blobs/sha256/{}", self.digest.hex())
+    }
+
+    /// Whether it is the layer of one of the two databases.
+    pub fn is_large(&self) -> bool {
+        [Kind::TrivyDb, Kind::TrivyJavaDb]
+            .iter()
+            .any(|kind| kind.layer_media_type() == Some(&self.media_type))
+    }
+}
+
+impl From<&oci::Descriptor> for Blob {
+    fn from(descriptor: &oci::Descriptor) -> Self {
+        Blob { media_type: descriptor.media_type.clone(), digest: descriptor.digest, size: descriptor.size }
+    }
+}
+
+impl Dataset {
+    /// Its name in the OCI image layout: `trivy-db-2`. Also the key of its floor in the state.
+    pub fn reference(&self) -> String {
+        format!("{}-{}", self.name, self.tag)
+    }
+
+    /// All its blobs: manifest, configuration, layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        [&self.manifest, &self.config].into_iter().chain(&self.layers)
+    }
+
+    /// The layer that holds the content.
+    pub fn content_layer(&self) -> Option<&Blob> {
+        self.layers.first()
+    }
+}
+
+/// The text of `SHA256SUMS` for these members.
+pub(super) fn sums<'m>(members: impl IntoIterator<Item = &'m Member>) -> String {
+    use fmt::Write;
+    let others = members.into_iter().filter(|member| member.path != SUMS);
+    others.fold(String::new(), |mut text, member| {
+        let _ = writeln!(text, "{}  {}", member.digest.hex(), member.path);
+        text
+    })
+}
+
+/// Why a payload cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BadPayload {
+    /// It needs a feature that is not known here.
+    Unknown(String),
+    /// It breaks a rule.
+    Rule(String),
+}
+
+impl Payload {
+    /// Reads and checks a payload. What it needs is looked at first, so that a later format is
+    /// refused by name and not by its form.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadPayload> {
+        #[derive(Deserialize)]
+        struct Probe {
+            format: u32,
+            #[serde(default)]
+            requires: Vec<String>,
+        }
+        let rule = |e: serde_json::Error| BadPayload::Rule(e.to_string());
+        let probe: Probe = serde_json::from_slice(bytes).map_err(rule)?;
+        if probe.format != FORMAT {
+            return Err(BadPayload::Unknown(format!("format version {}", probe.format)));
+        }
+        if let Some(feature) = probe.requires.into_iter().next() {
+            return Err(BadPayload::Unknown(feature));
+        }
+        let payload: Payload = serde_json::from_slice(bytes).map_err(rule)?;
+        payload.check().map_err(BadPayload::Rule)?;
+        Ok(payload)
+    }
+
+    /// The rules of the format that a payload alone can break.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let members = self.check_members()?;
+        if self.datasets.is_empty() || self.datasets.len() > MAX_DATASETS {
+            return Err(format!("it lists {} datasets", self.datasets.len()));
+        }
+        let mut references = BTreeSet::new();
+        for dataset in &self.datasets {
+            let reference = dataset.reference();
+            self.check_dataset(dataset, &members).map_err(|why| format!("{reference} {why}"))?;
+            if !references.insert(reference.clone()) {
+                return Err(format!("it lists {reference} twice"));
+            }
+        }
+        let used: BTreeSet<String> = self.datasets.iter().flat_map(Dataset::blobs).map(Blob::path).collect();
+        let fixed = [SUMS, "oci-layout", "index.json"];
+        match self.members.iter().find(|m| !used.contains(&m.path) && !fixed.contains(&m.path.as_str())) {
+            Some(member) => Err(format!("{} belongs to no dataset", member.path)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_members(&self) -> Result<BTreeMap<&str, &Member>, String> {
+        if self.members.first().is_none_or(|first| first.path != SUMS) {
+            return Err(format!("its second member is not {SUMS}"));
+        }
+        let mut members = BTreeMap::new();
+        for member in &self.members {
+            let path = &member.path;
+            let plain =
+                path.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'/' | b'-'));
+            if !(plain || path == SUMS) || path.parse::<RelPath>().is_err() || path == MANIFEST {
+                return Err(format!("{path:?} cannot be a member's name"));
+            }
+            if member.size > MAX_MEMBER || header::header(path, member.size).is_none() {
+                return Err(format!("{path} cannot be a member of {} bytes", member.size));
+            }
+            let blob = path.strip_prefix("blobs/");
+            if blob.is_some_and(|name| name != format!("sha256/{}", member.digest.hex())) {
+                return Err(format!("{path} has the digest {}", member.digest));
+            }
+            if members.insert(path.as_str(), member).is_some() {
+                return Err(format!("it lists {path} twice"));
+            }
+        }
+        for name in ["oci-layout", "index.json"] {
+            if !members.contains_key(name) {
+                return Err(format!("it lists no {name}"));
+            }
+        }
+        if members[SUMS].digest != Digest::of(sums(&self.members).as_bytes()) {
+            return Err(format!("{SUMS} does not list its members"));
+        }
+        Ok(members)
+    }
+
+    fn check_dataset(&self, dataset: &Dataset, members: &BTreeMap<&str, &Member>) -> Result<(), String> {
+        let tag = &dataset.tag;
+        let good_tag = (1..=64).contains(&tag.len())
+            && tag.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+        if !good_tag {
+            return Err(format!("has the tag {tag:?}"));
+        }
+        for blob in dataset.blobs() {
+            let path = blob.path();
+            if members.get(path.as_str()).is_none_or(|member| member.size != blob.size) {
+                return Err(format!("needs {path}, which is not listed with its size"));
+            }
+        }
+        let kind = dataset.name.kind();
+        let layers = if kind == Kind::Vex { 2 } else { 1 };
+        if dataset.layers.len() != layers {
+            return Err(format!("has {} layers", dataset.layers.len()));
+        }
+        if kind.layer_media_type().is_some_and(|wanted| wanted != dataset.layers[0].media_type) {
+            return Err(format!("has a layer of type {:?}", dataset.layers[0].media_type));
+        }
+        let contents = &dataset.contents;
+        if contents.tree.is_some() == kind.is_large()
+            || contents.files.len() != if kind.is_large() { 2 } else { 0 }
+        {
+            return Err("does not describe its content".into());
+        }
+        if contents.unpacked_size() > kind.max_unpacked() {
+            return Err(format!("unpacks to {} bytes", contents.unpacked_size()));
+        }
+        // A date ahead of the bundle's own would later lock out true data.
+        let latest = self.created + SignedDuration::from_hours(24);
+        if contents.updated_at.is_some_and(|date| date > latest) {
+            return Err("is dated after the bundle".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_names_that_every_file_system_takes() {
+        for good in ["default", "a", "site-7.lab_x"] {
+            assert!(good.parse::<Stream>().is_ok(), "{good}");
+        }
+        for bad in ["", "Default", "a/b", "..", "-a", &"a".repeat(33), "a b"] {
+            assert!(bad.parse::<Stream>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_later_format_is_refused_by_name() {
+        let parse = |text: &str| Payload::parse(text.as_bytes()).unwrap_err();
+        let unknown = |text: &str| BadPayload::Unknown(text.into());
+        assert_eq!(parse(r#"{"format":2,"new":[]}"#), unknown("format version 2"));
+        assert_eq!(parse(r#"{"format":1,"requires":["deltas"]}"#), unknown("deltas"));
+        assert!(matches!(parse(r#"{"format":1}"#), BadPayload::Rule(_)));
+        assert!(matches!(parse("[]"), BadPayload::Rule(_)));
+    }
+}

@@ -1,0 +1,441 @@
+//! The reader: strict, in one order, and in two types.
+//!
+//! An [`UnverifiedBundle`] is a file that looks like a bundle; nothing that it says is to be acted
+//! on. A [`VerifiedBundle`] carries the signature of a trusted key; the bytes of its members are
+//! compared with what was signed as they are read, and only then.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::header::{self, BLOCK};
+use super::payload::{BadPayload, Dataset, Member, Payload};
+use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
+use crate::digest::{Digest, Hasher};
+use crate::text::safe;
+use crate::trust::envelope::Envelope;
+use crate::trust::key::KeyId;
+use crate::trust::keyring::Keyring;
+
+/// A bundle of which nobody has said that it is genuine.
+#[derive(Debug)]
+pub struct UnverifiedBundle {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    capacity: u64,
+    envelope: Envelope,
+}
+
+/// A bundle whose manifest carries the signature of a trusted key.
+#[derive(Debug)]
+pub struct VerifiedBundle {
+    path: PathBuf,
+    file: File,
+    capacity: u64,
+    payload: Payload,
+    identity: Digest,
+    signers: Vec<KeyId>,
+}
+
+impl UnverifiedBundle {
+    /// Opens a file and reads its envelope. Links are not followed, and only regular files are
+    /// read.
+    ///
+    /// # Errors
+    /// Where the path is no regular file, or the file does not begin as a bundle does.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let (mut file, length) = open_regular(path)?;
+        let not = |why: String| BundleError::NotABundle { path: path.into(), why };
+        let read = |file: &mut File, buffer: &mut [u8]| match file.read_exact(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(not(format!("it ends after {length} bytes, inside its manifest")))
+            }
+            Err(error) => Err(BundleError::Read { path: path.into(), error }),
+            Ok(()) => Ok(()),
+        };
+        let mut first = [0; BLOCK as usize];
+        read(&mut file, &mut first)?;
+        let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap_or(u64::MAX);
+        let head = &first[..MANIFEST.len()];
+        if head != MANIFEST.as_bytes() {
+            return Err(not(format!("its first member is not {MANIFEST}")));
+        }
+        if capacity > MAX_MANIFEST {
+            return Err(not(format!("its manifest claims {capacity} bytes, and {MAX_MANIFEST} are allowed")));
+        }
+        if header::header(MANIFEST, capacity).is_none_or(|wanted| wanted != first) {
+            return Err(not("the header of its manifest is not in the one form that is allowed".into()));
+        }
+        let mut bytes = vec![0; capacity as usize];
+        read(&mut file, &mut bytes)?;
+        let envelope = Envelope::parse(&bytes).map_err(|e| not(e.to_string()))?;
+        if envelope.payload_type() != PAYLOAD_TYPE {
+            return Err(not(format!("its payload is of type {:?}", safe(envelope.payload_type()))));
+        }
+        Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
+    }
+
+    /// What the bundle claims, for showing only. Nothing vouches for it.
+    ///
+    /// # Errors
+    /// Where the payload cannot be read.
+    pub fn claims(&self) -> Result<Payload, BundleError> {
+        parse(&self.path, &self.envelope)
+    }
+
+    /// The identity that a signature would cover.
+    pub fn identity(&self) -> Digest {
+        Digest::of(self.envelope.payload())
+    }
+
+    /// The key identifiers that its envelope claims.
+    pub fn claimed_keyids(&self) -> Vec<String> {
+        self.envelope.claimed_keyids().map(str::to_owned).collect()
+    }
+
+    /// Checks the signature, then the payload, then the file's length.
+    ///
+    /// # Errors
+    /// Where no trusted key signed it, or what was signed cannot be used.
+    pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
+        let signers = self.envelope.signers(keyring.public_keys());
+        if signers.is_empty() {
+            return Err(BundleError::Untrusted { claimed: self.claimed_keyids(), path: self.path });
+        }
+        let payload = parse(&self.path, &self.envelope)?;
+        check_length(&self.path, self.capacity, self.length, &payload)?;
+        let identity = self.identity();
+        let UnverifiedBundle { path, file, capacity, .. } = self;
+        Ok(VerifiedBundle { path, file, capacity, payload, identity, signers })
+    }
+}
+
+fn parse(path: &Path, envelope: &Envelope) -> Result<Payload, BundleError> {
+    Payload::parse(envelope.payload()).map_err(|bad| match bad {
+        BadPayload::Unknown(feature) => BundleError::Unknown { path: path.into(), feature: safe(&feature) },
+        BadPayload::Rule(why) => BundleError::Payload { path: path.into(), why: safe(&why) },
+    })
+}
+
+fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Result<(), BundleError> {
+    let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
+    let wanted = header::footprint(capacity) + members + 2 * BLOCK;
+    if wanted != payload.length {
+        let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
+        return Err(BundleError::Payload { path: path.into(), why });
+    }
+    let path = path.to_path_buf();
+    match have.cmp(&wanted) {
+        std::cmp::Ordering::Less => Err(BundleError::Short { path, have, wanted }),
+        std::cmp::Ordering::Greater => Err(BundleError::Long { path, extra: have - wanted }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}
+
+/// Opens without following a link and without waiting for the other end of a FIFO.
+fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
+    let open = |error: io::Error| BundleError::Open { path: path.into(), error };
+    let not = |what| BundleError::NotAFile { path: path.into(), what };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::LOOP) => return Err(not("a symbolic link")),
+        Err(rustix::io::Errno::NXIO) => return Err(not("a socket")),
+        other => other.map_err(|e| open(e.into()))?.into(),
+    };
+    let metadata = file.metadata().map_err(open)?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Err(not("a folder"));
+    } else if kind.is_fifo() {
+        return Err(not("a FIFO"));
+    } else if !kind.is_file() {
+        return Err(not("a device"));
+    }
+    Ok((file, metadata.len()))
+}
+
+impl VerifiedBundle {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's name, for messages.
+    pub fn name(&self) -> String {
+        safe(&self.path.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// What was signed.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The sha256 of what was signed.
+    pub fn identity(&self) -> Digest {
+        self.identity
+    }
+
+    /// The trusted keys that signed it.
+    pub fn signers(&self) -> &[KeyId] {
+        &self.signers
+    }
+
+    /// Begins a pass over the members.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub fn members(&mut self) -> Result<Members<'_>, BundleError> {
+        let start = header::footprint(self.capacity);
+        self.file
+            .seek(SeekFrom::Start(start))
+            .map_err(|error| BundleError::Read { path: self.path.clone(), error })?;
+        Ok(Members { path: &self.path, file: &self.file, payload: &self.payload, next: 0 })
+    }
+}
+
+/// A pass over the members in the order of the file.
+pub struct Members<'b> {
+    path: &'b Path,
+    file: &'b File,
+    payload: &'b Payload,
+    next: usize,
+}
+
+impl<'b> Members<'b> {
+    /// The next member, after its header was compared. `None` after the last, when the end of the
+    /// file was found to be as it must be.
+    ///
+    /// # Errors
+    /// Where the medium fails, or the header or the end differ from what was signed.
+    #[allow(clippy::should_implement_trait)] // An iterator could not lend its file.
+    pub fn next(&mut self) -> Result<Option<MemberReader<'b>>, BundleError> {
+        let Some(member) = self.payload.members.get(self.next) else {
+            return self.end().map(|()| None);
+        };
+        self.next += 1;
+        let mut found = [0; BLOCK as usize];
+        self.exactly(&mut found, &member.path)?;
+        if header::header(&member.path, member.size).is_none_or(|wanted| wanted != found) {
+            return Err(self.bad(&member.path, "has another header than the signed manifest says"));
+        }
+        let hasher = Hasher::new();
+        Ok(Some(MemberReader {
+            path: self.path,
+            file: self.file,
+            member,
+            left: member.size,
+            hasher,
+            checked: false,
+        }))
+    }
+
+    /// The datasets that need this member.
+    pub fn users(&self, member: &Member) -> Vec<&'b Dataset> {
+        let needs = |dataset: &&Dataset| dataset.blobs().any(|blob| blob.path() == member.path);
+        self.payload.datasets.iter().filter(needs).collect()
+    }
+
+    fn end(&mut self) -> Result<(), BundleError> {
+        let mut zeros = [1; 2 * BLOCK as usize];
+        self.exactly(&mut zeros, "the end")?;
+        if zeros.iter().any(|byte| *byte != 0) {
+            return Err(self.bad("the end", "is not two blocks of zeros"));
+        }
+        let mut more = [0];
+        match self.file.read(&mut more) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.bad("the end", "is followed by further bytes")),
+            Err(error) => Err(BundleError::Read { path: self.path.into(), error }),
+        }
+    }
+
+    fn exactly(&mut self, buffer: &mut [u8], member: &str) -> Result<(), BundleError> {
+        self.file.read_exact(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.bad(member, "is cut off: the file has become shorter"),
+            _ => BundleError::Read { path: self.path.into(), error },
+        })
+    }
+
+    fn bad(&self, member: &str, why: &str) -> BundleError {
+        BundleError::Member { path: self.path.into(), member: member.into(), why: why.into() }
+    }
+}
+
+/// A member's bytes. The last read, and no earlier one, tells whether they are the signed ones:
+/// it fails where they are not.
+pub struct MemberReader<'b> {
+    path: &'b Path,
+    file: &'b File,
+    member: &'b Member,
+    left: u64,
+    hasher: Hasher,
+    checked: bool,
+}
+
+impl MemberReader<'_> {
+    /// Which member it is.
+    pub fn member(&self) -> &Member {
+        self.member
+    }
+
+    /// Reads to the end and throws the bytes away.
+    ///
+    /// # Errors
+    /// Where the medium fails or the bytes are not the signed ones.
+    pub fn check(mut self) -> Result<(), BundleError> {
+        io::copy(&mut self, &mut io::sink()).map(|_| ()).map_err(|e| BundleError::from_io(self.path, e))
+    }
+
+    /// Passes over the bytes without looking at them, where nobody will use them.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub fn skip(self) -> Result<(), BundleError> {
+        let distance = self.left + header::padding(self.member.size);
+        let mut file = self.file;
+        let moved = file.seek(SeekFrom::Current(distance.try_into().unwrap_or(i64::MAX)));
+        moved.map(|_| ()).map_err(|error| BundleError::Read { path: self.path.into(), error })
+    }
+
+    fn bad(&self, why: &str) -> io::Error {
+        io::Error::other(BundleError::Member {
+            path: self.path.into(),
+            member: self.member.path.clone(),
+            why: why.into(),
+        })
+    }
+
+    /// At the end of the content: its digest, and the zeros up to the next block.
+    fn finish(&mut self) -> io::Result<()> {
+        let mut zeros = vec![0; header::padding(self.member.size) as usize];
+        let mut file = self.file;
+        file.read_exact(&mut zeros)?;
+        if std::mem::take(&mut self.hasher).finish() != self.member.digest {
+            return Err(self.bad("does not match the signed manifest"));
+        }
+        if zeros.iter().any(|byte| *byte != 0) {
+            return Err(self.bad("is followed by bytes that are not zero"));
+        }
+        self.checked = true;
+        Ok(())
+    }
+}
+
+impl Read for MemberReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            if !self.checked {
+                self.finish()?;
+            }
+            return Ok(0);
+        }
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let mut file = self.file;
+        let count = file.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(self.bad("is cut off: the file has become shorter"));
+        }
+        self.hasher.update(&buffer[..count]);
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl BundleError {
+    /// The bundle's error inside an `io::Error`, or the medium's.
+    pub fn from_io(path: &Path, error: io::Error) -> Self {
+        match error.downcast::<BundleError>() {
+            Ok(bundle) => bundle,
+            Err(error) => BundleError::Read { path: path.into(), error },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::super::writer::tests as writer;
+    use super::*;
+    use crate::trust::key::SigningKey;
+    use crate::trust::keyring;
+
+    fn keyring(dir: &Path) -> Keyring {
+        let key = SigningKey::from_pem(writer::KEY, None).unwrap().public();
+        Keyring::load(&[keyring::add(dir, "test", &key).unwrap()]).unwrap()
+    }
+
+    /// Everything that a full verification does.
+    fn read(bytes: &[u8]) -> Result<usize, BundleError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.tar");
+        File::create(&path).unwrap().write_all(bytes).unwrap();
+        let mut bundle = UnverifiedBundle::open(&path)?.verify(&keyring(dir.path()))?;
+        let mut members = bundle.members()?;
+        let mut count = 0;
+        while let Some(member) = members.next()? {
+            member.check()?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    #[test]
+    fn a_good_bundle_is_read_whole() {
+        assert_eq!(read(&writer::bundle()).unwrap(), 10);
+    }
+
+    #[test]
+    fn every_length_but_the_right_one_is_refused() {
+        let good = writer::bundle();
+        for length in (0..good.len()).step_by(97).chain([good.len() - 1]) {
+            assert!(read(&good[..length]).is_err(), "{length}");
+        }
+        for extra in [1, 511, 512, 10240] {
+            let longer = [&good[..], &vec![0; extra]].concat();
+            assert!(matches!(read(&longer), Err(BundleError::Long { .. })), "{extra}");
+        }
+    }
+
+    #[test]
+    fn skipping_is_reading_without_looking() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.tar");
+        std::fs::write(&path, writer::bundle()).unwrap();
+        let mut bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring(dir.path())).unwrap();
+        let mut members = bundle.members().unwrap();
+        while let Some(member) = members.next().unwrap() {
+            member.skip().unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+        #[test]
+        fn no_flipped_bit_passes(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let good = writer::bundle();
+            let mut bad = good.clone();
+            let at = at.index(bad.len());
+            bad[at] ^= 1 << bit;
+            // In the envelope, the unsigned key identifier and the case of nothing else may change
+            // without harm: what passes must be the same payload and members.
+            let identity = |bytes: &[u8]| Envelope::parse(&bytes[512..][..capacity(bytes)]).map(|e| Digest::of(e.payload()));
+            if read(&bad).is_ok() {
+                prop_assert!(at < 512 + capacity(&good), "byte {} of {}", at, good.len());
+                prop_assert_eq!(identity(&bad), identity(&good));
+            }
+        }
+    }
+
+    fn capacity(bytes: &[u8]) -> usize {
+        let mut first = [0; 512];
+        first.copy_from_slice(&bytes[..512]);
+        tar::Header::from_byte_slice(&first).entry_size().unwrap() as usize
+    }
+}

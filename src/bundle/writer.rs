@@ -1,0 +1,442 @@
+//! The writer: from a plan to a signed bundle, in one pass from front to back.
+//!
+//! Everything but the content of the large layers is known before the first byte is written:
+//! names, sizes and digests come from the registries' descriptors. Only the manifest is filled in
+//! at the end, in the room that was left for it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use jiff::Timestamp;
+
+use super::payload::{Blob, Dataset, Member, Payload, Stream, sums};
+use super::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS, header};
+use crate::dataset::{Contents, File, Kind};
+use crate::digest::{Digest, Hasher};
+use crate::oci;
+use crate::trust::envelope::Envelope;
+use crate::trust::key::SigningKey;
+
+/// What a new bundle says of itself.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The stream that it belongs to.
+    pub stream: Stream,
+    /// When it was created, in whole seconds.
+    pub created: Timestamp,
+    /// After when it must not be used.
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream.
+    pub sequence: Option<u64>,
+    /// The identity of the bundle before it.
+    pub previous: Option<Digest>,
+}
+
+/// A dataset that is to be written. The contents of a large one are not known yet.
+#[derive(Debug, Clone)]
+pub struct PlannedDataset {
+    /// The dataset; for a large one its contents are still to come and are ignored.
+    pub dataset: Dataset,
+    /// The bytes of its manifest.
+    pub manifest: Vec<u8>,
+}
+
+/// Everything about a bundle that is fixed before it is written.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    payload: Payload,
+    capacity: u64,
+    /// The bytes of the members that are derived: `SHA256SUMS`, `oci-layout`, `index.json` and the
+    /// manifests.
+    derived: BTreeMap<String, Vec<u8>>,
+}
+
+impl Plan {
+    /// Plans a bundle.
+    ///
+    /// # Errors
+    /// In words, where the datasets do not make a valid bundle.
+    pub fn new(head: Head, planned: Vec<PlannedDataset>) -> Result<Self, String> {
+        let index = oci::Index {
+            schema_version: 2,
+            media_type: Some(oci::INDEX.into()),
+            manifests: planned.iter().map(|p| reference(&p.dataset)).collect(),
+        };
+        let index = serde_json::to_vec(&index).map_err(|e| e.to_string())?;
+        let mut derived = BTreeMap::from([
+            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json".to_owned(), index),
+        ]);
+        let mut blobs: Vec<&Blob> = planned.iter().flat_map(|p| p.dataset.blobs()).collect();
+        // Small ones in the order of the datasets; large ones last, the smallest first.
+        blobs.sort_by_key(|blob| if blob.is_large() { (true, blob.size) } else { (false, 0) });
+        let mut members = vec![Member { path: SUMS.into(), size: 0, digest: Digest::of(b"") }];
+        for (path, bytes) in
+            ["oci-layout", "index.json"].iter().filter_map(|path| derived.get_key_value(*path))
+        {
+            members.push(Member { path: path.clone(), size: bytes.len() as u64, digest: Digest::of(bytes) });
+        }
+        for blob in blobs {
+            if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
+                members.push(Member { path: blob.path(), size: blob.size, digest: blob.digest });
+            }
+        }
+        let sums = sums(&members).into_bytes();
+        members[0] = Member { path: SUMS.into(), size: sums.len() as u64, digest: Digest::of(&sums) };
+        derived.insert(SUMS.into(), sums);
+        let mut datasets = Vec::new();
+        for PlannedDataset { mut dataset, manifest } in planned {
+            if Digest::of(&manifest) != dataset.manifest.digest {
+                return Err(format!("{} has a manifest of another digest", dataset.reference()));
+            }
+            derived.insert(dataset.manifest.path(), manifest);
+            if dataset.name.kind().is_large() {
+                dataset.contents = widest(dataset.name.kind());
+            }
+            datasets.push(dataset);
+        }
+        let mut payload = Payload {
+            format: FORMAT,
+            requires: Vec::new(),
+            producer: concat!("trivy-ferry ", env!("CARGO_PKG_VERSION")).into(),
+            stream: head.stream,
+            created: head.created,
+            expires: head.expires,
+            sequence: head.sequence,
+            previous: head.previous,
+            length: u64::MAX,
+            members,
+            datasets,
+        };
+        let widest = serde_json::to_vec(&payload).map_err(|e| e.to_string())?.len();
+        let capacity = Envelope::capacity(PAYLOAD_TYPE, widest) as u64;
+        if capacity > MAX_MANIFEST {
+            return Err(format!("its manifest would take {capacity} bytes"));
+        }
+        let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
+        payload.length = header::footprint(capacity) + members + 2 * header::BLOCK;
+        Ok(Plan { payload, capacity, derived })
+    }
+
+    /// The length of the whole file in bytes.
+    pub fn length(&self) -> u64 {
+        self.payload.length
+    }
+
+    /// The blobs that the writer will ask for, in its order.
+    pub fn wanted(&self) -> impl Iterator<Item = &Member> {
+        self.payload.members.iter().filter(|member| !self.derived.contains_key(&member.path))
+    }
+}
+
+/// The contents that take the most room in a payload: what is left free until the true ones are
+/// known.
+fn widest(kind: Kind) -> Contents {
+    let far = Timestamp::MAX;
+    let name = if kind == Kind::TrivyDb { "trivy.db" } else { "trivy-java.db" };
+    let file =
+        |name: &str| name.parse().ok().map(|path| File { path, size: u64::MAX, digest: Digest::of(b"") });
+    Contents {
+        schema: Some(u32::MAX),
+        updated_at: Some(far),
+        next_update: Some(far),
+        files: ["metadata.json", name].into_iter().filter_map(file).collect(),
+        tree: None,
+    }
+}
+
+fn reference(dataset: &Dataset) -> oci::Descriptor {
+    oci::Descriptor {
+        media_type: dataset.manifest.media_type.clone(),
+        digest: dataset.manifest.digest,
+        size: dataset.manifest.size,
+        annotations: BTreeMap::from([(oci::REF_NAME.to_owned(), dataset.reference())]),
+    }
+}
+
+/// Why a bundle could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The destination failed.
+    #[error("writing: {0}")]
+    Destination(io::Error),
+    /// The source of a member failed.
+    #[error("reading {member}: {error}")]
+    Source {
+        /// Which member.
+        member: String,
+        /// What its reader said.
+        error: io::Error,
+    },
+    /// A source's bytes are not those that were planned.
+    #[error("{member} {why}")]
+    Content {
+        /// Which member.
+        member: String,
+        /// In what they differ.
+        why: String,
+    },
+    /// What was found does not make a valid bundle.
+    #[error("the bundle would break the format's rules: {0}")]
+    Rules(String),
+}
+
+/// Writes a planned bundle.
+pub struct BundleWriter<W> {
+    plan: Plan,
+    out: W,
+    next: usize,
+}
+
+impl<W: Write + Seek> BundleWriter<W> {
+    /// Begins: leaves room for the manifest.
+    ///
+    /// # Errors
+    /// Those of the destination.
+    pub fn new(plan: Plan, mut out: W) -> Result<Self, WriteError> {
+        let manifest = header::footprint(plan.capacity);
+        io::copy(&mut io::repeat(0).take(manifest), &mut out).map_err(WriteError::Destination)?;
+        let mut writer = BundleWriter { plan, out, next: 0 };
+        writer.derived()?;
+        Ok(writer)
+    }
+
+    /// The member whose bytes are to come next; `None` when all are there.
+    pub fn wants(&self) -> Option<&Member> {
+        self.plan.payload.members.get(self.next)
+    }
+
+    /// Takes the bytes of the wanted member, to the reader's end.
+    ///
+    /// # Errors
+    /// Where source or destination fail, or the bytes are not the planned ones.
+    pub fn member(&mut self, mut source: impl Read) -> Result<(), WriteError> {
+        let Some(member) = self.plan.payload.members.get(self.next).cloned() else {
+            return Err(WriteError::Rules("it has no further member".into()));
+        };
+        let content = |why: String| WriteError::Content { member: member.path.clone(), why };
+        let header = header::header(&member.path, member.size)
+            .ok_or_else(|| WriteError::Rules(format!("{} does not fit tar", member.path)))?;
+        self.out.write_all(&header).map_err(WriteError::Destination)?;
+        let mut hasher = Hasher::new();
+        let mut left = member.size;
+        let mut buffer = vec![0; crate::dataset::layer::CHUNK];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(WriteError::Source { member: member.path.clone(), error }),
+            };
+            if count == 0 {
+                break;
+            }
+            left = left
+                .checked_sub(count as u64)
+                .ok_or_else(|| content(format!("has more than its {} bytes", member.size)))?;
+            hasher.update(&buffer[..count]);
+            self.out.write_all(&buffer[..count]).map_err(WriteError::Destination)?;
+        }
+        if left > 0 {
+            return Err(content(format!("ends {left} bytes early")));
+        }
+        let digest = hasher.finish();
+        if digest != member.digest {
+            return Err(content(format!("has the digest {digest}")));
+        }
+        let padding = header::padding(member.size);
+        io::copy(&mut io::repeat(0).take(padding), &mut self.out).map_err(WriteError::Destination)?;
+        self.next += 1;
+        self.derived()
+    }
+
+    /// Writes the derived members that come next.
+    fn derived(&mut self) -> Result<(), WriteError> {
+        match self.wants().and_then(|member| self.plan.derived.get(&member.path)).cloned() {
+            Some(bytes) => self.member(&bytes[..]),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends: fills in the contents of the large datasets (by reference name) and signs. The
+    /// destination is handed back for syncing.
+    ///
+    /// # Errors
+    /// Where members or contents are missing, and where the destination fails.
+    pub fn finish(
+        mut self,
+        mut contents: BTreeMap<String, Contents>,
+        key: &SigningKey,
+    ) -> Result<(Payload, Digest, W), WriteError> {
+        if let Some(member) = self.wants() {
+            return Err(WriteError::Rules(format!("{} was not written", member.path)));
+        }
+        let mut payload = self.plan.payload;
+        for dataset in payload.datasets.iter_mut().filter(|dataset| dataset.name.kind().is_large()) {
+            let reference = dataset.reference();
+            dataset.contents = contents
+                .remove(&reference)
+                .ok_or_else(|| WriteError::Rules(format!("{reference} was not checked")))?;
+        }
+        payload.check().map_err(WriteError::Rules)?;
+        let bytes = serde_json::to_vec(&payload).map_err(|e| WriteError::Rules(e.to_string()))?;
+        let identity = Digest::of(&bytes);
+        let mut envelope = Envelope::new(PAYLOAD_TYPE, bytes);
+        envelope.sign(key);
+        let too_small = || WriteError::Rules("its manifest is larger than planned".into());
+        let manifest = envelope.to_bytes(self.plan.capacity as usize).ok_or_else(too_small)?;
+        let header = header::header(MANIFEST, self.plan.capacity).ok_or_else(too_small)?;
+        let mut end = || -> io::Result<()> {
+            self.out.write_all(&[0; 2 * header::BLOCK as usize])?;
+            self.out.seek(SeekFrom::Start(0))?;
+            self.out.write_all(&header)?;
+            self.out.write_all(&manifest)?;
+            self.out.flush()
+        };
+        end().map_err(WriteError::Destination)?;
+        Ok((payload, identity, self.out))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::dataset::Tree;
+    use crate::trust::key::SigningKey;
+
+    pub(in crate::bundle) const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n-----END PRIVATE KEY-----\n";
+
+    pub(in crate::bundle) fn head() -> Head {
+        Head {
+            stream: "default".parse().unwrap(),
+            created: "2026-01-15T09:00:00Z".parse().unwrap(),
+            expires: None,
+            sequence: Some(7),
+            previous: None,
+        }
+    }
+
+    /// A dataset with its blobs, by member name.
+    type Made = (PlannedDataset, BTreeMap<String, Vec<u8>>);
+
+    fn dataset(name: &str, tag: &str, layer: &[u8], contents: Contents) -> Made {
+        let name: crate::dataset::Name = name.parse().unwrap();
+        let media_type = name.kind().layer_media_type().unwrap().to_owned();
+        let blob = |media_type: &str, bytes: &[u8]| Blob {
+            media_type: media_type.into(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        };
+        let manifest = format!(r#"{{"of":"{name}:{tag}"}}"#).into_bytes();
+        let (config, layer_blob) =
+            (blob("application/vnd.oci.empty.v1+json", b"{}"), blob(&media_type, layer));
+        let blobs = BTreeMap::from([(config.path(), b"{}".to_vec()), (layer_blob.path(), layer.to_vec())]);
+        let dataset = Dataset {
+            name,
+            tag: tag.into(),
+            source: "registry.example/x:1".into(),
+            manifest: blob(oci::MANIFEST, &manifest),
+            config,
+            layers: vec![layer_blob],
+            version: None,
+            subdir: None,
+            contents,
+        };
+        (PlannedDataset { dataset, manifest }, blobs)
+    }
+
+    fn tree() -> Contents {
+        Contents {
+            schema: None,
+            updated_at: None,
+            next_update: None,
+            files: Vec::new(),
+            tree: Some(Tree { digest: Digest::of(b"t"), files: 3, size: 9 }),
+        }
+    }
+
+    pub(in crate::bundle) fn database() -> Contents {
+        let mut contents = widest(Kind::TrivyDb);
+        contents.schema = Some(2);
+        contents.updated_at = Some("2026-01-15T06:00:00Z".parse().unwrap());
+        contents.next_update = Some("2026-01-16T06:00:00Z".parse().unwrap());
+        contents.files.iter_mut().for_each(|file| file.size = 100);
+        contents
+    }
+
+    fn made() -> Vec<Made> {
+        vec![
+            dataset("trivy-db", "2", &[7; 3000], database()),
+            dataset("trivy-checks", "1", b"checks one", tree()),
+            dataset("trivy-checks", "2", b"checks two", tree()),
+        ]
+    }
+
+    /// A whole bundle with one database and two checks bundles.
+    pub(in crate::bundle) fn bundle() -> Vec<u8> {
+        let made = made();
+        let plan = Plan::new(head(), made.iter().map(|(planned, _)| planned.clone()).collect()).unwrap();
+        let blobs: BTreeMap<_, _> = made.into_iter().flat_map(|(_, blobs)| blobs).collect();
+        let length = plan.length();
+        let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
+        while let Some(member) = writer.wants().cloned() {
+            writer.member(&blobs[&member.path][..]).unwrap();
+        }
+        let contents = BTreeMap::from([("trivy-db-2".to_owned(), database())]);
+        let key = SigningKey::from_pem(KEY, None).unwrap();
+        let (payload, _, out) = writer.finish(contents, &key).unwrap();
+        assert_eq!((payload.length, out.get_ref().len() as u64), (length, length));
+        out.into_inner()
+    }
+
+    #[test]
+    fn bytes_are_a_function_of_plan_content_and_key() {
+        assert!(bundle() == bundle());
+    }
+
+    #[test]
+    fn any_tar_reads_it_and_large_layers_come_last() {
+        let bytes = bundle();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut names = Vec::new();
+        let mut sizes = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let entry = entry.unwrap();
+            names.push(entry.path().unwrap().to_str().unwrap().to_owned());
+            sizes.push(entry.size());
+        }
+        assert_eq!(names[..4], [MANIFEST, SUMS, "oci-layout", "index.json"]);
+        assert_eq!(sizes.last(), Some(&3000));
+        // Three manifests, two checks layers, one database and one shared configuration.
+        assert_eq!(names.len(), 4 + 3 + 3 + 1);
+    }
+
+    #[test]
+    fn a_source_that_differs_from_the_plan_is_refused() {
+        let (planned, blobs) = dataset("trivy-db", "2", &[7; 3000], database());
+        let begin = || {
+            let plan = Plan::new(head(), vec![planned.clone()]).unwrap();
+            let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
+            writer.member(&b"{}"[..]).unwrap();
+            writer
+        };
+        for (bytes, why) in
+            [(vec![7; 2999], "1 bytes early"), (vec![7; 3001], "more than"), (vec![8; 3000], "digest")]
+        {
+            let error = begin().member(&bytes[..]).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let key = SigningKey::from_pem(KEY, None).unwrap();
+        assert!(
+            matches!(begin().finish(BTreeMap::new(), &key), Err(WriteError::Rules(_))),
+            "a member is missing"
+        );
+        let mut writer = begin();
+        writer.member(&blobs[&planned.dataset.layers[0].path()][..]).unwrap();
+        assert!(
+            matches!(writer.finish(BTreeMap::new(), &key), Err(WriteError::Rules(_))),
+            "contents are missing"
+        );
+    }
+}

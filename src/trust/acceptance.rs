@@ -1,0 +1,341 @@
+//! Acceptance: whether a genuine bundle may be used here and now.
+//!
+//! Pure rules over what a bundle says, what was accepted before, and the time. A signature says
+//! who made a bundle; these rules say that it is not an old one played back, not one of two that
+//! claim the same moment, not from another stream, and not out of date.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::error::Refusal;
+use super::state::{Accepted, TargetState};
+use crate::digest::Digest;
+
+/// How far a bundle may lie ahead of this host's clock before its clock is doubted.
+pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a bundle says of itself, as far as acceptance goes.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The file's name, for messages.
+    pub bundle: String,
+    /// The sha256 of the signed payload.
+    pub identity: Digest,
+    /// The stream that it belongs to.
+    pub stream: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// After when it must not be used, if its exporter said so.
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream, if its exporter keeps count.
+    pub sequence: Option<u64>,
+}
+
+/// What this import was told to accept.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The one stream that is accepted.
+    pub stream: String,
+    /// Admit a bundle older than the last one, and lower the floors to it.
+    pub allow_rollback: bool,
+    /// Admit a bundle from the future, without raising the floors to it.
+    pub allow_future: bool,
+    /// Admit a bundle that its exporter called expired.
+    pub allow_expired: bool,
+}
+
+/// How a bundle was admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admission {
+    /// Nothing was accepted from this stream for this target before.
+    pub first: bool,
+    /// This very bundle was accepted before.
+    pub seen: bool,
+    /// A late bundle that fills a known gap: nothing to do, and nothing wrong.
+    pub superseded: bool,
+    /// The numbers of bundles that never came, from and to, both included.
+    pub gap: Option<(u64, u64)>,
+    /// The flags without which it would have been refused.
+    pub overrides: Vec<&'static str>,
+}
+
+impl Admission {
+    fn by_override(&self, flag: &str) -> bool {
+        self.overrides.contains(&flag)
+    }
+}
+
+const ROLLBACK: &str = "--allow-rollback";
+const FUTURE: &str = "--allow-future";
+const EXPIRED: &str = "--allow-expired";
+
+/// The present: the later of the system's clock and the last accepted creation time, so that a
+/// clock that fell back does not make old data look fresh.
+pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
+    state.last.as_ref().map_or(system, |last| last.created.max(system))
+}
+
+/// Judges a bundle for one target.
+///
+/// # Errors
+/// The reason for which it is refused.
+pub fn admit(
+    candidate: &Candidate,
+    state: &TargetState,
+    policy: &Policy,
+    system: Timestamp,
+) -> Result<Admission, Refusal> {
+    let bundle = || candidate.bundle.clone();
+    let created = candidate.created;
+    if candidate.stream != policy.stream {
+        let (found, wanted) = (candidate.stream.clone(), policy.stream.clone());
+        return Err(Refusal::Stream { bundle: bundle(), found, wanted });
+    }
+    let mut admission = Admission {
+        first: state.last.is_none() && state.seen.is_empty(),
+        seen: state.seen.contains(&candidate.identity),
+        ..Admission::default()
+    };
+    if created.duration_since(system) > CLOCK_TOLERANCE {
+        if !policy.allow_future {
+            return Err(Refusal::Future { bundle: bundle(), created });
+        }
+        admission.overrides.push(FUTURE);
+    }
+    if let Some(expires) = candidate.expires.filter(|expires| *expires <= present(system, state)) {
+        if !policy.allow_expired {
+            return Err(Refusal::Expired { bundle: bundle(), expires });
+        }
+        admission.overrides.push(EXPIRED);
+    }
+    let Some(last) = &state.last else { return Ok(admission) };
+    if admission.seen {
+        return Ok(admission);
+    }
+    if created < last.created && candidate.sequence.is_some_and(|number| state.missing.contains(&number)) {
+        admission.superseded = true;
+        return Ok(admission);
+    }
+    let refusal = if created == last.created {
+        Some(Refusal::Equivocation { bundle: bundle(), created, accepted: last.identity })
+    } else if created < last.created {
+        Some(Refusal::Rollback { bundle: bundle(), created, floor: last.created })
+    } else {
+        None
+    };
+    match refusal {
+        Some(refusal) if !policy.allow_rollback => return Err(refusal),
+        Some(_) => admission.overrides.push(ROLLBACK),
+        None => admission.gap = gap(last.sequence, candidate.sequence),
+    }
+    Ok(admission)
+}
+
+/// The numbers between two bundles. An exporter that lost its state starts anew: no gap.
+fn gap(last: Option<u64>, next: Option<u64>) -> Option<(u64, u64)> {
+    let (from, to) = (last?.checked_add(1)?, next?.checked_sub(1)?);
+    (from <= to).then_some((from, to))
+}
+
+/// What is to happen to one dataset of an admitted bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be installed.
+    Take,
+    /// It is older than what this target has or had: it is left alone.
+    Older {
+        /// The date of the newer data.
+        floor: Timestamp,
+    },
+}
+
+/// Judges one dataset by its date. `floor` is the later of what was accepted before and, where
+/// nothing was, of what the target holds.
+pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>, allow_rollback: bool) -> Verdict {
+    match (updated_at, floor) {
+        (Some(date), Some(floor)) if date < floor && !allow_rollback => Verdict::Older { floor },
+        _ => Verdict::Take,
+    }
+}
+
+/// Writes down what was accepted: called after activation, so that a run that was killed before
+/// is simply repeated.
+pub fn record(
+    state: &mut TargetState,
+    candidate: &Candidate,
+    admission: &Admission,
+    datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
+    system: Timestamp,
+) {
+    /// Enough for years of weekly bundles; older identities are covered by the floors.
+    const MOST: usize = 256;
+    let rollback = admission.by_override(ROLLBACK);
+    let future = admission.by_override(FUTURE);
+    if !admission.overrides.is_empty() {
+        state.overrides.push(super::state::Override {
+            at: system,
+            identity: candidate.identity,
+            flags: admission.overrides.iter().map(|flag| (*flag).to_owned()).collect(),
+        });
+    }
+    let newer = state.last.as_ref().is_none_or(|last| candidate.created >= last.created);
+    if rollback || (newer && !future) {
+        state.last = Some(Accepted {
+            identity: candidate.identity,
+            created: candidate.created,
+            expires: candidate.expires,
+            sequence: candidate.sequence,
+        });
+    }
+    if let Some((from, to)) = admission.gap {
+        state.missing.extend((from..=to).take(MOST));
+    }
+    state.missing.retain(|number| Some(*number) != candidate.sequence);
+    if !state.seen.contains(&candidate.identity) {
+        state.seen.push(candidate.identity);
+    }
+    for (key, date) in datasets {
+        // A date ahead of the clock would lock out all later data.
+        let Some(date) = date.filter(|date| date.duration_since(system) <= CLOCK_TOLERANCE) else { continue };
+        let floor = state.floors.entry(key).or_insert(date);
+        *floor = if rollback { date } else { date.max(*floor) };
+    }
+    keep_newest(&mut state.seen, MOST);
+    keep_newest(&mut state.missing, MOST);
+    keep_newest(&mut state.overrides, MOST);
+}
+
+fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
+    list.drain(..list.len().saturating_sub(most));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-21T12:00:00Z";
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn candidate(created: &str, content: &str, sequence: Option<u64>) -> Candidate {
+        Candidate {
+            bundle: "b.tar".into(),
+            identity: Digest::of(content.as_bytes()),
+            stream: "default".into(),
+            created: time(created),
+            expires: None,
+            sequence,
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy { stream: "default".into(), ..Policy::default() }
+    }
+
+    /// Accepts bundles one after the other into one state.
+    fn after(bundles: &[Candidate]) -> TargetState {
+        let mut state = TargetState::default();
+        for bundle in bundles {
+            let admission = admit(bundle, &state, &policy(), time(NOW)).unwrap();
+            record(&mut state, bundle, &admission, [], time(NOW));
+        }
+        state
+    }
+
+    fn verdict(bundle: &Candidate, state: &TargetState) -> Result<Admission, Refusal> {
+        admit(bundle, state, &policy(), time(NOW))
+    }
+
+    #[test]
+    fn a_newer_bundle_is_admitted_and_the_same_again_too() {
+        let (old, new) =
+            (candidate("2026-11-14T09:00:00Z", "a", None), candidate("2026-11-21T09:00:00Z", "b", None));
+        assert!(verdict(&old, &TargetState::default()).unwrap().first);
+        let state = after(&[old.clone(), new.clone()]);
+        assert!(verdict(&new, &state).unwrap().seen);
+        assert!(verdict(&old, &state).unwrap().seen, "a bundle seen before is never an alarm");
+        assert_eq!(state.last.unwrap().identity, new.identity);
+    }
+
+    #[test]
+    fn rollback_and_equivocation_are_refused_and_can_be_overridden() {
+        let state = after(&[candidate("2026-11-20T09:00:00Z", "a", None)]);
+        let older = candidate("2026-11-13T09:00:00Z", "b", None);
+        let twin = candidate("2026-11-20T09:00:00Z", "c", None);
+        assert!(matches!(verdict(&older, &state), Err(Refusal::Rollback { .. })));
+        assert!(matches!(verdict(&twin, &state), Err(Refusal::Equivocation { .. })));
+        let forced = Policy { allow_rollback: true, ..policy() };
+        let admission = admit(&older, &state, &forced, time(NOW)).unwrap();
+        assert_eq!(admission.overrides, ["--allow-rollback"]);
+        let mut state = state;
+        state.floors.insert("trivy-db-2".into(), time("2026-11-20T06:00:00Z"));
+        let dated = [("trivy-db-2".to_owned(), Some(time("2026-11-13T06:00:00Z")))];
+        record(&mut state, &older, &admission, dated, time(NOW));
+        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to what was admitted");
+        assert_eq!(state.floors["trivy-db-2"], time("2026-11-13T06:00:00Z"));
+        assert_eq!(state.overrides.len(), 1);
+    }
+
+    #[test]
+    fn another_stream_is_refused_by_name() {
+        let mut other = candidate("2026-11-20T09:00:00Z", "a", None);
+        other.stream = "lab".into();
+        let error = verdict(&other, &TargetState::default()).unwrap_err();
+        assert!(error.to_string().contains("\"lab\""), "{error}");
+    }
+
+    #[test]
+    fn the_future_is_refused_and_never_raises_a_floor() {
+        let future = candidate("2036-01-01T00:00:00Z", "a", None);
+        assert!(matches!(verdict(&future, &TargetState::default()), Err(Refusal::Future { .. })));
+        let nearly = candidate("2026-11-22T11:59:00Z", "b", None);
+        assert!(verdict(&nearly, &TargetState::default()).is_ok(), "clocks may differ by a day");
+        let forced = Policy { allow_future: true, ..policy() };
+        let mut state = TargetState::default();
+        let admission = admit(&future, &state, &forced, time(NOW)).unwrap();
+        let dated = [("trivy-db-2".to_owned(), Some(time("2036-01-01T00:00:00Z")))];
+        record(&mut state, &future, &admission, dated, time(NOW));
+        assert_eq!((state.last, state.floors.len()), (None, 0));
+    }
+
+    #[test]
+    fn expiry_counts_from_the_later_of_clock_and_last_bundle() {
+        let mut bundle = candidate("2026-11-10T00:00:00Z", "a", None);
+        bundle.expires = Some(time("2026-11-15T00:00:00Z"));
+        let early = time("2026-11-11T00:00:00Z");
+        assert!(admit(&bundle, &TargetState::default(), &policy(), early).is_ok());
+        assert!(matches!(verdict(&bundle, &TargetState::default()), Err(Refusal::Expired { .. })));
+        let state = after(&[candidate("2026-11-20T00:00:00Z", "b", None)]);
+        let fell_back = admit(&bundle, &state, &policy(), early);
+        assert!(matches!(fell_back, Err(Refusal::Expired { .. })), "the clock cannot be turned back");
+    }
+
+    #[test]
+    fn gaps_are_reported_and_late_bundles_are_superseded() {
+        let one = candidate("2026-11-01T00:00:00Z", "1", Some(1));
+        let four = candidate("2026-11-04T00:00:00Z", "4", Some(4));
+        let state = after(std::slice::from_ref(&one));
+        assert_eq!(verdict(&four, &state).unwrap().gap, Some((2, 3)));
+        let mut state = after(&[one, four]);
+        let three = candidate("2026-11-03T00:00:00Z", "3", Some(3));
+        let late = verdict(&three, &state).unwrap();
+        assert!(late.superseded);
+        record(&mut state, &three, &late, [], time(NOW));
+        assert_eq!((state.missing.as_slice(), state.last.as_ref().unwrap().sequence), (&[2][..], Some(4)));
+        let forged = candidate("2026-11-03T00:00:01Z", "3b", Some(3));
+        assert!(matches!(verdict(&forged, &state), Err(Refusal::Rollback { .. })), "a gap is filled once");
+        let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
+        assert_eq!(verdict(&restarted, &state).unwrap().gap, None);
+    }
+
+    #[test]
+    fn an_older_dataset_is_left_alone() {
+        let (old, new) = (Some(time("2026-11-01T00:00:00Z")), Some(time("2026-11-02T00:00:00Z")));
+        assert_eq!(judge(new, old, false), Verdict::Take);
+        assert_eq!(judge(new, new, false), Verdict::Take);
+        assert_eq!(judge(old, new, false), Verdict::Older { floor: new.unwrap() });
+        assert_eq!(judge(old, new, true), Verdict::Take);
+        assert_eq!(judge(None, new, false), Verdict::Take, "checks carry no date of their own");
+    }
+}

@@ -1,0 +1,210 @@
+//! What can go wrong with keys and state, and why a bundle is refused.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::digest::Digest;
+use crate::error::Next;
+use crate::text::moment;
+
+/// A key, a trust directory or the state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file could not be read or written.
+    #[error("{path}: {error}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is not a key of the kind that is wanted.
+    #[error("{path} is not {wanted}: {why}")]
+    NotAKey {
+        /// Which file.
+        path: PathBuf,
+        /// The kind of key that is wanted.
+        wanted: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The private key is encrypted, and no passphrase or a wrong one was given.
+    #[error("{path} is encrypted, and {why}")]
+    Passphrase {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// A file that is never overwritten exists.
+    #[error("{path} exists already, and a key is never overwritten")]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Somebody else could have changed a file that decisions rest on.
+    #[error("{path} can be changed by others ({why}), so nothing can rest on it")]
+    Writable {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Whom and how.
+        why: String,
+    },
+    /// There is no trusted key at all.
+    #[error("no key is trusted here yet, so nothing can be verified")]
+    NoTrustedKeys {
+        /// The folders that were looked in.
+        looked_in: Vec<PathBuf>,
+    },
+    /// The state is there and cannot be understood.
+    #[error("the state in {path} cannot be read: {why}")]
+    State {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No folder for the state can be written.
+    #[error("no folder for the state can be written; tried {}", .tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    NoStateDir {
+        /// The folders that were tried.
+        tried: Vec<PathBuf>,
+    },
+}
+
+impl Next for TrustError {
+    fn next(&self) -> String {
+        match self {
+            TrustError::File { .. } => "Check that the file is there and that you may use it.".into(),
+            TrustError::NotAKey { wanted, .. } => format!(
+                "Give {wanted}: `trivy-ferry keygen` makes a pair, NAME.key (private) and NAME.pub (public)."
+            ),
+            TrustError::Passphrase { .. } => {
+                "Run it in a terminal to be asked for the passphrase, or give --passphrase-file FILE.".into()
+            }
+            TrustError::Exists { .. } => {
+                "Choose another name with --out, or move the old key away first.".into()
+            }
+            TrustError::Writable { path, .. } => {
+                format!(
+                    "Make it yours alone: `chmod go-w {0}` and `chown` it to root or yourself.",
+                    path.display()
+                )
+            }
+            TrustError::NoTrustedKeys { .. } => {
+                "Add the exporter's public key with `trivy-ferry trust add FILE`, or give --trust FILE."
+                    .into()
+            }
+            TrustError::State { .. } => {
+                "Restore the file from a copy, or move it away: the next import is then treated as the first."
+                    .into()
+            }
+            TrustError::NoStateDir { .. } => "Name a folder that you may write with --state-dir DIR.".into(),
+        }
+    }
+}
+
+/// Why a bundle that is genuine is not accepted. Exit code 5; every one names the flag that
+/// overrides it and what that flag risks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The bundle belongs to another stream.
+    #[error("{bundle} belongs to stream {found:?}, and this import accepts stream {wanted:?}")]
+    Stream {
+        /// The bundle's file name.
+        bundle: String,
+        /// Its stream.
+        found: String,
+        /// The stream of this import.
+        wanted: String,
+    },
+    /// An older bundle than the last one accepted, and never seen before.
+    #[error("{bundle} was created {}, before the last one accepted ({})", moment(*.created), moment(*.floor))]
+    Rollback {
+        /// The bundle's file name.
+        bundle: String,
+        /// When it was created.
+        created: Timestamp,
+        /// The creation time of the last accepted bundle.
+        floor: Timestamp,
+    },
+    /// Two bundles of one stream and moment with different contents.
+    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", moment(*.created))]
+    Equivocation {
+        /// The bundle's file name.
+        bundle: String,
+        /// When both were created.
+        created: Timestamp,
+        /// The identity of the one accepted before.
+        accepted: Digest,
+    },
+    /// Created well after now.
+    #[error("{bundle} was created {}, more than a day after this host's clock", moment(*.created))]
+    Future {
+        /// The bundle's file name.
+        bundle: String,
+        /// When it was created.
+        created: Timestamp,
+    },
+    /// Its exporter gave it a date after which it must not be used.
+    #[error("{bundle} expired {}", moment(*.expires))]
+    Expired {
+        /// The bundle's file name.
+        bundle: String,
+        /// The exporter's date.
+        expires: Timestamp,
+    },
+    /// What is installed has passed its exporter's date, and nothing newer came.
+    #[error("what is installed from stream {stream:?} expired {}", moment(*.expires))]
+    InstalledExpired {
+        /// The stream.
+        stream: String,
+        /// The exporter's date.
+        expires: Timestamp,
+    },
+    /// A dataset is older than `--max-age` allows.
+    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", moment(*.updated_at))]
+    TooOld {
+        /// The dataset.
+        dataset: String,
+        /// Its date.
+        updated_at: Timestamp,
+        /// Its age, for people.
+        age: String,
+        /// The age that was allowed.
+        allowed: String,
+    },
+}
+
+impl Next for Refusal {
+    fn next(&self) -> String {
+        match self {
+            Refusal::Stream { found, .. } => format!(
+                "Import it with --stream {found:?} if you mean to; mixing streams lets one exporter roll back another's data."
+            ),
+            Refusal::Rollback { .. } => {
+                "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
+                    .into()
+            }
+            Refusal::Equivocation { .. } => {
+                "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
+                    .into()
+            }
+            Refusal::Future { .. } => {
+                "Correct the clock on either side, or admit it with --allow-future: the age of the data is then not checked."
+                    .into()
+            }
+            Refusal::Expired { .. } => {
+                "Fetch a newer bundle, or admit it with --allow-expired: scans then use data that its exporter called too old."
+                    .into()
+            }
+            Refusal::InstalledExpired { .. } => {
+                "Bring a newer bundle; --allow-expired silences this, and scans go on with data that is too old.".into()
+            }
+            Refusal::TooOld { dataset, .. } => format!(
+                "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
+            ),
+        }
+    }
+}

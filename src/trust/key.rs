@@ -1,0 +1,275 @@
+//! Ed25519 keys as the PEM files that stock openssl reads, and their fingerprints.
+
+use std::fmt;
+
+use ed25519_dalek::pkcs8::KeypairBytes;
+use ed25519_dalek::{Signature, Signer, VerifyingKey};
+use pkcs8::der::pem::LineEnding;
+use pkcs8::der::zeroize::Zeroizing;
+use pkcs8::pkcs5::pbes2;
+use pkcs8::{
+    DecodePrivateKey, EncodePrivateKey, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument,
+};
+
+use crate::digest::Digest;
+
+/// The SubjectPublicKeyInfo of an Ed25519 key up to the key's 32 bytes (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// The rounds of PBKDF2-HMAC-SHA256 for an encrypted key. Scrypt would need 128 MiB of memory.
+const KDF_ROUNDS: u32 = 600_000;
+/// The largest key file that is read, in bytes.
+pub const MAX_PEM: u64 = 64 << 10;
+
+/// What identifies a public key: the sha256 of its SubjectPublicKeyInfo in DER. Anyone can
+/// compute it: `openssl pkey -pubin -in ferry.pub -outform DER | sha256sum`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(Digest);
+
+impl KeyId {
+    /// The 64 hex digits that stand in an envelope as `keyid`.
+    pub fn hex(&self) -> String {
+        self.0.hex()
+    }
+
+    /// The form for people: sixteen groups of four upper-case hex digits.
+    pub fn fingerprint(&self) -> String {
+        let hex = self.0.hex().to_uppercase();
+        let groups: Vec<&str> = (0..64).step_by(4).map(|at| &hex[at..at + 4]).collect();
+        groups.join(" ")
+    }
+
+    /// The first two groups, for a line where the whole has no room.
+    pub fn short(&self) -> String {
+        format!("{} …", &self.fingerprint()[..9])
+    }
+
+    /// Whether `typed` is this fingerprint, whatever its spacing and case.
+    pub fn matches(&self, typed: &str) -> bool {
+        let plain: String = typed.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+        plain.eq_ignore_ascii_case(&self.0.hex())
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
+/// A public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey(VerifyingKey);
+
+impl PublicKey {
+    /// Reads the first `PUBLIC KEY` block of a PEM text. A byte-order mark and Windows line ends
+    /// are tolerated, since keys travel by mail and editor.
+    ///
+    /// # Errors
+    /// In words: what the text is instead.
+    pub fn from_pem(text: &str) -> Result<Self, String> {
+        let text = normal(text);
+        if text.contains("PRIVATE KEY-----") {
+            return Err("it is a private key, which must never leave the connected side".into());
+        }
+        let (label, der) =
+            SecretDocument::from_pem(&text).map_err(|e| format!("it holds no PEM block ({e})"))?;
+        if label != "PUBLIC KEY" {
+            return Err(format!("it holds a {label}, not a PUBLIC KEY"));
+        }
+        let bytes: &[u8; 32] = der
+            .as_bytes()
+            .strip_prefix(&SPKI_PREFIX)
+            .and_then(|key| key.try_into().ok())
+            .ok_or("its key is not an Ed25519 key")?;
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| "its key is not on the curve")?;
+        if key.is_weak() {
+            return Err("its key is weak".into());
+        }
+        Ok(PublicKey(key))
+    }
+
+    /// The key as PEM.
+    pub fn to_pem(&self) -> String {
+        use base64::Engine;
+        let body = base64::engine::general_purpose::STANDARD.encode(self.spki());
+        format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
+    }
+
+    /// The key's identity.
+    pub fn id(&self) -> KeyId {
+        KeyId(Digest::of(&self.spki()))
+    }
+
+    /// Whether `signature` is this key's over `message`, by the strict rules: no malleable
+    /// signature and no weak key passes.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature)
+            .is_ok_and(|signature| self.0.verify_strict(message, &signature).is_ok())
+    }
+
+    fn spki(&self) -> Vec<u8> {
+        [&SPKI_PREFIX[..], self.0.as_bytes()].concat()
+    }
+}
+
+/// A private key. Its bytes are wiped when it is dropped.
+pub struct SigningKey(ed25519_dalek::SigningKey);
+
+/// Why a private key could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BadKey {
+    /// The key is encrypted and no passphrase was given.
+    Encrypted,
+    /// The passphrase does not open it.
+    WrongPassphrase,
+    /// The text is no private key, in words.
+    NotAKey(String),
+}
+
+impl SigningKey {
+    /// A new key from the system's random numbers.
+    ///
+    /// # Errors
+    /// Where the system has none to give.
+    pub fn generate() -> std::io::Result<Self> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(std::io::Error::other)?;
+        Ok(SigningKey(ed25519_dalek::SigningKey::from_bytes(&seed)))
+    }
+
+    /// Reads a PKCS#8 key, encrypted or not, as openssl and [`SigningKey::to_pem`] write it.
+    ///
+    /// # Errors
+    /// See [`BadKey`].
+    pub fn from_pem(text: &str, passphrase: Option<&str>) -> Result<Self, BadKey> {
+        let not = |why: String| BadKey::NotAKey(why);
+        let text = Zeroizing::new(normal(text));
+        let (label, der) =
+            SecretDocument::from_pem(&text).map_err(|e| not(format!("it holds no PEM block ({e})")))?;
+        let der = match label {
+            "PRIVATE KEY" => der,
+            "ENCRYPTED PRIVATE KEY" => {
+                let passphrase = passphrase.ok_or(BadKey::Encrypted)?;
+                let info = EncryptedPrivateKeyInfoRef::try_from(der.as_bytes())
+                    .map_err(|e| not(format!("its encryption is not understood ({e})")))?;
+                info.decrypt(passphrase).map_err(|_| BadKey::WrongPassphrase)?
+            }
+            "PUBLIC KEY" => return Err(not("it is the public key".into())),
+            other => return Err(not(format!("it holds a {other}"))),
+        };
+        let pair = KeypairBytes::from_pkcs8_der(der.as_bytes())
+            .map_err(|_| not("its key is not an Ed25519 key".into()))?;
+        let key = ed25519_dalek::SigningKey::from_bytes(&pair.secret_key);
+        // A file that names another public key than its own is damaged or a trick.
+        if pair.public_key.is_some_and(|public| public.to_bytes() != *key.verifying_key().as_bytes()) {
+            return Err(not("its public half does not belong to it".into()));
+        }
+        Ok(SigningKey(key))
+    }
+
+    /// The key as PKCS#8 version 1, which every openssl reads; encrypted with a passphrase where
+    /// one is given (PBES2: PBKDF2-HMAC-SHA256, AES-256-CBC).
+    ///
+    /// # Errors
+    /// Where the system has no random numbers to give.
+    pub fn to_pem(&self, passphrase: Option<&str>) -> std::io::Result<Zeroizing<String>> {
+        let failed = |e: &dyn fmt::Display| std::io::Error::other(e.to_string());
+        // A public half would make it version 2, which OpenSSL 3.0 does not read.
+        let pair = KeypairBytes { secret_key: *self.0.as_bytes(), public_key: None };
+        let der = pair.to_pkcs8_der().map_err(|e| failed(&e))?;
+        let Some(passphrase) = passphrase else {
+            return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| failed(&e));
+        };
+        let (mut salt, mut iv) = ([0; 16], [0; 16]);
+        getrandom::fill(&mut salt).map_err(std::io::Error::other)?;
+        getrandom::fill(&mut iv).map_err(std::io::Error::other)?;
+        let parameters = pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(KDF_ROUNDS, &salt, iv)
+            .map_err(|e| failed(&e))?;
+        let info = PrivateKeyInfoRef::try_from(der.as_bytes()).map_err(|e| failed(&e))?;
+        let encrypted = info.encrypt_with_params(parameters, passphrase).map_err(|e| failed(&e))?;
+        encrypted.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).map_err(|e| failed(&e))
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key())
+    }
+
+    /// Signs a message: 64 bytes, always the same for the same message (RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+/// PEM without a byte-order mark, with plain line ends and nothing around it.
+fn normal(text: &str) -> String {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    format!("{}\n", text.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_survives_its_files() {
+        let key = SigningKey::generate().unwrap();
+        let pem = key.to_pem(None).unwrap();
+        let back = SigningKey::from_pem(&pem, None).unwrap();
+        assert_eq!(back.public(), key.public());
+        assert_eq!(PublicKey::from_pem(&key.public().to_pem()).unwrap(), key.public());
+        let mailed = format!("\u{feff}{}", key.public().to_pem().replace('\n', "\r\n"));
+        assert_eq!(PublicKey::from_pem(&mailed).unwrap(), key.public());
+    }
+
+    #[test]
+    fn a_passphrase_is_needed_and_must_be_right() {
+        let key = SigningKey::generate().unwrap();
+        let pem = key.to_pem(Some("right")).unwrap();
+        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        assert_eq!(SigningKey::from_pem(&pem, Some("right")).unwrap().public(), key.public());
+        assert_eq!(SigningKey::from_pem(&pem, None).err(), Some(BadKey::Encrypted));
+        assert_eq!(SigningKey::from_pem(&pem, Some("wrong")).err(), Some(BadKey::WrongPassphrase));
+    }
+
+    #[test]
+    fn the_halves_are_not_confused() {
+        let key = SigningKey::generate().unwrap();
+        let error = PublicKey::from_pem(&key.to_pem(None).unwrap()).unwrap_err();
+        assert!(error.contains("must never leave"), "{error}");
+        assert!(SigningKey::from_pem(&key.public().to_pem(), None).is_err());
+        assert!(PublicKey::from_pem("not a key").is_err());
+    }
+
+    #[test]
+    fn signatures_are_strict() {
+        let key = SigningKey::generate().unwrap();
+        let signature = key.sign(b"message");
+        assert!(key.public().verifies(b"message", &signature));
+        assert!(!key.public().verifies(b"Message", &signature));
+        assert!(!key.public().verifies(b"message", &signature[..63]));
+        for at in 0..64 {
+            let mut bent = signature;
+            bent[at] ^= 1;
+            assert!(!key.public().verifies(b"message", &bent));
+        }
+        // The identity point verifies everything under rules that are not strict.
+        let mut weak = SPKI_PREFIX.to_vec();
+        weak.extend([1; 1]);
+        weak.extend([0; 31]);
+        use base64::Engine;
+        let body = base64::engine::general_purpose::STANDARD.encode(weak);
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+        assert_eq!(PublicKey::from_pem(&pem).unwrap_err(), "its key is weak");
+    }
+
+    #[test]
+    fn fingerprints_compare_as_people_type_them() {
+        let id = SigningKey::generate().unwrap().public().id();
+        assert_eq!(id.fingerprint().len(), 79);
+        assert!(id.matches(&id.fingerprint()));
+        assert!(id.matches(&id.hex()));
+        assert!(!id.matches(&id.fingerprint()[..40]));
+        assert!(!id.matches(""));
+    }
+}

@@ -1,0 +1,14 @@
+//! Trust: who signed a bundle, and whether it is acceptable here and now.
+//!
+//! This room knows keys, signatures, the memory of earlier imports and exports, and the rules of
+//! acceptance. It knows nothing of archives, targets or networks.
+
+pub mod acceptance;
+pub mod envelope;
+pub mod key;
+pub mod keyring;
+pub mod state;
+
+mod error;
+
+pub use error::{Refusal, TrustError};

@@ -1,0 +1,289 @@
+//! The state: what this host accepted and exported before.
+//!
+//! Small JSON files in a folder of their own, written atomically. Never inside Trivy's cache,
+//! which `trivy clean` deletes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::TrustError;
+use super::keyring::private;
+use crate::digest::Digest;
+
+/// Where state lies for root, and where there is no home.
+pub const SYSTEM_DIR: &str = "/var/lib/trivy-ferry";
+/// The largest state file that is read, in bytes.
+const MAX_STATE: u64 = 8 << 20;
+/// The version of the files' form.
+const FORMAT: u32 = 1;
+
+/// What one target accepted from one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetState {
+    /// The newest bundle that was accepted: the floor for the creation time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Accepted>,
+    /// The identities of accepted bundles, oldest first.
+    #[serde(default)]
+    pub seen: Vec<Digest>,
+    /// The sequence numbers that never came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<u64>,
+    /// The newest date accepted of each dataset, by reference name.
+    #[serde(default)]
+    pub floors: BTreeMap<String, Timestamp>,
+    /// Bundles that were admitted against the rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
+}
+
+/// A bundle that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The sha256 of its signed payload.
+    pub identity: Digest,
+    /// When it was created.
+    pub created: Timestamp,
+    /// After when it must not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+}
+
+/// A bundle that was admitted against the rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// When.
+    pub at: Timestamp,
+    /// Which bundle.
+    pub identity: Digest,
+    /// By which flags.
+    pub flags: Vec<String>,
+}
+
+/// What one stream's targets accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportState {
+    /// By target, such as `cache:/var/cache/trivy`.
+    pub targets: BTreeMap<String, TargetState>,
+}
+
+/// What the last export of a stream was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportState {
+    /// The sha256 of the last payload.
+    pub identity: Digest,
+    /// Its creation time.
+    pub created: Timestamp,
+    /// Its number.
+    pub sequence: u64,
+    /// The newest date signed of each dataset, by reference name.
+    pub floors: BTreeMap<String, Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document<T> {
+    format: u32,
+    stream: String,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// The folder that holds the state. While it lives, no other run uses it.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl StateDir {
+    /// Finds, makes and locks the folder: the one given, else `$STATE_DIRECTORY` (systemd's), else
+    /// the XDG state directory's, else (root, or no home) [`SYSTEM_DIR`].
+    ///
+    /// # Errors
+    /// Where none can be written, others can write it, or another run holds it for a minute.
+    pub fn open(given: Option<&Path>) -> Result<Self, TrustError> {
+        let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
+        for path in &candidates {
+            match lock(path) {
+                Ok(file) => {
+                    private(path)?;
+                    return Ok(StateDir { path: path.clone(), _lock: file });
+                }
+                Err(e) if unwritable(&e) && given.is_none() => {}
+                Err(error) => return Err(TrustError::File { path: path.clone(), error }),
+            }
+        }
+        Err(TrustError::NoStateDir { tried: candidates })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was imported from a stream.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read or understood.
+    pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
+        Ok(self.read("import", stream)?.unwrap_or_default())
+    }
+
+    /// Writes down what was imported from a stream.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn save_imports(&self, stream: &str, state: &ImportState) -> Result<(), TrustError> {
+        self.write("import", stream, state)
+    }
+
+    /// The last export of a stream.
+    ///
+    /// # Errors
+    /// As for [`StateDir::imports`].
+    pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
+        self.read("export", stream)
+    }
+
+    /// Writes down the last export of a stream.
+    ///
+    /// # Errors
+    /// As for [`StateDir::save_imports`].
+    pub fn save_exports(&self, stream: &str, state: &ExportState) -> Result<(), TrustError> {
+        self.write("export", stream, state)
+    }
+
+    fn file(&self, kind: &str, stream: &str) -> PathBuf {
+        self.path.join(format!("{kind}-{stream}.json"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
+        let path = self.file(kind, stream);
+        let failed = |error| TrustError::File { path: path.clone(), error };
+        let file = match fs::File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        private(&path)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_STATE).read_to_end(&mut bytes).map_err(failed)?;
+        let bad = |why: String| TrustError::State { path: path.clone(), why };
+        let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if document.format != FORMAT || document.stream != stream {
+            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
+        }
+        Ok(Some(document.body))
+    }
+
+    fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
+        let path = self.file(kind, stream);
+        let document = Document { format: FORMAT, stream: stream.to_owned(), body };
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            serde_json::to_writer_pretty(&mut file, &document)?;
+            file.write_all(b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            fs::File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|error| TrustError::File { path: path.clone(), error })
+    }
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let mut candidates = Vec::new();
+    // systemd lists several folders separated by colons; the first is ours.
+    if let Some(given) = variable("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next()) {
+        candidates.push(given);
+    }
+    if !rustix::process::geteuid().is_root() {
+        let home = || variable("HOME").map(|home| home.join(".local/state"));
+        if let Some(xdg) = variable("XDG_STATE_HOME").or_else(home).filter(|dir| dir.is_absolute()) {
+            candidates.push(xdg.join("trivy-ferry"));
+        }
+    } else if let Some(xdg) = variable("XDG_STATE_HOME").filter(|dir| dir.is_absolute()) {
+        candidates.push(xdg.join("trivy-ferry"));
+    }
+    candidates.push(PathBuf::from(SYSTEM_DIR));
+    candidates
+}
+
+/// Makes the folder where it is missing and takes its lock, waiting up to a minute.
+fn lock(path: &Path) -> std::io::Result<fs::File> {
+    const TRIES: u32 = 600;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.join("lock"))?;
+    for _ in 0..TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(100)),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::ResourceBusy, "another run holds the state's lock"))
+}
+
+fn unwritable(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn state_is_kept_by_stream_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/state");
+        let mut state = ImportState::default();
+        state.targets.entry("cache:/x".into()).or_default().seen.push(Digest::of(b"x"));
+        {
+            let open = StateDir::open(Some(&path)).unwrap();
+            assert_eq!(open.imports("default").unwrap(), ImportState::default());
+            open.save_imports("default", &state).unwrap();
+        }
+        let open = StateDir::open(Some(&path)).unwrap();
+        assert_eq!(open.imports("default").unwrap(), state);
+        assert_eq!(open.imports("other").unwrap(), ImportState::default());
+        assert_eq!(open.exports("default").unwrap(), None);
+    }
+
+    #[test]
+    fn damaged_or_foreign_state_is_an_error_and_never_a_fresh_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = StateDir::open(Some(dir.path())).unwrap();
+        let file = dir.path().join("import-default.json");
+        fs::write(&file, "{}").unwrap();
+        assert!(matches!(open.imports("default"), Err(TrustError::State { .. })));
+        fs::write(&file, r#"{"format":1,"stream":"other","targets":{}}"#).unwrap();
+        assert!(matches!(open.imports("default"), Err(TrustError::State { .. })));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(open.imports("default"), Err(TrustError::Writable { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_holds_no_state() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(StateDir::open(Some(dir.path())), Err(TrustError::Writable { .. })));
+    }
+}
