@@ -19,6 +19,7 @@ pub mod error;
 pub mod oci;
 pub mod pipe;
 pub mod progress;
+pub mod source;
 pub mod text;
 pub mod trust;
 

@@ -1,0 +1,317 @@
+//! Logging in to a registry: where credentials come from, what a registry's challenge asks for,
+//! and which token service may see a password.
+//!
+//! Nothing in here prints a credential, and none leaves by a way that [`realm`] does not allow.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+
+use super::error::SourceError;
+use super::http::host_of;
+use crate::text;
+
+/// The key under which Docker keeps Docker Hub's credentials.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// What is known for logging in to one registry.
+#[derive(Clone)]
+pub(super) enum Credentials {
+    /// A name and a password.
+    Password(String, String),
+    /// A refresh token, which some registries give in place of a password.
+    Token(String),
+}
+
+/// Credentials, or their absence, with a remark where the set-up looks broken.
+#[derive(Default)]
+pub(super) struct Found {
+    pub credentials: Option<Credentials>,
+    pub note: Option<String>,
+}
+
+/// Docker's configuration file: in $DOCKER_CONFIG, else in ~/.docker.
+pub(super) fn docker_config() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home)?;
+    Some(folder.join("config.json"))
+}
+
+/// The credentials that a Docker configuration file, or a helper that it names, has for a host.
+/// Whatever is broken there leads to a remark and no credentials: public data needs none.
+pub(super) fn credentials(config: &Path, host: &str) -> Found {
+    let note = |why: String| Found { credentials: None, note: Some(why) };
+    let file = match File::open(config) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
+        Err(error) => {
+            return note(format!("{} cannot be read, going on without it: {error}", config.display()));
+        }
+    };
+    let key = if host == "docker.io" { DOCKER_HUB } else { host };
+    let found = |credentials| Found { credentials: Some(credentials), note: None };
+    match docker_credential::get_credential_from_reader(BufReader::new(file), key) {
+        Ok(DockerCredential::UsernamePassword(name, password)) => {
+            found(Credentials::Password(name, password))
+        }
+        Ok(DockerCredential::IdentityToken(token)) => found(Credentials::Token(token)),
+        Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => {
+            Found::default()
+        }
+        // Every helper says so when it simply has none for this host.
+        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
+            if stdout.contains("credentials not found") || stderr.contains("credentials not found") =>
+        {
+            Found::default()
+        }
+        Err(error) => {
+            // Not the error's own text: it repeats what the helper printed.
+            let what = match error {
+                CredentialRetrievalError::HelperFailure { helper, .. } => {
+                    format!("the credential helper {} failed", text::safe(&helper))
+                }
+                CredentialRetrievalError::HelperCommunicationError
+                | CredentialRetrievalError::MalformedHelperResponse => {
+                    format!("a credential helper named in {} cannot be used", config.display())
+                }
+                _ => format!("{} holds no usable credentials", config.display()),
+            };
+            note(format!("{what}; going on without a login at {host}"))
+        }
+    }
+}
+
+/// What a registry asks for before it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// Name and password with each request.
+    Basic,
+    /// A token from a token service.
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+}
+
+impl Challenge {
+    /// The challenge of an answer with status 401, a token's before a password's.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let all: Vec<Raw> = values.flat_map(parse).collect();
+        let bearer = all.iter().find(|raw| raw.scheme == "bearer").and_then(|raw| {
+            let realm = raw.get("realm")?;
+            Some(Challenge::Bearer { realm, service: raw.get("service"), scope: raw.get("scope") })
+        });
+        bearer.or_else(|| all.iter().any(|raw| raw.scheme == "basic").then_some(Challenge::Basic))
+    }
+}
+
+struct Raw {
+    scheme: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Raw {
+    fn get(&self, name: &str) -> Option<String> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+}
+
+/// Reads a WWW-Authenticate header (RFC 9110, 11.6.1): one or more challenges, each a scheme and
+/// its parameters, all separated by commas.
+fn parse(header: &str) -> Vec<Raw> {
+    let mut challenges: Vec<Raw> = Vec::new();
+    let mut rest = header;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let end = rest.find([' ', '\t', ',', '=', '"']).unwrap_or(rest.len());
+        if end == 0 {
+            return challenges;
+        }
+        let (word, after) = rest.split_at(end);
+        let word = word.to_ascii_lowercase();
+        match after.trim_start().strip_prefix('=') {
+            None => {
+                challenges.push(Raw { scheme: word, parameters: Vec::new() });
+                rest = after;
+            }
+            Some(value) => {
+                let (value, after) = parse_value(value.trim_start());
+                if let Some(last) = challenges.last_mut() {
+                    last.parameters.push((word, value));
+                }
+                rest = after;
+            }
+        }
+    }
+}
+
+/// A token or a quoted string, and what follows it.
+fn parse_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+/// The address of a token service, where it may be asked. A password goes only to HTTPS, or over
+/// plain HTTP to the registry's own host when the registry itself is spoken to over plain HTTP;
+/// without a password any HTTPS address will do, and plain HTTP where the registry has it too.
+pub(super) fn realm(text: &str, registry: &Url, secret: bool) -> Result<Url, SourceError> {
+    let refuse = |why: &str| SourceError::Realm {
+        host: host_of(registry),
+        realm: text::safe(text),
+        why: why.to_owned(),
+    };
+    let realm = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
+    if realm.host_str().is_none() || !realm.username().is_empty() || realm.password().is_some() {
+        return Err(refuse("it is not the plain URL of a host"));
+    }
+    match realm.scheme() {
+        "https" => Ok(realm),
+        "http" if registry.scheme() != "http" => {
+            Err(refuse("it uses plain HTTP while the registry uses HTTPS"))
+        }
+        "http" if secret && realm.host_str() != registry.host_str() => {
+            Err(refuse("it is another host, over plain HTTP"))
+        }
+        "http" => Ok(realm),
+        _ => Err(refuse("it is not an HTTP address")),
+    }
+}
+
+/// The scope to ask a token for: the registry's own words where they mean pulling from one
+/// repository and nothing more, else ours.
+pub(super) fn scope(offered: Option<String>, repository: &str) -> String {
+    let pull_only = |scope: &String| {
+        scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains([' ', ','])
+    };
+    offered.filter(pull_only).unwrap_or_else(|| format!("repository:{repository}:pull"))
+}
+
+/// The header for a name and a password.
+pub(super) fn basic(name: &str, password: &str) -> Option<HeaderValue> {
+    header(&format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
+}
+
+/// The header for the token that a token service answered with.
+pub(super) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        token: Option<String>,
+        access_token: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token)?;
+    if token.is_empty() { None } else { header(&format!("Bearer {token}")) }
+}
+
+fn header(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge(header: &'static str) -> Option<Challenge> {
+        let mut headers = HeaderMap::new();
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(header));
+        Challenge::of(&headers)
+    }
+
+    #[test]
+    fn challenges_are_read_in_all_their_forms() {
+        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            Some(Challenge::Bearer { realm: realm.into(), service: own(service), scope: own(scope) })
+        };
+        assert_eq!(
+            challenge(r#"Bearer realm="https://a/t",service="s",scope="repository:x/y:pull,push""#),
+            bearer("https://a/t", Some("s"), Some("repository:x/y:pull,push"))
+        );
+        assert_eq!(challenge(r#"bearer REALM = "a\"b" , service=s"#), bearer("a\"b", Some("s"), None));
+        assert_eq!(
+            challenge(r#"Basic realm="r", Bearer realm="https://a""#),
+            bearer("https://a", None, None)
+        );
+        assert_eq!(challenge(r#"Basic realm="r""#), Some(Challenge::Basic));
+        assert_eq!(challenge("Bearer"), None);
+        assert_eq!(challenge(r#"Digest realm="x", ="", "\"#), None);
+    }
+
+    #[test]
+    fn a_password_goes_only_where_it_is_safe() {
+        let https = Url::parse("https://r.example/v2/").unwrap();
+        let http = Url::parse("http://r.example:5000/v2/").unwrap();
+        for (text, registry, secret, allowed) in [
+            ("https://auth.example/token", &https, true, true),
+            ("https://auth.example/token", &http, true, true),
+            ("http://r.example/token", &https, false, false),
+            ("http://r.example:5001/token", &http, true, true),
+            ("http://auth.example/token", &http, true, false),
+            ("http://auth.example/token", &http, false, true),
+            ("https://u:p@auth.example/", &https, true, false),
+            ("file:///etc/passwd", &https, false, false),
+            ("/token", &https, false, false),
+        ] {
+            assert_eq!(realm(text, registry, secret).is_ok(), allowed, "{text} {registry} {secret}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_pulling_is_asked_for() {
+        assert_eq!(scope(Some("repository:a:pull".into()), "b"), "repository:a:pull");
+        for offered in ["repository:a:pull,push", "repository:a:push repository:b:pull", "registry:catalog:*"]
+        {
+            assert_eq!(scope(Some(offered.into()), "b"), "repository:b:pull");
+        }
+    }
+
+    #[test]
+    fn credentials_come_from_the_docker_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.json");
+        let found = |host| credentials(&config, host);
+        assert!(found("r.example").note.is_none(), "a missing file is no remark");
+        // The text is base64 of `u:p:w`.
+        std::fs::write(
+            &config,
+            r#"{"auths":{"r.example":{"auth":"dTpwOnc="},"https://index.docker.io/v1/":{"identitytoken":"t"}},
+                "credHelpers":{"h.example":"trivy-ferry-has-no-such"}}"#,
+        )
+        .unwrap();
+        let Some(Credentials::Password(name, password)) = found("r.example").credentials else { panic!() };
+        assert_eq!((name.as_str(), password.as_str()), ("u", "p:w"));
+        assert!(matches!(found("docker.io").credentials, Some(Credentials::Token(token)) if token == "t"));
+        assert!(found("other.example").credentials.is_none() && found("other.example").note.is_none());
+        assert!(found("h.example").note.unwrap().contains("helper"));
+        std::fs::write(&config, "{").unwrap();
+        assert!(found("r.example").note.unwrap().contains("config.json"));
+    }
+
+    #[test]
+    fn tokens_are_taken_from_either_field_and_never_shown() {
+        assert_eq!(bearer(br#"{"token":"a"}"#).unwrap(), "Bearer a");
+        assert_eq!(bearer(br#"{"access_token":"b"}"#).unwrap(), "Bearer b");
+        for bad in [&br#"{}"#[..], br#"{"token":""}"#, br#"{"token":"a\nb"}"#, b"<html>"] {
+            assert!(bearer(bad).is_none());
+        }
+        assert!(!format!("{:?}", basic("u", "p").unwrap()).contains("dTpw"));
+    }
+}

@@ -1,0 +1,127 @@
+//! A blob's bytes as a reader that ends well only after exactly the bytes that were asked for.
+//!
+//! Knows where the pieces come from only as far as to ask for the next one.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use bytes::Bytes;
+
+use super::body::Body;
+use super::error::SourceError;
+use crate::digest::{Digest, Hasher};
+use crate::oci::Descriptor;
+
+/// How much is read from a file at once, in bytes.
+const PIECE: usize = 256 << 10;
+
+pub(super) enum Pieces {
+    Http(Body),
+    File { file: File, path: std::path::PathBuf },
+}
+
+impl Pieces {
+    fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        match self {
+            Pieces::Http(body) => body.next(),
+            Pieces::File { file, path } => {
+                let mut piece = vec![0; PIECE];
+                loop {
+                    match file.read(&mut piece) {
+                        Ok(0) => return Ok(None),
+                        Ok(length) => {
+                            piece.truncate(length);
+                            return Ok(Some(piece.into()));
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(SourceError::Local { path: path.clone(), error }),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A blob's bytes. Reading gives `Ok(0)` only after exactly as many bytes as the descriptor
+/// says, with its digest; the last piece is handed out only once all of that holds. Anything
+/// else is an error that wraps a [`SourceError`] (see [`SourceError::from_io`]), and stays one.
+pub struct Blob {
+    pieces: Pieces,
+    subject: String,
+    wanted: Digest,
+    size: u64,
+    seen: u64,
+    hasher: Option<Hasher>,
+    piece: Bytes,
+    failed: bool,
+}
+
+impl Blob {
+    pub(super) fn new(pieces: Pieces, subject: String, descriptor: &Descriptor) -> Self {
+        Blob {
+            pieces,
+            subject,
+            wanted: descriptor.digest,
+            size: descriptor.size,
+            seen: 0,
+            hasher: Some(Hasher::new()),
+            piece: Bytes::new(),
+            failed: false,
+        }
+    }
+
+    /// The blob's length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fetches the next piece; leaves none where the blob has ended well.
+    fn fill(&mut self) -> Result<(), SourceError> {
+        let Some(hasher) = &mut self.hasher else { return Ok(()) };
+        let subject = || self.subject.clone();
+        if let Some(piece) = self.pieces.next()? {
+            hasher.update(&piece);
+            self.seen += piece.len() as u64;
+            if self.seen > self.size {
+                return Err(SourceError::Long { subject: subject(), wanted: self.size });
+            }
+            self.piece = piece;
+            if self.seen < self.size {
+                return Ok(());
+            }
+            if self.pieces.next()?.is_some() {
+                return Err(SourceError::Long { subject: subject(), wanted: self.size });
+            }
+        }
+        if self.seen < self.size {
+            return Err(SourceError::Short { subject: subject(), wanted: self.size, got: self.seen });
+        }
+        match self.hasher.take().map(Hasher::finish) {
+            Some(found) if found != self.wanted => {
+                Err(SourceError::Digest { subject: subject(), wanted: self.wanted, found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.failed {
+            return Err(io::Error::other("the blob failed before"));
+        }
+        if out.is_empty() {
+            return Ok(0);
+        }
+        if self.piece.is_empty()
+            && let Err(error) = self.fill()
+        {
+            self.failed = true;
+            self.piece = Bytes::new();
+            return Err(error.into());
+        }
+        let length = out.len().min(self.piece.len());
+        out[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}

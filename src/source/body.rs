@@ -1,0 +1,127 @@
+//! The body of an HTTP answer: read on the network's thread, handed to a blocking reader in the
+//! pieces in which it came.
+//!
+//! Knows nothing of lengths or digests; those are the reader's.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use super::error::SourceError;
+use super::http::{Answer, innermost};
+use super::runtime::Runtime;
+
+/// The bytes that may wait for the reader.
+const AHEAD: usize = 4 << 20;
+
+enum Message {
+    Piece(Bytes),
+    End,
+    Failed(SourceError),
+}
+
+/// A body under way. Dropping it ends the transfer.
+pub(super) struct Body {
+    messages: Receiver<Message>,
+    room: Arc<Semaphore>,
+    /// What the piece handed out last has taken of the room.
+    held: usize,
+    task: AbortHandle,
+    subject: String,
+    host: String,
+    got: u64,
+    ended: bool,
+    /// Keeps the thread alive on which the task runs.
+    _runtime: Runtime,
+}
+
+impl Body {
+    pub(super) fn start(runtime: &Runtime, stall: Duration, answer: Answer) -> Self {
+        let (sender, messages) = mpsc::channel();
+        let room = Arc::new(Semaphore::new(AHEAD));
+        let host = answer.host();
+        let pump = Pump { stall, subject: answer.subject.clone(), host: host.clone(), room: room.clone() };
+        let task = runtime.handle().spawn(pump.run(answer.response, sender)).abort_handle();
+        let subject = answer.subject;
+        Body { messages, room, held: 0, task, subject, host, got: 0, ended: false, _runtime: runtime.clone() }
+    }
+
+    /// The next piece, never empty; `None` after the last.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        self.room.add_permits(std::mem::take(&mut self.held));
+        if self.ended {
+            return Ok(None);
+        }
+        match self.messages.recv() {
+            Ok(Message::Piece(piece)) => {
+                self.held = piece.len().min(AHEAD);
+                self.got += piece.len() as u64;
+                Ok(Some(piece))
+            }
+            Ok(Message::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Ok(Message::Failed(error)) => Err(error),
+            Err(_) => Err(SourceError::Lost {
+                subject: self.subject.clone(),
+                host: self.host.clone(),
+                got: self.got,
+                why: "the transfer has ended".into(),
+            }),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What runs on the network's thread.
+struct Pump {
+    stall: Duration,
+    subject: String,
+    host: String,
+    room: Arc<Semaphore>,
+}
+
+impl Pump {
+    async fn run(self, mut response: reqwest::Response, sender: mpsc::Sender<Message>) {
+        let Pump { stall, subject, host, room } = self;
+        let mut got = 0u64;
+        loop {
+            let message = match tokio::time::timeout(stall, response.chunk()).await {
+                Ok(Ok(Some(piece))) if piece.is_empty() => continue,
+                Ok(Ok(Some(piece))) => {
+                    got += piece.len() as u64;
+                    let size = u32::try_from(piece.len().min(AHEAD)).unwrap_or(u32::MAX);
+                    // Waiting for the reader is no stall.
+                    match room.acquire_many(size).await {
+                        Ok(permit) => permit.forget(),
+                        Err(_) => return,
+                    }
+                    if sender.send(Message::Piece(piece)).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Ok(None)) => Message::End,
+                Ok(Err(error)) => {
+                    Message::Failed(SourceError::Lost { subject, host, got, why: innermost(&error) })
+                }
+                Err(_) => {
+                    let seconds = stall.as_secs();
+                    Message::Failed(SourceError::Stalled { subject, host, got, seconds })
+                }
+            };
+            let _ = sender.send(message);
+            return;
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! One HTTP exchange: the client with its TLS set-up and time limits, redirects, answers of
+//! bounded size, and what a failed exchange means.
+//!
+//! Knows URLs and headers; nothing of registries, VEX repositories or where credentials come from.
+
+use std::error::Error;
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
+
+use super::body::Body;
+use super::error::{Service, SourceError, Unreachable};
+use super::reference::is_loopback;
+use super::runtime::Runtime;
+use crate::text;
+
+/// The largest part of an error's answer that is looked at, in bytes.
+const MAX_SAID: u64 = 16 << 10;
+/// The longest chain of redirects.
+const MAX_REDIRECTS: usize = 10;
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// Until the connection stands, TLS included.
+    pub connect: Duration,
+    /// From the request to the answer's headers, redirects included.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub stall: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Timeouts { connect: seconds(15), first_byte: seconds(60), stall: seconds(60) }
+    }
+}
+
+/// A request. What it asks for is named in `subject`, for errors.
+pub(super) struct Request {
+    pub subject: String,
+    pub url: Url,
+    pub accept: Option<&'static str>,
+    pub authorization: Option<HeaderValue>,
+    /// A form to post; such a request follows no redirect, since the form holds a secret.
+    pub form: Option<String>,
+}
+
+impl Request {
+    pub(super) fn get(subject: impl Into<String>, url: Url) -> Self {
+        Request { subject: subject.into(), url, accept: None, authorization: None, form: None }
+    }
+}
+
+/// An answer whose body has not been read.
+pub(super) struct Answer {
+    pub subject: String,
+    /// Whether it came from the host that was asked, at the same port and by the same scheme.
+    pub same_origin: bool,
+    pub response: Response,
+}
+
+impl Answer {
+    /// The host that answered.
+    pub(super) fn host(&self) -> String {
+        host_of(self.response.url())
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+/// The clients. Made when they are first needed: a run from folders needs no CA certificates.
+pub(super) struct Http {
+    runtime: Runtime,
+    roots: Vec<Certificate>,
+    insecure: bool,
+    pub(super) timeouts: Timeouts,
+    clients: [OnceLock<Client>; 4],
+}
+
+impl Http {
+    pub(super) fn new(roots: Vec<Certificate>, insecure: bool) -> Result<Self, SourceError> {
+        // Another part of the process may have installed a provider; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clients = [const { OnceLock::new() }; 4];
+        Ok(Http { runtime: Runtime::new()?, roots, insecure, timeouts: Timeouts::default(), clients })
+    }
+
+    /// Sends a request and waits for the answer's headers, whatever its status.
+    pub(super) fn send(&self, request: Request) -> Result<Answer, SourceError> {
+        let Request { subject, url, accept, authorization, form } = request;
+        let client = self.client(is_loopback(&host_of(&url)), form.is_none())?;
+        let mut headers = HeaderMap::new();
+        // The digests are those of the bytes as they are stored.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(accept) = accept {
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        let builder = match form {
+            None => client.get(url.clone()),
+            Some(form) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+                client.post(url.clone()).body(form)
+            }
+        };
+        let limit = self.timeouts.first_byte;
+        let exchange = builder.headers(headers).send();
+        let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
+        match sent {
+            Ok(Ok(response)) => {
+                let same_origin = response.url().origin() == url.origin();
+                Ok(Answer { subject, same_origin, response })
+            }
+            Ok(Err(error)) => Err(self.failure(error, subject, &url)),
+            Err(_) => {
+                let why = Unreachable::Timeout(limit.as_secs());
+                Err(SourceError::Unreachable { subject, host: host_of(&url), why })
+            }
+        }
+    }
+
+    /// The body of an answer as a stream.
+    pub(super) fn stream(&self, answer: Answer) -> Body {
+        Body::start(&self.runtime, self.timeouts.stall, answer)
+    }
+
+    /// The whole body of an answer of at most `most` bytes.
+    pub(super) fn bytes(&self, answer: Answer, most: u64) -> Result<Vec<u8>, SourceError> {
+        let subject = answer.subject.clone();
+        if answer.response.content_length().is_some_and(|length| length > most) {
+            return Err(SourceError::TooLarge { subject, most });
+        }
+        let mut body = self.stream(answer);
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next()? {
+            if (bytes.len() + piece.len()) as u64 > most {
+                return Err(SourceError::TooLarge { subject, most });
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    /// What an answer without success means.
+    pub(super) fn refusal(&self, answer: Answer, service: Service) -> SourceError {
+        let host = answer.host();
+        let status = answer.response.status();
+        let subject = answer.subject.clone();
+        let asked = answer.same_origin;
+        let retry_after = answer.header(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok());
+        let said = self.said(answer);
+        match status {
+            // Behind a redirect stands a host at which nobody can log in.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
+                SourceError::Denied { subject, host: shown(host), status: status.as_u16(), said, service }
+            }
+            StatusCode::NOT_FOUND if asked => {
+                SourceError::NotFound { subject, host: shown(host), said, service }
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                SourceError::RateLimited { subject, host: shown(host), retry_after }
+            }
+            _ => SourceError::Status { subject, host, status: status.as_u16(), said },
+        }
+    }
+
+    /// The words of an answer that is an error, if it has any: those of the distribution
+    /// specification's error format, else nothing.
+    fn said(&self, answer: Answer) -> String {
+        #[derive(serde::Deserialize)]
+        struct One {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        #[derive(serde::Deserialize)]
+        struct All {
+            errors: Vec<One>,
+        }
+        let all =
+            self.bytes(answer, MAX_SAID).ok().and_then(|bytes| serde_json::from_slice::<All>(&bytes).ok());
+        let Some(first) = all.and_then(|all| all.errors.into_iter().next()) else {
+            return String::new();
+        };
+        let parts = [first.code, first.message];
+        let words: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+        text::safe(&words.join(", "))
+    }
+
+    /// A client for this machine (no proxy) or for others, which follows redirects or does not.
+    fn client(&self, local: bool, redirects: bool) -> Result<&Client, SourceError> {
+        let cell = &self.clients[usize::from(local) | usize::from(redirects) << 1];
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let build = |system_roots: bool| {
+            let roots = self.roots.clone();
+            let builder = Client::builder()
+                .user_agent(concat!("trivy-ferry/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(self.timeouts.connect)
+                // One connection a request is what large blobs want: with HTTP/2 they would share
+                // one, and one flow-control window that limits them on long ways.
+                .http1_only()
+                .referer(false)
+                .tls_danger_accept_invalid_certs(self.insecure)
+                .redirect(if redirects { following(self.insecure) } else { redirect::Policy::none() });
+            let builder =
+                if system_roots { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
+            if local { builder.no_proxy() } else { builder }.build()
+        };
+        // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is
+        // used, with advice that fits.
+        let client = build(true).or_else(|_| build(false));
+        let client = client.map_err(|error| SourceError::Setup { why: innermost(&error) })?;
+        Ok(cell.get_or_init(|| client))
+    }
+
+    fn failure(&self, error: reqwest::Error, subject: String, url: &Url) -> SourceError {
+        let host = host_of(error.url().unwrap_or(url));
+        if error.is_redirect() {
+            return SourceError::Redirect { subject, host: host_of(url), why: innermost(&error) };
+        }
+        if let Some(tls) = find::<rustls::Error>(&error)
+            && matches!(tls, rustls::Error::InvalidCertificate(_))
+        {
+            return SourceError::Certificate { host, why: text::safe(&tls.to_string()) };
+        }
+        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        let why = if error.is_dns() {
+            Unreachable::Name
+        } else if find::<io::Error>(&error).is_some_and(refused) {
+            Unreachable::Refused
+        } else if error.is_timeout() {
+            Unreachable::Timeout(self.timeouts.connect.as_secs())
+        } else {
+            Unreachable::Other(innermost(&error))
+        };
+        SourceError::Unreachable { subject, host, why }
+    }
+}
+
+/// Follows redirects, but not from HTTPS to plain HTTP unless `insecure`, and not for ever.
+fn following(insecure: bool) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
+        let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        if attempt.previous().len() > MAX_REDIRECTS {
+            attempt.error("too many redirects")
+        } else if secure && attempt.url().scheme() == "http" && !insecure {
+            attempt.error("from HTTPS to plain HTTP")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+/// A URL's host, with its port where it is not the scheme's own.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A host as people know it, and as `docker login` takes it.
+fn shown(host: String) -> String {
+    if host == "registry-1.docker.io" { "docker.io".into() } else { host }
+}
+
+/// What went wrong at the bottom, made safe.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(inner) = inside(last) {
+        last = inner;
+    }
+    text::safe(&last.to_string())
+}
+
+/// The first error of type `T` in a chain.
+fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    std::iter::successors(Some(error), |error| inside(*error)).find_map(|error| error.downcast_ref())
+}
+
+fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    // An I/O error hides from `source` what it wraps.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+/// Whether an answer's type or first bytes say that it is a web page.
+pub(super) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
+    let typed = content_type.is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("text/html"));
+    typed || bytes.trim_ascii_start().first() == Some(&b'<')
+}

@@ -1,0 +1,71 @@
+//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md), as another tool
+//! fetched them. Checked as strictly as what a registry sends.
+
+use std::path::Path;
+
+use super::blob::{Blob, Pieces};
+use super::error::SourceError;
+use super::{Artifact, ArtifactSource, files, registry};
+use crate::digest::Digest;
+use crate::oci::{self, Descriptor, Index};
+use crate::text;
+
+/// Finds a tag's manifest in a layout.
+///
+/// Where `index.json` holds a single manifest that has no name at all, it is taken whatever the
+/// tag: crane writes such layouts, and there is nothing else that could be meant. A single
+/// manifest with another name is refused.
+pub(super) fn manifest(folder: &Path, tag: &str) -> Result<Artifact, SourceError> {
+    let source = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() };
+    let broken = |why: String| SourceError::Layout { folder: folder.into(), why };
+    let index = files::read(folder, &["index.json"], oci::MAX_MANIFEST)?;
+    let index: Index = serde_json::from_slice(&index).map_err(|error| {
+        broken(format!("its index.json is not an image index: {}", text::safe(&error.to_string())))
+    })?;
+    let descriptor = select(&index, tag).map_err(broken)?;
+    let subject = source.to_string();
+    if descriptor.size > oci::MAX_MANIFEST {
+        return Err(SourceError::TooLarge { subject, most: oci::MAX_MANIFEST });
+    }
+    let bytes = files::read(folder, &["blobs", "sha256", &descriptor.digest.hex()], oci::MAX_MANIFEST)?;
+    let found = Digest::of(&bytes);
+    if found != descriptor.digest {
+        return Err(SourceError::Digest { subject, wanted: descriptor.digest, found });
+    }
+    registry::artifact(source, subject, bytes, Some(&descriptor.media_type))
+}
+
+fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {
+    let name = |entry: &'i Descriptor| entry.annotations.get(oci::REF_NAME).map(String::as_str);
+    let mut named = index.manifests.iter().filter(|entry| name(entry) == Some(tag));
+    if let Some(first) = named.next() {
+        return match named.find(|other| other.digest != first.digest) {
+            None => Ok(first),
+            Some(_) => Err(format!("its index.json has several manifests with the name {tag}")),
+        };
+    }
+    match index.manifests.as_slice() {
+        [] => Err("its index.json names no manifest".into()),
+        [only] if name(only).is_none() => Ok(only),
+        all => {
+            let names: Vec<&str> = all.iter().filter_map(name).collect();
+            Err(match text::safe(&names.join(", ")) {
+                names if names.is_empty() => format!("none of its manifests has the name {tag}, or any name"),
+                names => format!("none of its manifests has the name {tag}; it has {names}"),
+            })
+        }
+    }
+}
+
+/// Opens a blob of a layout.
+pub(super) fn blob(folder: &Path, tag: &str, descriptor: &Descriptor) -> Result<Blob, SourceError> {
+    let hex = descriptor.digest.hex();
+    let (file, announced) = files::open(folder, &["blobs", "sha256", &hex])?;
+    let source = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() };
+    let subject = format!("blob {} of {source}", descriptor.digest);
+    if announced != descriptor.size {
+        return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
+    }
+    let path = folder.join("blobs").join("sha256").join(hex);
+    Ok(Blob::new(Pieces::File { file, path }, subject, descriptor))
+}

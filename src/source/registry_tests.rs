@@ -1,0 +1,346 @@
+//! The registry against a server that does what registries do, and what they should not do.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::testing::Seen;
+use super::testing::*;
+use super::*;
+use crate::error::Next;
+use crate::oci;
+
+const CONTENT: &[u8] = b"the layer's content";
+
+fn read(blob: Result<Blob, SourceError>) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Vec::new();
+    match blob?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(SourceError::from_io(error).unwrap()),
+    }
+}
+
+/// A Docker configuration with the name `me` and the password `secret` for one host.
+fn login_at(host: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let config = serde_json::json!({"auths": {host: {"username": "me", "password": "secret"}}});
+    std::fs::write(&path, config.to_string()).unwrap();
+    (folder, path)
+}
+
+/// base64 of `me:secret`.
+const BASIC: &str = "Basic bWU6c2VjcmV0";
+
+/// A registry that gives its artifact only to those who bear `t`, which its own token service
+/// gives for `me` (and to anyone, where `public`).
+fn guarded(public: bool) -> Server {
+    Server::new(move |seen| {
+        let authorization = seen.authorization.as_deref();
+        if seen.path.starts_with("/token?") {
+            return match authorization {
+                Some(BASIC) => ok(r#"{"token":"t"}"#),
+                None if public => ok(r#"{"access_token":"t"}"#),
+                _ => status(401),
+            };
+        }
+        if authorization != Some("Bearer t") {
+            let challenge = format!(r#"Bearer realm="http://{}/token?a=b",service="s""#, seen.host);
+            return header(status(401), "www-authenticate", &challenge);
+        }
+        if seen.path.contains("/manifests/") { ok(manifest(CONTENT)) } else { ok(CONTENT) }
+    })
+}
+
+fn serving_blob(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> Server {
+    Server::new(
+        move |seen| {
+            if seen.path.contains("/manifests/") { ok(manifest(CONTENT)) } else { answer(seen) }
+        },
+    )
+}
+
+fn blob_error(server: &Server) -> SourceError {
+    let network = network();
+    read(network.blob(&server.source(), &descriptor(CONTENT))).unwrap_err()
+}
+
+fn resolve_error(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> SourceError {
+    network().resolve(&Server::new(answer).source()).unwrap_err()
+}
+
+#[test]
+fn a_manifest_and_its_layer_arrive_as_they_are() {
+    let server = Server::registry(CONTENT);
+    let network = network();
+    let artifact = network.resolve(&server.source()).unwrap();
+    assert_eq!(artifact.manifest_bytes, manifest(CONTENT));
+    assert_eq!(artifact.manifest_digest, Digest::of(&manifest(CONTENT)));
+    assert_eq!(artifact.manifest_media_type, oci::MANIFEST);
+    assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
+    assert_eq!(server.seen().len(), 2, "no more than is needed: {:?}", server.seen());
+}
+
+#[test]
+fn a_token_is_fetched_with_the_credentials_and_kept() {
+    let server = guarded(false);
+    let (_folder, config) = login_at(&server.host);
+    let network = network_with(NetworkOptions::default(), Some(config));
+    let artifact = network.resolve(&server.source()).unwrap();
+    assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
+    let seen = server.seen();
+    assert_eq!(seen[1].path, "/token?a=b&service=s&scope=repository%3Ar%3Apull");
+    let sent: Vec<Option<&str>> = seen.iter().map(|seen| seen.authorization.as_deref()).collect();
+    assert_eq!(sent, [None, Some(BASIC), Some("Bearer t"), Some("Bearer t")]);
+    assert!(network.take_notes().is_empty());
+}
+
+#[test]
+fn a_refresh_token_is_posted_and_not_redirected() {
+    let elsewhere = Server::new(|_| ok(r#"{"token":"t"}"#));
+    let away = elsewhere.url("/token");
+    let server = Server::new(move |seen| match (seen.path.as_str(), seen.authorization.as_deref()) {
+        ("/token", _) if seen.body.contains("scope=repository%3Ar%3Apull") => ok(r#"{"token":"t"}"#),
+        ("/token", _) => redirect(&away),
+        (_, Some("Bearer t")) => ok(manifest(CONTENT)),
+        _ => {
+            let realm = format!(
+                r#"Bearer realm="http://{}/token",scope="repository:{}:pull""#,
+                seen.host,
+                if seen.path.contains("/r/") { "r" } else { "away" }
+            );
+            header(status(401), "www-authenticate", &realm)
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "refresh"}}});
+    std::fs::write(&config, text.to_string()).unwrap();
+    let network = network_with(NetworkOptions::default(), Some(config));
+    network.resolve(&server.source()).unwrap();
+    let posted = server.seen().into_iter().find(|seen| seen.path == "/token").unwrap();
+    assert_eq!((posted.method.as_str(), posted.authorization), ("POST", None));
+    assert!(
+        posted.body.contains("refresh_token=refresh") && posted.body.contains("grant_type=refresh_token")
+    );
+    let other = ArtifactSource::parse(&format!("{}/x:2", server.host), "1").unwrap();
+    assert!(matches!(network.resolve(&other).unwrap_err(), SourceError::Status { status: 307, .. }));
+    assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
+}
+
+#[test]
+fn credentials_that_are_refused_do_not_keep_from_public_data() {
+    let server = Server::new(|seen| match (seen.path.as_str(), seen.authorization.as_deref()) {
+        (path, Some(_)) if path.starts_with("/token") => status(403),
+        (path, None) if path.starts_with("/token") => ok(r#"{"token":"t"}"#),
+        (_, Some("Bearer t")) => ok(manifest(CONTENT)),
+        _ => {
+            let challenge = format!(r#"Bearer realm="http://{}/token""#, seen.host);
+            header(status(401), "www-authenticate", &challenge)
+        }
+    });
+    let (_folder, config) = login_at(&server.host);
+    let network = network_with(NetworkOptions::default(), Some(config));
+    network.resolve(&server.source()).unwrap();
+    let notes = network.take_notes();
+    assert!(notes.len() == 1 && notes[0].contains(&server.host), "{notes:?}");
+    assert!(network.take_notes().is_empty());
+}
+
+#[test]
+fn basic_logins_work_without_a_token_service() {
+    let server = Server::new(|seen| match seen.authorization.as_deref() {
+        Some(BASIC) => ok(manifest(CONTENT)),
+        _ => header(status(401), "www-authenticate", r#"Basic realm="x""#),
+    });
+    let (_folder, config) = login_at(&server.host);
+    network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap();
+    let error = network().resolve(&server.source()).unwrap_err();
+    assert!(matches!(error, SourceError::Denied { status: 401, .. }), "{error}");
+    assert!(error.next().contains(&format!("docker login {}", server.host)));
+}
+
+#[test]
+fn nothing_secret_follows_a_redirect_to_another_host() {
+    let cdn = Server::new(|_| ok(CONTENT));
+    let to = cdn.url("/file?signature=x");
+    let server = Server::new(move |seen| {
+        if seen.authorization.as_deref() != Some(BASIC) {
+            header(status(401), "www-authenticate", r#"Basic realm="x""#)
+        } else if seen.path.contains("/manifests/") {
+            ok(manifest(CONTENT))
+        } else {
+            redirect(&to)
+        }
+    });
+    let (_folder, config) = login_at(&server.host);
+    let network = network_with(NetworkOptions::default(), Some(config));
+    let artifact = network.resolve(&server.source()).unwrap();
+    assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
+    assert_eq!(server.seen().last().unwrap().authorization.as_deref(), Some(BASIC));
+    let seen = cdn.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].authorization, None);
+}
+
+#[test]
+fn a_challenge_from_behind_a_redirect_is_not_answered() {
+    let evil = Server::new(|seen| match seen.path.as_str() {
+        "/token" => ok(r#"{"token":"t"}"#),
+        _ => header(status(401), "www-authenticate", r#"Basic realm="x""#),
+    });
+    let to = evil.url("/catch");
+    let server = Server::new(move |_| redirect(&to));
+    let (_folder, config) = login_at(&server.host);
+    let error = network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    assert!(matches!(&error, SourceError::Status { status: 401, host, .. } if *host == evil.host), "{error}");
+    assert!(evil.seen().iter().all(|seen| seen.authorization.is_none()));
+}
+
+#[test]
+fn an_evil_token_service_gets_no_password() {
+    let evil = Server::new(|_| ok(r#"{"token":"t"}"#));
+    // The same machine by another name: another host for all that a client can know.
+    let realm = format!(r#"Bearer realm="http://localhost:{}/token""#, evil.host.rsplit(':').next().unwrap());
+    let server = Server::new(move |_| header(status(401), "www-authenticate", &realm));
+    let (_folder, config) = login_at(&server.host);
+    let error = network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    assert!(matches!(error, SourceError::Realm { .. }), "{error}");
+    assert!(evil.seen().is_empty());
+}
+
+#[test]
+fn refusals_say_what_happened() {
+    let said = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no \u001b[2Jsuch"}]}"#;
+    let error = resolve_error(move |_| with(ok(said), 404));
+    assert!(
+        matches!(&error, SourceError::NotFound { said, .. } if said == "MANIFEST_UNKNOWN, no \\u{1b}[2Jsuch")
+    );
+    let error = resolve_error(|_| status(401));
+    assert!(matches!(error, SourceError::Denied { status: 401, .. }));
+    let error = resolve_error(|_| status(403));
+    assert!(matches!(error, SourceError::Denied { status: 403, .. }));
+    let error = resolve_error(|_| header(status(429), "retry-after", "17"));
+    assert!(matches!(error, SourceError::RateLimited { retry_after: Some(17), .. }));
+    let error = resolve_error(|_| status(500));
+    assert!(matches!(error, SourceError::Status { status: 500, .. }));
+    assert!(error.next().contains("later"));
+}
+
+#[test]
+fn answers_that_are_no_manifest_are_refused() {
+    let error = resolve_error(|_| header(ok("<html>login"), "content-type", "text/html; charset=utf-8"));
+    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    let error = resolve_error(|_| ok(" <!DOCTYPE html>"));
+    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    let error = resolve_error(|_| ok(vec![b' '; oci::MAX_MANIFEST as usize + 1]));
+    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    let error = resolve_error(|_| chunked(vec![&[b' '; 1 << 20]; 5]));
+    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    let error = resolve_error(|_| ok(r#"{"schemaVersion":2,"manifests":[]}"#));
+    assert!(error.to_string().contains("index"), "{error}");
+    let other = Digest::of(b"other").to_string();
+    let error = resolve_error(move |_| header(ok(manifest(CONTENT)), "docker-content-digest", &other));
+    assert!(matches!(error, SourceError::Digest { .. }), "{error}");
+    let server = Server::new(|_| ok(manifest(CONTENT)));
+    let pinned = format!("{}/r@{}", server.host, Digest::of(b"other"));
+    let error = network().resolve(&ArtifactSource::parse(&pinned, "2").unwrap()).unwrap_err();
+    assert!(matches!(error, SourceError::Digest { .. }), "{error}");
+}
+
+#[test]
+fn blobs_that_differ_are_errors() {
+    let error = blob_error(&serving_blob(|_| breaking(b"the", CONTENT.len())));
+    assert!(matches!(error, SourceError::Lost { got: 3, .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| chunked(vec![b"the "])));
+    assert!(matches!(error, SourceError::Short { got: 4, wanted: 19, .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| chunked(vec![CONTENT, b"!"])));
+    assert!(matches!(error, SourceError::Long { .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| ok("another layer's one")));
+    assert!(matches!(error, SourceError::Digest { .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| ok("short")));
+    assert!(matches!(error, SourceError::Length { announced: 5, .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| header(ok("<html>"), "content-type", "text/html")));
+    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    let error = blob_error(&serving_blob(|_| with(ok(CONTENT), 206)));
+    assert!(matches!(error, SourceError::Status { status: 206, .. }), "{error}");
+}
+
+#[test]
+fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
+    let server = serving_blob(|_| ok("another layer's one"));
+    let mut blob = network().blob(&server.source(), &descriptor(CONTENT)).unwrap();
+    let mut out = [0; 64];
+    assert!(blob.read(&mut out).is_err());
+    assert!(blob.read(&mut out).is_err(), "an error stays one");
+}
+
+#[test]
+fn a_server_that_stalls_is_left() {
+    let error = blob_error(&serving_blob(|_| stalling(b"the", CONTENT.len())));
+    assert!(matches!(error, SourceError::Stalled { got: 3, .. }), "{error}");
+    // Nobody accepts, so neither TLS nor HTTP is answered.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut network = network();
+    network.http.timeouts.connect = Duration::from_millis(200);
+    network.http.timeouts.first_byte = Duration::from_millis(400);
+    let source = format!("{}/r:2", listener.local_addr().unwrap());
+    let start = Instant::now();
+    let error = network.resolve(&ArtifactSource::parse(&source, "2").unwrap()).unwrap_err();
+    let timed_out =
+        |e: &SourceError| matches!(e, SourceError::Unreachable { why: Unreachable::Timeout(_), .. });
+    assert!(timed_out(&error), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn hosts_that_do_not_answer_are_named() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let source = ArtifactSource::parse(&format!("{free}/r:2"), "2").unwrap();
+    let error = network().resolve(&source).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { why: Unreachable::Refused, .. }), "{error}");
+    assert!(error.to_string().contains(&free.to_string()));
+    let plain = NetworkOptions { plain_http: true, ..Default::default() };
+    let source = ArtifactSource::parse("no-such-host.invalid/r:2", "2").unwrap();
+    let error = network_with(plain, None).resolve(&source).unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { why: Unreachable::Name, .. }), "{error}");
+}
+
+#[test]
+fn certificates_are_checked_unless_told_otherwise() {
+    let server = TlsServer::new(manifest(CONTENT));
+    let source = ArtifactSource::parse(&format!("{}/r:2", server.host), "2").unwrap();
+    let error = network().resolve(&source).unwrap_err();
+    assert!(matches!(error, SourceError::Certificate { .. }), "{error}");
+    assert!(error.next().contains("--cacert"));
+    let insecure = NetworkOptions { insecure: true, ..Default::default() };
+    network_with(insecure, None).resolve(&source).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, format!("# a remark\n{}", server.certificate)).unwrap();
+    let trusting = NetworkOptions { ca_cert: Some(path), ..Default::default() };
+    network_with(trusting, None).resolve(&source).unwrap();
+}
+
+#[test]
+fn a_ca_file_without_certificates_is_a_usage_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for text in [None, Some(""), Some("garbage"), Some(broken)] {
+        if let Some(text) = text {
+            std::fs::write(&path, text).unwrap();
+        }
+        let options = NetworkOptions { ca_cert: Some(path.clone()), ..Default::default() };
+        let Err(error) = Network::new(options) else { panic!("{text:?} is taken for certificates") };
+        assert!(error.is_usage(), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn a_blob_outlives_the_network_it_came_by() {
+    let server = Server::registry(CONTENT);
+    let network = network();
+    let blob = network.blob(&server.source(), &descriptor(CONTENT));
+    drop(network);
+    assert_eq!(read(blob).unwrap(), CONTENT);
+}

@@ -1,0 +1,66 @@
+//! The one thread on which everything asynchronous runs, and the way to wait for it.
+//!
+//! The rest of the program is blocking; it neither sees futures nor has to be inside a runtime.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::error::SourceError;
+
+/// A runtime on a thread of its own. Clones share it; it ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Runtime(Arc<Inner>);
+
+struct Inner {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Runtime {
+    pub(super) fn new() -> Result<Self, SourceError> {
+        let setup = |error: std::io::Error| SourceError::Setup { why: error.to_string() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            let _ = runtime.block_on(stopped);
+            // A name lookup that hangs must not keep the program from ending.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("network".into()).spawn(run).map_err(setup)?;
+        Ok(Runtime(Arc::new(Inner { handle, stop: Some(stop), thread: Some(thread) })))
+    }
+
+    /// The handle by which tasks are started. Tasks must not hold a [`Runtime`]: its end waits
+    /// for the thread that they run on.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.0.handle
+    }
+
+    /// Runs a future on the runtime's thread and waits for its result.
+    pub(super) fn wait<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.0.handle.spawn(async move {
+            let _ = sender.send(future.await);
+        });
+        receiver.recv().map_err(|_| SourceError::Setup { why: "the network thread has ended".into() })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
