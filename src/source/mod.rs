@@ -18,6 +18,8 @@ mod blob;
 mod body;
 pub mod error;
 mod files;
+#[cfg(test)]
+mod folder_tests;
 mod http;
 mod layout;
 mod reference;
@@ -27,10 +29,15 @@ mod registry_tests;
 mod runtime;
 #[cfg(test)]
 mod testing;
+mod vex;
+mod vex_folder;
+mod vex_source;
 
 pub use blob::Blob;
 pub use error::{Service, SourceError, Unreachable};
 pub use reference::{ArtifactSource, Repository};
+pub use vex::{ArchiveFormat, VexRepository};
+pub use vex_source::VexSource;
 
 /// How to reach the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +55,7 @@ pub struct NetworkOptions {
 pub struct Network {
     http: http::Http,
     registries: registry::Registries,
+    options: NetworkOptions,
 }
 
 /// A manifest, as its source has it.
@@ -79,7 +87,7 @@ impl Network {
         let http = http::Http::new(roots, options.insecure)?;
         let config = auth::docker_config();
         let registries = registry::Registries::new(options.plain_http, options.insecure, config);
-        Ok(Network { http, registries })
+        Ok(Network { http, registries, options })
     }
 
     /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with
@@ -103,6 +111,22 @@ impl Network {
         match source {
             ArtifactSource::Registry(repository) => self.registries.blob(&self.http, repository, descriptor),
             ArtifactSource::Layout { folder, tag } => layout::blob(folder, tag, descriptor),
+        }
+    }
+
+    /// Fetches a whole VEX repository: its manifest and its archive, whose size no one can know
+    /// before.
+    ///
+    /// # Errors
+    /// Any [`SourceError`] of a web server or a folder.
+    pub fn vex(&self, source: &VexSource) -> Result<VexRepository, SourceError> {
+        let most = crate::dataset::Kind::Vex.max_packed();
+        match source {
+            VexSource::Url(url) => {
+                let any_http = self.options.insecure || self.options.plain_http;
+                vex::fetch(&self.http, url, any_http, most)
+            }
+            VexSource::Folder(folder) => vex_folder::read(folder, most),
         }
     }
 

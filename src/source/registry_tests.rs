@@ -344,3 +344,39 @@ fn a_blob_outlives_the_network_it_came_by() {
     drop(network);
     assert_eq!(read(blob).unwrap(), CONTENT);
 }
+
+/// Not a check but a measurement: `cargo test --release throughput -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, of use only in a release build on a quiet machine"]
+fn throughput() {
+    const PIECE: usize = 256 << 10;
+    const PIECES: usize = 16 << 10;
+    let piece: &'static [u8] = vec![7; PIECE].leak();
+    let mut hasher = crate::digest::Hasher::new();
+    (0..PIECES).for_each(|_| hasher.update(piece));
+    let size = (PIECE * PIECES) as u64;
+    let wanted = Descriptor { digest: hasher.finish(), size, ..descriptor(b"") };
+    let server = Server::new(move |_| {
+        let pieces = futures_util::stream::iter(0..PIECES);
+        let pieces = futures_util::StreamExt::map(pieces, move |_| Ok::<_, std::io::Error>(piece));
+        let body = axum::body::Body::from_stream(pieces);
+        header(ok(body), "content-length", &size.to_string())
+    });
+    for _ in 0..3 {
+        let start = Instant::now();
+        let mut blob = network().blob(&server.source(), &wanted).unwrap();
+        let mut out = vec![0; 1 << 20];
+        let mut total = 0;
+        loop {
+            match blob.read(&mut out).unwrap() {
+                0 => break,
+                length => total += length as u64,
+            }
+        }
+        assert_eq!(total, size);
+        let rate = size as f64 / start.elapsed().as_secs_f64() / 1e6;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        println!("{rate:.0} MB/s, {peak}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Sources on disk, and VEX repositories from folders and web servers.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use super::testing::{Seen, *};
+use super::*;
+use crate::error::Next;
+use crate::oci;
+
+const CONTENT: &[u8] = b"the layer's content";
+/// A gzip header, enough for an archive's first bytes.
+const TAR_GZ: &[u8] = b"\x1f\x8b\x08\x00 not really";
+const ZIP: &[u8] = b"PK\x03\x04 not really";
+
+/// Writes an image layout with one manifest under `names`.
+fn layout(folder: &Path, names: &[Option<&str>]) {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let manifest = manifest(CONTENT);
+    for bytes in [CONTENT, &manifest] {
+        fs::write(blobs.join(Digest::of(bytes).hex()), bytes).unwrap();
+    }
+    let entries: Vec<Descriptor> = names
+        .iter()
+        .map(|name| {
+            let name = name.map(|name| (oci::REF_NAME.to_owned(), name.to_owned()));
+            let media_type = oci::MANIFEST.to_owned();
+            Descriptor { media_type, annotations: name.into_iter().collect(), ..descriptor(&manifest) }
+        })
+        .collect();
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+}
+
+fn layout_source(folder: &Path) -> ArtifactSource {
+    ArtifactSource::parse(&format!("oci-layout:{}:2", folder.display()), "1").unwrap()
+}
+
+#[test]
+fn a_layout_gives_what_a_registry_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = network();
+    for names in [&[Some("1"), Some("2")][..], &[None]] {
+        layout(folder.path(), names);
+        let artifact = network.resolve(&layout_source(folder.path())).unwrap();
+        assert_eq!(artifact.manifest_bytes, manifest(CONTENT));
+        let mut bytes = Vec::new();
+        network.blob(&artifact.source, layer(&artifact)).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, CONTENT);
+    }
+    layout(folder.path(), &[Some("1")]);
+    let error = network.resolve(&layout_source(folder.path())).unwrap_err();
+    assert!(error.to_string().contains("it has 1"), "{error}");
+    layout(folder.path(), &[None, None]);
+    assert!(network.resolve(&layout_source(folder.path())).is_err());
+    let error = network.resolve(&layout_source(&folder.path().join("none"))).unwrap_err();
+    assert!(matches!(error, SourceError::Local { .. }) && !error.is_usage(), "{error}");
+}
+
+#[test]
+fn a_layout_is_believed_no_more_than_a_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    layout(folder.path(), &[Some("2")]);
+    let source = layout_source(folder.path());
+    let network = network();
+    let blob = folder.path().join("blobs/sha256").join(Digest::of(CONTENT).hex());
+    let open = || network.blob(&source, &descriptor(CONTENT));
+    let read = || {
+        open().and_then(|mut blob| match blob.read_to_end(&mut Vec::new()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SourceError::from_io(error).unwrap()),
+        })
+    };
+    read().unwrap();
+    fs::write(&blob, b"another layer's one").unwrap();
+    assert!(matches!(read(), Err(SourceError::Digest { .. })));
+    fs::write(&blob, b"short").unwrap();
+    assert!(matches!(read(), Err(SourceError::Length { announced: 5, .. })));
+    fs::remove_file(&blob).unwrap();
+    assert!(matches!(read(), Err(SourceError::Local { .. })));
+    // The right bytes, but behind a link.
+    fs::write(folder.path().join("elsewhere"), CONTENT).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &blob).unwrap();
+    assert!(read().unwrap_err().to_string().contains("links are not followed"));
+    fs::remove_file(&blob).unwrap();
+    fs::create_dir(&blob).unwrap();
+    assert!(read().unwrap_err().to_string().contains("regular file"));
+    let inner = folder.path().join("blobs");
+    fs::rename(&inner, folder.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink("moved", &inner).unwrap();
+    assert!(network.resolve(&source).unwrap_err().to_string().contains("links are not followed"));
+}
+
+fn vex_manifest(locations: &[&str]) -> Vec<u8> {
+    let locations: Vec<_> = locations.iter().map(|url| serde_json::json!({"url": url})).collect();
+    let versions = serde_json::json!([
+        {"spec_version": "9.9", "locations": [{"url": "https://wrong.invalid/x.zip"}]},
+        {"spec_version": "0.1", "locations": locations, "update_interval": "24h"},
+    ]);
+    serde_json::json!({"name": "n", "versions": versions}).to_string().into_bytes()
+}
+
+/// A repository whose locations are the given paths of the same server (or whole URLs).
+fn vex_server(
+    locations: &'static [&'static str],
+    answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static,
+) -> Server {
+    Server::new(move |seen| match seen.path.as_str() {
+        "/top/.well-known/vex-repository.json" => {
+            let whole = |path: &&str| match path.starts_with('/') {
+                true => format!("http://{}{path}", seen.host),
+                false => (*path).to_owned(),
+            };
+            let urls: Vec<String> = locations.iter().map(whole).collect();
+            ok(vex_manifest(&urls.iter().map(String::as_str).collect::<Vec<_>>()))
+        }
+        _ => answer(seen),
+    })
+}
+
+fn fetch(server: &Server) -> Result<VexRepository, SourceError> {
+    network().vex(&VexSource::parse(&server.url("/top/")).unwrap())
+}
+
+fn vex_error(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> SourceError {
+    fetch(&Server::new(answer)).err().unwrap()
+}
+
+#[test]
+fn a_vex_repository_arrives_with_its_manifest() {
+    let server = vex_server(&["/a/main.tar.gz//top/dir"], |seen| match seen.path.as_str() {
+        "/a/main.tar.gz" => header(ok(TAR_GZ), "last-modified", "Sat, 21 Nov 2026 06:12:30 GMT"),
+        _ => status(404),
+    });
+    let mut repository = fetch(&server).unwrap();
+    assert_eq!(repository.source, server.url("/top"));
+    assert_eq!(
+        repository.manifest_json,
+        vex_manifest(&[&server.url("/a/main.tar.gz//top/dir")]),
+        "byte for byte"
+    );
+    assert_eq!((repository.archive_name.as_str(), repository.subdir.as_str()), ("main.tar.gz", "top/dir"));
+    assert_eq!(repository.format, ArchiveFormat::TarGzip);
+    assert_eq!(repository.archive_digest, Digest::of(TAR_GZ));
+    assert_eq!(repository.archive_size, TAR_GZ.len() as u64);
+    assert_eq!(repository.last_modified, Some("2026-11-21T06:12:30Z".parse().unwrap()));
+    let mut bytes = Vec::new();
+    repository.archive.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, TAR_GZ);
+}
+
+#[test]
+fn a_location_that_fails_gives_way_to_the_next() {
+    let server = vex_server(&["/gone.tar.gz", "s3://b/x.zip", "/b.zip//x"], |seen| {
+        if seen.path == "/b.zip" { ok(ZIP) } else { status(404) }
+    });
+    let repository = fetch(&server).unwrap();
+    assert_eq!((repository.archive_name.as_str(), repository.format), ("b.zip", ArchiveFormat::Zip));
+    let server = vex_server(&["/gone.tar.gz", "/page.zip"], |seen| {
+        if seen.path == "/page.zip" { ok("<html>") } else { status(404) }
+    });
+    let error = fetch(&server).err().unwrap().to_string();
+    assert!(error.contains("/gone.tar.gz") && error.contains("/page.zip is not an archive"), "{error}");
+}
+
+#[test]
+fn archives_are_held_to_their_name_and_limit() {
+    let error = fetch(&vex_server(&["/a.zip"], |_| ok(TAR_GZ))).err().unwrap().to_string();
+    assert!(error.contains("another kind"), "{error}");
+    let error = fetch(&vex_server(&["/main"], |_| ok(TAR_GZ))).err().unwrap().to_string();
+    assert!(error.contains("not named"), "{error}");
+    let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));
+    let network = network();
+    let url = reqwest::Url::parse(&server.url("/top")).unwrap();
+    let error = vex::fetch(&network.http, &url, false, TAR_GZ.len() as u64 - 1).err().unwrap();
+    assert!(error.to_string().contains("larger"), "{error}");
+    let server = vex_server(&["/a.tar.gz"], |_| chunked(vec![TAR_GZ; 3]));
+    let url = reqwest::Url::parse(&server.url("/top")).unwrap();
+    let error = vex::fetch(&network.http, &url, false, TAR_GZ.len() as u64).err().unwrap();
+    assert!(error.to_string().contains("larger"), "{error}");
+}
+
+#[test]
+fn a_vex_manifest_that_is_none_is_told_apart() {
+    let error = vex_error(|_| status(404));
+    assert!(matches!(error, SourceError::NotFound { service: Service::Web, .. }), "{error}");
+    let error = vex_error(|_| ok("<!doctype html>"));
+    assert!(matches!(error, SourceError::Html { .. }) && error.next().contains("repository.yaml"), "{error}");
+    let error = vex_error(|_| ok("{}"));
+    assert!(matches!(error, SourceError::Vex { .. }), "{error}");
+    let error = vex_error(|_| ok(r#"{"versions":[{"spec_version":"1.0"}]}"#));
+    assert!(error.to_string().contains("0.1"), "{error}");
+    let error = vex_error(|_| ok(vex_manifest(&[])));
+    assert!(error.to_string().contains("no location"), "{error}");
+    let error = vex_error(|_| ok(vec![b' '; (1 << 20) + 1]));
+    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn plain_http_is_left_to_those_who_ask_for_it() {
+    // The repository is asked over HTTPS, and sends on to plain HTTP.
+    let server = TlsServer::new(vex_manifest(&["http://plain.invalid/a.zip"]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    fs::write(&path, &server.certificate).unwrap();
+    let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
+    let options = NetworkOptions { ca_cert: Some(path), ..Default::default() };
+    let error = network_with(options.clone(), None).vex(&source).err().unwrap();
+    assert!(error.to_string().contains("uses plain HTTP") && error.next().contains("--insecure"), "{error}");
+    let error = network_with(NetworkOptions { insecure: true, ..options }, None).vex(&source).err().unwrap();
+    assert!(error.to_string().contains("resolved"), "{error}");
+}
+
+fn read_folder(folder: &Path) -> Result<VexRepository, SourceError> {
+    network().vex(&VexSource::Folder(folder.into()))
+}
+
+#[test]
+fn a_folder_with_an_archive_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let manifest = vex_manifest(&["https://h/a/main.tar.gz//hub-main", "https://h/main.zip//other"]);
+    fs::write(path.join("vex-repository.json"), &manifest).unwrap();
+    fs::write(path.join("main.zip"), ZIP).unwrap();
+    fs::write(path.join("._main.zip"), "a file manager's").unwrap();
+    let repository = read_folder(path).unwrap();
+    assert_eq!(repository.manifest_json, manifest);
+    assert_eq!((repository.archive_name.as_str(), repository.subdir.as_str()), ("main.zip", "other"));
+    assert_eq!(repository.archive_digest, Digest::of(ZIP));
+    assert!(repository.last_modified.is_some());
+    fs::rename(path.join("main.zip"), path.join("renamed.zip")).unwrap();
+    assert_eq!(read_folder(path).unwrap().subdir, "hub-main", "that of the first location");
+    fs::write(path.join("second.tgz"), TAR_GZ).unwrap();
+    let error = read_folder(path).err().unwrap().to_string();
+    assert!(error.contains("renamed.zip, second.tgz"), "{error}");
+}
+
+fn unpacked(path: &Path, top: &str) {
+    let top = path.join(top);
+    let deep = top.join("pkg/golang").join("a-rather-long-folder-name/".repeat(6));
+    fs::create_dir_all(&deep).unwrap();
+    fs::create_dir_all(top.join(".git")).unwrap();
+    fs::write(top.join(".git/config"), "not this").unwrap();
+    fs::write(top.join("index.json"), "{}").unwrap();
+    fs::write(deep.join("openvex.json"), "{\"x\":1}").unwrap();
+    let manifest = vex_manifest(&["https://h/a/main.zip//hub-main"]);
+    fs::write(path.join("vex-repository.json"), manifest).unwrap();
+}
+
+#[test]
+fn a_folder_with_unpacked_files_is_packed_the_same_every_time() {
+    let mut digests = Vec::new();
+    for top in ["", "0.1"] {
+        let folder = tempfile::tempdir().unwrap();
+        unpacked(folder.path(), top);
+        let repository = read_folder(folder.path()).unwrap();
+        assert_eq!(
+            (repository.archive_name.as_str(), repository.subdir.as_str(), repository.format),
+            ("main.tar.gz", "hub-main", ArchiveFormat::TarGzip)
+        );
+        let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(repository.archive));
+        let mut found = Vec::new();
+        for entry in tar.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let header = entry.header();
+            assert_eq!(
+                (header.mode().unwrap(), header.uid().unwrap(), header.mtime().unwrap()),
+                (0o644, 0, 0)
+            );
+            found.push((entry.path().unwrap().to_str().unwrap().to_owned(), text));
+        }
+        let deep = format!("hub-main/pkg/golang/{}openvex.json", "a-rather-long-folder-name/".repeat(6));
+        assert_eq!(found, [("hub-main/index.json".into(), "{}".into()), (deep, "{\"x\":1}".into())]);
+        digests.push(repository.archive_digest);
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn a_folder_that_is_no_repository_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let error = || read_folder(path).err().unwrap().to_string();
+    assert!(error().contains("has no vex-repository.json"), "{}", error());
+    unpacked(path, "");
+    read_folder(path).unwrap();
+    fs::write(path.join("main.zip"), ZIP).unwrap();
+    assert!(error().contains("both"), "{}", error());
+    fs::remove_file(path.join("main.zip")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", path.join("pkg/passwd")).unwrap();
+    assert!(error().contains("neither a file nor a folder"), "{}", error());
+    fs::remove_file(path.join("pkg/passwd")).unwrap();
+    fs::remove_file(path.join("index.json")).unwrap();
+    assert!(error().contains("neither an archive nor"), "{}", error());
+    std::os::unix::fs::symlink("/etc/passwd", path.join("main.zip")).unwrap();
+    assert!(error().contains("links are not followed"), "{}", error());
+    let error = read_folder(&path.join("none")).err().unwrap();
+    assert!(matches!(error, SourceError::Local { .. }), "{error}");
+}

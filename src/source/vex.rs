@@ -1,0 +1,260 @@
+//! VEX repositories over HTTP: the manifest, then the first of its locations that gives the
+//! archive.
+//!
+//! Knows Trivy's VEX repository specification 0.1 as far as finding the archive needs it; what
+//! is inside the archive is the dataset room's.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{CONTENT_TYPE, LAST_MODIFIED};
+use reqwest::{StatusCode, Url};
+use tempfile::SpooledTempFile;
+
+use super::error::{Service, SourceError};
+use super::http::{Answer, Http, Request, is_html};
+use super::reference::is_loopback;
+use super::vex_source::{Location, MANIFEST, manifest_url};
+use crate::dataset::catalogue::VEX_SPEC;
+use crate::digest::{Digest, Hasher};
+use crate::text;
+
+/// The largest `vex-repository.json` that is read, in bytes; VEX Hub's has half a kilobyte.
+pub(super) const MAX_MANIFEST: u64 = 1 << 20;
+/// How much of an archive is kept in memory before it goes to a temporary file, in bytes.
+const IN_MEMORY: usize = 8 << 20;
+
+/// How an archive is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// A gzipped tar: `.tar.gz` or `.tgz`.
+    TarGzip,
+    /// A zip.
+    Zip,
+}
+
+impl ArchiveFormat {
+    /// The format by a file's name; Trivy (go-getter) decides by it alone.
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+            Some(ArchiveFormat::TarGzip)
+        } else if name.ends_with(".zip") {
+            Some(ArchiveFormat::Zip)
+        } else {
+            None
+        }
+    }
+
+    fn by_magic(start: &[u8]) -> Option<Self> {
+        if start.starts_with(&[0x1f, 0x8b]) {
+            Some(ArchiveFormat::TarGzip)
+        } else if start.starts_with(b"PK\x03\x04") {
+            Some(ArchiveFormat::Zip)
+        } else {
+            None
+        }
+    }
+}
+
+/// A VEX repository that has been fetched.
+pub struct VexRepository {
+    /// Where it is from: its URL or its folder.
+    pub source: String,
+    /// The original `vex-repository.json`, byte for byte.
+    pub manifest_json: Vec<u8>,
+    /// The archive, rewound.
+    pub archive: SpooledTempFile,
+    /// The archive's length in bytes.
+    pub archive_size: u64,
+    /// The archive's digest.
+    pub archive_digest: Digest,
+    /// The archive's file name, such as `main.tar.gz`: a plain name of `[A-Za-z0-9._-]`.
+    pub archive_name: String,
+    /// How it is packed, by its first bytes and its name, which agree.
+    pub format: ArchiveFormat,
+    /// The folder inside the archive that holds `index.json`; empty for the top.
+    pub subdir: String,
+    /// When the archive was last changed, where its source says so.
+    pub last_modified: Option<Timestamp>,
+}
+
+/// The part of a repository's manifest that leads to its archive.
+#[derive(serde::Deserialize)]
+struct Manifest {
+    versions: Vec<Version>,
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    spec_version: String,
+    #[serde(default)]
+    locations: Vec<Place>,
+}
+
+#[derive(serde::Deserialize)]
+struct Place {
+    url: String,
+}
+
+/// The locations, unread, that a manifest gives for the version that Trivy reads: the first
+/// entry of that version, as Trivy takes it (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
+pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
+    let unusable = |why: String, next: &str| SourceError::Vex {
+        repository: repository.to_owned(),
+        why,
+        next: next.to_owned(),
+    };
+    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| {
+        let why = format!("its {MANIFEST} is not as it should be: {}", text::safe(&error.to_string()));
+        unusable(why, "Check that it is the repository's own file and that it is complete.")
+    })?;
+    let version = manifest.versions.into_iter().find(|version| version.spec_version == VEX_SPEC);
+    let version = version.ok_or_else(|| {
+        let why = format!("it has no data for version {VEX_SPEC} of the specification");
+        unusable(why, "Ask its maintainer: Trivy reads no other version.")
+    })?;
+    Ok(version.locations.into_iter().map(|place| place.url).collect())
+}
+
+/// Fetches a repository. `any_http`: plain HTTP is allowed everywhere.
+pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result<VexRepository, SourceError> {
+    let source = url.as_str().trim_end_matches('/').to_owned();
+    let answer = get(http, manifest_url(url))?;
+    let (subject, host) = (answer.subject.clone(), answer.host());
+    let manifest_json = http.bytes(answer, MAX_MANIFEST)?;
+    if is_html(None, &manifest_json) {
+        return Err(SourceError::Html { subject, host, service: Service::Web });
+    }
+    let mut tried = Vec::new();
+    for location in locations(&source, &manifest_json)? {
+        match archive(http, &location, &source, any_http || url.scheme() == "http", most) {
+            Ok((spooled, location, last_modified)) => {
+                return Ok(VexRepository {
+                    source,
+                    manifest_json,
+                    archive_name: plain_name(&location.name, spooled.format),
+                    archive: spooled.file,
+                    archive_size: spooled.size,
+                    archive_digest: spooled.digest,
+                    format: spooled.format,
+                    subdir: location.subdir,
+                    last_modified,
+                });
+            }
+            Err(error) => tried.push((text::safe(&location), error)),
+        }
+    }
+    Err(if tried.is_empty() {
+        SourceError::Vex {
+            repository: source,
+            why: "its manifest names no location of an archive".into(),
+            next: "Ask its maintainer: Trivy cannot use it either.".into(),
+        }
+    } else {
+        SourceError::Locations { repository: source, tried }
+    })
+}
+
+fn archive(
+    http: &Http,
+    text: &str,
+    source: &str,
+    any_http: bool,
+    most: u64,
+) -> Result<(Spooled, Location, Option<Timestamp>), SourceError> {
+    let unusable = |why: String, next: &str| SourceError::Vex {
+        repository: source.to_owned(),
+        why,
+        next: next.to_owned(),
+    };
+    let location = Location::parse(text).map_err(|why| {
+        let why = format!("its location {} cannot be used: {why}", text::safe(text));
+        unusable(why, "Fetch the archive with another tool, and give a folder with it and the manifest.")
+    })?;
+    if location.url.scheme() == "http" && !any_http && !is_loopback(&super::http::host_of(&location.url)) {
+        let why = format!("its location {} uses plain HTTP", location.url);
+        return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
+    }
+    let answer = get(http, location.url.clone())?;
+    if answer.response.content_length().is_some_and(|length| length > most) {
+        return Err(SourceError::TooLarge { subject: answer.subject, most });
+    }
+    let date = answer.header(LAST_MODIFIED.as_str());
+    let last_modified = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
+    let subject = answer.subject.clone();
+    let mut body = http.stream(answer);
+    let mut pieces = || body.next();
+    let spooled = spool(&subject, &location.name, most, source, &mut pieces)?;
+    Ok((spooled, location, last_modified))
+}
+
+fn get(http: &Http, url: Url) -> Result<Answer, SourceError> {
+    let answer = http.send(Request::get(url.as_str(), url.clone()))?;
+    if answer.response.status() != StatusCode::OK {
+        return Err(http.refusal(answer, Service::Web));
+    }
+    if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
+        let host = answer.host();
+        return Err(SourceError::Html { subject: answer.subject, host, service: Service::Web });
+    }
+    Ok(answer)
+}
+
+/// An archive that was put aside.
+pub(super) struct Spooled {
+    pub file: SpooledTempFile,
+    pub size: u64,
+    pub digest: Digest,
+    pub format: ArchiveFormat,
+}
+
+/// Puts an archive aside, in memory while it is small, and finds out what it is.
+pub(super) fn spool(
+    subject: &str,
+    name: &str,
+    most: u64,
+    repository: &str,
+    pieces: &mut dyn FnMut() -> Result<Option<bytes::Bytes>, SourceError>,
+) -> Result<Spooled, SourceError> {
+    let local = |error| SourceError::Temporary { folder: std::env::temp_dir(), error };
+    let mut file = SpooledTempFile::new(IN_MEMORY);
+    let mut hasher = Hasher::new();
+    let mut size = 0u64;
+    while let Some(piece) = pieces()? {
+        size += piece.len() as u64;
+        if size > most {
+            return Err(SourceError::TooLarge { subject: subject.to_owned(), most });
+        }
+        hasher.update(&piece);
+        file.write_all(&piece).map_err(local)?;
+    }
+    file.seek(SeekFrom::Start(0)).map_err(local)?;
+    let mut start = Vec::new();
+    (&mut file).take(4).read_to_end(&mut start).map_err(local)?;
+    file.seek(SeekFrom::Start(0)).map_err(local)?;
+    let unusable = |why: String| SourceError::Vex {
+        repository: repository.to_owned(),
+        why,
+        next: "Check the archive's address: it must be a .tar.gz, .tgz or .zip file, and be named so.".into(),
+    };
+    match (ArchiveFormat::by_magic(&start), ArchiveFormat::by_name(name)) {
+        (Some(format), Some(named)) if format == named => {
+            Ok(Spooled { file, size, digest: hasher.finish(), format })
+        }
+        (_, None) => Err(unusable(format!("{subject} is not named as a .tar.gz, .tgz or .zip archive"))),
+        (None, _) => Err(unusable(format!("{subject} is not an archive"))),
+        _ => Err(unusable(format!("{subject} is another kind of archive than its name says"))),
+    }
+}
+
+/// An archive's name where it is plain, else one that says only how it is packed.
+pub(super) fn plain_name(name: &str, format: ArchiveFormat) -> String {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    let good = !name.starts_with('.') && name.len() <= 128 && name.bytes().all(plain);
+    match (good && ArchiveFormat::by_name(name) == Some(format), format) {
+        (true, _) => name.to_owned(),
+        (false, ArchiveFormat::TarGzip) => "repository.tar.gz".into(),
+        (false, ArchiveFormat::Zip) => "repository.zip".into(),
+    }
+}

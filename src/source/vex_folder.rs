@@ -1,0 +1,254 @@
+//! VEX repositories in a folder: `vex-repository.json` beside the archive, or beside the
+//! repository's own files, which are packed here so that every repository travels alike.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use flate2::{Compression, GzBuilder};
+use jiff::Timestamp;
+use tempfile::SpooledTempFile;
+use walkdir::WalkDir;
+
+use super::error::SourceError;
+use super::files;
+use super::vex::{self, ArchiveFormat, Spooled, VexRepository};
+use super::vex_source::{Location, MANIFEST};
+use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
+
+/// Reads a folder.
+pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceError> {
+    let source = folder.display().to_string();
+    if let Err(error) = std::fs::read_dir(folder) {
+        return Err(SourceError::Local { path: folder.into(), error });
+    }
+    let unusable = |why: &str, next: &str| SourceError::Vex {
+        repository: source.clone(),
+        why: why.into(),
+        next: next.into(),
+    };
+    if std::fs::symlink_metadata(folder.join(MANIFEST)).is_err() {
+        return Err(unusable(
+            &format!("it has no {MANIFEST}"),
+            "Put the repository's own vex-repository.json beside the archive.",
+        ));
+    }
+    let manifest_json = files::read(folder, &[MANIFEST], vex::MAX_MANIFEST)?;
+    let places: Vec<Location> = vex::locations(&source, &manifest_json)?
+        .iter()
+        .filter_map(|location| Location::parse(location).ok())
+        .collect();
+    let archives = archives(folder)?;
+    let top = [VEX_SPEC, ""].into_iter().find(|top| folder.join(top).join("index.json").is_file());
+    match (archives.as_slice(), top) {
+        ([name], None) => {
+            // The same file may be offered under several names; the folder inside goes with the name.
+            let place = places.iter().find(|place| place.name == *name).or(places.first());
+            let subdir = place.map_or_else(String::new, |place| place.subdir.clone());
+            beside(folder, name, source, manifest_json, subdir, most)
+        }
+        ([], Some(top)) => packed(folder, top, source, manifest_json, places.first(), most),
+        ([], None) => Err(unusable(
+            "it has neither an archive nor an index.json",
+            "Put the repository's archive (.tar.gz, .tgz or .zip) or its unpacked files beside vex-repository.json.",
+        )),
+        ([_], Some(_)) => Err(unusable(
+            "it has both an archive and unpacked files",
+            "Leave only one of the two beside vex-repository.json.",
+        )),
+        (several, _) => Err(unusable(
+            &format!("it has several archives: {}", crate::text::safe(&several.join(", "))),
+            "Leave only the archive that belongs to vex-repository.json.",
+        )),
+    }
+}
+
+/// The names of the archives in a folder, sorted.
+fn archives(folder: &Path) -> Result<Vec<String>, SourceError> {
+    let local = |error| SourceError::Local { path: folder.into(), error };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(local)? {
+        let entry = entry.map_err(local)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        // What file managers leave begins with a dot.
+        if !name.starts_with('.') && !folder && ArchiveFormat::by_name(&name).is_some() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn beside(
+    folder: &Path,
+    name: &str,
+    source: String,
+    manifest_json: Vec<u8>,
+    subdir: String,
+    most: u64,
+) -> Result<VexRepository, SourceError> {
+    let (mut file, _) = files::open(folder, &[name])?;
+    let path = folder.join(name);
+    let modified = file.metadata().and_then(|data| data.modified()).ok();
+    let mut pieces = || {
+        let mut piece = Vec::new();
+        match (&mut file).take(256 << 10).read_to_end(&mut piece) {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(piece.into())),
+            Err(error) => Err(SourceError::Local { path: path.clone(), error }),
+        }
+    };
+    let spooled = vex::spool(&path.display().to_string(), name, most, &source, &mut pieces)?;
+    let last_modified = modified.and_then(|time| Timestamp::try_from(time).ok());
+    let archive_name = vex::plain_name(name, spooled.format);
+    Ok(repository(spooled, source, manifest_json, archive_name, subdir, last_modified))
+}
+
+fn repository(
+    spooled: Spooled,
+    source: String,
+    manifest_json: Vec<u8>,
+    archive_name: String,
+    subdir: String,
+    last_modified: Option<Timestamp>,
+) -> VexRepository {
+    let Spooled { file, size, digest, format } = spooled;
+    VexRepository {
+        source,
+        manifest_json,
+        archive: file,
+        archive_size: size,
+        archive_digest: digest,
+        archive_name,
+        format,
+        subdir,
+        last_modified,
+    }
+}
+
+/// Packs unpacked files. The archive is a function of the files' names and bytes alone, so that
+/// the same content has the same digest whoever checked it out and when; it lies as the
+/// manifest's first location says, so that the two fit together.
+fn packed(
+    folder: &Path,
+    top: &str,
+    source: String,
+    manifest_json: Vec<u8>,
+    place: Option<&Location>,
+    most: u64,
+) -> Result<VexRepository, SourceError> {
+    let local = |error| SourceError::Temporary { folder: std::env::temp_dir(), error };
+    let subdir = place.map_or("", |place| place.subdir.as_str());
+    let (files, last_modified) = list(folder, top, &source)?;
+    let spool = SpooledTempFile::new(8 << 20);
+    let gzip = GzBuilder::new().mtime(0).write(spool, Compression::default());
+    let mut tar = tar::Builder::new(gzip);
+    for (path, size) in &files {
+        let from: Vec<&str> =
+            [top].into_iter().filter(|top| !top.is_empty()).chain(path.components()).collect();
+        let (file, length) = files::open(folder, &from)?;
+        let to = if subdir.is_empty() { path.to_string() } else { format!("{subdir}/{path}") };
+        let changed = || SourceError::Local {
+            path: folder.join(from.join("/")),
+            error: std::io::Error::other("it changed while it was read"),
+        };
+        if length != *size {
+            return Err(changed());
+        }
+        append(&mut tar, &to, file, *size, &changed)?;
+    }
+    let mut file = tar.into_inner().and_then(|gzip| gzip.finish()).map_err(local)?;
+    file.seek(SeekFrom::Start(0)).map_err(local)?;
+    let (digest, size) = crate::digest::digest_of(&mut file).map_err(local)?;
+    file.seek(SeekFrom::Start(0)).map_err(local)?;
+    if size > most {
+        return Err(SourceError::TooLarge { subject: source, most });
+    }
+    let name = place.map_or("", |place| place.name.as_str());
+    let stem =
+        [".tar.gz", ".tgz", ".zip"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or("repository");
+    let archive_name = vex::plain_name(&format!("{stem}.tar.gz"), ArchiveFormat::TarGzip);
+    let spooled = Spooled { file, size, digest, format: ArchiveFormat::TarGzip };
+    Ok(repository(spooled, source, manifest_json, archive_name, subdir.to_owned(), last_modified))
+}
+
+fn append(
+    tar: &mut tar::Builder<impl Write>,
+    path: &str,
+    file: File,
+    size: u64,
+    changed: &dyn Fn() -> SourceError,
+) -> Result<(), SourceError> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    let mut counted = Counted { inner: file.take(size), read: 0 };
+    tar.append_data(&mut header, path, &mut counted)
+        .map_err(|error| SourceError::Local { path: path.into(), error })?;
+    if counted.read == size { Ok(()) } else { Err(changed()) }
+}
+
+struct Counted<R> {
+    inner: R,
+    read: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(out)?;
+        self.read += length as u64;
+        Ok(length)
+    }
+}
+
+/// The regular files below `folder/top` with their lengths, sorted by path, and when the newest
+/// of them was changed. What begins with a dot at the top (`.git`) is no part of a repository,
+/// nor is the manifest, which travels beside the archive. Anything that is neither file nor
+/// folder is refused: left out, it would be missed only on the other side.
+fn list(
+    folder: &Path,
+    top: &str,
+    source: &str,
+) -> Result<(BTreeMap<RelPath, u64>, Option<Timestamp>), SourceError> {
+    let root = folder.join(top);
+    let refuse = |path: &Path, why: &str| SourceError::Vex {
+        repository: source.to_owned(),
+        why: format!("{} {why}", path.display()),
+        next: "Put a plain copy of the repository there: regular files and folders only.".into(),
+    };
+    let mut files = BTreeMap::new();
+    let mut newest = None;
+    let mut total = 0u64;
+    let hidden = |entry: &walkdir::DirEntry| {
+        entry.depth() == 1
+            && (entry.file_name().to_string_lossy().starts_with('.') || entry.file_name() == MANIFEST)
+    };
+    for entry in WalkDir::new(&root).into_iter().filter_entry(|entry| !hidden(entry)) {
+        let entry = entry.map_err(|error| SourceError::Local { path: root.clone(), error: error.into() })?;
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        if !entry.file_type().is_file() {
+            return Err(refuse(entry.path(), "is neither a file nor a folder"));
+        }
+        let path = entry.path().strip_prefix(&root).ok().and_then(Path::to_str);
+        let path = path.and_then(|path| path.parse::<RelPath>().ok());
+        let path = path.ok_or_else(|| refuse(entry.path(), "has a name that cannot travel"))?;
+        let data = entry
+            .metadata()
+            .map_err(|error| SourceError::Local { path: entry.path().into(), error: error.into() })?;
+        total = total.saturating_add(data.len());
+        if total > Kind::Vex.max_unpacked() {
+            return Err(SourceError::TooLarge { subject: source.to_owned(), most: Kind::Vex.max_unpacked() });
+        }
+        newest = newest.max(data.modified().ok());
+        files.insert(path, data.len());
+    }
+    Ok((files, newest.and_then(|time| Timestamp::try_from(time).ok())))
+}

@@ -1,0 +1,243 @@
+//! The names of VEX repositories and of the archives that they point to.
+//!
+//! Knows how Trivy reads such URLs (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go,
+//! which uses go-getter); does no I/O.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use super::error::SourceError;
+use crate::dataset::RelPath;
+use crate::text;
+
+/// The file that describes a VEX repository.
+pub(super) const MANIFEST: &str = "vex-repository.json";
+
+/// Where a VEX repository is fetched from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VexSource {
+    /// Its URL, as it stands in Trivy's repository.yaml.
+    Url(Url),
+    /// A folder that holds `vex-repository.json` beside the archive or the unpacked repository.
+    Folder(PathBuf),
+}
+
+impl VexSource {
+    /// Reads a source as it stands on the command line: what begins with `https://` or `http://`
+    /// is a URL, everything else is a folder.
+    ///
+    /// # Errors
+    /// [`SourceError::Address`] for another scheme, for a URL that holds a password, and for the
+    /// address of a page or a file where the repository's own should stand.
+    pub fn parse(source: &str) -> Result<Self, SourceError> {
+        let source = source.trim();
+        let wrong = |why: &str, next: String| SourceError::Address {
+            // What stands before an @ may be a password.
+            text: source.rsplit('@').next().unwrap_or_default().to_owned(),
+            why: why.to_owned(),
+            next,
+        };
+        let form = || "Give the URL that stands in Trivy's repository.yaml, or a folder.".to_owned();
+        if source.is_empty() {
+            return Err(wrong("it is empty", form()));
+        }
+        if !source.starts_with("https://") && !source.starts_with("http://") {
+            return match source.contains("://") {
+                true => Err(wrong("only https:// URLs and folders can be read", form())),
+                false => Ok(VexSource::Folder(source.into())),
+            };
+        }
+        let url = Url::parse(source).map_err(|error| wrong(&error.to_string(), form()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong(
+                "it holds a login",
+                "Fetch the repository with a tool that can log in, and give the folder instead.".into(),
+            ));
+        }
+        let parts = segments(&url);
+        let host = url.host_str().unwrap_or_default();
+        let github =
+            |owner: &str, repository: &str| format!("Give https://github.com/{owner}/{repository} instead.");
+        match (host, parts.as_slice()) {
+            ("github.com", [owner, repository, "blob" | "tree" | "raw", ..]) => {
+                return Err(wrong(
+                    "it is a page that shows a file, not a repository",
+                    github(owner, repository),
+                ));
+            }
+            ("raw.githubusercontent.com", [owner, repository, ..]) => {
+                return Err(wrong("it is a file's address, not a repository's", github(owner, repository)));
+            }
+            ("github.com", [] | [_]) => {
+                return Err(wrong(
+                    "it names no repository",
+                    "Write it as https://github.com/OWNER/REPOSITORY.".into(),
+                ));
+            }
+            (_, [before @ .., last]) if *last == MANIFEST => {
+                let before = before.strip_suffix(&[".well-known"]).unwrap_or(before);
+                let mut top = url.clone();
+                top.set_path(&before.join("/"));
+                top.set_query(None);
+                let next = format!("Give {} instead.", top.as_str().trim_end_matches('/'));
+                return Err(wrong("it is a file's address, not a repository's", next));
+            }
+            _ => {}
+        }
+        Ok(VexSource::Url(url))
+    }
+}
+
+impl fmt::Display for VexSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VexSource::Url(url) => f.write_str(url.as_str().trim_end_matches('/')),
+            VexSource::Folder(folder) => folder.display().fmt(f),
+        }
+    }
+}
+
+/// Where a repository's manifest is. On github.com Trivy takes the file from the default branch
+/// by way of the API; the raw address with `HEAD` gives the same bytes without the API's limits.
+pub(super) fn manifest_url(repository: &Url) -> Url {
+    let mut url = repository.clone();
+    let parts = segments(repository);
+    match (repository.host_str(), parts.as_slice()) {
+        (Some("github.com"), [owner, name, below @ ..]) => {
+            let name = name.strip_suffix(".git").unwrap_or(name);
+            let path = [&[*owner, name, "HEAD"], below, &[MANIFEST]].concat().join("/");
+            url.set_path(&path);
+            // The host is a constant and fits: nothing to report.
+            let _ = url.set_host(Some("raw.githubusercontent.com"));
+        }
+        _ => url.set_path(&[parts.as_slice(), &[".well-known", MANIFEST]].concat().join("/")),
+    }
+    url
+}
+
+fn segments(url: &Url) -> Vec<&str> {
+    url.path_segments().into_iter().flatten().filter(|part| !part.is_empty()).collect()
+}
+
+/// Where an archive is, and the folder inside it that holds the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Location {
+    pub url: Url,
+    /// The last component of the URL's path.
+    pub name: String,
+    /// Relative to the archive's top; empty for the top itself.
+    pub subdir: String,
+}
+
+impl Location {
+    /// Reads a location as go-getter does: the folder inside the archive stands behind the first
+    /// `//` after the scheme's own, before the query.
+    pub(super) fn parse(location: &str) -> Result<Self, String> {
+        let (address, query) = match location.split_once('?') {
+            Some((address, query)) => (address, Some(query)),
+            None => (location, None),
+        };
+        let Some((scheme, rest)) = address.split_once("://") else {
+            return Err("it is not a URL".into());
+        };
+        if scheme != "https" && scheme != "http" {
+            return Err(format!("{} addresses cannot be fetched", text::safe(scheme)));
+        }
+        let (rest, subdir) = rest.split_once("//").unwrap_or((rest, ""));
+        let subdir = subdir.trim_matches('/');
+        if subdir.contains(['*', '?', '[']) {
+            return Err("its folder is a pattern, which only Trivy itself can follow".into());
+        }
+        if !subdir.is_empty() && subdir.parse::<RelPath>().is_err() {
+            return Err("its folder is not a plain relative path".into());
+        }
+        let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| error.to_string())?;
+        url.set_query(query);
+        url.set_fragment(None);
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it holds a login".into());
+        }
+        let name = segments(&url).last().map(|name| (*name).to_owned()).unwrap_or_default();
+        Ok(Location { url, name, subdir: subdir.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest_of(text: &str) -> String {
+        match VexSource::parse(text).unwrap() {
+            VexSource::Url(url) => manifest_url(&url).to_string(),
+            VexSource::Folder(_) => panic!("{text} is taken for a folder"),
+        }
+    }
+
+    #[test]
+    fn manifests_are_where_trivy_looks_for_them() {
+        let hub = "https://raw.githubusercontent.com/aquasecurity/vexhub/HEAD/vex-repository.json";
+        for text in [
+            "https://github.com/aquasecurity/vexhub",
+            "https://github.com/aquasecurity/vexhub/",
+            "https://github.com/aquasecurity/vexhub.git",
+        ] {
+            assert_eq!(manifest_of(text), hub);
+        }
+        assert_eq!(
+            manifest_of("https://github.com/o/r/sub/dir"),
+            "https://raw.githubusercontent.com/o/r/HEAD/sub/dir/vex-repository.json"
+        );
+        for (text, wanted) in [
+            ("https://v.example", "https://v.example/.well-known/vex-repository.json"),
+            ("http://v.example:8080/a/", "http://v.example:8080/a/.well-known/vex-repository.json"),
+        ] {
+            assert_eq!(manifest_of(text), wanted);
+        }
+    }
+
+    #[test]
+    fn pages_and_files_get_the_right_address_as_advice() {
+        use crate::error::Next;
+        let github = "https://github.com/o/r ";
+        for (text, advice) in [
+            ("https://github.com/o/r/blob/main/vex-repository.json", github),
+            ("https://github.com/o/r/tree/main", github),
+            ("https://raw.githubusercontent.com/o/r/main/vex-repository.json", github),
+            ("https://v.example/.well-known/vex-repository.json", "https://v.example "),
+            ("https://v.example/a/vex-repository.json?x=y", "https://v.example/a "),
+            ("https://github.com/o", "OWNER/REPOSITORY"),
+            ("oci://r.example/x", "folder"),
+            ("", "folder"),
+        ] {
+            let error = VexSource::parse(text).unwrap_err();
+            assert!(error.is_usage() && error.next().contains(advice), "{text}: {}", error.next());
+        }
+        let error = VexSource::parse("https://me:secret@v.example/").unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert_eq!(VexSource::parse("./vex").unwrap(), VexSource::Folder("./vex".into()));
+    }
+
+    #[test]
+    fn locations_are_read_as_go_getter_does() {
+        for (text, url, name, subdir) in [
+            ("https://h/a/main.tar.gz", "https://h/a/main.tar.gz", "main.tar.gz", ""),
+            ("https://h/a/main.tar.gz//top", "https://h/a/main.tar.gz", "main.tar.gz", "top"),
+            ("https://h/main.zip//a/b/?x=y", "https://h/main.zip?x=y", "main.zip", "a/b"),
+            ("https://h/main.zip?u=https://x//y", "https://h/main.zip?u=https://x//y", "main.zip", ""),
+            ("http://h:1/m.tgz//", "http://h:1/m.tgz", "m.tgz", ""),
+        ] {
+            let location = Location::parse(text).unwrap();
+            assert_eq!(
+                (location.url.as_str(), location.name.as_str(), location.subdir.as_str()),
+                (url, name, subdir)
+            );
+        }
+        for bad in
+            ["main.zip", "git::https://h/x", "s3://h/x", "https://h/x//../y", "https://h/x//*", "https://"]
+        {
+            assert!(Location::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
