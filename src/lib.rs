@@ -20,6 +20,7 @@ pub mod oci;
 pub mod pipe;
 pub mod progress;
 pub mod source;
+pub mod target;
 pub mod text;
 pub mod trust;
 

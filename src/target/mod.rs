@@ -1,0 +1,22 @@
+//! Targets: where a bundle's datasets go on the air-gapped side.
+//!
+//! This room knows datasets and how Trivy keeps them. It knows nothing of bundles, signatures or
+//! networks, and it blocks.
+//!
+//! - [`cache`]: Trivy's cache directory.
+//! - [`settings`]: what Trivy must be told so that it uses the data offline.
+//! - [`place`]: which cache directory Trivy would take by itself.
+
+pub mod cache;
+pub mod error;
+#[cfg(test)]
+mod fail;
+pub mod place;
+pub mod settings;
+mod sys;
+
+pub use cache::{
+    Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,
+};
+pub use error::TargetError;
+pub use sys::Owner;

@@ -1,0 +1,431 @@
+//! The Linux calls of this room: files and directories reached through descriptors only.
+//!
+//! Everything below a top directory is opened component by component and never through a symbolic
+//! link, because an import may run as root in a directory that another user owns. Knows the
+//! system, and nothing of Trivy.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags};
+use rustix::io::Errno;
+
+/// How deep a tree may be that is walked or removed. A [`crate::dataset::RelPath`] cannot be deeper.
+const MAX_DEPTH: u32 = 300;
+
+/// Who owns what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The numeric user.
+    pub uid: u32,
+    /// The numeric group.
+    pub gid: u32,
+}
+
+/// What a name stands for, without following it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub kind: FileType,
+    pub size: u64,
+    pub inode: u64,
+    pub owner: Owner,
+    pub mode: u32,
+}
+
+impl Entry {
+    fn of(stat: fs::Stat) -> Self {
+        Entry {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            inode: stat.st_ino,
+            owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+            mode: stat.st_mode & 0o7777,
+        }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+}
+
+/// What a file system has left for this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Free bytes.
+    pub bytes: u64,
+    /// Free inodes; `None` where the file system has no such limit.
+    pub inodes: Option<u64>,
+    /// Bytes of the smallest unit that a file takes.
+    pub block: u64,
+}
+
+/// Which mount a directory stands on: two directories with equal values can exchange their entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Mount {
+    device: (u32, u32),
+    id: Option<u64>,
+    root: Option<bool>,
+}
+
+/// An open directory. The path is for messages; nothing is looked up by it.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// The effective user.
+pub(crate) fn euid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether an error says that a file system cannot do this at all.
+pub(crate) fn unsupported(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOTTY))
+}
+
+/// Whether an error says that this directory cannot be moved: a mount point, or a directory of an
+/// overlay's lower layer.
+pub(crate) fn immovable(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::XDEV | Errno::BUSY))
+}
+
+/// The place of every change to the file system, where tests can stop the world.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn step(_: &str, _: &OsStr) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) use super::fail::step;
+
+/// `Ok(None)` in place of "no such file".
+fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens a top directory by path; links in the path are followed, once.
+    pub fn top(path: &Path) -> io::Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn at(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path.join(name.as_ref())
+    }
+
+    pub fn try_clone(&self) -> io::Result<Dir> {
+        Ok(Dir { fd: self.fd.try_clone()?, path: self.path.clone() })
+    }
+
+    /// Opens a directory in this one. A link is an error.
+    pub fn open(&self, name: impl AsRef<OsStr>) -> io::Result<Dir> {
+        let name = name.as_ref();
+        Ok(Dir { fd: fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?, path: self.at(name) })
+    }
+
+    /// Opens the directory at a relative path; `None` where one is missing.
+    pub fn open_path(&self, path: &str) -> io::Result<Option<Dir>> {
+        let mut dir = self.try_clone()?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            match dir.open(name) {
+                Ok(inner) => dir = inner,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(dir))
+    }
+
+    pub fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Entry>> {
+        let stat = maybe(fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW))?;
+        Ok(stat.map(Entry::of))
+    }
+
+    pub fn entry(&self) -> io::Result<Entry> {
+        Ok(Entry::of(fs::fstat(&self.fd)?))
+    }
+
+    /// The names in this directory, in the order of their bytes.
+    pub fn list(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes a directory in this one and opens it. Mode and owner are wishes that the file system
+    /// may not know.
+    pub fn make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
+        let name = name.as_ref();
+        step("mkdir", name)?;
+        fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
+        let dir = self.open(name)?;
+        give(&dir.fd, mode, owner)?;
+        Ok(dir)
+    }
+
+    /// Opens a directory in this one, or makes it.
+    pub fn open_or_make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
+        let name = name.as_ref();
+        match self.open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(name, mode, owner),
+            other => other,
+        }
+    }
+
+    /// Opens or makes every directory of a relative path.
+    pub fn open_or_make_path(&self, path: &str, owner: Option<Owner>) -> io::Result<Dir> {
+        let mut dir = self.try_clone()?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            dir = dir.open_or_make(name, 0o755, owner)?;
+        }
+        Ok(dir)
+    }
+
+    /// Creates a file that must not exist.
+    pub fn create(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<File> {
+        step("create", name.as_ref())?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::from_raw_mode(mode))?;
+        give(&fd, mode, owner)?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens a regular file for reading; anything else is an error, a missing one `None`.
+    pub fn read(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Some(fd) = maybe(fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()))? else {
+            return Ok(None);
+        };
+        if !Entry::of(fs::fstat(&fd)?).is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Some(File::from(fd)))
+    }
+
+    /// The bytes of a small regular file; `None` where it is missing.
+    pub fn read_small(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.read(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than it may be"));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Replaces a file by a temporary one and a rename, so that a reader sees the old or the new.
+    pub fn replace(&self, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        let temporary = format!("{name}.trivy-ferry.tmp");
+        self.remove(&temporary)?;
+        let written = self.create(&temporary, mode, owner).and_then(|mut file| {
+            step("write", OsStr::new(&temporary))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            self.rename(&temporary, self, name)
+        });
+        if let Err(error) = written {
+            let _ = self.remove(&temporary);
+            return Err(error);
+        }
+        self.sync()
+    }
+
+    pub fn rename(&self, name: impl AsRef<OsStr>, to: &Dir, as_name: impl AsRef<OsStr>) -> io::Result<()> {
+        step("rename", as_name.as_ref())?;
+        Ok(fs::renameat(&self.fd, name.as_ref(), &to.fd, as_name.as_ref())?)
+    }
+
+    /// Exchanges two entries in one step.
+    pub fn exchange(&self, name: impl AsRef<OsStr>, with: &Dir, other: impl AsRef<OsStr>) -> io::Result<()> {
+        step("exchange", name.as_ref())?;
+        #[cfg(test)]
+        super::fail::exchange()?;
+        Ok(fs::renameat_with(&self.fd, name.as_ref(), &with.fd, other.as_ref(), RenameFlags::EXCHANGE)?)
+    }
+
+    pub fn link(&self, name: impl AsRef<OsStr>, to: &Dir, as_name: impl AsRef<OsStr>) -> io::Result<()> {
+        step("link", as_name.as_ref())?;
+        Ok(fs::linkat(&self.fd, name.as_ref(), &to.fd, as_name.as_ref(), AtFlags::empty())?)
+    }
+
+    /// Removes a directory if it is there and empty; whether it is gone.
+    pub fn remove_empty(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
+        step("rmdir", name.as_ref())?;
+        match fs::unlinkat(&self.fd, name.as_ref(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes whatever stands at a name, with all below it; nothing there is fine. A link is
+    /// removed, not followed.
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        self.remove_below(name.as_ref(), 0)
+    }
+
+    fn remove_below(&self, name: &OsStr, depth: u32) -> io::Result<()> {
+        let Some(entry) = self.find(name)? else { return Ok(()) };
+        if !entry.is_dir() {
+            step("unlink", name)?;
+            return Ok(fs::unlinkat(&self.fd, name, AtFlags::empty())?);
+        }
+        if depth >= MAX_DEPTH {
+            return Err(io::Error::other("nested too deeply"));
+        }
+        let dir = self.open(name)?;
+        for inner in dir.list()? {
+            dir.remove_below(&inner, depth + 1)?;
+        }
+        step("rmdir", name)?;
+        Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Every entry below this directory that is not itself a directory, as a path relative to
+    /// this one, with what it is. Names that are not UTF-8 appear with replacement characters.
+    pub fn walk(&self, mut each: impl FnMut(&str, &Dir, &OsStr, &Entry) -> io::Result<()>) -> io::Result<()> {
+        self.walk_below("", 0, &mut each)
+    }
+
+    fn walk_below(
+        &self,
+        prefix: &str,
+        depth: u32,
+        each: &mut impl FnMut(&str, &Dir, &OsStr, &Entry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if depth >= MAX_DEPTH {
+            return Err(io::Error::other("nested too deeply"));
+        }
+        for name in self.list()? {
+            let Some(entry) = self.find(&name)? else { continue };
+            let path = format!("{prefix}{}", name.to_string_lossy());
+            if entry.is_dir() {
+                self.open(&name)?.walk_below(&format!("{path}/"), depth + 1, each)?;
+            } else {
+                each(&path, self, &name, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes renames in this directory durable. File systems that cannot are left in peace.
+    pub fn sync(&self) -> io::Result<()> {
+        match fs::fsync(&self.fd) {
+            Err(error) if !unsupported(&error.into()) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes everything on this directory's file system durable.
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.fd)?)
+    }
+
+    pub fn mount(&self) -> io::Result<Mount> {
+        mount(&self.fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+    }
+
+    pub fn mount_of(&self, name: impl AsRef<OsStr>) -> io::Result<Mount> {
+        mount(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub fn room(&self) -> io::Result<Room> {
+        let stat = fs::fstatvfs(&self.fd)?;
+        let blocks = if euid() == 0 { stat.f_bfree } else { stat.f_bavail };
+        Ok(Room {
+            bytes: blocks.saturating_mul(stat.f_frsize),
+            inodes: (stat.f_files > 0).then_some(stat.f_ffree),
+            block: stat.f_bsize.clamp(512, 1 << 20),
+        })
+    }
+
+    /// Opens a lock file, creating it with `mode` where it is missing. What is there is neither
+    /// changed nor written.
+    pub fn lock_file(&self, name: &str, mode: u32) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        loop {
+            if let Some(file) = self.read(name)? {
+                return Ok(file);
+            }
+            step("create", OsStr::new(name))?;
+            let create = flags | OFlags::CREATE | OFlags::EXCL;
+            match fs::openat(&self.fd, name, create, Mode::from_raw_mode(mode)) {
+                Ok(fd) => {
+                    give(&fd, mode, None)?;
+                    return Ok(File::from(fd));
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Takes an exclusive lock without waiting: `Some(true)` if it was had, `Some(false)` if another
+/// holds it, `None` where the file system has no locks.
+pub(crate) fn try_lock(file: &File) -> io::Result<Option<bool>> {
+    match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(true)),
+        Err(Errno::WOULDBLOCK) => Ok(Some(false)),
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets mode and owner. A file system that refuses (FAT says EPERM even to root) is no error.
+fn give(fd: impl AsFd, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    if let Some(owner) = owner {
+        let (uid, gid) = (fs::Uid::from_raw(owner.uid), fs::Gid::from_raw(owner.gid));
+        tolerate(fs::fchown(&fd, Some(uid), Some(gid)))?;
+    }
+    tolerate(fs::fchmod(&fd, Mode::from_raw_mode(mode)))
+}
+
+fn tolerate(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Err(error) if error != Errno::PERM && !unsupported(&error.into()) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn mount(fd: &OwnedFd, name: &OsStr, flags: AtFlags) -> io::Result<Mount> {
+    let stat = fs::statx(fd, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let id = (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id);
+    // Kernels before 5.8 have no mount number, but say whether this is a mount's root.
+    let root = (id.is_none() && stat.stx_attributes_mask.contains(fs::StatxAttributes::MOUNT_ROOT))
+        .then(|| stat.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT));
+    Ok(Mount { device: (stat.stx_dev_major, stat.stx_dev_minor), id, root })
+}
