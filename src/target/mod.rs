@@ -5,6 +5,7 @@
 //!
 //! - [`cache`]: Trivy's cache directory.
 //! - [`settings`]: what Trivy must be told so that it uses the data offline.
+//! - [`vex_config`]: under which name Trivy looks for a VEX repository.
 //! - [`place`]: which cache directory Trivy would take by itself.
 
 pub mod cache;
@@ -14,6 +15,7 @@ mod fail;
 pub mod place;
 pub mod settings;
 mod sys;
+pub mod vex_config;
 
 pub use cache::{
     Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,
