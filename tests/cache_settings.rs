@@ -1,0 +1,156 @@
+//! The settings against the real Trivy: every line, variable and key must be one that it takes.
+//!
+//! Runs with `TRIVY_FERRY_E2E=1`, with the `trivy` that `TRIVY` names, else the one on PATH.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use trivy_ferry::dataset::{Name, RelPath, Sink, catalogue::TrivyVersion};
+use trivy_ferry::digest::Digest;
+use trivy_ferry::progress::Silent;
+use trivy_ferry::target::settings::{InPlace, Scanner, Settings, settings};
+use trivy_ferry::target::{Cache, CacheOptions, Layout, Metadata};
+
+fn trivy() -> Option<PathBuf> {
+    std::env::var_os("TRIVY_FERRY_E2E").filter(|value| value == "1")?;
+    Some(std::env::var_os("TRIVY").map_or_else(|| "trivy".into(), PathBuf::from))
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn all(cache: &Path) -> Settings {
+    let in_place = InPlace { db: true, java_db: true, checks: true, vex: true };
+    let scanner = Scanner { read_only_cache: true, data_home: None };
+    settings(cache, TrivyVersion::newest(), in_place, &scanner)
+}
+
+/// What Trivy makes of its settings in a directory: `--generate-default-config` writes what it
+/// has read.
+fn effective(trivy: &Path, dir: &Path, environment: &[(String, String)]) -> Vec<(String, String)> {
+    let environment = environment.iter().map(|(name, value)| (name, value));
+    run(Command::new(trivy).args(["image", "--generate-default-config"]).current_dir(dir).envs(environment));
+    let text = std::fs::read_to_string(dir.join("trivy-default.yaml")).unwrap();
+    let mut keys: Vec<(usize, String)> = Vec::new();
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let indent = line.len() - line.trim_start().len();
+        let line = line.trim();
+        let path =
+            |keys: &[(usize, String)]| keys.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join(".");
+        if let Some(item) = line.strip_prefix("- ") {
+            found.push((path(&keys), item.to_owned()));
+        } else if let Some((key, value)) = line.split_once(':') {
+            keys.retain(|(depth, _)| *depth < indent);
+            keys.push((indent, key.to_owned()));
+            found.push((path(&keys), value.trim().trim_matches('"').to_owned()));
+        }
+    }
+    found
+}
+
+const WANTED: [(&str, &str); 9] = [
+    ("cache.backend", "memory"),
+    ("db.skip-update", "true"),
+    ("db.java-skip-update", "true"),
+    ("rego.skip-check-update", "true"),
+    ("scan.offline", "true"),
+    ("scan.skip-version-check", "true"),
+    ("scan.disable-telemetry", "true"),
+    ("vulnerability.vex", "repo"),
+    ("vulnerability.skip-vex-repo-update", "true"),
+];
+
+fn assert_taken(effective: &[(String, String)], cache: &Path) {
+    let cache = cache.display().to_string();
+    for (key, value) in WANTED.into_iter().chain([("cache.dir", cache.as_str())]) {
+        assert!(effective.iter().any(|(k, v)| k == key && v == value), "{key}: {value} in {effective:#?}");
+    }
+}
+
+#[test]
+fn every_line_is_one_that_the_subcommand_takes() {
+    let Some(trivy) = trivy() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let lines = all(&dir.path().join("cache")).lines;
+    assert_eq!(lines.len(), 10);
+    for line in lines {
+        // An unknown flag is an error even beside --help.
+        run(Command::new(&trivy).args(line.subcommand.split(' ')).args(&line.flags).arg("--help"));
+    }
+    let wrong = Command::new(&trivy).args(["config", "--skip-db-update", "--help"]).output().unwrap();
+    assert!(!wrong.status.success(), "this test would not notice an unknown flag");
+}
+
+#[test]
+fn the_environment_and_the_configuration_are_read() {
+    let Some(trivy) = trivy() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let settings = all(&cache);
+    let env = dir.path().join("settings.env");
+    settings.write_env(&env).unwrap();
+    let text = std::fs::read_to_string(&env).unwrap();
+    let variables: Vec<(String, String)> = text
+        .lines()
+        .map(|line| line.split_once('=').map(|(name, value)| (name.into(), value.into())).unwrap())
+        .collect();
+    assert_taken(&effective(&trivy, dir.path(), &variables), &cache);
+
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    settings.write_config(&other, false).unwrap();
+    assert_taken(&effective(&trivy, &other, &[]), &cache);
+}
+
+#[test]
+fn trivy_reads_the_metadata_that_was_written() {
+    let Some(trivy) = trivy() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        CacheOptions { dir: dir.path().into(), layout: Layout::Trivy, owner: None, keep_previous: true };
+    let mut cache = Cache::open(options, &Silent).unwrap();
+    let at = "2026-11-21T09:00:00.123456789Z".parse().unwrap();
+    let upstream = r#"{"Version":2,"NextUpdate":"2026-11-22T06:12:30Z","UpdatedAt":"2026-11-21T06:12:30Z"}"#;
+    let mut stages = Vec::new();
+    for (dataset, metadata, files) in [
+        (
+            "trivy-db",
+            Metadata::Database { downloaded_at: at },
+            vec![("trivy.db", "x"), ("metadata.json", upstream)],
+        ),
+        (
+            "trivy-java-db",
+            Metadata::Database { downloaded_at: at },
+            vec![("trivy-java.db", "x"), ("metadata.json", upstream)],
+        ),
+        (
+            "trivy-checks",
+            Metadata::Checks { manifest_digest: Digest::of(b"m"), major: 2, downloaded_at: at },
+            vec![("policies/x.rego", "x")],
+        ),
+    ] {
+        let name: Name = dataset.parse().unwrap();
+        let mut stage = cache.stage(&cache.slot(&name, "").unwrap(), metadata).unwrap();
+        for (path, text) in files {
+            stage.begin(&path.parse::<RelPath>().unwrap(), text.len() as u64).unwrap();
+            stage.data(text.as_bytes()).unwrap();
+            stage.end().unwrap();
+        }
+        stages.push(stage);
+    }
+    cache.activate(stages).unwrap();
+    let output =
+        run(Command::new(trivy).args(["version", "--format", "json", "--cache-dir"]).arg(dir.path()));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for database in ["VulnerabilityDB", "JavaDB"] {
+        assert_eq!(seen[database]["Version"], 2, "{seen}");
+        assert_eq!(seen[database]["UpdatedAt"], "2026-11-21T06:12:30Z");
+        assert_eq!(seen[database]["DownloadedAt"], "2026-11-21T09:00:00.123456789Z");
+    }
+    assert_eq!(seen["CheckBundle"]["Digest"], Digest::of(b"m").to_string());
+}
