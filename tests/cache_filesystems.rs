@@ -377,6 +377,34 @@ fn child_overlay() {
 }
 
 #[test]
+fn an_overlay_over_a_cache_of_ours() {
+    in_namespace("cd $D; mkdir upper work cache base;", "child_overlay_over_ours");
+}
+
+#[test]
+#[ignore = "runs in a namespace"]
+fn child_overlay_over_ours() {
+    // As a container image that was built with an import: the kept generation is in a layer too.
+    for generation in [1, 2] {
+        import(&mut open(&d().join("base")).unwrap(), "trivy-db", &content("trivy-db", generation)).unwrap();
+    }
+    let mount = ["-t", "overlay", "overlay", "-o", "lowerdir=base,upperdir=upper,workdir=work", "cache"];
+    assert!(Command::new("mount").args(mount).current_dir(d()).status().unwrap().success());
+    let dir = d().join("cache");
+    for generation in [3, 4] {
+        let mut cache = open(&dir).unwrap();
+        let content = content("trivy-db", generation);
+        assert_eq!(import(&mut cache, "trivy-db", &content).unwrap().how, Switch::PerFile);
+        assert!(holds(&cache, "trivy-db", &content));
+        assert_eq!(leftovers(&dir.join(".trivy-ferry")), Vec::<String>::new());
+    }
+    let mut cache = open(&dir).unwrap();
+    let db = slot(&cache, "trivy-db");
+    cache.restore_previous(&db).unwrap().unwrap();
+    assert!(holds(&cache, "trivy-db", &content("trivy-db", 3)));
+}
+
+#[test]
 fn a_slot_that_is_a_mount_point() {
     in_namespace(
         "cd $D; mkdir -p cache/db cache/policy elsewhere; mount --bind elsewhere cache/db; \

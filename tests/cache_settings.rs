@@ -6,10 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use trivy_ferry::dataset::{Name, RelPath, Sink, catalogue::TrivyVersion};
+use trivy_ferry::dataset::catalogue::{TrivyVersion, VEX_HUB};
+use trivy_ferry::dataset::{Name, RelPath, Sink};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::progress::Silent;
 use trivy_ferry::target::settings::{InPlace, Scanner, Settings, settings};
+use trivy_ferry::target::vex_config::{Carried, VexConfig};
 use trivy_ferry::target::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> Option<PathBuf> {
@@ -105,6 +107,33 @@ fn the_environment_and_the_configuration_are_read() {
     std::fs::create_dir(&other).unwrap();
     settings.write_config(&other, false).unwrap();
     assert_taken(&effective(&trivy, &other, &[]), &cache);
+}
+
+#[test]
+fn trivy_reads_the_vex_configuration_that_was_merged() {
+    let Some(trivy) = trivy() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let list = |home: &Path| {
+        let output = run(Command::new(&trivy).args(["vex", "repo", "list"]).env("XDG_DATA_HOME", home));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Trivy's own file, with one of ours added.
+    run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
+    let corp = Carried { name: "corp".into(), url: "https://vex.corp.example/a".into() };
+    let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
+    let config = VexConfig::read_at(Some(dir.path().into())).unwrap();
+    assert_eq!(config.name_for(&hub), "default");
+    config.merge(&[hub.clone(), corp], &|_| true).unwrap();
+    let listed = list(dir.path());
+    for wanted in ["Name: default", "Name: corp", "URL: https://vex.corp.example/a", "Status: Enabled"] {
+        assert!(listed.contains(wanted), "{listed}");
+    }
+    // A missing file becomes byte for byte what Trivy would have written.
+    let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
+    run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", &theirs));
+    VexConfig::read_at(Some(ours.clone())).unwrap().merge(&[hub], &|_| true).unwrap();
+    let text = |home: &Path| std::fs::read_to_string(home.join(".trivy/vex/repository.yaml")).unwrap();
+    assert_eq!(text(&ours), text(&theirs));
 }
 
 #[test]

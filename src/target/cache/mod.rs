@@ -9,7 +9,6 @@
 //! straddle a switch may hold shared (`flock -s`). A slot that is a mount of its own has a
 //! `.trivy-ferry/` inside.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -17,15 +16,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
-use crate::text;
 
 use super::error::{At, TargetError};
-use super::sys::{self, Dir, Mount, Owner, Room};
+use super::sys::{self, Dir, Owner};
 
 mod journal;
 mod layout;
 mod metadata;
 mod per_file;
+mod preflight;
+mod recovery;
 mod stage;
 mod switch;
 #[cfg(test)]
@@ -40,7 +40,7 @@ pub use view::View;
 
 use journal::Journal;
 use switch::Switching;
-use working::{PREVIOUS, Place, WORK};
+use working::{PREVIOUS, WORK};
 
 /// The file that scans may hold shared.
 pub const SCAN_LOCK: &str = ".trivy-ferry.lock";
@@ -204,33 +204,6 @@ impl<'p> Cache<'p> {
         self.view.holds(slot, contents, fresh)
     }
 
-    /// Whether there is room for what is coming: each slot with the bytes and the number of files
-    /// that it unpacks to. Counts what `keep_previous: false` will free.
-    ///
-    /// # Errors
-    /// [`TargetError::Space`] and [`TargetError::Inodes`]; also whatever would keep a slot from
-    /// being staged at all, such as a symbolic link in its place.
-    pub fn preflight(&self, incoming: &[(Slot, u64, u64)]) -> Result<(), TargetError> {
-        let mut needs: HashMap<Mount, Need> = HashMap::new();
-        for (slot, bytes, files) in incoming {
-            let (inside, dir) = working::stands_apart(&self.root, &self.work, slot)?;
-            let dir = if inside { dir } else { self.work.try_clone().at("open", self.work.path())? };
-            let mount = dir.mount().at("look at the mount", dir.path())?;
-            let room = dir.room().at("look for free space", dir.path())?;
-            let freed = if self.keep_previous { 0 } else { self.previous_size(slot, inside)? };
-            let need = needs.entry(mount).or_insert_with(|| Need::new(dir.path().into(), room));
-            // A file takes whole blocks, and half a block more for its name and its inode.
-            let padding = files.saturating_mul(room.block);
-            need.bytes = need.bytes.saturating_add(*bytes).saturating_add(padding);
-            need.files = need.files.saturating_add(*files).saturating_add(files / 4 + 8);
-            need.freed = need.freed.saturating_add(freed);
-            if need.largest.as_ref().is_none_or(|(most, _)| most < bytes) {
-                need.largest = Some((*bytes, slot.dataset()));
-            }
-        }
-        needs.into_values().try_for_each(|need| need.check(self.keep_previous, incoming.len()))
-    }
-
     /// Begins to stage a dataset: a private folder on the slot's own file system.
     ///
     /// # Errors
@@ -371,21 +344,6 @@ impl<'p> Cache<'p> {
         Ok(working::open_real(&previous, &slot.key())?.is_some())
     }
 
-    fn previous_size(&self, slot: &Slot, inside: bool) -> Result<u64, TargetError> {
-        let mut size = 0u64;
-        if let Some(folder) = self.working_folder(slot, inside)?
-            && let Some(previous) = working::open_real(&folder, PREVIOUS)?
-            && let Some(kept) = working::open_real(&previous, &slot.key())?
-        {
-            kept.walk(|_, _, _, entry| {
-                size = size.saturating_add(entry.size);
-                Ok(())
-            })
-            .at("look", kept.path())?;
-        }
-        Ok(size)
-    }
-
     /// Takes the scan lock, waiting for scans that hold it shared.
     fn lock_scans(&self) -> Result<Option<File>, TargetError> {
         let path = self.root.at(SCAN_LOCK);
@@ -407,122 +365,6 @@ impl<'p> Cache<'p> {
                 self.progress.note(&format!("Waiting for a running scan that holds {}.", path.display()));
             }
             std::thread::sleep(Duration::from_millis(50).min(self.scan_wait - waited));
-        }
-    }
-
-    /// Finishes or undoes what the journal names, then removes what a killed run has left.
-    fn recover(&mut self, journal_readable: bool) -> Result<(), TargetError> {
-        if !journal_readable {
-            self.progress.note("The journal of an earlier import cannot be read; cleaning up without it.");
-        }
-        let operations = self.journal.operations().to_vec();
-        if !operations.is_empty() {
-            let _lock = self.lock_scans()?;
-            for operation in operations {
-                let Some(slot) = Slot::from_path(&operation.slot) else { continue };
-                let owner = self.owner_for(&slot)?;
-                let place = working::open_place(&self.view.root, &self.work, &slot, operation.inside, owner)?;
-                let root = &self.view.root;
-                let mut switching =
-                    Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, false, owner);
-                switching.operation = operation;
-                let did = switching.resume()?;
-                self.progress.note(&format!("An earlier import was cut short: {did} its switch of {slot}."));
-            }
-        }
-        let mut removed = self.clean(&self.work)?;
-        for slot in self.all_slots()? {
-            let Some(dir) = working::open_slot(&self.root, slot.path()).ok().flatten() else { continue };
-            if dir.find(WORK).at("look", dir.path())?.is_some() {
-                let place = Place { dir: working::private(&dir)?, inside: true };
-                removed += self.clean(&place.dir)?;
-                working::tidy(&self.root, &slot, &place).at("clean up", place.dir.path())?;
-            }
-        }
-        if !journal_readable {
-            self.work.remove(journal::FILE).at("remove the journal", self.work.at(journal::FILE))?;
-        }
-        if removed > 0 {
-            self.progress.note("Removed what an interrupted import had left.");
-        }
-        Ok(())
-    }
-
-    /// Removes leftovers from a working folder. A generation that was moved away and whose slot is
-    /// missing goes back there first.
-    fn clean(&self, folder: &Dir) -> Result<u32, TargetError> {
-        let mut removed = 0;
-        for name in folder.list().at("list", folder.path())? {
-            if !working::is_leftover(&name) {
-                continue;
-            }
-            if let Some(slot) =
-                name.to_str().and_then(|name| name.strip_prefix("old-")).and_then(Slot::from_key)
-                && let Some(parent) = working::open_slot(&self.root, slot.parent())?
-                && parent.find(slot.name()).at("look", parent.at(slot.name()))?.is_none()
-            {
-                folder.rename(&name, &parent, slot.name()).at("bring back", parent.at(slot.name()))?;
-                self.progress.note(&format!("Brought {slot} back from an interrupted import."));
-                continue;
-            }
-            folder.remove(&name).at("clean up", folder.at(&name))?;
-            removed += 1;
-        }
-        Ok(removed)
-    }
-
-    /// Every slot that this cache may have.
-    fn all_slots(&self) -> Result<Vec<Slot>, TargetError> {
-        let mut slots: Vec<Slot> =
-            ["db", "java-db", "policy"].into_iter().filter_map(Slot::from_path).collect();
-        if let Some(dir) = working::open_slot(&self.root, "vex/repositories").ok().flatten() {
-            let names = dir.list().at("list", dir.path())?;
-            let names = names.iter().filter_map(|name| name.to_str());
-            slots.extend(names.filter_map(|name| Slot::from_path(&format!("vex/repositories/{name}"))));
-        }
-        Ok(slots)
-    }
-}
-
-/// What is needed on one file system.
-struct Need {
-    path: PathBuf,
-    room: Room,
-    bytes: u64,
-    files: u64,
-    freed: u64,
-    largest: Option<(u64, String)>,
-}
-
-impl Need {
-    fn new(path: PathBuf, room: Room) -> Self {
-        Need { path, room, bytes: 0, files: 0, freed: 0, largest: None }
-    }
-
-    fn check(self, keep_previous: bool, incoming: usize) -> Result<(), TargetError> {
-        let available = self.room.bytes.saturating_add(self.freed);
-        if self.bytes > available {
-            let mut ways = Vec::new();
-            if keep_previous {
-                ways.push("--keep-previous 0".to_owned());
-            }
-            if let Some((_, name)) = self.largest
-                && incoming > 1
-            {
-                ways.push(format!("--skip {name}"));
-            }
-            let missing = text::size(self.bytes - available);
-            let advice = match ways.join(" or ") {
-                ways if ways.is_empty() => format!("Nothing was changed: free {missing} there."),
-                ways => format!("Nothing was changed: free {missing} there, or use {ways}."),
-            };
-            return Err(TargetError::Space { path: self.path, needed: self.bytes, available, advice });
-        }
-        match self.room.inodes {
-            Some(inodes) if self.files > inodes => {
-                Err(TargetError::Inodes { path: self.path, needed: self.files, available: inodes })
-            }
-            _ => Ok(()),
         }
     }
 }

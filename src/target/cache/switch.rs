@@ -264,8 +264,16 @@ impl<'a> Switching<'a> {
     /// Keeps or drops the old generation, and forgets the operation. Every step can be repeated.
     fn finish(&mut self) -> io::Result<()> {
         let place = &self.place.dir;
-        if let Some(parent) = self.root.open_path(self.slot.parent())? {
-            parent.sync()?;
+        // The folders on the way may be new as well.
+        let mut dir = self.root.try_clone()?;
+        dir.sync()?;
+        for name in self.slot.parent().split('/').filter(|name| !name.is_empty()) {
+            dir = match dir.open(name) {
+                // Cleared away since a run that was cut short.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                other => other?,
+            };
+            dir.sync()?;
         }
         place.sync()?;
         let left = if self.operation.way == Way::Exchange { &self.names.stage } else { &self.names.old };
@@ -274,7 +282,11 @@ impl<'a> Switching<'a> {
                 let previous = place.open_or_make(PREVIOUS, 0o700, None)?;
                 if previous.find(&self.names.key)?.is_some() {
                     place.remove(&self.names.trash)?;
-                    previous.rename(&self.names.key, place, &self.names.trash)?;
+                    match previous.rename(&self.names.key, place, &self.names.trash) {
+                        // An image layer may hold it; then it goes where it stands.
+                        Err(error) if sys::immovable(&error) => previous.remove(&self.names.key)?,
+                        other => other?,
+                    }
                 }
                 place.rename(left, &previous, &self.names.key)?;
                 previous.sync()?;

@@ -364,3 +364,29 @@ fn a_journal_that_cannot_be_read_loses_no_generation() {
     assert_eq!(leftovers(dir.path()), Vec::<String>::new());
     assert_eq!(notes.0.lock().unwrap().len(), 2, "both are said");
 }
+
+#[test]
+fn a_cache_that_was_cleared_after_a_kill_opens_again() {
+    for refuse in [Refuse::Nothing, Refuse::Exchange, Refuse::Move] {
+        for kill in 0.. {
+            let dir = tempdir();
+            fail::refuse(Refuse::Nothing);
+            import(dir.path(), &["vex-hub"], 1).unwrap();
+            fail::refuse(refuse);
+            fail::trace();
+            fail::kill_after(Some(kill));
+            drop(import(dir.path(), &["vex-hub"], 2));
+            fail::kill_after(None);
+            let done = fail::trace().len() < kill as usize;
+            std::fs::remove_dir_all(dir.path().join("vex")).unwrap_or_default();
+            drop(Cache::open(options(dir.path()), &Silent).unwrap());
+            assert_eq!(leftovers(dir.path()), Vec::<String>::new(), "{refuse:?}, {kill}");
+            import(dir.path(), &["vex-hub"], 3).unwrap();
+            fail::refuse(Refuse::Nothing);
+            assert_eq!(files(&dir.path().join(path("vex-hub"))), expected("vex-hub", 3));
+            if done {
+                break;
+            }
+        }
+    }
+}
