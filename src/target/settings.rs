@@ -66,7 +66,7 @@ impl Line {
     }
 }
 
-/// What a subcommand looks at (Trivy v0.74.0, `--help` of each; the sets are those of 0.65 too).
+/// What a subcommand looks at (Trivy v0.74.0, `--help` of each).
 struct Subcommand {
     name: &'static str,
     db: bool,
@@ -90,7 +90,7 @@ const SUBCOMMANDS: [Subcommand; 10] = [
     scanner("sbom", false),
     scanner("vm", false),
     scanner("k8s", true),
-    // `config` got the two flags one release after the others (pull request #8951).
+    // `config` lacked the two flags in 0.63.0 (Trivy pull request #8951 added them).
     Subcommand {
         name: "config",
         db: false,
