@@ -1,7 +1,12 @@
 //! The error of a whole command: which kind it is, its exit code, and its two sentences.
 //!
 //! Each room has an error type of its own; this module only sorts them. An error is shown as two
-//! sentences: what failed (its `Display`) and what to do next ([`Error::next`]).
+//! sentences: what failed (its `Display`) and what to do next ([`Next::next`]).
+
+use crate::bundle::BundleError;
+use crate::source::SourceError;
+use crate::target::TargetError;
+use crate::trust::{Refusal, TrustError};
 
 /// What the second sentence of an error says: what to do next.
 pub trait Next {
@@ -20,7 +25,7 @@ pub enum Error {
         /// What the system said.
         error: std::io::Error,
     },
-    /// The command line or the set-up is wrong: no key, no writable state, two flags that clash.
+    /// The command line or the set-up is wrong: two flags that clash, a name that is none.
     #[error("{what}")]
     Usage {
         /// What is wrong.
@@ -28,22 +33,79 @@ pub enum Error {
         /// What to do about it.
         next: String,
     },
+    /// A key or the state cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A source served content that Trivy could not use.
+    #[error("{source_name} serves a bad {dataset}: {why}")]
+    Content {
+        /// Which dataset.
+        dataset: String,
+        /// From where.
+        source_name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A bundle is damaged, or not signed by a trusted key.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A genuine bundle is not acceptable.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A target failed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The destination of an export failed.
+    #[error("{path}: {what}")]
+    Destination {
+        /// Which file or folder.
+        path: std::path::PathBuf,
+        /// What happened.
+        what: String,
+        /// What to do about it.
+        next: String,
+    },
 }
 
 impl Error {
+    /// A usage error.
+    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Error::Usage { what: what.into(), next: next.into() }
+    }
+
+    /// An unexpected error of the system.
+    pub fn unexpected(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Error::Unexpected { doing, error }
+    }
+
     /// The exit code. Documented in the README; a code never changes its meaning.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Unexpected { .. } => 1,
-            Error::Usage { .. } => 2,
+            Error::Usage { .. } | Error::Trust(_) => 2,
+            Error::Source(e) if e.is_usage() => 2,
+            Error::Bundle(e) if e.is_usage() => 2,
+            Error::Source(_) | Error::Content { .. } => 3,
+            Error::Bundle(_) => 4,
+            Error::Refused(_) => 5,
+            Error::Target(_) | Error::Destination { .. } => 7,
         }
     }
 
-    /// The kind as a word, for JSON.
+    /// The kind as a word, for JSON: one for each exit code.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Error::Unexpected { .. } => "unexpected",
-            Error::Usage { .. } => "usage",
+        match self.exit_code() {
+            2 => "usage",
+            3 => "source",
+            4 => "verification",
+            5 => "refused",
+            6 => "incomplete",
+            7 => "target",
+            _ => "unexpected",
         }
     }
 }
@@ -52,9 +114,17 @@ impl Next for Error {
     fn next(&self) -> String {
         match self {
             Error::Unexpected { .. } => {
-                "This is not expected: check the disk and the system log, then run the command again.".into()
+                "This is not expected: look at the disk and the system's log, then run the command again.".into()
             }
-            Error::Usage { next, .. } => next.clone(),
+            Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
+            Error::Trust(e) => e.next(),
+            Error::Source(e) => e.next(),
+            Error::Content { dataset, .. } => {
+                format!("Name another source for it, or leave it out with --skip {dataset}; nothing was signed.")
+            }
+            Error::Bundle(e) => e.next(),
+            Error::Refused(e) => e.next(),
+            Error::Target(e) => e.next(),
         }
     }
 }

@@ -13,14 +13,18 @@
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target.
 
 pub mod bundle;
+pub mod cli;
+pub mod commands;
 pub mod dataset;
 pub mod digest;
 pub mod error;
 pub mod oci;
 pub mod pipe;
 pub mod progress;
+mod serve;
 pub mod source;
 pub mod target;
+pub mod terminal;
 pub mod text;
 pub mod trust;
 

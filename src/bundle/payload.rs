@@ -228,9 +228,13 @@ impl Payload {
         if self.datasets.is_empty() || self.datasets.len() > MAX_DATASETS {
             return Err(format!("it lists {} datasets", self.datasets.len()));
         }
-        let mut references = BTreeSet::new();
+        let (mut references, mut large) = (BTreeSet::new(), BTreeSet::new());
         for dataset in &self.datasets {
             let reference = dataset.reference();
+            // A large layer is unpacked while it is read, so it can be only one dataset's.
+            if let Some(blob) = dataset.blobs().find(|blob| blob.is_large() && !large.insert(blob.digest)) {
+                return Err(format!("it lists {} for two datasets", blob.path()));
+            }
             self.check_dataset(dataset, &members).map_err(|why| format!("{reference} {why}"))?;
             if !references.insert(reference.clone()) {
                 return Err(format!("it lists {reference} twice"));

@@ -282,6 +282,11 @@ impl MemberReader<'_> {
         self.member
     }
 
+    /// The file that it is read from.
+    pub fn bundle_path(&self) -> &Path {
+        self.path
+    }
+
     /// Reads to the end and throws the bytes away.
     ///
     /// # Errors

@@ -5,8 +5,6 @@
 
 use std::io::{Read, Seek};
 
-use serde::{Deserialize, Serialize};
-
 use super::check::{Checker, Limits, UnpackError, bad};
 use super::layer::{self, CHUNK, plain};
 use super::{Contents, Kind, RelPath, Sink, catalogue};
@@ -15,8 +13,7 @@ use super::{Contents, Kind, RelPath, Sink, catalogue};
 pub const MAX_MANIFEST: u64 = 1 << 20;
 
 /// The forms in which an archive may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveFormat {
     /// A gzipped tar archive.
     TarGzip,
@@ -34,79 +31,23 @@ impl ArchiveFormat {
         }
     }
 
+    /// The form that a file's name promises. Trivy (go-getter) goes by the name alone.
+    pub fn by_name(name: &str) -> Option<Self> {
+        if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+            Some(ArchiveFormat::TarGzip)
+        } else if name.ends_with(".zip") {
+            Some(ArchiveFormat::Zip)
+        } else {
+            None
+        }
+    }
+
     /// The media type of a layer in this form.
     pub fn media_type(self) -> &'static str {
         match self {
             ArchiveFormat::TarGzip => catalogue::VEX_TAR_LAYER,
             ArchiveFormat::Zip => catalogue::VEX_ZIP_LAYER,
         }
-    }
-}
-
-/// A repository's `vex-repository.json`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Manifest {
-    /// What the repository calls itself.
-    pub name: String,
-    /// One entry a version of the specification.
-    pub versions: Vec<Version>,
-}
-
-/// One version of the repository.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Version {
-    /// The version of the specification.
-    pub spec_version: String,
-    /// Where the archive can be had, in the order in which to try.
-    pub locations: Vec<Location>,
-}
-
-/// One place that holds the archive.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Location {
-    /// An archive's URL, with the folder inside after `//`.
-    pub url: String,
-}
-
-impl Manifest {
-    /// Reads a `vex-repository.json`.
-    ///
-    /// # Errors
-    /// In words: not JSON, or no locations for the version of the specification that Trivy reads.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.trim_ascii_start().first() == Some(&b'<') {
-            return Err("it is an HTML page".into());
-        }
-        let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|e| format!("it cannot be read: {e}"))?;
-        if manifest.locations().is_empty() {
-            return Err(format!(
-                "it names no location for version {} of the specification",
-                catalogue::VEX_SPEC
-            ));
-        }
-        Ok(manifest)
-    }
-
-    /// The locations for the version that Trivy reads.
-    pub fn locations(&self) -> &[Location] {
-        let version = self.versions.iter().find(|version| version.spec_version == catalogue::VEX_SPEC);
-        version.map_or(&[], |version| &version.locations)
-    }
-}
-
-impl Location {
-    /// The archive's URL and the folder inside it, split at the `//` that follows the scheme's
-    /// (as go-getter v1.8 does, source.go: `SourceDirSubdir`). A query stays with the URL.
-    pub fn split(&self) -> (String, String) {
-        let after_scheme = self.url.find("://").map_or(0, |at| at + 3);
-        let path_end = self.url.find('?').unwrap_or(self.url.len()).max(after_scheme);
-        let Some(at) = self.url[after_scheme..path_end].find("//") else {
-            return (self.url.clone(), String::new());
-        };
-        let at = after_scheme + at;
-        let url = format!("{}{}", &self.url[..at], &self.url[path_end..]);
-        (url, self.url[at + 2..path_end].trim_matches('/').to_owned())
     }
 }
 
@@ -222,21 +163,5 @@ mod tests {
         assert_eq!(zipped.unwrap(), check("vexhub-main").unwrap());
         let cut = Cursor::new(&packed[..packed.len() - 30]);
         assert!(unpack(ArchiveFormat::Zip, cut, "vexhub-main", limits, &mut Discard).is_err());
-    }
-
-    #[test]
-    fn locations_split_at_the_second_double_slash() {
-        let split = |url: &str| Location { url: url.into() }.split();
-        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(split("https://h/a.tar.gz//x/y"), pair("https://h/a.tar.gz", "x/y"));
-        assert_eq!(split("https://h/a.tar.gz"), pair("https://h/a.tar.gz", ""));
-        assert_eq!(split("https://h/a.zip//x?ref=1"), pair("https://h/a.zip?ref=1", "x"));
-        assert_eq!(split("https://h/a.zip?u=http://z"), pair("https://h/a.zip?u=http://z", ""));
-    }
-
-    #[test]
-    fn a_page_is_no_manifest() {
-        assert_eq!(Manifest::parse(b"\n<!DOCTYPE html>").unwrap_err(), "it is an HTML page");
-        assert!(Manifest::parse(br#"{"name":"x","versions":[]}"#).unwrap_err().contains("no location"));
     }
 }

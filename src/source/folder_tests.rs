@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::testing::{Seen, *};
 use super::*;
+use crate::dataset::vex::ArchiveFormat;
 use crate::error::Next;
 use crate::oci;
 

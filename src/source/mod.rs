@@ -36,7 +36,7 @@ mod vex_source;
 pub use blob::Blob;
 pub use error::{Service, SourceError, Unreachable};
 pub use reference::{ArtifactSource, Repository};
-pub use vex::{ArchiveFormat, VexRepository};
+pub use vex::VexRepository;
 pub use vex_source::VexSource;
 
 /// How to reach the network.

@@ -17,6 +17,7 @@ use super::http::{Answer, Http, Request, is_html};
 use super::reference::is_loopback;
 use super::vex_source::{Location, MANIFEST, manifest_url};
 use crate::dataset::catalogue::VEX_SPEC;
+use crate::dataset::vex::ArchiveFormat;
 use crate::digest::{Digest, Hasher};
 use crate::text;
 
@@ -24,38 +25,6 @@ use crate::text;
 pub(super) const MAX_MANIFEST: u64 = 1 << 20;
 /// How much of an archive is kept in memory before it goes to a temporary file, in bytes.
 const IN_MEMORY: usize = 8 << 20;
-
-/// How an archive is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveFormat {
-    /// A gzipped tar: `.tar.gz` or `.tgz`.
-    TarGzip,
-    /// A zip.
-    Zip,
-}
-
-impl ArchiveFormat {
-    /// The format by a file's name; Trivy (go-getter) decides by it alone.
-    pub(super) fn by_name(name: &str) -> Option<Self> {
-        if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-            Some(ArchiveFormat::TarGzip)
-        } else if name.ends_with(".zip") {
-            Some(ArchiveFormat::Zip)
-        } else {
-            None
-        }
-    }
-
-    fn by_magic(start: &[u8]) -> Option<Self> {
-        if start.starts_with(&[0x1f, 0x8b]) {
-            Some(ArchiveFormat::TarGzip)
-        } else if start.starts_with(b"PK\x03\x04") {
-            Some(ArchiveFormat::Zip)
-        } else {
-            None
-        }
-    }
-}
 
 /// A VEX repository that has been fetched.
 pub struct VexRepository {
@@ -238,7 +207,7 @@ pub(super) fn spool(
         why,
         next: "Check the archive's address: it must be a .tar.gz, .tgz or .zip file, and be named so.".into(),
     };
-    match (ArchiveFormat::by_magic(&start), ArchiveFormat::by_name(name)) {
+    match (ArchiveFormat::of(&start), ArchiveFormat::by_name(name)) {
         (Some(format), Some(named)) if format == named => {
             Ok(Spooled { file, size, digest: hasher.finish(), format })
         }

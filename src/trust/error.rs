@@ -163,6 +163,18 @@ pub enum Refusal {
         /// The exporter's date.
         expires: Timestamp,
     },
+    /// A source serves older data than this stream has signed before.
+    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", moment(*.updated_at), moment(*.floor))]
+    OlderThanSigned {
+        /// The dataset.
+        dataset: String,
+        /// Where it came from.
+        source_name: String,
+        /// Its date.
+        updated_at: Timestamp,
+        /// The date that was signed before.
+        floor: Timestamp,
+    },
     /// A dataset is older than `--max-age` allows.
     #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", moment(*.updated_at))]
     TooOld {
@@ -202,6 +214,9 @@ impl Next for Refusal {
             Refusal::InstalledExpired { .. } => {
                 "Bring a newer bundle; --allow-expired silences this, and scans go on with data that is too old.".into()
             }
+            Refusal::OlderThanSigned { dataset, .. } => format!(
+                "Use a source that is up to date, or leave it out with --skip {dataset}: importers would refuse it as older."
+            ),
             Refusal::TooOld { dataset, .. } => format!(
                 "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
             ),

@@ -1,0 +1,309 @@
+//! The command line: every verb with its flags. Parses and nothing else.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::bundle::Stream;
+use crate::commands::age::{Age, MaxAge};
+use crate::dataset::Name;
+use crate::dataset::catalogue::TrivyVersion;
+
+const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
+
+/// Carries what Trivy downloads to hosts without internet, in one signed bundle.
+///
+/// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into
+/// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache.
+/// `trivy-ferry rehearse` shows the whole trip on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trivy-ferry",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or set-up, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed."
+)]
+pub struct Cli {
+    /// How results are printed: `text` for people, `json` for programs.
+    #[arg(long, global = true, value_enum, default_value_t, env = "TRIVY_FERRY_FORMAT", value_name = "FORMAT")]
+    pub format: Format,
+
+    /// No progress and no remarks, only the result and errors.
+    #[arg(long, short, global = true, env = "TRIVY_FERRY_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a key pair: NAME.key stays on the connected side, NAME.pub goes to every importing host.
+    Keygen(Keygen),
+    /// Say which exporters this host trusts.
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Collect Trivy's data into one signed bundle.
+    Export(Export),
+    /// Check a bundle as import would, changing nothing.
+    Verify(Verify),
+    /// Show what is in a bundle, how old it is, and who signed it.
+    Inspect(Inspect),
+    /// Verify a bundle and put its data into Trivy's cache.
+    Import(Import),
+    /// The whole trip on this machine, with sample data and no network.
+    Rehearse(Rehearse),
+}
+
+/// `keygen`
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// The pair's name: writes NAME.key (mode 0600) and NAME.pub.
+    #[arg(long, default_value = "ferry", env = "TRIVY_FERRY_OUT", value_name = "NAME")]
+    pub out: PathBuf,
+    /// Encrypt the private key with a passphrase, asked for on the terminal.
+    #[arg(long, env = "TRIVY_FERRY_ENCRYPT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub encrypt: bool,
+    /// Encrypt the private key with the passphrase in this file's first line.
+    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// `trust`
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Trust an exporter's public key, after its fingerprint was compared over another channel.
+    Add {
+        /// The public key.
+        file: PathBuf,
+        /// The fingerprint that the key must have; without it, you are asked.
+        #[arg(long, env = "TRIVY_FERRY_FINGERPRINT")]
+        fingerprint: Option<String>,
+        /// The name under which the key is kept (default: the file's).
+        #[arg(long, env = "TRIVY_FERRY_NAME")]
+        name: Option<String>,
+    },
+    /// List the trusted keys.
+    List,
+    /// No longer trust a key.
+    Remove {
+        /// The key's name, as `trust list` prints it, or its fingerprint.
+        key: String,
+    },
+}
+
+/// Which datasets.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Selection {
+    /// Only these datasets: trivy-db, trivy-java-db, trivy-checks, vex-hub, vex-NAME.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_ONLY", value_name = "DATASET")]
+    pub only: Vec<Name>,
+    /// All but these datasets.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_SKIP", value_name = "DATASET", conflicts_with = "only")]
+    pub skip: Vec<Name>,
+}
+
+impl Selection {
+    /// Whether a dataset is wanted.
+    pub fn wants(&self, name: &Name) -> bool {
+        (self.only.is_empty() || self.only.contains(name)) && !self.skip.contains(name)
+    }
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The private key to sign with, as `trivy-ferry keygen` makes it.
+    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE", required_unless_present = "dry_run")]
+    pub key: Option<PathBuf>,
+    /// The file whose first line is the private key's passphrase (else asked on the terminal).
+    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
+    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// The stream that the bundle belongs to; an importer accepts one stream.
+    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Stream,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: Selection,
+    /// Where trivy-db is fetched from; the first that answers is used. Also oci-layout:DIR:TAG.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_DB_REPOSITORY", value_name = "REPOSITORY")]
+    pub db_repository: Vec<String>,
+    /// Where trivy-java-db is fetched from, likewise.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_JAVA_DB_REPOSITORY", value_name = "REPOSITORY")]
+    pub java_db_repository: Vec<String>,
+    /// Where trivy-checks is fetched from, likewise. A tag here overrides --trivy-version.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_CHECKS_BUNDLE_REPOSITORY", value_name = "REPOSITORY")]
+    pub checks_bundle_repository: Vec<String>,
+    /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
+    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
+    pub vex: Vec<String>,
+    /// The Trivy versions on the other side: every checks bundle that they want is carried.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Vec<TrivyVersion>,
+    /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
+    pub max_age: Option<MaxAge>,
+    /// Importers refuse the bundle this long after its creation, such as 14d.
+    #[arg(long, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
+    pub expires: Option<Age>,
+    /// Say what would be collected, from where and how large, and write nothing.
+    #[arg(long, env = "TRIVY_FERRY_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dry_run: bool,
+    /// Accept any TLS certificate, and plain HTTP where HTTPS does not answer.
+    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub insecure: bool,
+    /// Speak plain HTTP to registries. Trivy has no such flag: it needs --insecure for them.
+    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
+    pub plain_http: bool,
+    /// A PEM file with further certificate authorities, such as a proxy's.
+    #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Where this host remembers its last export.
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Which keys are trusted.
+#[derive(Debug, Clone, Args, Default)]
+pub struct TrustedKeys {
+    /// Trust this public key, and not the keys that `trust add` keeps.
+    #[arg(long, env = "TRIVY_FERRY_TRUST", value_name = "FILE", value_delimiter = ',')]
+    pub trust: Vec<PathBuf>,
+}
+
+/// What is accepted against the rules.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Overrides {
+    /// Accept a bundle or dataset older than the last one. Risk: new vulnerabilities go unseen.
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_rollback: bool,
+    /// Accept a bundle created after this host's clock. Risk: its age cannot be judged.
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_future: bool,
+    /// Accept a bundle past its exporter's date. Risk: the data is too old.
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_EXPIRED", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_expired: bool,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A bundle, or a folder with bundles.
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+    /// The stream that is accepted (default: any).
+    #[arg(long, env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Option<Stream>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub overrides: Overrides,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A bundle, or a folder with bundles.
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+}
+
+/// How the cache directory is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Layout {
+    /// As Trivy has it.
+    #[default]
+    Trivy,
+    /// As Harbor's scanner adapter has it: only the databases, owned by 10000:10000.
+    Harbor,
+}
+
+/// `import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A bundle, or a folder with bundles: of each dataset the newest is taken.
+    #[arg(required_unless_present = "restore")]
+    pub bundle: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+    /// Trivy's cache directory (default: the one that Trivy itself would take).
+    #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// How the cache directory is laid out.
+    #[arg(long, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
+    pub layout: Layout,
+    /// Who owns what is installed (default: the owner of what is there). Needs root.
+    #[arg(long, env = "TRIVY_FERRY_OWNER", value_name = "UID[:GID]")]
+    pub owner: Option<String>,
+    /// How many earlier generations stay for --restore: 0 or 1.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
+    pub keep_previous: u8,
+    /// Go back to the generation before, without a bundle.
+    #[arg(long, conflicts_with = "bundle")]
+    pub restore: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: Selection,
+    /// The stream that is accepted.
+    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Stream,
+    /// Refuse data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
+    pub max_age: Option<MaxAge>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub overrides: Overrides,
+    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
+    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Option<TrivyVersion>,
+    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
+    pub write_env: Option<PathBuf>,
+    /// Write the settings as DIR/trivy.yaml.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+    /// Overwrite an existing trivy.yaml.
+    #[arg(long, requires = "write_config")]
+    pub force: bool,
+    /// Forget earlier analyses of images, which hide a new trivy-java-db.
+    #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub clear_scan_cache: bool,
+    /// Run this shell command after something changed, such as a restart of a Trivy server.
+    #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
+    pub exec_after: Option<String>,
+    /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
+    #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
+    pub data_home: Option<PathBuf>,
+    /// Where this host remembers what it accepted.
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `rehearse`
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// Keep everything that the rehearsal made in this new folder.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}

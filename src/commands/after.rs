@@ -1,0 +1,144 @@
+//! After an import: what Trivy must be told, what it must forget, and whom to call.
+
+use std::process::{Command, Stdio};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::import::{Host, carried};
+use super::import_report::Report;
+use crate::cli::{Import, Layout};
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Kind, Name};
+use crate::error::Error;
+use crate::target::Cache;
+use crate::target::settings::{InPlace, Scanner, settings};
+use crate::target::vex_config::Carried;
+
+/// The version of the `trivy` on the PATH; `None` where there is none that says.
+pub(super) fn installed_trivy() -> Option<TrivyVersion> {
+    // An empty cache directory keeps it from describing, and from reading, anybody's databases.
+    let output = Command::new("trivy")
+        .args(["--cache-dir", "/nonexistent", "--version"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().parse().ok()
+}
+
+/// Settings, VEX configuration, scan cache, hook.
+pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+    let changed = report.changed().count() > 0;
+    vex(cache, host, report)?;
+    scan_cache(args, cache, report)?;
+    write_settings(args, cache, host, report)?;
+    if changed {
+        report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
+        if let Some(command) = &args.exec_after {
+            hook(command, report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trivy looks for a VEX repository under the name in its own configuration only.
+fn vex(cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+    let repositories: Vec<Carried> =
+        report.rows.iter().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
+    let holds = |name: &str| {
+        let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
+        slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
+    };
+    let merged = host.vex.merge(&repositories, &holds)?;
+    report.written.extend(merged.written);
+    report.advice.extend(merged.findings);
+    Ok(())
+}
+
+/// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
+fn scan_cache(args: &Import, cache: &mut Cache<'_>, report: &mut Report) -> Result<(), Error> {
+    let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
+    if args.clear_scan_cache {
+        if cache.clear_scan_cache()? {
+            report.advice.push("The scan cache was cleared: images are analysed anew.".into());
+        }
+    } else if java {
+        report.advice.push(
+            "Images scanned before keep their old result with the new trivy-java-db: import with --clear-scan-cache, or `trivy clean --scan-cache`."
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+    if args.layout == Layout::Harbor {
+        report.advice.push(
+            "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section.".into(),
+        );
+        return Ok(());
+    }
+    let installed = |name: &str| -> Result<bool, Error> {
+        let Ok(name) = name.parse::<Name>() else { return Ok(false) };
+        let slot = cache.slot(&name, "default");
+        Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten().is_some())
+    };
+    let enabled = host.vex.entries().iter().filter(|entry| entry.enabled);
+    let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
+    let has_vex = |name: &&str| {
+        let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
+        slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
+    };
+    let in_place = InPlace {
+        db: installed("trivy-db")?,
+        java_db: installed("trivy-java-db")?,
+        checks: installed("trivy-checks")?,
+        vex: names.iter().any(has_vex),
+    };
+    let scanner = Scanner { read_only_cache: false, data_home: args.data_home.clone() };
+    let settings = settings(cache.dir(), host.version, in_place, &scanner);
+    report.commands = settings.lines.iter().map(crate::target::settings::Line::command).collect();
+    report.environment = settings.environment.clone();
+    report.advice.extend(settings.advice.iter().cloned());
+    if in_place.db {
+        // Trivy asks for a new database once NextUpdate and an hour since the download have passed
+        // (Trivy v0.74.0, pkg/db: `NeedsUpdate`).
+        let slot = cache.slot(&"trivy-db".parse().map_err(|_| Error::usage("trivy-db", ""))?, "");
+        let db = slot.map(|slot| cache.installed(&slot)).transpose()?.flatten();
+        report.fails_from = db.and_then(|db| {
+            let hour = db.downloaded_at? + SignedDuration::from_hours(1);
+            Some(db.next_update?.max(hour).max(Timestamp::UNIX_EPOCH))
+        });
+    }
+    if let Some(path) = &args.write_env {
+        settings.write_env(path)?;
+        report.written.push(path.clone());
+    }
+    if let Some(dir) = &args.write_config {
+        report.written.push(settings.write_config(dir, args.force)?);
+    }
+    Ok(())
+}
+
+/// Runs the operator's command. Its output goes where ours goes that is not the result.
+fn hook(command: &str, report: &mut Report) -> Result<(), Error> {
+    let run = Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr()?).status();
+    match run {
+        Ok(status) if status.success() => report.advice.push(format!("Done after the import: {command}")),
+        Ok(status) => report.errors.push(Error::Unexpected {
+            doing: format!("the data is installed, and `{command}` failed"),
+            error: std::io::Error::other(status.to_string()),
+        }),
+        Err(error) => report
+            .errors
+            .push(Error::Unexpected { doing: format!("the data is installed, and `{command}` did not start"), error }),
+    }
+    Ok(())
+}
+
+fn stderr() -> Result<Stdio, Error> {
+    use std::os::fd::AsFd;
+    let copy = std::io::stderr().as_fd().try_clone_to_owned();
+    Ok(Stdio::from(copy.map_err(Error::unexpected("starting the command"))?))
+}

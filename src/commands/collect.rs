@@ -1,0 +1,299 @@
+//! Collecting: which datasets an export wants, from where, and everything about them that can be
+//! known before the first byte of a bundle is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek, Write};
+
+use jiff::Timestamp;
+use tempfile::SpooledTempFile;
+
+use crate::bundle::payload::Blob;
+use crate::bundle::writer::PlannedDataset;
+use crate::bundle::Dataset;
+use crate::cli::Export;
+use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::dataset::check::Limits;
+use crate::dataset::{Contents, Discard, Kind, Name, layer, vex};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Descriptor, Manifest};
+use crate::progress::Progress;
+use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
+use crate::text::safe;
+
+/// Small blobs stay in memory up to this many bytes, and lie in an unnamed file beyond.
+const SPOOL: usize = 4 << 20;
+
+/// A dataset that is to be carried.
+pub(super) enum Wanted {
+    /// One of the OCI artifacts, with its sources in the order in which to ask them.
+    Artifact { name: Name, tag: String, sources: Vec<ArtifactSource> },
+    /// A VEX repository.
+    Vex { name: Name, source: VexSource },
+}
+
+/// A dataset whose manifest and small blobs are here.
+pub(super) struct Collected {
+    /// What goes into the plan.
+    pub(super) planned: PlannedDataset,
+    /// Where its large layer is to be fetched from.
+    pub(super) artifact: Option<Artifact>,
+    /// The small blobs.
+    pub(super) held: BTreeMap<Digest, SpooledTempFile>,
+    /// The date that the manifest announces, of which nothing is believed.
+    pub(super) announced: Option<Timestamp>,
+}
+
+/// What the command line asks for.
+///
+/// # Errors
+/// A source that is none, or a selection that leaves nothing.
+pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
+    let mut wanted = Vec::new();
+    let mut artifact = |name: &str, tag: &str, given: &[String]| -> Result<(), Error> {
+        let name: Name = name.parse().map_err(|e| Error::usage(format!("{name}: {e}"), "Use one of them."))?;
+        if !args.selection.wants(&name) {
+            return Ok(());
+        }
+        let defaults = name.kind().default_repositories().iter().map(|text| (*text).to_owned());
+        let texts: Vec<String> = if given.is_empty() { defaults.collect() } else { given.to_vec() };
+        let sources = texts.iter().map(|text| ArtifactSource::parse(text, tag)).collect::<Result<Vec<_>, _>>()?;
+        // A tag in the reference overrides ours, and then two majors would be the same artifact.
+        let known = |w: &Wanted| matches!(w, Wanted::Artifact { sources: have, .. } if *have == sources);
+        if !wanted.iter().any(known) {
+            wanted.push(Wanted::Artifact { name, tag: tag.into(), sources });
+        }
+        Ok(())
+    };
+    artifact("trivy-db", catalogue::DB_TAG, &args.db_repository)?;
+    artifact("trivy-java-db", catalogue::JAVA_DB_TAG, &args.java_db_repository)?;
+    let versions = if args.trivy_version.is_empty() { vec![TrivyVersion::newest()] } else { args.trivy_version.clone() };
+    let majors: BTreeSet<&str> = versions.into_iter().map(TrivyVersion::checks_tag).collect();
+    for major in majors {
+        artifact("trivy-checks", major, &args.checks_bundle_repository)?;
+    }
+    let default = format!("default={}", catalogue::VEX_HUB);
+    let vex = if args.vex.is_empty() { vec![default] } else { args.vex.clone() };
+    let mut names = BTreeSet::new();
+    for text in &vex {
+        let (repository, source) = text.split_once('=').ok_or_else(|| {
+            Error::usage(
+                format!("--vex {:?} has no name", safe(text)),
+                "Write NAME=URL or NAME=DIR; the name `default` is VEX Hub's.",
+            )
+        })?;
+        let name = Name::vex(repository).map_err(|_| {
+            Error::usage(
+                format!("{:?} cannot name a VEX repository", safe(repository)),
+                "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
+            )
+        })?;
+        if !names.insert(name.clone()) {
+            return Err(Error::usage(format!("--vex {repository} is given twice"), "Give each repository once."));
+        }
+        if args.selection.wants(&name) {
+            wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
+        }
+    }
+    if wanted.is_empty() {
+        return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));
+    }
+    Ok(wanted)
+}
+
+/// Resolves every dataset, and fetches and checks the small ones.
+///
+/// # Errors
+/// A dataset that no source has in a usable form.
+pub(super) fn collect(network: &Network, wanted: &[Wanted], progress: &dyn Progress) -> Result<Vec<Collected>, Error> {
+    let mut collected = Vec::new();
+    for item in wanted {
+        collected.push(match item {
+            Wanted::Artifact { name, tag, sources } => first_good(network, name, tag, sources, progress)?,
+            Wanted::Vex { name, source } => vex_repository(network, name, source)?,
+        });
+        network.take_notes().iter().for_each(|note| progress.note(note));
+    }
+    Ok(collected)
+}
+
+/// Asks the sources in order; any error moves on to the next.
+fn first_good(
+    network: &Network,
+    name: &Name,
+    tag: &str,
+    sources: &[ArtifactSource],
+    progress: &dyn Progress,
+) -> Result<Collected, Error> {
+    let mut last = None;
+    for (index, source) in sources.iter().enumerate() {
+        match artifact(network, name, tag, source) {
+            Ok(collected) => return Ok(collected),
+            Err(error) => {
+                if index + 1 < sources.len() {
+                    progress.note(&format!("{error}; asking the next source"));
+                }
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Error::usage(format!("there is no source for {name}"), "Name one: see `trivy-ferry export --help`.")
+    }))
+}
+
+fn artifact(network: &Network, name: &Name, tag: &str, source: &ArtifactSource) -> Result<Collected, Error> {
+    let artifact = network.resolve(source)?;
+    let kind = name.kind();
+    let bad = |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
+    kind.check_manifest(&artifact.manifest).map_err(|why| bad(format!("its manifest does not suit Trivy: {}", safe(&why))))?;
+    let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| safe(version));
+    let tag = match kind {
+        Kind::TrivyChecks => checks_major(version.as_deref(), source, tag),
+        _ => tag.to_owned(),
+    };
+    let mut held = BTreeMap::new();
+    let mut contents = empty();
+    for descriptor in artifact.manifest.blobs() {
+        let is_layer = artifact.manifest.layers.contains(descriptor);
+        if is_layer && kind.is_large() || held.contains_key(&descriptor.digest) {
+            continue;
+        }
+        if descriptor.size > kind.max_packed() {
+            return Err(bad(format!("its configuration has {} bytes", descriptor.size)));
+        }
+        let mut spool = fetch(network, source, descriptor)?;
+        if is_layer {
+            contents = layer::unpack(kind, &mut spool, Limits::of(kind), &mut Discard).map_err(|e| bad(e.to_string()))?;
+        }
+        held.insert(descriptor.digest, spool);
+    }
+    let announced = artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok());
+    let manifest = Blob {
+        media_type: artifact.manifest_media_type.clone(),
+        digest: artifact.manifest_digest,
+        size: artifact.manifest_bytes.len() as u64,
+    };
+    let dataset = Dataset {
+        name: name.clone(),
+        tag,
+        source: source.to_string(),
+        manifest,
+        config: Blob::from(&artifact.manifest.config),
+        layers: artifact.manifest.layers.iter().map(Blob::from).collect(),
+        version,
+        subdir: None,
+        contents,
+    };
+    let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
+    Ok(Collected { planned, artifact: Some(artifact), held, announced })
+}
+
+/// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
+/// better than the tag by which it was asked for.
+fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> String {
+    let major = |text: &str| {
+        let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        (1..=4).contains(&digits.len()).then_some(digits)
+    };
+    let tag = source.to_string();
+    let tag = tag.rsplit(':').next().unwrap_or_default();
+    version.and_then(major).or_else(|| major(tag)).unwrap_or_else(|| asked.to_owned())
+}
+
+fn fetch(network: &Network, source: &ArtifactSource, descriptor: &Descriptor) -> Result<SpooledTempFile, Error> {
+    let mut blob = network.blob(source, descriptor)?;
+    let mut spool = SpooledTempFile::new(SPOOL);
+    let mut buffer = vec![0; layer::CHUNK];
+    loop {
+        let count = blob.read(&mut buffer).map_err(|error| match SourceError::from_io(error) {
+            Ok(error) => Error::from(error),
+            Err(error) => Error::unexpected(format!("reading {source}"))(error),
+        })?;
+        if count == 0 {
+            break;
+        }
+        spool.write_all(&buffer[..count]).map_err(spooling)?;
+    }
+    spool.rewind().map_err(spooling)?;
+    Ok(spool)
+}
+
+fn spooling(error: io::Error) -> Error {
+    Error::Unexpected { doing: format!("holding what was fetched in {}", std::env::temp_dir().display()), error }
+}
+
+/// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
+fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<Collected, Error> {
+    let mut repository = network.vex(source)?;
+    let format = repository.format;
+    let limits = Limits::of(Kind::Vex);
+    let mut contents = vex::unpack(format, &mut repository.archive, &repository.subdir, limits, &mut Discard)
+        .map_err(|error| Error::Content {
+            dataset: name.to_string(),
+            source_name: repository.source.clone(),
+            why: error.to_string(),
+        })?;
+    contents.updated_at = contents.updated_at.or(repository.last_modified);
+    let layer = |media_type: &str, digest: Digest, size: u64, title: &str| Descriptor {
+        media_type: media_type.into(),
+        digest,
+        size,
+        annotations: BTreeMap::from([(oci::TITLE.to_owned(), title.to_owned())]),
+    };
+    let json = repository.manifest_json;
+    let config = b"{}".to_vec();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(oci::MANIFEST.into()),
+        artifact_type: Some(catalogue::VEX_ARTIFACT.into()),
+        config: Descriptor {
+            media_type: "application/vnd.oci.empty.v1+json".into(),
+            digest: Digest::of(&config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers: vec![
+            layer(format.media_type(), repository.archive_digest, repository.archive_size, &repository.archive_name),
+            layer(catalogue::VEX_MANIFEST_LAYER, Digest::of(&json), json.len() as u64, "vex-repository.json"),
+        ],
+        annotations: BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::unexpected("describing VEX")(e.into()))?;
+    let subdir = match repository.subdir.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Error::Content {
+            dataset: name.to_string(),
+            source_name: repository.source.clone(),
+            why: format!("its location names the folder {:?}", safe(text)),
+        })?),
+    };
+    let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
+    for bytes in [config, json] {
+        let mut spool = SpooledTempFile::new(SPOOL);
+        spool.write_all(&bytes).map_err(spooling)?;
+        held.insert(Digest::of(&bytes), spool);
+    }
+    let dataset = Dataset {
+        name: name.clone(),
+        tag: catalogue::VEX_SPEC.into(),
+        source: repository.source,
+        manifest: Blob { media_type: oci::MANIFEST.into(), digest: Digest::of(&bytes), size: bytes.len() as u64 },
+        config: Blob::from(&manifest.config),
+        layers: manifest.layers.iter().map(Blob::from).collect(),
+        version: None,
+        subdir,
+        contents,
+    };
+    Ok(Collected { planned: PlannedDataset { dataset, manifest: bytes }, artifact: None, held, announced: None })
+}
+
+/// Content that a source serves and Trivy could not use.
+pub(super) fn bad_content(dataset: &Dataset, why: &str) -> Error {
+    Error::Content { dataset: dataset.name.to_string(), source_name: dataset.source.clone(), why: safe(why) }
+}
+
+/// The contents of a dataset that was not looked at yet.
+fn empty() -> Contents {
+    Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
+}

@@ -1,0 +1,190 @@
+//! The destination of an export: a temporary name while it is written, and the true one only when
+//! everything is signed and synced.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::bundle::writer::WriteError;
+use crate::error::Error;
+use crate::text::size;
+
+/// What a file has behind its name while it is written. Readers pass such files over.
+const PARTIAL: &str = ".partial";
+
+/// Where a bundle is to go.
+pub(super) struct Destination {
+    folder: PathBuf,
+    /// The file's name, where the user chose it.
+    name: Option<String>,
+    stream: String,
+}
+
+/// A bundle that is being written. Dropped before it is published, it leaves nothing behind.
+pub(super) struct Unpublished {
+    path: PathBuf,
+    partial: PathBuf,
+    published: bool,
+}
+
+impl Destination {
+    /// Looks at the place, before anything is fetched for it.
+    ///
+    /// # Errors
+    /// A folder that is not there, or a file that is.
+    pub(super) fn new(output: &Path, stream: &str) -> Result<Self, Error> {
+        if output.is_dir() {
+            return Ok(Destination { folder: output.into(), name: None, stream: stream.into() });
+        }
+        let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
+        let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let named_as_folder = output.as_os_str().to_string_lossy().ends_with('/');
+        let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
+            return Err(Error::usage(
+                format!("there is no folder {}", if named_as_folder { output } else { parent }.display()),
+                "Make it first, or check that the medium is mounted there.",
+            ));
+        };
+        if output.symlink_metadata().is_ok() {
+            return Err(Error::usage(
+                format!("{} exists already, and a bundle is never overwritten", output.display()),
+                "Name a new file, or a folder: the file is then named after stream and date.",
+            ));
+        }
+        Ok(Destination { folder: parent.into(), name: Some(name), stream: stream.into() })
+    }
+
+    /// Begins a file of `length` bytes.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or it cannot be made.
+    pub(super) fn create(self, length: u64, created: Timestamp) -> Result<Unpublished, Error> {
+        let date = created.strftime("%Y%m%dt%H%M%Sz");
+        let name = self.name.unwrap_or_else(|| format!("{}-{date}.tar", self.stream));
+        let path = self.folder.join(&name);
+        let partial = self.folder.join(format!("{name}{PARTIAL}"));
+        clean_up(&self.folder, &name, &self.stream);
+        let free = free(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        if free < length {
+            return Err(Error::Destination {
+                what: format!("needs {}, has {}", size(length), size(free)),
+                path: self.folder,
+                next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
+            });
+        }
+        Ok(Unpublished { path, partial, published: false })
+    }
+}
+
+impl Unpublished {
+    /// Opens the file for writing.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub(super) fn writer(&self) -> Result<BufWriter<File>, Error> {
+        let open = || -> io::Result<File> {
+            let file = File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)?;
+            // Held while we live, so that another run does not take it for abandoned.
+            match file.try_lock() {
+                // Some file systems know no locks.
+                Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
+                Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        };
+        // Large enough that a stick sees few, long writes.
+        Ok(BufWriter::with_capacity(1 << 20, open().map_err(|error| failed(&self.partial, error))?))
+    }
+
+    /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// Where that fails; nothing is left behind then.
+    pub(super) fn publish(mut self, writer: BufWriter<File>) -> Result<PathBuf, Error> {
+        let publish = || -> io::Result<()> {
+            let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            rename_new(&self.partial, &self.path)?;
+            match self.path.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+                _ => File::open(".")?.sync_all(),
+            }
+        };
+        publish().map_err(|error| failed(&self.path, error))?;
+        self.published = true;
+        Ok(std::mem::take(&mut self.path))
+    }
+
+    /// What an error of the writer means.
+    pub(super) fn failed(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Destination(error) => failed(&self.path, error),
+            WriteError::Source { member, error } => Error::unexpected(format!("reading {member}"))(error),
+            other => Error::unexpected(format!("writing {}", self.path.display()))(io::Error::other(other)),
+        }
+    }
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Removes what a killed export of this stream left. One that is still running holds its lock.
+fn clean_up(folder: &Path, name: &str, stream: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name().to_string_lossy().into_owned();
+        let ours = file_name == format!("{name}{PARTIAL}")
+            || file_name.strip_suffix(&format!(".tar{PARTIAL}")).is_some_and(|rest| {
+                rest.strip_prefix(&format!("{stream}-")).is_some_and(|date| {
+                    date.len() == 16 && date.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
+                })
+            });
+        let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if ours && plain {
+            let abandoned = File::open(entry.path()).is_ok_and(|file| {
+                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+            });
+            if abandoned {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// The bytes that an ordinary user may still write in a folder's file system.
+fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    let next = match error.kind() {
+        StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
+        FileTooLarge => "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip.",
+        PermissionDenied | ReadOnlyFilesystem => "Choose a folder that you may write, or mount the medium for writing.",
+        _ => "Nothing was left there; check the medium (it may have been unplugged) and run the command again.",
+    };
+    Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
+}

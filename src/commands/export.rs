@@ -1,0 +1,356 @@
+//! `export`: collects every wanted dataset, checks it, and writes one signed bundle.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Seek};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::collect::{self, Collected};
+use super::destination::Destination;
+use super::{Outcome, passphrase};
+use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
+use crate::bundle::{Dataset, Payload};
+use crate::cli::Export;
+use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::{Contents, Discard, layer};
+use crate::digest::Digest;
+use crate::error::{Error, Next};
+use crate::pipe::{PipeWriter, pipe};
+use crate::progress::{Progress, Step};
+use crate::source::{Network, NetworkOptions, SourceError};
+use crate::text::{age, moment, safe, size};
+use crate::trust::key::SigningKey;
+use crate::trust::state::{ExportState, StateDir};
+use crate::trust::{Refusal, TrustError};
+
+/// Data older than this is worth a warning, on both sides.
+pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+
+#[derive(Serialize)]
+struct Report {
+    dry_run: bool,
+    bundle: Option<Written>,
+    datasets: Vec<Row>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Written {
+    path: PathBuf,
+    length: u64,
+    identity: Digest,
+    fingerprint: String,
+    stream: String,
+    created: Timestamp,
+    expires: Option<Timestamp>,
+    sequence: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    tag: String,
+    source: String,
+    digest: Digest,
+    size: u64,
+    version: Option<String>,
+    updated_at: Option<Timestamp>,
+    #[serde(skip)]
+    age: Option<String>,
+}
+
+impl Row {
+    fn new(dataset: &Dataset, updated_at: Option<Timestamp>, now: Timestamp) -> Self {
+        Row {
+            name: dataset.name.to_string(),
+            tag: dataset.tag.clone(),
+            source: dataset.source.clone(),
+            digest: dataset.manifest.digest,
+            size: dataset.blobs().map(|blob| blob.size).sum(),
+            version: dataset.version.clone(),
+            updated_at,
+            age: updated_at.map(|date| age(date, now)),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.datasets {
+            let date = match (&row.updated_at, &row.age, &row.version) {
+                (Some(date), Some(age), _) => format!("{} ({age} old)", moment(*date)),
+                (_, _, Some(version)) => safe(version),
+                _ => "date unknown until fetched".into(),
+            };
+            writeln!(f, "{:<14} {:<4} {date:<26} {:>10}  {}", row.name, row.tag, size(row.size), safe(&row.source))?;
+        }
+        if let Some(bundle) = &self.bundle {
+            writeln!(
+                f,
+                "Checked, signed, synced: {} ({}). Safe to unplug.",
+                bundle.path.display(),
+                size(bundle.length)
+            )?;
+            writeln!(f, "Signed by {}", bundle.fingerprint)?;
+            writeln!(f, "Payload {}, for your log.", bundle.identity)?;
+        } else {
+            let total = self.datasets.iter().map(|row| row.size).sum();
+            writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let key = match &args.key {
+        Some(path) if !args.dry_run => Some(passphrase::signing_key(path, args.passphrase_file.as_deref())?),
+        _ => None,
+    };
+    let network = Network::new(NetworkOptions {
+        insecure: args.insecure,
+        plain_http: args.plain_http,
+        ca_cert: args.cacert.clone(),
+    })?;
+    let wanted = collect::wanted(args)?;
+    let (Some(key), Some(output)) = (key, &args.output) else { return dry_run(args, &network, &wanted, progress) };
+    let destination = Destination::new(output, args.stream.as_str())?;
+    let state = state(args, progress)?;
+    let last = match &state {
+        Some(state) => state.exports(args.stream.as_str())?,
+        None => None,
+    };
+    let collected = collect::collect(&network, &wanted, progress)?;
+    let (report, _) = write(args, &key, destination, &network, collected, last, state.as_ref(), progress)?;
+    Ok(Outcome::done(&report))
+}
+
+/// The exporter's memory; without any, bundles carry no sequence number.
+fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
+    match StateDir::open(args.state_dir.as_deref()) {
+        Ok(state) => Ok(Some(state)),
+        Err(error @ TrustError::NoStateDir { .. }) => {
+            progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.next()));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn dry_run(
+    args: &Export,
+    network: &Network,
+    wanted: &[collect::Wanted],
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
+    let collected = collect::collect(network, wanted, progress)?;
+    let now = Timestamp::now();
+    let mut report = Report { dry_run: true, bundle: None, datasets: Vec::new(), warnings: Vec::new() };
+    for item in &collected {
+        let date = item.planned.dataset.contents.updated_at.or(item.announced);
+        if let Some(max_age) = &args.max_age {
+            max_age.check(&item.planned.dataset.name, date, now)?;
+        }
+        report.datasets.push(Row::new(&item.planned.dataset, date, now));
+    }
+    Ok(Outcome::done(&report))
+}
+
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+fn write(
+    args: &Export,
+    key: &SigningKey,
+    destination: Destination,
+    network: &Network,
+    mut collected: Vec<Collected>,
+    last: Option<ExportState>,
+    state: Option<&StateDir>,
+    progress: &dyn Progress,
+) -> Result<(Report, Payload), Error> {
+    let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
+    let created = created(last.as_ref(), progress);
+    for item in &collected {
+        judge(args, &item.planned.dataset, &floors, created)?;
+    }
+    let head = Head {
+        stream: args.stream.clone(),
+        created,
+        expires: args.expires.map(|age| created + age.duration()),
+        sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence + 1)),
+        previous: last.as_ref().map(|last| last.identity),
+    };
+    let plan = Plan::new(head, collected.iter().map(|item| item.planned.clone()).collect())
+        .map_err(|why| Error::usage(format!("these datasets make no bundle: {why}"), "Leave one of them out with --skip."))?;
+    let destination = destination.create(plan.length(), created)?;
+    let mut writer = BundleWriter::new(plan, destination.writer()?).map_err(|e| destination.failed(e))?;
+    let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
+    while let Some(member) = writer.wants().cloned() {
+        let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
+        let Some(item) = collected.iter_mut().find(|item| has(item)) else {
+            return Err(Error::unexpected("writing")(io::Error::other(format!("nothing brings {}", member.path))));
+        };
+        if let Some(blob) = item.held.get_mut(&member.digest) {
+            blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
+            writer.member(blob).map_err(|e| destination.failed(e))?;
+            continue;
+        }
+        let dataset = item.planned.dataset.clone();
+        let found = large(&mut writer, item, network, &member, progress).map_err(|e| match e {
+            Stopped::Write(error) => destination.failed(error),
+            Stopped::Other(error) => error,
+        })?;
+        judge(args, &Dataset { contents: found.clone(), ..dataset.clone() }, &floors, created)?;
+        contents.insert(dataset.reference(), found);
+    }
+    let (payload, identity, file) = writer.finish(contents, key).map_err(|e| destination.failed(e))?;
+    let path = destination.publish(file)?;
+    if let Some(state) = state {
+        let mut floors = floors;
+        for dataset in &payload.datasets {
+            if let Some(date) = dataset.contents.updated_at {
+                floors.insert(dataset.reference(), date);
+            }
+        }
+        let sequence = payload.sequence.unwrap_or(1);
+        state.save_exports(args.stream.as_str(), &ExportState { identity, created, sequence, floors })?;
+    }
+    let now = Timestamp::now();
+    let rows = payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, now)).collect();
+    let old = |d: &&Dataset| d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD);
+    let warnings = payload.datasets.iter().filter(old).map(|dataset| {
+        format!("{} is more than 7 days old already: another source may have a newer one", dataset.reference())
+    });
+    let report = Report {
+        dry_run: false,
+        warnings: warnings.collect(),
+        datasets: rows,
+        bundle: Some(Written {
+            path,
+            length: payload.length,
+            identity,
+            fingerprint: key.public().id().fingerprint(),
+            stream: payload.stream.to_string(),
+            created,
+            expires: payload.expires,
+            sequence: payload.sequence,
+        }),
+    };
+    Ok((report, payload))
+}
+
+/// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one
+/// moment.
+fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Timestamp {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    match last.map(|last| last.created + jiff::SignedDuration::from_secs(1)) {
+        Some(next) if next > now => {
+            if next.duration_since(now) > jiff::SignedDuration::from_secs(60) {
+                progress.note(&format!(
+                    "this host's clock ({}) is behind the stream's last export; the bundle is dated {}",
+                    moment(now),
+                    moment(next)
+                ));
+            }
+            next
+        }
+        _ => now,
+    }
+}
+
+/// What must hold for a dataset before it is signed.
+fn judge(
+    args: &Export,
+    dataset: &Dataset,
+    floors: &BTreeMap<String, Timestamp>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let updated_at = dataset.contents.updated_at;
+    if let Some(max_age) = &args.max_age {
+        max_age.check(&dataset.name, updated_at, now)?;
+    }
+    match (updated_at, floors.get(&dataset.reference())) {
+        (Some(date), Some(floor)) if date < *floor => Err(Refusal::OlderThanSigned {
+            dataset: dataset.name.to_string(),
+            source_name: dataset.source.clone(),
+            updated_at: date,
+            floor: *floor,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+enum Stopped {
+    Write(WriteError),
+    Other(Error),
+}
+
+/// Fetches a large layer straight into the bundle, while another thread inflates and checks it.
+fn large<W: io::Write + Seek>(
+    writer: &mut BundleWriter<W>,
+    item: &Collected,
+    network: &Network,
+    member: &crate::bundle::Member,
+    progress: &dyn Progress,
+) -> Result<Contents, Stopped> {
+    let dataset = &item.planned.dataset;
+    let other = |error: Error| Stopped::Other(error);
+    let artifact = item.artifact.as_ref();
+    let descriptor = artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
+    let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
+        return Err(other(Error::unexpected("writing")(io::Error::other("a layer without its artifact"))));
+    };
+    let blob = network.blob(&artifact.source, &descriptor).map_err(|e| other(e.into()))?;
+    let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
+    let (copy, reader) = pipe();
+    let kind = dataset.name.kind();
+    let (written, checked) = std::thread::scope(|scope| {
+        let checker = scope.spawn(move || layer::unpack(kind, reader, Limits::of(kind), &mut Discard));
+        let written = writer.member(Tee { source: blob, copy: Some(copy), step });
+        (written, checker.join())
+    });
+    let checked = checked.map_err(|_| other(Error::unexpected("checking")(io::Error::other("a thread panicked"))))?;
+    match (written, checked) {
+        (Ok(()), Ok(contents)) => Ok(contents),
+        // The checker sees a cut stream as the reader's failure; the reader's own word is better.
+        (Err(WriteError::Source { error, .. }), checked) => {
+            if let (Err(UnpackError::Content(bad)), true) = (&checked, error.kind() == io::ErrorKind::BrokenPipe) {
+                return Err(other(collect::bad_content(dataset, &bad.0)));
+            }
+            Err(other(match SourceError::from_io(error) {
+                Ok(error) => error.into(),
+                Err(error) => Error::unexpected(format!("reading {}", dataset.source))(error),
+            }))
+        }
+        (Err(error), _) => Err(Stopped::Write(error)),
+        (Ok(()), Err(error)) => Err(other(collect::bad_content(dataset, &error.to_string()))),
+    }
+}
+
+/// Reads a source and hands a copy of its bytes to the checker. A checker that has seen enough
+/// stops the reading: there is no point in fetching what will not be signed.
+struct Tee<R> {
+    source: R,
+    copy: Option<PipeWriter>,
+    step: Box<dyn Step>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if count == 0 {
+            if let Some(copy) = self.copy.take() {
+                copy.finish();
+            }
+        } else if let Some(copy) = &mut self.copy {
+            io::Write::write_all(copy, &buffer[..count])?;
+        }
+        self.step.advance(count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,471 @@
+//! `import`: verifies bundles, decides what is acceptable, and puts it into Trivy's cache.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::export::OLD;
+use super::import_report::{Report, Row, Source, Status};
+pub(super) use super::import_report::Signer;
+use super::unload::{Receiver, unload};
+use super::verify::candidate;
+use super::{Outcome, after, inbox};
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::cli::{Import, Layout as CliLayout};
+use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::dataset::{Kind, Name, vex};
+use crate::error::{Error, Next};
+use crate::progress::Progress;
+use crate::target::place::{default_cache_dir, default_cache_dir_findings};
+use crate::target::vex_config::{Carried, VexConfig};
+use crate::target::{Cache, CacheOptions, Layout, Metadata, Owner, Slot, Stage, TargetError};
+use crate::text::moment;
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Policy, Verdict, admit, judge, present, record};
+use crate::trust::keyring::Keyring;
+use crate::trust::state::{StateDir, TargetState};
+
+/// A dataset of an admitted bundle, with the place where it belongs.
+struct Choice {
+    bundle: usize,
+    dataset: Dataset,
+    slot: Slot,
+    vex_manifest: Vec<u8>,
+}
+
+/// Everything about this host that decides.
+pub(super) struct Host {
+    pub(super) now: Timestamp,
+    pub(super) version: TrivyVersion,
+    pub(super) vex: VexConfig,
+}
+
+pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let (dir, mut warnings) = cache_dir(args)?;
+    let host = Host {
+        now: Timestamp::now(),
+        version: args.trivy_version.unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
+        vex: vex_config(args)?,
+    };
+    let Some(input) = &args.bundle else { return restore(args, &dir, &host, progress) };
+    let keyring = Keyring::load(&args.keys.trust)?;
+    warnings.extend(beside(&keyring, input));
+    let mut found = inbox::open(input, &keyring)?;
+    let state = StateDir::open(args.state_dir.as_deref())?;
+    let mut imports = state.imports(args.stream.as_str())?;
+    let mut cache = open_cache(args, &dir, progress)?;
+    let target = format!("cache:{}", cache.dir().display());
+    let memory = imports.targets.entry(target.clone()).or_default();
+
+    let policy = policy(args);
+    let mut report = Report::new(&cache, &host, args, std::mem::take(&mut found.ignored));
+    report.errors.extend(found.damaged.drain(..).map(Error::from));
+    let admitted = admit_all(&mut found.bundles, memory, &policy, &host, &keyring, &mut report);
+    if admitted.iter().all(Option::is_none) && report.sources.is_empty() {
+        return Err(report.errors.swap_remove(0));
+    }
+    let chosen = choose(args, &cache, &host, &mut found.bundles, &admitted, &mut report)?;
+    let chosen = sift(args, &cache, memory, &host, chosen, &mut report)?;
+    let incoming: Vec<(Slot, u64, u64)> = chosen
+        .iter()
+        .map(|c| (c.slot.clone(), c.dataset.contents.unpacked_size(), c.dataset.contents.file_count()))
+        .collect();
+    cache.preflight(&incoming)?;
+    for (index, admission) in admitted.iter().enumerate() {
+        let Some(admission) = admission else { continue };
+        let Some(bundle) = found.bundles.get_mut(index) else { continue };
+        let candidate = candidate(bundle);
+        let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        install(&mut cache, bundle, &choices, admission, &host, &mut report, progress)?;
+        // Only what is in place now, and what was in place before, counts as accepted.
+        let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
+        let accepted = accepted.map(|dataset| (dataset.reference(), dataset.contents.updated_at));
+        record(memory, &candidate, admission, accepted.collect::<Vec<_>>(), host.now);
+    }
+    expiry(args, memory, &host, &mut report);
+    state.save_imports(args.stream.as_str(), &imports)?;
+    warnings.append(&mut report.warnings);
+    report.warnings = warnings;
+    after::finish(args, &mut cache, &host, &mut report)?;
+    Ok(report.outcome())
+}
+
+fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
+    match &args.cache_dir {
+        Some(dir) => Ok((dir.clone(), Vec::new())),
+        None => {
+            let dir = default_cache_dir()?;
+            let findings = default_cache_dir_findings(&dir);
+            Ok((dir, findings))
+        }
+    }
+}
+
+fn vex_config(args: &Import) -> Result<VexConfig, Error> {
+    Ok(match &args.data_home {
+        Some(home) => VexConfig::read_at(Some(home.clone()))?,
+        None => VexConfig::read()?,
+    })
+}
+
+fn open_cache<'p>(args: &Import, dir: &Path, progress: &'p dyn Progress) -> Result<Cache<'p>, Error> {
+    let options = CacheOptions {
+        dir: dir.into(),
+        layout: match args.layout {
+            CliLayout::Trivy => Layout::Trivy,
+            CliLayout::Harbor => Layout::Harbor,
+        },
+        owner: args.owner.as_deref().map(owner).transpose()?,
+        keep_previous: args.keep_previous > 0,
+    };
+    Ok(Cache::open(options, progress)?)
+}
+
+fn owner(text: &str) -> Result<Owner, Error> {
+    let wrong = || Error::usage(format!("{text:?} is no owner"), "Write --owner UID or UID:GID, in numbers.");
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    Ok(Owner { uid: uid.parse().map_err(|_| wrong())?, gid: gid.parse().map_err(|_| wrong())? })
+}
+
+fn policy(args: &Import) -> Policy {
+    Policy {
+        stream: args.stream.to_string(),
+        allow_rollback: args.overrides.allow_rollback,
+        allow_future: args.overrides.allow_future,
+        allow_expired: args.overrides.allow_expired,
+    }
+}
+
+/// A trusted key that came with the bundle proves nothing by itself.
+fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = if input.is_dir() { input } else { input.parent()? };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().ok()?;
+    let device = folder.metadata().ok()?.dev();
+    let root = Path::new("/").metadata().ok()?.dev();
+    let close = |path: &Path| {
+        let Ok(path) = path.canonicalize() else { return false };
+        let same_medium = path.metadata().is_ok_and(|metadata| metadata.dev() == device) && device != root;
+        same_medium || path.parent() == Some(&folder)
+    };
+    let key = keyring.iter().find(|key| close(&key.path))?;
+    Some(format!(
+        "the key {} lies beside the bundle and proves nothing by itself: compare its fingerprint ({}) over another channel, then `trivy-ferry trust add` it",
+        key.path.display(),
+        key.key.id()
+    ))
+}
+
+/// Judges every bundle; what is refused stands in the report.
+fn admit_all(
+    bundles: &mut [VerifiedBundle],
+    memory: &TargetState,
+    policy: &Policy,
+    host: &Host,
+    keyring: &Keyring,
+    report: &mut Report,
+) -> Vec<Option<Admission>> {
+    let mut admitted = Vec::new();
+    // Bundles of one folder are judged in the order of their creation, each after the one before.
+    let mut memory = memory.clone();
+    for bundle in bundles {
+        let candidate = candidate(bundle);
+        match admit(&candidate, &memory, policy, host.now) {
+            Ok(admission) => {
+                record(&mut memory, &candidate, &admission, [], host.now);
+                report.sources.push(Source::new(bundle, &admission, keyring, host.now));
+                admitted.push(Some(admission));
+            }
+            Err(refusal) => {
+                report.errors.push(refusal.into());
+                admitted.push(None);
+            }
+        }
+    }
+    admitted
+}
+
+/// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
+fn choose(
+    args: &Import,
+    cache: &Cache<'_>,
+    host: &Host,
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    let mut other_checks = None;
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        if admitted.get(index).is_none_or(|admission| admission.as_ref().is_none_or(|a| a.superseded)) {
+            continue;
+        }
+        let manifests = vex_manifests(bundle)?;
+        for dataset in &bundle.payload().datasets {
+            if !args.selection.wants(&dataset.name) {
+                continue;
+            }
+            if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
+                other_checks = Some(dataset.clone());
+                continue;
+            }
+            let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
+            let Some(slot) = cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) else {
+                report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                continue;
+            };
+            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
+            if chosen.get(slot.path()).is_none_or(newer) {
+                let manifest = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
+                let vex_manifest = manifest.cloned().unwrap_or_default();
+                let choice = Choice { bundle: index, dataset: dataset.clone(), slot: slot.clone(), vex_manifest };
+                chosen.insert(slot.path().to_owned(), choice);
+            }
+        }
+    }
+    if let Some(dataset) = other_checks.filter(|_| !chosen.values().any(|c| c.slot.kind() == Kind::TrivyChecks)) {
+        report.warnings.push(format!(
+            "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
+            dataset.tag,
+            host.version,
+            host.version.checks_tag(),
+            host.version
+        ));
+        report.rows.push(Row::new(&dataset, None, Status::NotWanted));
+    }
+    for name in &args.selection.only {
+        if !chosen.values().any(|choice| choice.dataset.name == *name) {
+            report.warnings.push(format!("no bundle here holds {name}"));
+        }
+    }
+    Ok(chosen.into_values().collect())
+}
+
+/// What Trivy's VEX configuration should know of a dataset.
+pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
+    let name = dataset.name.vex_repository()?;
+    let url = match name {
+        "default" => catalogue::VEX_HUB.to_owned(),
+        _ if dataset.source.starts_with("http") => dataset.source.clone(),
+        // It came from a folder: Trivy never asks this address while it is told not to update.
+        other => format!("https://{other}.invalid/"),
+    };
+    Some(Carried { name: name.into(), url })
+}
+
+/// The vex-repository.json files of a bundle, by member name. They stand before the large layers.
+fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
+    let wanted: Vec<String> =
+        layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
+    let mut manifests = BTreeMap::new();
+    let path = bundle.path().to_path_buf();
+    let mut members = bundle.members()?;
+    while manifests.len() < wanted.len() {
+        let Some(mut member) = members.next()? else { break };
+        if !wanted.contains(&member.member().path) {
+            member.skip()?;
+            continue;
+        }
+        let name = member.member().path.clone();
+        if member.member().size > vex::MAX_MANIFEST {
+            let why = format!("its vex-repository.json has {} bytes", member.member().size);
+            return Err(BundleError::Payload { path, why }.into());
+        }
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).map_err(|e| BundleError::from_io(&path, e))?;
+        manifests.insert(name, bytes);
+    }
+    Ok(manifests)
+}
+
+/// Leaves out what is too old, and what is in place already.
+fn sift(
+    args: &Import,
+    cache: &Cache<'_>,
+    memory: &TargetState,
+    host: &Host,
+    chosen: Vec<Choice>,
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut left = Vec::new();
+    for choice in chosen {
+        let dataset = &choice.dataset;
+        let date = dataset.contents.updated_at;
+        let installed = cache.installed(&choice.slot)?;
+        let was = installed.as_ref().and_then(|installed| installed.updated_at);
+        // A date from the future in a cache that others write must not lock out true data.
+        let believable = was.filter(|date| date.duration_since(host.now) <= CLOCK_TOLERANCE);
+        let floor = memory.floors.get(&dataset.reference()).copied().max(believable);
+        if let Some(Err(refusal)) =
+            args.max_age.as_ref().map(|max_age| max_age.check(&dataset.name, date, present(host.now, memory)))
+        {
+            report.rows.push(Row::new(dataset, was, Status::Refused));
+            report.errors.push(refusal.into());
+            continue;
+        }
+        if cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, host))? {
+            report.rows.push(Row::new(dataset, was, Status::Unchanged));
+            continue;
+        }
+        if let Verdict::Older { floor } = judge(date, floor, args.overrides.allow_rollback) {
+            report.rows.push(Row::new(dataset, Some(floor), Status::Older));
+            report.warnings.push(format!(
+                "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
+                dataset.reference(),
+                date.map_or_else(String::new, moment),
+                moment(floor)
+            ));
+            continue;
+        }
+        if date.is_some_and(|date| host.now.duration_since(date) > OLD) {
+            report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
+        }
+        report.rows.push(Row::new(dataset, was, Status::Installing));
+        left.push(choice);
+    }
+    Ok(left)
+}
+
+fn metadata(choice: &Choice, host: &Host) -> Metadata {
+    let downloaded_at = host.now;
+    match choice.slot.kind() {
+        Kind::TrivyDb | Kind::TrivyJavaDb => Metadata::Database { downloaded_at },
+        Kind::TrivyChecks => Metadata::Checks {
+            manifest_digest: choice.dataset.manifest.digest,
+            major: choice.dataset.tag.parse().unwrap_or(0),
+            downloaded_at,
+        },
+        Kind::Vex => Metadata::Vex { manifest_json: choice.vex_manifest.clone(), updated_at: host.now },
+    }
+}
+
+/// Stages the chosen datasets of one bundle.
+struct Staging<'a, 'p> {
+    cache: &'a Cache<'p>,
+    choices: &'a [&'a Choice],
+    host: &'a Host,
+    stages: Vec<Stage>,
+}
+
+impl Staging<'_, '_> {
+    fn choice(&self, dataset: &Dataset) -> Option<&Choice> {
+        self.choices.iter().copied().find(|choice| choice.dataset.reference() == dataset.reference())
+    }
+}
+
+impl Receiver for Staging<'_, '_> {
+    type Sink = Stage;
+
+    fn wants(&self, dataset: &Dataset) -> bool {
+        self.choice(dataset).is_some()
+    }
+
+    fn sink(&mut self, dataset: &Dataset, _: &[u8]) -> Result<Stage, Error> {
+        let gone = || Error::unexpected("staging")(io::Error::other("a dataset that was not chosen"));
+        let choice = self.choice(dataset).ok_or_else(gone)?;
+        Ok(self.cache.stage(&choice.slot, metadata(choice, self.host))?)
+    }
+
+    fn failed(&self, dataset: &Dataset, error: io::Error) -> Error {
+        let slot = self.choice(dataset).map_or_else(String::new, |choice| choice.slot.path().to_owned());
+        match error.downcast::<TargetError>() {
+            Ok(error) => error.into(),
+            Err(error) => TargetError::io("write", self.cache.dir().join(slot), error).into(),
+        }
+    }
+
+    fn complete(&mut self, _: &Dataset, sink: Stage) -> Result<(), Error> {
+        self.stages.push(sink);
+        Ok(())
+    }
+}
+
+/// Unloads one bundle into the cache and switches what is complete.
+fn install(
+    cache: &mut Cache<'_>,
+    bundle: &mut VerifiedBundle,
+    choices: &[&Choice],
+    admission: &Admission,
+    host: &Host,
+    report: &mut Report,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    if choices.is_empty() {
+        return Ok(());
+    }
+    let mut staging = Staging { cache, choices, host, stages: Vec::new() };
+    unload(bundle, &mut staging, progress)?;
+    let stages = staging.stages;
+    let (activated, failed) = match cache.activate(stages) {
+        Ok(activated) => (activated, Vec::new()),
+        Err(not_all) => (not_all.activated, not_all.failed),
+    };
+    let row = |report: &mut Report, slot: &Slot, status: Status, how| {
+        if let Some(choice) = choices.iter().find(|choice| choice.slot == *slot) {
+            report.set(&choice.dataset, status, how);
+        }
+    };
+    let status = if admission.seen { Status::Restored } else { Status::Installed };
+    for done in &activated {
+        row(report, &done.slot, status, Some(done.how));
+    }
+    for (slot, error) in failed {
+        row(report, &slot, Status::Failed, None);
+        report.errors.push(error.into());
+    }
+    Ok(())
+}
+
+/// What is installed may have passed its exporter's date while nothing newer came.
+fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report) {
+    let expires = memory.last.as_ref().and_then(|last| last.expires);
+    if let Some(expires) = expires.filter(|expires| *expires <= present(host.now, memory))
+        && !args.overrides.allow_expired
+    {
+        let already = report.errors.iter().any(|error| matches!(error, Error::Refused(Refusal::Expired { .. })));
+        if !already {
+            report.errors.push(Refusal::InstalledExpired { stream: args.stream.to_string(), expires }.into());
+        }
+    }
+}
+
+/// `--restore`: every wanted dataset goes back to its kept generation.
+fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let mut cache = open_cache(args, dir, progress)?;
+    let mut report = Report::new(&cache, host, args, Vec::new());
+    let names = ["trivy-db", "trivy-java-db", "trivy-checks"].iter().filter_map(|name| name.parse::<Name>().ok());
+    let vex = host.vex.entries().iter().filter_map(|entry| Name::vex(&entry.name).ok());
+    let mut names: Vec<Name> = names.chain(vex).chain(Name::vex("default")).collect();
+    names.dedup();
+    for name in names.into_iter().filter(|name| args.selection.wants(name)) {
+        let Some(slot) = cache.slot(&name, name.vex_repository().unwrap_or_default()) else { continue };
+        let was = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
+        match cache.restore_previous(&slot) {
+            Ok(None) => {}
+            Ok(Some(activated)) => {
+                let now = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
+                report.rows.push(Row::went_back(&name, now, was, activated.how));
+            }
+            Err(error) => report.errors.push(error.into()),
+        }
+    }
+    if report.rows.is_empty() && report.errors.is_empty() {
+        return Err(Error::usage(
+            format!("no earlier generation is kept in {}", cache.dir().display()),
+            "Import an older bundle with --allow-rollback instead.",
+        ));
+    }
+    report.warnings.push(
+        "this is older data than what was there; importing the newest bundle again brings that back".into(),
+    );
+    after::finish(args, &mut cache, host, &mut report)?;
+    Ok(report.outcome())
+}
+
+/// The sentence pairs of errors, for a report that goes on after them.
+pub(super) fn sentences(error: &Error) -> String {
+    format!("{}. {}", error.to_string().trim_end_matches('.'), error.next())
+}

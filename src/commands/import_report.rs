@@ -1,0 +1,337 @@
+//! What an import says at its end, for people and for programs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::import::{Host, sentences};
+use super::inbox::Ignored;
+use super::Outcome;
+use crate::bundle::{Dataset, VerifiedBundle};
+use crate::cli::Import;
+use crate::dataset::Name;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::target::{Cache, Switch};
+use crate::text::{age, moment, safe};
+use crate::trust::acceptance::Admission;
+use crate::trust::keyring::Keyring;
+
+/// A trusted key that signed a bundle.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Signer {
+    pub(super) name: String,
+    pub(super) fingerprint: String,
+    keyid: String,
+    #[serde(skip)]
+    short: String,
+}
+
+impl Signer {
+    /// The trusted keys that signed a bundle, by the names that they have here.
+    pub(super) fn of(bundle: &VerifiedBundle, keyring: &Keyring) -> Vec<Signer> {
+        let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
+        let signer = |id: &crate::trust::key::KeyId| Signer {
+            name: name(*id),
+            fingerprint: id.fingerprint(),
+            keyid: id.hex(),
+            short: id.short(),
+        };
+        bundle.signers().iter().map(signer).collect()
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (trusted: {})", self.short, self.name)
+    }
+}
+
+/// A bundle that was admitted.
+#[derive(Debug, Serialize)]
+pub(super) struct Source {
+    path: PathBuf,
+    identity: Digest,
+    signers: Vec<Signer>,
+    created: Timestamp,
+    sequence: Option<u64>,
+    first_import: bool,
+    seen_before: bool,
+    superseded: bool,
+    missing: Option<(u64, u64)>,
+    overrides: Vec<&'static str>,
+    #[serde(skip)]
+    name: String,
+    #[serde(skip)]
+    age: String,
+}
+
+impl Source {
+    pub(super) fn new(bundle: &VerifiedBundle, admission: &Admission, keyring: &Keyring, now: Timestamp) -> Self {
+        let payload = bundle.payload();
+        Source {
+            path: bundle.path().into(),
+            identity: bundle.identity(),
+            signers: Signer::of(bundle, keyring),
+            created: payload.created,
+            sequence: payload.sequence,
+            first_import: admission.first,
+            seen_before: admission.seen,
+            superseded: admission.superseded,
+            missing: admission.gap,
+            overrides: admission.overrides.clone(),
+            name: bundle.name(),
+            age: age(payload.created, now),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
+        if self.first_import {
+            writeln!(f, "  first import of this stream here")?;
+        }
+        if self.superseded {
+            writeln!(f, "  late: newer bundles of this stream came before it, so there is nothing to do")?;
+        }
+        if let Some((from, to)) = self.missing {
+            match to - from {
+                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
+                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
+            }
+        }
+        for flag in &self.overrides {
+            writeln!(f, "  admitted only because of {flag}; this was written down")?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Status {
+    /// It is new here.
+    Installed,
+    /// It was in place.
+    Unchanged,
+    /// It was accepted before, was missing or different, and is back.
+    Restored,
+    /// The target failed.
+    Failed,
+    /// Something newer was there already.
+    Older,
+    /// It is older than `--max-age` allows.
+    Refused,
+    /// The layout has no place for it.
+    NoPlace,
+    /// The Trivy here wants another one.
+    NotWanted,
+    /// Not yet decided.
+    #[serde(rename = "failed")]
+    Installing,
+}
+
+impl Status {
+    fn word(self) -> &'static str {
+        match self {
+            Status::Installed => "installed",
+            Status::Unchanged => "unchanged",
+            Status::Restored => "restored",
+            Status::Failed | Status::Installing => "failed",
+            Status::Older => "left alone",
+            Status::Refused => "refused",
+            Status::NoPlace => "no place",
+            Status::NotWanted => "not wanted",
+        }
+    }
+}
+
+/// A dataset and what became of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) name: Name,
+    pub(super) tag: String,
+    pub(super) status: Status,
+    version: Option<String>,
+    updated_at: Option<Timestamp>,
+    next_update: Option<Timestamp>,
+    was: Option<Timestamp>,
+    /// How it took its place: `atomic`, `two-step` or `per-file`.
+    switch: Option<&'static str>,
+    #[serde(skip)]
+    pub(super) dataset: Option<Dataset>,
+}
+
+impl Row {
+    pub(super) fn new(dataset: &Dataset, was: Option<Timestamp>, status: Status) -> Self {
+        Row {
+            name: dataset.name.clone(),
+            tag: dataset.tag.clone(),
+            status,
+            version: dataset.version.as_deref().map(safe),
+            updated_at: dataset.contents.updated_at,
+            next_update: dataset.contents.next_update,
+            was,
+            switch: None,
+            dataset: Some(dataset.clone()),
+        }
+    }
+
+    /// A dataset that went back to its kept generation.
+    pub(super) fn went_back(name: &Name, now: Option<Timestamp>, was: Option<Timestamp>, how: Switch) -> Self {
+        Row {
+            name: name.clone(),
+            tag: String::new(),
+            status: Status::Restored,
+            version: None,
+            updated_at: now,
+            next_update: None,
+            was,
+            switch: Some(how.as_str()),
+            dataset: None,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = self.updated_at.map(moment).or_else(|| self.version.clone()).unwrap_or_default();
+        write!(f, "{:<15} {:<11} {date}", self.name, self.status.word())?;
+        match (self.status, self.was) {
+            (Status::Installed | Status::Restored, Some(was)) if Some(was) != self.updated_at => {
+                write!(f, ", was {}", moment(was))?;
+            }
+            (Status::Older, Some(was)) => write!(f, ", has {}", moment(was))?,
+            _ => {}
+        }
+        match self.switch {
+            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)"),
+            Some("two-step") => write!(f, "   (in two steps)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The whole report.
+#[derive(Serialize)]
+pub(super) struct Report {
+    cache_dir: PathBuf,
+    trivy_version: String,
+    #[serde(rename = "bundles")]
+    pub(super) sources: Vec<Source>,
+    #[serde(rename = "datasets")]
+    pub(super) rows: Vec<Row>,
+    ignored: Vec<Ignored>,
+    pub(super) warnings: Vec<String>,
+    #[serde(serialize_with = "errors")]
+    pub(super) errors: Vec<Error>,
+    /// The settings that keep Trivy offline, a line for each subcommand.
+    pub(super) commands: Vec<String>,
+    /// The same as environment variables.
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) written: Vec<PathBuf>,
+    pub(super) advice: Vec<String>,
+    /// From when Trivy would try to download, and fail, without these settings.
+    pub(super) fails_from: Option<Timestamp>,
+    #[serde(skip)]
+    quiet_about_ignored: bool,
+}
+
+fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(|error| {
+        serde_json::json!({ "kind": error.kind(), "exit_code": error.exit_code(), "what": error.to_string() })
+    }))
+}
+
+impl Report {
+    pub(super) fn new(cache: &Cache<'_>, host: &Host, args: &Import, ignored: Vec<Ignored>) -> Self {
+        Report {
+            cache_dir: cache.dir().into(),
+            trivy_version: host.version.to_string(),
+            sources: Vec::new(),
+            rows: Vec::new(),
+            ignored,
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            commands: Vec::new(),
+            environment: Vec::new(),
+            written: Vec::new(),
+            advice: Vec::new(),
+            fails_from: None,
+            quiet_about_ignored: args.bundle.is_none(),
+        }
+    }
+
+    /// Sets what became of a dataset.
+    pub(super) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
+        let reference = dataset.reference();
+        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+            row.status = status;
+            row.switch = how.map(Switch::as_str);
+        }
+    }
+
+    /// Whether a dataset is in place now.
+    pub(super) fn is_in_place(&self, dataset: &Dataset) -> bool {
+        self.rows.iter().any(|row| {
+            row.dataset.as_ref() == Some(dataset)
+                && matches!(row.status, Status::Installed | Status::Restored | Status::Unchanged)
+        })
+    }
+
+    /// The kinds of dataset that changed.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| matches!(row.status, Status::Installed | Status::Restored))
+    }
+
+    /// The outcome. What failed decides the exit code: a failed target before damage before
+    /// refusals.
+    pub(super) fn outcome(&self) -> Outcome {
+        let codes: Vec<u8> = self.errors.iter().map(Error::exit_code).collect();
+        let exit = [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0);
+        Outcome { exit, ..Outcome::done(self) }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for source in &self.sources {
+            source.fmt(f)?;
+        }
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
+        if !self.quiet_about_ignored {
+            for ignored in &self.ignored {
+                writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+            }
+        }
+        for error in &self.errors {
+            writeln!(f, "error: {}", sentences(error))?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}.")?;
+        }
+        if !self.commands.is_empty() {
+            writeln!(f, "Scan with these settings (for Trivy {}):", self.trivy_version)?;
+            for command in &self.commands {
+                writeln!(f, "  {command}")?;
+            }
+        }
+        for path in &self.written {
+            writeln!(f, "Written: {}", path.display())?;
+        }
+        if let Some(time) = self.fails_from {
+            writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+        }
+        for advice in &self.advice {
+            writeln!(f, "{advice}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! `inspect`: what is in a bundle, how old it is, and who signed it.
+//!
+//! Shows unverified bundles too, and says so. Every text from a bundle is made safe for the
+//! terminal.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Outcome;
+use super::import::Signer;
+use super::inbox::{self, Ignored};
+use crate::bundle::{BundleError, Payload, UnverifiedBundle};
+use crate::cli::Inspect;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::text::{age, moment, safe, size};
+use crate::trust::TrustError;
+use crate::trust::keyring::Keyring;
+
+#[derive(Serialize)]
+struct Report {
+    bundles: Vec<Row>,
+    ignored: Vec<Ignored>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    path: PathBuf,
+    /// Whether a trusted key signed it and the file has the signed length. The content is only
+    /// looked at by `verify` and `import`.
+    verified: bool,
+    /// Why it is not verified.
+    why: Option<String>,
+    identity: Digest,
+    signers: Vec<Signer>,
+    claimed_keyids: Vec<String>,
+    payload: Payload,
+    #[serde(skip)]
+    now: Timestamp,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.bundles {
+            row.fmt(f)?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = &self.payload;
+        writeln!(f, "{}", self.path.display())?;
+        match &self.why {
+            None => {
+                for signer in &self.signers {
+                    writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
+                }
+            }
+            Some(why) => {
+                writeln!(f, "  NOT VERIFIED: {why}")?;
+                writeln!(f, "  What follows is only what the file says of itself.")?;
+            }
+        }
+        writeln!(f, "  payload    {}", self.identity)?;
+        writeln!(f, "  stream     {}", payload.stream)?;
+        writeln!(f, "  created    {} ({} ago)", moment(payload.created), age(payload.created, self.now))?;
+        if let Some(expires) = payload.expires {
+            writeln!(f, "  expires    {}", moment(expires))?;
+        }
+        if let Some(sequence) = payload.sequence {
+            writeln!(f, "  sequence   {sequence}")?;
+        }
+        writeln!(f, "  producer   {}", safe(&payload.producer))?;
+        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
+        for dataset in &payload.datasets {
+            let contents = &dataset.contents;
+            let date = contents.updated_at.map(|date| format!("{} ({} old)", moment(date), age(date, self.now)));
+            let version = dataset.version.as_deref().map(safe);
+            let what = date.or(version).unwrap_or_default();
+            writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
+            writeln!(f, "    from       {}", safe(&dataset.source))?;
+            writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
+            for layer in &dataset.layers {
+                writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
+            }
+            for file in &contents.files {
+                writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
+            }
+            if let Some(tree) = &contents.tree {
+                writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
+            }
+        }
+        writeln!(f, "\n  members")?;
+        for member in &payload.members {
+            writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
+    // Without any trusted key there is still something to show.
+    let keyring = match Keyring::load(&args.keys.trust) {
+        Err(TrustError::NoTrustedKeys { .. }) => Keyring::default(),
+        other => other?,
+    };
+    let (paths, mut ignored) = inbox::paths(&args.bundle)?;
+    let is_folder = args.bundle.is_dir();
+    let mut bundles = Vec::new();
+    for path in paths {
+        match row(&path, &keyring) {
+            Ok(row) => bundles.push(row),
+            Err(error) if !is_folder => return Err(error.into()),
+            Err(error) => ignored.push(Ignored {
+                name: safe(&path.file_name().unwrap_or_default().to_string_lossy()),
+                why: safe(&error.to_string()),
+            }),
+        }
+    }
+    if bundles.is_empty() {
+        return Err(inbox::no_bundle(&args.bundle, &ignored));
+    }
+    Ok(Outcome::done(&Report { bundles, ignored }))
+}
+
+fn row(path: &Path, keyring: &Keyring) -> Result<Row, BundleError> {
+    let bundle = UnverifiedBundle::open(path)?;
+    let claimed_keyids: Vec<String> = bundle.claimed_keyids().iter().map(|id| safe(id)).collect();
+    let identity = bundle.identity();
+    let claims = bundle.claims();
+    let (payload, signers, why) = match bundle.verify(keyring) {
+        Ok(verified) => (verified.payload().clone(), Signer::of(&verified, keyring), None),
+        Err(error) => (claims?, Vec::new(), Some(safe(&error.to_string()))),
+    };
+    let now = Timestamp::now();
+    Ok(Row { path: path.into(), verified: why.is_none(), why, identity, signers, claimed_keyids, payload, now })
+}

@@ -1,0 +1,95 @@
+//! `keygen`: a new key pair as two files that are never overwritten.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use pkcs8::der::zeroize::Zeroizing;
+use serde::Serialize;
+
+use super::{Outcome, passphrase};
+use crate::cli::Keygen;
+use crate::error::Error;
+use crate::trust::TrustError;
+use crate::trust::key::SigningKey;
+
+#[derive(Serialize)]
+struct Report {
+    private_key: PathBuf,
+    public_key: PathBuf,
+    fingerprint: String,
+    keyid: String,
+    encrypted: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.encrypted { "encrypted" } else { "not encrypted: guard it" };
+        writeln!(f, "{}   private, {how}; stays on this host", self.private_key.display())?;
+        writeln!(f, "{}   public; take it to every importing host", self.public_key.display())?;
+        writeln!(f, "Fingerprint, to compare there over another channel:")?;
+        let (first, second) = self.fingerprint.split_at(39);
+        writeln!(f, "  {first}\n  {}", second.trim())?;
+        writeln!(f, "There:  trivy-ferry trust add {}", self.public_key.display())
+    }
+}
+
+pub(super) fn run(args: &Keygen) -> Result<Outcome, Error> {
+    let named = |extension: &str| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    let (private, public) = (named(".key"), named(".pub"));
+    for path in [&private, &public] {
+        if path.symlink_metadata().is_ok() {
+            return Err(TrustError::Exists { path: path.clone() }.into());
+        }
+    }
+    let passphrase = passphrase(args)?;
+    let failed = || Error::unexpected("making a key");
+    let key = SigningKey::generate().map_err(failed())?;
+    let pem = key.to_pem(passphrase.as_ref().map(|text| text.as_str())).map_err(failed())?;
+    write_new(&private, 0o600, pem.as_bytes())?;
+    write_new(&public, 0o644, key.public().to_pem().as_bytes())?;
+    let id = key.public().id();
+    Ok(Outcome::done(&Report {
+        private_key: private,
+        public_key: public,
+        fingerprint: id.fingerprint(),
+        keyid: id.hex(),
+        encrypted: passphrase.is_some(),
+    }))
+}
+
+fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
+    if let Some(path) = &args.passphrase_file {
+        return passphrase::from_file(path).map(Some);
+    }
+    if !args.encrypt {
+        return Ok(None);
+    }
+    let no_terminal = || {
+        Error::usage("there is no terminal to ask for a passphrase on", "Give it with --passphrase-file FILE.")
+    };
+    let first = passphrase::ask("Passphrase for the new key")?.ok_or_else(no_terminal)?;
+    let second = passphrase::ask("The same again")?.ok_or_else(no_terminal)?;
+    if first != second || first.is_empty() {
+        return Err(Error::usage("the two passphrases differ or are empty", "Run the command again."));
+    }
+    Ok(Some(first))
+}
+
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(TrustError::Exists { path: path.into() }.into());
+        }
+        other => other.map_err(failed)?,
+    };
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The verbs: each gathers what it needs, joins the rooms, and reports.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+use crate::cli::Verb;
+use crate::error::Error;
+use crate::progress::Progress;
+
+mod after;
+pub mod age;
+mod collect;
+mod destination;
+mod export;
+mod import;
+mod import_report;
+mod inbox;
+mod inspect;
+mod keygen;
+mod passphrase;
+mod rehearse;
+mod trust;
+mod unload;
+mod verify;
+
+/// What a verb has to say at its end.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: serde_json::Value,
+    /// The exit code.
+    pub exit: u8,
+}
+
+impl Outcome {
+    /// The outcome of a verb that did what it was asked to.
+    fn done(report: &(impl Display + Serialize)) -> Self {
+        let json = serde_json::to_value(report).unwrap_or_default();
+        Outcome { text: report.to_string(), json, exit: 0 }
+    }
+}
+
+/// Runs a verb.
+///
+/// # Errors
+/// Whatever kept it from doing what it was asked to.
+pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
+    match verb {
+        Verb::Keygen(args) => keygen::run(args),
+        Verb::Trust(args) => trust::run(args),
+        Verb::Export(args) => export::run(args, progress),
+        Verb::Verify(args) => verify::run(args, progress),
+        Verb::Inspect(args) => inspect::run(args, progress),
+        Verb::Import(args) => import::run(args, progress),
+        Verb::Rehearse(args) => rehearse::run(args, progress),
+    }
+}

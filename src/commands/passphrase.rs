@@ -1,0 +1,81 @@
+//! Passphrases: from a file's first line, or from the terminal without an echo.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::Path;
+
+use pkcs8::der::zeroize::Zeroizing;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::error::Error;
+use crate::trust::TrustError;
+use crate::trust::key::{BadKey, MAX_PEM, SigningKey};
+
+/// The first line of a file.
+pub(super) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let mut line = Zeroizing::new(String::new());
+    let file = File::open(path).map_err(failed)?;
+    BufReader::new(file.take(4096)).read_line(&mut line).map_err(failed)?;
+    let length = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(length);
+    if line.is_empty() {
+        return Err(Error::usage(
+            format!("{} holds no passphrase", path.display()),
+            "Write the passphrase into its first line.",
+        ));
+    }
+    Ok(line)
+}
+
+/// Asks on the terminal; `None` where there is none.
+pub(super) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
+    let unexpected = || Error::unexpected("asking for the passphrase");
+    let Ok(mut terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    if !terminal.is_terminal() {
+        return Ok(None);
+    }
+    let before = tcgetattr(&terminal).map_err(|e| unexpected()(e.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    write!(terminal, "{prompt}: ").map_err(unexpected())?;
+    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| unexpected()(e.into()))?;
+    let mut line = Zeroizing::new(String::new());
+    let read = BufReader::new(&terminal).read_line(&mut line);
+    let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
+    let _ = writeln!(terminal);
+    read.map_err(unexpected())?;
+    restored.map_err(|e| unexpected()(e.into()))?;
+    let length = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(length);
+    Ok(Some(line))
+}
+
+/// Reads a private key, with its passphrase where it has one.
+pub(super) fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let mut pem = Zeroizing::new(String::new());
+    let read = File::open(path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));
+    match read {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::usage(
+                format!("there is no private key at {}", path.display()),
+                "Make a pair with `trivy-ferry keygen`, and take NAME.pub to every importing host.",
+            ));
+        }
+        other => other.map_err(failed)?,
+    };
+    let bad = |bad: BadKey| match bad {
+        BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
+        BadKey::WrongPassphrase => TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" },
+        BadKey::NotAKey(why) => TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 private key (PEM)", why },
+    };
+    let given = passphrase_file.map(from_file).transpose()?;
+    match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {
+        Err(BadKey::Encrypted) => {
+            let asked = ask(&format!("Passphrase for {}", path.display()))?;
+            Ok(SigningKey::from_pem(&pem, asked.as_ref().map(|text| text.as_str())).map_err(bad)?)
+        }
+        other => Ok(other.map_err(bad)?),
+    }
+}

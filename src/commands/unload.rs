@@ -1,0 +1,209 @@
+//! Unloading: one pass over a verified bundle that unpacks datasets and compares what comes out
+//! with what was signed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::SpooledTempFile;
+
+use crate::bundle::payload::Blob;
+use crate::bundle::reader::MemberReader;
+use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
+use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::layer::{self, CHUNK};
+use crate::dataset::vex::{self, ArchiveFormat};
+use crate::dataset::{Contents, Kind, Sink, catalogue};
+use crate::error::Error;
+use crate::pipe::{PipeWriter, pipe};
+use crate::progress::{Progress, Step};
+
+/// Small members stay in memory up to this many bytes, and lie in an unnamed file beyond.
+const SPOOL: usize = 4 << 20;
+
+/// Where the datasets of a bundle go.
+pub(super) trait Receiver {
+    /// What takes one dataset's files.
+    type Sink: Sink + Send;
+
+    /// Whether a dataset is wanted at all.
+    fn wants(&self, dataset: &Dataset) -> bool;
+
+    /// The sink for a wanted dataset. `vex_manifest` is the original vex-repository.json of a VEX
+    /// repository, and empty for the others.
+    fn sink(&mut self, dataset: &Dataset, vex_manifest: &[u8]) -> Result<Self::Sink, Error>;
+
+    /// What a sink's error means.
+    fn failed(&self, dataset: &Dataset, error: io::Error) -> Error;
+
+    /// The dataset is complete, and is what was signed.
+    fn complete(&mut self, dataset: &Dataset, sink: Self::Sink) -> Result<(), Error>;
+}
+
+/// Reads the bundle from front to back. Every header and every byte of a wanted dataset is
+/// compared with what was signed; a large layer that nobody wants is passed over.
+///
+/// # Errors
+/// Where the bundle is damaged, its content is not what was signed, or a sink fails.
+pub(super) fn unload<R: Receiver>(
+    bundle: &mut VerifiedBundle,
+    receiver: &mut R,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let datasets: Vec<Dataset> =
+        bundle.payload().datasets.iter().filter(|dataset| receiver.wants(dataset)).cloned().collect();
+    let large = |member: &payload::Member| {
+        datasets.iter().find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
+    };
+    let skippable: Vec<String> =
+        bundle.payload().datasets.iter().flat_map(Dataset::blobs).filter(|b| b.is_large()).map(Blob::path).collect();
+    let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
+    let mut members = bundle.members()?;
+    while let Some(member) = members.next()? {
+        if let Some(dataset) = large(member.member()) {
+            let step = progress.begin(&dataset.reference(), member.member().size, "");
+            let mut sink = receiver.sink(dataset, b"")?;
+            let contents = stream(member, dataset, &mut sink, &*step, receiver)?;
+            same(&path, dataset, &contents)?;
+            receiver.complete(dataset, sink)?;
+        } else if skippable.contains(&member.member().path) {
+            member.skip()?;
+        } else if let Some(name) = layer_of(&datasets, member.member()) {
+            small.insert(name, spool(&path, member)?);
+        } else {
+            member.check()?;
+        }
+    }
+    for dataset in datasets.iter().filter(|dataset| !dataset.name.kind().is_large()) {
+        let missing = || BundleError::Payload { path: path.clone(), why: format!("{} has no layer", dataset.reference()) };
+        let mut manifest = Vec::new();
+        if let Some(blob) = vex_manifest(dataset) {
+            let file = small.get_mut(&blob.path()).ok_or_else(missing)?;
+            file.rewind().map_err(spooling)?;
+            file.take(vex::MAX_MANIFEST).read_to_end(&mut manifest).map_err(spooling)?;
+        }
+        let mut sink = receiver.sink(dataset, &manifest)?;
+        let layer = dataset.content_layer().ok_or_else(missing)?;
+        let file = small.get_mut(&layer.path()).ok_or_else(missing)?;
+        file.rewind().map_err(spooling)?;
+        let unpacked = unpack(dataset, layer, file, &mut sink);
+        let contents = unpacked.map_err(|error| match error {
+            UnpackError::Sink(error) => receiver.failed(dataset, error),
+            UnpackError::Read(error) => spooling(error),
+            UnpackError::Content(error) => not_as_signed(&path, dataset, &error.to_string()),
+        })?;
+        same(&path, dataset, &contents)?;
+        receiver.complete(dataset, sink)?;
+    }
+    Ok(())
+}
+
+/// The layer of a VEX repository that holds its vex-repository.json.
+fn vex_manifest(dataset: &Dataset) -> Option<&Blob> {
+    dataset.layers.iter().find(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER)
+}
+
+/// The name of a member that is a layer of one of these datasets.
+fn layer_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
+    let mut layers = datasets.iter().flat_map(|dataset| &dataset.layers);
+    layers.any(|layer| layer.path() == member.path).then(|| member.path.clone())
+}
+
+fn unpack(
+    dataset: &Dataset,
+    layer: &Blob,
+    archive: &mut SpooledTempFile,
+    sink: &mut dyn Sink,
+) -> Result<Contents, UnpackError> {
+    let limits = Limits::exactly(&dataset.contents);
+    match dataset.name.kind() {
+        Kind::Vex => {
+            let format = if layer.media_type == catalogue::VEX_ZIP_LAYER { ArchiveFormat::Zip } else { ArchiveFormat::TarGzip };
+            let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str());
+            vex::unpack(format, archive, subdir, limits, sink)
+        }
+        kind => layer::unpack(kind, archive, limits, sink),
+    }
+}
+
+fn spool(path: &std::path::Path, mut member: MemberReader<'_>) -> Result<SpooledTempFile, Error> {
+    let mut file = SpooledTempFile::new(SPOOL);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = member.read(&mut buffer).map_err(|e| BundleError::from_io(path, e))?;
+        if count == 0 {
+            return Ok(file);
+        }
+        file.write_all(&buffer[..count]).map_err(spooling)?;
+    }
+}
+
+fn spooling(error: io::Error) -> Error {
+    Error::Unexpected { doing: format!("holding a small member in {}", std::env::temp_dir().display()), error }
+}
+
+/// Unpacks a large layer while it is read: this thread reads and hashes, another inflates, hashes
+/// and writes.
+fn stream<R: Receiver>(
+    member: MemberReader<'_>,
+    dataset: &Dataset,
+    sink: &mut R::Sink,
+    step: &dyn Step,
+    receiver: &R,
+) -> Result<Contents, Error> {
+    let path = member.bundle_path().to_path_buf();
+    let (writer, reader) = pipe();
+    let sink_failed = AtomicBool::new(false);
+    let (read, unpacked) = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let limits = Limits::exactly(&dataset.contents);
+            let result = layer::unpack(dataset.name.kind(), reader, limits, sink);
+            sink_failed.store(matches!(result, Err(UnpackError::Sink(_))), Ordering::Relaxed);
+            result
+        });
+        let read = feed(member, writer, &sink_failed, step);
+        (read, worker.join())
+    });
+    let unpacked = unpacked.map_err(|_| Error::unexpected("unpacking")(io::Error::other("a thread panicked")))?;
+    if let Err(UnpackError::Sink(error)) = unpacked {
+        return Err(receiver.failed(dataset, error));
+    }
+    // Damage shows in both; that the bytes are not the signed ones is the better answer.
+    read.map_err(|error| BundleError::from_io(&path, error))?;
+    unpacked.map_err(|error| not_as_signed(&path, dataset, &error.to_string()))
+}
+
+/// Reads to the end, also where the other side has seen enough: only the end tells whether the
+/// bytes are the signed ones.
+fn feed(mut member: MemberReader<'_>, writer: PipeWriter, stop: &AtomicBool, step: &dyn Step) -> io::Result<()> {
+    let mut writer = Some(writer);
+    let mut buffer = vec![0; CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        let count = member.read(&mut buffer)?;
+        if count == 0 {
+            if let Some(writer) = writer.take() {
+                writer.finish();
+            }
+            break;
+        }
+        if writer.as_mut().is_some_and(|writer| writer.write_all(&buffer[..count]).is_err()) {
+            writer = None;
+        }
+        step.advance(count as u64);
+    }
+    Ok(())
+}
+
+fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
+    let member = dataset.content_layer().map_or_else(String::new, Blob::path);
+    let why = format!("does not hold the {} that was signed: {why}", dataset.name);
+    BundleError::Member { path: path.into(), member, why: crate::text::safe(&why) }.into()
+}
+
+fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {
+    if *contents == dataset.contents {
+        return Ok(());
+    }
+    Err(not_as_signed(path, dataset, "its files have other digests"))
+}

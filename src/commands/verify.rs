@@ -1,0 +1,151 @@
+//! `verify`: everything that import would check, changing nothing.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::inbox::{self, Ignored};
+use super::unload::{Receiver, unload};
+use super::{Outcome, import::Signer};
+use crate::bundle::{Dataset, VerifiedBundle};
+use crate::cli::Verify;
+use crate::dataset::Discard;
+use crate::digest::Digest;
+use crate::error::{Error, Next};
+use crate::progress::Progress;
+use crate::text::{age, size};
+use crate::trust::acceptance::{Candidate, Policy, admit};
+use crate::trust::keyring::Keyring;
+use crate::trust::state::TargetState;
+
+#[derive(Serialize)]
+struct Report {
+    bundles: Vec<Row>,
+    ignored: Vec<Ignored>,
+    errors: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    path: PathBuf,
+    identity: Digest,
+    signers: Vec<Signer>,
+    stream: String,
+    created: Timestamp,
+    length: u64,
+    members: usize,
+    datasets: Vec<String>,
+    #[serde(skip)]
+    age: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.bundles {
+            let signers: Vec<String> = row.signers.iter().map(Signer::to_string).collect();
+            writeln!(f, "{}   signed by {}, created {} ago", row.path.display(), signers.join(" and "), row.age)?;
+            writeln!(
+                f,
+                "  good: {} members, {}, content as signed: {}",
+                row.members + 1,
+                size(row.length),
+                row.datasets.join(", ")
+            )?;
+            writeln!(f, "  payload {}", row.identity)?;
+        }
+        for error in &self.errors {
+            writeln!(f, "bad: {error}")?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks everything and keeps nothing.
+struct Checking;
+
+impl Receiver for Checking {
+    type Sink = Discard;
+
+    fn wants(&self, _: &Dataset) -> bool {
+        true
+    }
+
+    fn sink(&mut self, _: &Dataset, _: &[u8]) -> Result<Discard, Error> {
+        Ok(Discard)
+    }
+
+    fn failed(&self, _: &Dataset, error: io::Error) -> Error {
+        Error::unexpected("checking")(error)
+    }
+
+    fn complete(&mut self, _: &Dataset, _: Discard) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let keyring = Keyring::load(&args.keys.trust)?;
+    let mut found = inbox::open(&args.bundle, &keyring)?;
+    let single = found.bundles.len() == 1 && found.damaged.is_empty();
+    let mut errors: Vec<Error> = std::mem::take(&mut found.damaged).into_iter().map(Error::from).collect();
+    let mut report = Report { bundles: Vec::new(), ignored: found.ignored, errors: Vec::new() };
+    for bundle in &mut found.bundles {
+        match check(bundle, args, &keyring, progress) {
+            Ok(row) => report.bundles.push(row),
+            Err(error) if single => return Err(error),
+            Err(error) => errors.push(error),
+        }
+    }
+    report.errors = errors.iter().map(|error| format!("{error}. {}", error.next())).collect();
+    let exit = errors.iter().map(Error::exit_code).next().unwrap_or(0);
+    Ok(Outcome { exit, ..Outcome::done(&report) })
+}
+
+fn check(
+    bundle: &mut VerifiedBundle,
+    args: &Verify,
+    keyring: &Keyring,
+    progress: &dyn Progress,
+) -> Result<Row, Error> {
+    let now = Timestamp::now();
+    let candidate = candidate(bundle);
+    let policy = Policy {
+        stream: args.stream.as_ref().map_or_else(|| candidate.stream.clone(), |stream| stream.to_string()),
+        allow_rollback: args.overrides.allow_rollback,
+        allow_future: args.overrides.allow_future,
+        allow_expired: args.overrides.allow_expired,
+    };
+    admit(&candidate, &TargetState::default(), &policy, now)?;
+    unload(bundle, &mut Checking, progress)?;
+    let payload = bundle.payload();
+    Ok(Row {
+        path: bundle.path().into(),
+        identity: bundle.identity(),
+        signers: Signer::of(bundle, keyring),
+        stream: payload.stream.to_string(),
+        created: payload.created,
+        length: payload.length,
+        members: payload.members.len(),
+        datasets: payload.datasets.iter().map(Dataset::reference).collect(),
+        age: age(payload.created, now),
+    })
+}
+
+/// What a bundle says of itself, for the rules of acceptance.
+pub(super) fn candidate(bundle: &VerifiedBundle) -> Candidate {
+    let payload = bundle.payload();
+    Candidate {
+        bundle: bundle.name(),
+        identity: bundle.identity(),
+        stream: payload.stream.to_string(),
+        created: payload.created,
+        expires: payload.expires,
+        sequence: payload.sequence,
+    }
+}
