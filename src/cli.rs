@@ -10,7 +10,8 @@ use crate::commands::age::{Age, MaxAge};
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 
-const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
+const STYLES: Styles =
+    Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
 
 /// Carries what Trivy downloads to hosts without internet, in one signed bundle.
 ///
@@ -27,7 +28,14 @@ const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default()).us
 )]
 pub struct Cli {
     /// How results are printed: `text` for people, `json` for programs.
-    #[arg(long, global = true, value_enum, default_value_t, env = "TRIVY_FERRY_FORMAT", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "TRIVY_FERRY_FORMAT",
+        value_name = "FORMAT"
+    )]
     pub format: Format,
 
     /// No progress and no remarks, only the result and errors.
@@ -113,7 +121,13 @@ pub struct Selection {
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_ONLY", value_name = "DATASET")]
     pub only: Vec<Name>,
     /// All but these datasets.
-    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_SKIP", value_name = "DATASET", conflicts_with = "only")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_SKIP",
+        value_name = "DATASET",
+        conflicts_with = "only"
+    )]
     pub skip: Vec<Name>,
 }
 
@@ -134,7 +148,13 @@ pub struct Export {
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
     /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
-    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE", required_unless_present = "dry_run")]
+    #[arg(
+        long,
+        short,
+        env = "TRIVY_FERRY_OUTPUT",
+        value_name = "DIR|FILE",
+        required_unless_present = "dry_run"
+    )]
     pub output: Option<PathBuf>,
     /// The stream that the bundle belongs to; an importer accepts one stream.
     #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
@@ -149,7 +169,12 @@ pub struct Export {
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_JAVA_DB_REPOSITORY", value_name = "REPOSITORY")]
     pub java_db_repository: Vec<String>,
     /// Where trivy-checks is fetched from, likewise. A tag here overrides --trivy-version.
-    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_CHECKS_BUNDLE_REPOSITORY", value_name = "REPOSITORY")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_CHECKS_BUNDLE_REPOSITORY",
+        value_name = "REPOSITORY"
+    )]
     pub checks_bundle_repository: Vec<String>,
     /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
     #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]

@@ -96,6 +96,16 @@ impl Error {
         }
     }
 
+    /// The error for programs, in `errors` of every verb's JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kind": self.kind(),
+            "exit_code": self.exit_code(),
+            "what": self.to_string(),
+            "next": self.next(),
+        })
+    }
+
     /// The kind as a word, for JSON: one for each exit code.
     pub fn kind(&self) -> &'static str {
         match self.exit_code() {
@@ -114,13 +124,16 @@ impl Next for Error {
     fn next(&self) -> String {
         match self {
             Error::Unexpected { .. } => {
-                "This is not expected: look at the disk and the system's log, then run the command again.".into()
+                "This is not expected: look at the disk and the system's log, then run the command again."
+                    .into()
             }
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),
             Error::Source(e) => e.next(),
             Error::Content { dataset, .. } => {
-                format!("Name another source for it, or leave it out with --skip {dataset}; nothing was signed.")
+                format!(
+                    "Name another source for it, or leave it out with --skip {dataset}; nothing was signed."
+                )
             }
             Error::Bundle(e) => e.next(),
             Error::Refused(e) => e.next(),

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let outcome = commands::run(&cli.verb, &*progress);
     drop(progress);
     let (exit, printed) = match outcome {
-        Ok(outcome) => (outcome.exit, print(cli.format, &outcome)),
+        Ok(outcome) => (outcome.exit_code(), print(cli.format, &outcome)),
         Err(error) => (error.exit_code(), print_error(cli.format, &error)),
     };
     // A reader that closed the pipe has seen what it wanted.
@@ -31,19 +31,20 @@ fn print(format: Format, outcome: &Outcome) -> std::io::Result<()> {
         Format::Text => stdout.write_all(outcome.text.as_bytes())?,
         Format::Json => writeln!(stdout, "{:#}", outcome.json)?,
     }
-    stdout.flush()
+    stdout.flush()?;
+    outcome.errors.iter().try_for_each(say)
+}
+
+/// An error that ended the run; for programs it is the whole result.
+fn print_error(format: Format, error: &Error) -> std::io::Result<()> {
+    if format == Format::Json {
+        writeln!(std::io::stdout().lock(), "{:#}", serde_json::json!({ "errors": [error.to_json()] }))?;
+    }
+    say(error)
 }
 
 /// Two sentences: what failed, and what to do next.
-fn print_error(format: Format, error: &Error) -> std::io::Result<()> {
-    let (what, next) = (error.to_string(), error.next());
-    let mut stderr = std::io::stderr().lock();
-    writeln!(stderr, "error: {}.\n{next}", what.trim_end_matches('.'))?;
-    if format == Format::Json {
-        let json = serde_json::json!({
-            "error": { "kind": error.kind(), "exit_code": error.exit_code(), "what": what, "next": next }
-        });
-        writeln!(std::io::stdout().lock(), "{json:#}")?;
-    }
-    Ok(())
+fn say(error: &Error) -> std::io::Result<()> {
+    let what = error.to_string();
+    writeln!(std::io::stderr().lock(), "error: {}.\n{}", what.trim_end_matches('.'), error.next())
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::import::{Host, carried};
 use super::import_report::Report;
@@ -10,13 +10,13 @@ use crate::cli::{Import, Layout};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
-use crate::target::Cache;
 use crate::target::settings::{InPlace, Scanner, settings};
 use crate::target::vex_config::Carried;
+use crate::target::{Cache, Installed};
 
-/// The version of the `trivy` on the PATH; `None` where there is none that says.
-pub(super) fn installed_trivy() -> Option<TrivyVersion> {
-    // An empty cache directory keeps it from describing, and from reading, anybody's databases.
+/// What the `trivy` on the PATH says is its version; `None` where there is none.
+pub(super) fn trivy_on_path() -> Option<String> {
+    // A cache directory that is not there keeps it from reading anybody's databases.
     let output = Command::new("trivy")
         .args(["--cache-dir", "/nonexistent", "--version"])
         .stdin(Stdio::null())
@@ -24,11 +24,23 @@ pub(super) fn installed_trivy() -> Option<TrivyVersion> {
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().parse().ok()
+    Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
+}
+
+/// The version of the `trivy` on the PATH, where it is one that can be served.
+pub(super) fn installed_trivy() -> Option<TrivyVersion> {
+    trivy_on_path()?.parse().ok()
 }
 
 /// Settings, VEX configuration, scan cache, hook.
-pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
+    // The data is in place whatever happens here, and the report must say so.
+    if let Err(error) = steps(args, cache, host, report) {
+        report.errors.push(error);
+    }
+}
+
+fn steps(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
     let changed = report.changed().count() > 0;
     vex(cache, host, report)?;
     scan_cache(args, cache, report)?;
@@ -75,15 +87,16 @@ fn scan_cache(args: &Import, cache: &mut Cache<'_>, report: &mut Report) -> Resu
 fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
     if args.layout == Layout::Harbor {
         report.advice.push(
-            "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section.".into(),
+            "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section."
+                .into(),
         );
         return Ok(());
     }
-    let installed = |name: &str| -> Result<bool, Error> {
-        let Ok(name) = name.parse::<Name>() else { return Ok(false) };
-        let slot = cache.slot(&name, "default");
-        Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten().is_some())
+    let installed = |name: Name| -> Result<Option<Installed>, Error> {
+        let slot = cache.slot(&name, "");
+        Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
+    let db = installed(Name::trivy_db())?;
     let enabled = host.vex.entries().iter().filter(|entry| entry.enabled);
     let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
     let has_vex = |name: &&str| {
@@ -91,26 +104,31 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
         slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
     };
     let in_place = InPlace {
-        db: installed("trivy-db")?,
-        java_db: installed("trivy-java-db")?,
-        checks: installed("trivy-checks")?,
+        db: db.is_some(),
+        java_db: installed(Name::trivy_java_db())?.is_some(),
+        checks: installed(Name::trivy_checks())?.is_some(),
         vex: names.iter().any(has_vex),
     };
     let scanner = Scanner { read_only_cache: false, data_home: args.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     report.commands = settings.lines.iter().map(crate::target::settings::Line::command).collect();
     report.environment = settings.environment.clone();
-    report.advice.extend(settings.advice.iter().cloned());
-    if in_place.db {
-        // Trivy asks for a new database once NextUpdate and an hour since the download have passed
-        // (Trivy v0.74.0, pkg/db: `NeedsUpdate`).
-        let slot = cache.slot(&"trivy-db".parse().map_err(|_| Error::usage("trivy-db", ""))?, "");
-        let db = slot.map(|slot| cache.installed(&slot)).transpose()?.flatten();
-        report.fails_from = db.and_then(|db| {
-            let hour = db.downloaded_at? + SignedDuration::from_hours(1);
-            Some(db.next_update?.max(hour).max(Timestamp::UNIX_EPOCH))
-        });
+    for line in &settings.lines {
+        let flags = line.arguments();
+        match report.settings.iter_mut().find(|(_, have)| *have == flags) {
+            Some((subcommands, _)) => subcommands.push(line.subcommand),
+            None => report.settings.push((vec![line.subcommand], flags)),
+        }
     }
+    if report.changed().count() > 0 {
+        report.advice.extend(settings.advice.iter().cloned());
+    }
+    // Trivy asks for a new database once NextUpdate and an hour since the download have passed
+    // (Trivy v0.74.0, pkg/db: `NeedsUpdate`).
+    report.fails_from = db.and_then(|db| {
+        let hour = db.downloaded_at? + SignedDuration::from_hours(1);
+        Some(db.next_update?.max(hour))
+    });
     if let Some(path) = &args.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
@@ -130,9 +148,10 @@ fn hook(command: &str, report: &mut Report) -> Result<(), Error> {
             doing: format!("the data is installed, and `{command}` failed"),
             error: std::io::Error::other(status.to_string()),
         }),
-        Err(error) => report
-            .errors
-            .push(Error::Unexpected { doing: format!("the data is installed, and `{command}` did not start"), error }),
+        Err(error) => report.errors.push(Error::Unexpected {
+            doing: format!("the data is installed, and `{command}` did not start"),
+            error,
+        }),
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use std::io::{self, Read, Seek, Write};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
+use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
-use crate::bundle::Dataset;
 use crate::cli::Export;
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::check::Limits;
@@ -50,14 +50,14 @@ pub(super) struct Collected {
 /// A source that is none, or a selection that leaves nothing.
 pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
     let mut wanted = Vec::new();
-    let mut artifact = |name: &str, tag: &str, given: &[String]| -> Result<(), Error> {
-        let name: Name = name.parse().map_err(|e| Error::usage(format!("{name}: {e}"), "Use one of them."))?;
+    let mut artifact = |name: Name, tag: &str, given: &[String]| -> Result<(), Error> {
         if !args.selection.wants(&name) {
             return Ok(());
         }
         let defaults = name.kind().default_repositories().iter().map(|text| (*text).to_owned());
         let texts: Vec<String> = if given.is_empty() { defaults.collect() } else { given.to_vec() };
-        let sources = texts.iter().map(|text| ArtifactSource::parse(text, tag)).collect::<Result<Vec<_>, _>>()?;
+        let sources =
+            texts.iter().map(|text| ArtifactSource::parse(text, tag)).collect::<Result<Vec<_>, _>>()?;
         // A tag in the reference overrides ours, and then two majors would be the same artifact.
         let known = |w: &Wanted| matches!(w, Wanted::Artifact { sources: have, .. } if *have == sources);
         if !wanted.iter().any(known) {
@@ -65,12 +65,13 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
         }
         Ok(())
     };
-    artifact("trivy-db", catalogue::DB_TAG, &args.db_repository)?;
-    artifact("trivy-java-db", catalogue::JAVA_DB_TAG, &args.java_db_repository)?;
-    let versions = if args.trivy_version.is_empty() { vec![TrivyVersion::newest()] } else { args.trivy_version.clone() };
+    artifact(Name::trivy_db(), catalogue::DB_TAG, &args.db_repository)?;
+    artifact(Name::trivy_java_db(), catalogue::JAVA_DB_TAG, &args.java_db_repository)?;
+    let versions =
+        if args.trivy_version.is_empty() { vec![TrivyVersion::newest()] } else { args.trivy_version.clone() };
     let majors: BTreeSet<&str> = versions.into_iter().map(TrivyVersion::checks_tag).collect();
     for major in majors {
-        artifact("trivy-checks", major, &args.checks_bundle_repository)?;
+        artifact(Name::trivy_checks(), major, &args.checks_bundle_repository)?;
     }
     let default = format!("default={}", catalogue::VEX_HUB);
     let vex = if args.vex.is_empty() { vec![default] } else { args.vex.clone() };
@@ -89,7 +90,10 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
             )
         })?;
         if !names.insert(name.clone()) {
-            return Err(Error::usage(format!("--vex {repository} is given twice"), "Give each repository once."));
+            return Err(Error::usage(
+                format!("--vex {repository} is given twice"),
+                "Give each repository once.",
+            ));
         }
         if args.selection.wants(&name) {
             wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
@@ -105,7 +109,11 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
 ///
 /// # Errors
 /// A dataset that no source has in a usable form.
-pub(super) fn collect(network: &Network, wanted: &[Wanted], progress: &dyn Progress) -> Result<Vec<Collected>, Error> {
+pub(super) fn collect(
+    network: &Network,
+    wanted: &[Wanted],
+    progress: &dyn Progress,
+) -> Result<Vec<Collected>, Error> {
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {
@@ -145,8 +153,10 @@ fn first_good(
 fn artifact(network: &Network, name: &Name, tag: &str, source: &ArtifactSource) -> Result<Collected, Error> {
     let artifact = network.resolve(source)?;
     let kind = name.kind();
-    let bad = |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
-    kind.check_manifest(&artifact.manifest).map_err(|why| bad(format!("its manifest does not suit Trivy: {}", safe(&why))))?;
+    let bad =
+        |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
+    kind.check_manifest(&artifact.manifest)
+        .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", safe(&why))))?;
     let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| safe(version));
     let tag = match kind {
         Kind::TrivyChecks => checks_major(version.as_deref(), source, tag),
@@ -164,7 +174,8 @@ fn artifact(network: &Network, name: &Name, tag: &str, source: &ArtifactSource) 
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
-            contents = layer::unpack(kind, &mut spool, Limits::of(kind), &mut Discard).map_err(|e| bad(e.to_string()))?;
+            contents = layer::unpack(kind, &mut spool, Limits::of(kind), &mut Discard)
+                .map_err(|e| bad(e.to_string()))?;
         }
         held.insert(descriptor.digest, spool);
     }
@@ -201,7 +212,11 @@ fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> 
     version.and_then(major).or_else(|| major(tag)).unwrap_or_else(|| asked.to_owned())
 }
 
-fn fetch(network: &Network, source: &ArtifactSource, descriptor: &Descriptor) -> Result<SpooledTempFile, Error> {
+fn fetch(
+    network: &Network,
+    source: &ArtifactSource,
+    descriptor: &Descriptor,
+) -> Result<SpooledTempFile, Error> {
     let mut blob = network.blob(source, descriptor)?;
     let mut spool = SpooledTempFile::new(SPOOL);
     let mut buffer = vec![0; layer::CHUNK];
@@ -220,7 +235,10 @@ fn fetch(network: &Network, source: &ArtifactSource, descriptor: &Descriptor) ->
 }
 
 fn spooling(error: io::Error) -> Error {
-    Error::Unexpected { doing: format!("holding what was fetched in {}", std::env::temp_dir().display()), error }
+    Error::Unexpected {
+        doing: format!("holding what was fetched in {}", std::env::temp_dir().display()),
+        error,
+    }
 }
 
 /// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
@@ -254,7 +272,12 @@ fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<
             annotations: BTreeMap::new(),
         },
         layers: vec![
-            layer(format.media_type(), repository.archive_digest, repository.archive_size, &repository.archive_name),
+            layer(
+                format.media_type(),
+                repository.archive_digest,
+                repository.archive_size,
+                &repository.archive_name,
+            ),
             layer(catalogue::VEX_MANIFEST_LAYER, Digest::of(&json), json.len() as u64, "vex-repository.json"),
         ],
         annotations: BTreeMap::new(),
@@ -278,14 +301,23 @@ fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<
         name: name.clone(),
         tag: catalogue::VEX_SPEC.into(),
         source: repository.source,
-        manifest: Blob { media_type: oci::MANIFEST.into(), digest: Digest::of(&bytes), size: bytes.len() as u64 },
+        manifest: Blob {
+            media_type: oci::MANIFEST.into(),
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+        },
         config: Blob::from(&manifest.config),
         layers: manifest.layers.iter().map(Blob::from).collect(),
         version: None,
         subdir,
         contents,
     };
-    Ok(Collected { planned: PlannedDataset { dataset, manifest: bytes }, artifact: None, held, announced: None })
+    Ok(Collected {
+        planned: PlannedDataset { dataset, manifest: bytes },
+        artifact: None,
+        held,
+        announced: None,
+    })
 }
 
 /// Content that a source serves and Trivy could not use.

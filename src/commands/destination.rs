@@ -41,7 +41,8 @@ impl Destination {
             return Ok(Destination { folder: output.into(), name: None, stream: stream.into() });
         }
         let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
-        let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let named_as_folder = output.as_os_str().to_string_lossy().ends_with('/');
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
             return Err(Error::usage(
@@ -87,7 +88,8 @@ impl Unpublished {
     /// Where it cannot be made.
     pub(super) fn writer(&self) -> Result<BufWriter<File>, Error> {
         let open = || -> io::Result<File> {
-            let file = File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)?;
+            let file =
+                File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)?;
             // Held while we live, so that another run does not take it for abandoned.
             match file.try_lock() {
                 // Some file systems know no locks.
@@ -162,9 +164,8 @@ fn clean_up(folder: &Path, name: &str, stream: &str) {
             });
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
         if ours && plain {
-            let abandoned = File::open(entry.path()).is_ok_and(|file| {
-                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
-            });
+            let abandoned = File::open(entry.path())
+                .is_ok_and(|file| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
             if abandoned {
                 let _ = fs::remove_file(entry.path());
             }
@@ -182,9 +183,15 @@ fn failed(path: &Path, error: io::Error) -> Error {
     use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let next = match error.kind() {
         StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
-        FileTooLarge => "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip.",
-        PermissionDenied | ReadOnlyFilesystem => "Choose a folder that you may write, or mount the medium for writing.",
-        _ => "Nothing was left there; check the medium (it may have been unplugged) and run the command again.",
+        FileTooLarge => {
+            "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip."
+        }
+        PermissionDenied | ReadOnlyFilesystem => {
+            "Choose a folder that you may write, or mount the medium for writing."
+        }
+        _ => {
+            "Nothing was left there; check the medium (it may have been unplugged) and run the command again."
+        }
     };
     Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
 }

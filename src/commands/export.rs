@@ -85,7 +85,14 @@ impl fmt::Display for Report {
                 (_, _, Some(version)) => safe(version),
                 _ => "date unknown until fetched".into(),
             };
-            writeln!(f, "{:<14} {:<4} {date:<26} {:>10}  {}", row.name, row.tag, size(row.size), safe(&row.source))?;
+            writeln!(
+                f,
+                "{:<14} {:<4} {date:<26} {:>10}  {}",
+                row.name,
+                row.tag,
+                size(row.size),
+                safe(&row.source)
+            )?;
         }
         if let Some(bundle) = &self.bundle {
             writeln!(
@@ -118,7 +125,9 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         ca_cert: args.cacert.clone(),
     })?;
     let wanted = collect::wanted(args)?;
-    let (Some(key), Some(output)) = (key, &args.output) else { return dry_run(args, &network, &wanted, progress) };
+    let (Some(key), Some(output)) = (key, &args.output) else {
+        return dry_run(args, &network, &wanted, progress);
+    };
     let destination = Destination::new(output, args.stream.as_str())?;
     let state = state(args, progress)?;
     let last = match &state {
@@ -184,15 +193,23 @@ fn write(
         sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence + 1)),
         previous: last.as_ref().map(|last| last.identity),
     };
-    let plan = Plan::new(head, collected.iter().map(|item| item.planned.clone()).collect())
-        .map_err(|why| Error::usage(format!("these datasets make no bundle: {why}"), "Leave one of them out with --skip."))?;
+    let plan =
+        Plan::new(head, collected.iter().map(|item| item.planned.clone()).collect()).map_err(|why| {
+            Error::usage(
+                format!("these datasets make no bundle: {why}"),
+                "Leave one of them out with --skip.",
+            )
+        })?;
     let destination = destination.create(plan.length(), created)?;
     let mut writer = BundleWriter::new(plan, destination.writer()?).map_err(|e| destination.failed(e))?;
     let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
     while let Some(member) = writer.wants().cloned() {
         let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
         let Some(item) = collected.iter_mut().find(|item| has(item)) else {
-            return Err(Error::unexpected("writing")(io::Error::other(format!("nothing brings {}", member.path))));
+            return Err(Error::unexpected("writing")(io::Error::other(format!(
+                "nothing brings {}",
+                member.path
+            ))));
         };
         if let Some(blob) = item.held.get_mut(&member.digest) {
             blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
@@ -223,7 +240,10 @@ fn write(
     let rows = payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, now)).collect();
     let old = |d: &&Dataset| d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD);
     let warnings = payload.datasets.iter().filter(old).map(|dataset| {
-        format!("{} is more than 7 days old already: another source may have a newer one", dataset.reference())
+        format!(
+            "{} is more than 7 days old already: another source may have a newer one",
+            dataset.reference()
+        )
     });
     let report = Report {
         dry_run: false,
@@ -301,7 +321,8 @@ fn large<W: io::Write + Seek>(
     let dataset = &item.planned.dataset;
     let other = |error: Error| Stopped::Other(error);
     let artifact = item.artifact.as_ref();
-    let descriptor = artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
+    let descriptor =
+        artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
     let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
         return Err(other(Error::unexpected("writing")(io::Error::other("a layer without its artifact"))));
     };
@@ -314,12 +335,15 @@ fn large<W: io::Write + Seek>(
         let written = writer.member(Tee { source: blob, copy: Some(copy), step });
         (written, checker.join())
     });
-    let checked = checked.map_err(|_| other(Error::unexpected("checking")(io::Error::other("a thread panicked"))))?;
+    let checked =
+        checked.map_err(|_| other(Error::unexpected("checking")(io::Error::other("a thread panicked"))))?;
     match (written, checked) {
         (Ok(()), Ok(contents)) => Ok(contents),
         // The checker sees a cut stream as the reader's failure; the reader's own word is better.
         (Err(WriteError::Source { error, .. }), checked) => {
-            if let (Err(UnpackError::Content(bad)), true) = (&checked, error.kind() == io::ErrorKind::BrokenPipe) {
+            if let (Err(UnpackError::Content(bad)), true) =
+                (&checked, error.kind() == io::ErrorKind::BrokenPipe)
+            {
                 return Err(other(collect::bad_content(dataset, &bad.0)));
             }
             Err(other(match SourceError::from_io(error) {

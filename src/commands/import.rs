@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::export::OLD;
-use super::import_report::{Report, Row, Source, Status};
 pub(super) use super::import_report::Signer;
+use super::import_report::{Report, Row, Source, Status};
 use super::unload::{Receiver, unload};
 use super::verify::candidate;
 use super::{Outcome, after, inbox};
@@ -16,7 +16,7 @@ use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::{Import, Layout as CliLayout};
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::{Kind, Name, vex};
-use crate::error::{Error, Next};
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::place::{default_cache_dir, default_cache_dir_findings};
 use crate::target::vex_config::{Carried, VexConfig};
@@ -46,7 +46,9 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     let (dir, mut warnings) = cache_dir(args)?;
     let host = Host {
         now: Timestamp::now(),
-        version: args.trivy_version.unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
+        version: args
+            .trivy_version
+            .unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
         vex: vex_config(args)?,
     };
     let Some(input) = &args.bundle else { return restore(args, &dir, &host, progress) };
@@ -78,7 +80,11 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         let Some(bundle) = found.bundles.get_mut(index) else { continue };
         let candidate = candidate(bundle);
         let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
-        install(&mut cache, bundle, &choices, admission, &host, &mut report, progress)?;
+        // What came with the other bundles is good all the same.
+        if let Err(error) = install(&mut cache, bundle, &choices, admission, &host, &mut report, progress) {
+            report.errors.push(error);
+            continue;
+        }
         // Only what is in place now, and what was in place before, counts as accepted.
         let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
         let accepted = accepted.map(|dataset| (dataset.reference(), dataset.contents.updated_at));
@@ -88,8 +94,8 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     state.save_imports(args.stream.as_str(), &imports)?;
     warnings.append(&mut report.warnings);
     report.warnings = warnings;
-    after::finish(args, &mut cache, &host, &mut report)?;
-    Ok(report.outcome())
+    after::finish(args, &mut cache, &host, &mut report);
+    report.outcome()
 }
 
 fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
@@ -220,12 +226,15 @@ fn choose(
             if chosen.get(slot.path()).is_none_or(newer) {
                 let manifest = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
                 let vex_manifest = manifest.cloned().unwrap_or_default();
-                let choice = Choice { bundle: index, dataset: dataset.clone(), slot: slot.clone(), vex_manifest };
+                let choice =
+                    Choice { bundle: index, dataset: dataset.clone(), slot: slot.clone(), vex_manifest };
                 chosen.insert(slot.path().to_owned(), choice);
             }
         }
     }
-    if let Some(dataset) = other_checks.filter(|_| !chosen.values().any(|c| c.slot.kind() == Kind::TrivyChecks)) {
+    if let Some(dataset) =
+        other_checks.filter(|_| !chosen.values().any(|c| c.slot.kind() == Kind::TrivyChecks))
+    {
         report.warnings.push(format!(
             "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
             dataset.tag,
@@ -425,7 +434,8 @@ fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report)
     if let Some(expires) = expires.filter(|expires| *expires <= present(host.now, memory))
         && !args.overrides.allow_expired
     {
-        let already = report.errors.iter().any(|error| matches!(error, Error::Refused(Refusal::Expired { .. })));
+        let already =
+            report.errors.iter().any(|error| matches!(error, Error::Refused(Refusal::Expired { .. })));
         if !already {
             report.errors.push(Refusal::InstalledExpired { stream: args.stream.to_string(), expires }.into());
         }
@@ -436,7 +446,8 @@ fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report)
 fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut cache = open_cache(args, dir, progress)?;
     let mut report = Report::new(&cache, host, args, Vec::new());
-    let names = ["trivy-db", "trivy-java-db", "trivy-checks"].iter().filter_map(|name| name.parse::<Name>().ok());
+    let names =
+        ["trivy-db", "trivy-java-db", "trivy-checks"].iter().filter_map(|name| name.parse::<Name>().ok());
     let vex = host.vex.entries().iter().filter_map(|entry| Name::vex(&entry.name).ok());
     let mut names: Vec<Name> = names.chain(vex).chain(Name::vex("default")).collect();
     names.dedup();
@@ -461,11 +472,6 @@ fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> R
     report.warnings.push(
         "this is older data than what was there; importing the newest bundle again brings that back".into(),
     );
-    after::finish(args, &mut cache, host, &mut report)?;
-    Ok(report.outcome())
-}
-
-/// The sentence pairs of errors, for a report that goes on after them.
-pub(super) fn sentences(error: &Error) -> String {
-    format!("{}. {}", error.to_string().trim_end_matches('.'), error.next())
+    after::finish(args, &mut cache, host, &mut report);
+    report.outcome()
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::import::{Host, sentences};
-use super::inbox::Ignored;
 use super::Outcome;
+use super::import::Host;
+use super::inbox::Ignored;
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Import;
 use crate::dataset::Name;
@@ -69,7 +69,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(bundle: &VerifiedBundle, admission: &Admission, keyring: &Keyring, now: Timestamp) -> Self {
+    pub(super) fn new(
+        bundle: &VerifiedBundle,
+        admission: &Admission,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Self {
         let payload = bundle.payload();
         Source {
             path: bundle.path().into(),
@@ -183,7 +188,12 @@ impl Row {
     }
 
     /// A dataset that went back to its kept generation.
-    pub(super) fn went_back(name: &Name, now: Option<Timestamp>, was: Option<Timestamp>, how: Switch) -> Self {
+    pub(super) fn went_back(
+        name: &Name,
+        now: Option<Timestamp>,
+        was: Option<Timestamp>,
+        how: Switch,
+    ) -> Self {
         Row {
             name: name.clone(),
             tag: String::new(),
@@ -232,6 +242,9 @@ pub(super) struct Report {
     pub(super) errors: Vec<Error>,
     /// The settings that keep Trivy offline, a line for each subcommand.
     pub(super) commands: Vec<String>,
+    /// The same for people: subcommands that take the same flags share a line.
+    #[serde(skip)]
+    pub(super) settings: Vec<(Vec<&'static str>, String)>,
     /// The same as environment variables.
     pub(super) environment: Vec<(String, String)>,
     pub(super) written: Vec<PathBuf>,
@@ -243,9 +256,7 @@ pub(super) struct Report {
 }
 
 fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(errors.iter().map(|error| {
-        serde_json::json!({ "kind": error.kind(), "exit_code": error.exit_code(), "what": error.to_string() })
-    }))
+    serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
 impl Report {
@@ -259,6 +270,7 @@ impl Report {
             warnings: Vec::new(),
             errors: Vec::new(),
             commands: Vec::new(),
+            settings: Vec::new(),
             environment: Vec::new(),
             written: Vec::new(),
             advice: Vec::new(),
@@ -289,12 +301,15 @@ impl Report {
         self.rows.iter().filter(|row| matches!(row.status, Status::Installed | Status::Restored))
     }
 
-    /// The outcome. What failed decides the exit code: a failed target before damage before
-    /// refusals.
-    pub(super) fn outcome(&self) -> Outcome {
-        let codes: Vec<u8> = self.errors.iter().map(Error::exit_code).collect();
-        let exit = [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0);
-        Outcome { exit, ..Outcome::done(self) }
+    /// The outcome. An error that left nothing in place is the whole of it.
+    pub(super) fn outcome(mut self) -> Result<Outcome, Error> {
+        let in_place =
+            |row: &Row| !matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
+        if self.errors.len() == 1 && !self.rows.iter().any(in_place) {
+            return Err(self.errors.swap_remove(0));
+        }
+        let outcome = Outcome::done(&self);
+        Ok(Outcome { errors: self.errors, ..outcome })
     }
 }
 
@@ -311,23 +326,21 @@ impl fmt::Display for Report {
                 writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
             }
         }
-        for error in &self.errors {
-            writeln!(f, "error: {}", sentences(error))?;
-        }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}.")?;
-        }
-        if !self.commands.is_empty() {
-            writeln!(f, "Scan with these settings (for Trivy {}):", self.trivy_version)?;
-            for command in &self.commands {
-                writeln!(f, "  {command}")?;
-            }
         }
         for path in &self.written {
             writeln!(f, "Written: {}", path.display())?;
         }
-        if let Some(time) = self.fails_from {
-            writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+        // Said once; who imports the same again knows.
+        if self.changed().count() > 0 && !self.settings.is_empty() {
+            writeln!(f, "Scan with these settings, or Trivy {} goes to the network:", self.trivy_version)?;
+            for (subcommands, flags) in &self.settings {
+                writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
+            }
+            if let Some(time) = self.fails_from {
+                writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+            }
         }
         for advice in &self.advice {
             writeln!(f, "{advice}")?;

@@ -83,7 +83,8 @@ impl fmt::Display for Row {
         writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
         for dataset in &payload.datasets {
             let contents = &dataset.contents;
-            let date = contents.updated_at.map(|date| format!("{} ({} old)", moment(date), age(date, self.now)));
+            let date =
+                contents.updated_at.map(|date| format!("{} ({} old)", moment(date), age(date, self.now)));
             let version = dataset.version.as_deref().map(safe);
             let what = date.or(version).unwrap_or_default();
             writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
@@ -142,5 +143,14 @@ fn row(path: &Path, keyring: &Keyring) -> Result<Row, BundleError> {
         Err(error) => (claims?, Vec::new(), Some(safe(&error.to_string()))),
     };
     let now = Timestamp::now();
-    Ok(Row { path: path.into(), verified: why.is_none(), why, identity, signers, claimed_keyids, payload, now })
+    Ok(Row {
+        path: path.into(),
+        verified: why.is_none(),
+        why,
+        identity,
+        signers,
+        claimed_keyids,
+        payload,
+        now,
+    })
 }

@@ -72,7 +72,10 @@ fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
         return Ok(None);
     }
     let no_terminal = || {
-        Error::usage("there is no terminal to ask for a passphrase on", "Give it with --passphrase-file FILE.")
+        Error::usage(
+            "there is no terminal to ask for a passphrase on",
+            "Give it with --passphrase-file FILE.",
+        )
     };
     let first = passphrase::ask("Passphrase for the new key")?.ok_or_else(no_terminal)?;
     let second = passphrase::ask("The same again")?.ok_or_else(no_terminal)?;

@@ -20,6 +20,7 @@ mod inspect;
 mod keygen;
 mod passphrase;
 mod rehearse;
+mod sample;
 mod trust;
 mod unload;
 mod verify;
@@ -31,15 +32,22 @@ pub struct Outcome {
     pub text: String,
     /// For programs.
     pub json: serde_json::Value,
-    /// The exit code.
-    pub exit: u8,
+    /// What went wrong beside it: one bad bundle of several, one target of two.
+    pub errors: Vec<Error>,
 }
 
 impl Outcome {
     /// The outcome of a verb that did what it was asked to.
     fn done(report: &(impl Display + Serialize)) -> Self {
         let json = serde_json::to_value(report).unwrap_or_default();
-        Outcome { text: report.to_string(), json, exit: 0 }
+        Outcome { text: report.to_string(), json, errors: Vec::new() }
+    }
+
+    /// The exit code. Of several errors the gravest decides: a failed target before damage, damage
+    /// before refusals.
+    pub fn exit_code(&self) -> u8 {
+        let codes: Vec<u8> = self.errors.iter().map(Error::exit_code).collect();
+        [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
     }
 }
 

@@ -67,8 +67,12 @@ pub(super) fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result
     };
     let bad = |bad: BadKey| match bad {
         BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
-        BadKey::WrongPassphrase => TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" },
-        BadKey::NotAKey(why) => TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 private key (PEM)", why },
+        BadKey::WrongPassphrase => {
+            TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" }
+        }
+        BadKey::NotAKey(why) => {
+            TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 private key (PEM)", why }
+        }
     };
     let given = passphrase_file.map(from_file).transpose()?;
     match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {

@@ -34,7 +34,12 @@ struct Row {
 impl From<&TrustedKey> for Row {
     fn from(trusted: &TrustedKey) -> Self {
         let id = trusted.key.id();
-        Row { name: trusted.name(), path: trusted.path.clone(), fingerprint: id.fingerprint(), keyid: id.hex() }
+        Row {
+            name: trusted.name(),
+            path: trusted.path.clone(),
+            fingerprint: id.fingerprint(),
+            keyid: id.hex(),
+        }
     }
 }
 
@@ -111,7 +116,10 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
-    Err(Error::usage("the fingerprint was not confirmed, so the key is not trusted", "Compare it, and run the command again."))
+    Err(Error::usage(
+        "the fingerprint was not confirmed, so the key is not trusted",
+        "Compare it, and run the command again.",
+    ))
 }
 
 fn list() -> Result<Outcome, Error> {

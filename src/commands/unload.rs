@@ -54,10 +54,18 @@ pub(super) fn unload<R: Receiver>(
     let datasets: Vec<Dataset> =
         bundle.payload().datasets.iter().filter(|dataset| receiver.wants(dataset)).cloned().collect();
     let large = |member: &payload::Member| {
-        datasets.iter().find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
+        datasets
+            .iter()
+            .find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
     };
-    let skippable: Vec<String> =
-        bundle.payload().datasets.iter().flat_map(Dataset::blobs).filter(|b| b.is_large()).map(Blob::path).collect();
+    let skippable: Vec<String> = bundle
+        .payload()
+        .datasets
+        .iter()
+        .flat_map(Dataset::blobs)
+        .filter(|b| b.is_large())
+        .map(Blob::path)
+        .collect();
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
     let mut members = bundle.members()?;
     while let Some(member) = members.next()? {
@@ -76,7 +84,10 @@ pub(super) fn unload<R: Receiver>(
         }
     }
     for dataset in datasets.iter().filter(|dataset| !dataset.name.kind().is_large()) {
-        let missing = || BundleError::Payload { path: path.clone(), why: format!("{} has no layer", dataset.reference()) };
+        let missing = || BundleError::Payload {
+            path: path.clone(),
+            why: format!("{} has no layer", dataset.reference()),
+        };
         let mut manifest = Vec::new();
         if let Some(blob) = vex_manifest(dataset) {
             let file = small.get_mut(&blob.path()).ok_or_else(missing)?;
@@ -119,7 +130,11 @@ fn unpack(
     let limits = Limits::exactly(&dataset.contents);
     match dataset.name.kind() {
         Kind::Vex => {
-            let format = if layer.media_type == catalogue::VEX_ZIP_LAYER { ArchiveFormat::Zip } else { ArchiveFormat::TarGzip };
+            let format = if layer.media_type == catalogue::VEX_ZIP_LAYER {
+                ArchiveFormat::Zip
+            } else {
+                ArchiveFormat::TarGzip
+            };
             let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str());
             vex::unpack(format, archive, subdir, limits, sink)
         }
@@ -140,7 +155,10 @@ fn spool(path: &std::path::Path, mut member: MemberReader<'_>) -> Result<Spooled
 }
 
 fn spooling(error: io::Error) -> Error {
-    Error::Unexpected { doing: format!("holding a small member in {}", std::env::temp_dir().display()), error }
+    Error::Unexpected {
+        doing: format!("holding a small member in {}", std::env::temp_dir().display()),
+        error,
+    }
 }
 
 /// Unpacks a large layer while it is read: this thread reads and hashes, another inflates, hashes
@@ -165,7 +183,8 @@ fn stream<R: Receiver>(
         let read = feed(member, writer, &sink_failed, step);
         (read, worker.join())
     });
-    let unpacked = unpacked.map_err(|_| Error::unexpected("unpacking")(io::Error::other("a thread panicked")))?;
+    let unpacked =
+        unpacked.map_err(|_| Error::unexpected("unpacking")(io::Error::other("a thread panicked")))?;
     if let Err(UnpackError::Sink(error)) = unpacked {
         return Err(receiver.failed(dataset, error));
     }
@@ -176,7 +195,12 @@ fn stream<R: Receiver>(
 
 /// Reads to the end, also where the other side has seen enough: only the end tells whether the
 /// bytes are the signed ones.
-fn feed(mut member: MemberReader<'_>, writer: PipeWriter, stop: &AtomicBool, step: &dyn Step) -> io::Result<()> {
+fn feed(
+    mut member: MemberReader<'_>,
+    writer: PipeWriter,
+    stop: &AtomicBool,
+    step: &dyn Step,
+) -> io::Result<()> {
     let mut writer = Some(writer);
     let mut buffer = vec![0; CHUNK];
     while !stop.load(Ordering::Relaxed) {

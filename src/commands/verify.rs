@@ -14,7 +14,7 @@ use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Verify;
 use crate::dataset::Discard;
 use crate::digest::Digest;
-use crate::error::{Error, Next};
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::text::{age, size};
 use crate::trust::acceptance::{Candidate, Policy, admit};
@@ -25,7 +25,7 @@ use crate::trust::state::TargetState;
 struct Report {
     bundles: Vec<Row>,
     ignored: Vec<Ignored>,
-    errors: Vec<String>,
+    errors: Vec<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -46,7 +46,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.bundles {
             let signers: Vec<String> = row.signers.iter().map(Signer::to_string).collect();
-            writeln!(f, "{}   signed by {}, created {} ago", row.path.display(), signers.join(" and "), row.age)?;
+            writeln!(
+                f,
+                "{}   signed by {}, created {} ago",
+                row.path.display(),
+                signers.join(" and "),
+                row.age
+            )?;
             writeln!(
                 f,
                 "  good: {} members, {}, content as signed: {}",
@@ -55,9 +61,6 @@ impl fmt::Display for Report {
                 row.datasets.join(", ")
             )?;
             writeln!(f, "  payload {}", row.identity)?;
-        }
-        for error in &self.errors {
-            writeln!(f, "bad: {error}")?;
         }
         for ignored in &self.ignored {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
@@ -102,9 +105,8 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
             Err(error) => errors.push(error),
         }
     }
-    report.errors = errors.iter().map(|error| format!("{error}. {}", error.next())).collect();
-    let exit = errors.iter().map(Error::exit_code).next().unwrap_or(0);
-    Ok(Outcome { exit, ..Outcome::done(&report) })
+    report.errors = errors.iter().map(Error::to_json).collect();
+    Ok(Outcome { errors, ..Outcome::done(&report) })
 }
 
 fn check(

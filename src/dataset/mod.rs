@@ -46,6 +46,21 @@ impl Name {
         }
     }
 
+    /// `trivy-db`.
+    pub fn trivy_db() -> Self {
+        Name("trivy-db".into())
+    }
+
+    /// `trivy-java-db`.
+    pub fn trivy_java_db() -> Self {
+        Name("trivy-java-db".into())
+    }
+
+    /// `trivy-checks`.
+    pub fn trivy_checks() -> Self {
+        Name("trivy-checks".into())
+    }
+
     /// The kind of content that goes by this name.
     pub fn kind(&self) -> Kind {
         match self.0.as_str() {

@@ -14,8 +14,8 @@ use walkdir::WalkDir;
 use super::error::SourceError;
 use super::files;
 use super::vex::{self, Spooled, VexRepository};
-use crate::dataset::vex::ArchiveFormat;
 use super::vex_source::{Location, MANIFEST};
+use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
 
 /// Reads a folder.

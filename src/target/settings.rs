@@ -61,8 +61,13 @@ pub struct Line {
 impl Line {
     /// The whole command, ready to paste.
     pub fn command(&self) -> String {
+        format!("trivy {} {}", self.subcommand, self.arguments())
+    }
+
+    /// The flags alone, quoted for a shell.
+    pub fn arguments(&self) -> String {
         let flags: Vec<String> = self.flags.iter().map(|flag| shell(flag)).collect();
-        format!("trivy {} {}", self.subcommand, flags.join(" "))
+        flags.join(" ")
     }
 }
 
