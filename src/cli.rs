@@ -309,7 +309,7 @@ pub struct Import {
     #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
     pub write_config: Option<PathBuf>,
     /// Overwrite an existing trivy.yaml.
-    #[arg(long, requires = "write_config")]
+    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
     pub force: bool,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
     #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = clap::builder::FalseyValueParser::new())]
@@ -329,6 +329,6 @@ pub struct Import {
 #[derive(Debug, Args)]
 pub struct Rehearse {
     /// Keep everything that the rehearsal made in this new folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "TRIVY_FERRY_KEEP", value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

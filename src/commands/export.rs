@@ -23,7 +23,7 @@ use crate::progress::{Progress, Step};
 use crate::source::{Network, NetworkOptions, SourceError};
 use crate::text::{age, moment, safe, size};
 use crate::trust::key::SigningKey;
-use crate::trust::state::{ExportState, StateDir};
+use crate::trust::state::{ExportState, Side, StateDir};
 use crate::trust::{Refusal, TrustError};
 
 /// Data older than this is worth a warning, on both sides.
@@ -141,7 +141,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
 
 /// The exporter's memory; without any, bundles carry no sequence number.
 fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
-    match StateDir::open(args.state_dir.as_deref()) {
+    match StateDir::open(args.state_dir.as_deref(), Side::Export) {
         Ok(state) => Ok(Some(state)),
         Err(error @ TrustError::NoStateDir { .. }) => {
             progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.next()));

@@ -25,7 +25,7 @@ use crate::text::moment;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Policy, Verdict, admit, judge, present, record};
 use crate::trust::keyring::Keyring;
-use crate::trust::state::{StateDir, TargetState};
+use crate::trust::state::{Side, StateDir, TargetState};
 
 /// A dataset of an admitted bundle, with the place where it belongs.
 struct Choice {
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(beside(&keyring, input));
     let mut found = inbox::open(input, &keyring)?;
-    let state = StateDir::open(args.state_dir.as_deref())?;
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     let mut imports = state.imports(args.stream.as_str())?;
     let mut cache = open_cache(args, &dir, progress)?;
     let target = format!("cache:{}", cache.dir().display());

@@ -98,7 +98,26 @@ struct Document<T> {
     body: T,
 }
 
-/// The folder that holds the state. While it lives, no other run uses it.
+/// Which half of the state a run works with. Each has a lock of its own: an export that takes an
+/// hour keeps no import waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What was imported.
+    Import,
+    /// What was exported.
+    Export,
+}
+
+impl Side {
+    fn lock(self) -> &'static str {
+        match self {
+            Side::Import => "import.lock",
+            Side::Export => "export.lock",
+        }
+    }
+}
+
+/// The folder that holds the state. While it lives, no other run uses the same side of it.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -111,10 +130,10 @@ impl StateDir {
     ///
     /// # Errors
     /// Where none can be written, others can write it, or another run holds it for a minute.
-    pub fn open(given: Option<&Path>) -> Result<Self, TrustError> {
+    pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
-            match lock(path) {
+            match lock(path, side) {
                 Ok(file) => {
                     private(path)?;
                     return Ok(StateDir { path: path.clone(), _lock: file });
@@ -220,7 +239,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 /// Makes the folder where it is missing and takes its lock, waiting up to a minute.
-fn lock(path: &Path) -> std::io::Result<fs::File> {
+fn lock(path: &Path, side: Side) -> std::io::Result<fs::File> {
     const TRIES: u32 = 600;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let file = fs::OpenOptions::new()
@@ -228,7 +247,7 @@ fn lock(path: &Path) -> std::io::Result<fs::File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path.join("lock"))?;
+        .open(path.join(side.lock()))?;
     for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -257,11 +276,11 @@ mod tests {
         let mut state = ImportState::default();
         state.targets.entry("cache:/x".into()).or_default().seen.push(Digest::of(b"x"));
         {
-            let open = StateDir::open(Some(&path)).unwrap();
+            let open = StateDir::open(Some(&path), Side::Import).unwrap();
             assert_eq!(open.imports("default").unwrap(), ImportState::default());
             open.save_imports("default", &state).unwrap();
         }
-        let open = StateDir::open(Some(&path)).unwrap();
+        let open = StateDir::open(Some(&path), Side::Import).unwrap();
         assert_eq!(open.imports("default").unwrap(), state);
         assert_eq!(open.imports("other").unwrap(), ImportState::default());
         assert_eq!(open.exports("default").unwrap(), None);
@@ -270,7 +289,7 @@ mod tests {
     #[test]
     fn damaged_or_foreign_state_is_an_error_and_never_a_fresh_start() {
         let dir = tempfile::tempdir().unwrap();
-        let open = StateDir::open(Some(dir.path())).unwrap();
+        let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
         let file = dir.path().join("import-default.json");
         fs::write(&file, "{}").unwrap();
         assert!(matches!(open.imports("default"), Err(TrustError::State { .. })));
@@ -284,6 +303,6 @@ mod tests {
     fn a_folder_that_others_can_write_holds_no_state() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(StateDir::open(Some(dir.path())), Err(TrustError::Writable { .. })));
+        assert!(matches!(StateDir::open(Some(dir.path()), Side::Import), Err(TrustError::Writable { .. })));
     }
 }
