@@ -60,18 +60,38 @@ pub enum Format {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key pair: NAME.key stays on the connected side, NAME.pub goes to every importing host.
+    /// Make a key pair: NAME.key signs bundles, NAME.pub goes to every importing host.
+    ///
+    /// Both are PEM files that openssl reads. The fingerprint that is printed is to be compared on
+    /// the importing hosts over another channel than the one by which NAME.pub travels.
     Keygen(Keygen),
     /// Say which exporters this host trusts.
+    ///
+    /// A bundle is accepted only with the signature of a trusted key. The keys lie as NAME.pub in
+    /// /etc/trivy-ferry/trusted and in the user's own XDG_CONFIG_HOME/trivy-ferry/trusted; `add`
+    /// takes the first for root, and the second for everybody else.
     #[command(subcommand)]
     Trust(Trust),
     /// Collect Trivy's data into one signed bundle.
+    ///
+    /// Every dataset is checked as Trivy would read it before it is signed. The bundle is written
+    /// straight to its destination, and gets its name only when it is signed and synced.
     Export(Export),
     /// Check a bundle as import would, changing nothing.
+    ///
+    /// Signature, every member, and the unpacked content. Only import knows what this host has
+    /// accepted before, and whether a bundle is older than that.
     Verify(Verify),
     /// Show what is in a bundle, how old it is, and who signed it.
+    ///
+    /// Shows what nobody here trusts as well, and says so. Only `verify` and `import` look at the
+    /// content.
     Inspect(Inspect),
     /// Verify a bundle and put its data into Trivy's cache.
+    ///
+    /// The old data stays in place until all of the new was found good, and is kept for --restore.
+    /// To import the same bundle again is no error, and brings back what is missing. Prints the
+    /// settings with which Trivy asks no network.
     Import(Import),
     /// The whole trip on this machine, with sample data and no network.
     Rehearse(Rehearse),
@@ -162,7 +182,8 @@ pub struct Export {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,
-    /// Where trivy-db is fetched from; the first that answers is used. Also oci-layout:DIR:TAG.
+    /// Where trivy-db is fetched from, as HOST/REPOSITORY[:TAG] or oci-layout:DIR:TAG (default: as
+    /// Trivy has it). Of several, the first that answers is used.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_DB_REPOSITORY", value_name = "REPOSITORY")]
     pub db_repository: Vec<String>,
     /// Where trivy-java-db is fetched from, likewise.
@@ -200,7 +221,8 @@ pub struct Export {
     /// A PEM file with further certificate authorities, such as a proxy's.
     #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// Where this host remembers its last export.
+    /// Where this host remembers its last export (default: STATE_DIRECTORY, else
+    /// XDG_STATE_HOME/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -272,19 +294,20 @@ pub struct Import {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,
-    /// Trivy's cache directory (default: the one that Trivy itself would take).
+    /// Trivy's cache directory (default: TRIVY_CACHE_DIR, else XDG_CACHE_HOME/trivy, else
+    /// ~/.cache/trivy, as Trivy has it).
     #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
     /// How the cache directory is laid out.
     #[arg(long, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,
-    /// Who owns what is installed (default: the owner of what is there). Needs root.
+    /// Who owns what is installed, in numbers (default: the owner of what is there). Needs root.
     #[arg(long, env = "TRIVY_FERRY_OWNER", value_name = "UID[:GID]")]
     pub owner: Option<String>,
     /// How many earlier generations stay for --restore: 0 or 1.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
     pub keep_previous: u8,
-    /// Go back to the generation before, without a bundle.
+    /// Go back to what was there before the last import, without a bundle.
     #[arg(long, conflicts_with = "bundle")]
     pub restore: bool,
     #[command(flatten)]
@@ -320,7 +343,8 @@ pub struct Import {
     /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
     #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,
-    /// Where this host remembers what it accepted.
+    /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
+    /// XDG_STATE_HOME/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }

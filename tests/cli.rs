@@ -1,0 +1,38 @@
+//! What the program prints: help, results and errors, with their exit codes.
+//!
+//! Each file in `tests/cmd` is one command with its stdout, its stderr and its exit code. After a
+//! change that is meant, `TRYCMD=overwrite cargo test --test cli` writes them anew: read the
+//! difference aloud before you commit it.
+
+/// Nothing of the machine's own settings reaches the commands: every case says
+/// `env.inherit = false`, and the width of the help texts is fixed here. Nothing is on the PATH,
+/// so that no `trivy` is asked for its version.
+#[test]
+fn output_is_as_pinned() {
+    let home = tempfile::tempdir().unwrap();
+    // Keys and state of a user who has none yet.
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let cases = trycmd::TestCases::new();
+    cases.env("COLUMNS", "100").env("PATH", path("bin")).env("TZ", "UTC");
+    cases.env("HOME", path("home")).env("XDG_CONFIG_HOME", path("config"));
+    cases.env("XDG_STATE_HOME", path("state"));
+    cases.insert_var("[HOME]", path("")).unwrap();
+    cases.case("tests/cmd/*.toml");
+    // These say that no key is trusted, which a host's own folder of keys would change.
+    if std::path::Path::new("/etc/trivy-ferry/trusted").exists() {
+        cases.skip("tests/cmd/trust-list*.toml").skip("tests/cmd/import-no-key.toml");
+    }
+    cases.run();
+}
+
+/// A case that inherits the environment would pass or fail with the machine that it runs on.
+#[test]
+fn no_case_inherits_the_environment() {
+    for entry in std::fs::read_dir("tests/cmd").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("env.inherit = false"), "{}", path.display());
+        }
+    }
+}
