@@ -39,7 +39,7 @@ pub struct Cli {
     pub format: Format,
 
     /// No progress and no remarks, only the result and errors.
-    #[arg(long, short, global = true, env = "TRIVY_FERRY_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, short, global = true, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
     pub quiet: bool,
 
     /// What to do.

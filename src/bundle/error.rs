@@ -9,7 +9,7 @@ use crate::text::{safe, size};
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The file cannot be opened.
-    #[error("{path}: {error}")]
+    #[error("{path} cannot be opened: {error}")]
     Open {
         /// Which file.
         path: PathBuf,

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
-use crate::dataset::{Contents, Kind, Name, RelPath};
+use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 
@@ -302,6 +302,11 @@ impl Payload {
         }
         if kind.layer_media_type().is_some_and(|wanted| wanted != dataset.layers[0].media_type) {
             return Err(format!("has a layer of type {:?}", dataset.layers[0].media_type));
+        }
+        let archive = [catalogue::VEX_TAR_LAYER, catalogue::VEX_ZIP_LAYER];
+        let types: Vec<&str> = dataset.layers.iter().map(|layer| layer.media_type.as_str()).collect();
+        if kind == Kind::Vex && !(archive.contains(&types[0]) && types[1] == catalogue::VEX_MANIFEST_LAYER) {
+            return Err(format!("has layers of types {types:?}"));
         }
         let contents = &dataset.contents;
         if contents.tree.is_some() == kind.is_large()

@@ -87,7 +87,7 @@ impl fmt::Display for Report {
             };
             writeln!(
                 f,
-                "{:<14} {:<4} {date:<26} {:>10}  {}",
+                "{:<14} {:<4} {date:<28} {:>10}  {}",
                 row.name,
                 row.tag,
                 size(row.size),
@@ -238,7 +238,10 @@ fn write(
     }
     let now = Timestamp::now();
     let rows = payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, now)).collect();
-    let old = |d: &&Dataset| d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD);
+    // VEX documents and checks stay true for long; databases do not.
+    let old = |d: &&Dataset| {
+        d.name.kind().is_large() && d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
+    };
     let warnings = payload.datasets.iter().filter(old).map(|dataset| {
         format!(
             "{} is more than 7 days old already: another source may have a newer one",

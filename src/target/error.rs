@@ -16,6 +16,12 @@ pub enum TargetError {
     /// There is no home directory to derive Trivy's cache from.
     #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME says where Trivy's would be")]
     NoCacheDirectory,
+    /// The folder for a settings file is not there.
+    #[error("there is no folder {path} to write settings to", path = .path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Something else stands where a directory must be.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
@@ -192,6 +198,7 @@ impl TargetError {
     pub fn kind(&self) -> &'static str {
         match self {
             TargetError::NoCacheDirectory => "no-cache-directory",
+            TargetError::NoFolder { .. } => "no-folder",
             TargetError::NotADirectory { .. } => "not-a-directory",
             TargetError::NotAFile { .. } => "not-a-file",
             TargetError::Symlink { .. } => "symlink",
@@ -217,6 +224,7 @@ impl Next for TargetError {
     fn next(&self) -> String {
         match self {
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
+            TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),
             TargetError::NotADirectory { .. } => "Move it away, or name another --cache-dir.".into(),
             TargetError::NotAFile { .. } => "Move it away, then run the command again.".into(),
             TargetError::Symlink { path } => format!(

@@ -298,7 +298,10 @@ fn write(
         path: path.into(),
         error: io::Error::new(io::ErrorKind::InvalidInput, "no file is named"),
     })?;
-    let dir = Dir::top(folder).at("open the folder", folder)?;
+    let dir = Dir::top(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => TargetError::NoFolder { path: folder.into() },
+        _ => TargetError::io("open the folder", folder, error),
+    })?;
     replace(&dir, name, bytes, 0o644, may_replace)
 }
 

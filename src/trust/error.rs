@@ -6,13 +6,13 @@ use jiff::Timestamp;
 
 use crate::digest::Digest;
 use crate::error::Next;
-use crate::text::moment;
+use crate::text::{moment, second};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A file could not be read or written.
-    #[error("{path}: {error}")]
+    #[error("{path} cannot be used: {error}")]
     File {
         /// Which file.
         path: PathBuf,
@@ -65,6 +65,12 @@ pub enum TrustError {
         /// What is wrong with it.
         why: String,
     },
+    /// Another run works with the state, and does not end.
+    #[error("another run has held the state in {path} for a minute")]
+    StateHeld {
+        /// The state's folder.
+        path: PathBuf,
+    },
     /// No folder for the state can be written.
     #[error("no folder for the state can be written; tried {}", .tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     NoStateDir {
@@ -100,6 +106,9 @@ impl Next for TrustError {
                 "Restore the file from a copy, or move it away: the next import is then treated as the first."
                     .into()
             }
+            TrustError::StateHeld { .. } => {
+                "Wait until it has ended, or name another folder with --state-dir.".into()
+            }
             TrustError::NoStateDir { .. } => "Name a folder that you may write with --state-dir DIR.".into(),
         }
     }
@@ -110,7 +119,7 @@ impl Next for TrustError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The bundle belongs to another stream.
-    #[error("{bundle} belongs to stream {found:?}, and this import accepts stream {wanted:?}")]
+    #[error("{bundle} belongs to stream {found:?}, and only stream {wanted:?} is accepted here")]
     Stream {
         /// The bundle's file name.
         bundle: String,
@@ -120,7 +129,7 @@ pub enum Refusal {
         wanted: String,
     },
     /// An older bundle than the last one accepted, and never seen before.
-    #[error("{bundle} was created {}, before the last one accepted ({})", moment(*.created), moment(*.floor))]
+    #[error("{bundle} was created {}, before the last one accepted ({})", second(*.created), second(*.floor))]
     Rollback {
         /// The bundle's file name.
         bundle: String,
@@ -130,7 +139,7 @@ pub enum Refusal {
         floor: Timestamp,
     },
     /// Two bundles of one stream and moment with different contents.
-    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", moment(*.created))]
+    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", second(*.created))]
     Equivocation {
         /// The bundle's file name.
         bundle: String,
@@ -193,7 +202,7 @@ impl Next for Refusal {
     fn next(&self) -> String {
         match self {
             Refusal::Stream { found, .. } => format!(
-                "Import it with --stream {found:?} if you mean to; mixing streams lets one exporter roll back another's data."
+                "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
             ),
             Refusal::Rollback { .. } => {
                 "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."

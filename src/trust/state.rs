@@ -139,6 +139,9 @@ impl StateDir {
                     return Ok(StateDir { path: path.clone(), _lock: file });
                 }
                 Err(e) if unwritable(&e) && given.is_none() => {}
+                Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+                    return Err(TrustError::StateHeld { path: path.clone() });
+                }
                 Err(error) => return Err(TrustError::File { path: path.clone(), error }),
             }
         }
@@ -255,7 +258,7 @@ fn lock(path: &Path, side: Side) -> std::io::Result<fs::File> {
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }
-    Err(std::io::Error::new(std::io::ErrorKind::ResourceBusy, "another run holds the state's lock"))
+    Err(std::io::ErrorKind::ResourceBusy.into())
 }
 
 fn unwritable(error: &std::io::Error) -> bool {

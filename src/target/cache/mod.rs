@@ -133,12 +133,12 @@ impl<'p> Cache<'p> {
     /// Something else stands there, the directory is a database's own folder, another import is at
     /// work, the working folder belongs to someone else, or the system refuses.
     pub fn open(options: CacheOptions, progress: &'p dyn Progress) -> Result<Cache<'p>, TargetError> {
-        let root = open_root(&options.dir, options.owner)?;
-        refuse_database_folder(&root)?;
         let owner = match (options.owner, options.layout) {
             (None, Layout::Harbor) => Some(HARBOR_OWNER),
             (owner, _) => owner,
         };
+        let root = open_root(&options.dir, owner)?;
+        refuse_database_folder(&root)?;
         if let Some(owner) = options.owner
             && sys::euid() != 0
             && owner.uid != sys::euid()
