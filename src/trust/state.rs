@@ -210,12 +210,19 @@ impl StateDir {
     fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
         let path = self.file(kind, stream);
         let document = Document { format: FORMAT, stream: stream.to_owned(), body };
+        // One name for all: the lock keeps other runs out, and a killed run leaves one file at most.
+        let new = self.path.join("new.tmp");
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            serde_json::to_writer_pretty(&mut file, &document)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
+            let mut bytes = serde_json::to_vec_pretty(&document)?;
+            bytes.push(b'\n');
+            match fs::remove_file(&new) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
             fs::File::open(&self.path)?.sync_all()
         };
         write().map_err(|error| TrustError::File { path: path.clone(), error })
