@@ -6,7 +6,7 @@ use std::io::{self, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, RenameFlags};
 
 use crate::bundle::writer::WriteError;
@@ -59,13 +59,22 @@ impl Destination {
         Ok(Destination { folder: parent.into(), name: Some(name), stream: stream.into() })
     }
 
+    /// The first moment from this one on that no bundle in the folder is named after. An export
+    /// that was killed when its bundle had its name, and a second exporter, know nothing of it.
+    pub(super) fn free_moment(&self, mut created: Timestamp) -> Timestamp {
+        let taken = |created| self.folder.join(file_name(&self.stream, created)).symlink_metadata().is_ok();
+        while self.name.is_none() && taken(created) {
+            created += SignedDuration::from_secs(1);
+        }
+        created
+    }
+
     /// Begins a file of `length` bytes.
     ///
     /// # Errors
     /// Where there is no room for it, or it cannot be made.
     pub(super) fn create(self, length: u64, created: Timestamp) -> Result<Unpublished, Error> {
-        let date = created.strftime("%Y%m%dt%H%M%Sz");
-        let name = self.name.unwrap_or_else(|| format!("{}-{date}.tar", self.stream));
+        let name = self.name.unwrap_or_else(|| file_name(&self.stream, created));
         let path = self.folder.join(&name);
         let partial = self.folder.join(format!("{name}{PARTIAL}"));
         clean_up(&self.folder, &name, &self.stream);
@@ -79,6 +88,11 @@ impl Destination {
         }
         Ok(Unpublished { path, partial, published: false })
     }
+}
+
+/// What a bundle is called where nobody chose a name.
+fn file_name(stream: &str, created: Timestamp) -> String {
+    format!("{stream}-{}.tar", created.strftime("%Y%m%dt%H%M%Sz"))
 }
 
 impl Unpublished {

@@ -182,7 +182,7 @@ fn write(
     progress: &dyn Progress,
 ) -> Result<(Report, Payload), Error> {
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let created = created(last.as_ref(), progress);
+    let created = destination.free_moment(created(last.as_ref(), progress));
     for item in &collected {
         judge(args, &item.planned.dataset, &floors, created)?;
     }
