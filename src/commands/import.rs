@@ -175,11 +175,14 @@ fn admit_all(
 ) -> Vec<Option<Admission>> {
     let mut admitted = Vec::new();
     // Bundles of one folder are judged in the order of their creation, each after the one before.
+    let before = memory;
     let mut memory = memory.clone();
     for bundle in bundles {
         let candidate = candidate(bundle);
         match admit(&candidate, &memory, policy, host.now) {
-            Ok(admission) => {
+            Ok(mut admission) => {
+                // A second copy in the folder is not what earlier imports accepted.
+                admission.seen = before.seen.contains(&candidate.identity);
                 record(&mut memory, &candidate, &admission, [], host.now);
                 report.sources.push(Source::new(bundle, &admission, keyring, host.now));
                 admitted.push(Some(admission));
