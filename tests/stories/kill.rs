@@ -1,0 +1,257 @@
+//! kill -9 at random moments: what a pulled plug, a full cgroup or an impatient operator does.
+//!
+//! The moments come from a seed that is printed; `TRIVY_FERRY_SEED` repeats a run as far as the
+//! machine's own timing allows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use trivy_ferry::digest::Digest;
+
+use crate::kit::{Artifact, Host, all_four, files, flags_of, json_file, read, sample};
+
+/// How often each of the two is killed.
+fn times() -> u32 {
+    if std::env::var_os("TRIVY_FERRY_E2E").is_some_and(|value| value == "1") { 100 } else { 10 }
+}
+
+/// xorshift64: good enough to spread moments, and repeatable.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Dice {
+        let seed = std::env::var("TRIVY_FERRY_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed
+            .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_007);
+        println!("TRIVY_FERRY_SEED={seed}");
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
+        words.flatten().take(count).collect()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A moment up to somewhat after the usual end, for the last steps matter as well.
+    fn moment(&mut self, usual: Duration) -> Duration {
+        usual.mul_f64((self.next() % 1000) as f64 / 900.0)
+    }
+}
+
+/// Makes a dataset's layer take a while: the first file of its archive whose name ends like this
+/// grows by noise behind what its reader looks at. Files that are text get a comment.
+fn grown(artifact: Artifact, name: &str, more: &[u8]) -> Artifact {
+    let mut archive = tar::Archive::new(GzDecoder::new(&artifact.layer[..]));
+    let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut found = false;
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut header = entry.header().clone();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        if entry.path().unwrap().to_string_lossy().ends_with(name) {
+            bytes.extend_from_slice(more);
+            found = true;
+        }
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        builder.append(&header, &bytes[..]).unwrap();
+    }
+    assert!(found, "no file ends with {name}");
+    let layer = builder.into_inner().unwrap().finish().unwrap();
+    Artifact { layer, ..artifact }
+}
+
+/// Two generations of all four datasets, in layouts: the flags that export each.
+fn two_generations(laptop: &Host, dice: &mut Dice) -> [String; 2] {
+    let noise = dice.bytes(6 << 20);
+    let old =
+        [grown(Artifact::older_db(), "trivy.db", &noise), Artifact::older_java_db(), Artifact::checks("2")];
+    let new = [
+        grown(Artifact::db(), "trivy.db", &noise),
+        Artifact::java_db(),
+        grown(Artifact::checks("2"), ".rego", b"\n# a new generation\n"),
+    ];
+    let mut flags = [String::new(), String::new()];
+    for (generation, (artifacts, flags)) in [old, new].iter().zip(&mut flags).enumerate() {
+        let upstream = laptop.folder(&format!("upstream-{generation}"));
+        artifacts.iter().for_each(|artifact| artifact.lay_out(&upstream));
+        let vex = laptop.folder(&format!("vex-{generation}"));
+        let content = format!("{}/fixtures/generate/content/vex", env!("CARGO_MANIFEST_DIR"));
+        laptop
+            .sh(&format!("cp -r {content}/. {vex} && cp {} {vex}", sample("vex-hub/vex-repository.json")))
+            .exits(0);
+        let index = format!("{vex}/index.json");
+        let date = format!("2026-01-1{generation}T06:00:00Z");
+        let mut json = json_file(&index);
+        json["updated_at"] = date.into();
+        fs::write(index, json.to_string()).unwrap();
+        *flags = flags_of(&upstream).replace(&sample("vex-hub"), &vex);
+    }
+    flags
+}
+
+/// What must never be mixed: the data of each dataset together with its own metadata. Times of
+/// import are left out, for they differ from run to run.
+fn fingerprints(cache: &str) -> BTreeMap<&'static str, String> {
+    let mut found = BTreeMap::new();
+    for (dataset, folder) in [
+        ("trivy-db", "db"),
+        ("trivy-java-db", "java-db"),
+        ("trivy-checks", "policy"),
+        ("vex-hub", "vex/repositories/default"),
+    ] {
+        let folder = format!("{cache}/{folder}");
+        let mut all = Vec::new();
+        for name in files(&folder) {
+            let path = format!("{folder}/{name}");
+            let bytes = match name.as_str() {
+                "metadata.json" => {
+                    let mut json = json_file(&path);
+                    json["DownloadedAt"].take();
+                    json.to_string().into_bytes()
+                }
+                "cache.json" => Vec::new(),
+                _ => read(&path),
+            };
+            all.extend_from_slice(format!("{name} {}\n", Digest::of(&bytes)).as_bytes());
+        }
+        found.insert(dataset, Digest::of(&all).to_string());
+    }
+    found
+}
+
+/// Runs a command and kills it after a while. Whether it was still alive then.
+fn kill_after(mut command: Command, moment: Duration) -> bool {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while start.elapsed() < moment && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_micros(200).min(moment.saturating_sub(start.elapsed())));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap().code().is_none()
+}
+
+/// Follows the machine, which is sometimes busier than when the usual time was taken: most runs
+/// shall be killed, and some only just not, for the last steps matter as much as the first.
+fn adapt(usual: &mut Duration, killed: bool) {
+    *usual = usual.mul_f64(if killed { 1.01 } else { 0.95 });
+}
+
+/// How long a command takes when nothing disturbs it: the shortest of some runs, each begun
+/// afresh.
+fn usual(mut prepare: impl FnMut(), mut run: impl FnMut()) -> Duration {
+    let mut timed = || {
+        prepare();
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..4).map(|_| timed()).min().unwrap()
+}
+
+#[test]
+fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
+    let mut dice = Dice::new();
+    let laptop = Host::bare();
+    let (_, public) = laptop.keygen();
+    let [old_flags, new_flags] = two_generations(&laptop, &mut dice);
+    let old_bundle = laptop.export(&laptop.folder("old"), &old_flags);
+    let new_bundle = laptop.export(&laptop.folder("new"), &new_flags);
+
+    let station = Host::bare();
+    let line = |bundle: &str| format!("import {bundle} --trust {public} --cache-dir cache --format json");
+    let cache = station.at("cache");
+    let first = station.ferry(&line(&old_bundle)).exits(0);
+    assert_eq!(first.statuses(), all_four("installed"));
+    let old = fingerprints(&cache);
+    station.sh("cp -a cache cache.old && cp -a state state.old").exits(0);
+    let back = || {
+        station.sh("rm -rf cache state && cp -a cache.old cache && cp -a state.old state").exits(0);
+    };
+    let mut usual = usual(back, || {
+        assert_eq!(station.ferry(&line(&new_bundle)).exits(0).statuses(), all_four("installed"));
+    });
+    let (new, clean) = (fingerprints(&cache), files(&cache));
+    for (dataset, fingerprint) in &old {
+        assert_ne!(fingerprint, &new[dataset], "{dataset} has no new generation, and proves nothing");
+    }
+
+    let (mut round, mut killed, mut mixed) = (0, 0, 0);
+    while killed < times() {
+        round += 1;
+        assert!(round < 4 * times(), "most are over before they are killed");
+        back();
+        let was_killed = kill_after(station.ferry_command(&line(&new_bundle)), dice.moment(usual));
+        killed += u32::from(was_killed);
+        adapt(&mut usual, was_killed);
+        let now = fingerprints(&cache);
+        for (dataset, fingerprint) in &now {
+            let known = fingerprint == &old[dataset] || fingerprint == &new[dataset];
+            assert!(known, "round {round}: {dataset} is neither old nor new: {:?}", files(&cache));
+        }
+        mixed += u32::from(now != old && now != new);
+        let run = station.ferry(&line(&new_bundle)).exits(0);
+        assert!(!run.statuses().iter().any(|row| row.ends_with("failed")), "round {round}: {run}");
+        assert_eq!(fingerprints(&cache), new, "round {round}");
+        assert_eq!(files(&cache), clean, "round {round}: something was left in the cache");
+        assert_eq!(files(&station.at("state")), ["import-default.json", "lock"], "round {round}");
+        assert!(files(&station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
+    }
+    println!(
+        "killed {killed} of {round} within {usual:?}; {mixed} times some datasets were old and some new"
+    );
+}
+
+#[test]
+fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
+    let mut dice = Dice::new();
+    let laptop = Host::bare();
+    let (key, public) = laptop.keygen();
+    let [_, flags] = two_generations(&laptop, &mut dice);
+    let stick = laptop.folder("stick");
+    let clear = || files(&stick).iter().for_each(|name| fs::remove_file(format!("{stick}/{name}")).unwrap());
+    let mut usual = usual(clear, || drop(laptop.export(&stick, &flags)));
+    let line = format!("export --key {key} --output {stick} {flags}");
+    let (mut round, mut killed, mut whole) = (0, 0, 0);
+    while killed < times() {
+        round += 1;
+        assert!(round < 4 * times(), "most are over before they are killed");
+        clear();
+        let was_killed = kill_after(laptop.ferry_command(&line), dice.moment(usual));
+        killed += u32::from(was_killed);
+        adapt(&mut usual, was_killed);
+        let published = files(&stick).into_iter().filter(|name| name.ends_with(".tar")).count();
+        if published > 0 {
+            whole += 1;
+            laptop.ferry(&format!("verify {stick} --trust {public}")).exits(0);
+        }
+        laptop.ferry(&line).exits(0);
+        let left = files(&stick);
+        assert_eq!(left.len(), published + 1, "round {round}: {left:?}");
+        assert!(left.iter().all(|name| name.ends_with(".tar")), "round {round}: {left:?}");
+        assert_eq!(files(&laptop.at("state")), ["export-default.json", "lock"], "round {round}");
+        assert!(files(&laptop.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
+        if published == 0 {
+            continue;
+        }
+        // Both can be imported: they are two bundles of two moments.
+        let station = Host::bare();
+        let import = format!("import {stick} --trust {public} --cache-dir cache --format json");
+        assert_eq!(station.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");
+    }
+    println!("killed {killed} of {round} within {usual:?}; {whole} times the bundle was there already");
+}
