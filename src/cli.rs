@@ -31,6 +31,7 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
+        display_order = 1000,
         value_enum,
         default_value_t,
         env = "TRIVY_FERRY_FORMAT",
