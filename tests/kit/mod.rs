@@ -20,7 +20,9 @@ use trivy_ferry::digest::Digest;
 /// for and not there is a failure: a skipped test must not look like a passed one.
 pub fn tools() -> Option<String> {
     if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1 and TRIVY_FERRY_TOOLS, as tests/run does");
+        println!(
+            "skipped what needs other tools: set TRIVY_FERRY_E2E=1 and TRIVY_FERRY_TOOLS, as tests/run does"
+        );
         return None;
     }
     let tools =
