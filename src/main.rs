@@ -8,6 +8,7 @@ use trivy_ferry::cli::{Cli, Format};
 use trivy_ferry::commands::{self, Outcome};
 use trivy_ferry::error::{Error, Next};
 use trivy_ferry::terminal;
+use trivy_ferry::text::{line, lines};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 fn print(format: Format, outcome: &Outcome) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match format {
-        Format::Text => stdout.write_all(outcome.text.as_bytes())?,
+        Format::Text => stdout.write_all(lines(&outcome.text).as_bytes())?,
         Format::Json => writeln!(stdout, "{:#}", outcome.json)?,
     }
     stdout.flush()?;
@@ -46,5 +47,10 @@ fn print_error(format: Format, error: &Error) -> std::io::Result<()> {
 /// Two sentences: what failed, and what to do next.
 fn say(error: &Error) -> std::io::Result<()> {
     let what = error.to_string();
-    writeln!(std::io::stderr().lock(), "error: {}.\n{}", what.trim_end_matches('.'), error.next())
+    writeln!(
+        std::io::stderr().lock(),
+        "error: {}.\n{}",
+        line(what.trim_end_matches('.')),
+        line(&error.next())
+    )
 }

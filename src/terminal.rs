@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::{Progress, Silent, Step};
-use crate::text::{safe, size};
+use crate::text::{lines, safe, size};
 
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ impl Progress for Bars {
     }
 
     fn note(&self, message: &str) {
-        let _ = self.0.println(message);
+        let _ = self.0.println(lines(message));
     }
 }
 
@@ -73,7 +73,7 @@ impl Progress for Lines {
     }
 
     fn note(&self, message: &str) {
-        eprintln!("{message}");
+        eprintln!("{}", lines(message));
     }
 }
 

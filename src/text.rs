@@ -8,12 +8,18 @@ use jiff::{Timestamp, Unit};
 /// bidirectional overrides appear as `\u{…}`, and what is longer than 300 characters is cut.
 pub fn safe(text: &str) -> String {
     const MOST: usize = 300;
-    let mut out = String::with_capacity(text.len().min(MOST));
-    for (count, c) in text.chars().enumerate() {
-        if count == MOST {
-            out.push('…');
-            break;
-        }
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => line(&text[..end]) + "…",
+        None => line(text),
+    }
+}
+
+/// A whole line made safe for a terminal as by [`safe`], and not cut. Names of files, which a
+/// medium may have chosen, come into messages in many ways and leave the program only through
+/// here and [`lines`].
+pub fn line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
         let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         if c.is_control() || hidden {
             let _ = write!(out, "{}", c.escape_unicode());
@@ -22,6 +28,11 @@ pub fn safe(text: &str) -> String {
         }
     }
     out
+}
+
+/// Several lines, each made safe for a terminal as by [`line`].
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.
@@ -69,6 +80,8 @@ mod tests {
         assert_eq!(safe("plain — text"), "plain — text");
         assert_eq!(safe("\x1b[2Jx\u{202e}y\n"), "\\u{1b}[2Jx\\u{202e}y\\u{a}");
         assert_eq!(safe(&"x".repeat(1000)).chars().count(), 301);
+        assert_eq!(safe(&"ä".repeat(300)), "ä".repeat(300));
+        assert_eq!(lines("a\n\x1bb\r\n"), "a\n\\u{1b}b\\u{d}\n");
     }
 
     #[test]
