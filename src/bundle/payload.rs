@@ -318,8 +318,8 @@ impl Payload {
             return Err(format!("unpacks to {} bytes", contents.unpacked_size()));
         }
         // A date ahead of the bundle's own would later lock out true data.
-        let latest = self.created + SignedDuration::from_hours(24);
-        if contents.updated_at.is_some_and(|date| date > latest) {
+        let ahead = |date: Timestamp| date.duration_since(self.created) > SignedDuration::from_hours(24);
+        if contents.updated_at.is_some_and(ahead) {
             return Err("is dated after the bundle".into());
         }
         Ok(())

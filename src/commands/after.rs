@@ -126,7 +126,7 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
     // Trivy asks for a new database once NextUpdate and an hour since the download have passed
     // (Trivy v0.74.0, pkg/db: `NeedsUpdate`).
     report.fails_from = db.and_then(|db| {
-        let hour = db.downloaded_at? + SignedDuration::from_hours(1);
+        let hour = db.downloaded_at?.checked_add(SignedDuration::from_hours(1)).ok()?;
         Some(db.next_update?.max(hour))
     });
     if let Some(path) = &args.write_env {
