@@ -94,6 +94,7 @@ pub(super) struct Checker<'a> {
     /// Every file's path, and with a `/` behind it every folder's.
     taken: HashSet<String>,
     unpacked: u64,
+    left_out: u64,
     current: Option<Current>,
     head: Vec<u8>,
     json: Vec<u8>,
@@ -123,6 +124,7 @@ impl<'a> Checker<'a> {
             files: Vec::new(),
             taken: HashSet::new(),
             unpacked: 0,
+            left_out: 0,
             current: None,
             head: Vec::new(),
             json: Vec::new(),
@@ -152,6 +154,16 @@ impl<'a> Checker<'a> {
         }
         self.sink.begin(&path, size).map_err(UnpackError::Sink)?;
         self.current = Some(Current { path, size, left: size, hasher: Hasher::new(), keep });
+        Ok(())
+    }
+
+    /// A file is left out. Its bytes are inflated all the same, so they are bounded too.
+    pub(super) fn leave_out(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
+        self.left_out = self.left_out.saturating_add(size);
+        let most = self.kind.max_unpacked();
+        if self.left_out > most {
+            return Err(bad(format!("{path} and others beside the content take more than {most} bytes")));
+        }
         Ok(())
     }
 

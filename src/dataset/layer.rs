@@ -58,6 +58,7 @@ pub(super) fn walk(
             return Err(bad("the archive holds too many entries"));
         }
         let kind = entry.header().entry_type();
+        let size = entry.header().entry_size().map_err(broken)?;
         match kind {
             EntryType::GNULongName => {
                 let name = extension(&mut entry)?;
@@ -72,12 +73,18 @@ pub(super) fn walk(
             }
             // A comment for the whole archive, as `git archive` writes it.
             EntryType::XGlobalHeader => drop(extension(&mut entry)?),
+            // Nothing reads what such an entry holds, but to pass over it is to inflate it.
+            EntryType::Directory | EntryType::Symlink | EntryType::Link if size > 0 => {
+                return Err(bad(format!("an entry that is no file claims {size} bytes")));
+            }
             EntryType::Directory => long_name = None,
             EntryType::Regular => {
                 let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 let path = plain(&name)?;
-                let Some(path) = place(&path) else { continue };
-                let size = entry.header().entry_size().map_err(broken)?;
+                let Some(path) = place(&path) else {
+                    checker.leave_out(&path, size)?;
+                    continue;
+                };
                 checker.begin(path, size)?;
                 loop {
                     let count = entry.read(&mut buffer).map_err(broken)?;
