@@ -33,6 +33,15 @@ struct Choice {
     dataset: Dataset,
     slot: Slot,
     vex_manifest: Vec<u8>,
+    /// It is older than what was there, and taken all the same.
+    rollback: bool,
+}
+
+/// Everything that is to be put in place, and all of it verified.
+struct Prepared {
+    chosen: Vec<Choice>,
+    /// By bundle; none where a target failed.
+    stages: Vec<Option<Vec<Stage>>>,
 }
 
 /// Everything about this host that decides.
@@ -62,33 +71,39 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     let memory = imports.targets.entry(target.clone()).or_default();
 
     let policy = policy(args);
-    let mut report = Report::new(&cache, &host, args, std::mem::take(&mut found.ignored));
-    report.errors.extend(found.damaged.drain(..).map(Error::from));
-    let admitted = admit_all(&mut found.bundles, memory, &policy, &host, &keyring, &mut report);
-    if admitted.iter().all(Option::is_none) && report.sources.is_empty() {
-        return Err(report.errors.swap_remove(0));
-    }
-    let chosen = choose(args, &cache, &host, &mut found.bundles, &admitted, &mut report)?;
-    let chosen = sift(args, &cache, memory, &host, chosen, &mut report)?;
-    let incoming: Vec<(Slot, u64, u64)> = chosen
-        .iter()
-        .map(|c| (c.slot.clone(), c.dataset.contents.unpacked_size(), c.dataset.contents.file_count()))
-        .collect();
-    cache.preflight(&incoming)?;
-    for (index, admission) in admitted.iter().enumerate() {
-        let Some(admission) = admission else { continue };
-        let Some(bundle) = found.bundles.get_mut(index) else { continue };
-        let candidate = candidate(bundle);
-        let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
-        // What came with the other bundles is good all the same.
-        if let Err(error) = install(&mut cache, bundle, &choices, admission, &host, &mut report, progress) {
-            report.errors.push(error);
-            continue;
+    let mut damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
+    let (mut report, admitted, prepared) = loop {
+        let mut report = Report::new(&cache, &host, args, found.ignored.clone());
+        let admitted = admit_all(&mut found.bundles, memory, &policy, &host, &keyring, &mut report);
+        if report.sources.is_empty() {
+            damaged.append(&mut report.errors);
+            return Err(damaged.swap_remove(0));
         }
+        match prepare(args, &cache, memory, &host, &mut found.bundles, &admitted, &mut report, progress) {
+            Ok(prepared) => break (report, admitted, prepared),
+            // Damage deep inside one bundle must not keep out the good one beside it. Nothing of
+            // this attempt is in place yet: the next one does without the damaged bundle.
+            Err((Some(index), error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
+                found.bundles.remove(index);
+                damaged.push(error);
+            }
+            Err((_, error)) => return Err(error),
+        }
+    };
+    report.errors.splice(0..0, damaged);
+    let Prepared { chosen, stages } = prepared;
+    for (index, ((bundle, admission), stages)) in found.bundles.iter().zip(admitted).zip(stages).enumerate() {
+        let (Some(mut admission), Some(stages)) = (admission, stages) else { continue };
+        let candidate = candidate(bundle);
+        if chosen.iter().any(|choice| choice.rollback && choice.bundle == index) {
+            admission.rolls_back();
+            report.admitted_by(bundle, &admission);
+        }
+        install(&mut cache, stages, &chosen, &admission, &mut report);
         // Only what is in place now, and what was in place before, counts as accepted.
         let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
         let accepted = accepted.map(|dataset| (dataset.reference(), dataset.contents.updated_at));
-        record(memory, &candidate, admission, accepted.collect::<Vec<_>>(), host.now);
+        record(memory, &candidate, &admission, accepted.collect::<Vec<_>>(), host.now);
     }
     expiry(args, memory, &host, &mut report);
     state.save_imports(args.stream.as_str(), &imports)?;
@@ -196,6 +211,44 @@ fn admit_all(
     admitted
 }
 
+/// Chooses, and stages what was chosen. An error that one bundle is to blame for comes with its
+/// index.
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+fn prepare(
+    args: &Import,
+    cache: &Cache<'_>,
+    memory: &TargetState,
+    host: &Host,
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+    progress: &dyn Progress,
+) -> Result<Prepared, (Option<usize>, Error)> {
+    let chosen = choose(args, cache, host, bundles, admitted, report)?;
+    let chosen = sift(args, cache, memory, host, chosen, report).map_err(|error| (None, error))?;
+    let incoming: Vec<(Slot, u64, u64)> = chosen
+        .iter()
+        .map(|c| (c.slot.clone(), c.dataset.contents.unpacked_size(), c.dataset.contents.file_count()))
+        .collect();
+    cache.preflight(&incoming).map_err(|error| (None, error.into()))?;
+    let mut stages = Vec::new();
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
+        let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };
+        match unloaded {
+            Ok(()) => stages.push(Some(staging.stages)),
+            Err(error @ Error::Bundle(_)) => return Err((Some(index), error)),
+            // What came with the other bundles is good all the same.
+            Err(error) => {
+                report.errors.push(error);
+                stages.push(None);
+            }
+        }
+    }
+    Ok(Prepared { chosen, stages })
+}
+
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
 fn choose(
     args: &Import,
@@ -204,14 +257,14 @@ fn choose(
     bundles: &mut [VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
+) -> Result<Vec<Choice>, (Option<usize>, Error)> {
     let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
     let mut other_checks = None;
     for (index, bundle) in bundles.iter_mut().enumerate() {
         if admitted.get(index).is_none_or(|admission| admission.as_ref().is_none_or(|a| a.superseded)) {
             continue;
         }
-        let manifests = vex_manifests(bundle)?;
+        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error))?;
         for dataset in &bundle.payload().datasets {
             if !args.selection.wants(&dataset.name) {
                 continue;
@@ -229,9 +282,9 @@ fn choose(
             if chosen.get(slot.path()).is_none_or(newer) {
                 let manifest = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
                 let vex_manifest = manifest.cloned().unwrap_or_default();
-                let choice =
-                    Choice { bundle: index, dataset: dataset.clone(), slot: slot.clone(), vex_manifest };
-                chosen.insert(slot.path().to_owned(), choice);
+                let (dataset, slot) = (dataset.clone(), slot.clone());
+                let place = slot.path().to_owned();
+                chosen.insert(place, Choice { bundle: index, dataset, slot, vex_manifest, rollback: false });
             }
         }
     }
@@ -303,7 +356,7 @@ fn sift(
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let mut left = Vec::new();
-    for choice in chosen {
+    for mut choice in chosen {
         let dataset = &choice.dataset;
         let date = dataset.contents.updated_at;
         let installed = cache.installed(&choice.slot)?;
@@ -322,7 +375,10 @@ fn sift(
             report.rows.push(Row::new(dataset, was, Status::Unchanged));
             continue;
         }
-        if let Verdict::Older { floor } = judge(date, floor, args.overrides.allow_rollback) {
+        let verdict = judge(date, floor, false);
+        if let Verdict::Older { floor } = verdict
+            && !args.overrides.allow_rollback
+        {
             report.rows.push(Row::new(dataset, Some(floor), Status::Older));
             report.warnings.push(format!(
                 "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
@@ -336,6 +392,7 @@ fn sift(
             report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
         }
         report.rows.push(Row::new(dataset, was, Status::Installing));
+        choice.rollback = verdict != Verdict::Take;
         left.push(choice);
     }
     Ok(left)
@@ -395,28 +452,23 @@ impl Receiver for Staging<'_, '_> {
     }
 }
 
-/// Unloads one bundle into the cache and switches what is complete.
+/// Switches what one bundle brought.
 fn install(
     cache: &mut Cache<'_>,
-    bundle: &mut VerifiedBundle,
-    choices: &[&Choice],
+    stages: Vec<Stage>,
+    chosen: &[Choice],
     admission: &Admission,
-    host: &Host,
     report: &mut Report,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    if choices.is_empty() {
-        return Ok(());
+) {
+    if stages.is_empty() {
+        return;
     }
-    let mut staging = Staging { cache, choices, host, stages: Vec::new() };
-    unload(bundle, &mut staging, progress)?;
-    let stages = staging.stages;
     let (activated, failed) = match cache.activate(stages) {
         Ok(activated) => (activated, Vec::new()),
         Err(not_all) => (not_all.activated, not_all.failed),
     };
     let row = |report: &mut Report, slot: &Slot, status: Status, how| {
-        if let Some(choice) = choices.iter().find(|choice| choice.slot == *slot) {
+        if let Some(choice) = chosen.iter().find(|choice| choice.slot == *slot) {
             report.set(&choice.dataset, status, how);
         }
     };
@@ -428,7 +480,6 @@ fn install(
         row(report, &slot, Status::Failed, None);
         report.errors.push(error.into());
     }
-    Ok(())
 }
 
 /// What is installed may have passed its exporter's date while nothing newer came.

@@ -279,6 +279,13 @@ impl Report {
         }
     }
 
+    /// Sets by which flags a bundle was admitted, where that shows only later.
+    pub(super) fn admitted_by(&mut self, bundle: &VerifiedBundle, admission: &Admission) {
+        for source in self.sources.iter_mut().filter(|source| source.identity == bundle.identity()) {
+            source.overrides.clone_from(&admission.overrides);
+        }
+    }
+
     /// Sets what became of a dataset.
     pub(super) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
         let reference = dataset.reference();

@@ -59,6 +59,13 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Something in it was older than what was there, and was taken because of `--allow-rollback`.
+    pub fn rolls_back(&mut self) {
+        if !self.by_override(ROLLBACK) {
+            self.overrides.push(ROLLBACK);
+        }
+    }
+
     fn by_override(&self, flag: &str) -> bool {
         self.overrides.contains(&flag)
     }
