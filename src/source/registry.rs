@@ -15,7 +15,7 @@ use super::Artifact;
 use super::ArtifactSource;
 use super::auth::{self, Challenge, Credentials};
 use super::blob::{Blob, Pieces};
-use super::error::{Service, SourceError};
+use super::error::{Service, SourceError, Unreachable};
 use super::http::{Answer, Http, Request, is_html};
 use super::reference::{Repository, is_loopback};
 use crate::digest::Digest;
@@ -185,8 +185,13 @@ impl Registries {
         let remember = |scheme| lock(&self.schemes).insert(host.to_owned(), scheme);
         match ask("https") {
             Err(first @ SourceError::Unreachable { .. }) if self.insecure || is_loopback(host) => {
-                // Where neither answers, HTTPS is what should have.
-                let answer = ask("http").map_err(|_| first)?;
+                // Where neither answers, HTTPS is what should have. Where something answered that
+                // is no TLS, what it does over plain HTTP says more.
+                let silent = !matches!(first, SourceError::Unreachable { why: Unreachable::Other(_), .. });
+                let answer = ask("http").map_err(|second| match second {
+                    SourceError::Unreachable { .. } if silent => first,
+                    second => second,
+                })?;
                 remember("http");
                 Ok(answer)
             }
