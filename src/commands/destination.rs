@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,9 @@ use crate::text::size;
 
 /// What a file has behind its name while it is written. Readers pass such files over.
 const PARTIAL: &str = ".partial";
+/// How often, and after what pause, a name is tried that another run holds for a moment.
+const TRIES: u32 = 50;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Where a bundle is to go.
 pub(super) struct Destination {
@@ -102,14 +105,23 @@ impl Unpublished {
     /// Where it cannot be made.
     pub(super) fn writer(&self) -> Result<BufWriter<File>, Error> {
         let open = || -> io::Result<File> {
-            let file =
-                File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)?;
-            // Held while we live, so that another run does not take it for abandoned.
-            match file.try_lock() {
-                // Some file systems know no locks.
-                Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
-                Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            for _ in 0..TRIES {
+                match File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)
+                {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                    // Held while we live, so that another run does not take it for abandoned. One
+                    // that did so before the lock stood has removed it.
+                    Ok(file) => match file.try_lock() {
+                        Ok(()) if !is_at(&file, &self.partial) => {}
+                        // Some file systems know no locks.
+                        Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
+                        Err(fs::TryLockError::WouldBlock) => {}
+                    },
+                }
+                std::thread::sleep(PAUSE);
             }
+            Err(io::ErrorKind::AlreadyExists.into())
         };
         // Large enough that a stick sees few, long writes.
         Ok(BufWriter::with_capacity(1 << 20, open().map_err(|error| failed(&self.partial, error))?))
@@ -152,6 +164,12 @@ impl Drop for Unpublished {
     }
 }
 
+/// Whether a path still leads to an open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().is_ok_and(|open| path.symlink_metadata().is_ok_and(|found| same(open, found)))
+}
+
 /// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -178,9 +196,11 @@ fn clean_up(folder: &Path, name: &str, stream: &str) {
             });
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
         if ours && plain {
-            let abandoned = File::open(entry.path())
-                .is_ok_and(|file| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
-            if abandoned {
+            // Only who holds the lock removes, and only what the lock is on.
+            let abandoned = File::open(entry.path()).ok().filter(|file| {
+                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) && is_at(file, &entry.path())
+            });
+            if abandoned.is_some() {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -194,8 +214,9 @@ fn free(folder: &Path) -> io::Result<u64> {
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {
-    use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    use io::ErrorKind::{AlreadyExists, FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let next = match error.kind() {
+        AlreadyExists => "Another export of this stream writes there at this moment; run the command again.",
         StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
         FileTooLarge => {
             "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip."
