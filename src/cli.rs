@@ -242,6 +242,14 @@ pub struct Overrides {
     /// Accept a bundle or dataset older than the last one. Risk: new vulnerabilities go unseen.
     #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_rollback: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub time: TimeOverrides,
+}
+
+/// What is accepted against the rules about time.
+#[derive(Debug, Clone, Args, Default)]
+pub struct TimeOverrides {
     /// Accept a bundle created after this host's clock. Risk: its age cannot be judged.
     #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_future: bool,
@@ -263,7 +271,7 @@ pub struct Verify {
     pub stream: Option<Stream>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub overrides: Overrides,
+    pub overrides: TimeOverrides,
 }
 
 /// `inspect`

@@ -88,6 +88,8 @@ fn places(seed: usize, from: usize, to: usize) -> Vec<(usize, u32)> {
     drawn.collect::<Vec<_>>().into_iter().chain([(from, 0), (to - 1, 7)]).collect()
 }
 
+type Untruth = Box<dyn Fn(&mut Value)>;
+
 /// Everything that can happen to one member of a file.
 fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> {
     let span = &spans[index];
@@ -393,7 +395,7 @@ fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
         ran.harmless();
     }
     // What is said of a content must be so: another file, another date, another size, fewer files.
-    let untruths: Vec<(&str, Box<dyn Fn(&mut Value)>)> = vec![
+    let untruths: Vec<(&str, Untruth)> = vec![
         ("another file", {
             let other = other.clone();
             Box::new(move |p| p["datasets"][0]["contents"]["files"][1]["digest"] = other.clone())

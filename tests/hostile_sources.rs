@@ -827,7 +827,9 @@ fn exports_of_one_second_do_not_collide() {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| host.export_db(&repository))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
     });
-    all.iter().for_each(|ran| drop(ran.good()));
+    for ran in &all {
+        ran.good();
+    }
     assert_eq!(host.written().len(), 4, "{:?}", host.written());
     for name in host.written() {
         host.verify(&host.path("out").join(name), &[]).good();
@@ -861,7 +863,9 @@ fn exports_of_one_second_do_not_collide() {
     });
     let good = all.iter().filter(|ran| ran.code == 0).count();
     assert!(good >= 1, "{all:#?}");
-    all.iter().filter(|ran| ran.code != 0).for_each(|ran| drop(ran.refused(7, &["default-"])));
+    for ran in all.iter().filter(|ran| ran.code != 0) {
+        ran.refused(7, &["default-"]);
+    }
     assert_eq!(other.written().len(), good, "{all:#?}");
     for name in other.written() {
         other.verify(&other.path("out").join(name), &[]).good();

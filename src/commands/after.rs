@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
-use super::import::{Host, carried};
+use super::choice::carried;
+use super::import::Host;
 use super::import_report::Report;
 use crate::cli::{Import, Layout};
 use crate::dataset::catalogue::TrivyVersion;
@@ -57,7 +58,7 @@ fn steps(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report)
 /// Trivy looks for a VEX repository under the name in its own configuration only.
 fn vex(cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
     let repositories: Vec<Carried> =
-        report.rows.iter().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
+        report.in_place().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
     let holds = |name: &str| {
         let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
         slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
@@ -96,7 +97,7 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
         let slot = cache.slot(&name, "");
         Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
-    let db = installed(Name::trivy_db())?;
+    let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
     let enabled = host.vex.entries().iter().filter(|entry| entry.enabled);
     let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
     let has_vex = |name: &&str| {
@@ -105,11 +106,11 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
     };
     let in_place = InPlace {
         db: db.is_some(),
-        java_db: installed(Name::trivy_java_db())?.is_some(),
+        java_db: java_db.is_some(),
         checks: installed(Name::trivy_checks())?.is_some(),
         vex: names.iter().any(has_vex),
     };
-    let scanner = Scanner { read_only_cache: false, data_home: args.data_home.clone() };
+    let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     report.commands = settings.lines.iter().map(crate::target::settings::Line::command).collect();
     report.environment = settings.environment.clone();
@@ -123,12 +124,7 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
     if report.changed().count() > 0 {
         report.advice.extend(settings.advice.iter().cloned());
     }
-    // Trivy asks for a new database once NextUpdate and an hour since the download have passed
-    // (Trivy v0.74.0, pkg/db: `NeedsUpdate`).
-    report.fails_from = db.and_then(|db| {
-        let hour = db.downloaded_at?.checked_add(SignedDuration::from_hours(1)).ok()?;
-        Some(db.next_update?.max(hour))
-    });
+    report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
     if let Some(path) = &args.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
@@ -137,6 +133,16 @@ fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Re
         report.written.push(settings.write_config(dir, args.force)?);
     }
     Ok(())
+}
+
+/// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the
+/// download, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
+fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Timestamp> {
+    let due = |installed: &Installed, hours| {
+        let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;
+        Some(installed.next_update?.max(rested))
+    };
+    [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
 }
 
 /// Runs the operator's command. Its output goes where ours goes that is not the result.

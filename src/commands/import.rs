@@ -1,41 +1,28 @@
 //! `import`: verifies bundles, decides what is acceptable, and puts it into Trivy's cache.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::export::OLD;
-pub(super) use super::import_report::Signer;
+use super::choice::{Choice, choose, metadata, sift};
 use super::import_report::{Report, Row, Source, Status};
 use super::unload::{Receiver, unload};
 use super::verify::candidate;
 use super::{Outcome, after, inbox};
-use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::{Import, Layout as CliLayout};
-use crate::dataset::catalogue::{self, TrivyVersion};
-use crate::dataset::{Kind, Name, vex};
+use crate::dataset::Name;
+use crate::dataset::catalogue::TrivyVersion;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::place::{default_cache_dir, default_cache_dir_findings};
-use crate::target::vex_config::{Carried, VexConfig};
-use crate::target::{Cache, CacheOptions, Layout, Metadata, Owner, Slot, Stage, TargetError};
-use crate::text::moment;
+use crate::target::vex_config::VexConfig;
+use crate::target::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
 use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Policy, Verdict, admit, judge, present, record};
+use crate::trust::acceptance::{Admission, Policy, admit, present, record};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir, TargetState};
-
-/// A dataset of an admitted bundle, with the place where it belongs.
-struct Choice {
-    bundle: usize,
-    dataset: Dataset,
-    slot: Slot,
-    vex_manifest: Vec<u8>,
-    /// It is older than what was there, and taken all the same.
-    rollback: bool,
-}
 
 /// Everything that is to be put in place, and all of it verified.
 struct Prepared {
@@ -49,16 +36,23 @@ pub(super) struct Host {
     pub(super) now: Timestamp,
     pub(super) version: TrivyVersion,
     pub(super) vex: VexConfig,
+    /// The scanner's XDG_DATA_HOME, where one was named; absolute.
+    pub(super) data_home: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Error> {
     let (dir, mut warnings) = cache_dir(args)?;
+    places_for_settings(args)?;
+    let absolute =
+        |home: &PathBuf| std::path::absolute(home).map_err(Error::unexpected("finding --data-home"));
+    let data_home = args.data_home.as_ref().map(absolute).transpose()?;
     let host = Host {
         now: Timestamp::now(),
         version: args
             .trivy_version
             .unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
-        vex: vex_config(args)?,
+        vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
+        data_home,
     };
     let Some(input) = &args.bundle else { return restore(args, &dir, &host, progress) };
     let keyring = Keyring::load(&args.keys.trust)?;
@@ -124,11 +118,20 @@ fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
     }
 }
 
-fn vex_config(args: &Import) -> Result<VexConfig, Error> {
-    Ok(match &args.data_home {
-        Some(home) => VexConfig::read_at(Some(home.clone()))?,
-        None => VexConfig::read()?,
-    })
+/// The folders for the settings must be there: better to hear of it before than after.
+fn places_for_settings(args: &Import) -> Result<(), Error> {
+    let parent =
+        |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
+    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
+    {
+        if !folder.is_dir() {
+            return Err(Error::usage(
+                format!("there is no folder {} to write settings to", folder.display()),
+                "Make it first, or name another.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn open_cache<'p>(args: &Import, dir: &Path, progress: &'p dyn Progress) -> Result<Cache<'p>, Error> {
@@ -154,8 +157,8 @@ fn policy(args: &Import) -> Policy {
     Policy {
         stream: args.stream.to_string(),
         allow_rollback: args.overrides.allow_rollback,
-        allow_future: args.overrides.allow_future,
-        allow_expired: args.overrides.allow_expired,
+        allow_future: args.overrides.time.allow_future,
+        allow_expired: args.overrides.time.allow_expired,
     }
 }
 
@@ -249,168 +252,6 @@ fn prepare(
     Ok(Prepared { chosen, stages })
 }
 
-/// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
-fn choose(
-    args: &Import,
-    cache: &Cache<'_>,
-    host: &Host,
-    bundles: &mut [VerifiedBundle],
-    admitted: &[Option<Admission>],
-    report: &mut Report,
-) -> Result<Vec<Choice>, (Option<usize>, Error)> {
-    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
-    let mut other_checks = None;
-    for (index, bundle) in bundles.iter_mut().enumerate() {
-        if admitted.get(index).is_none_or(|admission| admission.as_ref().is_none_or(|a| a.superseded)) {
-            continue;
-        }
-        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error))?;
-        for dataset in &bundle.payload().datasets {
-            if !args.selection.wants(&dataset.name) {
-                continue;
-            }
-            if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
-                other_checks = Some(dataset.clone());
-                continue;
-            }
-            let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
-            let Some(slot) = cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) else {
-                report.rows.push(Row::new(dataset, None, Status::NoPlace));
-                continue;
-            };
-            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
-            if chosen.get(slot.path()).is_none_or(newer) {
-                let manifest = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
-                let vex_manifest = manifest.cloned().unwrap_or_default();
-                let (dataset, slot) = (dataset.clone(), slot.clone());
-                let place = slot.path().to_owned();
-                chosen.insert(place, Choice { bundle: index, dataset, slot, vex_manifest, rollback: false });
-            }
-        }
-    }
-    if let Some(dataset) =
-        other_checks.filter(|_| !chosen.values().any(|c| c.slot.kind() == Kind::TrivyChecks))
-    {
-        report.warnings.push(format!(
-            "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
-            dataset.tag,
-            host.version,
-            host.version.checks_tag(),
-            host.version
-        ));
-        report.rows.push(Row::new(&dataset, None, Status::NotWanted));
-    }
-    for name in &args.selection.only {
-        if !chosen.values().any(|choice| choice.dataset.name == *name) {
-            report.warnings.push(format!("no bundle here holds {name}"));
-        }
-    }
-    Ok(chosen.into_values().collect())
-}
-
-/// What Trivy's VEX configuration should know of a dataset.
-pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
-    let name = dataset.name.vex_repository()?;
-    let url = match name {
-        "default" => catalogue::VEX_HUB.to_owned(),
-        _ if dataset.source.starts_with("http") => dataset.source.clone(),
-        // It came from a folder: Trivy never asks this address while it is told not to update.
-        other => format!("https://{other}.invalid/"),
-    };
-    Some(Carried { name: name.into(), url })
-}
-
-/// The vex-repository.json files of a bundle, by member name. They stand before the large layers.
-fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
-    let wanted: Vec<String> =
-        layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
-    let mut manifests = BTreeMap::new();
-    let path = bundle.path().to_path_buf();
-    let mut members = bundle.members()?;
-    while manifests.len() < wanted.len() {
-        let Some(mut member) = members.next()? else { break };
-        if !wanted.contains(&member.member().path) {
-            member.skip()?;
-            continue;
-        }
-        let name = member.member().path.clone();
-        if member.member().size > vex::MAX_MANIFEST {
-            let why = format!("its vex-repository.json has {} bytes", member.member().size);
-            return Err(BundleError::Payload { path, why }.into());
-        }
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|e| BundleError::from_io(&path, e))?;
-        manifests.insert(name, bytes);
-    }
-    Ok(manifests)
-}
-
-/// Leaves out what is too old, and what is in place already.
-fn sift(
-    args: &Import,
-    cache: &Cache<'_>,
-    memory: &TargetState,
-    host: &Host,
-    chosen: Vec<Choice>,
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
-    let mut left = Vec::new();
-    for mut choice in chosen {
-        let dataset = &choice.dataset;
-        let date = dataset.contents.updated_at;
-        let installed = cache.installed(&choice.slot)?;
-        let was = installed.as_ref().and_then(|installed| installed.updated_at);
-        // A date from the future in a cache that others write must not lock out true data.
-        let believable = was.filter(|date| date.duration_since(host.now) <= CLOCK_TOLERANCE);
-        let floor = memory.floors.get(&dataset.reference()).copied().max(believable);
-        if let Some(Err(refusal)) =
-            args.max_age.as_ref().map(|max_age| max_age.check(&dataset.name, date, present(host.now, memory)))
-        {
-            report.rows.push(Row::new(dataset, was, Status::Refused));
-            report.errors.push(refusal.into());
-            continue;
-        }
-        if cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, host))? {
-            report.rows.push(Row::new(dataset, was, Status::Unchanged));
-            continue;
-        }
-        let verdict = judge(date, floor, false);
-        if let Verdict::Older { floor } = verdict
-            && !args.overrides.allow_rollback
-        {
-            report.rows.push(Row::new(dataset, Some(floor), Status::Older));
-            report.warnings.push(format!(
-                "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
-                dataset.reference(),
-                date.map_or_else(String::new, moment),
-                moment(floor)
-            ));
-            continue;
-        }
-        if date.is_some_and(|date| host.now.duration_since(date) > OLD) {
-            report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
-        }
-        report.rows.push(Row::new(dataset, was, Status::Installing));
-        choice.rollback = verdict != Verdict::Take;
-        left.push(choice);
-    }
-    Ok(left)
-}
-
-fn metadata(choice: &Choice, host: &Host) -> Metadata {
-    let downloaded_at = host.now;
-    match choice.slot.kind() {
-        Kind::TrivyDb | Kind::TrivyJavaDb => Metadata::Database { downloaded_at },
-        Kind::TrivyChecks => Metadata::Checks {
-            manifest_digest: choice.dataset.manifest.digest,
-            major: choice.dataset.tag.parse().unwrap_or(0),
-            downloaded_at,
-        },
-        Kind::Vex => Metadata::Vex { manifest_json: choice.vex_manifest.clone(), updated_at: host.now },
-    }
-}
-
 /// Stages the chosen datasets of one bundle.
 struct Staging<'a, 'p> {
     cache: &'a Cache<'p>,
@@ -486,7 +327,7 @@ fn install(
 fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report) {
     let expires = memory.last.as_ref().and_then(|last| last.expires);
     if let Some(expires) = expires.filter(|expires| *expires <= present(host.now, memory))
-        && !args.overrides.allow_expired
+        && !args.overrides.time.allow_expired
     {
         let already =
             report.errors.iter().any(|error| matches!(error, Error::Refused(Refusal::Expired { .. })));

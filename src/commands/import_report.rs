@@ -297,10 +297,13 @@ impl Report {
 
     /// Whether a dataset is in place now.
     pub(super) fn is_in_place(&self, dataset: &Dataset) -> bool {
-        self.rows.iter().any(|row| {
-            row.dataset.as_ref() == Some(dataset)
-                && matches!(row.status, Status::Installed | Status::Restored | Status::Unchanged)
-        })
+        self.in_place().any(|row| row.dataset.as_ref() == Some(dataset))
+    }
+
+    /// The datasets that are in place now.
+    pub(super) fn in_place(&self) -> impl Iterator<Item = &Row> {
+        let there = [Status::Installed, Status::Restored, Status::Unchanged];
+        self.rows.iter().filter(move |row| there.contains(&row.status))
     }
 
     /// The kinds of dataset that changed.

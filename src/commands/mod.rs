@@ -10,6 +10,7 @@ use crate::progress::Progress;
 
 mod after;
 pub mod age;
+mod choice;
 mod collect;
 mod destination;
 mod export;

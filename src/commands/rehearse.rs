@@ -13,7 +13,9 @@ use serde::Serialize;
 
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
-use crate::cli::{Export, Import, Keygen, Layout, Overrides, Rehearse, Selection, TrustedKeys, Verify};
+use crate::cli::{
+    Export, Import, Keygen, Layout, Overrides, Rehearse, Selection, TimeOverrides, TrustedKeys, Verify,
+};
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 use crate::serve::Server;
@@ -189,7 +191,7 @@ impl Rehearsal {
                 bundle: bundle.into(),
                 keys: self.keys(),
                 stream: None,
-                overrides: Overrides::default(),
+                overrides: TimeOverrides::default(),
             },
             &Silent,
         )

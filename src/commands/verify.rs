@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::inbox::{self, Ignored};
 use super::unload::{Receiver, unload};
-use super::{Outcome, import::Signer};
+use super::{Outcome, import_report::Signer};
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Verify;
 use crate::dataset::Discard;
@@ -119,7 +119,7 @@ fn check(
     let candidate = candidate(bundle);
     let policy = Policy {
         stream: args.stream.as_ref().map_or_else(|| candidate.stream.clone(), |stream| stream.to_string()),
-        allow_rollback: args.overrides.allow_rollback,
+        allow_rollback: false,
         allow_future: args.overrides.allow_future,
         allow_expired: args.overrides.allow_expired,
     };
