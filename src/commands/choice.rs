@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use jiff::Timestamp;
+
 use super::export::OLD;
 use super::import::Host;
 use super::import_report::{Report, Row, Status};
@@ -24,8 +26,17 @@ pub(super) struct Choice {
     pub(super) dataset: Dataset,
     pub(super) slot: Slot,
     pub(super) vex_manifest: Vec<u8>,
+    /// By which the floor is judged.
+    date: Option<Timestamp>,
     /// It is older than what was there, and taken all the same.
     pub(super) rollback: bool,
+}
+
+/// The date by which a dataset is older or newer than another. What carries none of its own, as
+/// checks do, is dated by its bundle: else a bundle seen long ago would put its old checks over
+/// the new ones.
+pub(super) fn floor_date(dataset: &Dataset, created: Timestamp) -> Option<Timestamp> {
+    dataset.contents.updated_at.or(Some(created))
 }
 
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
@@ -63,7 +74,11 @@ pub(super) fn choose(
                 let vex_manifest = manifest.cloned().unwrap_or_default();
                 let (dataset, slot) = (dataset.clone(), slot.clone());
                 let place = slot.path().to_owned();
-                chosen.insert(place, Choice { bundle: index, dataset, slot, vex_manifest, rollback: false });
+                let date = floor_date(&dataset, bundle.payload().created);
+                chosen.insert(
+                    place,
+                    Choice { bundle: index, dataset, slot, vex_manifest, date, rollback: false },
+                );
             }
         }
     }
@@ -154,7 +169,7 @@ pub(super) fn sift(
             report.rows.push(Row::new(dataset, was, Status::Unchanged));
             continue;
         }
-        let verdict = judge(date, floor, false);
+        let verdict = judge(choice.date, floor, false);
         if let Verdict::Older { floor } = verdict
             && !args.overrides.allow_rollback
         {
@@ -162,12 +177,13 @@ pub(super) fn sift(
             report.warnings.push(format!(
                 "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
                 dataset.reference(),
-                date.map_or_else(String::new, moment),
+                choice.date.map_or_else(String::new, moment),
                 moment(floor)
             ));
             continue;
         }
-        if date.is_some_and(|date| host.now.duration_since(date) > OLD) {
+        // VEX documents and checks stay true for long; databases do not.
+        if dataset.name.kind().is_large() && date.is_some_and(|date| host.now.duration_since(date) > OLD) {
             report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
         }
         report.rows.push(Row::new(dataset, was, Status::Installing));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::choice::{Choice, choose, metadata, sift};
+use super::choice::{Choice, choose, floor_date, metadata, sift};
 use super::import_report::{Report, Row, Source, Status};
 use super::unload::{Receiver, unload};
 use super::verify::candidate;
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         install(&mut cache, stages, &chosen, &admission, &mut report);
         // Only what is in place now, and what was in place before, counts as accepted.
         let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
-        let accepted = accepted.map(|dataset| (dataset.reference(), dataset.contents.updated_at));
+        let accepted = accepted.map(|dataset| (dataset.reference(), floor_date(dataset, candidate.created)));
         record(memory, &candidate, &admission, accepted.collect::<Vec<_>>(), host.now);
     }
     expiry(args, memory, &host, &mut report);
