@@ -507,7 +507,7 @@ fn bombs_cost_little() {
             Kind::TrivyDb,
             "1 GiB of zeros",
             bomb(Archive::new().entry(b'0', "trivy.db", GIB, b"").open_end(), 1),
-            20,
+            50,
             "no metadata.json",
         ),
         (
