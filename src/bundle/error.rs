@@ -32,6 +32,14 @@ pub enum BundleError {
         /// What was found instead.
         why: String,
     },
+    /// The file begins as a bundle does, and its manifest is damaged.
+    #[error("{path} has a damaged manifest: {why}")]
+    Manifest {
+        /// Which file.
+        path: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
     /// The medium failed while it was read.
     #[error("{path} could not be read: {error}")]
     Read {
@@ -128,7 +136,7 @@ impl Next for BundleError {
             BundleError::NotABundle { .. } => {
                 "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
             }
-            BundleError::Read { .. } | BundleError::Short { .. } => {
+            BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
                 "Nothing was changed; copy the file again, and wait for the medium before unplugging it.".into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } => {

@@ -50,29 +50,28 @@ impl UnverifiedBundle {
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let (mut file, length) = open_regular(path)?;
         let not = |why: String| BundleError::NotABundle { path: path.into(), why };
+        let damaged = |why: String| BundleError::Manifest { path: path.into(), why };
         let read = |file: &mut File, buffer: &mut [u8]| match file.read_exact(buffer) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(not(format!("it ends after {length} bytes, inside its manifest")))
-            }
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(BundleError::Read { path: path.into(), error }),
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
         };
         let mut first = [0; BLOCK as usize];
-        read(&mut file, &mut first)?;
-        let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap_or(u64::MAX);
-        let head = &first[..MANIFEST.len()];
-        if head != MANIFEST.as_bytes() {
+        if !read(&mut file, &mut first)? || !first.starts_with(MANIFEST.as_bytes()) {
             return Err(not(format!("its first member is not {MANIFEST}")));
         }
+        let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap_or(u64::MAX);
         if capacity > MAX_MANIFEST {
-            return Err(not(format!("its manifest claims {capacity} bytes, and {MAX_MANIFEST} are allowed")));
+            return Err(damaged(format!("it claims {capacity} bytes, and {MAX_MANIFEST} are allowed")));
         }
         if header::header(MANIFEST, capacity).is_none_or(|wanted| wanted != first) {
-            return Err(not("the header of its manifest is not in the one form that is allowed".into()));
+            return Err(damaged("its header is not in the one form that is allowed".into()));
         }
         let mut bytes = vec![0; capacity as usize];
-        read(&mut file, &mut bytes)?;
-        let envelope = Envelope::parse(&bytes).map_err(|e| not(e.to_string()))?;
+        if !read(&mut file, &mut bytes)? {
+            return Err(damaged(format!("the file ends after {length} bytes, inside it")));
+        }
+        let envelope = Envelope::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         if envelope.payload_type() != PAYLOAD_TYPE {
             return Err(not(format!("its payload is of type {:?}", safe(envelope.payload_type()))));
         }

@@ -28,6 +28,8 @@ pub(super) struct Choice {
     pub(super) vex_manifest: Vec<u8>,
     /// By which the floor is judged.
     date: Option<Timestamp>,
+    /// It was accepted here before.
+    pub(super) known: bool,
     /// It is older than what was there, and taken all the same.
     pub(super) rollback: bool,
 }
@@ -77,7 +79,15 @@ pub(super) fn choose(
                 let date = floor_date(&dataset, bundle.payload().created);
                 chosen.insert(
                     place,
-                    Choice { bundle: index, dataset, slot, vex_manifest, date, rollback: false },
+                    Choice {
+                        bundle: index,
+                        dataset,
+                        slot,
+                        vex_manifest,
+                        date,
+                        known: false,
+                        rollback: false,
+                    },
                 );
             }
         }
@@ -187,6 +197,7 @@ pub(super) fn sift(
             report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
         }
         report.rows.push(Row::new(dataset, was, Status::Installing));
+        choice.known = memory.floors.contains_key(&dataset.reference());
         choice.rollback = verdict != Verdict::Take;
         left.push(choice);
     }

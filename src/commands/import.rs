@@ -70,8 +70,8 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         let mut report = Report::new(&cache, &host, args, found.ignored.clone());
         let admitted = admit_all(&mut found.bundles, memory, &policy, &host, &keyring, &mut report);
         if report.sources.is_empty() {
-            damaged.append(&mut report.errors);
-            return Err(damaged.swap_remove(0));
+            report.errors.splice(0..0, damaged);
+            return report.outcome();
         }
         match prepare(args, &cache, memory, &host, &mut found.bundles, &admitted, &mut report, progress) {
             Ok(prepared) => break (report, admitted, prepared),
@@ -308,17 +308,17 @@ fn install(
         Ok(activated) => (activated, Vec::new()),
         Err(not_all) => (not_all.activated, not_all.failed),
     };
-    let row = |report: &mut Report, slot: &Slot, status: Status, how| {
-        if let Some(choice) = chosen.iter().find(|choice| choice.slot == *slot) {
-            report.set(&choice.dataset, status, how);
-        }
-    };
-    let status = if admission.seen { Status::Restored } else { Status::Installed };
+    let choice = |slot: &Slot| chosen.iter().find(|choice| choice.slot == *slot);
     for done in &activated {
-        row(report, &done.slot, status, Some(done.how));
+        let Some(choice) = choice(&done.slot) else { continue };
+        let back = admission.seen && choice.known;
+        let status = if back { Status::Restored } else { Status::Installed };
+        report.set(&choice.dataset, status, Some(done.how));
     }
     for (slot, error) in failed {
-        row(report, &slot, Status::Failed, None);
+        if let Some(choice) = choice(&slot) {
+            report.set(&choice.dataset, Status::Failed, None);
+        }
         report.errors.push(error.into());
     }
 }
