@@ -6,8 +6,8 @@ use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
 
 /// A sha256 digest, written `sha256:<64 lower-case hex digits>` as the OCI image specification
 /// (descriptor.md, "Digests") has it. Other algorithms are not representable: everything that
@@ -23,7 +23,9 @@ pub struct InvalidDigest;
 impl Digest {
     /// The digest of bytes at hand.
     pub fn of(bytes: &[u8]) -> Self {
-        Digest(Sha256::digest(bytes).into())
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// The 64 hex digits without the algorithm's prefix, as file names and `sha256sum` have them.
@@ -88,8 +90,14 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Computes a digest over bytes as they pass.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
+#[derive(Clone)]
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Hasher(Context::new(&SHA256))
+    }
+}
 
 impl Hasher {
     /// A hasher that has seen nothing yet.
@@ -104,7 +112,9 @@ impl Hasher {
 
     /// The digest of all bytes taken.
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        Digest(bytes)
     }
 }
 
