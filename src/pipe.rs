@@ -6,7 +6,10 @@
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// The chunks under way at the most. With chunks of 128 KiB a pipe holds about 1 MiB.
+/// The unit in which large data is passed on, in bytes.
+pub const CHUNK: usize = 128 << 10;
+
+/// The chunks under way at the most: a pipe holds about 1 MiB.
 const DEPTH: usize = 8;
 
 /// What the reading end reports when the writing end gave up: the reason is on that side.
@@ -15,11 +18,14 @@ const DEPTH: usize = 8;
 pub struct Upstream;
 
 /// The writing end. [`PipeWriter::finish`] marks the end of the data.
-pub struct PipeWriter(SyncSender<Option<Vec<u8>>>);
+pub struct PipeWriter(SyncSender<Chunk>);
+
+/// What goes through: the next bytes, of which there are none at the end, or why none come.
+type Chunk = io::Result<Vec<u8>>;
 
 /// The reading end.
 pub struct PipeReader {
-    chunks: Receiver<Option<Vec<u8>>>,
+    chunks: Receiver<Chunk>,
     chunk: Vec<u8>,
     at: usize,
     done: bool,
@@ -35,14 +41,32 @@ impl PipeWriter {
     /// All data is written. Without this the reading end reports [`Upstream`].
     pub fn finish(self) {
         // A reader that is gone has its own error to report.
-        let _ = self.0.send(None);
+        let _ = self.0.send(Ok(Vec::new()));
+    }
+
+    /// Passes on all that a source holds, and its error if it has one.
+    pub fn drain(self, mut source: impl Read) {
+        loop {
+            let mut bytes = vec![0; CHUNK];
+            let (chunk, last) = match source.read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => (Err(error), true),
+                Ok(count) => {
+                    bytes.truncate(count);
+                    (Ok(bytes), count == 0)
+                }
+            };
+            if self.0.send(chunk).is_err() || last {
+                return;
+            }
+        }
     }
 }
 
 impl Write for PipeWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
-            self.0.send(Some(bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.0.send(Ok(bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe)?;
         }
         Ok(bytes.len())
     }
@@ -55,11 +79,8 @@ impl Write for PipeWriter {
 impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() && !self.done {
-            match self.chunks.recv() {
-                Ok(Some(chunk)) => (self.chunk, self.at) = (chunk, 0),
-                Ok(None) => self.done = true,
-                Err(_) => return Err(io::Error::other(Upstream)),
-            }
+            self.chunk = self.chunks.recv().map_err(|_| io::Error::other(Upstream))??;
+            (self.at, self.done) = (0, self.chunk.is_empty());
         }
         let count = buffer.len().min(self.chunk.len() - self.at);
         buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
@@ -87,6 +108,25 @@ mod tests {
         reader.read_to_end(&mut out).unwrap();
         thread.join().unwrap();
         assert!(out == data);
+    }
+
+    #[test]
+    fn a_drained_source_comes_with_its_error() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+        let (writer, mut reader) = pipe();
+        let thread = std::thread::spawn(move || writer.drain((&[7; 300_000][..]).chain(Broken)));
+        let mut out = Vec::new();
+        assert_eq!(reader.read_to_end(&mut out).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        thread.join().unwrap();
+        assert_eq!(out, [7; 300_000]);
+        let (writer, mut reader) = pipe();
+        writer.drain(&b"whole"[..]);
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "whole");
     }
 
     #[test]

@@ -11,9 +11,9 @@ use tar::EntryType;
 
 use super::check::{Checker, Limits, UnpackError, bad};
 use super::{Contents, Kind, RelPath, Sink};
+pub(crate) use crate::pipe::CHUNK;
+use crate::pipe::{PipeReader, pipe};
 
-/// The unit in which layers are read and written, in bytes.
-pub(crate) const CHUNK: usize = 128 << 10;
 /// The most that an extension header (a long name, pax records) may hold, in bytes.
 const MAX_EXTENSION: u64 = 64 << 10;
 /// The most that may follow an archive's last file as padding, in bytes. GNU tar fills up to
@@ -30,7 +30,7 @@ const MAX_HEADERS: u64 = 400_000;
 /// [`UnpackError::Content`] where the content is bad, `Read` and `Sink` where the ends failed.
 pub fn unpack(
     kind: Kind,
-    packed: impl Read,
+    packed: impl Read + Send,
     limits: Limits,
     sink: &mut dyn Sink,
 ) -> Result<Contents, UnpackError> {
@@ -41,12 +41,25 @@ pub fn unpack(
 
 /// Walks a gzipped tar archive. `place` says under which path a file goes on, or `None` to leave it
 /// out.
+///
+/// Inflating has a thread of its own: it takes about as long as hashing and writing what comes out.
 pub(super) fn walk(
-    packed: impl Read,
+    packed: impl Read + Send,
     place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
     checker: &mut Checker<'_>,
 ) -> Result<(), UnpackError> {
-    let inflated = MultiGzDecoder::new(BufReader::with_capacity(CHUNK, packed));
+    let (writer, inflated) = pipe();
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer.drain(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, packed))));
+        walk_tar(inflated, place, checker)
+    })
+}
+
+fn walk_tar(
+    inflated: PipeReader,
+    place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
+    checker: &mut Checker<'_>,
+) -> Result<(), UnpackError> {
     let mut archive = tar::Archive::new(inflated);
     let mut long_name = None;
     let mut headers = 0;

@@ -58,7 +58,7 @@ impl ArchiveFormat {
 /// As for [`layer::unpack`]. An index that stands in another folder than `subdir` is named.
 pub fn unpack(
     format: ArchiveFormat,
-    archive: impl Read + Seek,
+    archive: impl Read + Seek + Send,
     subdir: &str,
     limits: Limits,
     sink: &mut dyn Sink,
