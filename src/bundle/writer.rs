@@ -168,13 +168,21 @@ pub enum WriteError {
         /// What its reader said.
         error: io::Error,
     },
-    /// A source's bytes are not those that were planned.
+    /// A source has more or fewer bytes than were planned.
     #[error("{member} {why}")]
     Content {
         /// Which member.
         member: String,
         /// In what they differ.
         why: String,
+    },
+    /// A source's bytes have another digest than was planned.
+    #[error("{member} has the digest {found}")]
+    Digest {
+        /// Which member.
+        member: String,
+        /// The digest of its bytes.
+        found: Digest,
     },
     /// What was found does not make a valid bundle.
     #[error("the bundle would break the format's rules: {0}")]
@@ -239,9 +247,9 @@ impl<W: Write + Seek> BundleWriter<W> {
         if left > 0 {
             return Err(content(format!("ends {left} bytes early")));
         }
-        let digest = hasher.finish();
-        if digest != member.digest {
-            return Err(content(format!("has the digest {digest}")));
+        let found = hasher.finish();
+        if found != member.digest {
+            return Err(WriteError::Digest { member: member.path, found });
         }
         let padding = header::padding(member.size);
         io::copy(&mut io::repeat(0).take(padding), &mut self.out).map_err(WriteError::Destination)?;

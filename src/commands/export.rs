@@ -330,12 +330,13 @@ fn large<W: io::Write + Seek>(
         return Err(other(Error::unexpected("writing")(io::Error::other("a layer without its artifact"))));
     };
     let blob = network.blob(&artifact.source, &descriptor).map_err(|e| other(e.into()))?;
+    let subject = blob.subject().to_owned();
     let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
     let (copy, reader) = pipe();
     let kind = dataset.name.kind();
     let (written, checked) = std::thread::scope(|scope| {
         let checker = scope.spawn(move || layer::unpack(kind, reader, Limits::of(kind), &mut Discard));
-        let written = writer.member(Tee { source: blob, copy: Some(copy), step });
+        let written = writer.member(Tee { source: blob.unhashed(), copy: Some(copy), step });
         (written, checker.join())
     });
     let checked =
@@ -353,6 +354,10 @@ fn large<W: io::Write + Seek>(
                 Ok(error) => error.into(),
                 Err(error) => Error::unexpected(format!("reading {}", dataset.source))(error),
             }))
+        }
+        // The writer has hashed in the source's place.
+        (Err(WriteError::Digest { found, .. }), _) => {
+            Err(other(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
         }
         (Err(error), _) => Err(Stopped::Write(error)),
         (Ok(()), Err(error)) => Err(other(collect::bad_content(dataset, &error.to_string()))),

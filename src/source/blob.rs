@@ -51,6 +51,8 @@ pub struct Blob {
     wanted: Digest,
     size: u64,
     seen: u64,
+    ended: bool,
+    /// `None` where the reader hashes for itself.
     hasher: Option<Hasher>,
     piece: Bytes,
     failed: bool,
@@ -64,6 +66,7 @@ impl Blob {
             wanted: descriptor.digest,
             size: descriptor.size,
             seen: 0,
+            ended: false,
             hasher: Some(Hasher::new()),
             piece: Bytes::new(),
             failed: false,
@@ -75,12 +78,27 @@ impl Blob {
         self.size
     }
 
+    /// What it is, for messages.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The same blob for a reader that hashes what it reads and compares it.
+    pub fn unhashed(mut self) -> UnhashedBlob {
+        self.hasher = None;
+        UnhashedBlob(self)
+    }
+
     /// Fetches the next piece; leaves none where the blob has ended well.
     fn fill(&mut self) -> Result<(), SourceError> {
-        let Some(hasher) = &mut self.hasher else { return Ok(()) };
+        if self.ended {
+            return Ok(());
+        }
         let subject = || self.subject.clone();
         if let Some(piece) = self.pieces.next()? {
-            hasher.update(&piece);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&piece);
+            }
             self.seen += piece.len() as u64;
             if self.seen > self.size {
                 return Err(SourceError::Long { subject: subject(), wanted: self.size });
@@ -96,6 +114,7 @@ impl Blob {
         if self.seen < self.size {
             return Err(SourceError::Short { subject: subject(), wanted: self.size, got: self.seen });
         }
+        self.ended = true;
         match self.hasher.take().map(Hasher::finish) {
             Some(found) if found != self.wanted => {
                 Err(SourceError::Digest { subject: subject(), wanted: self.wanted, found })
@@ -123,5 +142,15 @@ impl Read for Blob {
         let length = out.len().min(self.piece.len());
         out[..length].copy_from_slice(&self.piece.split_to(length));
         Ok(length)
+    }
+}
+
+/// A blob whose length is checked and whose digest is not: nothing vouches for the bytes until
+/// whoever reads them has compared their digest. It exists so that large layers are hashed once.
+pub struct UnhashedBlob(Blob);
+
+impl Read for UnhashedBlob {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out)
     }
 }

@@ -77,6 +77,8 @@ fn a_layout_is_believed_no_more_than_a_registry() {
     read().unwrap();
     fs::write(&blob, b"another layer's one").unwrap();
     assert!(matches!(read(), Err(SourceError::Digest { .. })));
+    // Whoever asks for unhashed bytes gets them, and the digest is theirs to compare.
+    assert_eq!(std::io::read_to_string(open().unwrap().unhashed()).unwrap(), "another layer's one");
     fs::write(&blob, b"short").unwrap();
     assert!(matches!(read(), Err(SourceError::Length { announced: 5, .. })));
     fs::remove_file(&blob).unwrap();

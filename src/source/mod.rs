@@ -33,7 +33,7 @@ mod vex;
 mod vex_folder;
 mod vex_source;
 
-pub use blob::Blob;
+pub use blob::{Blob, UnhashedBlob};
 pub use error::{Service, SourceError, Unreachable};
 pub use reference::{ArtifactSource, Repository};
 pub use vex::VexRepository;
