@@ -211,7 +211,8 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let date = self.updated_at.map(moment).or_else(|| self.version.clone()).unwrap_or_default();
-        write!(f, "{:<15} {:<11} {date}", self.name, self.status.word())?;
+        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
+        f.write_str(line.trim_end())?;
         match (self.status, self.was) {
             (Status::Installed | Status::Restored, Some(was)) if Some(was) != self.updated_at => {
                 write!(f, ", was {}", moment(was))?;
