@@ -58,6 +58,14 @@ pub enum Error {
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The operator's command after an import failed.
+    #[error("the data is installed, and `{command}` failed: {what}")]
+    Hook {
+        /// The command.
+        command: String,
+        /// How it failed.
+        what: String,
+    },
     /// The destination of an export failed.
     #[error("{path}: {what}")]
     Destination {
@@ -85,7 +93,7 @@ impl Error {
     /// The exit code. Documented in the README; a code never changes its meaning.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Unexpected { .. } => 1,
+            Error::Unexpected { .. } | Error::Hook { .. } => 1,
             Error::Usage { .. } | Error::Trust(_) => 2,
             Error::Source(e) if e.is_usage() => 2,
             Error::Bundle(e) if e.is_usage() => 2,
@@ -126,6 +134,9 @@ impl Next for Error {
             Error::Unexpected { .. } => {
                 "This is not expected: look at the disk and the system's log, then run the command again."
                     .into()
+            }
+            Error::Hook { .. } => {
+                "Run it yourself: another import will not, because nothing changes any more.".into()
             }
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),

@@ -1,7 +1,7 @@
 //! How progress is shown: bars on a terminal, a plain line every few seconds elsewhere, nothing
 //! when asked to be quiet. Everything goes to stderr.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -58,6 +58,11 @@ impl Drop for Bar {
     }
 }
 
+/// A remark that nobody can read is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 struct Lines;
 
 struct Line {
@@ -73,7 +78,7 @@ impl Progress for Lines {
     }
 
     fn note(&self, message: &str) {
-        eprintln!("{}", lines(message));
+        say(&lines(message));
     }
 }
 
@@ -83,7 +88,7 @@ impl Step for Line {
         let Ok(mut said) = self.said.try_lock() else { return };
         if said.elapsed() >= EVERY {
             *said = Instant::now();
-            eprintln!("{}: {} of {}", self.what, size(done), size(self.total));
+            say(&format!("{}: {} of {}", self.what, size(done), size(self.total)));
         }
     }
 }

@@ -221,7 +221,7 @@ fn nothing_may_follow_and_nothing_may_lack() {
         (dirty_end, "two blocks of zeros"),
         (Vec::new(), "ends after 0 bytes"),
         (vec![0; 10240], "first member"),
-        (file[..511].to_vec(), "inside its manifest"),
+        (file[..511].to_vec(), "ends after 511 bytes"),
     ] {
         both_refuse(&host, &before, &host.file("bundle.tar", damaged), 4, &[word]);
     }
@@ -720,7 +720,7 @@ fn no_bundles(host: &Host, folder: &str) -> Vec<(&'static str, i32, &'static str
         ("socket.tar", 4, "a socket"),
         ("empty.tar", 4, "ends after 0 bytes"),
         ("page.tar", 4, "its first member is not"),
-        ("short.tar", 4, "inside its manifest"),
+        ("short.tar", 4, "ends after 600 bytes, inside it"),
         ("stranger.tar", 4, "not signed by a trusted key"),
     ]
 }
@@ -758,7 +758,13 @@ fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
     let before = host.snapshot();
     let inbox = host.path("inbox");
     fs::remove_file(inbox.join("stranger.tar")).unwrap();
-    host.import(&inbox, &[]).refused(2, &["there is no bundle in", "13 files are something else"]);
+    // What was cut inside its manifest is somebody's lost trip, and never passed over.
+    let ran = host.import(&inbox, &[]);
+    ran.reported(4, &["empty.tar has a damaged manifest", "short.tar has a damaged manifest"]);
+    for cut in ["empty.tar", "short.tar"] {
+        fs::remove_file(inbox.join(cut)).unwrap();
+    }
+    host.import(&inbox, &[]).refused(2, &["there is no bundle in", "and 8 more"]);
     assert_eq!(host.snapshot(), before);
     let stranger = SigningKey::generate().unwrap();
     host.file("inbox/stranger.tar", newer().signed(&stranger));
@@ -768,7 +774,7 @@ fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
     host.file("inbox/default-20261121t091500z (1).TAR", newer().signed(&host.key));
     for ran in [host.verify(&inbox, &[]), host.import(&inbox, &[])] {
         ran.good().harmless();
-        for (name, _, word) in &things {
+        for (name, _, word) in things.iter().filter(|(name, ..)| !["empty.tar", "short.tar"].contains(name)) {
             let word = if *name == "folder.tar" { "a folder" } else { word };
             let line = ran.out.lines().find(|line| line.starts_with(&format!("ignored: {name}: ")));
             assert!(line.is_some_and(|line| line.contains(word)), "{name} {word}: {ran:#?}");

@@ -137,10 +137,10 @@ impl Next for BundleError {
                 "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
             }
             BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
-                "Nothing was changed; copy the file again, and wait for the medium before unplugging it.".into()
+                "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } => {
-                "Nothing from it was installed; copy the file again, and if that does not help, export anew."
+                "Nothing of it was used; copy the file again, and if that does not help, export anew."
                     .into()
             }
             BundleError::Untrusted { .. } => {

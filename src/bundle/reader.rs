@@ -57,7 +57,11 @@ impl UnverifiedBundle {
             Ok(()) => Ok(true),
         };
         let mut first = [0; BLOCK as usize];
-        if !read(&mut file, &mut first)? || !first.starts_with(MANIFEST.as_bytes()) {
+        // What a stick that was pulled too early holds is often empty.
+        if !read(&mut file, &mut first)? {
+            return Err(damaged(format!("the file ends after {length} bytes")));
+        }
+        if !first.starts_with(MANIFEST.as_bytes()) {
             return Err(not(format!("its first member is not {MANIFEST}")));
         }
         let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap_or(u64::MAX);

@@ -34,29 +34,28 @@ pub(super) fn installed_trivy() -> Option<TrivyVersion> {
 }
 
 /// Settings, VEX configuration, scan cache, hook.
+///
+/// The data is in place whatever fails here: every step is tried, the hook last, and what failed
+/// stands in the report.
 pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
-    // The data is in place whatever happens here, and the report must say so.
-    if let Err(error) = steps(args, cache, host, report) {
-        report.errors.push(error);
-    }
-}
-
-fn steps(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
-    let changed = report.changed().count() > 0;
-    vex(cache, host, report)?;
-    scan_cache(args, cache, report)?;
-    write_settings(args, cache, host, report)?;
-    if changed {
-        report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
-        if let Some(command) = &args.exec_after {
-            hook(command, report)?;
+    report.warn_of_old(host.now);
+    for step in [vex, scan_cache, write_settings] {
+        if let Err(error) = step(args, cache, host, report) {
+            report.errors.push(error);
         }
     }
-    Ok(())
+    if report.changed().count() > 0 {
+        report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
+        if let Some(command) = &args.exec_after
+            && let Err(error) = hook(command, report)
+        {
+            report.errors.push(error);
+        }
+    }
 }
 
 /// Trivy looks for a VEX repository under the name in its own configuration only.
-fn vex(cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+fn vex(_: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
     let repositories: Vec<Carried> =
         report.in_place().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
     let holds = |name: &str| {
@@ -70,7 +69,7 @@ fn vex(cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error>
 }
 
 /// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
-fn scan_cache(args: &Import, cache: &mut Cache<'_>, report: &mut Report) -> Result<(), Error> {
+fn scan_cache(args: &Import, cache: &mut Cache<'_>, _: &Host, report: &mut Report) -> Result<(), Error> {
     let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
     if args.clear_scan_cache {
         if cache.clear_scan_cache()? {
@@ -85,8 +84,18 @@ fn scan_cache(args: &Import, cache: &mut Cache<'_>, report: &mut Report) -> Resu
     Ok(())
 }
 
-fn write_settings(args: &Import, cache: &Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
+fn write_settings(
+    args: &Import,
+    cache: &mut Cache<'_>,
+    host: &Host,
+    report: &mut Report,
+) -> Result<(), Error> {
     if args.layout == Layout::Harbor {
+        if !rustix::process::geteuid().is_root() && args.owner.is_none() {
+            report.warnings.push(
+                "the files belong to you, and Harbor's adapter runs as 10000:10000: import as root".into(),
+            );
+        }
         report.advice.push(
             "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section."
                 .into(),
@@ -150,14 +159,8 @@ fn hook(command: &str, report: &mut Report) -> Result<(), Error> {
     let run = Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr()?).status();
     match run {
         Ok(status) if status.success() => report.advice.push(format!("Done after the import: {command}")),
-        Ok(status) => report.errors.push(Error::Unexpected {
-            doing: format!("the data is installed, and `{command}` failed"),
-            error: std::io::Error::other(status.to_string()),
-        }),
-        Err(error) => report.errors.push(Error::Unexpected {
-            doing: format!("the data is installed, and `{command}` did not start"),
-            error,
-        }),
+        Ok(status) => report.errors.push(Error::Hook { command: command.into(), what: status.to_string() }),
+        Err(error) => report.errors.push(Error::Hook { command: command.into(), what: error.to_string() }),
     }
     Ok(())
 }

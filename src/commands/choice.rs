@@ -7,7 +7,6 @@ use std::io::Read;
 
 use jiff::Timestamp;
 
-use super::export::OLD;
 use super::import::Host;
 use super::import_report::{Report, Row, Status};
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
@@ -17,6 +16,7 @@ use crate::error::Error;
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, Metadata, Slot};
 use crate::text::moment;
+use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
 use crate::trust::state::TargetState;
 
@@ -28,6 +28,9 @@ pub(super) struct Choice {
     pub(super) vex_manifest: Vec<u8>,
     /// By which the floor is judged.
     date: Option<Timestamp>,
+    /// What is in its place is no generation to go back to: the same data with a fault, or nothing
+    /// that Trivy could read.
+    pub(super) repairs: bool,
     /// It was accepted here before.
     pub(super) known: bool,
     /// It is older than what was there, and taken all the same.
@@ -67,7 +70,9 @@ pub(super) fn choose(
             }
             let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
             let Some(slot) = cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) else {
-                report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                if !report.rows.iter().any(|row| row.name == dataset.name) {
+                    report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                }
                 continue;
             };
             let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
@@ -85,6 +90,7 @@ pub(super) fn choose(
                         slot,
                         vex_manifest,
                         date,
+                        repairs: false,
                         known: false,
                         rollback: false,
                     },
@@ -106,7 +112,10 @@ pub(super) fn choose(
     }
     for name in &args.selection.only {
         if !chosen.values().any(|choice| choice.dataset.name == *name) {
-            report.warnings.push(format!("no bundle here holds {name}"));
+            report.errors.push(Error::usage(
+                format!("no bundle here holds {name}, which --only asks for"),
+                "Bring a bundle that holds it: `trivy-ferry inspect` shows what is in one.",
+            ));
         }
     }
     Ok(chosen.into_values().collect())
@@ -183,6 +192,12 @@ pub(super) fn sift(
         if let Verdict::Older { floor } = verdict
             && !args.overrides.allow_rollback
         {
+            if let (None, Some(date)) = (&installed, choice.date) {
+                let name = dataset.reference();
+                report.rows.push(Row::new(dataset, None, Status::Refused));
+                report.errors.push(Refusal::MissingAndOlder { dataset: name, date, floor }.into());
+                continue;
+            }
             report.rows.push(Row::new(dataset, Some(floor), Status::Older));
             report.warnings.push(format!(
                 "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
@@ -192,11 +207,11 @@ pub(super) fn sift(
             ));
             continue;
         }
-        // VEX documents and checks stay true for long; databases do not.
-        if dataset.name.kind().is_large() && date.is_some_and(|date| host.now.duration_since(date) > OLD) {
-            report.warnings.push(format!("{} is more than 7 days old", dataset.reference()));
-        }
         report.rows.push(Row::new(dataset, was, Status::Installing));
+        choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
+            Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
+            _ => have.updated_at == date,
+        });
         choice.known = memory.floors.contains_key(&dataset.reference());
         choice.rollback = verdict != Verdict::Take;
         left.push(choice);

@@ -46,11 +46,12 @@ impl Destination {
         let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
         let parent =
             output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let named_as_folder = output.as_os_str().to_string_lossy().ends_with('/');
+        // A mount point that is not there must not become a file of its name.
+        let named_as_folder = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
             return Err(Error::usage(
                 format!("there is no folder {}", if named_as_folder { output } else { parent }.display()),
-                "Make it first, or check that the medium is mounted there.",
+                "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
             ));
         };
         if output.symlink_metadata().is_ok() {
@@ -64,12 +65,20 @@ impl Destination {
 
     /// The first moment from this one on that no bundle in the folder is named after. An export
     /// that was killed when its bundle had its name, and a second exporter, know nothing of it.
-    pub(super) fn free_moment(&self, mut created: Timestamp) -> Timestamp {
-        let taken = |created| self.folder.join(file_name(&self.stream, created)).symlink_metadata().is_ok();
-        while self.name.is_none() && taken(created) {
-            created += SignedDuration::from_secs(1);
-        }
-        created
+    pub(super) fn free_moment(&self, created: Timestamp) -> Result<Timestamp, Error> {
+        /// More than a few runs in a row ever take; a medium full of later names is a trick.
+        const MOST: i64 = 60;
+        let moments =
+            (0..MOST).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
+        let free = |moment: &Timestamp| {
+            let path = self.folder.join(file_name(&self.stream, *moment));
+            self.name.is_some() || path.symlink_metadata().is_err()
+        };
+        moments.into_iter().find(free).ok_or_else(|| Error::Destination {
+            path: self.folder.clone(),
+            what: "it holds bundles of this stream dated now and later".into(),
+            next: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
+        })
     }
 
     /// Begins a file of `length` bytes.

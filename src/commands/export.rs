@@ -22,6 +22,7 @@ use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
 use crate::source::{Network, NetworkOptions, SourceError};
 use crate::text::{age, moment, safe, size};
+use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
 use crate::trust::state::{ExportState, Side, StateDir};
 use crate::trust::{Refusal, TrustError};
@@ -119,6 +120,12 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         Some(path) if !args.dry_run => Some(passphrase::signing_key(path, args.passphrase_file.as_deref())?),
         _ => None,
     };
+    if let Some(path) = args.key.as_ref().filter(|path| key.is_some() && readable_by_others(path)) {
+        progress.note(&format!(
+            "warning: {} can be read by others, who could sign as you: chmod 600",
+            path.display()
+        ));
+    }
     let network = Network::new(NetworkOptions {
         insecure: args.insecure,
         plain_http: args.plain_http,
@@ -137,6 +144,11 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
     let collected = collect::collect(&network, &wanted, progress)?;
     let (report, _) = write(args, &key, destination, &network, collected, last, state.as_ref(), progress)?;
     Ok(Outcome::done(&report))
+}
+
+fn readable_by_others(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
 }
 
 /// The exporter's memory; without any, bundles carry no sequence number.
@@ -182,7 +194,7 @@ fn write(
     progress: &dyn Progress,
 ) -> Result<(Report, Payload), Error> {
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let created = destination.free_moment(created(last.as_ref(), progress));
+    let created = destination.free_moment(created(last.as_ref(), progress)?)?;
     for item in &collected {
         judge(args, &item.planned.dataset, &floors, created)?;
     }
@@ -190,7 +202,7 @@ fn write(
         stream: args.stream.clone(),
         created,
         expires: args.expires.map(|age| created + age.duration()),
-        sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence + 1)),
+        sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence.saturating_add(1))),
         previous: last.as_ref().map(|last| last.identity),
     };
     let plan =
@@ -268,21 +280,30 @@ fn write(
 
 /// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one
 /// moment.
-fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Timestamp {
+fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Result<Timestamp, Error> {
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
-    match last.map(|last| last.created + jiff::SignedDuration::from_secs(1)) {
-        Some(next) if next > now => {
-            if next.duration_since(now) > jiff::SignedDuration::from_secs(60) {
-                progress.note(&format!(
-                    "this host's clock ({}) is behind the stream's last export; the bundle is dated {}",
-                    moment(now),
-                    moment(next)
-                ));
-            }
-            next
-        }
-        _ => now,
+    let Some(last) = last.filter(|last| last.created >= now) else { return Ok(now) };
+    let ahead = last.created.duration_since(now);
+    let next = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    // No importer takes a bundle from beyond the tolerance: that trip would be wasted.
+    let Some(next) = next.filter(|_| ahead < CLOCK_TOLERANCE) else {
+        return Err(Error::usage(
+            format!(
+                "the stream's last export is dated {}, and this host's clock says {}",
+                moment(last.created),
+                moment(now)
+            ),
+            "Correct the clock; if it was wrong back then, export with a new --stream, which importers must be told.",
+        ));
+    };
+    if ahead > jiff::SignedDuration::from_secs(60) {
+        progress.note(&format!(
+            "this host's clock ({}) is behind the stream's last export; the bundle is dated {}",
+            moment(now),
+            moment(next)
+        ));
     }
+    Ok(next)
 }
 
 /// What must hold for a dataset before it is signed.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::choice::{Choice, choose, floor_date, metadata, sift};
 use super::import_report::{Report, Row, Source, Status};
+use super::inbox::Ignored;
 use super::unload::{Receiver, unload};
 use super::verify::candidate;
 use super::{Outcome, after, inbox};
@@ -100,7 +101,10 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         record(memory, &candidate, &admission, accepted.collect::<Vec<_>>(), host.now);
     }
     expiry(args, memory, &host, &mut report);
-    state.save_imports(args.stream.as_str(), &imports)?;
+    // The data is in place whatever becomes of the memory, and the report must say so.
+    if let Err(error) = state.save_imports(args.stream.as_str(), &imports) {
+        report.errors.push(error.into());
+    }
     warnings.append(&mut report.warnings);
     report.warnings = warnings;
     after::finish(args, &mut cache, &host, &mut report);
@@ -192,6 +196,7 @@ fn admit_all(
     report: &mut Report,
 ) -> Vec<Option<Admission>> {
     let mut admitted = Vec::new();
+    let several = bundles.iter().any(|bundle| bundle.payload().stream.as_str() == policy.stream);
     // Bundles of one folder are judged in the order of their creation, each after the one before.
     let before = memory;
     let mut memory = memory.clone();
@@ -204,6 +209,11 @@ fn admit_all(
                 record(&mut memory, &candidate, &admission, [], host.now);
                 report.sources.push(Source::new(bundle, &admission, keyring, host.now));
                 admitted.push(Some(admission));
+            }
+            // Another stream's bundle on the same medium is somebody else's.
+            Err(refusal @ Refusal::Stream { .. }) if several => {
+                report.ignored.push(Ignored { name: bundle.name(), why: refusal.to_string() });
+                admitted.push(None);
             }
             Err(refusal) => {
                 report.errors.push(refusal.into());
@@ -276,7 +286,8 @@ impl Receiver for Staging<'_, '_> {
     fn sink(&mut self, dataset: &Dataset, _: &[u8]) -> Result<Stage, Error> {
         let gone = || Error::unexpected("staging")(io::Error::other("a dataset that was not chosen"));
         let choice = self.choice(dataset).ok_or_else(gone)?;
-        Ok(self.cache.stage(&choice.slot, metadata(choice, self.host))?)
+        let stage = self.cache.stage(&choice.slot, metadata(choice, self.host))?;
+        Ok(if choice.repairs { stage.discards_replaced() } else { stage })
     }
 
     fn failed(&self, dataset: &Dataset, error: io::Error) -> Error {
@@ -364,9 +375,7 @@ fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> R
             "Import an older bundle with --allow-rollback instead.",
         ));
     }
-    report.warnings.push(
-        "this is older data than what was there; importing the newest bundle again brings that back".into(),
-    );
+    report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
     after::finish(args, &mut cache, host, &mut report);
     report.outcome()
 }

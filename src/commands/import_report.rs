@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Outcome;
+use super::export::OLD;
 use super::import::Host;
 use super::inbox::Ignored;
 use crate::bundle::{Dataset, VerifiedBundle};
@@ -237,7 +238,7 @@ pub(super) struct Report {
     pub(super) sources: Vec<Source>,
     #[serde(rename = "datasets")]
     pub(super) rows: Vec<Row>,
-    ignored: Vec<Ignored>,
+    pub(super) ignored: Vec<Ignored>,
     pub(super) warnings: Vec<String>,
     #[serde(serialize_with = "errors")]
     pub(super) errors: Vec<Error>,
@@ -301,6 +302,20 @@ impl Report {
         self.in_place().any(|row| row.dataset.as_ref() == Some(dataset))
     }
 
+    /// Warns of databases that are old, each time: a stick that nobody refreshes must not stay
+    /// green for ever. VEX documents and checks stay true for long.
+    pub(super) fn warn_of_old(&mut self, now: Timestamp) {
+        let is_old = |row: &&Row| {
+            row.name.kind().is_large() && row.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
+        };
+        let old = self.in_place().filter(is_old).map(|row| {
+            let date = row.updated_at.map_or_else(String::new, |date| age(date, now));
+            format!("{} is {date} old: bring a newer bundle", row.name)
+        });
+        let old: Vec<String> = old.collect();
+        self.warnings.extend(old);
+    }
+
     /// The datasets that are in place now.
     pub(super) fn in_place(&self) -> impl Iterator<Item = &Row> {
         let there = [Status::Installed, Status::Restored, Status::Unchanged];
@@ -338,7 +353,7 @@ impl fmt::Display for Report {
             }
         }
         for warning in &self.warnings {
-            writeln!(f, "warning: {warning}.")?;
+            writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
         }
         for path in &self.written {
             writeln!(f, "Written: {}", path.display())?;

@@ -99,8 +99,10 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
         found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
         return Ok(found);
     }
-    if !found.damaged.is_empty() {
-        return Err(found.damaged.swap_remove(0).into());
+    match found.damaged.len() {
+        0 => {}
+        1 => return Err(found.damaged.swap_remove(0).into()),
+        _ => return Ok(found),
     }
     Err(untrusted.map_or_else(|| no_bundle(input, &found.ignored), Error::from))
 }
@@ -114,10 +116,12 @@ fn ignore(path: &Path, error: &BundleError) -> Ignored {
 
 /// The folder holds nothing to work with.
 pub(super) fn no_bundle(input: &Path, ignored: &[Ignored]) -> Error {
-    let seen = match ignored {
-        [] => "it is empty".to_owned(),
-        [one] => format!("{}: {}", one.name, one.why),
-        [one, ..] => format!("{} files are something else, such as {}: {}", ignored.len(), one.name, one.why),
+    let some: Vec<String> =
+        ignored.iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
+    let seen = match (some.len(), ignored.len()) {
+        (0, _) => "it is empty".to_owned(),
+        (_, 1..=3) => some.join("; "),
+        (_, all) => format!("{}; and {} more", some.join("; "), all - 3),
     };
     Error::usage(
         format!("there is no bundle in {} ({seen})", input.display()),

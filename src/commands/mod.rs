@@ -40,7 +40,15 @@ pub struct Outcome {
 impl Outcome {
     /// The outcome of a verb that did what it was asked to.
     fn done(report: &(impl Display + Serialize)) -> Self {
-        let json = serde_json::to_value(report).unwrap_or_default();
+        // JSON knows no names that are not UTF-8; it says so rather than nothing.
+        let json = serde_json::to_value(report).unwrap_or_else(|error| {
+            serde_json::json!({ "errors": [{
+                "kind": "unexpected",
+                "exit_code": 1,
+                "what": format!("the report cannot be written as JSON: {error}"),
+                "next": "Use --format text, or names that are UTF-8.",
+            }] })
+        });
         Outcome { text: report.to_string(), json, errors: Vec::new() }
     }
 

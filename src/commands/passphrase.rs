@@ -60,7 +60,7 @@ pub(super) fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::usage(
                 format!("there is no private key at {}", path.display()),
-                "Make a pair with `trivy-ferry keygen`, and take NAME.pub to every importing host.",
+                "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
             ));
         }
         other => other.map_err(failed)?,

@@ -80,6 +80,12 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
         ));
     }
     match fingerprint {
+        Some(typed) if !KeyId::is_whole(typed) => {
+            return Err(Error::usage(
+                format!("{:?} is no whole fingerprint", safe(typed)),
+                "Give all 64 hex digits, in groups or not.",
+            ));
+        }
         Some(typed) if !id.matches(typed) => {
             return Err(Error::usage(
                 format!("{} has the fingerprint {id}, not the one given", file.display()),
@@ -109,7 +115,7 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     write!(
         stderr,
         "{} has the fingerprint\n  {id}\nCompare it with what the exporter's owner tells you over another channel (telephone, paper).\nIs it the same? [y/N] ",
-        file.display()
+        safe(&file.display().to_string())
     )
     .map_err(failed())?;
     stdin.lock().read_line(&mut answer).map_err(failed())?;

@@ -238,7 +238,7 @@ impl Next for TargetError {
                 _ => "Give the folder above it as --cache-dir.".into(),
             },
             TargetError::Foreign { path, .. } => format!(
-                "If nobody else should be writing there, remove {} and run the command again as the cache's owner or as root.",
+                "Import into this cache always as the same user; or remove {} (and with it the generation kept for --restore) and run the command again.",
                 path.display()
             ),
             TargetError::Owner { uid, .. } => format!("Run the import as root or as user {uid}, or leave out --owner."),

@@ -13,6 +13,9 @@ use crate::dataset::catalogue::TrivyVersion;
 use super::error::{At, TargetError};
 use super::sys::{self, Dir, Owner};
 
+/// How a trivy.yaml of ours begins.
+const OURS: &[u8] = b"# Written by trivy-ferry:";
+
 /// What is installed in a cache, as far as it decides about settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InPlace {
@@ -174,8 +177,8 @@ fn environment(
 
 /// The keys are those of `trivy --generate-default-config` of v0.74.0 (pkg/flag: `ConfigName`).
 fn config(cache: &str, version_check: bool, in_place: InPlace, memory: bool) -> String {
-    let mut text =
-        String::from("# Written by trivy-ferry: Trivy uses what was imported and asks no network.\ncache:\n");
+    let mut text = String::from_utf8_lossy(OURS).into_owned()
+        + " Trivy uses what was imported and asks no network.\ncache:\n";
     let mut line = |wanted: bool, line: &str| {
         if wanted {
             text.push_str(line);
@@ -274,7 +277,8 @@ impl Settings {
     /// [`TargetError::Exists`], [`TargetError::Symlink`], or the system refuses.
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         let path = dir.join("trivy.yaml");
-        write(dir, &path, self.config.as_bytes(), |_| match force {
+        // What an import wrote before is not anybody's own.
+        write(dir, &path, self.config.as_bytes(), |have| match force || have.starts_with(OURS) {
             true => Ok(()),
             false => Err(TargetError::Exists {
                 path: path.clone(),
@@ -406,6 +410,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&env).unwrap(), "PATH=/bin\n");
 
         let config = settings.write_config(dir.path(), false).unwrap();
+        settings.write_config(dir.path(), false).unwrap();
+        std::fs::write(&config, "severity: HIGH\n").unwrap();
         assert!(matches!(settings.write_config(dir.path(), false), Err(TargetError::Exists { .. })));
         settings.write_config(dir.path(), true).unwrap();
         std::fs::remove_file(&config).unwrap();

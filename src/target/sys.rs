@@ -125,10 +125,70 @@ const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Dir {
-    /// Opens a top directory by path; links in the path are followed, once.
+    /// Opens a top directory by path, one component after the other. A symbolic link on the way is
+    /// followed only where root or this user owns it: what someone else's points at is theirs to
+    /// change. The directory's path is the one without links.
     pub fn top(path: &Path) -> io::Result<Dir> {
+        Dir::descend(path, None)
+    }
+
+    /// As [`Dir::top`]; makes what is missing, for the owner given.
+    pub fn top_or_make(path: &Path, owner: Option<Owner>) -> io::Result<Dir> {
+        Dir::descend(path, Some(owner))
+    }
+
+    fn descend(path: &Path, make: Option<Option<Owner>>) -> io::Result<Dir> {
+        /// As many links as Linux follows (path_resolution(7)).
+        const MOST_LINKS: usize = 40;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
+        let root = || io::Result::Ok(Dir { fd: fs::open("/", flags, Mode::empty())?, path: "/".into() });
+        let mut dir = root()?;
+        let mut links = 0;
+        let absolute = std::path::absolute(path)?;
+        let mut left: Vec<OsString> =
+            absolute.components().rev().map(|part| part.as_os_str().into()).collect();
+        while let Some(name) = left.pop() {
+            if name == "/" {
+                dir = root()?;
+                continue;
+            }
+            if name == ".." {
+                let path = dir.path.parent().unwrap_or(Path::new("/")).to_path_buf();
+                dir = Dir { fd: fs::openat(&dir.fd, "..", flags | OFlags::NOFOLLOW, Mode::empty())?, path };
+                continue;
+            }
+            let Some(entry) = dir.find(&name)? else {
+                let Some(owner) = make else { return Err(io::ErrorKind::NotFound.into()) };
+                // Only the last one is the owner's; what leads there is everybody's to pass.
+                let owner = owner.filter(|_| left.is_empty());
+                dir = dir.make(&name, 0o755, owner)?;
+                continue;
+            };
+            if !entry.is_symlink() {
+                // What is only passed through need not be readable.
+                let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                dir = if left.is_empty() {
+                    dir.open(&name)?
+                } else {
+                    Dir { fd: fs::openat(&dir.fd, &name, through, Mode::empty())?, path: dir.at(&name) }
+                };
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS || ![0, euid()].contains(&entry.owner.uid) {
+                return Err(Errno::LOOP.into());
+            }
+            let target = fs::readlinkat(&dir.fd, &name, Vec::new())?;
+            let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
+            left.extend(
+                target
+                    .components()
+                    .rev()
+                    .filter(|part| part.as_os_str() != ".")
+                    .map(|part| part.as_os_str().into()),
+            );
+        }
+        Ok(dir)
     }
 
     pub fn path(&self) -> &Path {
@@ -192,6 +252,10 @@ impl Dir {
         step("mkdir", name)?;
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
+        // Whoever may write here could have put another directory in its place.
+        if dir.entry()?.owner.uid != euid() && owner.is_some() || !dir.list()?.is_empty() {
+            return Err(io::Error::other("another directory was put in the place of a new one"));
+        }
         give(&dir.fd, mode, owner)?;
         Ok(dir)
     }

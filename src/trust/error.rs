@@ -43,6 +43,12 @@ pub enum TrustError {
         /// Which file.
         path: PathBuf,
     },
+    /// Another key is trusted under the name.
+    #[error("another key is trusted as {path} already")]
+    NameTaken {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Somebody else could have changed a file that decisions rest on.
     #[error("{path} can be changed by others ({why}), so nothing can rest on it")]
     Writable {
@@ -92,6 +98,7 @@ impl Next for TrustError {
             TrustError::Exists { .. } => {
                 "Choose another name with --out, or move the old key away first.".into()
             }
+            TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
             TrustError::Writable { path, .. } => {
                 format!(
                     "Make it yours alone: `chmod go-w {0}` and `chown` it to root or yourself.",
@@ -184,6 +191,16 @@ pub enum Refusal {
         /// The date that was signed before.
         floor: Timestamp,
     },
+    /// Nothing is in place, and what came is older than what was accepted before.
+    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", second(*.date), second(*.floor))]
+    MissingAndOlder {
+        /// The dataset.
+        dataset: String,
+        /// The date of what came.
+        date: Timestamp,
+        /// The date of what was accepted before.
+        floor: Timestamp,
+    },
     /// A dataset is older than `--max-age` allows.
     #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", moment(*.updated_at))]
     TooOld {
@@ -222,6 +239,10 @@ impl Next for Refusal {
             }
             Refusal::InstalledExpired { .. } => {
                 "Bring a newer bundle; --allow-expired silences this, and scans go on with data that is too old.".into()
+            }
+            Refusal::MissingAndOlder { .. } => {
+                "Import the newer bundle again, or take the older data with --allow-rollback: vulnerabilities found since go unseen."
+                    .into()
             }
             Refusal::OlderThanSigned { dataset, .. } => format!(
                 "Use a source that is up to date, or leave it out with --skip {dataset}: importers would refuse it as older."

@@ -45,9 +45,19 @@ impl KeyId {
 
     /// Whether `typed` is this fingerprint, whatever its spacing and case.
     pub fn matches(&self, typed: &str) -> bool {
-        let plain: String = typed.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-        plain.eq_ignore_ascii_case(&self.0.hex())
+        plain(typed).eq_ignore_ascii_case(&self.0.hex())
     }
+
+    /// Whether `typed` has the form of a whole fingerprint, of whichever key.
+    pub fn is_whole(typed: &str) -> bool {
+        let plain = plain(typed);
+        plain.len() == 64 && plain.bytes().all(|c| c.is_ascii_hexdigit())
+    }
+}
+
+/// A typed fingerprint without what people and `sha256sum` put around the digits.
+fn plain(typed: &str) -> String {
+    typed.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-')).collect()
 }
 
 impl fmt::Display for KeyId {

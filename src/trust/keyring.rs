@@ -148,7 +148,9 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
     }
     let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
     let mut writer = match opened {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(TrustError::Exists { path }),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(TrustError::NameTaken { path });
+        }
         other => other.map_err(file)?,
     };
     writer.write_all(key.to_pem().as_bytes()).and_then(|()| writer.sync_all()).map_err(file)?;
@@ -183,7 +185,7 @@ mod tests {
         let (one, two) = (SigningKey::generate().unwrap().public(), SigningKey::generate().unwrap().public());
         let path = add(&trusted, "laptop", &one).unwrap();
         assert_eq!(add(&trusted, "laptop", &one).unwrap(), path, "adding again changes nothing");
-        assert!(matches!(add(&trusted, "laptop", &two), Err(TrustError::Exists { .. })));
+        assert!(matches!(add(&trusted, "laptop", &two), Err(TrustError::NameTaken { .. })));
         let keyring = Keyring::from_directories(&[trusted, dir.path().join("missing")]).unwrap();
         assert_eq!(keyring.find(one.id()).unwrap().name(), "laptop.pub");
         assert!(keyring.find(two.id()).is_none());

@@ -85,7 +85,7 @@ fn a_stick_that_was_pulled_changes_nothing() {
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
-    station.ferry(&line).exits(4).says(&whole).says("Nothing was changed");
+    station.ferry(&line).exits(4).says(&whole).says("Nothing of it was used");
     assert_eq!(files(&station.at("cache")), before);
 }
 

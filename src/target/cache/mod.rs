@@ -313,8 +313,8 @@ impl<'p> Cache<'p> {
 
     fn switch(&mut self, stage: Stage) -> Result<Switch, TargetError> {
         let owner = self.owner_for(stage.slot())?;
+        let keep = self.keep_previous && stage.keeps_replaced();
         let (slot, place, staged, files) = stage.hand_over()?;
-        let keep = self.keep_previous;
         Switching::new(&self.view.root, &self.work, &mut self.journal, slot, place, keep, owner)
             .run(staged, &files)
     }
@@ -370,19 +370,7 @@ impl<'p> Cache<'p> {
 }
 
 fn open_root(path: &Path, owner: Option<Owner>) -> Result<Dir, TargetError> {
-    const DOING: &str = "open the cache directory";
-    if let Err(error) = std::fs::metadata(path) {
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(TargetError::io(DOING, path, error));
-        }
-        std::fs::create_dir_all(path).at("make the cache directory", path)?;
-        if let (Some(owner), 0) = (owner, sys::euid()) {
-            // Only the directory that was just made, and never through a link.
-            let _ = std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid));
-        }
-    }
-    let path = std::fs::canonicalize(path).at(DOING, path)?;
-    Dir::top(&path).at(DOING, &path)
+    Dir::top_or_make(path, owner).at("open the cache directory", path)
 }
 
 /// `--cache-dir …/db` in place of `--cache-dir …`.

@@ -32,6 +32,8 @@ pub struct Stage {
     files: BTreeSet<String>,
     upstream: Option<Vec<u8>>,
     complete: bool,
+    /// What it replaces is worth keeping as the previous generation.
+    keeps_replaced: bool,
 }
 
 /// The file being written.
@@ -72,7 +74,19 @@ impl Stage {
             files: BTreeSet::new(),
             upstream: None,
             complete: false,
+            keeps_replaced: true,
         })
+    }
+
+    /// What this replaces is damaged: it does not become the previous generation, and the one that
+    /// is kept stays.
+    pub fn discards_replaced(mut self) -> Self {
+        self.keeps_replaced = false;
+        self
+    }
+
+    pub(super) fn keeps_replaced(&self) -> bool {
+        self.keeps_replaced
     }
 
     /// Where this will go.
