@@ -341,7 +341,7 @@ fn in_namespace(script: &str, child: &str) {
     let dir = tempfile::tempdir().unwrap();
     let exe = std::env::current_exe().unwrap();
     let run = format!(
-        "set -e; mount -t tmpfs -o size=64m none \"$D\"; {script}\nexec \"$EXE\" {child} --exact --ignored --nocapture"
+        "set -e; mount -t tmpfs -o size=512m none \"$D\"; {script}\nexec \"$EXE\" {child} --exact --ignored --nocapture"
     );
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private", "bash", "-c", &run])

@@ -204,6 +204,11 @@ pub fn run(mut command: Command) -> Ran {
 
 /// The kernel's own high-water mark, which is gone once the process has ended.
 fn peak_memory(pid: u32) -> u64 {
+    // Until it has become the program, it has this one's memory.
+    let exe = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    if exe(&pid.to_string()) == exe("self") {
+        return 0;
+    }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
