@@ -100,6 +100,36 @@ fn a_key_that_did_not_sign_opens_nothing() {
     assert!(text(&output.stderr).contains("is not signed by a trusted key"), "{}", text(&output.stderr));
 }
 
+/// The README's shell commands, run as they stand there.
+#[test]
+fn the_readmes_commands_verify_a_bundle_without_us() {
+    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
+        println!("left out: needs openssl, and TRIVY_FERRY_E2E=1");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let readme = fs::read_to_string(fixture("../README.md")).unwrap();
+    let block = readme.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
+    let script = home.path().join("verify.sh");
+    fs::write(&script, block.split("```").next().unwrap()).unwrap();
+    let verify = |bundle: &Path, key: &str| {
+        let key = fixture("golden").join(key);
+        let output = Command::new("sh").arg(&script).env("BUNDLE", bundle).env("KEY", key).output().unwrap();
+        (output.status.success(), text(&output.stdout))
+    };
+    let golden = fixture("golden/v1.tar");
+    let (good, said) = verify(&golden, "one.pub");
+    assert!(good && said.lines().last().unwrap().starts_with("good: payload sha256:"), "{said}");
+    assert!(verify(&fixture("golden/v1-two-keys.tar"), "two.pub").0);
+    assert!(!verify(&golden, "two.pub").0, "a key that did not sign");
+    let damaged = home.path().join("damaged.tar");
+    let mut bytes = fs::read(&golden).unwrap();
+    let at = bytes.len() - 2048;
+    bytes[at] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    assert!(!verify(&damaged, "one.pub").0, "one flipped bit");
+}
+
 /// The pairs' private halves are public on purpose: nothing but these files may trust them.
 fn key(seed: u8) -> SigningKey {
     use base64::Engine;
