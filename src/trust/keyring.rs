@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::error::TrustError;
 use super::key::{KeyId, MAX_PEM, PublicKey};
 
@@ -126,7 +128,12 @@ pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
         |why: String| TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 public key (PEM)", why };
     let file = |error| TrustError::File { path: path.into(), error };
     let mut text = String::new();
-    let reader = fs::File::open(path).map_err(file)?;
+    // A FIFO would keep us waiting for its other end.
+    let nonblocking = OFlags::NONBLOCK.bits() as i32;
+    let reader = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(file)?;
+    if !reader.metadata().map_err(file)?.is_file() {
+        return Err(not("it is not a regular file; name the .pub file itself".into()));
+    }
     reader.take(MAX_PEM).read_to_string(&mut text).map_err(|e| match e.kind() {
         std::io::ErrorKind::InvalidData => not("it is not text".into()),
         _ => file(e),

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,10 @@ impl StateDir {
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
+            // Nothing is opened in a folder that others could have prepared.
+            if path.is_dir() {
+                private(path)?;
+            }
             match lock(path, side) {
                 Ok(file) => {
                     private(path)?;
@@ -257,6 +262,7 @@ fn lock(path: &Path, side: Side) -> std::io::Result<fs::File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
         .open(path.join(side.lock()))?;
     for _ in 0..TRIES {
         match file.try_lock() {
