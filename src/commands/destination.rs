@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -143,6 +143,8 @@ impl Unpublished {
     pub(super) fn publish(mut self, writer: BufWriter<File>) -> Result<PathBuf, Error> {
         let publish = || -> io::Result<()> {
             let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            // Whatever the umask is: it is carried to be read. FAT knows no modes.
+            let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
             file.sync_all()?;
             rename_new(&self.partial, &self.path)?;
             match self.path.parent() {

@@ -21,7 +21,7 @@ use crate::error::{Error, Next};
 use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
 use crate::source::{Network, NetworkOptions, SourceError};
-use crate::text::{age, moment, safe, size};
+use crate::text::{age, line, moment, safe, size};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -99,7 +99,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "Checked, signed, synced: {} ({}). Safe to unplug.",
-                bundle.path.display(),
+                line(&bundle.path.display().to_string()),
                 size(bundle.length)
             )?;
             writeln!(f, "Signed by {}", bundle.fingerprint)?;

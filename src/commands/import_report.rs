@@ -16,7 +16,7 @@ use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::target::{Cache, Switch};
-use crate::text::{age, moment, safe};
+use crate::text::{age, line, moment, safe};
 use crate::trust::acceptance::Admission;
 use crate::trust::keyring::Keyring;
 
@@ -356,7 +356,7 @@ impl fmt::Display for Report {
             writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
         }
         for path in &self.written {
-            writeln!(f, "Written: {}", path.display())?;
+            writeln!(f, "Written: {}", line(&path.display().to_string()))?;
         }
         // Said once; who imports the same again knows.
         if self.changed().count() > 0 && !self.settings.is_empty() {

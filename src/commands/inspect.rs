@@ -17,7 +17,7 @@ use crate::cli::Inspect;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::text::{age, moment, safe, size};
+use crate::text::{age, line, moment, safe, size};
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 
@@ -58,7 +58,7 @@ impl fmt::Display for Report {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = &self.payload;
-        writeln!(f, "{}", self.path.display())?;
+        writeln!(f, "{}", line(&self.path.display().to_string()))?;
         match &self.why {
             None => {
                 for signer in &self.signers {

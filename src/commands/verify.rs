@@ -16,7 +16,7 @@ use crate::dataset::Discard;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::text::{age, size};
+use crate::text::{age, line, size};
 use crate::trust::acceptance::{Candidate, Policy, admit};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
@@ -49,7 +49,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{}   signed by {}, created {} ago",
-                row.path.display(),
+                line(&row.path.display().to_string()),
                 signers.join(" and "),
                 row.age
             )?;

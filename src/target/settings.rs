@@ -13,6 +13,21 @@ use crate::dataset::catalogue::TrivyVersion;
 use super::error::{At, TargetError};
 use super::sys::{self, Dir, Owner};
 
+/// The variables that an environment file of ours may hold; any other is the operator's.
+const OUR_VARIABLES: [&str; 11] = [
+    "TRIVY_CACHE_DIR",
+    "TRIVY_SKIP_DB_UPDATE",
+    "TRIVY_SKIP_JAVA_DB_UPDATE",
+    "TRIVY_SKIP_CHECK_UPDATE",
+    "TRIVY_OFFLINE_SCAN",
+    "TRIVY_VEX",
+    "TRIVY_SKIP_VEX_REPO_UPDATE",
+    "TRIVY_SKIP_VERSION_CHECK",
+    "TRIVY_DISABLE_TELEMETRY",
+    "TRIVY_CACHE_BACKEND",
+    "XDG_DATA_HOME",
+];
+
 /// How a trivy.yaml of ours begins.
 const OURS: &[u8] = b"# Written by trivy-ferry:";
 
@@ -257,7 +272,8 @@ impl Settings {
         }
         let ours = |held: &[u8]| {
             let held = String::from_utf8_lossy(held);
-            held.lines().all(|line| line.starts_with("TRIVY_") || line.starts_with("XDG_DATA_HOME="))
+            held.lines()
+                .all(|line| line.split_once('=').is_some_and(|(name, _)| OUR_VARIABLES.contains(&name)))
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         write(folder, path, text.as_bytes(), |held| match ours(held) {
@@ -405,6 +421,9 @@ mod tests {
         settings.write_env(&env).unwrap();
         let text = std::fs::read_to_string(&env).unwrap();
         assert!(text.starts_with("TRIVY_CACHE_DIR=/c\nTRIVY_SKIP_DB_UPDATE=true\n"), "{text}");
+        settings.write_env(&env).unwrap();
+        std::fs::write(&env, "TRIVY_CACHE_DIR=/c\nTRIVY_SERVER=http://s\n").unwrap();
+        assert!(matches!(settings.write_env(&env), Err(TargetError::Exists { .. })));
         std::fs::write(&env, "PATH=/bin\n").unwrap();
         assert!(matches!(settings.write_env(&env), Err(TargetError::Exists { .. })));
         assert_eq!(std::fs::read_to_string(&env).unwrap(), "PATH=/bin\n");

@@ -168,7 +168,10 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
 pub(super) fn private(path: &Path) -> Result<(), TrustError> {
     let metadata = fs::metadata(path).map_err(|error| TrustError::File { path: path.into(), error })?;
     let me = rustix::process::geteuid().as_raw();
-    let why = if metadata.mode() & 0o002 != 0 {
+    // A group of one's own is what many systems give every user.
+    let own_group = [0, rustix::process::getegid().as_raw()].contains(&metadata.gid());
+    let forbidden = if own_group { 0o002 } else { 0o022 };
+    let why = if metadata.mode() & forbidden != 0 {
         format!("mode {:04o}", metadata.mode() & 0o7777)
     } else if metadata.uid() != me && metadata.uid() != 0 {
         format!("owned by user {}", metadata.uid())
