@@ -1,7 +1,8 @@
 //! The settings against the real Trivy: every line, variable and key must be one that it takes.
 //!
-//! Runs with `TRIVY_FERRY_E2E=1`, with the `trivy` that `TRIVY` names, else the one on PATH.
-#![allow(missing_docs, clippy::unwrap_used)]
+//! Runs with `TRIVY_FERRY_E2E=1`, with the `trivy` in the folder that `TRIVY_FERRY_TOOLS` names, as
+//! `tests/run` sets them; then a missing Trivy is a failure.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +17,9 @@ use trivy_ferry::target::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> Option<PathBuf> {
     std::env::var_os("TRIVY_FERRY_E2E").filter(|value| value == "1")?;
-    Some(std::env::var_os("TRIVY").map_or_else(|| "trivy".into(), PathBuf::from))
+    let tools =
+        std::env::var_os("TRIVY_FERRY_TOOLS").expect("TRIVY_FERRY_TOOLS names the folder of the real tools");
+    Some(PathBuf::from(tools).join("trivy"))
 }
 
 fn run(command: &mut Command) -> Output {
