@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::header::{self, BLOCK};
-use super::payload::{BadPayload, Dataset, Member, Payload};
+use super::payload::{BadPayload, Member, Payload};
 use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::digest::{Digest, Hasher};
 use crate::text::safe;
@@ -234,12 +234,6 @@ impl<'b> Members<'b> {
             hasher,
             checked: false,
         }))
-    }
-
-    /// The datasets that need this member.
-    pub fn users(&self, member: &Member) -> Vec<&'b Dataset> {
-        let needs = |dataset: &&Dataset| dataset.blobs().any(|blob| blob.path() == member.path);
-        self.payload.datasets.iter().filter(needs).collect()
     }
 
     fn end(&mut self) -> Result<(), BundleError> {

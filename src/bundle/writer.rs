@@ -122,11 +122,6 @@ impl Plan {
     pub fn length(&self) -> u64 {
         self.payload.length
     }
-
-    /// The blobs that the writer will ask for, in its order.
-    pub fn wanted(&self) -> impl Iterator<Item = &Member> {
-        self.payload.members.iter().filter(|member| !self.derived.contains_key(&member.path))
-    }
 }
 
 /// The contents that take the most room in a payload: what is left free until the true ones are

@@ -58,14 +58,16 @@ pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: 
 fn vex(_: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
     let repositories: Vec<Carried> =
         report.in_place().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
-    let holds = |name: &str| {
-        let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
-        slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
-    };
-    let merged = host.vex.merge(&repositories, &holds)?;
+    let merged = host.vex.merge(&repositories, &|name| has_vex(cache, name))?;
     report.written.extend(merged.written);
     report.advice.extend(merged.findings);
     Ok(())
+}
+
+/// Whether the cache has a VEX repository of this name.
+fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
+    let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
+    slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
 }
 
 /// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
@@ -109,15 +111,11 @@ fn write_settings(
     let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
     let enabled = host.vex.entries().iter().filter(|entry| entry.enabled);
     let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
-    let has_vex = |name: &&str| {
-        let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
-        slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
-    };
     let in_place = InPlace {
         db: db.is_some(),
         java_db: java_db.is_some(),
         checks: installed(Name::trivy_checks())?.is_some(),
-        vex: names.iter().any(has_vex),
+        vex: names.iter().any(|name| has_vex(cache, name)),
     };
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);

@@ -2,11 +2,11 @@
 //! known before the first byte of a bundle is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Seek, Write};
 
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
+use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
@@ -20,9 +20,6 @@ use crate::oci::{self, Descriptor, Manifest};
 use crate::progress::Progress;
 use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
 use crate::text::safe;
-
-/// Small blobs stay in memory up to this many bytes, and lie in an unnamed file beyond.
-const SPOOL: usize = 4 << 20;
 
 /// A dataset that is to be carried.
 pub(super) enum Wanted {
@@ -217,28 +214,10 @@ fn fetch(
     source: &ArtifactSource,
     descriptor: &Descriptor,
 ) -> Result<SpooledTempFile, Error> {
-    let mut blob = network.blob(source, descriptor)?;
-    let mut spool = SpooledTempFile::new(SPOOL);
-    let mut buffer = vec![0; layer::CHUNK];
-    loop {
-        let count = blob.read(&mut buffer).map_err(|error| match SourceError::from_io(error) {
-            Ok(error) => Error::from(error),
-            Err(error) => Error::unexpected(format!("reading {source}"))(error),
-        })?;
-        if count == 0 {
-            break;
-        }
-        spool.write_all(&buffer[..count]).map_err(spooling)?;
-    }
-    spool.rewind().map_err(spooling)?;
-    Ok(spool)
-}
-
-fn spooling(error: io::Error) -> Error {
-    Error::Unexpected {
-        doing: format!("holding what was fetched in {}", std::env::temp_dir().display()),
-        error,
-    }
+    spool(network.blob(source, descriptor)?, |error| match SourceError::from_io(error) {
+        Ok(error) => Error::from(error),
+        Err(error) => Error::unexpected(format!("reading {source}"))(error),
+    })
 }
 
 /// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
@@ -293,9 +272,7 @@ fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<
     };
     let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
     for bytes in [config, json] {
-        let mut spool = SpooledTempFile::new(SPOOL);
-        spool.write_all(&bytes).map_err(spooling)?;
-        held.insert(Digest::of(&bytes), spool);
+        held.insert(Digest::of(&bytes), spool(&bytes[..], spooling)?);
     }
     let dataset = Dataset {
         name: name.clone(),

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::collect::{self, Collected};
 use super::destination::Destination;
 use super::{Outcome, passphrase};
+use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
-use crate::bundle::{Dataset, Payload};
 use crate::cli::Export;
 use crate::dataset::check::{Limits, UnpackError};
 use crate::dataset::{Contents, Discard, layer};
@@ -142,7 +142,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         None => None,
     };
     let collected = collect::collect(&network, &wanted, progress)?;
-    let (report, _) = write(args, &key, destination, &network, collected, last, state.as_ref(), progress)?;
+    let report = write(args, &key, destination, &network, collected, last, state.as_ref(), progress)?;
     Ok(Outcome::done(&report))
 }
 
@@ -192,11 +192,12 @@ fn write(
     last: Option<ExportState>,
     state: Option<&StateDir>,
     progress: &dyn Progress,
-) -> Result<(Report, Payload), Error> {
+) -> Result<Report, Error> {
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
     let created = destination.free_moment(created(last.as_ref(), progress)?)?;
     for item in &collected {
-        judge(args, &item.planned.dataset, &floors, created)?;
+        let dataset = &item.planned.dataset;
+        judge(args, dataset, dataset.contents.updated_at, &floors, created)?;
     }
     let head = Head {
         stream: args.stream.clone(),
@@ -233,7 +234,7 @@ fn write(
             Stopped::Write(error) => destination.failed(error),
             Stopped::Other(error) => error,
         })?;
-        judge(args, &Dataset { contents: found.clone(), ..dataset.clone() }, &floors, created)?;
+        judge(args, &dataset, found.updated_at, &floors, created)?;
         contents.insert(dataset.reference(), found);
     }
     let (payload, identity, file) = writer.finish(contents, key).map_err(|e| destination.failed(e))?;
@@ -275,7 +276,7 @@ fn write(
             sequence: payload.sequence,
         }),
     };
-    Ok((report, payload))
+    Ok(report)
 }
 
 /// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one
@@ -310,10 +311,10 @@ fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Result<Timest
 fn judge(
     args: &Export,
     dataset: &Dataset,
+    updated_at: Option<Timestamp>,
     floors: &BTreeMap<String, Timestamp>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let updated_at = dataset.contents.updated_at;
     if let Some(max_age) = &args.max_age {
         max_age.check(&dataset.name, updated_at, now)?;
     }

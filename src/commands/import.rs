@@ -1,5 +1,6 @@
 //! `import`: verifies bundles, decides what is acceptable, and puts it into Trivy's cache.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -283,7 +284,7 @@ impl Receiver for Staging<'_, '_> {
         self.choice(dataset).is_some()
     }
 
-    fn sink(&mut self, dataset: &Dataset, _: &[u8]) -> Result<Stage, Error> {
+    fn sink(&mut self, dataset: &Dataset) -> Result<Stage, Error> {
         let gone = || Error::unexpected("staging")(io::Error::other("a dataset that was not chosen"));
         let choice = self.choice(dataset).ok_or_else(gone)?;
         let stage = self.cache.stage(&choice.slot, metadata(choice, self.host))?;
@@ -352,11 +353,10 @@ fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report)
 fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut cache = open_cache(args, dir, progress)?;
     let mut report = Report::new(&cache, host, args, Vec::new());
-    let names =
-        ["trivy-db", "trivy-java-db", "trivy-checks"].iter().filter_map(|name| name.parse::<Name>().ok());
+    let databases = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
     let vex = host.vex.entries().iter().filter_map(|entry| Name::vex(&entry.name).ok());
-    let mut names: Vec<Name> = names.chain(vex).chain(Name::vex("default")).collect();
-    names.dedup();
+    // Each once: going back twice is going nowhere.
+    let names: BTreeSet<Name> = databases.into_iter().chain(vex).chain(Name::vex("default")).collect();
     for name in names.into_iter().filter(|name| args.selection.wants(name)) {
         let Some(slot) = cache.slot(&name, name.vex_repository().unwrap_or_default()) else { continue };
         let was = cache.installed(&slot)?.and_then(|installed| installed.updated_at);

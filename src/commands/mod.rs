@@ -22,6 +22,7 @@ mod keygen;
 mod passphrase;
 mod rehearse;
 mod sample;
+mod spool;
 mod trust;
 mod unload;
 mod verify;

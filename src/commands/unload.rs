@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::SpooledTempFile;
 
+use super::spool::{spool, spooling};
 use crate::bundle::payload::Blob;
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
@@ -18,9 +19,6 @@ use crate::error::Error;
 use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
 
-/// Small members stay in memory up to this many bytes, and lie in an unnamed file beyond.
-const SPOOL: usize = 4 << 20;
-
 /// Where the datasets of a bundle go.
 pub(super) trait Receiver {
     /// What takes one dataset's files.
@@ -29,9 +27,8 @@ pub(super) trait Receiver {
     /// Whether a dataset is wanted at all.
     fn wants(&self, dataset: &Dataset) -> bool;
 
-    /// The sink for a wanted dataset. `vex_manifest` is the original vex-repository.json of a VEX
-    /// repository, and empty for the others.
-    fn sink(&mut self, dataset: &Dataset, vex_manifest: &[u8]) -> Result<Self::Sink, Error>;
+    /// The sink for a wanted dataset.
+    fn sink(&mut self, dataset: &Dataset) -> Result<Self::Sink, Error>;
 
     /// What a sink's error means.
     fn failed(&self, dataset: &Dataset, error: io::Error) -> Error;
@@ -71,14 +68,14 @@ pub(super) fn unload<R: Receiver>(
     while let Some(member) = members.next()? {
         if let Some(dataset) = large(member.member()) {
             let step = progress.begin(&dataset.reference(), member.member().size, "");
-            let mut sink = receiver.sink(dataset, b"")?;
+            let mut sink = receiver.sink(dataset)?;
             let contents = stream(member, dataset, &mut sink, &*step, receiver)?;
             same(&path, dataset, &contents)?;
             receiver.complete(dataset, sink)?;
         } else if skippable.contains(&member.member().path) {
             member.skip()?;
-        } else if let Some(name) = layer_of(&datasets, member.member()) {
-            small.insert(name, spool(&path, member)?);
+        } else if let Some(name) = content_of(&datasets, member.member()) {
+            small.insert(name, spool(member, |e| BundleError::from_io(&path, e).into())?);
         } else {
             member.check()?;
         }
@@ -88,13 +85,7 @@ pub(super) fn unload<R: Receiver>(
             path: path.clone(),
             why: format!("{} has no layer", dataset.reference()),
         };
-        let mut manifest = Vec::new();
-        if let Some(blob) = vex_manifest(dataset) {
-            let file = small.get_mut(&blob.path()).ok_or_else(missing)?;
-            file.rewind().map_err(spooling)?;
-            file.take(vex::MAX_MANIFEST).read_to_end(&mut manifest).map_err(spooling)?;
-        }
-        let mut sink = receiver.sink(dataset, &manifest)?;
+        let mut sink = receiver.sink(dataset)?;
         let layer = dataset.content_layer().ok_or_else(missing)?;
         let file = small.get_mut(&layer.path()).ok_or_else(missing)?;
         file.rewind().map_err(spooling)?;
@@ -110,14 +101,9 @@ pub(super) fn unload<R: Receiver>(
     Ok(())
 }
 
-/// The layer of a VEX repository that holds its vex-repository.json.
-fn vex_manifest(dataset: &Dataset) -> Option<&Blob> {
-    dataset.layers.iter().find(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER)
-}
-
-/// The name of a member that is a layer of one of these datasets.
-fn layer_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
-    let mut layers = datasets.iter().flat_map(|dataset| &dataset.layers);
+/// The name of a member that holds the content of one of these datasets.
+fn content_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
+    let mut layers = datasets.iter().filter_map(Dataset::content_layer);
     layers.any(|layer| layer.path() == member.path).then(|| member.path.clone())
 }
 
@@ -139,25 +125,6 @@ fn unpack(
             vex::unpack(format, archive, subdir, limits, sink)
         }
         kind => layer::unpack(kind, archive, limits, sink),
-    }
-}
-
-fn spool(path: &std::path::Path, mut member: MemberReader<'_>) -> Result<SpooledTempFile, Error> {
-    let mut file = SpooledTempFile::new(SPOOL);
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let count = member.read(&mut buffer).map_err(|e| BundleError::from_io(path, e))?;
-        if count == 0 {
-            return Ok(file);
-        }
-        file.write_all(&buffer[..count]).map_err(spooling)?;
-    }
-}
-
-fn spooling(error: io::Error) -> Error {
-    Error::Unexpected {
-        doing: format!("holding a small member in {}", std::env::temp_dir().display()),
-        error,
     }
 }
 

@@ -79,7 +79,7 @@ impl Receiver for Checking {
         true
     }
 
-    fn sink(&mut self, _: &Dataset, _: &[u8]) -> Result<Discard, Error> {
+    fn sink(&mut self, _: &Dataset) -> Result<Discard, Error> {
         Ok(Discard)
     }
 
