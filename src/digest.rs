@@ -1,6 +1,7 @@
-//! A sha256 digest: the one identity that bytes have in this program.
+//! A sha256 digest: the one identity that bytes have on their way.
 //!
 //! Knows how to parse, print, compute and compare digests; knows nothing of files or networks.
+//! What comes out of a layer has a digest of another kind ([`crate::content_digest`]).
 
 use std::fmt;
 use std::io::{self, Read};
@@ -30,11 +31,7 @@ impl Digest {
 
     /// The 64 hex digits without the algorithm's prefix, as file names and `sha256sum` have them.
     pub fn hex(&self) -> String {
-        use fmt::Write;
-        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        to_hex(&self.0)
     }
 
     /// Parses 64 lower-case hex digits.
@@ -42,18 +39,32 @@ impl Digest {
     /// # Errors
     /// Anything else, upper case included: one digest has one spelling.
     pub fn from_hex(hex: &str) -> Result<Self, InvalidDigest> {
-        let nibble = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(InvalidDigest),
-        };
-        let digits: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| InvalidDigest)?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Ok(Digest(bytes))
+        bytes_of(hex).map(Digest).ok_or(InvalidDigest)
     }
+}
+
+/// 32 bytes as lower-case hex digits.
+pub(crate) fn to_hex(bytes: &[u8; 32]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// The 32 bytes that 64 lower-case hex digits spell; `None` for anything else.
+pub(crate) fn bytes_of(hex: &str) -> Option<[u8; 32]> {
+    let nibble = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let digits: &[u8; 64] = hex.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for Digest {

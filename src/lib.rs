@@ -15,6 +15,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+pub mod content_digest;
 pub mod dataset;
 pub mod digest;
 pub mod error;

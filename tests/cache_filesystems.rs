@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use trivy_ferry::content_digest::ContentDigest;
 use trivy_ferry::dataset::{Contents, File, Name, RelPath, Sink, Tree};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::error::Next;
@@ -71,7 +72,7 @@ fn contents(dataset: &str, content: &Content) -> Contents {
         .map(|(path, bytes)| File {
             path: path.parse().unwrap(),
             size: bytes.len() as u64,
-            digest: Digest::of(bytes),
+            digest: ContentDigest::of(bytes),
         })
         .collect();
     let mut contents =

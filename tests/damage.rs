@@ -14,6 +14,7 @@ use std::time::Duration;
 use forge::{Archive, Bundle, Host, Part, Ran, Snapshot, Span, days, fix_checksum, header, hours, zeros};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
+use trivy_ferry::content_digest::ContentDigest;
 use trivy_ferry::dataset::check::Limits;
 use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Discard, Kind};
@@ -282,7 +283,7 @@ fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
     let host = host();
     let before = host.snapshot();
     type Change = fn(&mut Value);
-    let other = json!(Digest::of(b"other"));
+    let other = json!(ContentDigest::of(b"other"));
     let lies: Vec<(&str, Change, &str)> = vec![
         ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
         ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),

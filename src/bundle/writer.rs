@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::payload::{Blob, Dataset, Member, Payload, Stream, sums};
 use super::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS, header};
+use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, File, Kind};
 use crate::digest::{Digest, Hasher};
 use crate::oci;
@@ -129,8 +130,9 @@ impl Plan {
 fn widest(kind: Kind) -> Contents {
     let far = Timestamp::MAX;
     let name = if kind == Kind::TrivyDb { "trivy.db" } else { "trivy-java.db" };
-    let file =
-        |name: &str| name.parse().ok().map(|path| File { path, size: u64::MAX, digest: Digest::of(b"") });
+    let file = |name: &str| {
+        name.parse().ok().map(|path| File { path, size: u64::MAX, digest: ContentDigest::of(b"") })
+    };
     Contents {
         schema: Some(u32::MAX),
         updated_at: Some(far),
@@ -355,7 +357,7 @@ pub(super) mod tests {
             updated_at: None,
             next_update: None,
             files: Vec::new(),
-            tree: Some(Tree { digest: Digest::of(b"t"), files: 3, size: 9 }),
+            tree: Some(Tree { digest: ContentDigest::of(b"t"), files: 3, size: 9 }),
         }
     }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Contents, File, Kind, RelPath, Sink, Tree, bolt, sqlite};
-use crate::digest::Hasher;
+use crate::content_digest::ContentHasher;
 
 /// Content that is not what its kind must be. The text says what is wrong; whoever reports it
 /// adds whose content it is.
@@ -104,7 +104,7 @@ struct Current {
     path: RelPath,
     size: u64,
     left: u64,
-    hasher: Hasher,
+    hasher: ContentHasher,
     keep: Keep,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Checker<'a> {
             )));
         }
         self.sink.begin(&path, size).map_err(UnpackError::Sink)?;
-        self.current = Some(Current { path, size, left: size, hasher: Hasher::new(), keep });
+        self.current = Some(Current { path, size, left: size, hasher: ContentHasher::new(), keep });
         Ok(())
     }
 

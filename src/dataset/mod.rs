@@ -10,7 +10,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::content_digest::{ContentDigest, ContentHasher};
 
 mod bolt;
 pub mod catalogue;
@@ -230,16 +230,16 @@ pub struct File {
     /// Its length in bytes.
     pub size: u64,
     /// The digest of its bytes.
-    pub digest: Digest,
+    pub digest: ContentDigest,
 }
 
-/// Hundreds of files as one digest: the sha256 of the lines that
-/// `find -type f | LC_ALL=C sort | xargs sha256sum` prints with paths relative to the content's
+/// Hundreds of files as one digest: the content digest of the lines that
+/// `find -type f | LC_ALL=C sort | xargs b3sum` prints with paths relative to the content's
 /// top and without `./`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     /// The digest over all paths and contents.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// The number of files.
     pub files: u64,
     /// The sum of their lengths in bytes.
@@ -250,7 +250,7 @@ impl Tree {
     /// The tree digest of files in any order.
     pub fn of(mut files: Vec<File>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut hasher = crate::digest::Hasher::new();
+        let mut hasher = ContentHasher::new();
         let mut size = 0u64;
         for file in &files {
             hasher.update(format!("{}  {}\n", file.digest.hex(), file.path).as_bytes());

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crate::content_digest::content_digest_of;
 use crate::dataset::{self, Contents, Kind, Name, Tree};
-use crate::digest::digest_of;
 use crate::target::error::{At, TargetError};
 use crate::target::sys::Dir;
 
@@ -137,7 +137,7 @@ fn file_matches(file: File, wanted: &dataset::File) -> io::Result<bool> {
     if file.metadata()?.len() != wanted.size {
         return Ok(false);
     }
-    Ok(digest_of(buffered(file))? == (wanted.digest, wanted.size))
+    Ok(content_digest_of(buffered(file))? == (wanted.digest, wanted.size))
 }
 
 fn buffered(file: File) -> io::BufReader<File> {
@@ -162,7 +162,7 @@ fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Tar
     let mut found = Vec::new();
     top.walk(|path, folder, name, _| {
         if let (Some(file), Ok(path)) = (folder.read(name)?, path.parse()) {
-            let (digest, size) = digest_of(buffered(file))?;
+            let (digest, size) = content_digest_of(buffered(file))?;
             found.push(dataset::File { path, size, digest });
         }
         Ok(())
