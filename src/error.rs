@@ -136,7 +136,7 @@ impl Next for Error {
                     .into()
             }
             Error::Hook { .. } => {
-                "Run it yourself: another import will not, because nothing changes any more.".into()
+                "Mend it: the next import with --exec-after runs it again, also if nothing is new.".into()
             }
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),

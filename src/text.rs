@@ -1,8 +1,10 @@
 //! Text for people: untrusted text made harmless, sizes, and ages.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use jiff::{Timestamp, Unit};
+use serde::Serializer;
 
 /// Text from outside, made safe for a terminal: control characters, escape sequences and
 /// bidirectional overrides appear as `\u{…}`, and what is longer than 300 characters is cut.
@@ -33,6 +35,22 @@ pub fn line(text: &str) -> String {
 /// Several lines, each made safe for a terminal as by [`line`].
 pub fn lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A path in JSON, which knows no names that are not UTF-8: what is none appears as U+FFFD.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Several paths in JSON, each as by [`path`].
+///
+/// # Errors
+/// Those of the serializer.
+pub fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.

@@ -581,3 +581,139 @@ fn a_clock_that_fell_back_changes_nothing() {
     host.verify(&expires, &[]).good();
     host.import(&expires, &[]).refused(5, &["expires.tar", "expired", "--allow-expired"]);
 }
+
+#[test]
+fn a_late_bundle_gives_what_no_newer_one_brought() {
+    let host = Host::new();
+    let without_java = |created, sequence| {
+        let parts: Vec<Part> = Part::all(created)
+            .into_iter()
+            .filter(|part| part.dataset.name.as_str() != "trivy-java-db")
+            .collect();
+        Bundle::of(created, &parts).with("sequence", sequence)
+    };
+    host.import(&host.bundle("1.tar", &without_java(days(-6), 1)), &[]).good();
+    host.import(&host.bundle("3.tar", &without_java(days(-2), 3)), &[]).good();
+    let late = host.bundle("2.tar", &numbered(days(-4), 2));
+    let ran = host.import(&late, &[]);
+    ran.good()
+        .reported(0, &["late: newer bundles", "trivy-java-db   installed", "trivy-db        left alone"]);
+    assert!(!ran.out.contains("warning: trivy-db"), "that it is older is no news: {ran:#?}");
+    assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    host.import(&late, &[]).good().reported(0, &["trivy-java-db   unchanged"]);
+}
+
+#[test]
+fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
+    let host = Host::new();
+    let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
+    let call = format!("printf x >> {}", host.arg("calls"));
+    let one = host.bundle("one.tar", &bundle(days(-3)));
+    let two = host.bundle("two.tar", &bundle(days(-2)));
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 1);
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 1, "nothing changed");
+    // It fails: the data is in place all the same, and the next run calls it again.
+    let ran = host.import(&two, &["--exec-after", "exit 3"]);
+    ran.reported(1, &["installed"]);
+    assert!(ran.err.contains("`exit 3` failed"), "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    host.import(&two, &[]).good();
+    assert_eq!(calls(), 1);
+    host.import(&two, &["--exec-after", &call]).good().reported(0, &["unchanged", "Done after the import"]);
+    assert_eq!(calls(), 2);
+    // The run is killed before the command has ended.
+    let three = host.bundle("three.tar", &bundle(days(-1)));
+    let ran = host.import(&three, &["--exec-after", "kill -9 $PPID"]);
+    assert_eq!(ran.code, -1, "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    host.import(&three, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+    host.import(&three, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+    // Nothing changes where a bundle is refused.
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+}
+
+#[test]
+fn the_command_after_an_import_finds_nothing_locked() {
+    let host = Host::new();
+    let bundle = host.bundle("one.tar", &bundle(days(-3)));
+    // A scan that must not straddle a switch takes the lock shared; another cache is imported into.
+    let again = format!(
+        "/usr/bin/flock --shared --timeout 5 {} /bin/true && {} import {} --trust {} --cache-dir {} --state-dir {}",
+        host.arg("cache/.trivy-ferry/lock"),
+        env!("CARGO_BIN_EXE_trivy-ferry"),
+        bundle.display(),
+        host.arg("keys/exporter.pub"),
+        host.arg("cache-2"),
+        host.arg("state"),
+    );
+    host.import(&bundle, &["--exec-after", &again]).good();
+    assert_eq!(host.installed("cache-2", "db"), date(days(-3)));
+}
+
+#[test]
+fn many_names_and_many_copies_of_a_bundle_are_one() {
+    let host = Host::new();
+    let file = bundle(days(-2)).signed(&host.key);
+    let first = host.file("inbox/a.tar", &file);
+    for number in 0..2000 {
+        fs::hard_link(&first, host.path("inbox").join(format!("link-{number}.tar"))).unwrap();
+    }
+    for number in 0..300 {
+        host.file(&format!("inbox/copy-{number}.tar"), &file);
+    }
+    let mut limited = std::process::Command::new("sh");
+    let line = format!(
+        "ulimit -n 400; exec {} import {} --trust {} --cache-dir {} --state-dir {}",
+        env!("CARGO_BIN_EXE_trivy-ferry"),
+        host.arg("inbox"),
+        host.arg("keys/exporter.pub"),
+        host.arg("cache"),
+        host.arg("state"),
+    );
+    limited.args(["-c", &line]);
+    let ran = forge::run(limited);
+    ran.good().reported(
+        0,
+        &["trivy-db        installed", "link-1.tar: another name of a file above", " more: not named"],
+    );
+    assert!(ran.out.lines().count() < 700, "{} lines", ran.out.lines().count());
+}
+
+#[test]
+fn a_report_is_json_whatever_the_paths_are() {
+    use std::os::unix::ffi::OsStrExt;
+    let host = Host::new();
+    let bundle = host.bundle("one.tar", &bundle(days(-2)));
+    let cache = host.path("").join(std::ffi::OsStr::from_bytes(b"cache-\xff"));
+    let mut command = host.command();
+    command.args(["import", "--format", "json", "--cache-dir"]).arg(&cache).arg(&bundle);
+    command.args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")]);
+    let ran = forge::run(command);
+    let report: Value = serde_json::from_str(&ran.good().out).unwrap();
+    assert_eq!(report["datasets"][0]["status"], "installed", "{report:#}");
+    assert!(report["cache_dir"].as_str().unwrap().ends_with("cache-\u{fffd}"), "{report:#}");
+}
+
+#[test]
+fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
+    let host = Host::new();
+    let home = host.arg("data");
+    let config =
+        "repositories:\n  - name: hub\n    url: https://github.com/aquasecurity/vexhub\n    enabled: true\n";
+    host.file("data/.trivy/vex/repository.yaml", config);
+    host.import(&host.bundle("one.tar", &bundle(days(-3))), &["--data-home", &home]).good();
+    let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &["--data-home", &home]);
+    ran.good().reported(0, &["--vex repo"]);
+    let index = || fs::read_to_string(host.path("cache/vex/repositories/hub/0.1/index.json")).unwrap();
+    let newer = index();
+    let cache = host.arg("cache");
+    let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
+    ran.good().reported(0, &["vex-hub         restored"]);
+    assert_ne!(index(), newer);
+}

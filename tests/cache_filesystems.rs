@@ -265,6 +265,26 @@ fn too_little_room_is_found_before_the_first_byte() {
 }
 
 #[test]
+fn folders_in_folders_of_any_depth_are_no_obstacle() {
+    let top = tempfile::tempdir().unwrap();
+    let deep = top.path().join("policy/content").join("d/".repeat(1500));
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("file"), "x").unwrap();
+    let mut cache = open(top.path()).unwrap();
+    let content = content("trivy-checks", 1);
+    assert!(!holds(&cache, "trivy-checks", &content));
+    // What was there becomes the kept generation, and goes at the second import.
+    for generation in 1..=3 {
+        import(&mut cache, "trivy-checks", &self::content("trivy-checks", generation)).unwrap();
+    }
+    drop(cache);
+    let mut cache = open(top.path()).unwrap();
+    assert!(holds(&cache, "trivy-checks", &self::content("trivy-checks", 3)));
+    import(&mut cache, "trivy-checks", &content).unwrap();
+    assert_eq!(leftovers(&top.path().join(".trivy-ferry")), Vec::<String>::new());
+}
+
+#[test]
 fn a_thousand_files_are_staged_in_no_time() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path()).unwrap();

@@ -33,10 +33,10 @@ pub(super) fn installed_trivy() -> Option<TrivyVersion> {
     trivy_on_path()?.parse().ok()
 }
 
-/// Settings, VEX configuration, scan cache, hook.
+/// Settings, VEX configuration, scan cache.
 ///
-/// The data is in place whatever fails here: every step is tried, the hook last, and what failed
-/// stands in the report.
+/// The data is in place whatever fails here: every step is tried, and what failed stands in the
+/// report.
 pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
     report.warn_of_old(host.now);
     for step in [vex, scan_cache, write_settings] {
@@ -46,11 +46,6 @@ pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: 
     }
     if report.changed().count() > 0 {
         report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
-        if let Some(command) = &args.exec_after
-            && let Err(error) = hook(command, report)
-        {
-            report.errors.push(error);
-        }
     }
 }
 
@@ -66,7 +61,8 @@ fn vex(_: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> R
 
 /// Whether the cache has a VEX repository of this name.
 fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
-    let slot = Name::vex(name).ok().and_then(|dataset| cache.slot(&dataset, name));
+    // A site may call VEX Hub by any name, also by one that names no dataset of ours.
+    let slot = Name::vex("default").ok().and_then(|hub| cache.slot(&hub, name));
     slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
 }
 
@@ -152,19 +148,22 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
     [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
 }
 
-/// Runs the operator's command. Its output goes where ours goes that is not the result.
-fn hook(command: &str, report: &mut Report) -> Result<(), Error> {
-    let run = Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr()?).status();
-    match run {
-        Ok(status) if status.success() => report.advice.push(format!("Done after the import: {command}")),
-        Ok(status) => report.errors.push(Error::Hook { command: command.into(), what: status.to_string() }),
-        Err(error) => report.errors.push(Error::Hook { command: command.into(), what: error.to_string() }),
-    }
-    Ok(())
-}
-
-fn stderr() -> Result<Stdio, Error> {
+/// Runs the operator's command, if there is one; whether it went well. Its output goes where ours
+/// goes that is not the result.
+pub(super) fn hook(args: &Import, report: &mut Report) -> bool {
     use std::os::fd::AsFd;
-    let copy = std::io::stderr().as_fd().try_clone_to_owned();
-    Ok(Stdio::from(copy.map_err(Error::unexpected("starting the command"))?))
+    let Some(command) = &args.exec_after else { return false };
+    let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
+        Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr).status()
+    });
+    let what = match run {
+        Ok(status) if status.success() => {
+            report.advice.push(format!("Done after the import: {command}"));
+            return true;
+        }
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    report.errors.push(Error::Hook { command: command.clone(), what });
+    false
 }

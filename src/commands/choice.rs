@@ -35,6 +35,8 @@ pub(super) struct Choice {
     pub(super) known: bool,
     /// It is older than what was there, and taken all the same.
     pub(super) rollback: bool,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    late: bool,
 }
 
 /// The date by which a dataset is older or newer than another. What carries none of its own, as
@@ -56,9 +58,7 @@ pub(super) fn choose(
     let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
     let mut other_checks = None;
     for (index, bundle) in bundles.iter_mut().enumerate() {
-        if admitted.get(index).is_none_or(|admission| admission.as_ref().is_none_or(|a| a.superseded)) {
-            continue;
-        }
+        let Some(Some(admission)) = admitted.get(index) else { continue };
         let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error))?;
         for dataset in &bundle.payload().datasets {
             if !args.selection.wants(&dataset.name) {
@@ -93,6 +93,7 @@ pub(super) fn choose(
                         repairs: false,
                         known: false,
                         rollback: false,
+                        late: admission.superseded,
                     },
                 );
             }
@@ -199,6 +200,9 @@ pub(super) fn sift(
                 continue;
             }
             report.rows.push(Row::new(dataset, Some(floor), Status::Older));
+            if choice.late {
+                continue;
+            }
             report.warnings.push(format!(
                 "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
                 dataset.reference(),

@@ -36,10 +36,12 @@ struct Report {
     bundle: Option<Written>,
     datasets: Vec<Row>,
     warnings: Vec<String>,
+    errors: Vec<serde_json::Value>,
 }
 
 #[derive(Serialize)]
 struct Written {
+    #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     length: u64,
     identity: Digest,
@@ -48,6 +50,9 @@ struct Written {
     created: Timestamp,
     expires: Option<Timestamp>,
     sequence: Option<u64>,
+    /// On a file system of its own, as a stick is.
+    #[serde(skip)]
+    on_medium: bool,
 }
 
 #[derive(Serialize)]
@@ -84,7 +89,8 @@ impl fmt::Display for Report {
             let date = match (&row.updated_at, &row.age, &row.version) {
                 (Some(date), Some(age), _) => format!("{} ({age} old)", moment(*date)),
                 (_, _, Some(version)) => safe(version),
-                _ => "date unknown until fetched".into(),
+                _ if self.dry_run => "date unknown until fetched".into(),
+                _ => "without a date".into(),
             };
             writeln!(
                 f,
@@ -98,9 +104,10 @@ impl fmt::Display for Report {
         if let Some(bundle) = &self.bundle {
             writeln!(
                 f,
-                "Checked, signed, synced: {} ({}). Safe to unplug.",
+                "Checked, signed, synced: {} ({}).{}",
                 line(&bundle.path.display().to_string()),
-                size(bundle.length)
+                size(bundle.length),
+                if bundle.on_medium { " Safe to unplug." } else { "" }
             )?;
             writeln!(f, "Signed by {}", bundle.fingerprint)?;
             writeln!(f, "Payload {}, for your log.", bundle.identity)?;
@@ -142,8 +149,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         None => None,
     };
     let collected = collect::collect(&network, &wanted, progress)?;
-    let report = write(args, &key, destination, &network, collected, last, state.as_ref(), progress)?;
-    Ok(Outcome::done(&report))
+    write(args, &key, destination, &network, collected, last, state.as_ref(), progress)
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -171,7 +177,13 @@ fn dry_run(
 ) -> Result<Outcome, Error> {
     let collected = collect::collect(network, wanted, progress)?;
     let now = Timestamp::now();
-    let mut report = Report { dry_run: true, bundle: None, datasets: Vec::new(), warnings: Vec::new() };
+    let mut report = Report {
+        dry_run: true,
+        bundle: None,
+        datasets: Vec::new(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
     for item in &collected {
         let date = item.planned.dataset.contents.updated_at.or(item.announced);
         if let Some(max_age) = &args.max_age {
@@ -192,7 +204,7 @@ fn write(
     last: Option<ExportState>,
     state: Option<&StateDir>,
     progress: &dyn Progress,
-) -> Result<Report, Error> {
+) -> Result<Outcome, Error> {
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
     let created = destination.free_moment(created(last.as_ref(), progress)?)?;
     for item in &collected {
@@ -202,7 +214,7 @@ fn write(
     let head = Head {
         stream: args.stream.clone(),
         created,
-        expires: args.expires.map(|age| created + age.duration()),
+        expires: args.expires.map(|age| expiry(created, age)).transpose()?,
         sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence.saturating_add(1))),
         previous: last.as_ref().map(|last| last.identity),
     };
@@ -239,6 +251,8 @@ fn write(
     }
     let (payload, identity, file) = writer.finish(contents, key).map_err(|e| destination.failed(e))?;
     let path = destination.publish(file)?;
+    // The bundle is there whatever becomes of the memory, and the report must say so.
+    let mut errors = Vec::new();
     if let Some(state) = state {
         let mut floors = floors;
         for dataset in &payload.datasets {
@@ -247,7 +261,8 @@ fn write(
             }
         }
         let sequence = payload.sequence.unwrap_or(1);
-        state.save_exports(args.stream.as_str(), &ExportState { identity, created, sequence, floors })?;
+        let export = ExportState { identity, created, sequence, floors };
+        errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
     }
     let now = Timestamp::now();
     let rows = payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, now)).collect();
@@ -264,8 +279,10 @@ fn write(
     let report = Report {
         dry_run: false,
         warnings: warnings.collect(),
+        errors: errors.iter().map(Error::to_json).collect(),
         datasets: rows,
         bundle: Some(Written {
+            on_medium: apart_from_root(&path),
             path,
             length: payload.length,
             identity,
@@ -276,7 +293,23 @@ fn write(
             sequence: payload.sequence,
         }),
     };
-    Ok(report)
+    Ok(Outcome { errors, ..Outcome::done(&report) })
+}
+
+/// Whether a file is on another file system than this one's root, as a medium is.
+fn apart_from_root(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &std::path::Path| path.metadata().map(|metadata| metadata.dev()).ok();
+    device(path) != device(std::path::Path::new("/"))
+}
+
+fn expiry(created: Timestamp, age: super::age::Age) -> Result<Timestamp, Error> {
+    created.checked_add(age.duration()).map_err(|_| {
+        Error::usage(
+            "--expires names a time beyond the year 9999",
+            "Give a shorter time, such as --expires 30d.",
+        )
+    })
 }
 
 /// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one

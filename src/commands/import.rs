@@ -1,6 +1,6 @@
 //! `import`: verifies bundles, decides what is acceptable, and puts it into Trivy's cache.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,11 @@ use super::{Outcome, after, inbox};
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::{Import, Layout as CliLayout};
 use crate::dataset::Name;
-use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::catalogue::{TrivyVersion, VEX_HUB};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::place::{default_cache_dir, default_cache_dir_findings};
-use crate::target::vex_config::VexConfig;
+use crate::target::vex_config::{Carried, VexConfig};
 use crate::target::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, Policy, admit, present, record};
@@ -88,6 +88,14 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     };
     report.errors.splice(0..0, damaged);
     let Prepared { chosen, stages } = prepared;
+    // Written down before anything changes: a run that is killed after the change and before the
+    // command leaves the next run to call it.
+    let was_due = memory.hook_due;
+    if args.exec_after.is_some() && !chosen.is_empty() {
+        memory.hook_due = Some(host.now);
+        state.save_imports(args.stream.as_str(), &imports)?;
+    }
+    let memory = imports.targets.entry(target.clone()).or_default();
     for (index, ((bundle, admission), stages)) in found.bundles.iter().zip(admitted).zip(stages).enumerate() {
         let (Some(mut admission), Some(stages)) = (admission, stages) else { continue };
         let candidate = candidate(bundle);
@@ -102,14 +110,43 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         record(memory, &candidate, &admission, accepted.collect::<Vec<_>>(), host.now);
     }
     expiry(args, memory, &host, &mut report);
+    if report.changed().count() == 0 {
+        memory.hook_due = was_due;
+    }
     // The data is in place whatever becomes of the memory, and the report must say so.
     if let Err(error) = state.save_imports(args.stream.as_str(), &imports) {
         report.errors.push(error.into());
     }
     warnings.append(&mut report.warnings);
     report.warnings = warnings;
+    let hook_due = imports.targets.get(&target).and_then(|memory| memory.hook_due);
     after::finish(args, &mut cache, &host, &mut report);
+    // The command may scan, or import into another cache: nothing is locked while it runs.
+    drop((cache, state));
+    if let Some(due) = hook_due {
+        announce(args, &target, due, &mut report);
+    }
     report.outcome()
+}
+
+/// Calls the operator's command, and strikes it off when it went well.
+fn announce(args: &Import, target: &str, due: Timestamp, report: &mut Report) {
+    if !after::hook(args, report) {
+        return;
+    }
+    let strike_off = || {
+        let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+        let mut imports = state.imports(args.stream.as_str())?;
+        // Another run may have changed something since: then its own command is due.
+        match imports.targets.get_mut(target) {
+            Some(memory) if memory.hook_due == Some(due) => memory.hook_due = None,
+            _ => return Ok(()),
+        }
+        state.save_imports(args.stream.as_str(), &imports)
+    };
+    if let Err(error) = strike_off() {
+        report.errors.push(error.into());
+    }
 }
 
 fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
@@ -353,12 +390,19 @@ fn expiry(args: &Import, memory: &TargetState, host: &Host, report: &mut Report)
 fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut cache = open_cache(args, dir, progress)?;
     let mut report = Report::new(&cache, host, args, Vec::new());
-    let databases = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
-    let vex = host.vex.entries().iter().filter_map(|entry| Name::vex(&entry.name).ok());
-    // Each once: going back twice is going nowhere.
-    let names: BTreeSet<Name> = databases.into_iter().chain(vex).chain(Name::vex("default")).collect();
-    for name in names.into_iter().filter(|name| args.selection.wants(name)) {
-        let Some(slot) = cache.slot(&name, name.vex_repository().unwrap_or_default()) else { continue };
+    let mut slots = BTreeMap::new();
+    for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
+        slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
+    }
+    // VEX repositories lie under the names that this site has for them. Each once: going back twice
+    // is going nowhere.
+    for repository in host.vex.entries().iter().map(|entry| entry.name.as_str()).chain(["default"]) {
+        let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
+        let known = if host.vex.name_for(&hub) == repository { "default" } else { repository };
+        let Ok(name) = Name::vex(known) else { continue };
+        slots.extend(cache.slot(&name, repository).map(|slot| (slot.path().to_owned(), (name, slot))));
+    }
+    for (name, slot) in slots.into_values().filter(|(name, _)| args.selection.wants(name)) {
         let was = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
         match cache.restore_previous(&slot) {
             Ok(None) => {}
@@ -377,5 +421,9 @@ fn restore(args: &Import, dir: &Path, host: &Host, progress: &dyn Progress) -> R
     }
     report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
     after::finish(args, &mut cache, host, &mut report);
+    drop(cache);
+    if !report.rows.is_empty() {
+        after::hook(args, &mut report);
+    }
     report.outcome()
 }

@@ -53,6 +53,7 @@ impl fmt::Display for Signer {
 /// A bundle that was admitted.
 #[derive(Debug, Serialize)]
 pub(super) struct Source {
+    #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     identity: Digest,
     signers: Vec<Signer>,
@@ -102,7 +103,7 @@ impl fmt::Display for Source {
             writeln!(f, "  first import of this stream here")?;
         }
         if self.superseded {
-            writeln!(f, "  late: newer bundles of this stream came before it, so there is nothing to do")?;
+            writeln!(f, "  late: newer bundles of this stream came before it")?;
         }
         if let Some((from, to)) = self.missing {
             match to - from {
@@ -232,6 +233,7 @@ impl fmt::Display for Row {
 /// The whole report.
 #[derive(Serialize)]
 pub(super) struct Report {
+    #[serde(serialize_with = "crate::text::path")]
     cache_dir: PathBuf,
     trivy_version: String,
     #[serde(rename = "bundles")]
@@ -249,6 +251,7 @@ pub(super) struct Report {
     pub(super) settings: Vec<(Vec<&'static str>, String)>,
     /// The same as environment variables.
     pub(super) environment: Vec<(String, String)>,
+    #[serde(serialize_with = "crate::text::paths")]
     pub(super) written: Vec<PathBuf>,
     pub(super) advice: Vec<String>,
     /// From when Trivy would try to download, and fail, without these settings.

@@ -1,6 +1,7 @@
 //! The input of verify, inspect and import: one bundle, or a folder in which bundles lie among
 //! whatever file managers and file systems leave there.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,12 @@ pub(super) struct Ignored {
     /// Why it was passed over.
     pub(super) why: String,
 }
+
+/// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
+/// bundles are fewer.
+const MOST_BUNDLES: usize = 256;
+/// How many passed-over files are named.
+const MOST_IGNORED: usize = 100;
 
 /// What was found.
 #[derive(Default)]
@@ -55,6 +62,19 @@ pub(super) fn paths(input: &Path) -> Result<(Vec<PathBuf>, Vec<Ignored>), Error>
     Ok((paths, ignored))
 }
 
+/// So many names that nobody would read them become one line.
+pub(super) fn some(mut ignored: Vec<Ignored>) -> Vec<Ignored> {
+    let more = ignored.len().saturating_sub(MOST_IGNORED);
+    if more > 0 {
+        ignored.truncate(MOST_IGNORED);
+        ignored.push(Ignored {
+            name: format!("{more} more"),
+            why: "not named here, because they are many".into(),
+        });
+    }
+    ignored
+}
+
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
 fn why_ignored(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
@@ -81,9 +101,24 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
     let (paths, ignored) = paths(input)?;
     let mut found = Found { ignored, ..Found::default() };
     let mut untrusted = None;
+    let mut files = HashSet::new();
+    let mut older = 0;
     for path in paths {
+        use std::os::unix::fs::MetadataExt;
+        // A second name of the same file adds nothing but an open file.
+        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && !files.insert((m.dev(), m.ino()))) {
+            found.ignored.push(Ignored { name: shown(&path), why: "another name of a file above".into() });
+            continue;
+        }
         match UnverifiedBundle::open(&path).and_then(|bundle| bundle.verify(keyring)) {
-            Ok(bundle) => found.bundles.push(bundle),
+            Ok(bundle) => {
+                found.bundles.push(bundle);
+                if found.bundles.len() > MOST_BUNDLES {
+                    found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+                    drop(found.bundles.remove(0));
+                    older += 1;
+                }
+            }
             Err(error) if !is_folder => return Err(error.into()),
             Err(error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. })) => {
                 found.ignored.push(ignore(&path, &error));
@@ -95,23 +130,35 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
             Err(error) => found.damaged.push(error),
         }
     }
+    if older > 0 {
+        let why = format!("older than the {MOST_BUNDLES} newest bundles here");
+        found.ignored.push(Ignored { name: format!("{older} bundles"), why });
+    }
     if !found.bundles.is_empty() {
         found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+        found.ignored = some(found.ignored);
         return Ok(found);
     }
     match found.damaged.len() {
         0 => {}
         1 => return Err(found.damaged.swap_remove(0).into()),
-        _ => return Ok(found),
+        _ => {
+            found.ignored = some(found.ignored);
+            return Ok(found);
+        }
     }
     Err(untrusted.map_or_else(|| no_bundle(input, &found.ignored), Error::from))
 }
 
 fn ignore(path: &Path, error: &BundleError) -> Ignored {
-    let name = safe(&path.file_name().unwrap_or_default().to_string_lossy());
+    let name = shown(path);
     let why = error.to_string();
     let why = why.strip_prefix(&format!("{} is ", path.display())).unwrap_or(&why).to_owned();
     Ignored { name, why: safe(&why) }
+}
+
+fn shown(path: &Path) -> String {
+    safe(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// The folder holds nothing to work with.
@@ -123,10 +170,23 @@ pub(super) fn no_bundle(input: &Path, ignored: &[Ignored]) -> Error {
         (_, 1..=3) => some.join("; "),
         (_, all) => format!("{}; and {} more", some.join("; "), all - 3),
     };
-    Error::usage(
-        format!("there is no bundle in {} ({seen})", input.display()),
-        "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.",
-    )
+    let next = match folder_with_bundles(input) {
+        Some(folder) => format!("Name the folder itself: {} holds files named .tar.", folder.display()),
+        None => "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.".into(),
+    };
+    Error::usage(format!("there is no bundle in {} ({seen})", input.display()), next)
+}
+
+/// A folder in this one that looks like the medium that was meant: `/media/usb` for `/media`.
+fn folder_with_bundles(input: &Path) -> Option<PathBuf> {
+    /// Enough for what lies in a folder of mount points.
+    const MOST: usize = 100;
+    let list = |folder: &Path| fs::read_dir(folder).into_iter().flatten().take(MOST).filter_map(Result::ok);
+    let is_bundle = |entry: fs::DirEntry| why_ignored(&entry.file_name().to_string_lossy()).is_none();
+    list(input)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .find(|folder| list(folder).any(is_bundle))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ struct Report {
 
 #[derive(Serialize)]
 struct Row {
+    #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     /// Whether a trusted key signed it and the file has the signed length. The content is only
     /// looked at by `verify` and `import`.
@@ -130,7 +131,7 @@ pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
     if bundles.is_empty() {
         return Err(inbox::no_bundle(&args.bundle, &ignored));
     }
-    Ok(Outcome::done(&Report { bundles, ignored }))
+    Ok(Outcome::done(&Report { bundles, ignored: inbox::some(ignored) }))
 }
 
 fn row(path: &Path, keyring: &Keyring) -> Result<Row, BundleError> {

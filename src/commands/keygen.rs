@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use pkcs8::der::zeroize::Zeroizing;
@@ -17,7 +17,9 @@ use crate::trust::key::SigningKey;
 
 #[derive(Serialize)]
 struct Report {
+    #[serde(serialize_with = "crate::text::path")]
     private_key: PathBuf,
+    #[serde(serialize_with = "crate::text::path")]
     public_key: PathBuf,
     fingerprint: String,
     keyid: String,
@@ -47,6 +49,13 @@ pub(super) fn run(args: &Keygen) -> Result<Outcome, Error> {
         if path.symlink_metadata().is_ok() {
             return Err(TrustError::Exists { path: path.clone() }.into());
         }
+    }
+    let folder = private.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::usage(
+            format!("there is no folder {} to write the keys to", folder.display()),
+            "Make it first, or name another with --out.",
+        ));
     }
     let passphrase = passphrase(args)?;
     let failed = || Error::unexpected("making a key");
@@ -93,6 +102,9 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
         }
         other => other.map_err(failed)?,
     };
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    // The umask takes from the mode of a new file; a public key is for everybody to read.
+    let mode = std::fs::Permissions::from_mode(mode);
+    let written = file.write_all(bytes).and_then(|()| file.set_permissions(mode));
+    written.and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(())
 }

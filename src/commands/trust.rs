@@ -26,6 +26,7 @@ pub(super) fn run(verb: &Trust) -> Result<Outcome, Error> {
 #[derive(Serialize)]
 struct Row {
     name: String,
+    #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     fingerprint: String,
     keyid: String,

@@ -30,6 +30,7 @@ struct Report {
 
 #[derive(Serialize)]
 struct Row {
+    #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     identity: Digest,
     signers: Vec<Signer>,

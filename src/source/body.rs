@@ -17,6 +17,15 @@ use super::runtime::Runtime;
 
 /// The bytes that may wait for the reader.
 const AHEAD: usize = 4 << 20;
+/// What a piece takes beside its bytes, so that a body in pieces of one byte takes no more.
+const PER_PIECE: usize = 512;
+/// The least that must come, in bytes per second of waiting: less is a stall, not a slow line.
+const LEAST_RATE: u128 = 1024;
+
+/// The room that a piece takes.
+fn room_for(piece: &Bytes) -> usize {
+    (piece.len() + PER_PIECE).min(AHEAD)
+}
 
 enum Message {
     Piece(Bytes),
@@ -58,7 +67,7 @@ impl Body {
         }
         match self.messages.recv() {
             Ok(Message::Piece(piece)) => {
-                self.held = piece.len().min(AHEAD);
+                self.held = room_for(&piece);
                 self.got += piece.len() as u64;
                 Ok(Some(piece))
             }
@@ -95,12 +104,26 @@ impl Pump {
     async fn run(self, mut response: reqwest::Response, sender: mpsc::Sender<Message>) {
         let Pump { stall, subject, host, room } = self;
         let mut got = 0u64;
+        // Bytes and waiting since the rate was last looked at.
+        let (mut came, mut waited) = (0, Duration::ZERO);
+        let least = LEAST_RATE * stall.as_millis() / 1000;
         loop {
-            let message = match tokio::time::timeout(stall, response.chunk()).await {
+            let began = tokio::time::Instant::now();
+            let next = tokio::time::timeout(stall, response.chunk()).await;
+            waited += began.elapsed();
+            let message = match next {
                 Ok(Ok(Some(piece))) if piece.is_empty() => continue,
+                Ok(Ok(Some(_))) if waited >= stall && came < least => {
+                    let seconds = stall.as_secs();
+                    Message::Failed(SourceError::Stalled { subject, host, got, seconds })
+                }
                 Ok(Ok(Some(piece))) => {
                     got += piece.len() as u64;
-                    let size = u32::try_from(piece.len().min(AHEAD)).unwrap_or(u32::MAX);
+                    came += piece.len() as u128;
+                    if waited >= stall {
+                        (came, waited) = (0, Duration::ZERO);
+                    }
+                    let size = u32::try_from(room_for(&piece)).unwrap_or(u32::MAX);
                     // Waiting for the reader is no stall.
                     match room.acquire_many(size).await {
                         Ok(permit) => permit.forget(),

@@ -296,6 +296,17 @@ fn a_server_that_stalls_is_left() {
 }
 
 #[test]
+fn a_server_that_drips_is_left_as_one_that_stalls() {
+    const LENGTH: usize = 1000;
+    let server = serving_blob(|_| dripping(LENGTH));
+    let began = Instant::now();
+    let mut blob = network().blob(&server.source(), &descriptor(&[b'x'; LENGTH])).unwrap();
+    let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
+    assert!(matches!(error, SourceError::Stalled { got: 1.., .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5), "the whole body would have taken ten");
+}
+
+#[test]
 fn hosts_that_do_not_answer_are_named() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let source = ArtifactSource::parse(&format!("{free}/r:2"), "2").unwrap();

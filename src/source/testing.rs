@@ -211,6 +211,15 @@ pub(super) fn stalling(start: &'static [u8], length: usize) -> Response {
     header(ok(body), "content-length", &length.to_string())
 }
 
+/// A body that announces `length` and sends a byte now and then.
+pub(super) fn dripping(length: usize) -> Response {
+    let drops = stream::iter(0..length).then(|_| async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
+    });
+    header(ok(Body::from_stream(drops)), "content-length", &length.to_string())
+}
+
 /// A body that announces `length`, sends `start`, and then breaks the connection.
 pub(super) fn breaking(start: &'static [u8], length: usize) -> Response {
     let start = stream::once(async move { Ok(Bytes::from(start)) });

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
-/// How deep a tree may be that is walked or removed. A [`crate::dataset::RelPath`] cannot be deeper.
+/// How many directories are open at once, and so how deep a tree may be that is walked. A
+/// [`crate::dataset::RelPath`] cannot be deeper.
 const MAX_DEPTH: u32 = 300;
 
 /// Who owns what is written.
@@ -356,23 +357,53 @@ impl Dir {
     }
 
     /// Removes whatever stands at a name, with all below it; nothing there is fine. A link is
-    /// removed, not followed.
+    /// removed, not followed. A tree may be of any depth.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        self.remove_below(name.as_ref(), 0)
+        let name = name.as_ref();
+        if !self.unlink(name)? {
+            return Ok(());
+        }
+        let top = self.open(name)?;
+        let (mut lifted, mut before) = (0, None);
+        // Each round takes away what the one before has lifted; at the end nothing is.
+        while before != Some(lifted) {
+            before = Some(lifted);
+            for inner in top.list()? {
+                top.remove_below(&inner, 1, &top, &mut lifted)?;
+            }
+        }
+        step("rmdir", name)?;
+        Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    fn remove_below(&self, name: &OsStr, depth: u32) -> io::Result<()> {
-        let Some(entry) = self.find(name)? else { return Ok(()) };
+    /// Removes what is no directory; whether one is there.
+    fn unlink(&self, name: &OsStr) -> io::Result<bool> {
+        let Some(entry) = self.find(name)? else { return Ok(false) };
         if !entry.is_dir() {
             step("unlink", name)?;
-            return Ok(fs::unlinkat(&self.fd, name, AtFlags::empty())?);
+            fs::unlinkat(&self.fd, name, AtFlags::empty())?;
+        }
+        Ok(entry.is_dir())
+    }
+
+    /// Removes one name. What lies too deep is lifted into `top`, for the next round.
+    fn remove_below(&self, name: &OsStr, depth: u32, top: &Dir, lifted: &mut u64) -> io::Result<()> {
+        if !self.unlink(name)? {
+            return Ok(());
         }
         if depth >= MAX_DEPTH {
-            return Err(io::Error::other("nested too deeply"));
+            let free = loop {
+                *lifted += 1;
+                let free = format!(".trivy-ferry-lifted-{lifted}");
+                if top.find(&free)?.is_none() {
+                    break free;
+                }
+            };
+            return self.rename(name, top, free);
         }
         let dir = self.open(name)?;
         for inner in dir.list()? {
-            dir.remove_below(&inner, depth + 1)?;
+            dir.remove_below(&inner, depth + 1, top, lifted)?;
         }
         step("rmdir", name)?;
         Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
@@ -391,7 +422,7 @@ impl Dir {
         each: &mut impl FnMut(&str, &Dir, &OsStr, &Entry) -> io::Result<()>,
     ) -> io::Result<()> {
         if depth >= MAX_DEPTH {
-            return Err(io::Error::other("nested too deeply"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "nested too deeply"));
         }
         for name in self.list()? {
             let Some(entry) = self.find(&name)? else { continue };

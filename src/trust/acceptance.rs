@@ -50,7 +50,8 @@ pub struct Admission {
     pub first: bool,
     /// This very bundle was accepted before.
     pub seen: bool,
-    /// A late bundle that fills a known gap: nothing to do, and nothing wrong.
+    /// A late bundle that fills a known gap: nothing is wrong, and only a dataset that no newer
+    /// bundle brought is of use.
     pub superseded: bool,
     /// The numbers of bundles that never came, from and to, both included.
     pub gap: Option<(u64, u64)>,

@@ -43,6 +43,9 @@ pub struct TargetState {
     /// Bundles that were admitted against the rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
+    /// When something was about to change of which the operator's command has not been told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_due: Option<Timestamp>,
 }
 
 /// A bundle that was accepted.

@@ -22,6 +22,17 @@ fn keygen_never_overwrites() {
 }
 
 #[test]
+fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody() {
+    for umask in ["077", "000"] {
+        let laptop = Host::bare();
+        let ferry = env!("CARGO_BIN_EXE_trivy-ferry");
+        laptop.sh(&format!("umask {umask}; {ferry} keygen --out ferry")).exits(0);
+        let mode = |name: &str| fs::metadata(laptop.at(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("ferry.key"), mode("ferry.pub")), (0o600, 0o644));
+    }
+}
+
+#[test]
 fn no_key_yet() {
     let (laptop, station) = (Host::bare(), Host::bare());
     let out = laptop.folder("out");

@@ -149,14 +149,15 @@ fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Tar
         return Ok(false);
     };
     let (mut files, mut size, mut plain) = (0u64, 0u64, true);
-    top.walk(|path, _, name, entry| {
+    let walked = top.walk(|path, _, name, entry| {
         plain &= entry.is_file() && name.to_str().is_some() && path.parse::<dataset::RelPath>().is_ok();
         files += 1;
         size = size.saturating_add(entry.size);
         Ok(())
-    })
-    .at("read", top.path())?;
-    if !plain || (files, size) != (wanted.files, wanted.size) {
+    });
+    // Nothing that was signed is nested too deeply to be walked.
+    let walked = unreadable_is_none(walked.map(Some)).at("read", top.path())?;
+    if walked.is_none() || !plain || (files, size) != (wanted.files, wanted.size) {
         return Ok(false);
     }
     let mut found = Vec::new();
