@@ -39,13 +39,23 @@ pub struct Cli {
     )]
     pub format: Format,
 
-    /// No progress and no remarks, only the result and errors.
-    #[arg(long, short, global = true, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    /// No progress and no remarks on stderr, only errors; the result still goes to stdout.
+    #[arg(long, short, global = true, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]
     pub quiet: bool,
 
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The value of a switch, as an environment variable gives it. A word that is neither must not pass
+/// for a yes.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "" | "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("write true or false".into()),
+    }
 }
 
 /// The form of results.
@@ -105,7 +115,7 @@ pub struct Keygen {
     #[arg(long, default_value = "ferry", env = "TRIVY_FERRY_OUT", value_name = "NAME")]
     pub out: PathBuf,
     /// Encrypt the private key with a passphrase, asked for on the terminal.
-    #[arg(long, env = "TRIVY_FERRY_ENCRYPT", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_ENCRYPT", value_parser = switch)]
     pub encrypt: bool,
     /// Encrypt the private key with the passphrase in this file's first line.
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
@@ -163,19 +173,13 @@ impl Selection {
 #[derive(Debug, Args)]
 pub struct Export {
     /// The private key to sign with, as `trivy-ferry keygen` makes it.
-    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE", required_unless_present = "dry_run")]
+    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// The file whose first line is the private key's passphrase (else asked on the terminal).
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
     /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
-    #[arg(
-        long,
-        short,
-        env = "TRIVY_FERRY_OUTPUT",
-        value_name = "DIR|FILE",
-        required_unless_present = "dry_run"
-    )]
+    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
     pub output: Option<PathBuf>,
     /// The stream that the bundle belongs to; an importer accepts one stream.
     #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
@@ -211,19 +215,19 @@ pub struct Export {
     #[arg(long, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
     pub expires: Option<Age>,
     /// Say what would be collected, from where and how large, and write nothing.
-    #[arg(long, env = "TRIVY_FERRY_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_DRY_RUN", value_parser = switch)]
     pub dry_run: bool,
     /// Accept any TLS certificate, and plain HTTP where HTTPS does not answer.
-    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = switch)]
     pub insecure: bool,
     /// Speak plain HTTP to registries. Trivy has no such flag: it needs --insecure for them.
-    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = switch)]
     pub plain_http: bool,
     /// A PEM file with further certificate authorities, such as a proxy's.
     #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
     pub cacert: Option<PathBuf>,
     /// Where this host remembers its last export (default: STATE_DIRECTORY, else
-    /// XDG_STATE_HOME/trivy-ferry, else /var/lib/trivy-ferry).
+    /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -240,7 +244,7 @@ pub struct TrustedKeys {
 #[derive(Debug, Clone, Args, Default)]
 pub struct Overrides {
     /// Accept a bundle or dataset older than the last one. Risk: new vulnerabilities go unseen.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = switch)]
     pub allow_rollback: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -251,10 +255,10 @@ pub struct Overrides {
 #[derive(Debug, Clone, Args, Default)]
 pub struct TimeOverrides {
     /// Accept a bundle created after this host's clock. Risk: its age cannot be judged.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = switch)]
     pub allow_future: bool,
     /// Accept a bundle past its exporter's date. Risk: the data is too old.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_EXPIRED", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_EXPIRED", value_parser = switch)]
     pub allow_expired: bool,
 }
 
@@ -341,10 +345,10 @@ pub struct Import {
     #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
     pub write_config: Option<PathBuf>,
     /// Overwrite an existing trivy.yaml.
-    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
     pub force: bool,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
-    #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
     pub clear_scan_cache: bool,
     /// Run this shell command after something changed, such as a restart of a Trivy server.
     #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
@@ -353,7 +357,7 @@ pub struct Import {
     #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,
     /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
-    /// XDG_STATE_HOME/trivy-ferry, else /var/lib/trivy-ferry).
+    /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }

@@ -37,6 +37,14 @@ pub fn lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Two times that are compared: to the minute, or to the second where the minute is the same.
+pub fn moments(one: Timestamp, other: Timestamp) -> (String, String) {
+    match (moment(one), moment(other)) {
+        (a, b) if a == b => (second(one), second(other)),
+        minutes => minutes,
+    }
+}
+
 /// A path in JSON, which knows no names that are not UTF-8: what is none appears as U+FFFD.
 ///
 /// # Errors

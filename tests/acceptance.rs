@@ -439,6 +439,7 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         ("another layer", inside(spans.len() - 2), "does not match"),
         ("checks or VEX", inside(spans.len() - 4), "does not match"),
         ("the end", flip(file.len() - 1), "two blocks of zeros"),
+        ("the manifest", flip(900), "signature does not fit"),
     ];
     for (what, damaged, word) in cases {
         println!("{what}");
@@ -460,6 +461,74 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         host.import(&host.path("inbox"), &[]).good();
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
     }
+}
+
+#[test]
+fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
+    let host = Host::new();
+    host.bundle("inbox/default-20260101t000000z.tar", &bundle(days(-3)));
+    let mut zeroed = bundle(days(-1)).signed(&host.key);
+    zeroed[..4096].fill(0);
+    host.file("inbox/default-20260102t000000z (1).tar", &zeroed);
+    host.file("inbox/backup.tar", &zeroed);
+    for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
+        ran.reported(4, &["default-20260101t000000z.tar", "ignored: backup.tar"]);
+        assert!(ran.err.contains("default-20260102t000000z (1).tar is not a trivy-ferry bundle"), "{ran:#?}");
+    }
+    assert_eq!(host.installed("cache", "db"), date(days(-3)));
+    // Somebody else's bundle may be the one that was waited for: its exporter has a new key.
+    let host = Host::new();
+    host.bundle("inbox/one.tar", &bundle(days(-3)));
+    host.file("inbox/two.tar", bundle(days(-1)).signed(&Host::new().key));
+    for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
+        ran.good().reported(0, &["warning: two.tar was passed over", "new key"]);
+    }
+}
+
+#[test]
+fn what_a_newer_bundle_beside_it_surpasses_is_passed_over() {
+    let host = Host::new();
+    host.import(&host.bundle("first.tar", &bundle(days(-5))), &[]).good();
+    host.bundle("inbox/older-than-the-first.tar", &bundle(days(-9)));
+    host.bundle("inbox/expired.tar", &bundle(days(-4)).with("expires", days(-3)));
+    host.bundle("inbox/new.tar", &bundle(days(-1)));
+    for _ in 0..2 {
+        let ran = host.import(&host.path("inbox"), &[]);
+        ran.good().reported(
+            0,
+            &["ignored: older-than-the-first.tar: ", "ignored: expired.tar: ", "a newer bundle is here"],
+        );
+        assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    }
+    host.verify(&host.path("inbox"), &[]).good().reported(0, &["ignored: expired.tar"]);
+    // Alone, or as the newest that is there, each is still refused.
+    host.import(&host.path("inbox/expired.tar"), &[]).refused(5, &["expired.tar", "--allow-expired"]);
+    fs::remove_file(host.path("inbox/new.tar")).unwrap();
+    let ran = host.import(&host.path("inbox"), &[]);
+    assert_eq!(ran.code, 5, "{ran:#?}");
+}
+
+#[test]
+fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
+    let host = Host::new();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    let old = host.bundle("old.tar", &bundle(days(-5)));
+    let import = |value: &str| {
+        let mut command = host.command();
+        command.env("TRIVY_FERRY_ALLOW_ROLLBACK", value).args(["import", "--cache-dir", &host.arg("cache")]);
+        command
+            .args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")])
+            .arg(&old);
+        forge::run(command)
+    };
+    for value in ["never", "maybe", "2"] {
+        let ran = import(value);
+        assert_eq!(ran.code, 2, "{ran:#?}");
+    }
+    for value in ["", "0", "no", "False"] {
+        assert_eq!(import(value).code, 5, "{value}");
+    }
+    import("yes").good();
 }
 
 #[test]
@@ -709,7 +778,7 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     host.file("data/.trivy/vex/repository.yaml", config);
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &["--data-home", &home]).good();
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &["--data-home", &home]);
-    ran.good().reported(0, &["--vex repo"]);
+    ran.good().reported(0, &["--vex repo", "Scan with XDG_DATA_HOME="]);
     let index = || fs::read_to_string(host.path("cache/vex/repositories/hub/0.1/index.json")).unwrap();
     let newer = index();
     let cache = host.arg("cache");

@@ -50,7 +50,14 @@ grep -q "\"path\":\"SHA256SUMS\",\"size\":[0-9]*,\"digest\":\"sha256:${sums%% *}
 }
 sha256sum --strict --quiet -c SHA256SUMS
 
-# 5. Nothing else is in there.
+# 5. Nothing stands behind the end, and nothing is cut off.
+length=$(sed -n 's/.*"length":\([0-9]*\).*/\1/p' ../payload)
+if [ "$(wc -c <"$bundle")" -ne "$length" ]; then
+    echo "the file has another length than the signed $length bytes" >&2
+    exit 1
+fi
+
+# 6. Nothing else is in there.
 {
     echo ./SHA256SUMS
     echo ./manifest.dsse.json

@@ -49,7 +49,7 @@ pub enum BundleError {
         error: std::io::Error,
     },
     /// The file is shorter than its signed length.
-    #[error("{path} ends after {}; the signed manifest says {}", size(*.have), size(*.wanted))]
+    #[error("{path} ends after {have} bytes ({}); the signed manifest says {wanted}", size(*.have))]
     Short {
         /// Which file.
         path: PathBuf,
@@ -72,6 +72,14 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// The key identifiers that its envelope claims.
+        claimed: Vec<String>,
+    },
+    /// It names a trusted key, whose signature does not fit what is signed.
+    #[error("{path} is signed in the name of a trusted key ({}), and the signature does not fit", claimed_keys(.claimed))]
+    Unfitting {
+        /// Which file.
+        path: PathBuf,
+        /// The trusted keys' identifiers.
         claimed: Vec<String>,
     },
     /// It needs something that this version does not know.
@@ -131,7 +139,12 @@ impl BundleError {
 impl Next for BundleError {
     fn next(&self) -> String {
         match self {
-            BundleError::Open { .. } => "Name a bundle, or the folder that holds it.".into(),
+            BundleError::Open { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                "Run the command as a user who may read it, or change its mode.".into()
+            }
+            BundleError::Open { .. } => {
+                "Name a bundle or the folder that holds it, and check that the medium is mounted.".into()
+            }
             BundleError::NotAFile { .. } => "Copy the bundle to a plain file, and name that.".into(),
             BundleError::NotABundle { .. } => {
                 "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
@@ -139,7 +152,7 @@ impl Next for BundleError {
             BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
                 "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
             }
-            BundleError::Long { .. } | BundleError::Member { .. } => {
+            BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {
                 "Nothing of it was used; copy the file again, and if that does not help, export anew."
                     .into()
             }

@@ -57,9 +57,14 @@ impl UnverifiedBundle {
             Ok(()) => Ok(true),
         };
         let mut first = [0; BLOCK as usize];
-        // What a stick that was pulled too early holds is often empty.
         if !read(&mut file, &mut first)? {
-            return Err(damaged(format!("the file ends after {length} bytes")));
+            let begun = &first[..first.len().min(length as usize)];
+            // What a stick that was pulled too early holds is often empty.
+            let cut = begun.iter().all(|byte| *byte == 0) || begun.starts_with(MANIFEST.as_bytes());
+            return Err(match cut || MANIFEST.as_bytes().starts_with(begun) {
+                true => damaged(format!("the file ends after {length} bytes")),
+                false => not(format!("its first member is not {MANIFEST}")),
+            });
         }
         if !first.starts_with(MANIFEST.as_bytes()) {
             return Err(not(format!("its first member is not {MANIFEST}")));
@@ -107,7 +112,14 @@ impl UnverifiedBundle {
     pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
         let signers = self.envelope.signers(keyring.public_keys());
         if signers.is_empty() {
-            return Err(BundleError::Untrusted { claimed: self.claimed_keyids(), path: self.path });
+            let mut claimed = self.claimed_keyids();
+            let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
+            // Whoever made it, somebody should look: it is damaged, or forged.
+            if claimed.iter().any(|id| known.contains(id)) {
+                claimed.retain(|id| known.contains(id));
+                return Err(BundleError::Unfitting { claimed, path: self.path });
+            }
+            return Err(BundleError::Untrusted { claimed, path: self.path });
         }
         let payload = parse(&self.path, &self.envelope)?;
         check_length(&self.path, self.capacity, self.length, &payload)?;

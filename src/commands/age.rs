@@ -41,7 +41,8 @@ impl FromStr for Age {
         let number: u32 = number.parse().map_err(|_| InvalidAge)?;
         // A century is more than anyone means, and keeps all sums of dates in range.
         let total = i64::from(number) * minutes;
-        if total > 100 * 366 * 24 * 60 { Err(InvalidAge) } else { Ok(Age(SignedDuration::from_mins(total))) }
+        let in_range = (1..=100 * 366 * 24 * 60).contains(&total);
+        if in_range { Ok(Age(SignedDuration::from_mins(total))) } else { Err(InvalidAge) }
     }
 }
 
@@ -68,6 +69,9 @@ pub enum InvalidMaxAge {
     /// A dataset's name is wrong.
     #[error(transparent)]
     Name(#[from] crate::dataset::InvalidName),
+    /// A dataset without a date.
+    #[error("trivy-checks carry no date that could be too old")]
+    Undated,
 }
 
 impl FromStr for MaxAge {
@@ -77,7 +81,11 @@ impl FromStr for MaxAge {
         let mut ages = BTreeMap::new();
         for part in text.split(',') {
             let (name, age) = part.split_once('=').unwrap_or(("trivy-db", part));
-            ages.insert(name.parse()?, age.parse()?);
+            let name: Name = name.parse()?;
+            if name == Name::trivy_checks() {
+                return Err(InvalidMaxAge::Undated);
+            }
+            ages.insert(name, age.parse()?);
         }
         Ok(MaxAge(ages))
     }

@@ -15,7 +15,7 @@ use crate::dataset::{Kind, catalogue, vex};
 use crate::error::Error;
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, Metadata, Slot};
-use crate::text::moment;
+use crate::text::moments;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
 use crate::trust::state::TargetState;
@@ -203,11 +203,10 @@ pub(super) fn sift(
             if choice.late {
                 continue;
             }
+            let (date, floor) = moments(choice.date.unwrap_or(floor), floor);
             report.warnings.push(format!(
-                "{} of {} was left alone, because {} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
+                "{} of {date} was left alone, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
                 dataset.reference(),
-                choice.date.map_or_else(String::new, moment),
-                moment(floor)
             ));
             continue;
         }

@@ -81,10 +81,13 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
             )
         })?;
         let name = Name::vex(repository).map_err(|_| {
-            Error::usage(
-                format!("{:?} cannot name a VEX repository", safe(repository)),
-                "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
-            )
+            let next = match repository {
+                "hub" => {
+                    "It would be taken for VEX Hub, whose name here is `default`: choose that or another."
+                }
+                _ => "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
+            };
+            Error::usage(format!("{:?} cannot name a VEX repository", safe(repository)), next)
         })?;
         if !names.insert(name.clone()) {
             return Err(Error::usage(
@@ -95,6 +98,13 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
         if args.selection.wants(&name) {
             wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
         }
+    }
+    let selection = args.selection.only.iter().chain(&args.selection.skip);
+    for name in selection.filter(|name| name.kind() == Kind::Vex && !names.contains(name)) {
+        return Err(Error::usage(
+            format!("--only or --skip names {name}, which this export does not know"),
+            "Give its source with --vex NAME=SOURCE, or correct the name.",
+        ));
     }
     if wanted.is_empty() {
         return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));

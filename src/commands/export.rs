@@ -123,6 +123,18 @@ impl fmt::Display for Report {
 }
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
+    if !args.dry_run && args.key.is_none() {
+        return Err(Error::usage(
+            "there is no key to sign with",
+            "Name the private key with --key FILE; `trivy-ferry keygen` makes one.",
+        ));
+    }
+    if !args.dry_run && args.output.is_none() {
+        return Err(Error::usage(
+            "there is no place to write the bundle to",
+            "Name a folder or a new file with --output DIR|FILE.",
+        ));
+    }
     let key = match &args.key {
         Some(path) if !args.dry_run => Some(passphrase::signing_key(path, args.passphrase_file.as_deref())?),
         _ => None,

@@ -60,6 +60,7 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(beside(&keyring, input));
     let mut found = inbox::open(input, &keyring)?;
+    warnings.append(&mut found.warnings);
     let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     let mut imports = state.imports(args.stream.as_str())?;
     let mut cache = open_cache(args, &dir, progress)?;
@@ -238,7 +239,8 @@ fn admit_all(
     // Bundles of one folder are judged in the order of their creation, each after the one before.
     let before = memory;
     let mut memory = memory.clone();
-    for bundle in bundles {
+    let mut refused = Vec::new();
+    for bundle in bundles.iter() {
         let candidate = candidate(bundle);
         match admit(&candidate, &memory, policy, host.now) {
             Ok(mut admission) => {
@@ -254,9 +256,21 @@ fn admit_all(
                 admitted.push(None);
             }
             Err(refusal) => {
-                report.errors.push(refusal.into());
+                refused.push((candidate.created, bundle.name(), refusal));
                 admitted.push(None);
             }
+        }
+    }
+    let good = bundles.iter().zip(&admitted).filter(|(_, admission)| admission.is_some());
+    let newest = good.map(|(bundle, _)| bundle.payload().created).max();
+    for (created, name, refusal) in refused {
+        // Last month's bundle may stay on the stick: what is in use is newer.
+        let surpassed = newest.is_some_and(|newest| created < newest);
+        match refusal {
+            Refusal::Rollback { .. } | Refusal::Expired { .. } if surpassed => {
+                report.ignored.push(Ignored { name, why: format!("{refusal}; a newer bundle is here") });
+            }
+            refusal => report.errors.push(refusal.into()),
         }
     }
     admitted

@@ -16,7 +16,7 @@ use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::target::{Cache, Switch};
-use crate::text::{age, line, moment, safe};
+use crate::text::{age, line, moment, moments, safe};
 use crate::trust::acceptance::Admission;
 use crate::trust::keyring::Keyring;
 
@@ -212,14 +212,21 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let date = self.updated_at.map(moment).or_else(|| self.version.clone()).unwrap_or_default();
+        let (now, was) = match (self.updated_at, self.was) {
+            (Some(now), Some(was)) if now != was => {
+                let (now, was) = moments(now, was);
+                (Some(now), Some(was))
+            }
+            (now, was) => (now.map(moment), was.map(moment)),
+        };
+        let date = now.or_else(|| self.version.clone()).unwrap_or_default();
         let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
-        match (self.status, self.was) {
-            (Status::Installed | Status::Restored, Some(was)) if Some(was) != self.updated_at => {
-                write!(f, ", was {}", moment(was))?;
+        match (self.status, was) {
+            (Status::Installed | Status::Restored, Some(was)) if self.was != self.updated_at => {
+                write!(f, ", was {was}")?;
             }
-            (Status::Older, Some(was)) => write!(f, ", has {}", moment(was))?,
+            (Status::Older, Some(was)) => write!(f, ", has {was}")?,
             _ => {}
         }
         match self.switch {

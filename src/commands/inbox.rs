@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) bundles: Vec<VerifiedBundle>,
     /// Files that are none of our business.
     pub(super) ignored: Vec<Ignored>,
+    /// What somebody should know: a bundle that no trusted key signed may be one that was waited for.
+    pub(super) warnings: Vec<String>,
     /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
     pub(super) damaged: Vec<BundleError>,
 }
@@ -47,7 +49,15 @@ pub(super) fn paths(input: &Path) -> Result<(Vec<PathBuf>, Vec<Ignored>), Error>
     if !is_folder {
         return Ok((vec![input.to_path_buf()], Vec::new()));
     }
-    let failed = || Error::unexpected(format!("reading the folder {}", input.display()));
+    let failed = || {
+        |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Error::usage(
+                format!("the folder {} may not be read by this user", input.display()),
+                "Run the command as a user who may, or mount the medium for this one.",
+            ),
+            _ => Error::unexpected(format!("reading the folder {}", input.display()))(error),
+        }
+    };
     let (mut paths, mut ignored) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(input).map_err(failed())? {
         let entry = entry.map_err(failed())?;
@@ -91,6 +101,19 @@ fn why_ignored(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a file bears a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`, also with what
+/// a browser puts behind it.
+fn is_named_as_bundle(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let Some((_, date)) = name.rsplit_once('-') else { return false };
+    let pattern = b"00000000t000000z";
+    date.len() > pattern.len()
+        && date.bytes().zip(pattern).all(|(c, wanted)| match wanted {
+            b'0' => c.is_ascii_digit(),
+            letter => c == *letter,
+        })
+}
+
 /// Opens what is there and checks signatures, payloads and lengths; the content is still to come.
 ///
 /// # Errors
@@ -120,11 +143,20 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
                 }
             }
             Err(error) if !is_folder => return Err(error.into()),
+            // Something that bears a bundle's name and is none was one, most likely.
+            Err(error @ BundleError::NotABundle { .. }) if is_named_as_bundle(&path) => {
+                found.damaged.push(error);
+            }
             Err(error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. })) => {
                 found.ignored.push(ignore(&path, &error));
             }
             Err(error @ BundleError::Untrusted { .. }) => {
-                found.ignored.push(ignore(&path, &error));
+                let ignored = ignore(&path, &error);
+                found.warnings.push(format!(
+                    "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
+                    ignored.name, ignored.why
+                ));
+                found.ignored.push(ignored);
                 untrusted.get_or_insert(error);
             }
             Err(error) => found.damaged.push(error),
@@ -137,6 +169,7 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
     if !found.bundles.is_empty() {
         found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
         found.ignored = some(found.ignored);
+        found.warnings.truncate(MOST_IGNORED);
         return Ok(found);
     }
     match found.damaged.len() {
@@ -166,7 +199,7 @@ pub(super) fn no_bundle(input: &Path, ignored: &[Ignored]) -> Error {
     let some: Vec<String> =
         ignored.iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
     let seen = match (some.len(), ignored.len()) {
-        (0, _) => "it is empty".to_owned(),
+        (0, _) => "it is empty: is the medium mounted there?".to_owned(),
         (_, 1..=3) => some.join("; "),
         (_, all) => format!("{}; and {} more", some.join("; "), all - 3),
     };

@@ -48,6 +48,9 @@ impl From<&TrustedKey> for Row {
 struct Report {
     action: &'static str,
     keys: Vec<Row>,
+    /// The same keys under other names, which were not removed.
+    #[serde(rename = "still_trusted")]
+    still: Vec<Row>,
 }
 
 impl fmt::Display for Report {
@@ -64,6 +67,14 @@ impl fmt::Display for Report {
             writeln!(f, "{verb}{}   {}", safe(&key.name), key.path.display())?;
             writeln!(f, "    {}", key.fingerprint)?;
         }
+        for key in &self.still {
+            writeln!(
+                f,
+                "warning: the same key is still trusted as {}: {}",
+                safe(&key.name),
+                key.path.display()
+            )?;
+        }
         Ok(())
     }
 }
@@ -72,7 +83,7 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
     let key = keyring::read(file)?;
     let id = key.id();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = name.unwrap_or(&stem);
+    let name = name.map_or(stem.as_str(), |name| name.strip_suffix(".pub").unwrap_or(name));
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
         return Err(Error::usage(
@@ -98,7 +109,11 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
     }
     let directory = keyring::directories().swap_remove(0);
     let path = keyring::add(&directory, name, &key)?;
-    Ok(Outcome::done(&Report { action: "added", keys: vec![Row::from(&TrustedKey { path, key })] }))
+    Ok(Outcome::done(&Report {
+        action: "added",
+        keys: vec![Row::from(&TrustedKey { path, key })],
+        still: Vec::new(),
+    }))
 }
 
 /// Asks whether the fingerprint was compared.
@@ -131,7 +146,11 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
 
 fn list() -> Result<Outcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    Ok(Outcome::done(&Report { action: "list", keys: keyring.iter().map(Row::from).collect() }))
+    Ok(Outcome::done(&Report {
+        action: "list",
+        keys: keyring.iter().map(Row::from).collect(),
+        still: Vec::new(),
+    }))
 }
 
 fn remove(wanted: &str) -> Result<Outcome, Error> {
@@ -150,5 +169,12 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
     for key in &found {
         fs::remove_file(&key.path).map_err(|error| TrustError::File { path: key.path.clone(), error })?;
     }
-    Ok(Outcome::done(&Report { action: "removed", keys: found.into_iter().map(Row::from).collect() }))
+    let is_found = |key: &&TrustedKey| found.iter().any(|gone| gone.path == key.path);
+    let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
+    let still = keyring.iter().filter(|key| !is_found(key) && same(key)).map(Row::from).collect();
+    Ok(Outcome::done(&Report {
+        action: "removed",
+        keys: found.iter().copied().map(Row::from).collect(),
+        still,
+    }))
 }

@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::text::{age, line, size};
+use crate::trust::Refusal;
 use crate::trust::acceptance::{Candidate, Policy, admit};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
@@ -25,6 +26,7 @@ use crate::trust::state::TargetState;
 struct Report {
     bundles: Vec<Row>,
     ignored: Vec<Ignored>,
+    warnings: Vec<String>,
     errors: Vec<serde_json::Value>,
 }
 
@@ -66,6 +68,9 @@ impl fmt::Display for Report {
         for ignored in &self.ignored {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
         }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}.")?;
+        }
         Ok(())
     }
 }
@@ -98,12 +103,27 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
     let mut found = inbox::open(&args.bundle, &keyring)?;
     let single = found.bundles.len() == 1 && found.damaged.is_empty();
     let mut errors: Vec<Error> = std::mem::take(&mut found.damaged).into_iter().map(Error::from).collect();
-    let mut report = Report { bundles: Vec::new(), ignored: found.ignored, errors: Vec::new() };
+    let warnings = found.warnings;
+    let mut report = Report { bundles: Vec::new(), ignored: found.ignored, warnings, errors: Vec::new() };
+    let mut expired = Vec::new();
     for bundle in &mut found.bundles {
         match check(bundle, args, &keyring, progress) {
             Ok(row) => report.bundles.push(row),
             Err(error) if single => return Err(error),
+            Err(Error::Refused(refusal @ Refusal::Expired { .. })) => {
+                expired.push((bundle.payload().created, bundle.name(), refusal));
+            }
             Err(error) => errors.push(error),
+        }
+    }
+    // As import does: what is in use is newer.
+    let newest = report.bundles.iter().map(|row| row.created).max();
+    for (created, name, refusal) in expired {
+        match newest {
+            Some(newest) if created < newest => {
+                report.ignored.push(Ignored { name, why: format!("{refusal}; a newer bundle is here") });
+            }
+            _ => errors.push(refusal.into()),
         }
     }
     report.errors = errors.iter().map(Error::to_json).collect();

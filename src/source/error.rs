@@ -314,6 +314,13 @@ impl Next for SourceError {
             SourceError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
+            SourceError::Unreachable { why: Unreachable::Other(said), .. } if said.contains("proxy auth") => {
+                PROXY_LOGIN.into()
+            }
+            SourceError::Unreachable { host, .. } if proxy_of(host).is_some() => format!(
+                "Check the proxy that {} names, and that it lets this host reach {host}; NO_PROXY={host} goes round it.",
+                proxy_of(host).unwrap_or_default()
+            ),
             SourceError::Unreachable { host, why, .. } => match why {
                 Unreachable::Name => format!(
                     "Check the spelling of {host} and this host's DNS; behind a proxy set HTTPS_PROXY."
@@ -328,6 +335,10 @@ impl Next for SourceError {
                     "Check the way to {host}; if it is a registry that speaks only plain HTTP, give --plain-http."
                 ),
             },
+            SourceError::Certificate { why, .. } if why.contains("CaUsedAsEndEntity") => {
+                "The server shows a CA's certificate as its own: give it one that a CA has issued for its name, and that CA's with --cacert."
+                    .into()
+            }
             SourceError::Certificate { .. } => {
                 "If the host or a proxy uses your organisation's own CA, give its certificate with --cacert FILE; \
                  on a system without CA certificates install them or set SSL_CERT_FILE."
@@ -349,9 +360,7 @@ impl Next for SourceError {
             SourceError::RateLimited { host, .. } => format!(
                 "Wait and run the command again, log in with `docker login {host}`, or use another repository."
             ),
-            SourceError::Status { status: 407, .. } => {
-                "The proxy wants a login: put it into HTTPS_PROXY as http://USER:PASSWORD@PROXY:PORT.".into()
-            }
+            SourceError::Status { status: 407, .. } => PROXY_LOGIN.into(),
             SourceError::Status { status: 500.., host, .. } => {
                 format!("{host} has a fault of its own: run the command again later, or use another source.")
             }
@@ -398,6 +407,25 @@ impl Next for SourceError {
             }
         }
     }
+}
+
+const PROXY_LOGIN: &str =
+    "The proxy wants a login: put it into HTTPS_PROXY as http://USER:PASSWORD@PROXY:PORT.";
+
+/// The variable that names the proxy for a host, where one does (as reqwest 0.13 reads them).
+fn proxy_of(host: &str) -> Option<&'static str> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let around = set("NO_PROXY").or_else(|| set("no_proxy")).unwrap_or_default();
+    let excepted = |entry: &str| {
+        let entry = entry.trim().trim_start_matches('.');
+        entry == "*"
+            || !entry.is_empty() && (name == entry || name.ends_with(&format!(".{entry}")) || host == entry)
+    };
+    if super::reference::is_loopback(host) || around.split(',').any(excepted) {
+        return None;
+    }
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(|name| set(name).is_some())
 }
 
 fn also(said: &str) -> String {

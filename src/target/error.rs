@@ -251,7 +251,7 @@ impl Next for TargetError {
                 "Make room by removing small files there, or name a --cache-dir on another file system.".into()
             }
             TargetError::Full { .. } => {
-                "The old data is still in place: make room, or use --keep-previous 0 or --skip, then run the import again.".into()
+                "The old data is still in place: make room, or leave something out with --skip, then run the import again.".into()
             }
             TargetError::Permission { .. } => {
                 "Run the command as the owner of the directory or as root (with --owner for the user who scans).".into()

@@ -70,6 +70,8 @@ pub struct Settings {
 /// One subcommand with its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
+    /// What has to stand in the environment, where there is no flag for it.
+    pub environment: Option<(&'static str, String)>,
     /// As typed after `trivy`: `image`, `server`. Client mode is `image --server URL`.
     pub subcommand: &'static str,
     /// The flags, each one argument; a value follows after `=` or as the next element.
@@ -79,7 +81,9 @@ pub struct Line {
 impl Line {
     /// The whole command, ready to paste.
     pub fn command(&self) -> String {
-        format!("trivy {} {}", self.subcommand, self.arguments())
+        let variable = self.environment.as_ref();
+        let variable = variable.map_or_else(String::new, |(name, value)| format!("{name}={} ", shell(value)));
+        format!("{variable}trivy {} {}", self.subcommand, self.arguments())
     }
 
     /// The flags alone, quoted for a shell.
@@ -152,7 +156,9 @@ pub fn settings(cache_dir: &Path, version: TrivyVersion, in_place: InPlace, scan
             add(in_place.vex && subcommand.scans, "--vex repo --skip-vex-repo-update");
             add(subcommand.version_check.is_some_and(since), "--skip-version-check --disable-telemetry");
             add(memory && subcommand.scans, "--cache-backend memory");
-            Line { subcommand: subcommand.name, flags }
+            let home = scanner.data_home.as_ref().filter(|_| in_place.vex && subcommand.scans);
+            let environment = home.map(|home| ("XDG_DATA_HOME", home.display().to_string()));
+            Line { environment, subcommand: subcommand.name, flags }
         })
         .collect();
     Settings {
@@ -233,6 +239,12 @@ fn advice(in_place: InPlace, scanner: &Scanner) -> Vec<String> {
         advice.push(
             "A scanner that cannot write to the cache directory needs --cache-backend memory as well.".into(),
         );
+    }
+    if let (true, Some(home)) = (in_place.vex, &scanner.data_home) {
+        advice.push(format!(
+            "Scan with XDG_DATA_HOME={} in the environment: there --vex repo finds its configuration, and a trivy.yaml cannot say so.",
+            shell(&home.display().to_string())
+        ));
     }
     if in_place.vex && scanner.data_home.is_none() {
         advice.push("Where the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());

@@ -160,8 +160,10 @@ impl Dir {
             }
             let Some(entry) = dir.find(&name)? else {
                 let Some(owner) = make else { return Err(io::ErrorKind::NotFound.into()) };
-                // Only the last one is the owner's; what leads there is everybody's to pass.
-                let owner = owner.filter(|_| left.is_empty());
+                // Only the last one is the owner's, and what is missing in a home of theirs; else what
+                // leads there is everybody's to pass.
+                let parent = dir.entry()?.owner.uid;
+                let owner = owner.filter(|owner| left.is_empty() || owner.uid == parent);
                 dir = dir.make(&name, 0o755, owner)?;
                 continue;
             };

@@ -133,7 +133,7 @@ pub fn admit(
     match refusal {
         Some(refusal) if !policy.allow_rollback => return Err(refusal),
         Some(_) => admission.overrides.push(ROLLBACK),
-        None => admission.gap = gap(last.sequence, candidate.sequence),
+        None => admission.gap = gap(state.counted.or(last.sequence), candidate.sequence),
     }
     Ok(admission)
 }
@@ -186,6 +186,9 @@ pub fn record(
         });
     }
     let newer = state.last.as_ref().is_none_or(|last| candidate.created >= last.created);
+    if newer && !rollback && !future {
+        state.counted = candidate.sequence;
+    }
     if rollback || (newer && !future) {
         state.last = Some(Accepted {
             identity: candidate.identity,
@@ -335,6 +338,17 @@ mod tests {
         assert!(matches!(verdict(&forged, &state), Err(Refusal::Rollback { .. })), "a gap is filled once");
         let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
         assert_eq!(verdict(&restarted, &state).unwrap().gap, None);
+    }
+
+    #[test]
+    fn after_a_rollback_nothing_that_came_is_missed() {
+        let bundles =
+            [1, 2, 3].map(|n| candidate(&format!("2026-11-0{n}T00:00:00Z"), &n.to_string(), Some(n)));
+        let mut state = after(&bundles[..2]);
+        let back = Admission { seen: true, overrides: vec![ROLLBACK], ..Admission::default() };
+        record(&mut state, &bundles[0], &back, [], time(NOW));
+        assert_eq!(state.last.as_ref().unwrap().sequence, Some(1));
+        assert_eq!(verdict(&bundles[2], &state).unwrap().gap, None);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Next for TrustError {
             TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
             TrustError::Writable { path, .. } => {
                 format!(
-                    "Make it yours alone: `chmod go-w {0}` and `chown` it to root or yourself.",
+                    "Make it yours alone: `chmod go-w {0}` and `chown` it to root or yourself; a key on a medium without modes is taken by `trivy-ferry trust add`.",
                     path.display()
                 )
             }
@@ -180,7 +180,7 @@ pub enum Refusal {
         expires: Timestamp,
     },
     /// A source serves older data than this stream has signed before.
-    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", moment(*.updated_at), moment(*.floor))]
+    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", second(*.updated_at), second(*.floor))]
     OlderThanSigned {
         /// The dataset.
         dataset: String,

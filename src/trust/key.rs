@@ -81,8 +81,7 @@ impl PublicKey {
         if text.contains("PRIVATE KEY-----") {
             return Err("it is a private key, which must never leave the connected side".into());
         }
-        let (label, der) =
-            SecretDocument::from_pem(&text).map_err(|e| format!("it holds no PEM block ({e})"))?;
+        let (label, der) = SecretDocument::from_pem(&text).map_err(|_| "it holds no PEM block".to_owned())?;
         if label != "PUBLIC KEY" {
             return Err(format!("it holds a {label}, not a PUBLIC KEY"));
         }
@@ -155,7 +154,7 @@ impl SigningKey {
         let not = |why: String| BadKey::NotAKey(why);
         let text = Zeroizing::new(normal(text));
         let (label, der) =
-            SecretDocument::from_pem(&text).map_err(|e| not(format!("it holds no PEM block ({e})")))?;
+            SecretDocument::from_pem(&text).map_err(|_| not("it holds no PEM block".into()))?;
         let der = match label {
             "PRIVATE KEY" => der,
             "ENCRYPTED PRIVATE KEY" => {

@@ -34,6 +34,10 @@ pub struct TargetState {
     /// The identities of accepted bundles, oldest first.
     #[serde(default)]
     pub seen: Vec<Digest>,
+    /// The number up to which was counted: that of the newest bundle, also where an older one was
+    /// admitted after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
     /// The sequence numbers that never came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<u64>,

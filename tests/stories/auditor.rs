@@ -41,6 +41,14 @@ fn a_bundle_is_verified_without_us() {
         auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
         println!("{what}: refused by both");
     }
+    for (what, length) in [("a cut end", bytes.len() - 1024), ("zeros behind the end", bytes.len() + 10240)] {
+        let mut bytes = bytes.clone();
+        bytes.resize(length, 0);
+        fs::write(&changed, bytes).unwrap();
+        auditor.sh(&format!("{script} {changed} {public}")).fails();
+        auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
+        println!("{what}: refused by both");
+    }
     fs::copy(&bundle, &changed).unwrap();
     auditor.sh("echo x >more && tar rf changed.tar more").exits(0);
     auditor.sh(&format!("{script} {changed} {public}")).fails();

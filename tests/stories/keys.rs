@@ -110,6 +110,8 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry(&verify).exits(0).says("trusted: monday.pub");
 
     user.ferry("trust remove tuesday").exits(2).says("trust list");
+    user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name copy.pub")).exits(0);
+    user.ferry("trust remove copy").exits(0).says("the same key is still trusted as monday.pub");
     user.ferry("trust remove monday").exits(0);
     user.ferry("trust list").exits(0).does_not_say("monday");
     user.ferry(&verify).exits(2);

@@ -25,18 +25,20 @@ impl Cache<'_> {
             let dir = if inside { dir } else { self.work.try_clone().at("open", self.work.path())? };
             let mount = dir.mount().at("look at the mount", dir.path())?;
             let room = dir.room().at("look for free space", dir.path())?;
-            let freed = if self.keep_previous { 0 } else { self.previous_size(slot, inside)? };
+            let previous = self.previous_size(slot, inside)?;
+            let freed = if self.keep_previous { 0 } else { previous };
             let need = needs.entry(mount).or_insert_with(|| Need::new(dir.path().into(), room));
             // A file takes whole blocks, and half a block more for its name and its inode.
             let padding = files.saturating_mul(room.block);
             need.bytes = need.bytes.saturating_add(*bytes).saturating_add(padding);
             need.files = need.files.saturating_add(*files).saturating_add(files / 4 + 8);
             need.freed = need.freed.saturating_add(freed);
+            need.could_free |= self.keep_previous && previous > 0;
             if need.largest.as_ref().is_none_or(|(most, _)| most < bytes) {
                 need.largest = Some((*bytes, slot.dataset()));
             }
         }
-        needs.into_values().try_for_each(|need| need.check(self.keep_previous, incoming.len()))
+        needs.into_values().try_for_each(|need| need.check(incoming.len()))
     }
 
     fn previous_size(&self, slot: &Slot, inside: bool) -> Result<u64, TargetError> {
@@ -62,19 +64,21 @@ struct Need {
     bytes: u64,
     files: u64,
     freed: u64,
+    /// An earlier generation is kept that could go.
+    could_free: bool,
     largest: Option<(u64, String)>,
 }
 
 impl Need {
     fn new(path: PathBuf, room: Room) -> Self {
-        Need { path, room, bytes: 0, files: 0, freed: 0, largest: None }
+        Need { path, room, bytes: 0, files: 0, freed: 0, could_free: false, largest: None }
     }
 
-    fn check(self, keep_previous: bool, incoming: usize) -> Result<(), TargetError> {
+    fn check(self, incoming: usize) -> Result<(), TargetError> {
         let available = self.room.bytes.saturating_add(self.freed);
         if self.bytes > available {
             let mut ways = Vec::new();
-            if keep_previous {
+            if self.could_free {
                 ways.push("--keep-previous 0".to_owned());
             }
             if let Some((_, name)) = self.largest
