@@ -99,8 +99,11 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
             wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
         }
     }
-    let selection = args.selection.only.iter().chain(&args.selection.skip);
-    for name in selection.filter(|name| name.kind() == Kind::Vex && !names.contains(name)) {
+    // VEX Hub may be left out also where it is not asked for; another name is a slip of the pen.
+    let hub = Name::vex("default").ok();
+    let unknown =
+        |name: &&Name| name.kind() == Kind::Vex && !names.contains(name) && hub.as_ref() != Some(name);
+    if let Some(name) = args.selection.only.iter().chain(&args.selection.skip).find(unknown) {
         return Err(Error::usage(
             format!("--only or --skip names {name}, which this export does not know"),
             "Give its source with --vex NAME=SOURCE, or correct the name.",
