@@ -4,6 +4,7 @@
 //! Two pipelines meet at a file. Data flows one way, and so do the imports:
 //!
 //! - [`dataset`]: what Trivy uses and what valid content looks like. No I/O.
+//! - [`remote`]: how servers are talked to.
 //! - [`source`]: where bytes come from.
 //! - [`bundle`]: the format, its writer and its reader. `bundle-format.md` specifies it.
 //! - [`trust`]: keys, signatures, and whether a bundle is acceptable.
@@ -22,6 +23,7 @@ pub mod error;
 pub mod oci;
 pub mod pipe;
 pub mod progress;
+pub mod remote;
 mod serve;
 pub mod source;
 pub mod target;

@@ -20,7 +20,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Next};
 use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
-use crate::source::{Network, NetworkOptions, SourceError};
+use crate::remote::RemoteOptions;
+use crate::source::{Network, SourceError};
 use crate::text::{age, line, moment, safe, size};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
@@ -145,7 +146,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
             path.display()
         ));
     }
-    let network = Network::new(NetworkOptions {
+    let network = Network::new(RemoteOptions {
         insecure: args.insecure,
         plain_http: args.plain_http,
         ca_cert: args.cacert.clone(),

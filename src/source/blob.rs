@@ -7,10 +7,10 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::body::Body;
 use super::error::SourceError;
 use crate::digest::{Digest, Hasher};
 use crate::oci::Descriptor;
+use crate::remote::Body;
 
 /// How much is read from a file at once, in bytes.
 const PIECE: usize = 256 << 10;
@@ -23,7 +23,7 @@ pub(super) enum Pieces {
 impl Pieces {
     fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         match self {
-            Pieces::Http(body) => body.next(),
+            Pieces::Http(body) => Ok(body.next()?),
             Pieces::File { file, path } => {
                 let mut piece = vec![0; PIECE];
                 loop {

@@ -9,6 +9,7 @@ use super::*;
 use crate::dataset::vex::ArchiveFormat;
 use crate::error::Next;
 use crate::oci;
+use crate::remote::{RemoteError, RemoteOptions, Service};
 
 const CONTENT: &[u8] = b"the layer's content";
 /// A gzip header, enough for an archive's first bytes.
@@ -177,20 +178,27 @@ fn archives_are_held_to_their_name_and_limit() {
     let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));
     let network = network();
     let url = reqwest::Url::parse(&server.url("/top")).unwrap();
-    let error = vex::fetch(&network.http, &url, false, TAR_GZ.len() as u64 - 1).err().unwrap();
+    let error = vex::fetch(&network.remote.http, &url, false, TAR_GZ.len() as u64 - 1).err().unwrap();
     assert!(error.to_string().contains("larger"), "{error}");
     let server = vex_server(&["/a.tar.gz"], |_| chunked(vec![TAR_GZ; 3]));
     let url = reqwest::Url::parse(&server.url("/top")).unwrap();
-    let error = vex::fetch(&network.http, &url, false, TAR_GZ.len() as u64).err().unwrap();
+    let error = vex::fetch(&network.remote.http, &url, false, TAR_GZ.len() as u64).err().unwrap();
     assert!(error.to_string().contains("larger"), "{error}");
 }
 
 #[test]
 fn a_vex_manifest_that_is_none_is_told_apart() {
     let error = vex_error(|_| status(404));
-    assert!(matches!(error, SourceError::NotFound { service: Service::Web, .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Remote(RemoteError::NotFound { service: Service::Web, .. })),
+        "{error}"
+    );
     let error = vex_error(|_| ok("<!doctype html>"));
-    assert!(matches!(error, SourceError::Html { .. }) && error.next().contains("repository.yaml"), "{error}");
+    assert!(
+        matches!(error, SourceError::Remote(RemoteError::Html { .. }))
+            && error.next().contains("repository.yaml"),
+        "{error}"
+    );
     let error = vex_error(|_| ok("{}"));
     assert!(matches!(error, SourceError::Vex { .. }), "{error}");
     let error = vex_error(|_| ok(r#"{"versions":[{"spec_version":"1.0"}]}"#));
@@ -198,7 +206,7 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
     let error = vex_error(|_| ok(vex_manifest(&[])));
     assert!(error.to_string().contains("no location"), "{error}");
     let error = vex_error(|_| ok(vec![b' '; (1 << 20) + 1]));
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::TooLarge { .. })), "{error}");
 }
 
 #[test]
@@ -209,10 +217,10 @@ fn plain_http_is_left_to_those_who_ask_for_it() {
     let path = folder.path().join("ca.pem");
     fs::write(&path, &server.certificate).unwrap();
     let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
-    let options = NetworkOptions { ca_cert: Some(path), ..Default::default() };
+    let options = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     let error = network_with(options.clone(), None).vex(&source).err().unwrap();
     assert!(error.to_string().contains("uses plain HTTP") && error.next().contains("--insecure"), "{error}");
-    let error = network_with(NetworkOptions { insecure: true, ..options }, None).vex(&source).err().unwrap();
+    let error = network_with(RemoteOptions { insecure: true, ..options }, None).vex(&source).err().unwrap();
     assert!(error.to_string().contains("resolved"), "{error}");
 }
 

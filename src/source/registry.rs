@@ -1,25 +1,12 @@
-//! Pulling from an OCI registry (distribution specification v1.1, "Pull"): manifests and blobs,
-//! with the login that it asks for.
-//!
-//! The exchange is written here rather than left to oci-client, which asks any token service that
-//! a registry names for a token with the password in hand, and hides the status of a refusal.
+//! Pulling from an OCI registry (distribution specification v1.1, "Pull"): manifests and blobs.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use reqwest::header::CONTENT_TYPE;
 
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{StatusCode, Url};
-
-use super::Artifact;
-use super::ArtifactSource;
-use super::auth::{self, Challenge, Credentials};
 use super::blob::{Blob, Pieces};
-use super::error::{Service, SourceError, Unreachable};
-use super::http::{Answer, Http, Request, is_html};
-use super::reference::{Repository, is_loopback};
+use super::{Artifact, ArtifactSource, SourceError};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Manifest};
+use crate::remote::{Remote, RemoteError, Repository, Service, is_html};
 
 /// What a manifest may be. Indexes stand here so that one is named in the error instead of
 /// appearing as "not found".
@@ -27,265 +14,49 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
-/// The largest answer of a token service that is read, in bytes.
-const MAX_TOKEN: u64 = 256 << 10;
 
-/// All registries that were talked to, and what is remembered of each.
-pub(super) struct Registries {
-    plain_http: bool,
-    insecure: bool,
-    /// Docker's configuration file.
-    pub(super) config: Option<PathBuf>,
-    /// How each host is spoken to: `https` or `http`.
-    schemes: Mutex<HashMap<String, &'static str>>,
-    /// The Authorization header for each host and repository.
-    logins: Mutex<HashMap<(String, String), HeaderValue>>,
-    notes: Mutex<Vec<String>>,
+/// Fetches a manifest and checks it against every digest that is known for it.
+pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<Artifact, SourceError> {
+    let subject = repository.to_string();
+    let path = format!("manifests/{}", repository.asked_by());
+    let answer = remote.get(repository, &path, &subject, Some(ACCEPT))?;
+    let host = answer.host();
+    let typed = answer.header(CONTENT_TYPE.as_str()).map(str::to_owned);
+    let claimed = answer.header("docker-content-digest").and_then(|value| value.parse::<Digest>().ok());
+    if is_html(typed.as_deref(), b"") {
+        return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
+    }
+    let bytes = remote.http.bytes(answer, oci::MAX_MANIFEST)?;
+    if is_html(None, &bytes) {
+        return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
+    }
+    let found = Digest::of(&bytes);
+    for wanted in [repository.digest(), claimed].into_iter().flatten() {
+        if wanted != found {
+            return Err(SourceError::Digest { subject, wanted, found });
+        }
+    }
+    artifact(ArtifactSource::Registry(repository.clone()), subject, bytes, typed.as_deref())
 }
 
-impl Registries {
-    pub(super) fn new(plain_http: bool, insecure: bool, config: Option<PathBuf>) -> Self {
-        let (schemes, logins, notes) = Default::default();
-        Registries { plain_http, insecure, config, schemes, logins, notes }
-    }
-
-    pub(super) fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.notes))
-    }
-
-    fn note(&self, note: String) {
-        let mut notes = lock(&self.notes);
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
-
-    /// Fetches a manifest and checks it against every digest that is known for it.
-    pub(super) fn manifest(&self, http: &Http, repository: &Repository) -> Result<Artifact, SourceError> {
-        let subject = repository.to_string();
-        let path = format!("manifests/{}", repository.asked_by());
-        let answer = self.get(http, repository, &path, &subject, Some(ACCEPT))?;
+/// Begins to fetch a blob.
+pub(super) fn blob(
+    remote: &Remote,
+    repository: &Repository,
+    descriptor: &Descriptor,
+) -> Result<Blob, SourceError> {
+    let subject = format!("blob {} of {repository}", descriptor.digest);
+    let answer = remote.get(repository, &format!("blobs/{}", descriptor.digest), &subject, None)?;
+    if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
         let host = answer.host();
-        let typed = answer.header(CONTENT_TYPE.as_str()).map(str::to_owned);
-        let claimed = answer.header("docker-content-digest").and_then(|value| value.parse::<Digest>().ok());
-        if is_html(typed.as_deref(), b"") {
-            return Err(SourceError::Html { subject, host, service: Service::Registry });
-        }
-        let bytes = http.bytes(answer, oci::MAX_MANIFEST)?;
-        if is_html(None, &bytes) {
-            return Err(SourceError::Html { subject, host, service: Service::Registry });
-        }
-        let found = Digest::of(&bytes);
-        for wanted in [repository.digest(), claimed].into_iter().flatten() {
-            if wanted != found {
-                return Err(SourceError::Digest { subject, wanted, found });
-            }
-        }
-        artifact(ArtifactSource::Registry(repository.clone()), subject, bytes, typed.as_deref())
+        return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
     }
-
-    /// Begins to fetch a blob.
-    pub(super) fn blob(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        descriptor: &Descriptor,
-    ) -> Result<Blob, SourceError> {
-        let subject = format!("blob {} of {repository}", descriptor.digest);
-        let answer = self.get(http, repository, &format!("blobs/{}", descriptor.digest), &subject, None)?;
-        if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
-            let host = answer.host();
-            return Err(SourceError::Html { subject, host, service: Service::Registry });
-        }
-        if let Some(announced) = answer.response.content_length()
-            && announced != descriptor.size
-        {
-            return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
-        }
-        Ok(Blob::new(Pieces::Http(http.stream(answer)), subject, descriptor))
+    if let Some(announced) = answer.response.content_length()
+        && announced != descriptor.size
+    {
+        return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
     }
-
-    /// GETs a path of a repository, logging in where the registry asks for it.
-    fn get(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        path: &str,
-        subject: &str,
-        accept: Option<&'static str>,
-    ) -> Result<Answer, SourceError> {
-        let key = (repository.api_host().to_owned(), repository.name().to_owned());
-        let ask = |scheme: &str, login: Option<HeaderValue>| {
-            let url = format!("{scheme}://{}/v2/{}/{path}", repository.api_host(), repository.name());
-            let url = Url::parse(&url).map_err(|error| SourceError::Address {
-                text: repository.to_string(),
-                why: error.to_string(),
-                next: "Check the host's name.".into(),
-            })?;
-            let request = Request { accept, authorization: login, ..Request::get(subject, url) };
-            http.send(request)
-        };
-        let login = lock(&self.logins).get(&key).cloned();
-        let mut answer = self.by_scheme(repository.api_host(), |scheme| ask(scheme, login.clone()))?;
-        let scheme = if answer.response.url().scheme() == "http" { "http" } else { "https" };
-        // A challenge of a host behind a redirect is not this registry's, and gets no answer.
-        let challenged = |answer: &Answer| {
-            let asked = answer.same_origin && answer.response.status() == StatusCode::UNAUTHORIZED;
-            if asked { Challenge::of(answer.response.headers()) } else { None }
-        };
-        if let Some(challenge) = challenged(&answer) {
-            let origin = answer.response.url().clone();
-            let credentials = self.credentials(repository.host());
-            let with = credentials.is_some();
-            let mut login = self.login(http, &challenge, credentials, repository, &origin);
-            let denied = |login: &Result<_, SourceError>| matches!(login, Err(SourceError::Denied { .. }));
-            let mut anonymous = !with;
-            if with && denied(&login) {
-                // Old credentials must not keep anyone from public data.
-                anonymous = true;
-                self.refused(repository.host());
-                login = self.login(http, &challenge, None, repository, &origin);
-            }
-            if let Some(header) = login? {
-                answer = ask(scheme, Some(header.clone()))?;
-                let refused =
-                    matches!(answer.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-                if answer.response.status().is_success() {
-                    lock(&self.logins).insert(key, header);
-                } else if refused && answer.same_origin && !anonymous {
-                    self.refused(repository.host());
-                    if let Some(header) = self.login(http, &challenge, None, repository, &origin)? {
-                        answer = ask(scheme, Some(header.clone()))?;
-                        if answer.response.status().is_success() {
-                            lock(&self.logins).insert(key, header);
-                        }
-                    }
-                }
-            }
-        }
-        if answer.response.status() != StatusCode::OK {
-            return Err(http.refusal(answer, Service::Registry));
-        }
-        Ok(answer)
-    }
-
-    /// Asks over HTTPS, and over plain HTTP where that is allowed and HTTPS does not answer
-    /// (go-containerregistry v0.22.1, pkg/v1/remote/transport/ping.go).
-    fn by_scheme(
-        &self,
-        host: &str,
-        ask: impl Fn(&str) -> Result<Answer, SourceError>,
-    ) -> Result<Answer, SourceError> {
-        if self.plain_http {
-            return ask("http");
-        }
-        if let Some(scheme) = lock(&self.schemes).get(host).copied() {
-            return ask(scheme);
-        }
-        let remember = |scheme| lock(&self.schemes).insert(host.to_owned(), scheme);
-        match ask("https") {
-            Err(first @ SourceError::Unreachable { .. }) if self.insecure || is_loopback(host) => {
-                // Where neither answers, HTTPS is what should have. Where something answered that
-                // is no TLS, what it does over plain HTTP says more.
-                let silent = !matches!(first, SourceError::Unreachable { why: Unreachable::Other(_), .. });
-                let answer = ask("http").map_err(|second| match second {
-                    SourceError::Unreachable { .. } if silent => first,
-                    second => second,
-                })?;
-                remember("http");
-                Ok(answer)
-            }
-            Ok(answer) => {
-                remember("https");
-                Ok(answer)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn credentials(&self, host: &str) -> Option<Credentials> {
-        let found = auth::credentials(self.config.as_deref()?, host);
-        if let Some(note) = found.note {
-            self.note(note);
-        }
-        found.credentials
-    }
-
-    fn refused(&self, host: &str) {
-        self.note(format!("{host} refuses the credentials that are kept for it; going on without a login"));
-    }
-
-    /// Does what a challenge asks for. `None` where it asks for a password and there is none.
-    fn login(
-        &self,
-        http: &Http,
-        challenge: &Challenge,
-        credentials: Option<Credentials>,
-        repository: &Repository,
-        origin: &Url,
-    ) -> Result<Option<HeaderValue>, SourceError> {
-        let (realm, service, offered) = match challenge {
-            Challenge::Bearer { realm, service, scope } => (realm, service, scope),
-            Challenge::Basic => {
-                return Ok(match credentials {
-                    Some(Credentials::Password(name, password)) => auth::basic(&name, &password),
-                    _ => None,
-                });
-            }
-        };
-        let mut url = auth::realm(realm, origin, credentials.is_some())?;
-        let scope = auth::scope(offered.clone(), repository.name());
-        let subject = format!("a token for {repository}");
-        let mut request = match credentials {
-            Some(Credentials::Token(token)) => {
-                // The form of the Docker registry's token specification ("oauth").
-                let mut form = Url::parse("form:?").map_err(|e| SourceError::Setup { why: e.to_string() })?;
-                form.query_pairs_mut()
-                    .append_pair("grant_type", "refresh_token")
-                    .append_pair("client_id", "trivy-ferry")
-                    .append_pair("service", service.as_deref().unwrap_or_default())
-                    .append_pair("scope", &scope)
-                    .append_pair("refresh_token", &token);
-                let form = form.query().unwrap_or_default().to_owned();
-                Request { form: Some(form), ..Request::get(subject, url) }
-            }
-            password_or_none => {
-                if let Some(service) = service {
-                    url.query_pairs_mut().append_pair("service", service);
-                }
-                url.query_pairs_mut().append_pair("scope", &scope);
-                let authorization = match password_or_none {
-                    Some(Credentials::Password(name, password)) => auth::basic(&name, &password),
-                    _ => None,
-                };
-                Request { authorization, ..Request::get(subject, url) }
-            }
-        };
-        request.accept = Some("application/json");
-        let answer = http.send(request)?;
-        if answer.response.status() != StatusCode::OK {
-            return Err(match http.refusal(answer, Service::Registry) {
-                // It is at the registry that one logs in, not at its token service.
-                SourceError::Denied { subject: _, host: _, status, said, service } => SourceError::Denied {
-                    subject: repository.to_string(),
-                    host: repository.host().to_owned(),
-                    status,
-                    said,
-                    service,
-                },
-                other => other,
-            });
-        }
-        let (host, subject) = (answer.host(), answer.subject.clone());
-        let bytes = http.bytes(answer, MAX_TOKEN)?;
-        match auth::bearer(&bytes) {
-            Some(header) => Ok(Some(header)),
-            None if is_html(None, &bytes) => {
-                Err(SourceError::Html { subject, host, service: Service::Registry })
-            }
-            None => Err(SourceError::Manifest { subject, why: format!("{host} answered without a token") }),
-        }
-    }
+    Ok(Blob::new(Pieces::Http(remote.http.stream(answer)), subject, descriptor))
 }
 
 /// The artifact of a manifest's bytes.
@@ -309,8 +80,4 @@ pub(super) fn artifact(
         .to_owned();
     let manifest_digest = Digest::of(&bytes);
     Ok(Artifact { source, manifest_bytes: bytes, manifest_digest, manifest_media_type, manifest })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! The registry against a server that does what registries do, and what they should not do.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::testing::Seen;
@@ -8,6 +9,7 @@ use super::testing::*;
 use super::*;
 use crate::error::Next;
 use crate::oci;
+use crate::remote::{RemoteError, RemoteOptions, Request, Unreachable};
 
 const CONTENT: &[u8] = b"the layer's content";
 
@@ -84,7 +86,7 @@ fn a_manifest_and_its_layer_arrive_as_they_are() {
 fn a_token_is_fetched_with_the_credentials_and_kept() {
     let server = guarded(false);
     let (_folder, config) = login_at(&server.host);
-    let network = network_with(NetworkOptions::default(), Some(config));
+    let network = network_with(RemoteOptions::default(), Some(config));
     let artifact = network.resolve(&server.source()).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
     let seen = server.seen();
@@ -115,7 +117,7 @@ fn a_refresh_token_is_posted_and_not_redirected() {
     let config = folder.path().join("config.json");
     let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "refresh"}}});
     std::fs::write(&config, text.to_string()).unwrap();
-    let network = network_with(NetworkOptions::default(), Some(config));
+    let network = network_with(RemoteOptions::default(), Some(config));
     network.resolve(&server.source()).unwrap();
     let posted = server.seen().into_iter().find(|seen| seen.path == "/token").unwrap();
     assert_eq!((posted.method.as_str(), posted.authorization), ("POST", None));
@@ -123,7 +125,10 @@ fn a_refresh_token_is_posted_and_not_redirected() {
         posted.body.contains("refresh_token=refresh") && posted.body.contains("grant_type=refresh_token")
     );
     let other = ArtifactSource::parse(&format!("{}/x:2", server.host), "1").unwrap();
-    assert!(matches!(network.resolve(&other).unwrap_err(), SourceError::Status { status: 307, .. }));
+    assert!(matches!(
+        network.resolve(&other).unwrap_err(),
+        SourceError::Remote(RemoteError::Status { status: 307, .. })
+    ));
     assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
 }
 
@@ -139,7 +144,7 @@ fn credentials_that_are_refused_do_not_keep_from_public_data() {
         }
     });
     let (_folder, config) = login_at(&server.host);
-    let network = network_with(NetworkOptions::default(), Some(config));
+    let network = network_with(RemoteOptions::default(), Some(config));
     network.resolve(&server.source()).unwrap();
     let notes = network.take_notes();
     assert!(notes.len() == 1 && notes[0].contains(&server.host), "{notes:?}");
@@ -153,9 +158,9 @@ fn basic_logins_work_without_a_token_service() {
         _ => header(status(401), "www-authenticate", r#"Basic realm="x""#),
     });
     let (_folder, config) = login_at(&server.host);
-    network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap();
+    network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap();
     let error = network().resolve(&server.source()).unwrap_err();
-    assert!(matches!(error, SourceError::Denied { status: 401, .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 401, .. })), "{error}");
     assert!(error.next().contains(&format!("docker login {}", server.host)));
 }
 
@@ -173,7 +178,7 @@ fn nothing_secret_follows_a_redirect_to_another_host() {
         }
     });
     let (_folder, config) = login_at(&server.host);
-    let network = network_with(NetworkOptions::default(), Some(config));
+    let network = network_with(RemoteOptions::default(), Some(config));
     let artifact = network.resolve(&server.source()).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
     assert_eq!(server.seen().last().unwrap().authorization.as_deref(), Some(BASIC));
@@ -194,8 +199,11 @@ fn a_challenge_from_behind_a_redirect_is_not_answered() {
     let to = evil.url("/catch");
     let server = Server::new(move |_| redirect(&to));
     let (_folder, config) = login_at(&server.host);
-    let error = network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
-    assert!(matches!(&error, SourceError::Status { status: 401, host, .. } if *host == evil.host), "{error}");
+    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    assert!(
+        matches!(&error, SourceError::Remote(RemoteError::Status { status: 401, host, .. }) if *host == evil.host),
+        "{error}"
+    );
     assert_eq!(evil.seen().len(), 1, "its token service is not asked: {:?}", evil.seen());
 }
 
@@ -206,8 +214,8 @@ fn an_evil_token_service_gets_no_password() {
     let realm = format!(r#"Bearer realm="http://localhost:{}/token""#, evil.host.rsplit(':').next().unwrap());
     let server = Server::new(move |_| header(status(401), "www-authenticate", &realm));
     let (_folder, config) = login_at(&server.host);
-    let error = network_with(NetworkOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
-    assert!(matches!(error, SourceError::Realm { .. }), "{error}");
+    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    assert!(matches!(error, SourceError::Remote(RemoteError::Realm { .. })), "{error}");
     assert!(evil.seen().is_empty());
 }
 
@@ -216,29 +224,29 @@ fn refusals_say_what_happened() {
     let said = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no \u001b[2Jsuch"}]}"#;
     let error = resolve_error(move |_| with(ok(said), 404));
     assert!(
-        matches!(&error, SourceError::NotFound { said, .. } if said == "MANIFEST_UNKNOWN, no \\u{1b}[2Jsuch")
+        matches!(&error, SourceError::Remote(RemoteError::NotFound { said, .. }) if said == "MANIFEST_UNKNOWN, no \\u{1b}[2Jsuch")
     );
     let error = resolve_error(|_| status(401));
-    assert!(matches!(error, SourceError::Denied { status: 401, .. }));
+    assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 401, .. })));
     let error = resolve_error(|_| status(403));
-    assert!(matches!(error, SourceError::Denied { status: 403, .. }));
+    assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 403, .. })));
     let error = resolve_error(|_| header(status(429), "retry-after", "17"));
-    assert!(matches!(error, SourceError::RateLimited { retry_after: Some(17), .. }));
+    assert!(matches!(error, SourceError::Remote(RemoteError::RateLimited { retry_after: Some(17), .. })));
     let error = resolve_error(|_| status(500));
-    assert!(matches!(error, SourceError::Status { status: 500, .. }));
+    assert!(matches!(error, SourceError::Remote(RemoteError::Status { status: 500, .. })));
     assert!(error.next().contains("later"));
 }
 
 #[test]
 fn answers_that_are_no_manifest_are_refused() {
     let error = resolve_error(|_| header(ok("<html>login"), "content-type", "text/html; charset=utf-8"));
-    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = resolve_error(|_| ok(" <!DOCTYPE html>"));
-    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = resolve_error(|_| ok(vec![b' '; oci::MAX_MANIFEST as usize + 1]));
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::TooLarge { .. })), "{error}");
     let error = resolve_error(|_| chunked(vec![&[b' '; 1 << 20]; 5]));
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::TooLarge { .. })), "{error}");
     let error = resolve_error(|_| ok(r#"{"schemaVersion":2,"manifests":[]}"#));
     assert!(error.to_string().contains("index"), "{error}");
     let other = Digest::of(b"other").to_string();
@@ -253,7 +261,7 @@ fn answers_that_are_no_manifest_are_refused() {
 #[test]
 fn blobs_that_differ_are_errors() {
     let error = blob_error(&serving_blob(|_| breaking(b"the", CONTENT.len())));
-    assert!(matches!(error, SourceError::Lost { got: 3, .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Lost { got: 3, .. })), "{error}");
     let error = blob_error(&serving_blob(|_| chunked(vec![b"the "])));
     assert!(matches!(error, SourceError::Short { got: 4, wanted: 19, .. }), "{error}");
     let error = blob_error(&serving_blob(|_| chunked(vec![CONTENT, b"!"])));
@@ -263,9 +271,9 @@ fn blobs_that_differ_are_errors() {
     let error = blob_error(&serving_blob(|_| ok("short")));
     assert!(matches!(error, SourceError::Length { announced: 5, .. }), "{error}");
     let error = blob_error(&serving_blob(|_| header(ok("<html>"), "content-type", "text/html")));
-    assert!(matches!(error, SourceError::Html { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = blob_error(&serving_blob(|_| with(ok(CONTENT), 206)));
-    assert!(matches!(error, SourceError::Status { status: 206, .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Status { status: 206, .. })), "{error}");
 }
 
 #[test]
@@ -280,17 +288,18 @@ fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
 #[test]
 fn a_server_that_stalls_is_left() {
     let error = blob_error(&serving_blob(|_| stalling(b"the", CONTENT.len())));
-    assert!(matches!(error, SourceError::Stalled { got: 3, .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: 3, .. })), "{error}");
     // Nobody accepts, so neither TLS nor HTTP is answered.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut network = network();
-    network.http.timeouts.connect = Duration::from_millis(200);
-    network.http.timeouts.first_byte = Duration::from_millis(400);
+    network.remote.http.timeouts.connect = Duration::from_millis(200);
+    network.remote.http.timeouts.first_byte = Duration::from_millis(400);
     let source = format!("{}/r:2", listener.local_addr().unwrap());
     let start = Instant::now();
     let error = network.resolve(&ArtifactSource::parse(&source, "2").unwrap()).unwrap_err();
-    let timed_out =
-        |e: &SourceError| matches!(e, SourceError::Unreachable { why: Unreachable::Timeout(_), .. });
+    let timed_out = |e: &SourceError| {
+        matches!(e, SourceError::Remote(RemoteError::Unreachable { why: Unreachable::Timeout(_), .. }))
+    };
     assert!(timed_out(&error), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -302,7 +311,7 @@ fn a_server_that_drips_is_left_as_one_that_stalls() {
     let began = Instant::now();
     let mut blob = network().blob(&server.source(), &descriptor(&[b'x'; LENGTH])).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
-    assert!(matches!(error, SourceError::Stalled { got: 1.., .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: 1.., .. })), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "the whole body would have taken ten");
 }
 
@@ -311,12 +320,18 @@ fn hosts_that_do_not_answer_are_named() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let source = ArtifactSource::parse(&format!("{free}/r:2"), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();
-    assert!(matches!(error, SourceError::Unreachable { why: Unreachable::Refused, .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Remote(RemoteError::Unreachable { why: Unreachable::Refused, .. })),
+        "{error}"
+    );
     assert!(error.to_string().contains(&free.to_string()));
-    let plain = NetworkOptions { plain_http: true, ..Default::default() };
+    let plain = RemoteOptions { plain_http: true, ..Default::default() };
     let source = ArtifactSource::parse("no-such-host.invalid/r:2", "2").unwrap();
     let error = network_with(plain, None).resolve(&source).unwrap_err();
-    assert!(matches!(error, SourceError::Unreachable { why: Unreachable::Name, .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Remote(RemoteError::Unreachable { why: Unreachable::Name, .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -324,14 +339,14 @@ fn certificates_are_checked_unless_told_otherwise() {
     let server = TlsServer::new(manifest(CONTENT));
     let source = ArtifactSource::parse(&format!("{}/r:2", server.host), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();
-    assert!(matches!(error, SourceError::Certificate { .. }), "{error}");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Certificate { .. })), "{error}");
     assert!(error.next().contains("--cacert"));
-    let insecure = NetworkOptions { insecure: true, ..Default::default() };
+    let insecure = RemoteOptions { insecure: true, ..Default::default() };
     network_with(insecure, None).resolve(&source).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     std::fs::write(&path, format!("# a remark\n{}", server.certificate)).unwrap();
-    let trusting = NetworkOptions { ca_cert: Some(path), ..Default::default() };
+    let trusting = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     network_with(trusting, None).resolve(&source).unwrap();
 }
 
@@ -344,7 +359,7 @@ fn a_ca_file_without_certificates_is_a_usage_error() {
         if let Some(text) = text {
             std::fs::write(&path, text).unwrap();
         }
-        let options = NetworkOptions { ca_cert: Some(path.clone()), ..Default::default() };
+        let options = RemoteOptions { ca_cert: Some(path.clone()), ..Default::default() };
         let Err(error) = Network::new(options) else { panic!("{text:?} is taken for certificates") };
         assert!(error.is_usage(), "{text:?}: {error}");
     }
@@ -384,7 +399,7 @@ fn throughput() {
     let start = Instant::now();
     let url = reqwest::Url::parse(&server.url("/")).unwrap();
     let network = network();
-    let mut body = network.http.stream(network.http.send(http::Request::get("", url)).unwrap());
+    let mut body = network.remote.http.stream(network.remote.http.send(Request::get("", url)).unwrap());
     while body.next().unwrap().is_some() {}
     println!("transfer alone: {:.0} MB/s, {}", megabytes(size, start), peak());
     let start = Instant::now();

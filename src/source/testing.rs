@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 
-use super::{Artifact, ArtifactSource, Network, NetworkOptions};
+use super::{Artifact, ArtifactSource, Network, RemoteOptions};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 
@@ -142,15 +142,15 @@ impl TlsServer {
 
 /// A network with short time limits that knows no credentials.
 pub(super) fn network() -> Network {
-    network_with(NetworkOptions::default(), None)
+    network_with(RemoteOptions::default(), None)
 }
 
-pub(super) fn network_with(options: NetworkOptions, config: Option<PathBuf>) -> Network {
+pub(super) fn network_with(options: RemoteOptions, config: Option<PathBuf>) -> Network {
     let mut network = Network::new(options).unwrap();
-    network.http.timeouts.connect = Duration::from_secs(5);
-    network.http.timeouts.first_byte = Duration::from_secs(5);
-    network.http.timeouts.stall = Duration::from_millis(300);
-    network.registries.config = config;
+    network.remote.http.timeouts.connect = Duration::from_secs(5);
+    network.remote.http.timeouts.first_byte = Duration::from_secs(5);
+    network.remote.http.timeouts.stall = Duration::from_millis(300);
+    network.remote.registries.config = config;
     network
 }
 

@@ -12,13 +12,12 @@ use reqwest::header::{CONTENT_TYPE, LAST_MODIFIED};
 use reqwest::{StatusCode, Url};
 use tempfile::SpooledTempFile;
 
-use super::error::{Service, SourceError};
-use super::http::{Answer, Http, Request, is_html};
-use super::reference::is_loopback;
+use super::error::SourceError;
 use super::vex_source::{Location, MANIFEST, manifest_url};
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
 use crate::digest::{Digest, Hasher};
+use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::text;
 
 /// The largest `vex-repository.json` that is read, in bytes; VEX Hub's has half a kilobyte.
@@ -93,7 +92,7 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
     let (subject, host) = (answer.subject.clone(), answer.host());
     let manifest_json = http.bytes(answer, MAX_MANIFEST)?;
     if is_html(None, &manifest_json) {
-        return Err(SourceError::Html { subject, host, service: Service::Web });
+        return Err(RemoteError::Html { subject, host, service: Service::Web }.into());
     }
     let mut tried = Vec::new();
     for location in locations(&source, &manifest_json)? {
@@ -141,7 +140,7 @@ fn archive(
         let why = format!("its location {} cannot be used: {why}", text::safe(text));
         unusable(why, "Fetch the archive with another tool, and give a folder with it and the manifest.")
     })?;
-    if location.url.scheme() == "http" && !any_http && !is_loopback(&super::http::host_of(&location.url)) {
+    if location.url.scheme() == "http" && !any_http && !is_loopback(&host_of(&location.url)) {
         let why = format!("its location {} uses plain HTTP", location.url);
         return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
     }
@@ -153,7 +152,7 @@ fn archive(
     let last_modified = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
     let subject = answer.subject.clone();
     let mut body = http.stream(answer);
-    let mut pieces = || body.next();
+    let mut pieces = || Ok(body.next()?);
     let spooled = spool(&subject, &location.name, most, source, &mut pieces)?;
     Ok((spooled, location, last_modified))
 }
@@ -161,11 +160,11 @@ fn archive(
 fn get(http: &Http, url: Url) -> Result<Answer, SourceError> {
     let answer = http.send(Request::get(url.as_str(), url.clone()))?;
     if answer.response.status() != StatusCode::OK {
-        return Err(http.refusal(answer, Service::Web));
+        return Err(http.refusal(answer, Service::Web).into());
     }
     if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
         let host = answer.host();
-        return Err(SourceError::Html { subject: answer.subject, host, service: Service::Web });
+        return Err(RemoteError::Html { subject: answer.subject, host, service: Service::Web }.into());
     }
     Ok(answer)
 }

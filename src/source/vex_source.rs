@@ -10,6 +10,7 @@ use reqwest::Url;
 
 use super::error::SourceError;
 use crate::dataset::RelPath;
+use crate::remote::RemoteError;
 use crate::text;
 
 /// The file that describes a VEX repository.
@@ -29,15 +30,14 @@ impl VexSource {
     /// is a URL, everything else is a folder.
     ///
     /// # Errors
-    /// [`SourceError::Address`] for another scheme, for a URL that holds a password, and for the
+    /// [`RemoteError::Address`] for another scheme, for a URL that holds a password, and for the
     /// address of a page or a file where the repository's own should stand.
     pub fn parse(source: &str) -> Result<Self, SourceError> {
         let source = source.trim();
-        let wrong = |why: &str, next: String| SourceError::Address {
+        let wrong = |why: &str, next: String| {
             // What stands before an @ may be a password.
-            text: source.rsplit('@').next().unwrap_or_default().to_owned(),
-            why: why.to_owned(),
-            next,
+            let text = source.rsplit('@').next().unwrap_or_default().to_owned();
+            SourceError::from(RemoteError::Address { text, why: why.to_owned(), next })
         };
         let form = || "Give the URL that stands in Trivy's repository.yaml, or a folder.".to_owned();
         if source.is_empty() {

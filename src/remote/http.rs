@@ -14,7 +14,7 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
 
 use super::body::Body;
-use super::error::{Service, SourceError, Unreachable};
+use super::error::{RemoteError, Service, Unreachable};
 use super::reference::is_loopback;
 use super::runtime::Runtime;
 use crate::text;
@@ -26,7 +26,7 @@ const MAX_REDIRECTS: usize = 10;
 
 /// How long is waited for what.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts {
+pub(crate) struct Timeouts {
     /// Until the connection stands, TLS included.
     pub connect: Duration,
     /// From the request to the answer's headers, redirects included.
@@ -43,7 +43,7 @@ impl Default for Timeouts {
 }
 
 /// A request. What it asks for is named in `subject`, for errors.
-pub(super) struct Request {
+pub(crate) struct Request {
     pub subject: String,
     pub url: Url,
     pub accept: Option<&'static str>,
@@ -53,13 +53,13 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn get(subject: impl Into<String>, url: Url) -> Self {
+    pub(crate) fn get(subject: impl Into<String>, url: Url) -> Self {
         Request { subject: subject.into(), url, accept: None, authorization: None, form: None }
     }
 }
 
 /// An answer whose body has not been read.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub subject: String,
     /// Whether it came from the host that was asked, at the same port and by the same scheme.
     pub same_origin: bool,
@@ -68,26 +68,26 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The host that answered.
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         host_of(self.response.url())
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
     }
 }
 
 /// The clients. Made when they are first needed: a run from folders needs no CA certificates.
-pub(super) struct Http {
+pub(crate) struct Http {
     runtime: Runtime,
     roots: Vec<Certificate>,
     insecure: bool,
-    pub(super) timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     clients: [OnceLock<Client>; 4],
 }
 
 impl Http {
-    pub(super) fn new(roots: Vec<Certificate>, insecure: bool) -> Result<Self, SourceError> {
+    pub(crate) fn new(roots: Vec<Certificate>, insecure: bool) -> Result<Self, RemoteError> {
         // Another part of the process may have installed a provider; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clients = [const { OnceLock::new() }; 4];
@@ -95,7 +95,7 @@ impl Http {
     }
 
     /// Sends a request and waits for the answer's headers, whatever its status.
-    pub(super) fn send(&self, request: Request) -> Result<Answer, SourceError> {
+    pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
         let Request { subject, url, accept, authorization, form } = request;
         let client = self.client(is_loopback(&host_of(&url)), form.is_none())?;
         let mut headers = HeaderMap::new();
@@ -125,27 +125,27 @@ impl Http {
             Ok(Err(error)) => Err(self.failure(error, subject, &url)),
             Err(_) => {
                 let why = Unreachable::Timeout(limit.as_secs());
-                Err(SourceError::Unreachable { subject, host: host_of(&url), why })
+                Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
             }
         }
     }
 
     /// The body of an answer as a stream.
-    pub(super) fn stream(&self, answer: Answer) -> Body {
+    pub(crate) fn stream(&self, answer: Answer) -> Body {
         Body::start(&self.runtime, self.timeouts.stall, answer)
     }
 
     /// The whole body of an answer of at most `most` bytes.
-    pub(super) fn bytes(&self, answer: Answer, most: u64) -> Result<Vec<u8>, SourceError> {
+    pub(crate) fn bytes(&self, answer: Answer, most: u64) -> Result<Vec<u8>, RemoteError> {
         let subject = answer.subject.clone();
         if answer.response.content_length().is_some_and(|length| length > most) {
-            return Err(SourceError::TooLarge { subject, most });
+            return Err(RemoteError::TooLarge { subject, most });
         }
         let mut body = self.stream(answer);
         let mut bytes = Vec::new();
         while let Some(piece) = body.next()? {
             if (bytes.len() + piece.len()) as u64 > most {
-                return Err(SourceError::TooLarge { subject, most });
+                return Err(RemoteError::TooLarge { subject, most });
             }
             bytes.extend_from_slice(&piece);
         }
@@ -153,7 +153,7 @@ impl Http {
     }
 
     /// What an answer without success means.
-    pub(super) fn refusal(&self, answer: Answer, service: Service) -> SourceError {
+    pub(crate) fn refusal(&self, answer: Answer, service: Service) -> RemoteError {
         let host = answer.host();
         let status = answer.response.status();
         let subject = answer.subject.clone();
@@ -163,15 +163,15 @@ impl Http {
         match status {
             // Behind a redirect stands a host at which nobody can log in.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
-                SourceError::Denied { subject, host: shown(host), status: status.as_u16(), said, service }
+                RemoteError::Denied { subject, host: shown(host), status: status.as_u16(), said, service }
             }
             StatusCode::NOT_FOUND if asked => {
-                SourceError::NotFound { subject, host: shown(host), said, service }
+                RemoteError::NotFound { subject, host: shown(host), said, service }
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                SourceError::RateLimited { subject, host: shown(host), retry_after }
+                RemoteError::RateLimited { subject, host: shown(host), retry_after }
             }
-            _ => SourceError::Status { subject, host, status: status.as_u16(), said },
+            _ => RemoteError::Status { subject, host, status: status.as_u16(), said },
         }
     }
 
@@ -200,7 +200,7 @@ impl Http {
     }
 
     /// A client for this machine (no proxy) or for others, which follows redirects or does not.
-    fn client(&self, local: bool, redirects: bool) -> Result<&Client, SourceError> {
+    fn client(&self, local: bool, redirects: bool) -> Result<&Client, RemoteError> {
         let cell = &self.clients[usize::from(local) | usize::from(redirects) << 1];
         if let Some(client) = cell.get() {
             return Ok(client);
@@ -223,19 +223,19 @@ impl Http {
         // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is
         // used, with advice that fits.
         let client = build(true).or_else(|_| build(false));
-        let client = client.map_err(|error| SourceError::Setup { why: innermost(&error) })?;
+        let client = client.map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
         Ok(cell.get_or_init(|| client))
     }
 
-    fn failure(&self, error: reqwest::Error, subject: String, url: &Url) -> SourceError {
+    fn failure(&self, error: reqwest::Error, subject: String, url: &Url) -> RemoteError {
         let host = host_of(error.url().unwrap_or(url));
         if error.is_redirect() {
-            return SourceError::Redirect { subject, host: host_of(url), why: innermost(&error) };
+            return RemoteError::Redirect { subject, host: host_of(url), why: innermost(&error) };
         }
         if let Some(tls) = find::<rustls::Error>(&error)
             && matches!(tls, rustls::Error::InvalidCertificate(_))
         {
-            return SourceError::Certificate { host, why: text::safe(&tls.to_string()) };
+            return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
         }
         let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
         let why = if error.is_dns() {
@@ -247,7 +247,7 @@ impl Http {
         } else {
             Unreachable::Other(innermost(&error))
         };
-        SourceError::Unreachable { subject, host, why }
+        RemoteError::Unreachable { subject, host, why }
     }
 }
 
@@ -266,7 +266,7 @@ fn following(insecure: bool) -> redirect::Policy {
 }
 
 /// A URL's host, with its port where it is not the scheme's own.
-pub(super) fn host_of(url: &Url) -> String {
+pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -277,7 +277,7 @@ fn shown(host: String) -> String {
 }
 
 /// What went wrong at the bottom, made safe.
-pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(inner) = inside(last) {
         last = inner;
@@ -299,7 +299,7 @@ fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stat
 }
 
 /// Whether an answer's type or first bytes say that it is a web page.
-pub(super) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
+pub(crate) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
     let typed = content_type.is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("text/html"));
     typed || bytes.trim_ascii_start().first() == Some(&b'<')
 }

@@ -13,7 +13,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use super::error::SourceError;
+use super::error::RemoteError;
 use super::http::host_of;
 use crate::text;
 
@@ -22,7 +22,7 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// What is known for logging in to one registry.
 #[derive(Clone)]
-pub(super) enum Credentials {
+pub(crate) enum Credentials {
     /// A name and a password.
     Password(String, String),
     /// A refresh token, which some registries give in place of a password.
@@ -31,13 +31,13 @@ pub(super) enum Credentials {
 
 /// Credentials, or their absence, with a remark where the set-up looks broken.
 #[derive(Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub credentials: Option<Credentials>,
     pub note: Option<String>,
 }
 
 /// Docker's configuration file: in $DOCKER_CONFIG, else in ~/.docker.
-pub(super) fn docker_config() -> Option<PathBuf> {
+pub(crate) fn docker_config() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
     let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home)?;
     Some(folder.join("config.json"))
@@ -45,7 +45,7 @@ pub(super) fn docker_config() -> Option<PathBuf> {
 
 /// The credentials that a Docker configuration file, or a helper that it names, has for a host.
 /// Whatever is broken there leads to a remark and no credentials: public data needs none.
-pub(super) fn credentials(config: &Path, host: &str) -> Found {
+pub(crate) fn credentials(config: &Path, host: &str) -> Found {
     let note = |why: String| Found { credentials: None, note: Some(why) };
     let file = match File::open(config) {
         Ok(file) => file,
@@ -89,7 +89,7 @@ pub(super) fn credentials(config: &Path, host: &str) -> Found {
 
 /// What a registry asks for before it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     /// Name and password with each request.
     Basic,
     /// A token from a token service.
@@ -98,7 +98,7 @@ pub(super) enum Challenge {
 
 impl Challenge {
     /// The challenge of an answer with status 401, a token's before a password's.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let all: Vec<Raw> = values.flat_map(parse).collect();
         let bearer = all.iter().find(|raw| raw.scheme == "bearer").and_then(|raw| {
@@ -170,8 +170,8 @@ fn parse_value(text: &str) -> (String, &str) {
 /// The address of a token service, where it may be asked. A password goes only to HTTPS, or over
 /// plain HTTP to the registry's own host when the registry itself is spoken to over plain HTTP;
 /// without a password any HTTPS address will do, and plain HTTP where the registry has it too.
-pub(super) fn realm(text: &str, registry: &Url, secret: bool) -> Result<Url, SourceError> {
-    let refuse = |why: &str| SourceError::Realm {
+pub(crate) fn realm(text: &str, registry: &Url, secret: bool) -> Result<Url, RemoteError> {
+    let refuse = |why: &str| RemoteError::Realm {
         host: host_of(registry),
         realm: text::safe(text),
         why: why.to_owned(),
@@ -195,7 +195,7 @@ pub(super) fn realm(text: &str, registry: &Url, secret: bool) -> Result<Url, Sou
 
 /// The scope to ask a token for: the registry's own words where they mean pulling from one
 /// repository and nothing more, else ours.
-pub(super) fn scope(offered: Option<String>, repository: &str) -> String {
+pub(crate) fn scope(offered: Option<String>, repository: &str) -> String {
     let pull_only = |scope: &String| {
         scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains([' ', ','])
     };
@@ -203,12 +203,12 @@ pub(super) fn scope(offered: Option<String>, repository: &str) -> String {
 }
 
 /// The header for a name and a password.
-pub(super) fn basic(name: &str, password: &str) -> Option<HeaderValue> {
+pub(crate) fn basic(name: &str, password: &str) -> Option<HeaderValue> {
     header(&format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
 }
 
 /// The header for the token that a token service answered with.
-pub(super) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
+pub(crate) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
     #[derive(serde::Deserialize)]
     struct Answer {
         token: Option<String>,

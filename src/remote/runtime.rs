@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::error::SourceError;
+use super::error::RemoteError;
 
 /// A runtime on a thread of its own. Clones share it; it ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Runtime(Arc<Inner>);
+pub(crate) struct Runtime(Arc<Inner>);
 
 struct Inner {
     handle: Handle,
@@ -21,8 +21,8 @@ struct Inner {
 }
 
 impl Runtime {
-    pub(super) fn new() -> Result<Self, SourceError> {
-        let setup = |error: std::io::Error| SourceError::Setup { why: error.to_string() };
+    pub(crate) fn new() -> Result<Self, RemoteError> {
+        let setup = |error: std::io::Error| RemoteError::Setup { why: error.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
@@ -37,20 +37,20 @@ impl Runtime {
 
     /// The handle by which tasks are started. Tasks must not hold a [`Runtime`]: its end waits
     /// for the thread that they run on.
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.0.handle
     }
 
     /// Runs a future on the runtime's thread and waits for its result.
-    pub(super) fn wait<T: Send + 'static>(
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, SourceError> {
+    ) -> Result<T, RemoteError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.0.handle.spawn(async move {
             let _ = sender.send(future.await);
         });
-        receiver.recv().map_err(|_| SourceError::Setup { why: "the network thread has ended".into() })
+        receiver.recv().map_err(|_| RemoteError::Setup { why: "the network thread has ended".into() })
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::error::SourceError;
+use super::error::RemoteError;
 use super::http::{Answer, innermost};
 use super::runtime::Runtime;
 
@@ -30,11 +30,11 @@ fn room_for(piece: &Bytes) -> usize {
 enum Message {
     Piece(Bytes),
     End,
-    Failed(SourceError),
+    Failed(RemoteError),
 }
 
 /// A body under way. Dropping it ends the transfer.
-pub(super) struct Body {
+pub(crate) struct Body {
     messages: Receiver<Message>,
     room: Arc<Semaphore>,
     /// What the piece handed out last has taken of the room.
@@ -49,7 +49,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn start(runtime: &Runtime, stall: Duration, answer: Answer) -> Self {
+    pub(crate) fn start(runtime: &Runtime, stall: Duration, answer: Answer) -> Self {
         let (sender, messages) = mpsc::channel();
         let room = Arc::new(Semaphore::new(AHEAD));
         let host = answer.host();
@@ -60,7 +60,7 @@ impl Body {
     }
 
     /// The next piece, never empty; `None` after the last.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
         self.room.add_permits(std::mem::take(&mut self.held));
         if self.ended {
             return Ok(None);
@@ -76,7 +76,7 @@ impl Body {
                 Ok(None)
             }
             Ok(Message::Failed(error)) => Err(error),
-            Err(_) => Err(SourceError::Lost {
+            Err(_) => Err(RemoteError::Lost {
                 subject: self.subject.clone(),
                 host: self.host.clone(),
                 got: self.got,
@@ -115,7 +115,7 @@ impl Pump {
                 Ok(Ok(Some(piece))) if piece.is_empty() => continue,
                 Ok(Ok(Some(_))) if waited >= stall && came < least => {
                     let seconds = stall.as_secs();
-                    Message::Failed(SourceError::Stalled { subject, host, got, seconds })
+                    Message::Failed(RemoteError::Stalled { subject, host, got, seconds })
                 }
                 Ok(Ok(Some(piece))) => {
                     got += piece.len() as u64;
@@ -136,11 +136,11 @@ impl Pump {
                 }
                 Ok(Ok(None)) => Message::End,
                 Ok(Err(error)) => {
-                    Message::Failed(SourceError::Lost { subject, host, got, why: innermost(&error) })
+                    Message::Failed(RemoteError::Lost { subject, host, got, why: innermost(&error) })
                 }
                 Err(_) => {
                     let seconds = stall.as_secs();
-                    Message::Failed(SourceError::Stalled { subject, host, got, seconds })
+                    Message::Failed(RemoteError::Stalled { subject, host, got, seconds })
                 }
             };
             let _ = sender.send(message);

@@ -1,0 +1,95 @@
+//! How servers are talked to: HTTP with its time limits and certificates, registries with their
+//! logins, and the names of repositories.
+//!
+//! Shared by the rooms at both ends of the program, and knows neither: what is fetched is the
+//! source room's, what is pushed the target room's. To everybody else it is blocking: the runtime
+//! and its one thread stay inside.
+
+use std::path::{Path, PathBuf};
+
+use reqwest::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+mod auth;
+mod body;
+pub mod error;
+pub(crate) mod http;
+mod reference;
+pub(crate) mod registry;
+mod runtime;
+
+pub(crate) use body::Body;
+pub use error::{RemoteError, Service, Unreachable};
+pub(crate) use http::{Answer, Http, Request, host_of, is_html};
+pub use reference::Repository;
+pub(crate) use reference::{is_loopback, is_tag};
+
+/// How to reach the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemoteOptions {
+    /// Accept any certificate, and plain HTTP where HTTPS does not answer: Trivy's `--insecure`.
+    pub insecure: bool,
+    /// Speak plain HTTP to registries, never HTTPS.
+    pub plain_http: bool,
+    /// A PEM file of further CA certificates, beside those of the system (or of SSL_CERT_FILE).
+    pub ca_cert: Option<PathBuf>,
+}
+
+/// The way to every server: HTTP clients, credentials, and the thread that they run on. Made
+/// once and shared by reference; the network is not touched before something is asked for.
+pub struct Remote {
+    pub(crate) http: Http,
+    pub(crate) registries: registry::Registries,
+    pub(crate) options: RemoteOptions,
+}
+
+impl Remote {
+    /// Prepares the way.
+    ///
+    /// # Errors
+    /// [`RemoteError::CaFile`] for a file without certificates, [`RemoteError::Setup`] where
+    /// the system gives no thread.
+    pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
+        let roots = match &options.ca_cert {
+            Some(path) => certificates(path)?,
+            None => Vec::new(),
+        };
+        let http = Http::new(roots, options.insecure)?;
+        let config = auth::docker_config();
+        let registries = registry::Registries::new(options.plain_http, options.insecure, config);
+        Ok(Remote { http, registries, options })
+    }
+
+    /// GETs a path of a repository, logging in where the registry asks for it.
+    pub(crate) fn get(
+        &self,
+        repository: &Repository,
+        path: &str,
+        subject: &str,
+        accept: Option<&'static str>,
+    ) -> Result<Answer, RemoteError> {
+        self.registries.get(&self.http, repository, path, subject, accept)
+    }
+
+    /// The remarks since they were last taken, each worth a line: credentials that were not
+    /// accepted, a helper that failed.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.registries.take_notes()
+    }
+}
+
+/// The certificates of a PEM file, each of them checked to be one.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, RemoteError> {
+    let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = Vec::new();
+    for der in CertificateDer::pem_slice_iter(&bytes) {
+        let der = der.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
+        rustls::RootCertStore::empty()
+            .add(der.clone())
+            .map_err(|error| wrong(format!("certificate {} in it is broken: {error}", roots.len() + 1)))?;
+        roots.push(Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?);
+    }
+    if roots.is_empty() { Err(wrong("it holds no certificate".into())) } else { Ok(roots) }
+}

@@ -1,0 +1,160 @@
+//! The names of artifacts in registries: `HOST/REPOSITORY:TAG`.
+//!
+//! Knows how such a name is written, and nothing of how it is used.
+
+use std::fmt;
+
+use oci_client::Reference;
+
+use super::error::RemoteError;
+use crate::digest::Digest;
+
+/// What a person reads when a reference is wrong.
+const FORM: &str = "Write it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";
+
+/// One tag or digest of a repository in a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Repository {
+    host: String,
+    name: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Repository {
+    /// Reads a reference as people write it. Where it has neither tag nor digest, `default_tag` is
+    /// taken: `latest` is nothing that Trivy asks for.
+    ///
+    /// # Errors
+    /// [`RemoteError::Address`] for anything that names no repository.
+    pub fn parse(text: &str, default_tag: &str) -> Result<Self, RemoteError> {
+        if text.contains("://") {
+            return Err(wrong(text, "a registry's repository has no scheme such as https://"));
+        }
+        let Some((first, rest)) = text.split_once('/') else {
+            return Err(wrong(text, "it has no repository behind the host"));
+        };
+        // The parser does not know IPv6 hosts: it gets another in their place.
+        let (host, reference) = if first.starts_with('[') {
+            if !is_ipv6_host(first) {
+                return Err(wrong(text, "its host is not an IPv6 address"));
+            }
+            (Some(first), Reference::try_from(format!("localhost/{rest}").as_str()))
+        } else {
+            (None, Reference::try_from(text))
+        };
+        let reference = reference.map_err(|e| wrong(text, &e.to_string()))?;
+        let digest = match reference.digest().map(str::parse) {
+            None => None,
+            Some(Ok(digest)) => Some(digest),
+            Some(Err(_)) => return Err(wrong(text, "its digest is not a lower-case sha256")),
+        };
+        // The parser puts `latest` where nothing stands.
+        let tagged = text.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let tag = if digest.is_some() || tagged { reference.tag() } else { Some(default_tag) };
+        Ok(Repository {
+            host: host.unwrap_or(reference.registry()).to_owned(),
+            name: reference.repository().to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
+    }
+
+    /// The host with its port, as people write it: `docker.io` for Docker Hub.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The repository's name without the host.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tag, where one is given or was taken by default.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest that the manifest must have, where one is given.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// The host that serves the registry's API: Docker Hub's is another than its name.
+    pub(crate) fn api_host(&self) -> &str {
+        if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
+    }
+
+    /// What the manifest is asked by: the digest where there is one.
+    pub(crate) fn asked_by(&self) -> String {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.clone(),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// Whether a host, with or without a port, is this machine itself: reached over plain HTTP where
+/// HTTPS does not answer (go-containerregistry v0.22.1, pkg/name/registry.go: `Scheme`, which
+/// Trivy uses; the private address ranges that it adds are left out, since another machine could
+/// take the place of one and would be given passwords in the clear).
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = if host.starts_with('[') {
+        host.split(']').next().unwrap_or(host).trim_start_matches('[')
+    } else {
+        host.split(':').next().unwrap_or(host)
+    };
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// `[ADDRESS]` or `[ADDRESS]:PORT`.
+fn is_ipv6_host(host: &str) -> bool {
+    let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+        return false;
+    };
+    address.parse::<std::net::Ipv6Addr>().is_ok()
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()))
+}
+
+/// A tag by the distribution specification (v1.1, "Pulling manifests").
+pub(crate) fn is_tag(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with(['.', '-'])
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
+}
+
+fn wrong(text: &str, why: &str) -> RemoteError {
+    RemoteError::Address { text: text.into(), why: why.into(), next: FORM.into() }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.name)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "localhost:5000", "a.localhost", "127.0.0.1:80", "127.3.2.1", "[::1]:5000"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "10.0.0.1", "127.example", "[::2]", "192.168.0.1:5000"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
