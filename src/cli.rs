@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
+use crate::commands::place::Place;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 
@@ -298,6 +299,48 @@ pub enum Layout {
     Harbor,
 }
 
+/// Registries that are pushed to.
+#[derive(Debug, Args, Default)]
+pub struct RegistryFlags {
+    /// Push into this registry: HOST[:PORT][/PREFIX] for all datasets, or DATASET=HOST/PATH[:TAG] for
+    /// one. Without --cache-dir, no cache is touched.
+    #[arg(
+        long = "registry",
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_REGISTRY",
+        value_name = "HOST[/PREFIX]",
+        conflicts_with = "restore"
+    )]
+    pub places: Vec<Place>,
+    /// A further tag for each dataset that is pushed, such as latest.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_EXTRA_TAG",
+        value_name = "TAG",
+        requires = "places"
+    )]
+    pub extra_tag: Vec<String>,
+    /// The name to log in to the registry with (default: Docker's configuration and its helpers).
+    #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
+    pub username: Option<String>,
+    /// Read the password for --username from standard input.
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// Accept any certificate of a registry, and plain HTTP where HTTPS does not answer.
+    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = switch)]
+    pub insecure: bool,
+    /// Speak plain HTTP to the registry. Trivy has no such flag: it needs --insecure for it.
+    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = switch)]
+    pub plain_http: bool,
+    /// A PEM file with further certificate authorities.
+    #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// A PEM file with a client certificate and its key.
+    #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+}
+
 /// `import`
 #[derive(Debug, Args)]
 pub struct Import {
@@ -323,6 +366,9 @@ pub struct Import {
     /// Go back to what was there before the last import, without a bundle.
     #[arg(long, conflicts_with = "bundle")]
     pub restore: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: RegistryFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,

@@ -4,6 +4,7 @@
 //! sentences: what failed (its `Display`) and what to do next ([`Next::next`]).
 
 use crate::bundle::BundleError;
+use crate::remote::RemoteError;
 use crate::source::SourceError;
 use crate::target::TargetError;
 use crate::trust::{Refusal, TrustError};
@@ -55,6 +56,9 @@ pub enum Error {
     /// A genuine bundle is not acceptable.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The way to a server could not be prepared, or an address is none.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -97,6 +101,9 @@ impl Error {
             Error::Usage { .. } | Error::Trust(_) => 2,
             Error::Source(e) if e.is_usage() => 2,
             Error::Bundle(e) if e.is_usage() => 2,
+            Error::Remote(e) if e.is_usage() => 2,
+            Error::Target(TargetError::Remote(e)) if e.is_usage() => 2,
+            Error::Remote(_) => 1,
             Error::Source(_) | Error::Content { .. } => 3,
             Error::Bundle(_) => 4,
             Error::Refused(_) => 5,
@@ -141,6 +148,7 @@ impl Next for Error {
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),
             Error::Source(e) => e.next(),
+            Error::Remote(e) => e.next(),
             Error::Content { dataset, .. } => {
                 format!(
                     "Name another source for it, or leave it out with --skip {dataset}; nothing was signed."

@@ -765,8 +765,8 @@ fn a_report_is_json_whatever_the_paths_are() {
     command.args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")]);
     let ran = forge::run(command);
     let report: Value = serde_json::from_str(&ran.good().out).unwrap();
-    assert_eq!(report["datasets"][0]["status"], "installed", "{report:#}");
-    assert!(report["cache_dir"].as_str().unwrap().ends_with("cache-\u{fffd}"), "{report:#}");
+    assert_eq!(report["targets"][0]["datasets"][0]["status"], "installed", "{report:#}");
+    assert!(report["targets"][0]["target"].as_str().unwrap().ends_with("cache-\u{fffd}"), "{report:#}");
 }
 
 #[test]

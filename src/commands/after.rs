@@ -11,7 +11,7 @@ use crate::cli::{Import, Layout};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
-use crate::target::settings::{InPlace, Scanner, settings};
+use crate::target::settings::{InPlace, Scanner, Settings, settings};
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, Installed};
 
@@ -115,6 +115,13 @@ fn write_settings(
     };
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
+    show(&settings, report);
+    report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
+    write_files(args, &settings, report)
+}
+
+/// Puts settings into the report.
+pub(super) fn show(settings: &Settings, report: &mut Report) {
     report.commands = settings.lines.iter().map(crate::target::settings::Line::command).collect();
     report.environment = settings.environment.clone();
     for line in &settings.lines {
@@ -127,7 +134,10 @@ fn write_settings(
     if report.changed().count() > 0 {
         report.advice.extend(settings.advice.iter().cloned());
     }
-    report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
+}
+
+/// Writes settings where they were asked for.
+pub(super) fn write_files(args: &Import, settings: &Settings, report: &mut Report) -> Result<(), Error> {
     if let Some(path) = &args.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
@@ -150,9 +160,9 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
 
 /// Runs the operator's command, if there is one; whether it went well. Its output goes where ours
 /// goes that is not the result.
-pub(super) fn hook(args: &Import, report: &mut Report) -> bool {
+pub(super) fn hook(args: &Import, reports: &mut [Report]) -> bool {
     use std::os::fd::AsFd;
-    let Some(command) = &args.exec_after else { return false };
+    let (Some(command), Some(report)) = (&args.exec_after, reports.last_mut()) else { return false };
     let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
         Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr).status()
     });

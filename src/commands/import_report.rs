@@ -6,16 +6,14 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Outcome;
 use super::export::OLD;
-use super::import::Host;
+use super::import::Setup;
 use super::inbox::Ignored;
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::cli::Import;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::target::{Cache, Switch};
+use crate::target::Switch;
 use crate::text::{age, line, moment, moments, safe};
 use crate::trust::acceptance::Admission;
 use crate::trust::keyring::Keyring;
@@ -124,6 +122,8 @@ impl fmt::Display for Source {
 pub(super) enum Status {
     /// It is new here.
     Installed,
+    /// It is new in this registry.
+    Pushed,
     /// It was in place.
     Unchanged,
     /// It was accepted before, was missing or different, and is back.
@@ -147,6 +147,7 @@ impl Status {
     fn word(self) -> &'static str {
         match self {
             Status::Installed => "installed",
+            Status::Pushed => "pushed",
             Status::Unchanged => "unchanged",
             Status::Restored => "restored",
             Status::Failed | Status::Installing => "failed",
@@ -155,6 +156,30 @@ impl Status {
             Status::NoPlace => "no place",
             Status::NotWanted => "not wanted",
         }
+    }
+}
+
+/// Where an import goes. Its text is what the memory knows it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Trivy's cache directory, without symbolic links.
+    Cache(PathBuf),
+    /// A place in a registry.
+    Registry(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Cache(dir) => write!(f, "cache:{}", dir.display()),
+            Target::Registry(place) => write!(f, "registry:{place}"),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -170,6 +195,10 @@ pub(super) struct Row {
     was: Option<Timestamp>,
     /// How it took its place: `atomic`, `two-step` or `per-file`.
     switch: Option<&'static str>,
+    /// The reference under which a registry has it.
+    pub(super) reference: Option<String>,
+    /// The digest of its manifest.
+    digest: Option<Digest>,
     #[serde(skip)]
     pub(super) dataset: Option<Dataset>,
 }
@@ -185,6 +214,8 @@ impl Row {
             next_update: dataset.contents.next_update,
             was,
             switch: None,
+            reference: None,
+            digest: Some(dataset.manifest.digest),
             dataset: Some(dataset.clone()),
         }
     }
@@ -205,6 +236,8 @@ impl Row {
             next_update: None,
             was,
             switch: Some(how.as_str()),
+            reference: None,
+            digest: None,
             dataset: None,
         }
     }
@@ -223,7 +256,9 @@ impl fmt::Display for Row {
         let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
-            (Status::Installed | Status::Restored, Some(was)) if self.was != self.updated_at => {
+            (Status::Installed | Status::Pushed | Status::Restored, Some(was))
+                if self.was != self.updated_at =>
+            {
                 write!(f, ", was {was}")?;
             }
             (Status::Older, Some(was)) => write!(f, ", has {was}")?,
@@ -232,7 +267,7 @@ impl fmt::Display for Row {
         match self.switch {
             Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)"),
             Some("two-step") => write!(f, "   (in two steps)"),
-            _ => Ok(()),
+            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference))),
         }
     }
 }
@@ -240,8 +275,7 @@ impl fmt::Display for Row {
 /// The whole report.
 #[derive(Serialize)]
 pub(super) struct Report {
-    #[serde(serialize_with = "crate::text::path")]
-    cache_dir: PathBuf,
+    pub(super) target: Target,
     trivy_version: String,
     #[serde(rename = "bundles")]
     pub(super) sources: Vec<Source>,
@@ -263,8 +297,6 @@ pub(super) struct Report {
     pub(super) advice: Vec<String>,
     /// From when Trivy would try to download, and fail, without these settings.
     pub(super) fails_from: Option<Timestamp>,
-    #[serde(skip)]
-    quiet_about_ignored: bool,
 }
 
 fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
@@ -272,10 +304,10 @@ fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok
 }
 
 impl Report {
-    pub(super) fn new(cache: &Cache<'_>, host: &Host, args: &Import, ignored: Vec<Ignored>) -> Self {
+    pub(super) fn new(target: Target, setup: &Setup, ignored: Vec<Ignored>) -> Self {
         Report {
-            cache_dir: cache.dir().into(),
-            trivy_version: host.version.to_string(),
+            target,
+            trivy_version: setup.host.version.to_string(),
             sources: Vec::new(),
             rows: Vec::new(),
             ignored,
@@ -287,7 +319,6 @@ impl Report {
             written: Vec::new(),
             advice: Vec::new(),
             fails_from: None,
-            quiet_about_ignored: args.bundle.is_none(),
         }
     }
 
@@ -328,24 +359,21 @@ impl Report {
 
     /// The datasets that are in place now.
     pub(super) fn in_place(&self) -> impl Iterator<Item = &Row> {
-        let there = [Status::Installed, Status::Restored, Status::Unchanged];
+        let there = [Status::Installed, Status::Pushed, Status::Restored, Status::Unchanged];
         self.rows.iter().filter(move |row| there.contains(&row.status))
     }
 
     /// The kinds of dataset that changed.
     pub(super) fn changed(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| matches!(row.status, Status::Installed | Status::Restored))
+        self.rows
+            .iter()
+            .filter(|row| matches!(row.status, Status::Installed | Status::Pushed | Status::Restored))
     }
 
-    /// The outcome. An error that left nothing in place is the whole of it.
-    pub(super) fn outcome(mut self) -> Result<Outcome, Error> {
-        let in_place =
-            |row: &Row| !matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
-        if self.errors.len() == 1 && !self.rows.iter().any(in_place) {
-            return Err(self.errors.swap_remove(0));
-        }
-        let outcome = Outcome::done(&self);
-        Ok(Outcome { errors: self.errors, ..outcome })
+    /// Whether anything is in place, be it new or not.
+    pub(super) fn has_something_in_place(&self) -> bool {
+        let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
+        !self.rows.iter().all(nothing)
     }
 }
 
@@ -357,10 +385,8 @@ impl fmt::Display for Report {
         for row in &self.rows {
             writeln!(f, "{row}")?;
         }
-        if !self.quiet_about_ignored {
-            for ignored in &self.ignored {
-                writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
-            }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
@@ -370,7 +396,22 @@ impl fmt::Display for Report {
         }
         // Said once; who imports the same again knows.
         if self.changed().count() > 0 && !self.settings.is_empty() {
-            writeln!(f, "Scan with these settings, or Trivy {} goes to the network:", self.trivy_version)?;
+            match self.target {
+                Target::Cache(_) => {
+                    writeln!(
+                        f,
+                        "Scan with these settings, or Trivy {} goes to the network:",
+                        self.trivy_version
+                    )?;
+                }
+                Target::Registry(_) => {
+                    writeln!(
+                        f,
+                        "Scan with these settings, and Trivy {} asks this registry:",
+                        self.trivy_version
+                    )?;
+                }
+            }
             for (subcommands, flags) in &self.settings {
                 writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
             }

@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Export, Import, Keygen, Layout, Overrides, Rehearse, Selection, TimeOverrides, TrustedKeys, Verify,
+    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, TimeOverrides,
+    TrustedKeys, Verify,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -233,6 +234,7 @@ impl Rehearsal {
                 owner: None,
                 keep_previous: 1,
                 restore: false,
+                registry: RegistryFlags::default(),
                 selection: Selection::default(),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 max_age: None,
@@ -263,7 +265,7 @@ impl Rehearsal {
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
             command.env(variable, "http://127.0.0.1:9");
         }
-        for pair in imported.json["environment"].as_array().into_iter().flatten() {
+        for pair in imported.json["targets"][0]["environment"].as_array().into_iter().flatten() {
             if let (Some(name), Some(value)) = (pair[0].as_str(), pair[1].as_str()) {
                 command.env(name, value);
             }

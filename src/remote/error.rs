@@ -30,6 +30,14 @@ pub enum RemoteError {
         /// What is wrong with it.
         why: String,
     },
+    /// A client certificate that is none.
+    #[error("the client certificate {} cannot be used: {why}", path.display())]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The machinery for the network could not be set up.
     #[error("the network could not be set up: {why}")]
     Setup {
@@ -93,6 +101,8 @@ pub enum RemoteError {
     /// Any other status than success.
     #[error("{host} answered {subject} with status {status}{}", also(said))]
     Status {
+        /// What kind of service it is.
+        service: Service,
         /// What was asked for.
         subject: String,
         /// The host that answered: after a redirect, the last one.
@@ -198,12 +208,17 @@ pub enum Service {
     Registry,
     /// A web server with a VEX repository.
     Web,
+    /// An OCI registry that is pushed to.
+    Target,
 }
 
 impl RemoteError {
     /// Whether the command line is wrong rather than a server: exit code 2.
     pub fn is_usage(&self) -> bool {
-        matches!(self, RemoteError::Address { .. } | RemoteError::CaFile { .. })
+        matches!(
+            self,
+            RemoteError::Address { .. } | RemoteError::CaFile { .. } | RemoteError::ClientCertificate { .. }
+        )
     }
 }
 
@@ -213,6 +228,9 @@ impl Next for RemoteError {
             RemoteError::Address { next, .. } => next.clone(),
             RemoteError::CaFile { .. } => {
                 "Give --cacert a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----).".into()
+            }
+            RemoteError::ClientCertificate { .. } => {
+                "Give --client-cert a PEM file with the certificate and its private key, one after the other.".into()
             }
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
@@ -250,6 +268,12 @@ impl Next for RemoteError {
             RemoteError::Denied { host, service: Service::Registry, .. } => format!(
                 "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
             ),
+            RemoteError::Denied { host, status: 401, service: Service::Target, .. } => format!(
+                "Log in with `docker login {host}`, or give --username and --password-stdin: pushing needs an account."
+            ),
+            RemoteError::Denied { host, service: Service::Target, .. } => format!(
+                "Make sure that the project exists at {host} and that this account may push to it and pull from it."
+            ),
             RemoteError::Denied { service: Service::Web, .. } => {
                 "Fetch the repository with a tool that can log in, and give the folder instead of the URL.".into()
             }
@@ -257,11 +281,29 @@ impl Next for RemoteError {
                 "Check the repository and its tag; a private repository may need `docker login` before it is shown."
                     .into()
             }
+            RemoteError::NotFound { host, service: Service::Target, .. } => format!(
+                "Make the project at {host} first, or check the path: some registries make none by themselves."
+            ),
             RemoteError::NotFound { service: Service::Web, .. } => {
                 "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name.".into()
             }
             RemoteError::RateLimited { host, .. } => format!(
                 "Wait and run the command again, log in with `docker login {host}`, or use another repository."
+            ),
+            RemoteError::Status { status: 412, service: Service::Target, .. } => {
+                "The tag is immutable there: exempt this repository from the rule, or have the tag removed.".into()
+            }
+            RemoteError::Status { status: 413, service: Service::Target, host, .. } => format!(
+                "A proxy before {host} limits the size of a request: raise it (nginx: client_max_body_size 0)."
+            ),
+            RemoteError::Status { status: 507 | 500, service: Service::Target, host, .. } => format!(
+                "{host} could not store it: look at its disk and its log, then run the command again."
+            ),
+            RemoteError::Status { status: 501.., service: Service::Target, host, .. } => format!(
+                "{host}, or a proxy before it, is not well: run the command again later; what is there already is not sent again."
+            ),
+            RemoteError::Status { status: 400..=499, service: Service::Target, host, .. } => format!(
+                "{host} does not take it as it is: look at its log and at the rules of the repository."
             ),
             RemoteError::Status { status: 407, .. } => PROXY_LOGIN.into(),
             RemoteError::Status { status: 500.., host, .. } => {
@@ -276,7 +318,7 @@ impl Next for RemoteError {
             RemoteError::Redirect { .. } => {
                 "Use the address that it redirects to, or --insecure where plain HTTP is what you want.".into()
             }
-            RemoteError::Html { service: Service::Registry, host, .. } => format!(
+            RemoteError::Html { service: Service::Registry | Service::Target, host, .. } => format!(
                 "Check that {host} is a registry, and whether a proxy or a portal wants a login first."
             ),
             RemoteError::Html { service: Service::Web, .. } => {

@@ -11,18 +11,22 @@ use std::time::Duration;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url, redirect};
 
 use super::body::Body;
 use super::error::{RemoteError, Service, Unreachable};
 use super::reference::is_loopback;
 use super::runtime::Runtime;
+use super::upload::Upload;
 use crate::text;
 
 /// The largest part of an error's answer that is looked at, in bytes.
 const MAX_SAID: u64 = 16 << 10;
 /// The longest chain of redirects.
 const MAX_REDIRECTS: usize = 10;
+
+/// How long is waited for a connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// How long is waited for what.
 #[derive(Debug, Clone, Copy)]
@@ -38,23 +42,56 @@ pub(crate) struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Timeouts { connect: seconds(15), first_byte: seconds(60), stall: seconds(60) }
+        Timeouts { connect: CONNECT, first_byte: seconds(60), stall: seconds(60) }
     }
 }
 
 /// A request. What it asks for is named in `subject`, for errors.
 pub(crate) struct Request {
     pub subject: String,
+    pub method: Method,
     pub url: Url,
     pub accept: Option<&'static str>,
     pub authorization: Option<HeaderValue>,
-    /// A form to post; such a request follows no redirect, since the form holds a secret.
-    pub form: Option<String>,
+    /// What is sent, and its media type.
+    pub payload: Option<(Vec<u8>, String)>,
 }
 
 impl Request {
     pub(crate) fn get(subject: impl Into<String>, url: Url) -> Self {
-        Request { subject: subject.into(), url, accept: None, authorization: None, form: None }
+        Request::new(Method::GET, subject, url)
+    }
+
+    pub(crate) fn new(method: Method, subject: impl Into<String>, url: Url) -> Self {
+        Request { subject: subject.into(), method, url, accept: None, authorization: None, payload: None }
+    }
+
+    /// A form to post.
+    pub(crate) fn form(subject: impl Into<String>, url: Url, form: String) -> Self {
+        let payload = Some((form.into_bytes(), "application/x-www-form-urlencoded".to_owned()));
+        Request { payload, ..Request::new(Method::POST, subject, url) }
+    }
+
+    /// Whether it is repeated elsewhere when the server says so. What changes something there, or
+    /// holds a secret, is not.
+    fn follows_redirects(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        // The digests are those of the bytes as they are stored.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(accept) = self.accept {
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        }
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        if let Some(Ok(typed)) = self.payload.as_ref().map(|(_, typed)| HeaderValue::from_str(typed)) {
+            headers.insert(CONTENT_TYPE, typed);
+        }
+        headers
     }
 }
 
@@ -81,53 +118,60 @@ impl Answer {
 pub(crate) struct Http {
     runtime: Runtime,
     roots: Vec<Certificate>,
+    identity: Option<Identity>,
     insecure: bool,
     pub(crate) timeouts: Timeouts,
     clients: [OnceLock<Client>; 4],
 }
 
 impl Http {
-    pub(crate) fn new(roots: Vec<Certificate>, insecure: bool) -> Result<Self, RemoteError> {
+    pub(crate) fn new(
+        roots: Vec<Certificate>,
+        identity: Option<Identity>,
+        insecure: bool,
+    ) -> Result<Self, RemoteError> {
         // Another part of the process may have installed a provider; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clients = [const { OnceLock::new() }; 4];
-        Ok(Http { runtime: Runtime::new()?, roots, insecure, timeouts: Timeouts::default(), clients })
+        Ok(Http {
+            runtime: Runtime::new()?,
+            roots,
+            identity,
+            insecure,
+            timeouts: Timeouts::default(),
+            clients,
+        })
     }
 
     /// Sends a request and waits for the answer's headers, whatever its status.
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
-        let Request { subject, url, accept, authorization, form } = request;
-        let client = self.client(is_loopback(&host_of(&url)), form.is_none())?;
-        let mut headers = HeaderMap::new();
-        // The digests are those of the bytes as they are stored.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(accept) = accept {
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
+        let headers = request.headers();
+        let Request { subject, method, url, payload, .. } = request;
+        let mut builder = client.request(method, url.clone()).headers(headers);
+        if let Some((bytes, _)) = payload {
+            builder = builder.body(bytes);
         }
-        if let Some(authorization) = authorization {
-            headers.insert(AUTHORIZATION, authorization);
-        }
-        let builder = match form {
-            None => client.get(url.clone()),
-            Some(form) => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-                client.post(url.clone()).body(form)
-            }
-        };
         let limit = self.timeouts.first_byte;
-        let exchange = builder.headers(headers).send();
+        let exchange = builder.send();
         let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
         match sent {
             Ok(Ok(response)) => {
                 let same_origin = response.url().origin() == url.origin();
                 Ok(Answer { subject, same_origin, response })
             }
-            Ok(Err(error)) => Err(self.failure(error, subject, &url)),
+            Ok(Err(error)) => Err(failure(error, subject, &url)),
             Err(_) => {
                 let why = Unreachable::Timeout(limit.as_secs());
                 Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
             }
         }
+    }
+
+    /// Begins a request whose body of `length` bytes is written to the [`Upload`].
+    pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
+        let client = self.client(is_loopback(&host_of(&request.url)), false)?;
+        Ok(Upload::start(&self.runtime, client, self.timeouts, request, length))
     }
 
     /// The body of an answer as a stream.
@@ -171,7 +215,7 @@ impl Http {
             StatusCode::TOO_MANY_REQUESTS => {
                 RemoteError::RateLimited { subject, host: shown(host), retry_after }
             }
-            _ => RemoteError::Status { subject, host, status: status.as_u16(), said },
+            _ => RemoteError::Status { service, subject, host, status: status.as_u16(), said },
         }
     }
 
@@ -216,6 +260,10 @@ impl Http {
                 .referer(false)
                 .tls_danger_accept_invalid_certs(self.insecure)
                 .redirect(if redirects { following(self.insecure) } else { redirect::Policy::none() });
+            let builder = match self.identity.clone() {
+                Some(identity) => builder.identity(identity),
+                None => builder,
+            };
             let builder =
                 if system_roots { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
             if local { builder.no_proxy() } else { builder }.build()
@@ -226,29 +274,30 @@ impl Http {
         let client = client.map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
         Ok(cell.get_or_init(|| client))
     }
+}
 
-    fn failure(&self, error: reqwest::Error, subject: String, url: &Url) -> RemoteError {
-        let host = host_of(error.url().unwrap_or(url));
-        if error.is_redirect() {
-            return RemoteError::Redirect { subject, host: host_of(url), why: innermost(&error) };
-        }
-        if let Some(tls) = find::<rustls::Error>(&error)
-            && matches!(tls, rustls::Error::InvalidCertificate(_))
-        {
-            return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
-        }
-        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-        let why = if error.is_dns() {
-            Unreachable::Name
-        } else if find::<io::Error>(&error).is_some_and(refused) {
-            Unreachable::Refused
-        } else if error.is_timeout() {
-            Unreachable::Timeout(self.timeouts.connect.as_secs())
-        } else {
-            Unreachable::Other(innermost(&error))
-        };
-        RemoteError::Unreachable { subject, host, why }
+/// What an exchange that failed means.
+pub(super) fn failure(error: reqwest::Error, subject: String, url: &Url) -> RemoteError {
+    let host = host_of(error.url().unwrap_or(url));
+    if error.is_redirect() {
+        return RemoteError::Redirect { subject, host: host_of(url), why: innermost(&error) };
     }
+    if let Some(tls) = find::<rustls::Error>(&error)
+        && matches!(tls, rustls::Error::InvalidCertificate(_))
+    {
+        return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
+    }
+    let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+    let why = if error.is_dns() {
+        Unreachable::Name
+    } else if find::<io::Error>(&error).is_some_and(refused) {
+        Unreachable::Refused
+    } else if error.is_timeout() {
+        Unreachable::Timeout(CONNECT.as_secs())
+    } else {
+        Unreachable::Other(innermost(&error))
+    };
+    RemoteError::Unreachable { subject, host, why }
 }
 
 /// Follows redirects, but not from HTTPS to plain HTTP unless `insecure`, and not for ever.

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reqwest::Certificate;
+use reqwest::{Certificate, Identity};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -18,15 +18,18 @@ pub(crate) mod http;
 mod reference;
 pub(crate) mod registry;
 mod runtime;
+mod upload;
 
 pub(crate) use body::Body;
 pub use error::{RemoteError, Service, Unreachable};
 pub(crate) use http::{Answer, Http, Request, host_of, is_html};
 pub use reference::Repository;
 pub(crate) use reference::{is_loopback, is_tag};
+pub(crate) use registry::Access;
+pub(crate) use upload::Upload;
 
 /// How to reach the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct RemoteOptions {
     /// Accept any certificate, and plain HTTP where HTTPS does not answer: Trivy's `--insecure`.
     pub insecure: bool,
@@ -34,6 +37,10 @@ pub struct RemoteOptions {
     pub plain_http: bool,
     /// A PEM file of further CA certificates, beside those of the system (or of SSL_CERT_FILE).
     pub ca_cert: Option<PathBuf>,
+    /// A PEM file with a client certificate and its key.
+    pub client_cert: Option<PathBuf>,
+    /// A name and a password for every registry, in place of Docker's configuration.
+    pub login: Option<(String, String)>,
 }
 
 /// The way to every server: HTTP clients, credentials, and the thread that they run on. Made
@@ -55,9 +62,11 @@ impl Remote {
             Some(path) => certificates(path)?,
             None => Vec::new(),
         };
-        let http = Http::new(roots, options.insecure)?;
+        let identity = options.client_cert.as_deref().map(identity).transpose()?;
+        let http = Http::new(roots, identity, options.insecure)?;
         let config = auth::docker_config();
-        let registries = registry::Registries::new(options.plain_http, options.insecure, config);
+        let login = options.login.clone();
+        let registries = registry::Registries::new(options.plain_http, options.insecure, config, login);
         Ok(Remote { http, registries, options })
     }
 
@@ -72,11 +81,23 @@ impl Remote {
         self.registries.get(&self.http, repository, path, subject, accept)
     }
 
+    /// Whether a client must accept plain HTTP or any certificate to reach what was reached here.
+    pub(crate) fn is_insecure(&self) -> bool {
+        self.options.insecure || self.options.plain_http || self.registries.spoke_plainly()
+    }
+
     /// The remarks since they were last taken, each worth a line: credentials that were not
     /// accepted, a helper that failed.
     pub fn take_notes(&self) -> Vec<String> {
         self.registries.take_notes()
     }
+}
+
+/// A client certificate with its key.
+fn identity(path: &Path) -> Result<Identity, RemoteError> {
+    let wrong = |why: String| RemoteError::ClientCertificate { path: path.into(), why };
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    Identity::from_pem(&bytes).map_err(|error| wrong(http::innermost(&error)))
 }
 
 /// The certificates of a PEM file, each of them checked to be one.

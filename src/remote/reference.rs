@@ -60,6 +60,30 @@ impl Repository {
         })
     }
 
+    /// A repository of a registry whose host is known to be one, also where it has neither dot nor
+    /// port: `registry/trivy-db` is a repository of Docker Hub's to others.
+    ///
+    /// # Errors
+    /// [`RemoteError::Address`] for what is no host, no repository's name or no tag.
+    pub fn at(host: &str, name: &str, tag: &str) -> Result<Self, RemoteError> {
+        let text = format!("{host}/{name}:{tag}");
+        if host.starts_with('[') {
+            return Repository::parse(&text, tag);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || !host.chars().all(plain) {
+            // What stands before an @ may be a password.
+            return Err(wrong(text.rsplit('@').next().unwrap_or_default(), "its host is none"));
+        }
+        let repository = Repository::parse(&format!("localhost/{name}:{tag}"), tag)?;
+        Ok(Repository { host: host.to_owned(), ..repository })
+    }
+
+    /// The same repository with another tag.
+    pub fn tagged(&self, tag: &str) -> Self {
+        Repository { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
+    }
+
     /// The host with its port, as people write it: `docker.io` for Docker Hub.
     pub fn host(&self) -> &str {
         &self.host

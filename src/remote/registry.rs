@@ -19,23 +19,39 @@ use super::reference::{Repository, is_loopback};
 /// The largest answer of a token service that is read, in bytes.
 const MAX_TOKEN: u64 = 256 << 10;
 
+/// What a login must be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    /// Reading.
+    Pull,
+    /// Reading and writing.
+    Push,
+}
+
 /// All registries that were talked to, and what is remembered of each.
 pub(crate) struct Registries {
     plain_http: bool,
     insecure: bool,
     /// Docker's configuration file.
     pub(crate) config: Option<PathBuf>,
+    /// In place of Docker's configuration.
+    login: Option<(String, String)>,
     /// How each host is spoken to: `https` or `http`.
     schemes: Mutex<HashMap<String, &'static str>>,
-    /// The Authorization header for each host and repository.
-    logins: Mutex<HashMap<(String, String), HeaderValue>>,
+    /// The Authorization header for each host and repository, and what it is good for.
+    logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
     notes: Mutex<Vec<String>>,
 }
 
 impl Registries {
-    pub(crate) fn new(plain_http: bool, insecure: bool, config: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        plain_http: bool,
+        insecure: bool,
+        config: Option<PathBuf>,
+        login: Option<(String, String)>,
+    ) -> Self {
         let (schemes, logins, notes) = Default::default();
-        Registries { plain_http, insecure, config, schemes, logins, notes }
+        Registries { plain_http, insecure, config, login, schemes, logins, notes }
     }
 
     pub(crate) fn take_notes(&self) -> Vec<String> {
@@ -49,7 +65,7 @@ impl Registries {
         }
     }
 
-    /// GETs a path of a repository, logging in where the registry asks for it.
+    /// GETs a path of a repository.
     pub(crate) fn get(
         &self,
         http: &Http,
@@ -58,59 +74,90 @@ impl Registries {
         subject: &str,
         accept: Option<&'static str>,
     ) -> Result<Answer, RemoteError> {
-        let key = (repository.api_host().to_owned(), repository.name().to_owned());
-        let ask = |scheme: &str, login: Option<HeaderValue>| {
+        let request = |url| Request { accept, ..Request::get(subject, url) };
+        let answer = self.ask(http, repository, Access::Pull, path, &request)?;
+        if answer.response.status() != StatusCode::OK {
+            return Err(http.refusal(answer, Service::Registry));
+        }
+        Ok(answer)
+    }
+
+    /// Asks something of a repository, logging in where the registry wants it; the answer may have
+    /// any status.
+    pub(crate) fn ask(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        access: Access,
+        path: &str,
+        request: &dyn Fn(Url) -> Request,
+    ) -> Result<Answer, RemoteError> {
+        let ask = |scheme: &str, authorization: Option<HeaderValue>| {
             let url = format!("{scheme}://{}/v2/{}/{path}", repository.api_host(), repository.name());
             let url = Url::parse(&url).map_err(|error| RemoteError::Address {
                 text: repository.to_string(),
                 why: error.to_string(),
                 next: "Check the host's name.".into(),
             })?;
-            let request = Request { accept, authorization: login, ..Request::get(subject, url) };
-            http.send(request)
+            http.send(Request { authorization, ..request(url) })
         };
-        let login = lock(&self.logins).get(&key).cloned();
-        let mut answer = self.by_scheme(repository.api_host(), |scheme| ask(scheme, login.clone()))?;
+        let login = self.login_of(repository, access);
+        let answer = self.by_scheme(repository.api_host(), |scheme| ask(scheme, login.clone()))?;
         let scheme = if answer.response.url().scheme() == "http" { "http" } else { "https" };
         // A challenge of a host behind a redirect is not this registry's, and gets no answer.
-        let challenged = |answer: &Answer| {
-            let asked = answer.same_origin && answer.response.status() == StatusCode::UNAUTHORIZED;
-            if asked { Challenge::of(answer.response.headers()) } else { None }
+        let asked = answer.same_origin && answer.response.status() == StatusCode::UNAUTHORIZED;
+        let Some(challenge) = Challenge::of(answer.response.headers()).filter(|_| asked) else {
+            return Ok(answer);
         };
-        if let Some(challenge) = challenged(&answer) {
-            let origin = answer.response.url().clone();
-            let credentials = self.credentials(repository.host());
-            let with = credentials.is_some();
-            let mut login = self.login(http, &challenge, credentials, repository, &origin);
-            let denied = |login: &Result<_, RemoteError>| matches!(login, Err(RemoteError::Denied { .. }));
-            let mut anonymous = !with;
-            if with && denied(&login) {
-                // Old credentials must not keep anyone from public data.
-                anonymous = true;
-                self.refused(repository.host());
-                login = self.login(http, &challenge, None, repository, &origin);
-            }
-            if let Some(header) = login? {
-                answer = ask(scheme, Some(header.clone()))?;
-                let refused =
-                    matches!(answer.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-                if answer.response.status().is_success() {
-                    lock(&self.logins).insert(key, header);
-                } else if refused && answer.same_origin && !anonymous {
+        let origin = answer.response.url().clone();
+        let credentials = self.credentials(repository.host());
+        // Old credentials must not keep anyone from public data. Nobody pushes without a login.
+        let without = credentials.is_some() && access == Access::Pull;
+        let login = |credentials| self.login(http, &challenge, credentials, repository, access, &origin);
+        let with = match login(credentials) {
+            Err(RemoteError::Denied { .. }) if without => None,
+            other => Some(other?),
+        };
+        let only = with.is_none() || !without;
+        let mut answer = answer;
+        for (header, last) in [(with, only), (None, true)] {
+            let header = match header {
+                Some(header) => header,
+                None => {
                     self.refused(repository.host());
-                    if let Some(header) = self.login(http, &challenge, None, repository, &origin)? {
-                        answer = ask(scheme, Some(header.clone()))?;
-                        if answer.response.status().is_success() {
-                            lock(&self.logins).insert(key, header);
-                        }
-                    }
+                    login(None)?
                 }
+            };
+            let Some(header) = header else { return Ok(answer) };
+            answer = ask(scheme, Some(header.clone()))?;
+            let status = answer.response.status();
+            let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            if !refused {
+                lock(&self.logins).insert(key(repository, access), header);
             }
-        }
-        if answer.response.status() != StatusCode::OK {
-            return Err(http.refusal(answer, Service::Registry));
+            if last || !refused || !answer.same_origin {
+                break;
+            }
         }
         Ok(answer)
+    }
+
+    /// Where a registry that was talked to answers.
+    pub(crate) fn origin_of(&self, repository: &Repository) -> Option<Url> {
+        let host = repository.api_host();
+        let known = lock(&self.schemes).get(host).copied();
+        let scheme = if self.plain_http { "http" } else { known? };
+        Url::parse(&format!("{scheme}://{host}")).ok()
+    }
+
+    /// Whether any registry was spoken to over plain HTTP.
+    pub(crate) fn spoke_plainly(&self) -> bool {
+        lock(&self.schemes).values().any(|scheme| *scheme == "http")
+    }
+
+    /// The header by which a repository was last logged in to.
+    pub(crate) fn login_of(&self, repository: &Repository, access: Access) -> Option<HeaderValue> {
+        lock(&self.logins).get(&key(repository, access)).cloned()
     }
 
     /// Asks over HTTPS, and over plain HTTP where that is allowed and HTTPS does not answer
@@ -148,6 +195,9 @@ impl Registries {
     }
 
     fn credentials(&self, host: &str) -> Option<Credentials> {
+        if let Some((name, password)) = self.login.clone() {
+            return Some(Credentials::Password(name, password));
+        }
         let found = auth::credentials(self.config.as_deref()?, host);
         if let Some(note) = found.note {
             self.note(note);
@@ -166,6 +216,7 @@ impl Registries {
         challenge: &Challenge,
         credentials: Option<Credentials>,
         repository: &Repository,
+        access: Access,
         origin: &Url,
     ) -> Result<Option<HeaderValue>, RemoteError> {
         let (realm, service, offered) = match challenge {
@@ -178,7 +229,10 @@ impl Registries {
             }
         };
         let mut url = auth::realm(realm, origin, credentials.is_some())?;
-        let scope = auth::scope(offered.clone(), repository.name());
+        let scope = match access {
+            Access::Pull => auth::scope(offered.clone(), repository.name()),
+            Access::Push => format!("repository:{}:pull,push", repository.name()),
+        };
         let subject = format!("a token for {repository}");
         let mut request = match credentials {
             Some(Credentials::Token(token)) => {
@@ -191,7 +245,7 @@ impl Registries {
                     .append_pair("scope", &scope)
                     .append_pair("refresh_token", &token);
                 let form = form.query().unwrap_or_default().to_owned();
-                Request { form: Some(form), ..Request::get(subject, url) }
+                Request::form(subject, url, form)
             }
             password_or_none => {
                 if let Some(service) = service {
@@ -230,6 +284,10 @@ impl Registries {
             None => Err(RemoteError::Unusable { subject, why: format!("{host} answered without a token") }),
         }
     }
+}
+
+fn key(repository: &Repository, access: Access) -> (String, String, Access) {
+    (repository.api_host().to_owned(), repository.name().to_owned(), access)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

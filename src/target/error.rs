@@ -6,13 +6,28 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::digest::Digest;
 use crate::error::Next;
+use crate::remote::RemoteError;
 use crate::text;
 
 /// Why a target could not take, show or give back a dataset. Paths are as the caller gave them,
 /// with what was found below them.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
+    /// The registry, or the way to it.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// A tag that names something else than what was pushed under it.
+    #[error("{reference} should be {wanted} after the push, and is {}", found.map_or_else(|| "not there".into(), |found| found.to_string()))]
+    ReadBack {
+        /// What was pushed to.
+        reference: String,
+        /// The digest of the manifest that was pushed.
+        wanted: Digest,
+        /// The digest of the manifest that came back.
+        found: Option<Digest>,
+    },
     /// There is no home directory to derive Trivy's cache from.
     #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME says where Trivy's would be")]
     NoCacheDirectory,
@@ -197,6 +212,8 @@ impl TargetError {
     /// The kind as a word, for JSON. Never changes its meaning.
     pub fn kind(&self) -> &'static str {
         match self {
+            TargetError::Remote(_) => "registry",
+            TargetError::ReadBack { .. } => "read-back",
             TargetError::NoCacheDirectory => "no-cache-directory",
             TargetError::NoFolder { .. } => "no-folder",
             TargetError::NotADirectory { .. } => "not-a-directory",
@@ -223,6 +240,10 @@ impl TargetError {
 impl Next for TargetError {
     fn next(&self) -> String {
         match self {
+            TargetError::Remote(error) => error.next(),
+            TargetError::ReadBack { .. } => {
+                "Something else pushes under this tag, or a cache before the registry answers for it: find out which, then run the command again.".into()
+            }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
             TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),
             TargetError::NotADirectory { .. } => "Move it away, or name another --cache-dir.".into(),

@@ -1,18 +1,22 @@
 //! Targets: where a bundle's datasets go on the air-gapped side.
 //!
-//! This room knows datasets and how Trivy keeps them. It knows nothing of bundles, signatures or
-//! networks, and it blocks.
+//! This room knows datasets and how Trivy keeps them. It knows nothing of bundles and signatures,
+//! and it blocks.
 //!
 //! - [`cache`]: Trivy's cache directory.
 //! - [`settings`]: what Trivy must be told so that it uses the data offline.
 //! - [`vex_config`]: under which name Trivy looks for a VEX repository.
 //! - [`place`]: which cache directory Trivy would take by itself.
+//! - [`registry`]: an OCI registry.
+//! - [`registry_settings`]: what Trivy must be told so that it asks that registry.
 
 pub mod cache;
 pub mod error;
 #[cfg(test)]
 mod fail;
 pub mod place;
+pub mod registry;
+pub mod registry_settings;
 pub mod settings;
 mod sys;
 pub mod vex_config;

@@ -14,7 +14,7 @@ use super::error::{At, TargetError};
 use super::sys::{self, Dir, Owner};
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
-const OUR_VARIABLES: [&str; 11] = [
+const OUR_VARIABLES: [&str; 15] = [
     "TRIVY_CACHE_DIR",
     "TRIVY_SKIP_DB_UPDATE",
     "TRIVY_SKIP_JAVA_DB_UPDATE",
@@ -26,10 +26,14 @@ const OUR_VARIABLES: [&str; 11] = [
     "TRIVY_DISABLE_TELEMETRY",
     "TRIVY_CACHE_BACKEND",
     "XDG_DATA_HOME",
+    "TRIVY_DB_REPOSITORY",
+    "TRIVY_JAVA_DB_REPOSITORY",
+    "TRIVY_CHECKS_BUNDLE_REPOSITORY",
+    "TRIVY_INSECURE",
 ];
 
 /// How a trivy.yaml of ours begins.
-const OURS: &[u8] = b"# Written by trivy-ferry:";
+pub(super) const OURS: &[u8] = b"# Written by trivy-ferry:";
 
 /// What is installed in a cache, as far as it decides about settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,22 +98,22 @@ impl Line {
 }
 
 /// What a subcommand looks at (Trivy v0.74.0, `--help` of each).
-struct Subcommand {
-    name: &'static str,
-    db: bool,
-    java: bool,
-    checks: bool,
+pub(super) struct Subcommand {
+    pub(super) name: &'static str,
+    pub(super) db: bool,
+    pub(super) java: bool,
+    pub(super) checks: bool,
     /// `--offline-scan`, `--vex` and `--cache-backend`.
-    scans: bool,
+    pub(super) scans: bool,
     /// Trivy minor version since which `--skip-version-check` and `--disable-telemetry` exist.
-    version_check: Option<u32>,
+    pub(super) version_check: Option<u32>,
 }
 
 const fn scanner(name: &'static str, checks: bool) -> Subcommand {
     Subcommand { name, db: true, java: true, checks, scans: true, version_check: Some(63) }
 }
 
-const SUBCOMMANDS: [Subcommand; 10] = [
+pub(super) const SUBCOMMANDS: [Subcommand; 10] = [
     scanner("image", true),
     scanner("fs", true),
     scanner("rootfs", true),

@@ -217,11 +217,17 @@ impl Run {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}\n{self}"))
     }
 
+    /// What an import with `--format json` says of one of its targets.
+    #[track_caller]
+    pub fn target(&self, index: usize) -> Value {
+        self.json()["targets"][index].clone()
+    }
+
     /// What became of each dataset in an import with `--format json`, as `name status`.
     #[track_caller]
     pub fn statuses(&self) -> Vec<String> {
-        let json = self.json();
-        let rows = json["datasets"].as_array().unwrap();
+        let target = self.target(0);
+        let rows = target["datasets"].as_array().unwrap();
         let word = |value: &Value| value.as_str().unwrap().to_owned();
         let mut rows: Vec<String> =
             rows.iter().map(|row| format!("{} {}", word(&row["name"]), word(&row["status"]))).collect();
@@ -471,6 +477,12 @@ impl Registry {
     /// The address of a repository, as all tools take it.
     pub fn repository(&self, artifact: &Artifact) -> String {
         format!("{}/aquasec/{}", self.address, artifact.dataset)
+    }
+
+    /// Where a manifest is now: its digest, as another client reads it.
+    pub fn digest_of(&self, reference: &str) -> String {
+        let line = format!("crane digest --insecure {}/{reference}", self.address);
+        self.publisher.sh(&line).exits(0).stdout.trim().to_owned()
     }
 
     /// Publishes with regctl's own idea of an artifact, and returns the manifest's digest.

@@ -11,6 +11,7 @@ mod kit;
 mod auditor;
 mod keys;
 mod kill;
+mod registry;
 mod stick;
 mod trip;
 mod upstream;

@@ -13,7 +13,7 @@ use crate::kit::{
 #[track_caller]
 fn printed(import: &Run, subcommand: &str) -> String {
     let json = import.json();
-    let lines = json["commands"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    let lines = json["targets"][0]["commands"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
     let wanted = format!("trivy {subcommand} --cache-dir ");
     lines
         .into_iter()
@@ -87,7 +87,7 @@ fn the_trip() {
     let import =
         station.ferry(&format!("{import} --write-env settings.env --write-config {config}")).exits(0);
     assert_eq!(import.statuses(), all_four("installed"));
-    assert_eq!(import.json()["trivy_version"], "0.74", "the trivy on the PATH was asked");
+    assert_eq!(import.target(0)["trivy_version"], "0.74", "the trivy on the PATH was asked");
 
     let version =
         station.offline(&format!("trivy version --format json --cache-dir {cache}")).exits(0).json();

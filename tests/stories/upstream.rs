@@ -51,9 +51,9 @@ fn registries_of_two_makes_serve_every_form() {
 }
 
 /// The user `ferry` with the password `carried`: bcrypt, which is all that distribution takes.
-const USERS: &str = "ferry:$2b$04$CyGLGKACWGUDpIzSBk7bOeaV79Rerr5wmb042oS/2q1qTE58qauyy\n";
+pub const USERS: &str = "ferry:$2b$04$CyGLGKACWGUDpIzSBk7bOeaV79Rerr5wmb042oS/2q1qTE58qauyy\n";
 
-fn log_in(host: &Host, address: &str, login: &str) {
+pub fn log_in(host: &Host, address: &str, login: &str) {
     let auth = base64::engine::general_purpose::STANDARD.encode(login);
     let config = serde_json::json!({ "auths": { address: { "auth": auth } } });
     std::fs::write(format!("{}/config.json", host.folder(".docker")), config.to_string()).unwrap();

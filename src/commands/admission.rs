@@ -1,0 +1,78 @@
+//! Admission: which bundles a target accepts, as far as the command line, the memory and the clock
+//! decide.
+
+use super::import::Setup;
+use super::import_report::{Report, Source};
+use super::inbox::Ignored;
+use super::verify::candidate;
+use crate::bundle::VerifiedBundle;
+use crate::error::Error;
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, admit, present, record};
+use crate::trust::state::TargetState;
+
+/// Judges every bundle for one target; what is refused stands in the report.
+pub(super) fn admit_all(
+    bundles: &[VerifiedBundle],
+    memory: &TargetState,
+    setup: &Setup,
+    report: &mut Report,
+) -> Vec<Option<Admission>> {
+    let Setup { host, keyring, policy, .. } = setup;
+    let mut admitted = Vec::new();
+    let several = bundles.iter().any(|bundle| bundle.payload().stream.as_str() == policy.stream);
+    // Bundles of one folder are judged in the order of their creation, each after the one before.
+    let before = memory;
+    let mut memory = memory.clone();
+    let mut refused = Vec::new();
+    for bundle in bundles {
+        let candidate = candidate(bundle);
+        match admit(&candidate, &memory, policy, host.now) {
+            Ok(mut admission) => {
+                // A second copy in the folder is not what earlier imports accepted.
+                admission.seen = before.seen.contains(&candidate.identity);
+                record(&mut memory, &candidate, &admission, [], host.now);
+                report.sources.push(Source::new(bundle, &admission, keyring, host.now));
+                admitted.push(Some(admission));
+            }
+            // Another stream's bundle on the same medium is somebody else's.
+            Err(refusal @ Refusal::Stream { .. }) if several => {
+                report.ignored.push(Ignored { name: bundle.name(), why: refusal.to_string() });
+                admitted.push(None);
+            }
+            Err(refusal) => {
+                refused.push((candidate.created, bundle.name(), refusal));
+                admitted.push(None);
+            }
+        }
+    }
+    let good = bundles.iter().zip(&admitted).filter(|(_, admission)| admission.is_some());
+    let newest = good.map(|(bundle, _)| bundle.payload().created).max();
+    for (created, name, refusal) in refused {
+        // Last month's bundle may stay on the stick: what is in use is newer.
+        let surpassed = newest.is_some_and(|newest| created < newest);
+        match refusal {
+            Refusal::Rollback { .. } | Refusal::Expired { .. } if surpassed => {
+                report.ignored.push(Ignored { name, why: format!("{refusal}; a newer bundle is here") });
+            }
+            refusal => report.errors.push(refusal.into()),
+        }
+    }
+    admitted
+}
+
+/// What is installed may have passed its exporter's date while nothing newer came.
+pub(super) fn watch_expiry(memory: &TargetState, setup: &Setup, report: &mut Report) {
+    let expires = memory.last.as_ref().and_then(|last| last.expires);
+    if let Some(expires) = expires.filter(|expires| *expires <= present(setup.host.now, memory))
+        && !setup.policy.allow_expired
+    {
+        let already =
+            report.errors.iter().any(|error| matches!(error, Error::Refused(Refusal::Expired { .. })));
+        if !already {
+            report
+                .errors
+                .push(Refusal::InstalledExpired { stream: setup.policy.stream.clone(), expires }.into());
+        }
+    }
+}

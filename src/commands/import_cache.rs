@@ -1,0 +1,265 @@
+//! Importing into Trivy's cache: chosen datasets are staged, then switched.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::admission::{admit_all, watch_expiry};
+use super::after;
+use super::choice::{Choice, choose, metadata, sift};
+use super::import::{Host, Setup};
+use super::import_report::{Report, Row, Status, Target};
+use super::inbox::Found;
+use super::memory::Memory;
+use super::unload::{Receiver, unload};
+use crate::bundle::{Dataset, VerifiedBundle};
+use crate::cli::{Import, Layout as CliLayout};
+use crate::dataset::Name;
+use crate::dataset::catalogue::VEX_HUB;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::target::vex_config::Carried;
+use crate::target::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
+use crate::trust::acceptance::Admission;
+use crate::trust::state::TargetState;
+
+/// Everything that is to be put in place, and all of it verified.
+struct Prepared {
+    chosen: Vec<Choice>,
+    /// By bundle; none where a target failed.
+    stages: Vec<Option<Vec<Stage>>>,
+}
+
+/// Imports into a cache: everything is verified and staged before anything is switched.
+pub(super) fn run(
+    args: &Import,
+    setup: &Setup,
+    dir: &Path,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let host = &setup.host;
+    let mut cache = open_cache(args, dir, progress)?;
+    let target = Target::Cache(cache.dir().into());
+    memory.of(&target.to_string());
+    let mut damaged: Vec<Error> = Vec::new();
+    let (mut report, admitted, prepared) = loop {
+        let mut report = Report::new(target.clone(), setup, found.ignored.clone());
+        let admitted = admit_all(&found.bundles, memory.state(), setup, &mut report);
+        if report.sources.is_empty() {
+            report.errors.splice(0..0, damaged);
+            return Ok(report);
+        }
+        match prepare(
+            args,
+            &cache,
+            memory.state(),
+            host,
+            &mut found.bundles,
+            &admitted,
+            &mut report,
+            progress,
+        ) {
+            Ok(prepared) => break (report, admitted, prepared),
+            // Damage deep inside one bundle must not keep out the good one beside it. Nothing of
+            // this attempt is in place yet: the next one does without the damaged bundle.
+            Err((Some(index), error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
+                found.bundles.remove(index);
+                damaged.push(error);
+            }
+            Err((_, error)) => return Err(error),
+        }
+    };
+    report.errors.splice(0..0, damaged);
+    let Prepared { chosen, stages } = prepared;
+    if !chosen.is_empty() {
+        memory.about_to_change(host.now)?;
+    }
+    for (index, ((bundle, admission), stages)) in found.bundles.iter().zip(admitted).zip(stages).enumerate() {
+        let (Some(mut admission), Some(stages)) = (admission, stages) else { continue };
+        if chosen.iter().any(|choice| choice.rollback && choice.bundle == index) {
+            admission.rolls_back();
+            report.admitted_by(bundle, &admission);
+        }
+        install(&mut cache, stages, &chosen, &admission, &mut report);
+        memory.accept(bundle, &admission, &report, host.now);
+    }
+    watch_expiry(memory.state(), setup, &mut report);
+    memory.save(&mut report);
+    after::finish(args, &mut cache, host, &mut report);
+    Ok(report)
+}
+
+fn open_cache<'p>(args: &Import, dir: &Path, progress: &'p dyn Progress) -> Result<Cache<'p>, Error> {
+    let options = CacheOptions {
+        dir: dir.into(),
+        layout: match args.layout {
+            CliLayout::Trivy => Layout::Trivy,
+            CliLayout::Harbor => Layout::Harbor,
+        },
+        owner: args.owner.as_deref().map(owner).transpose()?,
+        keep_previous: args.keep_previous > 0,
+    };
+    Ok(Cache::open(options, progress)?)
+}
+
+fn owner(text: &str) -> Result<Owner, Error> {
+    let wrong = || Error::usage(format!("{text:?} is no owner"), "Write --owner UID or UID:GID, in numbers.");
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    Ok(Owner { uid: uid.parse().map_err(|_| wrong())?, gid: gid.parse().map_err(|_| wrong())? })
+}
+
+/// Chooses, and stages what was chosen. An error that one bundle is to blame for comes with its
+/// index.
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+fn prepare(
+    args: &Import,
+    cache: &Cache<'_>,
+    memory: &TargetState,
+    host: &Host,
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+    progress: &dyn Progress,
+) -> Result<Prepared, (Option<usize>, Error)> {
+    let chosen = choose(args, cache, host, bundles, admitted, report)?;
+    let chosen = sift(args, cache, memory, host, chosen, report).map_err(|error| (None, error))?;
+    let incoming: Vec<(Slot, u64, u64)> = chosen
+        .iter()
+        .map(|c| (c.slot.clone(), c.dataset.contents.unpacked_size(), c.dataset.contents.file_count()))
+        .collect();
+    cache.preflight(&incoming).map_err(|error| (None, error.into()))?;
+    let mut stages = Vec::new();
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
+        let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };
+        match unloaded {
+            Ok(()) => stages.push(Some(staging.stages)),
+            Err(error @ Error::Bundle(_)) => return Err((Some(index), error)),
+            // What came with the other bundles is good all the same.
+            Err(error) => {
+                report.errors.push(error);
+                stages.push(None);
+            }
+        }
+    }
+    Ok(Prepared { chosen, stages })
+}
+
+/// Stages the chosen datasets of one bundle.
+struct Staging<'a, 'p> {
+    cache: &'a Cache<'p>,
+    choices: &'a [&'a Choice],
+    host: &'a Host,
+    stages: Vec<Stage>,
+}
+
+impl Staging<'_, '_> {
+    fn choice(&self, dataset: &Dataset) -> Option<&Choice> {
+        self.choices.iter().copied().find(|choice| choice.dataset.reference() == dataset.reference())
+    }
+}
+
+impl Receiver for Staging<'_, '_> {
+    type Sink = Stage;
+
+    fn wants(&self, dataset: &Dataset) -> bool {
+        self.choice(dataset).is_some()
+    }
+
+    fn sink(&mut self, dataset: &Dataset) -> Result<Stage, Error> {
+        let gone = || Error::unexpected("staging")(io::Error::other("a dataset that was not chosen"));
+        let choice = self.choice(dataset).ok_or_else(gone)?;
+        let stage = self.cache.stage(&choice.slot, metadata(choice, self.host))?;
+        Ok(if choice.repairs { stage.discards_replaced() } else { stage })
+    }
+
+    fn failed(&self, dataset: &Dataset, error: io::Error) -> Error {
+        let slot = self.choice(dataset).map_or_else(String::new, |choice| choice.slot.path().to_owned());
+        match error.downcast::<TargetError>() {
+            Ok(error) => error.into(),
+            Err(error) => TargetError::io("write", self.cache.dir().join(slot), error).into(),
+        }
+    }
+
+    fn complete(&mut self, _: &Dataset, sink: Stage) -> Result<(), Error> {
+        self.stages.push(sink);
+        Ok(())
+    }
+}
+
+/// Switches what one bundle brought.
+fn install(
+    cache: &mut Cache<'_>,
+    stages: Vec<Stage>,
+    chosen: &[Choice],
+    admission: &Admission,
+    report: &mut Report,
+) {
+    if stages.is_empty() {
+        return;
+    }
+    let (activated, failed) = match cache.activate(stages) {
+        Ok(activated) => (activated, Vec::new()),
+        Err(not_all) => (not_all.activated, not_all.failed),
+    };
+    let choice = |slot: &Slot| chosen.iter().find(|choice| choice.slot == *slot);
+    for done in &activated {
+        let Some(choice) = choice(&done.slot) else { continue };
+        let back = admission.seen && choice.known;
+        let status = if back { Status::Restored } else { Status::Installed };
+        report.set(&choice.dataset, status, Some(done.how));
+    }
+    for (slot, error) in failed {
+        if let Some(choice) = choice(&slot) {
+            report.set(&choice.dataset, Status::Failed, None);
+        }
+        report.errors.push(error.into());
+    }
+}
+
+/// `--restore`: every wanted dataset goes back to its kept generation.
+pub(super) fn restore(
+    args: &Import,
+    setup: &Setup,
+    dir: &Path,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let host = &setup.host;
+    let mut cache = open_cache(args, dir, progress)?;
+    let mut report = Report::new(Target::Cache(cache.dir().into()), setup, Vec::new());
+    let mut slots = BTreeMap::new();
+    for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
+        slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
+    }
+    // VEX repositories lie under the names that this site has for them. Each once: going back twice
+    // is going nowhere.
+    for repository in host.vex.entries().iter().map(|entry| entry.name.as_str()).chain(["default"]) {
+        let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
+        let known = if host.vex.name_for(&hub) == repository { "default" } else { repository };
+        let Ok(name) = Name::vex(known) else { continue };
+        slots.extend(cache.slot(&name, repository).map(|slot| (slot.path().to_owned(), (name, slot))));
+    }
+    for (name, slot) in slots.into_values().filter(|(name, _)| args.selection.wants(name)) {
+        let was = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
+        match cache.restore_previous(&slot) {
+            Ok(None) => {}
+            Ok(Some(activated)) => {
+                let now = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
+                report.rows.push(Row::went_back(&name, now, was, activated.how));
+            }
+            Err(error) => report.errors.push(error.into()),
+        }
+    }
+    if report.rows.is_empty() && report.errors.is_empty() {
+        return Err(Error::usage(
+            format!("no earlier generation is kept in {}", cache.dir().display()),
+            "Import an older bundle with --allow-rollback instead.",
+        ));
+    }
+    report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
+    after::finish(args, &mut cache, host, &mut report);
+    Ok(report)
+}

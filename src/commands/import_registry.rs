@@ -1,0 +1,446 @@
+//! Importing into registries: missing blobs are pushed as they pass, the tags at the end.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use jiff::Timestamp;
+
+use super::admission::{admit_all, watch_expiry};
+use super::after;
+use super::age::MaxAge;
+use super::choice::floor_date;
+use super::import::Setup;
+use super::import_report::{Report, Row, Status, Target};
+use super::inbox::Found;
+use super::memory::Memory;
+use super::place::Place;
+use crate::bundle::payload::Blob;
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::cli::Import;
+use crate::dataset::Kind;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Manifest};
+use crate::progress::{Progress, Step};
+use crate::remote::{Remote, RemoteOptions, Repository};
+use crate::target::registry::{PushError, Pushed, Registry};
+use crate::target::registry_settings::{Pulled, registry_settings};
+use crate::text::moments;
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
+
+/// The way to the registries of a run; none where no `--registry` is given.
+pub(super) struct Registries {
+    remote: Option<Remote>,
+}
+
+impl Registries {
+    /// Prepares the way, and reads the password that comes on standard input.
+    pub(super) fn new(args: &Import) -> Result<Self, Error> {
+        let flags = &args.registry;
+        if flags.places.is_empty() {
+            return Ok(Registries { remote: None });
+        }
+        for tag in &flags.extra_tag {
+            Repository::at("localhost", "x", tag).map_err(|_| {
+                Error::usage(
+                    format!("{tag:?} cannot be a tag"),
+                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
+                )
+            })?;
+        }
+        let login = flags.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
+        let mut hosts: Vec<&str> = flags.places.iter().map(Place::host).collect();
+        hosts.dedup();
+        if login.is_some() && hosts.len() > 1 {
+            return Err(Error::usage(
+                "--username is for one registry, and several are named",
+                "Log in to each with `docker login HOST` instead.",
+            ));
+        }
+        let options = RemoteOptions {
+            insecure: flags.insecure,
+            plain_http: flags.plain_http,
+            ca_cert: flags.cacert.clone(),
+            client_cert: flags.client_cert.clone(),
+            login,
+        };
+        Ok(Registries { remote: Some(Remote::new(options)?) })
+    }
+}
+
+/// The first line of standard input.
+fn password() -> Result<String, Error> {
+    /// Longer than any password or token.
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
+    read.map_err(Error::unexpected("reading the password from standard input"))?;
+    let line = text.lines().next().unwrap_or_default();
+    match line {
+        "" => Err(Error::usage(
+            "there is no password on standard input",
+            "Pipe it in: … --password-stdin < FILE.",
+        )),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// A dataset that is to be pushed.
+struct Choice {
+    bundle: usize,
+    dataset: Dataset,
+    reference: Repository,
+    /// By which the floor is judged.
+    date: Option<Timestamp>,
+    /// It is older than what was there, and taken all the same.
+    rollback: bool,
+    /// It was accepted here before.
+    known: bool,
+}
+
+/// Imports into one place of a registry.
+pub(super) fn run(
+    args: &Import,
+    setup: &Setup,
+    registries: &Registries,
+    place: &Place,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let Some(remote) = &registries.remote else {
+        return Err(Error::unexpected("pushing")(std::io::Error::other("no registry was prepared")));
+    };
+    let registry = Registry::new(remote);
+    let target = Target::Registry(place.to_string());
+    memory.of(&target.to_string());
+    let mut damaged: Vec<Error> = Vec::new();
+    let (mut report, admitted, chosen) = loop {
+        let mut report = Report::new(target.clone(), setup, found.ignored.clone());
+        let admitted = admit_all(&found.bundles, memory.state(), setup, &mut report);
+        if report.sources.is_empty() {
+            report.errors.splice(0..0, damaged);
+            return Ok(report);
+        }
+        let chosen = choose(args, place, &found.bundles, &admitted, &mut report)?;
+        let chosen = sift(args, &registry, memory, setup, chosen, &admitted, &mut report)?;
+        if !chosen.is_empty() {
+            memory.about_to_change(setup.host.now)?;
+        }
+        match push_blobs(&registry, &mut found.bundles, &chosen, progress) {
+            Ok(()) => break (report, admitted, chosen),
+            // No tag names anything of a damaged bundle: the next attempt does without it.
+            Err((index, error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
+                found.bundles.remove(index);
+                damaged.push(error);
+            }
+            Err((_, error)) => return Err(error),
+        }
+    };
+    report.errors.splice(0..0, damaged);
+    report.warnings.extend(remote.take_notes());
+    for (index, (bundle, admission)) in found.bundles.iter_mut().zip(admitted).enumerate() {
+        let Some(mut admission) = admission else { continue };
+        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        if mine.iter().any(|choice| choice.rollback) {
+            admission.rolls_back();
+            report.admitted_by(bundle, &admission);
+        }
+        push_tags(args, &registry, bundle, &mine, &admission, &mut report);
+        memory.accept(bundle, &admission, &report, setup.host.now);
+    }
+    watch_expiry(memory.state(), setup, &mut report);
+    memory.save(&mut report);
+    report.warn_of_old(setup.host.now);
+    if let Err(error) = write_settings(args, setup, remote, &mut report) {
+        report.errors.push(error);
+    }
+    Ok(report)
+}
+
+/// What Trivy must be told to pull from here.
+fn write_settings(args: &Import, setup: &Setup, remote: &Remote, report: &mut Report) -> Result<(), Error> {
+    let there = |name: &str, tag: Option<&str>| {
+        let mut rows = report.in_place();
+        let row = rows.find(|row| row.name.as_str() == name && tag.is_none_or(|tag| row.tag == tag))?;
+        row.reference.clone()
+    };
+    let pulled = Pulled {
+        db: there("trivy-db", None),
+        java_db: there("trivy-java-db", None),
+        checks: there("trivy-checks", Some(setup.host.version.checks_tag())),
+        insecure: remote.is_insecure(),
+    };
+    let settings = registry_settings(setup.host.version, &pulled);
+    after::show(&settings, report);
+    if report.in_place().count() > 0 { after::write_files(args, &settings, report) } else { Ok(()) }
+}
+
+/// Of each dataset and tag the newest among the admitted bundles.
+fn choose(
+    args: &Import,
+    place: &Place,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    for (index, bundle) in bundles.iter().enumerate() {
+        if !matches!(admitted.get(index), Some(Some(_))) {
+            continue;
+        }
+        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
+        {
+            if dataset.name.kind() == Kind::Vex {
+                if matches!(place, Place::Registry { .. })
+                    && !report.rows.iter().any(|row| row.name == dataset.name)
+                {
+                    report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                    report.advice.push(format!(
+                        "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries.",
+                        dataset.name
+                    ));
+                }
+                continue;
+            }
+            let Some(reference) = place.repository(&dataset.name, &dataset.tag)? else { continue };
+            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
+            if chosen.get(&reference.to_string()).is_none_or(newer) {
+                let (dataset, date) = (dataset.clone(), floor_date(dataset, bundle.payload().created));
+                let name = reference.to_string();
+                let choice =
+                    Choice { bundle: index, dataset, reference, date, rollback: false, known: false };
+                chosen.insert(name, choice);
+            }
+        }
+    }
+    Ok(chosen.into_values().collect())
+}
+
+/// Leaves out what is too old, and what is there already.
+fn sift(
+    args: &Import,
+    registry: &Registry<'_>,
+    memory: &Memory<'_>,
+    setup: &Setup,
+    chosen: Vec<Choice>,
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let (state, now) = (memory.state(), setup.host.now);
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let dataset = &choice.dataset;
+        let found = registry.manifest(&choice.reference)?;
+        let was = found.as_deref().and_then(date_of);
+        let mut row = Row::new(dataset, was, Status::Installing);
+        row.reference = Some(choice.reference.to_string());
+        let date = choice.date;
+        let age =
+            |max_age: &MaxAge| max_age.check(&dataset.name, dataset.contents.updated_at, present(now, state));
+        if let Some(Err(refusal)) = args.max_age.as_ref().map(age) {
+            row.status = Status::Refused;
+            report.rows.push(row);
+            report.errors.push(refusal.into());
+            continue;
+        }
+        let same = found.as_deref().map(Digest::of) == Some(dataset.manifest.digest);
+        if same && extra_tags_agree(args, registry, &choice)? {
+            row.status = Status::Unchanged;
+            report.rows.push(row);
+            continue;
+        }
+        // A date from the future in a registry that others write must not lock out true data.
+        let believable = was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE);
+        let floor = state.floors.get(&dataset.reference()).copied().max(believable);
+        let created = admitted.get(choice.bundle).and_then(Option::as_ref);
+        let late = created.is_some_and(|admission| admission.superseded);
+        let verdict = judge(date, floor, false);
+        if let Verdict::Older { floor } = verdict
+            && !args.overrides.allow_rollback
+        {
+            if let (None, Some(date)) = (&found, date) {
+                row.status = Status::Refused;
+                report.rows.push(row);
+                report
+                    .errors
+                    .push(Refusal::MissingAndOlder { dataset: dataset.reference(), date, floor }.into());
+                continue;
+            }
+            row.status = Status::Older;
+            report.rows.push(row);
+            if !late {
+                let (date, floor) = moments(date.unwrap_or(floor), floor);
+                report.warnings.push(format!(
+                    "{} of {date} was not pushed, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
+                    dataset.reference(),
+                ));
+            }
+            continue;
+        }
+        report.rows.push(row);
+        choice.known = state.floors.contains_key(&dataset.reference());
+        choice.rollback = verdict != Verdict::Take;
+        left.push(choice);
+    }
+    Ok(left)
+}
+
+/// Whether every further tag names what it should.
+fn extra_tags_agree(args: &Import, registry: &Registry<'_>, choice: &Choice) -> Result<bool, Error> {
+    for tag in &args.registry.extra_tag {
+        let found = registry.manifest(&choice.reference.tagged(tag))?;
+        if found.as_deref().map(Digest::of) != Some(choice.dataset.manifest.digest) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When upstream built what a manifest describes, as far as the manifest says so.
+fn date_of(manifest: &[u8]) -> Option<Timestamp> {
+    Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
+}
+
+/// Pushes the blobs that are missing, in one pass over each bundle. Every byte that is sent is one
+/// that was signed. An error comes with the index of its bundle.
+fn push_blobs(
+    registry: &Registry<'_>,
+    bundles: &mut [VerifiedBundle],
+    chosen: &[Choice],
+    progress: &dyn Progress,
+) -> Result<(), (usize, Error)> {
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        if !mine.is_empty() {
+            push_from(registry, bundle, &mine, progress).map_err(|error| (index, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn push_from(
+    registry: &Registry<'_>,
+    bundle: &mut VerifiedBundle,
+    mine: &[&Choice],
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let mut members = bundle.members()?;
+    while let Some(mut member) = members.next()? {
+        let name = member.member().path.clone();
+        let has = |choice: &&&Choice| content(&choice.dataset).any(|blob| blob.path() == name);
+        let mut wanting = mine.iter().filter(has);
+        let (Some(first), more) = (wanting.next(), wanting.next()) else {
+            member.skip()?;
+            continue;
+        };
+        let (digest, size) = (member.member().digest, member.member().size);
+        let failed = |error| match error {
+            PushError::Target(error) => Error::from(error),
+            PushError::Source(error) => BundleError::from_io(&path, error).into(),
+        };
+        let Some(second) = more else {
+            let step = progress.begin(&first.dataset.reference(), size, first.reference.host());
+            let pushed = registry
+                .push_blob(&first.reference, digest, size, Counted { member: &mut member, step })
+                .map_err(failed)?;
+            if pushed != Pushed::Sent {
+                member.skip()?;
+            }
+            continue;
+        };
+        // A configuration of two bytes that several datasets share; large layers are never shared.
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
+        for choice in [first, second].into_iter().chain(wanting) {
+            registry.push_blob(&choice.reference, digest, size, &bytes[..]).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a manifest names.
+fn content(dataset: &Dataset) -> impl Iterator<Item = &Blob> {
+    std::iter::once(&dataset.config).chain(&dataset.layers)
+}
+
+/// A member that tells how far it was read.
+struct Counted<R> {
+    member: R,
+    step: Box<dyn Step>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.member.read(buffer)?;
+        self.step.advance(count as u64);
+        Ok(count)
+    }
+}
+
+/// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
+fn push_tags(
+    args: &Import,
+    registry: &Registry<'_>,
+    bundle: &mut VerifiedBundle,
+    mine: &[&Choice],
+    admission: &Admission,
+    report: &mut Report,
+) {
+    let manifests = if mine.is_empty() { Ok(BTreeMap::new()) } else { manifests(bundle, mine) };
+    for choice in mine {
+        let pushed = match &manifests {
+            Ok(manifests) => push_tag(args, registry, choice, manifests),
+            Err(_) => Err(None),
+        };
+        let status = match pushed {
+            Ok(()) if admission.seen && choice.known => Status::Restored,
+            Ok(()) => Status::Pushed,
+            Err(error) => {
+                report.errors.extend(error);
+                Status::Failed
+            }
+        };
+        report.set(&choice.dataset, status, None);
+    }
+    report.errors.extend(manifests.err());
+}
+
+fn push_tag(
+    args: &Import,
+    registry: &Registry<'_>,
+    choice: &Choice,
+    manifests: &BTreeMap<Digest, Vec<u8>>,
+) -> Result<(), Option<Error>> {
+    let manifest = &choice.dataset.manifest;
+    let bytes = manifests.get(&manifest.digest).ok_or(None)?;
+    let further = args.registry.extra_tag.iter().map(|tag| choice.reference.tagged(tag));
+    for reference in std::iter::once(choice.reference.clone()).chain(further) {
+        registry
+            .push_manifest(&reference, &manifest.media_type, bytes)
+            .map_err(|error| Some(error.into()))?;
+    }
+    Ok(())
+}
+
+/// The manifests of the chosen datasets, as the bundle has them.
+fn manifests(bundle: &mut VerifiedBundle, mine: &[&Choice]) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
+    let path = bundle.path().to_path_buf();
+    let mut manifests = BTreeMap::new();
+    let mut members = bundle.members()?;
+    while let Some(mut member) = members.next()? {
+        let digest = member.member().digest;
+        if member.member().size > oci::MAX_MANIFEST
+            || !mine.iter().any(|choice| choice.dataset.manifest.digest == digest)
+        {
+            member.skip()?;
+            continue;
+        }
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
+        manifests.insert(digest, bytes);
+    }
+    Ok(manifests)
+}

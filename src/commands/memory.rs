@@ -1,0 +1,99 @@
+//! What this host remembers of its targets during one import, and when that is written down.
+
+use jiff::Timestamp;
+
+use super::choice::floor_date;
+use super::import_report::Report;
+use super::verify::candidate;
+use crate::bundle::VerifiedBundle;
+use crate::error::Error;
+use crate::trust::acceptance::{Admission, record};
+use crate::trust::state::{ImportState, StateDir, TargetState};
+
+/// The memory of one stream. At any time it is about one target.
+pub(super) struct Memory<'s> {
+    dir: StateDir,
+    stream: &'s str,
+    imports: ImportState,
+    target: String,
+    /// A command is to be told of changes.
+    has_hook: bool,
+    /// Whether a command was due before this run.
+    was_due: Option<Timestamp>,
+}
+
+impl<'s> Memory<'s> {
+    /// Reads what is remembered of a stream.
+    pub(super) fn open(dir: StateDir, stream: &'s str, has_hook: bool) -> Result<Self, Error> {
+        let imports = dir.imports(stream)?;
+        Ok(Memory { dir, stream, imports, target: String::new(), has_hook, was_due: None })
+    }
+
+    /// From now on it is about this target.
+    pub(super) fn of(&mut self, target: &str) {
+        self.target = target.to_owned();
+        self.was_due = self.imports.targets.entry(self.target.clone()).or_default().hook_due;
+    }
+
+    /// What is remembered of the target.
+    pub(super) fn state(&self) -> &TargetState {
+        static NOTHING: std::sync::LazyLock<TargetState> = std::sync::LazyLock::new(TargetState::default);
+        self.imports.targets.get(&self.target).unwrap_or(&NOTHING)
+    }
+
+    /// Written down before anything changes: a run that is killed after the change and before the
+    /// command leaves the next run to call it.
+    pub(super) fn about_to_change(&mut self, now: Timestamp) -> Result<(), Error> {
+        if self.has_hook {
+            self.imports.targets.entry(self.target.clone()).or_default().hook_due = Some(now);
+            self.dir.save_imports(self.stream, &self.imports)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers a bundle. Only what is in place now, and what was in place before, counts as
+    /// accepted.
+    pub(super) fn accept(
+        &mut self,
+        bundle: &VerifiedBundle,
+        admission: &Admission,
+        report: &Report,
+        now: Timestamp,
+    ) {
+        let candidate = candidate(bundle);
+        let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
+        let accepted: Vec<_> =
+            accepted.map(|dataset| (dataset.reference(), floor_date(dataset, candidate.created))).collect();
+        let state = self.imports.targets.entry(self.target.clone()).or_default();
+        record(state, &candidate, admission, accepted, now);
+    }
+
+    /// Writes down what became of the target. The data is in place whatever becomes of the memory,
+    /// and the report must say so.
+    pub(super) fn save(&mut self, report: &mut Report) {
+        if report.changed().count() == 0 {
+            self.imports.targets.entry(self.target.clone()).or_default().hook_due = self.was_due;
+        }
+        if let Err(error) = self.dir.save_imports(self.stream, &self.imports) {
+            report.errors.push(error.into());
+        }
+    }
+
+    /// The targets of this run of which the command has not been told yet, and since when.
+    pub(super) fn due(&self, targets: &[String]) -> Vec<(String, Timestamp)> {
+        let due = |target: &String| Some((target.clone(), self.imports.targets.get(target)?.hook_due?));
+        targets.iter().filter_map(due).collect()
+    }
+
+    /// The command was told. Where another run has changed something since, its own is due.
+    pub(super) fn told(&mut self, due: &[(String, Timestamp)]) -> Result<(), Error> {
+        for (target, since) in due {
+            if let Some(state) = self.imports.targets.get_mut(target)
+                && state.hook_due == Some(*since)
+            {
+                state.hook_due = None;
+            }
+        }
+        Ok(self.dir.save_imports(self.stream, &self.imports)?)
+    }
+}

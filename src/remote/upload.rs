@@ -1,0 +1,147 @@
+//! A request body that is written while it is sent.
+//!
+//! The writing end is `io::Write` for the blocking rest of the program; sending is done on the
+//! network's thread. At most a few MiB are under way.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::Client;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::error::{RemoteError, Unreachable};
+use super::http::{Answer, Request, Timeouts, failure, host_of};
+use super::runtime::Runtime;
+
+/// The pieces that may wait to be sent.
+const AHEAD: usize = 16;
+/// The largest piece, in bytes.
+const PIECE: usize = 256 << 10;
+/// How long a server may take to store what it has received whole: it hashes all of it, and some
+/// copy it to another place.
+const STORING: Duration = Duration::from_secs(300);
+
+type Sent = Result<Answer, RemoteError>;
+
+/// A body under way. Dropped before [`Upload::finish`], it breaks the connection, so that the
+/// server keeps nothing.
+pub(crate) struct Upload {
+    pieces: Option<mpsc::Sender<io::Result<Bytes>>>,
+    answer: blocking::Receiver<Sent>,
+    task: AbortHandle,
+    /// Keeps the thread alive on which the task runs.
+    _runtime: Runtime,
+}
+
+impl Upload {
+    pub(super) fn start(
+        runtime: &Runtime,
+        client: &Client,
+        timeouts: Timeouts,
+        request: Request,
+        length: u64,
+    ) -> Self {
+        let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+        let (sender, answer) = blocking::sync_channel(1);
+        // Counts what the connection has taken; u64::MAX once it has taken all.
+        let taken = Arc::new(AtomicU64::new(0));
+        let mut headers = request.headers();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let Request { subject, method, url, .. } = request;
+        let body = reqwest::Body::wrap_stream(stream::unfold(
+            (waiting, taken.clone()),
+            |(mut waiting, taken)| async move {
+                let piece = waiting.recv().await;
+                match &piece {
+                    Some(_) => drop(taken.fetch_add(1, Ordering::Relaxed)),
+                    None => taken.store(u64::MAX, Ordering::Relaxed),
+                }
+                Some((piece?, (waiting, taken)))
+            },
+        ));
+        let exchange = client.request(method, url.clone()).headers(headers).body(body).send();
+        let task = runtime.handle().spawn(async move {
+            let result = tokio::select! {
+                sent = exchange => match sent {
+                    Ok(response) => {
+                        let same_origin = response.url().origin() == url.origin();
+                        Ok(Answer { subject, same_origin, response })
+                    }
+                    Err(error) => Err(failure(error, subject, &url)),
+                },
+                seconds = stalled(&taken, timeouts.stall) => Err(RemoteError::Unreachable {
+                    subject,
+                    host: host_of(&url),
+                    why: Unreachable::Timeout(seconds),
+                }),
+            };
+            let _ = sender.send(result);
+        });
+        let task = task.abort_handle();
+        Upload { pieces: Some(pieces), answer, task, _runtime: runtime.clone() }
+    }
+
+    /// All bytes are written: waits for the server's answer, whatever its status.
+    ///
+    /// # Errors
+    /// Where the connection broke or the server did not answer in time.
+    pub(crate) fn finish(mut self) -> Sent {
+        drop(self.pieces.take());
+        self.answer
+            .recv()
+            .unwrap_or_else(|_| Err(RemoteError::Setup { why: "the network thread has ended".into() }))
+    }
+
+    /// What the server said before it had everything; where writing has failed, this is why.
+    pub(crate) fn refused(self) -> Sent {
+        // Not as if the body were complete.
+        if let Some(pieces) = &self.pieces {
+            let _ = pieces.try_send(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.finish()
+    }
+}
+
+impl Write for Upload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(PIECE)];
+        let Some(pieces) = &self.pieces else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        pieces
+            .blocking_send(Ok(Bytes::copy_from_slice(piece)))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Ends when nothing has moved for too long, with the seconds that this was.
+async fn stalled(taken: &AtomicU64, stall: Duration) -> u64 {
+    let mut last = 0;
+    loop {
+        let storing = last == u64::MAX;
+        let patience = if storing { STORING } else { stall };
+        tokio::time::sleep(patience).await;
+        let now = taken.load(Ordering::Relaxed);
+        if now == last {
+            return patience.as_secs();
+        }
+        last = now;
+    }
+}

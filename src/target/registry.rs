@@ -1,0 +1,251 @@
+//! Pushing into an OCI registry (distribution specification v1.1, "Push"): blobs that are missing,
+//! then the manifest, then its tags, and at last the manifest read back.
+//!
+//! Bytes go in as upstream published them. Nothing is remembered between runs: what there is to
+//! do is asked of the registry. Knows repositories and digests; nothing of bundles.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+
+use reqwest::header::LOCATION;
+use reqwest::{Method, StatusCode, Url};
+
+use super::error::TargetError;
+use crate::digest::Digest;
+use crate::oci;
+use crate::pipe::CHUNK;
+use crate::remote::{Access, Answer, Remote, RemoteError, Repository, Request, Service, Upload};
+
+/// What a tag may name: also what this program would not push, to see that it is there.
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// A registry that is pushed to.
+pub struct Registry<'r> {
+    remote: &'r Remote,
+    /// In which repository of a host a blob is known to be, so that another can mount it.
+    known: Mutex<HashMap<(String, Digest), String>>,
+}
+
+/// What became of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there.
+    Present,
+    /// Another repository of the same registry had it.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+/// Why a blob was not pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The registry did not take it.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// It could not be read.
+    #[error("reading: {0}")]
+    Source(io::Error),
+}
+
+impl From<RemoteError> for PushError {
+    fn from(error: RemoteError) -> Self {
+        PushError::Target(error.into())
+    }
+}
+
+impl<'r> Registry<'r> {
+    /// A registry reached by `remote`.
+    pub fn new(remote: &'r Remote) -> Self {
+        Registry { remote, known: Mutex::default() }
+    }
+
+    /// The manifest that a reference names now; `None` where it names none.
+    ///
+    /// # Errors
+    /// Any error of the network, and a registry that refuses to say.
+    pub fn manifest(&self, reference: &Repository) -> Result<Option<Vec<u8>>, TargetError> {
+        let subject = reference.to_string();
+        let path = format!("manifests/{}", reference.asked_by());
+        let request = |url| Request { accept: Some(ACCEPT), ..Request::get(subject.as_str(), url) };
+        let answer = self.ask(reference, &path, &request)?;
+        match answer.response.status() {
+            StatusCode::OK => Ok(Some(self.remote.http.bytes(answer, oci::MAX_MANIFEST)?)),
+            // Registries answer 404 also for a repository that the first push will make.
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.refusal(answer).into()),
+        }
+    }
+
+    /// Whether a repository has a blob.
+    ///
+    /// # Errors
+    /// As for [`Registry::manifest`].
+    pub fn has_blob(&self, repository: &Repository, digest: Digest) -> Result<bool, TargetError> {
+        let subject = format!("blob {digest} of {repository}");
+        let request = |url| Request::new(Method::HEAD, subject.as_str(), url);
+        let answer = self.ask(repository, &format!("blobs/{digest}"), &request)?;
+        match answer.response.status() {
+            StatusCode::OK => {
+                self.remember(repository, digest);
+                Ok(true)
+            }
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.refusal(answer).into()),
+        }
+    }
+
+    /// Pushes a blob that the repository may lack. `content` is read only where it has to be sent,
+    /// and then to its end: what it says there, that the bytes are the right ones, comes before the
+    /// registry is asked to keep them.
+    ///
+    /// # Errors
+    /// [`PushError::Source`] where `content` fails; else as for [`Registry::manifest`].
+    pub fn push_blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        size: u64,
+        content: impl Read,
+    ) -> Result<Pushed, PushError> {
+        if self.has_blob(repository, digest)? {
+            return Ok(Pushed::Present);
+        }
+        let subject = format!("blob {digest} of {repository}");
+        let Some(location) = self.begin(repository, digest, &subject)? else {
+            self.remember(repository, digest);
+            return Ok(Pushed::Mounted);
+        };
+        let upload = self.upload(repository, location, digest, size, &subject)?;
+        let answer = send(upload, content)?;
+        if answer.response.status() != StatusCode::CREATED {
+            return Err(self.refusal(answer).into());
+        }
+        self.remember(repository, digest);
+        Ok(Pushed::Sent)
+    }
+
+    /// Begins an upload: where its bytes are to go, or `None` where a mount made it needless.
+    fn begin(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        subject: &str,
+    ) -> Result<Option<Url>, TargetError> {
+        let known = self.known.lock().ok();
+        let from = known.and_then(|known| known.get(&(repository.host().into(), digest)).cloned());
+        let path = match &from {
+            Some(from) if from != repository.name() => {
+                // Neither a digest nor a repository's name holds what a query must escape.
+                format!("blobs/uploads/?mount={digest}&from={from}")
+            }
+            _ => "blobs/uploads/".to_owned(),
+        };
+        let request = |url| Request {
+            payload: Some((Vec::new(), "application/octet-stream".into())),
+            ..Request::new(Method::POST, subject, url)
+        };
+        let answer = self.ask(repository, &path, &request)?;
+        match answer.response.status() {
+            StatusCode::CREATED => return Ok(None),
+            StatusCode::ACCEPTED => {}
+            _ => return Err(self.refusal(answer).into()),
+        }
+        let asked = answer.response.url();
+        // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
+        let location = answer.header(LOCATION.as_str()).and_then(|location| asked.join(location).ok());
+        let usable = |url: &Url| {
+            url.scheme() == asked.scheme() || url.scheme() == "https" || self.remote.options.insecure
+        };
+        location.filter(usable).map(Some).ok_or_else(|| {
+            let why = "the registry does not say where to send it (no usable Location)".into();
+            RemoteError::Unusable { subject: subject.into(), why }.into()
+        })
+    }
+
+    /// Begins to send a blob whole. Credentials go to the registry itself only.
+    fn upload(
+        &self,
+        repository: &Repository,
+        mut location: Url,
+        digest: Digest,
+        size: u64,
+        subject: &str,
+    ) -> Result<Upload, TargetError> {
+        location.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let own = self.remote.registries.origin_of(repository);
+        let authorization = own
+            .filter(|own| own.origin() == location.origin())
+            .and_then(|_| self.remote.registries.login_of(repository, Access::Push));
+        let request = Request { authorization, ..Request::new(Method::PUT, subject, location) };
+        Ok(self.remote.http.upload(request, size)?)
+    }
+
+    /// Pushes a manifest under a tag, and reads it back.
+    ///
+    /// # Errors
+    /// As for [`Registry::manifest`]; also where the tag names something else afterwards.
+    pub fn push_manifest(
+        &self,
+        reference: &Repository,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), TargetError> {
+        let subject = reference.to_string();
+        let path = format!("manifests/{}", reference.asked_by());
+        let request = |url| Request {
+            payload: Some((bytes.to_vec(), media_type.to_owned())),
+            ..Request::new(Method::PUT, subject.as_str(), url)
+        };
+        let answer = self.ask(reference, &path, &request)?;
+        if answer.response.status() != StatusCode::CREATED {
+            return Err(self.refusal(answer).into());
+        }
+        let found = self.manifest(reference)?.map(|bytes| Digest::of(&bytes));
+        if found != Some(Digest::of(bytes)) {
+            return Err(TargetError::ReadBack { reference: subject, wanted: Digest::of(bytes), found });
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        repository: &Repository,
+        path: &str,
+        request: &dyn Fn(Url) -> Request,
+    ) -> Result<Answer, RemoteError> {
+        self.remote.registries.ask(&self.remote.http, repository, Access::Push, path, request)
+    }
+
+    fn refusal(&self, answer: Answer) -> RemoteError {
+        self.remote.http.refusal(answer, Service::Target)
+    }
+
+    fn remember(&self, repository: &Repository, digest: Digest) {
+        if let Ok(mut known) = self.known.lock() {
+            known.entry((repository.host().into(), digest)).or_insert_with(|| repository.name().into());
+        }
+    }
+}
+
+/// Sends all of a content; the registry's answer to it.
+fn send(mut upload: Upload, mut content: impl Read) -> Result<Answer, PushError> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        // Dropping the upload on an error breaks the connection: nothing is kept there.
+        let count = match content.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other.map_err(PushError::Source)?,
+        };
+        if count == 0 {
+            return Ok(upload.finish()?);
+        }
+        if upload.write_all(&buffer[..count]).is_err() {
+            return Ok(upload.refused()?);
+        }
+    }
+}

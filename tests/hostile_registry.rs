@@ -1,0 +1,394 @@
+//! Registries that do not take what they are given, in every way that they have. Each failure is one
+//! sentence that names what failed and one that helps, and no tag names anything that is not whole.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod forge;
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use forge::{Bundle, Host, Part, Ran, days};
+use tokio::sync::oneshot;
+use trivy_ferry::digest::Digest;
+
+/// What was asked, and with which login.
+#[derive(Debug, Clone)]
+struct Seen {
+    method: Method,
+    path: String,
+    query: String,
+    authorization: Option<String>,
+    host: String,
+}
+
+impl Seen {
+    fn of(request: &Request) -> Seen {
+        let text = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
+        Seen {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            authorization: text("authorization"),
+            host: text("host").unwrap_or_default(),
+        }
+    }
+}
+
+/// What a test answers in the registry's place.
+type Change = dyn Fn(&Seen) -> Option<Response> + Send + Sync;
+
+#[derive(Default)]
+struct Content {
+    /// By repository and digest.
+    blobs: HashMap<(String, Digest), Bytes>,
+    /// By path: `/v2/NAME/manifests/REFERENCE`.
+    manifests: HashMap<String, Bytes>,
+    seen: Vec<Seen>,
+}
+
+/// A registry in memory that does what it must, but where a test says otherwise. Ends when dropped.
+struct Registry {
+    host: String,
+    content: Arc<Mutex<Content>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Registry {
+    fn new(change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let content = Arc::new(Mutex::new(Content::default()));
+        let (change, kept): (Arc<Change>, _) = (Arc::new(change), content.clone());
+        let handler = move |request: Request| answer(kept.clone(), change.clone(), request);
+        let app = axum::Router::new().fallback(handler);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let serve = async { axum::serve(listener, app).await };
+                tokio::select! { _ = serve => {}, _ = stopped => {} }
+            });
+        });
+        Registry { host, content, _stop: stop }
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.content.lock().unwrap().seen.clone()
+    }
+
+    /// The tags that name something, sorted.
+    fn tags(&self) -> Vec<String> {
+        let content = self.content.lock().unwrap();
+        let mut tags: Vec<String> = content
+            .manifests
+            .keys()
+            .map(|path| path.replace("/v2/", "").replace("/manifests/", ":"))
+            .collect();
+        tags.sort();
+        tags
+    }
+
+    fn forget_tags(&self) {
+        self.content.lock().unwrap().manifests.clear();
+    }
+}
+
+async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Request) -> Response {
+    let seen = Seen::of(&request);
+    content.lock().unwrap().seen.push(seen.clone());
+    if let Some(response) = change(&seen) {
+        return response;
+    }
+    // A body that broke off is nothing.
+    let Ok(body) = axum::body::to_bytes(request.into_body(), 64 << 20).await else { return status(400) };
+    let mut content = content.lock().unwrap();
+    let path = seen.path.as_str();
+    if path.contains("/manifests/") {
+        return match seen.method {
+            Method::PUT => {
+                content.manifests.insert(path.to_owned(), body);
+                status(201)
+            }
+            _ => content
+                .manifests
+                .get(path)
+                .map_or_else(|| status(404), |bytes| Response::new(bytes.clone().into())),
+        };
+    }
+    let repository = path.trim_start_matches("/v2/").split("/blobs/").next().unwrap().to_owned();
+    let field =
+        |name: &str| seen.query.split('&').find_map(|pair| pair.strip_prefix(name)).map(str::to_owned);
+    if path.ends_with("/blobs/uploads/") {
+        if let (Some(digest), Some(from)) = (field("mount="), field("from=")) {
+            let digest: Digest = digest.parse().unwrap();
+            if let Some(bytes) = content.blobs.get(&(from, digest)).cloned() {
+                content.blobs.insert((repository, digest), bytes);
+                return status(201);
+            }
+        }
+        return header(status(202), "location", &format!("{path}1?state=x"));
+    }
+    if seen.method == Method::PUT {
+        let wanted = field("digest=").unwrap().replace("%3A", ":");
+        let digest = Digest::of(&body);
+        assert_eq!(digest.to_string(), wanted, "a registry would refuse this");
+        content.blobs.insert((repository, digest), body);
+        return status(201);
+    }
+    let digest: Option<Digest> = path.rsplit('/').next().and_then(|digest| digest.parse().ok());
+    match digest.and_then(|digest| content.blobs.get(&(repository, digest))) {
+        Some(_) => status(200),
+        None => status(404),
+    }
+}
+
+fn status(code: u16) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+fn header(mut response: Response, name: &'static str, value: &str) -> Response {
+    response.headers_mut().insert(name, value.parse().unwrap());
+    response
+}
+
+/// A host with a bundle of all datasets.
+fn station() -> (Host, PathBuf) {
+    let host = Host::new();
+    let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
+    let path = host.file("bundle.tar", bundle.signed(&host.key));
+    (host, path)
+}
+
+/// A push into a registry.
+fn push(host: &Host, bundle: &std::path::Path, registry: &str) -> Ran {
+    let (key, state) = (host.arg("keys/exporter.pub"), host.arg("state"));
+    let place = format!("{registry}/p");
+    host.run(&[
+        "import",
+        bundle.to_str().unwrap(),
+        "--trust",
+        &key,
+        "--state-dir",
+        &state,
+        "--registry",
+        &place,
+    ])
+}
+
+fn is_upload(seen: &Seen) -> bool {
+    seen.method == Method::POST
+}
+
+fn is_blob(seen: &Seen) -> bool {
+    seen.method == Method::PUT && seen.path.contains("/blobs/")
+}
+
+fn is_manifest(seen: &Seen) -> bool {
+    seen.method == Method::PUT && seen.path.contains("/manifests/")
+}
+
+const ALL: [&str; 3] = ["p/trivy-checks:2", "p/trivy-db:2", "p/trivy-java-db:1"];
+
+#[test]
+fn a_good_registry_gets_everything_once() {
+    let (host, bundle) = station();
+    let registry = Registry::new(|_| None);
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(registry.tags(), ALL);
+    let sent = |registry: &Registry| registry.seen().iter().filter(|seen| is_blob(seen)).count();
+    let first = sent(&registry);
+    // Three layers, and the configuration that all three have: it is mounted in the others.
+    assert_eq!(first, 4);
+    let mounted = registry.seen().iter().filter(|seen| seen.query.starts_with("mount=")).count();
+    assert_eq!(mounted, 2);
+    // Before any tag, everything that it names.
+    let seen = registry.seen();
+    let last_blob = seen.iter().rposition(is_blob).unwrap();
+    assert!(seen.iter().position(is_manifest).unwrap() > last_blob, "tags come last");
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(sent(&registry), first, "nothing is sent twice");
+    // The blobs are there, the tags are gone: only they are pushed.
+    registry.forget_tags();
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!((sent(&registry), registry.tags().len()), (first, 3));
+}
+
+#[test]
+fn each_refusal_has_a_sentence_that_helps() {
+    type Where = fn(&Seen) -> bool;
+    let cases: [(Where, u16, &str, &str); 12] = [
+        (is_upload, 401, "status 401", "docker login"),
+        (is_upload, 403, "status 403", "may push"),
+        (is_upload, 404, "status 404", "Make the project"),
+        (is_upload, 429, "limits how often", "Wait"),
+        (is_upload, 500, "status 500", "could not store it"),
+        (is_upload, 502, "status 502", "run the command again later"),
+        (is_blob, 413, "status 413", "client_max_body_size"),
+        (is_blob, 507, "status 507", "look at its disk"),
+        (is_blob, 503, "status 503", "what is there already is not sent again"),
+        (is_manifest, 412, "status 412", "immutable"),
+        (is_manifest, 400, "status 400", "does not take it"),
+        (is_manifest, 403, "status 403", "may push"),
+    ];
+    for (place, code, what, next) in cases {
+        println!("{code}");
+        let (host, bundle) = station();
+        let registry = Registry::new(move |seen| place(seen).then(|| status(code)));
+        let ran = push(&host, &bundle, &registry.host);
+        assert_eq!(ran.code, 7, "{ran:#?}");
+        assert!(ran.err.contains(what) && ran.err.contains(next), "{ran:#?}");
+        assert!(registry.tags().is_empty(), "{:?}", registry.tags());
+        // What was refused was not accepted: the same bundle again is as good as new.
+        let good = Registry::new(|_| None);
+        push(&host, &bundle, &good.host).good();
+        assert_eq!(good.tags(), ALL);
+    }
+}
+
+#[test]
+fn uploads_go_where_the_registry_says_and_the_login_does_not() {
+    let (host, bundle) = station();
+    let storage = Registry::new(|_| None);
+    let elsewhere = storage.host.clone();
+    let registry = Registry::new(move |seen| {
+        if seen.authorization.is_none() {
+            return Some(header(status(401), "www-authenticate", "Basic realm=\"r\""));
+        }
+        is_upload(seen)
+            .then(|| header(status(202), "location", &format!("http://{elsewhere}/v2/x/blobs/uploads/1")))
+    });
+    let auth = "dXNlcjpzZXNhbWU="; // user:sesame
+    let config = format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, registry.host);
+    host.file("home/.docker/config.json", config);
+    // The blobs are never found here, so that every one is sent there.
+    let ran = push(&host, &bundle, &registry.host);
+    ran.good();
+    assert_eq!(registry.tags(), ALL);
+    let there: Vec<Seen> = storage.seen();
+    assert!(!there.is_empty() && there.iter().all(|seen| seen.authorization.is_none()), "{there:#?}");
+    assert!(there.iter().all(|seen| seen.host == storage.host));
+    assert!(
+        !ran.out.contains("sesame") && !ran.err.contains("sesame") && !ran.err.contains(auth),
+        "{ran:#?}"
+    );
+}
+
+#[test]
+fn an_upload_without_a_usable_place_is_given_up() {
+    for location in [None, Some("ftp://127.0.0.1/x"), Some("http://[::bad")] {
+        println!("{location:?}");
+        let (host, bundle) = station();
+        let registry = Registry::new(move |seen| {
+            is_upload(seen).then(|| match location {
+                Some(location) => header(status(202), "location", location),
+                None => status(202),
+            })
+        });
+        push(&host, &bundle, &registry.host).refused(7, &["no usable Location"]);
+        assert!(registry.tags().is_empty());
+    }
+    // Redirects of what changes something are not followed.
+    let (host, bundle) = station();
+    let other = Registry::new(|_| None);
+    let to = format!("http://{}/v2/x/blobs/uploads/", other.host);
+    let registry = Registry::new(move |seen| is_upload(seen).then(|| header(status(307), "location", &to)));
+    assert_eq!(push(&host, &bundle, &registry.host).code, 7);
+    assert!(other.seen().is_empty());
+}
+
+#[test]
+fn a_tag_that_names_something_else_afterwards_is_an_error() {
+    let (host, bundle) = station();
+    let registry = Registry::new(|seen| {
+        let read_back = seen.method == Method::GET && seen.path.ends_with("trivy-db/manifests/2");
+        read_back.then(|| Response::new(Body::from(r#"{"schemaVersion":2}"#)))
+    });
+    push(&host, &bundle, &registry.host).reported(7, &["trivy-db        failed", "trivy-java-db   pushed"]);
+}
+
+#[test]
+fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
+    let (host, bundle) = station();
+    // A registry that begins an upload somewhere where nobody listens any more.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let registry = Registry::new(move |seen| {
+        is_upload(seen)
+            .then(|| header(status(202), "location", &format!("http://{closed}/v2/x/blobs/uploads/1")))
+    });
+    let ran = push(&host, &bundle, &registry.host);
+    assert_eq!(ran.code, 7, "{ran:#?}");
+    assert!(ran.err.contains("cannot be reached"), "{ran:#?}");
+    assert!(registry.tags().is_empty());
+}
+
+#[test]
+fn a_token_is_asked_for_with_the_right_to_push() {
+    let (host, bundle) = station();
+    let own = Arc::new(Mutex::new(String::new()));
+    let address = own.clone();
+    let registry = Registry::new(move |seen| {
+        if seen.path == "/token" {
+            let good = seen.authorization.as_deref() == Some("Basic dXNlcjpzZXNhbWU=")
+                && seen.query.contains("pull%2Cpush");
+            return Some(if good { Response::new(Body::from(r#"{"token":"t"}"#)) } else { status(401) });
+        }
+        let asks = format!(r#"Bearer realm="http://{}/token",service="s""#, address.lock().unwrap());
+        (seen.authorization.as_deref() != Some("Bearer t"))
+            .then(|| header(status(401), "www-authenticate", &asks))
+    });
+    own.lock().unwrap().clone_from(&registry.host);
+    push(&host, &bundle, &registry.host).refused(7, &["docker login"]);
+    let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
+    host.file("home/.docker/config.json", config);
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(registry.tags(), ALL);
+}
+
+#[test]
+fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
+    let (host, bundle) = station();
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let layer = bytes.len() - 1024 - 700;
+    bytes[layer] ^= 1;
+    let damaged = host.file("damaged.tar", &bytes);
+    let registry = Registry::new(|_| None);
+    push(&host, &damaged, &registry.host).refused(4, &["does not match"]);
+    assert!(registry.tags().is_empty());
+    // A good one beside it is pushed all the same.
+    let older = Bundle::of(days(-3), &Part::all(days(-3)));
+    host.file("inbox/a.tar", older.signed(&host.key));
+    host.file("inbox/b.tar", &bytes);
+    let ran = push(&host, &host.path("inbox"), &registry.host);
+    ran.reported(4, &["trivy-db        pushed"]);
+    assert_eq!(registry.tags(), ALL);
+}
+
+#[test]
+fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
+    let (host, bundle) = station();
+    let registry = Registry::new(|_| None);
+    push(&host, &bundle, &registry.host).good();
+    let old = Bundle::of(days(-5), &Part::all(days(-5)));
+    let old = host.file("old.tar", old.signed(&host.key));
+    push(&host, &old, &registry.host).refused(5, &["old.tar", "--allow-rollback"]);
+    // A newer bundle with one older dataset: that one is left alone.
+    let mixed = [Part::db(days(-4)), Part::java_db(hours_ago(2)), Part::checks("new")];
+    let mixed = host.file("mixed.tar", Bundle::of(hours_ago(1), &mixed).signed(&host.key));
+    let ran = push(&host, &mixed, &registry.host);
+    ran.good().reported(0, &["trivy-db        left alone", "trivy-java-db   pushed", "--allow-rollback"]);
+}
+
+fn hours_ago(count: i64) -> jiff::Timestamp {
+    forge::hours(-count)
+}

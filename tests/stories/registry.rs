@@ -1,0 +1,171 @@
+//! A site with a registry: the bundle is pushed, and every scanner pulls from there.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::kit::{Artifact, Host, Registry, Run, findings, laid_out, sample, tools};
+use crate::upstream::{USERS, log_in};
+
+/// A bundle with the sample datasets, and the key that signed it.
+fn carried() -> (Host, String, String) {
+    let laptop = Host::bare();
+    let (_, public) = laptop.keygen();
+    let bundle = laptop.export(&laptop.folder("out"), &laid_out(&laptop));
+    (laptop, bundle, public)
+}
+
+fn artifacts() -> [Artifact; 3] {
+    [Artifact::db(), Artifact::java_db(), Artifact::checks("2")]
+}
+
+/// What a push says of the three artifacts and of VEX, which is not pushed.
+fn three(status: &str) -> Vec<String> {
+    let pushed = ["trivy-checks", "trivy-db", "trivy-java-db"].map(|name| format!("{name} {status}"));
+    pushed.into_iter().chain(["vex-hub no-place".to_owned()]).collect()
+}
+
+#[test]
+fn what_is_pushed_is_what_upstream_published() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
+        let registry = make(&tools);
+        let station = Host::bare();
+        let place = format!("{}/security", registry.address);
+        let import = format!("import {bundle} --trust {public} --registry {place} --extra-tag latest,weekly");
+        let import = format!("{import} --format json");
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("pushed"));
+        for artifact in artifacts() {
+            for tag in [artifact.tag.as_str(), "latest", "weekly"] {
+                let reference = format!("security/{}:{tag}", artifact.dataset);
+                assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
+            }
+            // The layer, as another client fetches it.
+            let blob = trivy_ferry::digest::Digest::of(&artifact.layer);
+            let get = format!("regctl blob get {place}/{} {blob} >blob", artifact.dataset);
+            registry.publisher.sh(&get).exits(0);
+            assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
+        }
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+        // What there is to do is asked of the registry: another one is empty, this one lost a tag.
+        let fresh = make(&tools);
+        let other = import.replace(&registry.address, &fresh.address);
+        assert_eq!(station.ferry(&other).exits(0).statuses(), three("pushed"));
+        station
+            .ferry(&format!(
+                "import {bundle} --trust {public} --registry trivy-db={}/own/db:stable",
+                registry.address
+            ))
+            .exits(0)
+            .says("own/db:stable");
+        assert_eq!(registry.digest_of("own/db:stable"), Artifact::db().digest());
+        assert!(
+            !station.at("").is_empty() && !std::path::Path::new(&station.at(".cache")).exists(),
+            "no cache is touched"
+        );
+    }
+}
+
+#[test]
+fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let registry = Registry::distribution(&tools, None);
+    let station = Host::with(&tools);
+    let import = format!("import {bundle} --trust {public} --registry {}/security", registry.address);
+    let import = format!(
+        "{import} --write-env settings.env --write-config {} --format json",
+        station.folder("config")
+    );
+    let import = station.ferry(&import).exits(0);
+    let commands = import.target(0)["commands"].clone();
+    let printed = |subcommand: &str| {
+        let mut lines = commands.as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        let line = lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap();
+        line.to_owned()
+    };
+    // Loopback is all that can be reached: whoever asks for another host meets a closed port.
+    let closed = "HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1";
+    let project = sample("project");
+    let (home, trivy, config) = (station.at(""), format!("{tools}/trivy"), station.at("config"));
+    let by_flags = |subcommand: &str| format!("{closed} {}", printed(subcommand));
+    let by_env =
+        |subcommand: &str| format!("env -i {closed} HOME={home} $(cat settings.env) {trivy} {subcommand}");
+    let by_config = |subcommand: &str| {
+        format!("env -i {closed} HOME={home} {trivy} {subcommand} --config {config}/trivy.yaml")
+    };
+    let ways: [&dyn Fn(&str) -> String; 3] = [&by_flags, &by_env, &by_config];
+    for way in ways {
+        fs::remove_dir_all(station.at(".cache")).ok();
+        let scan = |subcommand: &str, target: &str| -> Vec<String> {
+            let line = format!("{} --format json {target}", way(subcommand));
+            let run: Run = station.sh(&line).exits(0);
+            findings(&run.does_not_say("Falling back to embedded checks"))
+        };
+        assert_eq!(scan("fs", &format!("{project}/Gemfile.lock")), ["CVE-2099-0001", "CVE-2099-0002"]);
+        assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
+        assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the pushed checks");
+    }
+}
+
+#[test]
+fn a_push_needs_an_account_and_tells_nobody_its_password() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let registry = Registry::distribution(&tools, Some(USERS));
+    let address = &registry.address;
+    let station = Host::bare();
+    let import = format!("import {bundle} --trust {public} --registry {address}/security");
+    let denied = station.ferry(&import).exits(7);
+    denied.says(&format!("docker login {address}")).says("--password-stdin");
+    log_in(&station, address, "ferry:forgotten");
+    station.ferry(&import).exits(7).does_not_say("forgotten");
+    log_in(&station, address, "ferry:carried");
+    station.ferry(&import).exits(0).says("pushed").does_not_say("carried\"");
+
+    let station = Host::bare();
+    let with_password = |password: &str| {
+        let line = format!("{import} --username ferry --password-stdin --format json");
+        let mut command = station.command(env!("CARGO_BIN_EXE_trivy-ferry"));
+        let mut child = command
+            .args(line.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said) = with_password("open-sesame");
+    assert_eq!(code, Some(7), "{said}");
+    assert!(!said.contains("open-sesame"), "{said}");
+    let (code, said) = with_password("carried");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("unchanged"), "{said}");
+    station.ferry(&format!("{import} --username ferry")).exits(2);
+}
+
+#[test]
+fn a_target_that_fails_keeps_no_other_from_its_data() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
+    let station = Host::bare();
+    let run = station
+        .ferry(&format!(
+            "import {bundle} --trust {public} --cache-dir cache --registry {}/a,{}/b --format json",
+            locked.address, good.address
+        ))
+        .exits(7);
+    assert!(run.statuses().iter().all(|row| row.ends_with(" installed")), "{run}");
+    assert_eq!(run.target(1)["errors"][0]["exit_code"], 7, "{run}");
+    let rows = run.target(2)["datasets"].clone();
+    assert!(rows.as_array().unwrap().iter().any(|row| row["status"] == "pushed"), "{run}");
+    assert_eq!(good.digest_of("b/trivy-db:2"), Artifact::db().digest());
+}
