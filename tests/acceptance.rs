@@ -430,6 +430,12 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         file[at] ^= 1;
         file
     };
+    // Base64 as it was, of something else.
+    let other_letter = |at: usize| {
+        let mut file = file.clone();
+        file[at] = if file[at] == b'a' { b'b' } else { b'a' };
+        file
+    };
     let spans = newer.spans();
     let inside = |index: usize| flip(spans[index].content + spans[index].size / 2);
     let cases = [
@@ -439,7 +445,7 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         ("another layer", inside(spans.len() - 2), "does not match"),
         ("checks or VEX", inside(spans.len() - 4), "does not match"),
         ("the end", flip(file.len() - 1), "two blocks of zeros"),
-        ("the manifest", flip(900), "signature does not fit"),
+        ("the manifest", other_letter(900), "signature does not fit"),
     ];
     for (what, damaged, word) in cases {
         println!("{what}");
@@ -702,9 +708,120 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(calls(), 3);
     host.import(&three, &["--exec-after", &call]).good();
     assert_eq!(calls(), 3);
-    // Nothing changes where a bundle is refused.
+    // Nothing changes where an old bundle is left alone.
     host.import(&one, &["--exec-after", &call]).good();
     assert_eq!(calls(), 3);
+}
+
+#[test]
+fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
+    let host = Host::new();
+    let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
+    let call = format!("printf x >> {}", host.arg("calls"));
+    let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
+    host.import(&one, &["--exec-after", "exit 1"]).reported(1, &["installed"]);
+    // The stick is empty, or holds nothing that is acceptable: the change of before is told all the same.
+    fs::create_dir(host.path("empty")).unwrap();
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 1);
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 1);
+    // Going back is a change too.
+    host.import(&two, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 2);
+    let (cache, state) = (host.arg("cache"), host.arg("state"));
+    let restore = |command: &str| {
+        host.run(&[
+            "import",
+            "--restore",
+            "--cache-dir",
+            &cache,
+            "--state-dir",
+            &state,
+            "--exec-after",
+            command,
+        ])
+    };
+    assert_eq!(restore("exit 3").code, 1);
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 3);
+    // Nothing to go back to is no change.
+    let other = host.arg("cache-2");
+    let nothing = host.run(&[
+        "import",
+        "--restore",
+        "--cache-dir",
+        &other,
+        "--state-dir",
+        &state,
+        "--exec-after",
+        &call,
+    ]);
+    nothing.refused(2, &["no earlier generation"]);
+    assert_eq!(calls(), 3);
+}
+
+#[test]
+fn what_cannot_be_written_down_first_is_not_done() {
+    let host = Host::new();
+    let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
+    host.import(&one, &[]).good();
+    // The memory cannot be written: a run that was killed now would lose the command.
+    fs::create_dir_all(host.path("state/new.tmp/in-the-way")).unwrap();
+    let ran = host.import(&two, &["--exec-after", "true"]);
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-3)), "nothing has changed");
+}
+
+#[test]
+fn two_runs_at_once_call_the_command_once() {
+    let host = Host::new();
+    let one = host.bundle("one.tar", &bundle(days(-3)));
+    let call = format!("printf x >> {}; /bin/sleep 0.5", host.arg("calls"));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| host.import(&one, &["--exec-after", &call]).good().code);
+        }
+    });
+    assert_eq!(fs::read_to_string(host.path("calls")).unwrap(), "x");
+}
+
+#[test]
+fn each_dataset_is_watched_until_its_own_exporters_date() {
+    let host = Host::new();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    host.import(&host.bundle("java.tar", &bundle(days(-5)).with("expires", soon)), &[]).good();
+    let weekly = Bundle::of(days(-2), &[Part::db(days(-2)), Part::checks("weekly")]);
+    let weekly = host.bundle("weekly.tar", &weekly);
+    host.import(&weekly, &[]).good();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    host.import(&weekly, &[]).reported(5, &["unchanged", "what is installed from stream"]);
+    host.import(&host.bundle("all.tar", &bundle(days(-1))), &[]).good();
+    host.import(&weekly, &[]).good();
+}
+
+#[test]
+fn a_copy_in_the_same_folder_was_not_accepted_before() {
+    let host = Host::new();
+    host.import(&host.bundle("old.tar", &bundle(days(-3))), &[]).good();
+    for name in ["a.tar", "b.tar"] {
+        host.bundle(&format!("inbox/{name}"), &bundle(days(-1)));
+    }
+    let ran = host.import(&host.path("inbox"), &[]);
+    assert_eq!(ran.good().out.matches(" installed").count(), 4, "{ran:#?}");
+}
+
+#[test]
+fn of_more_bundles_than_anyone_has_the_newest_are_taken() {
+    let host = Host::new();
+    for number in 0..260 {
+        let created = hours(-300 + number);
+        let bundle = Bundle::of(created, &[Part::db(created)]);
+        host.bundle(&format!("inbox/{number}.tar"), &bundle);
+    }
+    let ran = host.import(&host.path("inbox"), &[]);
+    ran.good().reported(0, &["4 bundles: older than the 256 newest"]);
+    assert_eq!(host.installed("cache", "db"), date(hours(-41)));
 }
 
 #[test]
@@ -785,4 +902,12 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
     ran.good().reported(0, &["vex-hub         restored"]);
     assert_ne!(index(), newer);
+    // What cannot go back is named.
+    fs::rename(
+        host.path("cache/.trivy-ferry/previous/vex-hub"),
+        host.path("cache/.trivy-ferry/previous/vex-Corp VEX"),
+    )
+    .unwrap();
+    let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
+    ran.good().reported(0, &["the VEX repository Corp VEX stays as it is"]);
 }

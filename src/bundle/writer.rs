@@ -357,7 +357,7 @@ pub(super) mod tests {
             updated_at: None,
             next_update: None,
             files: Vec::new(),
-            tree: Some(Tree { digest: ContentDigest::of(b"t"), files: 3, size: 9 }),
+            tree: Some(Tree { digest: ContentDigest::of(b"t"), files: 3, folders: 1, size: 9 }),
         }
     }
 

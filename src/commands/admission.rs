@@ -63,7 +63,8 @@ pub(super) fn admit_all(
 
 /// What is installed may have passed its exporter's date while nothing newer came.
 pub(super) fn watch_expiry(memory: &TargetState, setup: &Setup, report: &mut Report) {
-    let expires = memory.last.as_ref().and_then(|last| last.expires);
+    let last = memory.last.as_ref().and_then(|last| last.expires);
+    let expires = memory.expires.values().copied().chain(last).min();
     if let Some(expires) = expires.filter(|expires| *expires <= present(setup.host.now, memory))
         && !setup.policy.allow_expired
     {

@@ -1,6 +1,8 @@
 //! After an import: what Trivy must be told, what it must forget, and whom to call.
 
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,16 +17,34 @@ use crate::target::settings::{InPlace, Scanner, Settings, settings};
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, Installed};
 
+/// The most of an answer of the `trivy` on the PATH that is read, in bytes.
+const MAX_ANSWER: u64 = 16 << 10;
+
 /// What the `trivy` on the PATH says is its version; `None` where there is none.
 pub(super) fn trivy_on_path() -> Option<String> {
-    // A cache directory that is not there keeps it from reading anybody's databases.
-    let output = Command::new("trivy")
+    /// Trivy answers at once; what does not is no Trivy to wait for.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    // A cache directory that is not there keeps it from reading anybody's databases, and a folder
+    // without a trivy.yaml from reading a stick's.
+    let mut child = Command::new("trivy")
         .args(["--cache-dir", "/nonexistent", "--version"])
+        .current_dir("/")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output()
+        .spawn()
         .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
+    let began = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if began.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut text = String::new();
+    child.stdout?.take(MAX_ANSWER).read_to_string(&mut text).ok()?;
     Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
 }
 
@@ -158,22 +178,19 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
     [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
 }
 
-/// Runs the operator's command, if there is one; whether it went well. Its output goes where ours
-/// goes that is not the result.
-pub(super) fn hook(args: &Import, reports: &mut [Report]) -> bool {
+/// Runs the operator's command. Its output goes where ours goes that is not the result.
+///
+/// # Errors
+/// [`Error::Hook`] where it fails.
+pub(super) fn hook(command: &str) -> Result<String, Error> {
     use std::os::fd::AsFd;
-    let (Some(command), Some(report)) = (&args.exec_after, reports.last_mut()) else { return false };
     let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
         Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr).status()
     });
     let what = match run {
-        Ok(status) if status.success() => {
-            report.advice.push(format!("Done after the import: {command}"));
-            return true;
-        }
+        Ok(status) if status.success() => return Ok(format!("Done after the import: {command}")),
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    report.errors.push(Error::Hook { command: command.clone(), what });
-    false
+    Err(Error::Hook { command: command.to_owned(), what })
 }

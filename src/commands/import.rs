@@ -11,10 +11,11 @@ use super::memory::Memory;
 use super::{Outcome, after, import_cache, import_registry, inbox};
 use crate::cli::Import;
 use crate::dataset::catalogue::TrivyVersion;
-use crate::error::Error;
+use crate::error::{Error, Next};
 use crate::progress::Progress;
 use crate::target::place::{default_cache_dir, default_cache_dir_findings};
 use crate::target::vex_config::VexConfig;
+use crate::trust::TrustError;
 use crate::trust::acceptance::Policy;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
@@ -58,6 +59,50 @@ impl fmt::Display for Reports {
 }
 
 pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let mut done = import(args, progress);
+    // Also where nothing could be imported: what changed in an earlier run is still to be told.
+    let told = if args.exec_after.is_some() { call(args) } else { Ok(None) };
+    let last = done.as_mut().ok().and_then(|(reports, _)| reports.last_mut());
+    match (told, last) {
+        (Ok(None), _) => {}
+        (Ok(Some(advice)), Some(report)) => report.advice.push(advice),
+        (Err(error), Some(report)) => report.errors.push(error),
+        (Ok(Some(advice)), None) => progress.note(&advice),
+        (Err(error), None) => progress.note(&format!("{error}. {}", error.next())),
+    }
+    let (reports, warnings) = done?;
+    outcome(reports, warnings)
+}
+
+/// Calls the operator's command where something has changed of which it was not told, and strikes
+/// that off when it went well. Nothing is locked meanwhile but its own turn: the command may scan,
+/// or import into another cache.
+fn call(args: &Import) -> Result<Option<String>, Error> {
+    let Some(command) = &args.exec_after else { return Ok(None) };
+    let memory = || open_memory(args);
+    if memory()?.due().is_empty() {
+        return Ok(None);
+    }
+    // Two runs at once must not call it twice for one change.
+    let turn = match StateDir::open(args.state_dir.as_deref(), Side::Hook) {
+        Err(TrustError::StateHeld { .. }) => {
+            let what = "another run's has not ended for a minute".into();
+            return Err(Error::Hook { command: command.clone(), what });
+        }
+        turn => turn?,
+    };
+    let due = memory()?.due();
+    if due.is_empty() {
+        return Ok(None);
+    }
+    let advice = after::hook(command)?;
+    memory()?.told(&due)?;
+    drop(turn);
+    Ok(Some(advice))
+}
+
+/// Takes what is acceptable to each target.
+fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<String>), Error> {
     places_for_settings(args)?;
     let into_cache = args.cache_dir.is_some() || args.registry.places.is_empty() || args.restore;
     let (cache, mut warnings) = match into_cache {
@@ -78,11 +123,13 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
         let Some(dir) = cache else {
             return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
         };
-        let mut report = import_cache::restore(args, &setup, &dir, progress)?;
-        if !report.rows.is_empty() {
-            after::hook(args, std::slice::from_mut(&mut report));
-        }
-        return outcome(vec![report], warnings);
+        // Only a command that is to be told needs a memory here.
+        let mut memory = match args.exec_after {
+            Some(_) => Some(open_memory(args)?),
+            None => None,
+        };
+        let report = import_cache::restore(args, &setup, &dir, memory.as_mut(), progress)?;
+        return Ok((vec![report], warnings));
     };
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(beside(&keyring, input));
@@ -91,8 +138,7 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
     let registries = import_registry::Registries::new(args)?;
-    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
-    let mut memory = Memory::open(state, args.stream.as_str(), args.exec_after.is_some())?;
+    let mut memory = open_memory(args)?;
     let mut reports = Vec::new();
     if let Some(dir) = &cache {
         let done = import_cache::run(args, &setup, dir, &mut found, &mut memory, progress);
@@ -106,19 +152,12 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);
     }
-    let targets: Vec<String> = reports.iter().map(|report| report.target.to_string()).collect();
-    let due = memory.due(&targets);
-    // The command may scan, or import into another cache: nothing is locked while it runs.
-    drop(memory);
-    if !due.is_empty() && after::hook(args, &mut reports) {
-        let told = StateDir::open(args.state_dir.as_deref(), Side::Import)
-            .map_err(Error::from)
-            .and_then(|state| Memory::open(state, args.stream.as_str(), true)?.told(&due));
-        if let (Err(error), Some(last)) = (told, reports.last_mut()) {
-            last.errors.push(error);
-        }
-    }
-    outcome(reports, warnings)
+    Ok((reports, warnings))
+}
+
+fn open_memory(args: &Import) -> Result<Memory<'_>, Error> {
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+    Memory::open(state, args.stream.as_str(), args.exec_after.is_some())
 }
 
 /// A target that failed as a whole does not keep the others from theirs.

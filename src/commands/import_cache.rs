@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
+use crate::text::safe;
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 
@@ -127,7 +128,13 @@ fn prepare(
     let chosen = sift(args, cache, memory, host, chosen, report).map_err(|error| (None, error))?;
     let incoming: Vec<(Slot, u64, u64)> = chosen
         .iter()
-        .map(|c| (c.slot.clone(), c.dataset.contents.unpacked_size(), c.dataset.contents.file_count()))
+        .map(|c| {
+            (
+                c.slot.clone(),
+                c.dataset.contents.unpacked_size(),
+                c.dataset.contents.file_count() + c.dataset.contents.folder_count(),
+            )
+        })
         .collect();
     cache.preflight(&incoming).map_err(|error| (None, error.into()))?;
     let mut stages = Vec::new();
@@ -225,21 +232,36 @@ pub(super) fn restore(
     args: &Import,
     setup: &Setup,
     dir: &Path,
+    mut memory: Option<&mut Memory<'_>>,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let host = &setup.host;
     let mut cache = open_cache(args, dir, progress)?;
     let mut report = Report::new(Target::Cache(cache.dir().into()), setup, Vec::new());
+    if let Some(memory) = &mut memory {
+        memory.of(&report.target.to_string());
+        memory.about_to_change(host.now)?;
+    }
     let mut slots = BTreeMap::new();
     for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
         slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
     }
     // VEX repositories lie under the names that this site has for them. Each once: going back twice
     // is going nowhere.
-    for repository in host.vex.entries().iter().map(|entry| entry.name.as_str()).chain(["default"]) {
+    let kept = cache.kept_vex()?;
+    let known = host.vex.entries().iter().map(|entry| entry.name.as_str());
+    for repository in known.chain(["default"]).chain(kept.iter().map(String::as_str)) {
         let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
-        let known = if host.vex.name_for(&hub) == repository { "default" } else { repository };
-        let Ok(name) = Name::vex(known) else { continue };
+        let as_carried = if host.vex.name_for(&hub) == repository { "default" } else { repository };
+        let Ok(name) = Name::vex(as_carried) else {
+            if kept.iter().any(|kept| kept == repository) {
+                report.warnings.push(format!(
+                    "the VEX repository {} stays as it is: its name here is none that a bundle can carry",
+                    safe(repository)
+                ));
+            }
+            continue;
+        };
         slots.extend(cache.slot(&name, repository).map(|slot| (slot.path().to_owned(), (name, slot))));
     }
     for (name, slot) in slots.into_values().filter(|(name, _)| args.selection.wants(name)) {
@@ -252,6 +274,9 @@ pub(super) fn restore(
             }
             Err(error) => report.errors.push(error.into()),
         }
+    }
+    if let Some(memory) = memory {
+        memory.save(&mut report);
     }
     if report.rows.is_empty() && report.errors.is_empty() {
         return Err(Error::usage(

@@ -125,11 +125,13 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
     let mut found = Found { ignored, ..Found::default() };
     let mut untrusted = None;
     let mut files = HashSet::new();
-    let mut older = 0;
+    let (mut older, mut unread) = (0, 0);
     for path in paths {
         use std::os::unix::fs::MetadataExt;
         // A second name of the same file adds nothing but an open file.
-        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && !files.insert((m.dev(), m.ino()))) {
+        if fs::symlink_metadata(&path)
+            .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !files.insert((m.dev(), m.ino())))
+        {
             found.ignored.push(Ignored { name: shown(&path), why: "another name of a file above".into() });
             continue;
         }
@@ -161,6 +163,14 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
             }
             Err(error) => found.damaged.push(error),
         }
+        // Each is a sentence of its own on the terminal.
+        if found.damaged.len() > MOST_IGNORED {
+            found.damaged.pop();
+            unread += 1;
+        }
+    }
+    if unread > 0 {
+        found.warnings.push(format!("{unread} more files here are damaged bundles as well"));
     }
     if older > 0 {
         let why = format!("older than the {MOST_BUNDLES} newest bundles here");

@@ -79,10 +79,10 @@ impl<'s> Memory<'s> {
         }
     }
 
-    /// The targets of this run of which the command has not been told yet, and since when.
-    pub(super) fn due(&self, targets: &[String]) -> Vec<(String, Timestamp)> {
-        let due = |target: &String| Some((target.clone(), self.imports.targets.get(target)?.hook_due?));
-        targets.iter().filter_map(due).collect()
+    /// The targets of which the command has not been told yet, and since when.
+    pub(super) fn due(&self) -> Vec<(String, Timestamp)> {
+        let targets = self.imports.targets.iter();
+        targets.filter_map(|(target, state)| Some((target.clone(), state.hook_due?))).collect()
     }
 
     /// The command was told. Where another run has changed something since, its own is due.

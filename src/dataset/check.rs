@@ -45,17 +45,27 @@ pub struct Limits {
     pub unpacked: u64,
     /// The number of files.
     pub files: u64,
+    /// The number of folders: each takes room and an inode, though it has no bytes of its own.
+    pub folders: u64,
 }
+
+/// How deep a file may lie. Trivy's checks and VEX Hub stay below ten.
+const MAX_DEPTH: usize = 32;
 
 impl Limits {
     /// The limits for content of which nothing is known yet.
     pub fn of(kind: Kind) -> Self {
-        Limits { unpacked: kind.max_unpacked(), files: if kind.is_large() { 2 } else { 100_000 } }
+        let (files, folders) = if kind.is_large() { (2, 0) } else { (100_000, 50_000) };
+        Limits { unpacked: kind.max_unpacked(), files, folders }
     }
 
     /// The limits for content that a signed payload describes.
     pub fn exactly(contents: &Contents) -> Self {
-        Limits { unpacked: contents.unpacked_size(), files: contents.file_count() }
+        Limits {
+            unpacked: contents.unpacked_size(),
+            files: contents.file_count(),
+            folders: contents.folder_count(),
+        }
     }
 }
 
@@ -93,6 +103,7 @@ pub(super) struct Checker<'a> {
     files: Vec<File>,
     /// Every file's path, and with a `/` behind it every folder's.
     taken: HashSet<String>,
+    folders: u64,
     unpacked: u64,
     left_out: u64,
     current: Option<Current>,
@@ -123,6 +134,7 @@ impl<'a> Checker<'a> {
             sink,
             files: Vec::new(),
             taken: HashSet::new(),
+            folders: 0,
             unpacked: 0,
             left_out: 0,
             current: None,
@@ -174,11 +186,21 @@ impl<'a> Checker<'a> {
         if self.taken.contains(&format!("{text}/")) {
             return Err(twice());
         }
+        if path.components().count() > MAX_DEPTH {
+            return Err(bad(format!("{text} lies deeper than the {MAX_DEPTH} folders that are allowed")));
+        }
         for (at, _) in text.match_indices('/') {
             if self.taken.contains(&text[..at]) {
                 return Err(twice());
             }
             if !self.taken.contains(&text[..=at]) {
+                self.folders += 1;
+                if self.folders > self.limits.folders {
+                    return Err(bad(format!(
+                        "it unpacks to more than the {} folders that are allowed",
+                        self.limits.folders
+                    )));
+                }
                 self.taken.insert(text[..=at].to_owned());
             }
         }

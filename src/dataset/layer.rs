@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_bomb_stops_at_its_limit() {
         let packed = db().pack();
-        let limits = Limits { unpacked: 1000, files: 2 };
+        let limits = Limits { unpacked: 1000, files: 2, folders: 0 };
         let error = unpack(Kind::TrivyDb, &packed[..], limits, &mut Discard).unwrap_err();
         assert!(error.to_string().contains("more than the 1000 bytes"), "{error}");
 
@@ -327,6 +327,19 @@ mod tests {
         let mut padded = GzEncoder::new(Vec::new(), Compression::best());
         padded.write_all(&vec![0; 1 << 20]).unwrap();
         refused(Kind::TrivyDb, &padded.finish().unwrap(), "bytes follow the end");
+    }
+
+    #[test]
+    fn folders_are_counted_too() {
+        let deep = "d/".repeat(40) + "x";
+        refused(Kind::TrivyChecks, &Archive::new().file(&deep, b"x").pack(), "deeper than the 32 folders");
+        let mut many = Archive::new();
+        for number in 0..200 {
+            many = many.file(&format!("{number}/{}x", "d/".repeat(20)), b"");
+        }
+        let limits = Limits { unpacked: 1000, files: 1000, folders: 1000 };
+        let error = unpack(Kind::TrivyChecks, &many.pack()[..], limits, &mut Discard).unwrap_err();
+        assert!(error.to_string().contains("more than the 1000 folders"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! This room knows names, media types, default sources and the shape of valid content. It does no
 //! I/O of its own: content comes as a reader and goes to a [`Sink`].
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -216,6 +217,11 @@ impl Contents {
         files.saturating_add(self.tree.as_ref().map_or(0, |tree| tree.size))
     }
 
+    /// The number of folders that the content unpacks to, without its top.
+    pub fn folder_count(&self) -> u64 {
+        self.tree.as_ref().map_or(0, |tree| tree.folders)
+    }
+
     /// The number of files that the content unpacks to.
     pub fn file_count(&self) -> u64 {
         self.files.len() as u64 + self.tree.as_ref().map_or(0, |tree| tree.files)
@@ -242,6 +248,8 @@ pub struct Tree {
     pub digest: ContentDigest,
     /// The number of files.
     pub files: u64,
+    /// The number of folders that hold them, without the top.
+    pub folders: u64,
     /// The sum of their lengths in bytes.
     pub size: u64,
 }
@@ -252,11 +260,14 @@ impl Tree {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut hasher = ContentHasher::new();
         let mut size = 0u64;
+        let mut folders = HashSet::new();
         for file in &files {
+            let path = file.path.as_str();
+            folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
             hasher.update(format!("{}  {}\n", file.digest.hex(), file.path).as_bytes());
             size = size.saturating_add(file.size);
         }
-        Tree { digest: hasher.finish(), files: files.len() as u64, size }
+        Tree { digest: hasher.finish(), files: files.len() as u64, folders: folders.len() as u64, size }
     }
 }
 

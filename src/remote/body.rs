@@ -113,7 +113,8 @@ impl Pump {
             waited += began.elapsed();
             let message = match next {
                 Ok(Ok(Some(piece))) if piece.is_empty() => continue,
-                Ok(Ok(Some(_))) if waited >= stall && came < least => {
+                Ok(Ok(Some(piece))) if waited >= stall && came + (piece.len() as u128) < least => {
+                    got += piece.len() as u64;
                     let seconds = stall.as_secs();
                     Message::Failed(RemoteError::Stalled { subject, host, got, seconds })
                 }

@@ -163,7 +163,7 @@ pub enum RemoteError {
         why: String,
     },
     /// No byte came for too long.
-    #[error("{host} sent nothing for {seconds} s after {got} bytes of {subject}")]
+    #[error("{host} sent next to nothing for {seconds} s after {got} bytes of {subject}")]
     Stalled {
         /// What was asked for.
         subject: String,

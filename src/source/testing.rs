@@ -211,13 +211,14 @@ pub(super) fn stalling(start: &'static [u8], length: usize) -> Response {
     header(ok(body), "content-length", &length.to_string())
 }
 
-/// A body that announces `length` and sends a byte now and then.
-pub(super) fn dripping(length: usize) -> Response {
-    let drops = stream::iter(0..length).then(|_| async {
+/// A body that announces `length`, sends `start` at once and then a byte now and then.
+pub(super) fn dripping(start: usize, length: usize) -> Response {
+    let first = stream::once(async move { Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; start])) });
+    let drops = stream::iter(start..length).then(|_| async {
         tokio::time::sleep(Duration::from_millis(10)).await;
         Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
     });
-    header(ok(Body::from_stream(drops)), "content-length", &length.to_string())
+    header(ok(Body::from_stream(first.chain(drops))), "content-length", &length.to_string())
 }
 
 /// A body that announces `length`, sends `start`, and then breaks the connection.

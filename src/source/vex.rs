@@ -22,6 +22,8 @@ use crate::text;
 
 /// The largest `vex-repository.json` that is read, in bytes; VEX Hub's has half a kilobyte.
 pub(super) const MAX_MANIFEST: u64 = 1 << 20;
+/// How many locations of an archive are tried.
+const MOST_LOCATIONS: usize = 16;
 /// How much of an archive is kept in memory before it goes to a temporary file, in bytes.
 const IN_MEMORY: usize = 8 << 20;
 
@@ -95,8 +97,9 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
         return Err(RemoteError::Html { subject, host, service: Service::Web }.into());
     }
     let mut tried = Vec::new();
-    for location in locations(&source, &manifest_json)? {
-        match archive(http, &location, &source, any_http || url.scheme() == "http", most) {
+    let from = Origin { any_http: any_http || url.scheme() == "http", own: is_loopback(&host_of(url)) };
+    for location in locations(&source, &manifest_json)?.into_iter().take(MOST_LOCATIONS) {
+        match archive(http, &location, &source, &from, most) {
             Ok((spooled, location, last_modified)) => {
                 return Ok(VexRepository {
                     source,
@@ -124,11 +127,19 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
     })
 }
 
+/// What the place of the manifest allows to the archive.
+struct Origin {
+    /// Plain HTTP is allowed everywhere.
+    any_http: bool,
+    /// The manifest came from this host itself.
+    own: bool,
+}
+
 fn archive(
     http: &Http,
     text: &str,
     source: &str,
-    any_http: bool,
+    from: &Origin,
     most: u64,
 ) -> Result<(Spooled, Location, Option<Timestamp>), SourceError> {
     let unusable = |why: String, next: &str| SourceError::Vex {
@@ -140,7 +151,15 @@ fn archive(
         let why = format!("its location {} cannot be used: {why}", text::safe(text));
         unusable(why, "Fetch the archive with another tool, and give a folder with it and the manifest.")
     })?;
-    if location.url.scheme() == "http" && !any_http && !is_loopback(&host_of(&location.url)) {
+    // A server elsewhere must not make this host ask its own services.
+    if is_loopback(&host_of(&location.url)) && !from.own {
+        let why = format!("its location {} is on this host, and the repository is not", location.url);
+        return Err(unusable(
+            why,
+            "Fetch the archive with another tool, and give a folder with it and the manifest.",
+        ));
+    }
+    if location.url.scheme() == "http" && !from.any_http && !is_loopback(&host_of(&location.url)) {
         let why = format!("its location {} uses plain HTTP", location.url);
         return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
     }

@@ -232,20 +232,23 @@ impl<'r> Registry<'r> {
     }
 }
 
-/// Sends all of a content; the registry's answer to it.
+/// Sends all of a content; the registry's answer to it. The last piece goes out only when the content
+/// has ended well.
 fn send(mut upload: Upload, mut content: impl Read) -> Result<Answer, PushError> {
-    let mut buffer = vec![0; CHUNK];
+    let (mut held, mut next) = (Vec::new(), vec![0; CHUNK]);
     loop {
         // Dropping the upload on an error breaks the connection: nothing is kept there.
-        let count = match content.read(&mut buffer) {
+        let count = match content.read(&mut next) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other.map_err(PushError::Source)?,
         };
+        if upload.write_all(&held).is_err() {
+            return Ok(upload.refused()?);
+        }
         if count == 0 {
             return Ok(upload.finish()?);
         }
-        if upload.write_all(&buffer[..count]).is_err() {
-            return Ok(upload.refused()?);
-        }
+        next.truncate(count);
+        held = std::mem::replace(&mut next, vec![0; CHUNK]);
     }
 }

@@ -255,8 +255,12 @@ impl Dir {
         step("mkdir", name)?;
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
-        // Whoever may write here could have put another directory in its place.
-        if dir.entry()?.owner.uid != euid() && owner.is_some() || !dir.list()?.is_empty() {
+        // Whoever may write here could have put another directory in its place. One that is not
+        // ours and can become ours was theirs; where owners cannot be changed, as on FAT and on
+        // shares, the file system shows one owner for everything.
+        let foreign = dir.entry()?.owner.uid != euid()
+            && fs::fchown(&dir.fd, Some(fs::Uid::from_raw(euid())), None).is_ok();
+        if foreign || !dir.list()?.is_empty() {
             return Err(io::Error::other("another directory was put in the place of a new one"));
         }
         give(&dir.fd, mode, owner)?;

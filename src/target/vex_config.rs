@@ -14,7 +14,7 @@ use super::settings::{parent_owner, replace};
 use super::sys::Dir;
 
 /// The most that the file may have, in bytes.
-const MOST: u64 = 1 << 20;
+const MOST: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
 
 /// A repository that was carried here.
@@ -232,8 +232,9 @@ impl VexConfig {
             Ok(dir) => dir,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !make => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(home).at("make the folder", home)?;
-                Dir::top(home).at("open", home)?
+                let above = home.ancestors().skip(1).find_map(|above| Dir::top(above).ok());
+                let owner = above.map(|above| parent_owner(&above)).transpose().at("look", home)?.flatten();
+                Dir::top_or_make(home, owner).at("make the folder", home)?
             }
             Err(error) => return Err(TargetError::io("open", home, error)),
         };

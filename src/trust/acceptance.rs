@@ -205,6 +205,10 @@ pub fn record(
         state.seen.push(candidate.identity);
     }
     for (key, date) in datasets {
+        match candidate.expires {
+            Some(expires) => state.expires.insert(key.clone(), expires),
+            None => state.expires.remove(&key),
+        };
         // A date ahead of the clock would lock out all later data.
         let Some(date) = date.filter(|date| date.duration_since(system) <= CLOCK_TOLERANCE) else { continue };
         let floor = state.floors.entry(key).or_insert(date);
@@ -336,6 +340,11 @@ mod tests {
         assert_eq!((state.missing.as_slice(), state.last.as_ref().unwrap().sequence), (&[2][..], Some(4)));
         let forged = candidate("2026-11-03T00:00:01Z", "3b", Some(3));
         assert!(matches!(verdict(&forged, &state), Err(Refusal::Rollback { .. })), "a gap is filled once");
+        let twin = candidate("2026-11-04T00:00:00Z", "4b", Some(2));
+        assert!(
+            matches!(verdict(&twin, &state), Err(Refusal::Equivocation { .. })),
+            "late is older, not equal"
+        );
         let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
         assert_eq!(verdict(&restarted, &state).unwrap().gap, None);
     }

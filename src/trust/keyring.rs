@@ -168,8 +168,9 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
 pub(super) fn private(path: &Path) -> Result<(), TrustError> {
     let metadata = fs::metadata(path).map_err(|error| TrustError::File { path: path.into(), error })?;
     let me = rustix::process::geteuid().as_raw();
-    // A group of one's own is what many systems give every user.
-    let own_group = [0, rustix::process::getegid().as_raw()].contains(&metadata.gid());
+    // A group of one's own, with the user's number, is what many systems give every user. Any other
+    // may have members.
+    let own_group = metadata.gid() == 0 || metadata.gid() == me;
     let forbidden = if own_group { 0o002 } else { 0o022 };
     let why = if metadata.mode() & forbidden != 0 {
         format!("mode {:04o}", metadata.mode() & 0o7777)

@@ -44,6 +44,9 @@ pub struct TargetState {
     /// The newest date accepted of each dataset, by reference name.
     #[serde(default)]
     pub floors: BTreeMap<String, Timestamp>,
+    /// After when what is in place must not be used any more, by reference name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expires: BTreeMap<String, Timestamp>,
     /// Bundles that were admitted against the rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
@@ -114,6 +117,8 @@ pub enum Side {
     Import,
     /// What was exported.
     Export,
+    /// The turn of the operator's command after an import.
+    Hook,
 }
 
 impl Side {
@@ -121,6 +126,7 @@ impl Side {
         match self {
             Side::Import => "import.lock",
             Side::Export => "export.lock",
+            Side::Hook => "hook.lock",
         }
     }
 }

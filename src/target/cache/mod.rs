@@ -285,6 +285,20 @@ impl<'p> Cache<'p> {
         Ok(switching.restore()?.map(|how| Activated { slot: slot.clone(), how }))
     }
 
+    /// The names of the VEX repositories of which an earlier generation is kept.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kept_vex(&self) -> Result<Vec<String>, TargetError> {
+        let Some(previous) = working::open_real(&self.work, PREVIOUS)? else { return Ok(Vec::new()) };
+        let keys = previous.list().at("look", previous.path())?;
+        let slots = keys.iter().filter_map(|key| Slot::from_key(key.to_str()?));
+        Ok(slots
+            .filter(|slot| slot.kind() == crate::dataset::Kind::Vex)
+            .map(|slot| slot.name().to_owned())
+            .collect())
+    }
+
     /// Removes Trivy's scan cache, `fanal/`, as `trivy clean --scan-cache` does (Trivy v0.74.0,
     /// pkg/cache/fs.go). Whether there was one.
     ///

@@ -12,8 +12,8 @@ use super::layout::Slot;
 use super::working::{self, PREVIOUS};
 
 impl Cache<'_> {
-    /// Whether there is room for what is coming: each slot with the bytes and the number of files
-    /// that it unpacks to. Counts what `keep_previous: false` will free.
+    /// Whether there is room for what is coming: each slot with the bytes and the number of files and
+    /// folders that it unpacks to. Counts what `keep_previous: false` will free.
     ///
     /// # Errors
     /// [`TargetError::Space`] and [`TargetError::Inodes`]; also whatever would keep a slot from

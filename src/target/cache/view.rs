@@ -16,7 +16,7 @@ use super::working;
 /// The most that a metadata file may have, in bytes.
 const MAX_METADATA: u64 = 1 << 20;
 /// The most of a VEX index that is read, in bytes.
-const MAX_INDEX: u64 = 256 << 20;
+const MAX_INDEX: u64 = 16 << 20;
 
 /// A cache directory, looked at without a lock and without changing anything.
 #[derive(Debug)]
