@@ -321,6 +321,10 @@ pub struct RegistryFlags {
         requires = "places"
     )]
     pub extra_tag: Vec<String>,
+    /// Rewrite manifests for a registry that refuses upstream's: an image's configuration, no
+    /// artifactType. The layers keep their digests.
+    #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
+    pub compat: bool,
     /// The name to log in to the registry with (default: Docker's configuration and its helpers).
     #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,

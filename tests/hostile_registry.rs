@@ -257,6 +257,21 @@ fn each_refusal_has_a_sentence_that_helps() {
 }
 
 #[test]
+fn what_one_dataset_meets_keeps_no_other_from_its_own() {
+    let (host, bundle) = station();
+    let registry =
+        Registry::new(|seen| (is_blob(seen) && seen.path.contains("trivy-java-db")).then(|| status(413)));
+    let ran = push(&host, &bundle, &registry.host);
+    ran.reported(7, &["trivy-db        pushed", "trivy-java-db   failed", "trivy-checks    pushed"]);
+    assert!(ran.err.contains("client_max_body_size"), "{ran:#?}");
+    assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-db:2"]);
+    // The next run sends what is missing, and nothing else.
+    let before = registry.seen().iter().filter(|seen| is_manifest(seen)).count();
+    assert_eq!(push(&host, &bundle, &registry.host).code, 7);
+    assert_eq!(registry.seen().iter().filter(|seen| is_manifest(seen)).count(), before);
+}
+
+#[test]
 fn uploads_go_where_the_registry_says_and_the_login_does_not() {
     let (host, bundle) = station();
     let storage = Registry::new(|_| None);
@@ -295,7 +310,8 @@ fn an_upload_without_a_usable_place_is_given_up() {
                 None => status(202),
             })
         });
-        push(&host, &bundle, &registry.host).refused(7, &["no usable Location"]);
+        let ran = push(&host, &bundle, &registry.host);
+        assert!(ran.code == 7 && ran.err.contains("no usable Location"), "{ran:#?}");
         assert!(registry.tags().is_empty());
     }
     // Redirects of what changes something are not followed.

@@ -304,11 +304,14 @@ impl MemberReader<'_> {
         io::copy(&mut self, &mut io::sink()).map(|_| ()).map_err(|e| BundleError::from_io(self.path, e))
     }
 
-    /// Passes over the bytes without looking at them, where nobody will use them.
+    /// Passes over what was not read, without looking at it, where nobody will use it.
     ///
     /// # Errors
     /// Where the medium fails.
     pub fn skip(self) -> Result<(), BundleError> {
+        if self.checked {
+            return Ok(());
+        }
         let distance = self.left + header::padding(self.member.size);
         let mut file = self.file;
         let moved = file.seek(SeekFrom::Current(distance.try_into().unwrap_or(i64::MAX)));

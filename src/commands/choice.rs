@@ -189,7 +189,7 @@ pub(super) fn sift(
             report.rows.push(Row::new(dataset, was, Status::Unchanged));
             continue;
         }
-        let verdict = judge(choice.date, floor, false);
+        let verdict = judge(choice.date, floor);
         if let Verdict::Older { floor } = verdict
             && !args.overrides.allow_rollback
         {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -23,9 +24,10 @@ use crate::error::Error;
 use crate::oci::{self, Manifest};
 use crate::progress::{Progress, Step};
 use crate::remote::{Remote, RemoteOptions, Repository};
+use crate::target::compat::Compat;
 use crate::target::registry::{PushError, Pushed, Registry};
 use crate::target::registry_settings::{Pulled, registry_settings};
-use crate::text::moments;
+use crate::text::{moments, safe};
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
 
@@ -91,6 +93,11 @@ struct Choice {
     bundle: usize,
     dataset: Dataset,
     reference: Repository,
+    /// What the tags are to name: upstream's manifest, or the one of `--compat`.
+    manifest: Vec<u8>,
+    media_type: String,
+    /// The rewriting of `--compat`.
+    compat: Option<Compat>,
     /// By which the floor is judged.
     date: Option<Timestamp>,
     /// It is older than what was there, and taken all the same.
@@ -123,13 +130,27 @@ pub(super) fn run(
             report.errors.splice(0..0, damaged);
             return Ok(report);
         }
-        let chosen = choose(args, place, &found.bundles, &admitted, &mut report)?;
+        let mut chosen = choose(args, place, &found.bundles, &admitted, &mut report)?;
+        if let Err((index, error)) = load_manifests(args, &mut found.bundles, &mut chosen) {
+            if found.bundles.len() > 1 {
+                found.bundles.remove(index);
+                damaged.push(error);
+                continue;
+            }
+            return Err(error);
+        }
         let chosen = sift(args, &registry, memory, setup, chosen, &admitted, &mut report)?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now)?;
         }
         match push_blobs(&registry, &mut found.bundles, &chosen, progress) {
-            Ok(()) => break (report, admitted, chosen),
+            Ok(failed) => {
+                let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
+                let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
+                without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
+                report.errors.extend(failed.into_values());
+                break (report, admitted, chosen);
+            }
             // No tag names anything of a damaged bundle: the next attempt does without it.
             Err((index, error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
                 found.bundles.remove(index);
@@ -140,14 +161,14 @@ pub(super) fn run(
     };
     report.errors.splice(0..0, damaged);
     report.warnings.extend(remote.take_notes());
-    for (index, (bundle, admission)) in found.bundles.iter_mut().zip(admitted).enumerate() {
+    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if mine.iter().any(|choice| choice.rollback) {
             admission.rolls_back();
             report.admitted_by(bundle, &admission);
         }
-        push_tags(args, &registry, bundle, &mine, &admission, &mut report);
+        push_tags(args, &registry, &mine, &admission, &mut report);
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
     watch_expiry(memory.state(), setup, &mut report);
@@ -209,13 +230,50 @@ fn choose(
             if chosen.get(&reference.to_string()).is_none_or(newer) {
                 let (dataset, date) = (dataset.clone(), floor_date(dataset, bundle.payload().created));
                 let name = reference.to_string();
-                let choice =
-                    Choice { bundle: index, dataset, reference, date, rollback: false, known: false };
+                let media_type = dataset.manifest.media_type.clone();
+                let choice = Choice {
+                    bundle: index,
+                    dataset,
+                    reference,
+                    manifest: Vec::new(),
+                    media_type,
+                    compat: None,
+                    date,
+                    rollback: false,
+                    known: false,
+                };
                 chosen.insert(name, choice);
             }
         }
     }
     Ok(chosen.into_values().collect())
+}
+
+/// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
+/// comes with the index of its bundle.
+fn load_manifests(
+    args: &Import,
+    bundles: &mut [VerifiedBundle],
+    chosen: &mut [Choice],
+) -> Result<(), (usize, Error)> {
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
+        let manifests = manifests(bundle, &mine).map_err(|error| (index, error))?;
+        for choice in &mut mine {
+            let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why };
+            let upstream = manifests.get(&choice.dataset.manifest.digest).cloned();
+            choice.manifest = upstream.ok_or_else(|| {
+                (index, lacks(format!("{} has no manifest", choice.dataset.reference())).into())
+            })?;
+            if args.registry.compat {
+                let compat = Compat::of(&choice.manifest).map_err(|why| (index, lacks(safe(&why)).into()))?;
+                choice.manifest.clone_from(&compat.manifest);
+                choice.media_type = Compat::MEDIA_TYPE.to_owned();
+                choice.compat = Some(compat);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Leaves out what is too old, and what is there already.
@@ -245,7 +303,7 @@ fn sift(
             report.errors.push(refusal.into());
             continue;
         }
-        let same = found.as_deref().map(Digest::of) == Some(dataset.manifest.digest);
+        let same = found.as_ref() == Some(&choice.manifest);
         if same && extra_tags_agree(args, registry, &choice)? {
             row.status = Status::Unchanged;
             report.rows.push(row);
@@ -256,7 +314,7 @@ fn sift(
         let floor = state.floors.get(&dataset.reference()).copied().max(believable);
         let created = admitted.get(choice.bundle).and_then(Option::as_ref);
         let late = created.is_some_and(|admission| admission.superseded);
-        let verdict = judge(date, floor, false);
+        let verdict = judge(date, floor);
         if let Verdict::Older { floor } = verdict
             && !args.overrides.allow_rollback
         {
@@ -291,7 +349,7 @@ fn sift(
 fn extra_tags_agree(args: &Import, registry: &Registry<'_>, choice: &Choice) -> Result<bool, Error> {
     for tag in &args.registry.extra_tag {
         let found = registry.manifest(&choice.reference.tagged(tag))?;
-        if found.as_deref().map(Digest::of) != Some(choice.dataset.manifest.digest) {
+        if found.as_ref() != Some(&choice.manifest) {
             return Ok(false);
         }
     }
@@ -303,67 +361,98 @@ fn date_of(manifest: &[u8]) -> Option<Timestamp> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }
 
+/// What the registry did not take, by reference.
+type Failed = BTreeMap<String, Error>;
+
 /// Pushes the blobs that are missing, in one pass over each bundle. Every byte that is sent is one
-/// that was signed. An error comes with the index of its bundle.
+/// that was signed. What the registry refuses for one dataset keeps no other from its own; an error of
+/// a bundle comes with its index.
 fn push_blobs(
     registry: &Registry<'_>,
     bundles: &mut [VerifiedBundle],
     chosen: &[Choice],
     progress: &dyn Progress,
-) -> Result<(), (usize, Error)> {
+) -> Result<Failed, (usize, Error)> {
+    let mut failed = Failed::new();
     for (index, bundle) in bundles.iter_mut().enumerate() {
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if !mine.is_empty() {
-            push_from(registry, bundle, &mine, progress).map_err(|error| (index, error))?;
+            push_from(registry, bundle, &mine, &mut failed, progress).map_err(|error| (index, error))?;
         }
     }
-    Ok(())
+    for choice in chosen {
+        let Some(compat) = &choice.compat else { continue };
+        let (digest, size) = (Digest::of(compat.config), compat.config.len() as u64);
+        if let Err(PushError::Target(error)) =
+            registry.push_blob(&choice.reference, digest, size, compat.config)
+        {
+            failed.entry(choice.reference.to_string()).or_insert(error.into());
+        }
+    }
+    Ok(failed)
 }
 
 fn push_from(
     registry: &Registry<'_>,
     bundle: &mut VerifiedBundle,
     mine: &[&Choice],
+    failed: &mut Failed,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     let path = bundle.path().to_path_buf();
     let mut members = bundle.members()?;
     while let Some(mut member) = members.next()? {
         let name = member.member().path.clone();
-        let has = |choice: &&&Choice| content(&choice.dataset).any(|blob| blob.path() == name);
-        let mut wanting = mine.iter().filter(has);
-        let (Some(first), more) = (wanting.next(), wanting.next()) else {
+        let (digest, size) = (member.member().digest, member.member().size);
+        let mut wanting = mine.iter().copied().filter(|choice| {
+            !failed.contains_key(&choice.reference.to_string())
+                && content(choice).any(|blob| blob.path() == name)
+        });
+        let (Some(first), second) = (wanting.next(), wanting.next()) else {
             member.skip()?;
             continue;
         };
-        let (digest, size) = (member.member().digest, member.member().size);
-        let failed = |error| match error {
-            PushError::Target(error) => Error::from(error),
-            PushError::Source(error) => BundleError::from_io(&path, error).into(),
-        };
-        let Some(second) = more else {
+        let Some(second) = second else {
             let step = progress.begin(&first.dataset.reference(), size, first.reference.host());
-            let pushed = registry
-                .push_blob(&first.reference, digest, size, Counted { member: &mut member, step })
-                .map_err(failed)?;
-            if pushed != Pushed::Sent {
+            let counted = Counted { member: &mut member, step };
+            let pushed = registry.push_blob(&first.reference, digest, size, counted);
+            if !sent(pushed, first, &path, failed)? {
                 member.skip()?;
             }
             continue;
         };
         // A configuration of two bytes that several datasets share; large layers are never shared.
+        let choices: Vec<&Choice> = [first, second].into_iter().chain(wanting).collect();
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
-        for choice in [first, second].into_iter().chain(wanting) {
-            registry.push_blob(&choice.reference, digest, size, &bytes[..]).map_err(failed)?;
+        for choice in choices {
+            sent(registry.push_blob(&choice.reference, digest, size, &bytes[..]), choice, &path, failed)?;
         }
     }
     Ok(())
 }
 
-/// Everything that a manifest names.
-fn content(dataset: &Dataset) -> impl Iterator<Item = &Blob> {
-    std::iter::once(&dataset.config).chain(&dataset.layers)
+/// Whether all of a member was sent; what the registry refused is written down.
+fn sent(
+    pushed: Result<Pushed, PushError>,
+    choice: &Choice,
+    path: &Path,
+    failed: &mut Failed,
+) -> Result<bool, Error> {
+    match pushed {
+        Ok(pushed) => Ok(pushed == Pushed::Sent),
+        Err(PushError::Source(error)) => Err(BundleError::from_io(path, error).into()),
+        Err(PushError::Target(error)) => {
+            failed.insert(choice.reference.to_string(), error.into());
+            Ok(false)
+        }
+    }
+}
+
+/// Everything that the manifest names and the bundle holds.
+fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
+    let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
+    config.into_iter().chain(&choice.dataset.layers)
 }
 
 /// A member that tells how far it was read.
@@ -384,49 +473,35 @@ impl<R: Read> Read for Counted<R> {
 fn push_tags(
     args: &Import,
     registry: &Registry<'_>,
-    bundle: &mut VerifiedBundle,
     mine: &[&Choice],
     admission: &Admission,
     report: &mut Report,
 ) {
-    let manifests = if mine.is_empty() { Ok(BTreeMap::new()) } else { manifests(bundle, mine) };
     for choice in mine {
-        let pushed = match &manifests {
-            Ok(manifests) => push_tag(args, registry, choice, manifests),
-            Err(_) => Err(None),
-        };
+        let further = args.registry.extra_tag.iter().map(|tag| choice.reference.tagged(tag));
+        let pushed = std::iter::once(choice.reference.clone()).chain(further).try_for_each(|reference| {
+            registry.push_manifest(&reference, &choice.media_type, &choice.manifest)
+        });
         let status = match pushed {
             Ok(()) if admission.seen && choice.known => Status::Restored,
             Ok(()) => Status::Pushed,
             Err(error) => {
-                report.errors.extend(error);
+                report.errors.push(error.into());
                 Status::Failed
             }
         };
+        if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
+            report.advice.push(format!(
+                "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
+                choice.dataset.name, compat.changed
+            ));
+        }
         report.set(&choice.dataset, status, None);
     }
-    report.errors.extend(manifests.err());
-}
-
-fn push_tag(
-    args: &Import,
-    registry: &Registry<'_>,
-    choice: &Choice,
-    manifests: &BTreeMap<Digest, Vec<u8>>,
-) -> Result<(), Option<Error>> {
-    let manifest = &choice.dataset.manifest;
-    let bytes = manifests.get(&manifest.digest).ok_or(None)?;
-    let further = args.registry.extra_tag.iter().map(|tag| choice.reference.tagged(tag));
-    for reference in std::iter::once(choice.reference.clone()).chain(further) {
-        registry
-            .push_manifest(&reference, &manifest.media_type, bytes)
-            .map_err(|error| Some(error.into()))?;
-    }
-    Ok(())
 }
 
 /// The manifests of the chosen datasets, as the bundle has them.
-fn manifests(bundle: &mut VerifiedBundle, mine: &[&Choice]) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
+fn manifests(bundle: &mut VerifiedBundle, mine: &[&mut Choice]) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
     let path = bundle.path().to_path_buf();
     let mut manifests = BTreeMap::new();
     let mut members = bundle.members()?;

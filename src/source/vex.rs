@@ -15,13 +15,11 @@ use tempfile::SpooledTempFile;
 use super::error::SourceError;
 use super::vex_source::{Location, MANIFEST, manifest_url};
 use crate::dataset::catalogue::VEX_SPEC;
-use crate::dataset::vex::ArchiveFormat;
+use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
 use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::text;
 
-/// The largest `vex-repository.json` that is read, in bytes; VEX Hub's has half a kilobyte.
-pub(super) const MAX_MANIFEST: u64 = 1 << 20;
 /// How many locations of an archive are tried.
 const MOST_LOCATIONS: usize = 16;
 /// How much of an archive is kept in memory before it goes to a temporary file, in bytes.

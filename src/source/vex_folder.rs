@@ -35,7 +35,7 @@ pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceErro
             "Put the repository's own vex-repository.json beside the archive.",
         ));
     }
-    let manifest_json = files::read(folder, &[MANIFEST], vex::MAX_MANIFEST)?;
+    let manifest_json = files::read(folder, &[MANIFEST], crate::dataset::vex::MAX_MANIFEST)?;
     let places: Vec<Location> = vex::locations(&source, &manifest_json)?
         .iter()
         .filter_map(|location| Location::parse(location).ok())

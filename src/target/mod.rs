@@ -8,9 +8,11 @@
 //! - [`vex_config`]: under which name Trivy looks for a VEX repository.
 //! - [`place`]: which cache directory Trivy would take by itself.
 //! - [`registry`]: an OCI registry.
+//! - [`compat`]: a manifest for registries that refuse upstream's.
 //! - [`registry_settings`]: what Trivy must be told so that it asks that registry.
 
 pub mod cache;
+pub mod compat;
 pub mod error;
 #[cfg(test)]
 mod fail;

@@ -158,9 +158,9 @@ pub enum Verdict {
 
 /// Judges one dataset by its date. `floor` is the later of what was accepted before and, where
 /// nothing was, of what the target holds.
-pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>, allow_rollback: bool) -> Verdict {
+pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Verdict {
     match (updated_at, floor) {
-        (Some(date), Some(floor)) if date < floor && !allow_rollback => Verdict::Older { floor },
+        (Some(date), Some(floor)) if date < floor => Verdict::Older { floor },
         _ => Verdict::Take,
     }
 }
@@ -363,10 +363,9 @@ mod tests {
     #[test]
     fn an_older_dataset_is_left_alone() {
         let (old, new) = (Some(time("2026-11-01T00:00:00Z")), Some(time("2026-11-02T00:00:00Z")));
-        assert_eq!(judge(new, old, false), Verdict::Take);
-        assert_eq!(judge(new, new, false), Verdict::Take);
-        assert_eq!(judge(old, new, false), Verdict::Older { floor: new.unwrap() });
-        assert_eq!(judge(old, new, true), Verdict::Take);
-        assert_eq!(judge(None, new, false), Verdict::Take, "checks carry no date of their own");
+        assert_eq!(judge(new, old), Verdict::Take);
+        assert_eq!(judge(new, new), Verdict::Take);
+        assert_eq!(judge(old, new), Verdict::Older { floor: new.unwrap() });
+        assert_eq!(judge(None, new), Verdict::Take, "checks carry no date of their own");
     }
 }

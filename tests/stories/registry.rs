@@ -68,6 +68,39 @@ fn what_is_pushed_is_what_upstream_published() {
 }
 
 #[test]
+fn a_strict_registry_gets_manifests_that_it_takes() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let registry = Registry::distribution(&tools, None);
+    let station = Host::with(&tools);
+    let import = format!(
+        "import {bundle} --trust {public} --registry {}/strict --compat --format json",
+        registry.address
+    );
+    let first = station.ferry(&import).exits(0);
+    assert_eq!(first.statuses(), three("pushed"));
+    assert!(first.target(0)["advice"].to_string().contains("no artifactType"), "{first}");
+    assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+    for artifact in artifacts() {
+        let reference = format!("{}/strict/{}:{}", registry.address, artifact.dataset, artifact.tag);
+        let manifest =
+            registry.publisher.sh(&format!("crane manifest --insecure {reference}")).exits(0).json();
+        assert_eq!(
+            manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json",
+            "{manifest:#}"
+        );
+        assert!(manifest.get("artifactType").is_none(), "{manifest:#}");
+        let layer = trivy_ferry::digest::Digest::of(&artifact.layer).to_string();
+        assert_eq!(manifest["layers"][0]["digest"], layer, "{manifest:#}");
+        // Other tools take it for what it looks like.
+        registry.publisher.sh(&format!("crane config --insecure {reference}")).exits(0).says("architecture");
+    }
+    let db = format!("--db-repository {}/strict/trivy-db:2 --skip-version-check", registry.address);
+    let scan = format!("trivy fs {db} --format json {}/Gemfile.lock", sample("project"));
+    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+}
+
+#[test]
 fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
     let Some(tools) = tools() else { return };
     let (_laptop, bundle, public) = carried();
