@@ -1,8 +1,7 @@
-//! Importing into registries: missing blobs are pushed as they pass, the tags at the end.
+//! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -15,19 +14,17 @@ use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
-use crate::bundle::payload::Blob;
-use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use super::push::{Choice, load_manifests, push_blobs, push_tags};
+use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
-use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository};
-use crate::target::compat::Compat;
-use crate::target::registry::{PushError, Pushed, Registry};
+use crate::target::registry::Registry;
 use crate::target::registry_settings::{Pulled, registry_settings};
-use crate::text::{moments, safe};
+use crate::text::moments;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
 
@@ -86,24 +83,6 @@ fn password() -> Result<String, Error> {
         )),
         line => Ok(line.to_owned()),
     }
-}
-
-/// A dataset that is to be pushed.
-struct Choice {
-    bundle: usize,
-    dataset: Dataset,
-    reference: Repository,
-    /// What the tags are to name: upstream's manifest, or the one of `--compat`.
-    manifest: Vec<u8>,
-    media_type: String,
-    /// The rewriting of `--compat`.
-    compat: Option<Compat>,
-    /// By which the floor is judged.
-    date: Option<Timestamp>,
-    /// It is older than what was there, and taken all the same.
-    rollback: bool,
-    /// It was accepted here before.
-    known: bool,
 }
 
 /// Imports into one place of a registry.
@@ -249,33 +228,6 @@ fn choose(
     Ok(chosen.into_values().collect())
 }
 
-/// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
-/// comes with the index of its bundle.
-fn load_manifests(
-    args: &Import,
-    bundles: &mut [VerifiedBundle],
-    chosen: &mut [Choice],
-) -> Result<(), (usize, Error)> {
-    for (index, bundle) in bundles.iter_mut().enumerate() {
-        let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
-        let manifests = manifests(bundle, &mine).map_err(|error| (index, error))?;
-        for choice in &mut mine {
-            let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why };
-            let upstream = manifests.get(&choice.dataset.manifest.digest).cloned();
-            choice.manifest = upstream.ok_or_else(|| {
-                (index, lacks(format!("{} has no manifest", choice.dataset.reference())).into())
-            })?;
-            if args.registry.compat {
-                let compat = Compat::of(&choice.manifest).map_err(|why| (index, lacks(safe(&why)).into()))?;
-                choice.manifest.clone_from(&compat.manifest);
-                choice.media_type = Compat::MEDIA_TYPE.to_owned();
-                choice.compat = Some(compat);
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Leaves out what is too old, and what is there already.
 fn sift(
     args: &Import,
@@ -359,163 +311,4 @@ fn extra_tags_agree(args: &Import, registry: &Registry<'_>, choice: &Choice) -> 
 /// When upstream built what a manifest describes, as far as the manifest says so.
 fn date_of(manifest: &[u8]) -> Option<Timestamp> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
-}
-
-/// What the registry did not take, by reference.
-type Failed = BTreeMap<String, Error>;
-
-/// Pushes the blobs that are missing, in one pass over each bundle. Every byte that is sent is one
-/// that was signed. What the registry refuses for one dataset keeps no other from its own; an error of
-/// a bundle comes with its index.
-fn push_blobs(
-    registry: &Registry<'_>,
-    bundles: &mut [VerifiedBundle],
-    chosen: &[Choice],
-    progress: &dyn Progress,
-) -> Result<Failed, (usize, Error)> {
-    let mut failed = Failed::new();
-    for (index, bundle) in bundles.iter_mut().enumerate() {
-        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
-        if !mine.is_empty() {
-            push_from(registry, bundle, &mine, &mut failed, progress).map_err(|error| (index, error))?;
-        }
-    }
-    for choice in chosen {
-        let Some(compat) = &choice.compat else { continue };
-        let (digest, size) = (Digest::of(compat.config), compat.config.len() as u64);
-        if let Err(PushError::Target(error)) =
-            registry.push_blob(&choice.reference, digest, size, compat.config)
-        {
-            failed.entry(choice.reference.to_string()).or_insert(error.into());
-        }
-    }
-    Ok(failed)
-}
-
-fn push_from(
-    registry: &Registry<'_>,
-    bundle: &mut VerifiedBundle,
-    mine: &[&Choice],
-    failed: &mut Failed,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    let path = bundle.path().to_path_buf();
-    let mut members = bundle.members()?;
-    while let Some(mut member) = members.next()? {
-        let name = member.member().path.clone();
-        let (digest, size) = (member.member().digest, member.member().size);
-        let mut wanting = mine.iter().copied().filter(|choice| {
-            !failed.contains_key(&choice.reference.to_string())
-                && content(choice).any(|blob| blob.path() == name)
-        });
-        let (Some(first), second) = (wanting.next(), wanting.next()) else {
-            member.skip()?;
-            continue;
-        };
-        let Some(second) = second else {
-            let step = progress.begin(&first.dataset.reference(), size, first.reference.host());
-            let counted = Counted { member: &mut member, step };
-            let pushed = registry.push_blob(&first.reference, digest, size, counted);
-            if !sent(pushed, first, &path, failed)? {
-                member.skip()?;
-            }
-            continue;
-        };
-        // A configuration of two bytes that several datasets share; large layers are never shared.
-        let choices: Vec<&Choice> = [first, second].into_iter().chain(wanting).collect();
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
-        for choice in choices {
-            sent(registry.push_blob(&choice.reference, digest, size, &bytes[..]), choice, &path, failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether all of a member was sent; what the registry refused is written down.
-fn sent(
-    pushed: Result<Pushed, PushError>,
-    choice: &Choice,
-    path: &Path,
-    failed: &mut Failed,
-) -> Result<bool, Error> {
-    match pushed {
-        Ok(pushed) => Ok(pushed == Pushed::Sent),
-        Err(PushError::Source(error)) => Err(BundleError::from_io(path, error).into()),
-        Err(PushError::Target(error)) => {
-            failed.insert(choice.reference.to_string(), error.into());
-            Ok(false)
-        }
-    }
-}
-
-/// Everything that the manifest names and the bundle holds.
-fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
-    let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
-    config.into_iter().chain(&choice.dataset.layers)
-}
-
-/// A member that tells how far it was read.
-struct Counted<R> {
-    member: R,
-    step: Box<dyn Step>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.member.read(buffer)?;
-        self.step.advance(count as u64);
-        Ok(count)
-    }
-}
-
-/// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
-fn push_tags(
-    args: &Import,
-    registry: &Registry<'_>,
-    mine: &[&Choice],
-    admission: &Admission,
-    report: &mut Report,
-) {
-    for choice in mine {
-        let further = args.registry.extra_tag.iter().map(|tag| choice.reference.tagged(tag));
-        let pushed = std::iter::once(choice.reference.clone()).chain(further).try_for_each(|reference| {
-            registry.push_manifest(&reference, &choice.media_type, &choice.manifest)
-        });
-        let status = match pushed {
-            Ok(()) if admission.seen && choice.known => Status::Restored,
-            Ok(()) => Status::Pushed,
-            Err(error) => {
-                report.errors.push(error.into());
-                Status::Failed
-            }
-        };
-        if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
-            report.advice.push(format!(
-                "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
-                choice.dataset.name, compat.changed
-            ));
-        }
-        report.set(&choice.dataset, status, None);
-    }
-}
-
-/// The manifests of the chosen datasets, as the bundle has them.
-fn manifests(bundle: &mut VerifiedBundle, mine: &[&mut Choice]) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
-    let path = bundle.path().to_path_buf();
-    let mut manifests = BTreeMap::new();
-    let mut members = bundle.members()?;
-    while let Some(mut member) = members.next()? {
-        let digest = member.member().digest;
-        if member.member().size > oci::MAX_MANIFEST
-            || !mine.iter().any(|choice| choice.dataset.manifest.digest == digest)
-        {
-            member.skip()?;
-            continue;
-        }
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
-        manifests.insert(digest, bytes);
-    }
-    Ok(manifests)
 }

@@ -25,6 +25,7 @@ mod keygen;
 mod memory;
 mod passphrase;
 pub mod place;
+mod push;
 mod rehearse;
 mod sample;
 mod spool;
