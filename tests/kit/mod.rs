@@ -442,6 +442,29 @@ impl Registry {
         })
     }
 
+    /// The same over TLS, with a certificate of a private CA; the CA's certificate is the file
+    /// `ca.pem` of the publisher.
+    pub fn distribution_tls(tools: &str) -> Registry {
+        let [ca, certificate, key] = certificates();
+        Registry::start_with(tools, "insecure", |host, address| {
+            for (name, pem) in [("ca.pem", &ca), ("server.pem", &certificate), ("server.key", &key)] {
+                fs::write(host.at(name), pem).unwrap();
+            }
+            let config = format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}}}\n\
+                 http: {{addr: \"{address}\", tls: {{certificate: {}, key: {}}}}}\n",
+                host.folder("registry"),
+                host.at("server.pem"),
+                host.at("server.key"),
+            );
+            fs::write(host.at("registry.yml"), config).unwrap();
+            let mut command = host.command(&format!("{tools}/registry"));
+            command.args(["serve", "registry.yml"]).env("OTEL_TRACES_EXPORTER", "none");
+            command
+        })
+    }
+
     /// crane's registry: another make, in memory.
     pub fn crane(tools: &str) -> Registry {
         Registry::start(tools, |host, address| {
@@ -452,6 +475,10 @@ impl Registry {
     }
 
     fn start(tools: &str, command: impl Fn(&Host, &str) -> Command) -> Registry {
+        Registry::start_with(tools, "disabled", command)
+    }
+
+    fn start_with(tools: &str, tls: &str, command: impl Fn(&Host, &str) -> Command) -> Registry {
         // Between choosing a port and using it another process can take it: then another is tried.
         for _ in 0..5 {
             let publisher = Host::with(tools);
@@ -463,9 +490,7 @@ impl Registry {
             let deadline = Instant::now() + Duration::from_secs(20);
             while Instant::now() < deadline && process.0.try_wait().unwrap().is_none() {
                 if TcpStream::connect(&address).is_ok() {
-                    publisher
-                        .sh(&format!("regctl registry set --skip-check --tls disabled {address}"))
-                        .exits(0);
+                    publisher.sh(&format!("regctl registry set --skip-check --tls {tls} {address}")).exits(0);
                     return Registry { address, publisher, _process: process };
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -522,6 +547,19 @@ impl Registry {
     pub fn flags(&self) -> String {
         from_upstream(&format!("{}/aquasec", self.address))
     }
+}
+
+/// A private CA's certificate, and a certificate of 127.0.0.1 that it issued, with its key; all PEM.
+fn certificates() -> [String; 3] {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::from_params(&params, &ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let server = server.signed_by(&key, &issuer).unwrap();
+    [ca.pem(), server.pem(), key.serialize_pem()]
 }
 
 /// VEX Hub on a web server of one's own: the manifest where Trivy looks for it, and the archive.

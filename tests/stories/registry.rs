@@ -68,6 +68,29 @@ fn what_is_pushed_is_what_upstream_published() {
 }
 
 #[test]
+fn a_private_ca_is_trusted_when_it_is_given() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let registry = Registry::distribution_tls(&tools);
+    let station = Host::with(&tools);
+    let import = format!("import {bundle} --trust {public} --registry {}/tls", registry.address);
+    station.ferry(&import).exits(7).says("is not trusted").says("--cacert");
+    let ca = registry.publisher.at("ca.pem");
+    let import = station.ferry(&format!("{import} --cacert {ca} --format json")).exits(0);
+    assert_eq!(import.statuses(), three("pushed"));
+    assert_eq!(registry.digest_of("tls/trivy-db:2"), Artifact::db().digest());
+    // Trivy finds the CA where Go looks for it, and needs no flag that accepts any certificate.
+    let line = import.target(0)["commands"].as_array().unwrap().iter().find_map(|line| {
+        let line = line.as_str().unwrap();
+        line.starts_with("trivy fs ").then(|| line.to_owned())
+    });
+    let line = line.unwrap();
+    assert!(!line.contains("--insecure"), "{line}");
+    let scan = format!("SSL_CERT_FILE={ca} {line} --format json {}/Gemfile.lock", sample("project"));
+    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+}
+
+#[test]
 fn a_strict_registry_gets_manifests_that_it_takes() {
     let Some(tools) = tools() else { return };
     let (_laptop, bundle, public) = carried();
