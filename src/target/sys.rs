@@ -259,7 +259,8 @@ impl Dir {
         // ours and can become ours was theirs; where owners cannot be changed, as on FAT and on
         // shares, the file system shows one owner for everything.
         let foreign = dir.entry()?.owner.uid != euid()
-            && fs::fchown(&dir.fd, Some(fs::Uid::from_raw(euid())), None).is_ok();
+            && fs::fchown(&dir.fd, Some(fs::Uid::from_raw(euid())), None).is_ok()
+            && dir.entry()?.owner.uid == euid();
         if foreign || !dir.list()?.is_empty() {
             return Err(io::Error::other("another directory was put in the place of a new one"));
         }
