@@ -372,6 +372,29 @@ fn a_token_is_asked_for_with_the_right_to_push() {
 }
 
 #[test]
+fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
+    use std::os::unix::fs::PermissionsExt;
+    let (host, bundle) = station();
+    let registry = Registry::new(|seen| {
+        seen.authorization.is_none().then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
+    });
+    let scripts = [("hangs", "exec /bin/sleep 60"), ("raves", "echo '{\"Secret\": 17, sesame'")];
+    for (name, line) in scripts {
+        let script = host.file(&format!("bin/docker-credential-{name}"), format!("#!/bin/sh\n{line}\n"));
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = format!(r#"{{"credHelpers":{{"{}":"{name}"}}}}"#, registry.host);
+        host.file("home/.docker/config.json", config);
+        let mut command = host.command();
+        command.env("PATH", host.path("bin")).args(["import", "--registry", &registry.host]).arg(&bundle);
+        command.args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")]);
+        let ran = forge::run(command);
+        assert_eq!(ran.code, 7, "{ran:#?}");
+        assert!(ran.err.contains("docker login") && !ran.err.contains("sesame"), "{ran:#?}");
+        assert!(ran.err.contains("going on without a login"), "{ran:#?}");
+    }
+}
+
+#[test]
 fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
     let (host, bundle) = station();
     let mut bytes = std::fs::read(&bundle).unwrap();

@@ -146,6 +146,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     }
     for place in &args.registry.places {
         let done = import_registry::run(args, &setup, &registries, place, &mut found, &mut memory, progress);
+        registries.take_notes().iter().for_each(|note| progress.note(note));
         reports.push(or_failed(done, || Target::Registry(place.to_string()), &setup));
     }
     // What was damaged to begin with is no target's fault.

@@ -68,6 +68,14 @@ impl Registries {
     }
 }
 
+impl Registries {
+    /// The remarks since they were last taken: credentials that were not accepted, a helper that
+    /// failed.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
+    }
+}
+
 /// The first line of standard input.
 fn password() -> Result<String, Error> {
     /// Longer than any password or token.
@@ -139,7 +147,6 @@ pub(super) fn run(
         }
     };
     report.errors.splice(0..0, damaged);
-    report.warnings.extend(remote.take_notes());
     for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();

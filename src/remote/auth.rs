@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -43,9 +45,31 @@ pub(crate) fn docker_config() -> Option<PathBuf> {
     Some(folder.join("config.json"))
 }
 
+/// How long a credential helper may take; some ask their user.
+const HELPER: Duration = Duration::from_secs(30);
+
 /// The credentials that a Docker configuration file, or a helper that it names, has for a host.
 /// Whatever is broken there leads to a remark and no credentials: public data needs none.
 pub(crate) fn credentials(config: &Path, host: &str) -> Found {
+    let (sender, found) = mpsc::sync_channel(1);
+    let (file, asked) = (config.to_path_buf(), host.to_owned());
+    // On a thread of its own, which is left behind where the helper does not answer.
+    let ask = move || drop(sender.send(ask(&file, &asked)));
+    let answer = std::thread::Builder::new().name("credentials".into()).spawn(ask);
+    match answer.map(|_| found.recv_timeout(HELPER)) {
+        Ok(Ok(found)) => found,
+        _ => {
+            let seconds = HELPER.as_secs();
+            let note = format!(
+                "the credential helper named in {} has not answered for {seconds} s; going on without a login at {host}",
+                config.display()
+            );
+            Found { credentials: None, note: Some(note) }
+        }
+    }
+}
+
+fn ask(config: &Path, host: &str) -> Found {
     let note = |why: String| Found { credentials: None, note: Some(why) };
     let file = match File::open(config) {
         Ok(file) => file,
