@@ -1,7 +1,7 @@
 //! A content digest: the BLAKE3 hash of a file that came out of a layer.
 //!
 //! What travels is identified by sha256 ([`crate::digest`]), as OCI and the signature have it. What
-//! a layer unpacks to is three times as large, and is hashed on both sides and again whenever a
+//! the layers unpack to is more than twice as large, and is hashed on both sides and again whenever a
 //! cache is compared with a bundle. On a CPU without SHA instructions sha256 makes 220 to 330 MB/s,
 //! which would take longer than everything else together; BLAKE3 makes 3400 MB/s there. The two
 //! types cannot be mixed up.
