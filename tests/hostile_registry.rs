@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
+use forge::server::{header, serve, status};
 use forge::{Bundle, Host, Part, Ran, days};
 use tokio::sync::oneshot;
 use trivy_ferry::digest::Digest;
@@ -62,22 +63,10 @@ struct Registry {
 
 impl Registry {
     fn new(change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let (stop, stopped) = oneshot::channel::<()>();
         let content = Arc::new(Mutex::new(Content::default()));
         let (change, kept): (Arc<Change>, _) = (Arc::new(change), content.clone());
         let handler = move |request: Request| answer(kept.clone(), change.clone(), request);
-        let app = axum::Router::new().fallback(handler);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let serve = async { axum::serve(listener, app).await };
-                tokio::select! { _ = serve => {}, _ = stopped => {} }
-            });
-        });
+        let (host, stop) = serve(axum::Router::new().fallback(handler));
         Registry { host, content, _stop: stop }
     }
 
@@ -149,17 +138,6 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
         Some(_) => status(200),
         None => status(404),
     }
-}
-
-fn status(code: u16) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap();
-    response
-}
-
-fn header(mut response: Response, name: &'static str, value: &str) -> Response {
-    response.headers_mut().insert(name, value.parse().unwrap());
-    response
 }
 
 /// A host with a bundle of all datasets.

@@ -5,7 +5,6 @@
 mod forge;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
+use forge::server::{header, serve, status};
 use forge::{Archive, Host, Ran, days, metadata_json, sample, zeros};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -32,24 +32,12 @@ struct Server {
 
 impl Server {
     fn new(answer: impl Fn(&str) -> Response + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let (stop, stopped) = oneshot::channel::<()>();
         let answer = Arc::new(answer);
         let handler = move |request: Request| {
             let answer = answer.clone();
             async move { answer(request.uri().path()) }
         };
-        let app = axum::Router::new().fallback(handler);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let serve = async { axum::serve(listener, app).await };
-                tokio::select! { _ = serve => {}, _ = stopped => {} }
-            });
-        });
+        let (host, stop) = serve(axum::Router::new().fallback(handler));
         Server { host, _stop: stop }
     }
 
@@ -80,17 +68,6 @@ impl Server {
 
 fn ok(body: impl Into<Body>) -> Response {
     Response::new(body.into())
-}
-
-fn status(code: u16) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap();
-    response
-}
-
-fn header(mut response: Response, name: &'static str, value: &str) -> Response {
-    response.headers_mut().insert(name, value.parse().unwrap());
-    response
 }
 
 /// A body of which nobody says how long it is.
