@@ -4,6 +4,7 @@
 //! on. A [`VerifiedBundle`] carries the signature of a trusted key; the bytes of its members are
 //! compared with what was signed as they are read, and only then.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
@@ -209,6 +210,36 @@ impl VerifiedBundle {
             .seek(SeekFrom::Start(start))
             .map_err(|error| BundleError::Read { path: self.path.clone(), error })?;
         Ok(Members { path: &self.path, file: &self.file, payload: &self.payload, next: 0 })
+    }
+
+    /// The bytes of small members, by name. They stand before the large layers, which are not reached.
+    ///
+    /// # Errors
+    /// Where the medium fails, a member is not the signed one, or one is larger than `most` bytes.
+    pub fn small_members(
+        &mut self,
+        wanted: &BTreeSet<String>,
+        most: u64,
+    ) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+        let path = self.path.clone();
+        let mut found = BTreeMap::new();
+        let mut members = self.members()?;
+        while found.len() < wanted.len() {
+            let Some(mut member) = members.next()? else { break };
+            let Member { path: name, size, .. } = member.member().clone();
+            if !wanted.contains(&name) {
+                member.skip()?;
+                continue;
+            }
+            if size > most {
+                let why = format!("{name} has {size} bytes, and {most} are allowed");
+                return Err(BundleError::Payload { path, why });
+            }
+            let mut bytes = Vec::new();
+            member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
+            found.insert(name, bytes);
+        }
+        Ok(found)
     }
 }
 

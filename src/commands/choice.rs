@@ -3,7 +3,6 @@
 //! Looks at bundles, the cache and the memory; changes nothing.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use jiff::Timestamp;
 
@@ -59,7 +58,7 @@ pub(super) fn choose(
     let mut other_checks = None;
     for (index, bundle) in bundles.iter_mut().enumerate() {
         let Some(Some(admission)) = admitted.get(index) else { continue };
-        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error))?;
+        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error.into()))?;
         for dataset in &bundle.payload().datasets {
             if !args.selection.wants(&dataset.name) {
                 continue;
@@ -134,30 +133,11 @@ pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
     Some(Carried { name: name.into(), url })
 }
 
-/// The vex-repository.json files of a bundle, by member name. They stand before the large layers.
-fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+/// The vex-repository.json files of a bundle, by member name.
+fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
     let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
-    let wanted: Vec<String> =
-        layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
-    let mut manifests = BTreeMap::new();
-    let path = bundle.path().to_path_buf();
-    let mut members = bundle.members()?;
-    while manifests.len() < wanted.len() {
-        let Some(mut member) = members.next()? else { break };
-        if !wanted.contains(&member.member().path) {
-            member.skip()?;
-            continue;
-        }
-        let name = member.member().path.clone();
-        if member.member().size > vex::MAX_MANIFEST {
-            let why = format!("its vex-repository.json has {} bytes", member.member().size);
-            return Err(BundleError::Payload { path, why }.into());
-        }
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|e| BundleError::from_io(&path, e))?;
-        manifests.insert(name, bytes);
-    }
-    Ok(manifests)
+    let wanted = layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
+    bundle.small_members(&wanted, vex::MAX_MANIFEST)
 }
 
 /// Leaves out what is too old, and what is in place already.

@@ -44,36 +44,19 @@ pub(super) fn run(
     let mut cache = open_cache(args, dir, progress)?;
     let target = Target::Cache(cache.dir().into());
     memory.of(&target.to_string());
-    let mut damaged: Vec<Error> = Vec::new();
-    let (mut report, admitted, prepared) = loop {
-        let mut report = Report::new(target.clone(), setup, found.ignored.clone());
-        let admitted = admit_all(&found.bundles, memory.state(), setup, &mut report);
+    let ignored = found.ignored.clone();
+    let ((mut report, prepared), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
         if report.sources.is_empty() {
-            report.errors.splice(0..0, damaged);
-            return Ok(report);
+            return Ok((report, None));
         }
-        match prepare(
-            args,
-            &cache,
-            memory.state(),
-            host,
-            &mut found.bundles,
-            &admitted,
-            &mut report,
-            progress,
-        ) {
-            Ok(prepared) => break (report, admitted, prepared),
-            // Damage deep inside one bundle must not keep out the good one beside it. Nothing of
-            // this attempt is in place yet: the next one does without the damaged bundle.
-            Err((Some(index), error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
-                found.bundles.remove(index);
-                damaged.push(error);
-            }
-            Err((_, error)) => return Err(error),
-        }
-    };
+        let prepared =
+            prepare(args, &cache, memory.state(), host, bundles, &admitted, &mut report, progress)?;
+        Ok((report, Some((admitted, prepared))))
+    })?;
     report.errors.splice(0..0, damaged);
-    let Prepared { chosen, stages } = prepared;
+    let Some((admitted, Prepared { chosen, stages })) = prepared else { return Ok(report) };
     if !chosen.is_empty() {
         memory.about_to_change(host.now)?;
     }

@@ -109,44 +109,30 @@ pub(super) fn run(
     let registry = Registry::new(remote);
     let target = Target::Registry(place.to_string());
     memory.of(&target.to_string());
-    let mut damaged: Vec<Error> = Vec::new();
-    let (mut report, admitted, chosen) = loop {
-        let mut report = Report::new(target.clone(), setup, found.ignored.clone());
-        let admitted = admit_all(&found.bundles, memory.state(), setup, &mut report);
+    let ignored = found.ignored.clone();
+    // No tag names anything of a damaged bundle: the next attempt does without it.
+    let ((mut report, pushed), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
         if report.sources.is_empty() {
-            report.errors.splice(0..0, damaged);
-            return Ok(report);
+            return Ok((report, None));
         }
-        let mut chosen = choose(args, place, &found.bundles, &admitted, &mut report)?;
-        if let Err((index, error)) = load_manifests(args, &mut found.bundles, &mut chosen) {
-            if found.bundles.len() > 1 {
-                found.bundles.remove(index);
-                damaged.push(error);
-                continue;
-            }
-            return Err(error);
-        }
-        let chosen = sift(args, &registry, memory, setup, chosen, &admitted, &mut report)?;
+        let nobody = |error: Error| (None, error);
+        let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
+        load_manifests(args, bundles, &mut chosen)?;
+        let chosen = sift(args, &registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
         if !chosen.is_empty() {
-            memory.about_to_change(setup.host.now)?;
+            memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
-        match push_blobs(&registry, &mut found.bundles, &chosen, progress) {
-            Ok(failed) => {
-                let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
-                let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
-                without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
-                report.errors.extend(failed.into_values());
-                break (report, admitted, chosen);
-            }
-            // No tag names anything of a damaged bundle: the next attempt does without it.
-            Err((index, error @ Error::Bundle(_))) if found.bundles.len() > 1 => {
-                found.bundles.remove(index);
-                damaged.push(error);
-            }
-            Err((_, error)) => return Err(error),
-        }
-    };
+        let failed = push_blobs(&registry, bundles, &chosen, progress)?;
+        let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
+        let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
+        without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
+        report.errors.extend(failed.into_values());
+        Ok((report, Some((admitted, chosen))))
+    })?;
     report.errors.splice(0..0, damaged);
+    let Some((admitted, chosen)) = pushed else { return Ok(report) };
     for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();

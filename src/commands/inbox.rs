@@ -40,6 +40,31 @@ pub(super) struct Found {
     pub(super) damaged: Vec<BundleError>,
 }
 
+impl Found {
+    /// Attempts something with all bundles, and again without each that turns out to be damaged deep
+    /// inside: it must not keep out the good one beside it. An attempt says by index which bundle is to
+    /// blame, and leaves nothing in place where it fails. What was damaged comes with the result.
+    ///
+    /// # Errors
+    /// What no bundle is to blame for, and damage to the only bundle.
+    pub(super) fn without_damaged<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut [VerifiedBundle]) -> Result<T, (Option<usize>, Error)>,
+    ) -> Result<(T, Vec<Error>), Error> {
+        let mut damaged = Vec::new();
+        loop {
+            match attempt(&mut self.bundles) {
+                Ok(done) => return Ok((done, damaged)),
+                Err((Some(index), error @ Error::Bundle(_))) if self.bundles.len() > 1 => {
+                    self.bundles.remove(index);
+                    damaged.push(error);
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+}
+
 /// The paths that may be bundles, and the files that are none.
 ///
 /// # Errors

@@ -46,18 +46,21 @@ pub(super) fn load_manifests(
     args: &Import,
     bundles: &mut [VerifiedBundle],
     chosen: &mut [Choice],
-) -> Result<(), (usize, Error)> {
+) -> Result<(), (Option<usize>, Error)> {
     for (index, bundle) in bundles.iter_mut().enumerate() {
         let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
-        let manifests = manifests(bundle, &mine).map_err(|error| (index, error))?;
+        let wanted = mine.iter().map(|choice| choice.dataset.manifest.path()).collect();
+        let manifests =
+            bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(|error| (Some(index), error.into()))?;
         for choice in &mut mine {
             let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why };
-            let upstream = manifests.get(&choice.dataset.manifest.digest).cloned();
+            let upstream = manifests.get(&choice.dataset.manifest.path()).cloned();
             choice.manifest = upstream.ok_or_else(|| {
-                (index, lacks(format!("{} has no manifest", choice.dataset.reference())).into())
+                (Some(index), lacks(format!("{} has no manifest", choice.dataset.reference())).into())
             })?;
             if args.registry.compat {
-                let compat = Compat::of(&choice.manifest).map_err(|why| (index, lacks(safe(&why)).into()))?;
+                let compat =
+                    Compat::of(&choice.manifest).map_err(|why| (Some(index), lacks(safe(&why)).into()))?;
                 choice.manifest.clone_from(&compat.manifest);
                 choice.media_type = Compat::MEDIA_TYPE.to_owned();
                 choice.compat = Some(compat);
@@ -78,12 +81,13 @@ pub(super) fn push_blobs(
     bundles: &mut [VerifiedBundle],
     chosen: &[Choice],
     progress: &dyn Progress,
-) -> Result<Failed, (usize, Error)> {
+) -> Result<Failed, (Option<usize>, Error)> {
     let mut failed = Failed::new();
     for (index, bundle) in bundles.iter_mut().enumerate() {
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if !mine.is_empty() {
-            push_from(registry, bundle, &mine, &mut failed, progress).map_err(|error| (index, error))?;
+            push_from(registry, bundle, &mine, &mut failed, progress)
+                .map_err(|error| (Some(index), error))?;
         }
     }
     for choice in chosen {
@@ -204,24 +208,4 @@ pub(super) fn push_tags(
         }
         report.set(&choice.dataset, status, None);
     }
-}
-
-/// The manifests of the chosen datasets, as the bundle has them.
-fn manifests(bundle: &mut VerifiedBundle, mine: &[&mut Choice]) -> Result<BTreeMap<Digest, Vec<u8>>, Error> {
-    let path = bundle.path().to_path_buf();
-    let mut manifests = BTreeMap::new();
-    let mut members = bundle.members()?;
-    while let Some(mut member) = members.next()? {
-        let digest = member.member().digest;
-        if member.member().size > oci::MAX_MANIFEST
-            || !mine.iter().any(|choice| choice.dataset.manifest.digest == digest)
-        {
-            member.skip()?;
-            continue;
-        }
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
-        manifests.insert(digest, bytes);
-    }
-    Ok(manifests)
 }

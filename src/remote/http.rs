@@ -104,6 +104,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The answer to what was asked of `url`.
+    pub(super) fn of(subject: String, url: &Url, response: Response) -> Self {
+        let same_origin = response.url().origin() == url.origin();
+        Answer { subject, same_origin, response }
+    }
+
     /// The host that answered.
     pub(crate) fn host(&self) -> String {
         host_of(self.response.url())
@@ -156,10 +162,7 @@ impl Http {
         let exchange = builder.send();
         let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
         match sent {
-            Ok(Ok(response)) => {
-                let same_origin = response.url().origin() == url.origin();
-                Ok(Answer { subject, same_origin, response })
-            }
+            Ok(Ok(response)) => Ok(Answer::of(subject, &url, response)),
             Ok(Err(error)) => Err(failure(error, subject, &url)),
             Err(_) => {
                 let why = Unreachable::Timeout(limit.as_secs());

@@ -71,10 +71,7 @@ impl Upload {
         let task = runtime.handle().spawn(async move {
             let result = tokio::select! {
                 sent = exchange => match sent {
-                    Ok(response) => {
-                        let same_origin = response.url().origin() == url.origin();
-                        Ok(Answer { subject, same_origin, response })
-                    }
+                    Ok(response) => Ok(Answer::of(subject, &url, response)),
                     Err(error) => Err(failure(error, subject, &url)),
                 },
                 seconds = stalled(&taken, timeouts.stall) => Err(RemoteError::Unreachable {
