@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::place::Place;
+use crate::commands::web_url::WebUrl;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 
@@ -373,6 +374,18 @@ pub struct Import {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryFlags,
+    /// Put VEX repositories into this folder, for a web server to hand out.
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_WEB_ROOT",
+        value_name = "DIR",
+        requires = "web_url",
+        conflicts_with = "restore"
+    )]
+    pub web_root: Option<PathBuf>,
+    /// The URL under which the web server hands out what lies in --web-root.
+    #[arg(long, env = "TRIVY_FERRY_WEB_URL", value_name = "URL", requires = "web_root")]
+    pub web_url: Option<WebUrl>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,

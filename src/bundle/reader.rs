@@ -212,6 +212,23 @@ impl VerifiedBundle {
         Ok(Members { path: &self.path, file: &self.file, payload: &self.payload, next: 0 })
     }
 
+    /// A blob by its digest. What stands before it is passed over.
+    ///
+    /// # Errors
+    /// Where the medium fails, a header differs from what was signed, or there is no such blob.
+    pub fn blob(&mut self, digest: Digest) -> Result<MemberReader<'_>, BundleError> {
+        let path = self.path.clone();
+        let mut members = self.members()?;
+        while let Some(member) = members.next()? {
+            let is_blob = member.member().path.starts_with("blobs/");
+            if is_blob && member.member().digest == digest {
+                return Ok(member);
+            }
+            member.skip()?;
+        }
+        Err(BundleError::Payload { path, why: format!("it has no blob {digest}") })
+    }
+
     /// The bytes of small members, by name. They stand before the large layers, which are not reached.
     ///
     /// # Errors

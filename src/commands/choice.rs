@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::import::Host;
+use super::fate::{Judged, decide};
+use super::import::{Host, Setup};
 use super::import_report::{Report, Row, Status};
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Import;
@@ -14,9 +15,7 @@ use crate::dataset::{Kind, catalogue, vex};
 use crate::error::Error;
 use crate::target::vex_config::Carried;
 use crate::target::{Cache, Metadata, Slot};
-use crate::text::moments;
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
+use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 
 /// A dataset of an admitted bundle, with the place where it belongs.
@@ -134,7 +133,7 @@ pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
 }
 
 /// The vex-repository.json files of a bundle, by member name.
-fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+pub(super) fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
     let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
     let wanted = layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
     bundle.small_members(&wanted, vex::MAX_MANIFEST)
@@ -145,58 +144,29 @@ pub(super) fn sift(
     args: &Import,
     cache: &Cache<'_>,
     memory: &TargetState,
-    host: &Host,
+    setup: &Setup,
     chosen: Vec<Choice>,
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
         let dataset = &choice.dataset;
-        let date = dataset.contents.updated_at;
         let installed = cache.installed(&choice.slot)?;
         let was = installed.as_ref().and_then(|installed| installed.updated_at);
-        // A date from the future in a cache that others write must not lock out true data.
-        let believable = was.filter(|date| date.duration_since(host.now) <= CLOCK_TOLERANCE);
-        let floor = memory.floors.get(&dataset.reference()).copied().max(believable);
-        if let Some(Err(refusal)) =
-            args.max_age.as_ref().map(|max_age| max_age.check(&dataset.name, date, present(host.now, memory)))
-        {
-            report.rows.push(Row::new(dataset, was, Status::Refused));
-            report.errors.push(refusal.into());
-            continue;
-        }
-        if cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, host))? {
-            report.rows.push(Row::new(dataset, was, Status::Unchanged));
-            continue;
-        }
-        let verdict = judge(choice.date, floor);
-        if let Verdict::Older { floor } = verdict
-            && !args.overrides.allow_rollback
-        {
-            if let (None, Some(date)) = (&installed, choice.date) {
-                let name = dataset.reference();
-                report.rows.push(Row::new(dataset, None, Status::Refused));
-                report.errors.push(Refusal::MissingAndOlder { dataset: name, date, floor }.into());
-                continue;
-            }
-            report.rows.push(Row::new(dataset, Some(floor), Status::Older));
-            if choice.late {
-                continue;
-            }
-            let (date, floor) = moments(choice.date.unwrap_or(floor), floor);
-            report.warnings.push(format!(
-                "{} of {date} was left alone, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
-                dataset.reference(),
-            ));
-            continue;
-        }
-        report.rows.push(Row::new(dataset, was, Status::Installing));
+        let judged = Judged {
+            row: Row::new(dataset, was, Status::Installing),
+            date: choice.date,
+            vacant: installed.is_none(),
+            late: choice.late,
+            otherwise: "left alone",
+        };
+        let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &setup.host))?);
+        let Some(taken) = decide(args, setup, memory, judged, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
-            _ => have.updated_at == date,
+            _ => have.updated_at == dataset.contents.updated_at,
         });
-        choice.known = memory.floors.contains_key(&dataset.reference());
-        choice.rollback = verdict != Verdict::Take;
+        (choice.known, choice.rollback) = (taken.known, taken.rollback);
         left.push(choice);
     }
     Ok(left)

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::import_report::{Report, Target};
 use super::memory::Memory;
-use super::{Outcome, after, import_cache, import_registry, inbox};
+use super::{Outcome, after, import_cache, import_registry, import_web, inbox};
 use crate::cli::Import;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
@@ -104,12 +104,14 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
 /// Takes what is acceptable to each target.
 fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<String>), Error> {
     places_for_settings(args)?;
-    let into_cache = args.cache_dir.is_some() || args.registry.places.is_empty() || args.restore;
+    let elsewhere = !args.registry.places.is_empty() || args.web_root.is_some();
+    let into_cache = args.cache_dir.is_some() || args.restore || !elsewhere;
     let (cache, mut warnings) = match into_cache {
         true => cache_dir(args).map(|(dir, findings)| (Some(dir), findings))?,
         false => (None, Vec::new()),
     };
-    let targets = args.registry.places.len() + usize::from(cache.is_some());
+    let targets =
+        args.registry.places.len() + usize::from(cache.is_some()) + usize::from(args.web_root.is_some());
     if targets > 1 && (args.write_env.is_some() || args.write_config.is_some()) {
         return Err(Error::usage(
             "the settings differ from target to target, and several are named",
@@ -148,6 +150,10 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         let done = import_registry::run(args, &setup, &registries, place, &mut found, &mut memory, progress);
         registries.take_notes().iter().for_each(|note| progress.note(note));
         reports.push(or_failed(done, || Target::Registry(place.to_string()), &setup));
+    }
+    if let (Some(dir), Some(url)) = (&args.web_root, &args.web_url) {
+        let done = import_web::run(args, &setup, dir, url, &mut found, &mut memory);
+        reports.push(or_failed(done, || Target::Web(dir.clone()), &setup));
     }
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {

@@ -52,7 +52,7 @@ pub(super) fn run(
             return Ok((report, None));
         }
         let prepared =
-            prepare(args, &cache, memory.state(), host, bundles, &admitted, &mut report, progress)?;
+            prepare(args, &cache, memory.state(), setup, bundles, &admitted, &mut report, progress)?;
         Ok((report, Some((admitted, prepared))))
     })?;
     report.errors.splice(0..0, damaged);
@@ -101,14 +101,15 @@ fn prepare(
     args: &Import,
     cache: &Cache<'_>,
     memory: &TargetState,
-    host: &Host,
+    setup: &Setup,
     bundles: &mut [VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
     progress: &dyn Progress,
 ) -> Result<Prepared, (Option<usize>, Error)> {
+    let host = &setup.host;
     let chosen = choose(args, cache, host, bundles, admitted, report)?;
-    let chosen = sift(args, cache, memory, host, chosen, report).map_err(|error| (None, error))?;
+    let chosen = sift(args, cache, memory, setup, chosen, report).map_err(|error| (None, error))?;
     let incoming: Vec<(Slot, u64, u64)> = chosen
         .iter()
         .map(|c| {

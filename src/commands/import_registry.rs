@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::admission::{admit_all, watch_expiry};
 use super::after;
-use super::age::MaxAge;
 use super::choice::floor_date;
+use super::fate::{Judged, decide};
 use super::import::Setup;
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
@@ -24,9 +24,7 @@ use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository};
 use crate::target::registry::Registry;
 use crate::target::registry_settings::{Pulled, registry_settings};
-use crate::text::moments;
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
+use crate::trust::acceptance::Admission;
 
 /// The way to the registries of a run; none where no `--registry` is given.
 pub(super) struct Registries {
@@ -231,61 +229,26 @@ fn sift(
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
-    let (state, now) = (memory.state(), setup.host.now);
     let mut left = Vec::new();
     for mut choice in chosen {
-        let dataset = &choice.dataset;
         let found = registry.manifest(&choice.reference)?;
         let was = found.as_deref().and_then(date_of);
-        let mut row = Row::new(dataset, was, Status::Installing);
+        let mut row = Row::new(&choice.dataset, was, Status::Installing);
         row.reference = Some(choice.reference.to_string());
-        let date = choice.date;
-        let age =
-            |max_age: &MaxAge| max_age.check(&dataset.name, dataset.contents.updated_at, present(now, state));
-        if let Some(Err(refusal)) = args.max_age.as_ref().map(age) {
-            row.status = Status::Refused;
-            report.rows.push(row);
-            report.errors.push(refusal.into());
-            continue;
+        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
+        let judged = Judged {
+            row,
+            date: choice.date,
+            vacant: found.is_none(),
+            late: admission.is_some_and(|admission| admission.superseded),
+            otherwise: "not pushed",
+        };
+        let same =
+            || Ok(found.as_ref() == Some(&choice.manifest) && extra_tags_agree(args, registry, &choice)?);
+        if let Some(taken) = decide(args, setup, memory.state(), judged, same, report)? {
+            (choice.known, choice.rollback) = (taken.known, taken.rollback);
+            left.push(choice);
         }
-        let same = found.as_ref() == Some(&choice.manifest);
-        if same && extra_tags_agree(args, registry, &choice)? {
-            row.status = Status::Unchanged;
-            report.rows.push(row);
-            continue;
-        }
-        // A date from the future in a registry that others write must not lock out true data.
-        let believable = was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE);
-        let floor = state.floors.get(&dataset.reference()).copied().max(believable);
-        let created = admitted.get(choice.bundle).and_then(Option::as_ref);
-        let late = created.is_some_and(|admission| admission.superseded);
-        let verdict = judge(date, floor);
-        if let Verdict::Older { floor } = verdict
-            && !args.overrides.allow_rollback
-        {
-            if let (None, Some(date)) = (&found, date) {
-                row.status = Status::Refused;
-                report.rows.push(row);
-                report
-                    .errors
-                    .push(Refusal::MissingAndOlder { dataset: dataset.reference(), date, floor }.into());
-                continue;
-            }
-            row.status = Status::Older;
-            report.rows.push(row);
-            if !late {
-                let (date, floor) = moments(date.unwrap_or(floor), floor);
-                report.warnings.push(format!(
-                    "{} of {date} was not pushed, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
-                    dataset.reference(),
-                ));
-            }
-            continue;
-        }
-        report.rows.push(row);
-        choice.known = state.floors.contains_key(&dataset.reference());
-        choice.rollback = verdict != Verdict::Take;
-        left.push(choice);
     }
     Ok(left)
 }

@@ -166,6 +166,8 @@ pub(super) enum Target {
     Cache(PathBuf),
     /// A place in a registry.
     Registry(String),
+    /// A web root, without symbolic links.
+    Web(PathBuf),
 }
 
 impl fmt::Display for Target {
@@ -173,6 +175,7 @@ impl fmt::Display for Target {
         match self {
             Target::Cache(dir) => write!(f, "cache:{}", dir.display()),
             Target::Registry(place) => write!(f, "registry:{place}"),
+            Target::Web(dir) => write!(f, "web:{}", dir.display()),
         }
     }
 }
@@ -192,10 +195,10 @@ pub(super) struct Row {
     version: Option<String>,
     updated_at: Option<Timestamp>,
     next_update: Option<Timestamp>,
-    was: Option<Timestamp>,
+    pub(super) was: Option<Timestamp>,
     /// How it took its place: `atomic`, `two-step` or `per-file`.
     switch: Option<&'static str>,
-    /// The reference under which a registry has it.
+    /// The reference under which a registry has it, or the URL under which a web server does.
     pub(super) reference: Option<String>,
     /// The digest of its manifest.
     digest: Option<Digest>,
@@ -404,7 +407,7 @@ impl fmt::Display for Report {
                         self.trivy_version
                     )?;
                 }
-                Target::Registry(_) => {
+                Target::Registry(_) | Target::Web(_) => {
                     writeln!(
                         f,
                         "Scan with these settings, and Trivy {} asks this registry:",

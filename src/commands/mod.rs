@@ -15,10 +15,12 @@ mod choice;
 mod collect;
 mod destination;
 mod export;
+mod fate;
 mod import;
 mod import_cache;
 mod import_registry;
 mod import_report;
+mod import_web;
 mod inbox;
 mod inspect;
 mod keygen;
@@ -32,6 +34,7 @@ mod spool;
 mod trust;
 mod unload;
 mod verify;
+pub mod web_url;
 
 /// What a verb has to say at its end.
 #[derive(Debug)]

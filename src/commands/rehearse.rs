@@ -235,6 +235,8 @@ impl Rehearsal {
                 keep_previous: 1,
                 restore: false,
                 registry: RegistryFlags::default(),
+                web_root: None,
+                web_url: None,
                 selection: Selection::default(),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 max_age: None,

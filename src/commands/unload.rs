@@ -14,7 +14,7 @@ use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
 use crate::dataset::check::{Limits, UnpackError};
 use crate::dataset::layer::{self, CHUNK};
 use crate::dataset::vex::{self, ArchiveFormat};
-use crate::dataset::{Contents, Kind, Sink, catalogue};
+use crate::dataset::{Contents, Kind, Sink};
 use crate::error::Error;
 use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
@@ -116,11 +116,7 @@ fn unpack(
     let limits = Limits::exactly(&dataset.contents);
     match dataset.name.kind() {
         Kind::Vex => {
-            let format = if layer.media_type == catalogue::VEX_ZIP_LAYER {
-                ArchiveFormat::Zip
-            } else {
-                ArchiveFormat::TarGzip
-            };
+            let format = ArchiveFormat::by_media_type(&layer.media_type);
             let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str());
             vex::unpack(format, archive, subdir, limits, sink)
         }

@@ -19,6 +19,7 @@ pub mod check;
 pub mod layer;
 mod sqlite;
 pub mod vex;
+pub mod vex_copy;
 
 pub use catalogue::Kind;
 pub use check::ContentError;

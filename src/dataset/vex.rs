@@ -42,6 +42,22 @@ impl ArchiveFormat {
         }
     }
 
+    /// How a file in this form is named, so that Trivy unpacks it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            ArchiveFormat::TarGzip => ".tar.gz",
+            ArchiveFormat::Zip => ".zip",
+        }
+    }
+
+    /// The form of a layer by its media type; everything that is no zip is a gzipped tar archive.
+    pub fn by_media_type(media_type: &str) -> Self {
+        match media_type {
+            catalogue::VEX_ZIP_LAYER => ArchiveFormat::Zip,
+            _ => ArchiveFormat::TarGzip,
+        }
+    }
+
     /// The media type of a layer in this form.
     pub fn media_type(self) -> &'static str {
         match self {

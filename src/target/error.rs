@@ -37,6 +37,12 @@ pub enum TargetError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is no web root at the path given.
+    #[error("there is no folder {path} to put VEX repositories into", path = .path.display())]
+    NoWebRoot {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something else stands where a directory must be.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
@@ -215,7 +221,7 @@ impl TargetError {
             TargetError::Remote(_) => "registry",
             TargetError::ReadBack { .. } => "read-back",
             TargetError::NoCacheDirectory => "no-cache-directory",
-            TargetError::NoFolder { .. } => "no-folder",
+            TargetError::NoFolder { .. } | TargetError::NoWebRoot { .. } => "no-folder",
             TargetError::NotADirectory { .. } => "not-a-directory",
             TargetError::NotAFile { .. } => "not-a-file",
             TargetError::Symlink { .. } => "symlink",
@@ -246,6 +252,7 @@ impl Next for TargetError {
             }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
             TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),
+            TargetError::NoWebRoot { .. } => "Make it where the web server looks for it, or mount what is missing there.".into(),
             TargetError::NotADirectory { .. } => "Move it away, or name another --cache-dir.".into(),
             TargetError::NotAFile { .. } => "Move it away, then run the command again.".into(),
             TargetError::Symlink { path } => format!(

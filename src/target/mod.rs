@@ -6,7 +6,9 @@
 //! - [`cache`]: Trivy's cache directory.
 //! - [`settings`]: what Trivy must be told so that it uses the data offline.
 //! - [`vex_config`]: under which name Trivy looks for a VEX repository.
+//! - [`vex_scanner`]: what scanners must know of a web root.
 //! - [`place`]: which cache directory Trivy would take by itself.
+//! - [`web_root`]: files for a web server.
 //! - [`registry`]: an OCI registry.
 //! - [`compat`]: a manifest for registries that refuse upstream's.
 //! - [`registry_settings`]: what Trivy must be told so that it asks that registry.
@@ -22,6 +24,8 @@ pub mod registry_settings;
 pub mod settings;
 mod sys;
 pub mod vex_config;
+pub mod vex_scanner;
+pub mod web_root;
 
 pub use cache::{
     Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,

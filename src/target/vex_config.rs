@@ -173,7 +173,7 @@ impl VexConfig {
             }
             Err(what) => {
                 let snippet: String =
-                    missing.iter().map(|repository| entry_text(repository, "  ", "\n")).collect();
+                    missing.iter().map(|repository| entry_text(repository, true, "  ", "\n")).collect();
                 merged.findings.push(format!(
                     "{} was left as it is, because {what}: add this by hand under repositories:\n{snippet}",
                     path.display()
@@ -198,7 +198,7 @@ impl VexConfig {
                     new.push_str(end);
                 }
                 new.push_str(&format!("repositories:{end}"));
-                new.extend(missing.iter().map(|repository| entry_text(repository, "  ", end)));
+                new.extend(missing.iter().map(|repository| entry_text(repository, true, "  ", end)));
             }
             Sequence::Block { indent, last_line } => {
                 let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
@@ -207,7 +207,10 @@ impl VexConfig {
                 }
                 let indent = " ".repeat(indent);
                 let at = last_line.min(lines.len());
-                lines.splice(at..at, missing.iter().map(|repository| entry_text(repository, &indent, end)));
+                lines.splice(
+                    at..at,
+                    missing.iter().map(|repository| entry_text(repository, true, &indent, end)),
+                );
                 new = lines.concat();
             }
             Sequence::Other => return Err("its list of repositories is not in block style".into()),
@@ -261,9 +264,10 @@ fn home(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 }
 
 /// An entry as Trivy's own default has it (`trivy vex repo init` of v0.74.0).
-fn entry_text(repository: &Carried, indent: &str, end: &str) -> String {
+pub(super) fn entry_text(repository: &Carried, enabled: bool, indent: &str, end: &str) -> String {
     let (name, url) = (scalar(&repository.name), scalar(&repository.url));
-    let fields = ["enabled: true", "username: \"\"", "password: \"\"", "token: \"\"", "insecure: false"];
+    let enabled = if enabled { "enabled: true" } else { "enabled: false" };
+    let fields = [enabled, "username: \"\"", "password: \"\"", "token: \"\"", "insecure: false"];
     let mut text = format!("{indent}- name: {name}{end}{indent}  url: {url}{end}");
     for field in fields {
         text.push_str(&format!("{indent}  {field}{end}"));
@@ -493,7 +497,7 @@ mod tests {
             let (new, merged) = merged(text, &[hub(), corp()]);
             assert!(merged.written.is_some(), "{text}: {merged:?}");
             let end = if text.contains('\r') { "\r\n" } else { "\n" };
-            let added = entry_text(&corp(), indent, end);
+            let added = entry_text(&corp(), true, indent, end);
             assert!(new.contains(&added), "{new}");
             let without = new.replace(&added, "");
             assert_eq!(without.trim_end_matches('\n'), text.trim_end_matches('\n'));

@@ -15,3 +15,4 @@ mod registry;
 mod stick;
 mod trip;
 mod upstream;
+mod web;

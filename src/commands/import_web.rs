@@ -1,0 +1,223 @@
+//! Importing into a web root: the VEX repositories of the bundles become files for a web server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::admission::{admit_all, watch_expiry};
+use super::choice::{floor_date, vex_manifests};
+use super::fate::{Judged, Taken, decide};
+use super::import::Setup;
+use super::import_report::{Report, Row, Status, Target};
+use super::inbox::Found;
+use super::memory::Memory;
+use super::web_url::WebUrl;
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::cli::Import;
+use crate::dataset::Kind;
+use crate::dataset::vex::ArchiveFormat;
+use crate::dataset::vex_copy::{self, Record};
+use crate::error::Error;
+use crate::target::TargetError;
+use crate::target::web_root::{Copy, WebRoot};
+use crate::text::safe;
+use crate::trust::acceptance::Admission;
+
+/// A VEX repository that is to be copied.
+struct Choice {
+    bundle: usize,
+    dataset: Dataset,
+    copy: Copy,
+    record: Record,
+    taken: Taken,
+}
+
+/// Imports into the web root `dir`, which is handed out under `url`.
+pub(super) fn run(
+    args: &Import,
+    setup: &Setup,
+    dir: &Path,
+    url: &WebUrl,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+) -> Result<Report, Error> {
+    let root = WebRoot::open(dir, args.keep_previous > 0)?;
+    let target = Target::Web(root.path().to_path_buf());
+    memory.of(&target.to_string());
+    let ignored = found.ignored.clone();
+    // Nothing points at what is staged: the next attempt does without a damaged bundle.
+    let ((mut report, staged), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        if report.sources.is_empty() {
+            return Ok((report, None));
+        }
+        let nobody = |error: Error| (None, error);
+        let chosen = choose(args, url, bundles, &admitted, &mut report)?;
+        let chosen = sift(args, &root, url, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
+        root.preflight(&copies).map_err(|error| (None, error.into()))?;
+        if !chosen.is_empty() {
+            memory.about_to_change(setup.host.now).map_err(nobody)?;
+        }
+        for (index, bundle) in bundles.iter_mut().enumerate() {
+            stage(&root, bundle, chosen.iter().filter(|choice| choice.bundle == index).collect())
+                .map_err(|error| (Some(index), error))?;
+        }
+        Ok((report, Some((admitted, chosen))))
+    })?;
+    report.errors.splice(0..0, damaged);
+    let Some((admitted, chosen)) = staged else { return Ok(report) };
+    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
+        let Some(mut admission) = admission else { continue };
+        let mine = || chosen.iter().filter(|choice| choice.bundle == index);
+        if mine().any(|choice| choice.taken.rollback) {
+            admission.rolls_back();
+            report.admitted_by(bundle, &admission);
+        }
+        for choice in mine() {
+            let status = match root.activate(&choice.copy) {
+                Ok(()) if admission.seen && choice.taken.known => Status::Restored,
+                Ok(()) => Status::Installed,
+                Err(error) => {
+                    report.errors.push(error.into());
+                    Status::Failed
+                }
+            };
+            report.set(&choice.dataset, status, None);
+        }
+        memory.accept(bundle, &admission, &report, setup.host.now);
+    }
+    watch_expiry(memory.state(), setup, &mut report);
+    memory.save(&mut report);
+    report.warn_of_old(setup.host.now);
+    if url.is_plain() && report.changed().count() > 0 {
+        report.advice.push(
+            "VEX documents take findings away, and over http:// anybody on the way can write some: https:// is better."
+                .into(),
+        );
+    }
+    Ok(report)
+}
+
+/// Of each VEX repository the newest among the admitted bundles, with the copy that it is to become.
+fn choose(
+    args: &Import,
+    url: &WebUrl,
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, (Option<usize>, Error)> {
+    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    let mut others: BTreeSet<String> = BTreeSet::new();
+    for (index, bundle) in bundles.iter_mut().enumerate() {
+        if !matches!(admitted.get(index), Some(Some(_))) {
+            continue;
+        }
+        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error.into()))?;
+        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
+        {
+            if dataset.name.kind() != Kind::Vex {
+                others.insert(dataset.name.to_string());
+                continue;
+            }
+            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
+            if !chosen.get(dataset.name.as_str()).is_none_or(newer) {
+                continue;
+            }
+            let upstream = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
+            let created = bundle.payload().created;
+            let lacks =
+                |why: String| (Some(index), BundleError::Payload { path: bundle.path().into(), why }.into());
+            let record =
+                |archive| Record { archive, updated_at: floor_date(dataset, created).unwrap_or(created) };
+            let (copy, record) = copy(dataset, url, upstream.map(Vec::as_slice), record)
+                .map_err(|why| lacks(format!("{}: {}", dataset.reference(), safe(&why))))?;
+            let taken = Taken { known: false, rollback: false };
+            let choice = Choice { bundle: index, dataset: dataset.clone(), copy, record, taken };
+            chosen.insert(dataset.name.to_string(), choice);
+        }
+    }
+    if chosen.is_empty() {
+        report.errors.push(Error::usage(
+            "there is no VEX repository here to put into the web root",
+            "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
+        ));
+    }
+    // Whoever imports them elsewhere in the same run knows.
+    if args.cache_dir.is_none() && args.registry.places.is_empty() && !others.is_empty() {
+        let others = others.into_iter().collect::<Vec<_>>().join(", ");
+        report
+            .advice
+            .push(format!("Not for a web root: {others}. Import them with --registry or --cache-dir."));
+    }
+    Ok(chosen.into_values().collect())
+}
+
+/// The copy that a dataset is to become. An error is a sentence's end.
+fn copy(
+    dataset: &Dataset,
+    url: &WebUrl,
+    upstream: Option<&[u8]>,
+    record: impl FnOnce(crate::digest::Digest) -> Record,
+) -> Result<(Copy, Record), String> {
+    let (Some(layer), Some(upstream)) = (dataset.content_layer(), upstream) else {
+        return Err("it has no archive or no manifest".into());
+    };
+    let format = ArchiveFormat::by_media_type(&layer.media_type);
+    let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
+    let archive = format!("{}/{}", url.of(&dataset.name), vex_copy::archive_name(format, &subdir));
+    let location = vex_copy::location(&archive, &subdir)
+        .ok_or_else(|| format!("the folder {subdir:?} cannot stand in a URL"))?;
+    let record = record(layer.digest);
+    let manifest = vex_copy::point_at(upstream, &location, &record)?;
+    let name = dataset.name.clone();
+    Ok((Copy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
+}
+
+/// Leaves out what is too old, and what is in place already.
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+fn sift(
+    args: &Import,
+    root: &WebRoot,
+    url: &WebUrl,
+    memory: &Memory<'_>,
+    setup: &Setup,
+    chosen: Vec<Choice>,
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let found = root.manifest(&choice.dataset.name)?;
+        let was = found.as_deref().and_then(vex_copy::record).map(|record| record.updated_at);
+        let mut row = Row::new(&choice.dataset, was, Status::Installing);
+        row.reference = Some(url.of(&choice.dataset.name));
+        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
+        let judged = Judged {
+            row,
+            date: Some(choice.record.updated_at),
+            vacant: found.is_none(),
+            late: admission.is_some_and(|admission| admission.superseded),
+            otherwise: "left alone",
+        };
+        let same = || Ok(root.holds(&choice.copy)?);
+        if let Some(taken) = decide(args, setup, memory.state(), judged, same, report)? {
+            choice.taken = taken;
+            left.push(choice);
+        }
+    }
+    Ok(left)
+}
+
+/// Stages the archives that one bundle brought.
+fn stage(root: &WebRoot, bundle: &mut VerifiedBundle, mine: Vec<&Choice>) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    for choice in mine {
+        let archive = bundle.blob(choice.record.archive)?;
+        root.stage(&choice.copy, archive).map_err(|error| match error.downcast::<TargetError>() {
+            Ok(error) => Error::from(error),
+            Err(error) => BundleError::from_io(&path, error).into(),
+        })?;
+    }
+    Ok(())
+}
