@@ -164,6 +164,9 @@ pub(super) fn write_files(args: &Import, settings: &Settings, report: &mut Repor
     }
     if let Some(dir) = &args.write_config {
         report.written.push(settings.write_config(dir, args.force)?);
+        for file in &settings.files {
+            report.written.push(file.write(dir, args.force)?);
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! - [`registry`]: an OCI registry.
 //! - [`compat`]: a manifest for registries that refuse upstream's.
 //! - [`registry_settings`]: what Trivy must be told so that it asks that registry.
+//! - `site_settings`: the same for trivy-operator, a Trivy server and Harbor's adapter.
 
 pub mod cache;
 pub mod compat;
@@ -22,6 +23,7 @@ pub mod place;
 pub mod registry;
 pub mod registry_settings;
 pub mod settings;
+mod site_settings;
 mod sys;
 pub mod vex_config;
 pub mod vex_scanner;

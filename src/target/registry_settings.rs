@@ -8,7 +8,8 @@
 
 use crate::dataset::catalogue::TrivyVersion;
 
-use super::settings::{Line, OURS, SUBCOMMANDS, Settings};
+use super::settings::{Line, OURS, SUBCOMMANDS, Settings, yaml};
+use super::site_settings::site_files;
 
 /// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +57,7 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
         lines,
         environment: environment(pulled, since(63)),
         config: config(pulled, since(63)),
+        files: site_files(pulled),
         advice: advice(pulled),
     }
 }
@@ -87,9 +89,7 @@ fn config(pulled: &Pulled, version_check: bool) -> String {
             text.push('\n');
         }
     };
-    // A JSON string is a YAML string.
-    let quoted =
-        |value: &Option<String>| serde_json::Value::from(value.clone().unwrap_or_default()).to_string();
+    let quoted = |value: &Option<String>| yaml(value.as_deref().unwrap_or_default());
     let (db, java_db, checks) = (&pulled.db, &pulled.java_db, &pulled.checks);
     line(db.is_some() || java_db.is_some(), "db:".into());
     line(db.is_some(), format!("  repository: {}", quoted(db)));

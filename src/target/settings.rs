@@ -32,7 +32,7 @@ const OUR_VARIABLES: [&str; 15] = [
     "TRIVY_INSECURE",
 ];
 
-/// How a trivy.yaml of ours begins.
+/// How a file of ours begins.
 pub(super) const OURS: &[u8] = b"# Written by trivy-ferry:";
 
 /// What is installed in a cache, as far as it decides about settings.
@@ -67,8 +67,19 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// The text of a `trivy.yaml`.
     pub config: String,
+    /// What is written beside it, for whatever else scans.
+    pub files: Vec<ConfigFile>,
     /// What else is worth saying, a sentence each.
     pub advice: Vec<String>,
+}
+
+/// A file for a directory of configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub text: String,
 }
 
 /// One subcommand with its flags.
@@ -169,6 +180,7 @@ pub fn settings(cache_dir: &Path, version: TrivyVersion, in_place: InPlace, scan
         lines,
         environment: environment(&cache, since(63), in_place, scanner),
         config: config(&cache, since(63), in_place, memory),
+        files: Vec::new(),
         advice: advice(in_place, scanner),
     }
 }
@@ -210,8 +222,7 @@ fn config(cache: &str, version_check: bool, in_place: InPlace, memory: bool) -> 
             text.push('\n');
         }
     };
-    // A JSON string is a YAML string.
-    line(true, &format!("  dir: {}", serde_json::Value::from(cache)));
+    line(true, &format!("  dir: {}", yaml(cache)));
     line(memory, "  backend: memory");
     line(in_place.db || in_place.java_db, "db:");
     line(in_place.db, "  skip-update: true");
@@ -254,6 +265,11 @@ fn advice(in_place: InPlace, scanner: &Scanner) -> Vec<String> {
         advice.push("Where the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
     }
     advice
+}
+
+/// Quotes a string for YAML: a JSON string is one.
+pub(super) fn yaml(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Quotes an argument for a shell where it needs that.
@@ -308,9 +324,19 @@ impl Settings {
     /// # Errors
     /// [`TargetError::Exists`], [`TargetError::Symlink`], or the system refuses.
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
-        let path = dir.join("trivy.yaml");
-        // What an import wrote before is not anybody's own.
-        write(dir, &path, self.config.as_bytes(), |have| match force || have.starts_with(OURS) {
+        ConfigFile { name: "trivy.yaml", text: self.config.clone() }.write(dir, force)
+    }
+}
+
+impl ConfigFile {
+    /// Writes the file into a directory and returns its path. An existing one is replaced only with
+    /// `force`, or where an import wrote it.
+    ///
+    /// # Errors
+    /// [`TargetError::Exists`], [`TargetError::Symlink`], or the system refuses.
+    pub fn write(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
+        let path = dir.join(self.name);
+        write(dir, &path, self.text.as_bytes(), |have| match force || have.starts_with(OURS) {
             true => Ok(()),
             false => Err(TargetError::Exists {
                 path: path.clone(),
