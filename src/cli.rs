@@ -404,10 +404,10 @@ pub struct Import {
     /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
     #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
     pub write_env: Option<PathBuf>,
-    /// Write the settings as DIR/trivy.yaml.
+    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
     #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
     pub write_config: Option<PathBuf>,
-    /// Overwrite an existing trivy.yaml.
+    /// Let --write-config overwrite files that no import wrote.
     #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
     pub force: bool,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.

@@ -165,6 +165,14 @@ fn write_settings(args: &Import, setup: &Setup, remote: &Remote, report: &mut Re
     };
     let settings = registry_settings(setup.host.version, &pulled);
     after::show(&settings, report);
+    // It is for one target at a time.
+    let alone = args.registry.places.len() == 1 && args.cache_dir.is_none();
+    if alone && args.write_config.is_none() && report.changed().count() > 0 {
+        report.advice.push(
+            "--write-config DIR also writes Helm values for trivy-operator and a Trivy server, and the environment of Harbor's adapter."
+                .into(),
+        );
+    }
     if report.in_place().count() > 0 { after::write_files(args, &settings, report) } else { Ok(()) }
 }
 

@@ -166,6 +166,43 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
 }
 
 #[test]
+fn helm_values_and_harbors_environment_name_what_was_pushed() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let registry = Registry::distribution(&tools, None);
+    let host = &registry.address;
+    let station = Host::bare();
+    let import = format!("import {bundle} --trust {public} --registry {host}/security");
+    station.ferry(&import).exits(0).says("--write-config DIR also writes Helm values");
+    let config = station.folder("config");
+    let write = format!("{import} --write-config {config}");
+    let written = station.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
+    let names =
+        ["trivy.yaml", "trivy-operator-values.yaml", "trivy-server-values.yaml", "harbor-adapter.env"];
+    assert_eq!(written, serde_json::json!(names.map(|name| station.at(&format!("config/{name}")))));
+    let text = |name: &str| fs::read_to_string(station.at(&format!("config/{name}"))).unwrap();
+    for line in [
+        format!("  dbRegistry: \"{host}\"\n  dbRepository: \"security/trivy-db:2\"\n"),
+        format!("  javaDbRegistry: \"{host}\"\n  javaDbRepository: \"security/trivy-java-db:1\"\n"),
+        format!("  registry: \"{host}\"\n  repository: \"security/trivy-checks\"\n  tag: \"2\"\n"),
+    ] {
+        assert!(text("trivy-operator-values.yaml").contains(&line), "{line}");
+    }
+    let server = format!("  dbRepository: \"{host}/security/trivy-db:2\"\n");
+    assert!(text("trivy-server-values.yaml").contains(&server), "{server}");
+    let adapter = format!("SCANNER_TRIVY_JAVA_DB_REPOSITORY={host}/security/trivy-java-db:1\n");
+    assert!(text("harbor-adapter.env").contains(&adapter), "{adapter}");
+
+    // Ours are replaced, somebody else's only when that is asked for.
+    station.ferry(&write).exits(0).does_not_say("also writes Helm values");
+    fs::write(station.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
+    station.ferry(&write).says("trivy-server-values.yaml").says("--force").exits(7);
+    assert_eq!(text("trivy-server-values.yaml"), "replicaCount: 2\n");
+    station.ferry(&format!("{write} --force")).exits(0);
+    assert!(text("trivy-server-values.yaml").contains(&server));
+}
+
+#[test]
 fn a_push_needs_an_account_and_tells_nobody_its_password() {
     let Some(tools) = tools() else { return };
     let (_laptop, bundle, public) = carried();
