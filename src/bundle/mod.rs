@@ -3,12 +3,14 @@
 //! This room knows the format, its writer and its reader, and the envelope that signs it. It knows
 //! nothing of networks or of Trivy's cache.
 
+pub mod chunks;
 mod error;
 mod header;
 pub mod payload;
 pub mod reader;
 pub mod writer;
 
+pub use chunks::{CheckedBlob, CheckedBlobs};
 pub use error::BundleError;
 pub use payload::{Dataset, Member, Payload, Stream};
 pub use reader::{UnverifiedBundle, VerifiedBundle};

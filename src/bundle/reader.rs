@@ -200,14 +200,23 @@ impl VerifiedBundle {
         &self.signers
     }
 
+    /// Where the first member after the manifest begins.
+    pub(super) fn start(&self) -> u64 {
+        header::footprint(self.capacity)
+    }
+
+    /// The open file, for reading at any place.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
     /// Begins a pass over the members.
     ///
     /// # Errors
     /// Where the medium fails.
     pub fn members(&mut self) -> Result<Members<'_>, BundleError> {
-        let start = header::footprint(self.capacity);
         self.file
-            .seek(SeekFrom::Start(start))
+            .seek(SeekFrom::Start(self.start()))
             .map_err(|error| BundleError::Read { path: self.path.clone(), error })?;
         Ok(Members { path: &self.path, file: &self.file, payload: &self.payload, next: 0 })
     }

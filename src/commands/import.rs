@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::import_report::{Report, Target};
 use super::memory::Memory;
-use super::{Outcome, after, import_cache, import_registry, import_web, inbox};
+use super::{Outcome, after, import_cache, import_registry, import_web, inbox, site};
 use crate::cli::Import;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
@@ -112,12 +112,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     };
     let targets =
         args.registry.places.len() + usize::from(cache.is_some()) + usize::from(args.web_root.is_some());
-    if targets > 1 && (args.write_env.is_some() || args.write_config.is_some()) {
-        return Err(Error::usage(
-            "the settings differ from target to target, and several are named",
-            "Import into one target at a time where --write-env or --write-config is given.",
-        ));
-    }
+    site::check(args, targets)?;
     let host = host(args)?;
     let policy = policy(args);
     let Some(input) = &args.bundle else {
@@ -155,6 +150,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         let done = import_web::run(args, &setup, dir, url, &mut found, &mut memory);
         reports.push(or_failed(done, || Target::Web(dir.clone()), &setup));
     }
+    site::settings(args, &setup, registries.is_insecure(), &mut reports);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);

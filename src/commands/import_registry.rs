@@ -6,7 +6,6 @@ use std::io::Read;
 use jiff::Timestamp;
 
 use super::admission::{admit_all, watch_expiry};
-use super::after;
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::Setup;
@@ -23,7 +22,6 @@ use crate::oci::{self, Manifest};
 use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository};
 use crate::target::registry::Registry;
-use crate::target::registry_settings::{Pulled, registry_settings};
 use crate::trust::acceptance::Admission;
 
 /// The way to the registries of a run; none where no `--registry` is given.
@@ -67,6 +65,11 @@ impl Registries {
 }
 
 impl Registries {
+    /// Whether a scanner must accept plain HTTP or any certificate to reach what was reached.
+    pub(super) fn is_insecure(&self) -> bool {
+        self.remote.as_ref().is_some_and(Remote::is_insecure)
+    }
+
     /// The remarks since they were last taken: credentials that were not accepted, a helper that
     /// failed.
     pub(super) fn take_notes(&self) -> Vec<String> {
@@ -144,36 +147,7 @@ pub(super) fn run(
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
     report.warn_of_old(setup.host.now);
-    if let Err(error) = write_settings(args, setup, remote, &mut report) {
-        report.errors.push(error);
-    }
     Ok(report)
-}
-
-/// What Trivy must be told to pull from here.
-fn write_settings(args: &Import, setup: &Setup, remote: &Remote, report: &mut Report) -> Result<(), Error> {
-    let there = |name: &str, tag: Option<&str>| {
-        let mut rows = report.in_place();
-        let row = rows.find(|row| row.name.as_str() == name && tag.is_none_or(|tag| row.tag == tag))?;
-        row.reference.clone()
-    };
-    let pulled = Pulled {
-        db: there("trivy-db", None),
-        java_db: there("trivy-java-db", None),
-        checks: there("trivy-checks", Some(setup.host.version.checks_tag())),
-        insecure: remote.is_insecure(),
-    };
-    let settings = registry_settings(setup.host.version, &pulled);
-    after::show(&settings, report);
-    // It is for one target at a time.
-    let alone = args.registry.places.len() == 1 && args.cache_dir.is_none();
-    if alone && args.write_config.is_none() && report.changed().count() > 0 {
-        report.advice.push(
-            "--write-config DIR also writes Helm values for trivy-operator and a Trivy server, and the environment of Harbor's adapter."
-                .into(),
-        );
-    }
-    if report.in_place().count() > 0 { after::write_files(args, &settings, report) } else { Ok(()) }
 }
 
 /// Of each dataset and tag the newest among the admitted bundles.
@@ -193,11 +167,12 @@ fn choose(
         {
             if dataset.name.kind() == Kind::Vex {
                 if matches!(place, Place::Registry { .. })
+                    && args.web_root.is_none()
                     && !report.rows.iter().any(|row| row.name == dataset.name)
                 {
                     report.rows.push(Row::new(dataset, None, Status::NoPlace));
                     report.advice.push(format!(
-                        "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries.",
+                        "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
                         dataset.name
                     ));
                 }

@@ -30,6 +30,7 @@ pub mod place;
 mod push;
 mod rehearse;
 mod sample;
+mod site;
 mod spool;
 mod trust;
 mod unload;

@@ -54,6 +54,14 @@ impl Place {
         }
     }
 
+    /// The one dataset that goes here; `None` where all do.
+    pub fn dataset(&self) -> Option<&Name> {
+        match self {
+            Place::Registry { .. } => None,
+            Place::Repository { dataset, .. } => Some(dataset),
+        }
+    }
+
     /// The registry's host with its port.
     pub fn host(&self) -> &str {
         match self {

@@ -8,8 +8,10 @@
 
 use crate::dataset::catalogue::TrivyVersion;
 
-use super::settings::{Line, OURS, SUBCOMMANDS, Settings, yaml};
+use super::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings, yaml};
 use super::site_settings::site_files;
+use super::vex_config::Carried;
+use super::vex_scanner;
 
 /// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +22,8 @@ pub struct Pulled {
     pub java_db: Option<String>,
     /// The trivy-checks that suit this Trivy.
     pub checks: Option<String>,
+    /// VEX repositories on a web server, under the names that scanners are to know them by.
+    pub vex: Vec<Carried>,
     /// The registry speaks plain HTTP, or shows a certificate that nobody vouches for: Trivy has one
     /// flag for both.
     pub insecure: bool,
@@ -47,6 +51,7 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
                     flags.extend(switches.split(' ').map(str::to_owned));
                 }
             };
+            switch(!pulled.vex.is_empty() && subcommand.scans, "--vex repo");
             switch(pulled.insecure, "--insecure");
             switch(subcommand.scans, "--offline-scan");
             switch(subcommand.version_check.is_some_and(since), "--skip-version-check --disable-telemetry");
@@ -57,8 +62,21 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
         lines,
         environment: environment(pulled, since(63)),
         config: config(pulled, since(63)),
-        files: site_files(pulled),
+        files: site_files(pulled).into_iter().chain(vex_file(pulled)).collect(),
         advice: advice(pulled),
+    }
+}
+
+/// The VEX configuration of each scanner.
+fn vex_file(pulled: &Pulled) -> Option<ConfigFile> {
+    let text = || vex_scanner::repository_yaml(&pulled.vex);
+    (!pulled.vex.is_empty()).then(|| ConfigFile { name: vex_scanner::FILE, text: text() })
+}
+
+impl Pulled {
+    /// Whether a registry has any of it.
+    pub fn is_in_registry(&self) -> bool {
+        self.db.is_some() || self.java_db.is_some() || self.checks.is_some()
     }
 }
 
@@ -75,14 +93,15 @@ fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
         ("TRIVY_DISABLE_TELEMETRY", version_check),
     ];
     let repositories = repositories.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let vex = (!pulled.vex.is_empty()).then(|| ("TRIVY_VEX", "repo".to_owned()));
     let switches =
         switches.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, "true".to_owned()));
-    repositories.chain(switches).map(|(name, value)| (name.to_owned(), value)).collect()
+    repositories.chain(vex).chain(switches).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn config(pulled: &Pulled, version_check: bool) -> String {
-    let mut text =
-        String::from_utf8_lossy(OURS).into_owned() + " Trivy pulls what was imported from this registry.\n";
+    let mut text = String::from_utf8_lossy(OURS).into_owned()
+        + " Trivy pulls what was imported from this site's servers.\n";
     let mut line = |wanted: bool, line: String| {
         if wanted {
             text.push_str(&line);
@@ -95,6 +114,7 @@ fn config(pulled: &Pulled, version_check: bool) -> String {
     line(db.is_some(), format!("  repository: {}", quoted(db)));
     line(java_db.is_some(), format!("  java-repository: {}", quoted(java_db)));
     line(checks.is_some(), format!("misconfiguration:\n  checks-bundle-repository: {}", quoted(checks)));
+    line(!pulled.vex.is_empty(), "vulnerability:\n  vex:\n    - repo".into());
     line(pulled.insecure, "insecure: true".into());
     line(true, "scan:\n  offline: true".into());
     line(version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
@@ -108,7 +128,7 @@ fn advice(pulled: &Pulled) -> Vec<String> {
         (pulled.java_db.is_none(), "trivy-java-db"),
         (pulled.checks.is_none(), "trivy-checks for this Trivy"),
     ] {
-        if missing {
+        if missing && pulled.is_in_registry() {
             advice.push(format!("No {name} is there: Trivy goes to its own repository for it."));
         }
     }
@@ -127,6 +147,7 @@ mod tests {
             db: Some("h/trivy-db:2".into()),
             java_db: Some("h/trivy-java-db:1".into()),
             checks: Some("h/trivy-checks:2".into()),
+            vex: Vec::new(),
             insecure: true,
         }
     }
@@ -146,6 +167,18 @@ mod tests {
         );
         assert!(!of("sbom").contains("checks"));
         assert!(of("vm").contains("checks"));
+    }
+
+    #[test]
+    fn vex_from_a_web_server_is_asked_for() {
+        let hub = Carried { name: "vex-hub".into(), url: "https://w/vex-hub".into() };
+        let settings = registry_settings(TrivyVersion::newest(), &Pulled { vex: vec![hub], ..pulled() });
+        let of = |name: &str| settings.lines.iter().find(|line| line.subcommand == name).unwrap().arguments();
+        assert!(of("image").contains("--vex repo --insecure"), "{}", of("image"));
+        assert!(!of("config").contains("vex") && !of("server").contains("vex"));
+        assert!(settings.environment.contains(&("TRIVY_VEX".into(), "repo".into())));
+        assert!(settings.config.contains("  vex:\n    - repo\n"), "{}", settings.config);
+        assert_eq!(settings.files.last().map(|file| file.name), Some("vex-repository.yaml"));
     }
 
     #[test]

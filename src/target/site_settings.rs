@@ -137,6 +137,7 @@ mod tests {
             db: Some("h:5000/s/trivy-db:2".into()),
             java_db: Some("h:5000/s/trivy-java-db:1".into()),
             checks: Some("h:5000/s/trivy-checks:2".into()),
+            vex: Vec::new(),
             insecure: true,
         }
     }

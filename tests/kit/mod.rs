@@ -405,6 +405,16 @@ pub fn flags_of(upstream: &str) -> String {
 /// A process that ends with the test.
 pub struct Process(Child);
 
+impl Process {
+    pub fn start(command: &mut Command) -> Process {
+        Process(command.spawn().unwrap())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -486,9 +496,9 @@ impl Registry {
             let log = fs::File::create(publisher.at("log")).unwrap();
             let mut command = command(&publisher, &address);
             command.stdout(log.try_clone().unwrap()).stderr(log);
-            let mut process = Process(command.spawn().unwrap());
+            let mut process = Process::start(&mut command);
             let deadline = Instant::now() + Duration::from_secs(20);
-            while Instant::now() < deadline && process.0.try_wait().unwrap().is_none() {
+            while Instant::now() < deadline && process.is_running() {
                 if TcpStream::connect(&address).is_ok() {
                     publisher.sh(&format!("regctl registry set --skip-check --tls {tls} {address}")).exits(0);
                     return Registry { address, publisher, _process: process };

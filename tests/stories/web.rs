@@ -1,11 +1,12 @@
 //! A site with a web server: VEX repositories are files that it hands out, and every scanner asks it.
 
 use std::fs;
-use std::time::Duration;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use trivy_ferry::digest::Digest;
 
-use crate::kit::{Host, files, flags_of, json_file, laid_out, read, sample};
+use crate::kit::{Host, Process, files, findings, flags_of, json_file, laid_out, read, sample, text, tools};
 
 const HUB: &str = "vex-hub/.well-known/vex-repository.json";
 const ARCHIVE: &str = "vex-hub/repository-vexhub-main.tar.gz";
@@ -102,4 +103,108 @@ fn a_damaged_bundle_changes_nothing_in_a_web_root() {
         .exits(7)
         .says("there is no folder");
     station.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).says("--web-url");
+}
+
+/// nginx over a folder of the host, with a login. Serves until it is dropped.
+struct Nginx {
+    url: String,
+    _process: Process,
+}
+
+impl Nginx {
+    /// The user `ferry` with the password `carried`.
+    fn start(host: &Host, root: &str) -> Nginx {
+        let places = host.folder("nginx");
+        fs::write(format!("{places}/users"), "ferry:{PLAIN}carried\n").unwrap();
+        for _ in 0..5 {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|name| format!("{name}_temp_path {places}/{name};\n"))
+                .concat();
+            let config = format!(
+                "daemon off; master_process off; pid {places}/pid; error_log {places}/error.log;\n\
+                 events {{}}\nhttp {{\naccess_log {places}/access.log;\n{temporary}\
+                 server {{ listen {address}; root {root}; location /vex/ {{ alias {root}/;\n\
+                 auth_basic vex; auth_basic_user_file {places}/users; }} }} }}\n"
+            );
+            fs::write(format!("{places}/nginx.conf"), config).unwrap();
+            let mut command = host.command("nginx");
+            command.args(["-p", &places, "-e", &format!("{places}/error.log"), "-c", "nginx.conf"]);
+            let mut process = Process::start(&mut command);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < deadline && process.is_running() {
+                if TcpStream::connect(&address).is_ok() {
+                    return Nginx { url: format!("http://{address}/vex"), _process: process };
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        panic!("nginx does not start");
+    }
+}
+
+/// Makes a scanner's copies of VEX repositories a week old.
+fn age_vex(scanner: &Host) {
+    let path = scanner.at(".cache/trivy/vex/repositories/vex-hub/cache.json");
+    let mut metadata = json_file(&path);
+    metadata["UpdatedAt"] = "2026-01-01T00:00:00Z".into();
+    fs::write(path, metadata.to_string()).unwrap();
+}
+
+#[test]
+fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, [first, second], public) = two_bundles();
+    let registry = crate::kit::Registry::crane(&tools);
+    let station = Host::bare();
+    let root = station.folder("www");
+    let nginx = Nginx::start(&station, &root);
+    let settings = station.folder("settings");
+    let import = |bundle: &str| {
+        station.ferry(&format!(
+            "import {bundle} --trust {public} --registry {} --plain-http --web-root {root} --web-url {} \
+             --write-env settings.env --write-config {settings}",
+            registry.address, nginx.url
+        ))
+    };
+    import(&first).exits(0).says("vex-hub").says("over http:// anybody");
+
+    let scanner = Host::with(&tools);
+    let vex = scanner.folder(".trivy/vex");
+    let config = text(format!("{settings}/vex-repository.yaml"));
+    let scan = || {
+        fs::copy(sample("project/Gemfile.lock"), format!("{}/Gemfile.lock", scanner.folder("project")))
+            .unwrap();
+        let env = text(station.at("settings.env"));
+        scanner.sh(&format!(
+            "set -a; {}; HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1 \
+             trivy fs --quiet --format json --show-suppressed project",
+            env.lines().collect::<Vec<_>>().join("; ")
+        ))
+    };
+    fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
+    scan().fails().says("401");
+    // As the file says where a login goes.
+    let enabled = config.rfind("username: \"\"").unwrap();
+    let config = config[..enabled].to_owned()
+        + &config[enabled..].replacen("username: \"\"", "username: ferry", 1).replacen(
+            "password: \"\"",
+            "password: carried",
+            1,
+        );
+    fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
+    assert_eq!(findings(&scan().exits(0)), ["CVE-2099-0001", "suppressed CVE-2099-0002"]);
+
+    // A scanner that keeps its cache keeps the location too, and finds the new documents there.
+    import(&second).exits(0);
+    age_vex(&scanner);
+    assert_eq!(findings(&scan().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    let log = text(station.at("nginx/access.log"));
+    let asked = |what: &str| {
+        log.lines()
+            .filter(|line| line.contains("GET ") && line.contains(what) && line.contains(" 200 "))
+            .count()
+    };
+    assert_eq!(asked("vex-repository.json"), 1, "Trivy asks for it once: {log}");
+    assert_eq!(asked(ARCHIVE), 2, "{log}");
 }

@@ -1,0 +1,177 @@
+//! Blobs of a verified bundle in chunks that can be read in any order and by many at once, each
+//! compared again with what was verified: nobody can change what is read after it was found good.
+//!
+//! While the bundle is verified, a digest of every chunk is taken (BLAKE3, which costs next to nothing
+//! beside sha256). They are never written anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::header::{self, BLOCK};
+use super::{BundleError, VerifiedBundle};
+use crate::content_digest::ContentDigest;
+use crate::digest::Digest;
+use crate::progress::Progress;
+
+/// The length of a chunk in bytes. What one reader costs in memory is a chunk or two, so that it
+/// must be small where a hundred read at once; a gigabyte has 512 KiB of digests.
+pub const CHUNK: u64 = 64 << 10;
+
+/// Blobs of one bundle, every byte of which was found to be the signed one.
+#[derive(Debug)]
+pub struct CheckedBlobs {
+    path: PathBuf,
+    file: File,
+    blobs: BTreeMap<Digest, Placed>,
+}
+
+/// Where a blob lies.
+#[derive(Debug)]
+struct Placed {
+    offset: u64,
+    size: u64,
+    chunks: Vec<ContentDigest>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct CheckedBlob {
+    bundle: Arc<CheckedBlobs>,
+    digest: Digest,
+}
+
+impl VerifiedBundle {
+    /// Reads the bundle once from front to back, compares the blobs that are wanted with what was
+    /// signed, and keeps them for reading. `what` names a blob where it is shown.
+    ///
+    /// # Errors
+    /// Where the medium fails, or the bundle is damaged.
+    pub fn check_in_chunks(
+        mut self,
+        wanted: &BTreeSet<Digest>,
+        what: impl Fn(Digest) -> String,
+        progress: &dyn Progress,
+    ) -> Result<Arc<CheckedBlobs>, BundleError> {
+        let path = self.path().to_path_buf();
+        let mut blobs = BTreeMap::new();
+        let mut offset = self.start();
+        let mut members = self.members()?;
+        while let Some(mut member) = members.next()? {
+            let (digest, size) = (member.member().digest, member.member().size);
+            let content = offset + BLOCK;
+            offset += header::footprint(size);
+            if !wanted.contains(&digest) || !member.member().path.starts_with("blobs/") {
+                member.skip()?;
+                continue;
+            }
+            let step = progress.begin(&what(digest), size, "");
+            let mut chunks = Vec::new();
+            let mut chunk = Vec::new();
+            loop {
+                chunk.clear();
+                let read = (&mut member).take(CHUNK).read_to_end(&mut chunk);
+                let count = read.map_err(|error| BundleError::from_io(&path, error))?;
+                if count == 0 {
+                    break;
+                }
+                step.advance(count as u64);
+                chunks.push(ContentDigest::of(&chunk));
+            }
+            blobs.insert(digest, Placed { offset: content, size, chunks });
+        }
+        Ok(Arc::new(CheckedBlobs { path, file: self.into_file(), blobs }))
+    }
+}
+
+impl CheckedBlobs {
+    /// A blob that was wanted.
+    pub fn blob(self: &Arc<Self>, digest: Digest) -> Option<CheckedBlob> {
+        self.blobs.contains_key(&digest).then(|| CheckedBlob { bundle: self.clone(), digest })
+    }
+}
+
+impl CheckedBlob {
+    /// Its length in bytes.
+    pub fn size(&self) -> u64 {
+        self.placed().map_or(0, |placed| placed.size)
+    }
+
+    /// The bytes of its chunk of this number, counted from 0; all but the last have [`CHUNK`] bytes.
+    ///
+    /// # Errors
+    /// Where the medium fails, there is no such chunk, or the file was changed since it was verified.
+    pub fn chunk(&self, number: u64) -> io::Result<Vec<u8>> {
+        let none = || io::Error::from(io::ErrorKind::InvalidInput);
+        let placed = self.placed().ok_or_else(none)?;
+        let begin = number.checked_mul(CHUNK).filter(|begin| *begin < placed.size).ok_or_else(none)?;
+        let wanted = usize::try_from(number).ok().and_then(|number| placed.chunks.get(number));
+        let length = (placed.size - begin).min(CHUNK);
+        let mut bytes = vec![0; usize::try_from(length).map_err(|_| none())?];
+        let read = self.bundle.file.read_exact_at(&mut bytes, placed.offset + begin);
+        match read {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            Ok(()) if wanted == Some(&ContentDigest::of(&bytes)) => return Ok(bytes),
+            _ => {}
+        }
+        Err(io::Error::other(BundleError::Member {
+            path: self.bundle.path.clone(),
+            member: format!("blobs/sha256/{}", self.digest.hex()),
+            why: "was changed after it was verified".into(),
+        }))
+    }
+
+    fn placed(&self) -> Option<&Placed> {
+        self.bundle.blobs.get(&self.digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::UnverifiedBundle;
+    use super::super::writer::tests as writer;
+    use super::*;
+    use crate::progress::Silent;
+    use crate::trust::key::SigningKey;
+    use crate::trust::keyring::{self, Keyring};
+
+    #[test]
+    fn every_chunk_is_the_one_that_was_verified_or_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_pem(writer::KEY, None).unwrap().public();
+        let keyring = Keyring::load(&[keyring::add(dir.path(), "test", &key).unwrap()]).unwrap();
+        let path = dir.path().join("b.tar");
+        let bytes = writer::bundle();
+        std::fs::write(&path, &bytes).unwrap();
+        let bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring).unwrap();
+        let members: Vec<_> = bundle.payload().members.clone();
+        let wanted: BTreeSet<Digest> =
+            members.iter().filter(|m| m.path.starts_with("blobs/")).map(|m| m.digest).collect();
+        let checked = bundle.check_in_chunks(&wanted, |_| String::new(), &Silent).unwrap();
+        for digest in &wanted {
+            let blob = checked.blob(*digest).unwrap();
+            let mut all = Vec::new();
+            for number in 0..blob.size().div_ceil(CHUNK) {
+                all.extend(blob.chunk(number).unwrap());
+            }
+            assert_eq!(Digest::of(&all), *digest);
+            assert!(blob.chunk(blob.size().div_ceil(CHUNK)).is_err());
+        }
+        // Replaced under the same name: what was verified is still read. Changed in place: nothing is.
+        let largest = checked.blob(members.iter().max_by_key(|m| m.size).unwrap().digest).unwrap();
+        std::fs::rename(&path, dir.path().join("old.tar")).unwrap();
+        std::fs::write(&path, b"another").unwrap();
+        assert!(largest.chunk(0).is_ok());
+        let mut file = std::fs::OpenOptions::new().write(true).open(dir.path().join("old.tar")).unwrap();
+        file.write_all(&vec![0x55; bytes.len()]).unwrap();
+        let error = largest.chunk(0).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("was changed after it was verified"), "{error}");
+        file.set_len(10).unwrap();
+        assert!(largest.chunk(0).is_err());
+    }
+}
