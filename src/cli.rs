@@ -1,5 +1,6 @@
 //! The command line: every verb with its flags. Parses and nothing else.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -106,6 +107,11 @@ pub enum Verb {
     /// To import the same bundle again is no error, and brings back what is missing. Prints the
     /// settings with which Trivy asks no network.
     Import(Import),
+    /// Serve a bundle as a read-only registry, and its VEX repositories as files.
+    ///
+    /// For a site that has no registry: straight out of the bundle, of which every piece is compared
+    /// again with what was verified before it is sent. Ends at SIGTERM or Ctrl-C.
+    Serve(Serve),
     /// The whole trip on this machine, with sample data and no network.
     Rehearse(Rehearse),
 }
@@ -300,6 +306,23 @@ pub enum Layout {
     Harbor,
 }
 
+/// For which Trivy settings are, and where they are written.
+#[derive(Debug, Clone, Args, Default)]
+pub struct SettingsFlags {
+    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
+    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Option<TrivyVersion>,
+    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
+    pub write_env: Option<PathBuf>,
+    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+    /// Let --write-config overwrite files that no import wrote.
+    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
+    pub force: bool,
+}
+
 /// Registries that are pushed to.
 #[derive(Debug, Args, Default)]
 pub struct RegistryFlags {
@@ -398,18 +421,9 @@ pub struct Import {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub overrides: Overrides,
-    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
-    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
-    pub trivy_version: Option<TrivyVersion>,
-    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
-    pub write_env: Option<PathBuf>,
-    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
-    pub write_config: Option<PathBuf>,
-    /// Let --write-config overwrite files that no import wrote.
-    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
-    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub settings: SettingsFlags,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
     #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
     pub clear_scan_cache: bool,
@@ -419,6 +433,48 @@ pub struct Import {
     /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
     #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,
+    /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
+    /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// A bundle, or a folder with bundles: of each dataset the newest is served.
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+    /// Where to listen. 0.0.0.0:PORT is every interface of this host.
+    #[arg(long, default_value = "127.0.0.1:5000", env = "TRIVY_FERRY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Serve over TLS with the certificate in this PEM file, and those above it.
+    #[arg(long, env = "TRIVY_FERRY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, a PEM file.
+    #[arg(long, env = "TRIVY_FERRY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The URL under which scanners reach this server, such as https://ferry.corp.example:5000
+    /// (default: the address, or this host's name).
+    #[arg(long, env = "TRIVY_FERRY_URL", value_name = "URL")]
+    pub url: Option<WebUrl>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: Selection,
+    /// The stream that is accepted.
+    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Stream,
+    /// Refuse data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
+    pub max_age: Option<MaxAge>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub overrides: Overrides,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub settings: SettingsFlags,
     /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

@@ -5,6 +5,7 @@
 
 use crate::bundle::BundleError;
 use crate::remote::RemoteError;
+use crate::serve::ServeError;
 use crate::source::SourceError;
 use crate::target::TargetError;
 use crate::trust::{Refusal, TrustError};
@@ -59,6 +60,9 @@ pub enum Error {
     /// The way to a server could not be prepared, or an address is none.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// A server could not be started.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -98,7 +102,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Unexpected { .. } | Error::Hook { .. } => 1,
-            Error::Usage { .. } | Error::Trust(_) => 2,
+            Error::Usage { .. } | Error::Trust(_) | Error::Serve(_) => 2,
             Error::Source(e) if e.is_usage() => 2,
             Error::Bundle(e) if e.is_usage() => 2,
             Error::Remote(e) if e.is_usage() => 2,
@@ -156,6 +160,7 @@ impl Next for Error {
             }
             Error::Bundle(e) => e.next(),
             Error::Refused(e) => e.next(),
+            Error::Serve(e) => e.next(),
             Error::Target(e) => e.next(),
         }
     }

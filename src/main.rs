@@ -14,9 +14,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let progress = terminal::progress(cli.quiet);
     let outcome = commands::run(&cli.verb, &*progress);
-    drop(progress);
     let (exit, printed) = match outcome {
-        Ok(outcome) => (outcome.exit_code(), print(cli.format, &outcome)),
+        Ok(mut outcome) => {
+            let then = outcome.then.take();
+            let printed = print(cli.format, &outcome);
+            match then.map(|then| then.go_on(&*progress)) {
+                Some(Err(error)) => (error.exit_code(), say(&error)),
+                _ => (outcome.exit_code(), printed),
+            }
+        }
         Err(error) => (error.exit_code(), print_error(cli.format, &error)),
     };
     // A reader that closed the pipe has seen what it wanted.

@@ -51,7 +51,7 @@ impl VerifiedBundle {
     /// # Errors
     /// Where the medium fails, or the bundle is damaged.
     pub fn check_in_chunks(
-        mut self,
+        &mut self,
         wanted: &BTreeSet<Digest>,
         what: impl Fn(Digest) -> String,
         progress: &dyn Progress,
@@ -83,7 +83,8 @@ impl VerifiedBundle {
             }
             blobs.insert(digest, Placed { offset: content, size, chunks });
         }
-        Ok(Arc::new(CheckedBlobs { path, file: self.into_file(), blobs }))
+        let file = self.open_again()?;
+        Ok(Arc::new(CheckedBlobs { path, file, blobs }))
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
         let path = dir.path().join("b.tar");
         let bytes = writer::bundle();
         std::fs::write(&path, &bytes).unwrap();
-        let bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring).unwrap();
+        let mut bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring).unwrap();
         let members: Vec<_> = bundle.payload().members.clone();
         let wanted: BTreeSet<Digest> =
             members.iter().filter(|m| m.path.starts_with("blobs/")).map(|m| m.digest).collect();

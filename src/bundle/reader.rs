@@ -205,9 +205,9 @@ impl VerifiedBundle {
         header::footprint(self.capacity)
     }
 
-    /// The open file, for reading at any place.
-    pub(super) fn into_file(self) -> File {
-        self.file
+    /// The same open file once more, for reading at any place.
+    pub(super) fn open_again(&self) -> Result<File, BundleError> {
+        self.file.try_clone().map_err(|error| BundleError::Read { path: self.path.clone(), error })
     }
 
     /// Begins a pass over the members.

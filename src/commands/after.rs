@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::choice::carried;
 use super::import::Host;
 use super::import_report::Report;
-use crate::cli::{Import, Layout};
+use crate::cli::{Import, Layout, SettingsFlags};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
@@ -137,7 +137,7 @@ fn write_settings(
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     show(&settings, report);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
-    write_files(args, &settings, report)
+    write_files(&args.settings, &settings, report)
 }
 
 /// Puts settings into the report.
@@ -157,15 +157,19 @@ pub(super) fn show(settings: &Settings, report: &mut Report) {
 }
 
 /// Writes settings where they were asked for.
-pub(super) fn write_files(args: &Import, settings: &Settings, report: &mut Report) -> Result<(), Error> {
-    if let Some(path) = &args.write_env {
+pub(super) fn write_files(
+    flags: &SettingsFlags,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<(), Error> {
+    if let Some(path) = &flags.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
     }
-    if let Some(dir) = &args.write_config {
-        report.written.push(settings.write_config(dir, args.force)?);
+    if let Some(dir) = &flags.write_config {
+        report.written.push(settings.write_config(dir, flags.force)?);
         for file in &settings.files {
-            report.written.push(file.write(dir, args.force)?);
+            report.written.push(file.write(dir, flags.force)?);
         }
     }
     Ok(())

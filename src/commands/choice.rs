@@ -141,7 +141,6 @@ pub(super) fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<Stri
 
 /// Leaves out what is too old, and what is in place already.
 pub(super) fn sift(
-    args: &Import,
     cache: &Cache<'_>,
     memory: &TargetState,
     setup: &Setup,
@@ -161,7 +160,7 @@ pub(super) fn sift(
             otherwise: "left alone",
         };
         let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &setup.host))?);
-        let Some(taken) = decide(args, setup, memory, judged, same, report)? else { continue };
+        let Some(taken) = decide(setup, memory, judged, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
             _ => have.updated_at == dataset.contents.updated_at,

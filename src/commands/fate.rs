@@ -5,7 +5,6 @@ use jiff::Timestamp;
 
 use super::import::Setup;
 use super::import_report::{Report, Row, Status};
-use crate::cli::Import;
 use crate::error::Error;
 use crate::text::moments;
 use crate::trust::Refusal;
@@ -41,7 +40,6 @@ pub(super) struct Taken {
 /// # Errors
 /// Those of `same`.
 pub(super) fn decide(
-    args: &Import,
     setup: &Setup,
     state: &TargetState,
     judged: Judged,
@@ -56,7 +54,7 @@ pub(super) fn decide(
         report.rows.push(row);
         Ok(None)
     };
-    let max_age = args.max_age.as_ref();
+    let max_age = setup.max_age.as_ref();
     let age =
         |age: &super::age::MaxAge| age.check(&dataset.name, dataset.contents.updated_at, present(now, state));
     if let Some(Err(refusal)) = max_age.map(age) {
@@ -71,7 +69,7 @@ pub(super) fn decide(
     let floor = state.floors.get(&dataset.reference()).copied().max(believable);
     let verdict = judge(date, floor);
     if let Verdict::Older { floor } = verdict
-        && !args.overrides.allow_rollback
+        && !setup.policy.allow_rollback
     {
         if let (true, Some(date)) = (vacant, date) {
             let refusal = Refusal::MissingAndOlder { dataset: dataset.reference(), date, floor };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::age::MaxAge;
 use super::import_report::{Report, Target};
 use super::memory::Memory;
 use super::{Outcome, after, import_cache, import_registry, import_web, inbox, site};
@@ -34,6 +35,7 @@ pub(super) struct Setup {
     pub(super) host: Host,
     pub(super) keyring: Keyring,
     pub(super) policy: Policy,
+    pub(super) max_age: Option<MaxAge>,
 }
 
 /// What became of all targets.
@@ -116,7 +118,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let host = host(args)?;
     let policy = policy(args);
     let Some(input) = &args.bundle else {
-        let setup = Setup { host, keyring: Keyring::default(), policy };
+        let setup = Setup { host, keyring: Keyring::default(), policy, max_age: args.max_age.clone() };
         let Some(dir) = cache else {
             return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
         };
@@ -130,7 +132,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     };
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(beside(&keyring, input));
-    let setup = Setup { host, keyring, policy };
+    let setup = Setup { host, keyring, policy, max_age: args.max_age.clone() };
     let mut found = inbox::open(input, &setup.keyring)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
@@ -193,6 +195,7 @@ fn host(args: &Import) -> Result<Host, Error> {
     Ok(Host {
         now: Timestamp::now(),
         version: args
+            .settings
             .trivy_version
             .unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
@@ -215,7 +218,9 @@ fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
 fn places_for_settings(args: &Import) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
-    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
+    for folder in [args.settings.write_env.as_ref().and_then(parent), args.settings.write_config.clone()]
+        .into_iter()
+        .flatten()
     {
         if !folder.is_dir() {
             return Err(Error::usage(
@@ -237,7 +242,7 @@ fn policy(args: &Import) -> Policy {
 }
 
 /// A trusted key that came with the bundle proves nothing by itself.
-fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
+pub(super) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let folder = if input.is_dir() { input } else { input.parent()? };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().ok()?;

@@ -109,7 +109,7 @@ fn prepare(
 ) -> Result<Prepared, (Option<usize>, Error)> {
     let host = &setup.host;
     let chosen = choose(args, cache, host, bundles, admitted, report)?;
-    let chosen = sift(args, cache, memory, setup, chosen, report).map_err(|error| (None, error))?;
+    let chosen = sift(cache, memory, setup, chosen, report).map_err(|error| (None, error))?;
     let incoming: Vec<(Slot, u64, u64)> = chosen
         .iter()
         .map(|c| {

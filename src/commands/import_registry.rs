@@ -228,7 +228,7 @@ fn sift(
         };
         let same =
             || Ok(found.as_ref() == Some(&choice.manifest) && extra_tags_agree(args, registry, &choice)?);
-        if let Some(taken) = decide(args, setup, memory.state(), judged, same, report)? {
+        if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
             (choice.known, choice.rollback) = (taken.known, taken.rollback);
             left.push(choice);
         }

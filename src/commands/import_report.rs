@@ -1,6 +1,7 @@
 //! What an import says at its end, for people and for programs.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -124,6 +125,8 @@ pub(super) enum Status {
     Installed,
     /// It is new in this registry.
     Pushed,
+    /// It is handed out from now on.
+    Served,
     /// It was in place.
     Unchanged,
     /// It was accepted before, was missing or different, and is back.
@@ -148,6 +151,7 @@ impl Status {
         match self {
             Status::Installed => "installed",
             Status::Pushed => "pushed",
+            Status::Served => "served",
             Status::Unchanged => "unchanged",
             Status::Restored => "restored",
             Status::Failed | Status::Installing => "failed",
@@ -168,6 +172,8 @@ pub(super) enum Target {
     Registry(String),
     /// A web root, without symbolic links.
     Web(PathBuf),
+    /// A server of ours, by the address that it listens on.
+    Serve(SocketAddr),
 }
 
 impl fmt::Display for Target {
@@ -175,6 +181,7 @@ impl fmt::Display for Target {
         match self {
             Target::Cache(dir) => write!(f, "cache:{}", dir.display()),
             Target::Registry(place) => write!(f, "registry:{place}"),
+            Target::Serve(address) => write!(f, "serve:{address}"),
             Target::Web(dir) => write!(f, "web:{}", dir.display()),
         }
     }
@@ -362,15 +369,15 @@ impl Report {
 
     /// The datasets that are in place now.
     pub(super) fn in_place(&self) -> impl Iterator<Item = &Row> {
-        let there = [Status::Installed, Status::Pushed, Status::Restored, Status::Unchanged];
+        let there = [Status::Installed, Status::Pushed, Status::Served, Status::Restored, Status::Unchanged];
         self.rows.iter().filter(move |row| there.contains(&row.status))
     }
 
     /// The kinds of dataset that changed.
     pub(super) fn changed(&self) -> impl Iterator<Item = &Row> {
-        self.rows
-            .iter()
-            .filter(|row| matches!(row.status, Status::Installed | Status::Pushed | Status::Restored))
+        self.rows.iter().filter(|row| {
+            matches!(row.status, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
+        })
     }
 
     /// Whether anything is in place, be it new or not.
@@ -407,7 +414,7 @@ impl fmt::Display for Report {
                         self.trivy_version
                     )?;
                 }
-                Target::Registry(_) | Target::Web(_) => {
+                Target::Registry(_) | Target::Web(_) | Target::Serve(_) => {
                     writeln!(
                         f,
                         "Scan with these settings, and Trivy {} asks this registry:",

@@ -53,7 +53,7 @@ pub(super) fn run(
         }
         let nobody = |error: Error| (None, error);
         let chosen = choose(args, url, bundles, &admitted, &mut report)?;
-        let chosen = sift(args, &root, url, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let chosen = sift(&root, url, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
         let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
         root.preflight(&copies).map_err(|error| (None, error.into()))?;
         if !chosen.is_empty() {
@@ -175,9 +175,7 @@ fn copy(
 }
 
 /// Leaves out what is too old, and what is in place already.
-#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
 fn sift(
-    args: &Import,
     root: &WebRoot,
     url: &WebUrl,
     memory: &Memory<'_>,
@@ -201,7 +199,7 @@ fn sift(
             otherwise: "left alone",
         };
         let same = || Ok(root.holds(&choice.copy)?);
-        if let Some(taken) = decide(args, setup, memory.state(), judged, same, report)? {
+        if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
             choice.taken = taken;
             left.push(choice);
         }

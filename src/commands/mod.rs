@@ -30,6 +30,7 @@ pub mod place;
 mod push;
 mod rehearse;
 mod sample;
+mod serve;
 mod site;
 mod spool;
 mod trust;
@@ -46,6 +47,29 @@ pub struct Outcome {
     pub json: serde_json::Value,
     /// What went wrong beside it: one bad bundle of several, one target of two.
     pub errors: Vec<Error>,
+    /// What goes on once this was said.
+    pub then: Option<Then>,
+}
+
+type Work = dyn FnOnce(&dyn Progress) -> Result<(), Error>;
+
+/// Work that lasts, such as a server's.
+pub struct Then(Box<Work>);
+
+impl Then {
+    /// Does it, until it ends.
+    ///
+    /// # Errors
+    /// Whatever ends it too early.
+    pub fn go_on(self, progress: &dyn Progress) -> Result<(), Error> {
+        (self.0)(progress)
+    }
+}
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Then")
+    }
 }
 
 impl Outcome {
@@ -60,7 +84,7 @@ impl Outcome {
                 "next": "Use --format text, or names that are UTF-8.",
             }] })
         });
-        Outcome { text: report.to_string(), json, errors: Vec::new() }
+        Outcome { text: report.to_string(), json, errors: Vec::new(), then: None }
     }
 
     /// The exit code. Of several errors the gravest decides: a failed target before damage, damage
@@ -83,6 +107,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Verify(args) => verify::run(args, progress),
         Verb::Inspect(args) => inspect::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
+        Verb::Serve(args) => serve::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -14,12 +15,12 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, TimeOverrides,
-    TrustedKeys, Verify,
+    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, SettingsFlags,
+    TimeOverrides, TrustedKeys, Verify,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
-use crate::serve::Server;
+use crate::serve::{Options, Server, Until};
 use crate::text::{safe, size};
 
 #[derive(Serialize)]
@@ -149,11 +150,13 @@ impl Rehearsal {
 
     /// The connected side: a registry on loopback stands for the internet.
     fn export(&self) -> Result<(PathBuf, usize), Error> {
-        let server =
-            Server::start(sample::content).map_err(Error::unexpected("starting a registry on loopback"))?;
+        let listener = Server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = listener.local_addr().map_err(Error::unexpected("starting a registry on loopback"))?;
+        let options = Options { tls: None, url: None, log: Box::new(drop), until: Until::Dropped };
+        let _server = Server::start(listener, sample::site(address), options)?;
         let repository = |index: usize| {
             let name = sample::REPOSITORIES.get(index).map_or("", |(name, _)| name);
-            vec![format!("{}/{name}", server.address())]
+            vec![format!("{address}/{name}")]
         };
         let bundle = self.folder("usb")?.join("rehearsal.tar");
         let outcome = export::run(
@@ -166,7 +169,7 @@ impl Rehearsal {
                 db_repository: repository(0),
                 java_db_repository: repository(1),
                 checks_bundle_repository: repository(2),
-                vex: vec![format!("default=http://{}", server.address())],
+                vex: vec![format!("default=http://{address}")],
                 trivy_version: Vec::new(),
                 max_age: None,
                 expires: None,
@@ -241,10 +244,7 @@ impl Rehearsal {
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 max_age: None,
                 overrides: Overrides::default(),
-                trivy_version: None,
-                write_env: None,
-                write_config: None,
-                force: false,
+                settings: SettingsFlags::default(),
                 clear_scan_cache: false,
                 exec_after: None,
                 data_home: Some(self.folder("home")?),

@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::dataset::{Kind, catalogue};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Manifest};
-use crate::serve::Content;
+use crate::serve::{File, Site};
 
 const DB: &[u8] = include_bytes!("../../fixtures/sample/trivy-db/db.tar.gz");
 const JAVA_DB: &[u8] = include_bytes!("../../fixtures/sample/trivy-java-db/javadb.tar.gz");
@@ -30,17 +33,18 @@ pub(super) const REPOSITORIES: [(&str, Kind); 3] = [
 ];
 
 /// What a server at `address` has to serve.
-pub(super) fn content(address: SocketAddr) -> Content {
+pub(super) fn site(address: SocketAddr) -> Site {
     const EMPTY: &[u8] = b"{}";
-    let mut content = Content::default();
-    content.blob(EMPTY);
+    let mut site = Site::default();
     for (repository, kind) in REPOSITORIES {
         let (layer, title, tag) = match kind {
             Kind::TrivyDb => (DB, "db.tar.gz", catalogue::DB_TAG),
             Kind::TrivyJavaDb => (JAVA_DB, "javadb.tar.gz", catalogue::JAVA_DB_TAG),
             _ => (CHECKS, "bundle.tar.gz", "2"),
         };
-        content.blob(layer);
+        for blob in [EMPTY, layer] {
+            site.blob(repository, Digest::of(blob), Arc::new(Bytes::from_static(blob)));
+        }
         let descriptor = |media_type: &str, bytes: &[u8]| Descriptor {
             media_type: media_type.into(),
             digest: Digest::of(bytes),
@@ -58,12 +62,13 @@ pub(super) fn content(address: SocketAddr) -> Content {
             annotations: BTreeMap::from([(oci::VERSION.to_owned(), "2.0.0".to_owned())]),
         };
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
-        content.manifest(repository, tag, oci::MANIFEST, bytes);
+        site.manifest(repository, tag, oci::MANIFEST, bytes);
     }
     let vex = format!(
         r#"{{"name":"Sample VEX","versions":[{{"spec_version":"0.1","locations":[{{"url":"http://{address}/main.tar.gz//vexhub-main"}}],"update_interval":"24h"}}]}}"#
     );
-    content.file(".well-known/vex-repository.json", vex);
-    content.file("main.tar.gz", VEX);
-    content
+    let file = |bytes: Bytes, media_type| File::Fixed(Arc::new(bytes), media_type);
+    site.file(".well-known/vex-repository.json", file(vex.into(), "application/json"));
+    site.file("main.tar.gz", file(Bytes::from_static(VEX), "application/gzip"));
+    site
 }

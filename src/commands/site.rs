@@ -41,18 +41,18 @@ pub(super) fn settings(args: &Import, setup: &Setup, insecure: bool, reports: &m
     let Some(report) = last.and_then(|last| site.get_mut(last)) else { return };
     let settings = registry_settings(setup.host.version, &pulled);
     after::show(&settings, report);
-    if changed.is_some() && args.write_config.is_none() {
+    if changed.is_some() && args.settings.write_config.is_none() {
         report.advice.extend(hints(&pulled));
     }
     if pulled != (Pulled { insecure, ..Pulled::default() })
-        && let Err(error) = after::write_files(args, &settings, report)
+        && let Err(error) = after::write_files(&args.settings, &settings, report)
     {
         report.errors.push(error);
     }
 }
 
 /// What is not written, and is to be known all the same.
-fn hints(pulled: &Pulled) -> Vec<String> {
+pub(super) fn hints(pulled: &Pulled) -> Vec<String> {
     let mut hints = Vec::new();
     if !pulled.vex.is_empty() {
         hints.push(format!(
@@ -74,7 +74,7 @@ fn hints(pulled: &Pulled) -> Vec<String> {
 }
 
 /// Where scanners find what is in place in these targets.
-fn pulled(setup: &Setup, insecure: bool, reports: &[&Report]) -> Pulled {
+pub(super) fn pulled(setup: &Setup, insecure: bool, reports: &[&Report]) -> Pulled {
     let rows = || reports.iter().flat_map(|report| report.in_place());
     let there = |name: &str, tag: Option<&str>| {
         let row = rows().find(|row| row.name.as_str() == name && tag.is_none_or(|tag| row.tag == tag))?;
@@ -97,7 +97,7 @@ fn pulled(setup: &Setup, insecure: bool, reports: &[&Report]) -> Pulled {
 
 /// The settings are for one site.
 pub(super) fn check(args: &Import, targets: usize) -> Result<(), Error> {
-    let wanted = args.write_env.is_some() || args.write_config.is_some();
+    let wanted = args.settings.write_env.is_some() || args.settings.write_config.is_some();
     if wanted && targets > 1 && !is_one(args) {
         return Err(Error::usage(
             "the settings differ from target to target, and several are named",

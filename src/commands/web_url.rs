@@ -22,6 +22,11 @@ impl WebUrl {
         format!("{}/{name}", self.0)
     }
 
+    /// Whether it is more than a host.
+    pub fn has_path(&self) -> bool {
+        self.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
+    }
+
     /// Whether anybody on the way can change what is handed out.
     pub fn is_plain(&self) -> bool {
         self.0.starts_with("http:")

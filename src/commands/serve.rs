@@ -1,0 +1,366 @@
+//! `serve`: verifies bundles, decides what is acceptable, and serves it as a registry and a web root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::admission::{admit_all, watch_expiry};
+use super::choice::floor_date;
+use super::fate::{Judged, decide};
+use super::import::{Host, Setup, beside};
+use super::import_report::{Report, Row, Status, Target};
+use super::inbox::Found;
+use super::memory::Memory;
+use super::site;
+use super::{Outcome, Then, after, inbox};
+use crate::bundle::chunks::CHUNK;
+use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, VerifiedBundle};
+use crate::cli::Serve;
+use crate::dataset::Kind;
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::vex::ArchiveFormat;
+use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci;
+use crate::progress::Progress;
+use crate::serve::{self, Blob, File, Options, Request, Server, Site, Until};
+use crate::target::registry_settings::registry_settings;
+use crate::target::vex_config::VexConfig;
+use crate::text::{safe, second};
+use crate::trust::acceptance::{Admission, Policy};
+use crate::trust::keyring::Keyring;
+use crate::trust::state::{Side, StateDir};
+
+/// A dataset that is to be served.
+struct Choice {
+    bundle: usize,
+    dataset: Dataset,
+    date: Option<Timestamp>,
+    rollback: bool,
+}
+
+pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let tls = tls.map(|(certificate, key)| serve::configuration(certificate, key)).transpose()?;
+    more_files();
+    // Whoever cannot listen need not read the bundle first.
+    let listener = Server::bind(args.listen)?;
+    let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
+    let url = url(args, address, tls.is_some())?;
+    let setup = setup(args)?;
+    let mut found = inbox::open(&args.bundle, &setup.keyring)?;
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+    let mut memory = Memory::open(state, args.stream.as_str(), false)?;
+    let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
+    report.warnings.splice(0..0, beside(&setup.keyring, &args.bundle).into_iter().chain(found.warnings));
+    report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
+    drop(memory);
+    if report.in_place().count() == 0 {
+        let nothing =
+            || Error::usage("no bundle here holds what is to be served", "See `trivy-ferry inspect`.");
+        return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
+    }
+    advise(args, &setup, &url, &mut report);
+    let (log, lines) = sync_channel(1024);
+    let options = Options {
+        tls,
+        url: args.url.as_ref().map(ToString::to_string),
+        // A log that nobody reads must not hold up those who are served.
+        log: Box::new(move |request| drop(log.try_send(request))),
+        until: Until::Signal,
+    };
+    let mut outcome = Outcome::done(&report);
+    outcome.errors = report.errors;
+    outcome.then = Some(Then(Box::new(move |progress| {
+        let server = Server::start(listener, site, options)?;
+        progress.note(&format!("Serving {url} until SIGTERM or Ctrl-C …"));
+        tell(lines, progress);
+        server.wait();
+        progress.note("Ended.");
+        Ok(())
+    })));
+    Ok(outcome)
+}
+
+/// Says a line for each request, until the server ends.
+fn tell(requests: Receiver<Request>, progress: &dyn Progress) {
+    for request in requests {
+        let Request { client, method, path, agent, status, sent, whole, took, fault } = request;
+        let broken = if whole { "" } else { " broken-off" };
+        progress.note(&format!(
+            "{} {client} {} {} {status} {sent}{broken} {:.3}s \"{}\"",
+            second(Timestamp::now()),
+            safe(&method),
+            safe(&path),
+            took.as_secs_f64(),
+            safe(&agent),
+        ));
+        if let Some(fault) = fault {
+            progress.note(&format!("error: {}", safe(&fault)));
+        }
+    }
+}
+
+/// A thousand scanners are a thousand open files, and the usual limit is 1024.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// The URL under which scanners are told to reach the server.
+fn url(args: &Serve, address: SocketAddr, tls: bool) -> Result<String, Error> {
+    let scheme = if tls { "https" } else { "http" };
+    match &args.url {
+        Some(url) if url.has_path() => Err(Error::usage(
+            format!("--url {url} has a path, and registries have none"),
+            "Write it as https://HOST[:PORT].",
+        )),
+        Some(url) => Ok(url.to_string()),
+        None if address.ip().is_unspecified() => {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            Ok(format!("{scheme}://{name}:{}", address.port()))
+        }
+        None => Ok(format!("{scheme}://{address}")),
+    }
+}
+
+fn setup(args: &Serve) -> Result<Setup, Error> {
+    let installed = || after::installed_trivy().unwrap_or_else(TrivyVersion::newest);
+    Ok(Setup {
+        host: Host {
+            now: Timestamp::now(),
+            version: args.settings.trivy_version.unwrap_or_else(installed),
+            vex: VexConfig::read_at(None)?,
+            data_home: None,
+        },
+        keyring: Keyring::load(&args.keys.trust)?,
+        policy: Policy {
+            stream: args.stream.to_string(),
+            allow_rollback: args.overrides.allow_rollback,
+            allow_future: args.overrides.time.allow_future,
+            allow_expired: args.overrides.time.allow_expired,
+        },
+        max_age: args.max_age.clone(),
+    })
+}
+
+/// Decides what is served, verifies it, and puts it together.
+fn prepare(
+    args: &Serve,
+    setup: &Setup,
+    url: &str,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+    progress: &dyn Progress,
+) -> Result<(Report, Site), Error> {
+    let target = Target::Serve(args.listen);
+    memory.of(&target.to_string());
+    let ignored = found.ignored.clone();
+    let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        let chosen = choose(args, bundles, &admitted);
+        let chosen =
+            sift(setup, url, memory, chosen, &admitted, &mut report).map_err(|error| (None, error))?;
+        let mut site = Site::default();
+        for (index, bundle) in bundles.iter_mut().enumerate() {
+            let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+            if !mine.is_empty() {
+                add(&mut site, bundle, &mine, progress).map_err(|error| (Some(index), error))?;
+            }
+        }
+        Ok((report, admitted, chosen, site))
+    })?;
+    report.errors.splice(0..0, damaged);
+    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
+        let Some(mut admission) = admission else { continue };
+        let mine = || chosen.iter().filter(|choice| choice.bundle == index);
+        if mine().any(|choice| choice.rollback) {
+            admission.rolls_back();
+            report.admitted_by(bundle, &admission);
+        }
+        mine().for_each(|choice| report.set(&choice.dataset, Status::Served, None));
+        memory.accept(bundle, &admission, &report, setup.host.now);
+    }
+    watch_expiry(memory.state(), setup, &mut report);
+    memory.save(&mut report);
+    report.warn_of_old(setup.host.now);
+    Ok((report, site))
+}
+
+/// Of each dataset and tag the newest among the admitted bundles.
+fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
+    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    for (index, bundle) in bundles.iter().enumerate() {
+        if !matches!(admitted.get(index), Some(Some(_))) {
+            continue;
+        }
+        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
+        {
+            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
+            if chosen.get(&dataset.reference()).is_none_or(newer) {
+                let date = floor_date(dataset, bundle.payload().created);
+                let choice = Choice { bundle: index, dataset: dataset.clone(), date, rollback: false };
+                chosen.insert(dataset.reference(), choice);
+            }
+        }
+    }
+    chosen.into_values().collect()
+}
+
+/// Leaves out what is too old.
+fn sift(
+    setup: &Setup,
+    url: &str,
+    memory: &Memory<'_>,
+    chosen: Vec<Choice>,
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let dataset = &choice.dataset;
+        let mut row = Row::new(dataset, None, Status::Installing);
+        row.reference = Some(match dataset.name.kind() {
+            Kind::Vex => format!("{url}/{}", dataset.name),
+            _ => format!("{host}/{}:{}", dataset.name, dataset.tag),
+        });
+        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
+        let late = admission.is_some_and(|admission| admission.superseded);
+        let judged = Judged { row, date: choice.date, vacant: true, late, otherwise: "not served" };
+        if let Some(taken) = decide(setup, memory.state(), judged, || Ok(false), report)? {
+            choice.rollback = taken.rollback;
+            left.push(choice);
+        }
+    }
+    Ok(left)
+}
+
+/// Verifies what is served of one bundle, and adds it.
+fn add(
+    site: &mut Site,
+    bundle: &mut VerifiedBundle,
+    mine: &[&Choice],
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let created = bundle.payload().created;
+    let wanted: BTreeSet<Digest> =
+        mine.iter().flat_map(|choice| choice.dataset.blobs()).map(|blob| blob.digest).collect();
+    let what = |digest: Digest| {
+        let mut datasets = mine.iter().map(|choice| &choice.dataset);
+        let dataset = datasets.find(|dataset| dataset.blobs().any(|blob| blob.digest == digest));
+        dataset.map_or_else(String::new, Dataset::reference)
+    };
+    let checked = bundle.check_in_chunks(&wanted, what, progress)?;
+    for choice in mine {
+        let dataset = &choice.dataset;
+        let lacks = |why: String| BundleError::Payload {
+            path: path.clone(),
+            why: format!("{}: {}", dataset.reference(), safe(&why)),
+        };
+        let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
+            .map_err(|error| BundleError::from_io(&path, error))?;
+        for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
+            let checked = checked.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
+            site.blob(dataset.name.as_str(), blob.digest, Arc::new(checked));
+        }
+        site.manifest(dataset.name.as_str(), &dataset.tag, &dataset.manifest.media_type, manifest);
+        if dataset.name.kind() == Kind::Vex {
+            add_vex(site, &checked, choice, created).map_err(lacks)?;
+        }
+    }
+    Ok(())
+}
+
+/// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
+fn add_vex(
+    site: &mut Site,
+    checked: &Arc<CheckedBlobs>,
+    choice: &Choice,
+    created: Timestamp,
+) -> Result<(), String> {
+    let dataset = &choice.dataset;
+    let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
+    let format = ArchiveFormat::by_media_type(&layer.media_type);
+    let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
+    let name = dataset.name.clone();
+    let archive = vex_copy::archive_name(format, &subdir);
+    let record = Record { archive: layer.digest, updated_at: choice.date.unwrap_or(created) };
+    let upstream = whole(checked, described.digest, crate::dataset::vex::MAX_MANIFEST)
+        .map_err(|error| error.to_string())?;
+    let file = format!("{name}/{archive}");
+    let naming = move |base: &str| {
+        let location = vex_copy::location(&format!("{base}/{name}/{archive}"), &subdir);
+        vex_copy::point_at(&upstream, &location.ok_or("it cannot stand in a URL")?, &record)
+    };
+    // What cannot be said to anybody is better found now.
+    naming("http://localhost")?;
+    let media_type = match format {
+        ArchiveFormat::TarGzip => "application/gzip",
+        ArchiveFormat::Zip => "application/zip",
+    };
+    let checked = checked.blob(layer.digest).ok_or("it lacks its archive")?;
+    site.file(&file, File::Fixed(Arc::new(checked), media_type));
+    let well_known = format!("{}/{WELL_KNOWN}/{MANIFEST}", dataset.name);
+    site.file(&well_known, File::Naming(Box::new(move |base| naming(base).ok())));
+    Ok(())
+}
+
+/// All bytes of a small blob.
+fn whole(checked: &Arc<CheckedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
+    let missing = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let blob = checked.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < blob.size() {
+        bytes.extend(blob.chunk(bytes.len() as u64 / CHUNK)?);
+    }
+    Ok(bytes)
+}
+
+impl Blob for CheckedBlob {
+    fn size(&self) -> u64 {
+        CheckedBlob::size(self)
+    }
+
+    fn read(&self, offset: u64) -> std::io::Result<Bytes> {
+        let within = usize::try_from(offset % CHUNK).unwrap_or(usize::MAX);
+        let chunk = Bytes::from(self.chunk(offset / CHUNK)?);
+        if within < chunk.len() {
+            Ok(chunk.slice(within..))
+        } else {
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
+
+/// What scanners must be told.
+fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
+    let insecure = url.starts_with("http:");
+    let pulled = site::pulled(setup, insecure, &[report]);
+    let settings = registry_settings(setup.host.version, &pulled);
+    after::show(&settings, report);
+    if args.settings.write_config.is_none() {
+        report.advice.extend(site::hints(&pulled));
+    }
+    if !insecure {
+        report
+            .advice
+            .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
+    } else if !args.listen.ip().is_loopback() {
+        report.advice.push(
+            "Anybody on the way can change what goes over plain HTTP: --tls-cert and --tls-key are better."
+                .into(),
+        );
+    }
+    if let Err(error) = after::write_files(&args.settings, &settings, report) {
+        report.errors.push(error);
+    }
+}

@@ -1,0 +1,45 @@
+//! What can keep a server from starting: one sentence what failed, one what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::Next;
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The certificate or the key cannot be used.
+    #[error("{} cannot be used: {why}", .path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The address cannot be listened on.
+    #[error("{address} cannot be listened on: {error}")]
+    Listen {
+        /// The address as it was given.
+        address: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("the server cannot be started: {0}")]
+    Setup(io::Error),
+}
+
+impl Next for ServeError {
+    fn next(&self) -> String {
+        match self {
+            ServeError::Tls { .. } => {
+                "Give --tls-cert a PEM file with the server's certificate and those above it, and --tls-key one with its private key (not encrypted).".into()
+            }
+            ServeError::Listen { .. } => {
+                "Name another with --listen ADDRESS:PORT, or end what listens there already (ss -ltnp shows it)."
+                    .into()
+            }
+            ServeError::Setup(_) => "Check the limits for threads and open files, then run the command again.".into(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The body of an answer on its way to a client: read piece by piece, never more than one ahead.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::site::Blob;
+
+/// Hears how many bytes went out, and what kept the rest from it on this side.
+type Told = Box<dyn FnOnce(u64, Option<String>) + Send>;
+
+/// A body. When it is dropped, it tells how much of it was sent.
+pub(super) struct Sending {
+    /// What is still to be read, if anything.
+    blob: Option<Arc<dyn Blob>>,
+    next: u64,
+    end: u64,
+    ready: Option<Bytes>,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    sent: u64,
+    /// Of the bodies that may be on their way at once, this is one.
+    _permit: Option<OwnedSemaphorePermit>,
+    fault: Option<String>,
+    told: Option<Told>,
+}
+
+impl Sending {
+    /// A body at hand. `told` hears at its end what became of it.
+    pub(super) fn of(bytes: Bytes, told: impl FnOnce(u64, Option<String>) + Send + 'static) -> Self {
+        let end = bytes.len() as u64;
+        Sending {
+            blob: None,
+            next: end,
+            end,
+            ready: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            reading: None,
+            sent: 0,
+            _permit: None,
+            fault: None,
+            told: Some(Box::new(told)),
+        }
+    }
+
+    /// A range of a blob, whose first bytes were read already.
+    pub(super) fn from(
+        blob: Arc<dyn Blob>,
+        (begin, end): (u64, u64),
+        first: Bytes,
+        permit: OwnedSemaphorePermit,
+        told: impl FnOnce(u64, Option<String>) + Send + 'static,
+    ) -> Self {
+        let first = cut(first, end - begin);
+        Sending {
+            blob: Some(blob),
+            next: begin + first.len() as u64,
+            end,
+            ready: Some(first),
+            reading: None,
+            sent: 0,
+            _permit: Some(permit),
+            fault: None,
+            told: Some(Box::new(told)),
+        }
+    }
+
+    fn left(&self) -> u64 {
+        self.end - self.next + self.ready.as_ref().map_or(0, |bytes| bytes.len() as u64)
+    }
+}
+
+fn cut(mut bytes: Bytes, most: u64) -> Bytes {
+    bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    bytes
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        if this.ready.is_none() {
+            let Some(blob) = this.blob.as_ref().filter(|_| this.next < this.end) else {
+                return Poll::Ready(None);
+            };
+            let reading = this.reading.get_or_insert_with(|| {
+                let (blob, next) = (blob.clone(), this.next);
+                tokio::task::spawn_blocking(move || blob.read(next))
+            });
+            let read = ready!(Pin::new(reading).poll(context));
+            this.reading = None;
+            match read.map_err(io::Error::other).flatten() {
+                Ok(bytes) if !bytes.is_empty() => {
+                    let bytes = cut(bytes, this.end - this.next);
+                    this.next += bytes.len() as u64;
+                    this.ready = Some(bytes);
+                }
+                Ok(_) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                // The connection ends here: better half a layer than a wrong one.
+                Err(error) => {
+                    this.fault = Some(error.to_string());
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        let bytes = this.ready.take();
+        this.sent += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent, self.fault.take());
+        }
+    }
+}

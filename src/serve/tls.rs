@@ -1,0 +1,34 @@
+//! The server's certificate and key, from PEM files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::error::ServeError;
+
+/// What a server over TLS needs: TLS 1.2 or 1.3, no client certificates.
+///
+/// # Errors
+/// [`ServeError::Tls`] for a file that cannot be read, or that does not fit the other.
+pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
+    let wrong = |path: &Path, why: String| ServeError::Tls { path: path.into(), why };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| wrong(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong(certificate, "it holds no certificate".into()));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(certificate, error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|error| wrong(key, format!("it does not fit the certificate: {error}")))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
