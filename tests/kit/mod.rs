@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use trivy_ferry::digest::Digest;
 
+mod distribution;
+pub use distribution::Distribution;
+
 /// The folder of the real tools; `None` where nobody asked for the tests that need them. Asked
 /// for and not there is a failure: a skipped test must not look like a passed one.
 pub fn tools() -> Option<String> {
@@ -407,7 +410,7 @@ pub struct Process(Child);
 
 impl Process {
     pub fn start(command: &mut Command) -> Process {
-        Process(command.spawn().unwrap())
+        Process(command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program())))
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -432,62 +435,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// CNCF distribution. `users` are lines of an htpasswd file.
+    /// CNCF distribution v3. `users` are lines of an htpasswd file.
     pub fn distribution(tools: &str, users: Option<&str>) -> Registry {
-        Registry::start(tools, |host, address| {
-            let mut config = format!(
-                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-                 storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
-                host.folder("registry"),
-            );
-            if let Some(users) = users {
-                fs::write(host.at("htpasswd"), users).unwrap();
-                writeln!(config, "auth: {{htpasswd: {{realm: test, path: {}}}}}", host.at("htpasswd"))
-                    .unwrap();
-            }
-            fs::write(host.at("registry.yml"), config).unwrap();
-            let mut command = host.command(&format!("{tools}/registry"));
-            command.args(["serve", "registry.yml"]).env("OTEL_TRACES_EXPORTER", "none");
-            command
-        })
-    }
-
-    /// The same over TLS, with a certificate of a private CA; the CA's certificate is the file
-    /// `ca.pem` of the publisher.
-    pub fn distribution_tls(tools: &str) -> Registry {
-        let [ca, certificate, key] = certificates();
-        Registry::start_with(tools, "insecure", |host, address| {
-            for (name, pem) in [("ca.pem", &ca), ("server.pem", &certificate), ("server.key", &key)] {
-                fs::write(host.at(name), pem).unwrap();
-            }
-            let config = format!(
-                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-                 storage: {{filesystem: {{rootdirectory: {}}}}}\n\
-                 http: {{addr: \"{address}\", tls: {{certificate: {}, key: {}}}}}\n",
-                host.folder("registry"),
-                host.at("server.pem"),
-                host.at("server.key"),
-            );
-            fs::write(host.at("registry.yml"), config).unwrap();
-            let mut command = host.command(&format!("{tools}/registry"));
-            command.args(["serve", "registry.yml"]).env("OTEL_TRACES_EXPORTER", "none");
-            command
-        })
+        Distribution { users, ..Distribution::default() }.start(tools)
     }
 
     /// crane's registry: another make, in memory.
     pub fn crane(tools: &str) -> Registry {
-        Registry::start(tools, |host, address| {
+        Registry::start_with(tools, "disabled", |host, address| {
             let mut command = host.command(&format!("{tools}/crane"));
             command.args(["registry", "serve", "--address", address]);
             command
         })
     }
 
-    fn start(tools: &str, command: impl Fn(&Host, &str) -> Command) -> Registry {
-        Registry::start_with(tools, "disabled", command)
-    }
-
+    /// Starts one that listens at an address. `tls` is how regctl is to speak to it.
     fn start_with(tools: &str, tls: &str, command: impl Fn(&Host, &str) -> Command) -> Registry {
         // Between choosing a port and using it another process can take it: then another is tried.
         for _ in 0..5 {
@@ -557,19 +519,6 @@ impl Registry {
     pub fn flags(&self) -> String {
         from_upstream(&format!("{}/aquasec", self.address))
     }
-}
-
-/// A private CA's certificate, and a certificate of 127.0.0.1 that it issued, with its key; all PEM.
-fn certificates() -> [String; 3] {
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).unwrap();
-    let issuer = rcgen::Issuer::from_params(&params, &ca_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let server = server.signed_by(&key, &issuer).unwrap();
-    [ca.pem(), server.pem(), key.serialize_pem()]
 }
 
 /// VEX Hub on a web server of one's own: the manifest where Trivy looks for it, and the archive.

@@ -4,23 +4,23 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::kit::{Artifact, Host, Registry, Run, findings, laid_out, sample, tools};
+use crate::kit::{Artifact, Distribution, Host, Registry, Run, findings, laid_out, sample, tools};
 use crate::upstream::{USERS, log_in};
 
 /// A bundle with the sample datasets, and the key that signed it.
-fn carried() -> (Host, String, String) {
+pub fn carried() -> (Host, String, String) {
     let laptop = Host::bare();
     let (_, public) = laptop.keygen();
     let bundle = laptop.export(&laptop.folder("out"), &laid_out(&laptop));
     (laptop, bundle, public)
 }
 
-fn artifacts() -> [Artifact; 3] {
+pub fn artifacts() -> [Artifact; 3] {
     [Artifact::db(), Artifact::java_db(), Artifact::checks("2")]
 }
 
 /// What a push says of the three artifacts and of VEX, which is not pushed.
-fn three(status: &str) -> Vec<String> {
+pub fn three(status: &str) -> Vec<String> {
     let pushed = ["trivy-checks", "trivy-db", "trivy-java-db"].map(|name| format!("{name} {status}"));
     pushed.into_iter().chain(["vex-hub no-place".to_owned()]).collect()
 }
@@ -71,7 +71,7 @@ fn what_is_pushed_is_what_upstream_published() {
 fn a_private_ca_is_trusted_when_it_is_given() {
     let Some(tools) = tools() else { return };
     let (_laptop, bundle, public) = carried();
-    let registry = Registry::distribution_tls(&tools);
+    let registry = Distribution { tls: true, ..Distribution::default() }.start(&tools);
     let station = Host::with(&tools);
     let import = format!("import {bundle} --trust {public} --registry {}/tls", registry.address);
     station.ferry(&import).exits(7).says("is not trusted").says("--cacert");

@@ -13,7 +13,7 @@ fn artifacts(form: Form) -> [Artifact; 3] {
 
 /// Exports, imports elsewhere, and compares the digests in the bundle with upstream's.
 #[track_caller]
-fn crosses(laptop: &Host, artifacts: &[Artifact; 3], flags: &str) {
+pub fn crosses(laptop: &Host, artifacts: &[Artifact; 3], flags: &str) {
     let (_, public) = laptop.keygen();
     let bundle = laptop.export(&laptop.folder("out"), flags);
     let station = Host::bare();

@@ -1,0 +1,50 @@
+//! Registries as sites run them: other versions, behind client certificates, as caches of others.
+
+use crate::kit::{Distribution, Form, Host, Registry, sample, tools};
+use crate::registry::{artifacts, carried, three};
+use crate::upstream::{USERS, crosses, log_in};
+
+#[test]
+fn debians_registry_takes_what_upstream_published() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let plain = Distribution::default();
+    let closed = Distribution { users: Some(USERS), tls: true, ..Distribution::default() };
+    for set_up in [plain, closed] {
+        let registry = set_up.start_debian(&tools);
+        let station = Host::bare();
+        let mut import = format!("import {bundle} --trust {public} --registry {}/security", registry.address);
+        if set_up.tls {
+            import += &format!(" --cacert {}", registry.publisher.at("ca.pem"));
+        }
+        if set_up.users.is_some() {
+            station.ferry(&import).exits(7).says("docker login");
+            for host in [&station, &registry.publisher] {
+                log_in(host, &registry.address, "ferry:carried");
+            }
+        }
+        import += " --format json";
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("pushed"));
+        for artifact in artifacts() {
+            let reference = format!("security/{}:{}", artifact.dataset, artifact.tag);
+            assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
+        }
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+    }
+}
+
+#[test]
+fn a_pull_through_cache_is_as_good_a_source_as_upstream() {
+    let Some(tools) = tools() else { return };
+    for form in [Form::ZeroByteConfig, Form::ArtifactType] {
+        let artifacts = artifacts().map(|artifact| artifact.in_form(form));
+        let upstream = Registry::distribution(&tools, None);
+        artifacts.iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
+        let cache = Distribution { cache_of: Some(&upstream), ..Distribution::default() }.start(&tools);
+        let flags = format!("{} --vex default={}", cache.flags(), sample("vex-hub"));
+        // The first export makes it fetch what the second finds there.
+        for _ in 0..2 {
+            crosses(&Host::bare(), &artifacts, &flags);
+        }
+    }
+}
