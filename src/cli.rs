@@ -234,6 +234,9 @@ pub struct Export {
     /// A PEM file with further certificate authorities, such as a proxy's.
     #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
     pub cacert: Option<PathBuf>,
+    /// A PEM file with a client certificate and its key.
+    #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
     /// Where this host remembers its last export (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

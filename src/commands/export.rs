@@ -150,7 +150,8 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         insecure: args.insecure,
         plain_http: args.plain_http,
         ca_cert: args.cacert.clone(),
-        ..RemoteOptions::default()
+        client_cert: args.client_cert.clone(),
+        login: None,
     })?;
     let wanted = collect::wanted(args)?;
     let (Some(key), Some(output)) = (key, &args.output) else {

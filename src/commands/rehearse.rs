@@ -177,6 +177,7 @@ impl Rehearsal {
                 insecure: false,
                 plain_http: true,
                 cacert: None,
+                client_cert: None,
                 state_dir: Some(self.path("state-connected")),
             },
             &Silent,

@@ -62,6 +62,14 @@ pub enum RemoteError {
         /// What the TLS library said.
         why: String,
     },
+    /// The host wants to see a client's certificate, and has not seen one that it accepts.
+    #[error("{host} wants a client certificate that it accepts: {why}")]
+    ClientCertificateWanted {
+        /// The host.
+        host: String,
+        /// What the TLS library said.
+        why: String,
+    },
     /// 401 or 403 from the host that was asked.
     #[error("{host} refuses access to {subject} (status {status}{})", also(said))]
     Denied {
@@ -265,6 +273,9 @@ impl Next for RemoteError {
                  on a system without CA certificates install them or set SSL_CERT_FILE."
                     .into()
             }
+            RemoteError::ClientCertificateWanted { host, .. } => format!(
+                "Give --client-cert a PEM file with a certificate of a CA that {host} accepts, and its private key."
+            ),
             RemoteError::Denied { host, service: Service::Registry, .. } => format!(
                 "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
             ),

@@ -12,6 +12,7 @@ use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url, redirect};
+use rustls::AlertDescription;
 
 use super::body::Body;
 use super::error::{RemoteError, Service, Unreachable};
@@ -285,10 +286,14 @@ pub(super) fn failure(error: reqwest::Error, subject: String, url: &Url) -> Remo
     if error.is_redirect() {
         return RemoteError::Redirect { subject, host: host_of(url), why: innermost(&error) };
     }
-    if let Some(tls) = find::<rustls::Error>(&error)
-        && matches!(tls, rustls::Error::InvalidCertificate(_))
-    {
-        return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
+    match find::<rustls::Error>(&error) {
+        Some(tls @ rustls::Error::InvalidCertificate(_)) => {
+            return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
+        }
+        Some(tls @ rustls::Error::AlertReceived(alert)) if is_about_certificates(*alert) => {
+            return RemoteError::ClientCertificateWanted { host, why: text::safe(&tls.to_string()) };
+        }
+        _ => {}
     }
     let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
     let why = if error.is_dns() {
@@ -301,6 +306,22 @@ pub(super) fn failure(error: reqwest::Error, subject: String, url: &Url) -> Remo
         Unreachable::Other(innermost(&error))
     };
     RemoteError::Unreachable { subject, host, why }
+}
+
+/// Whether a server that sent this alert did not like a certificate: then it is the client's, or that
+/// there was none.
+fn is_about_certificates(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
 }
 
 /// Follows redirects, but not from HTTPS to plain HTTP unless `insecure`, and not for ever.

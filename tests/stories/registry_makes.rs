@@ -34,6 +34,43 @@ fn debians_registry_takes_what_upstream_published() {
 }
 
 #[test]
+fn a_client_certificate_is_shown_where_it_is_given() {
+    let Some(tools) = tools() else { return };
+    let (laptop, bundle, public) = carried();
+    let set_up =
+        || Distribution { tls: true, client_certificates: true, ..Distribution::default() }.start(&tools);
+    let (registry, other) = (set_up(), set_up());
+    let (address, station) = (&registry.address, Host::bare());
+    let own = format!("--client-cert {}", registry.publisher.at("client.pem"));
+    let of_another_ca = format!("--client-cert {}", other.publisher.at("client.pem"));
+    let ca = registry.publisher.at("ca.pem");
+    let import =
+        format!("import {bundle} --trust {public} --registry {address}/mutual --cacert {ca} --format json");
+    let export = format!(
+        "export --key ferry.key --output {} --cacert {ca} --only trivy-db --db-repository {address}/mutual/trivy-db",
+        laptop.folder("again")
+    );
+    let refused = |host: &Host, line: &str, code: i32| {
+        for certificate in ["", &of_another_ca] {
+            let run = host.ferry(&format!("{line} {certificate}")).exits(code);
+            run.says(&format!("{address} wants a client certificate")).says("--client-cert");
+        }
+    };
+    refused(&station, &import, 7);
+    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("pushed"));
+    for artifact in artifacts() {
+        // crane shows no certificate; regctl does.
+        let reference = format!("{address}/mutual/{}:{}", artifact.dataset, artifact.tag);
+        let head = registry.publisher.sh(&format!("regctl manifest head {reference}")).exits(0);
+        assert_eq!(head.stdout.trim(), artifact.digest(), "{reference}");
+    }
+    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
+    // Who collects from there needs it as well.
+    refused(&laptop, &export, 3);
+    laptop.ferry(&format!("{export} {own}")).exits(0);
+}
+
+#[test]
 fn a_pull_through_cache_is_as_good_a_source_as_upstream() {
     let Some(tools) = tools() else { return };
     for form in [Form::ZeroByteConfig, Form::ArtifactType] {
