@@ -150,18 +150,14 @@ fn station() -> (Host, PathBuf) {
 
 /// A push into a registry.
 fn push(host: &Host, bundle: &std::path::Path, registry: &str) -> Ran {
+    push_to(host, bundle, &format!("{registry}/p"))
+}
+
+/// A push into these places.
+fn push_to(host: &Host, bundle: &std::path::Path, places: &str) -> Ran {
     let (key, state) = (host.arg("keys/exporter.pub"), host.arg("state"));
-    let place = format!("{registry}/p");
-    host.run(&[
-        "import",
-        bundle.to_str().unwrap(),
-        "--trust",
-        &key,
-        "--state-dir",
-        &state,
-        "--registry",
-        &place,
-    ])
+    let bundle = bundle.to_str().unwrap();
+    host.run(&["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", places])
 }
 
 fn is_upload(seen: &Seen) -> bool {
@@ -200,6 +196,42 @@ fn a_good_registry_gets_everything_once() {
     registry.forget_tags();
     push(&host, &bundle, &registry.host).good();
     assert_eq!((sent(&registry), registry.tags().len()), (first, 3));
+}
+
+/// The uploads that were begun in the repositories below `prefix`, and how many of them as a mount.
+fn uploads(registry: &Registry, prefix: &str) -> (usize, usize) {
+    let below = format!("/v2/{prefix}/");
+    let begun = registry.seen().into_iter().filter(|seen| is_upload(seen) && seen.path.starts_with(&below));
+    let mounts: Vec<bool> = begun.map(|seen| seen.query.starts_with("mount=")).collect();
+    (mounts.len(), mounts.iter().filter(|mount| **mount).count())
+}
+
+#[test]
+fn what_one_place_got_is_mounted_in_the_next_of_its_host() {
+    let (host, bundle) = station();
+    let (registry, other) = (Registry::new(|_| None), Registry::new(|_| None));
+    let places = format!("{0}/a,{1}/elsewhere,{0}/b", registry.host, other.host);
+    push_to(&host, &bundle, &places).good();
+    // Three layers, and a configuration for each of three repositories.
+    assert_eq!(uploads(&registry, "b"), (6, 6), "{:#?}", registry.seen());
+    assert!(!registry.seen().iter().any(|seen| is_blob(seen) && seen.path.starts_with("/v2/b/")));
+    assert_eq!(registry.tags().iter().filter(|tag| tag.starts_with("b/")).count(), 3);
+    // Another host cannot mount what this one has.
+    assert!(other.seen().iter().all(|seen| !seen.query.contains("from=a/")), "{:#?}", other.seen());
+    // What the first place has already is mounted as well.
+    push_to(&host, &bundle, &format!("{0}/a,{0}/c", registry.host)).good();
+    assert_eq!(uploads(&registry, "c").1, 6, "{:#?}", registry.seen());
+}
+
+#[test]
+fn a_mount_that_is_refused_becomes_an_upload() {
+    for code in [400, 401, 403, 404, 405, 500] {
+        println!("{code}");
+        let (host, bundle) = station();
+        let registry = Registry::new(move |seen| seen.query.starts_with("mount=").then(|| status(code)));
+        push(&host, &bundle, &registry.host).good();
+        assert_eq!(registry.tags(), ALL);
+    }
 }
 
 #[test]
@@ -347,6 +379,43 @@ fn a_token_is_asked_for_with_the_right_to_push() {
     host.file("home/.docker/config.json", config);
     push(&host, &bundle, &registry.host).good();
     assert_eq!(registry.tags(), ALL);
+}
+
+#[test]
+fn a_token_for_a_mount_is_good_for_both_repositories() {
+    // An account that may read everywhere, and one that the token service knows only where it pushes.
+    for (reads_elsewhere, sent) in [(true, 4), (false, 6)] {
+        let (host, bundle) = station();
+        let own = Arc::new(Mutex::new(String::new()));
+        let address = own.clone();
+        let registry = Registry::new(move |seen| {
+            let scopes = |query: &str| query.split("scope=").nth(1).unwrap().replace("%2F", "/");
+            if seen.path == "/token" {
+                let scopes = scopes(&seen.query);
+                let both = scopes.matches("repository").count() > 1;
+                let token = format!(r#"{{"token":"{scopes}"}}"#);
+                return Some(if both && !reads_elsewhere {
+                    status(401)
+                } else {
+                    Response::new(token.into())
+                });
+            }
+            // As distribution: pushing needs both rights, and a mount the right to read there as well.
+            let token = seen.authorization.as_deref().unwrap_or_default();
+            let path = seen.path.replace("/manifests/", "/blobs/");
+            let own = path.trim_start_matches("/v2/").split("/blobs/").next().unwrap();
+            let pushes = token.contains(&format!("{own}%3Apull%2Cpush"));
+            let from = seen.query.split("from=").nth(1);
+            let reads = from.is_none_or(|from| token.contains(&format!("{from}%3Apull")));
+            let asks = format!(r#"Bearer realm="http://{}/token",service="s""#, address.lock().unwrap());
+            (!pushes || !reads).then(|| header(status(401), "www-authenticate", &asks))
+        });
+        own.lock().unwrap().clone_from(&registry.host);
+        push(&host, &bundle, &registry.host).good();
+        assert_eq!(registry.tags(), ALL);
+        let seen = registry.seen();
+        assert_eq!(seen.iter().filter(|seen| is_blob(seen)).count(), sent, "{seen:#?}");
+    }
 }
 
 #[test]

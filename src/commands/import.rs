@@ -143,10 +143,12 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         let done = import_cache::run(args, &setup, dir, &mut found, &mut memory, progress);
         reports.push(or_failed(done, || Target::Cache(dir.clone()), &setup));
     }
-    for place in &args.registry.places {
-        let done = import_registry::run(args, &setup, &registries, place, &mut found, &mut memory, progress);
-        registries.take_notes().iter().for_each(|note| progress.note(note));
-        reports.push(or_failed(done, || Target::Registry(place.to_string()), &setup));
+    if let Some(registry) = &registries.to_push() {
+        for place in &args.registry.places {
+            let done = import_registry::run(args, &setup, registry, place, &mut found, &mut memory, progress);
+            registries.take_notes().iter().for_each(|note| progress.note(note));
+            reports.push(or_failed(done, || Target::Registry(place.to_string()), &setup));
+        }
     }
     if let (Some(dir), Some(url)) = (&args.web_root, &args.web_url) {
         let done = import_web::run(args, &setup, dir, url, &mut found, &mut memory);

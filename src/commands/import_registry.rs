@@ -13,7 +13,7 @@ use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
-use super::push::{Choice, load_manifests, push_blobs, push_tags};
+use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
@@ -70,6 +70,12 @@ impl Registries {
         self.remote.as_ref().is_some_and(Remote::is_insecure)
     }
 
+    /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
+    /// next.
+    pub(super) fn to_push(&self) -> Option<Registry<'_>> {
+        self.remote.as_ref().map(Registry::new)
+    }
+
     /// The remarks since they were last taken: credentials that were not accepted, a helper that
     /// failed.
     pub(super) fn take_notes(&self) -> Vec<String> {
@@ -98,16 +104,12 @@ fn password() -> Result<String, Error> {
 pub(super) fn run(
     args: &Import,
     setup: &Setup,
-    registries: &Registries,
+    registry: &Registry<'_>,
     place: &Place,
     found: &mut Found,
     memory: &mut Memory<'_>,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    let Some(remote) = &registries.remote else {
-        return Err(Error::unexpected("pushing")(std::io::Error::other("no registry was prepared")));
-    };
-    let registry = Registry::new(remote);
     let target = Target::Registry(place.to_string());
     memory.of(&target.to_string());
     let ignored = found.ignored.clone();
@@ -121,11 +123,11 @@ pub(super) fn run(
         let nobody = |error: Error| (None, error);
         let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
         load_manifests(args, bundles, &mut chosen)?;
-        let chosen = sift(args, &registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let chosen = sift(args, registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
-        let failed = push_blobs(&registry, bundles, &chosen, progress)?;
+        let failed = push_blobs(registry, bundles, &chosen, progress)?;
         let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
         let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
         without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
@@ -141,7 +143,7 @@ pub(super) fn run(
             admission.rolls_back();
             report.admitted_by(bundle, &admission);
         }
-        push_tags(args, &registry, &mine, &admission, &mut report);
+        push_tags(args, registry, &mine, &admission, &mut report);
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
     watch_expiry(memory.state(), setup, &mut report);
@@ -226,6 +228,9 @@ fn sift(
             late: admission.is_some_and(|admission| admission.superseded),
             otherwise: "not pushed",
         };
+        if found.as_ref() == Some(&choice.manifest) {
+            content(&choice).for_each(|blob| registry.remember(&choice.reference, blob.digest));
+        }
         let same =
             || Ok(found.as_ref() == Some(&choice.manifest) && extra_tags_agree(args, registry, &choice)?);
         if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {

@@ -160,7 +160,7 @@ fn sent(
 }
 
 /// Everything that the manifest names and the bundle holds.
-fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
+pub(super) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
     let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
     config.into_iter().chain(&choice.dataset.layers)
 }

@@ -20,12 +20,17 @@ use super::reference::{Repository, is_loopback};
 const MAX_TOKEN: u64 = 256 << 10;
 
 /// What a login must be good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// Reading.
     Pull,
     /// Reading and writing.
     Push,
+    /// Reading and writing, and reading from another repository of the same registry.
+    Mount {
+        /// The name of that repository.
+        from: String,
+    },
 }
 
 /// All registries that were talked to, and what is remembered of each.
@@ -75,7 +80,7 @@ impl Registries {
         accept: Option<&'static str>,
     ) -> Result<Answer, RemoteError> {
         let request = |url| Request { accept, ..Request::get(subject, url) };
-        let answer = self.ask(http, repository, Access::Pull, path, &request)?;
+        let answer = self.ask(http, repository, &Access::Pull, path, &request)?;
         if answer.response.status() != StatusCode::OK {
             return Err(http.refusal(answer, Service::Registry));
         }
@@ -88,7 +93,7 @@ impl Registries {
         &self,
         http: &Http,
         repository: &Repository,
-        access: Access,
+        access: &Access,
         path: &str,
         request: &dyn Fn(Url) -> Request,
     ) -> Result<Answer, RemoteError> {
@@ -112,7 +117,7 @@ impl Registries {
         let origin = answer.response.url().clone();
         let credentials = self.credentials(repository.host());
         // Old credentials must not keep anyone from public data. Nobody pushes without a login.
-        let without = credentials.is_some() && access == Access::Pull;
+        let without = credentials.is_some() && *access == Access::Pull;
         let login = |credentials| self.login(http, &challenge, credentials, repository, access, &origin);
         let with = match login(credentials) {
             Err(RemoteError::Denied { .. }) if without => None,
@@ -156,7 +161,7 @@ impl Registries {
     }
 
     /// The header by which a repository was last logged in to.
-    pub(crate) fn login_of(&self, repository: &Repository, access: Access) -> Option<HeaderValue> {
+    pub(crate) fn login_of(&self, repository: &Repository, access: &Access) -> Option<HeaderValue> {
         lock(&self.logins).get(&key(repository, access)).cloned()
     }
 
@@ -216,7 +221,7 @@ impl Registries {
         challenge: &Challenge,
         credentials: Option<Credentials>,
         repository: &Repository,
-        access: Access,
+        access: &Access,
         origin: &Url,
     ) -> Result<Option<HeaderValue>, RemoteError> {
         let (realm, service, offered) = match challenge {
@@ -232,6 +237,9 @@ impl Registries {
         let scope = match access {
             Access::Pull => auth::scope(offered.clone(), repository.name()),
             Access::Push => format!("repository:{}:pull,push", repository.name()),
+            Access::Mount { from } => {
+                format!("repository:{}:pull,push repository:{from}:pull", repository.name())
+            }
         };
         let subject = format!("a token for {repository}");
         let mut request = match credentials {
@@ -286,8 +294,8 @@ impl Registries {
     }
 }
 
-fn key(repository: &Repository, access: Access) -> (String, String, Access) {
-    (repository.api_host().to_owned(), repository.name().to_owned(), access)
+fn key(repository: &Repository, access: &Access) -> (String, String, Access) {
+    (repository.api_host().to_owned(), repository.name().to_owned(), access.clone())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

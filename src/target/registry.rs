@@ -23,7 +23,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// A registry that is pushed to.
+/// The registries that are pushed to in a run.
 pub struct Registry<'r> {
     remote: &'r Remote,
     /// In which repository of a host a blob is known to be, so that another can mount it.
@@ -59,7 +59,7 @@ impl From<RemoteError> for PushError {
 }
 
 impl<'r> Registry<'r> {
-    /// A registry reached by `remote`.
+    /// Registries reached by `remote`.
     pub fn new(remote: &'r Remote) -> Self {
         Registry { remote, known: Mutex::default() }
     }
@@ -136,24 +136,28 @@ impl<'r> Registry<'r> {
         digest: Digest,
         subject: &str,
     ) -> Result<Option<Url>, TargetError> {
-        let known = self.known.lock().ok();
-        let from = known.and_then(|known| known.get(&(repository.host().into(), digest)).cloned());
-        let path = match &from {
-            Some(from) if from != repository.name() => {
-                // Neither a digest nor a repository's name holds what a query must escape.
-                format!("blobs/uploads/?mount={digest}&from={from}")
-            }
-            _ => "blobs/uploads/".to_owned(),
+        let start = |access: &Access, path: &str| {
+            let request = |url| Request {
+                payload: Some((Vec::new(), "application/octet-stream".into())),
+                ..Request::new(Method::POST, subject, url)
+            };
+            self.remote.registries.ask(&self.remote.http, repository, access, path, &request)
         };
-        let request = |url| Request {
-            payload: Some((Vec::new(), "application/octet-stream".into())),
-            ..Request::new(Method::POST, subject, url)
+        let mounted = self.elsewhere(repository, digest).map(|from| {
+            // Neither a digest nor a repository's name holds what a query must escape.
+            let path = format!("blobs/uploads/?mount={digest}&from={from}");
+            start(&Access::Mount { from }, &path)
+        });
+        let answer = match mounted {
+            Some(Ok(answer)) if answer.response.status() == StatusCode::CREATED => return Ok(None),
+            // The registry does not mount this one, and has begun an upload instead.
+            Some(Ok(answer)) if answer.response.status() == StatusCode::ACCEPTED => answer,
+            // Not every registry mounts, and an account need not read everywhere.
+            None | Some(Ok(_) | Err(RemoteError::Denied { .. })) => start(&Access::Push, "blobs/uploads/")?,
+            Some(Err(error)) => return Err(error.into()),
         };
-        let answer = self.ask(repository, &path, &request)?;
-        match answer.response.status() {
-            StatusCode::CREATED => return Ok(None),
-            StatusCode::ACCEPTED => {}
-            _ => return Err(self.refusal(answer).into()),
+        if answer.response.status() != StatusCode::ACCEPTED {
+            return Err(self.refusal(answer).into());
         }
         let asked = answer.response.url();
         // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
@@ -180,7 +184,7 @@ impl<'r> Registry<'r> {
         let own = self.remote.registries.origin_of(repository);
         let authorization = own
             .filter(|own| own.origin() == location.origin())
-            .and_then(|_| self.remote.registries.login_of(repository, Access::Push));
+            .and_then(|_| self.remote.registries.login_of(repository, &Access::Push));
         let request = Request { authorization, ..Request::new(Method::PUT, subject, location) };
         Ok(self.remote.http.upload(request, size)?)
     }
@@ -218,14 +222,21 @@ impl<'r> Registry<'r> {
         path: &str,
         request: &dyn Fn(Url) -> Request,
     ) -> Result<Answer, RemoteError> {
-        self.remote.registries.ask(&self.remote.http, repository, Access::Push, path, request)
+        self.remote.registries.ask(&self.remote.http, repository, &Access::Push, path, request)
     }
 
     fn refusal(&self, answer: Answer) -> RemoteError {
         self.remote.http.refusal(answer, Service::Target)
     }
 
-    fn remember(&self, repository: &Repository, digest: Digest) {
+    /// Another repository of the same host that has a blob.
+    fn elsewhere(&self, repository: &Repository, digest: Digest) -> Option<String> {
+        let known = self.known.lock().ok()?;
+        known.get(&(repository.host().into(), digest)).filter(|name| *name != repository.name()).cloned()
+    }
+
+    /// Keeps in mind that a repository has a blob, so that others can mount it.
+    pub fn remember(&self, repository: &Repository, digest: Digest) {
         if let Ok(mut known) = self.known.lock() {
             known.entry((repository.host().into(), digest)).or_insert_with(|| repository.name().into());
         }
