@@ -334,6 +334,31 @@ fn an_upload_without_a_usable_place_is_given_up() {
 }
 
 #[test]
+fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
+    let deleted = |registry: &Registry| {
+        let seen = registry.seen().into_iter().filter(|seen| seen.method == Method::DELETE);
+        seen.map(|seen| (seen.path, seen.query)).collect::<Vec<_>>()
+    };
+    // As distribution: each state of an upload has a place of its own.
+    let (host, bundle) = station();
+    let registry = Registry::new(|seen| {
+        let asked = seen.method == Method::GET && seen.path.ends_with("/uploads/1");
+        let asked = asked.then(|| header(status(204), "location", &format!("{}?state=last", seen.path)));
+        asked.or_else(|| (is_blob(seen) && seen.path.contains("trivy-db")).then(|| status(500)))
+    });
+    assert_eq!(push(&host, &bundle, &registry.host).code, 7);
+    assert_eq!(deleted(&registry), [("/v2/p/trivy-db/blobs/uploads/1".to_owned(), "state=last".to_owned())]);
+    assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-java-db:1"]);
+
+    let (host, bundle) = station();
+    let other = Registry::new(|seen| is_blob(seen).then(|| status(500)));
+    let to = format!("http://{}/v2/x/blobs/uploads/1", other.host);
+    let registry = Registry::new(move |seen| is_upload(seen).then(|| header(status(202), "location", &to)));
+    assert_eq!(push(&host, &bundle, &registry.host).code, 7);
+    assert!(other.seen().iter().any(is_blob) && deleted(&other).is_empty(), "{:#?}", other.seen());
+}
+
+#[test]
 fn a_tag_that_names_something_else_afterwards_is_an_error() {
     let (host, bundle) = station();
     let registry = Registry::new(|seen| {

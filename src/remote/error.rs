@@ -276,6 +276,14 @@ impl Next for RemoteError {
             RemoteError::ClientCertificateWanted { host, .. } => format!(
                 "Give --client-cert a PEM file with a certificate of a CA that {host} accepts, and its private key."
             ),
+            RemoteError::Denied { host, said, service: Service::Target, .. }
+            | RemoteError::Status { host, said, service: Service::Target, .. }
+                if is_full(said) =>
+            {
+                format!(
+                    "There is no room left at {host}: make some, or raise its quota, and run the command again; what is there already is not sent again."
+                )
+            }
             RemoteError::Denied { host, service: Service::Registry, .. } => format!(
                 "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
             ),
@@ -368,6 +376,12 @@ fn proxy_of(host: &str) -> Option<&'static str> {
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(|name| set(name).is_some())
 }
 
+/// Whether a registry says that it has no room: in the words of its system, or in Harbor's, of a
+/// project's quota.
+fn is_full(said: &str) -> bool {
+    ["no space left", "exceed the configured upper limit"].iter().any(|words| said.contains(words))
+}
+
 fn also(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
 }
@@ -395,6 +409,14 @@ mod tests {
         );
         assert!(error.next().contains("docker login r.example"));
         assert!(!error.is_usage());
+        let error = RemoteError::Denied {
+            subject: "blob x".into(),
+            host: "harbor.example".into(),
+            status: 403,
+            said: "DENIED, adding 1.0 GiB of storage resource will exceed the configured upper limit".into(),
+            service: Service::Target,
+        };
+        assert!(error.next().contains("raise its quota"), "{}", error.next());
         let error = RemoteError::RateLimited { subject: "x".into(), host: "h".into(), retry_after: Some(30) };
         assert!(error.to_string().contains("in 30 s"));
         let error = RemoteError::Address { text: "\x1b[2J".into(), why: "w".into(), next: "n".into() };

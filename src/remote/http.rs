@@ -232,6 +232,8 @@ impl Http {
             code: String,
             #[serde(default)]
             message: String,
+            #[serde(default)]
+            detail: serde_json::Value,
         }
         #[derive(serde::Deserialize)]
         struct All {
@@ -242,7 +244,12 @@ impl Http {
         let Some(first) = all.and_then(|all| all.errors.into_iter().next()) else {
             return String::new();
         };
-        let parts = [first.code, first.message];
+        let detail = first.detail.as_str().unwrap_or_default().to_owned();
+        // distribution says of all that it has no name for "UNKNOWN, unknown error", and then what it was.
+        let parts = match first.code.as_str() {
+            "UNKNOWN" if !detail.is_empty() => vec![detail],
+            _ => vec![first.code, first.message],
+        };
         let words: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
         text::safe(&words.join(", "))
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
 
-use reqwest::header::LOCATION;
+use reqwest::header::{HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
 use super::error::TargetError;
@@ -120,13 +120,19 @@ impl<'r> Registry<'r> {
             self.remember(repository, digest);
             return Ok(Pushed::Mounted);
         };
-        let upload = self.upload(repository, location, digest, size, &subject)?;
-        let answer = send(upload, content)?;
-        if answer.response.status() != StatusCode::CREATED {
-            return Err(self.refusal(answer).into());
-        }
-        self.remember(repository, digest);
-        Ok(Pushed::Sent)
+        let upload = self.upload(repository, location.clone(), digest, size, &subject)?;
+        let error = match send(upload, content) {
+            Ok(answer) if answer.response.status() == StatusCode::CREATED => {
+                self.remember(repository, digest);
+                return Ok(Pushed::Sent);
+            }
+            Ok(answer) => self.refusal(answer).into(),
+            Err(error @ PushError::Source(_)) => error,
+            // Whom nobody reaches, nobody tells anything.
+            Err(error) => return Err(error),
+        };
+        self.cancel(repository, location, &subject);
+        Err(error)
     }
 
     /// Begins an upload: where its bytes are to go, or `None` where a mount made it needless.
@@ -159,16 +165,21 @@ impl<'r> Registry<'r> {
         if answer.response.status() != StatusCode::ACCEPTED {
             return Err(self.refusal(answer).into());
         }
-        let asked = answer.response.url();
-        // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
-        let location = answer.header(LOCATION.as_str()).and_then(|location| asked.join(location).ok());
-        let usable = |url: &Url| {
-            url.scheme() == asked.scheme() || url.scheme() == "https" || self.remote.options.insecure
-        };
-        location.filter(usable).map(Some).ok_or_else(|| {
+        self.location(&answer).map(Some).ok_or_else(|| {
             let why = "the registry does not say where to send it (no usable Location)".into();
             RemoteError::Unusable { subject: subject.into(), why }.into()
         })
+    }
+
+    /// Where an answer says that an upload goes on.
+    fn location(&self, answer: &Answer) -> Option<Url> {
+        let asked = answer.response.url();
+        // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
+        let location = asked.join(answer.header(LOCATION.as_str())?).ok()?;
+        let usable = location.scheme() == asked.scheme()
+            || location.scheme() == "https"
+            || self.remote.options.insecure;
+        usable.then_some(location)
     }
 
     /// Begins to send a blob whole. Credentials go to the registry itself only.
@@ -181,12 +192,31 @@ impl<'r> Registry<'r> {
         subject: &str,
     ) -> Result<Upload, TargetError> {
         location.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let own = self.remote.registries.origin_of(repository);
-        let authorization = own
-            .filter(|own| own.origin() == location.origin())
-            .and_then(|_| self.remote.registries.login_of(repository, &Access::Push));
+        let authorization = self.login_at(repository, &location);
         let request = Request { authorization, ..Request::new(Method::PUT, subject, location) };
         Ok(self.remote.http.upload(request, size)?)
+    }
+
+    /// Has the registry drop what it got of an upload that failed. Some keep it for a week, and a disk
+    /// that is full would be fuller with every attempt. Nothing depends on what it answers.
+    fn cancel(&self, repository: &Repository, location: Url, subject: &str) {
+        let own = self.remote.registries.origin_of(repository);
+        let ask = |method, url: Url| {
+            // Nothing is deleted at other hosts on a registry's word.
+            own.as_ref().filter(|own| own.origin() == url.origin())?;
+            let authorization = self.login_at(repository, &url);
+            self.remote.http.send(Request { authorization, ..Request::new(method, subject, url) }).ok()
+        };
+        // distribution names another place for each state of an upload, and cancels only at the last.
+        let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer));
+        ask(Method::DELETE, last.unwrap_or(location));
+    }
+
+    /// The login for a place that the registry names: only where it is the registry itself.
+    fn login_at(&self, repository: &Repository, url: &Url) -> Option<HeaderValue> {
+        let registries = &self.remote.registries;
+        registries.origin_of(repository).filter(|own| own.origin() == url.origin())?;
+        registries.login_of(repository, &Access::Push)
     }
 
     /// Pushes a manifest under a tag, and reads it back.
@@ -248,7 +278,7 @@ impl<'r> Registry<'r> {
 fn send(mut upload: Upload, mut content: impl Read) -> Result<Answer, PushError> {
     let (mut held, mut next) = (Vec::new(), vec![0; CHUNK]);
     loop {
-        // Dropping the upload on an error breaks the connection: nothing is kept there.
+        // Dropping the upload on an error breaks the connection: nothing becomes a blob.
         let count = match content.read(&mut next) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other.map_err(PushError::Source)?,

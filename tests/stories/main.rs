@@ -12,6 +12,7 @@ mod auditor;
 mod keys;
 mod kill;
 mod registry;
+mod registry_full;
 mod registry_makes;
 mod stick;
 mod trip;
