@@ -5,6 +5,7 @@
 //! then accepted because both keep to the format, and it can break any rule of it.
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod registry;
 pub mod server;
 
 use std::collections::BTreeMap;
