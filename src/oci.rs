@@ -15,6 +15,8 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of Docker's image manifest, which registries may answer for older pushes.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of Docker's list of image manifests, one for each platform.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// The annotation that names a layer's file (image-spec v1.1, annotations.md).
 pub const TITLE: &str = "org.opencontainers.image.title";
 /// The annotation that holds an artifact's version.
@@ -23,6 +25,10 @@ pub const VERSION: &str = "org.opencontainers.image.version";
 pub const CREATED: &str = "org.opencontainers.image.created";
 /// The annotation by which an image layout names a manifest (image-layout.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The annotation by which containerd names an image that it imports from a layout
+/// (containerd v2, core/images: `AnnotationImageName`).
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The largest manifest that is read, in bytes: the limit of the distribution specification
 /// (v1.1, "Pushing Manifests", 4 MiB).
@@ -93,6 +99,140 @@ impl Manifest {
     /// The configuration and the layers, in that order.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         std::iter::once(&self.config).chain(&self.layers)
+    }
+}
+
+/// A platform that an image is for (image-spec v1.1, image-index.md), written `linux/amd64` or
+/// `linux/arm/v7`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Platform {
+    /// The operating system.
+    pub os: String,
+    /// The architecture.
+    pub architecture: String,
+    /// The architecture's variant; where it is not given, any.
+    #[serde(default)]
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// Whether an image for `other` is one for this platform.
+    pub fn covers(&self, other: &Platform) -> bool {
+        self.os == other.os
+            && self.architecture == other.architecture
+            && (self.variant.is_none() || self.variant == other.variant)
+    }
+}
+
+impl std::str::FromStr for Platform {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let plain = |part: &&str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric());
+        match parts.as_slice() {
+            [os, architecture, variant @ ..] if variant.len() <= 1 && parts.iter().all(plain) => {
+                Ok(Platform {
+                    os: (*os).into(),
+                    architecture: (*architecture).into(),
+                    variant: variant.first().map(|variant| (*variant).into()),
+                })
+            }
+            _ => Err("write it as OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/amd64"),
+        }
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+/// What an index says of one of its manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// The manifest.
+    #[serde(flatten)]
+    pub descriptor: Descriptor,
+    /// The platform that it is for, if any.
+    #[serde(default)]
+    pub platform: Option<Platform>,
+}
+
+/// What a registry holds under a tag or a digest, as far as it names other things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// An image manifest: its configuration and its layers.
+    Manifest(Vec<Descriptor>),
+    /// An index: its manifests.
+    Index(Vec<Entry>),
+}
+
+impl Document {
+    /// Reads a document of any of the four forms that registries of today hold, and says which it is.
+    /// `claimed` is the media type that its source gives it.
+    ///
+    /// # Errors
+    /// In words: another form, by its name; bytes that could be taken for two forms (CVE-2021-41190);
+    /// a layer that its registry does not hold.
+    pub fn parse(bytes: &[u8], claimed: Option<&str>) -> Result<(&'static str, Self), String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Form {
+            schema_version: Option<u32>,
+            media_type: Option<String>,
+            config: Option<Descriptor>,
+            layers: Option<Vec<Layer>>,
+            manifests: Option<Vec<Entry>>,
+        }
+        #[derive(Deserialize)]
+        struct Layer {
+            #[serde(flatten)]
+            descriptor: Descriptor,
+            urls: Option<Vec<String>>,
+        }
+        let claimed = claimed.map(|claimed| claimed.split(';').next().unwrap_or_default().trim());
+        let schema_1 = |form: &Form| {
+            form.schema_version == Some(1)
+                || claimed.is_some_and(|claimed| {
+                    claimed.starts_with("application/vnd.docker.distribution.manifest.v1")
+                })
+        };
+        let form: Form =
+            serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+        if schema_1(&form) {
+            return Err("it is a Docker manifest of schema 1, which registries of today refuse".into());
+        }
+        if form.schema_version != Some(2) {
+            return Err("it is no manifest of schema version 2".into());
+        }
+        // The bytes' own word first; what has none is known by its source's word, and else by its form.
+        let known = [MANIFEST, DOCKER_MANIFEST, INDEX, DOCKER_LIST];
+        let type_of = |text: &str| known.into_iter().find(|known| *known == text);
+        let media_type = match (form.media_type.as_deref(), claimed.and_then(type_of)) {
+            (Some(own), _) => type_of(own).ok_or_else(|| format!("it is of the unknown type {own:?}"))?,
+            (None, Some(claimed)) => claimed,
+            (None, None) if form.manifests.is_some() => INDEX,
+            (None, None) => MANIFEST,
+        };
+        let is_index = [INDEX, DOCKER_LIST].contains(&media_type);
+        match (is_index, form) {
+            (true, Form { manifests: Some(manifests), config: None, layers: None, .. }) => {
+                Ok((media_type, Document::Index(manifests)))
+            }
+            (false, Form { config: Some(config), layers: Some(layers), manifests: None, .. }) => {
+                if let Some(layer) =
+                    layers.iter().find(|layer| layer.urls.as_ref().is_some_and(|u| !u.is_empty()))
+                {
+                    return Err(format!("its layer {} is not in its registry", layer.descriptor.digest));
+                }
+                let layers = layers.into_iter().map(|layer| layer.descriptor);
+                Ok((media_type, Document::Manifest(std::iter::once(config).chain(layers).collect())))
+            }
+            _ => Err(format!("it is not what its type {media_type} says")),
+        }
     }
 }
 

@@ -84,6 +84,11 @@ impl Repository {
         Repository { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
     }
 
+    /// The manifest of this digest in the same repository.
+    pub fn by_digest(&self, digest: Digest) -> Self {
+        Repository { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// The host with its port, as people write it: `docker.io` for Docker Hub.
     pub fn host(&self) -> &str {
         &self.host

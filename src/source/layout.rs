@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::blob::{Blob, Pieces};
 use super::error::SourceError;
-use super::{Artifact, ArtifactSource, files, registry};
+use super::{ArtifactSource, RawManifest, files};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Index};
 use crate::text;
@@ -15,15 +15,23 @@ use crate::text;
 /// Where `index.json` holds a single manifest that has no name at all, it is taken whatever the
 /// tag: crane writes such layouts, and there is nothing else that could be meant. A single
 /// manifest with another name is refused.
-pub(super) fn manifest(folder: &Path, tag: &str) -> Result<Artifact, SourceError> {
-    let source = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() };
+pub(super) fn manifest(folder: &Path, tag: &str) -> Result<RawManifest, SourceError> {
     let broken = |why: String| SourceError::Layout { folder: folder.into(), why };
     let index = files::read(folder, &["index.json"], oci::MAX_MANIFEST)?;
     let index: Index = serde_json::from_slice(&index).map_err(|error| {
         broken(format!("its index.json is not an image index: {}", text::safe(&error.to_string())))
     })?;
     let descriptor = select(&index, tag).map_err(broken)?;
-    let subject = source.to_string();
+    described(folder, tag, descriptor)
+}
+
+/// The manifest that a descriptor names.
+pub(super) fn described(
+    folder: &Path,
+    tag: &str,
+    descriptor: &Descriptor,
+) -> Result<RawManifest, SourceError> {
+    let subject = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() }.to_string();
     if descriptor.size > oci::MAX_MANIFEST {
         return Err(SourceError::TooLarge { subject, most: oci::MAX_MANIFEST });
     }
@@ -32,7 +40,7 @@ pub(super) fn manifest(folder: &Path, tag: &str) -> Result<Artifact, SourceError
     if found != descriptor.digest {
         return Err(SourceError::Digest { subject, wanted: descriptor.digest, found });
     }
-    registry::artifact(source, subject, bytes, Some(&descriptor.media_type))
+    Ok(RawManifest { bytes, digest: found, media_type: Some(descriptor.media_type.clone()) })
 }
 
 fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {

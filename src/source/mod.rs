@@ -5,7 +5,7 @@
 //! server is talked to the remote room's.
 
 use crate::digest::Digest;
-use crate::oci::{Descriptor, Manifest};
+use crate::oci::{Descriptor, Manifest, Platform};
 use crate::remote::{Remote, RemoteOptions};
 
 mod blob;
@@ -13,6 +13,7 @@ pub mod error;
 mod files;
 #[cfg(test)]
 mod folder_tests;
+mod image;
 mod layout;
 mod reference;
 mod registry;
@@ -26,6 +27,7 @@ mod vex_source;
 
 pub use blob::{Blob, UnhashedBlob};
 pub use error::SourceError;
+pub use image::Image;
 pub use reference::ArtifactSource;
 pub use vex::VexRepository;
 pub use vex_source::VexSource;
@@ -50,6 +52,17 @@ pub struct Artifact {
     pub manifest: Manifest,
 }
 
+/// A manifest or an index, of which only the digest was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawManifest {
+    /// The bytes as they were published.
+    pub bytes: Vec<u8>,
+    /// Their digest, computed here and equal to every digest claimed for them.
+    pub digest: Digest,
+    /// The media type that the source gives it.
+    pub media_type: Option<String>,
+}
+
 impl Network {
     /// Prepares the way.
     ///
@@ -65,10 +78,44 @@ impl Network {
     /// # Errors
     /// Any [`SourceError`] of a registry or a layout.
     pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
+        registry::artifact(source.clone(), self.manifest(source)?)
+    }
+
+    /// Fetches what a source names, be it a manifest or an index.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`].
+    pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
         match source {
             ArtifactSource::Registry(repository) => registry::manifest(&self.remote, repository),
             ArtifactSource::Layout { folder, tag } => layout::manifest(folder, tag),
         }
+    }
+
+    /// Fetches a manifest that an index of a source names.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`].
+    pub fn child(
+        &self,
+        source: &ArtifactSource,
+        descriptor: &Descriptor,
+    ) -> Result<RawManifest, SourceError> {
+        match source {
+            ArtifactSource::Registry(repository) => {
+                registry::manifest(&self.remote, &repository.by_digest(descriptor.digest))
+            }
+            ArtifactSource::Layout { folder, tag } => layout::described(folder, tag, descriptor),
+        }
+    }
+
+    /// Fetches the manifests of an image and of everything below it.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`]; also where it is of a form that no registry of today takes, or too
+    /// large.
+    pub fn image(&self, source: &ArtifactSource, platform: Option<&Platform>) -> Result<Image, SourceError> {
+        image::fetch(self, source, platform)
     }
 
     /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].

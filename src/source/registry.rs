@@ -3,7 +3,7 @@
 use reqwest::header::CONTENT_TYPE;
 
 use super::blob::{Blob, Pieces};
-use super::{Artifact, ArtifactSource, SourceError};
+use super::{Artifact, ArtifactSource, RawManifest, SourceError};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::remote::{Remote, RemoteError, Repository, Service, is_html};
@@ -16,7 +16,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Fetches a manifest and checks it against every digest that is known for it.
-pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<Artifact, SourceError> {
+pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<RawManifest, SourceError> {
     let subject = repository.to_string();
     let path = format!("manifests/{}", repository.asked_by());
     let answer = remote.get(repository, &path, &subject, Some(ACCEPT))?;
@@ -36,7 +36,7 @@ pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<Artif
             return Err(SourceError::Digest { subject, wanted, found });
         }
     }
-    artifact(ArtifactSource::Registry(repository.clone()), subject, bytes, typed.as_deref())
+    Ok(RawManifest { bytes, digest: found, media_type: typed })
 }
 
 /// Begins to fetch a blob.
@@ -60,17 +60,13 @@ pub(super) fn blob(
 }
 
 /// The artifact of a manifest's bytes.
-pub(super) fn artifact(
-    source: ArtifactSource,
-    subject: String,
-    bytes: Vec<u8>,
-    typed: Option<&str>,
-) -> Result<Artifact, SourceError> {
+pub(super) fn artifact(source: ArtifactSource, raw: RawManifest) -> Result<Artifact, SourceError> {
+    let RawManifest { bytes, digest: manifest_digest, media_type: typed } = raw;
     let manifest = Manifest::parse(&bytes)
-        .map_err(|why| SourceError::Manifest { subject, why: crate::text::safe(&why) })?;
+        .map_err(|why| SourceError::Manifest { subject: source.to_string(), why: crate::text::safe(&why) })?;
     // The bytes' own word is what a registry will hold them against when they are pushed.
     let known = |typed: &&str| [oci::MANIFEST, oci::DOCKER_MANIFEST].contains(typed);
-    let header = typed.map(|typed| typed.split(';').next().unwrap_or_default().trim());
+    let header = typed.as_deref().map(|typed| typed.split(';').next().unwrap_or_default().trim());
     let manifest_media_type = manifest
         .media_type
         .as_deref()
@@ -78,6 +74,5 @@ pub(super) fn artifact(
         .or(header.filter(known))
         .unwrap_or(oci::MANIFEST)
         .to_owned();
-    let manifest_digest = Digest::of(&bytes);
     Ok(Artifact { source, manifest_bytes: bytes, manifest_digest, manifest_media_type, manifest })
 }
