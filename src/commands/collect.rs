@@ -310,11 +310,6 @@ fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<
     })
 }
 
-/// Content that a source serves and Trivy could not use.
-pub(super) fn bad_content(dataset: &Dataset, why: &str) -> Error {
-    Error::Content { dataset: dataset.name.to_string(), source_name: dataset.source.clone(), why: safe(why) }
-}
-
 /// The contents of a dataset that was not looked at yet.
 fn empty() -> Contents {
     Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }

@@ -11,6 +11,7 @@ use crate::progress::Progress;
 mod admission;
 mod after;
 pub mod age;
+mod checked;
 mod choice;
 mod collect;
 mod destination;
