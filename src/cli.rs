@@ -170,21 +170,9 @@ impl Selection {
     }
 }
 
-/// `export`
-#[derive(Debug, Args)]
-pub struct Export {
-    /// The private key to sign with, as `trivy-ferry keygen` makes it.
-    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// The file whose first line is the private key's passphrase (else asked on the terminal).
-    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
-    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
-    pub output: Option<PathBuf>,
-    /// The stream that the bundle belongs to; an importer accepts one stream.
-    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
-    pub stream: Stream,
+/// Which of Trivy's datasets are fetched, and from where.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Sources {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,
@@ -203,12 +191,32 @@ pub struct Export {
         value_name = "REPOSITORY"
     )]
     pub checks_bundle_repository: Vec<String>,
-    /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
-    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
-    pub vex: Vec<String>,
     /// The Trivy versions on the other side: every checks bundle that they want is carried.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Vec<TrivyVersion>,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The private key to sign with, as `trivy-ferry keygen` makes it.
+    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The file whose first line is the private key's passphrase (else asked on the terminal).
+    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
+    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
+    pub output: Option<PathBuf>,
+    /// The stream that the bundle belongs to; an importer accepts one stream.
+    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Stream,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sources: Sources,
+    /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
+    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
+    pub vex: Vec<String>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -308,8 +316,7 @@ pub struct RegistryFlags {
         long = "registry",
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY",
-        value_name = "HOST[/PREFIX]",
-        conflicts_with = "restore"
+        value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<Place>,
     /// A further tag for each dataset that is pushed, such as latest.
@@ -345,6 +352,27 @@ pub struct RegistryFlags {
     pub client_cert: Option<PathBuf>,
 }
 
+/// Where settings for Trivy are written, beside being printed.
+#[derive(Debug, Clone, Args, Default)]
+pub struct WriteSettings {
+    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
+    pub write_env: Option<PathBuf>,
+    /// Write the settings as DIR/trivy.yaml.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+    /// Overwrite an existing trivy.yaml.
+    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
+    pub force: bool,
+}
+
+impl WriteSettings {
+    /// Whether settings are to be written anywhere.
+    pub fn is_asked_for(&self) -> bool {
+        self.write_env.is_some() || self.write_config.is_some()
+    }
+}
+
 /// `import`
 #[derive(Debug, Args)]
 pub struct Import {
@@ -368,7 +396,7 @@ pub struct Import {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
     pub keep_previous: u8,
     /// Go back to what was there before the last import, without a bundle.
-    #[arg(long, conflicts_with = "bundle")]
+    #[arg(long, conflicts_with_all = ["bundle", "places"])]
     pub restore: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -388,15 +416,9 @@ pub struct Import {
     /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
     #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Option<TrivyVersion>,
-    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
-    pub write_env: Option<PathBuf>,
-    /// Write the settings as DIR/trivy.yaml.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
-    pub write_config: Option<PathBuf>,
-    /// Overwrite an existing trivy.yaml.
-    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
-    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub settings: WriteSettings,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
     #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
     pub clear_scan_cache: bool,

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::choice::carried;
 use super::import::Host;
-use super::import_report::Report;
-use crate::cli::{Import, Layout};
+use super::import_report::{NEWER_BUNDLE, Report};
+use crate::cli::{Import, Layout, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
@@ -58,7 +58,7 @@ pub(super) fn installed_trivy() -> Option<TrivyVersion> {
 /// The data is in place whatever fails here: every step is tried, and what failed stands in the
 /// report.
 pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
-    report.warn_of_old(host.now);
+    report.warn_of_old(host.now, NEWER_BUNDLE);
     for step in [vex, scan_cache, write_settings] {
         if let Err(error) = step(args, cache, host, report) {
             report.errors.push(error);
@@ -137,7 +137,7 @@ fn write_settings(
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     show(&settings, report);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
-    write_files(args, &settings, report)
+    write_files(&args.settings, &settings, report)
 }
 
 /// Puts settings into the report.
@@ -157,7 +157,11 @@ pub(super) fn show(settings: &Settings, report: &mut Report) {
 }
 
 /// Writes settings where they were asked for.
-pub(super) fn write_files(args: &Import, settings: &Settings, report: &mut Report) -> Result<(), Error> {
+pub(super) fn write_files(
+    args: &WriteSettings,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<(), Error> {
     if let Some(path) = &args.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::import_report::{Report, Target};
 use super::memory::Memory;
+use super::registries::Registries;
 use super::{Outcome, after, import_cache, import_registry, inbox};
-use crate::cli::Import;
+use crate::cli::{Import, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
 use crate::progress::Progress;
@@ -103,14 +104,14 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
 
 /// Takes what is acceptable to each target.
 fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<String>), Error> {
-    places_for_settings(args)?;
+    places_for_settings(&args.settings)?;
     let into_cache = args.cache_dir.is_some() || args.registry.places.is_empty() || args.restore;
     let (cache, mut warnings) = match into_cache {
         true => cache_dir(args).map(|(dir, findings)| (Some(dir), findings))?,
         false => (None, Vec::new()),
     };
     let targets = args.registry.places.len() + usize::from(cache.is_some());
-    if targets > 1 && (args.write_env.is_some() || args.write_config.is_some()) {
+    if targets > 1 && args.settings.is_asked_for() {
         return Err(Error::usage(
             "the settings differ from target to target, and several are named",
             "Import into one target at a time where --write-env or --write-config is given.",
@@ -137,7 +138,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let mut found = inbox::open(input, &setup.keyring)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
-    let registries = import_registry::Registries::new(args)?;
+    let registries = Registries::new(&args.registry)?;
     let mut memory = open_memory(args)?;
     let mut reports = Vec::new();
     if let Some(dir) = &cache {
@@ -210,7 +211,7 @@ fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
 }
 
 /// The folders for the settings must be there: better to hear of it before than after.
-fn places_for_settings(args: &Import) -> Result<(), Error> {
+pub(super) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
     for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()

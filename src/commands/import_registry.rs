@@ -1,97 +1,28 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-
-use jiff::Timestamp;
 
 use super::admission::{admit_all, watch_expiry};
 use super::after;
 use super::age::MaxAge;
 use super::choice::floor_date;
 use super::import::Setup;
-use super::import_report::{Report, Row, Status, Target};
+use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
 use super::push::{Choice, load_manifests, push_blobs, push_tags};
+use super::registries::{Registries, believable, date_of, left_alone, name_all};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
 use crate::error::Error;
-use crate::oci::{self, Manifest};
 use crate::progress::Progress;
-use crate::remote::{Remote, RemoteOptions, Repository};
+use crate::remote::Remote;
 use crate::target::registry::Registry;
 use crate::target::registry_settings::{Pulled, registry_settings};
-use crate::text::moments;
 use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, CLOCK_TOLERANCE, Verdict, judge, present};
-
-/// The way to the registries of a run; none where no `--registry` is given.
-pub(super) struct Registries {
-    remote: Option<Remote>,
-}
-
-impl Registries {
-    /// Prepares the way, and reads the password that comes on standard input.
-    pub(super) fn new(args: &Import) -> Result<Self, Error> {
-        let flags = &args.registry;
-        if flags.places.is_empty() {
-            return Ok(Registries { remote: None });
-        }
-        for tag in &flags.extra_tag {
-            Repository::at("localhost", "x", tag).map_err(|_| {
-                Error::usage(
-                    format!("{tag:?} cannot be a tag"),
-                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
-                )
-            })?;
-        }
-        let login = flags.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
-        let mut hosts: Vec<&str> = flags.places.iter().map(Place::host).collect();
-        hosts.dedup();
-        if login.is_some() && hosts.len() > 1 {
-            return Err(Error::usage(
-                "--username is for one registry, and several are named",
-                "Log in to each with `docker login HOST` instead.",
-            ));
-        }
-        let options = RemoteOptions {
-            insecure: flags.insecure,
-            plain_http: flags.plain_http,
-            ca_cert: flags.cacert.clone(),
-            client_cert: flags.client_cert.clone(),
-            login,
-        };
-        Ok(Registries { remote: Some(Remote::new(options)?) })
-    }
-}
-
-impl Registries {
-    /// The remarks since they were last taken: credentials that were not accepted, a helper that
-    /// failed.
-    pub(super) fn take_notes(&self) -> Vec<String> {
-        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
-    }
-}
-
-/// The first line of standard input.
-fn password() -> Result<String, Error> {
-    /// Longer than any password or token.
-    const MOST: u64 = 64 << 10;
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
-    read.map_err(Error::unexpected("reading the password from standard input"))?;
-    let line = text.lines().next().unwrap_or_default();
-    match line {
-        "" => Err(Error::usage(
-            "there is no password on standard input",
-            "Pipe it in: … --password-stdin < FILE.",
-        )),
-        line => Ok(line.to_owned()),
-    }
-}
+use crate::trust::acceptance::{Admission, Verdict, judge, present};
 
 /// Imports into one place of a registry.
 pub(super) fn run(
@@ -103,9 +34,7 @@ pub(super) fn run(
     memory: &mut Memory<'_>,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    let Some(remote) = &registries.remote else {
-        return Err(Error::unexpected("pushing")(std::io::Error::other("no registry was prepared")));
-    };
+    let remote = registries.remote()?;
     let registry = Registry::new(remote);
     let target = Target::Registry(place.to_string());
     memory.of(&target.to_string());
@@ -145,7 +74,7 @@ pub(super) fn run(
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
-    report.warn_of_old(setup.host.now);
+    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
     if let Err(error) = write_settings(args, setup, remote, &mut report) {
         report.errors.push(error);
     }
@@ -167,7 +96,7 @@ fn write_settings(args: &Import, setup: &Setup, remote: &Remote, report: &mut Re
     };
     let settings = registry_settings(setup.host.version, &pulled);
     after::show(&settings, report);
-    if report.in_place().count() > 0 { after::write_files(args, &settings, report) } else { Ok(()) }
+    if report.in_place().count() > 0 { after::write_files(&args.settings, &settings, report) } else { Ok(()) }
 }
 
 /// Of each dataset and tag the newest among the admitted bundles.
@@ -249,14 +178,12 @@ fn sift(
             continue;
         }
         let same = found.as_ref() == Some(&choice.manifest);
-        if same && extra_tags_agree(args, registry, &choice)? {
+        if same && name_all(registry, &choice.reference, &args.registry.extra_tag, &choice.manifest)? {
             row.status = Status::Unchanged;
             report.rows.push(row);
             continue;
         }
-        // A date from the future in a registry that others write must not lock out true data.
-        let believable = was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE);
-        let floor = state.floors.get(&dataset.reference()).copied().max(believable);
+        let floor = state.floors.get(&dataset.reference()).copied().max(believable(was, now));
         let created = admitted.get(choice.bundle).and_then(Option::as_ref);
         let late = created.is_some_and(|admission| admission.superseded);
         let verdict = judge(date, floor);
@@ -274,11 +201,7 @@ fn sift(
             row.status = Status::Older;
             report.rows.push(row);
             if !late {
-                let (date, floor) = moments(date.unwrap_or(floor), floor);
-                report.warnings.push(format!(
-                    "{} of {date} was not pushed, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
-                    dataset.reference(),
-                ));
+                report.warnings.push(left_alone(&dataset.reference(), date.unwrap_or(floor), floor));
             }
             continue;
         }
@@ -288,20 +211,4 @@ fn sift(
         left.push(choice);
     }
     Ok(left)
-}
-
-/// Whether every further tag names what it should.
-fn extra_tags_agree(args: &Import, registry: &Registry<'_>, choice: &Choice) -> Result<bool, Error> {
-    for tag in &args.registry.extra_tag {
-        let found = registry.manifest(&choice.reference.tagged(tag))?;
-        if found.as_ref() != Some(&choice.manifest) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// When upstream built what a manifest describes, as far as the manifest says so.
-fn date_of(manifest: &[u8]) -> Option<Timestamp> {
-    Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 
 mod admission;
+mod admitted;
 mod after;
 pub mod age;
 mod checked;
@@ -27,6 +28,7 @@ mod memory;
 mod passphrase;
 pub mod place;
 mod push;
+mod registries;
 mod rehearse;
 mod sample;
 mod spool;

@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, TimeOverrides,
-    TrustedKeys, Verify,
+    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, Sources, TimeOverrides,
+    TrustedKeys, Verify, WriteSettings,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -162,12 +162,13 @@ impl Rehearsal {
                 passphrase_file: None,
                 output: Some(bundle.clone()),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
-                selection: Selection::default(),
-                db_repository: repository(0),
-                java_db_repository: repository(1),
-                checks_bundle_repository: repository(2),
+                sources: Sources {
+                    db_repository: repository(0),
+                    java_db_repository: repository(1),
+                    checks_bundle_repository: repository(2),
+                    ..Sources::default()
+                },
                 vex: vec![format!("default=http://{}", server.address())],
-                trivy_version: Vec::new(),
                 max_age: None,
                 expires: None,
                 dry_run: false,
@@ -240,9 +241,7 @@ impl Rehearsal {
                 max_age: None,
                 overrides: Overrides::default(),
                 trivy_version: None,
-                write_env: None,
-                write_config: None,
-                force: false,
+                settings: WriteSettings::default(),
                 clear_scan_cache: false,
                 exec_after: None,
                 data_home: Some(self.folder("home")?),
