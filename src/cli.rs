@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod mirror;
+
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::place::Place;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+
+pub use mirror::Mirror;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
@@ -105,6 +109,13 @@ pub enum Verb {
     /// To import the same bundle again is no error, and brings back what is missing. Prints the
     /// settings with which Trivy asks no network.
     Import(Import),
+    /// Bring Trivy's data from its sources straight into registries.
+    ///
+    /// For a host that reaches both: a DMZ, a cloud. Checks the data as an export does while it passes,
+    /// keeps nothing of it, and sets a tag only when all under it is in place and good. What a registry
+    /// has already is not fetched again. VEX repositories are not mirrored: Trivy fetches them over HTTP,
+    /// not from registries.
+    Mirror(Mirror),
     /// The whole trip on this machine, with sample data and no network.
     Rehearse(Rehearse),
 }

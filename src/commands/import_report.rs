@@ -1,4 +1,4 @@
-//! What an import says at its end, for people and for programs.
+//! What an import or a mirror says of a target at its end, for people and for programs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use super::export::OLD;
 use super::import::Setup;
 use super::inbox::Ignored;
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::target::Switch;
-use crate::text::{age, line, moment, moments, safe};
+use crate::text::{age, line, moment, moments, safe, size};
 use crate::trust::acceptance::Admission;
 
 /// What helps an importing host whose data is old.
@@ -30,6 +30,8 @@ pub(super) enum Status {
     Installed,
     /// It is new in this registry.
     Pushed,
+    /// It would be, were this no dry run.
+    WouldPush,
     /// It was in place.
     Unchanged,
     /// It was accepted before, was missing or different, and is back.
@@ -54,6 +56,7 @@ impl Status {
         match self {
             Status::Installed => "installed",
             Status::Pushed => "pushed",
+            Status::WouldPush => "would push",
             Status::Unchanged => "unchanged",
             Status::Restored => "restored",
             Status::Failed | Status::Installing => "failed",
@@ -105,8 +108,18 @@ pub(super) struct Row {
     pub(super) reference: Option<String>,
     /// The digest of its manifest.
     digest: Option<Digest>,
+    /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
+    #[serde(flatten)]
+    fetched: Option<Fetched>,
     #[serde(skip)]
     pub(super) dataset: Option<Dataset>,
+}
+
+/// What a row says of a dataset that was fetched, or would be.
+#[derive(Debug, Serialize)]
+struct Fetched {
+    source: String,
+    size: u64,
 }
 
 impl Row {
@@ -122,8 +135,25 @@ impl Row {
             switch: None,
             reference: None,
             digest: Some(dataset.manifest.digest),
+            fetched: None,
             dataset: Some(dataset.clone()),
         }
+    }
+
+    /// A dataset that comes from its source. `announced` is the date that its manifest has.
+    pub(super) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
+        let size = dataset.blobs().map(|blob| blob.size).sum();
+        Row {
+            updated_at: dataset.contents.updated_at.or(announced),
+            reference: Some(reference),
+            fetched: Some(Fetched { source: dataset.source.clone(), size }),
+            ..Row::new(dataset, None, Status::Installing)
+        }
+    }
+
+    /// A dataset that no source has.
+    pub(super) fn missing(name: &Name, tag: &str, reference: String) -> Self {
+        Row { tag: tag.into(), status: Status::Failed, reference: Some(reference), ..Row::bare(name) }
     }
 
     fn bare(name: &Name) -> Self {
@@ -138,6 +168,7 @@ impl Row {
             switch: None,
             reference: None,
             digest: None,
+            fetched: None,
             dataset: None,
         }
     }
@@ -166,7 +197,7 @@ impl fmt::Display for Row {
         let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
-            (Status::Installed | Status::Pushed | Status::Restored, Some(was))
+            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
                 if self.was != self.updated_at =>
             {
                 write!(f, ", was {was}")?;
@@ -179,7 +210,12 @@ impl fmt::Display for Row {
             Some("two-step") => write!(f, "   (in two steps)")?,
             _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
         }
-        Ok(())
+        match (self.status, &self.fetched) {
+            (Status::WouldPush, Some(fetched)) => {
+                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -210,7 +246,7 @@ pub(super) struct Report {
     pub(super) fails_from: Option<Timestamp>,
 }
 
-fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
@@ -251,6 +287,14 @@ impl Report {
         if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
             row.status = status;
             row.switch = how.map(Switch::as_str);
+        }
+    }
+
+    /// Sets what the content of a dataset was found to be.
+    pub(super) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
+        let reference = dataset.reference();
+        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+            (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
         }
     }
 

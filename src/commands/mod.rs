@@ -17,6 +17,7 @@ mod choice;
 mod collect;
 mod destination;
 mod export;
+mod fan_out;
 mod import;
 mod import_cache;
 mod import_registry;
@@ -25,6 +26,8 @@ mod inbox;
 mod inspect;
 mod keygen;
 mod memory;
+mod mirror;
+mod mirror_site;
 mod passphrase;
 pub mod place;
 mod push;
@@ -82,6 +85,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Verify(args) => verify::run(args, progress),
         Verb::Inspect(args) => inspect::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
+        Verb::Mirror(args) => mirror::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),
     }
 }
