@@ -24,6 +24,9 @@ use crate::source::Network;
 use crate::target::registry::PushError;
 use crate::text::size;
 
+/// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
+const MOST_PLACES: usize = 6;
+
 /// What became of all places.
 #[derive(Serialize)]
 struct Reports {
@@ -70,6 +73,12 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
         if !places.contains(&place) {
             places.push(place);
         }
+    }
+    if places.len() > MOST_PLACES {
+        return Err(Error::usage(
+            format!("{} places are named, and one run serves {MOST_PLACES} at the most", places.len()),
+            "Mirror to the others in a second run.",
+        ));
     }
     if places.len() > 1 && args.settings.is_asked_for() {
         return Err(Error::usage(
