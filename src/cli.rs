@@ -22,7 +22,8 @@ const STYLES: Styles =
 ///
 /// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into
 /// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache.
-/// `trivy-ferry rehearse` shows the whole trip on this machine.
+/// `trivy-ferry rehearse` shows the whole trip on this machine. Where one host reaches both sides,
+/// `mirror` needs no bundle.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",

@@ -321,6 +321,26 @@ fn a_source_never_sees_the_registrys_login() {
 }
 
 #[test]
+fn each_side_has_its_own_word_on_certificates() {
+    let Some(tools) = tools() else { return };
+    let (upstream, registry) = (Registry::distribution_tls(&tools), Registry::distribution_tls(&tools));
+    upstream.publish_as_it_is(&Artifact::db());
+    let dmz = Host::bare();
+    let place = format!("--registry {}/tls --only trivy-db", registry.address);
+    let mirror = format!("mirror {place} {}", upstream.flags());
+    dmz.ferry(&mirror).exits(3).says("is not trusted");
+    // What loosens the rules for the registry does so for no source.
+    dmz.ferry(&format!("{mirror} --insecure")).exits(3).says("is not trusted");
+    dmz.ferry(&format!("{mirror} --from-insecure")).exits(7).says("is not trusted");
+    let ca = registry.publisher.at("ca.pem");
+    let mirror = format!("{mirror} --from-insecure --cacert {ca} --format json");
+    let run = dmz.ferry(&mirror).exits(0);
+    assert_eq!(run.statuses(), ["trivy-db pushed"]);
+    assert_eq!(registry.digest_of("tls/trivy-db:2"), Artifact::db().digest());
+    assert!(!run.target(0)["commands"].to_string().contains("--insecure"), "{run}");
+}
+
+#[test]
 fn scanners_pull_what_was_mirrored_with_the_settings_that_were_printed() {
     let Some(tools) = tools() else { return };
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), Host::bare());
