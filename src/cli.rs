@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod mirror;
+
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::place::Place;
 use crate::commands::web_url::WebUrl;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+
+pub use mirror::Mirror;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
@@ -20,7 +24,8 @@ const STYLES: Styles =
 ///
 /// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into
 /// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache.
-/// `trivy-ferry rehearse` shows the whole trip on this machine.
+/// `trivy-ferry rehearse` shows the whole trip on this machine. Where one host reaches both sides,
+/// `mirror` needs no bundle.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",
@@ -112,6 +117,13 @@ pub enum Verb {
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared
     /// again with what was verified before it is sent. Ends at SIGTERM or Ctrl-C.
     Serve(Serve),
+    /// Bring Trivy's data from its sources straight into registries.
+    ///
+    /// For a host that reaches both: a DMZ, a cloud. Checks the data as an export does while it passes,
+    /// keeps nothing of it, and sets a tag only when all under it is in place and good. What a registry
+    /// has already is not fetched again. VEX repositories are not mirrored: Trivy fetches them over HTTP,
+    /// not from registries.
+    Mirror(Mirror),
     /// The whole trip on this machine, with sample data and no network.
     Rehearse(Rehearse),
 }
@@ -177,21 +189,9 @@ impl Selection {
     }
 }
 
-/// `export`
-#[derive(Debug, Args)]
-pub struct Export {
-    /// The private key to sign with, as `trivy-ferry keygen` makes it.
-    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// The file whose first line is the private key's passphrase (else asked on the terminal).
-    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
-    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
-    pub output: Option<PathBuf>,
-    /// The stream that the bundle belongs to; an importer accepts one stream.
-    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
-    pub stream: Stream,
+/// Which of Trivy's datasets are fetched, and from where.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Sources {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,
@@ -210,12 +210,32 @@ pub struct Export {
         value_name = "REPOSITORY"
     )]
     pub checks_bundle_repository: Vec<String>,
-    /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
-    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
-    pub vex: Vec<String>,
     /// The Trivy versions on the other side: every checks bundle that they want is carried.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Vec<TrivyVersion>,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The private key to sign with, as `trivy-ferry keygen` makes it.
+    #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The file whose first line is the private key's passphrase (else asked on the terminal).
+    #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
+    #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
+    pub output: Option<PathBuf>,
+    /// The stream that the bundle belongs to; an importer accepts one stream.
+    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    pub stream: Stream,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sources: Sources,
+    /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
+    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
+    pub vex: Vec<String>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -309,23 +329,6 @@ pub enum Layout {
     Harbor,
 }
 
-/// For which Trivy settings are, and where they are written.
-#[derive(Debug, Clone, Args, Default)]
-pub struct SettingsFlags {
-    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
-    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
-    pub trivy_version: Option<TrivyVersion>,
-    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
-    pub write_env: Option<PathBuf>,
-    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
-    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
-    pub write_config: Option<PathBuf>,
-    /// Let --write-config overwrite files that no import wrote.
-    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
-    pub force: bool,
-}
-
 /// Registries that are pushed to.
 #[derive(Debug, Args, Default)]
 pub struct RegistryFlags {
@@ -335,8 +338,7 @@ pub struct RegistryFlags {
         long = "registry",
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY",
-        value_name = "HOST[/PREFIX]",
-        conflicts_with = "restore"
+        value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<Place>,
     /// A further tag for each dataset that is pushed, such as latest.
@@ -372,6 +374,27 @@ pub struct RegistryFlags {
     pub client_cert: Option<PathBuf>,
 }
 
+/// Where settings for Trivy are written, beside being printed.
+#[derive(Debug, Clone, Args, Default)]
+pub struct WriteSettings {
+    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
+    pub write_env: Option<PathBuf>,
+    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
+    #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+    /// Let --write-config overwrite files that are not ours.
+    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
+    pub force: bool,
+}
+
+impl WriteSettings {
+    /// Whether settings are to be written anywhere.
+    pub fn is_asked_for(&self) -> bool {
+        self.write_env.is_some() || self.write_config.is_some()
+    }
+}
+
 /// `import`
 #[derive(Debug, Args)]
 pub struct Import {
@@ -395,7 +418,7 @@ pub struct Import {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
     pub keep_previous: u8,
     /// Go back to what was there before the last import, without a bundle.
-    #[arg(long, conflicts_with = "bundle")]
+    #[arg(long, conflicts_with_all = ["bundle", "places"])]
     pub restore: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -424,9 +447,12 @@ pub struct Import {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub overrides: Overrides,
+    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
+    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: SettingsFlags,
+    pub settings: WriteSettings,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
     #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
     pub clear_scan_cache: bool,
@@ -475,9 +501,12 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub overrides: Overrides,
+    /// The Trivy version that scans (default: that of `trivy` on the PATH, else the newest).
+    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: SettingsFlags,
+    pub settings: WriteSettings,
     /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

@@ -155,7 +155,7 @@ impl Next for Error {
             Error::Remote(e) => e.next(),
             Error::Content { dataset, .. } => {
                 format!(
-                    "Name another source for it, or leave it out with --skip {dataset}; nothing was signed."
+                    "Name another source for it, or leave it out with --skip {dataset}; nothing was signed, and no tag set."
                 )
             }
             Error::Bundle(e) => e.next(),

@@ -11,7 +11,8 @@
 //! - [`target`]: where bytes go.
 //! - [`commands`]: one file a verb; each joins the rooms above.
 //!
-//! `export` is dataset + source → bundle; `import` is bundle + trust → target.
+//! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
+//! short way where one host reaches both sides: dataset + source → target.
 
 pub mod bundle;
 pub mod cli;

@@ -1,8 +1,9 @@
 //! Admission: which bundles a target accepts, as far as the command line, the memory and the clock
 //! decide.
 
+use super::admitted::Source;
 use super::import::Setup;
-use super::import_report::{Report, Source};
+use super::import_report::Report;
 use super::inbox::Ignored;
 use super::verify::candidate;
 use crate::bundle::VerifiedBundle;

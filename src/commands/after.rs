@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::choice::carried;
 use super::import::Host;
-use super::import_report::Report;
-use crate::cli::{Import, Layout, SettingsFlags};
+use super::import_report::{NEWER_BUNDLE, Report};
+use crate::cli::{Import, Layout, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
@@ -58,7 +58,7 @@ pub(super) fn installed_trivy() -> Option<TrivyVersion> {
 /// The data is in place whatever fails here: every step is tried, and what failed stands in the
 /// report.
 pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
-    report.warn_of_old(host.now);
+    report.warn_of_old(host.now, NEWER_BUNDLE);
     for step in [vex, scan_cache, write_settings] {
         if let Err(error) = step(args, cache, host, report) {
             report.errors.push(error);
@@ -158,18 +158,18 @@ pub(super) fn show(settings: &Settings, report: &mut Report) {
 
 /// Writes settings where they were asked for.
 pub(super) fn write_files(
-    flags: &SettingsFlags,
+    args: &WriteSettings,
     settings: &Settings,
     report: &mut Report,
 ) -> Result<(), Error> {
-    if let Some(path) = &flags.write_env {
+    if let Some(path) = &args.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
     }
-    if let Some(dir) = &flags.write_config {
-        report.written.push(settings.write_config(dir, flags.force)?);
+    if let Some(dir) = &args.write_config {
+        report.written.push(settings.write_config(dir, args.force)?);
         for file in &settings.files {
-            report.written.push(file.write(dir, flags.force)?);
+            report.written.push(file.write(dir, args.force)?);
         }
     }
     Ok(())

@@ -155,6 +155,7 @@ pub(super) fn sift(
         let judged = Judged {
             row: Row::new(dataset, was, Status::Installing),
             date: choice.date,
+            floor: was,
             vacant: installed.is_none(),
             late: choice.late,
             otherwise: "left alone",

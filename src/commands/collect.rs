@@ -10,7 +10,7 @@ use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
-use crate::cli::Export;
+use crate::cli::{Export, Sources};
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::check::Limits;
 use crate::dataset::{Contents, Discard, Kind, Name, layer, vex};
@@ -21,10 +21,17 @@ use crate::progress::Progress;
 use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
 use crate::text::safe;
 
+/// One of the OCI artifacts, with its sources in the order in which to ask them.
+pub(super) struct WantedArtifact {
+    pub(super) name: Name,
+    pub(super) tag: String,
+    sources: Vec<ArtifactSource>,
+}
+
 /// A dataset that is to be carried.
 pub(super) enum Wanted {
-    /// One of the OCI artifacts, with its sources in the order in which to ask them.
-    Artifact { name: Name, tag: String, sources: Vec<ArtifactSource> },
+    /// One of the OCI artifacts.
+    Artifact(WantedArtifact),
     /// A VEX repository.
     Vex { name: Name, source: VexSource },
 }
@@ -41,12 +48,12 @@ pub(super) struct Collected {
     pub(super) announced: Option<Timestamp>,
 }
 
-/// What the command line asks for.
+/// The OCI artifacts that the command line asks for.
 ///
 /// # Errors
-/// A source that is none, or a selection that leaves nothing.
-pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
-    let mut wanted = Vec::new();
+/// A source that is none.
+pub(super) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
+    let mut wanted: Vec<WantedArtifact> = Vec::new();
     let mut artifact = |name: Name, tag: &str, given: &[String]| -> Result<(), Error> {
         if !args.selection.wants(&name) {
             return Ok(());
@@ -56,9 +63,8 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
         let sources =
             texts.iter().map(|text| ArtifactSource::parse(text, tag)).collect::<Result<Vec<_>, _>>()?;
         // A tag in the reference overrides ours, and then two majors would be the same artifact.
-        let known = |w: &Wanted| matches!(w, Wanted::Artifact { sources: have, .. } if *have == sources);
-        if !wanted.iter().any(known) {
-            wanted.push(Wanted::Artifact { name, tag: tag.into(), sources });
+        if !wanted.iter().any(|have| have.sources == sources) {
+            wanted.push(WantedArtifact { name, tag: tag.into(), sources });
         }
         Ok(())
     };
@@ -70,6 +76,16 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
     for major in majors {
         artifact(Name::trivy_checks(), major, &args.checks_bundle_repository)?;
     }
+    Ok(wanted)
+}
+
+/// What the command line asks for.
+///
+/// # Errors
+/// A source that is none, or a selection that leaves nothing.
+pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
+    let selection = &args.sources.selection;
+    let mut wanted: Vec<Wanted> = artifacts(&args.sources)?.into_iter().map(Wanted::Artifact).collect();
     let default = format!("default={}", catalogue::VEX_HUB);
     let vex = if args.vex.is_empty() { vec![default] } else { args.vex.clone() };
     let mut names = BTreeSet::new();
@@ -95,7 +111,7 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
                 "Give each repository once.",
             ));
         }
-        if args.selection.wants(&name) {
+        if selection.wants(&name) {
             wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
         }
     }
@@ -103,7 +119,7 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
     let hub = Name::vex("default").ok();
     let unknown =
         |name: &&Name| name.kind() == Kind::Vex && !names.contains(name) && hub.as_ref() != Some(name);
-    if let Some(name) = args.selection.only.iter().chain(&args.selection.skip).find(unknown) {
+    if let Some(name) = selection.only.iter().chain(&selection.skip).find(unknown) {
         return Err(Error::usage(
             format!("--only or --skip names {name}, which this export does not know"),
             "Give its source with --vex NAME=SOURCE, or correct the name.",
@@ -127,7 +143,7 @@ pub(super) fn collect(
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {
-            Wanted::Artifact { name, tag, sources } => first_good(network, name, tag, sources, progress)?,
+            Wanted::Artifact(artifact) => first_good(network, artifact, progress)?,
             Wanted::Vex { name, source } => vex_repository(network, name, source)?,
         });
         network.take_notes().iter().for_each(|note| progress.note(note));
@@ -136,13 +152,15 @@ pub(super) fn collect(
 }
 
 /// Asks the sources in order; any error moves on to the next.
-fn first_good(
+///
+/// # Errors
+/// That of the last source.
+pub(super) fn first_good(
     network: &Network,
-    name: &Name,
-    tag: &str,
-    sources: &[ArtifactSource],
+    wanted: &WantedArtifact,
     progress: &dyn Progress,
 ) -> Result<Collected, Error> {
+    let WantedArtifact { name, tag, sources } = wanted;
     let mut last = None;
     for (index, source) in sources.iter().enumerate() {
         match artifact(network, name, tag, source) {
@@ -308,11 +326,6 @@ fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<
         held,
         announced: None,
     })
-}
-
-/// Content that a source serves and Trivy could not use.
-pub(super) fn bad_content(dataset: &Dataset, why: &str) -> Error {
-    Error::Content { dataset: dataset.name.to_string(), source_name: dataset.source.clone(), why: safe(why) }
 }
 
 /// The contents of a dataset that was not looked at yet.

@@ -2,24 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::checked::{bad_content, broke_off, checked};
 use super::collect::{self, Collected};
 use super::destination::Destination;
 use super::{Outcome, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
 use crate::cli::Export;
-use crate::dataset::check::{Limits, UnpackError};
-use crate::dataset::{Contents, Discard, layer};
+use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::{Error, Next};
-use crate::pipe::{PipeWriter, pipe};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::source::{Network, SourceError};
 use crate::text::{age, line, moment, safe, size};
@@ -402,57 +401,15 @@ fn large<W: io::Write + Seek>(
     let blob = network.blob(&artifact.source, &descriptor).map_err(|e| other(e.into()))?;
     let subject = blob.subject().to_owned();
     let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
-    let (copy, reader) = pipe();
-    let kind = dataset.name.kind();
-    let (written, checked) = std::thread::scope(|scope| {
-        let checker = scope.spawn(move || layer::unpack(kind, reader, Limits::of(kind), &mut Discard));
-        let written = writer.member(Tee { source: blob.unhashed(), copy: Some(copy), step });
-        (written, checker.join())
-    });
-    let checked =
-        checked.map_err(|_| other(Error::unexpected("checking")(io::Error::other("a thread panicked"))))?;
-    match (written, checked) {
+    let taken = checked(dataset.name.kind(), blob.unhashed(), step, |layer| writer.member(layer));
+    match taken.map_err(other)? {
         (Ok(()), Ok(contents)) => Ok(contents),
-        // The checker sees a cut stream as the reader's failure; the reader's own word is better.
-        (Err(WriteError::Source { error, .. }), checked) => {
-            if let (Err(UnpackError::Content(bad)), true) =
-                (&checked, error.kind() == io::ErrorKind::BrokenPipe)
-            {
-                return Err(other(collect::bad_content(dataset, &bad.0)));
-            }
-            Err(other(match SourceError::from_io(error) {
-                Ok(error) => error.into(),
-                Err(error) => Error::unexpected(format!("reading {}", dataset.source))(error),
-            }))
-        }
+        (Err(WriteError::Source { error, .. }), checked) => Err(other(broke_off(dataset, error, &checked))),
         // The writer has hashed in the source's place.
         (Err(WriteError::Digest { found, .. }), _) => {
             Err(other(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
         }
         (Err(error), _) => Err(Stopped::Write(error)),
-        (Ok(()), Err(error)) => Err(other(collect::bad_content(dataset, &error.to_string()))),
-    }
-}
-
-/// Reads a source and hands a copy of its bytes to the checker. A checker that has seen enough
-/// stops the reading: there is no point in fetching what will not be signed.
-struct Tee<R> {
-    source: R,
-    copy: Option<PipeWriter>,
-    step: Box<dyn Step>,
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        if count == 0 {
-            if let Some(copy) = self.copy.take() {
-                copy.finish();
-            }
-        } else if let Some(copy) = &mut self.copy {
-            io::Write::write_all(copy, &buffer[..count])?;
-        }
-        self.step.advance(count as u64);
-        Ok(count)
+        (Ok(()), Err(error)) => Err(other(bad_content(dataset, &error.to_string()))),
     }
 }

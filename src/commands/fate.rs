@@ -17,6 +17,8 @@ pub(super) struct Judged {
     pub(super) row: Row,
     /// By which the floor is judged.
     pub(super) date: Option<Timestamp>,
+    /// The date of what the target has, where that must not be gone behind.
+    pub(super) floor: Option<Timestamp>,
     /// The target has nothing in its place.
     pub(super) vacant: bool,
     /// Its bundle came after newer ones: that most of it is older is no news.
@@ -47,7 +49,7 @@ pub(super) fn decide(
     report: &mut Report,
 ) -> Result<Option<Taken>, Error> {
     let now = setup.host.now;
-    let Judged { mut row, date, vacant, late, otherwise } = judged;
+    let Judged { mut row, date, floor, vacant, late, otherwise } = judged;
     let Some(dataset) = row.dataset.clone() else { return Ok(None) };
     let mut leave = |mut row: Row, status: Status| {
         row.status = status;
@@ -64,9 +66,7 @@ pub(super) fn decide(
     if same()? {
         return leave(row, Status::Unchanged);
     }
-    // A date from the future in a target that others write must not lock out true data.
-    let believable = row.was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE);
-    let floor = state.floors.get(&dataset.reference()).copied().max(believable);
+    let floor = state.floors.get(&dataset.reference()).copied().max(believable(floor, now));
     let verdict = judge(date, floor);
     if let Verdict::Older { floor } = verdict
         && !setup.policy.allow_rollback
@@ -77,11 +77,8 @@ pub(super) fn decide(
             return leave(row, Status::Refused);
         }
         if !late {
-            let (date, floor) = moments(date.unwrap_or(floor), floor);
-            report.warnings.push(format!(
-                "{} of {date} was {otherwise}, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen",
-                dataset.reference(),
-            ));
+            let date = date.unwrap_or(floor);
+            report.warnings.push(left_out(&dataset.reference(), otherwise, date, floor));
         }
         row.was = Some(floor);
         return leave(row, Status::Older);
@@ -89,4 +86,18 @@ pub(super) fn decide(
     report.rows.push(row);
     let known = state.floors.contains_key(&dataset.reference());
     Ok(Some(Taken { known, rollback: verdict != Verdict::Take }))
+}
+
+/// The date of what a target holds, as a floor. A date from the future in a target that others write
+/// must not lock out true data.
+pub(super) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
+}
+
+/// What is said of data that is older than what a target holds.
+pub(super) fn left_out(dataset: &str, otherwise: &str, date: Timestamp, floor: Timestamp) -> String {
+    let (date, floor) = moments(date, floor);
+    format!(
+        "{dataset} of {date} was {otherwise}, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen"
+    )
 }

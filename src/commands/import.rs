@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::age::MaxAge;
 use super::import_report::{Report, Target};
 use super::memory::Memory;
+use super::registries::Registries;
 use super::{Outcome, after, import_cache, import_registry, import_web, inbox, site};
-use crate::cli::Import;
+use crate::cli::{Import, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
 use crate::progress::Progress;
@@ -105,7 +106,7 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
 
 /// Takes what is acceptable to each target.
 fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<String>), Error> {
-    places_for_settings(args)?;
+    places_for_settings(&args.settings)?;
     let elsewhere = !args.registry.places.is_empty() || args.web_root.is_some();
     let into_cache = args.cache_dir.is_some() || args.restore || !elsewhere;
     let (cache, mut warnings) = match into_cache {
@@ -136,7 +137,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let mut found = inbox::open(input, &setup.keyring)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
-    let registries = import_registry::Registries::new(args)?;
+    let registries = Registries::new(&args.registry)?;
     let mut memory = open_memory(args)?;
     let mut reports = Vec::new();
     if let Some(dir) = &cache {
@@ -197,7 +198,6 @@ fn host(args: &Import) -> Result<Host, Error> {
     Ok(Host {
         now: Timestamp::now(),
         version: args
-            .settings
             .trivy_version
             .unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
@@ -217,12 +217,10 @@ fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
 }
 
 /// The folders for the settings must be there: better to hear of it before than after.
-fn places_for_settings(args: &Import) -> Result<(), Error> {
+pub(super) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
-    for folder in [args.settings.write_env.as_ref().and_then(parent), args.settings.write_config.clone()]
-        .into_iter()
-        .flatten()
+    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
     {
         if !folder.is_dir() {
             return Err(Error::usage(

@@ -1,104 +1,24 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-
-use jiff::Timestamp;
 
 use super::admission::{admit_all, watch_expiry};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::Setup;
-use super::import_report::{Report, Row, Status, Target};
+use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
+use super::registries::{date_of, layers_of, name_all};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
 use crate::error::Error;
-use crate::oci::{self, Manifest};
 use crate::progress::Progress;
-use crate::remote::{Remote, RemoteOptions, Repository};
 use crate::target::registry::Registry;
 use crate::trust::acceptance::Admission;
-
-/// The way to the registries of a run; none where no `--registry` is given.
-pub(super) struct Registries {
-    remote: Option<Remote>,
-}
-
-impl Registries {
-    /// Prepares the way, and reads the password that comes on standard input.
-    pub(super) fn new(args: &Import) -> Result<Self, Error> {
-        let flags = &args.registry;
-        if flags.places.is_empty() {
-            return Ok(Registries { remote: None });
-        }
-        for tag in &flags.extra_tag {
-            Repository::at("localhost", "x", tag).map_err(|_| {
-                Error::usage(
-                    format!("{tag:?} cannot be a tag"),
-                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
-                )
-            })?;
-        }
-        let login = flags.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
-        let mut hosts: Vec<&str> = flags.places.iter().map(Place::host).collect();
-        hosts.dedup();
-        if login.is_some() && hosts.len() > 1 {
-            return Err(Error::usage(
-                "--username is for one registry, and several are named",
-                "Log in to each with `docker login HOST` instead.",
-            ));
-        }
-        let options = RemoteOptions {
-            insecure: flags.insecure,
-            plain_http: flags.plain_http,
-            ca_cert: flags.cacert.clone(),
-            client_cert: flags.client_cert.clone(),
-            login,
-        };
-        Ok(Registries { remote: Some(Remote::new(options)?) })
-    }
-}
-
-impl Registries {
-    /// Whether a scanner must accept plain HTTP or any certificate to reach what was reached.
-    pub(super) fn is_insecure(&self) -> bool {
-        self.remote.as_ref().is_some_and(Remote::is_insecure)
-    }
-
-    /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
-    /// next.
-    pub(super) fn to_push(&self) -> Option<Registry<'_>> {
-        self.remote.as_ref().map(Registry::new)
-    }
-
-    /// The remarks since they were last taken: credentials that were not accepted, a helper that
-    /// failed.
-    pub(super) fn take_notes(&self) -> Vec<String> {
-        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
-    }
-}
-
-/// The first line of standard input.
-fn password() -> Result<String, Error> {
-    /// Longer than any password or token.
-    const MOST: u64 = 64 << 10;
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
-    read.map_err(Error::unexpected("reading the password from standard input"))?;
-    let line = text.lines().next().unwrap_or_default();
-    match line {
-        "" => Err(Error::usage(
-            "there is no password on standard input",
-            "Pipe it in: … --password-stdin < FILE.",
-        )),
-        line => Ok(line.to_owned()),
-    }
-}
 
 /// Imports into one place of a registry.
 pub(super) fn run(
@@ -148,7 +68,7 @@ pub(super) fn run(
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
-    report.warn_of_old(setup.host.now);
+    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
     Ok(report)
 }
 
@@ -224,6 +144,9 @@ fn sift(
         let judged = Judged {
             row,
             date: choice.date,
+            // The same layers under another manifest, as with --compat, are not older than themselves:
+            // databases are a little older than the manifests that name them.
+            floor: was.filter(|_| found.as_deref().and_then(layers_of) != layers_of(&choice.manifest)),
             vacant: found.is_none(),
             late: admission.is_some_and(|admission| admission.superseded),
             otherwise: "not pushed",
@@ -231,28 +154,15 @@ fn sift(
         if found.as_ref() == Some(&choice.manifest) {
             content(&choice).for_each(|blob| registry.remember(&choice.reference, blob.digest));
         }
-        let same =
-            || Ok(found.as_ref() == Some(&choice.manifest) && extra_tags_agree(args, registry, &choice)?);
+        let tags = &args.registry.extra_tag;
+        let same = || {
+            let same = found.as_ref() == Some(&choice.manifest);
+            Ok(same && name_all(registry, &choice.reference, tags, &choice.manifest)?)
+        };
         if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
             (choice.known, choice.rollback) = (taken.known, taken.rollback);
             left.push(choice);
         }
     }
     Ok(left)
-}
-
-/// Whether every further tag names what it should.
-fn extra_tags_agree(args: &Import, registry: &Registry<'_>, choice: &Choice) -> Result<bool, Error> {
-    for tag in &args.registry.extra_tag {
-        let found = registry.manifest(&choice.reference.tagged(tag))?;
-        if found.as_ref() != Some(&choice.manifest) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// When upstream built what a manifest describes, as far as the manifest says so.
-fn date_of(manifest: &[u8]) -> Option<Timestamp> {
-    Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }

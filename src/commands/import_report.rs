@@ -1,4 +1,4 @@
-//! What an import says at its end, for people and for programs.
+//! What an import or a mirror says of a target at its end, for people and for programs.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,115 +7,21 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::admitted::Source;
 use super::export::OLD;
 use super::import::Setup;
 use super::inbox::Ignored;
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::dataset::Name;
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::target::Switch;
-use crate::text::{age, line, moment, moments, safe};
+use crate::text::{age, line, moment, moments, safe, size};
 use crate::trust::acceptance::Admission;
-use crate::trust::keyring::Keyring;
 
-/// A trusted key that signed a bundle.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Signer {
-    pub(super) name: String,
-    pub(super) fingerprint: String,
-    keyid: String,
-    #[serde(skip)]
-    short: String,
-}
-
-impl Signer {
-    /// The trusted keys that signed a bundle, by the names that they have here.
-    pub(super) fn of(bundle: &VerifiedBundle, keyring: &Keyring) -> Vec<Signer> {
-        let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
-        let signer = |id: &crate::trust::key::KeyId| Signer {
-            name: name(*id),
-            fingerprint: id.fingerprint(),
-            keyid: id.hex(),
-            short: id.short(),
-        };
-        bundle.signers().iter().map(signer).collect()
-    }
-}
-
-impl fmt::Display for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (trusted: {})", self.short, self.name)
-    }
-}
-
-/// A bundle that was admitted.
-#[derive(Debug, Serialize)]
-pub(super) struct Source {
-    #[serde(serialize_with = "crate::text::path")]
-    path: PathBuf,
-    identity: Digest,
-    signers: Vec<Signer>,
-    created: Timestamp,
-    sequence: Option<u64>,
-    first_import: bool,
-    seen_before: bool,
-    superseded: bool,
-    missing: Option<(u64, u64)>,
-    overrides: Vec<&'static str>,
-    #[serde(skip)]
-    name: String,
-    #[serde(skip)]
-    age: String,
-}
-
-impl Source {
-    pub(super) fn new(
-        bundle: &VerifiedBundle,
-        admission: &Admission,
-        keyring: &Keyring,
-        now: Timestamp,
-    ) -> Self {
-        let payload = bundle.payload();
-        Source {
-            path: bundle.path().into(),
-            identity: bundle.identity(),
-            signers: Signer::of(bundle, keyring),
-            created: payload.created,
-            sequence: payload.sequence,
-            first_import: admission.first,
-            seen_before: admission.seen,
-            superseded: admission.superseded,
-            missing: admission.gap,
-            overrides: admission.overrides.clone(),
-            name: bundle.name(),
-            age: age(payload.created, now),
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
-        writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
-        if self.first_import {
-            writeln!(f, "  first import of this stream here")?;
-        }
-        if self.superseded {
-            writeln!(f, "  late: newer bundles of this stream came before it")?;
-        }
-        if let Some((from, to)) = self.missing {
-            match to - from {
-                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
-                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
-            }
-        }
-        for flag in &self.overrides {
-            writeln!(f, "  admitted only because of {flag}; this was written down")?;
-        }
-        Ok(())
-    }
-}
+/// What helps an importing host whose data is old.
+pub(super) const NEWER_BUNDLE: &str = "bring a newer bundle";
 
 /// What became of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -127,6 +33,8 @@ pub(super) enum Status {
     Pushed,
     /// It is handed out from now on.
     Served,
+    /// It would be, were this no dry run.
+    WouldPush,
     /// It was in place.
     Unchanged,
     /// It was accepted before, was missing or different, and is back.
@@ -152,6 +60,7 @@ impl Status {
             Status::Installed => "installed",
             Status::Pushed => "pushed",
             Status::Served => "served",
+            Status::WouldPush => "would push",
             Status::Unchanged => "unchanged",
             Status::Restored => "restored",
             Status::Failed | Status::Installing => "failed",
@@ -200,7 +109,7 @@ pub(super) struct Row {
     pub(super) tag: String,
     pub(super) status: Status,
     version: Option<String>,
-    updated_at: Option<Timestamp>,
+    pub(super) updated_at: Option<Timestamp>,
     next_update: Option<Timestamp>,
     pub(super) was: Option<Timestamp>,
     /// How it took its place: `atomic`, `two-step` or `per-file`.
@@ -209,8 +118,18 @@ pub(super) struct Row {
     pub(super) reference: Option<String>,
     /// The digest of its manifest.
     digest: Option<Digest>,
+    /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
+    #[serde(flatten)]
+    fetched: Option<Fetched>,
     #[serde(skip)]
     pub(super) dataset: Option<Dataset>,
+}
+
+/// What a row says of a dataset that was fetched, or would be.
+#[derive(Debug, Serialize)]
+struct Fetched {
+    source: String,
+    size: u64,
 }
 
 impl Row {
@@ -226,7 +145,41 @@ impl Row {
             switch: None,
             reference: None,
             digest: Some(dataset.manifest.digest),
+            fetched: None,
             dataset: Some(dataset.clone()),
+        }
+    }
+
+    /// A dataset that comes from its source. `announced` is the date that its manifest has.
+    pub(super) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
+        let size = dataset.blobs().map(|blob| blob.size).sum();
+        Row {
+            updated_at: dataset.contents.updated_at.or(announced),
+            reference: Some(reference),
+            fetched: Some(Fetched { source: dataset.source.clone(), size }),
+            ..Row::new(dataset, None, Status::Installing)
+        }
+    }
+
+    /// A dataset that no source has.
+    pub(super) fn missing(name: &Name, tag: &str, reference: String) -> Self {
+        Row { tag: tag.into(), status: Status::Failed, reference: Some(reference), ..Row::bare(name) }
+    }
+
+    fn bare(name: &Name) -> Self {
+        Row {
+            name: name.clone(),
+            tag: String::new(),
+            status: Status::Installing,
+            version: None,
+            updated_at: None,
+            next_update: None,
+            was: None,
+            switch: None,
+            reference: None,
+            digest: None,
+            fetched: None,
+            dataset: None,
         }
     }
 
@@ -237,19 +190,7 @@ impl Row {
         was: Option<Timestamp>,
         how: Switch,
     ) -> Self {
-        Row {
-            name: name.clone(),
-            tag: String::new(),
-            status: Status::Restored,
-            version: None,
-            updated_at: now,
-            next_update: None,
-            was,
-            switch: Some(how.as_str()),
-            reference: None,
-            digest: None,
-            dataset: None,
-        }
+        Row { status: Status::Restored, updated_at: now, was, switch: Some(how.as_str()), ..Row::bare(name) }
     }
 }
 
@@ -266,7 +207,7 @@ impl fmt::Display for Row {
         let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
-            (Status::Installed | Status::Pushed | Status::Restored, Some(was))
+            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
                 if self.was != self.updated_at =>
             {
                 write!(f, ", was {was}")?;
@@ -275,9 +216,15 @@ impl fmt::Display for Row {
             _ => {}
         }
         match self.switch {
-            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)"),
-            Some("two-step") => write!(f, "   (in two steps)"),
-            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference))),
+            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
+            Some("two-step") => write!(f, "   (in two steps)")?,
+            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
+        }
+        match (self.status, &self.fetched) {
+            (Status::WouldPush, Some(fetched)) => {
+                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -309,18 +256,23 @@ pub(super) struct Report {
     pub(super) fails_from: Option<Timestamp>,
 }
 
-fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
 impl Report {
     pub(super) fn new(target: Target, setup: &Setup, ignored: Vec<Ignored>) -> Self {
+        Report { ignored, ..Report::of(target, setup.host.version) }
+    }
+
+    /// The report of a target that no bundle goes to.
+    pub(super) fn of(target: Target, version: TrivyVersion) -> Self {
         Report {
             target,
-            trivy_version: setup.host.version.to_string(),
+            trivy_version: version.to_string(),
             sources: Vec::new(),
             rows: Vec::new(),
-            ignored,
+            ignored: Vec::new(),
             warnings: Vec::new(),
             errors: Vec::new(),
             commands: Vec::new(),
@@ -348,20 +300,28 @@ impl Report {
         }
     }
 
+    /// Sets what the content of a dataset was found to be.
+    pub(super) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
+        let reference = dataset.reference();
+        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+            (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
+        }
+    }
+
     /// Whether a dataset is in place now.
     pub(super) fn is_in_place(&self, dataset: &Dataset) -> bool {
         self.in_place().any(|row| row.dataset.as_ref() == Some(dataset))
     }
 
-    /// Warns of databases that are old, each time: a stick that nobody refreshes must not stay
-    /// green for ever. VEX documents and checks stay true for long.
-    pub(super) fn warn_of_old(&mut self, now: Timestamp) {
+    /// Warns of databases that are old, each time, and says what would help: a stick that nobody
+    /// refreshes must not stay green for ever. VEX documents and checks stay true for long.
+    pub(super) fn warn_of_old(&mut self, now: Timestamp, remedy: &str) {
         let is_old = |row: &&Row| {
             row.name.kind().is_large() && row.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
         };
         let old = self.in_place().filter(is_old).map(|row| {
             let date = row.updated_at.map_or_else(String::new, |date| age(date, now));
-            format!("{} is {date} old: bring a newer bundle", row.name)
+            format!("{} is {date} old: {remedy}", row.name)
         });
         let old: Vec<String> = old.collect();
         self.warnings.extend(old);

@@ -7,7 +7,7 @@ use super::admission::{admit_all, watch_expiry};
 use super::choice::{floor_date, vex_manifests};
 use super::fate::{Judged, Taken, decide};
 use super::import::Setup;
-use super::import_report::{Report, Row, Status, Target};
+use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::web_url::WebUrl;
@@ -89,7 +89,7 @@ pub(super) fn run(
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
-    report.warn_of_old(setup.host.now);
+    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
     if url.is_plain() && report.changed().count() > 0 {
         report.advice.push(
             "VEX documents take findings away, and over http:// anybody on the way can write some: https:// is better."
@@ -194,6 +194,7 @@ fn sift(
         let judged = Judged {
             row,
             date: Some(choice.record.updated_at),
+            floor: was,
             vacant: found.is_none(),
             late: admission.is_some_and(|admission| admission.superseded),
             otherwise: "left alone",

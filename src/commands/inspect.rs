@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Outcome;
-use super::import_report::Signer;
+use super::admitted::Signer;
 use super::inbox::{self, Ignored};
 use crate::bundle::{BundleError, Payload, UnverifiedBundle};
 use crate::cli::Inspect;

@@ -9,12 +9,15 @@ use crate::error::Error;
 use crate::progress::Progress;
 
 mod admission;
+mod admitted;
 mod after;
 pub mod age;
+mod checked;
 mod choice;
 mod collect;
 mod destination;
 mod export;
+mod fan_out;
 mod fate;
 mod import;
 mod import_cache;
@@ -25,9 +28,12 @@ mod inbox;
 mod inspect;
 mod keygen;
 mod memory;
+mod mirror;
+mod mirror_site;
 mod passphrase;
 pub mod place;
 mod push;
+mod registries;
 mod rehearse;
 mod sample;
 mod serve;
@@ -108,6 +114,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Inspect(args) => inspect::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
         Verb::Serve(args) => serve::run(args, progress),
+        Verb::Mirror(args) => mirror::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),
     }
 }

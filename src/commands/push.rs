@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::oci;
 use crate::progress::{Progress, Step};
 use crate::remote::Repository;
+use crate::target::TargetError;
 use crate::target::compat::Compat;
 use crate::target::registry::{PushError, Pushed, Registry};
 use crate::text::safe;
@@ -188,11 +189,8 @@ pub(super) fn push_tags(
     report: &mut Report,
 ) {
     for choice in mine {
-        let further = args.registry.extra_tag.iter().map(|tag| choice.reference.tagged(tag));
-        let pushed = std::iter::once(choice.reference.clone()).chain(further).try_for_each(|reference| {
-            registry.push_manifest(&reference, &choice.media_type, &choice.manifest)
-        });
-        let status = match pushed {
+        let (reference, tags) = (&choice.reference, &args.registry.extra_tag);
+        let status = match push_under(registry, reference, tags, &choice.media_type, &choice.manifest) {
             Ok(()) if admission.seen && choice.known => Status::Restored,
             Ok(()) => Status::Pushed,
             Err(error) => {
@@ -201,11 +199,33 @@ pub(super) fn push_tags(
             }
         };
         if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
-            report.advice.push(format!(
-                "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
-                choice.dataset.name, compat.changed
-            ));
+            report.advice.push(rewritten(&choice.dataset, compat));
         }
         report.set(&choice.dataset, status, None);
     }
+}
+
+/// Pushes a manifest under a repository's own tag and then under further ones.
+///
+/// # Errors
+/// Those of [`Registry::push_manifest`].
+pub(super) fn push_under(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    tags: &[String],
+    media_type: &str,
+    manifest: &[u8],
+) -> Result<(), TargetError> {
+    let further = tags.iter().map(|tag| reference.tagged(tag));
+    std::iter::once(reference.clone())
+        .chain(further)
+        .try_for_each(|reference| registry.push_manifest(&reference, media_type, manifest))
+}
+
+/// What `--compat` did to a manifest.
+pub(super) fn rewritten(dataset: &Dataset, compat: &Compat) -> String {
+    format!(
+        "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
+        dataset.name, compat.changed
+    )
 }

@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, SettingsFlags,
-    TimeOverrides, TrustedKeys, Verify,
+    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, Sources, TimeOverrides,
+    TrustedKeys, Verify, WriteSettings,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -165,12 +165,13 @@ impl Rehearsal {
                 passphrase_file: None,
                 output: Some(bundle.clone()),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
-                selection: Selection::default(),
-                db_repository: repository(0),
-                java_db_repository: repository(1),
-                checks_bundle_repository: repository(2),
+                sources: Sources {
+                    db_repository: repository(0),
+                    java_db_repository: repository(1),
+                    checks_bundle_repository: repository(2),
+                    ..Sources::default()
+                },
                 vex: vec![format!("default=http://{address}")],
-                trivy_version: Vec::new(),
                 max_age: None,
                 expires: None,
                 dry_run: false,
@@ -245,7 +246,8 @@ impl Rehearsal {
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 max_age: None,
                 overrides: Overrides::default(),
-                settings: SettingsFlags::default(),
+                trivy_version: None,
+                settings: WriteSettings::default(),
                 clear_scan_cache: false,
                 exec_after: None,
                 data_home: Some(self.folder("home")?),

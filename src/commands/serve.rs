@@ -12,7 +12,7 @@ use super::admission::{admit_all, watch_expiry};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::{Host, Setup, beside};
-use super::import_report::{Report, Row, Status, Target};
+use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::site;
@@ -135,7 +135,7 @@ fn setup(args: &Serve) -> Result<Setup, Error> {
     Ok(Setup {
         host: Host {
             now: Timestamp::now(),
-            version: args.settings.trivy_version.unwrap_or_else(installed),
+            version: args.trivy_version.unwrap_or_else(installed),
             vex: VexConfig::read_at(None)?,
             data_home: None,
         },
@@ -190,7 +190,7 @@ fn prepare(
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
-    report.warn_of_old(setup.host.now);
+    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
     Ok((report, site))
 }
 
@@ -234,7 +234,8 @@ fn sift(
         });
         let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
         let late = admission.is_some_and(|admission| admission.superseded);
-        let judged = Judged { row, date: choice.date, vacant: true, late, otherwise: "not served" };
+        let judged =
+            Judged { row, date: choice.date, floor: None, vacant: true, late, otherwise: "not served" };
         if let Some(taken) = decide(setup, memory.state(), judged, || Ok(false), report)? {
             choice.rollback = taken.rollback;
             left.push(choice);

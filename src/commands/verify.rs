@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::Outcome;
+use super::admitted::Signer;
 use super::inbox::{self, Ignored};
 use super::unload::{Receiver, unload};
-use super::{Outcome, import_report::Signer};
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Verify;
 use crate::dataset::Discard;

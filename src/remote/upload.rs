@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
@@ -50,8 +50,7 @@ impl Upload {
     ) -> Self {
         let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
         let (sender, answer) = blocking::sync_channel(1);
-        // Counts what the connection has taken; u64::MAX once it has taken all.
-        let taken = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(Taken::default());
         let mut headers = request.headers();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -59,11 +58,13 @@ impl Upload {
         let body = reqwest::Body::wrap_stream(stream::unfold(
             (waiting, taken.clone()),
             |(mut waiting, taken)| async move {
+                taken.waits.store(true, Ordering::Relaxed);
                 let piece = waiting.recv().await;
                 match &piece {
-                    Some(_) => drop(taken.fetch_add(1, Ordering::Relaxed)),
-                    None => taken.store(u64::MAX, Ordering::Relaxed),
+                    Some(_) => drop(taken.pieces.fetch_add(1, Ordering::Relaxed)),
+                    None => taken.pieces.store(u64::MAX, Ordering::Relaxed),
                 }
+                taken.waits.store(false, Ordering::Relaxed);
                 Some((piece?, (waiting, taken)))
             },
         ));
@@ -128,17 +129,62 @@ impl Drop for Upload {
     }
 }
 
-/// Ends when nothing has moved for too long, with the seconds that this was.
-async fn stalled(taken: &AtomicU64, stall: Duration) -> u64 {
+/// How far the connection is.
+#[derive(Default)]
+struct Taken {
+    /// The pieces that it has taken; `u64::MAX` once it has taken all.
+    pieces: AtomicU64,
+    /// It would take more, were there any.
+    waits: AtomicBool,
+}
+
+/// Ends when nothing has moved for too long, with the seconds that this was. To wait for the writer is
+/// no stall: that may be a slow source, or another registry that gets the same bytes.
+async fn stalled(taken: &Taken, stall: Duration) -> u64 {
     let mut last = 0;
     loop {
         let storing = last == u64::MAX;
         let patience = if storing { STORING } else { stall };
         tokio::time::sleep(patience).await;
-        let now = taken.load(Ordering::Relaxed);
-        if now == last {
+        let now = taken.pieces.load(Ordering::Relaxed);
+        if now == last && !taken.waits.load(Ordering::Relaxed) {
             return patience.as_secs();
         }
         last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use reqwest::Method;
+
+    use super::*;
+    use crate::remote::Http;
+
+    #[test]
+    fn a_writer_that_is_slow_is_no_stall() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+            while !seen.ends_with(b"abcd") {
+                let count = stream.read(&mut piece).unwrap();
+                assert!(count > 0, "broken off after {}", String::from_utf8_lossy(&seen));
+                seen.extend_from_slice(&piece[..count]);
+            }
+            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let mut http = Http::new(Vec::new(), None, false).unwrap();
+        http.timeouts.stall = Duration::from_millis(100);
+        let mut upload = http.upload(Request::new(Method::PUT, "x", url), 4).unwrap();
+        upload.write_all(b"ab").unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        upload.write_all(b"cd").unwrap();
+        assert_eq!(upload.finish().unwrap().response.status(), 201);
+        server.join().unwrap();
     }
 }

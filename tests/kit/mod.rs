@@ -271,11 +271,13 @@ pub struct Artifact {
     pub tag: String,
     pub layer: Vec<u8>,
     pub form: Form,
+    /// When it was built, as its manifest says.
+    pub created: Option<&'static str>,
 }
 
 impl Artifact {
     fn new(dataset: &'static str, tag: &str, layer: Vec<u8>) -> Artifact {
-        Artifact { dataset, tag: tag.into(), layer, form: Form::ArtifactType }
+        Artifact { dataset, tag: tag.into(), layer, form: Form::ArtifactType, created: None }
     }
 
     pub fn db() -> Artifact {
@@ -300,6 +302,10 @@ impl Artifact {
 
     pub fn in_form(self, form: Form) -> Artifact {
         Artifact { form, ..self }
+    }
+
+    pub fn created(self, date: &'static str) -> Artifact {
+        Artifact { created: Some(date), ..self }
     }
 
     /// The artifact's type, the layer's type, and the layer's file name.
@@ -342,6 +348,9 @@ impl Artifact {
         if self.dataset == "trivy-checks" {
             manifest["annotations"] =
                 json!({ "org.opencontainers.image.version": format!("{}.0.0", self.tag) });
+        }
+        if let Some(date) = self.created {
+            manifest["annotations"]["org.opencontainers.image.created"] = date.into();
         }
         serde_json::to_vec(&manifest).unwrap()
     }

@@ -11,6 +11,7 @@ mod kit;
 mod auditor;
 mod keys;
 mod kill;
+mod mirror;
 mod registry;
 mod registry_full;
 mod registry_makes;

@@ -1,0 +1,111 @@
+//! A bundle that was admitted, and who signed it: what every report says of it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::VerifiedBundle;
+use crate::digest::Digest;
+use crate::text::{age, safe};
+use crate::trust::acceptance::Admission;
+use crate::trust::keyring::Keyring;
+
+/// A trusted key that signed a bundle.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Signer {
+    pub(super) name: String,
+    pub(super) fingerprint: String,
+    keyid: String,
+    #[serde(skip)]
+    short: String,
+}
+
+impl Signer {
+    /// The trusted keys that signed a bundle, by the names that they have here.
+    pub(super) fn of(bundle: &VerifiedBundle, keyring: &Keyring) -> Vec<Signer> {
+        let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
+        let signer = |id: &crate::trust::key::KeyId| Signer {
+            name: name(*id),
+            fingerprint: id.fingerprint(),
+            keyid: id.hex(),
+            short: id.short(),
+        };
+        bundle.signers().iter().map(signer).collect()
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (trusted: {})", self.short, self.name)
+    }
+}
+
+/// A bundle that was admitted.
+#[derive(Debug, Serialize)]
+pub(super) struct Source {
+    #[serde(serialize_with = "crate::text::path")]
+    path: PathBuf,
+    pub(super) identity: Digest,
+    signers: Vec<Signer>,
+    created: Timestamp,
+    sequence: Option<u64>,
+    first_import: bool,
+    seen_before: bool,
+    superseded: bool,
+    missing: Option<(u64, u64)>,
+    pub(super) overrides: Vec<&'static str>,
+    #[serde(skip)]
+    name: String,
+    #[serde(skip)]
+    age: String,
+}
+
+impl Source {
+    pub(super) fn new(
+        bundle: &VerifiedBundle,
+        admission: &Admission,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Self {
+        let payload = bundle.payload();
+        Source {
+            path: bundle.path().into(),
+            identity: bundle.identity(),
+            signers: Signer::of(bundle, keyring),
+            created: payload.created,
+            sequence: payload.sequence,
+            first_import: admission.first,
+            seen_before: admission.seen,
+            superseded: admission.superseded,
+            missing: admission.gap,
+            overrides: admission.overrides.clone(),
+            name: bundle.name(),
+            age: age(payload.created, now),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
+        if self.first_import {
+            writeln!(f, "  first import of this stream here")?;
+        }
+        if self.superseded {
+            writeln!(f, "  late: newer bundles of this stream came before it")?;
+        }
+        if let Some((from, to)) = self.missing {
+            match to - from {
+                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
+                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
+            }
+        }
+        for flag in &self.overrides {
+            writeln!(f, "  admitted only because of {flag}; this was written down")?;
+        }
+        Ok(())
+    }
+}

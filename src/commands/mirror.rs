@@ -1,0 +1,251 @@
+//! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
+//! import. What there is to do is decided by asking each registry; nothing is remembered.
+
+use std::{fmt, io};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Outcome;
+use super::collect::{self, Collected, WantedArtifact};
+use super::fan_out::{FannedOut, Taker, fan_out};
+use super::import::places_for_settings;
+use super::import_report::{Report, Status};
+use super::mirror_site::{Lack, Offer, Site};
+use super::place::Place;
+use super::registries::Registries;
+use crate::cli::Mirror;
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Contents, Kind};
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::remote::RemoteOptions;
+use crate::source::Network;
+use crate::target::registry::PushError;
+use crate::text::size;
+
+/// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
+const MOST_PLACES: usize = 6;
+
+/// What became of all places.
+#[derive(Serialize)]
+struct Reports {
+    dry_run: bool,
+    targets: Vec<Report>,
+    /// What concerns every place: sources that failed.
+    #[serde(serialize_with = "super::import_report::errors")]
+    errors: Vec<Error>,
+    /// The bytes that a dry run would have fetched.
+    #[serde(skip)]
+    would_fetch: u64,
+}
+
+impl fmt::Display for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for report in &self.targets {
+            if self.targets.len() > 1 {
+                writeln!(f, "{}:", report.target)?;
+            }
+            report.fmt(f)?;
+        }
+        match (self.dry_run, self.would_fetch) {
+            (false, _) => Ok(()),
+            (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),
+            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", size(bytes)),
+        }
+    }
+}
+
+/// A run.
+struct Run<'r> {
+    args: &'r Mirror,
+    now: Timestamp,
+    network: Network,
+    sites: Vec<Site<'r>>,
+    errors: Vec<Error>,
+    would_fetch: u64,
+}
+
+pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
+    places_for_settings(&args.settings)?;
+    let mut places: Vec<&Place> = Vec::new();
+    for place in &args.registry.places {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    if places.len() > MOST_PLACES {
+        return Err(Error::usage(
+            format!("{} places are named, and one run serves {MOST_PLACES} at the most", places.len()),
+            "Mirror to the others in a second run.",
+        ));
+    }
+    if places.len() > 1 && args.settings.is_asked_for() {
+        return Err(Error::usage(
+            "the settings differ from place to place, and several are named",
+            "Mirror to one place at a time where --write-env or --write-config is given.",
+        ));
+    }
+    let wanted = wanted(args, &places)?;
+    let registries = Registries::new(&args.registry)?;
+    let remote = registries.remote()?;
+    // The registry's login and client certificate are nothing that a source should see.
+    let network = Network::new(RemoteOptions {
+        insecure: args.from_insecure,
+        plain_http: args.from_plain_http,
+        ca_cert: args.registry.cacert.clone(),
+        ..RemoteOptions::default()
+    })?;
+    let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
+    let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
+    let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
+    for (index, artifact) in wanted.iter().enumerate() {
+        match collect::first_good(&run.network, artifact, progress) {
+            Ok(item) => {
+                // Of several versions the highest, which comes last, has the tags that are no version.
+                let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
+                let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
+                run.mirror(item, tags, progress)?;
+            }
+            Err(error) => {
+                run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
+                run.errors.push(error);
+            }
+        }
+        let notes = run.network.take_notes().into_iter().chain(registries.take_notes());
+        notes.for_each(|note| progress.note(&note));
+    }
+    for site in &mut run.sites {
+        if !args.dry_run {
+            site.report.warn_of_old(run.now, "another source may have a newer one");
+            site.settings(&args.settings, version, remote);
+        }
+    }
+    let targets = run.sites.into_iter().map(|site| site.report).collect();
+    let reports =
+        Reports { dry_run: args.dry_run, targets, errors: run.errors, would_fetch: run.would_fetch };
+    let outcome = Outcome::done(&reports);
+    let of_targets = reports.targets.into_iter().flat_map(|report| report.errors);
+    Ok(Outcome { errors: reports.errors.into_iter().chain(of_targets).collect(), ..outcome })
+}
+
+/// What is to be mirrored: what the command line asks for, as far as a place takes it.
+fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error> {
+    if let Some(name) = args.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
+        return Err(Error::usage(
+            format!(
+                "{name} cannot be mirrored: Trivy fetches VEX repositories over HTTP, not from registries"
+            ),
+            "Leave it out of --only; `trivy-ferry export` and `import` carry it.",
+        ));
+    }
+    let takes = |artifact: &WantedArtifact| {
+        places.iter().any(|place| !matches!(place.repository(&artifact.name, &artifact.tag), Ok(None)))
+    };
+    let wanted: Vec<_> = collect::artifacts(&args.sources)?.into_iter().filter(takes).collect();
+    if wanted.is_empty() {
+        return Err(Error::usage(
+            "--registry, --only and --skip leave no dataset to mirror",
+            "Select at least one that a --registry takes.",
+        ));
+    }
+    Ok(wanted)
+}
+
+/// What was found good, and whether the large layer is in each place that lacked the dataset.
+struct Brought {
+    contents: Contents,
+    uploads: Vec<Result<(), PushError>>,
+}
+
+impl Run<'_> {
+    /// Brings one dataset to every place that lacks it.
+    ///
+    /// # Errors
+    /// Only the unexpected: what fails otherwise is written down.
+    fn mirror(&mut self, mut item: Collected, tags: &[String], progress: &dyn Progress) -> Result<(), Error> {
+        let offer = &mut Offer { args: self.args, item: &mut item, tags, now: self.now };
+        let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
+        if lacks.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        if self.args.dry_run {
+            let fetched = lacking(&mut self.sites, &lacks).map(|(site, _)| site.would_take(offer));
+            if fetched.fold(false, |any, one| any | one) {
+                self.would_fetch += offer.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();
+            }
+            return Ok(());
+        }
+        let large = offer.item.planned.dataset.name.kind().is_large();
+        let brought = if large {
+            self.stream(offer, &lacks, progress)?
+        } else {
+            let nothing_large = lacks.iter().flatten().map(|_| Ok(())).collect();
+            let contents = offer.item.planned.dataset.contents.clone();
+            Some(Brought { contents, uploads: nothing_large })
+        };
+        if let Some(Brought { contents, uploads }) = brought {
+            for ((site, lack), upload) in lacking(&mut self.sites, &lacks).zip(uploads) {
+                site.finish(lack, offer, &contents, upload);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the large layer to every place that lacks the dataset. `None` where it was not found good;
+    /// that is written down.
+    ///
+    /// # Errors
+    /// Only the unexpected.
+    fn stream(
+        &mut self,
+        offer: &Offer<'_>,
+        lacks: &[Option<Lack>],
+        progress: &dyn Progress,
+    ) -> Result<Option<Brought>, Error> {
+        let dataset = &offer.item.planned.dataset;
+        let artifact = offer.item.artifact.as_ref();
+        let layer = artifact.and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
+        let (artifact, layer) = layer
+            .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
+        let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
+        let fanned = match self.network.blob(&artifact.source, layer) {
+            Ok(blob) => {
+                let host = artifact.source.host().unwrap_or("");
+                let step = progress.begin(&dataset.reference(), layer.size, host);
+                let to = takers()
+                    .map(|(site, lack)| Taker { registry: &site.registry, repository: &lack.reference });
+                let wanting: Vec<&Lack> = takers().map(|(_, lack)| lack).collect();
+                let wants = |index: usize, contents: &Contents| {
+                    wanting.get(index).is_some_and(|lack| lack.wants(offer, contents))
+                };
+                fan_out(dataset, layer, blob, step, &to.collect::<Vec<_>>(), wants)?
+            }
+            Err(error) => {
+                let uploads = takers().map(|_| Ok(())).collect();
+                FannedOut { contents: Some(Err(error.into())), uploads }
+            }
+        };
+        let error = match fanned.contents {
+            Some(Ok(contents)) => return Ok(Some(Brought { contents, uploads: fanned.uploads })),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        for ((site, _), upload) in lacking(&mut self.sites, lacks).zip(fanned.uploads) {
+            match upload {
+                Err(PushError::Target(error)) => site.fails(dataset, error.into()),
+                _ => site.report.set(dataset, Status::Failed, None),
+            }
+        }
+        self.errors.extend(error);
+        Ok(None)
+    }
+}
+
+/// The places that lack a dataset, with what they lack.
+fn lacking<'a, 'r>(
+    sites: &'a mut [Site<'r>],
+    lacks: &'a [Option<Lack>],
+) -> impl Iterator<Item = (&'a mut Site<'r>, &'a Lack)> {
+    sites.iter_mut().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)))
+}

@@ -1,0 +1,123 @@
+//! The registries of a run: how they are reached, and what is asked of each before anything is pushed.
+//!
+//! Knows tags and dates; nothing of where the data comes from.
+
+use std::io::Read;
+
+use jiff::Timestamp;
+
+use super::place::Place;
+use crate::cli::RegistryFlags;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Manifest};
+use crate::remote::{Remote, RemoteOptions, Repository};
+use crate::target::TargetError;
+use crate::target::registry::Registry;
+
+/// The way to the registries of a run; none where no `--registry` is given.
+pub(super) struct Registries {
+    remote: Option<Remote>,
+}
+
+impl Registries {
+    /// Prepares the way, and reads the password that comes on standard input.
+    pub(super) fn new(flags: &RegistryFlags) -> Result<Self, Error> {
+        if flags.places.is_empty() {
+            return Ok(Registries { remote: None });
+        }
+        for tag in &flags.extra_tag {
+            Repository::at("localhost", "x", tag).map_err(|_| {
+                Error::usage(
+                    format!("{tag:?} cannot be a tag"),
+                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
+                )
+            })?;
+        }
+        let login = flags.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
+        let mut hosts: Vec<&str> = flags.places.iter().map(Place::host).collect();
+        hosts.dedup();
+        if login.is_some() && hosts.len() > 1 {
+            return Err(Error::usage(
+                "--username is for one registry, and several are named",
+                "Log in to each with `docker login HOST` instead.",
+            ));
+        }
+        let options = RemoteOptions {
+            insecure: flags.insecure,
+            plain_http: flags.plain_http,
+            ca_cert: flags.cacert.clone(),
+            client_cert: flags.client_cert.clone(),
+            login,
+        };
+        Ok(Registries { remote: Some(Remote::new(options)?) })
+    }
+
+    /// The way; there is one where a place was named.
+    ///
+    /// # Errors
+    /// Only the unexpected.
+    pub(super) fn remote(&self) -> Result<&Remote, Error> {
+        let none = || Error::unexpected("pushing")(std::io::Error::other("no registry was prepared"));
+        self.remote.as_ref().ok_or_else(none)
+    }
+
+    /// Whether a scanner must accept plain HTTP or any certificate to reach what was reached.
+    pub(super) fn is_insecure(&self) -> bool {
+        self.remote.as_ref().is_some_and(Remote::is_insecure)
+    }
+
+    /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
+    /// next.
+    pub(super) fn to_push(&self) -> Option<Registry<'_>> {
+        self.remote.as_ref().map(Registry::new)
+    }
+
+    /// The remarks since they were last taken: credentials that were not accepted, a helper that
+    /// failed.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
+    }
+}
+
+/// The first line of standard input.
+fn password() -> Result<String, Error> {
+    /// Longer than any password or token.
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
+    read.map_err(Error::unexpected("reading the password from standard input"))?;
+    let line = text.lines().next().unwrap_or_default();
+    match line {
+        "" => Err(Error::usage(
+            "there is no password on standard input",
+            "Pipe it in: … --password-stdin < FILE.",
+        )),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// Whether each of some further tags of a repository names a manifest.
+pub(super) fn name_all(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    tags: &[String],
+    manifest: &[u8],
+) -> Result<bool, TargetError> {
+    for tag in tags {
+        if registry.manifest(&reference.tagged(tag))?.as_deref() != Some(manifest) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When upstream built what a manifest describes, as far as the manifest says so.
+pub(super) fn date_of(manifest: &[u8]) -> Option<Timestamp> {
+    Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
+}
+
+/// The digests of the layers that a manifest names.
+pub(super) fn layers_of(manifest: &[u8]) -> Option<Vec<Digest>> {
+    Some(Manifest::parse(manifest).ok()?.layers.iter().map(|layer| layer.digest).collect())
+}
