@@ -10,10 +10,12 @@ mod mirror;
 
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
+use crate::commands::also::Also;
 use crate::commands::place::Place;
 use crate::commands::web_url::WebUrl;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+use crate::oci::Platform;
 
 pub use mirror::Mirror;
 
@@ -236,6 +238,13 @@ pub struct Export {
     /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
     #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
     pub vex: Vec<String>,
+    /// Take this image or artifact along, for a registry on the other side: HOST/REPOSITORY:TAG, or
+    /// NAME=SOURCE where SOURCE has it under another name, such as NAME=oci-layout:DIR:TAG.
+    #[arg(long, env = "TRIVY_FERRY_ALSO", value_name = "IMAGE", value_delimiter = ',')]
+    pub also: Vec<Also>,
+    /// Of each such image only what is for this platform, such as linux/amd64 (default: all of it).
+    #[arg(long, env = "TRIVY_FERRY_PLATFORM", value_name = "OS/ARCH", requires = "also")]
+    pub platform: Option<Platform>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -435,6 +444,10 @@ pub struct Import {
     /// The URL under which the web server hands out what lies in --web-root.
     #[arg(long, env = "TRIVY_FERRY_WEB_URL", value_name = "URL", requires = "web_root")]
     pub web_url: Option<WebUrl>,
+    /// Of the images beside the datasets, push only this one into --registry HOST/PREFIX (default: all,
+    /// and none with --only).
+    #[arg(long, env = "TRIVY_FERRY_ALSO", value_name = "IMAGE", value_delimiter = ',', requires = "places")]
+    pub also: Vec<Also>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,

@@ -248,3 +248,81 @@ pub struct Index {
     /// One descriptor a reference; its name stands in the annotation [`REF_NAME`].
     pub manifests: Vec<Descriptor>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(text: &str, claimed: Option<&str>) -> Result<(&'static str, usize), String> {
+        Document::parse(text.as_bytes(), claimed).map(|(media_type, document)| match document {
+            Document::Manifest(blobs) => (media_type, blobs.len()),
+            Document::Index(entries) => (media_type, entries.len()),
+        })
+    }
+
+    const BLOB: &str = r#"{"mediaType":"x","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}"#;
+
+    #[test]
+    fn the_four_forms_of_today_are_known_by_their_own_word_first() {
+        let manifest = |own: &str| format!(r#"{{"schemaVersion":2{own},"config":{BLOB},"layers":[{BLOB}]}}"#);
+        let index = |own: &str| {
+            format!(
+                r#"{{"schemaVersion":2{own},"manifests":[{BLOB},{{"platform":{{"os":"linux","architecture":"amd64"}},{}]}}"#,
+                &BLOB[1..]
+            )
+        };
+        let typed = |media_type: &str| format!(r#","mediaType":"{media_type}""#);
+        for own in [MANIFEST, DOCKER_MANIFEST] {
+            assert_eq!(document(&manifest(&typed(own)), Some(INDEX)), Ok((own, 2)));
+            assert_eq!(document(&manifest(""), Some(own)), Ok((own, 2)));
+        }
+        for own in [INDEX, DOCKER_LIST] {
+            assert_eq!(document(&index(&typed(own)), None), Ok((own, 2)));
+            assert_eq!(document(&index(""), Some(own)), Ok((own, 2)));
+        }
+        assert_eq!(document(&manifest(""), Some("application/json; charset=utf-8")), Ok((MANIFEST, 2)));
+        assert_eq!(document(&index(""), None), Ok((INDEX, 2)));
+    }
+
+    #[test]
+    fn other_forms_are_refused_by_name() {
+        let both = format!(r#"{{"schemaVersion":2,"config":{BLOB},"layers":[],"manifests":[]}}"#);
+        let foreign = format!(
+            r#"{{"schemaVersion":2,"config":{BLOB},"layers":[{{"urls":["https://x/"],{}]}}"#,
+            &BLOB[1..]
+        );
+        let own = r#"{"schemaVersion":2,"mediaType":"application/vnd.example+json"}"#;
+        let other =
+            r#"{"schemaVersion":2,"config":{"mediaType":"x","size":2,"digest":"sha512:00"},"layers":[]}"#;
+        for (text, claimed, why) in [
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "Docker manifest of schema 1"),
+            (
+                "{}",
+                Some("application/vnd.docker.distribution.manifest.v1+prettyjws"),
+                "Docker manifest of schema 1",
+            ),
+            (own, None, "unknown type \"application/vnd.example+json\""),
+            (&both, Some(MANIFEST), "is not what its type"),
+            (&both, Some(INDEX), "is not what its type"),
+            (&foreign, None, "is not in its registry"),
+            ("<html>", None, "no manifest"),
+            (other, None, "no manifest"),
+            (r#"{"schemaVersion":2}"#, None, "is not what its type"),
+        ] {
+            let error = document(text, claimed).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_platform_without_a_variant_is_any_of_them() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        assert!(platform("linux/arm").covers(&platform("linux/arm/v7")));
+        assert!(!platform("linux/arm/v6").covers(&platform("linux/arm/v7")));
+        assert!(!platform("linux/amd64").covers(&platform("windows/amd64")));
+        assert_eq!(platform("linux/arm/v7").to_string(), "linux/arm/v7");
+        for bad in ["", "linux", "linux/", "a/b/c/d", "linux/amd64 "] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Progress: what the library tells whoever watches, and nothing about how it is shown.
 
+use std::io::{self, Read};
+
 /// Receives what a long step has done so far. The library calls it from any thread; the terminal
 /// (or nothing at all) stands behind it.
 pub trait Progress: Send + Sync {
@@ -15,6 +17,26 @@ pub trait Progress: Send + Sync {
 pub trait Step: Send {
     /// So many more bytes are done.
     fn advance(&self, bytes: u64);
+}
+
+/// A reader that tells how far it was read.
+pub(crate) struct Counted<R> {
+    reader: R,
+    step: Box<dyn Step>,
+}
+
+impl<R> Counted<R> {
+    pub(crate) fn new(reader: R, step: Box<dyn Step>) -> Self {
+        Counted { reader, step }
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.step.advance(count as u64);
+        Ok(count)
+    }
 }
 
 /// Shows nothing.

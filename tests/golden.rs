@@ -224,7 +224,8 @@ fn make() {
         .iter()
         .map(|(p, _)| (p.dataset.reference(), p.dataset.contents.clone()))
         .collect::<BTreeMap<_, _>>();
-    let plan = Plan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect()).unwrap();
+    let plan =
+        Plan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
     let blobs: BTreeMap<Digest, Vec<u8>> = samples.into_iter().flat_map(|(_, blobs)| blobs).collect();
     let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
     while let Some(member) = writer.wants().cloned() {

@@ -12,7 +12,7 @@ pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};
 pub use error::BundleError;
-pub use payload::{Dataset, Member, Payload, Stream};
+pub use payload::{Dataset, Image, Member, Payload, Stream};
 pub use reader::{UnverifiedBundle, VerifiedBundle};
 pub use writer::{BundleWriter, Plan};
 

@@ -12,7 +12,7 @@ use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 
-/// The most datasets in one bundle.
+/// The most datasets, and the most images, in one bundle.
 const MAX_DATASETS: usize = 64;
 
 /// The name of a stream: `[a-z0-9][a-z0-9._-]*`, at most 32 characters. It stands in file names.
@@ -92,6 +92,9 @@ pub struct Payload {
     pub members: Vec<Member>,
     /// What the members are.
     pub datasets: Vec<Dataset>,
+    /// Images that travel beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
 }
 
 /// One member of the tar file.
@@ -129,6 +132,63 @@ pub struct Dataset {
     pub subdir: Option<RelPath>,
     /// What its content was found to be.
     pub contents: Contents,
+}
+
+/// An image, or another OCI artifact, that travels beside the datasets: everything that a registry
+/// needs to hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its whole name, with host and tag or digest: `docker.io/aquasec/trivy:0.74.0`.
+    pub name: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// What its name stands for: a manifest or an index.
+    pub manifest: Blob,
+    /// The manifests below, each before those that name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Blob>,
+    /// Configurations and layers, each once.
+    pub blobs: Vec<Blob>,
+}
+
+impl Image {
+    /// Everything that it is made of.
+    pub fn all(&self) -> impl Iterator<Item = &Blob> {
+        std::iter::once(&self.manifest).chain(&self.manifests).chain(&self.blobs)
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.all().map(|blob| blob.size).fold(0, u64::saturating_add)
+    }
+
+    /// How the image layout names it: its name in the characters that every tool takes.
+    pub fn reference(&self) -> String {
+        self.name.replace(['/', ':', '@', '[', ']'], "-")
+    }
+
+    fn check(&self, members: &BTreeMap<&str, &Member>) -> Result<(), String> {
+        let name = &self.name;
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b"._-/:@[]".contains(&c);
+        let named = name.split_once('/').is_some_and(|(host, rest)| {
+            !host.is_empty() && rest.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+        });
+        if !named || name.len() > 512 || !name.bytes().all(plain) {
+            return Err("is no whole name of an image".into());
+        }
+        for blob in self.all() {
+            let path = blob.path();
+            if members.get(path.as_str()).is_none_or(|member| member.size != blob.size) {
+                return Err(format!("needs {path}, which is not listed with its size"));
+            }
+        }
+        let known = [oci::MANIFEST, oci::DOCKER_MANIFEST, oci::INDEX, oci::DOCKER_LIST];
+        let mut manifests = std::iter::once(&self.manifest).chain(&self.manifests);
+        match manifests.find(|m| !known.contains(&m.media_type.as_str()) || m.size > oci::MAX_MANIFEST) {
+            Some(bad) => Err(format!("has a manifest of type {:?} and {} bytes", bad.media_type, bad.size)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A blob of the OCI image layout. It is the member `blobs/sha256/<hex>`.
@@ -225,8 +285,16 @@ impl Payload {
     /// The rules of the format that a payload alone can break.
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
-        if self.datasets.is_empty() || self.datasets.len() > MAX_DATASETS {
-            return Err(format!("it lists {} datasets", self.datasets.len()));
+        let (datasets, images) = (self.datasets.len(), self.images.len());
+        if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_DATASETS {
+            return Err(format!("it lists {datasets} datasets and {images} images"));
+        }
+        let mut names = BTreeSet::new();
+        for image in &self.images {
+            image.check(&members).map_err(|why| format!("{:?} {why}", image.name))?;
+            if !names.insert(&image.name) {
+                return Err(format!("it lists {} twice", image.name));
+            }
         }
         let (mut references, mut large) = (BTreeSet::new(), BTreeSet::new());
         for dataset in &self.datasets {
@@ -240,10 +308,12 @@ impl Payload {
                 return Err(format!("it lists {reference} twice"));
             }
         }
-        let used: BTreeSet<String> = self.datasets.iter().flat_map(Dataset::blobs).map(Blob::path).collect();
+        let of_images = self.images.iter().flat_map(Image::all);
+        let used: BTreeSet<String> =
+            self.datasets.iter().flat_map(Dataset::blobs).chain(of_images).map(Blob::path).collect();
         let fixed = [SUMS, "oci-layout", "index.json"];
         match self.members.iter().find(|m| !used.contains(&m.path) && !fixed.contains(&m.path.as_str())) {
-            Some(member) => Err(format!("{} belongs to no dataset", member.path)),
+            Some(member) => Err(format!("{} belongs to no dataset and no image", member.path)),
             None => Ok(()),
         }
     }
@@ -348,5 +418,45 @@ mod tests {
         assert_eq!(parse(r#"{"format":1,"requires":["deltas"]}"#), unknown("deltas"));
         assert!(matches!(parse(r#"{"format":1}"#), BadPayload::Rule(_)));
         assert!(matches!(parse("[]"), BadPayload::Rule(_)));
+    }
+
+    /// A good payload with an image whose parts are blobs that are there.
+    fn with_image(change: impl Fn(&mut serde_json::Value)) -> Result<Payload, BadPayload> {
+        use crate::trust::envelope::Envelope;
+        let bundle = super::super::writer::tests::bundle();
+        let mut first = [0; 512];
+        first.copy_from_slice(&bundle[..512]);
+        let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap() as usize;
+        let envelope = Envelope::parse(&bundle[512..512 + capacity]).unwrap();
+        let mut payload: serde_json::Value = serde_json::from_slice(envelope.payload()).unwrap();
+        let dataset = payload["datasets"][0].clone();
+        payload["images"] = serde_json::json!([{
+            "name": "docker.io/aquasec/trivy:0.74.0", "source": "x",
+            "manifest": dataset["manifest"], "manifests": [dataset["manifest"]], "blobs": [dataset["config"]],
+        }]);
+        change(&mut payload);
+        Payload::parse(payload.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_image_is_named_wholly_and_made_of_members() {
+        assert_eq!(with_image(|_| {}).unwrap().images.len(), 1);
+        let digest = format!("r.example:5000/a@sha256:{}", "0".repeat(64));
+        assert!(with_image(|p| p["images"][0]["name"] = digest.clone().into()).is_ok());
+        for name in ["", "trivy", "trivy:1", "/a:1", "h/a", "h/a:1 x", "h:1/a", "h/\u{202e}:1"] {
+            let bad = with_image(|p| p["images"][0]["name"] = name.into()).unwrap_err();
+            assert!(
+                matches!(&bad, BadPayload::Rule(why) if why.contains("no whole name")),
+                "{name}: {bad:?}"
+            );
+        }
+        let refused = |change: &dyn Fn(&mut serde_json::Value), wanted: &str| {
+            let bad = with_image(change).unwrap_err();
+            assert!(matches!(&bad, BadPayload::Rule(why) if why.contains(wanted)), "{wanted}: {bad:?}");
+        };
+        refused(&|p| p["images"][0]["blobs"][0]["size"] = 7.into(), "not listed with its size");
+        refused(&|p| p["images"][0]["manifest"]["mediaType"] = "text/html".into(), "manifest of type");
+        refused(&|p| p["images"] = vec![p["images"][0].clone(); 2].into(), "twice");
+        refused(&|p| p["images"] = vec![p["images"][0].clone(); 65].into(), "65 images");
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
-use super::payload::{Blob, Dataset, Member, Payload, Stream, sums};
+use super::payload::{Blob, Dataset, Image, Member, Payload, Stream, sums};
 use super::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS, header};
 use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, File, Kind};
@@ -42,6 +42,15 @@ pub struct PlannedDataset {
     pub manifest: Vec<u8>,
 }
 
+/// An image that is to be written.
+#[derive(Debug, Clone)]
+pub struct PlannedImage {
+    /// The image.
+    pub image: Image,
+    /// The bytes of its manifests.
+    pub manifests: Vec<Vec<u8>>,
+}
+
 /// Everything about a bundle that is fixed before it is written.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -56,12 +65,16 @@ impl Plan {
     /// Plans a bundle.
     ///
     /// # Errors
-    /// In words, where the datasets do not make a valid bundle.
-    pub fn new(head: Head, planned: Vec<PlannedDataset>) -> Result<Self, String> {
+    /// In words, where the datasets and images do not make a valid bundle.
+    pub fn new(head: Head, planned: Vec<PlannedDataset>, images: Vec<PlannedImage>) -> Result<Self, String> {
         let index = oci::Index {
             schema_version: 2,
             media_type: Some(oci::INDEX.into()),
-            manifests: planned.iter().map(|p| reference(&p.dataset)).collect(),
+            manifests: planned
+                .iter()
+                .map(|p| reference(&p.dataset))
+                .chain(images.iter().map(|p| image_reference(&p.image)))
+                .collect(),
         };
         let index = serde_json::to_vec(&index).map_err(|e| e.to_string())?;
         let mut derived = BTreeMap::from([
@@ -77,7 +90,9 @@ impl Plan {
         {
             members.push(Member { path: path.clone(), size: bytes.len() as u64, digest: Digest::of(bytes) });
         }
-        for blob in blobs {
+        // What no cache is waiting for comes last.
+        let of_images = images.iter().flat_map(|p| p.image.all());
+        for blob in blobs.into_iter().chain(of_images) {
             if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
                 members.push(Member { path: blob.path(), size: blob.size, digest: blob.digest });
             }
@@ -96,6 +111,9 @@ impl Plan {
             }
             datasets.push(dataset);
         }
+        for bytes in images.iter().flat_map(|p| &p.manifests) {
+            derived.insert(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.clone());
+        }
         let mut payload = Payload {
             format: FORMAT,
             requires: Vec::new(),
@@ -108,6 +126,7 @@ impl Plan {
             length: u64::MAX,
             members,
             datasets,
+            images: images.into_iter().map(|planned| planned.image).collect(),
         };
         let widest = serde_json::to_vec(&payload).map_err(|e| e.to_string())?.len();
         let capacity = Envelope::capacity(PAYLOAD_TYPE, widest) as u64;
@@ -148,6 +167,18 @@ fn reference(dataset: &Dataset) -> oci::Descriptor {
         digest: dataset.manifest.digest,
         size: dataset.manifest.size,
         annotations: BTreeMap::from([(oci::REF_NAME.to_owned(), dataset.reference())]),
+    }
+}
+
+fn image_reference(image: &Image) -> oci::Descriptor {
+    oci::Descriptor {
+        media_type: image.manifest.media_type.clone(),
+        digest: image.manifest.digest,
+        size: image.manifest.size,
+        annotations: BTreeMap::from([
+            (oci::REF_NAME.to_owned(), image.reference()),
+            (oci::IMAGE_NAME.to_owned(), image.name.clone()),
+        ]),
     }
 }
 
@@ -381,7 +412,8 @@ pub(super) mod tests {
     /// A whole bundle with one database and two checks bundles.
     pub(in crate::bundle) fn bundle() -> Vec<u8> {
         let made = made();
-        let plan = Plan::new(head(), made.iter().map(|(planned, _)| planned.clone()).collect()).unwrap();
+        let plan =
+            Plan::new(head(), made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
         let blobs: BTreeMap<_, _> = made.into_iter().flat_map(|(_, blobs)| blobs).collect();
         let length = plan.length();
         let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
@@ -421,7 +453,7 @@ pub(super) mod tests {
     fn a_source_that_differs_from_the_plan_is_refused() {
         let (planned, blobs) = dataset("trivy-db", "2", &[7; 3000], database());
         let begin = || {
-            let plan = Plan::new(head(), vec![planned.clone()]).unwrap();
+            let plan = Plan::new(head(), vec![planned.clone()], Vec::new()).unwrap();
             let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
             writer.member(&b"{}"[..]).unwrap();
             writer

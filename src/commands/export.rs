@@ -1,27 +1,25 @@
 //! `export`: collects every wanted dataset, checks it, and writes one signed bundle.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Seek};
-use std::path::PathBuf;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::checked::{bad_content, broke_off, checked};
 use super::collect::{self, Collected};
-use super::destination::Destination;
-use super::{Outcome, passphrase};
+use super::destination::{Destination, Unpublished};
+use super::export_report::{ImageRow, Report, Row, Written};
+use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
 use crate::cli::Export;
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::{Error, Next};
-use crate::progress::Progress;
+use crate::progress::{Counted, Progress};
 use crate::remote::RemoteOptions;
-use crate::source::{Network, SourceError};
-use crate::text::{age, line, moment, safe, size};
+use crate::source::{ArtifactSource, Network, SourceError};
+use crate::text::moment;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -29,98 +27,6 @@ use crate::trust::{Refusal, TrustError};
 
 /// Data older than this is worth a warning, on both sides.
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
-
-#[derive(Serialize)]
-struct Report {
-    dry_run: bool,
-    bundle: Option<Written>,
-    datasets: Vec<Row>,
-    warnings: Vec<String>,
-    errors: Vec<serde_json::Value>,
-}
-
-#[derive(Serialize)]
-struct Written {
-    #[serde(serialize_with = "crate::text::path")]
-    path: PathBuf,
-    length: u64,
-    identity: Digest,
-    fingerprint: String,
-    stream: String,
-    created: Timestamp,
-    expires: Option<Timestamp>,
-    sequence: Option<u64>,
-    /// On a file system of its own, as a stick is.
-    #[serde(skip)]
-    on_medium: bool,
-}
-
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    tag: String,
-    source: String,
-    digest: Digest,
-    size: u64,
-    version: Option<String>,
-    updated_at: Option<Timestamp>,
-    #[serde(skip)]
-    age: Option<String>,
-}
-
-impl Row {
-    fn new(dataset: &Dataset, updated_at: Option<Timestamp>, now: Timestamp) -> Self {
-        Row {
-            name: dataset.name.to_string(),
-            tag: dataset.tag.clone(),
-            source: dataset.source.clone(),
-            digest: dataset.manifest.digest,
-            size: dataset.blobs().map(|blob| blob.size).sum(),
-            version: dataset.version.clone(),
-            updated_at,
-            age: updated_at.map(|date| age(date, now)),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.datasets {
-            let date = match (&row.updated_at, &row.age, &row.version) {
-                (Some(date), Some(age), _) => format!("{} ({age} old)", moment(*date)),
-                (_, _, Some(version)) => safe(version),
-                _ if self.dry_run => "date unknown until fetched".into(),
-                _ => "without a date".into(),
-            };
-            writeln!(
-                f,
-                "{:<14} {:<4} {date:<28} {:>10}  {}",
-                row.name,
-                row.tag,
-                size(row.size),
-                safe(&row.source)
-            )?;
-        }
-        if let Some(bundle) = &self.bundle {
-            writeln!(
-                f,
-                "Checked, signed, synced: {} ({}).{}",
-                line(&bundle.path.display().to_string()),
-                size(bundle.length),
-                if bundle.on_medium { " Safe to unplug." } else { "" }
-            )?;
-            writeln!(f, "Signed by {}", bundle.fingerprint)?;
-            writeln!(f, "Payload {}, for your log.", bundle.identity)?;
-        } else {
-            let total = self.datasets.iter().map(|row| row.size).sum();
-            writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
-        }
-        Ok(())
-    }
-}
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
     if !args.dry_run && args.key.is_none() {
@@ -163,7 +69,8 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         None => None,
     };
     let collected = collect::collect(&network, &wanted, progress)?;
-    write(args, &key, destination, &network, collected, last, state.as_ref(), progress)
+    let images = also::collect(args, &network, progress)?;
+    write(args, &key, destination, &network, collected, images, last, state.as_ref(), progress)
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -190,11 +97,13 @@ fn dry_run(
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
     let collected = collect::collect(network, wanted, progress)?;
+    let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
         dry_run: true,
         bundle: None,
         datasets: Vec::new(),
+        images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
         warnings: Vec::new(),
         errors: Vec::new(),
     };
@@ -215,6 +124,7 @@ fn write(
     destination: Destination,
     network: &Network,
     mut collected: Vec<Collected>,
+    images: Vec<also::Collected>,
     last: Option<ExportState>,
     state: Option<&StateDir>,
     progress: &dyn Progress,
@@ -232,19 +142,24 @@ fn write(
         sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence.saturating_add(1))),
         previous: last.as_ref().map(|last| last.identity),
     };
-    let plan =
-        Plan::new(head, collected.iter().map(|item| item.planned.clone()).collect()).map_err(|why| {
-            Error::usage(
-                format!("these datasets make no bundle: {why}"),
-                "Leave one of them out with --skip.",
-            )
-        })?;
+    let datasets = collected.iter().map(|item| item.planned.clone()).collect();
+    let planned = images.iter().map(|image| image.planned.clone()).collect();
+    let plan = Plan::new(head, datasets, planned).map_err(|why| {
+        Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
+    })?;
     let destination = destination.create(plan.length(), created)?;
     let mut writer = BundleWriter::new(plan, destination.writer()?).map_err(|e| destination.failed(e))?;
     let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
     while let Some(member) = writer.wants().cloned() {
         let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
         let Some(item) = collected.iter_mut().find(|item| has(item)) else {
+            if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
+                let blob = network.blob(source, blob)?;
+                let step = progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
+                let written = writer.member(Counted::new(blob.unhashed(), step));
+                written.map_err(|error| blob_failed(error, &destination, source, member.digest))?;
+                continue;
+            }
             return Err(Error::unexpected("writing")(io::Error::other(format!(
                 "nothing brings {}",
                 member.path
@@ -295,6 +210,7 @@ fn write(
         warnings: warnings.collect(),
         errors: errors.iter().map(Error::to_json).collect(),
         datasets: rows,
+        images: payload.images.iter().map(ImageRow::new).collect(),
         bundle: Some(Written {
             on_medium: apart_from_root(&path),
             path,
@@ -308,6 +224,24 @@ fn write(
         }),
     };
     Ok(Outcome { errors, ..Outcome::done(&report) })
+}
+
+/// Why a blob of an image could not be written. The writer has hashed in the source's place.
+fn blob_failed(
+    error: WriteError,
+    destination: &Unpublished,
+    source: &ArtifactSource,
+    wanted: Digest,
+) -> Error {
+    let subject = format!("blob {wanted} of {source}");
+    match error {
+        WriteError::Source { error, .. } => match SourceError::from_io(error) {
+            Ok(error) => error.into(),
+            Err(error) => Error::unexpected(format!("reading {source}"))(error),
+        },
+        WriteError::Digest { found, .. } => SourceError::Digest { subject, wanted, found }.into(),
+        error => destination.failed(error),
+    }
 }
 
 /// Whether a file is on another file system than this one's root, as a medium is.

@@ -71,6 +71,10 @@ pub(super) fn run(
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
+    let images = found.bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
+    if images && args.registry.places.is_empty() {
+        report.advice.push("The images in this bundle are for a registry: import it with --registry.".into());
+    }
     after::finish(args, &mut cache, host, &mut report);
     Ok(report)
 }

@@ -11,6 +11,7 @@ use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
+use super::push_images::push_images;
 use super::registries::{date_of, layers_of, name_all};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
@@ -55,16 +56,23 @@ pub(super) fn run(
         Ok((report, Some((admitted, chosen))))
     })?;
     report.errors.splice(0..0, damaged);
-    let Some((admitted, chosen)) = pushed else { return Ok(report) };
-    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
-        let Some(mut admission) = admission else { continue };
+    let Some((mut admitted, chosen)) = pushed else { return Ok(report) };
+    for (index, (bundle, slot)) in found.bundles.iter().zip(&mut admitted).enumerate() {
+        let Some(mut admission) = slot.take() else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if mine.iter().any(|choice| choice.rollback) {
             admission.rolls_back();
             report.admitted_by(bundle, &admission);
         }
         push_tags(args, registry, &mine, &admission, &mut report);
-        memory.accept(bundle, &admission, &report, setup.host.now);
+        *slot = Some(admission);
+    }
+    let bundles = &mut found.bundles;
+    push_images(args, setup, registry, place, bundles, &admitted, memory, &mut report, progress);
+    for (bundle, admission) in found.bundles.iter().zip(&admitted) {
+        if let Some(admission) = admission {
+            memory.accept(bundle, admission, &report, setup.host.now);
+        }
     }
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);

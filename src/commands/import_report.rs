@@ -11,7 +11,7 @@ use super::admitted::Source;
 use super::export::OLD;
 use super::import::Setup;
 use super::inbox::Ignored;
-use crate::bundle::{Dataset, VerifiedBundle};
+use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
@@ -55,6 +55,16 @@ pub(super) enum Status {
 }
 
 impl Status {
+    /// Whether the target has it now.
+    fn is_in_place(self) -> bool {
+        self.is_change() || self == Status::Unchanged
+    }
+
+    /// Whether the target did not have it before.
+    fn is_change(self) -> bool {
+        matches!(self, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
+    }
+
     fn word(self) -> &'static str {
         match self {
             Status::Installed => "installed",
@@ -229,6 +239,30 @@ impl fmt::Display for Row {
     }
 }
 
+/// An image beside the datasets and what became of it.
+#[derive(Debug, Serialize)]
+pub(super) struct ImageRow {
+    pub(super) name: String,
+    pub(super) status: Status,
+    digest: Digest,
+    /// The reference under which a registry has it.
+    pub(super) reference: Option<String>,
+}
+
+impl ImageRow {
+    pub(super) fn new(image: &Image) -> Self {
+        let (name, digest) = (image.name.clone(), image.manifest.digest);
+        ImageRow { name, status: Status::Failed, digest, reference: None }
+    }
+}
+
+impl fmt::Display for ImageRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}   {}", self.name, self.status.word())?;
+        self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))
+    }
+}
+
 /// The whole report.
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -238,6 +272,7 @@ pub(super) struct Report {
     pub(super) sources: Vec<Source>,
     #[serde(rename = "datasets")]
     pub(super) rows: Vec<Row>,
+    pub(super) images: Vec<ImageRow>,
     pub(super) ignored: Vec<Ignored>,
     pub(super) warnings: Vec<String>,
     #[serde(serialize_with = "errors")]
@@ -272,6 +307,7 @@ impl Report {
             trivy_version: version.to_string(),
             sources: Vec::new(),
             rows: Vec::new(),
+            images: Vec::new(),
             ignored: Vec::new(),
             warnings: Vec::new(),
             errors: Vec::new(),
@@ -329,21 +365,29 @@ impl Report {
 
     /// The datasets that are in place now.
     pub(super) fn in_place(&self) -> impl Iterator<Item = &Row> {
-        let there = [Status::Installed, Status::Pushed, Status::Served, Status::Restored, Status::Unchanged];
-        self.rows.iter().filter(move |row| there.contains(&row.status))
+        self.rows.iter().filter(|row| row.status.is_in_place())
     }
 
-    /// The kinds of dataset that changed.
+    /// The datasets that changed.
     pub(super) fn changed(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| {
-            matches!(row.status, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
-        })
+        self.rows.iter().filter(|row| row.status.is_change())
+    }
+
+    /// Whether an image is in place now.
+    pub(super) fn has_image(&self, image: &Image) -> bool {
+        let is = |row: &ImageRow| row.name == image.name && row.digest == image.manifest.digest;
+        self.images.iter().any(|row| is(row) && row.status.is_in_place())
+    }
+
+    /// Whether anything changed.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed().next().is_some() || self.images.iter().any(|row| row.status.is_change())
     }
 
     /// Whether anything is in place, be it new or not.
     pub(super) fn has_something_in_place(&self) -> bool {
         let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
-        !self.rows.iter().all(nothing)
+        !self.rows.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
     }
 }
 
@@ -354,6 +398,9 @@ impl fmt::Display for Report {
         }
         for row in &self.rows {
             writeln!(f, "{row}")?;
+        }
+        for image in &self.images {
+            writeln!(f, "{image}")?;
         }
         for ignored in &self.ignored {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;

@@ -101,6 +101,11 @@ impl fmt::Display for Row {
                 writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
             }
         }
+        for image in &payload.images {
+            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
+            writeln!(f, "    from       {}", safe(&image.source))?;
+            writeln!(f, "    manifest   {}", image.manifest.digest)?;
+        }
         writeln!(f, "\n  members")?;
         for member in &payload.members {
             writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;

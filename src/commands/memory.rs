@@ -10,6 +10,11 @@ use crate::error::Error;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, StateDir, TargetState};
 
+/// The key of an image's floor.
+pub(super) fn image_key(name: &str) -> String {
+    format!("image:{name}")
+}
+
 /// The memory of one stream. At any time it is about one target.
 pub(super) struct Memory<'s> {
     dir: StateDir,
@@ -64,14 +69,16 @@ impl<'s> Memory<'s> {
         let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
         let accepted: Vec<_> =
             accepted.map(|dataset| (dataset.reference(), floor_date(dataset, candidate.created))).collect();
+        let images = bundle.payload().images.iter().filter(|image| report.has_image(image));
+        let images = images.map(|image| (image_key(&image.name), Some(candidate.created)));
         let state = self.imports.targets.entry(self.target.clone()).or_default();
-        record(state, &candidate, admission, accepted, now);
+        record(state, &candidate, admission, accepted.into_iter().chain(images), now);
     }
 
     /// Writes down what became of the target. The data is in place whatever becomes of the memory,
     /// and the report must say so.
     pub(super) fn save(&mut self, report: &mut Report) {
-        if report.changed().count() == 0 {
+        if !report.has_changed() {
             self.imports.targets.entry(self.target.clone()).or_default().hook_due = self.was_due;
         }
         if let Err(error) = self.dir.save_imports(self.stream, &self.imports) {

@@ -54,6 +54,22 @@ impl Place {
         }
     }
 
+    /// Where an image of this name goes; `None` where only one dataset does.
+    pub fn image(&self, name: &str) -> Option<Result<Repository, RemoteError>> {
+        let Place::Registry { host, prefix } = self else { return None };
+        let image = match Repository::parse(name, "latest") {
+            Ok(image) => image,
+            Err(error) => return Some(Err(error)),
+        };
+        let separator = if prefix.is_empty() { "" } else { "/" };
+        let path = format!("{prefix}{separator}{}", image.name());
+        let at = Repository::at(host, &path, image.tag().unwrap_or("latest"));
+        Some(match (image.tag(), image.digest()) {
+            (None, Some(digest)) => at.map(|at| at.by_digest(digest)),
+            _ => at,
+        })
+    }
+
     /// The one dataset that goes here; `None` where all do.
     pub fn dataset(&self) -> Option<&Name> {
         match self {

@@ -15,7 +15,7 @@ use crate::cli::Import;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci;
-use crate::progress::{Progress, Step};
+use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
 use crate::target::TargetError;
 use crate::target::compat::Compat;
@@ -125,7 +125,7 @@ fn push_from(
         };
         let Some(second) = second else {
             let step = progress.begin(&first.dataset.reference(), size, first.reference.host());
-            let counted = Counted { member: &mut member, step };
+            let counted = Counted::new(&mut member, step);
             let pushed = registry.push_blob(&first.reference, digest, size, counted);
             if !sent(pushed, first, &path, failed)? {
                 member.skip()?;
@@ -164,20 +164,6 @@ fn sent(
 pub(super) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
     let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
     config.into_iter().chain(&choice.dataset.layers)
-}
-
-/// A member that tells how far it was read.
-struct Counted<R> {
-    member: R,
-    step: Box<dyn Step>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.member.read(buffer)?;
-        self.step.advance(count as u64);
-        Ok(count)
-    }
 }
 
 /// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.

@@ -172,6 +172,8 @@ impl Rehearsal {
                     ..Sources::default()
                 },
                 vex: vec![format!("default=http://{address}")],
+                also: Vec::new(),
+                platform: None,
                 max_age: None,
                 expires: None,
                 dry_run: false,
@@ -242,6 +244,7 @@ impl Rehearsal {
                 registry: RegistryFlags::default(),
                 web_root: None,
                 web_url: None,
+                also: Vec::new(),
                 selection: Selection::default(),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 max_age: None,

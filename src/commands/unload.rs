@@ -1,7 +1,7 @@
 //! Unloading: one pass over a verified bundle that unpacks datasets and compares what comes out
 //! with what was signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +26,11 @@ pub(super) trait Receiver {
 
     /// Whether a dataset is wanted at all.
     fn wants(&self, dataset: &Dataset) -> bool;
+
+    /// Whether images beside the datasets are to be looked at.
+    fn wants_images(&self) -> bool {
+        false
+    }
 
     /// The sink for a wanted dataset.
     fn sink(&mut self, dataset: &Dataset) -> Result<Self::Sink, Error>;
@@ -55,14 +60,7 @@ pub(super) fn unload<R: Receiver>(
             .iter()
             .find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
     };
-    let skippable: Vec<String> = bundle
-        .payload()
-        .datasets
-        .iter()
-        .flat_map(Dataset::blobs)
-        .filter(|b| b.is_large())
-        .map(Blob::path)
-        .collect();
+    let skippable = skippable(bundle.payload(), receiver.wants_images());
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
     let mut members = bundle.members()?;
     while let Some(member) = members.next()? {
@@ -99,6 +97,15 @@ pub(super) fn unload<R: Receiver>(
         receiver.complete(dataset, sink)?;
     }
     Ok(())
+}
+
+/// The members that only somebody else would use: large layers, and what images alone are made of.
+fn skippable(payload: &payload::Payload, images: bool) -> BTreeSet<String> {
+    let of_datasets = || payload.datasets.iter().flat_map(Dataset::blobs);
+    let small: BTreeSet<String> = of_datasets().filter(|blob| !blob.is_large()).map(Blob::path).collect();
+    let of_images = payload.images.iter().filter(|_| !images).flat_map(payload::Image::all);
+    let paths = of_datasets().filter(|blob| blob.is_large()).chain(of_images).map(Blob::path);
+    paths.filter(|path| !small.contains(path)).collect()
 }
 
 /// The name of a member that holds the content of one of these datasets.

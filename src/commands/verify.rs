@@ -42,6 +42,7 @@ struct Row {
     length: u64,
     members: usize,
     datasets: Vec<String>,
+    images: Vec<String>,
     #[serde(skip)]
     age: String,
 }
@@ -64,6 +65,9 @@ impl fmt::Display for Report {
                 size(row.length),
                 row.datasets.join(", ")
             )?;
+            if !row.images.is_empty() {
+                writeln!(f, "  images: {}", row.images.join(", "))?;
+            }
             writeln!(f, "  payload {}", row.identity)?;
         }
         for ignored in &self.ignored {
@@ -83,6 +87,10 @@ impl Receiver for Checking {
     type Sink = Discard;
 
     fn wants(&self, _: &Dataset) -> bool {
+        true
+    }
+
+    fn wants_images(&self) -> bool {
         true
     }
 
@@ -157,6 +165,7 @@ fn check(
         length: payload.length,
         members: payload.members.len(),
         datasets: payload.datasets.iter().map(Dataset::reference).collect(),
+        images: payload.images.iter().map(|image| image.name.clone()).collect(),
         age: age(payload.created, now),
     })
 }

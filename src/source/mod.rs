@@ -27,7 +27,7 @@ mod vex_source;
 
 pub use blob::{Blob, UnhashedBlob};
 pub use error::SourceError;
-pub use image::Image;
+pub use image::{Image, ImageManifest};
 pub use reference::ArtifactSource;
 pub use vex::VexRepository;
 pub use vex_source::VexSource;

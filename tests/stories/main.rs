@@ -9,6 +9,7 @@
 mod kit;
 
 mod auditor;
+mod images;
 mod keys;
 mod kill;
 mod mirror;

@@ -1,0 +1,123 @@
+//! `--also`: images that travel beside the datasets. How they are named, and their collecting for an
+//! export.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::bundle::payload::{Blob, Image};
+use crate::bundle::writer::PlannedImage;
+use crate::cli::Export;
+use crate::error::Error;
+use crate::oci::Descriptor;
+use crate::progress::Progress;
+use crate::remote::Repository;
+use crate::source::{self, ArtifactSource, Network};
+
+/// What one `--also` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Also {
+    /// What it is called on both sides.
+    pub name: Repository,
+    /// Where it is fetched from.
+    pub source: ArtifactSource,
+}
+
+/// A string that names no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; write HOST/REPOSITORY:TAG, or NAME=oci-layout:DIR:TAG")]
+pub struct InvalidAlso(String);
+
+/// The tag that is meant where none stands, as everywhere else with images.
+const TAG: &str = "latest";
+
+impl FromStr for Also {
+    type Err = InvalidAlso;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAlso> {
+        let (name, source) = text.split_once('=').unwrap_or((text, text));
+        if name.starts_with("oci-layout:") {
+            return Err(InvalidAlso("a layout does not say what its image is called".into()));
+        }
+        let name = Repository::parse(name, TAG).map_err(|error| InvalidAlso(error.to_string()))?;
+        let source = ArtifactSource::parse(source, name.tag().unwrap_or(TAG))
+            .map_err(|error| InvalidAlso(error.to_string()))?;
+        Ok(Also { name, source })
+    }
+}
+
+impl fmt::Display for Also {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// An image whose manifests are here.
+pub(super) struct Collected {
+    /// What goes into the plan.
+    pub(super) planned: PlannedImage,
+    source: source::Image,
+}
+
+impl Collected {
+    /// Where a blob of it is fetched from.
+    pub(super) fn blob(&self, path: &str) -> Option<(&ArtifactSource, &Descriptor)> {
+        let index = self.planned.image.blobs.iter().position(|blob| blob.path() == path)?;
+        Some((&self.source.source, self.source.blobs.get(index)?))
+    }
+}
+
+/// Fetches the manifests of every image that an export is to take along.
+///
+/// # Errors
+/// An image that its source does not have, or that registries of today refuse.
+pub(super) fn collect(
+    args: &Export,
+    network: &Network,
+    progress: &dyn Progress,
+) -> Result<Vec<Collected>, Error> {
+    let mut collected: Vec<Collected> = Vec::new();
+    for also in &args.also {
+        let name = also.name.to_string();
+        if collected.iter().any(|other| other.planned.image.name == name) {
+            return Err(Error::usage(format!("--also {name} is given twice"), "Give each image once."));
+        }
+        let source = network.image(&also.source, args.platform.as_ref())?;
+        network.take_notes().iter().for_each(|note| progress.note(note));
+        let manifest = |manifest: &source::ImageManifest| Blob {
+            media_type: manifest.media_type.into(),
+            digest: manifest.digest,
+            size: manifest.bytes.len() as u64,
+        };
+        let image = Image {
+            name,
+            source: also.source.to_string(),
+            manifest: manifest(&source.top),
+            manifests: source.below.iter().map(manifest).collect(),
+            blobs: source.blobs.iter().map(Blob::from).collect(),
+        };
+        let manifests = source.below.iter().chain([&source.top]).map(|m| m.bytes.clone()).collect();
+        collected.push(Collected { planned: PlannedImage { image, manifests }, source });
+    }
+    Ok(collected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_its_whole_name() {
+        for (text, name, source) in [
+            ("aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0"),
+            ("ghcr.io/a/b", "ghcr.io/a/b:latest", "ghcr.io/a/b:latest"),
+            ("ghcr.io/a/b:1=oci-layout:/x", "ghcr.io/a/b:1", "oci-layout:/x:1"),
+            ("ghcr.io/a/b:1=localhost:5000/c:2", "ghcr.io/a/b:1", "localhost:5000/c:2"),
+        ] {
+            let also: Also = text.parse().unwrap();
+            assert_eq!((also.name.to_string().as_str(), also.source.to_string().as_str()), (name, source));
+        }
+        for bad in ["", "trivy", "oci-layout:/x:1", "https://ghcr.io/a/b:1", "a/b:1=", "=x/y:1"] {
+            assert!(bad.parse::<Also>().is_err(), "{bad}");
+        }
+    }
+}

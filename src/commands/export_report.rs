@@ -1,0 +1,129 @@
+//! What an export says at its end, for people and for programs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::{Dataset, Image};
+use crate::digest::Digest;
+use crate::text::{age, line, moment, safe, size};
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) dry_run: bool,
+    pub(super) bundle: Option<Written>,
+    pub(super) datasets: Vec<Row>,
+    pub(super) images: Vec<ImageRow>,
+    pub(super) warnings: Vec<String>,
+    pub(super) errors: Vec<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ImageRow {
+    pub(super) name: String,
+    pub(super) source: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) manifests: usize,
+}
+
+impl ImageRow {
+    pub(super) fn new(image: &Image) -> Self {
+        ImageRow {
+            name: image.name.clone(),
+            source: image.source.clone(),
+            digest: image.manifest.digest,
+            size: image.size(),
+            manifests: image.manifests.len() + 1,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Written {
+    #[serde(serialize_with = "crate::text::path")]
+    pub(super) path: PathBuf,
+    pub(super) length: u64,
+    pub(super) identity: Digest,
+    pub(super) fingerprint: String,
+    pub(super) stream: String,
+    pub(super) created: Timestamp,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) sequence: Option<u64>,
+    /// On a file system of its own, as a stick is.
+    #[serde(skip)]
+    pub(super) on_medium: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) tag: String,
+    pub(super) source: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) version: Option<String>,
+    pub(super) updated_at: Option<Timestamp>,
+    #[serde(skip)]
+    pub(super) age: Option<String>,
+}
+
+impl Row {
+    pub(super) fn new(dataset: &Dataset, updated_at: Option<Timestamp>, now: Timestamp) -> Self {
+        Row {
+            name: dataset.name.to_string(),
+            tag: dataset.tag.clone(),
+            source: dataset.source.clone(),
+            digest: dataset.manifest.digest,
+            size: dataset.blobs().map(|blob| blob.size).sum(),
+            version: dataset.version.clone(),
+            updated_at,
+            age: updated_at.map(|date| age(date, now)),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.datasets {
+            let date = match (&row.updated_at, &row.age, &row.version) {
+                (Some(date), Some(age), _) => format!("{} ({age} old)", moment(*date)),
+                (_, _, Some(version)) => safe(version),
+                _ if self.dry_run => "date unknown until fetched".into(),
+                _ => "without a date".into(),
+            };
+            writeln!(
+                f,
+                "{:<14} {:<4} {date:<28} {:>10}  {}",
+                row.name,
+                row.tag,
+                size(row.size),
+                safe(&row.source)
+            )?;
+        }
+        for image in &self.images {
+            writeln!(f, "{:<48} {:>10}", safe(&image.name), size(image.size))?;
+        }
+        if let Some(bundle) = &self.bundle {
+            writeln!(
+                f,
+                "Checked, signed, synced: {} ({}).{}",
+                line(&bundle.path.display().to_string()),
+                size(bundle.length),
+                if bundle.on_medium { " Safe to unplug." } else { "" }
+            )?;
+            writeln!(f, "Signed by {}", bundle.fingerprint)?;
+            writeln!(f, "Payload {}, for your log.", bundle.identity)?;
+        } else {
+            let images = self.images.iter().map(|image| image.size);
+            let total = self.datasets.iter().map(|row| row.size).chain(images).sum();
+            writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Pushing the images that travel beside the datasets: whatever of them a registry lacks, and their
+//! names at the end. What there is to do is decided by asking the registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::fate::left_out;
+use super::import::Setup;
+use super::import_report::{ImageRow, Report, Status};
+use super::memory::{Memory, image_key};
+use super::place::Place;
+use crate::bundle::payload::Blob;
+use crate::bundle::{BundleError, Image, VerifiedBundle};
+use crate::cli::Import;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci;
+use crate::progress::{Counted, Progress};
+use crate::remote::Repository;
+use crate::target::registry::{PushError, Registry};
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, Verdict, judge};
+
+/// An image of one of the bundles.
+struct Choice {
+    bundle: usize,
+    created: Timestamp,
+    image: Image,
+}
+
+/// Pushes the wanted images of the admitted bundles, of each name the newest. What fails keeps no other
+/// from its place.
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+pub(super) fn push_images(
+    args: &Import,
+    setup: &Setup,
+    registry: &Registry<'_>,
+    place: &Place,
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+    memory: &mut Memory<'_>,
+    report: &mut Report,
+    progress: &dyn Progress,
+) {
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    for choice in wanted(args, bundles, admitted, report) {
+        let name = &choice.image.name;
+        let Some(reference) = place.image(name) else { continue };
+        let pushed = reference.map_err(Error::from).and_then(|reference| {
+            if let Some(other) = taken.insert(reference.to_string(), name.clone()) {
+                return Err(Error::usage(
+                    format!("{other} and {name} would both be {reference}"),
+                    "Push one of them with --also NAME, and the other with another prefix.",
+                ));
+            }
+            let seen = admitted.get(choice.bundle).and_then(Option::as_ref).is_some_and(|it| it.seen);
+            push(&choice, setup, registry, &reference, bundles, memory, report, progress).map(|status| {
+                (reference, if seen && status == Status::Pushed { Status::Restored } else { status })
+            })
+        });
+        let mut row = ImageRow::new(&choice.image);
+        match pushed {
+            Ok((reference, status)) => (row.reference, row.status) = (Some(reference.to_string()), status),
+            Err(error) => report.errors.push(error),
+        }
+        report.images.push(row);
+    }
+}
+
+/// Of each name the image of the newest admitted bundle.
+fn wanted(
+    args: &Import,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Vec<Choice> {
+    let asked: BTreeSet<String> = args.also.iter().map(ToString::to_string).collect();
+    let mut newest: BTreeMap<String, Choice> = BTreeMap::new();
+    let all = asked.is_empty() && args.selection.only.is_empty();
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
+        let images = bundle.payload().images.iter().filter(|_| admission.is_some());
+        for image in images.filter(|image| all || asked.contains(&image.name)) {
+            let created = bundle.payload().created;
+            let choice = Choice { bundle: index, created, image: image.clone() };
+            newest.insert(image.name.clone(), choice);
+        }
+    }
+    for name in asked.iter().filter(|name| !newest.contains_key(*name)) {
+        report.errors.push(Error::usage(
+            format!("no bundle here holds {name}, which --also asks for"),
+            "Bring a bundle that holds it: `trivy-ferry inspect` shows the names.",
+        ));
+    }
+    newest.into_values().collect()
+}
+
+#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
+fn push(
+    choice: &Choice,
+    setup: &Setup,
+    registry: &Registry<'_>,
+    reference: &Repository,
+    bundles: &mut [VerifiedBundle],
+    memory: &mut Memory<'_>,
+    report: &mut Report,
+    progress: &dyn Progress,
+) -> Result<Status, Error> {
+    let Choice { bundle, created, image } = choice;
+    let found = registry.manifest(reference)?.map(|bytes| Digest::of(&bytes));
+    if found == Some(image.manifest.digest) {
+        return Ok(Status::Unchanged);
+    }
+    let floor = memory.state().floors.get(&image_key(&image.name)).copied();
+    if let Verdict::Older { floor } = judge(Some(*created), floor)
+        && !setup.policy.allow_rollback
+    {
+        if found.is_none() {
+            let dataset = image.name.clone();
+            return Err(Refusal::MissingAndOlder { dataset, date: *created, floor }.into());
+        }
+        report.warnings.push(left_out(&image.name, "not pushed", *created, floor));
+        return Ok(Status::Older);
+    }
+    memory.about_to_change(setup.host.now)?;
+    let Some(bundle) = bundles.get_mut(*bundle) else { return Ok(Status::Failed) };
+    for blob in &image.blobs {
+        push_blob(registry, reference, bundle, image, blob, progress)?;
+    }
+    for manifest in &image.manifests {
+        let bytes = read(bundle, manifest)?;
+        registry.push_manifest(&reference.by_digest(manifest.digest), &manifest.media_type, &bytes)?;
+    }
+    let bytes = read(bundle, &image.manifest)?;
+    registry.push_manifest(reference, &image.manifest.media_type, &bytes)?;
+    Ok(Status::Pushed)
+}
+
+fn push_blob(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    bundle: &mut VerifiedBundle,
+    image: &Image,
+    blob: &Blob,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let member = bundle.blob(blob.digest)?;
+    let step = progress.begin(&image.name, blob.size, reference.host());
+    match registry.push_blob(reference, blob.digest, blob.size, Counted::new(member, step)) {
+        Ok(_) => Ok(()),
+        Err(PushError::Target(error)) => Err(error.into()),
+        Err(PushError::Source(error)) => Err(BundleError::from_io(&path, error).into()),
+    }
+}
+
+/// A manifest's bytes; the payload's rules keep them small.
+fn read(bundle: &mut VerifiedBundle, manifest: &Blob) -> Result<Vec<u8>, Error> {
+    let path = bundle.path().to_path_buf();
+    let mut bytes = Vec::new();
+    let mut member = bundle.blob(manifest.digest)?;
+    let most = oci::MAX_MANIFEST + 1;
+    std::io::Read::read_to_end(&mut std::io::Read::take(&mut member, most), &mut bytes)
+        .map_err(|error| BundleError::from_io(&path, error))?;
+    Ok(bytes)
+}
