@@ -172,18 +172,18 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     let scanner = Host::with(&tools);
     let vex = scanner.folder(".trivy/vex");
     let config = text(format!("{settings}/vex-repository.yaml"));
-    let scan = || {
-        fs::copy(sample("project/Gemfile.lock"), format!("{}/Gemfile.lock", scanner.folder("project")))
-            .unwrap();
+    let project = sample("project");
+    let scan = |subcommand: &str, target: &str| {
         let env = text(station.at("settings.env"));
         scanner.sh(&format!(
             "set -a; {}; HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1 \
-             trivy fs --quiet --format json --show-suppressed project",
+             trivy {subcommand} --quiet --format json --show-suppressed {target}",
             env.lines().collect::<Vec<_>>().join("; ")
         ))
     };
+    let gems = || scan("fs", &format!("{project}/Gemfile.lock"));
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
-    scan().fails().says("401");
+    gems().fails().says("401");
     // As the file says where a login goes.
     let enabled = config.rfind("username: \"\"").unwrap();
     let config = config[..enabled].to_owned()
@@ -193,12 +193,18 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
             1,
         );
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
-    assert_eq!(findings(&scan().exits(0)), ["CVE-2099-0001", "suppressed CVE-2099-0002"]);
+    assert_eq!(findings(&gems().exits(0)), ["CVE-2099-0001", "suppressed CVE-2099-0002"]);
+    assert_eq!(findings(&scan("rootfs", &project).exits(0)), ["CVE-2099-0003"], "by trivy-java-db");
+    let config = scanner.sh(&format!(
+        "set -a; {}; trivy config --quiet --format json {project}",
+        text(station.at("settings.env")).lines().collect::<Vec<_>>().join("; ")
+    ));
+    assert_eq!(findings(&config.exits(0)), ["SAMPLE-9999"], "by the imported checks");
 
     // A scanner that keeps its cache keeps the location too, and finds the new documents there.
     import(&second).exits(0);
     age_vex(&scanner);
-    assert_eq!(findings(&scan().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(&gems().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
     let log = text(station.at("nginx/access.log"));
     let asked = |what: &str| {
         log.lines()
