@@ -155,7 +155,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         let done = import_web::run(args, &setup, dir, url, &mut found, &mut memory);
         reports.push(or_failed(done, || Target::Web(dir.clone()), &setup));
     }
-    site::settings(args, &setup, registries.is_insecure(), &mut reports);
+    site::settings(args, &setup, &|host| registries.is_insecure(host), &mut reports);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);

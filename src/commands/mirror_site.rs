@@ -243,7 +243,7 @@ impl<'r> Site<'r> {
             java_db: there(Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
             checks: there(Name::trivy_checks(), version.checks_tag()),
             vex: Vec::new(),
-            insecure: remote.is_insecure(),
+            insecure: remote.is_insecure(self.place.host()),
         };
         let settings = registry_settings(version, &pulled);
         after::show(&settings, &mut self.report);

@@ -62,9 +62,9 @@ impl Registries {
         self.remote.as_ref().ok_or_else(none)
     }
 
-    /// Whether a scanner must accept plain HTTP or any certificate to reach what was reached.
-    pub(super) fn is_insecure(&self) -> bool {
-        self.remote.as_ref().is_some_and(Remote::is_insecure)
+    /// Whether a scanner must accept plain HTTP or any certificate to reach this registry.
+    pub(super) fn is_insecure(&self, host: &str) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.is_insecure(host))
     }
 
     /// What is pushed with, the same for all places: a blob that one of them has is mounted in the

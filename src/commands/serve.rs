@@ -345,7 +345,7 @@ impl Blob for CheckedBlob {
 /// What scanners must be told.
 fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
     let insecure = url.starts_with("http:");
-    let pulled = site::pulled(setup, insecure, &[report]);
+    let pulled = site::pulled(setup, &|_| insecure, &[report]);
     let settings = registry_settings(setup.host.version, &pulled);
     after::show(&settings, report);
     if args.settings.write_config.is_none() {

@@ -11,6 +11,9 @@ use crate::target::registry_settings::{Pulled, registry_settings};
 use crate::target::vex_config::Carried;
 use crate::target::vex_scanner::repository_yaml;
 
+/// Whether scanners must accept plain HTTP or any certificate to reach a registry.
+pub(super) type Insecure<'a> = dyn Fn(&str) -> bool + 'a;
+
 /// Whether the targets of a run are one site: no scanner would have to choose between two of them.
 pub(super) fn is_one(args: &Import) -> bool {
     let places = &args.registry.places;
@@ -23,18 +26,23 @@ pub(super) fn is_one(args: &Import) -> bool {
 }
 
 /// Puts the settings into the reports, and writes them where that was asked for.
-pub(super) fn settings(args: &Import, setup: &Setup, insecure: bool, reports: &mut [Report]) {
+pub(super) fn settings(args: &Import, setup: &Setup, insecure: &Insecure<'_>, reports: &mut [Report]) {
     let mut site: Vec<&mut Report> =
         reports.iter_mut().filter(|report| !matches!(report.target, Target::Cache(_))).collect();
     if !is_one(args) {
         for report in site {
-            let settings = registry_settings(setup.host.version, &pulled(setup, insecure, &[report]));
-            after::show(&settings, report);
+            let pulled = pulled(setup, insecure, &[report]);
+            if pulled != Pulled::default() {
+                after::show(&registry_settings(setup.host.version, &pulled), report);
+            }
         }
         return;
     }
     let all: Vec<&Report> = site.iter().map(|report| &**report).collect();
     let pulled = pulled(setup, insecure, &all);
+    if pulled == Pulled::default() {
+        return;
+    }
     // They are said once, where something has changed.
     let changed = site.iter().rposition(|report| report.changed().count() > 0);
     let last = changed.or(site.len().checked_sub(1));
@@ -44,9 +52,7 @@ pub(super) fn settings(args: &Import, setup: &Setup, insecure: bool, reports: &m
     if changed.is_some() && args.settings.write_config.is_none() {
         report.advice.extend(hints(&pulled));
     }
-    if pulled != (Pulled { insecure, ..Pulled::default() })
-        && let Err(error) = after::write_files(&args.settings, &settings, report)
-    {
+    if let Err(error) = after::write_files(&args.settings, &settings, report) {
         report.errors.push(error);
     }
 }
@@ -74,7 +80,7 @@ pub(super) fn hints(pulled: &Pulled) -> Vec<String> {
 }
 
 /// Where scanners find what is in place in these targets.
-pub(super) fn pulled(setup: &Setup, insecure: bool, reports: &[&Report]) -> Pulled {
+pub(super) fn pulled(setup: &Setup, insecure: &Insecure<'_>, reports: &[&Report]) -> Pulled {
     let rows = || reports.iter().flat_map(|report| report.in_place());
     let there = |name: &str, tag: Option<&str>| {
         let row = rows().find(|row| row.name.as_str() == name && tag.is_none_or(|tag| row.tag == tag))?;
@@ -86,13 +92,11 @@ pub(super) fn pulled(setup: &Setup, insecure: bool, reports: &[&Report]) -> Pull
         let name = if name == "default" { row.name.as_str() } else { name };
         Some(Carried { name: name.to_owned(), url: row.reference.clone()? })
     });
-    Pulled {
-        db: there("trivy-db", None),
-        java_db: there("trivy-java-db", None),
-        checks: there("trivy-checks", Some(setup.host.version.checks_tag())),
-        vex: served.collect(),
-        insecure,
-    }
+    let (db, java_db) = (there("trivy-db", None), there("trivy-java-db", None));
+    let checks = there("trivy-checks", Some(setup.host.version.checks_tag()));
+    let references = [&db, &java_db, &checks].into_iter().flatten();
+    let insecure = references.filter_map(|reference| reference.split('/').next()).any(insecure);
+    Pulled { db, java_db, checks, vex: served.collect(), insecure }
 }
 
 /// The settings are for one site.

@@ -81,9 +81,10 @@ impl Remote {
         self.registries.get(&self.http, repository, path, subject, accept)
     }
 
-    /// Whether a client must accept plain HTTP or any certificate to reach what was reached here.
-    pub(crate) fn is_insecure(&self) -> bool {
-        self.options.insecure || self.options.plain_http || self.registries.spoke_plainly()
+    /// Whether a client must accept plain HTTP or any certificate to reach this registry as it was
+    /// reached here.
+    pub(crate) fn is_insecure(&self, host: &str) -> bool {
+        self.options.insecure || self.options.plain_http || self.registries.spoke_plainly(host)
     }
 
     /// The remarks since they were last taken, each worth a line: credentials that were not

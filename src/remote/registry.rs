@@ -155,9 +155,9 @@ impl Registries {
         Url::parse(&format!("{scheme}://{host}")).ok()
     }
 
-    /// Whether any registry was spoken to over plain HTTP.
-    pub(crate) fn spoke_plainly(&self) -> bool {
-        lock(&self.schemes).values().any(|scheme| *scheme == "http")
+    /// Whether a registry was spoken to over plain HTTP.
+    pub(crate) fn spoke_plainly(&self, host: &str) -> bool {
+        lock(&self.schemes).get(host) == Some(&"http")
     }
 
     /// The header by which a repository was last logged in to.

@@ -262,3 +262,17 @@ fn a_target_that_fails_keeps_no_other_from_its_data() {
     assert!(rows.as_array().unwrap().iter().any(|row| row["status"] == "pushed"), "{run}");
     assert_eq!(good.digest_of("b/trivy-db:2"), Artifact::db().digest());
 }
+
+#[test]
+fn settings_loosen_the_rules_for_the_registry_that_needs_it_alone() {
+    let Some(tools) = tools() else { return };
+    let (_laptop, bundle, public) = carried();
+    let plain = Registry::distribution(&tools, None);
+    let tls = Distribution { tls: true, ..Distribution::default() }.start(&tools);
+    let ca = tls.publisher.at("ca.pem");
+    let (one, other) = (&plain.address, &tls.address);
+    let import = format!("import {bundle} --trust {public} --cacert {ca} --format json");
+    let run = Host::bare().ferry(&format!("{import} --registry {one} --registry {other}")).exits(0);
+    let insecure = |index: usize| run.target(index)["commands"].to_string().contains("--insecure");
+    assert!(insecure(0) && !insecure(1), "{run}");
+}
