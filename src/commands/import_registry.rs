@@ -44,7 +44,7 @@ pub(super) fn run(
         let nobody = |error: Error| (None, error);
         let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
         load_manifests(args, bundles, &mut chosen)?;
-        let chosen = sift(args, registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let chosen = sift(registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
@@ -64,7 +64,7 @@ pub(super) fn run(
             admission.rolls_back();
             report.admitted_by(bundle, &admission);
         }
-        push_tags(args, registry, &mine, &admission, &mut report);
+        push_tags(registry, &mine, &admission, &mut report);
         *slot = Some(admission);
     }
     let bundles = &mut found.bundles;
@@ -118,6 +118,7 @@ fn choose(
                     bundle: index,
                     dataset,
                     reference,
+                    tags: Vec::new(),
                     manifest: Vec::new(),
                     media_type,
                     compat: None,
@@ -129,12 +130,23 @@ fn choose(
             }
         }
     }
-    Ok(chosen.into_values().collect())
+    let mut chosen: Vec<Choice> = chosen.into_values().collect();
+    // Of several versions in one repository the highest has the tags that are no version.
+    for index in 0..chosen.len() {
+        let version = |choice: &Choice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
+        let mine = &chosen[index];
+        let beside = |other: &&Choice| {
+            (other.reference.host(), other.reference.name()) == (mine.reference.host(), mine.reference.name())
+        };
+        if chosen.iter().filter(beside).all(|other| version(other) <= version(mine)) {
+            chosen[index].tags.clone_from(&args.registry.extra_tag);
+        }
+    }
+    Ok(chosen)
 }
 
 /// Leaves out what is too old, and what is there already.
 fn sift(
-    args: &Import,
     registry: &Registry<'_>,
     memory: &Memory<'_>,
     setup: &Setup,
@@ -162,7 +174,7 @@ fn sift(
         if found.as_ref() == Some(&choice.manifest) {
             content(&choice).for_each(|blob| registry.remember(&choice.reference, blob.digest));
         }
-        let tags = &args.registry.extra_tag;
+        let tags = &choice.tags;
         let same = || {
             let same = found.as_ref() == Some(&choice.manifest);
             Ok(same && name_all(registry, &choice.reference, tags, &choice.manifest)?)

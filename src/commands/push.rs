@@ -28,6 +28,8 @@ pub(super) struct Choice {
     pub(super) bundle: usize,
     pub(super) dataset: Dataset,
     pub(super) reference: Repository,
+    /// The further tags that are to name it.
+    pub(super) tags: Vec<String>,
     /// What the tags are to name: upstream's manifest, or the one of `--compat`.
     pub(super) manifest: Vec<u8>,
     pub(super) media_type: String,
@@ -168,14 +170,13 @@ pub(super) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
 
 /// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
 pub(super) fn push_tags(
-    args: &Import,
     registry: &Registry<'_>,
     mine: &[&Choice],
     admission: &Admission,
     report: &mut Report,
 ) {
     for choice in mine {
-        let (reference, tags) = (&choice.reference, &args.registry.extra_tag);
+        let Choice { reference, tags, .. } = choice;
         let status = match push_under(registry, reference, tags, &choice.media_type, &choice.manifest) {
             Ok(()) if admission.seen && choice.known => Status::Restored,
             Ok(()) => Status::Pushed,

@@ -276,3 +276,24 @@ fn settings_loosen_the_rules_for_the_registry_that_needs_it_alone() {
     let insecure = |index: usize| run.target(index)["commands"].to_string().contains("--insecure");
     assert!(insecure(0) && !insecure(1), "{run}");
 }
+
+#[test]
+fn of_two_checks_majors_the_higher_is_the_latest() {
+    let Some(tools) = tools() else { return };
+    let laptop = Host::bare();
+    let (_, public) = laptop.keygen();
+    let flags = laid_out(&laptop);
+    Artifact::checks("1").lay_out(&laptop.at("upstream"));
+    let versions = "--only trivy-checks --trivy-version 0.60,0.74";
+    let bundle = laptop.export(&laptop.folder("out"), &format!("{flags} {versions}"));
+    let registry = Registry::crane(&tools);
+    let station = Host::bare();
+    let place = format!("--registry {}/a --extra-tag latest --format json", registry.address);
+    let import = format!("import {bundle} --trust {public} {place}");
+    for status in ["pushed", "unchanged"] {
+        let both = [format!("trivy-checks {status}"), format!("trivy-checks {status}")];
+        assert_eq!(station.ferry(&import).exits(0).statuses(), both);
+        assert_eq!(registry.digest_of("a/trivy-checks:latest"), Artifact::checks("2").digest());
+    }
+    assert_eq!(registry.digest_of("a/trivy-checks:1"), Artifact::checks("1").digest());
+}
