@@ -134,3 +134,106 @@ impl Gathered<'_> {
         Ok(ImageManifest { media_type, digest: raw.digest, bytes: raw.bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oci;
+    use crate::remote::RemoteOptions;
+
+    /// An image layout on disk.
+    struct Layout(tempfile::TempDir);
+
+    impl Layout {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+            Layout(dir)
+        }
+
+        /// Adds a document, and gives its descriptor.
+        fn add(&self, media_type: &str, document: &Value) -> Value {
+            let bytes = document.to_string();
+            let digest = Digest::of(bytes.as_bytes());
+            fs::write(self.path().join("blobs/sha256").join(digest.hex()), &bytes).unwrap();
+            json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+        }
+
+        fn manifest(&self, layer: &str, size: u64) -> Value {
+            let blob = |text: &str, size: u64| json!({ "mediaType": "x", "digest": Digest::of(text.as_bytes()), "size": size });
+            let layers = [blob(layer, size)];
+            self.add(oci::MANIFEST, &json!({ "schemaVersion": 2, "config": blob("{}", 2), "layers": layers }))
+        }
+
+        fn index(&self, entries: &[Value]) -> Value {
+            self.add(oci::INDEX, &json!({ "schemaVersion": 2, "manifests": entries }))
+        }
+
+        fn fetch(&self, top: &Value, platform: Option<&str>) -> Result<Image, String> {
+            let index = json!({ "schemaVersion": 2, "manifests": [top] });
+            fs::write(self.path().join("index.json"), index.to_string()).unwrap();
+            let source = ArtifactSource::Layout { folder: self.path().into(), tag: "1".into() };
+            let network = Network::new(RemoteOptions::default()).unwrap();
+            let platform = platform.map(|platform| platform.parse().unwrap());
+            network.image(&source, platform.as_ref()).map_err(|error| error.to_string())
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+    }
+
+    fn on(platform: (&str, &str), mut entry: Value) -> Value {
+        entry["platform"] = json!({ "os": platform.0, "architecture": platform.1 });
+        entry
+    }
+
+    #[test]
+    fn everything_below_a_name_is_found_once_and_children_come_first() {
+        let layout = Layout::new();
+        let (one, two) = (layout.manifest("one", 3), layout.manifest("two", 3));
+        let inner = layout.index(&[one.clone(), two.clone()]);
+        let top = layout.index(&[inner.clone(), one.clone()]);
+        let image = layout.fetch(&top, None).unwrap();
+        let digests: Vec<String> = image.below.iter().map(|manifest| manifest.digest.to_string()).collect();
+        let wanted = [&one, &two, &inner].map(|entry| entry["digest"].as_str().unwrap().to_owned());
+        assert_eq!(digests, wanted);
+        assert_eq!(image.blobs.len(), 3, "the configuration is shared");
+        assert_eq!(image.top.digest.to_string(), top["digest"].as_str().unwrap());
+    }
+
+    #[test]
+    fn one_platform_is_one_manifest() {
+        let layout = Layout::new();
+        let (one, two) = (layout.manifest("one", 3), layout.manifest("two", 3));
+        let top = layout.index(&[on(("linux", "amd64"), one), on(("linux", "arm64"), two.clone())]);
+        let image = layout.fetch(&top, Some("linux/arm64")).unwrap();
+        assert_eq!(image.top.digest.to_string(), two["digest"].as_str().unwrap());
+        assert_eq!((image.below.len(), image.blobs.len()), (0, 2));
+        let error = layout.fetch(&top, Some("plan9/mips")).unwrap_err();
+        assert!(error.contains("only for linux/amd64, linux/arm64"), "{error}");
+    }
+
+    #[test]
+    fn what_would_take_too_much_is_refused() {
+        let layout = Layout::new();
+        let mut deep = layout.manifest("one", 3);
+        for _ in 0..=MOST_DEPTH {
+            deep = layout.index(&[deep]);
+        }
+        let many: Vec<Value> = (0..=MOST_MANIFESTS).map(|n| layout.manifest(&n.to_string(), 3)).collect();
+        for top in [deep, layout.index(&many)] {
+            let error = layout.fetch(&top, None).unwrap_err();
+            assert!(error.contains("too many manifests"), "{error}");
+        }
+        let huge = layout.manifest("one", MAX_MEMBER + 1);
+        assert!(layout.fetch(&huge, None).unwrap_err().contains("too large"));
+        let two_sizes = layout.index(&[layout.manifest("one", 3), layout.manifest("one", 4)]);
+        assert!(layout.fetch(&two_sizes, None).unwrap_err().contains("two sizes"));
+    }
+}
