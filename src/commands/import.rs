@@ -119,7 +119,8 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let host = host(args)?;
     let policy = policy(args);
     let Some(input) = &args.bundle else {
-        let setup = Setup { host, keyring: Keyring::default(), policy, max_age: args.max_age.clone() };
+        let setup =
+            Setup { host, keyring: Keyring::default(), policy, max_age: args.acceptance.max_age.clone() };
         let Some(dir) = cache else {
             return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
         };
@@ -133,7 +134,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     };
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(beside(&keyring, input));
-    let setup = Setup { host, keyring, policy, max_age: args.max_age.clone() };
+    let setup = Setup { host, keyring, policy, max_age: args.acceptance.max_age.clone() };
     let mut found = inbox::open(input, &setup.keyring)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
@@ -165,7 +166,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
 
 fn open_memory(args: &Import) -> Result<Memory<'_>, Error> {
     let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
-    Memory::open(state, args.stream.as_str(), args.exec_after.is_some())
+    Memory::open(state, args.acceptance.stream.as_str(), args.exec_after.is_some())
 }
 
 /// A target that failed as a whole does not keep the others from theirs.
@@ -234,10 +235,10 @@ pub(super) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
 
 fn policy(args: &Import) -> Policy {
     Policy {
-        stream: args.stream.to_string(),
-        allow_rollback: args.overrides.allow_rollback,
-        allow_future: args.overrides.time.allow_future,
-        allow_expired: args.overrides.time.allow_expired,
+        stream: args.acceptance.stream.to_string(),
+        allow_rollback: args.acceptance.overrides.allow_rollback,
+        allow_future: args.acceptance.overrides.time.allow_future,
+        allow_expired: args.acceptance.overrides.time.allow_expired,
     }
 }
 

@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, Sources, TimeOverrides,
-    TrustedKeys, Verify, WriteSettings,
+    Acceptance, Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, Sources,
+    TimeOverrides, TrustedKeys, Verify, WriteSettings,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -246,9 +246,11 @@ impl Rehearsal {
                 web_url: None,
                 also: Vec::new(),
                 selection: Selection::default(),
-                stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
-                max_age: None,
-                overrides: Overrides::default(),
+                acceptance: Acceptance {
+                    stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
+                    max_age: None,
+                    overrides: Overrides::default(),
+                },
                 trivy_version: None,
                 settings: WriteSettings::default(),
                 clear_scan_cache: false,

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     let setup = setup(args)?;
     let mut found = inbox::open(&args.bundle, &setup.keyring)?;
     let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
-    let mut memory = Memory::open(state, args.stream.as_str(), false)?;
+    let mut memory = Memory::open(state, args.acceptance.stream.as_str(), false)?;
     let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
     report.warnings.splice(0..0, beside(&setup.keyring, &args.bundle).into_iter().chain(found.warnings));
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
@@ -141,12 +141,12 @@ fn setup(args: &Serve) -> Result<Setup, Error> {
         },
         keyring: Keyring::load(&args.keys.trust)?,
         policy: Policy {
-            stream: args.stream.to_string(),
-            allow_rollback: args.overrides.allow_rollback,
-            allow_future: args.overrides.time.allow_future,
-            allow_expired: args.overrides.time.allow_expired,
+            stream: args.acceptance.stream.to_string(),
+            allow_rollback: args.acceptance.overrides.allow_rollback,
+            allow_future: args.acceptance.overrides.time.allow_future,
+            allow_expired: args.acceptance.overrides.time.allow_expired,
         },
-        max_age: args.max_age.clone(),
+        max_age: args.acceptance.max_age.clone(),
     })
 }
 
