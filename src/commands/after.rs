@@ -136,6 +136,7 @@ fn write_settings(
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     show(&settings, report);
+    report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
     write_files(&args.settings, &settings, report)
 }

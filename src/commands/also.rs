@@ -38,6 +38,9 @@ impl FromStr for Also {
         if name.starts_with("oci-layout:") {
             return Err(InvalidAlso("a layout does not say what its image is called".into()));
         }
+        if !name.is_empty() && !name.contains('/') {
+            return Err(InvalidAlso(format!("for an image of Docker Hub's own, write library/{name}")));
+        }
         let name = Repository::parse(name, TAG).map_err(|error| InvalidAlso(error.to_string()))?;
         let source = ArtifactSource::parse(source, name.tag().unwrap_or(TAG))
             .map_err(|error| InvalidAlso(error.to_string()))?;

@@ -7,15 +7,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::age::MaxAge;
-use super::import_report::{Report, Target};
+use super::import_report::{Report, Row, Status, Target};
+use super::inbox::Found;
 use super::memory::Memory;
+use super::push_images::check_asked;
 use super::registries::Registries;
 use super::{Outcome, after, import_cache, import_registry, import_web, inbox, site};
+use crate::bundle::Dataset;
 use crate::cli::{Import, WriteSettings};
+use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
 use crate::progress::Progress;
 use crate::target::place::{default_cache_dir, default_cache_dir_findings};
+use crate::target::settings::may_write_config;
 use crate::target::vex_config::VexConfig;
 use crate::trust::TrustError;
 use crate::trust::acceptance::Policy;
@@ -136,6 +141,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     warnings.extend(beside(&keyring, input));
     let setup = Setup { host, keyring, policy, max_age: args.acceptance.max_age.clone() };
     let mut found = inbox::open(input, &setup.keyring)?;
+    check_asked(args, &found.bundles)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
     let registries = Registries::new(&args.registry)?;
@@ -143,20 +149,31 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let mut reports = Vec::new();
     if let Some(dir) = &cache {
         let done = import_cache::run(args, &setup, dir, &mut found, &mut memory, progress);
-        reports.push(or_failed(done, || Target::Cache(dir.clone()), &setup));
+        let goes = |_: &Dataset| Some(String::new());
+        reports.push(or_failed(done, || Target::Cache(dir.clone()), goes, &found, args, &setup));
     }
     if let Some(registry) = &registries.to_push() {
         for place in &args.registry.places {
             let done = import_registry::run(args, &setup, registry, place, &mut found, &mut memory, progress);
             registries.take_notes().iter().for_each(|note| progress.note(note));
-            reports.push(or_failed(done, || Target::Registry(place.to_string()), &setup));
+            let goes = |dataset: &Dataset| match dataset.name.kind() {
+                Kind::Vex => None,
+                _ => Some(place.repository(&dataset.name, &dataset.tag).ok()??.to_string()),
+            };
+            reports.push(or_failed(done, || Target::Registry(place.to_string()), goes, &found, args, &setup));
         }
     }
     if let (Some(dir), Some(url)) = (&args.web_root, &args.web_url) {
         let done = import_web::run(args, &setup, dir, url, &mut found, &mut memory);
-        reports.push(or_failed(done, || Target::Web(dir.clone()), &setup));
+        let goes = |dataset: &Dataset| (dataset.name.kind() == Kind::Vex).then(|| url.of(&dataset.name));
+        reports.push(or_failed(done, || Target::Web(dir.clone()), goes, &found, args, &setup));
     }
-    site::settings(args, &setup, &|host| registries.is_insecure(host), &mut reports);
+    let way = site::Way {
+        insecure: &|host| registries.is_insecure(host),
+        login: &|host| registries.has_login(host),
+        own_ca: args.registry.cacert.is_some(),
+    };
+    site::settings(args, &setup, &way, &mut reports);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);
@@ -169,11 +186,30 @@ fn open_memory(args: &Import) -> Result<Memory<'_>, Error> {
     Memory::open(state, args.acceptance.stream.as_str(), args.exec_after.is_some())
 }
 
-/// A target that failed as a whole does not keep the others from theirs.
-fn or_failed(done: Result<Report, Error>, target: impl Fn() -> Target, setup: &Setup) -> Report {
+/// A target that failed as a whole does not keep the others from theirs. `goes` says where a dataset
+/// would have gone.
+fn or_failed(
+    done: Result<Report, Error>,
+    target: impl Fn() -> Target,
+    goes: impl Fn(&Dataset) -> Option<String>,
+    found: &Found,
+    args: &Import,
+    setup: &Setup,
+) -> Report {
     done.unwrap_or_else(|error| {
         let mut report = Report::new(target(), setup, Vec::new());
+        // Of each the newest, as it would have been.
+        let newest = found.bundles.iter().rev().flat_map(|bundle| &bundle.payload().datasets);
+        for dataset in newest.filter(|dataset| args.selection.wants(&dataset.name)) {
+            let known = report.rows.iter().any(|row| row.name == dataset.name && row.tag == dataset.tag);
+            if let (Some(place), false) = (goes(dataset), known) {
+                let mut row = Row::new(dataset, None, Status::Failed);
+                row.reference = Some(place).filter(|place| !place.is_empty());
+                report.rows.push(row);
+            }
+        }
         report.errors.push(error);
+        report.failed = true;
         report
     })
 }
@@ -229,6 +265,9 @@ pub(super) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
                 "Make it first, or name another.",
             ));
         }
+    }
+    if let Some(dir) = &args.write_config {
+        may_write_config(dir, args.force)?;
     }
     Ok(())
 }

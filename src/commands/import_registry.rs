@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use super::push_images::push_images;
-use super::registries::{date_of, layers_of, name_all};
+use super::registries::{date_of, layers_of, name_all, standing};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
@@ -77,6 +77,7 @@ pub(super) fn run(
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
     report.warn_of_old(setup.host.now, NEWER_BUNDLE);
+    report.standing = standing(place, registry, setup.host.version, &report);
     Ok(report)
 }
 
@@ -125,6 +126,7 @@ fn choose(
                     date,
                     rollback: false,
                     known: false,
+                    lost: false,
                 };
                 chosen.insert(name, choice);
             }
@@ -160,13 +162,16 @@ fn sift(
         let was = found.as_deref().and_then(date_of);
         let mut row = Row::new(&choice.dataset, was, Status::Installing);
         row.reference = Some(choice.reference.to_string());
+        row.extra_tags.clone_from(&choice.tags);
+        let layers = found.as_deref().and_then(layers_of);
+        choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
         let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
         let judged = Judged {
             row,
             date: choice.date,
             // The same layers under another manifest, as with --compat, are not older than themselves:
             // databases are a little older than the manifests that name them.
-            floor: was.filter(|_| found.as_deref().and_then(layers_of) != layers_of(&choice.manifest)),
+            floor: was.filter(|_| choice.lost),
             vacant: found.is_none(),
             late: admission.is_some_and(|admission| admission.superseded),
             otherwise: "not pushed",

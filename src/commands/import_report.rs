@@ -126,6 +126,8 @@ pub(super) struct Row {
     switch: Option<&'static str>,
     /// The reference under which a registry has it, or the URL under which a web server does.
     pub(super) reference: Option<String>,
+    /// The further tags there that name it.
+    pub(super) extra_tags: Vec<String>,
     /// The digest of its manifest.
     digest: Option<Digest>,
     /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
@@ -154,6 +156,7 @@ impl Row {
             was,
             switch: None,
             reference: None,
+            extra_tags: Vec::new(),
             digest: Some(dataset.manifest.digest),
             fetched: None,
             dataset: Some(dataset.clone()),
@@ -187,6 +190,7 @@ impl Row {
             was: None,
             switch: None,
             reference: None,
+            extra_tags: Vec::new(),
             digest: None,
             fetched: None,
             dataset: None,
@@ -230,6 +234,9 @@ impl fmt::Display for Row {
             Some("two-step") => write!(f, "   (in two steps)")?,
             _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
         }
+        if !self.extra_tags.is_empty() {
+            write!(f, " (also :{})", self.extra_tags.join(", :"))?;
+        }
         match (self.status, &self.fetched) {
             (Status::WouldPush, Some(fetched)) => {
                 write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
@@ -263,6 +270,14 @@ impl fmt::Display for ImageRow {
     }
 }
 
+/// A dataset that a target has from before.
+pub(super) struct Standing {
+    pub(super) name: Name,
+    pub(super) tag: String,
+    /// As in [`Row`].
+    pub(super) reference: String,
+}
+
 /// The whole report.
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -282,6 +297,15 @@ pub(super) struct Report {
     /// The same for people: subcommands that take the same flags share a line.
     #[serde(skip)]
     pub(super) settings: Vec<(Vec<&'static str>, String)>,
+    /// What is said above them.
+    #[serde(skip)]
+    pub(super) heading: String,
+    /// What the target has from before, and this run did not bring.
+    #[serde(skip)]
+    pub(super) standing: Vec<Standing>,
+    /// It failed as a whole: nobody looked what it has.
+    #[serde(skip)]
+    pub(super) failed: bool,
     /// The same as environment variables.
     pub(super) environment: Vec<(String, String)>,
     #[serde(serialize_with = "crate::text::paths")]
@@ -313,6 +337,9 @@ impl Report {
             errors: Vec::new(),
             commands: Vec::new(),
             settings: Vec::new(),
+            heading: String::new(),
+            standing: Vec::new(),
+            failed: false,
             environment: Vec::new(),
             written: Vec::new(),
             advice: Vec::new(),
@@ -413,22 +440,7 @@ impl fmt::Display for Report {
         }
         // Said once; who imports the same again knows.
         if self.changed().count() > 0 && !self.settings.is_empty() {
-            match self.target {
-                Target::Cache(_) => {
-                    writeln!(
-                        f,
-                        "Scan with these settings, or Trivy {} goes to the network:",
-                        self.trivy_version
-                    )?;
-                }
-                Target::Registry(_) | Target::Web(_) | Target::Serve(_) => {
-                    writeln!(
-                        f,
-                        "Scan with these settings, and Trivy {} asks this registry:",
-                        self.trivy_version
-                    )?;
-                }
-            }
+            writeln!(f, "{}", self.heading)?;
             for (subcommands, flags) in &self.settings {
                 writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
             }

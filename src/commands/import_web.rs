@@ -7,13 +7,14 @@ use super::admission::{admit_all, watch_expiry};
 use super::choice::{floor_date, vex_manifests};
 use super::fate::{Judged, Taken, decide};
 use super::import::Setup;
-use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
+use super::import_report::{NEWER_BUNDLE, Report, Row, Standing, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::web_url::WebUrl;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Import;
 use crate::dataset::Kind;
+use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, Record};
 use crate::error::Error;
@@ -29,6 +30,8 @@ struct Choice {
     copy: Copy,
     record: Record,
     taken: Taken,
+    /// The same data was in place, handed out under another URL.
+    repointed: bool,
 }
 
 /// Imports into the web root `dir`, which is handed out under `url`.
@@ -53,6 +56,13 @@ pub(super) fn run(
         }
         let nobody = |error: Error| (None, error);
         let chosen = choose(args, url, bundles, &admitted, &mut report)?;
+        // A bundle may leave out what an earlier one brought.
+        if chosen.is_empty() && root.repositories().map_err(|error| (None, error.into()))?.is_empty() {
+            report.errors.push(Error::usage(
+                "there is no VEX repository here to put into the web root",
+                "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
+            ));
+        }
         let chosen = sift(&root, url, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
         let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
         root.preflight(&copies).map_err(|error| (None, error.into()))?;
@@ -76,7 +86,7 @@ pub(super) fn run(
         }
         for choice in mine() {
             let status = match root.activate(&choice.copy) {
-                Ok(()) if admission.seen && choice.taken.known => Status::Restored,
+                Ok(()) if admission.seen && choice.taken.known && !choice.repointed => Status::Restored,
                 Ok(()) => Status::Installed,
                 Err(error) => {
                     report.errors.push(error.into());
@@ -90,6 +100,12 @@ pub(super) fn run(
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
     report.warn_of_old(setup.host.now, NEWER_BUNDLE);
+    for name in root.repositories()? {
+        if !report.in_place().any(|row| row.name == name) {
+            let (tag, reference) = (VEX_SPEC.to_owned(), url.of(&name));
+            report.standing.push(Standing { name, tag, reference });
+        }
+    }
     if url.is_plain() && report.changed().count() > 0 {
         report.advice.push(
             "VEX documents take findings away, and over http:// anybody on the way can write some: https:// is better."
@@ -133,15 +149,10 @@ fn choose(
             let (copy, record) = copy(dataset, url, upstream.map(Vec::as_slice), record)
                 .map_err(|why| lacks(format!("{}: {}", dataset.reference(), safe(&why))))?;
             let taken = Taken { known: false, rollback: false };
-            let choice = Choice { bundle: index, dataset: dataset.clone(), copy, record, taken };
-            chosen.insert(dataset.name.to_string(), choice);
+            let name = dataset.name.to_string();
+            let dataset = dataset.clone();
+            chosen.insert(name, Choice { bundle: index, dataset, copy, record, taken, repointed: false });
         }
-    }
-    if chosen.is_empty() {
-        report.errors.push(Error::usage(
-            "there is no VEX repository here to put into the web root",
-            "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
-        ));
     }
     // Whoever imports them elsewhere in the same run knows.
     if args.cache_dir.is_none() && args.registry.places.is_empty() && !others.is_empty() {
@@ -187,7 +198,12 @@ fn sift(
     let mut left = Vec::new();
     for mut choice in chosen {
         let found = root.manifest(&choice.dataset.name)?;
-        let was = found.as_deref().and_then(vex_copy::record).map(|record| record.updated_at);
+        let record = found.as_deref().and_then(vex_copy::record);
+        let was = record.as_ref().map(|record| record.updated_at);
+        let same_archive = record.is_some_and(|record| record.archive == choice.record.archive);
+        let at = found.as_deref().and_then(vex_copy::location_of);
+        let moved = at.filter(|at| Some(at) != vex_copy::location_of(&choice.copy.manifest).as_ref());
+        choice.repointed = same_archive && moved.is_some();
         let mut row = Row::new(&choice.dataset, was, Status::Installing);
         row.reference = Some(url.of(&choice.dataset.name));
         let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
@@ -202,6 +218,13 @@ fn sift(
         let same = || Ok(root.holds(&choice.copy)?);
         if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
             choice.taken = taken;
+            if let Some(moved) = moved {
+                report.warnings.push(format!(
+                    "{} was handed out at {} until now, and scanners that know that ask there on: `trivy clean --vex-repo` makes them ask anew",
+                    choice.dataset.name,
+                    safe(&moved)
+                ));
+            }
             left.push(choice);
         }
     }

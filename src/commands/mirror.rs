@@ -118,7 +118,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     for site in &mut run.sites {
         if !args.dry_run {
             site.report.warn_of_old(run.now, "another source may have a newer one");
-            site.settings(&args.settings, version, remote);
+            site.settings(&args.settings, args.registry.cacert.is_some(), version, remote);
         }
     }
     let targets = run.sites.into_iter().map(|site| site.report).collect();

@@ -14,10 +14,11 @@ use super::fate::{believable, left_out};
 use super::import_report::{Report, Row, Status, Target};
 use super::place::Place;
 use super::push::{push_under, rewritten};
-use super::registries::{date_of, layers_of, name_all};
+use super::registries::{date_of, layers_of, name_all, standing};
+use super::site::{Way, pulled, say};
 use crate::bundle::Dataset;
 use crate::cli::{Mirror, WriteSettings};
-use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -25,7 +26,7 @@ use crate::remote::{Remote, RemoteError, Repository};
 use crate::target::TargetError;
 use crate::target::compat::Compat;
 use crate::target::registry::{PushError, Registry};
-use crate::target::registry_settings::{Pulled, registry_settings};
+use crate::target::registry_settings::registry_settings;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Verdict, judge};
 
@@ -88,6 +89,7 @@ impl<'r> Site<'r> {
             }
         };
         let mut row = Row::fetched(dataset, offer.item.announced, reference.to_string());
+        row.extra_tags.extend_from_slice(offer.tags);
         let looked = if self.out { Ok(None) } else { self.look(offer, reference, &mut row) };
         self.report.rows.push(row);
         looked.unwrap_or_else(|error| {
@@ -228,27 +230,24 @@ impl<'r> Site<'r> {
     }
 
     /// What Trivy must be told to pull from here: also of what this run did not bring.
-    pub(super) fn settings(&mut self, args: &WriteSettings, version: TrivyVersion, remote: &Remote) {
+    pub(super) fn settings(
+        &mut self,
+        args: &WriteSettings,
+        own_ca: bool,
+        version: TrivyVersion,
+        remote: &Remote,
+    ) {
         if self.out {
             return;
         }
-        let there = |name: Name, tag: &str| {
-            let reference = self.place.repository(&name, tag).ok()??;
-            let text = reference.to_string();
-            let in_place = self.report.in_place().any(|row| row.reference.as_ref() == Some(&text));
-            (in_place || self.registry.manifest(&reference).ok()?.is_some()).then_some(text)
-        };
-        let pulled = Pulled {
-            db: there(Name::trivy_db(), catalogue::DB_TAG),
-            java_db: there(Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
-            checks: there(Name::trivy_checks(), version.checks_tag()),
-            vex: Vec::new(),
-            insecure: remote.is_insecure(self.place.host()),
-        };
-        let settings = registry_settings(version, &pulled);
-        after::show(&settings, &mut self.report);
+        self.report.standing = standing(self.place, &self.registry, version, &self.report);
+        let way =
+            Way { insecure: &|host| remote.is_insecure(host), login: &|host| remote.has_login(host), own_ca };
+        let pulled = pulled(version, way.insecure, &[&self.report]);
+        say(version, &pulled, &way, &mut self.report);
         if self.report.in_place().count() > 0
-            && let Err(error) = after::write_files(args, &settings, &mut self.report)
+            && let Err(error) =
+                after::write_files(args, &registry_settings(version, &pulled), &mut self.report)
         {
             self.report.errors.push(error);
         }

@@ -98,6 +98,12 @@ impl FromStr for Place {
         let place = match text.split_once('=') {
             None => {
                 let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
+                if prefix.contains([':', '@']) {
+                    return Err(wrong("a prefix has no tag"));
+                }
+                if prefix.chars().any(|c| c.is_ascii_uppercase()) {
+                    return Err(wrong("the names of repositories are in lower case"));
+                }
                 Place::Registry { host: host.into(), prefix: prefix.trim_end_matches('/').into() }
             }
             Some((dataset, rest)) => {
@@ -172,7 +178,8 @@ mod tests {
             ("/x", "its host is none"),
             ("h ost/x", "its host is none"),
             ("user:secret@host/x", "its host is none"),
-            ("host/UPPER", "not a usable address"),
+            ("host/UPPER", "lower case"),
+            ("host/security/trivy-db:2", "has no tag"),
             ("trivy-db=host", "names no repository"),
             ("vex-hub=host/x", "over HTTP"),
             ("trivy=host/x", "not a dataset's name"),

@@ -41,6 +41,8 @@ pub(super) struct Choice {
     pub(super) rollback: bool,
     /// It was accepted here before.
     pub(super) known: bool,
+    /// What its tag names, if anything, are other data.
+    pub(super) lost: bool,
 }
 
 /// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
@@ -178,7 +180,7 @@ pub(super) fn push_tags(
     for choice in mine {
         let Choice { reference, tags, .. } = choice;
         let status = match push_under(registry, reference, tags, &choice.media_type, &choice.manifest) {
-            Ok(()) if admission.seen && choice.known => Status::Restored,
+            Ok(()) if admission.seen && choice.known && choice.lost => Status::Restored,
             Ok(()) => Status::Pushed,
             Err(error) => {
                 report.errors.push(error.into());

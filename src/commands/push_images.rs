@@ -44,37 +44,49 @@ pub(super) fn push_images(
     progress: &dyn Progress,
 ) {
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
-    for choice in wanted(args, bundles, admitted, report) {
+    for choice in wanted(args, bundles, admitted) {
         let name = &choice.image.name;
         let Some(reference) = place.image(name) else { continue };
+        let mut row = ImageRow::new(&choice.image);
         let pushed = reference.map_err(Error::from).and_then(|reference| {
+            row.reference = Some(reference.to_string());
             if let Some(other) = taken.insert(reference.to_string(), name.clone()) {
                 return Err(Error::usage(
                     format!("{other} and {name} would both be {reference}"),
                     "Push one of them with --also NAME, and the other with another prefix.",
                 ));
             }
-            let seen = admitted.get(choice.bundle).and_then(Option::as_ref).is_some_and(|it| it.seen);
-            push(&choice, setup, registry, &reference, bundles, memory, report, progress).map(|status| {
-                (reference, if seen && status == Status::Pushed { Status::Restored } else { status })
-            })
+            let seen = admitted.get(choice.bundle).and_then(Option::as_ref).is_some_and(|it| it.seen)
+                && memory.state().floors.contains_key(&image_key(name));
+            let status = push(&choice, setup, registry, &reference, bundles, memory, report, progress)?;
+            Ok(if seen && status == Status::Pushed { Status::Restored } else { status })
         });
-        let mut row = ImageRow::new(&choice.image);
         match pushed {
-            Ok((reference, status)) => (row.reference, row.status) = (Some(reference.to_string()), status),
+            Ok(status) => row.status = status,
             Err(error) => report.errors.push(error),
         }
         report.images.push(row);
     }
 }
 
+/// Whether the bundles hold every image that is asked for.
+///
+/// # Errors
+/// One that is in none of them.
+pub(super) fn check_asked(args: &Import, bundles: &[VerifiedBundle]) -> Result<(), Error> {
+    let held: BTreeSet<&str> =
+        bundles.iter().flat_map(|bundle| &bundle.payload().images).map(|image| image.name.as_str()).collect();
+    let missing = args.also.iter().map(ToString::to_string).find(|name| !held.contains(name.as_str()));
+    let Some(name) = missing else { return Ok(()) };
+    let next = match held.into_iter().collect::<Vec<_>>().join(", ") {
+        names if names.is_empty() => "No image is in them at all: export it with --also.".into(),
+        names => format!("What they hold is {names}."),
+    };
+    Err(Error::usage(format!("no bundle here holds {name}, which --also asks for"), next))
+}
+
 /// Of each name the image of the newest admitted bundle.
-fn wanted(
-    args: &Import,
-    bundles: &[VerifiedBundle],
-    admitted: &[Option<Admission>],
-    report: &mut Report,
-) -> Vec<Choice> {
+fn wanted(args: &Import, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
     let asked: BTreeSet<String> = args.also.iter().map(ToString::to_string).collect();
     let mut newest: BTreeMap<String, Choice> = BTreeMap::new();
     let all = asked.is_empty() && args.selection.only.is_empty();
@@ -85,12 +97,6 @@ fn wanted(
             let choice = Choice { bundle: index, created, image: image.clone() };
             newest.insert(image.name.clone(), choice);
         }
-    }
-    for name in asked.iter().filter(|name| !newest.contains_key(*name)) {
-        report.errors.push(Error::usage(
-            format!("no bundle here holds {name}, which --also asks for"),
-            "Bring a bundle that holds it: `trivy-ferry inspect` shows the names.",
-        ));
     }
     newest.into_values().collect()
 }

@@ -6,8 +6,11 @@ use std::io::Read;
 
 use jiff::Timestamp;
 
+use super::import_report::{Report, Standing};
 use super::place::Place;
 use crate::cli::RegistryFlags;
+use crate::dataset::Name;
+use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
@@ -67,6 +70,11 @@ impl Registries {
         self.remote.as_ref().is_some_and(|remote| remote.is_insecure(host))
     }
 
+    /// Whether a login was used at this registry.
+    pub(super) fn has_login(&self, host: &str) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.has_login(host))
+    }
+
     /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
     /// next.
     pub(super) fn to_push(&self) -> Option<Registry<'_>> {
@@ -95,6 +103,29 @@ fn password() -> Result<String, Error> {
         )),
         line => Ok(line.to_owned()),
     }
+}
+
+/// What a place has from before, beside what a run brought: what scanners pull from there.
+pub(super) fn standing(
+    place: &Place,
+    registry: &Registry<'_>,
+    version: TrivyVersion,
+    report: &Report,
+) -> Vec<Standing> {
+    let all = [
+        (Name::trivy_db(), catalogue::DB_TAG),
+        (Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
+        (Name::trivy_checks(), version.checks_tag()),
+    ];
+    let stands = |(name, tag): (Name, &str)| {
+        let reference = place.repository(&name, tag).ok()??;
+        let text = reference.to_string();
+        let brought = report.in_place().any(|row| row.reference.as_ref() == Some(&text));
+        // A registry that does not say has been reported where it mattered.
+        let has = !brought && registry.manifest(&reference).ok()?.is_some();
+        has.then(|| Standing { name, tag: tag.to_owned(), reference: text })
+    };
+    all.into_iter().filter_map(stands).collect()
 }
 
 /// Whether each of some further tags of a repository names a manifest.

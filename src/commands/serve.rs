@@ -345,12 +345,10 @@ impl Blob for CheckedBlob {
 /// What scanners must be told.
 fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
     let insecure = url.starts_with("http:");
-    let pulled = site::pulled(setup, &|_| insecure, &[report]);
+    let way = site::Way { insecure: &|_| insecure, login: &|_| false, own_ca: false };
+    let pulled = site::pulled(setup.host.version, way.insecure, &[report]);
+    site::say(setup.host.version, &pulled, &way, report);
     let settings = registry_settings(setup.host.version, &pulled);
-    after::show(&settings, report);
-    if args.settings.write_config.is_none() {
-        report.advice.extend(site::hints(&pulled));
-    }
     if !insecure {
         report
             .advice

@@ -71,6 +71,12 @@ pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<
     Ok(bytes)
 }
 
+/// Where a manifest says that its archive is.
+pub fn location_of(manifest: &[u8]) -> Option<String> {
+    let manifest: Value = serde_json::from_slice(manifest).ok()?;
+    Some(manifest.pointer("/versions/0/locations/0/url")?.as_str()?.to_owned())
+}
+
 /// What the manifest of a copy says of it; `None` where it is nobody's copy.
 pub fn record(manifest: &[u8]) -> Option<Record> {
     let manifest: Value = serde_json::from_slice(manifest).ok()?;

@@ -83,9 +83,11 @@ pub enum RemoteError {
         said: String,
         /// What kind of service it is.
         service: Service,
+        /// Whether a login was shown, which was not accepted then.
+        with_login: bool,
     },
     /// 404 from the host that was asked.
-    #[error("{host} does not have {subject} (status 404{})", also(said))]
+    #[error("{host} {} {subject} (status 404{})", if *service == Service::Target { "has no place for" } else { "does not have" }, also(said))]
     NotFound {
         /// What was asked for.
         subject: String,
@@ -192,6 +194,9 @@ pub enum RemoteError {
     },
 }
 
+/// What is made of the many ways to say it.
+pub(crate) const SPEAKS_TLS: &str = "it speaks HTTPS and was asked over plain HTTP";
+
 /// In which way a host cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
@@ -284,6 +289,12 @@ impl Next for RemoteError {
                     "There is no room left at {host}: make some, or raise its quota, and run the command again; what is there already is not sent again."
                 )
             }
+            RemoteError::Denied { host, status: 401, with_login: true, service: Service::Registry, .. } => format!(
+                "The login for {host} was not accepted: `docker login {host}` makes a new one."
+            ),
+            RemoteError::Denied { host, status: 401, with_login: true, service: Service::Target, .. } => format!(
+                "The login for {host} was not accepted: check the name and the password (--username and --password-stdin, or `docker login {host}`), and that the account may push."
+            ),
             RemoteError::Denied { host, service: Service::Registry, .. } => format!(
                 "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
             ),
@@ -321,6 +332,9 @@ impl Next for RemoteError {
             RemoteError::Status { status: 501.., service: Service::Target, host, .. } => format!(
                 "{host}, or a proxy before it, is not well: run the command again later; what is there already is not sent again."
             ),
+            RemoteError::Status { host, said, .. } if said == SPEAKS_TLS => {
+                format!("{host} wants HTTPS: leave out --plain-http.")
+            }
             RemoteError::Status { status: 400..=499, service: Service::Target, host, .. } => format!(
                 "{host} does not take it as it is: look at its log and at the rules of the repository."
             ),
@@ -402,6 +416,7 @@ mod tests {
             status: 401,
             said: "UNAUTHORIZED".into(),
             service: Service::Registry,
+            with_login: false,
         };
         assert_eq!(
             error.to_string(),
@@ -415,6 +430,7 @@ mod tests {
             status: 403,
             said: "DENIED, adding 1.0 GiB of storage resource will exceed the configured upper limit".into(),
             service: Service::Target,
+            with_login: false,
         };
         assert!(error.next().contains("raise its quota"), "{}", error.next());
         let error = RemoteError::RateLimited { subject: "x".into(), host: "h".into(), retry_after: Some(30) };

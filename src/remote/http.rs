@@ -15,7 +15,7 @@ use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url, 
 use rustls::AlertDescription;
 
 use super::body::Body;
-use super::error::{RemoteError, Service, Unreachable};
+use super::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use super::reference::is_loopback;
 use super::runtime::Runtime;
 use super::upload::Upload;
@@ -101,6 +101,8 @@ pub(crate) struct Answer {
     pub subject: String,
     /// Whether it came from the host that was asked, at the same port and by the same scheme.
     pub same_origin: bool,
+    /// Whether a login was shown with the question.
+    pub with_login: bool,
     pub response: Response,
 }
 
@@ -108,7 +110,7 @@ impl Answer {
     /// The answer to what was asked of `url`.
     pub(super) fn of(subject: String, url: &Url, response: Response) -> Self {
         let same_origin = response.url().origin() == url.origin();
-        Answer { subject, same_origin, response }
+        Answer { subject, same_origin, with_login: false, response }
     }
 
     /// The host that answered.
@@ -154,6 +156,7 @@ impl Http {
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
         let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
         let headers = request.headers();
+        let with_login = request.authorization.is_some();
         let Request { subject, method, url, payload, .. } = request;
         let mut builder = client.request(method, url.clone()).headers(headers);
         if let Some((bytes, _)) = payload {
@@ -163,7 +166,7 @@ impl Http {
         let exchange = builder.send();
         let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
         match sent {
-            Ok(Ok(response)) => Ok(Answer::of(subject, &url, response)),
+            Ok(Ok(response)) => Ok(Answer { with_login, ..Answer::of(subject, &url, response) }),
             Ok(Err(error)) => Err(failure(error, subject, &url)),
             Err(_) => {
                 let why = Unreachable::Timeout(limit.as_secs());
@@ -205,13 +208,14 @@ impl Http {
         let host = answer.host();
         let status = answer.response.status();
         let subject = answer.subject.clone();
-        let asked = answer.same_origin;
+        let (asked, with_login) = (answer.same_origin, answer.with_login);
         let retry_after = answer.header(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok());
         let said = self.said(answer);
         match status {
             // Behind a redirect stands a host at which nobody can log in.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
-                RemoteError::Denied { subject, host: shown(host), status: status.as_u16(), said, service }
+                let (host, status) = (shown(host), status.as_u16());
+                RemoteError::Denied { subject, host, status, said, service, with_login }
             }
             StatusCode::NOT_FOUND if asked => {
                 RemoteError::NotFound { subject, host: shown(host), said, service }
@@ -239,8 +243,13 @@ impl Http {
         struct All {
             errors: Vec<One>,
         }
-        let all =
-            self.bytes(answer, MAX_SAID).ok().and_then(|bytes| serde_json::from_slice::<All>(&bytes).ok());
+        let bytes = self.bytes(answer, MAX_SAID).unwrap_or_default();
+        // Go's server and nginx say so, each in its own words.
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        if text.contains("http request") && text.contains("https") {
+            return SPEAKS_TLS.into();
+        }
+        let all = serde_json::from_slice::<All>(&bytes).ok();
         let Some(first) = all.and_then(|all| all.errors.into_iter().next()) else {
             return String::new();
         };

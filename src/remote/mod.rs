@@ -87,6 +87,11 @@ impl Remote {
         self.options.insecure || self.options.plain_http || self.registries.spoke_plainly(host)
     }
 
+    /// Whether a registry was logged in to.
+    pub(crate) fn has_login(&self, host: &str) -> bool {
+        self.registries.has_login(host)
+    }
+
     /// The remarks since they were last taken, each worth a line: credentials that were not
     /// accepted, a helper that failed.
     pub fn take_notes(&self) -> Vec<String> {

@@ -155,6 +155,11 @@ impl Registries {
         Url::parse(&format!("{scheme}://{host}")).ok()
     }
 
+    /// Whether any login to a host was good.
+    pub(crate) fn has_login(&self, host: &str) -> bool {
+        lock(&self.logins).keys().any(|(at, _, _)| at == host)
+    }
+
     /// Whether a registry was spoken to over plain HTTP.
     pub(crate) fn spoke_plainly(&self, host: &str) -> bool {
         lock(&self.schemes).get(host) == Some(&"http")
@@ -272,12 +277,13 @@ impl Registries {
         if answer.response.status() != StatusCode::OK {
             return Err(match http.refusal(answer, Service::Registry) {
                 // It is at the registry that one logs in, not at its token service.
-                RemoteError::Denied { subject: _, host: _, status, said, service } => RemoteError::Denied {
+                RemoteError::Denied { status, said, service, with_login, .. } => RemoteError::Denied {
                     subject: repository.to_string(),
                     host: repository.host().to_owned(),
                     status,
                     said,
                     service,
+                    with_login,
                 },
                 other => other,
             });

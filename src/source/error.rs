@@ -33,6 +33,16 @@ pub enum SourceError {
         /// What it is instead.
         why: String,
     },
+    /// An image that cannot be taken along.
+    #[error("{subject} cannot be taken along: {why}")]
+    Image {
+        /// What was asked for.
+        subject: String,
+        /// What keeps it.
+        why: String,
+        /// What would help.
+        next: &'static str,
+    },
     /// The server announced another length than the manifest gives.
     #[error("{subject} should have {wanted} bytes, and {announced} are offered")]
     Length {
@@ -148,6 +158,7 @@ impl Next for SourceError {
             SourceError::Manifest { .. } => {
                 "Check the repository and its tag: a dataset of Trivy's is a single manifest.".into()
             }
+            SourceError::Image { next, .. } => (*next).into(),
             SourceError::Length { .. }
             | SourceError::Short { .. }
             | SourceError::Long { .. }

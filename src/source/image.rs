@@ -73,7 +73,8 @@ pub(super) fn fetch(
 
 impl Gathered<'_> {
     fn bad(&self, why: impl AsRef<str>) -> SourceError {
-        SourceError::Manifest { subject: self.source.to_string(), why: safe(why.as_ref()) }
+        let next = "Push it anew with a tool of today, take another tag, or leave it out.";
+        SourceError::Image { subject: self.source.to_string(), why: safe(why.as_ref()), next }
     }
 
     fn parse(&self, raw: &RawManifest) -> Result<(&'static str, Document), SourceError> {
@@ -92,7 +93,9 @@ impl Gathered<'_> {
                     .filter_map(|entry| entry.platform.as_ref())
                     .map(Platform::to_string)
                     .collect();
-                Err(self.bad(format!("it has nothing for {wanted}, only for {}", has.join(", "))))
+                let why = safe(&format!("it has nothing for {wanted}, only for {}", has.join(", ")));
+                let next = "Give one of these with --platform, or no --platform for all of them.";
+                Err(SourceError::Image { subject: self.source.to_string(), why, next })
             }
         }
     }

@@ -43,6 +43,12 @@ pub enum TargetError {
         /// The path.
         path: PathBuf,
     },
+    /// The web root may not be written.
+    #[error("the web root {path} cannot be written by this user", path = .path.display())]
+    WebRootDenied {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something else stands where a directory must be.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
@@ -220,6 +226,7 @@ impl TargetError {
         match self {
             TargetError::Remote(_) => "registry",
             TargetError::ReadBack { .. } => "read-back",
+            TargetError::WebRootDenied { .. } => "permission",
             TargetError::NoCacheDirectory => "no-cache-directory",
             TargetError::NoFolder { .. } | TargetError::NoWebRoot { .. } => "no-folder",
             TargetError::NotADirectory { .. } => "not-a-directory",
@@ -252,6 +259,9 @@ impl Next for TargetError {
             }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
             TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),
+            TargetError::WebRootDenied { .. } => {
+                "Run the command as its owner, or give this user the right to write there.".into()
+            }
             TargetError::NoWebRoot { .. } => "Make it where the web server looks for it, or mount what is missing there.".into(),
             TargetError::NotADirectory { .. } => "Move it away, or name another --cache-dir.".into(),
             TargetError::NotAFile { .. } => "Move it away, then run the command again.".into(),

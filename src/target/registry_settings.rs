@@ -32,8 +32,11 @@ pub struct Pulled {
 /// The settings for scanners that pull.
 pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
     let since = |minor| version.major > 0 || version.minor >= minor;
+    // Where only VEX comes from here, everything else is somebody else's affair.
+    let alone = !pulled.is_in_registry();
     let lines = SUBCOMMANDS
         .iter()
+        .filter(|subcommand| !alone || subcommand.scans)
         .map(|subcommand| {
             let mut flags = Vec::new();
             let mut add = |wanted: bool, flag: &str, value: &Option<String>| {
@@ -53,8 +56,11 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
             };
             switch(!pulled.vex.is_empty() && subcommand.scans, "--vex repo");
             switch(pulled.insecure, "--insecure");
-            switch(subcommand.scans, "--offline-scan");
-            switch(subcommand.version_check.is_some_and(since), "--skip-version-check --disable-telemetry");
+            switch(!alone && subcommand.scans, "--offline-scan");
+            switch(
+                !alone && subcommand.version_check.is_some_and(since),
+                "--skip-version-check --disable-telemetry",
+            );
             Line { environment: None, subcommand: subcommand.name, flags }
         })
         .collect();
@@ -88,9 +94,9 @@ fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
     ];
     let switches = [
         ("TRIVY_INSECURE", pulled.insecure),
-        ("TRIVY_OFFLINE_SCAN", true),
-        ("TRIVY_SKIP_VERSION_CHECK", version_check),
-        ("TRIVY_DISABLE_TELEMETRY", version_check),
+        ("TRIVY_OFFLINE_SCAN", pulled.is_in_registry()),
+        ("TRIVY_SKIP_VERSION_CHECK", pulled.is_in_registry() && version_check),
+        ("TRIVY_DISABLE_TELEMETRY", pulled.is_in_registry() && version_check),
     ];
     let repositories = repositories.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
     let vex = (!pulled.vex.is_empty()).then(|| ("TRIVY_VEX", "repo".to_owned()));
@@ -116,8 +122,9 @@ fn config(pulled: &Pulled, version_check: bool) -> String {
     line(checks.is_some(), format!("misconfiguration:\n  checks-bundle-repository: {}", quoted(checks)));
     line(!pulled.vex.is_empty(), "vulnerability:\n  vex:\n    - repo".into());
     line(pulled.insecure, "insecure: true".into());
-    line(true, "scan:\n  offline: true".into());
-    line(version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
+    let whole = pulled.is_in_registry();
+    line(whole, "scan:\n  offline: true".into());
+    line(whole && version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
     text
 }
 

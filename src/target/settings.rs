@@ -5,7 +5,7 @@
 //! unknown flag is fatal, so that `trivy config --skip-db-update` would be worse than nothing. The
 //! environment variables are taken by every subcommand.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::catalogue::TrivyVersion;
@@ -328,6 +328,29 @@ impl Settings {
     }
 }
 
+/// Whether a `trivy.yaml` may be written into a directory: better known before than after.
+///
+/// # Errors
+/// [`TargetError::Exists`] where one is there that is not ours.
+pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
+    let path = dir.join("trivy.yaml");
+    let mut begin = Vec::new();
+    let file = std::fs::File::open(&path).ok().filter(|_| path.is_file() && !force);
+    let read = file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin));
+    match read {
+        Some(Ok(_)) if begin != OURS => Err(not_ours(path)),
+        _ => Ok(()),
+    }
+}
+
+fn not_ours(path: PathBuf) -> TargetError {
+    TargetError::Exists {
+        path,
+        what: "may hold settings of yours",
+        advice: "Name another directory with --write-config, or replace it with --force.",
+    }
+}
+
 impl ConfigFile {
     /// Writes the file into a directory and returns its path. An existing one is replaced only with
     /// `force`, or where an import wrote it.
@@ -338,11 +361,7 @@ impl ConfigFile {
         let path = dir.join(self.name);
         write(dir, &path, self.text.as_bytes(), |have| match force || have.starts_with(OURS) {
             true => Ok(()),
-            false => Err(TargetError::Exists {
-                path: path.clone(),
-                what: "may hold settings of yours",
-                advice: "Name another directory with --write-config, or replace it with --force.",
-            }),
+            false => Err(not_ours(path.clone())),
         })?;
         Ok(path)
     }

@@ -16,7 +16,7 @@ use super::settings::parent_owner;
 use super::sys::{self, Dir, Owner};
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
-use crate::dataset::{Name, layer};
+use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::text;
 
@@ -71,10 +71,15 @@ impl WebRoot {
     /// [`TargetError::NoWebRoot`], [`TargetError::Locked`], or the system refuses.
     pub fn open(path: &Path, keep_previous: bool) -> Result<Self, TargetError> {
         let dir = Dir::top(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => TargetError::NoWebRoot { path: path.into() },
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                TargetError::NoWebRoot { path: path.into() }
+            }
             _ => TargetError::io("open the web root", path, error),
         })?;
-        let lock = dir.lock_file(LOCK, 0o600).at("open the lock", dir.at(LOCK))?;
+        let lock = dir.lock_file(LOCK, 0o600).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => TargetError::WebRootDenied { path: dir.path().into() },
+            _ => TargetError::io("open the lock", dir.at(LOCK), error),
+        })?;
         if sys::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
@@ -95,6 +100,20 @@ impl WebRoot {
         let place = format!("{name}/{WELL_KNOWN}");
         let Some(dir) = self.dir.open_path(&place).at("open", self.dir.at(&place))? else { return Ok(None) };
         dir.read_small(MANIFEST, MAX_MANIFEST).at("read", dir.at(MANIFEST))
+    }
+
+    /// The VEX repositories of which there are copies of ours.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn repositories(&self) -> Result<Vec<Name>, TargetError> {
+        let names = self.dir.list().at("list", self.dir.path())?;
+        let names = names.iter().filter_map(|name| name.to_str()?.parse::<Name>().ok());
+        let is_copy = |name: &Name| {
+            let manifest = self.manifest(name).ok().flatten();
+            manifest.as_deref().and_then(vex_copy::record).is_some()
+        };
+        Ok(names.filter(|name| name.kind() == Kind::Vex && is_copy(name)).collect())
     }
 
     /// Whether a copy is in place, every byte of it.

@@ -214,3 +214,38 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     assert_eq!(asked("vex-repository.json"), 1, "Trivy asks for it once: {log}");
     assert_eq!(asked(ARCHIVE), 2, "{log}");
 }
+
+#[test]
+fn settings_stay_whole_when_a_bundle_brings_less_or_a_target_fails() {
+    let Some(tools) = tools() else { return };
+    let (laptop, [first, _], public) = two_bundles();
+    let flags = format!("{} --skip trivy-java-db,vex-hub", flags_of(&laptop.at("upstream")));
+    let less = laptop.export(&laptop.folder("less"), &flags);
+    let registry = crate::kit::Registry::crane(&tools);
+    let station = Host::bare();
+    let root = station.folder("www");
+    let import = |bundle: &str, root: &str, more: &str| {
+        station.ferry(&format!(
+            "import {bundle} --trust {public} --registry {}/site --web-root {root} \
+             --web-url https://web.corp.example --write-env settings.env {more}",
+            registry.address
+        ))
+    };
+    import(&first, &root, "").exits(0);
+    let whole = text(station.at("settings.env"));
+    assert!(whole.contains("TRIVY_JAVA_DB_REPOSITORY=") && whole.contains("TRIVY_VEX=repo"), "{whole}");
+    // What this bundle lacks is there from the one before.
+    import(&less, &root, "").exits(0).does_not_say("No trivy-java-db");
+    assert_eq!(text(station.at("settings.env")), whole);
+    // A web root that is not mounted today.
+    import(&first, "/nonexistent/www", "")
+        .exits(7)
+        .says("no settings were written, because web:/nonexistent");
+    assert_eq!(text(station.at("settings.env")), whole);
+    // A further tag is nothing that was lost and came back.
+    let tagged = import(&less, &root, "--extra-tag latest --format json").exits(0);
+    assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
+    import(&less, &root, "--extra-tag latest").exits(0).says("trivy-db:2 (also :latest)");
+    // Into a web root that holds nothing, that there is no VEX is an error.
+    import(&less, &station.folder("other"), "").exits(2).says("no VEX repository here");
+}
