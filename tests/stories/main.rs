@@ -14,6 +14,7 @@ mod kill;
 mod registry;
 mod registry_full;
 mod registry_makes;
+mod serve;
 mod stick;
 mod trip;
 mod upstream;
