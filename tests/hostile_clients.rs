@@ -437,17 +437,18 @@ fn a_thousand_clients_that_do_nothing_keep_nobody_from_the_rest() {
         stream.write_all(bytes.as_bytes()).unwrap();
         stream
     };
-    let idle: Vec<TcpStream> = (0..400).map(|_| sent("")).collect();
+    let idle: Vec<TcpStream> = (0..450).map(|_| sent("")).collect();
     let halves: Vec<TcpStream> = (0..200).map(|_| sent("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: ")).collect();
     let done: Vec<TcpStream> = (0..200).map(|_| sent("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     // These take all places for large blobs, and read nothing.
-    let slow: Vec<TcpStream> = (0..200).map(|_| sent(&blob)).collect();
+    let slow: Vec<TcpStream> = (0..150).map(|_| sent(&blob)).collect();
     for _ in 0..20 {
         assert_eq!(serve.get("/v2/trivy-java-db/manifests/1", "").status, 200);
     }
     // So does who asks for one of them, as soon as those have slept for too long.
     let all = serve.get(&BLOB, "");
     assert!(all.status == 200 && all.body == *LAYER, "{}", all.head);
+    println!("{} KiB with a thousand", serve.peak());
     serve.serves();
     // Who says nothing is not waited for.
     for mut stream in idle.into_iter().chain(halves).chain(done) {

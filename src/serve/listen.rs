@@ -39,6 +39,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long answers under way may take when the server ends: enough for a large layer at
 /// 100 Mbit/s, and less than systemd waits before it kills.
 const ENDING: Duration = Duration::from_secs(60);
+/// How many threads read and compare pieces. Each has memory of its own, which its pieces fragment: with
+/// sixteen, the same pulls took half as much again.
+const READERS: usize = 4;
 /// The most bytes of a request's head, and what hyper keeps of a connection each way: not a piece
 /// of a blob more than the one that it sends.
 const BUFFER: usize = 16 << 10;
@@ -124,7 +127,7 @@ impl Server {
     pub(crate) fn start(listener: TcpListener, site: Site, options: Options) -> Result<Self, ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(16)
+            .max_blocking_threads(READERS)
             .build()
             .map_err(ServeError::Setup)?;
         let stop = Arc::new(Notify::new());

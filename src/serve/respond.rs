@@ -18,8 +18,8 @@ use super::listen::{Event, Options, Request};
 use super::sending::Sending;
 use super::site::{Blob, Site};
 
-/// The most blobs on their way at once, each with a few pieces in memory. Further ones wait.
-const BODIES: usize = 128;
+/// The most blobs on their way at once, each with up to three pieces in memory. Further ones wait.
+const BODIES: usize = 100;
 /// How long a blob waits for its turn. It must be longer than clients may stall ([`super::listen`]):
 /// then those that died without a word keep nobody else from it.
 const TURN: Duration = Duration::from_secs(120);
