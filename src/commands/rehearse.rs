@@ -152,7 +152,8 @@ impl Rehearsal {
     fn export(&self) -> Result<(PathBuf, usize), Error> {
         let listener = Server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr().map_err(Error::unexpected("starting a registry on loopback"))?;
-        let options = Options { tls: None, url: None, log: Box::new(drop), until: Until::Dropped };
+        let url = format!("http://{address}");
+        let options = Options { tls: None, url, fixed: true, log: Box::new(drop), until: Until::Dropped };
         let _server = Server::start(listener, sample::site(address), options)?;
         let repository = |index: usize| {
             let name = sample::REPOSITORIES.get(index).map_or("", |(name, _)| name);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci;
 use crate::progress::Progress;
-use crate::serve::{self, Blob, File, Options, Request, Server, Site, Until};
+use crate::serve::{self, Blob, Event, File, Options, Request, Server, Site, Until};
 use crate::target::registry_settings::registry_settings;
 use crate::target::vex_config::VexConfig;
 use crate::text::{safe, second};
@@ -66,20 +67,27 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
     }
     advise(args, &setup, &url, &mut report);
-    let (log, lines) = sync_channel(1024);
+    let (log, events) = sync_channel(1024);
+    let lost = Arc::new(AtomicU64::new(0));
+    let count = lost.clone();
     let options = Options {
         tls,
-        url: args.url.as_ref().map(ToString::to_string),
+        url: url.clone(),
+        fixed: args.url.is_some(),
         // A log that nobody reads must not hold up those who are served.
-        log: Box::new(move |request| drop(log.try_send(request))),
+        log: Box::new(move |event| {
+            if log.try_send(event).is_err() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }),
         until: Until::Signal,
     };
     let mut outcome = Outcome::done(&report);
     outcome.errors = report.errors;
     outcome.then = Some(Then(Box::new(move |progress| {
         let server = Server::start(listener, site, options)?;
-        progress.note(&format!("Serving {url} until SIGTERM or Ctrl-C …"));
-        tell(lines, progress);
+        progress.note(&format!("Serving {url} from {address}, until SIGTERM or Ctrl-C …"));
+        tell(events, &lost, progress);
         server.wait();
         progress.note("Ended.");
         Ok(())
@@ -88,21 +96,38 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
 }
 
 /// Says a line for each request, until the server ends.
-fn tell(requests: Receiver<Request>, progress: &dyn Progress) {
-    for request in requests {
-        let Request { client, method, path, agent, status, sent, whole, took, fault } = request;
-        let broken = if whole { "" } else { " broken-off" };
-        progress.note(&format!(
-            "{} {client} {} {} {status} {sent}{broken} {:.3}s \"{}\"",
-            second(Timestamp::now()),
-            safe(&method),
-            safe(&path),
-            took.as_secs_f64(),
-            safe(&agent),
-        ));
-        if let Some(fault) = fault {
-            progress.note(&format!("error: {}", safe(&fault)));
+fn tell(events: Receiver<Event>, lost: &AtomicU64, progress: &dyn Progress) {
+    for event in events {
+        let now = second(Timestamp::now());
+        match event {
+            Event::Answered(request) => tell_request(&now, &request, progress),
+            Event::Refused { client, why } => progress.note(&format!("{now} {client} - {}", safe(&why))),
+            Event::Ending(within) => progress.note(&format!(
+                "Ending when the answers under way are sent, within {} s; told again, at once.",
+                within.as_secs()
+            )),
         }
+        match lost.swap(0, Ordering::Relaxed) {
+            0 => {}
+            lost => {
+                progress.note(&format!("{now} - {lost} lines of this log were lost: it is read too slowly"))
+            }
+        }
+    }
+}
+
+fn tell_request(now: &str, request: &Request, progress: &dyn Progress) {
+    let Request { client, method, path, agent, status, sent, whole, took, fault } = request;
+    let broken = if *whole { "" } else { " broken-off" };
+    progress.note(&format!(
+        "{now} {client} {} {} {status} {sent}{broken} {:.3}s \"{}\"",
+        safe(method),
+        safe(path),
+        took.as_secs_f64(),
+        safe(agent),
+    ));
+    if let Some(fault) = fault {
+        progress.note(&format!("error: {}", safe(fault)));
     }
 }
 

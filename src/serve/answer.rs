@@ -153,7 +153,11 @@ fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
             ranged(blob, media_type, request, !request.headers.contains_key(header::IF_RANGE))
         }
         Some(File::Naming(make)) => {
-            make(base).map_or_else(missing, |bytes| with_type(StatusCode::OK, JSON, bytes.into()))
+            let mut answer =
+                make(base).map_or_else(missing, |bytes| with_type(StatusCode::OK, JSON, bytes.into()));
+            // It says what this client calls the server: nothing for a cache to give to others.
+            set(&mut answer.headers, header::CACHE_CONTROL, "no-store");
+            answer
         }
     }
 }
@@ -275,7 +279,8 @@ pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     with_type(status, JSON, document.to_string().into())
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Answer {
+/// An error for people.
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Answer {
     with_type(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 

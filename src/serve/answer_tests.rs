@@ -219,6 +219,7 @@ fn a_document_names_the_server_as_the_client_does() {
     let answer = get("/vex-hub/.well-known/vex-repository.json");
     assert_eq!(document(&answer)["at"], "https://ferry.example:5000");
     assert_eq!(header(&answer, "content-type"), "application/json");
+    assert_eq!(header(&answer, "cache-control"), "no-store");
     assert_eq!(bytes(&get("/vex-hub/x.tar.gz")), b"vex");
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - [`site`]: what is served.
 //! - [`answer`]: which answer a request gets.
+//! - [`respond`]: a request from its head to the log.
 //! - [`sending`]: the body of an answer on its way.
 //! - [`listen`]: connections, their limits, and the end.
 //! - [`tls`]: the server's certificate.
@@ -13,11 +14,12 @@
 mod answer;
 pub mod error;
 mod listen;
+mod respond;
 mod sending;
 mod site;
 mod tls;
 
 pub use error::ServeError;
-pub(crate) use listen::{Options, Request, Server, Until};
+pub(crate) use listen::{Event, Options, Request, Server, Until};
 pub(crate) use site::{Blob, File, Site};
 pub(crate) use tls::configuration;

@@ -74,6 +74,11 @@ impl Sending {
     }
 }
 
+fn read(blob: &Arc<dyn Blob>, offset: u64) -> JoinHandle<io::Result<Bytes>> {
+    let blob = blob.clone();
+    tokio::task::spawn_blocking(move || blob.read(offset))
+}
+
 fn cut(mut bytes: Bytes, most: u64) -> Bytes {
     bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     bytes
@@ -92,10 +97,8 @@ impl http_body::Body for Sending {
             let Some(blob) = this.blob.as_ref().filter(|_| this.next < this.end) else {
                 return Poll::Ready(None);
             };
-            let reading = this.reading.get_or_insert_with(|| {
-                let (blob, next) = (blob.clone(), this.next);
-                tokio::task::spawn_blocking(move || blob.read(next))
-            });
+            let next = this.next;
+            let reading = this.reading.get_or_insert_with(|| read(blob, next));
             let read = ready!(Pin::new(reading).poll(context));
             this.reading = None;
             match read.map_err(io::Error::other).flatten() {
@@ -113,6 +116,10 @@ impl http_body::Body for Sending {
             }
         }
         let bytes = this.ready.take();
+        // The next piece is read and compared while this one is sent.
+        if let Some(blob) = this.blob.as_ref().filter(|_| this.next < this.end) {
+            this.reading = Some(read(blob, this.next));
+        }
         this.sent += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

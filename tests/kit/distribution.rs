@@ -79,9 +79,9 @@ impl Distribution<'_> {
     }
 }
 
-/// Writes the certificate of a private CA, a certificate of 127.0.0.1 that it issued, and one of a
-/// client; all PEM.
-fn write_certificates(host: &Host) {
+/// Writes the certificate of a private CA, `ca.pem`, a certificate of 127.0.0.1 that it issued,
+/// `server.pem` with `server.key`, and one of a client, `client.pem`.
+pub fn write_certificates(host: &Host) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

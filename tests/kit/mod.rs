@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use trivy_ferry::digest::Digest;
 
 mod distribution;
-pub use distribution::Distribution;
+pub use distribution::{Distribution, write_certificates};
 
 /// The folder of the real tools; `None` where nobody asked for the tests that need them. Asked
 /// for and not there is a failure: a skipped test must not look like a passed one.
@@ -424,6 +424,17 @@ impl Process {
 
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Tells it to end, and waits for its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
     }
 }
 
