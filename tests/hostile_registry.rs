@@ -378,3 +378,86 @@ fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
 fn hours_ago(count: i64) -> jiff::Timestamp {
     forge::hours(-count)
 }
+
+#[test]
+fn a_registry_that_claims_to_have_it_harms_no_other_place() {
+    let host = Host::new();
+    let inbox = host.path("inbox");
+    for age in [2, 1] {
+        // Large enough that the answer comes while there is more to send.
+        let layer: Vec<u8> =
+            (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ age as u8).collect();
+        let contents = Part::java_db(days(-age)).dataset.contents;
+        let parts = [Part::db(days(-age)), Part::saying("trivy-java-db", "1", layer, contents)];
+        host.file(&format!("inbox/{age}.tar"), Bundle::of(days(-age), &parts).signed(&host.key));
+    }
+    let evil = Registry::new(|seen| is_blob(seen).then(|| status(201)));
+    let good = Registry::new(|_| None);
+    let ran = push_to(&host, &inbox, &format!("{}/p,{}/p", evil.host, good.host));
+    ran.reported(7, &["says that it has it, before it was sent"]);
+    assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "no tag for what was not sent");
+    let newest = Part::db(days(-1)).manifest;
+    assert_eq!(good.manifest("p/trivy-db:2"), newest, "{ran:#?}");
+}
+
+#[test]
+fn what_a_registry_lost_under_a_good_tag_is_sent_again() {
+    let (host, bundle) = station();
+    let registry = Registry::new(|_| None);
+    push(&host, &bundle, &registry.host).good();
+    let sent = |registry: &Registry| registry.seen().iter().filter(|seen| is_blob(seen)).count();
+    let first = sent(&registry);
+    registry.forget_blobs();
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(sent(&registry), 2 * first);
+}
+
+#[test]
+fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
+    let (host, bundle) = station();
+    let registry = Registry::new(|seen| seen.path.contains("trivy-checks").then(|| status(403)));
+    let ran = push(&host, &bundle, &registry.host);
+    ran.reported(7, &["trivy-db        pushed", "trivy-java-db   pushed", "trivy-checks    failed"]);
+    assert_eq!(registry.tags(), ["p/trivy-db:2", "p/trivy-java-db:1"]);
+}
+
+#[test]
+fn no_image_takes_the_tag_of_a_dataset() {
+    let host = Host::new();
+    let mut bundle = Bundle::of(days(-1), &Part::all(days(-1)));
+    bundle.edit(|payload| {
+        let checks =
+            payload["datasets"].as_array().unwrap().iter().find(|d| d["name"] == "trivy-checks").unwrap();
+        let blobs = [checks["config"].clone(), checks["layers"][0].clone()];
+        let image = |name: &str| {
+            serde_json::json!({
+                "name": name, "source": "x", "manifest": checks["manifest"], "blobs": blobs,
+            })
+        };
+        payload["images"] = [image("evil.example/trivy-db:2"), image("good.example/tools/x:1")].into();
+    });
+    let path = host.file("bundle.tar", bundle.signed(&host.key));
+    let registry = Registry::new(|_| None);
+    let ran = push(&host, &path, &registry.host);
+    ran.reported(2, &["trivy-db and evil.example/trivy-db:2 would both be", "trivy-db        pushed"]);
+    assert_eq!(registry.manifest("p/trivy-db:2"), Part::db(days(-1)).manifest);
+    assert!(registry.tags().contains(&"p/tools/x:1".into()), "the other image is good");
+    // Another place of the run counts as well.
+    let ran = push_to(&host, &path, &format!("{0}/p,{0}/p/tools", registry.host));
+    assert_eq!(ran.code, 2, "{ran:#?}");
+}
+
+#[test]
+fn a_manifest_that_names_other_data_than_were_signed_is_refused() {
+    let host = Host::new();
+    let mut part = Part::db(days(-1));
+    // What the payload describes is good, and what a registry would hand out is older.
+    part.manifest = Part::db(days(-37)).manifest;
+    part.dataset.manifest.digest = trivy_ferry::digest::Digest::of(&part.manifest);
+    part.dataset.manifest.size = part.manifest.len() as u64;
+    let path = host.file("bundle.tar", Bundle::of(days(-1), &[part]).signed(&host.key));
+    let registry = Registry::new(|_| None);
+    push(&host, &path, &registry.host).refused(4, &["names other blobs than were signed"]);
+    assert!(registry.tags().is_empty());
+    host.verify(&path, &[]).refused(4, &["names other blobs than were signed"]);
+}

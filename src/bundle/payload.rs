@@ -12,6 +12,8 @@ use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 
+/// The most bytes of all manifests of datasets, VEX's own included. Real ones have a few KiB.
+const MAX_DESCRIBED: u64 = 8 << 20;
 /// The most datasets, and the most images, in one bundle.
 const MAX_DATASETS: usize = 64;
 
@@ -176,6 +178,11 @@ impl Image {
         if !named || name.len() > 512 || !name.bytes().all(plain) {
             return Err("is no whole name of an image".into());
         }
+        if let Some((_, pinned)) = name.split_once('@')
+            && pinned != self.manifest.digest.to_string()
+        {
+            return Err(format!("has the manifest {}", self.manifest.digest));
+        }
         for blob in self.all() {
             let path = blob.path();
             if members.get(path.as_str()).is_none_or(|member| member.size != blob.size) {
@@ -234,6 +241,27 @@ impl Dataset {
         [&self.manifest, &self.config].into_iter().chain(&self.layers)
     }
 
+    /// Whether its manifest names what the payload lists: what a registry hands out by that manifest is
+    /// then what was signed and judged.
+    ///
+    /// # Errors
+    /// A sentence's end: in what they differ.
+    pub fn agrees_with(&self, manifest: &[u8]) -> Result<(), String> {
+        let manifest = oci::Manifest::parse(manifest).map_err(|why| format!("its manifest is {why}"))?;
+        let named = manifest.blobs().map(|blob| (blob.digest, blob.size));
+        let listed = std::iter::once(&self.config).chain(&self.layers).map(|blob| (blob.digest, blob.size));
+        match named.eq(listed) {
+            true => Ok(()),
+            false => Err("its manifest names other blobs than were signed".into()),
+        }
+    }
+
+    /// Its bytes that a reader holds in memory: the manifest, and VEX's own.
+    fn described(&self) -> u64 {
+        let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
+        own.map(|layer| layer.size).fold(self.manifest.size, u64::saturating_add)
+    }
+
     /// The layer that holds the content.
     pub fn content_layer(&self) -> Option<&Blob> {
         self.layers.first()
@@ -288,6 +316,10 @@ impl Payload {
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_DATASETS {
             return Err(format!("it lists {datasets} datasets and {images} images"));
+        }
+        let described = self.datasets.iter().map(Dataset::described).fold(0, u64::saturating_add);
+        if described > MAX_DESCRIBED {
+            return Err(format!("its manifests have {described} bytes, and {MAX_DESCRIBED} are allowed"));
         }
         let mut names = BTreeSet::new();
         for image in &self.images {
@@ -441,8 +473,13 @@ mod tests {
     #[test]
     fn an_image_is_named_wholly_and_made_of_members() {
         assert_eq!(with_image(|_| {}).unwrap().images.len(), 1);
-        let digest = format!("r.example:5000/a@sha256:{}", "0".repeat(64));
-        assert!(with_image(|p| p["images"][0]["name"] = digest.clone().into()).is_ok());
+        let pinned = |digest: &str| {
+            let name = format!("r.example:5000/a:1@{digest}");
+            with_image(move |p| p["images"][0]["name"] = name.clone().into())
+        };
+        let digest = with_image(|_| {}).unwrap().images[0].manifest.digest.to_string();
+        assert!(pinned(&digest).is_ok());
+        assert!(pinned(&format!("sha256:{}", "0".repeat(64))).is_err(), "another digest than it has");
         for name in ["", "trivy", "trivy:1", "/a:1", "h/a", "h/a:1 x", "h:1/a", "h/\u{202e}:1"] {
             let bad = with_image(|p| p["images"][0]["name"] = name.into()).unwrap_err();
             assert!(
@@ -458,5 +495,26 @@ mod tests {
         refused(&|p| p["images"][0]["manifest"]["mediaType"] = "text/html".into(), "manifest of type");
         refused(&|p| p["images"] = vec![p["images"][0].clone(); 2].into(), "twice");
         refused(&|p| p["images"] = vec![p["images"][0].clone(); 65].into(), "65 images");
+    }
+
+    #[test]
+    fn a_manifest_names_what_was_signed() {
+        let payload = with_image(|_| {}).unwrap();
+        let dataset = &payload.datasets[0];
+        let named = |digest: Digest, size: u64| {
+            serde_json::json!({
+                "schemaVersion": 2,
+                "config": { "mediaType": "x", "digest": dataset.config.digest, "size": dataset.config.size },
+                "layers": [{ "mediaType": "x", "digest": digest, "size": size }],
+            })
+            .to_string()
+        };
+        let layer = &dataset.layers[0];
+        assert_eq!(dataset.agrees_with(named(layer.digest, layer.size).as_bytes()), Ok(()));
+        for bad in
+            [named(layer.digest, layer.size + 1), named(Digest::of(b"other"), layer.size), "null".into()]
+        {
+            assert!(dataset.agrees_with(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

@@ -86,6 +86,15 @@ pub(super) fn collect(
         }
         let source = network.image(&also.source, args.platform.as_ref())?;
         network.take_notes().iter().for_each(|note| progress.note(note));
+        if let Some(pinned) = also.name.digest().filter(|pinned| *pinned != source.top.digest) {
+            return Err(Error::usage(
+                format!(
+                    "{} is {} where it is fetched, and its name says {pinned}",
+                    also.source, source.top.digest
+                ),
+                "Leave the digest out of the name, or take another source; with --platform an index has another digest than what is carried.",
+            ));
+        }
         let manifest = |manifest: &source::ImageManifest| Blob {
             media_type: manifest.media_type.into(),
             digest: manifest.digest,

@@ -12,12 +12,14 @@ use super::memory::Memory;
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use super::push_images::push_images;
-use super::registries::{date_of, layers_of, name_all, standing};
+use super::registries::{date_of, is_out, layers_of, name_all, standing};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::target::TargetError;
 use crate::target::registry::Registry;
 use crate::trust::acceptance::Admission;
 
@@ -158,7 +160,15 @@ fn sift(
 ) -> Result<Vec<Choice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
-        let found = registry.manifest(&choice.reference)?;
+        let found = match registry.manifest(&choice.reference) {
+            Ok(found) => found,
+            // A host that nobody reaches has none of it; what it refuses is one dataset's.
+            Err(error) if is_out(&error) => return Err(error.into()),
+            Err(error) => {
+                report.fails(&choice.dataset, choice.reference.to_string(), error.into());
+                continue;
+            }
+        };
         let was = found.as_deref().and_then(date_of);
         let mut row = Row::new(&choice.dataset, was, Status::Installing);
         row.reference = Some(choice.reference.to_string());
@@ -176,18 +186,27 @@ fn sift(
             late: admission.is_some_and(|admission| admission.superseded),
             otherwise: "not pushed",
         };
-        if found.as_ref() == Some(&choice.manifest) {
-            content(&choice).for_each(|blob| registry.remember(&choice.reference, blob.digest));
-        }
-        let tags = &choice.tags;
-        let same = || {
-            let same = found.as_ref() == Some(&choice.manifest);
-            Ok(same && name_all(registry, &choice.reference, tags, &choice.manifest)?)
+        let whole = match found.as_ref() == Some(&choice.manifest) {
+            true => is_whole(registry, &choice),
+            false => Ok(false),
         };
-        if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
-            (choice.known, choice.rollback) = (taken.known, taken.rollback);
-            left.push(choice);
+        match whole {
+            Ok(whole) => {
+                if let Some(taken) = decide(setup, memory.state(), judged, || Ok(whole), report)? {
+                    (choice.known, choice.rollback) = (taken.known, taken.rollback);
+                    left.push(choice);
+                }
+            }
+            Err(error) => report.fails(&choice.dataset, choice.reference.to_string(), error.into()),
         }
     }
     Ok(left)
+}
+
+/// Whether a registry has everything under the tags that name a dataset.
+fn is_whole(registry: &Registry<'_>, choice: &Choice) -> Result<bool, TargetError> {
+    let compat = choice.compat.as_ref().map(|compat| Digest::of(compat.config));
+    let digests = content(choice).map(|blob| blob.digest).chain(compat);
+    Ok(registry.has_all(&choice.reference, digests)?
+        && name_all(registry, &choice.reference, &choice.tags, &choice.manifest)?)
 }

@@ -354,6 +354,14 @@ impl Report {
         }
     }
 
+    /// Writes down a dataset that the target refuses.
+    pub(super) fn fails(&mut self, dataset: &Dataset, reference: String, error: Error) {
+        let mut row = Row::new(dataset, None, Status::Failed);
+        row.reference = Some(reference);
+        self.rows.push(row);
+        self.errors.push(error);
+    }
+
     /// Sets what became of a dataset.
     pub(super) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
         let reference = dataset.reference();

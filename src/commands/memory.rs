@@ -7,12 +7,17 @@ use super::import_report::Report;
 use super::verify::candidate;
 use crate::bundle::VerifiedBundle;
 use crate::error::Error;
+use crate::remote::Repository;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, StateDir, TargetState};
 
-/// The key of an image's floor.
+/// The key of an image's floor: what is left of its name at the target, where its host counts for
+/// nothing.
 pub(super) fn image_key(name: &str) -> String {
-    format!("image:{name}")
+    match Repository::parse(name, "latest") {
+        Ok(image) => format!("image:{}:{}", image.name(), image.tag().unwrap_or_default()),
+        Err(_) => format!("image:{name}"),
+    }
 }
 
 /// The memory of one stream. At any time it is about one target.

@@ -14,7 +14,7 @@ use super::fate::{believable, left_out};
 use super::import_report::{Report, Row, Status, Target};
 use super::place::Place;
 use super::push::{push_under, rewritten};
-use super::registries::{date_of, layers_of, name_all, standing};
+use super::registries::{date_of, is_out, layers_of, name_all, standing};
 use super::site::{Way, pulled, say};
 use crate::bundle::Dataset;
 use crate::cli::{Mirror, WriteSettings};
@@ -22,8 +22,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::remote::{Remote, RemoteError, Repository};
-use crate::target::TargetError;
+use crate::remote::{Remote, Repository};
 use crate::target::compat::Compat;
 use crate::target::registry::{PushError, Registry};
 use crate::target::registry_settings::registry_settings;
@@ -145,12 +144,7 @@ impl<'r> Site<'r> {
 
     /// Writes down that a dataset could not be put in place.
     pub(super) fn fails(&mut self, dataset: &Dataset, error: Error) {
-        self.out |= matches!(
-            &error,
-            Error::Target(TargetError::Remote(
-                RemoteError::Unreachable { .. } | RemoteError::Certificate { .. }
-            ))
-        );
+        self.out |= matches!(&error, Error::Target(error) if is_out(error));
         self.report.set(dataset, Status::Failed, None);
         self.report.errors.push(error);
     }

@@ -63,6 +63,9 @@ pub(super) fn load_manifests(
             choice.manifest = upstream.ok_or_else(|| {
                 (Some(index), lacks(format!("{} has no manifest", choice.dataset.reference())).into())
             })?;
+            choice.dataset.agrees_with(&choice.manifest).map_err(|why| {
+                (Some(index), lacks(format!("{}: {}", choice.dataset.reference(), safe(&why))).into())
+            })?;
             if args.registry.compat {
                 let compat =
                     Compat::of(&choice.manifest).map_err(|why| (Some(index), lacks(safe(&why)).into()))?;

@@ -10,6 +10,7 @@ use super::import::Setup;
 use super::import_report::{ImageRow, Report, Status};
 use super::memory::{Memory, image_key};
 use super::place::Place;
+use super::registries::is_out;
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Image, VerifiedBundle};
 use crate::cli::Import;
@@ -43,7 +44,8 @@ pub(super) fn push_images(
     report: &mut Report,
     progress: &dyn Progress,
 ) {
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken = of_datasets(args, bundles);
+    let mut out = false;
     for choice in wanted(args, bundles, admitted) {
         let name = &choice.image.name;
         let Some(reference) = place.image(name) else { continue };
@@ -53,8 +55,11 @@ pub(super) fn push_images(
             if let Some(other) = taken.insert(reference.to_string(), name.clone()) {
                 return Err(Error::usage(
                     format!("{other} and {name} would both be {reference}"),
-                    "Push one of them with --also NAME, and the other with another prefix.",
+                    "Push one of them with --also NAME, or give --registry another prefix.",
                 ));
+            }
+            if out {
+                return Ok(Status::Failed);
             }
             let seen = admitted.get(choice.bundle).and_then(Option::as_ref).is_some_and(|it| it.seen)
                 && memory.state().floors.contains_key(&image_key(name));
@@ -63,10 +68,28 @@ pub(super) fn push_images(
         });
         match pushed {
             Ok(status) => row.status = status,
-            Err(error) => report.errors.push(error),
+            Err(error) => {
+                // Whom nobody reaches, nobody asks sixty times.
+                out |= matches!(&error, Error::Target(error) if is_out(error));
+                report.errors.push(error);
+            }
         }
         report.images.push(row);
     }
+}
+
+/// The references that datasets have in this run, with what has them: no image may take one.
+fn of_datasets(args: &Import, bundles: &[VerifiedBundle]) -> BTreeMap<String, String> {
+    let mut taken = BTreeMap::new();
+    for dataset in bundles.iter().flat_map(|bundle| &bundle.payload().datasets) {
+        let tags = args.registry.extra_tag.iter().map(String::as_str).chain([dataset.tag.as_str()]);
+        for (tag, place) in tags.flat_map(|tag| args.registry.places.iter().map(move |place| (tag, place))) {
+            if let Ok(Some(reference)) = place.repository(&dataset.name, tag) {
+                taken.insert(reference.to_string(), dataset.name.to_string());
+            }
+        }
+    }
+    taken
 }
 
 /// Whether the bundles hold every image that is asked for.
@@ -76,6 +99,12 @@ pub(super) fn push_images(
 pub(super) fn check_asked(args: &Import, bundles: &[VerifiedBundle]) -> Result<(), Error> {
     let held: BTreeSet<&str> =
         bundles.iter().flat_map(|bundle| &bundle.payload().images).map(|image| image.name.as_str()).collect();
+    if !args.also.is_empty() && args.registry.places.iter().all(|place| place.dataset().is_some()) {
+        return Err(Error::usage(
+            "--also names an image, and no --registry takes images",
+            "Name one as HOST[/PREFIX] as well.",
+        ));
+    }
     let missing = args.also.iter().map(ToString::to_string).find(|name| !held.contains(name.as_str()));
     let Some(name) = missing else { return Ok(()) };
     let next = match held.into_iter().collect::<Vec<_>>().join(", ") {
@@ -89,16 +118,21 @@ pub(super) fn check_asked(args: &Import, bundles: &[VerifiedBundle]) -> Result<(
 fn wanted(args: &Import, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
     let asked: BTreeSet<String> = args.also.iter().map(ToString::to_string).collect();
     let mut newest: BTreeMap<String, Choice> = BTreeMap::new();
+    let mut doubles = Vec::new();
     let all = asked.is_empty() && args.selection.only.is_empty();
     for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
         let images = bundle.payload().images.iter().filter(|_| admission.is_some());
         for image in images.filter(|image| all || asked.contains(&image.name)) {
             let created = bundle.payload().created;
             let choice = Choice { bundle: index, created, image: image.clone() };
-            newest.insert(image.name.clone(), choice);
+            // Where it goes, its host does not: two names may mean one place, and the newer bundle has it.
+            match newest.get(&image_key(&image.name)) {
+                Some(other) if other.bundle == index => doubles.push(choice),
+                _ => drop(newest.insert(image_key(&image.name), choice)),
+            }
         }
     }
-    newest.into_values().collect()
+    newest.into_values().chain(doubles).collect()
 }
 
 #[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
@@ -114,7 +148,7 @@ fn push(
 ) -> Result<Status, Error> {
     let Choice { bundle, created, image } = choice;
     let found = registry.manifest(reference)?.map(|bytes| Digest::of(&bytes));
-    if found == Some(image.manifest.digest) {
+    if found == Some(image.manifest.digest) && is_whole(registry, reference, image)? {
         return Ok(Status::Unchanged);
     }
     let floor = memory.state().floors.get(&image_key(&image.name)).copied();
@@ -140,6 +174,16 @@ fn push(
     let bytes = read(bundle, &image.manifest)?;
     registry.push_manifest(reference, &image.manifest.media_type, &bytes)?;
     Ok(Status::Pushed)
+}
+
+/// Whether a registry has everything below an image's name.
+fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> Result<bool, Error> {
+    for manifest in &image.manifests {
+        if registry.manifest(&reference.by_digest(manifest.digest))?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(registry.has_all(reference, image.blobs.iter().map(|blob| blob.digest))?)
 }
 
 fn push_blob(

@@ -14,7 +14,7 @@ use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
-use crate::remote::{Remote, RemoteOptions, Repository};
+use crate::remote::{Remote, RemoteError, RemoteOptions, Repository};
 use crate::target::TargetError;
 use crate::target::registry::Registry;
 
@@ -103,6 +103,20 @@ fn password() -> Result<String, Error> {
         )),
         line => Ok(line.to_owned()),
     }
+}
+
+/// Whether a registry cannot be talked to at all, or lets nobody in: to ask it again would only take
+/// time. What it forbids (403) is for one repository.
+pub(super) fn is_out(error: &TargetError) -> bool {
+    matches!(
+        error,
+        TargetError::Remote(
+            RemoteError::Unreachable { .. }
+                | RemoteError::Certificate { .. }
+                | RemoteError::ClientCertificateWanted { .. }
+                | RemoteError::Denied { status: 401, .. }
+        )
+    )
 }
 
 /// What a place has from before, beside what a run brought: what scanners pull from there.

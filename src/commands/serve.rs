@@ -294,6 +294,7 @@ fn add(
         };
         let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
             .map_err(|error| BundleError::from_io(&path, error))?;
+        dataset.agrees_with(&manifest).map_err(&lacks)?;
         for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
             let checked = checked.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
             site.blob(dataset.name.as_str(), blob.digest, Arc::new(checked));

@@ -74,6 +74,15 @@ pub(super) fn unload<R: Receiver>(
             member.skip()?;
         } else if let Some(name) = content_of(&datasets, member.member()) {
             small.insert(name, spool(member, |e| BundleError::from_io(&path, e).into())?);
+        } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
+            // The payload's rules keep it small.
+            let mut manifest = Vec::new();
+            let mut member = member;
+            member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
+            dataset.agrees_with(&manifest).map_err(|why| BundleError::Payload {
+                path: path.clone(),
+                why: format!("{}: {}", dataset.reference(), crate::text::safe(&why)),
+            })?;
         } else {
             member.check()?;
         }

@@ -8,11 +8,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::catalogue::VEX_SPEC;
 use super::vex::ArchiveFormat;
 use crate::digest::Digest;
+use crate::text::safe;
 
 /// The file that describes a VEX repository.
 pub const MANIFEST: &str = "vex-repository.json";
@@ -32,8 +33,10 @@ pub struct Record {
 
 /// The name of the archive to which a copy's location points.
 pub fn archive_name(format: ArchiveFormat, subdir: &str) -> String {
+    /// As much of it as every file system takes beside the rest of the name.
+    const MOST: usize = 100;
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let folder: String = subdir.chars().map(plain).collect();
+    let folder: String = subdir.chars().map(plain).take(MOST).collect();
     let dash = if folder.is_empty() { "" } else { "-" };
     format!("repository{dash}{folder}{}", format.extension())
 }
@@ -49,26 +52,51 @@ pub fn location(url: &str, subdir: &str) -> Option<String> {
     }
 }
 
-/// Rewrites upstream's `vex-repository.json` for a copy: of the versions the one that Trivy reads, with
-/// one location. Everything else that upstream says stays.
+/// The `vex-repository.json` of a copy: what upstream's says of the one version that Trivy reads, with one
+/// location.
+///
+/// It is made anew and nothing is taken over unseen: Go finds a field also by names that only look like
+/// it (`verſions`), and would follow such a one to where upstream points.
 ///
 /// # Errors
 /// A sentence's end: what is wrong with upstream's.
 pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<u8>, String> {
-    let mut manifest: Value =
+    let upstream: Value =
         serde_json::from_slice(upstream).map_err(|error| format!("its {MANIFEST} is not JSON: {error}"))?;
     let none = || format!("its {MANIFEST} has no version {VEX_SPEC}");
-    let fields = manifest.as_object_mut().ok_or_else(none)?;
-    let versions = fields.get_mut("versions").and_then(Value::as_array_mut).ok_or_else(none)?;
-    versions.retain(|version| version.get("spec_version").and_then(Value::as_str) == Some(VEX_SPEC));
-    versions.truncate(1);
-    let version = versions.first_mut().and_then(Value::as_object_mut).ok_or_else(none)?;
-    version.insert("locations".into(), serde_json::json!([{ "url": location }]));
-    let record = serde_json::to_value(record).map_err(|error| error.to_string())?;
-    fields.insert(RECORD.into(), record);
+    let versions = upstream.get("versions").and_then(Value::as_array).ok_or_else(none)?;
+    let is_read = |version: &&Value| version.get("spec_version").and_then(Value::as_str) == Some(VEX_SPEC);
+    let version = versions.iter().find(is_read).ok_or_else(none)?;
+    let text = |key: &str| upstream.get(key).and_then(Value::as_str).map(safe).unwrap_or_default();
+    let manifest = json!({
+        "name": text("name"),
+        "description": text("description"),
+        "versions": [{
+            "spec_version": VEX_SPEC,
+            "locations": [{ "url": location }],
+            "update_interval": interval(version),
+        }],
+        RECORD: record,
+    });
     let mut bytes = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+/// How long a scanner uses what it has: as upstream says, and at most a day. A longer time would keep
+/// scanners from what is newer here.
+fn interval(version: &Value) -> &str {
+    let given = version.get("update_interval").and_then(Value::as_str).unwrap_or_default();
+    let most = |unit| match unit {
+        'h' => 24,
+        'm' => 24 * 60,
+        _ => 0,
+    };
+    let number = given.get(..given.len().saturating_sub(1)).and_then(|number| number.parse::<u32>().ok());
+    match (number, given.chars().last()) {
+        (Some(number), Some(unit)) if (1..=most(unit)).contains(&number) => given,
+        _ => "24h",
+    }
 }
 
 /// Where a manifest says that its archive is.
@@ -118,6 +146,23 @@ mod tests {
         assert_eq!(*locations, serde_json::json!([{ "url": "https://h/vex-hub/x.tar.gz//main" }]));
         assert_eq!(record(&bytes), Some(a_record()));
         assert_eq!(record(UPSTREAM), None);
+    }
+
+    #[test]
+    fn nothing_that_go_takes_for_a_field_is_taken_over() {
+        let upstream = "{\"versions\":[{\"spec_version\":\"0.1\",\"update_interval\":\"87600h\",\"locationſ\":[{\"url\":\"http://evil/\"}]}],\"verſions\":[],\"Versions\":[],\"x\":\"http://evil/\"}";
+        let bytes = point_at(upstream.as_bytes(), "http://h/", &a_record()).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains("evil") && !text.contains('ſ') && !text.contains("Versions"), "{text}");
+        assert!(text.contains("\"update_interval\": \"24h\""), "{text}");
+        assert_eq!(interval(&json!({ "update_interval": "6h" })), "6h");
+        for odd in ["25h", "0h", "h", "", "1d", "9999m", "-1h", "1.5h", "é"] {
+            assert_eq!(interval(&json!({ "update_interval": odd })), "24h", "{odd}");
+        }
+        let long =
+            format!("{{\"name\":{:?},\"versions\":[{{\"spec_version\":\"0.1\"}}]}}", "x".repeat(1 << 20));
+        assert!(point_at(long.as_bytes(), "u", &a_record()).unwrap().len() < 2048);
+        assert!(archive_name(ArchiveFormat::Zip, &"d/".repeat(250)).len() < 130);
     }
 
     #[test]

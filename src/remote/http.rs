@@ -101,8 +101,8 @@ pub(crate) struct Answer {
     pub subject: String,
     /// Whether it came from the host that was asked, at the same port and by the same scheme.
     pub same_origin: bool,
-    /// Whether a login was shown with the question.
-    pub with_login: bool,
+    /// The login that was shown with the question.
+    login: Option<HeaderValue>,
     pub response: Response,
 }
 
@@ -110,7 +110,7 @@ impl Answer {
     /// The answer to what was asked of `url`.
     pub(super) fn of(subject: String, url: &Url, response: Response) -> Self {
         let same_origin = response.url().origin() == url.origin();
-        Answer { subject, same_origin, with_login: false, response }
+        Answer { subject, same_origin, login: None, response }
     }
 
     /// The host that answered.
@@ -156,7 +156,7 @@ impl Http {
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
         let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
         let headers = request.headers();
-        let with_login = request.authorization.is_some();
+        let login = request.authorization.clone();
         let Request { subject, method, url, payload, .. } = request;
         let mut builder = client.request(method, url.clone()).headers(headers);
         if let Some((bytes, _)) = payload {
@@ -166,7 +166,7 @@ impl Http {
         let exchange = builder.send();
         let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
         match sent {
-            Ok(Ok(response)) => Ok(Answer { with_login, ..Answer::of(subject, &url, response) }),
+            Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
             Ok(Err(error)) => Err(failure(error, subject, &url)),
             Err(_) => {
                 let why = Unreachable::Timeout(limit.as_secs());
@@ -208,7 +208,7 @@ impl Http {
         let host = answer.host();
         let status = answer.response.status();
         let subject = answer.subject.clone();
-        let (asked, with_login) = (answer.same_origin, answer.with_login);
+        let (asked, with_login) = (answer.same_origin, answer.login.is_some());
         let retry_after = answer.header(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok());
         let said = self.said(answer);
         match status {
@@ -243,6 +243,7 @@ impl Http {
         struct All {
             errors: Vec<One>,
         }
+        let login = answer.login.clone();
         let bytes = self.bytes(answer, MAX_SAID).unwrap_or_default();
         // Go's server and nginx say so, each in its own words.
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
@@ -260,7 +261,7 @@ impl Http {
             _ => vec![first.code, first.message],
         };
         let words: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
-        text::safe(&words.join(", "))
+        text::safe(&without_secrets(words.join(", "), login.as_ref()))
     }
 
     /// A client for this machine (no proxy) or for others, which follows redirects or does not.
@@ -294,6 +295,23 @@ impl Http {
         let client = client.map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
         Ok(cell.get_or_init(|| client))
     }
+}
+
+/// What a server says of a login, without it: some echo what they were shown.
+fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
+    let shown = login.and_then(|login| login.to_str().ok()).unwrap_or_default();
+    let (scheme, token) = shown.split_once(' ').unwrap_or(("", shown));
+    let mut secrets = vec![token.to_owned()];
+    if scheme == "Basic"
+        && let Ok(pair) = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token)
+        && let Some((_, password)) = String::from_utf8_lossy(&pair).split_once(':')
+    {
+        secrets.push(password.to_owned());
+    }
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "…");
+    }
+    text
 }
 
 /// What an exchange that failed means.
@@ -391,4 +409,19 @@ fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stat
 pub(crate) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
     let typed = content_type.is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("text/html"));
     typed || bytes.trim_ascii_start().first() == Some(&b'<')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_that_is_echoed_is_not_repeated() {
+        let basic = HeaderValue::from_static("Basic dTpzM2NyM3Q=");
+        let said = "bad Basic dTpzM2NyM3Q= with s3cr3t".to_owned();
+        assert_eq!(without_secrets(said, Some(&basic)), "bad Basic … with …");
+        let bearer = HeaderValue::from_static("Bearer abc");
+        assert_eq!(without_secrets("token abc".into(), Some(&bearer)), "token …");
+        assert_eq!(without_secrets("plain".into(), None), "plain");
+    }
 }

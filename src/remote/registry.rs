@@ -45,6 +45,8 @@ pub(crate) struct Registries {
     schemes: Mutex<HashMap<String, &'static str>>,
     /// The Authorization header for each host and repository, and what it is good for.
     logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
+    /// What Docker's configuration has for each host that asked.
+    credentials: Mutex<HashMap<String, Option<Credentials>>>,
     notes: Mutex<Vec<String>>,
 }
 
@@ -55,8 +57,8 @@ impl Registries {
         config: Option<PathBuf>,
         login: Option<(String, String)>,
     ) -> Self {
-        let (schemes, logins, notes) = Default::default();
-        Registries { plain_http, insecure, config, login, schemes, logins, notes }
+        let (schemes, logins, credentials, notes) = Default::default();
+        Registries { plain_http, insecure, config, login, schemes, logins, credentials, notes }
     }
 
     pub(crate) fn take_notes(&self) -> Vec<String> {
@@ -208,10 +210,15 @@ impl Registries {
         if let Some((name, password)) = self.login.clone() {
             return Some(Credentials::Password(name, password));
         }
+        if let Some(kept) = lock(&self.credentials).get(host).cloned() {
+            return kept;
+        }
         let found = auth::credentials(self.config.as_deref()?, host);
         if let Some(note) = found.note {
             self.note(note);
         }
+        // A helper that hangs is waited for once.
+        lock(&self.credentials).insert(host.to_owned(), found.credentials.clone());
         found.credentials
     }
 

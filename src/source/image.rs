@@ -50,7 +50,9 @@ struct Gathered<'n> {
     source: &'n ArtifactSource,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
+    /// Manifests, and blobs: bytes that are both are rare, and registries want each.
     seen: HashSet<Digest>,
+    seen_blobs: HashSet<Digest>,
     bytes: usize,
 }
 
@@ -59,8 +61,8 @@ pub(super) fn fetch(
     source: &ArtifactSource,
     platform: Option<&Platform>,
 ) -> Result<Image, SourceError> {
-    let (below, blobs, seen, bytes) = Default::default();
-    let mut gathered = Gathered { network, source, below, blobs, seen, bytes };
+    let (below, blobs, seen, seen_blobs, bytes) = Default::default();
+    let mut gathered = Gathered { network, source, below, blobs, seen, seen_blobs, bytes };
     let raw = network.manifest(source)?;
     let raw = match platform {
         Some(platform) => gathered.for_platform(raw, platform)?,
@@ -113,7 +115,7 @@ impl Gathered<'_> {
                     if blob.size > MAX_MEMBER {
                         return Err(self.bad(format!("its blob {} is too large", blob.digest)));
                     }
-                    if self.seen.insert(blob.digest) {
+                    if self.seen_blobs.insert(blob.digest) {
                         self.blobs.push(blob);
                     } else if self.blobs.iter().any(|b| b.digest == blob.digest && b.size != blob.size) {
                         return Err(self.bad(format!("its blob {} has two sizes", blob.digest)));

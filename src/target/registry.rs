@@ -99,6 +99,23 @@ impl<'r> Registry<'r> {
         }
     }
 
+    /// Whether a repository has all of these blobs: registries lose some to their cleaning.
+    ///
+    /// # Errors
+    /// As for [`Registry::manifest`].
+    pub fn has_all(
+        &self,
+        repository: &Repository,
+        digests: impl IntoIterator<Item = Digest>,
+    ) -> Result<bool, TargetError> {
+        for digest in digests {
+            if !self.has_blob(repository, digest)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Pushes a blob that the repository may lack. `content` is read only where it has to be sent,
     /// and then to its end: what it says there, that the bytes are the right ones, comes before the
     /// registry is asked to keep them.
@@ -122,11 +139,16 @@ impl<'r> Registry<'r> {
         };
         let upload = self.upload(repository, location.clone(), digest, size, &subject)?;
         let error = match send(upload, content) {
-            Ok(answer) if answer.response.status() == StatusCode::CREATED => {
+            Ok((answer, true)) if answer.response.status() == StatusCode::CREATED => {
                 self.remember(repository, digest);
                 return Ok(Pushed::Sent);
             }
-            Ok(answer) => self.refusal(answer).into(),
+            // Whoever has not read it cannot have kept it.
+            Ok((answer, false)) if answer.response.status().is_success() => {
+                let why = "the registry says that it has it, before it was sent".into();
+                RemoteError::Unusable { subject: subject.clone(), why }.into()
+            }
+            Ok((answer, _)) => self.refusal(answer).into(),
             Err(error @ PushError::Source(_)) => error,
             // Whom nobody reaches, nobody tells anything.
             Err(error) => return Err(error),
@@ -201,9 +223,10 @@ impl<'r> Registry<'r> {
     /// that is full would be fuller with every attempt. Nothing depends on what it answers.
     fn cancel(&self, repository: &Repository, location: Url, subject: &str) {
         let own = self.remote.registries.origin_of(repository);
+        let uploads = format!("/v2/{}/blobs/uploads/", repository.name());
         let ask = |method, url: Url| {
-            // Nothing is deleted at other hosts on a registry's word.
-            own.as_ref().filter(|own| own.origin() == url.origin())?;
+            // On a registry's word nothing is deleted at other hosts, nor what is no upload.
+            own.as_ref().filter(|own| own.origin() == url.origin() && url.path().starts_with(&uploads))?;
             let authorization = self.login_at(repository, &url);
             self.remote.http.send(Request { authorization, ..Request::new(method, subject, url) }).ok()
         };
@@ -273,9 +296,9 @@ impl<'r> Registry<'r> {
     }
 }
 
-/// Sends all of a content; the registry's answer to it. The last piece goes out only when the content
-/// has ended well.
-fn send(mut upload: Upload, mut content: impl Read) -> Result<Answer, PushError> {
+/// Sends a content; the registry's answer to it, and whether it was sent to its end. The last piece goes
+/// out only when the content has ended well.
+fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), PushError> {
     let (mut held, mut next) = (Vec::new(), vec![0; CHUNK]);
     loop {
         // Dropping the upload on an error breaks the connection: nothing becomes a blob.
@@ -284,10 +307,10 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<Answer, PushError>
             other => other.map_err(PushError::Source)?,
         };
         if upload.write_all(&held).is_err() {
-            return Ok(upload.refused()?);
+            return Ok((upload.refused()?, false));
         }
         if count == 0 {
-            return Ok(upload.finish()?);
+            return Ok((upload.finish()?, true));
         }
         next.truncate(count);
         held = std::mem::replace(&mut next, vec![0; CHUNK]);

@@ -99,7 +99,11 @@ impl WebRoot {
     pub fn manifest(&self, name: &Name) -> Result<Option<Vec<u8>>, TargetError> {
         let place = format!("{name}/{WELL_KNOWN}");
         let Some(dir) = self.dir.open_path(&place).at("open", self.dir.at(&place))? else { return Ok(None) };
-        dir.read_small(MANIFEST, MAX_MANIFEST).at("read", dir.at(MANIFEST))
+        match dir.read_small(MANIFEST, MAX_MANIFEST) {
+            // What is larger than any of ours is none of ours, and is replaced.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
+            other => other.at("read", dir.at(MANIFEST)),
+        }
     }
 
     /// The VEX repositories of which there are copies of ours.
@@ -183,7 +187,8 @@ impl WebRoot {
     /// # Errors
     /// The system refuses. Then the copy before is still served, or this one already is.
     pub fn activate(&self, copy: &Copy) -> Result<(), TargetError> {
-        let before = self.manifest(&copy.name)?.as_deref().and_then(vex_copy::record);
+        let manifest = self.manifest(&copy.name)?.unwrap_or_default();
+        let (before, was_at) = (vex_copy::record(&manifest), vex_copy::location_of(&manifest));
         let folder = self.dir.open(copy.name.as_str()).at("open", self.dir.at(copy.name.as_str()))?;
         let (from, to) = (copy.by_digest(), copy.lasting());
         if !is(&folder, &to, copy.digest)? {
@@ -199,7 +204,7 @@ impl WebRoot {
         });
         described.at("write", folder.at(WELL_KNOWN).join(MANIFEST))?;
         let before = before.filter(|_| self.keep_previous).map(|record| record.archive);
-        self.tidy(&folder, copy, before).at("remove what is old", folder.path())
+        self.tidy(&folder, copy, before, was_at.as_deref()).at("remove what is old", folder.path())
     }
 
     /// A second name for a file; a second file where the file system has no such thing (FAT).
@@ -216,25 +221,30 @@ impl WebRoot {
         file.sync_all()
     }
 
-    /// Removes files of ours that nothing needs any more.
-    fn tidy(&self, folder: &Dir, copy: &Copy, before: Option<Digest>) -> io::Result<()> {
-        let keep = |name: &str| {
-            name == copy.lasting()
-                || name == copy.by_digest()
-                || before.is_some_and(|digest| {
-                    // What was in place is served again: the one before that is still the one before.
-                    digest == copy.digest || name.starts_with(&format!("{BY_DIGEST}{}", digest.hex()))
-                })
-        };
-        let ours = |name: &str| {
-            name.ends_with(UNFINISHED)
-                || (name.starts_with(BY_DIGEST) || name.starts_with(LASTING))
-                    && ArchiveFormat::by_name(name).is_some()
-        };
+    /// Removes files of ours that nothing needs any more: archives under their digests, what was being
+    /// made, and the archive at which scanners were sent before. What others put here stays.
+    fn tidy(
+        &self,
+        folder: &Dir,
+        copy: &Copy,
+        before: Option<Digest>,
+        was_at: Option<&str>,
+    ) -> io::Result<()> {
+        let (lasting, by_digest) = (copy.lasting(), copy.by_digest());
+        let lasted = was_at.and_then(|url| {
+            url.split('/').find(|part| part.starts_with(LASTING) && ArchiveFormat::by_name(part).is_some())
+        });
+        // What was in place is served again: the one before that is still the one before.
+        let keep = |digest: Digest| before == Some(digest) || before == Some(copy.digest);
         for name in folder.list()? {
             let Some(name) = name.to_str() else { continue };
-            let is_lasting = name.starts_with(LASTING) && name != copy.lasting();
-            if ours(name) && (is_lasting || !keep(name)) {
+            let whole = name.strip_suffix(UNFINISHED).unwrap_or(name);
+            let is_lasting = whole == lasting || Some(whole) == lasted;
+            let goes = match digest_in(whole) {
+                Some(digest) => name != whole || name != by_digest && !keep(digest),
+                None => is_lasting && (name != whole || name != lasting),
+            };
+            if goes {
                 folder.remove(name)?;
             }
         }
@@ -244,6 +254,13 @@ impl WebRoot {
     fn folder(&self, name: &Name) -> Result<Option<Dir>, TargetError> {
         self.dir.open_path(name.as_str()).at("open", self.dir.at(name.as_str()))
     }
+}
+
+/// The digest in the name of an archive of ours.
+fn digest_in(name: &str) -> Option<Digest> {
+    let hex = name.strip_prefix(BY_DIGEST)?;
+    let hex = hex.strip_suffix(".tar.gz").or_else(|| hex.strip_suffix(".zip"))?;
+    Digest::from_hex(hex).ok()
 }
 
 /// Whether a file is there and has this digest.
@@ -277,7 +294,16 @@ mod tests {
             size: content.len() as u64,
             format: ArchiveFormat::TarGzip,
             subdir: subdir.into(),
-            manifest: vex_copy::point_at(upstream, &format!("http://h//{subdir}"), &record).unwrap(),
+            manifest: vex_copy::point_at(
+                upstream,
+                &vex_copy::location(
+                    &format!("http://h/{}", vex_copy::archive_name(ArchiveFormat::TarGzip, subdir)),
+                    subdir,
+                )
+                .unwrap(),
+                &record,
+            )
+            .unwrap(),
         }
     }
 
@@ -344,6 +370,24 @@ mod tests {
             }
         }
         panic!("it never ended");
+    }
+
+    #[test]
+    fn what_others_put_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = WebRoot::open(dir.path(), false).unwrap();
+        put(&root, b"one", &copy(b"one", "main")).unwrap();
+        let others = ["repository-backup.zip", "sha256-mine.tar.gz", "x.trivy-ferry.tmp", "notes"];
+        for name in others {
+            std::fs::write(dir.path().join("vex-hub").join(name), name).unwrap();
+        }
+        // A manifest that is larger than any of ours is replaced.
+        let manifest = dir.path().join("vex-hub/.well-known/vex-repository.json");
+        std::fs::write(manifest, vec![b' '; 2 << 20]).unwrap();
+        let two = copy(b"two", "other");
+        put(&root, b"two", &two).unwrap();
+        assert!(root.holds(&two).unwrap());
+        assert!(others.iter().all(|name| names(dir.path()).contains(&(*name).to_owned())));
     }
 
     #[test]

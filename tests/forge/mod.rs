@@ -461,7 +461,13 @@ impl Part {
     pub fn vex_saying(archive: Vec<u8>, subdir: &str, contents: Contents) -> Part {
         let json = sample("vex-hub/vex-repository.json");
         let layers = vec![(catalogue::VEX_TAR_LAYER, archive), (catalogue::VEX_MANIFEST_LAYER, json)];
-        let manifest = json!({"schemaVersion": 2, "of": Digest::of(&layers[0].1)}).to_string().into_bytes();
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()});
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": layers.iter().map(|(media_type, bytes)| descriptor(media_type, bytes)).collect::<Vec<_>>(),
+        });
+        let manifest = manifest.to_string().into_bytes();
         Part::made("vex-hub".parse().unwrap(), "0.1", manifest, layers, Some(subdir), contents)
     }
 

@@ -79,6 +79,15 @@ impl Registry {
         tags
     }
 
+    pub fn forget_blobs(&self) {
+        self.content.lock().unwrap().blobs.clear();
+    }
+
+    pub fn manifest(&self, reference: &str) -> Vec<u8> {
+        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        self.content.lock().unwrap().manifests[&path].to_vec()
+    }
+
     pub fn forget_tags(&self) {
         self.content.lock().unwrap().manifests.clear();
     }
