@@ -12,7 +12,8 @@ use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 
-/// The most bytes of all manifests of datasets, VEX's own included. Real ones have a few KiB.
+/// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
+/// ones have a few KiB.
 const MAX_DESCRIBED: u64 = 8 << 20;
 /// The most datasets, and the most images, in one bundle.
 const MAX_DATASETS: usize = 64;
@@ -318,8 +319,11 @@ impl Payload {
             return Err(format!("it lists {datasets} datasets and {images} images"));
         }
         let described = self.datasets.iter().map(Dataset::described).fold(0, u64::saturating_add);
-        if described > MAX_DESCRIBED {
-            return Err(format!("its manifests have {described} bytes, and {MAX_DESCRIBED} are allowed"));
+        let manifests =
+            self.images.iter().flat_map(|image| [&image.manifest].into_iter().chain(&image.manifests));
+        let of_images = manifests.map(|manifest| manifest.size).fold(0, u64::saturating_add);
+        if let Some(many) = [described, of_images].into_iter().find(|sum| *sum > MAX_DESCRIBED) {
+            return Err(format!("its manifests have {many} bytes, and {MAX_DESCRIBED} are allowed"));
         }
         let mut names = BTreeSet::new();
         for image in &self.images {

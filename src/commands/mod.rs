@@ -40,6 +40,7 @@ mod registries;
 mod rehearse;
 mod sample;
 mod serve;
+mod serve_site;
 mod site;
 mod spool;
 mod trust;

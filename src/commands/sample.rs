@@ -62,7 +62,7 @@ pub(super) fn site(address: SocketAddr) -> Site {
             annotations: BTreeMap::from([(oci::VERSION.to_owned(), "2.0.0".to_owned())]),
         };
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
-        site.manifest(repository, tag, oci::MANIFEST, bytes);
+        site.manifest(repository, Some(tag), oci::MANIFEST, bytes);
     }
     let vex = format!(
         r#"{{"name":"Sample VEX","versions":[{{"spec_version":"0.1","locations":[{{"url":"http://{address}/main.tar.gz//vexhub-main"}}],"update_interval":"24h"}}]}}"#

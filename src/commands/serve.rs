@@ -1,49 +1,37 @@
 //! `serve`: verifies bundles, decides what is acceptable, and serves it as a registry and a web root.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::admission::{admit_all, watch_expiry};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::{Host, Setup, beside};
-use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
+use super::import_report::{ImageRow, NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
-use super::memory::Memory;
+use super::memory::{Memory, image_key};
+use super::serve_site::{Choice, add, place_of};
 use super::site;
 use super::{Outcome, Then, after, inbox};
-use crate::bundle::chunks::CHUNK;
-use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, VerifiedBundle};
+use crate::bundle::{Image, VerifiedBundle};
 use crate::cli::Serve;
 use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
-use crate::dataset::vex::ArchiveFormat;
-use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};
-use crate::digest::Digest;
 use crate::error::Error;
-use crate::oci;
 use crate::progress::Progress;
-use crate::serve::{self, Blob, Event, File, Options, Request, Server, Site, Until};
+use crate::serve::{self, Event, Options, Request, Server, Site, Until};
 use crate::target::registry_settings::registry_settings;
 use crate::target::vex_config::VexConfig;
 use crate::text::{safe, second};
-use crate::trust::acceptance::{Admission, Policy};
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, Policy, Verdict, judge};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
-
-/// A dataset that is to be served.
-struct Choice {
-    bundle: usize,
-    dataset: Dataset,
-    date: Option<Timestamp>,
-    rollback: bool,
-}
 
 pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
@@ -61,7 +49,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     report.warnings.splice(0..0, beside(&setup.keyring, &args.bundle).into_iter().chain(found.warnings));
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
     drop(memory);
-    if report.in_place().count() == 0 {
+    if !report.has_something_in_place() {
         let nothing =
             || Error::usage("no bundle here holds what is to be served", "See `trivy-ferry inspect`.");
         return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
@@ -193,11 +181,14 @@ fn prepare(
         let chosen = choose(args, bundles, &admitted);
         let chosen =
             sift(setup, url, memory, chosen, &admitted, &mut report).map_err(|error| (None, error))?;
+        let images = choose_images(args, setup, url, memory, bundles, &admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter_mut().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
-            if !mine.is_empty() {
-                add(&mut site, bundle, &mine, progress).map_err(|error| (Some(index), error))?;
+            let images: Vec<&Image> =
+                images.iter().filter(|(at, _)| *at == index).map(|(_, image)| image).collect();
+            if !mine.is_empty() || !images.is_empty() {
+                add(&mut site, bundle, &mine, &images, progress).map_err(|error| (Some(index), error))?;
             }
         }
         Ok((report, admitted, chosen, site))
@@ -239,6 +230,48 @@ fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission
     chosen.into_values().collect()
 }
 
+/// Of each image the newest among the admitted bundles, where nothing newer was served before; with the
+/// index of its bundle.
+fn choose_images(
+    args: &Serve,
+    setup: &Setup,
+    url: &str,
+    memory: &Memory<'_>,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Vec<(usize, Image)> {
+    let mut newest: BTreeMap<String, (usize, Image)> = BTreeMap::new();
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
+        if admission.is_some() && args.selection.only.is_empty() {
+            let images = &bundle.payload().images;
+            newest.extend(images.iter().map(|image| (image_key(&image.name), (index, image.clone()))));
+        }
+    }
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
+    let judged = newest.into_iter().filter_map(|(key, (index, image))| {
+        let created = bundles.get(index)?.payload().created;
+        let floor = memory.state().floors.get(&key).copied();
+        let mut row = ImageRow::new(&image);
+        if let (Verdict::Older { floor }, false) = (judge(Some(created), floor), setup.policy.allow_rollback)
+        {
+            row.status = Status::Refused;
+            report.images.push(row);
+            let dataset = image.name.clone();
+            report.errors.push(Refusal::MissingAndOlder { dataset, date: created, floor }.into());
+            return None;
+        }
+        row.status = Status::Served;
+        row.reference = place_of(&image).map(|(name, tag)| match tag {
+            Some(tag) => format!("{host}/{name}:{tag}"),
+            None => format!("{host}/{name}@{}", image.manifest.digest),
+        });
+        report.images.push(row);
+        Some((index, image))
+    });
+    judged.collect()
+}
+
 /// Leaves out what is too old.
 fn sift(
     setup: &Setup,
@@ -267,105 +300,6 @@ fn sift(
         }
     }
     Ok(left)
-}
-
-/// Verifies what is served of one bundle, and adds it.
-fn add(
-    site: &mut Site,
-    bundle: &mut VerifiedBundle,
-    mine: &[&Choice],
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    let path = bundle.path().to_path_buf();
-    let created = bundle.payload().created;
-    let wanted: BTreeSet<Digest> =
-        mine.iter().flat_map(|choice| choice.dataset.blobs()).map(|blob| blob.digest).collect();
-    let what = |digest: Digest| {
-        let mut datasets = mine.iter().map(|choice| &choice.dataset);
-        let dataset = datasets.find(|dataset| dataset.blobs().any(|blob| blob.digest == digest));
-        dataset.map_or_else(String::new, Dataset::reference)
-    };
-    let checked = bundle.check_in_chunks(&wanted, what, progress)?;
-    for choice in mine {
-        let dataset = &choice.dataset;
-        let lacks = |why: String| BundleError::Payload {
-            path: path.clone(),
-            why: format!("{}: {}", dataset.reference(), safe(&why)),
-        };
-        let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
-            .map_err(|error| BundleError::from_io(&path, error))?;
-        dataset.agrees_with(&manifest).map_err(&lacks)?;
-        for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
-            let checked = checked.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
-            site.blob(dataset.name.as_str(), blob.digest, Arc::new(checked));
-        }
-        site.manifest(dataset.name.as_str(), &dataset.tag, &dataset.manifest.media_type, manifest);
-        if dataset.name.kind() == Kind::Vex {
-            add_vex(site, &checked, choice, created).map_err(lacks)?;
-        }
-    }
-    Ok(())
-}
-
-/// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
-fn add_vex(
-    site: &mut Site,
-    checked: &Arc<CheckedBlobs>,
-    choice: &Choice,
-    created: Timestamp,
-) -> Result<(), String> {
-    let dataset = &choice.dataset;
-    let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
-    let format = ArchiveFormat::by_media_type(&layer.media_type);
-    let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
-    let name = dataset.name.clone();
-    let archive = vex_copy::archive_name(format, &subdir);
-    let record = Record { archive: layer.digest, updated_at: choice.date.unwrap_or(created) };
-    let upstream = whole(checked, described.digest, crate::dataset::vex::MAX_MANIFEST)
-        .map_err(|error| error.to_string())?;
-    let file = format!("{name}/{archive}");
-    let naming = move |base: &str| {
-        let location = vex_copy::location(&format!("{base}/{name}/{archive}"), &subdir);
-        vex_copy::point_at(&upstream, &location.ok_or("it cannot stand in a URL")?, &record)
-    };
-    // What cannot be said to anybody is better found now.
-    naming("http://localhost")?;
-    let media_type = match format {
-        ArchiveFormat::TarGzip => "application/gzip",
-        ArchiveFormat::Zip => "application/zip",
-    };
-    let checked = checked.blob(layer.digest).ok_or("it lacks its archive")?;
-    site.file(&file, File::Fixed(Arc::new(checked), media_type));
-    let well_known = format!("{}/{WELL_KNOWN}/{MANIFEST}", dataset.name);
-    site.file(&well_known, File::Naming(Box::new(move |base| naming(base).ok())));
-    Ok(())
-}
-
-/// All bytes of a small blob.
-fn whole(checked: &Arc<CheckedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
-    let missing = || std::io::Error::from(std::io::ErrorKind::InvalidData);
-    let blob = checked.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < blob.size() {
-        bytes.extend(blob.chunk(bytes.len() as u64 / CHUNK)?);
-    }
-    Ok(bytes)
-}
-
-impl Blob for CheckedBlob {
-    fn size(&self) -> u64 {
-        CheckedBlob::size(self)
-    }
-
-    fn read(&self, offset: u64) -> std::io::Result<Bytes> {
-        let within = usize::try_from(offset % CHUNK).unwrap_or(usize::MAX);
-        let chunk = Bytes::from(self.chunk(offset / CHUNK)?);
-        if within < chunk.len() {
-            Ok(chunk.slice(within..))
-        } else {
-            Err(std::io::ErrorKind::UnexpectedEof.into())
-        }
-    }
 }
 
 /// What scanners must be told.

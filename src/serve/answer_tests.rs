@@ -16,7 +16,7 @@ fn site() -> Site {
     let mut site = Site::default();
     for (repository, tags) in [("trivy-db", &["2"][..]), ("security/checks", &["1", "2", "latest"])] {
         for tag in tags {
-            site.manifest(repository, tag, TYPE, MANIFEST.to_vec());
+            site.manifest(repository, Some(tag), TYPE, MANIFEST.to_vec());
         }
     }
     site.blob("trivy-db", Digest::of(LAYER), Arc::new(Bytes::from_static(LAYER)));

@@ -66,13 +66,13 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Adds a manifest under a tag, and under its digest.
-    pub(crate) fn manifest(&mut self, repository: &str, tag: &str, media_type: &str, bytes: Vec<u8>) {
+    /// Adds a manifest under its digest, and under a tag if it has one.
+    pub(crate) fn manifest(&mut self, repository: &str, tag: Option<&str>, media_type: &str, bytes: Vec<u8>) {
         let digest = Digest::of(&bytes);
         let manifest = Manifest { media_type: media_type.to_owned(), bytes: bytes.into() };
         let repository = self.repositories.entry(repository.to_owned()).or_default();
         repository.manifests.insert(digest, manifest);
-        repository.tags.insert(tag.to_owned(), digest);
+        repository.tags.extend(tag.map(|tag| (tag.to_owned(), digest)));
     }
 
     /// Adds a blob to a repository.

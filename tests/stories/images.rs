@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::kit::{Artifact, Host, Registry, flags_of, laid_out, tools};
+use crate::serve::Serve;
 
 /// Upstream's registry with `aquasec/trivy:0.74.0`, an index of two platforms that share a layer, and
 /// `custom/checks:1`, a plain artifact.
@@ -101,6 +102,19 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     assert_eq!(statuses(&one), ["pushed"]);
     assert_eq!(other.digest_of("mirror/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     station.ferry(&format!("{import} --also a/b:1")).exits(2).says("no bundle here holds docker.io/a/b:1");
+    // Without any registry, our server has them too.
+    let serve = Serve::start(&station, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
+    for name in ["aquasec/trivy:0.74.0", "custom/checks:1"] {
+        let digest = format!("crane digest --insecure {}/{name}", serve.address);
+        let digest = registry.publisher.sh(&digest).exits(0);
+        assert_eq!(digest.stdout.trim(), upstream.digest_of(name), "{name}");
+    }
+    let pull = format!(
+        "crane pull --insecure --platform linux/arm64 {}/aquasec/trivy:0.74.0 served.tar",
+        serve.address
+    );
+    registry.publisher.sh(&format!("{pull} && crane validate --tarball served.tar")).exits(0);
+    drop(serve);
     // A cache has no place for them, and passes over them.
     let cache = station.folder("cache");
     station

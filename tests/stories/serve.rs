@@ -14,15 +14,15 @@ use crate::kit::{
 use crate::registry::{artifacts, carried};
 
 /// Our server on a host, which holds its certificates. Serves until it is dropped.
-struct Serve {
+pub struct Serve {
     /// `127.0.0.1:PORT`.
-    address: String,
+    pub address: String,
     process: Process,
 }
 
 impl Serve {
     /// What it prints is in the host's files `out` and `log`.
-    fn start(host: &Host, line: &str) -> Serve {
+    pub fn start(host: &Host, line: &str) -> Serve {
         Serve::run(host, &mut host.ferry_command(&format!("serve {line}")))
     }
 
