@@ -313,6 +313,7 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
             return Ok((upload.finish()?, true));
         }
         next.truncate(count);
-        held = std::mem::replace(&mut next, vec![0; CHUNK]);
+        std::mem::swap(&mut held, &mut next);
+        next.resize(CHUNK, 0);
     }
 }
