@@ -172,6 +172,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         insecure: &|host| registries.is_insecure(host),
         login: &|host| registries.has_login(host),
         own_ca: args.registry.cacert.is_some(),
+        config: args.settings.write_config.as_deref(),
     };
     site::settings(args, &setup, &way, &mut reports);
     // What was damaged to begin with is no target's fault.

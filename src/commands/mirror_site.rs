@@ -235,8 +235,12 @@ impl<'r> Site<'r> {
             return;
         }
         self.report.standing = standing(self.place, &self.registry, version, &self.report);
-        let way =
-            Way { insecure: &|host| remote.is_insecure(host), login: &|host| remote.has_login(host), own_ca };
+        let way = Way {
+            insecure: &|host| remote.is_insecure(host),
+            login: &|host| remote.has_login(host),
+            own_ca,
+            config: args.write_config.as_deref(),
+        };
         let pulled = pulled(version, way.insecure, &[&self.report]);
         say(version, &pulled, &way, &mut self.report);
         if self.report.in_place().count() > 0

@@ -305,7 +305,12 @@ fn sift(
 /// What scanners must be told.
 fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
     let insecure = url.starts_with("http:");
-    let way = site::Way { insecure: &|_| insecure, login: &|_| false, own_ca: false };
+    let way = site::Way {
+        insecure: &|_| insecure,
+        login: &|_| false,
+        own_ca: false,
+        config: args.settings.write_config.as_deref(),
+    };
     let pulled = site::pulled(setup.host.version, way.insecure, &[report]);
     site::say(setup.host.version, &pulled, &way, report);
     let settings = registry_settings(setup.host.version, &pulled);

@@ -2,6 +2,7 @@
 //! one run have together.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::after;
 use super::import::Setup;
@@ -13,7 +14,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::error::Error;
 use crate::target::registry_settings::{Pulled, registry_settings};
 use crate::target::vex_config::Carried;
-use crate::target::vex_scanner::repository_yaml;
+use crate::target::vex_scanner::{self, repository_yaml};
 
 /// Whether the targets of a run are one site: no scanner would have to choose between two of them.
 pub(super) fn is_one(args: &Import) -> bool {
@@ -34,6 +35,8 @@ pub(super) struct Way<'a> {
     pub(super) login: &'a dyn Fn(&str) -> bool,
     /// A CA of the site's own was given.
     pub(super) own_ca: bool,
+    /// Where the settings are written as files.
+    pub(super) config: Option<&'a Path>,
 }
 
 /// Puts the settings into the reports, and writes them where that was asked for.
@@ -104,7 +107,13 @@ pub(super) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report:
                 .into(),
         );
     }
-    if !pulled.vex.is_empty() {
+    if let (Some(dir), false) = (way.config, pulled.vex.is_empty()) {
+        let file = dir.join(vex_scanner::FILE);
+        report.advice.push(format!(
+            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails.",
+            file.display()
+        ));
+    } else if !pulled.vex.is_empty() {
         let text = repository_yaml(&pulled.vex);
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# Written")).collect();
         report.advice.push(format!(
