@@ -26,9 +26,9 @@ const STYLES: Styles =
 /// Carries what Trivy downloads to hosts without internet, in one signed bundle.
 ///
 /// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into
-/// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache.
-/// `trivy-ferry rehearse` shows the whole trip on this machine. Where one host reaches both sides,
-/// `mirror` needs no bundle.
+/// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache, a
+/// registry or a web root; `serve` hands it out where there is neither. Where one host reaches both
+/// sides, `mirror` needs no bundle. `trivy-ferry rehearse` shows the whole trip on this machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",
@@ -109,7 +109,7 @@ pub enum Verb {
     /// Shows what nobody here trusts as well, and says so. Only `verify` and `import` look at the
     /// content.
     Inspect(Inspect),
-    /// Verify a bundle and put its data into Trivy's cache.
+    /// Verify a bundle and put its data into Trivy's cache, registries or a web root.
     ///
     /// The old data stays in place until all of the new was found good, and is kept for --restore.
     /// To import the same bundle again is no error, and brings back what is missing. Prints the
