@@ -263,10 +263,10 @@ impl Next for TargetError {
                 "Run the command as its owner, or give this user the right to write there.".into()
             }
             TargetError::NoWebRoot { .. } => "Make it where the web server looks for it, or mount what is missing there.".into(),
-            TargetError::NotADirectory { .. } => "Move it away, or name another --cache-dir.".into(),
+            TargetError::NotADirectory { .. } => "Move it away, or name another place.".into(),
             TargetError::NotAFile { .. } => "Move it away, then run the command again.".into(),
             TargetError::Symlink { path } => format!(
-                "Replace {} by a real directory (a bind mount works too), or point --cache-dir at the directory that holds the link's target.",
+                "Replace {} by what it points to (for a directory a bind mount works too), or name the place that it points to.",
                 path.display()
             ),
             TargetError::DatabaseFolder { path } => match path.parent() {
