@@ -20,7 +20,9 @@ fn main() -> ExitCode {
             let printed = print(cli.format, &outcome);
             match then.map(|then| then.go_on(&*progress)) {
                 Some(Err(error)) => (error.exit_code(), say(&error)),
-                _ => (outcome.exit_code(), printed),
+                // What was wrong at the beginning was said then; it has ended as it should.
+                Some(Ok(())) => (0, printed),
+                None => (outcome.exit_code(), printed),
             }
         }
         Err(error) => (error.exit_code(), print_error(cli.format, &error)),

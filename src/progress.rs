@@ -11,6 +11,11 @@ pub trait Progress: Send + Sync {
 
     /// A remark on the way that is worth a line: a source that was passed over, a wait for a lock.
     fn note(&self, message: &str);
+
+    /// Something that went wrong while work goes on, to be said also to who wants no remarks.
+    fn alarm(&self, message: &str) {
+        self.note(message);
+    }
 }
 
 /// One step under way; dropping it ends the step.

@@ -17,11 +17,26 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The way of showing that suits stderr.
 pub fn progress(quiet: bool) -> Box<dyn Progress> {
     if quiet {
-        Box::new(Silent)
+        Box::new(Quiet)
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
     } else {
         Box::new(Lines)
+    }
+}
+
+/// Only what went wrong.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _: &str, _: u64, _: &str) -> Box<dyn Step> {
+        Box::new(Silent)
+    }
+
+    fn note(&self, _: &str) {}
+
+    fn alarm(&self, message: &str) {
+        say(&lines(message));
     }
 }
 

@@ -66,7 +66,12 @@ impl Serve {
         let contents = Part::java_db(days(-1)).dataset.contents;
         let java_db = Part::saying("trivy-java-db", "1", LAYER.clone(), contents);
         let parts = [Part::db(days(-1)), java_db, Part::vex(days(-1))];
-        let bundle = host.file("bundle.tar", Bundle::of(days(-1), &parts).signed(&host.key));
+        let bundle = Bundle::of(days(-1), &parts);
+        Serve::of(host, &bundle, more)
+    }
+
+    fn of(host: Host, bundle: &Bundle, more: &[&str]) -> Serve {
+        let bundle = host.file("bundle.tar", bundle.signed(&host.key));
         let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         host.file("cert.pem", certificate.cert.pem());
         host.file("key.pem", certificate.signing_key.serialize_pem());
@@ -540,7 +545,8 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
         stream.read_exact(&mut [0; 1000]).unwrap();
         stream
     };
-    let (mut silent, mut idle) = (serve.connect(), serve.connect());
+    let (mut silent, mut idle, mut half) = (serve.connect(), serve.connect(), serve.connect());
+    half.write_all(b"GET /v2/ HT").unwrap();
     idle.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     idle.read_exact(&mut [0; 20]).unwrap();
     let pull = begun(&serve);
@@ -552,7 +558,10 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     }
     assert!(serve.child.try_wait().unwrap().is_none(), "it ended before the pull did");
     assert!(received(pull).ends_with(&LAYER[LAYER.len() - (1 << 20)..]));
+    // Nor does half a request keep it for as long as a head may take.
+    let through = Instant::now();
     assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    assert!(through.elapsed() < Duration::from_secs(20), "{}", serve.log());
     assert!(serve.log().ends_with("Ended.\n") && !serve.log().contains("broken-off"), "{}", serve.log());
 
     // Whoever cannot wait says it twice.
@@ -601,4 +610,48 @@ fn the_log_has_one_harmless_line_for_each_request() {
     );
     let bad = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!log.contains(bad), "{log:?}");
+}
+
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_no_stalled_one() {
+    let serve = Serve::plain();
+    let mut stream = serve.connect();
+    stream.write_all(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", *BLOB).as_bytes()).unwrap();
+    let mut some = vec![0; 8 << 10];
+    // Longer than a client may take nothing.
+    let until = Instant::now() + Duration::from_secs(45);
+    while Instant::now() < until {
+        stream.read_exact(&mut some).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!serve.log().contains("broken-off"), "{}", serve.log());
+}
+
+#[test]
+fn an_image_that_would_take_anothers_place_is_named_and_the_rest_is_served() {
+    let host = Host::new();
+    let part = Part::db(days(-1));
+    let mut bundle = Bundle::of(days(-1), std::slice::from_ref(&part));
+    bundle.edit(|payload| {
+        let dataset = payload["datasets"][0].clone();
+        let image = |name: &str| serde_json::json!({
+            "name": name, "source": "x", "manifest": dataset["manifest"], "blobs": [dataset["config"], dataset["layers"][0]],
+        });
+        let names = ["a.example/foo:1", "b.example/foo:1", "c.example/vex-tool:1", "c.example/bar:1"];
+        payload["images"] = names.map(image).to_vec().into();
+    });
+    let serve = Serve::of(host, &bundle, &[]);
+    let log = serve.log();
+    assert!(
+        log.contains("b.example/foo:1 is not served: it would be in the place of a.example/foo:1"),
+        "{log}"
+    );
+    assert!(
+        log.contains("c.example/vex-tool:1 is not served: it would be vex-tool, which is a dataset's"),
+        "{log}"
+    );
+    for served in ["trivy-db/manifests/2", "foo/manifests/1", "bar/manifests/1"] {
+        assert_eq!(serve.get(&format!("/v2/{served}"), "").status, 200, "{served}");
+    }
+    assert_eq!(serve.get("/v2/vex-tool/manifests/1", "").status, 404);
 }

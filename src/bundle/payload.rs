@@ -15,8 +15,10 @@ use crate::oci;
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.
 const MAX_DESCRIBED: u64 = 8 << 20;
-/// The most datasets, and the most images, in one bundle.
+/// The most datasets in one bundle.
 const MAX_DATASETS: usize = 64;
+/// The most images in one bundle.
+pub const MAX_IMAGES: usize = 64;
 
 /// The name of a stream: `[a-z0-9][a-z0-9._-]*`, at most 32 characters. It stands in file names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -315,7 +317,7 @@ impl Payload {
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
-        if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_DATASETS {
+        if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
             return Err(format!("it lists {datasets} datasets and {images} images"));
         }
         let described = self.datasets.iter().map(Dataset::described).fold(0, u64::saturating_add);

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::bundle::payload::{Blob, Image};
+use crate::bundle::payload::{Blob, Image, MAX_IMAGES};
 use crate::bundle::writer::PlannedImage;
 use crate::cli::Export;
 use crate::error::Error;
@@ -78,6 +78,12 @@ pub(super) fn collect(
     network: &Network,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
+    if args.also.len() > MAX_IMAGES {
+        return Err(Error::usage(
+            format!("{} images are named, and a bundle takes {MAX_IMAGES}", args.also.len()),
+            "Take the others in a second bundle, of a stream of its own.",
+        ));
+    }
     let mut collected: Vec<Collected> = Vec::new();
     for also in &args.also {
         let name = also.name.to_string();

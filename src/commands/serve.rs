@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::admission::{admit_all, watch_expiry};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
-use super::import::{Host, Setup, beside};
+use super::import::{Host, Setup, beside, places_for_settings};
 use super::import_report::{ImageRow, NEWER_BUNDLE, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::{Memory, image_key};
@@ -20,8 +20,8 @@ use super::site;
 use super::{Outcome, Then, after, inbox};
 use crate::bundle::{Image, VerifiedBundle};
 use crate::cli::Serve;
-use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Kind, Name};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::serve::{self, Event, Options, Request, Server, Site, Until};
@@ -37,13 +37,14 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
     let tls = tls.map(|(certificate, key)| serve::configuration(certificate, key)).transpose()?;
     more_files();
+    places_for_settings(&args.settings)?;
+    let setup = setup(args)?;
+    let mut found = inbox::open(&args.bundle, &setup.keyring)?;
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     // Whoever cannot listen need not read the bundle first.
     let listener = Server::bind(args.listen)?;
     let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
     let url = url(args, address, tls.is_some())?;
-    let setup = setup(args)?;
-    let mut found = inbox::open(&args.bundle, &setup.keyring)?;
-    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     let mut memory = Memory::open(state, args.acceptance.stream.as_str(), false)?;
     let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
     report.warnings.splice(0..0, beside(&setup.keyring, &args.bundle).into_iter().chain(found.warnings));
@@ -112,10 +113,11 @@ fn tell_request(now: &str, request: &Request, progress: &dyn Progress) {
         safe(method),
         safe(path),
         took.as_secs_f64(),
-        safe(agent),
+        // A quote would end the field.
+        safe(agent).replace('"', "'"),
     ));
     if let Some(fault) = fault {
-        progress.note(&format!("error: {}", safe(fault)));
+        progress.alarm(&format!("error: {}", safe(fault)));
     }
 }
 
@@ -173,7 +175,8 @@ fn prepare(
     progress: &dyn Progress,
 ) -> Result<(Report, Site), Error> {
     let target = Target::Serve(args.listen);
-    memory.of(&target.to_string());
+    // Scanners know the port: on which of this host's addresses it is open is nothing new to them.
+    memory.of(&format!("serve:{}", args.listen.port()));
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
@@ -242,10 +245,31 @@ fn choose_images(
     report: &mut Report,
 ) -> Vec<(usize, Image)> {
     let mut newest: BTreeMap<String, (usize, Image)> = BTreeMap::new();
+    let mut fails = |image: &Image, why: String| {
+        report.images.push(ImageRow::new(image));
+        report.errors.push(Error::usage(
+            format!("{} is not served: {why}", image.name),
+            "Export it under another name with --also NAME=SOURCE; everything else is served.",
+        ));
+    };
     for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
-        if admission.is_some() && args.selection.only.is_empty() {
-            let images = &bundle.payload().images;
-            newest.extend(images.iter().map(|image| (image_key(&image.name), (index, image.clone()))));
+        if admission.is_none() || !args.selection.only.is_empty() {
+            continue;
+        }
+        for image in &bundle.payload().images {
+            let key = image_key(&image.name);
+            let other = newest.get(&key).map(|(_, other)| other.name.clone());
+            match place_of(image) {
+                None => fails(image, "it has no usable name".into()),
+                Some((name, _)) if name.parse::<Name>().is_ok() => {
+                    fails(image, format!("it would be {name}, which is a dataset's"));
+                }
+                // A host counts for nothing here, and nobody should get one image for another.
+                Some(_) if other.as_ref().is_some_and(|other| *other != image.name) => {
+                    fails(image, format!("it would be in the place of {}", other.unwrap_or_default()));
+                }
+                Some(_) => drop(newest.insert(key, (index, image.clone()))),
+            }
         }
     }
     let host = url.split_once("://").map_or(url, |(_, host)| host);

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use crate::bundle::chunks::CHUNK;
 use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
+use crate::dataset::Kind;
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};
-use crate::dataset::{Kind, Name};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci;
@@ -80,9 +80,6 @@ pub(super) fn place_of(image: &Image) -> Option<(String, Option<String>)> {
 /// An error is a sentence's end.
 fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Result<(), String> {
     let (name, tag) = place_of(image).ok_or("it has no usable name")?;
-    if name.parse::<Name>().is_ok() {
-        return Err(format!("it would be served as {name}, which is a dataset's"));
-    }
     for blob in &image.blobs {
         let blob_of = checked.blob(blob.digest).ok_or("it lacks a blob")?;
         site.blob(&name, blob.digest, Arc::new(blob_of));

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ const ENDING: Duration = Duration::from_secs(60);
 /// How many threads read and compare pieces. Each has memory of its own, which its pieces fragment: with
 /// sixteen, the same pulls took half as much again.
 const READERS: usize = 4;
+/// What the kernel keeps of what is sent on a connection, in bytes.
+const SENDING: usize = 256 << 10;
 /// The most bytes of a request's head, and what hyper keeps of a connection each way: not a piece
 /// of a blob more than the one that it sends.
 const BUFFER: usize = 16 << 10;
@@ -193,8 +196,21 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut end: End) {
     (shared.options.log)(Event::Ending(ENDING));
     tokio::select! {
         () = graceful.shutdown() => {}
+        // Half a request is no answer under way.
+        () = idle(&shared) => {}
         () = end.told() => {}
         () = sleep(ENDING) => {}
+    }
+}
+
+/// Returns when no answer has been under way for five seconds: the last pieces may still be on their way
+/// to a slow client.
+async fn idle(shared: &Shared) {
+    const LOOKS: u32 = 50;
+    let mut quiet = 0;
+    while quiet < LOOKS {
+        sleep(Duration::from_millis(100)).await;
+        quiet = if shared.answering.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
     }
 }
 
@@ -221,6 +237,9 @@ async fn accept(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, gracef
 
 async fn connection(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
+    // Else the kernel takes megabytes for a client that reads slowly, and it looks stalled until most
+    // of them have gone.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SENDING);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL));
     let stream = Box::pin(stream);
@@ -260,7 +279,10 @@ async fn http(
         .serve_connection(TokioIo::new(stream), service);
     match watcher.watch(connection).await {
         Err(error) if error.is_parse() => {
-            let why = format!("what came is no request: {error}");
+            let why = match shared.options.tls {
+                None => format!("what came is no request, or TLS, which is not spoken here: {error}"),
+                Some(_) => format!("what came is no request: {error}"),
+            };
             (shared.options.log)(Event::Refused { client, why });
         }
         // What a client breaks off is in the access log.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,11 +32,30 @@ pub(super) struct Shared {
     site: Site,
     pub(super) options: Options,
     bodies: Arc<Semaphore>,
+    /// How many answers are under way.
+    pub(super) answering: AtomicUsize,
+}
+
+/// One answer under way, until it is dropped.
+struct Answering(Arc<Shared>);
+
+impl Answering {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(shared.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
     pub(super) fn new(site: Site, options: Options) -> Arc<Self> {
-        Arc::new(Shared { site, options, bodies: Arc::new(Semaphore::new(BODIES)) })
+        let bodies = Arc::new(Semaphore::new(BODIES));
+        Arc::new(Shared { site, options, bodies, answering: AtomicUsize::new(0) })
     }
 }
 
@@ -46,6 +66,7 @@ pub(super) async fn respond(
     shared: Arc<Shared>,
 ) -> Response<Sending> {
     let began = Instant::now();
+    let answering = Answering::new(&shared);
     let (parts, _) = request.into_parts();
     let mut entry = entry(&parts, client);
     let mut answer = match base(&shared.options, &parts) {
@@ -83,6 +104,7 @@ pub(super) async fn respond(
     let told = move |sent: u64, fault: Option<String>| {
         let (whole, took, fault) = (sent == length, began.elapsed(), fault.or(entry.fault));
         (shared.options.log)(Event::Answered(Request { sent, whole, took, fault, ..entry }));
+        drop(answering);
     };
     let body = match (begun, body) {
         (Some((blob, range, permit, first)), _) => Sending::from(blob, range, first, permit, told),

@@ -28,7 +28,12 @@ pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<Server
         .map_err(|error| wrong(certificate, error.to_string()))?
         .with_no_client_auth()
         .with_single_cert(chain, private)
-        .map_err(|error| wrong(key, format!("it does not fit the certificate: {error}")))?;
+        .map_err(|error| match format!("{error}").contains("UnsupportedCertVersion") {
+            true => {
+                wrong(certificate, "it is of version 1: have it issued anew, with a subjectAltName".into())
+            }
+            false => wrong(key, format!("it does not fit the certificate: {error}")),
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
