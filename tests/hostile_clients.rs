@@ -622,7 +622,7 @@ fn a_client_that_reads_slowly_and_steadily_is_no_stalled_one() {
     let until = Instant::now() + Duration::from_secs(45);
     while Instant::now() < until {
         stream.read_exact(&mut some).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(250));
     }
     assert!(!serve.log().contains("broken-off"), "{}", serve.log());
 }
