@@ -238,7 +238,8 @@ impl VerifiedBundle {
         Err(BundleError::Payload { path, why: format!("it has no blob {digest}") })
     }
 
-    /// The bytes of small members, by name. They stand before the large layers, which are not reached.
+    /// The bytes of small members, by name. Nothing is read beyond the last of them: those of datasets
+    /// stand before the large layers.
     ///
     /// # Errors
     /// Where the medium fails, a member is not the signed one, or one is larger than `most` bytes.

@@ -3,8 +3,9 @@
 
 use super::admitted::Source;
 use super::import::Setup;
-use super::import_report::Report;
+use super::import_report::{NEWER_BUNDLE, Report};
 use super::inbox::Ignored;
+use super::memory::Memory;
 use super::verify::candidate;
 use crate::bundle::VerifiedBundle;
 use crate::error::Error;
@@ -60,6 +61,13 @@ pub(super) fn admit_all(
         }
     }
     admitted
+}
+
+/// The end of an import into a target: what is remembered of it, and what is too old in it.
+pub(super) fn conclude(memory: &mut Memory<'_>, setup: &Setup, report: &mut Report) {
+    watch_expiry(memory.state(), setup, report);
+    memory.save(report);
+    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
 }
 
 /// What is installed may have passed its exporter's date while nothing newer came.

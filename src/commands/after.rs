@@ -48,9 +48,9 @@ pub(super) fn trivy_on_path() -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
 }
 
-/// The version of the `trivy` on the PATH, where it is one that can be served.
-pub(super) fn installed_trivy() -> Option<TrivyVersion> {
-    trivy_on_path()?.parse().ok()
+/// The version of the `trivy` on the PATH, where it is one that can be served; else the newest.
+pub(super) fn trivy_version() -> TrivyVersion {
+    trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
 }
 
 /// Settings, VEX configuration, scan cache.

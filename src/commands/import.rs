@@ -12,9 +12,9 @@ use super::inbox::Found;
 use super::memory::Memory;
 use super::push_images::check_asked;
 use super::registries::Registries;
-use super::{Outcome, after, import_cache, import_registry, import_web, inbox, site};
+use super::{Outcome, after, import_cache, import_registry, import_report, import_web, inbox, site};
 use crate::bundle::Dataset;
-use crate::cli::{Import, WriteSettings};
+use crate::cli::{Acceptance, Import, WriteSettings};
 use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
@@ -53,12 +53,7 @@ struct Reports {
 
 impl fmt::Display for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for report in &self.targets {
-            if self.targets.len() > 1 {
-                writeln!(f, "{}:", report.target)?;
-            }
-            report.fmt(f)?;
-        }
+        import_report::write_all(f, &self.targets)?;
         for warning in &self.warnings {
             writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
         }
@@ -122,7 +117,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         args.registry.places.len() + usize::from(cache.is_some()) + usize::from(args.web_root.is_some());
     site::check(args, targets)?;
     let host = host(args)?;
-    let policy = policy(args);
+    let policy = policy(&args.acceptance);
     let Some(input) = &args.bundle else {
         let setup =
             Setup { host, keyring: Keyring::default(), policy, max_age: args.acceptance.max_age.clone() };
@@ -235,9 +230,7 @@ fn host(args: &Import) -> Result<Host, Error> {
     let data_home = args.data_home.as_ref().map(absolute).transpose()?;
     Ok(Host {
         now: Timestamp::now(),
-        version: args
-            .trivy_version
-            .unwrap_or_else(|| after::installed_trivy().unwrap_or_else(TrivyVersion::newest)),
+        version: args.trivy_version.unwrap_or_else(after::trivy_version),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
         data_home,
     })
@@ -273,12 +266,12 @@ pub(super) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
     Ok(())
 }
 
-fn policy(args: &Import) -> Policy {
+pub(super) fn policy(acceptance: &Acceptance) -> Policy {
     Policy {
-        stream: args.acceptance.stream.to_string(),
-        allow_rollback: args.acceptance.overrides.allow_rollback,
-        allow_future: args.acceptance.overrides.time.allow_future,
-        allow_expired: args.acceptance.overrides.time.allow_expired,
+        stream: acceptance.stream.to_string(),
+        allow_rollback: acceptance.overrides.allow_rollback,
+        allow_future: acceptance.overrides.time.allow_future,
+        allow_expired: acceptance.overrides.time.allow_expired,
     }
 }
 

@@ -63,8 +63,7 @@ pub(super) fn run(
     for (index, ((bundle, admission), stages)) in found.bundles.iter().zip(admitted).zip(stages).enumerate() {
         let (Some(mut admission), Some(stages)) = (admission, stages) else { continue };
         if chosen.iter().any(|choice| choice.rollback && choice.bundle == index) {
-            admission.rolls_back();
-            report.admitted_by(bundle, &admission);
+            report.rolls_back(bundle, &mut admission);
         }
         install(&mut cache, stages, &chosen, &admission, &mut report);
         memory.accept(bundle, &admission, &report, host.now);

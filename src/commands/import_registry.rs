@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::admission::{admit_all, watch_expiry};
+use super::admission::{admit_all, conclude};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::Setup;
-use super::import_report::{NEWER_BUNDLE, Report, Row, Status, Target};
+use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::place::Place;
@@ -63,8 +63,7 @@ pub(super) fn run(
         let Some(mut admission) = slot.take() else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if mine.iter().any(|choice| choice.rollback) {
-            admission.rolls_back();
-            report.admitted_by(bundle, &admission);
+            report.rolls_back(bundle, &mut admission);
         }
         push_tags(registry, &mine, &admission, &mut report);
         *slot = Some(admission);
@@ -76,9 +75,7 @@ pub(super) fn run(
             memory.accept(bundle, admission, &report, setup.host.now);
         }
     }
-    watch_expiry(memory.state(), setup, &mut report);
-    memory.save(&mut report);
-    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
+    conclude(memory, setup, &mut report);
     report.standing = standing(place, registry, setup.host.version, &report);
     Ok(report)
 }

@@ -315,6 +315,17 @@ pub(super) struct Report {
     pub(super) fails_from: Option<Timestamp>,
 }
 
+/// Writes the reports of a run, each under its target where there are several.
+pub(super) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::Result {
+    for report in reports {
+        if reports.len() > 1 {
+            writeln!(f, "{}:", report.target)?;
+        }
+        fmt::Display::fmt(report, f)?;
+    }
+    Ok(())
+}
+
 pub(super) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
@@ -347,8 +358,10 @@ impl Report {
         }
     }
 
-    /// Sets by which flags a bundle was admitted, where that shows only later.
-    pub(super) fn admitted_by(&mut self, bundle: &VerifiedBundle, admission: &Admission) {
+    /// Writes down that something of a bundle is older than what was there, and taken all the same: that
+    /// shows only after it was admitted.
+    pub(super) fn rolls_back(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
+        admission.rolls_back();
         for source in self.sources.iter_mut().filter(|source| source.identity == bundle.identity()) {
             source.overrides.clone_from(&admission.overrides);
         }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::admission::{admit_all, watch_expiry};
+use super::admission::{admit_all, conclude};
 use super::choice::{floor_date, vex_manifests};
 use super::fate::{Judged, Taken, decide};
 use super::import::Setup;
-use super::import_report::{NEWER_BUNDLE, Report, Row, Standing, Status, Target};
+use super::import_report::{Report, Row, Standing, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
 use super::web_url::WebUrl;
@@ -81,8 +81,7 @@ pub(super) fn run(
         let Some(mut admission) = admission else { continue };
         let mine = || chosen.iter().filter(|choice| choice.bundle == index);
         if mine().any(|choice| choice.taken.rollback) {
-            admission.rolls_back();
-            report.admitted_by(bundle, &admission);
+            report.rolls_back(bundle, &mut admission);
         }
         for choice in mine() {
             let status = match root.activate(&choice.copy) {
@@ -97,9 +96,7 @@ pub(super) fn run(
         }
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
-    watch_expiry(memory.state(), setup, &mut report);
-    memory.save(&mut report);
-    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
+    conclude(memory, setup, &mut report);
     for name in root.repositories()? {
         if !report.in_place().any(|row| row.name == name) {
             let (tag, reference) = (VEX_SPEC.to_owned(), url.of(&name));

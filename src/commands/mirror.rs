@@ -6,7 +6,6 @@ use std::{fmt, io};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Outcome;
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
@@ -14,6 +13,7 @@ use super::import_report::{Report, Status};
 use super::mirror_site::{Lack, Offer, Site};
 use super::place::Place;
 use super::registries::Registries;
+use super::{Outcome, import_report};
 use crate::cli::Mirror;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Kind};
@@ -42,12 +42,7 @@ struct Reports {
 
 impl fmt::Display for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for report in &self.targets {
-            if self.targets.len() > 1 {
-                writeln!(f, "{}:", report.target)?;
-            }
-            report.fmt(f)?;
-        }
+        import_report::write_all(f, &self.targets)?;
         match (self.dry_run, self.would_fetch) {
             (false, _) => Ok(()),
             (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),

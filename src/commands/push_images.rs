@@ -167,12 +167,18 @@ fn push(
     for blob in &image.blobs {
         push_blob(registry, reference, bundle, image, blob, progress)?;
     }
-    for manifest in &image.manifests {
-        let bytes = read(bundle, manifest)?;
-        registry.push_manifest(&reference.by_digest(manifest.digest), &manifest.media_type, &bytes)?;
+    let manifests = || image.manifests.iter().chain([&image.manifest]);
+    let bytes = bundle.small_members(&manifests().map(Blob::path).collect(), oci::MAX_MANIFEST)?;
+    for manifest in manifests() {
+        // Its name comes last: until then nothing but digests leads to what is below.
+        let named = manifest.digest == image.manifest.digest;
+        let under = if named { reference.clone() } else { reference.by_digest(manifest.digest) };
+        let Some(bytes) = bytes.get(&manifest.path()) else {
+            let why = format!("it has no blob {}", manifest.digest);
+            return Err(BundleError::Payload { path: bundle.path().to_path_buf(), why }.into());
+        };
+        registry.push_manifest(&under, &manifest.media_type, bytes)?;
     }
-    let bytes = read(bundle, &image.manifest)?;
-    registry.push_manifest(reference, &image.manifest.media_type, &bytes)?;
     Ok(Status::Pushed)
 }
 
@@ -202,15 +208,4 @@ fn push_blob(
         Err(PushError::Target(error)) => Err(error.into()),
         Err(PushError::Source(error)) => Err(BundleError::from_io(&path, error).into()),
     }
-}
-
-/// A manifest's bytes; the payload's rules keep them small.
-fn read(bundle: &mut VerifiedBundle, manifest: &Blob) -> Result<Vec<u8>, Error> {
-    let path = bundle.path().to_path_buf();
-    let mut bytes = Vec::new();
-    let mut member = bundle.blob(manifest.digest)?;
-    let most = oci::MAX_MANIFEST + 1;
-    std::io::Read::read_to_end(&mut std::io::Read::take(&mut member, most), &mut bytes)
-        .map_err(|error| BundleError::from_io(&path, error))?;
-    Ok(bytes)
 }

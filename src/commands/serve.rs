@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use jiff::Timestamp;
 
-use super::admission::{admit_all, watch_expiry};
+use super::admission::{admit_all, conclude};
 use super::choice::floor_date;
 use super::fate::{Judged, decide};
-use super::import::{Host, Setup, beside, places_for_settings};
-use super::import_report::{ImageRow, NEWER_BUNDLE, Report, Row, Status, Target};
+use super::import::{Host, Setup, beside, places_for_settings, policy};
+use super::import_report::{ImageRow, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::{Memory, image_key};
 use super::serve_site::{Choice, add, place_of};
@@ -20,7 +20,6 @@ use super::site;
 use super::{Outcome, Then, after, inbox};
 use crate::bundle::{Image, VerifiedBundle};
 use crate::cli::Serve;
-use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
 use crate::progress::Progress;
@@ -29,7 +28,7 @@ use crate::target::registry_settings::registry_settings;
 use crate::target::vex_config::VexConfig;
 use crate::text::{safe, second};
 use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, Policy, Verdict, judge};
+use crate::trust::acceptance::{Admission, Verdict, judge};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
 
@@ -146,21 +145,15 @@ fn url(args: &Serve, address: SocketAddr, tls: bool) -> Result<String, Error> {
 }
 
 fn setup(args: &Serve) -> Result<Setup, Error> {
-    let installed = || after::installed_trivy().unwrap_or_else(TrivyVersion::newest);
     Ok(Setup {
         host: Host {
             now: Timestamp::now(),
-            version: args.trivy_version.unwrap_or_else(installed),
+            version: args.trivy_version.unwrap_or_else(after::trivy_version),
             vex: VexConfig::read_at(None)?,
             data_home: None,
         },
         keyring: Keyring::load(&args.keys.trust)?,
-        policy: Policy {
-            stream: args.acceptance.stream.to_string(),
-            allow_rollback: args.acceptance.overrides.allow_rollback,
-            allow_future: args.acceptance.overrides.time.allow_future,
-            allow_expired: args.acceptance.overrides.time.allow_expired,
-        },
+        policy: policy(&args.acceptance),
         max_age: args.acceptance.max_age.clone(),
     })
 }
@@ -201,15 +194,12 @@ fn prepare(
         let Some(mut admission) = admission else { continue };
         let mine = || chosen.iter().filter(|choice| choice.bundle == index);
         if mine().any(|choice| choice.rollback) {
-            admission.rolls_back();
-            report.admitted_by(bundle, &admission);
+            report.rolls_back(bundle, &mut admission);
         }
         mine().for_each(|choice| report.set(&choice.dataset, Status::Served, None));
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
-    watch_expiry(memory.state(), setup, &mut report);
-    memory.save(&mut report);
-    report.warn_of_old(setup.host.now, NEWER_BUNDLE);
+    conclude(memory, setup, &mut report);
     Ok((report, site))
 }
 
