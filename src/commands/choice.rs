@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use super::fate::{Judged, decide};
 use super::import::{Host, Setup};
 use super::import_report::{Report, Row, Status};
-use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use super::offer::{Offer, newest, offers};
+use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Import;
 use crate::dataset::{Kind, catalogue, vex};
 use crate::error::Error;
@@ -25,7 +26,7 @@ pub(super) struct Choice {
     pub(super) slot: Slot,
     pub(super) vex_manifest: Vec<u8>,
     /// By which the floor is judged.
-    date: Option<Timestamp>,
+    date: Timestamp,
     /// What is in its place is no generation to go back to: the same data with a fault, or nothing
     /// that Trivy could read.
     pub(super) repairs: bool,
@@ -37,13 +38,6 @@ pub(super) struct Choice {
     late: bool,
 }
 
-/// The date by which a dataset is older or newer than another. What carries none of its own, as
-/// checks do, is dated by its bundle: else a bundle seen long ago would put its old checks over
-/// the new ones.
-pub(super) fn floor_date(dataset: &Dataset, created: Timestamp) -> Option<Timestamp> {
-    dataset.contents.updated_at.or(Some(created))
-}
-
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
 pub(super) fn choose(
     args: &Import,
@@ -53,52 +47,25 @@ pub(super) fn choose(
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, (Option<usize>, Error)> {
-    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    let manifests = vex_manifests(bundles, admitted)?;
+    let mut placed = Vec::new();
     let mut other_checks = None;
-    for (index, bundle) in bundles.iter_mut().enumerate() {
-        let Some(Some(admission)) = admitted.get(index) else { continue };
-        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error.into()))?;
-        for dataset in &bundle.payload().datasets {
-            if !args.selection.wants(&dataset.name) {
-                continue;
-            }
-            if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
-                other_checks = Some(dataset.clone());
-                continue;
-            }
-            let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
-            let Some(slot) = cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) else {
-                if !report.rows.iter().any(|row| row.name == dataset.name) {
-                    report.rows.push(Row::new(dataset, None, Status::NoPlace));
-                }
-                continue;
-            };
-            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
-            if chosen.get(slot.path()).is_none_or(newer) {
-                let manifest = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
-                let vex_manifest = manifest.cloned().unwrap_or_default();
-                let (dataset, slot) = (dataset.clone(), slot.clone());
-                let place = slot.path().to_owned();
-                let date = floor_date(&dataset, bundle.payload().created);
-                chosen.insert(
-                    place,
-                    Choice {
-                        bundle: index,
-                        dataset,
-                        slot,
-                        vex_manifest,
-                        date,
-                        repairs: false,
-                        known: false,
-                        rollback: false,
-                        late: admission.superseded,
-                    },
-                );
-            }
+    for offer in offers(bundles, admitted, &args.selection) {
+        let dataset = &offer.dataset;
+        if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
+            other_checks = Some(offer.dataset);
+            continue;
+        }
+        let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
+        match cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) {
+            Some(slot) => placed.push((slot.path().to_owned(), slot, offer)),
+            None if report.rows.iter().any(|row| row.name == dataset.name) => {}
+            None => report.rows.push(Row::new(dataset, None, Status::NoPlace)),
         }
     }
-    if let Some(dataset) =
-        other_checks.filter(|_| !chosen.values().any(|c| c.slot.kind() == Kind::TrivyChecks))
+    let chosen: Vec<Choice> =
+        newest(placed).into_iter().map(|(slot, offer)| choice(slot, offer, &manifests)).collect();
+    if let Some(dataset) = other_checks.filter(|_| !chosen.iter().any(|c| c.slot.kind() == Kind::TrivyChecks))
     {
         report.warnings.push(format!(
             "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
@@ -110,14 +77,21 @@ pub(super) fn choose(
         report.rows.push(Row::new(&dataset, None, Status::NotWanted));
     }
     for name in &args.selection.only {
-        if !chosen.values().any(|choice| choice.dataset.name == *name) {
+        if !chosen.iter().any(|choice| choice.dataset.name == *name) {
             report.errors.push(Error::usage(
                 format!("no bundle here holds {name}, which --only asks for"),
                 "Bring a bundle that holds it: `trivy-ferry inspect` shows what is in one.",
             ));
         }
     }
-    Ok(chosen.into_values().collect())
+    Ok(chosen)
+}
+
+fn choice(slot: Slot, offer: Offer, manifests: &[VexManifests]) -> Choice {
+    let Offer { bundle, dataset, date, late } = offer;
+    let vex_manifest = vex_manifest(manifests, bundle, &dataset).unwrap_or_default().to_owned();
+    let (repairs, known, rollback) = (false, false, false);
+    Choice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
 }
 
 /// What Trivy's VEX configuration should know of a dataset.
@@ -133,10 +107,36 @@ pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
 }
 
 /// The vex-repository.json files of a bundle, by member name.
-pub(super) fn vex_manifests(bundle: &mut VerifiedBundle) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
-    let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
-    let wanted = layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
-    bundle.small_members(&wanted, vex::MAX_MANIFEST)
+pub(super) type VexManifests = BTreeMap<String, Vec<u8>>;
+
+/// Reads those of the admitted bundles. An error comes with the index of its bundle.
+pub(super) fn vex_manifests(
+    bundles: &mut [VerifiedBundle],
+    admitted: &[Option<Admission>],
+) -> Result<Vec<VexManifests>, (Option<usize>, Error)> {
+    let mut manifests = Vec::new();
+    for (index, (bundle, admission)) in bundles.iter_mut().zip(admitted).enumerate() {
+        if admission.is_none() {
+            manifests.push(VexManifests::new());
+            continue;
+        }
+        let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
+        let wanted =
+            layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
+        let read = bundle.small_members(&wanted, vex::MAX_MANIFEST);
+        manifests.push(read.map_err(|error| (Some(index), error.into()))?);
+    }
+    Ok(manifests)
+}
+
+/// That of one dataset.
+pub(super) fn vex_manifest<'m>(
+    manifests: &'m [VexManifests],
+    bundle: usize,
+    dataset: &Dataset,
+) -> Option<&'m [u8]> {
+    let manifests = manifests.get(bundle)?;
+    dataset.layers.iter().find_map(|layer| manifests.get(&layer.path())).map(Vec::as_slice)
 }
 
 /// Leaves out what is too old, and what is in place already.
@@ -154,7 +154,7 @@ pub(super) fn sift(
         let was = installed.as_ref().and_then(|installed| installed.updated_at);
         let judged = Judged {
             row: Row::new(dataset, was, Status::Installing),
-            date: choice.date,
+            date: Some(choice.date),
             floor: was,
             vacant: installed.is_none(),
             late: choice.late,

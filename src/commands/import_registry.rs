@@ -1,14 +1,12 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
-use std::collections::BTreeMap;
-
 use super::admission::{admit_all, conclude};
-use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::Setup;
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
+use super::offer::{newest, offers};
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use super::push_images::push_images;
@@ -46,7 +44,7 @@ pub(super) fn run(
         let nobody = |error: Error| (None, error);
         let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
         load_manifests(args, bundles, &mut chosen)?;
-        let chosen = sift(registry, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let chosen = sift(registry, memory, setup, chosen, &mut report).map_err(nobody)?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
@@ -88,50 +86,28 @@ fn choose(
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
-    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
-    for (index, bundle) in bundles.iter().enumerate() {
-        if !matches!(admitted.get(index), Some(Some(_))) {
+    let mut placed = Vec::new();
+    for offer in offers(bundles, admitted, &args.selection) {
+        let dataset = &offer.dataset;
+        if dataset.name.kind() == Kind::Vex {
+            if matches!(place, Place::Registry { .. })
+                && args.web_root.is_none()
+                && !report.rows.iter().any(|row| row.name == dataset.name)
+            {
+                report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                report.advice.push(format!(
+                    "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
+                    dataset.name
+                ));
+            }
             continue;
         }
-        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
-        {
-            if dataset.name.kind() == Kind::Vex {
-                if matches!(place, Place::Registry { .. })
-                    && args.web_root.is_none()
-                    && !report.rows.iter().any(|row| row.name == dataset.name)
-                {
-                    report.rows.push(Row::new(dataset, None, Status::NoPlace));
-                    report.advice.push(format!(
-                        "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
-                        dataset.name
-                    ));
-                }
-                continue;
-            }
-            let Some(reference) = place.repository(&dataset.name, &dataset.tag)? else { continue };
-            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
-            if chosen.get(&reference.to_string()).is_none_or(newer) {
-                let (dataset, date) = (dataset.clone(), floor_date(dataset, bundle.payload().created));
-                let name = reference.to_string();
-                let media_type = dataset.manifest.media_type.clone();
-                let choice = Choice {
-                    bundle: index,
-                    dataset,
-                    reference,
-                    tags: Vec::new(),
-                    manifest: Vec::new(),
-                    media_type,
-                    compat: None,
-                    date,
-                    rollback: false,
-                    known: false,
-                    lost: false,
-                };
-                chosen.insert(name, choice);
-            }
+        if let Some(reference) = place.repository(&dataset.name, &dataset.tag)? {
+            placed.push((reference.to_string(), reference, offer));
         }
     }
-    let mut chosen: Vec<Choice> = chosen.into_values().collect();
+    let mut chosen: Vec<Choice> =
+        newest(placed).into_iter().map(|(reference, offer)| Choice::new(reference, offer)).collect();
     // Of several versions in one repository the highest has the tags that are no version.
     for index in 0..chosen.len() {
         let version = |choice: &Choice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
@@ -152,7 +128,6 @@ fn sift(
     memory: &Memory<'_>,
     setup: &Setup,
     chosen: Vec<Choice>,
-    admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let mut left = Vec::new();
@@ -172,15 +147,14 @@ fn sift(
         row.extra_tags.clone_from(&choice.tags);
         let layers = found.as_deref().and_then(layers_of);
         choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
-        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
         let judged = Judged {
             row,
-            date: choice.date,
+            date: Some(choice.date),
             // The same layers under another manifest, as with --compat, are not older than themselves:
             // databases are a little older than the manifests that name them.
             floor: was.filter(|_| choice.lost),
             vacant: found.is_none(),
-            late: admission.is_some_and(|admission| admission.superseded),
+            late: choice.late,
             otherwise: "not pushed",
         };
         let whole = match found.as_ref() == Some(&choice.manifest) {

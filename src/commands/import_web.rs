@@ -1,17 +1,18 @@
 //! Importing into a web root: the VEX repositories of the bundles become files for a web server.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::admission::{admit_all, conclude};
-use super::choice::{floor_date, vex_manifests};
+use super::choice::{vex_manifest, vex_manifests};
 use super::fate::{Judged, Taken, decide};
 use super::import::Setup;
 use super::import_report::{Report, Row, Standing, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
+use super::offer::{Offer, newest, offers};
 use super::web_url::WebUrl;
-use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::bundle::{BundleError, VerifiedBundle};
 use crate::cli::Import;
 use crate::dataset::Kind;
 use crate::dataset::catalogue::VEX_SPEC;
@@ -25,8 +26,7 @@ use crate::trust::acceptance::Admission;
 
 /// A VEX repository that is to be copied.
 struct Choice {
-    bundle: usize,
-    dataset: Dataset,
+    offer: Offer,
     copy: Copy,
     record: Record,
     taken: Taken,
@@ -63,14 +63,14 @@ pub(super) fn run(
                 "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
             ));
         }
-        let chosen = sift(&root, url, memory, setup, chosen, &admitted, &mut report).map_err(nobody)?;
+        let chosen = sift(&root, url, memory, setup, chosen, &mut report).map_err(nobody)?;
         let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
         root.preflight(&copies).map_err(|error| (None, error.into()))?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
         for (index, bundle) in bundles.iter_mut().enumerate() {
-            stage(&root, bundle, chosen.iter().filter(|choice| choice.bundle == index).collect())
+            stage(&root, bundle, chosen.iter().filter(|choice| choice.offer.bundle == index).collect())
                 .map_err(|error| (Some(index), error))?;
         }
         Ok((report, Some((admitted, chosen))))
@@ -79,7 +79,7 @@ pub(super) fn run(
     let Some((admitted, chosen)) = staged else { return Ok(report) };
     for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
-        let mine = || chosen.iter().filter(|choice| choice.bundle == index);
+        let mine = || chosen.iter().filter(|choice| choice.offer.bundle == index);
         if mine().any(|choice| choice.taken.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
@@ -92,7 +92,7 @@ pub(super) fn run(
                     Status::Failed
                 }
             };
-            report.set(&choice.dataset, status, None);
+            report.set(&choice.offer.dataset, status, None);
         }
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
@@ -120,36 +120,21 @@ fn choose(
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, (Option<usize>, Error)> {
-    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
+    let manifests = vex_manifests(bundles, admitted)?;
+    let mut placed = Vec::new();
     let mut others: BTreeSet<String> = BTreeSet::new();
-    for (index, bundle) in bundles.iter_mut().enumerate() {
-        if !matches!(admitted.get(index), Some(Some(_))) {
+    for offer in offers(bundles, admitted, &args.selection) {
+        if offer.dataset.name.kind() != Kind::Vex {
+            others.insert(offer.dataset.name.to_string());
             continue;
         }
-        let manifests = vex_manifests(bundle).map_err(|error| (Some(index), error.into()))?;
-        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
-        {
-            if dataset.name.kind() != Kind::Vex {
-                others.insert(dataset.name.to_string());
-                continue;
-            }
-            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
-            if !chosen.get(dataset.name.as_str()).is_none_or(newer) {
-                continue;
-            }
-            let upstream = dataset.layers.iter().find_map(|layer| manifests.get(&layer.path()));
-            let created = bundle.payload().created;
-            let lacks =
-                |why: String| (Some(index), BundleError::Payload { path: bundle.path().into(), why }.into());
-            let record =
-                |archive| Record { archive, updated_at: floor_date(dataset, created).unwrap_or(created) };
-            let (copy, record) = copy(dataset, url, upstream.map(Vec::as_slice), record)
-                .map_err(|why| lacks(format!("{}: {}", dataset.reference(), safe(&why))))?;
-            let taken = Taken { known: false, rollback: false };
-            let name = dataset.name.to_string();
-            let dataset = dataset.clone();
-            chosen.insert(name, Choice { bundle: index, dataset, copy, record, taken, repointed: false });
-        }
+        let upstream = vex_manifest(&manifests, offer.bundle, &offer.dataset);
+        let copy = copy(&offer, url, upstream).map_err(|why| {
+            let path = bundles.get(offer.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+            let why = format!("{}: {}", offer.dataset.reference(), safe(&why));
+            (Some(offer.bundle), BundleError::Payload { path, why }.into())
+        })?;
+        placed.push((offer.dataset.name.to_string(), copy, offer));
     }
     // Whoever imports them elsewhere in the same run knows.
     if args.cache_dir.is_none() && args.registry.places.is_empty() && !others.is_empty() {
@@ -158,16 +143,14 @@ fn choose(
             .advice
             .push(format!("Not for a web root: {others}. Import them with --registry or --cache-dir."));
     }
-    Ok(chosen.into_values().collect())
+    let taken = Taken { known: false, rollback: false };
+    let choice = |((copy, record), offer)| Choice { offer, copy, record, taken, repointed: false };
+    Ok(newest(placed).into_iter().map(choice).collect())
 }
 
 /// The copy that a dataset is to become. An error is a sentence's end.
-fn copy(
-    dataset: &Dataset,
-    url: &WebUrl,
-    upstream: Option<&[u8]>,
-    record: impl FnOnce(crate::digest::Digest) -> Record,
-) -> Result<(Copy, Record), String> {
+fn copy(offer: &Offer, url: &WebUrl, upstream: Option<&[u8]>) -> Result<(Copy, Record), String> {
+    let dataset = &offer.dataset;
     let (Some(layer), Some(upstream)) = (dataset.content_layer(), upstream) else {
         return Err("it has no archive or no manifest".into());
     };
@@ -176,7 +159,7 @@ fn copy(
     let archive = format!("{}/{}", url.of(&dataset.name), vex_copy::archive_name(format, &subdir));
     let location = vex_copy::location(&archive, &subdir)
         .ok_or_else(|| format!("the folder {subdir:?} cannot stand in a URL"))?;
-    let record = record(layer.digest);
+    let record = Record { archive: layer.digest, updated_at: offer.date };
     let manifest = vex_copy::point_at(upstream, &location, &record)?;
     let name = dataset.name.clone();
     Ok((Copy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
@@ -189,27 +172,25 @@ fn sift(
     memory: &Memory<'_>,
     setup: &Setup,
     chosen: Vec<Choice>,
-    admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
-        let found = root.manifest(&choice.dataset.name)?;
+        let found = root.manifest(&choice.offer.dataset.name)?;
         let record = found.as_deref().and_then(vex_copy::record);
         let was = record.as_ref().map(|record| record.updated_at);
         let same_archive = record.is_some_and(|record| record.archive == choice.record.archive);
         let at = found.as_deref().and_then(vex_copy::location_of);
         let moved = at.filter(|at| Some(at) != vex_copy::location_of(&choice.copy.manifest).as_ref());
         choice.repointed = same_archive && moved.is_some();
-        let mut row = Row::new(&choice.dataset, was, Status::Installing);
-        row.reference = Some(url.of(&choice.dataset.name));
-        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
+        let mut row = Row::new(&choice.offer.dataset, was, Status::Installing);
+        row.reference = Some(url.of(&choice.offer.dataset.name));
         let judged = Judged {
             row,
-            date: Some(choice.record.updated_at),
+            date: Some(choice.offer.date),
             floor: was,
             vacant: found.is_none(),
-            late: admission.is_some_and(|admission| admission.superseded),
+            late: choice.offer.late,
             otherwise: "left alone",
         };
         let same = || Ok(root.holds(&choice.copy)?);
@@ -218,7 +199,7 @@ fn sift(
             if let Some(moved) = moved {
                 report.warnings.push(format!(
                     "{} was handed out at {} until now, and scanners that know that ask there on: `trivy clean --vex-repo` makes them ask anew",
-                    choice.dataset.name,
+                    choice.offer.dataset.name,
                     safe(&moved)
                 ));
             }

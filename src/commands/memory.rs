@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::choice::floor_date;
 use super::import_report::Report;
+use super::offer::floor_date;
 use super::verify::candidate;
 use crate::bundle::VerifiedBundle;
 use crate::error::Error;
@@ -72,8 +72,9 @@ impl<'s> Memory<'s> {
     ) {
         let candidate = candidate(bundle);
         let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
-        let accepted: Vec<_> =
-            accepted.map(|dataset| (dataset.reference(), floor_date(dataset, candidate.created))).collect();
+        let accepted: Vec<_> = accepted
+            .map(|dataset| (dataset.reference(), Some(floor_date(dataset, candidate.created))))
+            .collect();
         let images = bundle.payload().images.iter().filter(|image| report.has_image(image));
         let images = images.map(|image| (image_key(&image.name), Some(candidate.created)));
         let state = self.imports.targets.entry(self.target.clone()).or_default();

@@ -32,6 +32,7 @@ mod keygen;
 mod memory;
 mod mirror;
 mod mirror_site;
+mod offer;
 mod passphrase;
 pub mod place;
 mod push;

@@ -9,6 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::import_report::{Report, Status};
+use super::offer::Offer;
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Import;
@@ -36,13 +37,36 @@ pub(super) struct Choice {
     /// The rewriting of `--compat`.
     pub(super) compat: Option<Compat>,
     /// By which the floor is judged.
-    pub(super) date: Option<Timestamp>,
+    pub(super) date: Timestamp,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    pub(super) late: bool,
     /// It is older than what was there, and taken all the same.
     pub(super) rollback: bool,
     /// It was accepted here before.
     pub(super) known: bool,
     /// What its tag names, if anything, are other data.
     pub(super) lost: bool,
+}
+
+impl Choice {
+    /// What nobody has read or judged yet.
+    pub(super) fn new(reference: Repository, offer: Offer) -> Choice {
+        let Offer { bundle, dataset, date, late } = offer;
+        Choice {
+            bundle,
+            media_type: dataset.manifest.media_type.clone(),
+            dataset,
+            reference,
+            tags: Vec::new(),
+            manifest: Vec::new(),
+            compat: None,
+            date,
+            late,
+            rollback: false,
+            known: false,
+            lost: false,
+        }
+    }
 }
 
 /// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error

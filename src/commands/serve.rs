@@ -9,12 +9,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use jiff::Timestamp;
 
 use super::admission::{admit_all, conclude};
-use super::choice::floor_date;
 use super::fate::{Judged, decide};
 use super::import::{Host, Setup, beside, places_for_settings, policy};
 use super::import_report::{ImageRow, Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::{Memory, image_key};
+use super::offer::{newest, offers};
 use super::serve_site::{Choice, add, place_of};
 use super::site;
 use super::{Outcome, Then, after, inbox};
@@ -175,12 +175,11 @@ fn prepare(
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let admitted = admit_all(bundles, memory.state(), setup, &mut report);
         let chosen = choose(args, bundles, &admitted);
-        let chosen =
-            sift(setup, url, memory, chosen, &admitted, &mut report).map_err(|error| (None, error))?;
+        let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
         let images = choose_images(args, setup, url, memory, bundles, &admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter_mut().enumerate() {
-            let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+            let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
             let images: Vec<&Image> =
                 images.iter().filter(|(at, _)| *at == index).map(|(_, image)| image).collect();
             if !mine.is_empty() || !images.is_empty() {
@@ -192,11 +191,11 @@ fn prepare(
     report.errors.splice(0..0, damaged);
     for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
-        let mine = || chosen.iter().filter(|choice| choice.bundle == index);
+        let mine = || chosen.iter().filter(|choice| choice.offer.bundle == index);
         if mine().any(|choice| choice.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
-        mine().for_each(|choice| report.set(&choice.dataset, Status::Served, None));
+        mine().for_each(|choice| report.set(&choice.offer.dataset, Status::Served, None));
         memory.accept(bundle, &admission, &report, setup.host.now);
     }
     conclude(memory, setup, &mut report);
@@ -205,22 +204,9 @@ fn prepare(
 
 /// Of each dataset and tag the newest among the admitted bundles.
 fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
-    let mut chosen: BTreeMap<String, Choice> = BTreeMap::new();
-    for (index, bundle) in bundles.iter().enumerate() {
-        if !matches!(admitted.get(index), Some(Some(_))) {
-            continue;
-        }
-        for dataset in bundle.payload().datasets.iter().filter(|dataset| args.selection.wants(&dataset.name))
-        {
-            let newer = |have: &Choice| dataset.contents.updated_at >= have.dataset.contents.updated_at;
-            if chosen.get(&dataset.reference()).is_none_or(newer) {
-                let date = floor_date(dataset, bundle.payload().created);
-                let choice = Choice { bundle: index, dataset: dataset.clone(), date, rollback: false };
-                chosen.insert(dataset.reference(), choice);
-            }
-        }
-    }
-    chosen.into_values().collect()
+    let offers = offers(bundles, admitted, &args.selection).into_iter();
+    let placed = offers.map(|offer| (offer.dataset.reference(), (), offer));
+    newest(placed).into_iter().map(|((), offer)| Choice { offer, rollback: false }).collect()
 }
 
 /// Of each image the newest among the admitted bundles, where nothing newer was served before; with the
@@ -292,22 +278,19 @@ fn sift(
     url: &str,
     memory: &Memory<'_>,
     chosen: Vec<Choice>,
-    admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let host = url.split_once("://").map_or(url, |(_, host)| host);
     let mut left = Vec::new();
     for mut choice in chosen {
-        let dataset = &choice.dataset;
+        let dataset = &choice.offer.dataset;
         let mut row = Row::new(dataset, None, Status::Installing);
         row.reference = Some(match dataset.name.kind() {
             Kind::Vex => format!("{url}/{}", dataset.name),
             _ => format!("{host}/{}:{}", dataset.name, dataset.tag),
         });
-        let admission = admitted.get(choice.bundle).and_then(Option::as_ref);
-        let late = admission.is_some_and(|admission| admission.superseded);
-        let judged =
-            Judged { row, date: choice.date, floor: None, vacant: true, late, otherwise: "not served" };
+        let (date, late) = (Some(choice.offer.date), choice.offer.late);
+        let judged = Judged { row, date, floor: None, vacant: true, late, otherwise: "not served" };
         if let Some(taken) = decide(setup, memory.state(), judged, || Ok(false), report)? {
             choice.rollback = taken.rollback;
             left.push(choice);

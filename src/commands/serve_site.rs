@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 
+use super::offer::Offer;
 use crate::bundle::chunks::CHUNK;
 use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
 use crate::dataset::Kind;
@@ -29,23 +29,22 @@ pub(super) fn add(
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     let path = bundle.path().to_path_buf();
-    let created = bundle.payload().created;
     let of_images = images.iter().flat_map(|image| image.all());
     let wanted: BTreeSet<Digest> = mine
         .iter()
-        .flat_map(|choice| choice.dataset.blobs())
+        .flat_map(|choice| choice.offer.dataset.blobs())
         .chain(of_images)
         .map(|blob| blob.digest)
         .collect();
     let what = |digest: Digest| {
-        let mut datasets = mine.iter().map(|choice| &choice.dataset);
+        let mut datasets = mine.iter().map(|choice| &choice.offer.dataset);
         let dataset = datasets.find(|dataset| dataset.blobs().any(|blob| blob.digest == digest));
         let image = images.iter().find(|image| image.all().any(|blob| blob.digest == digest));
         dataset.map(Dataset::reference).or(image.map(|image| image.name.clone())).unwrap_or_default()
     };
     let checked = bundle.check_in_chunks(&wanted, what, progress)?;
     for choice in mine {
-        let dataset = &choice.dataset;
+        let dataset = &choice.offer.dataset;
         let lacks = |why: String| BundleError::Payload {
             path: path.clone(),
             why: format!("{}: {}", dataset.reference(), safe(&why)),
@@ -59,7 +58,7 @@ pub(super) fn add(
         }
         site.manifest(dataset.name.as_str(), Some(&dataset.tag), &dataset.manifest.media_type, manifest);
         if dataset.name.kind() == Kind::Vex {
-            add_vex(site, &checked, choice, created).map_err(lacks)?;
+            add_vex(site, &checked, &choice.offer).map_err(lacks)?;
         }
     }
     for image in images {
@@ -93,19 +92,14 @@ fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Res
 }
 
 /// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
-fn add_vex(
-    site: &mut Site,
-    checked: &Arc<CheckedBlobs>,
-    choice: &Choice,
-    created: Timestamp,
-) -> Result<(), String> {
-    let dataset = &choice.dataset;
+fn add_vex(site: &mut Site, checked: &Arc<CheckedBlobs>, offer: &Offer) -> Result<(), String> {
+    let dataset = &offer.dataset;
     let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
     let format = ArchiveFormat::by_media_type(&layer.media_type);
     let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
     let name = dataset.name.clone();
     let archive = vex_copy::archive_name(format, &subdir);
-    let record = Record { archive: layer.digest, updated_at: choice.date.unwrap_or(created) };
+    let record = Record { archive: layer.digest, updated_at: offer.date };
     let upstream = whole(checked, described.digest, crate::dataset::vex::MAX_MANIFEST)
         .map_err(|error| error.to_string())?;
     let file = format!("{name}/{archive}");
@@ -155,8 +149,7 @@ impl Blob for CheckedBlob {
 
 /// A dataset that is to be served.
 pub(super) struct Choice {
-    pub(super) bundle: usize,
-    pub(super) dataset: Dataset,
-    pub(super) date: Option<Timestamp>,
+    pub(super) offer: Offer,
+    /// It is older than what was served, and taken all the same.
     pub(super) rollback: bool,
 }
