@@ -30,6 +30,7 @@ pub mod source;
 pub mod target;
 pub mod terminal;
 pub mod text;
+mod threads;
 pub mod trust;
 
 pub use error::Error;

@@ -13,6 +13,7 @@ use crate::pipe::{PipeWriter, pipe};
 use crate::progress::Step;
 use crate::source::SourceError;
 use crate::text::safe;
+use crate::threads::panicked;
 
 /// What the checker found.
 pub(super) type Checked = Result<Contents, UnpackError>;
@@ -34,8 +35,7 @@ pub(super) fn checked<R: Read, T>(
         let taken = take(Passing { source, copy: Some(copy), step });
         (taken, checker.join())
     });
-    let panicked = |_| Error::unexpected("checking")(io::Error::other("a thread panicked"));
-    Ok((taken, checked.map_err(panicked)?))
+    Ok((taken, checked.map_err(panicked("checking"))?))
 }
 
 /// What it means that reading a layer ended with an error. The checker sees a cut stream as the

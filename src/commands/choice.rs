@@ -43,7 +43,7 @@ pub(super) fn choose(
     args: &Import,
     cache: &Cache<'_>,
     host: &Host,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, (Option<usize>, Error)> {
@@ -111,11 +111,11 @@ pub(super) type VexManifests = BTreeMap<String, Vec<u8>>;
 
 /// Reads those of the admitted bundles. An error comes with the index of its bundle.
 pub(super) fn vex_manifests(
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
 ) -> Result<Vec<VexManifests>, (Option<usize>, Error)> {
     let mut manifests = Vec::new();
-    for (index, (bundle, admission)) in bundles.iter_mut().zip(admitted).enumerate() {
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
         if admission.is_none() {
             manifests.push(VexManifests::new());
             continue;

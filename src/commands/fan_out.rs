@@ -21,6 +21,7 @@ use crate::progress::Step;
 use crate::remote::Repository;
 use crate::source::Blob;
 use crate::target::registry::{PushError, Registry};
+use crate::threads::panicked;
 
 /// Where the layer is to go.
 pub(super) struct Taker<'a> {
@@ -50,7 +51,6 @@ pub(super) fn fan_out<'a>(
     wants: impl Fn(usize, &Contents) -> bool,
 ) -> Result<FannedOut, Error> {
     let failed = AtomicUsize::new(0);
-    let panicked = |_| Error::unexpected("pushing")(io::Error::other("a thread panicked"));
     std::thread::scope(|scope| {
         let start = |taker: &Taker<'a>| {
             let (writer, reader) = pipe();
@@ -82,7 +82,7 @@ pub(super) fn fan_out<'a>(
             }
         }
         let uploads: Result<Vec<_>, Error> =
-            uploads.into_iter().map(|upload| upload.join().map_err(panicked)).collect();
+            uploads.into_iter().map(|upload| upload.join().map_err(panicked("pushing"))).collect();
         Ok(FannedOut { contents: contents?, uploads: uploads? })
     })
 }

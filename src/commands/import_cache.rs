@@ -105,7 +105,7 @@ fn prepare(
     cache: &Cache<'_>,
     memory: &TargetState,
     setup: &Setup,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
     progress: &dyn Progress,
@@ -125,7 +125,7 @@ fn prepare(
         .collect();
     cache.preflight(&incoming).map_err(|error| (None, error.into()))?;
     let mut stages = Vec::new();
-    for (index, bundle) in bundles.iter_mut().enumerate() {
+    for (index, bundle) in bundles.iter().enumerate() {
         let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
         let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };

@@ -66,7 +66,7 @@ pub(super) fn run(
         push_tags(registry, &mine, &admission, &mut report);
         *slot = Some(admission);
     }
-    let bundles = &mut found.bundles;
+    let bundles = &found.bundles;
     push_images(args, setup, registry, place, bundles, &admitted, memory, &mut report, progress);
     for (bundle, admission) in found.bundles.iter().zip(&admitted) {
         if let Some(admission) = admission {

@@ -69,7 +69,7 @@ pub(super) fn run(
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
         }
-        for (index, bundle) in bundles.iter_mut().enumerate() {
+        for (index, bundle) in bundles.iter().enumerate() {
             stage(&root, bundle, chosen.iter().filter(|choice| choice.offer.bundle == index).collect())
                 .map_err(|error| (Some(index), error))?;
         }
@@ -116,7 +116,7 @@ pub(super) fn run(
 fn choose(
     args: &Import,
     url: &WebUrl,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, (Option<usize>, Error)> {
@@ -210,7 +210,7 @@ fn sift(
 }
 
 /// Stages the archives that one bundle brought.
-fn stage(root: &WebRoot, bundle: &mut VerifiedBundle, mine: Vec<&Choice>) -> Result<(), Error> {
+fn stage(root: &WebRoot, bundle: &VerifiedBundle, mine: Vec<&Choice>) -> Result<(), Error> {
     let path = bundle.path().to_path_buf();
     for choice in mine {
         let archive = bundle.blob(choice.record.archive)?;

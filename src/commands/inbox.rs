@@ -49,11 +49,11 @@ impl Found {
     /// What no bundle is to blame for, and damage to the only bundle.
     pub(super) fn without_damaged<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut [VerifiedBundle]) -> Result<T, (Option<usize>, Error)>,
+        mut attempt: impl FnMut(&[VerifiedBundle]) -> Result<T, (Option<usize>, Error)>,
     ) -> Result<(T, Vec<Error>), Error> {
         let mut damaged = Vec::new();
         loop {
-            match attempt(&mut self.bundles) {
+            match attempt(&self.bundles) {
                 Ok(done) => return Ok((done, damaged)),
                 Err((Some(index), error @ Error::Bundle(_))) if self.bundles.len() > 1 => {
                     self.bundles.remove(index);

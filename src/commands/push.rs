@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 
 use super::import_report::{Report, Status};
 use super::offer::Offer;
-use crate::bundle::payload::Blob;
+use crate::bundle::payload::{Blob, Member};
+use crate::bundle::reader::Members;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Import;
 use crate::digest::Digest;
@@ -22,6 +23,7 @@ use crate::target::TargetError;
 use crate::target::compat::Compat;
 use crate::target::registry::{PushError, Pushed, Registry};
 use crate::text::safe;
+use crate::threads::{lock, panicked};
 use crate::trust::acceptance::Admission;
 
 /// A dataset that is to be pushed.
@@ -73,10 +75,10 @@ impl Choice {
 /// comes with the index of its bundle.
 pub(super) fn load_manifests(
     args: &Import,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     chosen: &mut [Choice],
 ) -> Result<(), (Option<usize>, Error)> {
-    for (index, bundle) in bundles.iter_mut().enumerate() {
+    for (index, bundle) in bundles.iter().enumerate() {
         let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
         let wanted = mine.iter().map(|choice| choice.dataset.manifest.path()).collect();
         let manifests =
@@ -105,17 +107,17 @@ pub(super) fn load_manifests(
 /// What the registry did not take, by reference.
 pub(super) type Failed = BTreeMap<String, Error>;
 
-/// Pushes the blobs that are missing, in one pass over each bundle. Every byte that is sent is one
+/// Pushes the blobs that are missing, in one pass over each bundle and two at once. Every byte that is sent is one
 /// that was signed. What the registry refuses for one dataset keeps no other from its own; an error of
 /// a bundle comes with its index.
 pub(super) fn push_blobs(
     registry: &Registry<'_>,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     chosen: &[Choice],
     progress: &dyn Progress,
 ) -> Result<Failed, (Option<usize>, Error)> {
     let mut failed = Failed::new();
-    for (index, bundle) in bundles.iter_mut().enumerate() {
+    for (index, bundle) in bundles.iter().enumerate() {
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if !mine.is_empty() {
             push_from(registry, bundle, &mine, &mut failed, progress)
@@ -134,61 +136,75 @@ pub(super) fn push_blobs(
     Ok(failed)
 }
 
+/// How many blobs are on their way at once: while a registry stores one, it takes the next.
+const AT_ONCE: usize = 2;
+
 fn push_from(
     registry: &Registry<'_>,
-    bundle: &mut VerifiedBundle,
+    bundle: &VerifiedBundle,
     mine: &[&Choice],
     failed: &mut Failed,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let path = bundle.path().to_path_buf();
-    let mut members = bundle.members()?;
-    while let Some(mut member) = members.next()? {
-        let name = member.member().path.clone();
-        let (digest, size) = (member.member().digest, member.member().size);
-        let mut wanting = mine.iter().copied().filter(|choice| {
-            !failed.contains_key(&choice.reference.to_string())
-                && content(choice).any(|blob| blob.path() == name)
-        });
-        let (Some(first), second) = (wanting.next(), wanting.next()) else {
-            member.skip()?;
-            continue;
+    let members = Mutex::new(Some(bundle.members()));
+    let failed = Mutex::new(failed);
+    std::thread::scope(|scope| {
+        let work = || {
+            let done = push_members(registry, &members, mine, &failed, progress);
+            // Nobody goes on with a damaged bundle.
+            done.inspect_err(|_| *lock(&members) = None)
         };
-        let Some(second) = second else {
-            let step = progress.begin(&first.dataset.reference(), size, first.reference.host());
-            let counted = Counted::new(&mut member, step);
-            let pushed = registry.push_blob(&first.reference, digest, size, counted);
-            if !sent(pushed, first, &path, failed)? {
-                member.skip()?;
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let done: Vec<_> =
+            workers.into_iter().map(|worker| worker.join().map_err(panicked("pushing"))).collect();
+        done.into_iter().try_for_each(|done| done?)
+    })
+}
+
+/// Pushes what there is until nothing is left.
+fn push_members(
+    registry: &Registry<'_>,
+    members: &Mutex<Option<Members<'_>>>,
+    mine: &[&Choice],
+    failed: &Mutex<&mut Failed>,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let next = || lock(members).as_mut().map_or(Ok(None), Members::next);
+    while let Some(mut member) = next()? {
+        let &Member { path: ref name, digest, size, .. } = member.member();
+        let path = member.bundle_path();
+        let wanting: Vec<&Choice> = mine
+            .iter()
+            .copied()
+            .filter(|choice| !lock(failed).contains_key(&choice.reference.to_string()))
+            .filter(|choice| content(choice).any(|blob| blob.path() == *name))
+            .collect();
+        let written = |choice: &Choice, pushed: Result<Pushed, PushError>| match pushed {
+            Ok(_) => Ok(()),
+            Err(PushError::Source(error)) => Err(BundleError::from_io(path, error)),
+            Err(PushError::Target(error)) => {
+                lock(failed).insert(choice.reference.to_string(), error.into());
+                Ok(())
             }
-            continue;
         };
-        // A configuration of two bytes that several datasets share; large layers are never shared.
-        let choices: Vec<&Choice> = [first, second].into_iter().chain(wanting).collect();
-        let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;
-        for choice in choices {
-            sent(registry.push_blob(&choice.reference, digest, size, &bytes[..]), choice, &path, failed)?;
+        match wanting[..] {
+            [] => {}
+            [choice] => {
+                let step = progress.begin(&choice.dataset.reference(), size, choice.reference.host());
+                let counted = Counted::new(member, step);
+                written(choice, registry.push_blob(&choice.reference, digest, size, counted))?;
+            }
+            // A configuration of two bytes that several datasets share; large layers are never shared.
+            _ => {
+                let mut bytes = Vec::new();
+                member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(path, error))?;
+                for choice in wanting {
+                    written(choice, registry.push_blob(&choice.reference, digest, size, &bytes[..]))?;
+                }
+            }
         }
     }
     Ok(())
-}
-
-/// Whether all of a member was sent; what the registry refused is written down.
-fn sent(
-    pushed: Result<Pushed, PushError>,
-    choice: &Choice,
-    path: &Path,
-    failed: &mut Failed,
-) -> Result<bool, Error> {
-    match pushed {
-        Ok(pushed) => Ok(pushed == Pushed::Sent),
-        Err(PushError::Source(error)) => Err(BundleError::from_io(path, error).into()),
-        Err(PushError::Target(error)) => {
-            failed.insert(choice.reference.to_string(), error.into());
-            Ok(false)
-        }
-    }
 }
 
 /// Everything that the manifest names and the bundle holds.

@@ -38,7 +38,7 @@ pub(super) fn push_images(
     setup: &Setup,
     registry: &Registry<'_>,
     place: &Place,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     memory: &mut Memory<'_>,
     report: &mut Report,
@@ -141,7 +141,7 @@ fn push(
     setup: &Setup,
     registry: &Registry<'_>,
     reference: &Repository,
-    bundles: &mut [VerifiedBundle],
+    bundles: &[VerifiedBundle],
     memory: &mut Memory<'_>,
     report: &mut Report,
     progress: &dyn Progress,
@@ -163,7 +163,7 @@ fn push(
         return Ok(Status::Older);
     }
     memory.about_to_change(setup.host.now)?;
-    let Some(bundle) = bundles.get_mut(*bundle) else { return Ok(Status::Failed) };
+    let Some(bundle) = bundles.get(*bundle) else { return Ok(Status::Failed) };
     for blob in &image.blobs {
         push_blob(registry, reference, bundle, image, blob, progress)?;
     }
@@ -195,7 +195,7 @@ fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> R
 fn push_blob(
     registry: &Registry<'_>,
     reference: &Repository,
-    bundle: &mut VerifiedBundle,
+    bundle: &VerifiedBundle,
     image: &Image,
     blob: &Blob,
     progress: &dyn Progress,

@@ -178,7 +178,7 @@ fn prepare(
         let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
         let images = choose_images(args, setup, url, memory, bundles, &admitted, &mut report);
         let mut site = Site::default();
-        for (index, bundle) in bundles.iter_mut().enumerate() {
+        for (index, bundle) in bundles.iter().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
             let images: Vec<&Image> =
                 images.iter().filter(|(at, _)| *at == index).map(|(_, image)| image).collect();

@@ -23,7 +23,7 @@ use crate::text::safe;
 /// Verifies what is served of one bundle, and adds it.
 pub(super) fn add(
     site: &mut Site,
-    bundle: &mut VerifiedBundle,
+    bundle: &VerifiedBundle,
     mine: &[&Choice],
     images: &[&Image],
     progress: &dyn Progress,

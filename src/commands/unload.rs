@@ -18,6 +18,7 @@ use crate::dataset::{Contents, Kind, Sink};
 use crate::error::Error;
 use crate::pipe::{PipeWriter, pipe};
 use crate::progress::{Progress, Step};
+use crate::threads::panicked;
 
 /// Where the datasets of a bundle go.
 pub(super) trait Receiver {
@@ -48,7 +49,7 @@ pub(super) trait Receiver {
 /// # Errors
 /// Where the bundle is damaged, its content is not what was signed, or a sink fails.
 pub(super) fn unload<R: Receiver>(
-    bundle: &mut VerifiedBundle,
+    bundle: &VerifiedBundle,
     receiver: &mut R,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -62,7 +63,7 @@ pub(super) fn unload<R: Receiver>(
     };
     let skippable = skippable(bundle.payload(), receiver.wants_images());
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
-    let mut members = bundle.members()?;
+    let mut members = bundle.members();
     while let Some(member) = members.next()? {
         if let Some(dataset) = large(member.member()) {
             let step = progress.begin(&dataset.reference(), member.member().size, "");
@@ -71,7 +72,7 @@ pub(super) fn unload<R: Receiver>(
             same(&path, dataset, &contents)?;
             receiver.complete(dataset, sink)?;
         } else if skippable.contains(&member.member().path) {
-            member.skip()?;
+            continue;
         } else if let Some(name) = content_of(&datasets, member.member()) {
             small.insert(name, spool(member, |e| BundleError::from_io(&path, e).into())?);
         } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
@@ -162,8 +163,7 @@ fn stream<R: Receiver>(
         let read = feed(member, writer, &sink_failed, step);
         (read, worker.join())
     });
-    let unpacked =
-        unpacked.map_err(|_| Error::unexpected("unpacking")(io::Error::other("a thread panicked")))?;
+    let unpacked = unpacked.map_err(panicked("unpacking"))?;
     if let Err(UnpackError::Sink(error)) = unpacked {
         return Err(receiver.failed(dataset, error));
     }

@@ -115,7 +115,7 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
     let warnings = found.warnings;
     let mut report = Report { bundles: Vec::new(), ignored: found.ignored, warnings, errors: Vec::new() };
     let mut expired = Vec::new();
-    for bundle in &mut found.bundles {
+    for bundle in &found.bundles {
         match check(bundle, args, &keyring, progress) {
             Ok(row) => report.bundles.push(row),
             Err(error) if single => return Err(error),
@@ -140,7 +140,7 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
 }
 
 fn check(
-    bundle: &mut VerifiedBundle,
+    bundle: &VerifiedBundle,
     args: &Verify,
     keyring: &Keyring,
     progress: &dyn Progress,

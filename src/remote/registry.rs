@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, Url};
@@ -15,6 +15,7 @@ use super::auth::{self, Challenge, Credentials};
 use super::error::{RemoteError, Service, Unreachable};
 use super::http::{Answer, Http, Request, is_html};
 use super::reference::{Repository, is_loopback};
+use crate::threads::lock;
 
 /// The largest answer of a token service that is read, in bytes.
 const MAX_TOKEN: u64 = 256 << 10;
@@ -309,8 +310,4 @@ impl Registries {
 
 fn key(repository: &Repository, access: &Access) -> (String, String, Access) {
     (repository.api_host().to_owned(), repository.name().to_owned(), access.clone())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::oci;
 use crate::pipe::CHUNK;
 use crate::remote::{Access, Answer, Remote, RemoteError, Repository, Request, Service, Upload};
+use crate::threads::lock;
 
 /// What a tag may name: also what this program would not push, to see that it is there.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -284,15 +285,14 @@ impl<'r> Registry<'r> {
 
     /// Another repository of the same host that has a blob.
     fn elsewhere(&self, repository: &Repository, digest: Digest) -> Option<String> {
-        let known = self.known.lock().ok()?;
+        let known = lock(&self.known);
         known.get(&(repository.host().into(), digest)).filter(|name| *name != repository.name()).cloned()
     }
 
     /// Keeps in mind that a repository has a blob, so that others can mount it.
     pub fn remember(&self, repository: &Repository, digest: Digest) {
-        if let Ok(mut known) = self.known.lock() {
-            known.entry((repository.host().into(), digest)).or_insert_with(|| repository.name().into());
-        }
+        let mut known = lock(&self.known);
+        known.entry((repository.host().into(), digest)).or_insert_with(|| repository.name().into());
     }
 }
 
