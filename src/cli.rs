@@ -15,6 +15,7 @@ use crate::commands::also::Also;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
+use crate::source::patience::{Limits, RETRIES};
 
 pub use import::{Import, Layout, RegistryFlags};
 pub use mirror::Mirror;
@@ -218,6 +219,31 @@ pub struct Sources {
     pub trivy_version: Vec<TrivyVersion>,
 }
 
+/// How long a run keeps on where the network fails.
+#[derive(Debug, Clone, Args)]
+pub struct Persistence {
+    /// How often in a row a server is asked again after a failure that may pass, after ever longer pauses
+    /// or when it says; then the next source is asked.
+    #[arg(long, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
+    pub retries: u32,
+    /// Give up after this time, such as 2h.
+    #[arg(long, env = "TRIVY_FERRY_DEADLINE", value_name = "AGE")]
+    pub deadline: Option<Age>,
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Persistence { retries: RETRIES, deadline: None }
+    }
+}
+
+impl Persistence {
+    /// The same for the sources.
+    pub fn limits(&self) -> Limits {
+        Limits { retries: self.retries, deadline: self.deadline.map(|age| age.duration().unsigned_abs()) }
+    }
+}
+
 /// `export`
 #[derive(Debug, Args)]
 pub struct Export {
@@ -267,6 +293,9 @@ pub struct Export {
     /// A PEM file with a client certificate and its key.
     #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub persistence: Persistence,
     /// Where this host remembers its last export (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{RegistryFlags, Sources, WriteSettings, switch};
+use super::{Persistence, RegistryFlags, Sources, WriteSettings, switch};
 use crate::commands::age::MaxAge;
 
 /// `mirror`
@@ -39,6 +39,9 @@ pub struct Mirror {
     /// Speak plain HTTP to sources. Risk: the same.
     #[arg(long, env = "TRIVY_FERRY_FROM_PLAIN_HTTP", value_parser = switch)]
     pub from_plain_http: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub persistence: Persistence,
     /// Refuse data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,

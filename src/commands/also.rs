@@ -75,7 +75,7 @@ impl Collected {
 /// An image that its source does not have, or that registries of today refuse.
 pub(super) fn collect(
     args: &Export,
-    network: &Network,
+    network: &Network<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
     if args.also.len() > MAX_IMAGES {

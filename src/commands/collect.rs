@@ -136,7 +136,7 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
 /// # Errors
 /// A dataset that no source has in a usable form.
 pub(super) fn collect(
-    network: &Network,
+    network: &Network<'_>,
     wanted: &[Wanted],
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
@@ -156,7 +156,7 @@ pub(super) fn collect(
 /// # Errors
 /// That of the last source.
 pub(super) fn first_good(
-    network: &Network,
+    network: &Network<'_>,
     wanted: &WantedArtifact,
     progress: &dyn Progress,
 ) -> Result<Collected, Error> {
@@ -178,7 +178,12 @@ pub(super) fn first_good(
     }))
 }
 
-fn artifact(network: &Network, name: &Name, tag: &str, source: &ArtifactSource) -> Result<Collected, Error> {
+fn artifact(
+    network: &Network<'_>,
+    name: &Name,
+    tag: &str,
+    source: &ArtifactSource,
+) -> Result<Collected, Error> {
     let artifact = network.resolve(source)?;
     let kind = name.kind();
     let bad =
@@ -241,7 +246,7 @@ fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> 
 }
 
 fn fetch(
-    network: &Network,
+    network: &Network<'_>,
     source: &ArtifactSource,
     descriptor: &Descriptor,
 ) -> Result<SpooledTempFile, Error> {
@@ -252,7 +257,7 @@ fn fetch(
 }
 
 /// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
-fn vex_repository(network: &Network, name: &Name, source: &VexSource) -> Result<Collected, Error> {
+fn vex_repository(network: &Network<'_>, name: &Name, source: &VexSource) -> Result<Collected, Error> {
     let mut repository = network.vex(source)?;
     let format = repository.format;
     let limits = Limits::of(Kind::Vex);

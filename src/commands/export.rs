@@ -51,13 +51,14 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
             path.display()
         ));
     }
-    let network = Network::new(RemoteOptions {
+    let options = RemoteOptions {
         insecure: args.insecure,
         plain_http: args.plain_http,
         ca_cert: args.cacert.clone(),
         client_cert: args.client_cert.clone(),
         login: None,
-    })?;
+    };
+    let network = Network::new(options, args.persistence.limits(), progress)?;
     let wanted = collect::wanted(args)?;
     let (Some(key), Some(output)) = (key, &args.output) else {
         return dry_run(args, &network, &wanted, progress);
@@ -92,7 +93,7 @@ fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Err
 
 fn dry_run(
     args: &Export,
-    network: &Network,
+    network: &Network<'_>,
     wanted: &[collect::Wanted],
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
@@ -122,7 +123,7 @@ fn write(
     args: &Export,
     key: &SigningKey,
     destination: Destination,
-    network: &Network,
+    network: &Network<'_>,
     mut collected: Vec<Collected>,
     images: Vec<also::Collected>,
     last: Option<ExportState>,
@@ -320,7 +321,7 @@ enum Stopped {
 fn large<W: io::Write + Seek>(
     writer: &mut BundleWriter<W>,
     item: &Collected,
-    network: &Network,
+    network: &Network<'_>,
     member: &crate::bundle::Member,
     progress: &dyn Progress,
 ) -> Result<Contents, Stopped> {

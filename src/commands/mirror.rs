@@ -55,7 +55,7 @@ impl fmt::Display for Reports {
 struct Run<'r> {
     args: &'r Mirror,
     now: Timestamp,
-    network: Network,
+    network: Network<'r>,
     sites: Vec<Site<'r>>,
     errors: Vec<Error>,
     would_fetch: u64,
@@ -85,12 +85,13 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let registries = Registries::new(&args.registry)?;
     let remote = registries.remote()?;
     // The registry's login and client certificate are nothing that a source should see.
-    let network = Network::new(RemoteOptions {
+    let options = RemoteOptions {
         insecure: args.from_insecure,
         plain_http: args.from_plain_http,
         ca_cert: args.registry.cacert.clone(),
         ..RemoteOptions::default()
-    })?;
+    };
+    let network = Network::new(options, args.persistence.limits(), progress)?;
     let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };

@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
-    Acceptance, Export, Import, Keygen, Layout, Overrides, RegistryFlags, Rehearse, Selection, Sources,
-    TimeOverrides, TrustedKeys, Verify, WriteSettings,
+    Acceptance, Export, Import, Keygen, Layout, Overrides, Persistence, RegistryFlags, Rehearse, Selection,
+    Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -182,6 +182,7 @@ impl Rehearsal {
                 plain_http: true,
                 cacert: None,
                 client_cert: None,
+                persistence: Persistence::default(),
                 state_dir: Some(self.path("state-connected")),
             },
             &Silent,

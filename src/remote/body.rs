@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::error::RemoteError;
-use super::http::{Answer, innermost};
+use super::http::innermost;
 use super::runtime::Runtime;
 
 /// The bytes that may wait for the reader.
@@ -49,13 +49,24 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub(crate) fn start(runtime: &Runtime, stall: Duration, answer: Answer) -> Self {
+    /// Begins to read the body of an answer that is there or is still to come.
+    pub(super) fn start(
+        runtime: &Runtime,
+        stall: Duration,
+        subject: String,
+        host: String,
+        answer: impl Future<Output = Result<reqwest::Response, RemoteError>> + Send + 'static,
+    ) -> Self {
         let (sender, messages) = mpsc::channel();
         let room = Arc::new(Semaphore::new(AHEAD));
-        let host = answer.host();
-        let pump = Pump { stall, subject: answer.subject.clone(), host: host.clone(), room: room.clone() };
-        let task = runtime.handle().spawn(pump.run(answer.response, sender)).abort_handle();
-        let subject = answer.subject;
+        let pump = Pump { stall, subject: subject.clone(), host: host.clone(), room: room.clone() };
+        let task = runtime.handle().spawn(async move {
+            match answer.await {
+                Ok(response) => pump.run(response, sender).await,
+                Err(error) => drop(sender.send(Message::Failed(error))),
+            }
+        });
+        let task = task.abort_handle();
         Body { messages, room, held: 0, task, subject, host, got: 0, ended: false, _runtime: runtime.clone() }
     }
 

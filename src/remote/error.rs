@@ -4,6 +4,7 @@
 //! [`text::safe`] before it stands in a field here; no field ever holds a credential.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::Next;
 use crate::text;
@@ -105,8 +106,8 @@ pub enum RemoteError {
         subject: String,
         /// The host that refused.
         host: String,
-        /// After how many seconds it may be asked again, where it said so.
-        retry_after: Option<u64>,
+        /// After how long it may be asked again, where it said so.
+        retry_after: Option<Duration>,
     },
     /// Any other status than success.
     #[error("{host} answered {subject} with status {status}{}", also(said))]
@@ -121,6 +122,8 @@ pub enum RemoteError {
         status: u16,
         /// What the host said about it; may be empty.
         said: String,
+        /// After how long it may be asked again, where it said so.
+        retry_after: Option<Duration>,
     },
     /// A registry names a token service that must not see a password.
     #[error("{host} wants a login at {realm}, which is not safe to send it to: {why}")]
@@ -400,8 +403,10 @@ fn also(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
-fn wait(seconds: Option<u64>) -> String {
-    seconds.map_or_else(String::new, |seconds| format!("; it may be asked again in {seconds} s"))
+fn wait(time: Option<Duration>) -> String {
+    time.map_or_else(String::new, |time| {
+        format!("; it may be asked again in {} s", time.as_secs_f64().ceil())
+    })
 }
 
 #[cfg(test)]
@@ -433,7 +438,11 @@ mod tests {
             with_login: false,
         };
         assert!(error.next().contains("raise its quota"), "{}", error.next());
-        let error = RemoteError::RateLimited { subject: "x".into(), host: "h".into(), retry_after: Some(30) };
+        let error = RemoteError::RateLimited {
+            subject: "x".into(),
+            host: "h".into(),
+            retry_after: Some(Duration::from_secs(30)),
+        };
         assert!(error.to_string().contains("in 30 s"));
         let error = RemoteError::Address { text: "\x1b[2J".into(), why: "w".into(), next: "n".into() };
         assert!(error.is_usage() && error.to_string().contains("\\u{1b}"));

@@ -5,15 +5,18 @@
 
 use std::error::Error;
 use std::io;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url, redirect};
 use rustls::AlertDescription;
 
+use super::again;
 use super::body::Body;
 use super::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use super::reference::is_loopback;
@@ -54,6 +57,8 @@ pub(crate) struct Request {
     pub url: Url,
     pub accept: Option<&'static str>,
     pub authorization: Option<HeaderValue>,
+    /// The bytes that are asked for, where it is not all of them.
+    pub range: Option<Range<u64>>,
     /// What is sent, and its media type.
     pub payload: Option<(Vec<u8>, String)>,
 }
@@ -64,7 +69,8 @@ impl Request {
     }
 
     pub(crate) fn new(method: Method, subject: impl Into<String>, url: Url) -> Self {
-        Request { subject: subject.into(), method, url, accept: None, authorization: None, payload: None }
+        let (accept, authorization, range, payload) = Default::default();
+        Request { subject: subject.into(), method, url, accept, authorization, range, payload }
     }
 
     /// A form to post.
@@ -83,6 +89,11 @@ impl Request {
         let mut headers = HeaderMap::new();
         // The digests are those of the bytes as they are stored.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let range =
+            self.range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        if let Some(Ok(range)) = range.map(HeaderValue::try_from) {
+            headers.insert(RANGE, range);
+        }
         if let Some(accept) = self.accept {
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
         }
@@ -183,7 +194,39 @@ impl Http {
 
     /// The body of an answer as a stream.
     pub(crate) fn stream(&self, answer: Answer) -> Body {
-        Body::start(&self.runtime, self.timeouts.stall, answer)
+        let (subject, host) = (answer.subject.clone(), answer.host());
+        let response = std::future::ready(Ok(answer.response));
+        Body::start(&self.runtime, self.timeouts.stall, subject, host, response)
+    }
+
+    /// Asks for something whose body is read later, and does not wait for the answer. What is wrong with
+    /// the answer, in the words of `accept`, stands in place of its body.
+    pub(crate) fn fetch(
+        &self,
+        request: Request,
+        accept: impl FnOnce(&Answer) -> Result<(), RemoteError> + Send + 'static,
+    ) -> Result<Body, RemoteError> {
+        let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
+        let headers = request.headers();
+        let Request { subject, method, url, .. } = request;
+        let host = host_of(&url);
+        let limit = self.timeouts.first_byte;
+        let exchange = client.request(method, url.clone()).headers(headers).send();
+        let named = subject.clone();
+        let answer = async move {
+            match tokio::time::timeout(limit, exchange).await {
+                Ok(Ok(response)) => {
+                    let answer = Answer::of(named, &url, response);
+                    accept(&answer).map(|()| answer.response)
+                }
+                Ok(Err(error)) => Err(failure(error, named, &url)),
+                Err(_) => {
+                    let why = Unreachable::Timeout(limit.as_secs());
+                    Err(RemoteError::Unreachable { subject: named, host: host_of(&url), why })
+                }
+            }
+        };
+        Ok(Body::start(&self.runtime, self.timeouts.stall, subject, host, answer))
     }
 
     /// The whole body of an answer of at most `most` bytes.
@@ -209,8 +252,10 @@ impl Http {
         let status = answer.response.status();
         let subject = answer.subject.clone();
         let (asked, with_login) = (answer.same_origin, answer.login.is_some());
-        let retry_after = answer.header(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok());
+        let header = answer.header(RETRY_AFTER.as_str());
+        let retry_after = header.and_then(|value| again::retry_after(value, Timestamp::now()));
         let said = self.said(answer);
+        let retry_after = retry_after.or_else(|| again::retry_after_said(&said));
         match status {
             // Behind a redirect stands a host at which nobody can log in.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
@@ -223,7 +268,7 @@ impl Http {
             StatusCode::TOO_MANY_REQUESTS => {
                 RemoteError::RateLimited { subject, host: shown(host), retry_after }
             }
-            _ => RemoteError::Status { service, subject, host, status: status.as_u16(), said },
+            _ => RemoteError::Status { service, subject, host, status: status.as_u16(), said, retry_after },
         }
     }
 

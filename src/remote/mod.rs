@@ -11,6 +11,7 @@ use reqwest::{Certificate, Identity};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+mod again;
 mod auth;
 mod body;
 pub mod error;
@@ -20,6 +21,7 @@ pub(crate) mod registry;
 mod runtime;
 mod upload;
 
+pub(crate) use again::Again;
 pub(crate) use body::Body;
 pub use error::{RemoteError, Service, Unreachable};
 pub(crate) use http::{Answer, Http, Request, host_of, is_html};

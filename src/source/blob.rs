@@ -8,22 +8,22 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::error::SourceError;
+use super::transfer::Transfer;
 use crate::digest::{Digest, Hasher};
 use crate::oci::Descriptor;
-use crate::remote::Body;
 
 /// How much is read from a file at once, in bytes.
 const PIECE: usize = 256 << 10;
 
-pub(super) enum Pieces {
-    Http(Body),
+pub(super) enum Pieces<'n> {
+    Registry(Box<Transfer<'n>>),
     File { file: File, path: std::path::PathBuf },
 }
 
-impl Pieces {
+impl Pieces<'_> {
     fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         match self {
-            Pieces::Http(body) => Ok(body.next()?),
+            Pieces::Registry(transfer) => transfer.next(),
             Pieces::File { file, path } => {
                 let mut piece = vec![0; PIECE];
                 loop {
@@ -45,8 +45,8 @@ impl Pieces {
 /// A blob's bytes. Reading gives `Ok(0)` only after exactly as many bytes as the descriptor
 /// says, with its digest; the last piece is handed out only once all of that holds. Anything
 /// else is an error that wraps a [`SourceError`] (see [`SourceError::from_io`]), and stays one.
-pub struct Blob {
-    pieces: Pieces,
+pub struct Blob<'n> {
+    pieces: Pieces<'n>,
     subject: String,
     wanted: Digest,
     size: u64,
@@ -58,16 +58,16 @@ pub struct Blob {
     failed: bool,
 }
 
-impl Blob {
-    pub(super) fn new(pieces: Pieces, subject: String, descriptor: &Descriptor) -> Self {
+impl<'n> Blob<'n> {
+    pub(super) fn new(pieces: Pieces<'n>, subject: String, descriptor: &Descriptor, at: u64) -> Self {
         Blob {
             pieces,
             subject,
             wanted: descriptor.digest,
             size: descriptor.size,
-            seen: 0,
+            seen: at,
             ended: false,
-            hasher: Some(Hasher::new()),
+            hasher: Some(Hasher::new()).filter(|_| at == 0),
             piece: Bytes::new(),
             failed: false,
         }
@@ -84,7 +84,7 @@ impl Blob {
     }
 
     /// The same blob for a reader that hashes what it reads and compares it.
-    pub fn unhashed(mut self) -> UnhashedBlob {
+    pub fn unhashed(mut self) -> UnhashedBlob<'n> {
         self.hasher = None;
         UnhashedBlob(self)
     }
@@ -124,7 +124,7 @@ impl Blob {
     }
 }
 
-impl Read for Blob {
+impl Read for Blob<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.failed {
             return Err(io::Error::other("the blob failed before"));
@@ -147,9 +147,9 @@ impl Read for Blob {
 
 /// A blob whose length is checked and whose digest is not: nothing vouches for the bytes until
 /// whoever reads them has compared their digest. It exists so that large layers are hashed once.
-pub struct UnhashedBlob(Blob);
+pub struct UnhashedBlob<'n>(Blob<'n>);
 
-impl Read for UnhashedBlob {
+impl Read for UnhashedBlob<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out)
     }

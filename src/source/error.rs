@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::error::Next;
@@ -80,6 +81,12 @@ pub enum SourceError {
         wanted: Digest,
         /// The digest of the bytes that came.
         found: Digest,
+    },
+    /// The time that a run was given is over.
+    #[error("the time that --deadline gives is over: {} s", deadline.as_secs())]
+    Deadline {
+        /// How long the run was given.
+        deadline: Duration,
     },
     /// A local file or folder that cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
@@ -163,6 +170,9 @@ impl Next for SourceError {
             | SourceError::Short { .. }
             | SourceError::Long { .. }
             | SourceError::Digest { .. } => DAMAGED.into(),
+            SourceError::Deadline { .. } => {
+                "Run the command again, which goes on where it was, or give it more time.".into()
+            }
             SourceError::Local { .. } => {
                 "Check that the path is right and that this user may read it; a URL begins with https://.".into()
             }

@@ -46,7 +46,7 @@ pub struct ImageManifest {
 }
 
 struct Gathered<'n> {
-    network: &'n Network,
+    network: &'n Network<'n>,
     source: &'n ArtifactSource,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
@@ -57,7 +57,7 @@ struct Gathered<'n> {
 }
 
 pub(super) fn fetch(
-    network: &Network,
+    network: &Network<'_>,
     source: &ArtifactSource,
     platform: Option<&Platform>,
 ) -> Result<Image, SourceError> {
@@ -183,7 +183,8 @@ mod tests {
             let index = json!({ "schemaVersion": 2, "manifests": [top] });
             fs::write(self.path().join("index.json"), index.to_string()).unwrap();
             let source = ArtifactSource::Layout { folder: self.path().into(), tag: "1".into() };
-            let network = Network::new(RemoteOptions::default()).unwrap();
+            let network =
+                Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
             let platform = platform.map(|platform| platform.parse().unwrap());
             network.image(&source, platform.as_ref()).map_err(|error| error.to_string())
         }

@@ -1,6 +1,7 @@
 //! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md), as another tool
 //! fetched them. Checked as strictly as what a registry sends.
 
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use super::blob::{Blob, Pieces};
@@ -66,14 +67,22 @@ fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {
 }
 
 /// Opens a blob of a layout.
-pub(super) fn blob(folder: &Path, tag: &str, descriptor: &Descriptor) -> Result<Blob, SourceError> {
+pub(super) fn blob(
+    folder: &Path,
+    tag: &str,
+    descriptor: &Descriptor,
+    at: u64,
+) -> Result<Blob<'static>, SourceError> {
     let hex = descriptor.digest.hex();
-    let (file, announced) = files::open(folder, &["blobs", "sha256", &hex])?;
+    let (mut file, announced) = files::open(folder, &["blobs", "sha256", &hex])?;
     let source = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() };
     let subject = format!("blob {} of {source}", descriptor.digest);
     if announced != descriptor.size {
         return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
     }
     let path = folder.join("blobs").join("sha256").join(hex);
-    Ok(Blob::new(Pieces::File { file, path }, subject, descriptor))
+    if let Err(error) = file.seek(SeekFrom::Start(at)) {
+        return Err(SourceError::Local { path, error });
+    }
+    Ok(Blob::new(Pieces::File { file, path }, subject, descriptor, at))
 }

@@ -6,7 +6,8 @@
 
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Manifest, Platform};
-use crate::remote::{Remote, RemoteOptions};
+use crate::progress::Progress;
+use crate::remote::{Remote, RemoteOptions, Repository, host_of};
 
 mod blob;
 pub mod error;
@@ -15,26 +16,34 @@ mod files;
 mod folder_tests;
 mod image;
 mod layout;
+pub mod patience;
 mod reference;
 mod registry;
 #[cfg(test)]
 mod registry_tests;
 #[cfg(test)]
 mod testing;
+mod transfer;
+#[cfg(test)]
+mod transfer_tests;
 mod vex;
 mod vex_folder;
 mod vex_source;
 
+use blob::Pieces;
 pub use blob::{Blob, UnhashedBlob};
 pub use error::SourceError;
 pub use image::{Image, ImageManifest};
+use patience::Patience;
 pub use reference::ArtifactSource;
+use transfer::Transfer;
 pub use vex::VexRepository;
 pub use vex_source::VexSource;
 
 /// The way to every source.
-pub struct Network {
+pub struct Network<'p> {
     remote: Remote,
+    patience: Patience<'p>,
 }
 
 /// A manifest, as its source has it.
@@ -63,13 +72,17 @@ pub struct RawManifest {
     pub media_type: Option<String>,
 }
 
-impl Network {
-    /// Prepares the way.
+impl<'p> Network<'p> {
+    /// Prepares the way. What went wrong and is tried again is told to `progress`.
     ///
     /// # Errors
     /// Those of [`Remote::new`].
-    pub fn new(options: RemoteOptions) -> Result<Self, SourceError> {
-        Ok(Network { remote: Remote::new(options)? })
+    pub fn new(
+        options: RemoteOptions,
+        limits: patience::Limits,
+        progress: &'p dyn Progress,
+    ) -> Result<Self, SourceError> {
+        Ok(Network { remote: Remote::new(options)?, patience: Patience::new(limits, progress) })
     }
 
     /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with
@@ -87,7 +100,7 @@ impl Network {
     /// As for [`Network::resolve`].
     pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
         match source {
-            ArtifactSource::Registry(repository) => registry::manifest(&self.remote, repository),
+            ArtifactSource::Registry(repository) => self.registry_manifest(repository),
             ArtifactSource::Layout { folder, tag } => layout::manifest(folder, tag),
         }
     }
@@ -103,7 +116,7 @@ impl Network {
     ) -> Result<RawManifest, SourceError> {
         match source {
             ArtifactSource::Registry(repository) => {
-                registry::manifest(&self.remote, &repository.by_digest(descriptor.digest))
+                self.registry_manifest(&repository.by_digest(descriptor.digest))
             }
             ArtifactSource::Layout { folder, tag } => layout::described(folder, tag, descriptor),
         }
@@ -118,16 +131,48 @@ impl Network {
         image::fetch(self, source, platform)
     }
 
+    fn registry_manifest(&self, repository: &Repository) -> Result<RawManifest, SourceError> {
+        self.patience.persist(repository.host(), || registry::manifest(&self.remote, repository))
+    }
+
     /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].
     ///
     /// # Errors
     /// Any [`SourceError`] of a registry or a layout; a length other than the descriptor's is
     /// found here where the source announces one.
-    pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob, SourceError> {
-        match source {
-            ArtifactSource::Registry(repository) => registry::blob(&self.remote, repository, descriptor),
-            ArtifactSource::Layout { folder, tag } => layout::blob(folder, tag, descriptor),
+    pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
+        self.open(std::slice::from_ref(source), descriptor, 0)
+    }
+
+    /// Begins to read a blob at its byte `at`, which several sources should have: where one fails, the next
+    /// goes on.
+    ///
+    /// # Errors
+    /// As for [`Network::blob`].
+    pub fn blob_from(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+        at: u64,
+    ) -> Result<UnhashedBlob<'_>, SourceError> {
+        Ok(self.open(sources, descriptor, at)?.unhashed())
+    }
+
+    fn open(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+        at: u64,
+    ) -> Result<Blob<'_>, SourceError> {
+        if let Some(ArtifactSource::Layout { folder, tag }) = sources.first() {
+            return layout::blob(folder, tag, descriptor, at);
         }
+        let repositories: Vec<Repository> =
+            sources.iter().filter_map(ArtifactSource::repository).cloned().collect();
+        let what = (descriptor.digest, descriptor.size);
+        let transfer = Transfer::begin(&self.remote, &self.patience, &repositories, what, at)?;
+        let subject = transfer.subject().to_owned();
+        Ok(Blob::new(Pieces::Registry(Box::new(transfer)), subject, descriptor, at))
     }
 
     /// Fetches a whole VEX repository: its manifest and its archive, whose size no one can know
@@ -141,7 +186,8 @@ impl Network {
             VexSource::Url(url) => {
                 let options = &self.remote.options;
                 let any_http = options.insecure || options.plain_http;
-                vex::fetch(&self.remote.http, url, any_http, most)
+                let host = host_of(url);
+                self.patience.persist(&host, || vex::fetch(&self.remote.http, url, any_http, most))
             }
             VexSource::Folder(folder) => vex_folder::read(folder, most),
         }

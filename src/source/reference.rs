@@ -54,6 +54,14 @@ impl ArtifactSource {
         Ok(ArtifactSource::Layout { folder: folder.into(), tag: tag.into() })
     }
 
+    /// The repository, where it is in a registry.
+    pub fn repository(&self) -> Option<&Repository> {
+        match self {
+            ArtifactSource::Registry(repository) => Some(repository),
+            ArtifactSource::Layout { .. } => None,
+        }
+    }
+
     /// The registry's host with its port, as it is written in references; `None` for a folder.
     pub fn host(&self) -> Option<&str> {
         match self {

@@ -1,11 +1,10 @@
-//! Pulling from an OCI registry (distribution specification v1.1, "Pull"): manifests and blobs.
+//! Pulling from an OCI registry (distribution specification v1.1, "Pull"): manifests.
 
 use reqwest::header::CONTENT_TYPE;
 
-use super::blob::{Blob, Pieces};
 use super::{Artifact, ArtifactSource, RawManifest, SourceError};
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor, Manifest};
+use crate::oci::{self, Manifest};
 use crate::remote::{Remote, RemoteError, Repository, Service, is_html};
 
 /// What a manifest may be. Indexes stand here so that one is named in the error instead of
@@ -37,26 +36,6 @@ pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<RawMa
         }
     }
     Ok(RawManifest { bytes, digest: found, media_type: typed })
-}
-
-/// Begins to fetch a blob.
-pub(super) fn blob(
-    remote: &Remote,
-    repository: &Repository,
-    descriptor: &Descriptor,
-) -> Result<Blob, SourceError> {
-    let subject = format!("blob {} of {repository}", descriptor.digest);
-    let answer = remote.get(repository, &format!("blobs/{}", descriptor.digest), &subject, None)?;
-    if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
-        let host = answer.host();
-        return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
-    }
-    if let Some(announced) = answer.response.content_length()
-        && announced != descriptor.size
-    {
-        return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
-    }
-    Ok(Blob::new(Pieces::Http(remote.http.stream(answer)), subject, descriptor))
 }
 
 /// The artifact of a manifest's bytes.

@@ -15,9 +15,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 
+use super::patience::Limits;
 use super::{Artifact, ArtifactSource, Network, RemoteOptions};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
+use crate::progress::Silent;
 
 /// One request, as the server saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub(super) struct Seen {
     /// The server's host as the client wrote it, with the port.
     pub host: String,
     pub authorization: Option<String>,
+    pub range: Option<String>,
     pub body: String,
 }
 
@@ -57,6 +60,7 @@ impl Server {
                     path: parts.uri.to_string(),
                     host: header("host").unwrap(),
                     authorization: header("authorization"),
+                    range: header("range"),
                     body: String::new(),
                 };
                 let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -141,12 +145,20 @@ impl TlsServer {
 }
 
 /// A network with short time limits that knows no credentials.
-pub(super) fn network() -> Network {
+pub(super) fn network() -> Network<'static> {
     network_with(RemoteOptions::default(), None)
 }
 
-pub(super) fn network_with(options: RemoteOptions, config: Option<PathBuf>) -> Network {
-    let mut network = Network::new(options).unwrap();
+pub(super) fn network_with(options: RemoteOptions, config: Option<PathBuf>) -> Network<'static> {
+    network_that_retries(0, options, config)
+}
+
+pub(super) fn network_that_retries(
+    retries: u32,
+    options: RemoteOptions,
+    config: Option<PathBuf>,
+) -> Network<'static> {
+    let mut network = Network::new(options, Limits { retries, deadline: None }, &Silent).unwrap();
     network.remote.http.timeouts.connect = Duration::from_secs(5);
     network.remote.http.timeouts.first_byte = Duration::from_secs(5);
     network.remote.http.timeouts.stall = Duration::from_millis(300);

@@ -117,6 +117,8 @@ impl Host {
         command.env_clear().env("HOME", self.home.path()).env("TMPDIR", self.at("tmp")).env("PATH", path);
         // Root's default is the system's, which all hosts here would share.
         command.env("TRIVY_FERRY_STATE_DIR", self.at("state"));
+        // What fails here fails on purpose.
+        command.env("TRIVY_FERRY_RETRIES", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command
     }

@@ -1,0 +1,117 @@
+//! Whether it helps to ask a server again, and when: what its answers say of that.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use super::error::{RemoteError, Unreachable};
+
+/// Whether an error goes away by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It stays until somebody changes something.
+    Never,
+    /// It may be gone after a while; the server may have said after how long.
+    After(Option<Duration>),
+}
+
+impl RemoteError {
+    /// Whether the same request may succeed later.
+    pub(crate) fn again(&self) -> Again {
+        match self {
+            RemoteError::RateLimited { retry_after, .. } => Again::After(*retry_after),
+            // 408: the server was tired of waiting; 425: it does not want to decide yet. Of the others only
+            // these say that somebody else would have answered.
+            RemoteError::Status { status: 408 | 425 | 500 | 502..=504, retry_after, .. } => {
+                Again::After(*retry_after)
+            }
+            RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Again::After(None),
+            // A proxy that wants a login goes on wanting it.
+            RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said.contains("proxy auth") => {
+                Again::Never
+            }
+            RemoteError::Unreachable { .. } => Again::After(None),
+            _ => Again::Never,
+        }
+    }
+}
+
+/// The value of a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
+pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+}
+
+/// The time that a refusal gives in its words, as ghcr.io does: `retry-after: 825.911µs, allowed: 44000/minute`.
+pub(super) fn retry_after_said(said: &str) -> Option<Duration> {
+    let said = said.to_lowercase();
+    let (_, after) = said.split_once("retry-after:")?;
+    let word = after.trim_start().split([',', ' ', ';']).next()?;
+    go_duration(word)
+}
+
+/// A duration in the form of Go's `time.Duration`, such as `1m30.5s` (package time, `ParseDuration`).
+fn go_duration(mut text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    while !text.is_empty() {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, rest) = text.split_at(unit_at);
+        let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (unit, rest) = rest.split_at(unit_end);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        text = rest;
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_retry_after_is_read() {
+        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        for (value, wanted) in [
+            ("17", Some(17)),
+            (" 0 ", Some(0)),
+            ("Sat, 21 Nov 2026 10:00:30 GMT", Some(30)),
+            ("Sat, 21 Nov 2026 09:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, now), wanted.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_durations_of_go_are_read() {
+        for (said, nanos) in [
+            ("TOOMANYREQUESTS, retry-after: 825.911µs, allowed: 44000/minute", Some(825_911)),
+            ("Retry-After: 1m30s", Some(90_000_000_000)),
+            ("retry-after: 1.5h", Some(5_400_000_000_000)),
+            ("retry-after: 35ms;", Some(35_000_000)),
+            ("retry-after: 12", None),
+            ("retry-after: s", None),
+            ("retry-after: 1e99s", None),
+            ("retry-after: -5s", None),
+            ("slow down", None),
+        ] {
+            assert_eq!(retry_after_said(said), nanos.map(Duration::from_nanos), "{said}");
+        }
+    }
+}

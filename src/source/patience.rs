@@ -1,0 +1,261 @@
+//! How often a server is asked again, and after what pause.
+//!
+//! What may pass is repeated, per host and after ever longer pauses, or when the server says; what stays
+//! is not. A run can have a deadline, after which nothing is asked of anyone.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::error::SourceError;
+use crate::progress::Progress;
+use crate::remote::{Again, RemoteError};
+use crate::threads::lock;
+
+/// The first pause. Each one after a further failure is twice as long.
+const FIRST: Duration = Duration::from_millis(200);
+/// The longest pause that nobody asked for.
+const LONGEST: Duration = Duration::from_secs(30);
+/// The longest pause that a server may ask for while another source may be had at once.
+const MOST: Duration = Duration::from_secs(120);
+/// How often a host is asked again that has not answered in this run: a name may be misspelled.
+const STRANGER: u32 = 2;
+/// How often a request that failed for a while is repeated, where nobody says otherwise: for about a
+/// minute.
+pub const RETRIES: u32 = 8;
+
+/// How long to keep on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How often in a row a host is asked again.
+    pub retries: u32,
+    /// After how long nothing is asked any more.
+    pub deadline: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { retries: RETRIES, deadline: None }
+    }
+}
+
+/// The patience of a run.
+pub(super) struct Patience<'p> {
+    limits: Limits,
+    began: Instant,
+    hosts: Mutex<HashMap<String, Host>>,
+    progress: &'p dyn Progress,
+}
+
+/// What is remembered of a host.
+#[derive(Default)]
+struct Host {
+    /// It has answered in this run.
+    known: bool,
+    /// How often in a row it has failed.
+    failures: u32,
+    /// Not to be asked before.
+    rests_until: Option<Instant>,
+}
+
+impl<'p> Patience<'p> {
+    pub(super) fn new(limits: Limits, progress: &'p dyn Progress) -> Self {
+        Patience { limits, began: Instant::now(), hosts: Mutex::default(), progress }
+    }
+
+    /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
+    ///
+    /// # Errors
+    /// The last attempt's, or the deadline's.
+    pub(super) fn persist<T>(
+        &self,
+        host: &str,
+        mut attempt: impl FnMut() -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let done = self.reach(host, &mut attempt)?;
+        self.went_well(host);
+        Ok(done)
+    }
+
+    /// As [`Patience::persist`], where it is still to be seen what a success is worth: an answer has begun.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn reach<T>(
+        &self,
+        host: &str,
+        mut attempt: impl FnMut() -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        loop {
+            self.wait(host)?;
+            match attempt() {
+                Ok(done) => {
+                    lock(&self.hosts).entry(host.to_owned()).or_default().known = true;
+                    return Ok(done);
+                }
+                Err(error) => self.failed(host, error)?,
+            }
+        }
+    }
+
+    /// A host has answered, or gone on for long enough to forget what was before.
+    pub(super) fn went_well(&self, host: &str) {
+        *lock(&self.hosts).entry(host.to_owned()).or_default() = Host { known: true, ..Host::default() };
+    }
+
+    /// Takes note of a failure. Hands the error back where asking again is of no use.
+    ///
+    /// # Errors
+    /// The one that was given.
+    pub(super) fn failed(&self, host: &str, error: SourceError) -> Result<(), SourceError> {
+        let Again::After(asked) = again(&error) else { return Err(error) };
+        let pause = {
+            let mut hosts = lock(&self.hosts);
+            let entry = hosts.entry(host.to_owned()).or_default();
+            let stranger = !entry.known && is_unreachable(&error);
+            let most = if stranger { STRANGER.min(self.limits.retries) } else { self.limits.retries };
+            let pause = asked.map_or_else(|| backoff(entry.failures), |asked| asked + backoff(0));
+            if entry.failures >= most || !self.has_time_for(pause, asked.is_some()) {
+                // Whoever asks next begins anew.
+                entry.failures = 0;
+                return Err(error);
+            }
+            entry.failures += 1;
+            entry.rests_until = Some(Instant::now() + pause);
+            pause
+        };
+        if pause >= Duration::from_secs(1) {
+            self.progress.note(&format!("{error}; asking again in {:.0} s", pause.as_secs_f64().ceil()));
+        }
+        Ok(())
+    }
+
+    /// Waits until a host may be asked.
+    ///
+    /// # Errors
+    /// Where the deadline has passed.
+    pub(super) fn wait(&self, host: &str) -> Result<(), SourceError> {
+        self.check()?;
+        let until = lock(&self.hosts).get(host).and_then(|host| host.rests_until);
+        if let Some(pause) = until.and_then(|until| until.checked_duration_since(Instant::now())) {
+            std::thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    /// Where the deadline has passed.
+    pub(super) fn check(&self) -> Result<(), SourceError> {
+        match self.limits.deadline {
+            Some(deadline) if self.began.elapsed() >= deadline => Err(SourceError::Deadline { deadline }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says something that is worth a line.
+    pub(super) fn note(&self, note: &str) {
+        self.progress.note(note);
+    }
+
+    /// Whether a pause is worth waiting for: it ends before the deadline, and where there is none, soon.
+    fn has_time_for(&self, pause: Duration, asked: bool) -> bool {
+        match self.limits.deadline {
+            Some(deadline) => self.began.elapsed() + pause < deadline,
+            None => !asked || pause <= MOST,
+        }
+    }
+}
+
+/// Whether an error may be gone when the same is asked again.
+pub(super) fn is_passing(error: &SourceError) -> bool {
+    again(error) != Again::Never
+}
+
+fn again(error: &SourceError) -> Again {
+    match error {
+        SourceError::Remote(error) => error.again(),
+        SourceError::Short { .. } => Again::After(None),
+        _ => Again::Never,
+    }
+}
+
+fn is_unreachable(error: &SourceError) -> bool {
+    matches!(error, SourceError::Remote(RemoteError::Unreachable { .. }))
+}
+
+/// The pause after so many failures in a row before this one, between half of it and all of it: many
+/// exporters that were refused at once must not come back at once.
+fn backoff(failures: u32) -> Duration {
+    let pause = FIRST.saturating_mul(1 << failures.min(16)).min(LONGEST);
+    let jitter = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(0.5 + jitter / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+    use crate::remote::Unreachable;
+
+    fn lost() -> SourceError {
+        let (subject, host, why) = ("x".into(), "h".into(), "reset".into());
+        RemoteError::Lost { subject, host, got: 0, why }.into()
+    }
+
+    fn refused() -> SourceError {
+        let (subject, host) = ("x".into(), "h".into());
+        RemoteError::Unreachable { subject, host, why: Unreachable::Refused }.into()
+    }
+
+    fn limited(retry_after: Duration) -> SourceError {
+        let (subject, host) = ("x".into(), "h".into());
+        RemoteError::RateLimited { subject, host, retry_after: Some(retry_after) }.into()
+    }
+
+    fn attempts(limits: Limits, known: bool, error: impl Fn() -> SourceError) -> (u32, SourceError) {
+        let patience = Patience::new(limits, &Silent);
+        if known {
+            patience.went_well("h");
+        }
+        let mut count = 0;
+        let result = patience.persist("h", || {
+            count += 1;
+            Err::<(), _>(error())
+        });
+        (count, result.unwrap_err())
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_as_often_as_was_said() {
+        let limits = |retries| Limits { retries, deadline: None };
+        assert_eq!(attempts(limits(3), true, lost).0, 4);
+        assert_eq!(attempts(limits(0), true, lost).0, 1);
+        assert_eq!(attempts(limits(4), true, refused).0, 5);
+        assert_eq!(attempts(limits(4), false, refused).0, 3, "a name may be misspelled");
+        let gone = || RemoteError::Setup { why: String::new() }.into();
+        assert_eq!(attempts(limits(3), true, gone).0, 1, "what stays is not repeated");
+    }
+
+    #[test]
+    fn a_server_that_says_when_is_asked_then() {
+        let began = Instant::now();
+        let asked = || limited(Duration::from_millis(300));
+        assert_eq!(attempts(Limits { retries: 1, deadline: None }, true, asked).0, 2);
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        let hours = || limited(Duration::from_secs(3600));
+        assert_eq!(attempts(Limits::default(), true, hours).0, 1, "another source is sooner");
+    }
+
+    #[test]
+    fn nothing_is_asked_after_the_deadline() {
+        let deadline = Some(Duration::from_millis(400));
+        let (count, error) = attempts(Limits { retries: 99, deadline }, true, lost);
+        assert!((2..6).contains(&count), "{count}");
+        assert!(matches!(error, SourceError::Remote(RemoteError::Lost { .. })), "{error}");
+        let patience = Patience::new(Limits { retries: 1, deadline: Some(Duration::ZERO) }, &Silent);
+        let error = patience.persist("h", || Ok(())).unwrap_err();
+        assert!(matches!(error, SourceError::Deadline { .. }));
+    }
+}

@@ -1,0 +1,349 @@
+//! The way of a blob from a registry: in ranges beside each other where it is large, and gone on with
+//! where it broke.
+//!
+//! Bytes come out from front to back. What came is never asked for again, unless a server knows no
+//! ranges. Nothing here vouches for the bytes: whoever reads them compares their digest.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue};
+use reqwest::{StatusCode, Url};
+
+use super::error::SourceError;
+use super::patience::Patience;
+use crate::digest::Digest;
+use crate::remote::{Access, Answer, Body, Remote, RemoteError, Repository, Request, Service, is_html};
+
+/// The length of a range in bytes. With [`AT_ONCE`] it bounds the memory: a range that waits for its
+/// turn is held whole.
+const PART: u64 = 2 << 20;
+/// How many ranges are under way at once.
+const AT_ONCE: usize = 8;
+/// Blobs below this length come as one stream, as it takes no longer.
+const LARGE: u64 = 2 * PART;
+/// After so many bytes without a failure the ones before are forgotten.
+const WELL: u64 = 64 << 10;
+
+/// A blob on its way.
+pub(super) struct Transfer<'n> {
+    remote: &'n Remote,
+    patience: &'n Patience<'n>,
+    repository: Repository,
+    /// Where else it may be had, by the same digest.
+    others: VecDeque<Repository>,
+    digest: Digest,
+    size: u64,
+    subject: String,
+    /// The first byte that was not handed out yet.
+    at: u64,
+    /// What is under way, in the order of the bytes; the first holds the byte at `at`.
+    parts: VecDeque<Part>,
+    /// Up to where ranges are under way.
+    asked: u64,
+    /// Where ranges come from; `None` where all comes as one stream.
+    place: Option<Place>,
+    /// Whether the server keeps to ranges, as far as is known.
+    knows_ranges: bool,
+    /// The bytes that came since the last failure.
+    since: u64,
+}
+
+/// A range under way.
+struct Part {
+    body: Body,
+    /// The bytes that come before those that are wanted.
+    skip: u64,
+    /// The first byte that is still to come.
+    at: u64,
+    end: u64,
+    /// It was asked for ahead, at the place that was named for another one: what that place refuses, the
+    /// registry may still grant.
+    ahead: bool,
+}
+
+/// Where a blob's bytes are, after all redirects.
+#[derive(Clone)]
+struct Place {
+    url: Url,
+    authorization: Option<HeaderValue>,
+    etag: Option<HeaderValue>,
+}
+
+/// What a registry has answered.
+enum Opened {
+    Range(Answer),
+    Whole(Answer),
+}
+
+impl<'n> Transfer<'n> {
+    /// Begins to fetch a blob from its byte `at` on.
+    ///
+    /// # Errors
+    /// Those of the registry, when patience has ended.
+    pub(super) fn begin(
+        remote: &'n Remote,
+        patience: &'n Patience<'n>,
+        repositories: &[Repository],
+        (digest, size): (Digest, u64),
+        at: u64,
+    ) -> Result<Self, SourceError> {
+        let mut others: VecDeque<Repository> = repositories.iter().cloned().collect();
+        let none = || RemoteError::Setup { why: "a blob without a repository".into() };
+        let repository = others.pop_front().ok_or_else(none)?;
+        let mut transfer = Transfer {
+            remote,
+            patience,
+            subject: format!("blob {digest} of {repository}"),
+            repository,
+            others,
+            digest,
+            size,
+            at,
+            parts: VecDeque::new(),
+            asked: at,
+            place: None,
+            knows_ranges: true,
+            since: 0,
+        };
+        transfer.open()?;
+        Ok(transfer)
+    }
+
+    /// What it is, for messages.
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The next piece, never empty; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of the last source that was asked.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        loop {
+            self.patience.check()?;
+            if self.at >= self.size {
+                return self.beyond();
+            }
+            if self.parts.is_empty() {
+                self.open()?;
+            }
+            self.look_ahead();
+            let Some(part) = self.parts.front_mut() else { continue };
+            let failure = match part.body.next() {
+                Ok(Some(mut piece)) => {
+                    if part.skip > 0 {
+                        let skipped = part.skip.min(piece.len() as u64);
+                        part.skip -= skipped;
+                        drop(piece.split_to(skipped as usize));
+                        if piece.is_empty() {
+                            continue;
+                        }
+                    }
+                    part.at += piece.len() as u64;
+                    if part.at > part.end && part.end < self.size {
+                        self.disbelieve("it sends more than was asked for");
+                        continue;
+                    }
+                    self.at += piece.len() as u64;
+                    self.since += piece.len() as u64;
+                    if part.at == part.end && part.end < self.size {
+                        self.parts.pop_front();
+                    }
+                    if self.since >= WELL {
+                        self.patience.went_well(self.repository.host());
+                        self.since = 0;
+                    }
+                    return Ok(Some(piece));
+                }
+                Ok(None) => {
+                    let subject = self.subject.clone();
+                    SourceError::Short { subject, wanted: self.size, got: self.at }
+                }
+                Err(error) => error.into(),
+            };
+            let ahead = part.ahead;
+            let end = part.end;
+            self.parts.pop_front();
+            if !ahead || super::patience::is_passing(&failure) {
+                self.gave_up(failure)?;
+            }
+            self.fill(end)?;
+        }
+    }
+
+    /// What stands behind the last byte that there should be.
+    fn beyond(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let Some(mut part) = self.parts.pop_front() else { return Ok(None) };
+        // All that was promised is here, and its digest says whether it is right: what becomes of the
+        // connection is of no interest any more.
+        Ok(part.body.next().unwrap_or(None))
+    }
+
+    /// Takes note of a failure; where patience with this source has ended, goes on to the next.
+    fn gave_up(&mut self, failure: SourceError) -> Result<(), SourceError> {
+        self.since = 0;
+        let Err(error) = self.patience.failed(self.repository.host(), failure) else { return Ok(()) };
+        self.go_elsewhere(error)
+    }
+
+    fn go_elsewhere(&mut self, error: SourceError) -> Result<(), SourceError> {
+        if matches!(error, SourceError::Deadline { .. }) {
+            return Err(error);
+        }
+        let Some(next) = self.others.pop_front() else { return Err(error) };
+        self.patience.note(&format!("{error}; going on from {next}"));
+        self.subject = format!("blob {} of {next}", self.digest);
+        self.repository = next;
+        self.place = None;
+        self.knows_ranges = true;
+        self.parts.clear();
+        self.asked = self.at;
+        Ok(())
+    }
+
+    /// What was taken for a range is none: from here on everything comes as one stream.
+    fn disbelieve(&mut self, why: &str) {
+        let host = self.repository.host();
+        self.patience.note(&format!(
+            "{host} does not keep to the ranges it was asked for ({why}); going on with one stream"
+        ));
+        self.knows_ranges = false;
+        self.place = None;
+        self.parts.clear();
+        self.asked = self.at;
+    }
+
+    /// Asks for what comes next, when nothing is under way.
+    fn open(&mut self) -> Result<(), SourceError> {
+        let large = self.size - self.at.min(self.size) >= LARGE;
+        let end = if large && self.knows_ranges { self.at + PART } else { self.size };
+        self.fill(end)
+    }
+
+    /// Asks the registry for the bytes from `at` to `end`, and puts them before all that is under way.
+    fn fill(&mut self, end: u64) -> Result<(), SourceError> {
+        let answer = match self.patience.reach(self.repository.host(), || self.ask(end)) {
+            Ok(Opened::Whole(answer)) => return self.whole(answer),
+            Ok(Opened::Range(answer)) => answer,
+            Err(error) => {
+                self.go_elsewhere(error)?;
+                return self.open();
+            }
+        };
+        let etag = self.place.as_ref().and_then(|place| place.etag.as_ref());
+        if let Err(why) = is_range(&answer, &(self.at..end), self.size, etag) {
+            self.disbelieve(&why);
+            return self.fill(self.size);
+        }
+        if end < self.size || self.place.is_some() {
+            let login = self.remote.registries.login_of(&self.repository, &Access::Pull);
+            let authorization = login.filter(|_| answer.same_origin);
+            let etag = answer.response.headers().get(ETAG).cloned();
+            self.place = Some(Place { url: answer.response.url().clone(), authorization, etag });
+        }
+        let (at, body) = (self.at, self.remote.http.stream(answer));
+        self.parts.push_front(Part { body, skip: 0, at, end, ahead: false });
+        self.asked = self.asked.max(end);
+        Ok(())
+    }
+
+    /// Takes an answer that begins at the first byte.
+    fn whole(&mut self, answer: Answer) -> Result<(), SourceError> {
+        if let Some(announced) = answer.response.content_length()
+            && announced != self.size
+        {
+            return Err(SourceError::Length { subject: self.subject.clone(), wanted: self.size, announced });
+        }
+        let body = self.remote.http.stream(answer);
+        self.parts.clear();
+        self.place = None;
+        self.asked = self.size;
+        self.parts.push_front(Part { body, skip: self.at, at: self.at, end: self.size, ahead: false });
+        Ok(())
+    }
+
+    /// Asks the registry once: for the bytes from `at` to `end`, or for all of them.
+    fn ask(&self, end: u64) -> Result<Opened, SourceError> {
+        let all = self.at == 0 && end == self.size;
+        let range = Some(self.at..end).filter(|_| self.knows_ranges && !all);
+        let answer = self.request(range.clone())?;
+        let answer = match answer.response.status() {
+            // A server that does not like the question is asked a simpler one.
+            StatusCode::BAD_REQUEST | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_IMPLEMENTED
+                if range.is_some() =>
+            {
+                self.request(None)?
+            }
+            _ => answer,
+        };
+        let status = answer.response.status();
+        let partial = status == StatusCode::PARTIAL_CONTENT && range.is_some();
+        if status != StatusCode::OK && !partial {
+            return Err(self.remote.http.refusal(answer, Service::Registry).into());
+        }
+        if is_html(answer.header(CONTENT_TYPE.as_str()), b"") {
+            let (subject, host) = (self.subject.clone(), answer.host());
+            return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
+        }
+        Ok(if partial { Opened::Range(answer) } else { Opened::Whole(answer) })
+    }
+
+    fn request(&self, range: Option<Range<u64>>) -> Result<Answer, RemoteError> {
+        let request = |url| Request { range: range.clone(), ..Request::get(self.subject.as_str(), url) };
+        let path = format!("blobs/{}", self.digest);
+        let (remote, repository) = (self.remote, &self.repository);
+        remote.registries.ask(&remote.http, repository, &Access::Pull, &path, &request)
+    }
+
+    /// Keeps several ranges under way.
+    fn look_ahead(&mut self) {
+        let Some(place) = self.place.clone() else { return };
+        while self.parts.len() < AT_ONCE && self.asked < self.size {
+            let range = self.asked..(self.asked + PART).min(self.size);
+            let request = Request {
+                range: Some(range.clone()),
+                authorization: place.authorization.clone(),
+                ..Request::get(self.subject.as_str(), place.url.clone())
+            };
+            let (wanted, size, etag) = (range.clone(), self.size, place.etag.clone());
+            let subject = self.subject.clone();
+            let accept = move |answer: &Answer| {
+                let status = answer.response.status();
+                let good = match status {
+                    StatusCode::PARTIAL_CONTENT => is_range(answer, &wanted, size, etag.as_ref()),
+                    _ => Err(format!("status {}", status.as_u16())),
+                };
+                good.map_err(|why| RemoteError::Unusable { subject, why })
+            };
+            // A client that cannot be made is an error where the registry itself is asked.
+            let Ok(body) = self.remote.http.fetch(request, accept) else { return };
+            self.parts.push_back(Part { body, skip: 0, at: range.start, end: range.end, ahead: true });
+            self.asked = range.end;
+        }
+    }
+}
+
+/// Whether an answer of status 206 is the range that was asked for (RFC 9110, 15.3.7), of the same
+/// content as the one before.
+fn is_range(
+    answer: &Answer,
+    wanted: &Range<u64>,
+    size: u64,
+    etag: Option<&HeaderValue>,
+) -> Result<(), String> {
+    let promised = format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1);
+    let header = answer.header(CONTENT_RANGE.as_str()).unwrap_or("").trim();
+    if !header.eq_ignore_ascii_case(&promised) {
+        return Err(format!("it says {:?}, and should say {promised:?}", crate::text::safe(header)));
+    }
+    let length = wanted.end - wanted.start;
+    if answer.response.content_length().is_some_and(|announced| announced != length) {
+        return Err("its length is another".into());
+    }
+    match (etag, answer.response.headers().get(ETAG)) {
+        (Some(before), Some(now)) if before != now => Err("it has become another blob meanwhile".into()),
+        _ => Ok(()),
+    }
+}

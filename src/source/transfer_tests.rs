@@ -1,0 +1,224 @@
+//! Blobs that come in pieces from a server that breaks off, forgets, lies or moves.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+
+use axum::response::Response;
+
+use super::testing::{
+    Seen, Server, breaking, descriptor, header, network_that_retries, ok, redirect, status, with,
+};
+use super::{ArtifactSource, SourceError};
+use crate::remote::{RemoteError, RemoteOptions};
+
+/// Large enough for several ranges, and no multiple of them.
+static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| {
+    let mut state = 1u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(14_000_003).collect::<Vec<_>>().leak()
+});
+
+/// The range that a request names: first byte and the one after the last.
+fn range(seen: &Seen) -> Option<(usize, usize)> {
+    let (first, last) = seen.range.as_deref()?.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1))
+}
+
+/// What a good server answers.
+fn good(content: &'static [u8], seen: &Seen) -> Response {
+    match range(seen) {
+        Some((start, end)) => part(content, start, end),
+        None => ok(content),
+    }
+}
+
+fn part(content: &'static [u8], start: usize, end: usize) -> Response {
+    let of = format!("bytes {start}-{}/{}", end - 1, content.len());
+    header(with(ok(&content[start..end]), 206), "content-range", &of)
+}
+
+/// Reads a blob from a server that answers like this.
+fn fetch(
+    content: &'static [u8],
+    answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
+) -> (Result<Vec<u8>, SourceError>, Vec<Seen>) {
+    let server = Server::new(answer);
+    let network = network_that_retries(3, RemoteOptions::default(), None);
+    let read = || {
+        let source = server.source();
+        let mut blob = network.blob(&source, &descriptor(content))?;
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).map_err(|error| SourceError::from_io(error).unwrap())?;
+        Ok(bytes)
+    };
+    (read(), server.seen())
+}
+
+/// How many bytes were asked for.
+fn asked(content: &[u8], seen: &[Seen]) -> usize {
+    seen.iter().map(|seen| range(seen).map_or(content.len(), |(start, end)| end - start)).sum()
+}
+
+#[test]
+fn a_large_blob_comes_in_ranges_and_whole() {
+    let (bytes, seen) = fetch(&LARGE, |seen| good(&LARGE, seen));
+    assert!(bytes.unwrap() == *LARGE);
+    assert!(seen.len() > 3 && seen.iter().all(|seen| range(seen).is_some()), "{seen:?}");
+    assert_eq!(asked(&LARGE, &seen), LARGE.len(), "nothing is asked for twice");
+}
+
+#[test]
+fn a_blob_goes_on_where_it_broke() {
+    // Every second answer breaks after 100,000 bytes.
+    let (count, sent) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let counted = sent.clone();
+    let (bytes, seen) = fetch(&LARGE, move |seen| {
+        let Some((start, end)) = range(seen) else { return ok(*LARGE) };
+        if count.fetch_add(1, Relaxed).is_multiple_of(2) || end - start <= 100_000 {
+            counted.fetch_add(end - start, Relaxed);
+            return part(&LARGE, start, end);
+        }
+        counted.fetch_add(100_000, Relaxed);
+        let of = format!("bytes {start}-{}/{}", end - 1, LARGE.len());
+        header(with(breaking(&LARGE[start..start + 100_000], end - start), 206), "content-range", &of)
+    });
+    assert!(bytes.unwrap() == *LARGE);
+    assert!(asked(&LARGE, &seen) > LARGE.len(), "it broke");
+    assert_eq!(sent.load(Relaxed), LARGE.len(), "what came is not fetched again");
+}
+
+#[test]
+fn a_small_blob_goes_on_too() {
+    const SMALL: &[u8] = &[7; 300_000];
+    let (bytes, seen) = fetch(SMALL, |seen| match range(seen) {
+        None => breaking(&SMALL[..100_000], SMALL.len()),
+        Some((start, end)) => part(SMALL, start, end),
+    });
+    assert!(bytes.unwrap() == SMALL);
+    assert_eq!(seen[1].range.as_deref(), Some("bytes=100000-299999"), "{seen:?}");
+}
+
+#[test]
+fn a_server_without_ranges_is_read_as_one_stream() {
+    let count = AtomicUsize::new(0);
+    let (bytes, seen) = fetch(&LARGE, move |_| match count.fetch_add(1, Relaxed) {
+        0 => breaking(&LARGE[..5_000_000], LARGE.len()),
+        _ => ok(*LARGE),
+    });
+    assert!(bytes.unwrap() == *LARGE);
+    assert_eq!(seen.len(), 2);
+}
+
+#[test]
+fn a_server_that_lies_about_ranges_is_read_as_one_stream() {
+    type Lie = fn(usize, usize) -> Response;
+    let lies: [(&str, Lie); 5] = [
+        ("another range", |start, end| {
+            header(
+                with(ok(&LARGE[start..end]), 206),
+                "content-range",
+                &format!("bytes 1-{end}/{}", LARGE.len()),
+            )
+        }),
+        ("no Content-Range", |start, end| with(ok(&LARGE[start..end]), 206)),
+        ("another size", |start, end| {
+            header(
+                with(ok(&LARGE[start..end]), 206),
+                "content-range",
+                &format!("bytes {start}-{}/99", end - 1),
+            )
+        }),
+        ("shorter", |start, end| {
+            let of = format!("bytes {start}-{}/{}", end - 1, LARGE.len());
+            header(with(ok(&LARGE[start..end - 1]), 206), "content-range", &of)
+        }),
+        ("another ETag each time", |start, end| {
+            header(part(&LARGE, start, end), "etag", &format!("\"{start}\""))
+        }),
+    ];
+    for (what, lie) in lies {
+        // The first is true: the lie comes later.
+        let (bytes, seen) = fetch(&LARGE, move |seen| match range(seen) {
+            Some((0, end)) => header(part(&LARGE, 0, end), "etag", "\"0\""),
+            Some((start, end)) => lie(start, end),
+            None => ok(*LARGE),
+        });
+        assert!(bytes.unwrap() == *LARGE, "{what}");
+        assert!(seen.iter().any(|seen| seen.range.is_none()), "{what}");
+    }
+}
+
+#[test]
+fn ranges_are_asked_for_at_the_place_that_was_named_and_anew_when_it_is_gone() {
+    let cdn = Arc::new(Server::new(|seen| match (seen.path.as_str(), seen.authorization.is_some()) {
+        ("/old", false) if range(seen).is_some_and(|(start, _)| start > 6_000_000) => status(403),
+        ("/old" | "/new", false) => good(&LARGE, seen),
+        _ => status(500),
+    }));
+    let count = AtomicUsize::new(0);
+    let to = cdn.clone();
+    let (bytes, seen) = fetch(&LARGE, move |_| match count.fetch_add(1, Relaxed) {
+        0 => redirect(&to.url("/old")),
+        _ => redirect(&to.url("/new")),
+    });
+    assert!(bytes.unwrap() == *LARGE);
+    assert!(seen.len() < cdn.seen().len(), "the registry is not asked for every range");
+    assert!(cdn.seen().iter().any(|seen| seen.path == "/new"));
+}
+
+#[test]
+fn a_server_that_never_sends_a_byte_is_left() {
+    let (result, seen) = fetch(&LARGE, |seen| match range(seen) {
+        Some((start, end)) => {
+            let of = format!("bytes {start}-{}/{}", end - 1, LARGE.len());
+            header(with(breaking(b"", end - start), 206), "content-range", &of)
+        }
+        None => breaking(b"", LARGE.len()),
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, SourceError::Remote(RemoteError::Lost { .. })), "{error}");
+    assert!(seen.len() < 20, "{}", seen.len());
+}
+
+#[test]
+fn what_may_pass_is_asked_again_and_what_stays_is_not() {
+    const SMALL: &[u8] = b"the content";
+    let twice = |code: u16, name: &'static str, value: &'static str| {
+        let count = AtomicUsize::new(0);
+        move |seen: &Seen| match count.fetch_add(1, Relaxed) {
+            0 | 1 => header(status(code), name, value),
+            _ => good(SMALL, seen),
+        }
+    };
+    for (code, name, value) in [(429, "retry-after", "0"), (503, "retry-after", "0"), (502, "x", "y")] {
+        let (bytes, seen) = fetch(SMALL, twice(code, name, value));
+        assert_eq!(bytes.unwrap(), SMALL, "{code}");
+        assert_eq!(seen.len(), 3, "{code}");
+    }
+    for code in [400, 403, 404, 451, 501] {
+        let (result, seen) = fetch(SMALL, twice(code, "x", "y"));
+        assert!(result.is_err(), "{code}");
+        assert_eq!(seen.len(), 1, "{code}");
+    }
+}
+
+#[test]
+fn a_blob_may_come_from_several_registries() {
+    let dying = Server::new(|seen| match range(seen) {
+        Some((start, end)) if start < 6_000_000 => part(&LARGE, start, end),
+        _ => status(404),
+    });
+    let other = Server::new(|seen| good(&LARGE, seen));
+    let network = network_that_retries(1, RemoteOptions::default(), None);
+    let sources: Vec<ArtifactSource> = vec![dying.source(), other.source()];
+    let mut blob = network.blob_from(&sources, &descriptor(&LARGE), 0).unwrap();
+    let mut bytes = Vec::new();
+    blob.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == *LARGE);
+    let first = range(&other.seen()[0]).unwrap().0;
+    assert!(first >= 6_000_000, "it goes on there at byte {first}");
+}
