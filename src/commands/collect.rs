@@ -42,6 +42,8 @@ pub(super) struct Collected {
     pub(super) planned: PlannedDataset,
     /// Where its large layer is to be fetched from.
     pub(super) artifact: Option<Artifact>,
+    /// Where else it may be had.
+    pub(super) others: Vec<ArtifactSource>,
     /// The small blobs.
     pub(super) held: BTreeMap<Digest, SpooledTempFile>,
     /// The date that the manifest announces, of which nothing is believed.
@@ -164,7 +166,10 @@ pub(super) fn first_good(
     let mut last = None;
     for (index, source) in sources.iter().enumerate() {
         match artifact(network, name, tag, source) {
-            Ok(collected) => return Ok(collected),
+            Ok(collected) => {
+                let others = sources.get(index + 1..).unwrap_or_default().to_vec();
+                return Ok(Collected { others, ..collected });
+            }
             Err(error) => {
                 if index + 1 < sources.len() {
                     progress.note(&format!("{error}; asking the next source"));
@@ -230,7 +235,7 @@ fn artifact(
         contents,
     };
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
-    Ok(Collected { planned, artifact: Some(artifact), held, announced })
+    Ok(Collected { planned, artifact: Some(artifact), others: Vec::new(), held, announced })
 }
 
 /// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
@@ -328,6 +333,7 @@ fn vex_repository(network: &Network<'_>, name: &Name, source: &VexSource) -> Res
     Ok(Collected {
         planned: PlannedDataset { dataset, manifest: bytes },
         artifact: None,
+        others: Vec::new(),
         held,
         announced: None,
     })

@@ -1,20 +1,24 @@
 //! The destination of an export: a temporary name while it is written, and the true one only when
-//! everything is signed and synced.
+//! everything is signed and synced. What an export that was cut short left there is found by the next.
 
+use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::bundle::writer::WriteError;
+use super::partial::{self, Leftover, PARTIAL, PartialFile, Prefix};
+use crate::bundle::writer::{Plan, WriteError};
+use crate::digest::Digest;
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::text::size;
 
-/// What a file has behind its name while it is written. Readers pass such files over.
-const PARTIAL: &str = ".partial";
+/// What an export that was cut short is called while another is written under its name.
+const OLD: &str = ".old";
 /// How often, and after what pause, a name is tried that another run holds for a moment.
 const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -27,10 +31,17 @@ pub(super) struct Destination {
     stream: String,
 }
 
-/// A bundle that is being written. Dropped before it is published, it leaves nothing behind.
+/// A bundle that is being written. Dropped before it is published, it leaves what the next export can
+/// go on with, if there is any.
 pub(super) struct Unpublished {
     path: PathBuf,
     partial: PathBuf,
+    /// What earlier exports left and this one may use.
+    leftovers: Vec<Leftover>,
+    /// The bytes of `partial` that are there already, from one of them.
+    good: u64,
+    /// Nobody can go on with it: the medium is full, or gone.
+    failed: Cell<bool>,
     published: bool,
 }
 
@@ -81,16 +92,41 @@ impl Destination {
         })
     }
 
-    /// Begins a file of `length` bytes.
+    /// Begins a file for a bundle of this plan.
     ///
     /// # Errors
-    /// Where there is no room for it, or it cannot be made.
-    pub(super) fn create(self, length: u64, created: Timestamp) -> Result<Unpublished, Error> {
+    /// Where there is no room for it.
+    pub(super) fn create(
+        self,
+        plan: &Plan,
+        created: Timestamp,
+        progress: &dyn Progress,
+    ) -> Result<Unpublished, Error> {
         let name = self.name.unwrap_or_else(|| file_name(&self.stream, created));
         let path = self.folder.join(&name);
-        let partial = self.folder.join(format!("{name}{PARTIAL}"));
-        clean_up(&self.folder, &name, &self.stream);
-        let free = free(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        let mut leftovers = left_over(&self.folder, &name, &self.stream);
+        leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
+        let free = || free(&self.folder).map_err(|error| failed(&self.folder, error));
+        let same = leftovers.first().filter(|leftover| leftover.fits(plan));
+        let (partial, good, there) = match same {
+            Some(leftover) => (leftover.path.clone(), leftover.good(), leftover.length()),
+            None => (self.folder.join(format!("{name}{PARTIAL}")), 0, 0),
+        };
+        if good == 0 {
+            set_aside(&partial, &mut leftovers);
+        }
+        let length = plan.length().saturating_sub(there);
+        // What is left from before is worth less than that this one has room.
+        while free()? < length && leftovers.last().is_some_and(|leftover| leftover.path != partial) {
+            if let Some(leftover) = leftovers.pop() {
+                progress.note(&format!(
+                    "{} is removed to make room: its bytes are fetched again",
+                    leftover.path.display()
+                ));
+                partial::remove(&leftover.path);
+            }
+        }
+        let free = free()?;
         if free < length {
             return Err(Error::Destination {
                 what: format!("needs {}, has {}", size(length), size(free)),
@@ -98,7 +134,8 @@ impl Destination {
                 next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
             });
         }
-        Ok(Unpublished { path, partial, published: false })
+        let failed = Cell::new(false);
+        Ok(Unpublished { path, partial, leftovers, good, failed, published: false })
     }
 }
 
@@ -108,41 +145,42 @@ fn file_name(stream: &str, created: Timestamp) -> String {
 }
 
 impl Unpublished {
-    /// Opens the file for writing.
+    /// Opens the file for writing, and says how many bytes at its start are there already.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub(super) fn writer(&self) -> Result<BufWriter<File>, Error> {
-        let open = || -> io::Result<File> {
-            for _ in 0..TRIES {
-                match File::options().read(true).write(true).create_new(true).mode(0o644).open(&self.partial)
-                {
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(error),
-                    // Held while we live, so that another run does not take it for abandoned. One
-                    // that did so before the lock stood has removed it.
-                    Ok(file) => match file.try_lock() {
-                        Ok(()) if !is_at(&file, &self.partial) => {}
-                        // Some file systems know no locks.
-                        Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
-                        Err(fs::TryLockError::WouldBlock) => {}
-                    },
-                }
-                std::thread::sleep(PAUSE);
-            }
-            Err(io::ErrorKind::AlreadyExists.into())
+    pub(super) fn writer(&self, plan: &Plan) -> Result<(PartialFile, u64), Error> {
+        let file = match self.leftovers.iter().find(|leftover| leftover.path == self.partial) {
+            Some(leftover) => leftover.reopen(),
+            None => create_locked(&self.partial),
         };
-        // Large enough that a stick sees few, long writes.
-        Ok(BufWriter::with_capacity(1 << 20, open().map_err(|error| failed(&self.partial, error))?))
+        let opened = file.and_then(|file| PartialFile::new(file, &self.partial, plan, self.good));
+        Ok((opened.map_err(|error| self.broke(&self.partial, error))?, self.good))
+    }
+
+    /// The start of a blob, as far as an earlier export has fetched it.
+    pub(super) fn prefix(&self, digest: Digest) -> Option<Prefix> {
+        let found = self.leftovers.iter().filter_map(|leftover| leftover.prefix(digest));
+        found.max_by_key(Prefix::left)
+    }
+
+    /// What is here is not what it should be: nobody must go on with it.
+    pub(super) fn spoil(&self) {
+        self.failed.set(true);
+    }
+
+    fn broke(&self, path: &Path, error: io::Error) -> Error {
+        self.failed.set(true);
+        failed(path, error)
     }
 
     /// Syncs the file and gives it its name.
     ///
     /// # Errors
     /// Where that fails; nothing is left behind then.
-    pub(super) fn publish(mut self, writer: BufWriter<File>) -> Result<PathBuf, Error> {
+    pub(super) fn publish(mut self, writer: PartialFile) -> Result<PathBuf, Error> {
         let publish = || -> io::Result<()> {
-            let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let file = writer.into_file()?;
             // Whatever the umask is: it is carried to be read. FAT knows no modes.
             let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
             file.sync_all()?;
@@ -152,7 +190,7 @@ impl Unpublished {
                 _ => File::open(".")?.sync_all(),
             }
         };
-        publish().map_err(|error| failed(&self.path, error))?;
+        publish().map_err(|error| self.broke(&self.path, error))?;
         self.published = true;
         Ok(std::mem::take(&mut self.path))
     }
@@ -160,7 +198,7 @@ impl Unpublished {
     /// What an error of the writer means.
     pub(super) fn failed(&self, error: WriteError) -> Error {
         match error {
-            WriteError::Destination(error) => failed(&self.path, error),
+            WriteError::Destination(error) => self.broke(&self.path, error),
             WriteError::Source { member, error } => Error::unexpected(format!("reading {member}"))(error),
             other => Error::unexpected(format!("writing {}", self.path.display()))(io::Error::other(other)),
         }
@@ -169,8 +207,16 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        if !self.published {
-            let _ = fs::remove_file(&self.partial);
+        if self.published {
+            let _ = fs::remove_file(partial::plan_of(&self.partial));
+        } else if self.failed.get() || !partial::is_worth_keeping(&self.partial) {
+            partial::remove(&self.partial);
+        }
+        for leftover in &self.leftovers {
+            // Its bytes are in the bundle now, or nobody wants them any more.
+            if leftover.path != self.partial && self.published {
+                partial::remove(&leftover.path);
+            }
         }
     }
 }
@@ -194,12 +240,51 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what a killed export of this stream left. One that is still running holds its lock.
-fn clean_up(folder: &Path, name: &str, stream: &str) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+/// Gives a leftover another name that has the one which is wanted.
+fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
+    let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside =
+        partial.with_file_name(format!("{}{OLD}{PARTIAL}", name.strip_suffix(PARTIAL).unwrap_or(&name)));
+    if leftovers.iter().any(|leftover| leftover.path == partial) {
+        leftovers.retain(|leftover| leftover.path != aside);
+        partial::remove(&aside);
+        for leftover in leftovers.iter_mut().filter(|leftover| leftover.path == partial) {
+            let moved = fs::rename(partial::plan_of(partial), partial::plan_of(&aside));
+            if moved.and_then(|()| fs::rename(partial, &aside)).is_ok() {
+                leftover.path.clone_from(&aside);
+            }
+        }
+    }
+}
+
+/// Makes a file and locks it, so that another run does not take it for abandoned.
+fn create_locked(partial: &Path) -> io::Result<File> {
+    for _ in 0..TRIES {
+        match File::options().read(true).write(true).create_new(true).mode(0o644).open(partial) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            // One that found it before the lock stood has removed it.
+            Ok(file) => match file.try_lock() {
+                Ok(()) if !is_at(&file, partial) => {}
+                // Some file systems know no locks.
+                Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) => {}
+            },
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
+/// is still running holds its lock.
+fn left_over(folder: &Path, name: &str, stream: &str) -> Vec<Leftover> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let ours = file_name == format!("{name}{PARTIAL}")
+            || file_name == format!("{name}{OLD}{PARTIAL}")
             || file_name.strip_suffix(&format!(".tar{PARTIAL}")).is_some_and(|rest| {
                 rest.strip_prefix(&format!("{stream}-")).is_some_and(|date| {
                     date.len() == 16 && date.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
@@ -207,15 +292,19 @@ fn clean_up(folder: &Path, name: &str, stream: &str) {
             });
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
         if ours && plain {
-            // Only who holds the lock removes, and only what the lock is on.
-            let abandoned = File::open(entry.path()).ok().filter(|file| {
-                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) && is_at(file, &entry.path())
+            // Only who holds the lock takes or removes, and only what the lock is on.
+            let path = entry.path();
+            let abandoned = File::open(&path).ok().filter(|file| {
+                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) && is_at(file, &path)
             });
-            if abandoned.is_some() {
-                let _ = fs::remove_file(entry.path());
+            let Some(file) = abandoned else { continue };
+            match Leftover::look(&path, file) {
+                Some(leftover) => found.push(leftover),
+                None => partial::remove(&path),
             }
         }
     }
+    found
 }
 
 /// The bytes that an ordinary user may still write in a folder's file system.

@@ -9,6 +9,7 @@ use super::checked::{bad_content, broke_off, checked};
 use super::collect::{self, Collected};
 use super::destination::{Destination, Unpublished};
 use super::export_report::{ImageRow, Report, Row, Written};
+use super::resumed::Resumed;
 use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
@@ -19,7 +20,7 @@ use crate::error::{Error, Next};
 use crate::progress::{Counted, Progress};
 use crate::remote::RemoteOptions;
 use crate::source::{ArtifactSource, Network, SourceError};
-use crate::text::moment;
+use crate::text::{moment, size};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -148,16 +149,18 @@ fn write(
     let plan = Plan::new(head, datasets, planned).map_err(|why| {
         Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
     })?;
-    let destination = destination.create(plan.length(), created)?;
-    let mut writer = BundleWriter::new(plan, destination.writer()?).map_err(|e| destination.failed(e))?;
+    let destination = destination.create(&plan, created, progress)?;
+    let (file, there) = destination.writer(&plan)?;
+    let mut writer = BundleWriter::new(plan, file, there).map_err(|e| destination.failed(e))?;
     let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
     while let Some(member) = writer.wants().cloned() {
         let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
         let Some(item) = collected.iter_mut().find(|item| has(item)) else {
             if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                let blob = network.blob(source, blob)?;
+                let prefix = destination.prefix(member.digest);
+                let blob = Resumed::open(network, vec![source.clone()], blob, prefix)?;
                 let step = progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
-                let written = writer.member(Counted::new(blob.unhashed(), step));
+                let written = writer.member(Counted::new(blob, step));
                 written.map_err(|error| blob_failed(error, &destination, source, member.digest))?;
                 continue;
             }
@@ -172,10 +175,7 @@ fn write(
             continue;
         }
         let dataset = item.planned.dataset.clone();
-        let found = large(&mut writer, item, network, &member, progress).map_err(|e| match e {
-            Stopped::Write(error) => destination.failed(error),
-            Stopped::Other(error) => error,
-        })?;
+        let found = large(&mut writer, item, network, &destination, &member, progress)?;
         judge(args, &dataset, found.updated_at, &floors, created)?;
         contents.insert(dataset.reference(), found);
     }
@@ -240,7 +240,10 @@ fn blob_failed(
             Ok(error) => error.into(),
             Err(error) => Error::unexpected(format!("reading {source}"))(error),
         },
-        WriteError::Digest { found, .. } => SourceError::Digest { subject, wanted, found }.into(),
+        WriteError::Digest { found, .. } => {
+            destination.spoil();
+            SourceError::Digest { subject, wanted, found }.into()
+        }
         error => destination.failed(error),
     }
 }
@@ -312,39 +315,43 @@ fn judge(
     }
 }
 
-enum Stopped {
-    Write(WriteError),
-    Other(Error),
-}
-
 /// Fetches a large layer straight into the bundle, while another thread inflates and checks it.
 fn large<W: io::Write + Seek>(
     writer: &mut BundleWriter<W>,
     item: &Collected,
     network: &Network<'_>,
+    destination: &Unpublished,
     member: &crate::bundle::Member,
     progress: &dyn Progress,
-) -> Result<Contents, Stopped> {
+) -> Result<Contents, Error> {
     let dataset = &item.planned.dataset;
-    let other = |error: Error| Stopped::Other(error);
     let artifact = item.artifact.as_ref();
     let descriptor =
         artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
     let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
-        return Err(other(Error::unexpected("writing")(io::Error::other("a layer without its artifact"))));
+        return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")));
     };
-    let blob = network.blob(&artifact.source, &descriptor).map_err(|e| other(e.into()))?;
-    let subject = blob.subject().to_owned();
+    let sources = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
+    let blob = Resumed::open(network, sources, &descriptor, destination.prefix(member.digest))?;
+    if blob.known() > 0 {
+        progress.note(&format!(
+            "{}: {} of {} are here from an export that was cut short",
+            dataset.reference(),
+            size(blob.known()),
+            size(member.size)
+        ));
+    }
     let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
-    let taken = checked(dataset.name.kind(), blob.unhashed(), step, |layer| writer.member(layer));
-    match taken.map_err(other)? {
+    match checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))? {
         (Ok(()), Ok(contents)) => Ok(contents),
-        (Err(WriteError::Source { error, .. }), checked) => Err(other(broke_off(dataset, error, &checked))),
+        (Err(WriteError::Source { error, .. }), checked) => Err(broke_off(dataset, error, &checked)),
         // The writer has hashed in the source's place.
         (Err(WriteError::Digest { found, .. }), _) => {
-            Err(other(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
+            destination.spoil();
+            let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
+            Err(SourceError::Digest { subject, wanted: descriptor.digest, found }.into())
         }
-        (Err(error), _) => Err(Stopped::Write(error)),
-        (Ok(()), Err(error)) => Err(other(bad_content(dataset, &error.to_string()))),
+        (Err(error), _) => Err(destination.failed(error)),
+        (Ok(()), Err(error)) => Err(bad_content(dataset, &error.to_string())),
     }
 }

@@ -205,7 +205,8 @@ impl Run<'_> {
         let (artifact, layer) = layer
             .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
         let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
-        let fanned = match self.network.blob(&artifact.source, layer) {
+        let sources: Vec<_> = std::iter::once(&artifact.source).chain(&offer.item.others).cloned().collect();
+        let fanned = match self.network.blob_of(&sources, layer) {
             Ok(blob) => {
                 let host = artifact.source.host().unwrap_or("");
                 let step = progress.begin(&dataset.reference(), layer.size, host);

@@ -141,11 +141,22 @@ impl<'p> Network<'p> {
     /// Any [`SourceError`] of a registry or a layout; a length other than the descriptor's is
     /// found here where the source announces one.
     pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
-        self.open(std::slice::from_ref(source), descriptor, 0)
+        self.blob_of(std::slice::from_ref(source), descriptor)
     }
 
-    /// Begins to read a blob at its byte `at`, which several sources should have: where one fails, the next
-    /// goes on.
+    /// As [`Network::blob`], where several sources should have it: where one fails, the next goes on.
+    ///
+    /// # Errors
+    /// As for [`Network::blob`].
+    pub fn blob_of(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+    ) -> Result<Blob<'_>, SourceError> {
+        self.open(sources, descriptor, 0)
+    }
+
+    /// As [`Network::blob_of`], from the blob's byte `at` on: of a part no digest can be compared.
     ///
     /// # Errors
     /// As for [`Network::blob`].

@@ -1,0 +1,264 @@
+//! A bundle while it is written, as the next export finds it when this one is cut short: the file, its
+//! plan beside it, and how far the file is good.
+//!
+//! The plan is lines of JSON: what is where, then a checksum for each stretch that was written. Nothing of
+//! it is believed for more than to save a download: the checksums tell where the good bytes end, and
+//! whatever is used again is hashed again with the rest.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use flate2::Crc;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Member;
+use crate::bundle::writer::Plan;
+use crate::digest::Digest;
+
+/// What a file has behind its name while it is written. Readers pass such files over.
+pub(super) const PARTIAL: &str = ".partial";
+/// The same of the plan beside it.
+pub(super) const PLAN: &str = ".plan.partial";
+/// The length of a stretch with a checksum, in bytes: what a killed export loses at the most.
+const STRETCH: u64 = 4 << 20;
+/// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
+const MAX_LINE: u64 = 8 << 20;
+
+/// What is where in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Geometry {
+    /// Where the first member after the manifest begins.
+    start: u64,
+    members: Vec<Member>,
+}
+
+/// The end of a stretch and the checksum of its bytes: CRC-32, which finds what a crash leaves.
+#[derive(Serialize, Deserialize)]
+struct Stretch {
+    end: u64,
+    crc: u32,
+}
+
+impl Geometry {
+    fn of(plan: &Plan) -> Self {
+        Geometry { start: plan.start(), members: plan.members().to_vec() }
+    }
+
+    /// Where the content of a blob lies, and its length.
+    fn find(&self, digest: Digest) -> Option<(u64, u64)> {
+        let mut at = self.start;
+        for member in &self.members {
+            let (offset, next) = Plan::place(at, member.size);
+            if member.digest == digest && member.path.starts_with("blobs/") {
+                return Some((offset, member.size));
+            }
+            at = next;
+        }
+        None
+    }
+}
+
+/// What an export left that was cut short. Its file is locked while this lives.
+pub(super) struct Leftover {
+    pub(super) path: PathBuf,
+    file: File,
+    geometry: Geometry,
+    /// The bytes from the start of the file that are as they were written.
+    good: u64,
+}
+
+impl Leftover {
+    /// Looks at a file whose lock is held. `None` where it has no plan that can be used, or no good byte.
+    pub(super) fn look(path: &Path, file: File) -> Option<Self> {
+        let mut lines = BufReader::new(File::open(plan_of(path)).ok()?);
+        let mut line = || {
+            let mut bytes = Vec::new();
+            let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut bytes).ok()?;
+            // The last line may have been cut off.
+            (read > 0 && bytes.ends_with(b"\n")).then_some(bytes)
+        };
+        let geometry: Geometry = serde_json::from_slice(&line()?).ok()?;
+        let mut good = 0;
+        let mut buffer = vec![0; STRETCH as usize];
+        while let Some(stretch) = line().and_then(|line| serde_json::from_slice::<Stretch>(&line).ok()) {
+            let mut crc = Crc::new();
+            if stretch.end != good + STRETCH || file.read_exact_at(&mut buffer, good).is_err() {
+                break;
+            }
+            // The manifest is filled in at the end, and not a part of what was checked.
+            let manifest = geometry.start.saturating_sub(good).min(STRETCH) as usize;
+            buffer[..manifest].fill(0);
+            crc.update(&buffer);
+            if crc.sum() != stretch.crc {
+                break;
+            }
+            good = stretch.end;
+        }
+        (good > 0).then(|| Leftover { path: path.into(), file, geometry, good })
+    }
+
+    /// Whether a bundle of this plan can be written where this one was left.
+    pub(super) fn fits(&self, plan: &Plan) -> bool {
+        self.geometry == Geometry::of(plan)
+    }
+
+    /// The good bytes at the start of the file.
+    pub(super) fn good(&self) -> u64 {
+        self.good
+    }
+
+    /// The bytes that the file takes.
+    pub(super) fn length(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// The start of a blob, as far as it is good.
+    pub(super) fn prefix(&self, digest: Digest) -> Option<Prefix> {
+        let (at, size) = self.geometry.find(digest)?;
+        let length = self.good.checked_sub(at)?.min(size);
+        let file = self.file.try_clone().ok().filter(|_| length > 0)?;
+        Some(Prefix { file, at, left: length })
+    }
+
+    /// The file, for who goes on with it.
+    pub(super) fn reopen(&self) -> io::Result<File> {
+        File::options().read(true).write(true).open(&self.path)
+    }
+}
+
+/// The start of a blob that an earlier export has fetched.
+pub(super) struct Prefix {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Prefix {
+    /// The bytes that are still to be read.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Read for Prefix {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        if count == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// A file under way that keeps its plan up to date.
+pub(super) struct PartialFile {
+    out: BufWriter<File>,
+    plan: File,
+    crc: Crc,
+    at: u64,
+    /// What is written at the start at the end is no news for the plan.
+    ended: bool,
+}
+
+impl PartialFile {
+    /// Writes to a file, of which the first `good` bytes are there.
+    ///
+    /// # Errors
+    /// Where the plan cannot be written beside it.
+    pub(super) fn new(file: File, path: &Path, plan: &Plan, good: u64) -> io::Result<Self> {
+        let beside = plan_of(path);
+        let plan = if good == 0 {
+            let mut text = serde_json::to_vec(&Geometry::of(plan))?;
+            text.push(b'\n');
+            let mut file = File::create(beside)?;
+            file.write_all(&text)?;
+            file
+        } else {
+            shorten(&beside, good)?
+        };
+        // Large enough that a stick sees few, long writes.
+        let out = BufWriter::with_capacity(1 << 20, file);
+        Ok(PartialFile { out, plan, crc: Crc::new(), at: 0, ended: false })
+    }
+
+    /// The file, when everything is written.
+    ///
+    /// # Errors
+    /// Where the last bytes cannot be written.
+    pub(super) fn into_file(self) -> io::Result<File> {
+        self.out.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.ended {
+            return self.out.write(bytes);
+        }
+        let room = STRETCH - self.at % STRETCH;
+        let most = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let count = self.out.write(&bytes[..most])?;
+        self.crc.update(&bytes[..count]);
+        self.at += count as u64;
+        if self.at.is_multiple_of(STRETCH) {
+            // What the plan names is in the file.
+            self.out.flush()?;
+            let mut line = serde_json::to_vec(&Stretch { end: self.at, crc: self.crc.sum() })?;
+            line.push(b'\n');
+            self.plan.write_all(&line)?;
+            self.crc.reset();
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Seek for PartialFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = self.out.seek(to)?;
+        self.ended |= position < self.at;
+        self.at = position;
+        self.crc.reset();
+        Ok(position)
+    }
+}
+
+/// The plan of a file that is being written.
+pub(super) fn plan_of(partial: &Path) -> PathBuf {
+    let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    partial.with_file_name(format!("{}{PLAN}", name.strip_suffix(PARTIAL).unwrap_or(&name)))
+}
+
+/// Whether an export that was cut short would have something to go on with.
+pub(super) fn is_worth_keeping(partial: &Path) -> bool {
+    fs::metadata(partial).is_ok_and(|metadata| metadata.len() >= STRETCH)
+}
+
+/// Removes a file that was being written, and its plan.
+pub(super) fn remove(partial: &Path) {
+    let _ = fs::remove_file(partial);
+    let _ = fs::remove_file(plan_of(partial));
+}
+
+/// Cuts a plan off behind the stretch that ends at `good`.
+fn shorten(path: &Path, good: u64) -> io::Result<File> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut length = 0;
+    let lines = good / STRETCH + 1;
+    let mut reader = BufReader::new(&file);
+    for _ in 0..lines {
+        let mut line = Vec::new();
+        length += reader.read_until(b'\n', &mut line)? as u64;
+    }
+    file.set_len(length)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
+}
