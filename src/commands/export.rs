@@ -20,7 +20,7 @@ use crate::error::{Error, Next};
 use crate::progress::{Counted, Progress};
 use crate::remote::RemoteOptions;
 use crate::source::{ArtifactSource, Network, SourceError};
-use crate::text::{moment, size};
+use crate::text::{moment, moments, size};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::key::SigningKey;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -302,6 +302,10 @@ fn judge(
 ) -> Result<(), Error> {
     if let Some(max_age) = &args.max_age {
         max_age.check(&dataset.name, updated_at, now)?;
+    }
+    if let Some(date) = updated_at.filter(|date| *date > now) {
+        let (date, now) = moments(date, now);
+        return Err(bad_content(dataset, &format!("it is dated {date}, and this host's clock says {now}")));
     }
     match (updated_at, floors.get(&dataset.reference())) {
         (Some(date), Some(floor)) if date < *floor => Err(Refusal::OlderThanSigned {

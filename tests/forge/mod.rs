@@ -7,6 +7,7 @@
 
 pub mod registry;
 pub mod server;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;

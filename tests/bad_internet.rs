@@ -1,0 +1,274 @@
+//! Exports over a network that fails: a good bundle, or one clear reason; and nothing is fetched twice
+//! that came once.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod forge;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forge::upstream::{Dice, Fault, Upstream};
+use forge::{Host, Ran};
+
+/// A host that exports, and how it does so.
+fn exporter() -> Host {
+    let host = Host::new();
+    host.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::create_dir_all(host.path("out")).unwrap();
+    host
+}
+
+impl Host {
+    fn export_command(&self, upstream: &Upstream, more: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--format", "json"]).args(upstream.flags()).args(more);
+        command
+    }
+
+    fn export(&self, upstream: &Upstream, more: &[&str]) -> Ran {
+        forge::run(self.export_command(upstream, more))
+    }
+
+    fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("out")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn bundles(&self) -> usize {
+        self.left().iter().filter(|name| name.ends_with(".tar")).count()
+    }
+
+    /// Everything in the folder is a bundle that verifies, and there are so many.
+    #[track_caller]
+    fn holds_good_bundles(&self, count: usize) {
+        assert_eq!(self.bundles(), count, "{:?}", self.left());
+        assert_eq!(self.left().len(), count, "{:?}", self.left());
+        if count > 0 {
+            self.verify(&self.path("out"), &[]).good();
+        }
+    }
+}
+
+/// The random faults of one run.
+fn fault(dice: &mut Dice) -> Fault {
+    let at = dice.below(5_000_000) as usize;
+    match dice.below(16) {
+        0 => Fault::Status(503, None),
+        1 => Fault::Status(429, Some(("retry-after", "0".into()))),
+        2 => Fault::Status(429, Some(("retry-after", "Thu, 01 Jan 2026 00:00:00 GMT".into()))),
+        3 => Fault::Words("retry-after: 825.911µs, allowed: 44000/minute".into()),
+        4 => Fault::Status(502, None),
+        5 => Fault::Status(403, None),
+        6 => Fault::Short(at),
+        7 => Fault::Flip(at),
+        8 => Fault::WrongRange,
+        9 => Fault::NoRange,
+        10 => Fault::Page,
+        11 => Fault::Elsewhere,
+        _ => Fault::Cut(at),
+    }
+}
+
+/// One export under random faults and one without, of the same upstream.
+fn schedule(seed: u64) -> &'static str {
+    let dice = Mutex::new(Dice::new(seed));
+    let often = 1 + dice.lock().unwrap().below(12);
+    let upstream = Upstream::new(move |number, _| {
+        let mut dice = dice.lock().unwrap();
+        // The weather clears up in the end, or the second export would prove nothing.
+        (number < 120 && dice.below(often) == 0).then(|| fault(&mut dice))
+    });
+    upstream.publish(seed % 1000, 5_000_000);
+    let host = exporter();
+    let mut outcome = "failed";
+    for round in 0..200 {
+        let mut command = host.export_command(&upstream, &[]);
+        command.env("TRIVY_FERRY_RETRIES", "3");
+        let ran = forge::run(command);
+        match ran.code {
+            0 => {
+                host.holds_good_bundles(1);
+                return if round == 0 { "good at once" } else { outcome };
+            }
+            3 => {
+                assert_eq!(host.bundles(), 0, "seed {seed}: {ran:#?}");
+                let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+                let what = said["errors"][0]["what"].as_str().unwrap_or_default();
+                assert!(what.contains(&upstream.host) || what.contains("127.0.0.1"), "seed {seed}: {said:#}");
+                outcome = "good after a failure";
+            }
+            _ => panic!("seed {seed}: {ran:#?}"),
+        }
+    }
+    panic!("seed {seed}: no bundle in the end");
+}
+
+#[test]
+fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
+    let all = std::env::var_os("TRIVY_FERRY_E2E").is_some();
+    let given = std::env::var("TRIVY_FERRY_SEED").ok().and_then(|seed| seed.parse().ok());
+    let first: u64 =
+        given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_007);
+    println!("TRIVY_FERRY_SEED={first}");
+    let next = Arc::new(Mutex::new(first..first + if all { 200 } else { 20 }));
+    let tell = |seed: u64| {
+        let outcome = std::panic::catch_unwind(|| schedule(seed));
+        outcome.unwrap_or_else(|_| panic!("TRIVY_FERRY_SEED={seed} repeats it"))
+    };
+    let outcomes = std::thread::scope(|scope| {
+        let work = || {
+            let next = || next.lock().unwrap().next();
+            std::iter::from_fn(next).map(tell).collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let count = |what: &str| outcomes.iter().filter(|outcome| **outcome == what).count();
+    println!("{} good at once, {} after a failure", count("good at once"), count("good after a failure"));
+    assert!(count("good at once") > 0 && count("good after a failure") > 0, "the weather is too good or bad");
+}
+
+#[test]
+fn an_interruption_costs_little() {
+    // One cut, somewhere in the large layer, in a run that goes on by itself.
+    for at in [1, 70_000, 1_000_000, 2_097_151] {
+        let cut = Arc::new(Mutex::new(Some(at)));
+        let weather = cut.clone();
+        let upstream = Upstream::new(move |number, path| {
+            let large = path.contains("/db/blobs/") && number > 8;
+            weather.lock().unwrap().take_if(|_| large).map(Fault::Cut)
+        });
+        upstream.publish(0, 20_000_000);
+        let host = exporter();
+        host.export(&upstream, &[]).good();
+        host.holds_good_bundles(1);
+        assert!(cut.lock().unwrap().is_none(), "it was cut");
+        let (sent, size) = (upstream.sent.load(Relaxed), upstream.size());
+        assert!(sent * 10 < size * 13, "{at}: {sent} bytes for {size}");
+    }
+}
+
+#[test]
+fn an_export_that_failed_goes_on_where_it_was() {
+    // The registry dies in the middle of the large layer, and comes back later.
+    let dead = Arc::new(Mutex::new(false));
+    let weather = dead.clone();
+    let upstream = Upstream::new(move |number, path| {
+        if path.contains("/db/blobs/") && number > 12 {
+            *weather.lock().unwrap() = number < 60;
+        }
+        weather.lock().unwrap().then_some(Fault::Status(503, None))
+    });
+    upstream.publish(0, 60_000_000);
+    let host = exporter();
+    let ran = host.export(&upstream, &[]);
+    assert_eq!(ran.code, 3, "{ran:#?}");
+    assert!(ran.err.contains("503"), "{ran:#?}");
+    assert_eq!(host.left().len(), 2, "what came, and its plan: {:?}", host.left());
+    *dead.lock().unwrap() = false;
+    upstream.asked.store(1000, Relaxed);
+    let ran = host.export(&upstream, &[]);
+    ran.good();
+    assert!(ran.err.contains("are here from an export that was cut short"), "{ran:#?}");
+    host.holds_good_bundles(1);
+    let (sent, size) = (upstream.sent.load(Relaxed), upstream.size());
+    assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
+}
+
+/// Kills an export when so many bytes were sent to it.
+fn kill_after(mut command: Command, upstream: &Upstream, bytes: u64) {
+    let until = upstream.sent.load(Relaxed) + bytes;
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while upstream.sent.load(Relaxed) < until && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_export_that_was_killed_goes_on_where_it_was() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 80_000_000);
+    let host = exporter();
+    kill_after(host.export_command(&upstream, &[]), &upstream, 50_000_000);
+    assert_eq!(host.bundles(), 0);
+    host.export(&upstream, &[]).good();
+    host.holds_good_bundles(1);
+    let (sent, size) = (upstream.sent.load(Relaxed), upstream.size());
+    assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
+}
+
+#[test]
+fn what_upstream_has_not_changed_is_kept() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 80_000_000);
+    let host = exporter();
+    kill_after(host.export_command(&upstream, &[]), &upstream, 50_000_000);
+    // All but the large layer is new.
+    let large = Upstream::new(|_, _| None);
+    large.publish(0, 80_000_000);
+    upstream.publish(1, 80_000_000);
+    let mut flags = upstream.flags();
+    flags[0].clone_from(&large.flags()[0]);
+    let mut command = host.command();
+    command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]).args(flags);
+    let ran = forge::run(command);
+    ran.good();
+    assert!(ran.err.contains("trivy-db-1: ") || ran.err.contains("are here"), "{ran:#?}");
+    host.holds_good_bundles(1);
+    assert!(large.sent.load(Relaxed) < 60_000_000, "{}", large.sent.load(Relaxed));
+}
+
+#[test]
+fn what_a_killed_export_left_is_not_believed() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 40_000_000);
+    let host = exporter();
+    // By turns: bytes that changed, a plan that lies, a plan that is none, and no plan.
+    for change in 0..5u64 {
+        kill_after(host.export_command(&upstream, &[]), &upstream, 30_000_000);
+        let find =
+            |end: &str| host.path("out").join(host.left().into_iter().find(|n| n.ends_with(end)).unwrap());
+        let (partial, plan) = (find(".tar.partial"), find(".plan.partial"));
+        match change {
+            0 => {
+                let mut bytes = fs::read(&partial).unwrap();
+                bytes[6_000_000] ^= 1;
+                fs::write(&partial, bytes).unwrap();
+            }
+            1 => {
+                // The checksum of the changed bytes: only the digest can tell now.
+                let mut bytes = fs::read(&partial).unwrap();
+                bytes[6_000_000] ^= 1;
+                fs::write(&partial, &bytes).unwrap();
+                let mut crc = flate2::Crc::new();
+                crc.update(&bytes[4 << 20..8 << 20]);
+                let text = fs::read_to_string(&plan).unwrap();
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines[2] = format!("{{\"end\":{},\"crc\":{}}}", 8 << 20, crc.sum());
+                fs::write(&plan, lines.join("\n") + "\n").unwrap();
+            }
+            2 => fs::write(&plan, "rubbish\n").unwrap(),
+            3 => fs::remove_file(&plan).unwrap(),
+            _ => fs::write(&partial, "").unwrap(),
+        }
+        let ran = host.export(&upstream, &[]);
+        if change == 1 {
+            assert_eq!(ran.code, 3, "{ran:#?}");
+            assert_eq!(host.left().len(), host.bundles(), "nobody goes on with it: {:?}", host.left());
+            continue;
+        }
+        ran.good();
+        let count = host.bundles();
+        host.holds_good_bundles(count);
+    }
+}

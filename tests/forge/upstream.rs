@@ -1,0 +1,227 @@
+//! Upstream behind bad weather: the sources of an export, whose answers a test can spoil.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::sync::oneshot;
+use trivy_ferry::dataset::Kind;
+use trivy_ferry::digest::Digest;
+
+use super::server::{header, serve, status};
+use super::{Archive, bolt, checks_layer, days, java_db_layer, manifest, metadata_json, vex_archive};
+
+/// The pieces in which bodies are sent, in bytes.
+const PIECE: usize = 16 << 10;
+
+/// What becomes of one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// A status without data, and a header.
+    Status(u16, Option<(&'static str, String)>),
+    /// 429 in the words of ghcr.io.
+    Words(String),
+    /// The connection breaks after so many bytes.
+    Cut(usize),
+    /// So many bytes, as if they were all: nobody has said how long it is.
+    Short(usize),
+    /// One byte is another.
+    Flip(usize),
+    /// A Content-Range that was not asked for.
+    WrongRange,
+    /// All of it, whatever was asked for.
+    NoRange,
+    /// Where it really is: at another host.
+    Elsewhere,
+    /// A login page.
+    Page,
+}
+
+/// Decides what becomes of the answer to the request of this number (from 0).
+type Weather = dyn Fn(u64, &str) -> Option<Fault> + Send + Sync;
+
+#[derive(Default)]
+struct Content {
+    /// By path.
+    files: HashMap<String, Bytes>,
+}
+
+/// Ends when dropped.
+pub struct Upstream {
+    pub host: String,
+    /// The bytes of bodies that were sent.
+    pub sent: Arc<AtomicU64>,
+    pub asked: Arc<AtomicU64>,
+    content: Arc<Mutex<Content>>,
+    _stop: [oneshot::Sender<()>; 2],
+}
+
+impl Upstream {
+    pub fn new(weather: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        let content = Arc::new(Mutex::new(Content::default()));
+        let (sent, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let weather: Arc<Weather> = Arc::new(weather);
+        // The second host is where blobs are when the first says so.
+        let (files, bytes, quiet) = (content.clone(), sent.clone(), Arc::new(AtomicU64::new(0)));
+        let fair: Arc<Weather> = Arc::new(|_, _| None);
+        let cdn = axum::Router::new().fallback(move |request: Request| {
+            let all = (files.clone(), bytes.clone(), quiet.clone(), fair.clone());
+            async move { answer(&request, all, "") }
+        });
+        let (elsewhere, stop_cdn) = serve(cdn);
+        let (files, bytes, count) = (content.clone(), sent.clone(), asked.clone());
+        let registry = axum::Router::new().fallback(move |request: Request| {
+            let all = (files.clone(), bytes.clone(), count.clone(), weather.clone());
+            let elsewhere = elsewhere.clone();
+            async move { answer(&request, all, &elsewhere) }
+        });
+        let (host, stop) = serve(registry);
+        Upstream { host, sent, asked, content, _stop: [stop, stop_cdn] }
+    }
+
+    fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>) {
+        let manifest = manifest(kind.layer_media_type().unwrap(), &layer);
+        let mut content = self.content.lock().unwrap();
+        content.files.insert(format!("/v2/{name}/manifests/1"), manifest.into());
+        content.files.insert(format!("/v2/{name}/blobs/{}", Digest::of(b"{}")), Bytes::from_static(b"{}"));
+        content.files.insert(format!("/v2/{name}/blobs/{}", Digest::of(&layer)), layer.into());
+    }
+
+    /// Publishes all four datasets; trivy-db gets so many bytes that do not pack.
+    pub fn publish(&self, generation: u64, noise: usize) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let mut bolt = bolt();
+        bolt.extend(Dice::new(generation + 1).bytes(noise));
+        let db = Archive::new().file("trivy.db", &bolt).file("metadata.json", &metadata_json(2, date)).pack();
+        self.artifact("db", Kind::TrivyDb, db);
+        self.artifact("java", Kind::TrivyJavaDb, java_db_layer(date));
+        self.artifact("checks", Kind::TrivyChecks, checks_layer(&generation.to_string()));
+        let location = format!("http://{}/vex.tar.gz", self.host);
+        let vex = json!({"name": "x", "description": "", "versions": [
+            {"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]});
+        let mut content = self.content.lock().unwrap();
+        content.files.insert("/.well-known/vex-repository.json".into(), vex.to_string().into());
+        content.files.insert("/vex.tar.gz".into(), vex_archive(".", date).into());
+    }
+
+    /// The flags that make it the source of everything.
+    pub fn flags(&self) -> Vec<String> {
+        let host = &self.host;
+        let flags = [
+            format!("--db-repository={host}/db:1"),
+            format!("--java-db-repository={host}/java:1"),
+            format!("--checks-bundle-repository={host}/checks:1"),
+            format!("--vex=default=http://{host}"),
+            "--plain-http".into(),
+        ];
+        flags.into()
+    }
+
+    /// The bytes of all that it has.
+    pub fn size(&self) -> u64 {
+        self.content.lock().unwrap().files.values().map(|bytes| bytes.len() as u64).sum()
+    }
+}
+
+type All = (Arc<Mutex<Content>>, Arc<AtomicU64>, Arc<AtomicU64>, Arc<Weather>);
+
+fn answer(request: &Request, (content, sent, count, weather): All, elsewhere: &str) -> Response {
+    let path = request.uri().path();
+    let Some(bytes) = content.lock().unwrap().files.get(path).cloned() else { return status(404) };
+    let fault = weather(count.fetch_add(1, Relaxed), path);
+    let asked = request.headers().get("range").and_then(|value| value.to_str().ok());
+    let range = asked.and_then(|range| {
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()? + 1))
+    });
+    let range = range.filter(|_| fault != Some(Fault::NoRange) && path.contains("/blobs/"));
+    let (start, end) = range.unwrap_or((0, bytes.len()));
+    let mut body = bytes.slice(start..end);
+    let length = body.len();
+    let (mut announced, mut whole) = (true, true);
+    match &fault {
+        Some(Fault::Status(code, more)) => {
+            let answer = status(*code);
+            return more.iter().fold(answer, |answer, (name, value)| header(answer, name, value));
+        }
+        Some(Fault::Words(words)) => {
+            let text = json!({"errors": [{"code": "TOOMANYREQUESTS", "message": words}]}).to_string();
+            let mut answer = Response::new(text.into());
+            *answer.status_mut() = axum::http::StatusCode::TOO_MANY_REQUESTS;
+            return answer;
+        }
+        Some(Fault::Page) => {
+            return header(Response::new("<html>log in</html>".into()), "content-type", "text/html");
+        }
+        Some(Fault::Elsewhere) if path.contains("/blobs/") => {
+            return header(status(307), "location", &format!("http://{elsewhere}{path}"));
+        }
+        Some(Fault::Cut(at)) => {
+            whole = false;
+            body = body.slice(..length.min(*at));
+        }
+        Some(Fault::Short(at)) => {
+            announced = false;
+            body = body.slice(..length.min(*at));
+        }
+        Some(Fault::Flip(at)) if length > 0 => {
+            let mut bytes = body.to_vec();
+            bytes[at % length] ^= 1;
+            body = bytes.into();
+        }
+        _ => {}
+    }
+    let pieces: Vec<Bytes> =
+        (0..body.len()).step_by(PIECE).map(|at| body.slice(at..body.len().min(at + PIECE))).collect();
+    let pieces = stream::iter(pieces).map(move |piece| {
+        sent.fetch_add(piece.len() as u64, Relaxed);
+        Ok::<_, std::io::Error>(piece)
+    });
+    let breaking = stream::iter((!whole).then_some(())).then(|()| async {
+        // A pause, so that the start is on its way before the connection breaks.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::other("broken"))
+    });
+    let mut answer = Response::new(Body::from_stream(pieces.chain(breaking)));
+    if announced {
+        answer = header(answer, "content-length", &length.to_string());
+    }
+    if range.is_some() {
+        *answer.status_mut() = axum::http::StatusCode::PARTIAL_CONTENT;
+        let first = if fault == Some(Fault::WrongRange) { start + 1 } else { start };
+        answer = header(answer, "content-range", &format!("bytes {first}-{}/{}", end - 1, bytes.len()));
+    }
+    answer
+}
+
+/// xorshift64: good enough to spread faults, and repeatable.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 11) % end
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(count).collect()
+    }
+}
