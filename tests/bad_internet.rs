@@ -6,12 +6,13 @@ mod forge;
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forge::upstream::{Dice, Fault, Upstream};
 use forge::{Host, Ran};
+use trivy_ferry::digest::Digest;
 
 /// A host that exports, and how it does so.
 fn exporter() -> Host {
@@ -157,14 +158,22 @@ fn an_interruption_costs_little() {
 
 #[test]
 fn an_export_that_failed_goes_on_where_it_was() {
-    // The registry dies in the middle of the large layer, and comes back later.
-    let dead = Arc::new(Mutex::new(false));
-    let weather = dead.clone();
-    let upstream = Upstream::new(move |number, path| {
-        if path.contains("/db/blobs/") && number > 12 {
-            *weather.lock().unwrap() = number < 60;
+    // The registry dies in the second answer for the large layer, and comes back when the export is over.
+    const DEAD: u64 = 2;
+    const BACK: u64 = 3;
+    let phase = Arc::new(AtomicU64::new(0));
+    let weather = phase.clone();
+    let small = Digest::of(b"{}").hex();
+    let upstream = Upstream::new(move |_, path| {
+        let large = path.contains("/db/blobs/") && !path.ends_with(&small);
+        match weather.load(Relaxed) {
+            DEAD => Some(Fault::Status(503, None)),
+            answered if large && answered < DEAD => {
+                weather.store(answered + 1, Relaxed);
+                (answered + 1 == DEAD).then_some(Fault::Cut(30_000_000))
+            }
+            _ => None,
         }
-        weather.lock().unwrap().then_some(Fault::Status(503, None))
     });
     upstream.publish(0, 60_000_000);
     let host = exporter();
@@ -172,8 +181,7 @@ fn an_export_that_failed_goes_on_where_it_was() {
     assert_eq!(ran.code, 3, "{ran:#?}");
     assert!(ran.err.contains("503"), "{ran:#?}");
     assert_eq!(host.left().len(), 2, "what came, and its plan: {:?}", host.left());
-    *dead.lock().unwrap() = false;
-    upstream.asked.store(1000, Relaxed);
+    phase.store(BACK, Relaxed);
     let ran = host.export(&upstream, &[]);
     ran.good();
     assert!(ran.err.contains("are here from an export that was cut short"), "{ran:#?}");

@@ -1,11 +1,12 @@
-//! The way of a blob from a registry: in ranges beside each other where it is large, and gone on with
-//! where it broke.
+//! The way of a blob from a registry: in ranges beside each other where one stream is too slow for this
+//! host, and gone on with where it broke.
 //!
 //! Bytes come out from front to back. What came is never asked for again, unless a server knows no
 //! ranges. Nothing here vouches for the bytes: whoever reads them compares their digest.
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue};
@@ -21,8 +22,9 @@ use crate::remote::{Access, Answer, Body, Remote, RemoteError, Repository, Reque
 const PART: u64 = 2 << 20;
 /// How many ranges are under way at once.
 const AT_ONCE: usize = 8;
-/// Blobs below this length come as one stream, as it takes no longer.
-const LARGE: u64 = 2 * PART;
+/// The first bytes of a large blob come as one stream, which shows whether the line or this host is the
+/// slower one.
+const PROBE: u64 = 4 << 20;
 /// After so many bytes without a failure the ones before are forgotten.
 const WELL: u64 = 64 << 10;
 
@@ -46,8 +48,42 @@ pub(super) struct Transfer<'n> {
     place: Option<Place>,
     /// Whether the server keeps to ranges, as far as is known.
     knows_ranges: bool,
+    pace: Pace,
     /// The bytes that came since the last failure.
     since: u64,
+}
+
+/// Whether several ranges would be faster than one stream. They cost a server more, and where it is near
+/// that is lost.
+enum Pace {
+    /// Since the first byte came, so long was waited for more.
+    Unknown { since: Option<Instant>, waited: Duration },
+    /// This host takes longer over the bytes than they take to come.
+    OneStream,
+    /// It waits for the line most of the time.
+    Ranges,
+}
+
+impl Pace {
+    const NEW: Pace = Pace::Unknown { since: None, waited: Duration::ZERO };
+
+    /// A piece has come for which so long was waited.
+    fn saw(&mut self, waiting: Duration) {
+        if let Pace::Unknown { since, waited } = self {
+            match since {
+                // What it takes to answer at all says nothing of the line.
+                None => *since = Some(Instant::now()),
+                Some(_) => *waited += waiting,
+            }
+        }
+    }
+
+    /// Enough has come to tell.
+    fn decide(&mut self) {
+        if let Pace::Unknown { since: Some(since), waited } = *self {
+            *self = if waited * 2 > since.elapsed() { Pace::Ranges } else { Pace::OneStream };
+        }
+    }
 }
 
 /// A range under way.
@@ -105,6 +141,7 @@ impl<'n> Transfer<'n> {
             asked: at,
             place: None,
             knows_ranges: true,
+            pace: Pace::NEW,
             since: 0,
         };
         transfer.open()?;
@@ -127,12 +164,15 @@ impl<'n> Transfer<'n> {
                 return self.beyond();
             }
             if self.parts.is_empty() {
+                self.pace.decide();
                 self.open()?;
             }
             self.look_ahead();
             let Some(part) = self.parts.front_mut() else { continue };
+            let asked = Instant::now();
             let failure = match part.body.next() {
                 Ok(Some(mut piece)) => {
+                    self.pace.saw(asked.elapsed());
                     if part.skip > 0 {
                         let skipped = part.skip.min(piece.len() as u64);
                         part.skip -= skipped;
@@ -198,6 +238,7 @@ impl<'n> Transfer<'n> {
         self.repository = next;
         self.place = None;
         self.knows_ranges = true;
+        self.pace = Pace::NEW;
         self.parts.clear();
         self.asked = self.at;
         Ok(())
@@ -217,9 +258,13 @@ impl<'n> Transfer<'n> {
 
     /// Asks for what comes next, when nothing is under way.
     fn open(&mut self) -> Result<(), SourceError> {
-        let large = self.size - self.at.min(self.size) >= LARGE;
-        let end = if large && self.knows_ranges { self.at + PART } else { self.size };
-        self.fill(end)
+        let length = match self.pace {
+            Pace::Unknown { .. } => PROBE,
+            Pace::Ranges => PART,
+            Pace::OneStream => self.size,
+        };
+        let end = self.at.saturating_add(length).min(self.size);
+        self.fill(if self.knows_ranges { end } else { self.size })
     }
 
     /// Asks the registry for the bytes from `at` to `end`, and puts them before all that is under way.
@@ -237,7 +282,7 @@ impl<'n> Transfer<'n> {
             self.disbelieve(&why);
             return self.fill(self.size);
         }
-        if end < self.size || self.place.is_some() {
+        if end < self.size {
             let login = self.remote.registries.login_of(&self.repository, &Access::Pull);
             let authorization = login.filter(|_| answer.same_origin);
             let etag = answer.response.headers().get(ETAG).cloned();
@@ -299,7 +344,7 @@ impl<'n> Transfer<'n> {
 
     /// Keeps several ranges under way.
     fn look_ahead(&mut self) {
-        let Some(place) = self.place.clone() else { return };
+        let (Pace::Ranges, Some(place)) = (&self.pace, self.place.clone()) else { return };
         while self.parts.len() < AT_ONCE && self.asked < self.size {
             let range = self.asked..(self.asked + PART).min(self.size);
             let request = Request {
@@ -345,5 +390,28 @@ fn is_range(
     match (etag, answer.response.headers().get(ETAG)) {
         (Some(before), Some(now)) if before != now => Err("it has become another blob meanwhile".into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_for_lines_that_are_slower_than_this_host() {
+        let decided = |waiting: &[Duration]| {
+            let mut pace = Pace::NEW;
+            waiting.iter().for_each(|waiting| pace.saw(*waiting));
+            std::thread::sleep(Duration::from_millis(10));
+            pace.decide();
+            pace
+        };
+        let (long, short) = (Duration::from_secs(1), Duration::ZERO);
+        assert!(matches!(decided(&[short, long]), Pace::Ranges));
+        assert!(
+            matches!(decided(&[long, short]), Pace::OneStream),
+            "the first byte says nothing of the line"
+        );
+        assert!(matches!(decided(&[]), Pace::Unknown { .. }));
     }
 }
