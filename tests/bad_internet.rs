@@ -136,6 +136,83 @@ fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
     assert!(count("good at once") > 0 && count("good after a failure") > 0, "the weather is too good or bad");
 }
 
+/// Exports trivy-db from these in their order; what became of it, and its row of the report.
+fn export_db(host: &Host, sources: &[&Upstream]) -> (Ran, serde_json::Value) {
+    let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
+    let mut command = host.command();
+    command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+    command.args(["--only", "trivy-db", "--plain-http", "--format", "json", "--db-repository"]);
+    let ran = forge::run({
+        command.arg(list.join(","));
+        command
+    });
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let row = json["datasets"][0].clone();
+    (ran, row)
+}
+
+#[test]
+fn a_source_that_fails_or_lags_is_passed_over_and_named() {
+    let fresh = Upstream::new(|_, _| None);
+    fresh.publish(60, 1000);
+    let stale = Upstream::new(|_, _| None);
+    stale.publish(0, 1000);
+    let ill = Upstream::new(|_, _| Some(Fault::Status(503, None)));
+    ill.publish(60, 1000);
+    let lying = Upstream::new(|_, path| path.contains("/manifests/").then_some(Fault::Page));
+    lying.publish(60, 1000);
+    let host = exporter();
+    let (ran, row) = export_db(&host, &[&ill, &lying, &stale, &fresh]);
+    ran.good();
+    assert_eq!(row["source"], format!("{}/db:1", fresh.host));
+    let passed: Vec<(String, String)> = row["passed_over"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|passed| (passed["source"].to_string(), passed["why"].to_string()))
+        .collect();
+    for (upstream, why) in
+        [(&ill, "status 503"), (&lying, "HTML page"), (&stale, "another source has some of")]
+    {
+        let named = passed.iter().any(|(source, said)| source.contains(&upstream.host) && said.contains(why));
+        assert!(named, "{why}: {passed:?}");
+    }
+    assert_eq!(passed.len(), 3, "{passed:?}");
+    // Alone it is no better than what was signed last, and nothing is signed.
+    let (ran, _) = export_db(&host, &[&stale]);
+    assert_eq!(ran.code, 5, "{ran:#?}");
+    host.holds_good_bundles(1);
+    // Nobody is asked who need not be, while the first is good.
+    let host = exporter();
+    let asked = stale.asked.load(Relaxed);
+    let newest = Upstream::new(|_, _| None);
+    newest.publish(3 * 24 * 60 - 60, 1000);
+    let (ran, row) = export_db(&host, &[&newest, &stale]);
+    ran.good();
+    assert_eq!(row["passed_over"], serde_json::json!([]), "{row:#}");
+    assert_eq!(stale.asked.load(Relaxed), asked, "what is of today needs no comparison");
+}
+
+#[test]
+fn a_layer_that_breaks_off_goes_on_from_another_source() {
+    let dying = Upstream::new(|number, path| match path.contains("/db/blobs/") {
+        true if number == 2 => Some(Fault::Cut(500_000)),
+        true if number > 2 => Some(Fault::Status(503, None)),
+        _ => None,
+    });
+    let other = Upstream::new(|_, _| None);
+    for upstream in [&dying, &other] {
+        upstream.publish(0, 2_000_000);
+    }
+    let host = exporter();
+    let (ran, _) = export_db(&host, &[&dying, &other]);
+    ran.good();
+    assert!(ran.err.contains("going on from"), "{ran:#?}");
+    host.holds_good_bundles(1);
+    let sent = dying.sent.load(Relaxed) + other.sent.load(Relaxed);
+    assert!(sent < 2_200_000, "what came is not fetched again: {sent}");
+}
+
 #[test]
 fn an_interruption_costs_little() {
     // One cut, somewhere in the large layer, in a run that goes on by itself.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
+use super::best_source::{BestSource, PassedOver};
 use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
@@ -25,7 +26,7 @@ use crate::text::safe;
 pub(super) struct WantedArtifact {
     pub(super) name: Name,
     pub(super) tag: String,
-    sources: Vec<ArtifactSource>,
+    pub(super) sources: Vec<ArtifactSource>,
 }
 
 /// A dataset that is to be carried.
@@ -44,6 +45,8 @@ pub(super) struct Collected {
     pub(super) artifact: Option<Artifact>,
     /// Where else it may be had.
     pub(super) others: Vec<ArtifactSource>,
+    /// The sources that were not taken.
+    pub(super) passed_over: Vec<PassedOver>,
     /// The small blobs.
     pub(super) held: BTreeMap<Digest, SpooledTempFile>,
     /// The date that the manifest announces, of which nothing is believed.
@@ -140,12 +143,14 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
 pub(super) fn collect(
     network: &Network<'_>,
     wanted: &[Wanted],
+    floors: &BTreeMap<String, Timestamp>,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
+    let mut best = BestSource::new(network, floors.clone(), progress);
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {
-            Wanted::Artifact(artifact) => first_good(network, artifact, progress)?,
+            Wanted::Artifact(artifact) => best.collect(artifact)?,
             Wanted::Vex { name, source } => vex_repository(network, name, source)?,
         });
         network.take_notes().iter().for_each(|note| progress.note(note));
@@ -153,43 +158,22 @@ pub(super) fn collect(
     Ok(collected)
 }
 
-/// Asks the sources in order; any error moves on to the next.
-///
-/// # Errors
-/// That of the last source.
-pub(super) fn first_good(
-    network: &Network<'_>,
-    wanted: &WantedArtifact,
-    progress: &dyn Progress,
-) -> Result<Collected, Error> {
-    let WantedArtifact { name, tag, sources } = wanted;
-    let mut last = None;
-    for (index, source) in sources.iter().enumerate() {
-        match artifact(network, name, tag, source) {
-            Ok(collected) => {
-                let others = sources.get(index + 1..).unwrap_or_default().to_vec();
-                return Ok(Collected { others, ..collected });
-            }
-            Err(error) => {
-                if index + 1 < sources.len() {
-                    progress.note(&format!("{error}; asking the next source"));
-                }
-                last = Some(error);
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| {
-        Error::usage(format!("there is no source for {name}"), "Name one: see `trivy-ferry export --help`.")
-    }))
+/// When a manifest says that it was made, of which nothing is believed.
+pub(super) fn announced(artifact: &Artifact) -> Option<Timestamp> {
+    artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
 }
 
-fn artifact(
+/// Fetches and checks the small blobs of an artifact.
+///
+/// # Errors
+/// A source that fails, or content that Trivy could not use.
+pub(super) fn complete(
     network: &Network<'_>,
     name: &Name,
     tag: &str,
-    source: &ArtifactSource,
+    artifact: Artifact,
 ) -> Result<Collected, Error> {
-    let artifact = network.resolve(source)?;
+    let source = &artifact.source.clone();
     let kind = name.kind();
     let bad =
         |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
@@ -217,7 +201,7 @@ fn artifact(
         }
         held.insert(descriptor.digest, spool);
     }
-    let announced = artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok());
+    let announced = announced(&artifact);
     let manifest = Blob {
         media_type: artifact.manifest_media_type.clone(),
         digest: artifact.manifest_digest,
@@ -235,7 +219,8 @@ fn artifact(
         contents,
     };
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
-    Ok(Collected { planned, artifact: Some(artifact), others: Vec::new(), held, announced })
+    let (others, passed_over) = Default::default();
+    Ok(Collected { planned, artifact: Some(artifact), others, passed_over, held, announced })
 }
 
 /// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
@@ -334,6 +319,7 @@ fn vex_repository(network: &Network<'_>, name: &Name, source: &VexSource) -> Res
         planned: PlannedDataset { dataset, manifest: bytes },
         artifact: None,
         others: Vec::new(),
+        passed_over: Vec::new(),
         held,
         announced: None,
     })

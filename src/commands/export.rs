@@ -70,7 +70,8 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         Some(state) => state.exports(args.stream.as_str())?,
         None => None,
     };
-    let collected = collect::collect(&network, &wanted, progress)?;
+    let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
+    let collected = collect::collect(&network, &wanted, &floors, progress)?;
     let images = also::collect(args, &network, progress)?;
     write(args, &key, destination, &network, collected, images, last, state.as_ref(), progress)
 }
@@ -98,7 +99,7 @@ fn dry_run(
     wanted: &[collect::Wanted],
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
-    let collected = collect::collect(network, wanted, progress)?;
+    let collected = collect::collect(network, wanted, &BTreeMap::new(), progress)?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
@@ -114,7 +115,7 @@ fn dry_run(
         if let Some(max_age) = &args.max_age {
             max_age.check(&item.planned.dataset.name, date, now)?;
         }
-        report.datasets.push(Row::new(&item.planned.dataset, date, now));
+        report.datasets.push(Row::new(&item.planned.dataset, date, &item.passed_over, now));
     }
     Ok(Outcome::done(&report))
 }
@@ -195,7 +196,12 @@ fn write(
         errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
     }
     let now = Timestamp::now();
-    let rows = payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, now)).collect();
+    let passed_over = |dataset: &Dataset| {
+        let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
+        item.map_or(&[][..], |item| &item.passed_over)
+    };
+    let rows =
+        payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now)).collect();
     // VEX documents and checks stay true for long; databases do not.
     let old = |d: &&Dataset| {
         d.name.kind().is_large() && d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::best_source::PassedOver;
 use crate::bundle::{Dataset, Image};
 use crate::digest::Digest;
 use crate::text::{age, line, moment, safe, size};
@@ -66,12 +67,19 @@ pub(super) struct Row {
     pub(super) size: u64,
     pub(super) version: Option<String>,
     pub(super) updated_at: Option<Timestamp>,
+    /// The sources that were not taken, and why.
+    pub(super) passed_over: Vec<PassedOver>,
     #[serde(skip)]
     pub(super) age: Option<String>,
 }
 
 impl Row {
-    pub(super) fn new(dataset: &Dataset, updated_at: Option<Timestamp>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        dataset: &Dataset,
+        updated_at: Option<Timestamp>,
+        passed_over: &[PassedOver],
+        now: Timestamp,
+    ) -> Self {
         Row {
             name: dataset.name.to_string(),
             tag: dataset.tag.clone(),
@@ -80,6 +88,7 @@ impl Row {
             size: dataset.blobs().map(|blob| blob.size).sum(),
             version: dataset.version.clone(),
             updated_at,
+            passed_over: passed_over.to_vec(),
             age: updated_at.map(|date| age(date, now)),
         }
     }

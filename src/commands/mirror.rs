@@ -1,11 +1,13 @@
 //! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
 //! import. What there is to do is decided by asking each registry; nothing is remembered.
 
+use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::best_source::BestSource;
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
@@ -55,7 +57,7 @@ impl fmt::Display for Reports {
 struct Run<'r> {
     args: &'r Mirror,
     now: Timestamp,
-    network: Network<'r>,
+    network: &'r Network<'r>,
     sites: Vec<Site<'r>>,
     errors: Vec<Error>,
     would_fetch: u64,
@@ -94,9 +96,11 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let network = Network::new(options, args.persistence.limits(), progress)?;
     let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
+    let network = &network;
+    let mut best = BestSource::new(network, BTreeMap::new(), progress);
     let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
-        match collect::first_good(&run.network, artifact, progress) {
+        match best.collect(artifact) {
             Ok(item) => {
                 // Of several versions the highest, which comes last, has the tags that are no version.
                 let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);

@@ -13,6 +13,7 @@ mod admitted;
 mod after;
 pub mod age;
 pub mod also;
+mod best_source;
 mod checked;
 mod choice;
 mod collect;

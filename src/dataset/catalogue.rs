@@ -51,15 +51,28 @@ impl Kind {
         }
     }
 
-    /// Trivy's own repositories, in the order in which Trivy asks them (Trivy v0.74.0,
-    /// pkg/flag/db_flags.go and pkg/policy), without tags.
+    /// Upstream's repositories, without tags: first those of Trivy in the order in which it asks them
+    /// (Trivy v0.74.0, pkg/flag/db_flags.go and pkg/policy), then its further places of publication.
+    /// mirror.gcr.io is a pull-through cache of docker.io.
     pub fn default_repositories(self) -> &'static [&'static str] {
         match self {
-            Kind::TrivyDb => &["mirror.gcr.io/aquasec/trivy-db", "ghcr.io/aquasecurity/trivy-db"],
-            Kind::TrivyJavaDb => {
-                &["mirror.gcr.io/aquasec/trivy-java-db", "ghcr.io/aquasecurity/trivy-java-db"]
-            }
-            Kind::TrivyChecks => &["mirror.gcr.io/aquasec/trivy-checks", "ghcr.io/aquasecurity/trivy-checks"],
+            Kind::TrivyDb => &[
+                "mirror.gcr.io/aquasec/trivy-db",
+                "ghcr.io/aquasecurity/trivy-db",
+                "docker.io/aquasec/trivy-db",
+                "public.ecr.aws/aquasecurity/trivy-db",
+            ],
+            Kind::TrivyJavaDb => &[
+                "mirror.gcr.io/aquasec/trivy-java-db",
+                "ghcr.io/aquasecurity/trivy-java-db",
+                "docker.io/aquasec/trivy-java-db",
+                "public.ecr.aws/aquasecurity/trivy-java-db",
+            ],
+            Kind::TrivyChecks => &[
+                "mirror.gcr.io/aquasec/trivy-checks",
+                "ghcr.io/aquasecurity/trivy-checks",
+                "docker.io/aquasec/trivy-checks",
+            ],
             Kind::Vex => &[],
         }
     }

@@ -515,7 +515,12 @@ impl Part {
 
 /// An artifact's manifest as upstream publishes it.
 pub fn manifest(media_type: &str, packed: &[u8]) -> Vec<u8> {
-    let manifest = json!({
+    manifest_of(media_type, packed, None)
+}
+
+/// The same, which says when it was made.
+pub fn manifest_of(media_type: &str, packed: &[u8], created: Option<Timestamp>) -> Vec<u8> {
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": oci::MANIFEST,
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
@@ -524,6 +529,9 @@ pub fn manifest(media_type: &str, packed: &[u8]) -> Vec<u8> {
             "annotations": {oci::TITLE: "layer.tar.gz"},
         }],
     });
+    if let Some(created) = created {
+        manifest["annotations"] = json!({ oci::CREATED: created });
+    }
     manifest.to_string().into_bytes()
 }
 

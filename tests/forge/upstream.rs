@@ -10,13 +10,14 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::oneshot;
 use trivy_ferry::dataset::Kind;
 use trivy_ferry::digest::Digest;
 
 use super::server::{header, serve, status};
-use super::{Archive, bolt, checks_layer, days, java_db_layer, manifest, metadata_json, vex_archive};
+use super::{Archive, bolt, checks_layer, days, java_db_layer, manifest_of, metadata_json, vex_archive};
 
 /// The pieces in which bodies are sent, in bytes.
 const PIECE: usize = 16 << 10;
@@ -86,8 +87,8 @@ impl Upstream {
         Upstream { host, sent, asked, content, _stop: [stop, stop_cdn] }
     }
 
-    fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>) {
-        let manifest = manifest(kind.layer_media_type().unwrap(), &layer);
+    fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>, date: Timestamp) {
+        let manifest = manifest_of(kind.layer_media_type().unwrap(), &layer, Some(date));
         let mut content = self.content.lock().unwrap();
         content.files.insert(format!("/v2/{name}/manifests/1"), manifest.into());
         content.files.insert(format!("/v2/{name}/blobs/{}", Digest::of(b"{}")), Bytes::from_static(b"{}"));
@@ -100,9 +101,9 @@ impl Upstream {
         let mut bolt = bolt();
         bolt.extend(Dice::new(generation + 1).bytes(noise));
         let db = Archive::new().file("trivy.db", &bolt).file("metadata.json", &metadata_json(2, date)).pack();
-        self.artifact("db", Kind::TrivyDb, db);
-        self.artifact("java", Kind::TrivyJavaDb, java_db_layer(date));
-        self.artifact("checks", Kind::TrivyChecks, checks_layer(&generation.to_string()));
+        self.artifact("db", Kind::TrivyDb, db, date);
+        self.artifact("java", Kind::TrivyJavaDb, java_db_layer(date), date);
+        self.artifact("checks", Kind::TrivyChecks, checks_layer(&generation.to_string()), date);
         let location = format!("http://{}/vex.tar.gz", self.host);
         let vex = json!({"name": "x", "description": "", "versions": [
             {"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]});
