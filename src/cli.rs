@@ -278,6 +278,16 @@ pub struct Export {
     /// Importers refuse the bundle this long after its creation, such as 14d.
     #[arg(long, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
     pub expires: Option<Age>,
+    /// Write nothing where upstream has nothing that this stream's last bundle lacks; this is success.
+    #[arg(long, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]
+    pub if_changed: bool,
+    /// Of this stream's bundles in the folder keep the newest so many, and the last of every dataset.
+    #[arg(long, env = "TRIVY_FERRY_KEEP", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+    /// Run this shell command at the end, whatever the end is: TRIVY_FERRY_RESULT is `written`,
+    /// `unchanged` or `failed`, and TRIVY_FERRY_BUNDLE names what was written.
+    #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
+    pub exec_after: Option<String>,
     /// Say what would be collected, from where and how large, and write nothing.
     #[arg(long, env = "TRIVY_FERRY_DRY_RUN", value_parser = switch)]
     pub dry_run: bool,
@@ -397,6 +407,6 @@ impl WriteSettings {
 #[derive(Debug, Args)]
 pub struct Rehearse {
     /// Keep everything that the rehearsal made in this new folder.
-    #[arg(long, env = "TRIVY_FERRY_KEEP", value_name = "DIR")]
+    #[arg(long, env = "TRIVY_FERRY_REHEARSE_KEEP", value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

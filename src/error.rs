@@ -66,9 +66,11 @@ pub enum Error {
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The operator's command after an import failed.
-    #[error("the data is installed, and `{command}` failed: {what}")]
+    /// The operator's command at the end failed.
+    #[error("{done}, and `{command}` failed: {what}")]
     Hook {
+        /// What went well before.
+        done: &'static str,
         /// The command.
         command: String,
         /// How it failed.
@@ -147,7 +149,7 @@ impl Next for Error {
                     .into()
             }
             Error::Hook { .. } => {
-                "Mend it: the next import with --exec-after runs it again, also if nothing is new.".into()
+                "Mend it: the next run with --exec-after runs it again, also if nothing is new.".into()
             }
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),

@@ -186,19 +186,21 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
     [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
 }
 
-/// Runs the operator's command. Its output goes where ours goes that is not the result.
+/// Runs the operator's command, with these variables. Its output goes where ours goes that is not the result.
 ///
 /// # Errors
 /// [`Error::Hook`] where it fails.
-pub(super) fn hook(command: &str) -> Result<String, Error> {
+pub(super) fn hook(command: &str, done: &'static str, environment: &[(&str, String)]) -> Result<(), Error> {
     use std::os::fd::AsFd;
     let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
-        Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(stderr).status()
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(command).envs(environment.iter().map(|(name, value)| (name, value)));
+        shell.stdin(Stdio::null()).stdout(stderr).status()
     });
     let what = match run {
-        Ok(status) if status.success() => return Ok(format!("Done after the import: {command}")),
+        Ok(status) if status.success() => return Ok(()),
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    Err(Error::Hook { command: command.to_owned(), what })
+    Err(Error::Hook { done, command: command.to_owned(), what })
 }

@@ -46,6 +46,11 @@ pub(super) struct Unpublished {
 }
 
 impl Destination {
+    /// The folder in which bundles are named after their stream; `None` where the user chose a name.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.name.is_none().then_some(&self.folder)
+    }
+
     /// Looks at the place, before anything is fetched for it.
     ///
     /// # Errors
@@ -142,6 +147,13 @@ impl Destination {
 /// What a bundle is called where nobody chose a name.
 fn file_name(stream: &str, created: Timestamp) -> String {
     format!("{stream}-{}.tar", created.strftime("%Y%m%dt%H%M%Sz"))
+}
+
+/// Whether a file is called as a bundle of this stream is where nobody chose a name.
+pub(super) fn is_named_for(name: &str, stream: &str) -> bool {
+    let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
+    let of_date = |c: u8| c.is_ascii_digit() || c == b't' || c == b'z';
+    date.is_some_and(|date| date.len() == 16 && date.bytes().all(of_date))
 }
 
 impl Unpublished {
@@ -285,11 +297,7 @@ fn left_over(folder: &Path, name: &str, stream: &str) -> Vec<Leftover> {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let ours = file_name == format!("{name}{PARTIAL}")
             || file_name == format!("{name}{OLD}{PARTIAL}")
-            || file_name.strip_suffix(&format!(".tar{PARTIAL}")).is_some_and(|rest| {
-                rest.strip_prefix(&format!("{stream}-")).is_some_and(|date| {
-                    date.len() == 16 && date.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
-                })
-            });
+            || file_name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.

@@ -5,11 +5,13 @@ use std::io::{self, Seek};
 
 use jiff::Timestamp;
 
+use super::after::hook;
 use super::checked::{bad_content, broke_off, checked};
 use super::collect::{self, Collected};
 use super::destination::{Destination, Unpublished};
 use super::export_report::{ImageRow, Report, Row, Written};
 use super::resumed::Resumed;
+use super::retention::retain;
 use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
@@ -30,6 +32,30 @@ use crate::trust::{Refusal, TrustError};
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let mut done = export(args, progress);
+    if let Some(command) = args.exec_after.as_ref().filter(|_| !args.dry_run) {
+        let (result, bundle) = match &done {
+            Ok((Report { bundle: Some(bundle), .. }, _)) => ("written", bundle.path.display().to_string()),
+            Ok(_) => ("unchanged", String::new()),
+            Err(_) => ("failed", String::new()),
+        };
+        let environment = [("TRIVY_FERRY_RESULT", result.to_owned()), ("TRIVY_FERRY_BUNDLE", bundle)];
+        match (hook(command, "the export is over", &environment), &mut done) {
+            (Ok(()), _) => {}
+            (Err(error), Ok((_, errors))) => errors.push(error),
+            // The first error is the one that matters.
+            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.next())),
+        }
+    }
+    let (mut report, errors) = done?;
+    report.errors = errors.iter().map(Error::to_json).collect();
+    Ok(Outcome { errors, ..Outcome::done(&report) })
+}
+
+/// What an export has to say, and what went wrong beside it.
+type Done = (Report, Vec<Error>);
+
+fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
     if !args.dry_run && args.key.is_none() {
         return Err(Error::usage(
             "there is no key to sign with",
@@ -73,6 +99,9 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
     let collected = collect::collect(&network, &wanted, &floors, progress)?;
     let images = also::collect(args, &network, progress)?;
+    if args.if_changed && last.as_ref().is_some_and(|last| last.manifests == manifests(&collected, &images)) {
+        return unchanged(args, &collected, &images, &floors);
+    }
     write(args, &key, destination, &network, collected, images, last, state.as_ref(), progress)
 }
 
@@ -98,15 +127,17 @@ fn dry_run(
     network: &Network<'_>,
     wanted: &[collect::Wanted],
     progress: &dyn Progress,
-) -> Result<Outcome, Error> {
+) -> Result<Done, Error> {
     let collected = collect::collect(network, wanted, &BTreeMap::new(), progress)?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
         dry_run: true,
+        unchanged: false,
         bundle: None,
         datasets: Vec::new(),
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        removed: Vec::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
     };
@@ -117,7 +148,50 @@ fn dry_run(
         }
         report.datasets.push(Row::new(&item.planned.dataset, date, &item.passed_over, now));
     }
-    Ok(Outcome::done(&report))
+    Ok((report, Vec::new()))
+}
+
+/// The manifests of everything that is to be signed, by name.
+fn manifests(collected: &[Collected], images: &[also::Collected]) -> BTreeMap<String, Digest> {
+    let datasets = collected.iter().map(|item| {
+        let dataset = &item.planned.dataset;
+        (dataset.reference(), dataset.manifest.digest)
+    });
+    let images = images.iter().map(|item| {
+        let image = &item.planned.image;
+        (image.name.clone(), image.manifest.digest)
+    });
+    datasets.chain(images).collect()
+}
+
+/// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
+fn unchanged(
+    args: &Export,
+    collected: &[Collected],
+    images: &[also::Collected],
+    floors: &BTreeMap<String, Timestamp>,
+) -> Result<Done, Error> {
+    let now = Timestamp::now();
+    let mut datasets = Vec::new();
+    for item in collected {
+        let dataset = &item.planned.dataset;
+        let date = floors.get(&dataset.reference()).copied();
+        if let Some(max_age) = &args.max_age {
+            max_age.check(&dataset.name, date, now)?;
+        }
+        datasets.push(Row::new(dataset, date, &item.passed_over, now));
+    }
+    let report = Report {
+        dry_run: false,
+        unchanged: true,
+        bundle: None,
+        datasets,
+        images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        removed: Vec::new(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    Ok((report, Vec::new()))
 }
 
 #[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
@@ -131,7 +205,7 @@ fn write(
     last: Option<ExportState>,
     state: Option<&StateDir>,
     progress: &dyn Progress,
-) -> Result<Outcome, Error> {
+) -> Result<Done, Error> {
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
     let created = destination.free_moment(created(last.as_ref(), progress)?)?;
     for item in &collected {
@@ -150,6 +224,7 @@ fn write(
     let plan = Plan::new(head, datasets, planned).map_err(|why| {
         Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
     })?;
+    let folder = destination.folder().map(std::path::Path::to_path_buf);
     let destination = destination.create(&plan, created, progress)?;
     let (file, there) = destination.writer(&plan)?;
     let mut writer = BundleWriter::new(plan, file, there).map_err(|e| destination.failed(e))?;
@@ -192,9 +267,18 @@ fn write(
             }
         }
         let sequence = payload.sequence.unwrap_or(1);
-        let export = ExportState { identity, created, sequence, floors };
+        let manifests = manifests(&collected, &images);
+        let export = ExportState { identity, created, sequence, floors, manifests };
         errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
     }
+    let removed = match (args.keep, &folder) {
+        (Some(keep), Some(folder)) => retain(folder, args.stream.as_str(), keep as usize),
+        _ => Ok(Vec::new()),
+    };
+    let removed = removed.unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
     let now = Timestamp::now();
     let passed_over = |dataset: &Dataset| {
         let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
@@ -214,8 +298,10 @@ fn write(
     });
     let report = Report {
         dry_run: false,
+        unchanged: false,
+        removed,
         warnings: warnings.collect(),
-        errors: errors.iter().map(Error::to_json).collect(),
+        errors: Vec::new(),
         datasets: rows,
         images: payload.images.iter().map(ImageRow::new).collect(),
         bundle: Some(Written {
@@ -230,7 +316,7 @@ fn write(
             sequence: payload.sequence,
         }),
     };
-    Ok(Outcome { errors, ..Outcome::done(&report) })
+    Ok((report, errors))
 }
 
 /// Why a blob of an image could not be written. The writer has hashed in the source's place.

@@ -14,9 +14,14 @@ use crate::text::{age, line, moment, safe, size};
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) dry_run: bool,
+    /// Upstream has nothing new: nothing was written.
+    pub(super) unchanged: bool,
     pub(super) bundle: Option<Written>,
     pub(super) datasets: Vec<Row>,
     pub(super) images: Vec<ImageRow>,
+    /// Older bundles that --keep did not keep.
+    #[serde(serialize_with = "crate::text::paths")]
+    pub(super) removed: Vec<PathBuf>,
     pub(super) warnings: Vec<String>,
     pub(super) errors: Vec<serde_json::Value>,
 }
@@ -125,10 +130,15 @@ impl fmt::Display for Report {
             )?;
             writeln!(f, "Signed by {}", bundle.fingerprint)?;
             writeln!(f, "Payload {}, for your log.", bundle.identity)?;
+        } else if self.unchanged {
+            writeln!(f, "Nothing new since the last bundle of this stream. Nothing was written.")?;
         } else {
             let images = self.images.iter().map(|image| image.size);
             let total = self.datasets.iter().map(|row| row.size).chain(images).sum();
             writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
+        }
+        for path in &self.removed {
+            writeln!(f, "Removed: {}", line(&path.display().to_string()))?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;

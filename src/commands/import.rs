@@ -77,6 +77,9 @@ pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Err
     outcome(reports, warnings)
 }
 
+/// What the operator's command follows.
+const INSTALLED: &str = "the data is installed";
+
 /// Calls the operator's command where something has changed of which it was not told, and strikes
 /// that off when it went well. Nothing is locked meanwhile but its own turn: the command may scan,
 /// or import into another cache.
@@ -90,7 +93,7 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
     let turn = match StateDir::open(args.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
             let what = "another run's has not ended for a minute".into();
-            return Err(Error::Hook { command: command.clone(), what });
+            return Err(Error::Hook { done: INSTALLED, command: command.clone(), what });
         }
         turn => turn?,
     };
@@ -98,10 +101,10 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
     if due.is_empty() {
         return Ok(None);
     }
-    let advice = after::hook(command)?;
+    after::hook(command, INSTALLED, &[])?;
     memory()?.told(&due)?;
     drop(turn);
-    Ok(Some(advice))
+    Ok(Some(format!("Done after the import: {command}")))
 }
 
 /// Takes what is acceptable to each target.

@@ -42,6 +42,7 @@ mod push_images;
 mod registries;
 mod rehearse;
 mod resumed;
+mod retention;
 mod sample;
 mod serve;
 mod serve_site;

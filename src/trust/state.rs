@@ -99,6 +99,9 @@ pub struct ExportState {
     pub sequence: u64,
     /// The newest date signed of each dataset, by reference name.
     pub floors: BTreeMap<String, Timestamp>,
+    /// The manifests of all that it holds, by reference name; empty where an older program wrote this.
+    #[serde(default)]
+    pub manifests: BTreeMap<String, Digest>,
 }
 
 #[derive(Serialize, Deserialize)]

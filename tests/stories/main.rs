@@ -16,6 +16,7 @@ mod mirror;
 mod registry;
 mod registry_full;
 mod registry_makes;
+mod schedule;
 mod serve;
 mod stick;
 mod trip;

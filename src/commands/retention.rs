@@ -1,0 +1,60 @@
+//! `--keep`: which of the bundles that an exporter wrote may go.
+//!
+//! Only what this program named and wrote for this stream; and never the last bundle that holds a dataset,
+//! or where Java travels once a month there would be none of it after a week.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::destination::is_named_for;
+use crate::bundle::{Payload, UnverifiedBundle};
+use crate::error::Error;
+
+/// Removes what is older than the newest `keep` bundles of a stream in a folder. Says which.
+///
+/// # Errors
+/// Where the folder cannot be read or a file not be removed.
+pub(super) fn retain(folder: &Path, stream: &str, keep: usize) -> Result<Vec<PathBuf>, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error: std::io::Error| Error::Destination {
+            path,
+            what: format!("older bundles could not be removed: {error}"),
+            next: "The new bundle is there; remove older ones by hand, or check who may write there.".into(),
+        }
+    };
+    let mut bundles: Vec<(Timestamp, PathBuf, BTreeSet<String>)> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let entry = entry.map_err(failed(folder))?;
+        if is_named_for(&entry.file_name().to_string_lossy(), stream) {
+            // What is no bundle, or another stream's, is not ours to remove.
+            let claims = UnverifiedBundle::open(&entry.path()).and_then(|bundle| bundle.claims());
+            if let Ok(payload) = claims
+                && payload.stream.to_string() == stream
+            {
+                bundles.push((payload.created, entry.path(), content(&payload)));
+            }
+        }
+    }
+    bundles.sort_by(|one, other| other.cmp(one));
+    let mut kept = BTreeSet::new();
+    let mut removed = Vec::new();
+    for (index, (_, path, content)) in bundles.into_iter().enumerate() {
+        if index < keep || !content.is_subset(&kept) {
+            kept.extend(content);
+            continue;
+        }
+        fs::remove_file(&path).map_err(failed(&path))?;
+        removed.push(path);
+    }
+    Ok(removed)
+}
+
+/// What a bundle holds, by name.
+fn content(payload: &Payload) -> BTreeSet<String> {
+    let datasets = payload.datasets.iter().map(|dataset| dataset.reference());
+    datasets.chain(payload.images.iter().map(|image| image.name.clone())).collect()
+}

@@ -1,0 +1,97 @@
+//! The export that runs every night with nobody watching.
+
+use std::fs;
+
+use crate::kit::{Host, json_file, laid_out};
+
+/// What its folder holds, sorted.
+fn bundles(host: &Host) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(host.at("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_night_without_news_writes_nothing() {
+    let host = Host::bare();
+    let (key, _) = host.keygen();
+    host.folder("out");
+    let flags = laid_out(&host);
+    let line = format!("export --key {key} --output out --if-changed {flags}");
+    let first = host.ferry(&format!("{line} --format json")).exits(0).json();
+    assert_eq!((&first["unchanged"], bundles(&host).len()), (&false.into(), 1));
+    host.ferry(&line).exits(0).says("Nothing new since the last bundle of this stream");
+    let again = host.ferry(&format!("{line} --format json")).exits(0).json();
+    assert_eq!((&again["unchanged"], &again["bundle"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(again["datasets"].as_array().unwrap().len(), 4, "{again:#}");
+    assert_eq!(bundles(&host).len(), 1);
+    assert_eq!(json_file(host.at("state/export-default.json"))["sequence"], 1);
+    // What is left out or added is news, and so is all of it to another stream.
+    host.ferry(&format!("{line} --skip trivy-java-db --format json")).exits(0).says("\"unchanged\": false");
+    host.ferry(&format!("{line} --stream other --format json")).exits(0).says("\"unchanged\": false");
+    assert_eq!(bundles(&host).len(), 3);
+    // Nothing new for too long is no success.
+    host.ferry(&format!("{line} --stream other --max-age trivy-db=1m")).exits(5).says("--max-age");
+    // Without the flag every run is a bundle.
+    host.ferry(&line.replace("--if-changed", "")).exits(0);
+    assert_eq!(bundles(&host).len(), 4);
+}
+
+#[test]
+fn old_bundles_go_and_the_last_of_every_dataset_stays() {
+    let host = Host::bare();
+    let (key, public) = host.keygen();
+    host.folder("out");
+    let flags = laid_out(&host);
+    let export = |more: &str| {
+        host.ferry(&format!("export --key {key} --output out {flags} --format json {more}")).exits(0).json()
+    };
+    // Java once, and then only the rest; what is not ours stays in any case.
+    export("");
+    let java = bundles(&host);
+    fs::write(host.at("out/notes.txt"), "mine").unwrap();
+    fs::write(host.at("out/default-20200101t000000z.tar"), "no bundle").unwrap();
+    export("--stream other");
+    for _ in 0..3 {
+        export("--skip trivy-java-db --keep 2");
+    }
+    let left = bundles(&host);
+    assert_eq!(left.len(), 6, "two, the last with Java, and what is not ours: {left:?}");
+    assert!(left.contains(&java[0]), "{left:?}");
+    let last = export("--keep 1");
+    assert_eq!(last["removed"].as_array().unwrap().len(), 3, "{last:#}");
+    let left = bundles(&host);
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(left.iter().any(|name| name.starts_with("other-")), "{left:?}");
+    fs::remove_file(host.at("out/default-20200101t000000z.tar")).unwrap();
+    host.ferry(&format!("verify out --trust {public}")).exits(0);
+}
+
+#[test]
+fn the_operator_hears_of_every_end() {
+    let host = Host::bare();
+    let (key, _) = host.keygen();
+    host.folder("out");
+    let flags = laid_out(&host);
+    let run = |more: &str, command: &str| {
+        let line = format!("export --key {key} --output out --if-changed {flags} {more}");
+        let mut export = host.ferry_command(&line);
+        export.args(["--exec-after", command]);
+        crate::kit::Run::of(&mut export, &line)
+    };
+    let note = "echo \"$TRIVY_FERRY_RESULT $TRIVY_FERRY_BUNDLE\" >>heard";
+    run("", note).exits(0);
+    run("", note).exits(0);
+    run("--also 127.0.0.1:1/an/image:1", note).exits(3);
+    let heard = fs::read_to_string(host.at("heard")).unwrap();
+    let lines: Vec<&str> = heard.lines().collect();
+    assert_eq!(lines.len(), 3, "{heard}");
+    assert!(lines[0].starts_with("written out/default-") && lines[0].ends_with(".tar"), "{heard}");
+    assert_eq!(lines[1..], ["unchanged ", "failed "]);
+    // A command that fails is an error of its own; the bundle is there.
+    run("--skip trivy-checks", "exit 3").exits(1).says("`exit 3` failed");
+    assert_eq!(bundles(&host).len(), 2);
+}
