@@ -177,6 +177,10 @@ fn again(error: &SourceError) -> Again {
     match error {
         SourceError::Remote(error) => error.again(),
         SourceError::Short { .. } => Again::After(None),
+        SourceError::Locations { tried, .. } => {
+            let passing = tried.iter().map(|(_, error)| again(error)).find(|again| *again != Again::Never);
+            passing.unwrap_or(Again::Never)
+        }
         _ => Again::Never,
     }
 }
