@@ -100,6 +100,11 @@ pub enum Verb {
     /// Every dataset is checked as Trivy would read it before it is signed. The bundle is written
     /// straight to its destination, and gets its name only when it is signed and synced.
     Export(Export),
+    /// Add a signature to a bundle that a trusted key has signed.
+    ///
+    /// For two who must agree, or while one key follows another: importers accept what any key has
+    /// signed that they trust. Every byte is checked first; nothing else of the bundle changes.
+    Sign(Sign),
     /// Check a bundle as import would, changing nothing.
     ///
     /// Signature, every member, and the unpacked content. Only import knows what this host has
@@ -244,15 +249,50 @@ impl Persistence {
     }
 }
 
-/// `export`
-#[derive(Debug, Args)]
-pub struct Export {
+/// What signs.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Signing {
     /// The private key to sign with, as `trivy-ferry keygen` makes it.
     #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// The file whose first line is the private key's passphrase (else asked on the terminal).
+    /// The file whose first line is the private key's passphrase, also /dev/fd/N (else asked on the
+    /// terminal).
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// Have this shell command sign, where the key is in an HSM: what is to be signed is its input and the
+    /// file that TRIVY_FERRY_PAE names, and it prints the 64 bytes of an Ed25519 signature.
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_SIGNER",
+        value_name = "COMMAND",
+        requires = "signer_key",
+        conflicts_with_all = ["key", "passphrase_file"]
+    )]
+    pub signer: Option<String>,
+    /// The public key of that command, by which its signature is checked before it is used.
+    #[arg(long, env = "TRIVY_FERRY_SIGNER_KEY", value_name = "FILE", requires = "signer")]
+    pub signer_key: Option<PathBuf>,
+}
+
+/// `sign`
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The bundle.
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signing: Signing,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signing: Signing,
     /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
     #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
     pub output: Option<PathBuf>,

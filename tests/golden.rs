@@ -238,7 +238,7 @@ fn make() {
     let capacity = usize::from_str_radix(&text(&bytes[124..135]), 8).unwrap();
     let mut envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
     assert_eq!(envelope.payload_type(), PAYLOAD_TYPE);
-    envelope.sign(&key(2));
+    envelope.sign(&key(2)).unwrap();
     bytes[512..512 + capacity].copy_from_slice(&envelope.to_bytes(capacity).unwrap());
     fs::write(fixture("golden/v1-two-keys.tar"), &bytes).unwrap();
     for (name, seed) in [("one.pub", 1), ("two.pub", 2)] {

@@ -8,6 +8,7 @@ mod error;
 mod header;
 pub mod payload;
 pub mod reader;
+pub mod sign;
 pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};

@@ -200,6 +200,11 @@ impl VerifiedBundle {
         &self.signers
     }
 
+    /// The room that the envelope has, in bytes. It begins behind the first header.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Where the first member after the manifest begins.
     pub(super) fn start(&self) -> u64 {
         header::footprint(self.capacity)

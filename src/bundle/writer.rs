@@ -15,8 +15,9 @@ use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, File, Kind};
 use crate::digest::{Digest, Hasher};
 use crate::oci;
+use crate::trust::TrustError;
 use crate::trust::envelope::Envelope;
-use crate::trust::key::SigningKey;
+use crate::trust::signer::Signer;
 
 /// What a new bundle says of itself.
 #[derive(Debug, Clone)]
@@ -227,6 +228,9 @@ pub enum WriteError {
         /// The digest of its bytes.
         found: Digest,
     },
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(TrustError),
     /// What was found does not make a valid bundle.
     #[error("the bundle would break the format's rules: {0}")]
     Rules(String),
@@ -342,7 +346,7 @@ impl<W: Write + Seek> BundleWriter<W> {
     pub fn finish(
         mut self,
         mut contents: BTreeMap<String, Contents>,
-        key: &SigningKey,
+        signer: &dyn Signer,
     ) -> Result<(Payload, Digest, W), WriteError> {
         if let Some(member) = self.wants() {
             return Err(WriteError::Rules(format!("{} was not written", member.path)));
@@ -358,7 +362,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         let bytes = serde_json::to_vec(&payload).map_err(|e| WriteError::Rules(e.to_string()))?;
         let identity = Digest::of(&bytes);
         let mut envelope = Envelope::new(PAYLOAD_TYPE, bytes);
-        envelope.sign(key);
+        envelope.sign(signer).map_err(WriteError::Sign)?;
         let too_small = || WriteError::Rules("its manifest is larger than planned".into());
         let manifest = envelope.to_bytes(self.plan.capacity as usize).ok_or_else(too_small)?;
         let header = header::header(MANIFEST, self.plan.capacity).ok_or_else(too_small)?;

@@ -211,6 +211,7 @@ impl Unpublished {
     pub(super) fn failed(&self, error: WriteError) -> Error {
         match error {
             WriteError::Destination(error) => self.broke(&self.path, error),
+            WriteError::Sign(error) => error.into(),
             WriteError::Source { member, error } => Error::unexpected(format!("reading {member}"))(error),
             other => Error::unexpected(format!("writing {}", self.path.display()))(io::Error::other(other)),
         }

@@ -24,7 +24,7 @@ use crate::remote::RemoteOptions;
 use crate::source::{ArtifactSource, Network, SourceError};
 use crate::text::{moment, moments, size};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
-use crate::trust::key::SigningKey;
+use crate::trust::signer::Signer;
 use crate::trust::state::{ExportState, Side, StateDir};
 use crate::trust::{Refusal, TrustError};
 
@@ -56,23 +56,15 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
 type Done = (Report, Vec<Error>);
 
 fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
-    if !args.dry_run && args.key.is_none() {
-        return Err(Error::usage(
-            "there is no key to sign with",
-            "Name the private key with --key FILE; `trivy-ferry keygen` makes one.",
-        ));
-    }
+    let signer = if args.dry_run { None } else { Some(passphrase::signer(&args.signing)?) };
     if !args.dry_run && args.output.is_none() {
         return Err(Error::usage(
             "there is no place to write the bundle to",
             "Name a folder or a new file with --output DIR|FILE.",
         ));
     }
-    let key = match &args.key {
-        Some(path) if !args.dry_run => Some(passphrase::signing_key(path, args.passphrase_file.as_deref())?),
-        _ => None,
-    };
-    if let Some(path) = args.key.as_ref().filter(|path| key.is_some() && readable_by_others(path)) {
+    if let Some(path) = args.signing.key.as_ref().filter(|path| signer.is_some() && readable_by_others(path))
+    {
         progress.note(&format!(
             "warning: {} can be read by others, who could sign as you: chmod 600",
             path.display()
@@ -87,7 +79,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
     };
     let network = Network::new(options, args.persistence.limits(), progress)?;
     let wanted = collect::wanted(args)?;
-    let (Some(key), Some(output)) = (key, &args.output) else {
+    let (Some(signer), Some(output)) = (signer, &args.output) else {
         return dry_run(args, &network, &wanted, progress);
     };
     let destination = Destination::new(output, args.stream.as_str())?;
@@ -102,7 +94,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
     if args.if_changed && last.as_ref().is_some_and(|last| last.manifests == manifests(&collected, &images)) {
         return unchanged(args, &collected, &images, &floors);
     }
-    write(args, &key, destination, &network, collected, images, last, state.as_ref(), progress)
+    write(args, &*signer, destination, &network, collected, images, last, state.as_ref(), progress)
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -197,7 +189,7 @@ fn unchanged(
 #[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
 fn write(
     args: &Export,
-    key: &SigningKey,
+    signer: &dyn Signer,
     destination: Destination,
     network: &Network<'_>,
     mut collected: Vec<Collected>,
@@ -255,7 +247,7 @@ fn write(
         judge(args, &dataset, found.updated_at, &floors, created)?;
         contents.insert(dataset.reference(), found);
     }
-    let (payload, identity, file) = writer.finish(contents, key).map_err(|e| destination.failed(e))?;
+    let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
     let path = destination.publish(file)?;
     // The bundle is there whatever becomes of the memory, and the report must say so.
     let mut errors = Vec::new();
@@ -309,7 +301,7 @@ fn write(
             path,
             length: payload.length,
             identity,
-            fingerprint: key.public().id().fingerprint(),
+            fingerprint: signer.public().id().fingerprint(),
             stream: payload.stream.to_string(),
             created,
             expires: payload.expires,

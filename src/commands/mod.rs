@@ -46,6 +46,7 @@ mod retention;
 mod sample;
 mod serve;
 mod serve_site;
+mod sign;
 mod site;
 mod spool;
 mod trust;
@@ -119,6 +120,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Keygen(args) => keygen::run(args),
         Verb::Trust(args) => trust::run(args),
         Verb::Export(args) => export::run(args, progress),
+        Verb::Sign(args) => sign::run(args, progress),
         Verb::Verify(args) => verify::run(args, progress),
         Verb::Inspect(args) => inspect::run(args, progress),
         Verb::Import(args) => import::run(args, progress),

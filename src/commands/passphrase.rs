@@ -1,4 +1,4 @@
-//! Passphrases: from a file's first line, or from the terminal without an echo.
+//! What signs, and passphrases: from a file's first line, or from the terminal without an echo.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
@@ -7,9 +7,11 @@ use std::path::Path;
 use pkcs8::der::zeroize::Zeroizing;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use crate::cli::Signing;
 use crate::error::Error;
 use crate::trust::TrustError;
-use crate::trust::key::{BadKey, MAX_PEM, SigningKey};
+use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
+use crate::trust::signer::{External, Signer};
 
 /// The first line of a file.
 pub(super) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
@@ -51,8 +53,32 @@ pub(super) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     Ok(Some(line))
 }
 
+/// What signs: the key that was named, or the command that has it.
+pub(super) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
+    match (&args.key, &args.signer, &args.signer_key) {
+        (_, Some(command), Some(path)) => {
+            let failed = |error| TrustError::File { path: path.into(), error };
+            let mut pem = String::new();
+            let read = File::open(path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));
+            read.map_err(failed)?;
+            let wanted = "the public key (PEM) of the one that the command has";
+            let public = PublicKey::from_pem(&pem).map_err(|why| TrustError::NotAKey {
+                path: path.into(),
+                wanted,
+                why,
+            })?;
+            Ok(Box::new(External::new(command.clone(), public)))
+        }
+        (Some(path), ..) => Ok(Box::new(signing_key(path, args.passphrase_file.as_deref())?)),
+        _ => Err(Error::usage(
+            "there is no key to sign with",
+            "Name the private key with --key FILE; `trivy-ferry keygen` makes one.",
+        )),
+    }
+}
+
 /// Reads a private key, with its passphrase where it has one.
-pub(super) fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
+fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let mut pem = Zeroizing::new(String::new());
     let read = File::open(path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));

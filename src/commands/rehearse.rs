@@ -16,7 +16,7 @@ use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
     Acceptance, Export, Import, Keygen, Layout, Overrides, Persistence, RegistryFlags, Rehearse, Selection,
-    Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
+    Signing, Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
 };
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
@@ -162,8 +162,7 @@ impl Rehearsal {
         let bundle = self.folder("usb")?.join("rehearsal.tar");
         let outcome = export::run(
             &Export {
-                key: Some(self.path("ferry.key")),
-                passphrase_file: None,
+                signing: Signing { key: Some(self.path("ferry.key")), ..Signing::default() },
                 output: Some(bundle.clone()),
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 sources: Sources {

@@ -8,7 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 
-use super::key::{KeyId, PublicKey, SigningKey};
+use super::TrustError;
+use super::key::{KeyId, PublicKey};
+use super::signer::Signer;
 
 /// The signatures for which an envelope leaves room.
 pub const MAX_SIGNATURES: usize = 8;
@@ -77,10 +79,14 @@ impl Envelope {
         self.signatures.iter().map(|signature| signature.keyid.as_str())
     }
 
-    /// Adds a key's signature.
-    pub fn sign(&mut self, key: &SigningKey) {
-        let bytes = key.sign(&pae(&self.payload_type, &self.payload)).to_vec();
-        self.signatures.push(Signature { keyid: key.public().id().hex(), bytes });
+    /// Adds a signature.
+    ///
+    /// # Errors
+    /// Those of the signer.
+    pub fn sign(&mut self, signer: &dyn Signer) -> Result<(), TrustError> {
+        let bytes = signer.sign(&pae(&self.payload_type, &self.payload))?.to_vec();
+        self.signatures.push(Signature { keyid: signer.public().id().hex(), bytes });
+        Ok(())
     }
 
     /// Which of the trusted keys signed this payload, each once, however often it signed.
@@ -158,12 +164,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::trust::key::SigningKey;
 
     const TYPE: &str = "application/example";
 
     fn signed(keys: &[&SigningKey]) -> Envelope {
         let mut envelope = Envelope::new(TYPE, b"{\"a\":1}".to_vec());
-        keys.iter().for_each(|key| envelope.sign(key));
+        keys.iter().for_each(|key| envelope.sign(*key).unwrap());
         envelope
     }
 
@@ -204,12 +211,12 @@ mod tests {
         assert_eq!(capacity % 512, 0);
         let mut envelope = signed(&[]);
         for key in &keys[..8] {
-            envelope.sign(key);
+            envelope.sign(key).unwrap();
             let bytes = envelope.to_bytes(capacity).unwrap();
             assert_eq!(bytes.len(), capacity);
             assert_eq!(Envelope::parse(&bytes).unwrap(), envelope);
         }
-        envelope.sign(&keys[8]);
+        envelope.sign(&keys[8]).unwrap();
         assert_eq!(envelope.to_bytes(capacity * 2), None);
     }
 
@@ -218,7 +225,7 @@ mod tests {
         fn the_capacity_always_suffices(payload in proptest::collection::vec(any::<u8>(), 0..3000)) {
             let mut envelope = Envelope::new(TYPE, payload.clone());
             let key = SigningKey::from_pem(KEY, None).unwrap();
-            (0..8).for_each(|_| envelope.sign(&key));
+            (0..8).for_each(|_| envelope.sign(&key).unwrap());
             prop_assert!(envelope.to_bytes(Envelope::capacity(TYPE, payload.len())).is_some());
         }
 

@@ -37,6 +37,20 @@ pub enum TrustError {
         /// What is missing.
         why: &'static str,
     },
+    /// The command that should sign did not.
+    #[error("`{command}` did not sign: {why}")]
+    Signer {
+        /// The command.
+        command: String,
+        /// What it did instead.
+        why: String,
+    },
+    /// There is no room for a further signature.
+    #[error("the bundle carries {most} signatures, which is all that it has room for")]
+    NoRoom {
+        /// So many.
+        most: usize,
+    },
     /// A file that is never overwritten exists.
     #[error("{path} exists already, and a key is never overwritten")]
     Exists {
@@ -94,6 +108,13 @@ impl Next for TrustError {
             ),
             TrustError::Passphrase { .. } => {
                 "Run it in a terminal to be asked for the passphrase, or give --passphrase-file FILE.".into()
+            }
+            TrustError::Signer { .. } => {
+                "Run it by hand on a file: it must print the 64 bytes of an Ed25519 signature of that file, by the key that --signer-key names."
+                    .into()
+            }
+            TrustError::NoRoom { .. } => {
+                "Export again with the keys that are needed now.".into()
             }
             TrustError::Exists { .. } => {
                 "Choose another name with --out, or move the old key away first.".into()

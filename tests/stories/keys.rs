@@ -139,3 +139,78 @@ fn a_key_beside_the_bundle_earns_a_warning() {
         station.ferry(&line).exits(0).does_not_say("proves nothing by itself");
     }
 }
+
+#[test]
+fn one_key_follows_another_and_no_importer_is_left_behind() {
+    let exporter = Host::bare();
+    let (old, old_public) = exporter.keygen();
+    exporter.ferry("keygen --out next").exits(0);
+    let (next, next_public) = (exporter.at("next.key"), exporter.at("next.pub"));
+    let bundle = exporter.export_with(&old, &exporter.folder("out"), &laid_out(&exporter));
+    let length = fs::metadata(&bundle).unwrap().len();
+    let verify = |public: &str| exporter.ferry(&format!("verify {bundle} --trust {public}"));
+    verify(&old_public).exits(0);
+    verify(&next_public).exits(4);
+    // The days of both keys: who trusts the old one and who trusts the next one both accept it.
+    let sign = format!("sign {bundle} --key {next} --trust {old_public}");
+    exporter.ferry(&sign).exits(0).says("Checked, signed, synced").says("Payload sha256:");
+    verify(&old_public).exits(0);
+    verify(&next_public).exits(0);
+    assert_eq!(fs::metadata(&bundle).unwrap().len(), length);
+    let inspected = exporter.ferry(&format!("inspect {bundle} --trust {next_public} --format json")).exits(0);
+    assert_eq!(inspected.json()["bundles"][0]["claimed_keyids"].as_array().unwrap().len(), 2);
+    // Once more changes nothing.
+    let before = fs::read(&bundle).unwrap();
+    exporter.ferry(&sign).exits(0).says("Signed before");
+    assert_eq!(fs::read(&bundle).unwrap(), before);
+    // Nobody vouches for what no trusted key has signed, nor for what is damaged.
+    exporter.ferry("keygen --out third").exits(0);
+    let third = format!("sign {bundle} --key third.key --trust third.pub");
+    exporter.ferry(&third).exits(4);
+    let mut damaged = before.clone();
+    let at = damaged.len() - 3000;
+    damaged[at] ^= 1;
+    fs::write(&bundle, &damaged).unwrap();
+    exporter.ferry(&format!("sign {bundle} --key third.key --trust {old_public}")).exits(4);
+    assert_eq!(fs::read(&bundle).unwrap(), damaged, "nothing was written");
+    // There is room for eight.
+    fs::write(&bundle, &before).unwrap();
+    for number in 3..=9 {
+        exporter.ferry(&format!("keygen --out key{number}")).exits(0);
+        let run = exporter.ferry(&format!("sign {bundle} --key key{number}.key --trust {old_public}"));
+        match number {
+            9 => drop(run.exits(2).says("8 signatures")),
+            _ => drop(run.exits(0)),
+        }
+    }
+    verify(&exporter.at("key8.pub")).exits(0);
+}
+
+#[test]
+fn the_key_may_be_where_only_a_command_reaches_it() {
+    let exporter = Host::bare();
+    let (key, public) = exporter.keygen();
+    exporter.ferry("keygen --out other").exits(0);
+    exporter.folder("out");
+    let flags = laid_out(&exporter);
+    let export = |command: &str, public: &str| {
+        let line = format!("export --output out --signer-key {public} {flags}");
+        let mut export = exporter.ferry_command(&line);
+        export.args(["--signer", command]).env("PATH", "/usr/bin:/bin");
+        Run::of(&mut export, &line)
+    };
+    let openssl = format!("openssl pkeyutl -sign -rawin -inkey {key} -in \"$TRIVY_FERRY_PAE\"");
+    export(&openssl, &public).exits(0).says("Signed by");
+    exporter.ferry(&format!("verify out --trust {public}")).exits(0);
+    let bundles = || files(&exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
+    assert_eq!(bundles(), 1);
+    // What it prints is used only where it is a signature of the key that was named.
+    export(&openssl, &exporter.at("other.pub")).exits(2).says("no signature of the key");
+    export("false", &public).exits(2).says("`false` did not sign: it ended with exit code 1");
+    export("echo rubbish", &public).exits(2).says("printed 8 bytes");
+    assert_eq!(bundles(), 1);
+    assert!(files(&exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
+    // Two ways to sign are one too many, and a command without its key is no way.
+    exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
+    exporter.ferry("export --output out --signer x").exits(2);
+}

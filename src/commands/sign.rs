@@ -1,0 +1,71 @@
+//! `sign`: adds a signature to a bundle that carries one of a trusted key.
+//!
+//! For two who must agree, and for the days on which one key follows another. Nothing of the bundle
+//! changes but the room that was left for signatures.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Outcome, passphrase};
+use crate::bundle::sign::SignError;
+use crate::bundle::{BundleError, UnverifiedBundle};
+use crate::cli::Sign;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::progress::{Counted, Progress};
+use crate::text::line;
+use crate::trust::keyring::Keyring;
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(serialize_with = "crate::text::path")]
+    path: PathBuf,
+    identity: Digest,
+    fingerprint: String,
+    /// Whether the key had signed it before.
+    unchanged: bool,
+    errors: Vec<serde_json::Value>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = if self.unchanged { "Signed before" } else { "Checked, signed, synced" };
+        writeln!(f, "{done}: {}", line(&self.path.display().to_string()))?;
+        writeln!(f, "Signed by {}", self.fingerprint)?;
+        writeln!(f, "Payload {}, for your log.", self.identity)
+    }
+}
+
+pub(super) fn run(args: &Sign, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let keyring = Keyring::load(&args.keys.trust)?;
+    let signer = passphrase::signer(&args.signing)?;
+    let bundle = UnverifiedBundle::open(&args.bundle)?.verify(&keyring)?;
+    // A signature vouches for every byte.
+    let mut members = bundle.members();
+    while let Some(member) = members.next()? {
+        let step = progress.begin(&member.member().path, member.member().size, "");
+        let path = member.bundle_path();
+        std::io::copy(&mut Counted::new(member, step), &mut std::io::sink())
+            .map_err(|error| BundleError::from_io(path, error))?;
+    }
+    let identity = bundle.identity();
+    let added = bundle.sign(&*signer).map_err(|error| match error {
+        SignError::Bundle(error) => Error::from(error),
+        SignError::Trust(error) => error.into(),
+        SignError::Write(error) => Error::Destination {
+            path: args.bundle.clone(),
+            what: format!("the signature could not be added: {error}"),
+            next: "Check that the medium is there and may be written; until then the bundle is as it was."
+                .into(),
+        },
+    })?;
+    Ok(Outcome::done(&Report {
+        path: args.bundle.clone(),
+        identity,
+        fingerprint: signer.public().id().fingerprint(),
+        unchanged: !added,
+        errors: Vec::new(),
+    }))
+}

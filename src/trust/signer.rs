@@ -1,0 +1,139 @@
+//! Who signs: a key that is here, or a command that has the key elsewhere, in an HSM or behind an agent.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::TrustError;
+use super::key::{PublicKey, SigningKey};
+
+/// How long a command may take: somebody may have to touch a token.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The name of the file with what is to be signed, for commands that cannot read their input: openssl's
+/// pkeyutl wants to know its length.
+const PAE: &str = "TRIVY_FERRY_PAE";
+
+/// Something that signs.
+pub trait Signer {
+    /// The key that verifies what it signs.
+    fn public(&self) -> PublicKey;
+
+    /// Signs a message.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError>;
+}
+
+impl Signer for SigningKey {
+    fn public(&self) -> PublicKey {
+        SigningKey::public(self)
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError> {
+        Ok(SigningKey::sign(self, message))
+    }
+}
+
+/// A shell command that signs: it gets the message as its input and as a file, and prints the 64 bytes of
+/// the signature.
+pub struct External {
+    command: String,
+    public: PublicKey,
+}
+
+impl External {
+    /// A command whose signatures this key must verify.
+    pub fn new(command: String, public: PublicKey) -> Self {
+        External { command, public }
+    }
+
+    fn failed(&self, why: impl Into<String>) -> TrustError {
+        TrustError::Signer { command: self.command.clone(), why: why.into() }
+    }
+}
+
+impl Signer for External {
+    fn public(&self) -> PublicKey {
+        self.public.clone()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError> {
+        let failed = |error: std::io::Error| self.failed(error.to_string());
+        // A regular file that only this user reads, and that is gone afterwards.
+        let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+        file.write_all(message).and_then(|()| file.flush()).map_err(failed)?;
+        let input = File::open(file.path()).map_err(failed)?;
+        let mut output = tempfile::tempfile().map_err(failed)?;
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(&self.command)
+            .env(PAE, file.path())
+            .stdin(input)
+            .stdout(output.try_clone().map_err(failed)?)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(failed)?;
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                break status;
+            }
+            if began.elapsed() > PATIENCE {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(self.failed(format!("it took more than {} s", PATIENCE.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        if !status.success() {
+            let why = match (status.code(), status.signal()) {
+                (Some(code), _) => format!("it ended with exit code {code}"),
+                (None, signal) => format!("it was ended by signal {}", signal.unwrap_or_default()),
+            };
+            return Err(self.failed(why));
+        }
+        let mut bytes = Vec::new();
+        output.rewind().and_then(|()| output.take(4096).read_to_end(&mut bytes)).map_err(failed)?;
+        let signature: [u8; 64] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.failed(format!("it printed {} bytes, and a signature has 64", bytes.len())))?;
+        if !self.public.verifies(message, &signature) {
+            let key = self.public.id().fingerprint();
+            return Err(self.failed(format!("what it printed is no signature of the key {key}")));
+        }
+        Ok(signature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed_by(command: &str) -> Result<[u8; 64], String> {
+        let public = SigningKey::generate().unwrap().public();
+        External::new(command.into(), public).sign(b"message").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_no_signature_is_refused() {
+        for (command, why) in [
+            ("exit 3", "exit code 3"),
+            ("kill -9 $$", "signal 9"),
+            ("true", "printed 0 bytes"),
+            ("head -c 65 /dev/zero", "printed 65 bytes"),
+            ("head -c 64 /dev/zero", "no signature of the key"),
+            ("yes | head -c 1000000", "printed 4096 bytes"),
+            (
+                "test \"$(cat)\" = message && test \"$(cat \"$TRIVY_FERRY_PAE\")\" = message && exit 9",
+                "exit code 9",
+            ),
+        ] {
+            let error = signed_by(command).unwrap_err();
+            assert!(error.contains(why), "{command}: {error}");
+        }
+    }
+}
