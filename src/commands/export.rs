@@ -56,13 +56,13 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
 type Done = (Report, Vec<Error>);
 
 fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
-    let signer = if args.dry_run { None } else { Some(passphrase::signer(&args.signing)?) };
     if !args.dry_run && args.output.is_none() {
         return Err(Error::usage(
             "there is no place to write the bundle to",
             "Name a folder or a new file with --output DIR|FILE.",
         ));
     }
+    let signer = if args.dry_run { None } else { Some(passphrase::signer(&args.signing)?) };
     if let Some(path) = args.signing.key.as_ref().filter(|path| signer.is_some() && readable_by_others(path))
     {
         progress.note(&format!(
