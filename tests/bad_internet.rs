@@ -88,7 +88,7 @@ fn schedule(seed: u64) -> &'static str {
     });
     upstream.publish(seed % 1000, 5_000_000);
     let host = exporter();
-    let mut outcome = "failed";
+    let (mut outcome, mut last) = ("failed", String::new());
     for round in 0..200 {
         let mut command = host.export_command(&upstream, &[]);
         command.env("TRIVY_FERRY_RETRIES", "3");
@@ -104,11 +104,12 @@ fn schedule(seed: u64) -> &'static str {
                 let what = said["errors"][0]["what"].as_str().unwrap_or_default();
                 assert!(what.contains(&upstream.host) || what.contains("127.0.0.1"), "seed {seed}: {said:#}");
                 outcome = "good after a failure";
+                last = ran.err;
             }
             _ => panic!("seed {seed}: {ran:#?}"),
         }
     }
-    panic!("seed {seed}: no bundle in the end");
+    panic!("seed {seed}: no bundle in the end, but {:?}: {last}", host.left());
 }
 
 #[test]
@@ -356,4 +357,36 @@ fn what_a_killed_export_left_is_not_believed() {
         let count = host.bundles();
         host.holds_good_bundles(count);
     }
+}
+
+#[test]
+fn bytes_that_were_wrong_when_they_came_are_fetched_again() {
+    // The first range is damaged on its way, and then the registry dies: nobody could notice.
+    let phase = Arc::new(AtomicU64::new(0));
+    let weather = phase.clone();
+    let small = Digest::of(b"{}").hex();
+    let upstream = Upstream::new(move |_, path| {
+        let large = path.contains("/db/blobs/") && !path.ends_with(&small);
+        match weather.load(Relaxed) {
+            0 if large => {
+                weather.store(1, Relaxed);
+                Some(Fault::Flip(1_000_000))
+            }
+            1 if large => Some(Fault::Status(503, None)),
+            _ => None,
+        }
+    });
+    upstream.publish(0, 5_000_000);
+    let host = exporter();
+    assert_eq!(host.export(&upstream, &[]).code, 3);
+    assert_eq!(host.left().len(), 2, "it is kept: {:?}", host.left());
+    phase.store(2, Relaxed);
+    // It makes no difference that other data are to be written around it.
+    upstream.publish_vex(1);
+    let ran = host.export(&upstream, &[]);
+    assert_eq!(ran.code, 3, "{ran:#?}");
+    assert!(ran.err.contains("should have the digest"), "{ran:#?}");
+    assert_eq!(host.left(), [""; 0], "nobody goes on with it");
+    host.export(&upstream, &[]).good();
+    host.holds_good_bundles(1);
 }

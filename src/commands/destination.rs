@@ -42,6 +42,8 @@ pub(super) struct Unpublished {
     good: u64,
     /// Nobody can go on with it: the medium is full, or gone.
     failed: Cell<bool>,
+    /// Nor with what it was made from.
+    spoiled: Cell<bool>,
     published: bool,
 }
 
@@ -139,8 +141,8 @@ impl Destination {
                 next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
             });
         }
-        let failed = Cell::new(false);
-        Ok(Unpublished { path, partial, leftovers, good, failed, published: false })
+        let (failed, spoiled) = Default::default();
+        Ok(Unpublished { path, partial, leftovers, good, failed, spoiled, published: false })
     }
 }
 
@@ -178,7 +180,7 @@ impl Unpublished {
 
     /// What is here is not what it should be: nobody must go on with it.
     pub(super) fn spoil(&self) {
-        self.failed.set(true);
+        self.spoiled.set(true);
     }
 
     fn broke(&self, path: &Path, error: io::Error) -> Error {
@@ -222,12 +224,12 @@ impl Drop for Unpublished {
     fn drop(&mut self) {
         if self.published {
             let _ = fs::remove_file(partial::plan_of(&self.partial));
-        } else if self.failed.get() || !partial::is_worth_keeping(&self.partial) {
+        } else if self.failed.get() || self.spoiled.get() || !partial::is_worth_keeping(&self.partial) {
             partial::remove(&self.partial);
         }
         for leftover in &self.leftovers {
             // Its bytes are in the bundle now, or nobody wants them any more.
-            if leftover.path != self.partial && self.published {
+            if leftover.path != self.partial && (self.published || self.spoiled.get()) {
                 partial::remove(&leftover.path);
             }
         }

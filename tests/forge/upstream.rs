@@ -104,6 +104,11 @@ impl Upstream {
         self.artifact("db", Kind::TrivyDb, db, date);
         self.artifact("java", Kind::TrivyJavaDb, java_db_layer(date), date);
         self.artifact("checks", Kind::TrivyChecks, checks_layer(&generation.to_string()), date);
+        self.publish_vex(generation);
+    }
+
+    pub fn publish_vex(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
         let location = format!("http://{}/vex.tar.gz", self.host);
         let vex = json!({"name": "x", "description": "", "versions": [
             {"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]});
