@@ -390,3 +390,23 @@ fn bytes_that_were_wrong_when_they_came_are_fetched_again() {
     host.export(&upstream, &[]).good();
     host.holds_good_bundles(1);
 }
+
+#[test]
+fn a_dry_run_names_every_host_for_the_firewall() {
+    let upstream = Upstream::new(|_, path| path.contains("/blobs/").then_some(Fault::Elsewhere));
+    upstream.publish(0, 100_000);
+    let spare = Upstream::new(|_, _| None);
+    let host = exporter();
+    let mut command = host.export_command(&upstream, &["--dry-run"]);
+    command.arg(format!("--db-repository={}/db:1", spare.host));
+    let ran = forge::run(command);
+    ran.good();
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let mut hosts: Vec<&str> =
+        report["hosts"].as_array().unwrap().iter().map(|host| host.as_str().unwrap()).collect();
+    hosts.sort_unstable();
+    let mut wanted = [upstream.host.as_str(), &upstream.elsewhere, &spare.host];
+    wanted.sort_unstable();
+    assert_eq!(hosts, wanted);
+    assert_eq!(host.left(), [""; 0]);
+}

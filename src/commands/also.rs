@@ -62,6 +62,11 @@ pub(super) struct Collected {
 }
 
 impl Collected {
+    /// Any of its blobs, and where it is fetched from.
+    pub(super) fn first_blob(&self) -> Option<(&ArtifactSource, &Descriptor)> {
+        Some((&self.source.source, self.source.blobs.first()?))
+    }
+
     /// Where a blob of it is fetched from.
     pub(super) fn blob(&self, path: &str) -> Option<(&ArtifactSource, &Descriptor)> {
         let index = self.planned.image.blobs.iter().position(|blob| blob.path() == path)?;

@@ -37,6 +37,19 @@ pub(super) enum Wanted {
     Vex { name: Name, source: VexSource },
 }
 
+impl Wanted {
+    /// The hosts of all its registries.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        match self {
+            Wanted::Artifact(artifact) => {
+                let repositories = artifact.sources.iter().filter_map(ArtifactSource::repository);
+                repositories.map(|repository| repository.api_host().to_owned()).collect()
+            }
+            Wanted::Vex { .. } => Vec::new(),
+        }
+    }
+}
+
 /// A dataset whose manifest and small blobs are here.
 pub(super) struct Collected {
     /// What goes into the plan.

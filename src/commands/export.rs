@@ -1,6 +1,6 @@
 //! `export`: collects every wanted dataset, checks it, and writes one signed bundle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek};
 
 use jiff::Timestamp;
@@ -129,6 +129,7 @@ fn dry_run(
         bundle: None,
         datasets: Vec::new(),
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        hosts: BTreeSet::new(),
         removed: Vec::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
@@ -139,7 +140,19 @@ fn dry_run(
             max_age.check(&item.planned.dataset.name, date, now)?;
         }
         report.datasets.push(Row::new(&item.planned.dataset, date, &item.passed_over, now));
+        // Registries keep large layers elsewhere, and say where only when they are asked for one.
+        if let Some(artifact) = &item.artifact
+            && let Some(layer) = artifact.manifest.layers.first()
+        {
+            drop(network.blob(&artifact.source, layer)?);
+        }
     }
+    for (source, blob) in images.iter().filter_map(also::Collected::first_blob) {
+        drop(network.blob(source, blob)?);
+    }
+    report.hosts = network.hosts();
+    // Those that would be asked if the ones before them failed.
+    report.hosts.extend(wanted.iter().flat_map(collect::Wanted::hosts));
     Ok((report, Vec::new()))
 }
 
@@ -179,6 +192,7 @@ fn unchanged(
         bundle: None,
         datasets,
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        hosts: BTreeSet::new(),
         removed: Vec::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
@@ -291,6 +305,7 @@ fn write(
     let report = Report {
         dry_run: false,
         unchanged: false,
+        hosts: BTreeSet::new(),
         removed,
         warnings: warnings.collect(),
         errors: Vec::new(),

@@ -1,5 +1,6 @@
 //! What an export says at its end, for people and for programs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub(super) struct Report {
     pub(super) bundle: Option<Written>,
     pub(super) datasets: Vec<Row>,
     pub(super) images: Vec<ImageRow>,
+    /// The hosts that a dry run found to be asked, in the order of the alphabet.
+    pub(super) hosts: BTreeSet<String>,
     /// Older bundles that --keep did not keep.
     #[serde(serialize_with = "crate::text::paths")]
     pub(super) removed: Vec<PathBuf>,
@@ -136,6 +139,10 @@ impl fmt::Display for Report {
             let images = self.images.iter().map(|image| image.size);
             let total = self.datasets.iter().map(|row| row.size).chain(images).sum();
             writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
+            if !self.hosts.is_empty() {
+                let hosts: Vec<String> = self.hosts.iter().map(|host| safe(host)).collect();
+                writeln!(f, "A firewall must let through: {}", hosts.join(", "))?;
+            }
         }
         for path in &self.removed {
             writeln!(f, "Removed: {}", line(&path.display().to_string()))?;

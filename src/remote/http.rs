@@ -3,10 +3,11 @@
 //!
 //! Knows URLs and headers; nothing of registries, VEX repositories or where credentials come from.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ use super::reference::is_loopback;
 use super::runtime::Runtime;
 use super::upload::Upload;
 use crate::text;
+use crate::threads::lock;
 
 /// The largest part of an error's answer that is looked at, in bytes.
 const MAX_SAID: u64 = 16 << 10;
@@ -134,6 +136,9 @@ impl Answer {
     }
 }
 
+/// Hosts, with their ports where these are not the scheme's own.
+type Asked = Arc<Mutex<BTreeSet<String>>>;
+
 /// The clients. Made when they are first needed: a run from folders needs no CA certificates.
 pub(crate) struct Http {
     runtime: Runtime,
@@ -142,6 +147,8 @@ pub(crate) struct Http {
     insecure: bool,
     pub(crate) timeouts: Timeouts,
     clients: [OnceLock<Client>; 4],
+    /// The hosts that were asked, those behind redirects as well.
+    asked: Asked,
 }
 
 impl Http {
@@ -160,11 +167,18 @@ impl Http {
             insecure,
             timeouts: Timeouts::default(),
             clients,
+            asked: Asked::default(),
         })
+    }
+
+    /// The hosts that were asked so far.
+    pub(crate) fn hosts(&self) -> BTreeSet<String> {
+        lock(&self.asked).clone()
     }
 
     /// Sends a request and waits for the answer's headers, whatever its status.
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
+        lock(&self.asked).insert(host_of(&request.url));
         let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
         let headers = request.headers();
         let login = request.authorization.clone();
@@ -325,7 +339,11 @@ impl Http {
                 .http1_only()
                 .referer(false)
                 .tls_danger_accept_invalid_certs(self.insecure)
-                .redirect(if redirects { following(self.insecure) } else { redirect::Policy::none() });
+                .redirect(if redirects {
+                    following(self.insecure, self.asked.clone())
+                } else {
+                    redirect::Policy::none()
+                });
             let builder = match self.identity.clone() {
                 Some(identity) => builder.identity(identity),
                 None => builder,
@@ -404,7 +422,7 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
 }
 
 /// Follows redirects, but not from HTTPS to plain HTTP unless `insecure`, and not for ever.
-fn following(insecure: bool) -> redirect::Policy {
+fn following(insecure: bool, asked: Asked) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
         let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > MAX_REDIRECTS {
@@ -412,6 +430,7 @@ fn following(insecure: bool) -> redirect::Policy {
         } else if secure && attempt.url().scheme() == "http" && !insecure {
             attempt.error("from HTTPS to plain HTTP")
         } else {
+            lock(&asked).insert(host_of(attempt.url()));
             attempt.follow()
         }
     })

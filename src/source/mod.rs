@@ -4,6 +4,8 @@
 //! is of the kind that it should be. What the content means is the dataset room's, and how a
 //! server is talked to the remote room's.
 
+use std::collections::BTreeSet;
+
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Manifest, Platform};
 use crate::progress::Progress;
@@ -202,6 +204,11 @@ impl<'p> Network<'p> {
             }
             VexSource::Folder(folder) => vex_folder::read(folder, most),
         }
+    }
+
+    /// The hosts that were asked so far, those behind redirects as well.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.remote.http.hosts()
     }
 
     /// The remarks since they were last taken, each worth a line: credentials that were not

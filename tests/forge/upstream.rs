@@ -57,6 +57,8 @@ struct Content {
 /// Ends when dropped.
 pub struct Upstream {
     pub host: String,
+    /// Where blobs are where [`Fault::Elsewhere`] says so.
+    pub elsewhere: String,
     /// The bytes of bodies that were sent.
     pub sent: Arc<AtomicU64>,
     pub asked: Arc<AtomicU64>,
@@ -78,13 +80,14 @@ impl Upstream {
         });
         let (elsewhere, stop_cdn) = serve(cdn);
         let (files, bytes, count) = (content.clone(), sent.clone(), asked.clone());
+        let cdn_host = elsewhere.clone();
         let registry = axum::Router::new().fallback(move |request: Request| {
             let all = (files.clone(), bytes.clone(), count.clone(), weather.clone());
             let elsewhere = elsewhere.clone();
             async move { answer(&request, all, &elsewhere) }
         });
         let (host, stop) = serve(registry);
-        Upstream { host, sent, asked, content, _stop: [stop, stop_cdn] }
+        Upstream { host, elsewhere: cdn_host, sent, asked, content, _stop: [stop, stop_cdn] }
     }
 
     fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>, date: Timestamp) {
