@@ -51,6 +51,18 @@ pub struct Cli {
     )]
     pub format: Format,
 
+    /// How progress, remarks and errors are written to stderr: `text`, or a line of `json` each for a log.
+    #[arg(
+        long,
+        global = true,
+        display_order = 1000,
+        value_enum,
+        default_value_t,
+        env = "TRIVY_FERRY_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
+    pub log_format: Format,
+
     /// No progress and no remarks on stderr, only errors; the result still goes to stdout.
     #[arg(long, short, global = true, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]
     pub quiet: bool,

@@ -6,26 +6,26 @@ use std::process::ExitCode;
 use clap::Parser;
 use trivy_ferry::cli::{Cli, Format};
 use trivy_ferry::commands::{self, Outcome};
-use trivy_ferry::error::{Error, Next};
+use trivy_ferry::error::Error;
 use trivy_ferry::terminal;
-use trivy_ferry::text::{line, lines};
+use trivy_ferry::text::lines;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let progress = terminal::progress(cli.quiet);
+    let progress = terminal::progress(cli.log_format, cli.quiet);
     let outcome = commands::run(&cli.verb, &*progress);
     let (exit, printed) = match outcome {
         Ok(mut outcome) => {
             let then = outcome.then.take();
-            let printed = print(cli.format, &outcome);
+            let printed = print(&cli, &outcome);
             match then.map(|then| then.go_on(&*progress)) {
-                Some(Err(error)) => (error.exit_code(), say(&error)),
+                Some(Err(error)) => (error.exit_code(), terminal::say_error(cli.log_format, &error)),
                 // What was wrong at the beginning was said then; it has ended as it should.
                 Some(Ok(())) => (0, printed),
                 None => (outcome.exit_code(), printed),
             }
         }
-        Err(error) => (error.exit_code(), print_error(cli.format, &error)),
+        Err(error) => (error.exit_code(), print_error(&cli, &error)),
     };
     // A reader that closed the pipe has seen what it wanted.
     match printed {
@@ -34,31 +34,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(format: Format, outcome: &Outcome) -> std::io::Result<()> {
+fn print(cli: &Cli, outcome: &Outcome) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match format {
+    match cli.format {
         Format::Text => stdout.write_all(lines(&outcome.text).as_bytes())?,
         Format::Json => writeln!(stdout, "{:#}", outcome.json)?,
     }
     stdout.flush()?;
-    outcome.errors.iter().try_for_each(say)
+    outcome.errors.iter().try_for_each(|error| terminal::say_error(cli.log_format, error))
 }
 
 /// An error that ended the run; for programs it is the whole result.
-fn print_error(format: Format, error: &Error) -> std::io::Result<()> {
-    if format == Format::Json {
+fn print_error(cli: &Cli, error: &Error) -> std::io::Result<()> {
+    if cli.format == Format::Json {
         writeln!(std::io::stdout().lock(), "{:#}", serde_json::json!({ "errors": [error.to_json()] }))?;
     }
-    say(error)
-}
-
-/// Two sentences: what failed, and what to do next.
-fn say(error: &Error) -> std::io::Result<()> {
-    let what = error.to_string();
-    writeln!(
-        std::io::stderr().lock(),
-        "error: {}.\n{}",
-        line(what.trim_end_matches('.')),
-        line(&error.next())
-    )
+    terminal::say_error(cli.log_format, error)
 }

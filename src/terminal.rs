@@ -8,15 +8,22 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent, Step};
-use crate::text::{lines, safe, size};
+use crate::text::{line, lines, safe, size};
 
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The way of showing that suits stderr.
-pub fn progress(quiet: bool) -> Box<dyn Progress> {
-    if quiet {
+pub fn progress(format: Format, quiet: bool) -> Box<dyn Progress> {
+    if format == Format::Json {
+        Box::new(Logs { quiet })
+    } else if quiet {
         Box::new(Quiet)
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
@@ -73,6 +80,72 @@ impl Drop for Bar {
     }
 }
 
+/// Says an error in the form that was asked for: for people in two sentences, what failed and what to do
+/// next.
+///
+/// # Errors
+/// Those of stderr.
+pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
+    let what = error.to_string();
+    let what = what.trim_end_matches('.');
+    let mut stderr = std::io::stderr().lock();
+    match format {
+        Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.next())),
+        Format::Json => {
+            let mut entry = error.to_json();
+            entry["time"] = Timestamp::now().to_string().into();
+            entry["level"] = "error".into();
+            writeln!(stderr, "{entry}")
+        }
+    }
+}
+
+/// A line of JSON for everything.
+struct Logs {
+    quiet: bool,
+}
+
+impl Logs {
+    fn write(level: &str, mut entry: Value) {
+        entry["time"] = Timestamp::now().to_string().into();
+        entry["level"] = level.into();
+        say(&entry.to_string());
+    }
+}
+
+impl Progress for Logs {
+    fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step> {
+        if self.quiet {
+            return Box::new(Silent);
+        }
+        Logs::write("info", json!({ "what": what, "from": from, "done": 0, "total": total }));
+        let (done, said) = (AtomicU64::new(0), Mutex::new(Instant::now()));
+        Box::new(Logged(Line { what: what.to_owned(), total, done, said }))
+    }
+
+    fn note(&self, message: &str) {
+        if !self.quiet {
+            let warning = message.strip_prefix("warning: ");
+            let level = if warning.is_some() { "warning" } else { "info" };
+            Logs::write(level, json!({ "what": warning.unwrap_or(message) }));
+        }
+    }
+
+    fn alarm(&self, message: &str) {
+        Logs::write("error", json!({ "what": message }));
+    }
+}
+
+struct Logged(Line);
+
+impl Step for Logged {
+    fn advance(&self, bytes: u64) {
+        if let Some(done) = self.0.is_due(bytes) {
+            Logs::write("info", json!({ "what": self.0.what, "done": done, "total": self.0.total }));
+        }
+    }
+}
+
 /// A remark that nobody can read is no reason to stop.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
@@ -97,12 +170,19 @@ impl Progress for Lines {
     }
 }
 
+impl Line {
+    /// So many more bytes are done: how many it are in all, where it is time to say so.
+    fn is_due(&self, bytes: u64) -> Option<u64> {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let mut said = self.said.try_lock().ok().filter(|said| said.elapsed() >= EVERY)?;
+        *said = Instant::now();
+        Some(done)
+    }
+}
+
 impl Step for Line {
     fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let Ok(mut said) = self.said.try_lock() else { return };
-        if said.elapsed() >= EVERY {
-            *said = Instant::now();
+        if let Some(done) = self.is_due(bytes) {
             say(&format!("{}: {} of {}", self.what, size(done), size(self.total)));
         }
     }

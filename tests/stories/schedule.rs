@@ -71,6 +71,35 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
 }
 
 #[test]
+fn a_log_has_a_line_of_json_for_everything() {
+    let host = Host::bare();
+    let (key, _) = host.keygen();
+    host.folder("out");
+    let flags = laid_out(&host);
+    let log = |more: &str, code: i32| -> Vec<serde_json::Value> {
+        let line = format!("export --key {key} --output out --log-format json {flags} {more}");
+        let output = host.ferry_command(&line).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        let entries: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect();
+        assert!(entries.iter().all(|entry| entry["time"].is_string() && entry["what"].is_string()), "{text}");
+        entries
+    };
+    let good = log("", 0);
+    let of_java = good.iter().find(|entry| entry["what"] == "trivy-java-db-1").unwrap();
+    assert_eq!((&of_java["level"], of_java["total"].is_u64()), (&"info".into(), true), "{of_java}");
+    let failed = log("--also 127.0.0.1:1/an/image:1", 3);
+    let error = failed.last().unwrap();
+    assert_eq!((&error["level"], &error["exit_code"]), (&"error".into(), &3.into()), "{error}");
+    assert!(error["next"].as_str().unwrap().contains("127.0.0.1:1"), "{error}");
+    let quiet = log("--quiet --also 127.0.0.1:1/an/image:1", 3);
+    assert_eq!(quiet.len(), 1, "only what went wrong: {quiet:?}");
+}
+
+#[test]
 fn the_operator_hears_of_every_end() {
     let host = Host::bare();
     let (key, _) = host.keygen();
