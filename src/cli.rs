@@ -330,6 +330,13 @@ pub struct Export {
     /// Importers refuse the bundle this long after its creation, such as 14d.
     #[arg(long, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
     pub expires: Option<Age>,
+    /// Sign only what so many registries of different origin name alike: the same layers. VEX repositories
+    /// and images have one source each, and are not covered.
+    #[arg(long, env = "TRIVY_FERRY_QUORUM", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub quorum: u32,
+    /// Wait so long for registries that lag behind, such as 30m, before the quorum is missed.
+    #[arg(long, env = "TRIVY_FERRY_QUORUM_WAIT", value_name = "AGE")]
+    pub quorum_wait: Option<Age>,
     /// Write nothing where upstream has nothing that this stream's last bundle lacks; this is success.
     #[arg(long, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]
     pub if_changed: bool,

@@ -410,3 +410,33 @@ fn a_dry_run_names_every_host_for_the_firewall() {
     assert_eq!(hosts, wanted);
     assert_eq!(host.left(), [""; 0]);
 }
+
+#[test]
+fn only_what_enough_registries_name_alike_is_signed() {
+    let [one, two, liar] = [0, 0, 1].map(|generation| {
+        let upstream = Upstream::new(|_, _| None);
+        upstream.publish(generation, 1000);
+        upstream
+    });
+    let host = exporter();
+    let export = |sources: &[&Upstream], quorum: &str| {
+        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
+        let mut command = host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--only", "trivy-db", "--plain-http", "--quorum", quorum, "--db-repository"]);
+        command.arg(list.join(","));
+        forge::run(command)
+    };
+    // The liar's data is the newest, and nobody else has it.
+    export(&[&liar, &one, &two], "2").good();
+    host.verify(&host.path("out"), &[]).good();
+    let inspected = host.run(&["inspect", &host.arg("out"), "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&inspected.out).unwrap();
+    let source = &report["bundles"][0]["payload"]["datasets"][0]["source"];
+    assert_eq!(source, &format!("{}/db:1", one.host));
+    let ran = export(&[&liar, &one, &two], "3");
+    ran.refused(3, &["2 of the 3 registries", &liar.host, "--quorum-wait"]);
+    // One registry has one word, however often it is named.
+    export(&[&one, &one, &liar], "2").refused(3, &["1 of the 2 registries"]);
+    host.holds_good_bundles(1);
+}

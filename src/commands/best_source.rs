@@ -5,6 +5,7 @@
 //! for anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -20,6 +21,21 @@ use crate::text::moments;
 
 /// Data of this age needs no comparison: trivy-db is built four times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
+
+/// How many registries must name the same data: the only check that there is on one that lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quorum {
+    pub(super) wanted: u32,
+    /// How long those are waited for that lag behind.
+    pub(super) wait: Duration,
+}
+
+impl Quorum {
+    pub(super) const NONE: Quorum = Quorum { wanted: 1, wait: Duration::ZERO };
+}
+
+/// How long is waited before registries that disagree are asked again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A source that was not taken.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +55,7 @@ pub(super) struct BestSource<'a> {
     network: &'a Network<'a>,
     /// The newest date signed of each dataset, by reference name.
     floors: BTreeMap<String, Timestamp>,
+    quorum: Quorum,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
     out: BTreeSet<String>,
@@ -49,9 +66,10 @@ impl<'a> BestSource<'a> {
     pub(super) fn new(
         network: &'a Network<'a>,
         floors: BTreeMap<String, Timestamp>,
+        quorum: Quorum,
         progress: &'a dyn Progress,
     ) -> Self {
-        BestSource { network, floors, now: Timestamp::now(), out: BTreeSet::new(), progress }
+        BestSource { network, floors, quorum, now: Timestamp::now(), out: BTreeSet::new(), progress }
     }
 
     /// Fetches all of a dataset but its large layer, from the best of its sources.
@@ -61,7 +79,10 @@ impl<'a> BestSource<'a> {
     pub(super) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
-        let (candidates, unasked) = self.candidates(wanted, &mut failed);
+        let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
+        if self.quorum.wanted > 1 {
+            candidates = self.agreed(wanted, candidates, &mut failed)?;
+        }
         let (mut good, stale) = self.sift(name, tag, candidates);
         let lagging: Vec<PassedOver> = stale.iter().map(|(_, passed)| passed.clone()).collect();
         // What lags behind is still better than nothing, and judged like all else before it is signed.
@@ -94,6 +115,49 @@ impl<'a> BestSource<'a> {
         }))
     }
 
+    /// The candidates that enough of them agree with. Those that lag behind are waited for.
+    fn agreed(
+        &mut self,
+        wanted: &WantedArtifact,
+        mut candidates: Vec<Artifact>,
+        failed: &mut Vec<(ArtifactSource, Error)>,
+    ) -> Result<Vec<Artifact>, Error> {
+        let until = Instant::now() + self.quorum.wait;
+        loop {
+            let agree = |one: &Artifact| {
+                let same = candidates.iter().filter(|other| other.manifest.layers == one.manifest.layers);
+                same.map(|other| origin(&other.source)).collect::<BTreeSet<_>>().len() as u32
+            };
+            let most = candidates.iter().map(agree).max().unwrap_or(0);
+            // Of several that agree among themselves the first, as without a quorum.
+            if let Some(best) = candidates.iter().find(|one| agree(one) >= self.quorum.wanted) {
+                let layers = best.manifest.layers.clone();
+                candidates.retain(|other| other.manifest.layers == layers);
+                return Ok(candidates);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let named = |artifact: &Artifact| {
+                    let layer = artifact.manifest.layers.first().map(|layer| layer.digest.to_string());
+                    format!("{} {}", artifact.source, layer.unwrap_or_default())
+                };
+                let named: Vec<String> = candidates.iter().map(named).collect();
+                let named = if named.is_empty() { "none answers".into() } else { named.join(", ") };
+                let (dataset, wanted) = (wanted.name.to_string(), self.quorum.wanted);
+                return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
+            }
+            self.progress.note(&format!(
+                "{most} of {} registries name the same {}; asking again in a minute",
+                self.quorum.wanted, wanted.name
+            ));
+            std::thread::sleep(left.min(AGAIN));
+            self.network.check_deadline()?;
+            failed.clear();
+            self.out.clear();
+            candidates = self.candidates(wanted, failed).0;
+        }
+    }
+
     fn say(&self, passed_over: &Vec<PassedOver>) {
         for PassedOver { source, why } in passed_over {
             self.progress.note(&format!("{source} is passed over: {why}"));
@@ -123,7 +187,7 @@ impl<'a> BestSource<'a> {
                     let date = believable(announced(&artifact), self.now);
                     let fresh = date.is_some_and(|date| self.now.duration_since(date) < FRESH);
                     candidates.push(artifact);
-                    if fresh {
+                    if fresh && self.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
                     }
                 }
@@ -181,5 +245,27 @@ impl<'a> BestSource<'a> {
             }
         }
         (good, stale)
+    }
+}
+
+/// Whose word a source's is. mirror.gcr.io is a pull-through cache of Docker Hub.
+fn origin(source: &ArtifactSource) -> String {
+    match source.host() {
+        Some("mirror.gcr.io") => "docker.io".into(),
+        Some(host) => host.into(),
+        None => source.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_has_no_word_of_its_own() {
+        let of = |text: &str| origin(&ArtifactSource::parse(text, "2").unwrap());
+        assert_eq!(of("mirror.gcr.io/aquasec/trivy-db"), of("aquasec/trivy-db"));
+        assert_ne!(of("ghcr.io/aquasecurity/trivy-db"), of("aquasec/trivy-db"));
+        assert_eq!(of("ghcr.io/a/b"), of("ghcr.io/c/d"), "one registry has one word");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
-use super::best_source::{BestSource, PassedOver};
+use super::best_source::{BestSource, PassedOver, Quorum};
 use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
@@ -157,9 +157,10 @@ pub(super) fn collect(
     network: &Network<'_>,
     wanted: &[Wanted],
     floors: &BTreeMap<String, Timestamp>,
+    quorum: Quorum,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
-    let mut best = BestSource::new(network, floors.clone(), progress);
+    let mut best = BestSource::new(network, floors.clone(), quorum, progress);
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {

@@ -6,6 +6,7 @@ use std::io::{self, Seek};
 use jiff::Timestamp;
 
 use super::after::hook;
+use super::best_source::Quorum;
 use super::checked::{bad_content, broke_off, checked};
 use super::collect::{self, Collected};
 use super::destination::{Destination, Unpublished};
@@ -89,7 +90,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let collected = collect::collect(&network, &wanted, &floors, progress)?;
+    let collected = collect::collect(&network, &wanted, &floors, quorum(args), progress)?;
     let images = also::collect(args, &network, progress)?;
     if args.if_changed && last.as_ref().is_some_and(|last| last.manifests == manifests(&collected, &images)) {
         return unchanged(args, &collected, &images, &floors);
@@ -120,7 +121,7 @@ fn dry_run(
     wanted: &[collect::Wanted],
     progress: &dyn Progress,
 ) -> Result<Done, Error> {
-    let collected = collect::collect(network, wanted, &BTreeMap::new(), progress)?;
+    let collected = collect::collect(network, wanted, &BTreeMap::new(), quorum(args), progress)?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
@@ -154,6 +155,11 @@ fn dry_run(
     // Those that would be asked if the ones before them failed.
     report.hosts.extend(wanted.iter().flat_map(collect::Wanted::hosts));
     Ok((report, Vec::new()))
+}
+
+fn quorum(args: &Export) -> Quorum {
+    let wait = args.quorum_wait.map_or(std::time::Duration::ZERO, |age| age.duration().unsigned_abs());
+    Quorum { wanted: args.quorum, wait }
 }
 
 /// The manifests of everything that is to be signed, by name.

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::best_source::BestSource;
+use super::best_source::{BestSource, Quorum};
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
@@ -97,7 +97,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let network = &network;
-    let mut best = BestSource::new(network, BTreeMap::new(), progress);
+    let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
     let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
         match best.collect(artifact) {

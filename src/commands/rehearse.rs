@@ -176,6 +176,8 @@ impl Rehearsal {
                 platform: None,
                 max_age: None,
                 expires: None,
+                quorum: 1,
+                quorum_wait: None,
                 if_changed: false,
                 keep: None,
                 exec_after: None,

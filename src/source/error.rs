@@ -82,6 +82,18 @@ pub enum SourceError {
         /// The digest of the bytes that came.
         found: Digest,
     },
+    /// Too few registries name the same data.
+    #[error("{agree} of the {wanted} registries that --quorum asks for name the same {dataset}: {named}")]
+    Quorum {
+        /// Which dataset.
+        dataset: String,
+        /// How many agree.
+        agree: u32,
+        /// How many must.
+        wanted: u32,
+        /// Who names what.
+        named: String,
+    },
     /// The time that a run was given is over.
     #[error("the time that --deadline gives is over: {} s", deadline.as_secs())]
     Deadline {
@@ -170,6 +182,10 @@ impl Next for SourceError {
             | SourceError::Short { .. }
             | SourceError::Long { .. }
             | SourceError::Digest { .. } => DAMAGED.into(),
+            SourceError::Quorum { .. } => {
+                "Wait for those that lag behind (--quorum-wait 1h), name further sources, or find out why one of them has other data."
+                    .into()
+            }
             SourceError::Deadline { .. } => {
                 "Run the command again, which goes on where it was, or give it more time.".into()
             }

@@ -206,6 +206,14 @@ impl<'p> Network<'p> {
         }
     }
 
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    /// Where the deadline has passed.
+    pub fn check_deadline(&self) -> Result<(), SourceError> {
+        self.patience.check()
+    }
+
     /// The hosts that were asked so far, those behind redirects as well.
     pub fn hosts(&self) -> BTreeSet<String> {
         self.remote.http.hosts()
