@@ -71,6 +71,8 @@ pub enum Error {
     Hook {
         /// What went well before.
         done: &'static str,
+        /// Whether the next run runs it again.
+        again: bool,
         /// The command.
         command: String,
         /// How it failed.
@@ -104,6 +106,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Unexpected { .. } | Error::Hook { .. } => 1,
+            // A lock that another run holds is gone tomorrow.
+            Error::Trust(TrustError::StateHeld { .. }) => 7,
             Error::Usage { .. } | Error::Trust(_) | Error::Serve(_) => 2,
             Error::Source(e) if e.is_usage() => 2,
             Error::Bundle(e) if e.is_usage() => 2,
@@ -148,8 +152,12 @@ impl Next for Error {
                 "This is not expected: look at the disk and the system's log, then run the command again."
                     .into()
             }
-            Error::Hook { .. } => {
-                "Mend it: the next run with --exec-after runs it again, also if nothing is new.".into()
+            Error::Hook { again: true, .. } => {
+                "Mend it: the next import with --exec-after runs it again, also if nothing is new.".into()
+            }
+            Error::Hook { again: false, .. } => {
+                "Mend it, and do by hand what it was to do: the next run tells it only of what is new then."
+                    .into()
             }
             Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
             Error::Trust(e) => e.next(),

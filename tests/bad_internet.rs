@@ -5,6 +5,7 @@
 mod forge;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -438,5 +439,75 @@ fn only_what_enough_registries_name_alike_is_signed() {
     ran.refused(3, &["2 of the 3 registries", &liar.host, "--quorum-wait"]);
     // One registry has one word, however often it is named.
     export(&[&one, &one, &liar], "2").refused(3, &["1 of the 2 registries"]);
+    host.holds_good_bundles(1);
+}
+
+/// Leaves what an export leaves that was killed, and says how its files are called.
+fn leave(host: &Host, upstream: &Upstream) -> (PathBuf, PathBuf) {
+    kill_after(host.export_command(upstream, &[]), upstream, 30_000_000);
+    let find = |end: &str| {
+        let name = host.left().into_iter().find(|name| name.ends_with(end)).unwrap();
+        host.path("out").join(name)
+    };
+    (find(".tar.partial"), find(".plan.partial"))
+}
+
+#[test]
+fn whoever_may_write_to_the_folder_leads_an_export_nowhere_else() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 40_000_000);
+    let host = exporter();
+    let victim = host.file("victim", "precious");
+    // By turns: a link or a FIFO in place of the file or its plan, and a file with a second name.
+    for change in 0..5 {
+        let (partial, plan) = leave(&host, &upstream);
+        let swapped = if change % 2 == 0 { &partial } else { &plan };
+        fs::remove_file(swapped).unwrap();
+        match change {
+            0 | 1 => std::os::unix::fs::symlink(&victim, swapped).unwrap(),
+            2 | 3 => drop(Command::new("mkfifo").arg(swapped).status().unwrap()),
+            _ => fs::hard_link(&victim, swapped).unwrap(),
+        }
+        // A bundle is named after its second, and what has that name already is refused.
+        std::thread::sleep(Duration::from_millis(1100));
+        let ran = host.export(&upstream, &[]);
+        ran.good();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious", "{change}");
+        for bundle in host.left().iter().filter(|name| name.ends_with(".tar")) {
+            host.verify(&host.path("out").join(bundle), &[]).good();
+            fs::remove_file(host.path("out").join(bundle)).unwrap();
+        }
+        for name in host.left() {
+            fs::remove_file(host.path("out").join(name)).unwrap();
+        }
+    }
+    // Bytes beside the blobs, and bytes behind the end.
+    let (partial, _) = leave(&host, &upstream);
+    let mut bytes = fs::read(&partial).unwrap();
+    bytes.resize(bytes.len() + 90_000_000, 7);
+    fs::write(&partial, bytes).unwrap();
+    host.export(&upstream, &[]).good();
+    host.holds_good_bundles(1);
+}
+
+#[test]
+fn a_run_that_comes_second_leaves_the_first_its_file() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 80_000_000);
+    let host = exporter();
+    let export = |state: &str| {
+        let mut command = host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out/b.tar", "--state-dir", state]);
+        command.args(upstream.flags());
+        command
+    };
+    let sent = upstream.sent.load(Relaxed);
+    let mut first = export("state").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while upstream.sent.load(Relaxed) < sent + 10_000_000 {
+        assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    forge::run(export("state2")).refused(7, &["b.tar"]);
+    assert!(first.wait().unwrap().success());
     host.holds_good_bundles(1);
 }

@@ -227,7 +227,7 @@ fn make() {
     let plan =
         Plan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
     let blobs: BTreeMap<Digest, Vec<u8>> = samples.into_iter().flat_map(|(_, blobs)| blobs).collect();
-    let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new()), 0).unwrap();
+    let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
     while let Some(member) = writer.wants().cloned() {
         writer.member(&blobs[&member.digest][..]).unwrap();
     }

@@ -18,7 +18,7 @@ use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::digest::{Digest, Hasher};
 use crate::text::safe;
 use crate::trust::envelope::Envelope;
-use crate::trust::key::KeyId;
+use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
 
 /// A bundle of which nobody has said that it is genuine.
@@ -104,6 +104,13 @@ impl UnverifiedBundle {
     /// The key identifiers that its envelope claims.
     pub fn claimed_keyids(&self) -> Vec<String> {
         self.envelope.claimed_keyids().map(str::to_owned).collect()
+    }
+
+    /// What it says, where this key has signed it and the file has the length that it should have.
+    pub fn signed_by(&self, key: &PublicKey) -> Option<Payload> {
+        let payload = self.claims().ok().filter(|_| !self.envelope.signers([key]).is_empty())?;
+        check_length(&self.path, self.capacity, self.length, &payload).ok()?;
+        Some(payload)
     }
 
     /// Checks the signature, then the payload, then the file's length.

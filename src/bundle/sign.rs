@@ -36,6 +36,9 @@ impl VerifiedBundle {
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
         let changed = |why: String| BundleError::Manifest { path: self.path().into(), why };
         let read = self.open_again()?;
+        // One after the other: each begins with the signatures of those before it. Some file systems know no
+        // locks.
+        let _ = read.lock();
         let mut before = vec![0; self.capacity() as usize];
         read.read_exact_at(&mut before, BLOCK)?;
         let mut envelope =

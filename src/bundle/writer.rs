@@ -241,45 +241,18 @@ pub struct BundleWriter<W> {
     plan: Plan,
     out: W,
     next: usize,
-    /// Where the next byte goes.
-    at: u64,
-    /// The bytes at the start of the destination that an earlier attempt has written: they are taken in
-    /// and hashed, and not written again.
-    there: u64,
 }
 
 impl<W: Write + Seek> BundleWriter<W> {
-    /// Begins: leaves room for the manifest. The first `there` bytes of the destination are those that the
-    /// same plan and the same members have put there before.
+    /// Begins: leaves room for the manifest.
     ///
     /// # Errors
     /// Those of the destination.
-    pub fn new(plan: Plan, mut out: W, there: u64) -> Result<Self, WriteError> {
-        // What follows the members is written in any case.
-        let there = there.min(plan.length() - 2 * header::BLOCK);
-        out.seek(SeekFrom::Start(there)).map_err(WriteError::Destination)?;
-        let manifest = plan.start();
-        let mut writer = BundleWriter { plan, out, next: 0, at: 0, there };
-        writer.zeros(manifest)?;
+    pub fn new(plan: Plan, mut out: W) -> Result<Self, WriteError> {
+        io::copy(&mut io::repeat(0).take(plan.start()), &mut out).map_err(WriteError::Destination)?;
+        let mut writer = BundleWriter { plan, out, next: 0 };
         writer.derived()?;
         Ok(writer)
-    }
-
-    /// Writes what is not there yet.
-    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        let known = self.there.saturating_sub(self.at).min(bytes.len() as u64);
-        self.at += bytes.len() as u64;
-        self.out.write_all(&bytes[known as usize..]).map_err(WriteError::Destination)
-    }
-
-    fn zeros(&mut self, count: u64) -> Result<(), WriteError> {
-        let mut left = count;
-        while left > 0 {
-            let some = left.min(header::BLOCK);
-            self.put(&[0; header::BLOCK as usize][..some as usize])?;
-            left -= some;
-        }
-        Ok(())
     }
 
     /// The member whose bytes are to come next; `None` when all are there.
@@ -298,7 +271,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         let content = |why: String| WriteError::Content { member: member.path.clone(), why };
         let header = header::header(&member.path, member.size)
             .ok_or_else(|| WriteError::Rules(format!("{} does not fit tar", member.path)))?;
-        self.put(&header)?;
+        self.out.write_all(&header).map_err(WriteError::Destination)?;
         let mut hasher = Hasher::new();
         let mut left = member.size;
         let mut buffer = vec![0; crate::dataset::layer::CHUNK];
@@ -315,7 +288,7 @@ impl<W: Write + Seek> BundleWriter<W> {
                 .checked_sub(count as u64)
                 .ok_or_else(|| content(format!("has more than its {} bytes", member.size)))?;
             hasher.update(&buffer[..count]);
-            self.put(&buffer[..count])?;
+            self.out.write_all(&buffer[..count]).map_err(WriteError::Destination)?;
         }
         if left > 0 {
             return Err(content(format!("ends {left} bytes early")));
@@ -325,7 +298,7 @@ impl<W: Write + Seek> BundleWriter<W> {
             return Err(WriteError::Digest { member: member.path, found });
         }
         let padding = header::padding(member.size);
-        self.zeros(padding)?;
+        io::copy(&mut io::repeat(0).take(padding), &mut self.out).map_err(WriteError::Destination)?;
         self.next += 1;
         self.derived()
     }
@@ -461,7 +434,7 @@ pub(super) mod tests {
             Plan::new(head(), made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
         let blobs: BTreeMap<_, _> = made.into_iter().flat_map(|(_, blobs)| blobs).collect();
         let length = plan.length();
-        let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new()), 0).unwrap();
+        let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
         while let Some(member) = writer.wants().cloned() {
             writer.member(&blobs[&member.path][..]).unwrap();
         }
@@ -499,7 +472,7 @@ pub(super) mod tests {
         let (planned, blobs) = dataset("trivy-db", "2", &[7; 3000], database());
         let begin = || {
             let plan = Plan::new(head(), vec![planned.clone()], Vec::new()).unwrap();
-            let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new()), 0).unwrap();
+            let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
             writer.member(&b"{}"[..]).unwrap();
             writer
         };

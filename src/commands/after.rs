@@ -190,7 +190,12 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
 ///
 /// # Errors
 /// [`Error::Hook`] where it fails.
-pub(super) fn hook(command: &str, done: &'static str, environment: &[(&str, String)]) -> Result<(), Error> {
+pub(super) fn hook(
+    command: &str,
+    done: &'static str,
+    again: bool,
+    environment: &[(&str, String)],
+) -> Result<(), Error> {
     use std::os::fd::AsFd;
     let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
         let mut shell = Command::new("/bin/sh");
@@ -202,5 +207,5 @@ pub(super) fn hook(command: &str, done: &'static str, environment: &[(&str, Stri
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    Err(Error::Hook { done, command: command.to_owned(), what })
+    Err(Error::Hook { done, again, command: command.to_owned(), what })
 }

@@ -19,6 +19,8 @@ use crate::text::size;
 
 /// What an export that was cut short is called while another is written under its name.
 const OLD: &str = ".old";
+/// How many leftovers are looked at.
+const MOST_LEFTOVERS: usize = 4;
 /// How often, and after what pause, a name is tried that another run holds for a moment.
 const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -38,10 +40,10 @@ pub(super) struct Unpublished {
     partial: PathBuf,
     /// What earlier exports left and this one may use.
     leftovers: Vec<Leftover>,
-    /// The bytes of `partial` that are there already, from one of them.
-    good: u64,
     /// Nobody can go on with it: the medium is full, or gone.
     failed: Cell<bool>,
+    /// The file is this run's, and not one that another run writes.
+    ours: Cell<bool>,
     /// Nor with what it was made from.
     spoiled: Cell<bool>,
     published: bool,
@@ -111,7 +113,9 @@ impl Destination {
     ) -> Result<Unpublished, Error> {
         let name = self.name.unwrap_or_else(|| file_name(&self.stream, created));
         let path = self.folder.join(&name);
-        let mut leftovers = left_over(&self.folder, &name, &self.stream);
+        // What is much larger than what is to be written was not left by an export like this one.
+        let most = plan.length().saturating_mul(4);
+        let mut leftovers = left_over(&self.folder, &name, &self.stream, most);
         leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
         let free = || free(&self.folder).map_err(|error| failed(&self.folder, error));
         let same = leftovers.first().filter(|leftover| leftover.fits(plan));
@@ -141,8 +145,8 @@ impl Destination {
                 next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
             });
         }
-        let (failed, spoiled) = Default::default();
-        Ok(Unpublished { path, partial, leftovers, good, failed, spoiled, published: false })
+        let (failed, ours, spoiled) = Default::default();
+        Ok(Unpublished { path, partial, leftovers, failed, ours, spoiled, published: false })
     }
 }
 
@@ -159,22 +163,28 @@ pub(super) fn is_named_for(name: &str, stream: &str) -> bool {
 }
 
 impl Unpublished {
-    /// Opens the file for writing, and says how many bytes at its start are there already.
+    /// Opens the file for writing.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub(super) fn writer(&self, plan: &Plan) -> Result<(PartialFile, u64), Error> {
-        let file = match self.leftovers.iter().find(|leftover| leftover.path == self.partial) {
-            Some(leftover) => leftover.reopen(),
-            None => create_locked(&self.partial),
+    pub(super) fn writer(&self, plan: &Plan) -> Result<PartialFile, Error> {
+        let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partial) {
+            Some(leftover) => {
+                self.ours.set(true);
+                leftover.go_on()
+            }
+            None => {
+                let file = create_locked(&self.partial)?;
+                self.ours.set(true);
+                PartialFile::new(file, &self.partial, plan)
+            }
         };
-        let opened = file.and_then(|file| PartialFile::new(file, &self.partial, plan, self.good));
-        Ok((opened.map_err(|error| self.broke(&self.partial, error))?, self.good))
+        begin().map_err(|error| self.broke(&self.partial, error))
     }
 
     /// The start of a blob, as far as an earlier export has fetched it.
-    pub(super) fn prefix(&self, digest: Digest) -> Option<Prefix> {
-        let found = self.leftovers.iter().filter_map(|leftover| leftover.prefix(digest));
+    pub(super) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
+        let found = self.leftovers.iter().filter_map(|leftover| leftover.prefix(digest, size));
         found.max_by_key(Prefix::left)
     }
 
@@ -198,7 +208,10 @@ impl Unpublished {
             // Whatever the umask is: it is carried to be read. FAT knows no modes.
             let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
             file.sync_all()?;
+            let swapped = || io::Error::other("another file has its name now");
+            is_at(&file, &self.partial).then_some(()).ok_or_else(swapped)?;
             rename_new(&self.partial, &self.path)?;
+            is_at(&file, &self.path).then_some(()).ok_or_else(swapped)?;
             match self.path.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
                 _ => File::open(".")?.sync_all(),
@@ -224,6 +237,8 @@ impl Drop for Unpublished {
     fn drop(&mut self) {
         if self.published {
             let _ = fs::remove_file(partial::plan_of(&self.partial));
+        } else if !self.ours.get() {
+            // Whoever it belongs to still needs it.
         } else if self.failed.get() || self.spoiled.get() || !partial::is_worth_keeping(&self.partial) {
             partial::remove(&self.partial);
         }
@@ -293,7 +308,7 @@ fn create_locked(partial: &Path) -> io::Result<File> {
 
 /// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
 /// is still running holds its lock.
-fn left_over(folder: &Path, name: &str, stream: &str) -> Vec<Leftover> {
+fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
@@ -305,11 +320,15 @@ fn left_over(folder: &Path, name: &str, stream: &str) -> Vec<Leftover> {
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.
             let path = entry.path();
-            let abandoned = File::open(&path).ok().filter(|file| {
+            let abandoned = partial::open_plain(&path).ok().filter(|file| {
                 !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) && is_at(file, &path)
             });
             let Some(file) = abandoned else { continue };
-            match Leftover::look(&path, file) {
+            // More than a few are not what exports leave.
+            let enough = found.len() >= MOST_LEFTOVERS;
+            let small = file.metadata().is_ok_and(|metadata| metadata.len() <= most);
+            let looked = (small && !enough).then(|| Leftover::look(&path, file)).flatten();
+            match looked {
                 Some(leftover) => found.push(leftover),
                 None => partial::remove(&path),
             }

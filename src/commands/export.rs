@@ -41,7 +41,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
             Err(_) => ("failed", String::new()),
         };
         let environment = [("TRIVY_FERRY_RESULT", result.to_owned()), ("TRIVY_FERRY_BUNDLE", bundle)];
-        match (hook(command, "the export is over", &environment), &mut done) {
+        match (hook(command, "the export is over", false, &environment), &mut done) {
             (Ok(()), _) => {}
             (Err(error), Ok((_, errors))) => errors.push(error),
             // The first error is the one that matters.
@@ -238,14 +238,14 @@ fn write(
     })?;
     let folder = destination.folder().map(std::path::Path::to_path_buf);
     let destination = destination.create(&plan, created, progress)?;
-    let (file, there) = destination.writer(&plan)?;
-    let mut writer = BundleWriter::new(plan, file, there).map_err(|e| destination.failed(e))?;
+    let file = destination.writer(&plan)?;
+    let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
     let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
     while let Some(member) = writer.wants().cloned() {
         let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
         let Some(item) = collected.iter_mut().find(|item| has(item)) else {
             if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                let prefix = destination.prefix(member.digest);
+                let prefix = destination.prefix(member.digest, member.size);
                 let blob = Resumed::open(network, vec![source.clone()], blob, prefix)?;
                 let step = progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
                 let written = writer.member(Counted::new(blob, step));
@@ -284,7 +284,9 @@ fn write(
         errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
     }
     let removed = match (args.keep, &folder) {
-        (Some(keep), Some(folder)) => retain(folder, args.stream.as_str(), keep as usize),
+        (Some(keep), Some(folder)) => {
+            retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)
+        }
         _ => Ok(Vec::new()),
     };
     let removed = removed.unwrap_or_else(|error| {
@@ -441,7 +443,7 @@ fn large<W: io::Write + Seek>(
         return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")));
     };
     let sources = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
-    let blob = Resumed::open(network, sources, &descriptor, destination.prefix(member.digest))?;
+    let blob = Resumed::open(network, sources, &descriptor, destination.prefix(member.digest, member.size))?;
     if blob.known() > 0 {
         progress.note(&format!(
             "{}: {} of {} are here from an export that was cut short",
@@ -453,14 +455,27 @@ fn large<W: io::Write + Seek>(
     let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
     match checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))? {
         (Ok(()), Ok(contents)) => Ok(contents),
-        (Err(WriteError::Source { error, .. }), checked) => Err(broke_off(dataset, error, &checked)),
+        (Err(WriteError::Source { error, .. }), checked) => {
+            // The checker has seen that what came is wrong; that it was cut short is no such thing.
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                destination.spoil();
+            }
+            Err(broke_off(dataset, error, &checked))
+        }
         // The writer has hashed in the source's place.
         (Err(WriteError::Digest { found, .. }), _) => {
             destination.spoil();
             let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
             Err(SourceError::Digest { subject, wanted: descriptor.digest, found }.into())
         }
+        (Err(error @ WriteError::Content { .. }), _) => {
+            destination.spoil();
+            Err(destination.failed(error))
+        }
         (Err(error), _) => Err(destination.failed(error)),
-        (Ok(()), Err(error)) => Err(bad_content(dataset, &error.to_string())),
+        (Ok(()), Err(error)) => {
+            destination.spoil();
+            Err(bad_content(dataset, &error.to_string()))
+        }
     }
 }

@@ -93,7 +93,7 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
     let turn = match StateDir::open(args.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
             let what = "another run's has not ended for a minute".into();
-            return Err(Error::Hook { done: INSTALLED, command: command.clone(), what });
+            return Err(Error::Hook { done: INSTALLED, again: true, command: command.clone(), what });
         }
         turn => turn?,
     };
@@ -101,7 +101,7 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
     if due.is_empty() {
         return Ok(None);
     }
-    after::hook(command, INSTALLED, &[])?;
+    after::hook(command, INSTALLED, true, &[])?;
     memory()?.told(&due)?;
     drop(turn);
     Ok(Some(format!("Done after the import: {command}")))

@@ -7,10 +7,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Member;
@@ -24,7 +25,7 @@ pub(super) const PLAN: &str = ".plan.partial";
 /// The length of a stretch with a checksum, in bytes: what a killed export loses at the most.
 const STRETCH: u64 = 4 << 20;
 /// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
-const MAX_LINE: u64 = 8 << 20;
+const MAX_LINE: u64 = 2 << 20;
 
 /// What is where in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,13 +47,13 @@ impl Geometry {
         Geometry { start: plan.start(), members: plan.members().to_vec() }
     }
 
-    /// Where the content of a blob lies, and its length.
-    fn find(&self, digest: Digest) -> Option<(u64, u64)> {
+    /// Where the content of a blob of this length lies.
+    fn find(&self, digest: Digest, size: u64) -> Option<u64> {
         let mut at = self.start;
         for member in &self.members {
             let (offset, next) = Plan::place(at, member.size);
-            if member.digest == digest && member.path.starts_with("blobs/") {
-                return Some((offset, member.size));
+            if member.digest == digest && member.size == size && member.path.starts_with("blobs/") {
+                return Some(offset);
             }
             at = next;
         }
@@ -60,10 +61,12 @@ impl Geometry {
     }
 }
 
-/// What an export left that was cut short. Its file is locked while this lives.
+/// What an export left that was cut short. Its file is locked while this lives; neither file is opened by
+/// its name again, which somebody else may give to another one.
 pub(super) struct Leftover {
     pub(super) path: PathBuf,
     file: File,
+    plan: File,
     geometry: Geometry,
     /// The bytes from the start of the file that are as they were written.
     good: u64,
@@ -72,7 +75,8 @@ pub(super) struct Leftover {
 impl Leftover {
     /// Looks at a file whose lock is held. `None` where it has no plan that can be used, or no good byte.
     pub(super) fn look(path: &Path, file: File) -> Option<Self> {
-        let mut lines = BufReader::new(File::open(plan_of(path)).ok()?);
+        let plan = open_plain(&plan_of(path)).ok()?;
+        let mut lines = BufReader::new(&plan);
         let mut line = || {
             let mut bytes = Vec::new();
             let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut bytes).ok()?;
@@ -96,7 +100,8 @@ impl Leftover {
             }
             good = stretch.end;
         }
-        (good > 0).then(|| Leftover { path: path.into(), file, geometry, good })
+        (good > 0).then_some(())?;
+        Some(Leftover { path: path.into(), file, plan, geometry, good })
     }
 
     /// Whether a bundle of this plan can be written where this one was left.
@@ -115,16 +120,24 @@ impl Leftover {
     }
 
     /// The start of a blob, as far as it is good.
-    pub(super) fn prefix(&self, digest: Digest) -> Option<Prefix> {
-        let (at, size) = self.geometry.find(digest)?;
+    pub(super) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
+        let at = self.geometry.find(digest, size)?;
         let length = self.good.checked_sub(at)?.min(size);
         let file = self.file.try_clone().ok().filter(|_| length > 0)?;
         Some(Prefix { file, at, left: length })
     }
 
-    /// The file, for who goes on with it.
-    pub(super) fn reopen(&self) -> io::Result<File> {
-        File::options().read(true).write(true).open(&self.path)
+    /// Goes on with the file. What is not known to be good is cut off.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(super) fn go_on(&self) -> io::Result<PartialFile> {
+        self.file.set_len(self.good)?;
+        let mut plan = self.plan.try_clone()?;
+        shorten(&mut plan, self.good)?;
+        let mut file = self.file.try_clone()?;
+        file.rewind()?;
+        Ok(PartialFile::of(file, plan, self.good))
     }
 }
 
@@ -161,29 +174,36 @@ pub(super) struct PartialFile {
     plan: File,
     crc: Crc,
     at: u64,
+    /// The bytes at the start that an earlier export has written. They are compared with what is to be
+    /// there, and written again only where they differ.
+    there: u64,
     /// What is written at the start at the end is no news for the plan.
     ended: bool,
 }
 
 impl PartialFile {
-    /// Writes to a file, of which the first `good` bytes are there.
+    /// Begins a new file, with its plan beside it.
     ///
     /// # Errors
-    /// Where the plan cannot be written beside it.
-    pub(super) fn new(file: File, path: &Path, plan: &Plan, good: u64) -> io::Result<Self> {
+    /// Where the plan cannot be written.
+    pub(super) fn new(file: File, path: &Path, plan: &Plan) -> io::Result<Self> {
         let beside = plan_of(path);
-        let plan = if good == 0 {
-            let mut text = serde_json::to_vec(&Geometry::of(plan))?;
-            text.push(b'\n');
-            let mut file = File::create(beside)?;
-            file.write_all(&text)?;
-            file
-        } else {
-            shorten(&beside, good)?
-        };
+        // Whatever has this name is not ours: a link would lead elsewhere.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut text = serde_json::to_vec(&Geometry::of(plan))?;
+        text.push(b'\n');
+        let mut plan = File::options().write(true).create_new(true).open(beside)?;
+        plan.write_all(&text)?;
+        Ok(PartialFile::of(file, plan, 0))
+    }
+
+    fn of(file: File, plan: File, there: u64) -> Self {
         // Large enough that a stick sees few, long writes.
         let out = BufWriter::with_capacity(1 << 20, file);
-        Ok(PartialFile { out, plan, crc: Crc::new(), at: 0, ended: false })
+        PartialFile { out, plan, crc: Crc::new(), at: 0, there, ended: false }
     }
 
     /// The file, when everything is written.
@@ -193,12 +213,31 @@ impl PartialFile {
     pub(super) fn into_file(self) -> io::Result<File> {
         self.out.into_inner().map_err(io::IntoInnerError::into_error)
     }
+
+    /// Passes over bytes that are there already, or writes over others.
+    fn compare(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let known = usize::try_from(self.there - self.at).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(known)];
+        let mut found = vec![0; bytes.len()];
+        self.out.get_ref().read_exact_at(&mut found, self.at)?;
+        if found != bytes {
+            self.out.get_ref().write_all_at(bytes, self.at)?;
+        }
+        self.at += bytes.len() as u64;
+        if self.at == self.there {
+            self.out.seek(SeekFrom::Start(self.at))?;
+        }
+        Ok(bytes.len())
+    }
 }
 
 impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.ended {
             return self.out.write(bytes);
+        }
+        if self.at < self.there {
+            return self.compare(bytes);
         }
         let room = STRETCH - self.at % STRETCH;
         let most = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -222,12 +261,10 @@ impl Write for PartialFile {
 }
 
 impl Seek for PartialFile {
+    /// Only once everything is written, for what stands at the start.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = self.out.seek(to)?;
-        self.ended |= position < self.at;
-        self.at = position;
-        self.crc.reset();
-        Ok(position)
+        self.ended = true;
+        self.out.seek(to)
     }
 }
 
@@ -249,16 +286,29 @@ pub(super) fn remove(partial: &Path) {
 }
 
 /// Cuts a plan off behind the stretch that ends at `good`.
-fn shorten(path: &Path, good: u64) -> io::Result<File> {
-    let mut file = File::options().read(true).write(true).open(path)?;
+fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
+    plan.rewind()?;
     let mut length = 0;
-    let lines = good / STRETCH + 1;
-    let mut reader = BufReader::new(&file);
-    for _ in 0..lines {
+    let mut reader = BufReader::new(&*plan);
+    for _ in 0..good / STRETCH + 1 {
         let mut line = Vec::new();
-        length += reader.read_until(b'\n', &mut line)? as u64;
+        length += (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
     }
-    file.set_len(length)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok(file)
+    plan.set_len(length)?;
+    plan.seek(SeekFrom::End(0)).map(drop)
+}
+
+/// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
+///
+/// # Errors
+/// Where it is something else, or cannot be read and written.
+pub(super) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no plain file"))
+    }
 }

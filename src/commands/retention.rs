@@ -1,6 +1,6 @@
 //! `--keep`: which of the bundles that an exporter wrote may go.
 //!
-//! Only what this program named and wrote for this stream; and never the last bundle that holds a dataset,
+//! Only what the same key has signed for this stream; and never the last bundle that holds a dataset,
 //! or where Java travels once a month there would be none of it after a week.
 
 use std::collections::BTreeSet;
@@ -12,12 +12,20 @@ use jiff::Timestamp;
 use super::destination::is_named_for;
 use crate::bundle::{Payload, UnverifiedBundle};
 use crate::error::Error;
+use crate::trust::key::PublicKey;
 
-/// Removes what is older than the newest `keep` bundles of a stream in a folder. Says which.
+/// Removes what is older than the newest `keep` bundles of a stream in a folder, of which the one that was
+/// created at `newest` is the last. Says which.
 ///
 /// # Errors
 /// Where the folder cannot be read or a file not be removed.
-pub(super) fn retain(folder: &Path, stream: &str, keep: usize) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn retain(
+    folder: &Path,
+    stream: &str,
+    key: &PublicKey,
+    newest: Timestamp,
+    keep: usize,
+) -> Result<Vec<PathBuf>, Error> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |error: std::io::Error| Error::Destination {
@@ -30,10 +38,12 @@ pub(super) fn retain(folder: &Path, stream: &str, keep: usize) -> Result<Vec<Pat
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let entry = entry.map_err(failed(folder))?;
         if is_named_for(&entry.file_name().to_string_lossy(), stream) {
-            // What is no bundle, or another stream's, is not ours to remove.
-            let claims = UnverifiedBundle::open(&entry.path()).and_then(|bundle| bundle.claims());
-            if let Ok(payload) = claims
+            // What this key has not signed, is another stream's, cut off or dated later is not ours to
+            // remove, and nothing to rely on.
+            let opened = UnverifiedBundle::open(&entry.path());
+            if let Some(payload) = opened.ok().and_then(|bundle| bundle.signed_by(key))
                 && payload.stream.to_string() == stream
+                && payload.created <= newest
             {
                 bundles.push((payload.created, entry.path(), content(&payload)));
             }

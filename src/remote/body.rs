@@ -4,8 +4,8 @@
 //! Knows nothing of lengths or digests; those are the reader's.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -44,6 +44,8 @@ pub(crate) struct Body {
     host: String,
     got: u64,
     ended: bool,
+    /// When nothing is waited for any more.
+    until: Option<Instant>,
     /// Keeps the thread alive on which the task runs.
     _runtime: Runtime,
 }
@@ -53,6 +55,7 @@ impl Body {
     pub(super) fn start(
         runtime: &Runtime,
         stall: Duration,
+        until: Option<Instant>,
         subject: String,
         host: String,
         answer: impl Future<Output = Result<reqwest::Response, RemoteError>> + Send + 'static,
@@ -67,7 +70,18 @@ impl Body {
             }
         });
         let task = task.abort_handle();
-        Body { messages, room, held: 0, task, subject, host, got: 0, ended: false, _runtime: runtime.clone() }
+        Body {
+            messages,
+            room,
+            held: 0,
+            task,
+            subject,
+            host,
+            got: 0,
+            ended: false,
+            until,
+            _runtime: runtime.clone(),
+        }
     }
 
     /// The next piece, never empty; `None` after the last.
@@ -76,7 +90,17 @@ impl Body {
         if self.ended {
             return Ok(None);
         }
-        match self.messages.recv() {
+        let message = match self.until {
+            None => self.messages.recv().map_err(|_| "the transfer has ended"),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.messages.recv_timeout(left).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => "the run's deadline has passed",
+                    RecvTimeoutError::Disconnected => "the transfer has ended",
+                })
+            }
+        };
+        match message {
             Ok(Message::Piece(piece)) => {
                 self.held = room_for(&piece);
                 self.got += piece.len() as u64;
@@ -87,11 +111,11 @@ impl Body {
                 Ok(None)
             }
             Ok(Message::Failed(error)) => Err(error),
-            Err(_) => Err(RemoteError::Lost {
+            Err(why) => Err(RemoteError::Lost {
                 subject: self.subject.clone(),
                 host: self.host.clone(),
                 got: self.got,
-                why: "the transfer has ended".into(),
+                why: why.into(),
             }),
         }
     }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use reqwest::header::{
@@ -149,6 +149,8 @@ pub(crate) struct Http {
     clients: [OnceLock<Client>; 4],
     /// The hosts that were asked, those behind redirects as well.
     asked: Asked,
+    /// When nothing is waited for any more.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Http {
@@ -168,7 +170,14 @@ impl Http {
             timeouts: Timeouts::default(),
             clients,
             asked: Asked::default(),
+            until: None,
         })
+    }
+
+    /// How long may be waited for what usually takes so long.
+    fn patience(&self, usual: Duration) -> Duration {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        left.map_or(usual, |left| usual.min(left.max(Duration::from_millis(1))))
     }
 
     /// The hosts that were asked so far.
@@ -187,7 +196,7 @@ impl Http {
         if let Some((bytes, _)) = payload {
             builder = builder.body(bytes);
         }
-        let limit = self.timeouts.first_byte;
+        let limit = self.patience(self.timeouts.first_byte);
         let exchange = builder.send();
         let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
         match sent {
@@ -210,7 +219,7 @@ impl Http {
     pub(crate) fn stream(&self, answer: Answer) -> Body {
         let (subject, host) = (answer.subject.clone(), answer.host());
         let response = std::future::ready(Ok(answer.response));
-        Body::start(&self.runtime, self.timeouts.stall, subject, host, response)
+        Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, response)
     }
 
     /// Asks for something whose body is read later, and does not wait for the answer. What is wrong with
@@ -224,7 +233,7 @@ impl Http {
         let headers = request.headers();
         let Request { subject, method, url, .. } = request;
         let host = host_of(&url);
-        let limit = self.timeouts.first_byte;
+        let limit = self.patience(self.timeouts.first_byte);
         let exchange = client.request(method, url.clone()).headers(headers).send();
         let named = subject.clone();
         let answer = async move {
@@ -240,7 +249,7 @@ impl Http {
                 }
             }
         };
-        Ok(Body::start(&self.runtime, self.timeouts.stall, subject, host, answer))
+        Ok(Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, answer))
     }
 
     /// The whole body of an answer of at most `most` bytes.

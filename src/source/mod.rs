@@ -84,7 +84,10 @@ impl<'p> Network<'p> {
         limits: patience::Limits,
         progress: &'p dyn Progress,
     ) -> Result<Self, SourceError> {
-        Ok(Network { remote: Remote::new(options)?, patience: Patience::new(limits, progress) })
+        let patience = Patience::new(limits, progress);
+        let mut remote = Remote::new(options)?;
+        remote.http.until = patience.until();
+        Ok(Network { remote, patience })
     }
 
     /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with

@@ -16,8 +16,9 @@ use crate::threads::lock;
 const FIRST: Duration = Duration::from_millis(200);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause that a server may ask for while another source may be had at once.
-const MOST: Duration = Duration::from_secs(120);
+/// The longest pause that a server may ask for: another source may be had at once, and the next run is
+/// not far.
+const MOST: Duration = Duration::from_secs(600);
 /// How often a host is asked again that has not answered in this run: a name may be misspelled.
 const STRANGER: u32 = 2;
 /// How often a request that failed for a while is repeated, where nobody says otherwise: for about a
@@ -59,6 +60,11 @@ struct Host {
 }
 
 impl<'p> Patience<'p> {
+    /// When nothing is asked any more.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.began.checked_add(self.limits.deadline?)
+    }
+
     pub(super) fn new(limits: Limits, progress: &'p dyn Progress) -> Self {
         Patience { limits, began: Instant::now(), hosts: Mutex::default(), progress }
     }
@@ -114,7 +120,8 @@ impl<'p> Patience<'p> {
             let entry = hosts.entry(host.to_owned()).or_default();
             let stranger = !entry.known && is_unreachable(&error);
             let most = if stranger { STRANGER.min(self.limits.retries) } else { self.limits.retries };
-            let pause = asked.map_or_else(|| backoff(entry.failures), |asked| asked + backoff(0));
+            let pause =
+                asked.map_or_else(|| backoff(entry.failures), |asked| asked.saturating_add(backoff(0)));
             if entry.failures >= most || !self.has_time_for(pause, asked.is_some()) {
                 // Whoever asks next begins anew.
                 entry.failures = 0;
@@ -161,10 +168,9 @@ impl<'p> Patience<'p> {
 
     /// Whether a pause is worth waiting for: it ends before the deadline, and where there is none, soon.
     fn has_time_for(&self, pause: Duration, asked: bool) -> bool {
-        match self.limits.deadline {
-            Some(deadline) => self.began.elapsed() + pause < deadline,
-            None => !asked || pause <= MOST,
-        }
+        let soon = !asked || pause <= MOST;
+        let left = self.limits.deadline.map(|deadline| deadline.saturating_sub(self.began.elapsed()));
+        soon && left.is_none_or(|left| pause < left)
     }
 }
 

@@ -270,7 +270,12 @@ impl<'n> Transfer<'n> {
     /// Asks the registry for the bytes from `at` to `end`, and puts them before all that is under way.
     fn fill(&mut self, end: u64) -> Result<(), SourceError> {
         let answer = match self.patience.reach(self.repository.host(), || self.ask(end)) {
-            Ok(Opened::Whole(answer)) => return self.whole(answer),
+            Ok(Opened::Whole(answer)) => {
+                return self.whole(answer).or_else(|error| {
+                    self.go_elsewhere(error)?;
+                    self.open()
+                });
+            }
             Ok(Opened::Range(answer)) => answer,
             Err(error) => {
                 self.go_elsewhere(error)?;

@@ -71,6 +71,37 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
 }
 
 #[test]
+fn nobody_else_decides_what_goes() {
+    let host = Host::bare();
+    let (key, _) = host.keygen();
+    host.ferry("keygen --out other").exits(0);
+    host.folder("out");
+    let flags = laid_out(&host);
+    let export = |key: &str| {
+        let line = format!("export --key {key} --output out {flags} --keep 1 --format json");
+        let json = host.ferry(&line).exits(0).json();
+        (json["bundle"]["path"].as_str().unwrap().to_owned(), json["removed"].as_array().unwrap().len())
+    };
+    let (first, _) = export(&key);
+    // A copy that claims to be of the year 2099, one that was cut off, and one by another key.
+    let bytes = fs::read(host.at(&first)).unwrap();
+    fs::write(host.at("out/default-20990101t000000z.tar"), &bytes[..bytes.len() - 512]).unwrap();
+    let mut forged = bytes.clone();
+    let at = forged.windows(9).position(|window| window == b"\"payload\"").unwrap() + 40;
+    forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+    fs::write(host.at("out/default-20990101t000001z.tar"), forged).unwrap();
+    let (theirs, removed) = export("other.key");
+    assert_eq!(removed, 0, "what another key has signed is not ours");
+    let (second, removed) = export(&key);
+    assert_eq!(removed, 1);
+    let left = bundles(&host);
+    for path in [&second, &theirs] {
+        assert!(left.iter().any(|name| path.ends_with(name)), "{path} is gone: {left:?}");
+    }
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
 fn a_log_has_a_line_of_json_for_everything() {
     let host = Host::bare();
     let (key, _) = host.keygen();
