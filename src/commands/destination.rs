@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, RenameFlags};
 
-use super::partial::{self, Leftover, PARTIAL, PartialFile, Prefix};
+use super::partial::{self, Leftover, PARTIAL, PLAN, PartialFile, Prefix};
 use crate::bundle::writer::{Plan, WriteError};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -317,6 +317,13 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
             || file_name == format!("{name}{OLD}{PARTIAL}")
             || file_name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
+        // An export that was killed when its bundle had its name has left the plan alone.
+        let of_plan = file_name.strip_suffix(PLAN).filter(|of| *of == name || is_named_for(of, stream));
+        if let Some(of) = of_plan.filter(|_| plain)
+            && folder.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.
             let path = entry.path();
