@@ -108,32 +108,3 @@ impl Signer for External {
         Ok(signature)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signed_by(command: &str) -> Result<[u8; 64], String> {
-        let public = SigningKey::generate().unwrap().public();
-        External::new(command.into(), public).sign(b"message").map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_is_no_signature_is_refused() {
-        for (command, why) in [
-            ("exit 3", "exit code 3"),
-            ("kill -9 $$", "signal 9"),
-            ("true", "printed 0 bytes"),
-            ("head -c 65 /dev/zero", "printed 65 bytes"),
-            ("head -c 64 /dev/zero", "no signature of the key"),
-            ("yes | head -c 1000000", "printed 4096 bytes"),
-            (
-                "test \"$(cat)\" = message && test \"$(cat \"$TRIVY_FERRY_PAE\")\" = message && exit 9",
-                "exit code 9",
-            ),
-        ] {
-            let error = signed_by(command).unwrap_err();
-            assert!(error.contains(why), "{command}: {error}");
-        }
-    }
-}
