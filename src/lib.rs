@@ -21,6 +21,7 @@ pub mod content_digest;
 pub mod dataset;
 pub mod digest;
 pub mod error;
+mod held_lock;
 pub mod oci;
 pub mod pipe;
 pub mod progress;

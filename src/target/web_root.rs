@@ -5,7 +5,6 @@
 //! and `.well-known/vex-repository.json`, which is replaced last. Every file is made under another name
 //! and renamed, so that a reader gets the old or the new. Knows files; nothing of bundles.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
@@ -18,6 +17,7 @@ use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
+use crate::held_lock::HeldLock;
 use crate::text;
 
 const LOCK: &str = ".trivy-ferry.lock";
@@ -29,7 +29,7 @@ pub struct WebRoot {
     dir: Dir,
     owner: Option<Owner>,
     keep_previous: bool,
-    _lock: File,
+    _lock: HeldLock,
 }
 
 /// A copy of a VEX repository as it is to be in the web root.
@@ -84,7 +84,7 @@ impl WebRoot {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
         let owner = parent_owner(&dir).at("look", dir.path())?;
-        Ok(WebRoot { dir, owner, keep_previous, _lock: lock })
+        Ok(WebRoot { dir, owner, keep_previous, _lock: HeldLock::on(lock) })
     }
 
     /// The web root's path, without symbolic links.

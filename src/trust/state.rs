@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::error::TrustError;
 use super::keyring::private;
 use crate::digest::Digest;
+use crate::held_lock::HeldLock;
 
 /// Where state lies for root, and where there is no home.
 pub const SYSTEM_DIR: &str = "/var/lib/trivy-ferry";
@@ -138,7 +139,7 @@ impl Side {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: fs::File,
+    _lock: HeldLock,
 }
 
 impl StateDir {
@@ -157,7 +158,7 @@ impl StateDir {
             match lock(path, side) {
                 Ok(file) => {
                     private(path)?;
-                    return Ok(StateDir { path: path.clone(), _lock: file });
+                    return Ok(StateDir { path: path.clone(), _lock: HeldLock::on(file) });
                 }
                 Err(e) if unwritable(&e) && given.is_none() => {}
                 Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {

@@ -9,12 +9,12 @@
 //! straddle a switch may hold shared (`flock -s`). A slot that is a mount of its own has a
 //! `.trivy-ferry/` inside.
 
-use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::held_lock::HeldLock;
 use crate::progress::Progress;
 
 use super::error::{At, TargetError};
@@ -114,7 +114,7 @@ pub struct Cache<'p> {
     keep_previous: bool,
     scan_wait: Duration,
     progress: &'p dyn Progress,
-    _lock: File,
+    _lock: HeldLock,
 }
 
 impl Deref for Cache<'_> {
@@ -164,7 +164,7 @@ impl<'p> Cache<'p> {
             keep_previous: options.keep_previous,
             scan_wait: SCAN_WAIT,
             progress,
-            _lock: lock,
+            _lock: HeldLock::on(lock),
         };
         cache.recover(readable)?;
         Ok(cache)
@@ -359,14 +359,14 @@ impl<'p> Cache<'p> {
     }
 
     /// Takes the scan lock, waiting for scans that hold it shared.
-    fn lock_scans(&self) -> Result<Option<File>, TargetError> {
+    fn lock_scans(&self) -> Result<Option<HeldLock>, TargetError> {
         let path = self.root.at(SCAN_LOCK);
         let file = self.root.lock_file(SCAN_LOCK, 0o644).at("open the scan lock", &path)?;
         let start = Instant::now();
         let mut noted = false;
         loop {
             match sys::try_lock(&file).at("take the scan lock", &path)? {
-                Some(true) => return Ok(Some(file)),
+                Some(true) => return Ok(Some(HeldLock::on(file))),
                 None => return Ok(None),
                 Some(false) => {}
             }

@@ -2,6 +2,7 @@
 //! each slot entirely old or entirely new, the kept generation whole, and nothing left over.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Mutex;
 

@@ -1,0 +1,42 @@
+//! A lock on a file that ends with the value. Closing the file would not do: a process that was forked by
+//! another thread a moment ago has it open until it runs its program, and would keep the lock.
+
+use std::fs::File;
+
+/// A lock that this process holds, where the file system has locks.
+#[derive(Debug)]
+pub(crate) struct HeldLock(File);
+
+impl HeldLock {
+    /// Of a file that was locked.
+    pub(crate) fn on(file: File) -> Self {
+        HeldLock(file)
+    }
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // Where this fails there was no lock, or closing the file ends it.
+        let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_also_where_another_has_the_file_open() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let file = File::open(path.path()).unwrap();
+        file.lock().unwrap();
+        // What a forked process has.
+        let inherited = file.try_clone().unwrap();
+        let held = HeldLock::on(file);
+        let other = File::open(path.path()).unwrap();
+        assert!(other.try_lock().is_err());
+        drop(held);
+        other.try_lock().unwrap();
+        drop(inherited);
+    }
+}
