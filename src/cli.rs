@@ -147,6 +147,12 @@ pub enum Verb {
     Mirror(Mirror),
     /// The whole trip on this machine, with sample data and no network.
     Rehearse(Rehearse),
+    /// Print completions for a shell.
+    ///
+    /// Such as, in ~/.bashrc: source <(trivy-ferry completions bash)
+    Completions(Completions),
+    /// Write the manual pages: one for the program, and one for each verb.
+    Man(Man),
 }
 
 /// `keygen`
@@ -460,6 +466,21 @@ impl WriteSettings {
     pub fn is_asked_for(&self) -> bool {
         self.write_env.is_some() || self.write_config.is_some()
     }
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder for the pages, which is made where it is missing, such as
+    /// /usr/local/share/man/man1.
+    pub dir: PathBuf,
 }
 
 /// `rehearse`

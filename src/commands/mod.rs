@@ -17,6 +17,7 @@ mod best_source;
 mod checked;
 mod choice;
 mod collect;
+mod completions;
 mod destination;
 mod export;
 mod export_report;
@@ -30,6 +31,7 @@ mod import_web;
 mod inbox;
 mod inspect;
 mod keygen;
+mod man;
 mod memory;
 mod mirror;
 mod mirror_site;
@@ -127,5 +129,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Serve(args) => serve::run(args, progress),
         Verb::Mirror(args) => mirror::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),
+        Verb::Completions(args) => Ok(completions::run(args)),
+        Verb::Man(args) => man::run(args),
     }
 }
