@@ -12,6 +12,7 @@ use forge::upstream::{Dice, Fault, Upstream};
 use serde_json::Value;
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
+const CRON_JOB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes/export.yaml");
 
 /// The value of a setting in a unit, with its continuation lines.
 fn setting(unit: &str, name: &str) -> String {
@@ -27,8 +28,27 @@ fn nightly(host: &Host, upstream: &Upstream) -> Command {
     let mut words = line.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/trivy-ferry"));
     let mut command = host.command();
-    command.args(words).env("TRIVY_FERRY_FORMAT", "json").env("TRIVY_FERRY_RETRIES", "4");
-    // What stands in export.env.
+    command.args(words).env("TRIVY_FERRY_FORMAT", "json");
+    beside(command, upstream)
+}
+
+/// The command of the cron job's container, with what Kubernetes mounts in its place, for this host.
+fn in_container(host: &Host, upstream: &Upstream) -> Command {
+    let text = fs::read_to_string(CRON_JOB).unwrap();
+    let after = text.lines().skip_while(|line| line.trim() != "args:").skip(1);
+    let words = after.map_while(|line| line.trim().strip_prefix("- "));
+    let word = |word: &str| {
+        let word = word.replace("=/key/", &format!("={}/", host.arg("credentials")));
+        word.replace("=/data/", &format!("={}/", host.arg("lib/trivy-ferry")))
+    };
+    let mut command = host.command();
+    command.args(words.map(word));
+    beside(command, upstream)
+}
+
+/// What stands in export.env, or in the container's env.
+fn beside(mut command: Command, upstream: &Upstream) -> Command {
+    command.env("TRIVY_FERRY_RETRIES", "4");
     for flag in upstream.flags() {
         let (name, value) = flag.split_once('=').unwrap_or((&flag, "true"));
         command.env(name.replace("--", "TRIVY_FERRY_").replace('-', "_").to_uppercase(), value);
@@ -77,6 +97,25 @@ fn the_nightly_export_runs_for_weeks_while_upstream_changes() {
         }
     }
     assert!(written > 8 && written < nights, "{written} of {nights} nights had news");
+}
+
+#[test]
+fn the_cron_job_exports_what_is_new() {
+    let upstream = Upstream::new(|_, _| None);
+    let host = Host::new();
+    host.file("credentials/ferry.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::create_dir_all(host.path("lib/trivy-ferry/bundles")).unwrap();
+    for (night, generation) in [0, 0, 1].into_iter().enumerate() {
+        upstream.publish(generation, 1000);
+        let ran = forge::run(in_container(&host, &upstream));
+        ran.good();
+        let report: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(report["unchanged"], night == 1, "{report:#}");
+        assert!(ran.err.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{ran:#?}");
+    }
+    let bundles = host.path("lib/trivy-ferry/bundles");
+    assert_eq!(fs::read_dir(&bundles).unwrap().count(), 2);
+    host.import(&bundles, &[]).good();
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub fn tools() -> Option<String> {
     }
     let tools =
         std::env::var("TRIVY_FERRY_TOOLS").expect("TRIVY_FERRY_TOOLS names the folder of the real tools");
-    for tool in ["trivy", "crane", "regctl", "registry"] {
+    for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "kube"] {
         assert!(Path::new(&tools).join(tool).is_file(), "{tool} is missing in {tools}");
     }
     Some(tools)

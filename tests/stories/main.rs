@@ -13,6 +13,7 @@ mod images;
 mod keys;
 mod kill;
 mod mirror;
+mod pipelines;
 mod registry;
 mod registry_full;
 mod registry_makes;
