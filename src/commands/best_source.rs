@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::collect::{Collected, WantedArtifact, announced, complete};
 use super::fate::believable;
 use crate::dataset::Name;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
@@ -37,6 +38,40 @@ impl Quorum {
 /// How long is waited before registries that disagree are asked again.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// What decides between sources, beside what they answer.
+pub(super) struct Criteria {
+    /// The newest date signed of each dataset, by reference name.
+    pub(super) floors: BTreeMap<String, Timestamp>,
+    pub(super) quorum: Quorum,
+    /// What was taken before, and turned out bad when it was read.
+    pub(super) rejected: Vec<Rejected>,
+}
+
+impl Criteria {
+    /// The first source that answers well.
+    pub(super) fn none() -> Self {
+        Criteria { floors: BTreeMap::new(), quorum: Quorum::NONE, rejected: Vec::new() }
+    }
+
+    /// Why an artifact is not to be taken again.
+    fn rejects(&self, artifact: &Artifact) -> Option<&Rejected> {
+        self.rejected.iter().find(|rejected| {
+            let named = artifact.manifest.layers.iter().any(|layer| layer.digest == rejected.layer);
+            named && (rejected.from.is_empty() || rejected.from.contains(&artifact.source))
+        })
+    }
+}
+
+/// A layer that is not to be taken again.
+#[derive(Debug, Clone)]
+pub(super) struct Rejected {
+    pub(super) dataset: Name,
+    pub(super) layer: Digest,
+    /// From these sources; none stands for whoever has it.
+    pub(super) from: Vec<ArtifactSource>,
+    pub(super) why: String,
+}
+
 /// A source that was not taken.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct PassedOver {
@@ -53,9 +88,7 @@ impl PassedOver {
 /// Chooses between sources for a whole run.
 pub(super) struct BestSource<'a> {
     network: &'a Network<'a>,
-    /// The newest date signed of each dataset, by reference name.
-    floors: BTreeMap<String, Timestamp>,
-    quorum: Quorum,
+    criteria: &'a Criteria,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
     out: BTreeSet<String>,
@@ -63,13 +96,8 @@ pub(super) struct BestSource<'a> {
 }
 
 impl<'a> BestSource<'a> {
-    pub(super) fn new(
-        network: &'a Network<'a>,
-        floors: BTreeMap<String, Timestamp>,
-        quorum: Quorum,
-        progress: &'a dyn Progress,
-    ) -> Self {
-        BestSource { network, floors, quorum, now: Timestamp::now(), out: BTreeSet::new(), progress }
+    pub(super) fn new(network: &'a Network<'a>, criteria: &'a Criteria, progress: &'a dyn Progress) -> Self {
+        BestSource { network, criteria, now: Timestamp::now(), out: BTreeSet::new(), progress }
     }
 
     /// Fetches all of a dataset but its large layer, from the best of its sources.
@@ -80,7 +108,7 @@ impl<'a> BestSource<'a> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
         let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
-        if self.quorum.wanted > 1 {
+        if self.criteria.quorum.wanted > 1 {
             candidates = self.agreed(wanted, candidates, &mut failed)?;
         }
         let (mut good, stale) = self.sift(name, tag, candidates);
@@ -98,7 +126,10 @@ impl<'a> BestSource<'a> {
             };
             let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
-            let others = others.chain(unasked.iter().cloned()).collect();
+            let rejected = |source: &&ArtifactSource| {
+                self.criteria.rejected.iter().any(|rejected| rejected.from.contains(source))
+            };
+            let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
             let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
             let passed_over = passed_over.filter(|passed| passed.source != source.to_string()).collect();
             self.say(&passed_over);
@@ -122,7 +153,8 @@ impl<'a> BestSource<'a> {
         mut candidates: Vec<Artifact>,
         failed: &mut Vec<(ArtifactSource, Error)>,
     ) -> Result<Vec<Artifact>, Error> {
-        let until = Instant::now() + self.quorum.wait;
+        let quorum = self.criteria.quorum;
+        let until = Instant::now() + quorum.wait;
         loop {
             let agree = |one: &Artifact| {
                 let same = candidates.iter().filter(|other| other.manifest.layers == one.manifest.layers);
@@ -130,7 +162,7 @@ impl<'a> BestSource<'a> {
             };
             let most = candidates.iter().map(agree).max().unwrap_or(0);
             // Of several that agree among themselves the first, as without a quorum.
-            if let Some(best) = candidates.iter().find(|one| agree(one) >= self.quorum.wanted) {
+            if let Some(best) = candidates.iter().find(|one| agree(one) >= quorum.wanted) {
                 let layers = best.manifest.layers.clone();
                 candidates.retain(|other| other.manifest.layers == layers);
                 return Ok(candidates);
@@ -143,12 +175,12 @@ impl<'a> BestSource<'a> {
                 };
                 let named: Vec<String> = candidates.iter().map(named).collect();
                 let named = if named.is_empty() { "none answers".into() } else { named.join(", ") };
-                let (dataset, wanted) = (wanted.name.to_string(), self.quorum.wanted);
+                let (dataset, wanted) = (wanted.name.to_string(), quorum.wanted);
                 return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
             }
             self.progress.note(&format!(
                 "{most} of {} registries name the same {}; asking again in a minute",
-                self.quorum.wanted, wanted.name
+                quorum.wanted, wanted.name
             ));
             std::thread::sleep(left.min(AGAIN));
             self.network.check_deadline()?;
@@ -184,10 +216,16 @@ impl<'a> BestSource<'a> {
             self.network.take_notes().iter().for_each(|note| self.progress.note(note));
             match resolved {
                 Ok(artifact) => {
+                    if let Some(Rejected { why, .. }) = self.criteria.rejects(&artifact) {
+                        let dataset = wanted.name.to_string();
+                        let (source_name, why) = (source.to_string(), why.clone());
+                        failed.push((source.clone(), Error::Content { dataset, source_name, why }));
+                        continue;
+                    }
                     let date = believable(announced(&artifact), self.now);
                     let fresh = date.is_some_and(|date| self.now.duration_since(date) < FRESH);
                     candidates.push(artifact);
-                    if fresh && self.quorum.wanted == 1 {
+                    if fresh && self.criteria.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
                     }
                 }
@@ -219,7 +257,7 @@ impl<'a> BestSource<'a> {
                 .map(|artifact| artifact.manifest.layers.clone())
         };
         let of_newest = layers(newest);
-        let floor = self.floors.get(&format!("{name}-{tag}")).copied();
+        let floor = self.criteria.floors.get(&format!("{name}-{tag}")).copied();
         let (mut good, mut stale) = (Vec::new(), Vec::new());
         for artifact in candidates {
             let why = match (date(&artifact), newest, floor) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
-use super::best_source::{BestSource, PassedOver, Quorum};
+use super::best_source::{BestSource, Criteria, PassedOver};
 use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
@@ -156,11 +156,10 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
 pub(super) fn collect(
     network: &Network<'_>,
     wanted: &[Wanted],
-    floors: &BTreeMap<String, Timestamp>,
-    quorum: Quorum,
+    criteria: &Criteria,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
-    let mut best = BestSource::new(network, floors.clone(), quorum, progress);
+    let mut best = BestSource::new(network, criteria, progress);
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {

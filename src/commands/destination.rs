@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, RenameFlags};
 
-use super::partial::{self, Leftover, PARTIAL, PLAN, PartialFile, Prefix};
+use super::partial::{self, Geometry, Leftover, PARTIAL, PLAN, PartialFile, Prefix};
+use crate::bundle::Member;
 use crate::bundle::writer::{Plan, WriteError};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -26,6 +27,7 @@ const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Where a bundle is to go.
+#[derive(Clone)]
 pub(super) struct Destination {
     folder: PathBuf,
     /// The file's name, where the user chose it.
@@ -44,8 +46,9 @@ pub(super) struct Unpublished {
     failed: Cell<bool>,
     /// The file is this run's, and not one that another run writes.
     ours: Cell<bool>,
-    /// Nor with what it was made from.
-    spoiled: Cell<bool>,
+    /// What it was made from is not what it should be, from this byte on.
+    spoiled: Cell<Option<u64>>,
+    geometry: Geometry,
     published: bool,
 }
 
@@ -146,7 +149,8 @@ impl Destination {
             });
         }
         let (failed, ours, spoiled) = Default::default();
-        Ok(Unpublished { path, partial, leftovers, failed, ours, spoiled, published: false })
+        let geometry = Geometry::of(plan);
+        Ok(Unpublished { path, partial, leftovers, failed, ours, spoiled, geometry, published: false })
     }
 }
 
@@ -188,9 +192,10 @@ impl Unpublished {
         found.max_by_key(Prefix::left)
     }
 
-    /// What is here is not what it should be: nobody must go on with it.
-    pub(super) fn spoil(&self) {
-        self.spoiled.set(true);
+    /// What is here of a blob is not what it should be: nobody must go on with it.
+    pub(super) fn spoil(&self, member: &Member) {
+        let at = self.geometry.find(member.digest, member.size).unwrap_or(0);
+        self.spoiled.set(Some(self.spoiled.get().map_or(at, |earlier| earlier.min(at))));
     }
 
     fn broke(&self, path: &Path, error: io::Error) -> Error {
@@ -239,12 +244,14 @@ impl Drop for Unpublished {
             let _ = fs::remove_file(partial::plan_of(&self.partial));
         } else if !self.ours.get() {
             // Whoever it belongs to still needs it.
-        } else if self.failed.get() || self.spoiled.get() || !partial::is_worth_keeping(&self.partial) {
+        } else if self.failed.get() || !partial::is_worth_keeping(&self.partial) {
             partial::remove(&self.partial);
+        } else if let Some(end) = self.spoiled.get() {
+            partial::cut(&self.partial, end);
         }
         for leftover in &self.leftovers {
             // Its bytes are in the bundle now, or nobody wants them any more.
-            if leftover.path != self.partial && (self.published || self.spoiled.get()) {
+            if leftover.path != self.partial && (self.published || self.spoiled.get().is_some()) {
                 partial::remove(&leftover.path);
             }
         }

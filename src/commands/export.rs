@@ -6,24 +6,24 @@ use std::io::{self, Seek};
 use jiff::Timestamp;
 
 use super::after::hook;
-use super::best_source::Quorum;
-use super::checked::{bad_content, broke_off, checked};
-use super::collect::{self, Collected};
-use super::destination::{Destination, Unpublished};
+use super::best_source::{Criteria, Quorum, Rejected};
+use super::checked::bad_content;
+use super::collect::{self, Collected, Wanted};
+use super::destination::Destination;
 use super::export_report::{ImageRow, Report, Row, Written};
-use super::resumed::Resumed;
 use super::retention::retain;
+use super::straight::{Bad, Fault, Straight};
 use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
-use crate::bundle::writer::{BundleWriter, Head, Plan, WriteError};
+use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::cli::Export;
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::{Error, Next};
-use crate::progress::{Counted, Progress};
+use crate::progress::Progress;
 use crate::remote::RemoteOptions;
-use crate::source::{ArtifactSource, Network, SourceError};
-use crate::text::{moment, moments, size};
+use crate::source::Network;
+use crate::text::{moment, moments};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::signer::Signer;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -31,6 +31,9 @@ use crate::trust::{Refusal, TrustError};
 
 /// Data older than this is worth a warning, on both sides.
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+
+/// How often a run begins anew with what it has learnt of its sources.
+const MOST_TRIES: u32 = 8;
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut done = export(args, progress);
@@ -90,12 +93,52 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let collected = collect::collect(&network, &wanted, &floors, quorum(args), progress)?;
-    let images = also::collect(args, &network, progress)?;
-    if args.if_changed && last.as_ref().is_some_and(|last| last.manifests == manifests(&collected, &images)) {
-        return unchanged(args, &collected, &images, &floors);
+    let mut criteria = Criteria { floors, quorum: quorum(args), rejected: Vec::new() };
+    let mut last_error = None;
+    let mut bad_source = None;
+    for _ in 0..MOST_TRIES {
+        // Where no other source answers, the one that did is the reason.
+        let collected = collect::collect(&network, &wanted, &criteria, progress)
+            .map_err(|error| bad_source.take().unwrap_or(error))?;
+        let images = also::collect(args, &network, progress)?;
+        let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
+        if args.if_changed && last.as_ref().is_some_and(of_last) {
+            return unchanged(args, &collected, &images, &criteria.floors);
+        }
+        let destination = destination.clone();
+        let (state, last) = (state.as_ref(), last.as_ref());
+        let floors = &criteria.floors;
+        let written =
+            write(args, &*signer, destination, &network, collected, images, last, state, floors, progress);
+        // A source that answers well may still turn out to have a bad layer, or none: then another is taken.
+        match written {
+            Ok(done) => return Ok(done),
+            Err(Bad { error, fault: Fault::Leftover }) => {
+                progress.note(&format!("{error}; all of it is fetched again"));
+                last_error = Some(error);
+            }
+            Err(Bad { error, fault: Fault::Source(rejected) }) if has_another(&wanted, &rejected) => {
+                progress.note(&format!("{error}; another source is asked"));
+                criteria.rejected.push(*rejected);
+                bad_source = Some(error);
+            }
+            Err(Bad { error, .. }) => return Err(error),
+        }
     }
-    write(args, &*signer, destination, &network, collected, images, last, state.as_ref(), progress)
+    let error = bad_source.or(last_error);
+    Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
+}
+
+/// Whether a dataset has sources that a rejection leaves.
+fn has_another(wanted: &[Wanted], rejected: &Rejected) -> bool {
+    wanted.iter().any(|wanted| match wanted {
+        Wanted::Artifact(artifact) if artifact.name == rejected.dataset => {
+            let left = artifact.sources.iter().filter(|source| !rejected.from.contains(source));
+            // Of those that have a layer which is bad anywhere, one was asked for it.
+            left.count() > usize::from(rejected.from.is_empty())
+        }
+        _ => false,
+    })
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -118,10 +161,11 @@ fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Err
 fn dry_run(
     args: &Export,
     network: &Network<'_>,
-    wanted: &[collect::Wanted],
+    wanted: &[Wanted],
     progress: &dyn Progress,
 ) -> Result<Done, Error> {
-    let collected = collect::collect(network, wanted, &BTreeMap::new(), quorum(args), progress)?;
+    let criteria = Criteria { quorum: quorum(args), ..Criteria::none() };
+    let collected = collect::collect(network, wanted, &criteria, progress)?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
@@ -153,7 +197,7 @@ fn dry_run(
     }
     report.hosts = network.hosts();
     // Those that would be asked if the ones before them failed.
-    report.hosts.extend(wanted.iter().flat_map(collect::Wanted::hosts));
+    report.hosts.extend(wanted.iter().flat_map(Wanted::hosts));
     Ok((report, Vec::new()))
 }
 
@@ -214,22 +258,22 @@ fn write(
     network: &Network<'_>,
     mut collected: Vec<Collected>,
     images: Vec<also::Collected>,
-    last: Option<ExportState>,
+    last: Option<&ExportState>,
     state: Option<&StateDir>,
+    floors: &BTreeMap<String, Timestamp>,
     progress: &dyn Progress,
-) -> Result<Done, Error> {
-    let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let created = destination.free_moment(created(last.as_ref(), progress)?)?;
+) -> Result<Done, Bad> {
+    let created = destination.free_moment(created(last, progress)?)?;
     for item in &collected {
         let dataset = &item.planned.dataset;
-        judge(args, dataset, dataset.contents.updated_at, &floors, created)?;
+        judge(args, dataset, dataset.contents.updated_at, floors, created)?;
     }
     let head = Head {
         stream: args.stream.clone(),
         created,
         expires: args.expires.map(|age| expiry(created, age)).transpose()?,
-        sequence: state.map(|_| last.as_ref().map_or(1, |last| last.sequence.saturating_add(1))),
-        previous: last.as_ref().map(|last| last.identity),
+        sequence: state.map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
+        previous: last.map(|last| last.identity),
     };
     let datasets = collected.iter().map(|item| item.planned.clone()).collect();
     let planned = images.iter().map(|image| image.planned.clone()).collect();
@@ -240,31 +284,28 @@ fn write(
     let destination = destination.create(&plan, created, progress)?;
     let file = destination.writer(&plan)?;
     let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
+    let straight = Straight { network, destination: &destination, progress };
     let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
     while let Some(member) = writer.wants().cloned() {
         let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
         let Some(item) = collected.iter_mut().find(|item| has(item)) else {
             if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                let prefix = destination.prefix(member.digest, member.size);
-                let blob = Resumed::open(network, vec![source.clone()], blob, prefix)?;
-                let step = progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
-                let written = writer.member(Counted::new(blob, step));
-                written.map_err(|error| blob_failed(error, &destination, source, member.digest))?;
+                straight.image_blob(&mut writer, source, blob, &member)?;
                 continue;
             }
-            return Err(Error::unexpected("writing")(io::Error::other(format!(
-                "nothing brings {}",
-                member.path
-            ))));
+            let nothing = io::Error::other(format!("nothing brings {}", member.path));
+            return Err(Error::unexpected("writing")(nothing).into());
         };
         if let Some(blob) = item.held.get_mut(&member.digest) {
             blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
             writer.member(blob).map_err(|e| destination.failed(e))?;
             continue;
         }
-        let dataset = item.planned.dataset.clone();
-        let found = large(&mut writer, item, network, &destination, &member, progress)?;
-        judge(args, &dataset, found.updated_at, &floors, created)?;
+        let dataset = &item.planned.dataset;
+        let found = straight.layer(&mut writer, item, &member)?;
+        // Whoever has this layer has the same.
+        judge(args, dataset, found.updated_at, floors, created)
+            .map_err(|error| Bad::layer(error, dataset, &member, &[]))?;
         contents.insert(dataset.reference(), found);
     }
     let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
@@ -272,7 +313,7 @@ fn write(
     // The bundle is there whatever becomes of the memory, and the report must say so.
     let mut errors = Vec::new();
     if let Some(state) = state {
-        let mut floors = floors;
+        let mut floors = floors.clone();
         for dataset in &payload.datasets {
             if let Some(date) = dataset.contents.updated_at {
                 floors.insert(dataset.reference(), date);
@@ -332,27 +373,6 @@ fn write(
         }),
     };
     Ok((report, errors))
-}
-
-/// Why a blob of an image could not be written. The writer has hashed in the source's place.
-fn blob_failed(
-    error: WriteError,
-    destination: &Unpublished,
-    source: &ArtifactSource,
-    wanted: Digest,
-) -> Error {
-    let subject = format!("blob {wanted} of {source}");
-    match error {
-        WriteError::Source { error, .. } => match SourceError::from_io(error) {
-            Ok(error) => error.into(),
-            Err(error) => Error::unexpected(format!("reading {source}"))(error),
-        },
-        WriteError::Digest { found, .. } => {
-            destination.spoil();
-            SourceError::Digest { subject, wanted, found }.into()
-        }
-        error => destination.failed(error),
-    }
 }
 
 /// Whether a file is on another file system than this one's root, as a medium is.
@@ -423,59 +443,5 @@ fn judge(
         }
         .into()),
         _ => Ok(()),
-    }
-}
-
-/// Fetches a large layer straight into the bundle, while another thread inflates and checks it.
-fn large<W: io::Write + Seek>(
-    writer: &mut BundleWriter<W>,
-    item: &Collected,
-    network: &Network<'_>,
-    destination: &Unpublished,
-    member: &crate::bundle::Member,
-    progress: &dyn Progress,
-) -> Result<Contents, Error> {
-    let dataset = &item.planned.dataset;
-    let artifact = item.artifact.as_ref();
-    let descriptor =
-        artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
-    let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
-        return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")));
-    };
-    let sources = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
-    let blob = Resumed::open(network, sources, &descriptor, destination.prefix(member.digest, member.size))?;
-    if blob.known() > 0 {
-        progress.note(&format!(
-            "{}: {} of {} are here from an export that was cut short",
-            dataset.reference(),
-            size(blob.known()),
-            size(member.size)
-        ));
-    }
-    let step = progress.begin(&dataset.reference(), member.size, artifact.source.host().unwrap_or(""));
-    match checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))? {
-        (Ok(()), Ok(contents)) => Ok(contents),
-        (Err(WriteError::Source { error, .. }), checked) => {
-            // The checker has seen that what came is wrong; that it was cut short is no such thing.
-            if error.kind() == io::ErrorKind::BrokenPipe {
-                destination.spoil();
-            }
-            Err(broke_off(dataset, error, &checked))
-        }
-        // The writer has hashed in the source's place.
-        (Err(WriteError::Digest { found, .. }), _) => {
-            destination.spoil();
-            let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
-            Err(SourceError::Digest { subject, wanted: descriptor.digest, found }.into())
-        }
-        (Err(error @ WriteError::Content { .. }), _) => {
-            destination.spoil();
-            Err(destination.failed(error))
-        }
-        (Err(error), _) => Err(destination.failed(error)),
-        (Ok(()), Err(error)) => {
-            destination.spoil();
-            Err(bad_content(dataset, &error.to_string()))
-        }
     }
 }

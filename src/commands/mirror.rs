@@ -1,13 +1,12 @@
 //! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
 //! import. What there is to do is decided by asking each registry; nothing is remembered.
 
-use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::best_source::{BestSource, Quorum};
+use super::best_source::{BestSource, Criteria};
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
@@ -97,7 +96,8 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let network = &network;
-    let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
+    let criteria = Criteria::none();
+    let mut best = BestSource::new(network, &criteria, progress);
     let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
         match best.collect(artifact) {

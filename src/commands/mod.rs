@@ -51,6 +51,7 @@ mod serve_site;
 mod sign;
 mod site;
 mod spool;
+mod straight;
 mod trust;
 mod unload;
 mod verify;

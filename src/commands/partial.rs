@@ -29,7 +29,7 @@ const MAX_LINE: u64 = 2 << 20;
 
 /// What is where in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Geometry {
+pub(super) struct Geometry {
     /// Where the first member after the manifest begins.
     start: u64,
     members: Vec<Member>,
@@ -43,12 +43,12 @@ struct Stretch {
 }
 
 impl Geometry {
-    fn of(plan: &Plan) -> Self {
+    pub(super) fn of(plan: &Plan) -> Self {
         Geometry { start: plan.start(), members: plan.members().to_vec() }
     }
 
     /// Where the content of a blob of this length lies.
-    fn find(&self, digest: Digest, size: u64) -> Option<u64> {
+    pub(super) fn find(&self, digest: Digest, size: u64) -> Option<u64> {
         let mut at = self.start;
         for member in &self.members {
             let (offset, next) = Plan::place(at, member.size);
@@ -277,6 +277,14 @@ pub(super) fn plan_of(partial: &Path) -> PathBuf {
 /// Whether an export that was cut short would have something to go on with.
 pub(super) fn is_worth_keeping(partial: &Path) -> bool {
     fs::metadata(partial).is_ok_and(|metadata| metadata.len() >= STRETCH)
+}
+
+/// Keeps only what stands before the byte `end`; nothing, where that is not worth it.
+pub(super) fn cut(partial: &Path, end: u64) {
+    let end = end - end % STRETCH;
+    if end == 0 || open_plain(partial).and_then(|file| file.set_len(end)).is_err() {
+        remove(partial);
+    }
 }
 
 /// Removes a file that was being written, and its plan.

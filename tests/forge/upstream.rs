@@ -110,6 +110,20 @@ impl Upstream {
         self.publish_vex(generation);
     }
 
+    /// A trivy-db with a true digest, and nothing in it that Trivy could use.
+    pub fn publish_rubbish_db(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let db = Archive::new().file("trivy.db", &Dice::new(1).bytes(2_000_000)).pack();
+        self.artifact("db", Kind::TrivyDb, db, date);
+    }
+
+    /// The same of trivy-java-db.
+    pub fn publish_rubbish_java_db(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let db = Archive::new().file("trivy-java.db", &Dice::new(1).bytes(2_000_000)).pack();
+        self.artifact("java", Kind::TrivyJavaDb, db, date);
+    }
+
     pub fn publish_vex(&self, generation: u64) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
         let location = format!("http://{}/vex.tar.gz", self.host);

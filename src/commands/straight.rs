@@ -1,0 +1,167 @@
+//! Blobs that go straight from their source into a bundle, which keeps no other copy; and whose fault it is
+//! where one does not arrive.
+
+use std::io::{self, Seek, Write};
+
+use super::best_source::Rejected;
+use super::checked::{bad_content, broke_off, checked};
+use super::collect::Collected;
+use super::destination::Unpublished;
+use super::resumed::Resumed;
+use crate::bundle::writer::{BundleWriter, WriteError};
+use crate::bundle::{Dataset, Member};
+use crate::dataset::Contents;
+use crate::error::Error;
+use crate::oci::Descriptor;
+use crate::progress::{Counted, Progress};
+use crate::source::{ArtifactSource, Network, SourceError};
+use crate::text::size;
+
+/// Why nothing was written.
+pub(super) struct Bad {
+    pub(super) error: Error,
+    pub(super) fault: Fault,
+}
+
+/// Whose fault it is.
+pub(super) enum Fault {
+    /// Another source would not help.
+    None,
+    /// That of what an earlier export left.
+    Leftover,
+    /// That of the sources of a layer.
+    Source(Box<Rejected>),
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        Bad { error, fault: Fault::None }
+    }
+}
+
+impl Bad {
+    /// A layer that cannot be had from these sources; from none, where it is bad wherever it is had from.
+    pub(super) fn layer(error: Error, dataset: &Dataset, member: &Member, from: &[ArtifactSource]) -> Self {
+        let dataset = dataset.name.clone();
+        let why = match &error {
+            Error::Content { why, .. } => why.clone(),
+            other => other.to_string(),
+        };
+        let rejected = Rejected { dataset, layer: member.digest, from: from.to_vec(), why };
+        Bad { error, fault: Fault::Source(Box::new(rejected)) }
+    }
+}
+
+/// From the network to a file.
+pub(super) struct Straight<'a> {
+    pub(super) network: &'a Network<'a>,
+    pub(super) destination: &'a Unpublished,
+    pub(super) progress: &'a dyn Progress,
+}
+
+impl Straight<'_> {
+    /// Fetches a blob of an image, of which nothing is known but its digest.
+    ///
+    /// # Errors
+    /// Its source fails, or the destination.
+    pub(super) fn image_blob<W: Write + Seek>(
+        &self,
+        writer: &mut BundleWriter<W>,
+        source: &ArtifactSource,
+        blob: &Descriptor,
+        member: &Member,
+    ) -> Result<(), Bad> {
+        let blob = self.open(vec![source.clone()], blob, member).map_err(Error::from)?;
+        let known = blob.known();
+        let step = self.progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
+        let error = match writer.member(Counted::new(blob, step)) {
+            Ok(()) => return Ok(()),
+            Err(WriteError::Source { error, .. }) => match SourceError::from_io(error) {
+                Ok(error) => error.into(),
+                Err(error) => Error::unexpected(format!("reading {source}"))(error),
+            },
+            // The writer has hashed in the source's place.
+            Err(WriteError::Digest { found, .. }) => {
+                self.destination.spoil(member);
+                let subject = format!("blob {} of {source}", member.digest);
+                let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
+                return Err(Bad { error, fault: if known > 0 { Fault::Leftover } else { Fault::None } });
+            }
+            Err(error) => self.destination.failed(error),
+        };
+        Err(error.into())
+    }
+
+    /// Fetches a large layer, while another thread inflates and checks it.
+    ///
+    /// # Errors
+    /// Its sources fail or have another content than Trivy could use, or the destination fails.
+    pub(super) fn layer<W: Write + Seek>(
+        &self,
+        writer: &mut BundleWriter<W>,
+        item: &Collected,
+        member: &Member,
+    ) -> Result<Contents, Bad> {
+        let dataset = &item.planned.dataset;
+        let artifact = item.artifact.as_ref();
+        let descriptor =
+            artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
+        let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
+            return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")).into());
+        };
+        let sources: Vec<_> = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
+        let bad = |error: Error, from: &[ArtifactSource]| Bad::layer(error, dataset, member, from);
+        let blob = self.open(sources.clone(), &descriptor, member);
+        let blob = blob.map_err(|error| bad(error.into(), &sources))?;
+        let known = blob.known();
+        if known > 0 {
+            self.progress.note(&format!(
+                "{}: {} of {} are here from an export that was cut short",
+                dataset.reference(),
+                size(known),
+                size(member.size)
+            ));
+        }
+        let host = artifact.source.host().unwrap_or("");
+        let step = self.progress.begin(&dataset.reference(), member.size, host);
+        let written = checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
+        // Where a part of it was here from before, no source is to blame.
+        let wrong = |error: Error| {
+            self.destination.spoil(member);
+            if known > 0 { Bad { error, fault: Fault::Leftover } } else { bad(error, &sources[..1]) }
+        };
+        match written {
+            (Ok(()), Ok(contents)) => Ok(contents),
+            (Err(WriteError::Source { error, .. }), checked) => {
+                // The checker has seen that what came is wrong; that it was cut short is no such thing.
+                let seen = error.kind() == io::ErrorKind::BrokenPipe;
+                let error = broke_off(dataset, error, &checked);
+                Err(if seen { wrong(error) } else { bad(error, &sources) })
+            }
+            // The writer has hashed in the source's place.
+            (Err(WriteError::Digest { found, .. }), _) => {
+                let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
+                Err(wrong(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
+            }
+            (Err(error @ WriteError::Content { .. }), _) => {
+                self.destination.spoil(member);
+                Err(self.destination.failed(error).into())
+            }
+            (Err(error), _) => Err(self.destination.failed(error).into()),
+            (Ok(()), Err(error)) => {
+                self.destination.spoil(member);
+                Err(bad(bad_content(dataset, &error.to_string()), &[]))
+            }
+        }
+    }
+
+    /// Begins with what is here already.
+    fn open(
+        &self,
+        sources: Vec<ArtifactSource>,
+        blob: &Descriptor,
+        member: &Member,
+    ) -> Result<Resumed<'_>, SourceError> {
+        Resumed::open(self.network, sources, blob, self.destination.prefix(member.digest, member.size))
+    }
+}
