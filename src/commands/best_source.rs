@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::collect::{Collected, WantedArtifact, announced, complete};
 use super::fate::believable;
+use crate::bundle::Dataset;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -35,32 +36,11 @@ impl Quorum {
     pub(super) const NONE: Quorum = Quorum { wanted: 1, wait: Duration::ZERO };
 }
 
+/// How many bad layers a run gets over.
+const MOST_REJECTED: usize = 16;
+
 /// How long is waited before registries that disagree are asked again.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// What decides between sources, beside what they answer.
-pub(super) struct Criteria {
-    /// The newest date signed of each dataset, by reference name.
-    pub(super) floors: BTreeMap<String, Timestamp>,
-    pub(super) quorum: Quorum,
-    /// What was taken before, and turned out bad when it was read.
-    pub(super) rejected: Vec<Rejected>,
-}
-
-impl Criteria {
-    /// The first source that answers well.
-    pub(super) fn none() -> Self {
-        Criteria { floors: BTreeMap::new(), quorum: Quorum::NONE, rejected: Vec::new() }
-    }
-
-    /// Why an artifact is not to be taken again.
-    fn rejects(&self, artifact: &Artifact) -> Option<&Rejected> {
-        self.rejected.iter().find(|rejected| {
-            let named = artifact.manifest.layers.iter().any(|layer| layer.digest == rejected.layer);
-            named && (rejected.from.is_empty() || rejected.from.contains(&artifact.source))
-        })
-    }
-}
 
 /// A layer that is not to be taken again.
 #[derive(Debug, Clone)]
@@ -70,6 +50,16 @@ pub(super) struct Rejected {
     /// From these sources; none stands for whoever has it.
     pub(super) from: Vec<ArtifactSource>,
     pub(super) why: String,
+}
+
+impl Rejected {
+    pub(super) fn of(error: &Error, dataset: &Dataset, layer: Digest, from: &[ArtifactSource]) -> Self {
+        let why = match error {
+            Error::Content { why, .. } => why.clone(),
+            other => other.to_string(),
+        };
+        Rejected { dataset: dataset.name.clone(), layer, from: from.to_vec(), why }
+    }
 }
 
 /// A source that was not taken.
@@ -88,7 +78,11 @@ impl PassedOver {
 /// Chooses between sources for a whole run.
 pub(super) struct BestSource<'a> {
     network: &'a Network<'a>,
-    criteria: &'a Criteria,
+    /// The newest date signed of each dataset, by reference name.
+    floors: BTreeMap<String, Timestamp>,
+    quorum: Quorum,
+    /// What was taken before, and turned out bad when it was read.
+    rejected: Vec<Rejected>,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
     out: BTreeSet<String>,
@@ -96,8 +90,31 @@ pub(super) struct BestSource<'a> {
 }
 
 impl<'a> BestSource<'a> {
-    pub(super) fn new(network: &'a Network<'a>, criteria: &'a Criteria, progress: &'a dyn Progress) -> Self {
-        BestSource { network, criteria, now: Timestamp::now(), out: BTreeSet::new(), progress }
+    pub(super) fn new(
+        network: &'a Network<'a>,
+        floors: BTreeMap<String, Timestamp>,
+        quorum: Quorum,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let (now, rejected, out) = (Timestamp::now(), Vec::new(), BTreeSet::new());
+        BestSource { network, floors, quorum, rejected, now, out, progress }
+    }
+
+    /// Takes a layer from these sources no more. Whether others are left to ask for the dataset.
+    pub(super) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> bool {
+        let left = wanted.sources.iter().filter(|source| !rejected.from.contains(source)).count();
+        // Of those that have a layer which is bad anywhere, one was asked for it.
+        let others = left > usize::from(rejected.from.is_empty());
+        self.rejected.push(rejected);
+        others && self.rejected.len() < MOST_REJECTED
+    }
+
+    /// Why an artifact is not to be taken again.
+    fn rejects(&self, artifact: &Artifact) -> Option<&Rejected> {
+        self.rejected.iter().find(|rejected| {
+            let named = artifact.manifest.layers.iter().any(|layer| layer.digest == rejected.layer);
+            named && (rejected.from.is_empty() || rejected.from.contains(&artifact.source))
+        })
     }
 
     /// Fetches all of a dataset but its large layer, from the best of its sources.
@@ -108,7 +125,7 @@ impl<'a> BestSource<'a> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
         let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
-        if self.criteria.quorum.wanted > 1 {
+        if self.quorum.wanted > 1 {
             candidates = self.agreed(wanted, candidates, &mut failed)?;
         }
         let (mut good, stale) = self.sift(name, tag, candidates);
@@ -127,7 +144,7 @@ impl<'a> BestSource<'a> {
             let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
             let rejected = |source: &&ArtifactSource| {
-                self.criteria.rejected.iter().any(|rejected| rejected.from.contains(source))
+                self.rejected.iter().any(|rejected| rejected.from.contains(source))
             };
             let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
             let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
@@ -153,7 +170,7 @@ impl<'a> BestSource<'a> {
         mut candidates: Vec<Artifact>,
         failed: &mut Vec<(ArtifactSource, Error)>,
     ) -> Result<Vec<Artifact>, Error> {
-        let quorum = self.criteria.quorum;
+        let quorum = self.quorum;
         let until = Instant::now() + quorum.wait;
         loop {
             let agree = |one: &Artifact| {
@@ -216,7 +233,7 @@ impl<'a> BestSource<'a> {
             self.network.take_notes().iter().for_each(|note| self.progress.note(note));
             match resolved {
                 Ok(artifact) => {
-                    if let Some(Rejected { why, .. }) = self.criteria.rejects(&artifact) {
+                    if let Some(Rejected { why, .. }) = self.rejects(&artifact) {
                         let dataset = wanted.name.to_string();
                         let (source_name, why) = (source.to_string(), why.clone());
                         failed.push((source.clone(), Error::Content { dataset, source_name, why }));
@@ -225,7 +242,7 @@ impl<'a> BestSource<'a> {
                     let date = believable(announced(&artifact), self.now);
                     let fresh = date.is_some_and(|date| self.now.duration_since(date) < FRESH);
                     candidates.push(artifact);
-                    if fresh && self.criteria.quorum.wanted == 1 {
+                    if fresh && self.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
                     }
                 }
@@ -257,7 +274,7 @@ impl<'a> BestSource<'a> {
                 .map(|artifact| artifact.manifest.layers.clone())
         };
         let of_newest = layers(newest);
-        let floor = self.criteria.floors.get(&format!("{name}-{tag}")).copied();
+        let floor = self.floors.get(&format!("{name}-{tag}")).copied();
         let (mut good, mut stale) = (Vec::new(), Vec::new());
         for artifact in candidates {
             let why = match (date(&artifact), newest, floor) {

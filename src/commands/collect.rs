@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
-use super::best_source::{BestSource, Criteria, PassedOver};
+use super::best_source::{BestSource, PassedOver};
 use super::spool::{spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
@@ -38,6 +38,14 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
+    /// The artifact, where it is one.
+    pub(super) fn artifact(&self) -> Option<&WantedArtifact> {
+        match self {
+            Wanted::Artifact(artifact) => Some(artifact),
+            Wanted::Vex { .. } => None,
+        }
+    }
+
     /// The hosts of all its registries.
     pub(super) fn hosts(&self) -> Vec<String> {
         match self {
@@ -156,10 +164,9 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
 pub(super) fn collect(
     network: &Network<'_>,
     wanted: &[Wanted],
-    criteria: &Criteria,
+    best: &mut BestSource<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
-    let mut best = BestSource::new(network, criteria, progress);
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {

@@ -6,7 +6,7 @@ use std::io::{self, Seek};
 use jiff::Timestamp;
 
 use super::after::hook;
-use super::best_source::{Criteria, Quorum, Rejected};
+use super::best_source::{BestSource, Quorum};
 use super::checked::bad_content;
 use super::collect::{self, Collected, Wanted};
 use super::destination::Destination;
@@ -93,21 +93,21 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let mut criteria = Criteria { floors, quorum: quorum(args), rejected: Vec::new() };
+    let floors = &floors;
+    let mut best = BestSource::new(&network, floors.clone(), quorum(args), progress);
     let mut last_error = None;
     let mut bad_source = None;
     for _ in 0..MOST_TRIES {
         // Where no other source answers, the one that did is the reason.
-        let collected = collect::collect(&network, &wanted, &criteria, progress)
+        let collected = collect::collect(&network, &wanted, &mut best, progress)
             .map_err(|error| bad_source.take().unwrap_or(error))?;
         let images = also::collect(args, &network, progress)?;
         let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
         if args.if_changed && last.as_ref().is_some_and(of_last) {
-            return unchanged(args, &collected, &images, &criteria.floors);
+            return unchanged(args, &collected, &images, floors);
         }
         let destination = destination.clone();
         let (state, last) = (state.as_ref(), last.as_ref());
-        let floors = &criteria.floors;
         let written =
             write(args, &*signer, destination, &network, collected, images, last, state, floors, progress);
         // A source that answers well may still turn out to have a bad layer, or none: then another is taken.
@@ -117,28 +117,19 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
                 progress.note(&format!("{error}; all of it is fetched again"));
                 last_error = Some(error);
             }
-            Err(Bad { error, fault: Fault::Source(rejected) }) if has_another(&wanted, &rejected) => {
+            Err(Bad { error, fault: Fault::Source(rejected) }) => {
+                let of = wanted.iter().filter_map(Wanted::artifact).find(|of| of.name == rejected.dataset);
+                if !of.is_some_and(|artifact| best.reject(*rejected, artifact)) {
+                    return Err(error);
+                }
                 progress.note(&format!("{error}; another source is asked"));
-                criteria.rejected.push(*rejected);
                 bad_source = Some(error);
             }
-            Err(Bad { error, .. }) => return Err(error),
+            Err(Bad { error, fault: Fault::None }) => return Err(error),
         }
     }
     let error = bad_source.or(last_error);
     Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
-}
-
-/// Whether a dataset has sources that a rejection leaves.
-fn has_another(wanted: &[Wanted], rejected: &Rejected) -> bool {
-    wanted.iter().any(|wanted| match wanted {
-        Wanted::Artifact(artifact) if artifact.name == rejected.dataset => {
-            let left = artifact.sources.iter().filter(|source| !rejected.from.contains(source));
-            // Of those that have a layer which is bad anywhere, one was asked for it.
-            left.count() > usize::from(rejected.from.is_empty())
-        }
-        _ => false,
-    })
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -164,8 +155,8 @@ fn dry_run(
     wanted: &[Wanted],
     progress: &dyn Progress,
 ) -> Result<Done, Error> {
-    let criteria = Criteria { quorum: quorum(args), ..Criteria::none() };
-    let collected = collect::collect(network, wanted, &criteria, progress)?;
+    let mut best = BestSource::new(network, BTreeMap::new(), quorum(args), progress);
+    let collected = collect::collect(network, wanted, &mut best, progress)?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {

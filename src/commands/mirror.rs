@@ -1,12 +1,13 @@
 //! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
 //! import. What there is to do is decided by asking each registry; nothing is remembered.
 
+use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::best_source::{BestSource, Criteria};
+use super::best_source::{BestSource, Quorum, Rejected};
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
@@ -21,7 +22,7 @@ use crate::dataset::{Contents, Kind};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
-use crate::source::Network;
+use crate::source::{ArtifactSource, Network, SourceError};
 use crate::target::registry::PushError;
 use crate::text::size;
 
@@ -96,22 +97,34 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let network = &network;
-    let criteria = Criteria::none();
-    let mut best = BestSource::new(network, &criteria, progress);
+    let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
     let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
-        match best.collect(artifact) {
-            Ok(item) => {
-                // Of several versions the highest, which comes last, has the tags that are no version.
-                let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
-                let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
-                run.mirror(item, tags, progress)?;
+        // Of several versions the highest, which comes last, has the tags that are no version.
+        let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
+        let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
+        let mut bad_source = None;
+        let error = loop {
+            match best.collect(artifact) {
+                Ok(item) => match run.mirror(item, tags, progress)? {
+                    None => break None,
+                    Some((error, rejected)) => {
+                        if !best.reject(rejected, artifact) {
+                            break Some(error);
+                        }
+                        progress.note(&format!("{error}; another source is asked"));
+                        bad_source = Some(error);
+                    }
+                },
+                // Where no other source answers, the one that did is the reason.
+                Err(error) if bad_source.is_some() => break bad_source.or(Some(error)),
+                Err(error) => {
+                    run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
+                    break Some(error);
+                }
             }
-            Err(error) => {
-                run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
-                run.errors.push(error);
-            }
-        }
+        };
+        run.errors.extend(error);
         let notes = run.network.take_notes().into_iter().chain(registries.take_notes());
         notes.for_each(|note| progress.note(&note));
     }
@@ -152,29 +165,38 @@ fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error
     Ok(wanted)
 }
 
-/// What was found good, and whether the large layer is in each place that lacked the dataset.
-struct Brought {
-    contents: Contents,
-    uploads: Vec<Result<(), PushError>>,
+/// What became of a large layer.
+enum Brought {
+    /// It was found good, and it is in each place that lacked the dataset or not.
+    All { contents: Contents, uploads: Vec<Result<(), PushError>> },
+    /// Every place failed before its end.
+    Nowhere,
+    /// It was not found good, or not at all.
+    Bad(Error, Rejected),
 }
 
 impl Run<'_> {
-    /// Brings one dataset to every place that lacks it.
+    /// Brings one dataset to every place that lacks it; or says why its source is not to be asked again.
     ///
     /// # Errors
     /// Only the unexpected: what fails otherwise is written down.
-    fn mirror(&mut self, mut item: Collected, tags: &[String], progress: &dyn Progress) -> Result<(), Error> {
+    fn mirror(
+        &mut self,
+        mut item: Collected,
+        tags: &[String],
+        progress: &dyn Progress,
+    ) -> Result<Option<(Error, Rejected)>, Error> {
         let offer = &mut Offer { args: self.args, item: &mut item, tags, now: self.now };
         let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
         if lacks.iter().all(Option::is_none) {
-            return Ok(());
+            return Ok(None);
         }
         if self.args.dry_run {
             let fetched = lacking(&mut self.sites, &lacks).map(|(site, _)| site.would_take(offer));
             if fetched.fold(false, |any, one| any | one) {
                 self.would_fetch += offer.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();
             }
-            return Ok(());
+            return Ok(None);
         }
         let large = offer.item.planned.dataset.name.kind().is_large();
         let brought = if large {
@@ -182,18 +204,21 @@ impl Run<'_> {
         } else {
             let nothing_large = lacks.iter().flatten().map(|_| Ok(())).collect();
             let contents = offer.item.planned.dataset.contents.clone();
-            Some(Brought { contents, uploads: nothing_large })
+            Brought::All { contents, uploads: nothing_large }
         };
-        if let Some(Brought { contents, uploads }) = brought {
-            for ((site, lack), upload) in lacking(&mut self.sites, &lacks).zip(uploads) {
-                site.finish(lack, offer, &contents, upload);
+        match brought {
+            Brought::All { contents, uploads } => {
+                for ((site, lack), upload) in lacking(&mut self.sites, &lacks).zip(uploads) {
+                    site.finish(lack, offer, &contents, upload);
+                }
+                Ok(None)
             }
+            Brought::Nowhere => Ok(None),
+            Brought::Bad(error, rejected) => Ok(Some((error, rejected))),
         }
-        Ok(())
     }
 
-    /// Brings the large layer to every place that lacks the dataset. `None` where it was not found good;
-    /// that is written down.
+    /// Brings the large layer to every place that lacks the dataset.
     ///
     /// # Errors
     /// Only the unexpected.
@@ -202,7 +227,7 @@ impl Run<'_> {
         offer: &Offer<'_>,
         lacks: &[Option<Lack>],
         progress: &dyn Progress,
-    ) -> Result<Option<Brought>, Error> {
+    ) -> Result<Brought, Error> {
         let dataset = &offer.item.planned.dataset;
         let artifact = offer.item.artifact.as_ref();
         let layer = artifact.and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
@@ -210,6 +235,10 @@ impl Run<'_> {
             .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
         let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
         let sources: Vec<_> = std::iter::once(&artifact.source).chain(&offer.item.others).cloned().collect();
+        let bad = |error: Error, from: &[ArtifactSource]| {
+            let rejected = Rejected::of(&error, dataset, layer.digest, from);
+            Brought::Bad(error, rejected)
+        };
         let fanned = match self.network.blob_of(&sources, layer) {
             Ok(blob) => {
                 let host = artifact.source.host().unwrap_or("");
@@ -228,7 +257,7 @@ impl Run<'_> {
             }
         };
         let error = match fanned.contents {
-            Some(Ok(contents)) => return Ok(Some(Brought { contents, uploads: fanned.uploads })),
+            Some(Ok(contents)) => return Ok(Brought::All { contents, uploads: fanned.uploads }),
             Some(Err(error)) => Some(error),
             None => None,
         };
@@ -238,8 +267,14 @@ impl Run<'_> {
                 _ => site.report.set(dataset, Status::Failed, None),
             }
         }
-        self.errors.extend(error);
-        Ok(None)
+        Ok(match error {
+            // What one source sends may be another than what the next one has under the same digest.
+            Some(error @ (Error::Content { .. } | Error::Source(SourceError::Digest { .. }))) => {
+                bad(error, &sources[..1])
+            }
+            Some(error) => bad(error, &sources),
+            None => Brought::Nowhere,
+        })
     }
 }
 

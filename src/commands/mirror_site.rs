@@ -87,6 +87,8 @@ impl<'r> Site<'r> {
                 return None;
             }
         };
+        // What another source had may have been bad.
+        self.report.rows.retain(|row| (row.name.as_str(), &row.tag) != (dataset.name.as_str(), &dataset.tag));
         let mut row = Row::fetched(dataset, offer.item.announced, reference.to_string());
         row.extra_tags.extend_from_slice(offer.tags);
         let looked = if self.out { Ok(None) } else { self.look(offer, reference, &mut row) };

@@ -42,12 +42,7 @@ impl From<Error> for Bad {
 impl Bad {
     /// A layer that cannot be had from these sources; from none, where it is bad wherever it is had from.
     pub(super) fn layer(error: Error, dataset: &Dataset, member: &Member, from: &[ArtifactSource]) -> Self {
-        let dataset = dataset.name.clone();
-        let why = match &error {
-            Error::Content { why, .. } => why.clone(),
-            other => other.to_string(),
-        };
-        let rejected = Rejected { dataset, layer: member.digest, from: from.to_vec(), why };
+        let rejected = Rejected::of(&error, dataset, member.digest, from);
         Bad { error, fault: Fault::Source(Box::new(rejected)) }
     }
 }

@@ -141,6 +141,30 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
 }
 
 #[test]
+fn what_one_source_serves_badly_another_brings() {
+    let Some(tools) = tools() else { return };
+    let (good, bad, registry) =
+        (upstream(&tools), Registry::distribution(&tools, None), Registry::distribution(&tools, None));
+    // It is newer, and taken first.
+    bad.publish_as_it_is(&bad_at_its_end());
+    let mirror = format!(
+        "mirror --registry {}/security --only trivy-db --plain-http --format json \
+         --db-repository {}/aquasec/trivy-db,{}/aquasec/trivy-db",
+        registry.address, bad.address, good.address
+    );
+    let dmz = Host::bare();
+    let run = dmz.ferry(&mirror).exits(0).says("serves a bad trivy-db").says("another source is asked");
+    assert_eq!(run.statuses(), ["trivy-db pushed"]);
+    assert_eq!(
+        run.target(0)["datasets"][0]["source"],
+        format!("{}/aquasec/trivy-db:2", good.address),
+        "{run}"
+    );
+    assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
+    assert_eq!(dmz.ferry(&mirror).exits(0).statuses(), ["trivy-db unchanged"]);
+}
+
+#[test]
 fn newer_data_is_never_replaced_by_older() {
     let Some(tools) = tools() else { return };
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), Host::bare());
