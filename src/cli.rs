@@ -15,7 +15,7 @@ use crate::commands::also::Also;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
-use crate::source::patience::{Limits, RETRIES};
+use crate::source::patience::{Limits, RETRIES, STALL};
 
 pub use import::{Import, Layout, RegistryFlags};
 pub use mirror::Mirror;
@@ -250,20 +250,27 @@ pub struct Persistence {
     #[arg(long, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
     pub retries: u32,
     /// Give up after this time, such as 2h.
-    #[arg(long, env = "TRIVY_FERRY_DEADLINE", value_name = "AGE")]
+    #[arg(long, env = "TRIVY_FERRY_DEADLINE", value_name = "TIME")]
     pub deadline: Option<Age>,
+    /// Take a server for dead that sends nothing for so long (default: 60s).
+    #[arg(long, env = "TRIVY_FERRY_STALL_TIMEOUT", value_name = "TIME")]
+    pub stall_timeout: Option<Age>,
 }
 
 impl Default for Persistence {
     fn default() -> Self {
-        Persistence { retries: RETRIES, deadline: None }
+        Persistence { retries: RETRIES, deadline: None, stall_timeout: None }
     }
 }
 
 impl Persistence {
     /// The same for the sources.
     pub fn limits(&self) -> Limits {
-        Limits { retries: self.retries, deadline: self.deadline.map(|age| age.duration().unsigned_abs()) }
+        Limits {
+            retries: self.retries,
+            deadline: self.deadline.map(|age| age.duration().unsigned_abs()),
+            stall: self.stall_timeout.map_or(STALL, |age| age.duration().unsigned_abs()),
+        }
     }
 }
 
@@ -341,7 +348,7 @@ pub struct Export {
     #[arg(long, env = "TRIVY_FERRY_QUORUM", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub quorum: u32,
     /// Wait so long for registries that lag behind, such as 30m, before the quorum is missed.
-    #[arg(long, env = "TRIVY_FERRY_QUORUM_WAIT", value_name = "AGE")]
+    #[arg(long, env = "TRIVY_FERRY_QUORUM_WAIT", value_name = "TIME")]
     pub quorum_wait: Option<Age>,
     /// Write nothing where upstream has nothing that this stream's last bundle lacks; this is success.
     #[arg(long, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]

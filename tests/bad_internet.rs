@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use forge::certificates::{Authority, NAME};
+use forge::squid::{self, Squid};
 use forge::upstream::{Dice, Fault, Upstream};
 use forge::{Host, Ran};
 use trivy_ferry::digest::Digest;
@@ -61,6 +63,10 @@ impl Host {
 /// The random faults of one run.
 fn fault(dice: &mut Dice) -> Fault {
     let at = dice.below(5_000_000) as usize;
+    // Those that cost time are rare.
+    if dice.below(40) == 0 {
+        return if dice.below(2) == 0 { Fault::Stall(at) } else { Fault::Silence };
+    }
     match dice.below(16) {
         0 => Fault::Status(503, None),
         1 => Fault::Status(429, Some(("retry-after", "0".into()))),
@@ -78,21 +84,70 @@ fn fault(dice: &mut Dice) -> Fault {
     }
 }
 
+/// What is between an export and upstream.
+struct Way<'a> {
+    /// Upstream speaks TLS by this authority, and wants a certificate of it.
+    authority: Option<&'a Authority>,
+    proxy: Option<&'a squid::Running>,
+}
+
+/// The ways that there are, where a squid is at hand.
+struct Ways {
+    authority: Authority,
+    proxy: Option<squid::Running>,
+}
+
+impl Ways {
+    fn new(everything: bool) -> Self {
+        let proxy = everything.then(|| Squid { login: true, ..Squid::default() }.start());
+        Ways { authority: Authority::new(), proxy }
+    }
+
+    fn of(&self, seed: u64) -> Way<'_> {
+        let authority = (seed & 1 != 0).then_some(&self.authority);
+        Way { authority, proxy: self.proxy.as_ref().filter(|_| seed & 2 != 0) }
+    }
+}
+
+impl Way<'_> {
+    /// What a host needs to go it.
+    fn prepare(&self, host: &Host, upstream: &mut Upstream) -> Vec<&'static str> {
+        if self.proxy.is_some() {
+            // Nobody but the proxy knows that name.
+            upstream.host = upstream.host.replace("127.0.0.1", NAME);
+        }
+        let Some(authority) = self.authority else { return Vec::new() };
+        let (certificate, key) = authority.issue(&["exporter.test"]);
+        host.file("client.pem", certificate + &key);
+        host.file("ca.pem", &authority.pem);
+        vec!["--cacert", "ca.pem", "--client-cert", "client.pem"]
+    }
+
+    fn set(&self, command: &mut Command) {
+        if let Some(proxy) = self.proxy {
+            let url = format!("http://ann:secret@{}", proxy.address);
+            command.env("HTTP_PROXY", &url).env("HTTPS_PROXY", &url);
+        }
+    }
+}
+
 /// One export under random faults and one without, of the same upstream.
-fn schedule(seed: u64) -> &'static str {
+fn schedule(seed: u64, way: &Way<'_>) -> &'static str {
     let dice = Mutex::new(Dice::new(seed));
     let often = 1 + dice.lock().unwrap().below(12);
-    let upstream = Upstream::new(move |number, _| {
+    let mut upstream = Upstream::with(way.authority, move |number, _| {
         let mut dice = dice.lock().unwrap();
         // The weather clears up in the end, or the second export would prove nothing.
         (number < 120 && dice.below(often) == 0).then(|| fault(&mut dice))
     });
-    upstream.publish(seed % 1000, 5_000_000);
     let host = exporter();
+    let flags = way.prepare(&host, &mut upstream);
+    upstream.publish(seed % 1000, 5_000_000);
     let (mut outcome, mut last) = ("failed", String::new());
     for round in 0..200 {
-        let mut command = host.export_command(&upstream, &[]);
-        command.env("TRIVY_FERRY_RETRIES", "3");
+        let mut command = host.export_command(&upstream, &flags);
+        command.env("TRIVY_FERRY_RETRIES", "3").env("TRIVY_FERRY_STALL_TIMEOUT", "2s");
+        way.set(&mut command);
         let ran = forge::run(command);
         match ran.code {
             0 => {
@@ -121,8 +176,10 @@ fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
         given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_007);
     println!("TRIVY_FERRY_SEED={first}");
     let next = Arc::new(Mutex::new(first..first + if all { 200 } else { 20 }));
+    let ways = Ways::new(all);
     let tell = |seed: u64| {
-        let outcome = std::panic::catch_unwind(|| schedule(seed));
+        let way = std::panic::AssertUnwindSafe(ways.of(seed));
+        let outcome = std::panic::catch_unwind(|| schedule(seed, &way));
         outcome.unwrap_or_else(|_| panic!("TRIVY_FERRY_SEED={seed} repeats it"))
     };
     let outcomes = std::thread::scope(|scope| {
@@ -563,4 +620,74 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     forge::run(export("state2")).refused(7, &["b.tar"]);
     assert!(first.wait().unwrap().success());
     host.holds_good_bundles(1);
+}
+
+/// Whether squid is here, as it is where everything is asked for.
+fn squid_is_here() -> bool {
+    let all = std::env::var_os("TRIVY_FERRY_E2E").is_some();
+    if !all {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    }
+    all
+}
+
+#[test]
+fn a_company_lets_nobody_out_but_by_its_proxy() {
+    if !squid_is_here() {
+        return;
+    }
+    let authority = Authority::new();
+    let proxy = Squid { login: true, ..Squid::default() }.start();
+    let way = Way { authority: Some(&authority), proxy: Some(&proxy) };
+    let mut upstream = Upstream::with(way.authority, |_, _| None);
+    let host = exporter();
+    let flags = way.prepare(&host, &mut upstream);
+    upstream.publish(0, 1_000_000);
+    let export = |login: &str, more: (&str, &str)| {
+        let mut command = host.export_command(&upstream, &flags);
+        command.env("HTTPS_PROXY", format!("http://{login}{}", proxy.address)).env(more.0, more.1);
+        forge::run(command)
+    };
+    let nothing = ("NOTHING", "");
+    // Without a login, with a wrong one, and past the proxy.
+    export("", nothing).refused(3, &["The proxy wants a login"]);
+    export("ann:wrong@", nothing).refused(3, &["The proxy wants a login"]);
+    export("ann:secret@", ("NO_PROXY", NAME)).refused(3, &[NAME]);
+    host.holds_good_bundles(0);
+    export("ann:secret@", nothing).good();
+    host.holds_good_bundles(1);
+    let passed = proxy.passed();
+    assert!(passed.contains(&format!("CONNECT {}", upstream.host)), "{passed}");
+    assert!(!passed.contains(" GET "), "it sees nothing of what passes: {passed}");
+    // What is not TLS is handed to the proxy as it is, and refused in other words.
+    let mut plain = Upstream::new(|_, _| None);
+    plain.host = plain.host.replace("127.0.0.1", NAME);
+    plain.publish(0, 1000);
+    let mut command = host.export_command(&plain, &[]);
+    command.env("HTTP_PROXY", format!("http://{}", proxy.address));
+    forge::run(command).refused(3, &["The proxy wants a login"]);
+}
+
+#[test]
+fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
+    if !squid_is_here() {
+        return;
+    }
+    let (own, behind) = (Authority::new(), Authority::new());
+    let proxy = Squid { opens_tls: Some(&own), trusts: Some(&behind), ..Squid::default() }.start();
+    let mut upstream = Upstream::behind_tls(&behind, |_, _| None);
+    upstream.host = upstream.host.replace("127.0.0.1", NAME);
+    upstream.publish(0, 1_000_000);
+    let host = exporter();
+    host.file("own.pem", &own.pem);
+    let export = |more: &[&str]| {
+        let mut command = host.export_command(&upstream, more);
+        command.env("HTTPS_PROXY", format!("http://{}", proxy.address));
+        forge::run(command)
+    };
+    export(&[]).refused(3, &["is not trusted", "--cacert"]);
+    host.holds_good_bundles(0);
+    export(&["--cacert", "own.pem"]).good();
+    host.holds_good_bundles(1);
+    assert!(proxy.passed().contains(" GET "), "it sees what passes: {}", proxy.passed());
 }

@@ -10,13 +10,13 @@ use crate::dataset::Name;
 use crate::text;
 use crate::trust::Refusal;
 
-/// A length of time in whole minutes, hours, days or weeks.
+/// A length of time in whole seconds, minutes, hours, days or weeks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Age(SignedDuration);
 
 /// A string that is not an age.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write an age as a number with m, h, d or w: 36h, 3d, 2w")]
+#[error("write it as a number with s, m, h, d or w: 30s, 36h, 3d")]
 pub struct InvalidAge;
 
 impl Age {
@@ -31,27 +31,32 @@ impl FromStr for Age {
 
     fn from_str(text: &str) -> Result<Self, InvalidAge> {
         let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(InvalidAge)?;
-        let minutes = match unit {
-            "m" => 1,
-            "h" => 60,
-            "d" => 24 * 60,
-            "w" => 7 * 24 * 60,
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            "w" => 7 * 24 * 60 * 60,
             _ => return Err(InvalidAge),
         };
         let number: u32 = number.parse().map_err(|_| InvalidAge)?;
         // A century is more than anyone means, and keeps all sums of dates in range.
-        let total = i64::from(number) * minutes;
-        let in_range = (1..=100 * 366 * 24 * 60).contains(&total);
-        if in_range { Ok(Age(SignedDuration::from_mins(total))) } else { Err(InvalidAge) }
+        let total = i64::from(number) * seconds;
+        let in_range = (1..=100 * 366 * 24 * 60 * 60).contains(&total);
+        if in_range { Ok(Age(SignedDuration::from_secs(total))) } else { Err(InvalidAge) }
     }
 }
 
 impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_mins() {
-            minutes if minutes % (24 * 60) == 0 => write!(f, "{} d", minutes / (24 * 60)),
-            minutes if minutes % 60 == 0 => write!(f, "{} h", minutes / 60),
-            minutes => write!(f, "{minutes} min"),
+        const MINUTE: i64 = 60;
+        const HOUR: i64 = 60 * MINUTE;
+        const DAY: i64 = 24 * HOUR;
+        match self.0.as_secs() {
+            seconds if seconds % DAY == 0 => write!(f, "{} d", seconds / DAY),
+            seconds if seconds % HOUR == 0 => write!(f, "{} h", seconds / HOUR),
+            seconds if seconds % MINUTE == 0 => write!(f, "{} min", seconds / MINUTE),
+            seconds => write!(f, "{seconds} s"),
         }
     }
 }
@@ -115,9 +120,17 @@ mod tests {
 
     #[test]
     fn ages_are_numbers_with_a_unit() {
-        for (text, minutes) in [("90m", 90), ("36h", 2160), ("3d", 4320), ("2w", 20160)] {
-            assert_eq!(text.parse::<Age>().unwrap().duration().as_mins(), minutes);
+        for (text, minutes, said) in [
+            ("120s", 2, "2 min"),
+            ("90m", 90, "90 min"),
+            ("36h", 2160, "36 h"),
+            ("3d", 4320, "3 d"),
+            ("2w", 20160, "14 d"),
+        ] {
+            let age: Age = text.parse().unwrap();
+            assert_eq!((age.duration().as_mins(), age.to_string().as_str()), (minutes, said));
         }
+        assert_eq!("45s".parse::<Age>().unwrap().to_string(), "45 s");
         for bad in ["", "d", "3", "3y", "-3d", "3.5d", "99999999d", "ä"] {
             assert_eq!(bad.parse::<Age>(), Err(InvalidAge), "{bad}");
         }

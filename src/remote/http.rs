@@ -45,6 +45,14 @@ pub(crate) struct Timeouts {
     pub stall: Duration,
 }
 
+impl Timeouts {
+    /// Lets a server be silent for so long.
+    pub(crate) fn allow(&mut self, silence: Duration) {
+        self.first_byte = silence;
+        self.stall = silence;
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;

@@ -87,6 +87,7 @@ impl<'p> Network<'p> {
         let patience = Patience::new(limits, progress);
         let mut remote = Remote::new(options)?;
         remote.http.until = patience.until();
+        remote.http.timeouts.allow(limits.stall);
         Ok(Network { remote, patience })
     }
 

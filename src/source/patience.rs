@@ -25,6 +25,9 @@ const STRANGER: u32 = 2;
 /// minute.
 pub const RETRIES: u32 = 8;
 
+/// How long a server may be silent, where nobody says otherwise.
+pub const STALL: Duration = Duration::from_secs(60);
+
 /// How long to keep on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -32,11 +35,13 @@ pub struct Limits {
     pub retries: u32,
     /// After how long nothing is asked any more.
     pub deadline: Option<Duration>,
+    /// How long a server may be silent.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { retries: RETRIES, deadline: None }
+        Limits { retries: RETRIES, deadline: None, stall: STALL }
     }
 }
 
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_tried_as_often_as_was_said() {
-        let limits = |retries| Limits { retries, deadline: None };
+        let limits = |retries| Limits { retries, ..Limits::default() };
         assert_eq!(attempts(limits(3), true, lost).0, 4);
         assert_eq!(attempts(limits(0), true, lost).0, 1);
         assert_eq!(attempts(limits(4), true, refused).0, 5);
@@ -252,7 +257,7 @@ mod tests {
     fn a_server_that_says_when_is_asked_then() {
         let began = Instant::now();
         let asked = || limited(Duration::from_millis(300));
-        assert_eq!(attempts(Limits { retries: 1, deadline: None }, true, asked).0, 2);
+        assert_eq!(attempts(Limits { retries: 1, ..Limits::default() }, true, asked).0, 2);
         assert!(began.elapsed() >= Duration::from_millis(300));
         let hours = || limited(Duration::from_secs(3600));
         assert_eq!(attempts(Limits::default(), true, hours).0, 1, "another source is sooner");
@@ -261,10 +266,13 @@ mod tests {
     #[test]
     fn nothing_is_asked_after_the_deadline() {
         let deadline = Some(Duration::from_millis(400));
-        let (count, error) = attempts(Limits { retries: 99, deadline }, true, lost);
+        let (count, error) = attempts(Limits { retries: 99, deadline, ..Limits::default() }, true, lost);
         assert!((2..6).contains(&count), "{count}");
         assert!(matches!(error, SourceError::Remote(RemoteError::Lost { .. })), "{error}");
-        let patience = Patience::new(Limits { retries: 1, deadline: Some(Duration::ZERO) }, &Silent);
+        let patience = Patience::new(
+            Limits { retries: 1, deadline: Some(Duration::ZERO), ..Limits::default() },
+            &Silent,
+        );
         let error = patience.persist("h", || Ok(())).unwrap_err();
         assert!(matches!(error, SourceError::Deadline { .. }));
     }

@@ -158,7 +158,7 @@ pub(super) fn network_that_retries(
     options: RemoteOptions,
     config: Option<PathBuf>,
 ) -> Network<'static> {
-    let mut network = Network::new(options, Limits { retries, deadline: None }, &Silent).unwrap();
+    let mut network = Network::new(options, Limits { retries, ..Limits::default() }, &Silent).unwrap();
     network.remote.http.timeouts.connect = Duration::from_secs(5);
     network.remote.http.timeouts.first_byte = Duration::from_secs(5);
     network.remote.http.timeouts.stall = Duration::from_millis(300);

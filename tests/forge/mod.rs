@@ -5,8 +5,10 @@
 //! then accepted because both keep to the format, and it can break any rule of it.
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod certificates;
 pub mod registry;
 pub mod server;
+pub mod squid;
 pub mod upstream;
 
 use std::collections::BTreeMap;

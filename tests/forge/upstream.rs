@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use trivy_ferry::dataset::Kind;
 use trivy_ferry::digest::Digest;
 
-use super::server::{header, serve, status};
+use super::certificates::Authority;
+use super::server::{header, serve_tls, status};
 use super::{Archive, bolt, checks_layer, days, java_db_layer, manifest_of, metadata_json, vex_archive};
 
 /// The pieces in which bodies are sent, in bytes.
@@ -43,6 +44,10 @@ pub enum Fault {
     Elsewhere,
     /// A login page.
     Page,
+    /// So many bytes, and then nothing, for longer than anybody waits.
+    Stall(usize),
+    /// Nothing at all for as long.
+    Silence,
 }
 
 /// Decides what becomes of the answer to the request of this number (from 0).
@@ -54,9 +59,14 @@ struct Content {
     files: HashMap<String, Bytes>,
 }
 
+/// How long a server stalls.
+const LONG: Duration = Duration::from_secs(4);
+
 /// Ends when dropped.
 pub struct Upstream {
     pub host: String,
+    /// `https` where it speaks TLS.
+    scheme: &'static str,
     /// Where blobs are where [`Fault::Elsewhere`] says so.
     pub elsewhere: String,
     /// The bytes of bodies that were sent.
@@ -68,6 +78,30 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn new(weather: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        Self::with(None, weather)
+    }
+
+    /// One that speaks TLS, with a certificate of a private authority, and asks for one.
+    pub fn with(
+        authority: Option<&Authority>,
+        weather: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(authority.map(|authority| authority.server(true)), weather)
+    }
+
+    /// One that speaks TLS and asks for no certificate.
+    pub fn behind_tls(
+        authority: &Authority,
+        weather: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(Some(authority.server(false)), weather)
+    }
+
+    fn over(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        weather: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let content = Arc::new(Mutex::new(Content::default()));
         let (sent, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let weather: Arc<Weather> = Arc::new(weather);
@@ -76,18 +110,18 @@ impl Upstream {
         let fair: Arc<Weather> = Arc::new(|_, _| None);
         let cdn = axum::Router::new().fallback(move |request: Request| {
             let all = (files.clone(), bytes.clone(), quiet.clone(), fair.clone());
-            async move { answer(&request, all, "") }
+            async move { slowly(answer(&request, all, "")).await }
         });
-        let (elsewhere, stop_cdn) = serve(cdn);
+        let (elsewhere, stop_cdn) = serve_tls(cdn, tls.clone());
         let (files, bytes, count) = (content.clone(), sent.clone(), asked.clone());
-        let cdn_host = elsewhere.clone();
+        let (cdn_host, elsewhere) = (elsewhere.clone(), format!("{scheme}://{elsewhere}"));
         let registry = axum::Router::new().fallback(move |request: Request| {
             let all = (files.clone(), bytes.clone(), count.clone(), weather.clone());
             let elsewhere = elsewhere.clone();
-            async move { answer(&request, all, &elsewhere) }
+            async move { slowly(answer(&request, all, &elsewhere)).await }
         });
-        let (host, stop) = serve(registry);
-        Upstream { host, elsewhere: cdn_host, sent, asked, content, _stop: [stop, stop_cdn] }
+        let (host, stop) = serve_tls(registry, tls);
+        Upstream { host, scheme, elsewhere: cdn_host, sent, asked, content, _stop: [stop, stop_cdn] }
     }
 
     fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>, date: Timestamp) {
@@ -126,7 +160,7 @@ impl Upstream {
 
     pub fn publish_vex(&self, generation: u64) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
-        let location = format!("http://{}/vex.tar.gz", self.host);
+        let location = format!("{}://{}/vex.tar.gz", self.scheme, self.host);
         let vex = json!({"name": "x", "description": "", "versions": [
             {"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]});
         let mut content = self.content.lock().unwrap();
@@ -141,10 +175,10 @@ impl Upstream {
             format!("--db-repository={host}/db:1"),
             format!("--java-db-repository={host}/java:1"),
             format!("--checks-bundle-repository={host}/checks:1"),
-            format!("--vex=default=http://{host}"),
-            "--plain-http".into(),
+            format!("--vex=default={}://{host}", self.scheme),
         ];
-        flags.into()
+        let plain = (self.scheme == "http").then(|| "--plain-http".into());
+        flags.into_iter().chain(plain).collect()
     }
 
     /// The bytes of all that it has.
@@ -154,6 +188,14 @@ impl Upstream {
 }
 
 type All = (Arc<Mutex<Content>>, Arc<AtomicU64>, Arc<AtomicU64>, Arc<Weather>);
+
+/// Gives an answer when it is time.
+async fn slowly(answer: Response) -> Response {
+    if let Some(pause) = answer.extensions().get::<Duration>() {
+        tokio::time::sleep(*pause).await;
+    }
+    answer
+}
 
 fn answer(request: &Request, (content, sent, count, weather): All, elsewhere: &str) -> Response {
     let path = request.uri().path();
@@ -184,9 +226,14 @@ fn answer(request: &Request, (content, sent, count, weather): All, elsewhere: &s
             return header(Response::new("<html>log in</html>".into()), "content-type", "text/html");
         }
         Some(Fault::Elsewhere) if path.contains("/blobs/") => {
-            return header(status(307), "location", &format!("http://{elsewhere}{path}"));
+            return header(status(307), "location", &format!("{elsewhere}{path}"));
         }
-        Some(Fault::Cut(at)) => {
+        Some(Fault::Silence) => {
+            let mut answer = status(504);
+            answer.extensions_mut().insert(LONG);
+            return answer;
+        }
+        Some(Fault::Cut(at) | Fault::Stall(at)) => {
             whole = false;
             body = body.slice(..length.min(*at));
         }
@@ -207,9 +254,10 @@ fn answer(request: &Request, (content, sent, count, weather): All, elsewhere: &s
         sent.fetch_add(piece.len() as u64, Relaxed);
         Ok::<_, std::io::Error>(piece)
     });
-    let breaking = stream::iter((!whole).then_some(())).then(|()| async {
+    let pause = if matches!(fault, Some(Fault::Stall(_))) { LONG } else { Duration::from_millis(20) };
+    let breaking = stream::iter((!whole).then_some(())).then(move |()| async move {
         // A pause, so that the start is on its way before the connection breaks.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause).await;
         Err(std::io::Error::other("broken"))
     });
     let mut answer = Response::new(Body::from_stream(pieces.chain(breaking)));

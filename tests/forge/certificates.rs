@@ -1,0 +1,59 @@
+//! A private certificate authority, as companies have one.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+/// The name under which a proxy knows 127.0.0.1, and nobody else.
+pub const NAME: &str = "upstream.test";
+
+pub struct Authority {
+    /// Its own certificate.
+    pub pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "a private authority");
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { pem, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// Its certificate and its key, for a proxy that issues certificates itself.
+    pub fn with_key(&self) -> String {
+        self.pem.clone() + &self.issuer.key().serialize_pem()
+    }
+
+    /// A certificate and its key.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate =
+            rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// What a server needs; `mutual` where it asks its clients for a certificate of this authority.
+    pub fn server(&self, mutual: bool) -> Arc<ServerConfig> {
+        let (certificate, key) = self.issue(&["127.0.0.1", NAME]);
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config =
+            if mutual { config.with_client_cert_verifier(clients) } else { config.with_no_client_auth() };
+        Arc::new(config.with_single_cert(chain, key).unwrap())
+    }
+}
