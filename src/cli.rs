@@ -12,6 +12,7 @@ mod serve;
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::also::Also;
+use crate::commands::registry_mirror::RegistryMirror;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
@@ -237,6 +238,10 @@ pub struct Sources {
         value_name = "REPOSITORY"
     )]
     pub checks_bundle_repository: Vec<String>,
+    /// Ask this mirror, a pull-through cache, before the registry that it mirrors:
+    /// ghcr.io=harbor.corp.example/ghcr.
+    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_REGISTRY_MIRROR", value_name = "HOST=MIRROR")]
+    pub registry_mirror: Vec<RegistryMirror>,
     /// The Trivy versions on the other side: every checks bundle that they want is carried.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Vec<TrivyVersion>,

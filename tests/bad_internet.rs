@@ -689,5 +689,37 @@ fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
     host.holds_good_bundles(0);
     export(&["--cacert", "own.pem"]).good();
     host.holds_good_bundles(1);
+    // Or where the system's store is said to be.
+    let mut command = host.export_command(&upstream, &["--dry-run"]);
+    command.env("HTTPS_PROXY", format!("http://{}", proxy.address)).env("SSL_CERT_FILE", "own.pem");
+    forge::run(command).good();
     assert!(proxy.passed().contains(" GET "), "it sees what passes: {}", proxy.passed());
+}
+
+#[test]
+fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
+    let upstream = Upstream::new(|_, _| None);
+    let mirror = Upstream::new(|_, _| None);
+    upstream.publish(0, 1000);
+    mirror.publish(0, 1000);
+    let host = exporter();
+    let export = |more: &[&str]| {
+        let mut command = host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--only", "trivy-db", "--plain-http", "--format", "json"]);
+        command.args(["--db-repository", &format!("{}/db:1", upstream.host)]).args(more);
+        forge::run(command)
+    };
+    let mirrored = format!("--registry-mirror={}={}", upstream.host, mirror.host);
+    export(&[&mirrored, "--quorum", "2"]).refused(3, &["1 of the 2 registries"]);
+    host.holds_good_bundles(0);
+    // Its data is three days old, so that both are asked, and agree.
+    let ran = export(&[&mirrored]);
+    ran.good();
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["datasets"][0]["source"], format!("{}/db:1", mirror.host), "{report:#}");
+    // A mirror that is out is passed over.
+    let out = export(&[&format!("--registry-mirror={}=127.0.0.1:1/cache", upstream.host)]);
+    out.good();
+    assert!(out.err.contains("127.0.0.1:1/cache/db:1 is passed over"), "{out:#?}");
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::collect::{Collected, WantedArtifact, announced, complete};
 use super::fate::believable;
+use super::registry_mirror::RegistryMirror;
 use crate::bundle::Dataset;
 use crate::dataset::Name;
 use crate::digest::Digest;
@@ -25,15 +26,27 @@ use crate::text::moments;
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
 
 /// How many registries must name the same data: the only check that there is on one that lies.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Quorum {
+#[derive(Debug, Clone)]
+pub(super) struct Quorum<'a> {
     pub(super) wanted: u32,
+    /// What has no word of its own.
+    pub(super) mirrors: &'a [RegistryMirror],
     /// How long those are waited for that lag behind.
     pub(super) wait: Duration,
 }
 
-impl Quorum {
-    pub(super) const NONE: Quorum = Quorum { wanted: 1, wait: Duration::ZERO };
+impl Quorum<'_> {
+    pub(super) const NONE: Quorum<'static> = Quorum { wanted: 1, mirrors: &[], wait: Duration::ZERO };
+
+    /// Whose word a source's is. mirror.gcr.io is a pull-through cache of Docker Hub.
+    fn origin(&self, source: &ArtifactSource) -> String {
+        let host = self.mirrors.iter().find_map(|mirror| mirror.origin(source)).or(source.host());
+        match host {
+            Some("mirror.gcr.io") => "docker.io".into(),
+            Some(host) => host.into(),
+            None => source.to_string(),
+        }
+    }
 }
 
 /// How many bad layers a run gets over.
@@ -80,7 +93,7 @@ pub(super) struct BestSource<'a> {
     network: &'a Network<'a>,
     /// The newest date signed of each dataset, by reference name.
     floors: BTreeMap<String, Timestamp>,
-    quorum: Quorum,
+    quorum: Quorum<'a>,
     /// What was taken before, and turned out bad when it was read.
     rejected: Vec<Rejected>,
     now: Timestamp,
@@ -93,7 +106,7 @@ impl<'a> BestSource<'a> {
     pub(super) fn new(
         network: &'a Network<'a>,
         floors: BTreeMap<String, Timestamp>,
-        quorum: Quorum,
+        quorum: Quorum<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
         let (now, rejected, out) = (Timestamp::now(), Vec::new(), BTreeSet::new());
@@ -170,12 +183,12 @@ impl<'a> BestSource<'a> {
         mut candidates: Vec<Artifact>,
         failed: &mut Vec<(ArtifactSource, Error)>,
     ) -> Result<Vec<Artifact>, Error> {
-        let quorum = self.quorum;
+        let quorum = self.quorum.clone();
         let until = Instant::now() + quorum.wait;
         loop {
             let agree = |one: &Artifact| {
                 let same = candidates.iter().filter(|other| other.manifest.layers == one.manifest.layers);
-                same.map(|other| origin(&other.source)).collect::<BTreeSet<_>>().len() as u32
+                same.map(|other| quorum.origin(&other.source)).collect::<BTreeSet<_>>().len() as u32
             };
             let most = candidates.iter().map(agree).max().unwrap_or(0);
             // Of several that agree among themselves the first, as without a quorum.
@@ -303,22 +316,16 @@ impl<'a> BestSource<'a> {
     }
 }
 
-/// Whose word a source's is. mirror.gcr.io is a pull-through cache of Docker Hub.
-fn origin(source: &ArtifactSource) -> String {
-    match source.host() {
-        Some("mirror.gcr.io") => "docker.io".into(),
-        Some(host) => host.into(),
-        None => source.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_cache_has_no_word_of_its_own() {
-        let of = |text: &str| origin(&ArtifactSource::parse(text, "2").unwrap());
+        let mirrors = ["ghcr.io=harbor.example/ghcr".parse().unwrap()];
+        let quorum = Quorum { mirrors: &mirrors, ..Quorum::NONE };
+        let of = |text: &str| quorum.origin(&ArtifactSource::parse(text, "2").unwrap());
+        assert_eq!(of("harbor.example/ghcr/aquasecurity/trivy-db"), of("ghcr.io/x/y"));
         assert_eq!(of("mirror.gcr.io/aquasec/trivy-db"), of("aquasec/trivy-db"));
         assert_ne!(of("ghcr.io/aquasecurity/trivy-db"), of("aquasec/trivy-db"));
         assert_eq!(of("ghcr.io/a/b"), of("ghcr.io/c/d"), "one registry has one word");

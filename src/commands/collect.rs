@@ -86,8 +86,12 @@ pub(super) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
         }
         let defaults = name.kind().default_repositories().iter().map(|text| (*text).to_owned());
         let texts: Vec<String> = if given.is_empty() { defaults.collect() } else { given.to_vec() };
-        let sources =
-            texts.iter().map(|text| ArtifactSource::parse(text, tag)).collect::<Result<Vec<_>, _>>()?;
+        let mut sources = Vec::new();
+        for text in &texts {
+            let source = ArtifactSource::parse(text, tag)?;
+            sources.extend(args.registry_mirror.iter().filter_map(|mirror| mirror.of(&source)));
+            sources.push(source);
+        }
         // A tag in the reference overrides ours, and then two majors would be the same artifact.
         if !wanted.iter().any(|have| have.sources == sources) {
             wanted.push(WantedArtifact { name, tag: tag.into(), sources });

@@ -192,9 +192,9 @@ fn dry_run(
     Ok((report, Vec::new()))
 }
 
-fn quorum(args: &Export) -> Quorum {
+fn quorum(args: &Export) -> Quorum<'_> {
     let wait = args.quorum_wait.map_or(std::time::Duration::ZERO, |age| age.duration().unsigned_abs());
-    Quorum { wanted: args.quorum, wait }
+    Quorum { wanted: args.quorum, mirrors: &args.sources.registry_mirror, wait }
 }
 
 /// The manifests of everything that is to be signed, by name.

@@ -42,6 +42,7 @@ pub mod place;
 mod push;
 mod push_images;
 mod registries;
+pub mod registry_mirror;
 mod rehearse;
 mod resumed;
 mod retention;

@@ -89,6 +89,11 @@ impl Repository {
         Repository { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same tag or digest in another place, whose name is known to be good.
+    pub(crate) fn moved(&self, host: &str, name: &str) -> Self {
+        Repository { host: host.to_owned(), name: name.to_owned(), ..self.clone() }
+    }
+
     /// The host with its port, as people write it: `docker.io` for Docker Hub.
     pub fn host(&self) -> &str {
         &self.host
