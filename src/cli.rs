@@ -358,6 +358,9 @@ pub struct Export {
     /// Write nothing where upstream has nothing that this stream's last bundle lacks; this is success.
     #[arg(long, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]
     pub if_changed: bool,
+    /// Read the bundle back from its medium before it gets its name, to find a stick that fails or lies.
+    #[arg(long, env = "TRIVY_FERRY_VERIFY_AFTER_WRITE", value_parser = switch)]
+    pub verify_after_write: bool,
     /// Of this stream's bundles in the folder keep the newest so many, and the last of every dataset.
     #[arg(long, env = "TRIVY_FERRY_KEEP", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: Option<u32>,

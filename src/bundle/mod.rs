@@ -7,6 +7,7 @@ pub mod chunks;
 mod error;
 mod header;
 pub mod payload;
+mod read_back;
 pub mod reader;
 pub mod sign;
 pub mod writer;
@@ -14,6 +15,7 @@ pub mod writer;
 pub use chunks::{CheckedBlob, CheckedBlobs};
 pub use error::BundleError;
 pub use payload::{Dataset, Image, Member, Payload, Stream};
+pub use read_back::read_back;
 pub use reader::{UnverifiedBundle, VerifiedBundle};
 pub use writer::{BundleWriter, Plan};
 

@@ -11,12 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::partial::{self, Geometry, Leftover, PARTIAL, PLAN, PartialFile, Prefix};
-use crate::bundle::Member;
 use crate::bundle::writer::{Plan, WriteError};
+use crate::bundle::{self, Member};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::text::size;
+use crate::trust::key::PublicKey;
 
 /// What an export that was cut short is called while another is written under its name.
 const OLD: &str = ".old";
@@ -51,6 +52,9 @@ pub(super) struct Unpublished {
     geometry: Geometry,
     published: bool,
 }
+
+/// A bundle that is on its medium as a whole, under its temporary name.
+pub(super) struct Synced(File);
 
 impl Destination {
     /// The folder in which bundles are named after their stream; `None` where the user chose a name.
@@ -203,16 +207,48 @@ impl Unpublished {
         failed(path, error)
     }
 
-    /// Syncs the file and gives it its name.
+    /// Writes what is still in memory to the medium.
     ///
     /// # Errors
-    /// Where that fails; nothing is left behind then.
-    pub(super) fn publish(mut self, writer: PartialFile) -> Result<PathBuf, Error> {
-        let publish = || -> io::Result<()> {
+    /// Where that fails.
+    pub(super) fn sync(&self, writer: PartialFile) -> Result<Synced, Error> {
+        let sync = || {
             let file = writer.into_file()?;
             // Whatever the umask is: it is carried to be read. FAT knows no modes.
             let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
-            file.sync_all()?;
+            file.sync_all().map(|()| Synced(file))
+        };
+        sync().map_err(|error| self.broke(&self.partial, error))
+    }
+
+    /// Reads the file back from the medium and compares it with what was signed.
+    ///
+    /// # Errors
+    /// Where they differ; nothing is left behind then.
+    pub(super) fn read_back(
+        &self,
+        _: &Synced,
+        key: &PublicKey,
+        identity: Digest,
+        step: &dyn Step,
+    ) -> Result<(), Error> {
+        bundle::read_back(&self.partial, key, identity, step).map_err(|error| {
+            self.failed.set(true);
+            Error::Destination {
+                path: self.path.clone(),
+                what: format!("what was read back is not what was written: {error}"),
+                next: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
+                    .into(),
+            }
+        })
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// Where that fails; nothing is left behind then.
+    pub(super) fn publish(mut self, Synced(file): Synced) -> Result<PathBuf, Error> {
+        let publish = || -> io::Result<()> {
             let swapped = || io::Error::other("another file has its name now");
             is_at(&file, &self.partial).then_some(()).ok_or_else(swapped)?;
             rename_new(&self.partial, &self.path)?;

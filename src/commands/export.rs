@@ -300,7 +300,12 @@ fn write(
         contents.insert(dataset.reference(), found);
     }
     let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
-    let path = destination.publish(file)?;
+    let synced = destination.sync(file)?;
+    if args.verify_after_write {
+        let step = progress.begin("reading back", payload.length, "");
+        destination.read_back(&synced, &signer.public(), identity, &*step)?;
+    }
+    let path = destination.publish(synced)?;
     // The bundle is there whatever becomes of the memory, and the report must say so.
     let mut errors = Vec::new();
     if let Some(state) = state {
@@ -353,6 +358,7 @@ fn write(
         images: payload.images.iter().map(ImageRow::new).collect(),
         bundle: Some(Written {
             on_medium: apart_from_root(&path),
+            read_back: args.verify_after_write,
             path,
             length: payload.length,
             identity,

@@ -61,6 +61,8 @@ pub(super) struct Written {
     pub(super) created: Timestamp,
     pub(super) expires: Option<Timestamp>,
     pub(super) sequence: Option<u64>,
+    /// Whether it was read back from its medium and compared.
+    pub(super) read_back: bool,
     /// On a file system of its own, as a stick is.
     #[serde(skip)]
     pub(super) on_medium: bool,
@@ -126,7 +128,8 @@ impl fmt::Display for Report {
         if let Some(bundle) = &self.bundle {
             writeln!(
                 f,
-                "Checked, signed, synced: {} ({}).{}",
+                "Checked, signed, synced{}: {} ({}).{}",
+                if bundle.read_back { ", read back" } else { "" },
                 line(&bundle.path.display().to_string()),
                 size(bundle.length),
                 if bundle.on_medium { " Safe to unplug." } else { "" }

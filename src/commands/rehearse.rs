@@ -179,6 +179,7 @@ impl Rehearsal {
                 quorum: 1,
                 quorum_wait: None,
                 if_changed: false,
+                verify_after_write: false,
                 keep: None,
                 exec_after: None,
                 dry_run: false,

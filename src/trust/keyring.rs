@@ -68,6 +68,11 @@ impl Keyring {
         if keyring.keys.is_empty() { Err(TrustError::NoTrustedKeys { looked_in }) } else { Ok(keyring) }
     }
 
+    /// One key that need not be in any file.
+    pub fn of(key: &PublicKey) -> Self {
+        Keyring { keys: vec![TrustedKey { path: PathBuf::new(), key: key.clone() }] }
+    }
+
     /// The keys in these folders, which may be empty or missing.
     ///
     /// # Errors

@@ -1,0 +1,48 @@
+//! A new bundle, read back from the medium that it was written to.
+//!
+//! What was just written lies in memory, and would be compared with itself: the system is asked to forget
+//! it first. Fake and failing sticks are found so, before they are carried away.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::Advice;
+use rustix::io::Errno;
+
+use super::{BundleError, UnverifiedBundle};
+use crate::dataset::layer::CHUNK;
+use crate::digest::Digest;
+use crate::progress::Step;
+use crate::trust::key::PublicKey;
+use crate::trust::keyring::Keyring;
+
+/// Reads all of a synced bundle, which this key signed and which has this identity.
+///
+/// # Errors
+/// Where the medium fails, or holds anything else than was written.
+pub fn read_back(path: &Path, key: &PublicKey, identity: Digest, step: &dyn Step) -> Result<(), BundleError> {
+    let read = |error: io::Error| BundleError::Read { path: path.into(), error };
+    let file = File::open(path).map_err(read)?;
+    // Some file systems have nothing to forget.
+    match rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
+        Err(error) => return Err(read(error.into())),
+    }
+    let bundle = UnverifiedBundle::open(path)?.verify(&Keyring::of(key))?;
+    if bundle.identity() != identity {
+        let why = "it is not the one that was written".into();
+        return Err(BundleError::Manifest { path: path.into(), why });
+    }
+    let mut members = bundle.members();
+    let mut buffer = vec![0; CHUNK];
+    while let Some(mut member) = members.next()? {
+        loop {
+            match member.read(&mut buffer).map_err(|error| BundleError::from_io(path, error))? {
+                0 => break,
+                count => step.advance(count as u64),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+/* A medium that fails, for what is preloaded with this: it loses one byte of a bundle that is being written.
+ *
+ *   BAD_BYTE    the byte's number in the file
+ *   BAD_IMAGE   the image of the file system: there the byte is lost when the file is synced, and what the system
+ *               remembers of the file stays good. Without it, the byte is lost at once.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What stands at the bad byte, to find it in the image. */
+static char needle[64];
+static size_t written;
+
+static int is_bundle(int fd) {
+    static const char end[] = ".tar.partial";
+    char name[64], path[4096];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(name, path, sizeof path);
+    size_t wanted = sizeof end - 1;
+    return length >= (ssize_t)wanted && memcmp(path + length - wanted, end, wanted) == 0;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    const char *bad = getenv("BAD_BYTE");
+    if (!bad || !is_bundle(fd)) return real(fd, bytes, count);
+    size_t at = strtoul(bad, NULL, 10);
+    char *copy = NULL;
+    if (written <= at && at + sizeof needle <= written + count) {
+        memcpy(needle, (const char *)bytes + (at - written), sizeof needle);
+        if (!getenv("BAD_IMAGE")) {
+            copy = malloc(count);
+            memcpy(copy, bytes, count);
+            copy[at - written] ^= 1;
+        }
+    }
+    ssize_t done = real(fd, copy ? copy : bytes, count);
+    free(copy);
+    if (done > 0) written += (size_t)done;
+    return done;
+}
+
+int fsync(int fd) {
+    static int (*real)(int);
+    if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    int done = real(fd);
+    const char *image = getenv("BAD_IMAGE");
+    if (done == 0 && image && is_bundle(fd)) {
+        int file = open(image, O_RDWR);
+        struct stat about;
+        if (file < 0 || fstat(file, &about) < 0) abort();
+        char *all = mmap(NULL, (size_t)about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (all == MAP_FAILED) abort();
+        char *found = memmem(all, (size_t)about.st_size, needle, sizeof needle);
+        if (!found) abort();
+        *found ^= 1;
+        munmap(all, (size_t)about.st_size);
+        close(file);
+    }
+    return done;
+}
