@@ -93,43 +93,189 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let floors = &floors;
-    let mut best = BestSource::new(&network, floors.clone(), quorum(args), progress);
-    let mut last_error = None;
-    let mut bad_source = None;
-    for _ in 0..MOST_TRIES {
-        // Where no other source answers, the one that did is the reason.
-        let collected = collect::collect(&network, &wanted, &mut best, progress)
-            .map_err(|error| bad_source.take().unwrap_or(error))?;
-        let images = also::collect(args, &network, progress)?;
-        let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
-        if args.if_changed && last.as_ref().is_some_and(of_last) {
-            return unchanged(args, &collected, &images, floors);
-        }
-        let destination = destination.clone();
-        let (state, last) = (state.as_ref(), last.as_ref());
-        let written =
-            write(args, &*signer, destination, &network, collected, images, last, state, floors, progress);
-        // A source that answers well may still turn out to have a bad layer, or none: then another is taken.
-        match written {
-            Ok(done) => return Ok(done),
-            Err(Bad { error, fault: Fault::Leftover }) => {
-                progress.note(&format!("{error}; all of it is fetched again"));
-                last_error = Some(error);
+    let run = Run { args, signer: &*signer, destination, network: &network, state, last, floors, progress };
+    run.export(&wanted)
+}
+
+/// An export that writes.
+struct Run<'r> {
+    args: &'r Export,
+    signer: &'r dyn Signer,
+    destination: Destination,
+    network: &'r Network<'r>,
+    state: Option<StateDir>,
+    /// What the stream's last bundle was.
+    last: Option<ExportState>,
+    /// The newest date that was signed of each dataset.
+    floors: BTreeMap<String, Timestamp>,
+    progress: &'r dyn Progress,
+}
+
+impl Run<'_> {
+    /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
+    fn export(&self, wanted: &[Wanted]) -> Result<Done, Error> {
+        let Run { args, network, progress, .. } = *self;
+        let mut best = BestSource::new(network, self.floors.clone(), quorum(args), progress);
+        let mut last_error = None;
+        let mut bad_source = None;
+        for _ in 0..MOST_TRIES {
+            // Where no other source answers, the one that did is the reason.
+            let collected = collect::collect(network, wanted, &mut best, progress)
+                .map_err(|error| bad_source.take().unwrap_or(error))?;
+            let images = also::collect(args, network, progress)?;
+            let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
+            if args.if_changed && self.last.as_ref().is_some_and(of_last) {
+                return unchanged(args, &collected, &images, &self.floors);
             }
-            Err(Bad { error, fault: Fault::Source(rejected) }) => {
-                let of = wanted.iter().filter_map(Wanted::artifact).find(|of| of.name == rejected.dataset);
-                if !of.is_some_and(|artifact| best.reject(*rejected, artifact)) {
-                    return Err(error);
+            // A source that answers well may still turn out to have a bad layer, or none.
+            match self.write(collected, &images) {
+                Ok(done) => return Ok(done),
+                Err(Bad { error, fault: Fault::Leftover }) => {
+                    progress.note(&format!("{error}; all of it is fetched again"));
+                    last_error = Some(error);
                 }
-                progress.note(&format!("{error}; another source is asked"));
-                bad_source = Some(error);
+                Err(Bad { error, fault: Fault::Source(rejected) }) => {
+                    let mut artifacts = wanted.iter().filter_map(Wanted::artifact);
+                    let of = artifacts.find(|artifact| artifact.name == rejected.dataset);
+                    if !of.is_some_and(|artifact| best.reject(*rejected, artifact)) {
+                        return Err(error);
+                    }
+                    progress.note(&format!("{error}; another source is asked"));
+                    bad_source = Some(error);
+                }
+                Err(Bad { error, fault: Fault::None }) => return Err(error),
             }
-            Err(Bad { error, fault: Fault::None }) => return Err(error),
         }
+        let error = bad_source.or(last_error);
+        Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
     }
-    let error = bad_source.or(last_error);
-    Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
+
+    /// Writes and signs a bundle of what was collected.
+    fn write(&self, mut collected: Vec<Collected>, images: &[also::Collected]) -> Result<Done, Bad> {
+        let Run { args, signer, network, progress, .. } = *self;
+        let (last, floors) = (self.last.as_ref(), &self.floors);
+        let destination = self.destination.clone();
+        let created = destination.free_moment(created(last, progress)?)?;
+        for item in &collected {
+            let dataset = &item.planned.dataset;
+            judge(args, dataset, dataset.contents.updated_at, floors, created)?;
+        }
+        let head = Head {
+            stream: args.stream.clone(),
+            created,
+            expires: args.expires.map(|age| expiry(created, age)).transpose()?,
+            sequence: self.state.as_ref().map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
+            previous: last.map(|last| last.identity),
+        };
+        let datasets = collected.iter().map(|item| item.planned.clone()).collect();
+        let planned = images.iter().map(|image| image.planned.clone()).collect();
+        let plan = Plan::new(head, datasets, planned).map_err(|why| {
+            Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
+        })?;
+        let folder = destination.folder().map(std::path::Path::to_path_buf);
+        let destination = destination.create(&plan, created, progress)?;
+        let file = destination.writer(&plan)?;
+        let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
+        let straight = Straight { network, destination: &destination, progress };
+        let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
+        while let Some(member) = writer.wants().cloned() {
+            let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
+            let Some(item) = collected.iter_mut().find(|item| has(item)) else {
+                if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
+                    straight.image_blob(&mut writer, source, blob, &member)?;
+                    continue;
+                }
+                let nothing = io::Error::other(format!("nothing brings {}", member.path));
+                return Err(Error::unexpected("writing")(nothing).into());
+            };
+            if let Some(blob) = item.held.get_mut(&member.digest) {
+                blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
+                writer.member(blob).map_err(|e| destination.failed(e))?;
+                continue;
+            }
+            let dataset = &item.planned.dataset;
+            let found = straight.layer(&mut writer, item, &member)?;
+            // Whoever has this layer has the same.
+            judge(args, dataset, found.updated_at, floors, created)
+                .map_err(|error| Bad::layer(error, dataset, &member, &[]))?;
+            contents.insert(dataset.reference(), found);
+        }
+        let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
+        let synced = destination.sync(file)?;
+        if args.verify_after_write {
+            let step = progress.begin("reading back", payload.length, "");
+            destination.read_back(&synced, &signer.public(), identity, &*step)?;
+        }
+        let path = destination.publish(synced)?;
+        // The bundle is there whatever becomes of the memory, and the report must say so.
+        let mut errors = Vec::new();
+        if let Some(state) = &self.state {
+            let mut floors = floors.clone();
+            for dataset in &payload.datasets {
+                if let Some(date) = dataset.contents.updated_at {
+                    floors.insert(dataset.reference(), date);
+                }
+            }
+            let sequence = payload.sequence.unwrap_or(1);
+            let manifests = manifests(&collected, images);
+            let export = ExportState { identity, created, sequence, floors, manifests };
+            errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
+        }
+        let removed = match (args.keep, &folder) {
+            (Some(keep), Some(folder)) => {
+                retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let removed = removed.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        let now = Timestamp::now();
+        let passed_over = |dataset: &Dataset| {
+            let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
+            item.map_or(&[][..], |item| &item.passed_over)
+        };
+        let rows = payload
+            .datasets
+            .iter()
+            .map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now))
+            .collect();
+        // VEX documents and checks stay true for long; databases do not.
+        let old = |d: &&Dataset| {
+            d.name.kind().is_large()
+                && d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
+        };
+        let warnings = payload.datasets.iter().filter(old).map(|dataset| {
+            format!(
+                "{} is more than 7 days old already: another source may have a newer one",
+                dataset.reference()
+            )
+        });
+        let report = Report {
+            dry_run: false,
+            unchanged: false,
+            hosts: BTreeSet::new(),
+            removed,
+            warnings: warnings.collect(),
+            errors: Vec::new(),
+            datasets: rows,
+            images: payload.images.iter().map(ImageRow::new).collect(),
+            bundle: Some(Written {
+                on_medium: apart_from_root(&path),
+                read_back: args.verify_after_write,
+                path,
+                length: payload.length,
+                identity,
+                fingerprint: signer.public().id().fingerprint(),
+                stream: payload.stream.to_string(),
+                created,
+                expires: payload.expires,
+                sequence: payload.sequence,
+            }),
+        };
+        Ok((report, errors))
+    }
 }
 
 fn readable_by_others(path: &std::path::Path) -> bool {
@@ -239,137 +385,6 @@ fn unchanged(
         errors: Vec::new(),
     };
     Ok((report, Vec::new()))
-}
-
-#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
-fn write(
-    args: &Export,
-    signer: &dyn Signer,
-    destination: Destination,
-    network: &Network<'_>,
-    mut collected: Vec<Collected>,
-    images: Vec<also::Collected>,
-    last: Option<&ExportState>,
-    state: Option<&StateDir>,
-    floors: &BTreeMap<String, Timestamp>,
-    progress: &dyn Progress,
-) -> Result<Done, Bad> {
-    let created = destination.free_moment(created(last, progress)?)?;
-    for item in &collected {
-        let dataset = &item.planned.dataset;
-        judge(args, dataset, dataset.contents.updated_at, floors, created)?;
-    }
-    let head = Head {
-        stream: args.stream.clone(),
-        created,
-        expires: args.expires.map(|age| expiry(created, age)).transpose()?,
-        sequence: state.map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
-        previous: last.map(|last| last.identity),
-    };
-    let datasets = collected.iter().map(|item| item.planned.clone()).collect();
-    let planned = images.iter().map(|image| image.planned.clone()).collect();
-    let plan = Plan::new(head, datasets, planned).map_err(|why| {
-        Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
-    })?;
-    let folder = destination.folder().map(std::path::Path::to_path_buf);
-    let destination = destination.create(&plan, created, progress)?;
-    let file = destination.writer(&plan)?;
-    let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
-    let straight = Straight { network, destination: &destination, progress };
-    let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
-    while let Some(member) = writer.wants().cloned() {
-        let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
-        let Some(item) = collected.iter_mut().find(|item| has(item)) else {
-            if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                straight.image_blob(&mut writer, source, blob, &member)?;
-                continue;
-            }
-            let nothing = io::Error::other(format!("nothing brings {}", member.path));
-            return Err(Error::unexpected("writing")(nothing).into());
-        };
-        if let Some(blob) = item.held.get_mut(&member.digest) {
-            blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
-            writer.member(blob).map_err(|e| destination.failed(e))?;
-            continue;
-        }
-        let dataset = &item.planned.dataset;
-        let found = straight.layer(&mut writer, item, &member)?;
-        // Whoever has this layer has the same.
-        judge(args, dataset, found.updated_at, floors, created)
-            .map_err(|error| Bad::layer(error, dataset, &member, &[]))?;
-        contents.insert(dataset.reference(), found);
-    }
-    let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
-    let synced = destination.sync(file)?;
-    if args.verify_after_write {
-        let step = progress.begin("reading back", payload.length, "");
-        destination.read_back(&synced, &signer.public(), identity, &*step)?;
-    }
-    let path = destination.publish(synced)?;
-    // The bundle is there whatever becomes of the memory, and the report must say so.
-    let mut errors = Vec::new();
-    if let Some(state) = state {
-        let mut floors = floors.clone();
-        for dataset in &payload.datasets {
-            if let Some(date) = dataset.contents.updated_at {
-                floors.insert(dataset.reference(), date);
-            }
-        }
-        let sequence = payload.sequence.unwrap_or(1);
-        let manifests = manifests(&collected, &images);
-        let export = ExportState { identity, created, sequence, floors, manifests };
-        errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
-    }
-    let removed = match (args.keep, &folder) {
-        (Some(keep), Some(folder)) => {
-            retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)
-        }
-        _ => Ok(Vec::new()),
-    };
-    let removed = removed.unwrap_or_else(|error| {
-        errors.push(error);
-        Vec::new()
-    });
-    let now = Timestamp::now();
-    let passed_over = |dataset: &Dataset| {
-        let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
-        item.map_or(&[][..], |item| &item.passed_over)
-    };
-    let rows =
-        payload.datasets.iter().map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now)).collect();
-    // VEX documents and checks stay true for long; databases do not.
-    let old = |d: &&Dataset| {
-        d.name.kind().is_large() && d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
-    };
-    let warnings = payload.datasets.iter().filter(old).map(|dataset| {
-        format!(
-            "{} is more than 7 days old already: another source may have a newer one",
-            dataset.reference()
-        )
-    });
-    let report = Report {
-        dry_run: false,
-        unchanged: false,
-        hosts: BTreeSet::new(),
-        removed,
-        warnings: warnings.collect(),
-        errors: Vec::new(),
-        datasets: rows,
-        images: payload.images.iter().map(ImageRow::new).collect(),
-        bundle: Some(Written {
-            on_medium: apart_from_root(&path),
-            read_back: args.verify_after_write,
-            path,
-            length: payload.length,
-            identity,
-            fingerprint: signer.public().id().fingerprint(),
-            stream: payload.stream.to_string(),
-            created,
-            expires: payload.expires,
-            sequence: payload.sequence,
-        }),
-    };
-    Ok((report, errors))
 }
 
 /// Whether a file is on another file system than this one's root, as a medium is.
