@@ -723,3 +723,119 @@ fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
     out.good();
     assert!(out.err.contains("127.0.0.1:1/cache/db:1 is passed over"), "{out:#?}");
 }
+
+/// So many minutes after three days ago: a generation of an hour ago.
+const FRESH: u64 = 3 * 24 * 60 - 60;
+
+/// The weather in which large layers of trivy-db get this.
+fn large_gets(fault: Fault) -> impl Fn(u64, &str) -> Option<Fault> + Send + Sync {
+    let small = Digest::of(b"{}").hex();
+    move |_, path| (path.contains("/db/blobs/") && !path.ends_with(&small)).then(|| fault.clone())
+}
+
+#[test]
+fn a_fresh_source_that_lost_its_layer_keeps_nobody_from_asking_others() {
+    for fault in [Fault::Status(404, None), Fault::Status(500, None), Fault::Long(10)] {
+        let forgetful = Upstream::new(large_gets(fault.clone()));
+        forgetful.publish(FRESH, 100_000);
+        let other = Upstream::new(|_, _| None);
+        // Once other data, and once the same.
+        for generation in [FRESH + 1, FRESH] {
+            other.publish(generation, 100_000);
+            let host = exporter();
+            let (ran, row) = export_db(&host, &[&forgetful, &other]);
+            ran.good();
+            let layer = generation == FRESH && !matches!(fault, Fault::Long(_));
+            let source = if layer { &forgetful } else { &other };
+            assert_eq!(row["source"], format!("{}/db:1", source.host), "{fault:?} {generation} {row:#}");
+            host.holds_good_bundles(1);
+        }
+    }
+}
+
+#[test]
+fn a_quorum_takes_the_newest_that_enough_agree_on_and_gets_over_bad_bytes() {
+    let [old, new, old_too, new_too] = [0, 2000, 0, 2000].map(|generation| {
+        let upstream = Upstream::new(|_, _| None);
+        upstream.publish(generation, 1000);
+        upstream
+    });
+    let damaging = Upstream::new(large_gets(Fault::Flip(70)));
+    damaging.publish(2000, 1000);
+    let export = |host: &Host, sources: &[&Upstream]| {
+        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
+        let mut command = host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--only", "trivy-db", "--plain-http", "--quorum", "2", "--format", "json"]);
+        let ran = forge::run({
+            command.args(["--db-repository", &list.join(",")]);
+            command
+        });
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        (ran, json["datasets"][0].clone())
+    };
+    let host = exporter();
+    let (ran, row) = export(&host, &[&old, &new, &old_too, &new_too]);
+    ran.good();
+    assert_eq!(row["source"], format!("{}/db:1", new.host), "{row:#}");
+    let passed = row["passed_over"].to_string();
+    assert!(passed.contains(&old.host) && passed.contains("than those that agree"), "{passed}");
+    // Its bytes are bad, and what it says is true all the same.
+    let host = exporter();
+    let (ran, row) = export(&host, &[&damaging, &new]);
+    ran.good();
+    assert_eq!(row["source"], format!("{}/db:1", new.host), "{row:#}");
+    host.holds_good_bundles(1);
+}
+
+#[test]
+fn a_layer_is_one_thing_only() {
+    let [odd, good] = [0, 0].map(|generation| {
+        let upstream = Upstream::new(|_, _| None);
+        upstream.publish(generation, 1000);
+        upstream
+    });
+    odd.publish_db_as_java_db();
+    let export = |host: &Host, sources: &[&Upstream]| {
+        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/java:1", upstream.host)).collect();
+        let mut command = host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--only", "trivy-db,trivy-java-db", "--plain-http"]);
+        command.args(["--db-repository", &format!("{}/db:1", odd.host)]);
+        command.args(["--java-db-repository", &list.join(",")]);
+        forge::run(command)
+    };
+    let host = exporter();
+    export(&host, &[&odd, &good]).good();
+    host.holds_good_bundles(1);
+    let host = exporter();
+    export(&host, &[&odd]).refused(3, &["serves a bad trivy-java-db", "is something else as well"]);
+    host.holds_good_bundles(0);
+}
+
+#[test]
+fn a_leftover_that_is_longer_than_the_bundle_makes_it_no_longer() {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 40_000_000);
+    let host = exporter();
+    let (partial, plan) = leave(&host, &upstream);
+    // Whoever may write there has brought it to its end, and beyond, with sums that fit.
+    let size = 64 << 20;
+    let mut bytes = fs::read(&partial).unwrap();
+    bytes.resize(size, 7);
+    fs::write(&partial, &bytes).unwrap();
+    let text = fs::read_to_string(&plan).unwrap();
+    let geometry = text.lines().next().unwrap();
+    let start =
+        serde_json::from_str::<serde_json::Value>(geometry).unwrap()["start"].as_u64().unwrap() as usize;
+    bytes[..start].fill(0);
+    let mut lines = vec![geometry.to_owned()];
+    for end in (4 << 20..=size).step_by(4 << 20) {
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes[end - (4 << 20)..end]);
+        lines.push(format!("{{\"end\":{end},\"crc\":{}}}", crc.sum()));
+    }
+    fs::write(&plan, lines.join("\n") + "\n").unwrap();
+    host.export(&upstream, &[]).good();
+    host.holds_good_bundles(1);
+}

@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::collect::{Collected, WantedArtifact, announced, complete};
 use super::fate::believable;
-use super::registry_mirror::RegistryMirror;
+use super::quorum::Quorum;
 use crate::bundle::Dataset;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::oci;
 use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
@@ -24,30 +25,6 @@ use crate::text::moments;
 
 /// Data of this age needs no comparison: trivy-db is built four times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
-
-/// How many registries must name the same data: the only check that there is on one that lies.
-#[derive(Debug, Clone)]
-pub(super) struct Quorum<'a> {
-    pub(super) wanted: u32,
-    /// What has no word of its own.
-    pub(super) mirrors: &'a [RegistryMirror],
-    /// How long those are waited for that lag behind.
-    pub(super) wait: Duration,
-}
-
-impl Quorum<'_> {
-    pub(super) const NONE: Quorum<'static> = Quorum { wanted: 1, mirrors: &[], wait: Duration::ZERO };
-
-    /// Whose word a source's is. mirror.gcr.io is a pull-through cache of Docker Hub.
-    fn origin(&self, source: &ArtifactSource) -> String {
-        let host = self.mirrors.iter().find_map(|mirror| mirror.origin(source)).or(source.host());
-        match host {
-            Some("mirror.gcr.io") => "docker.io".into(),
-            Some(host) => host.into(),
-            None => source.to_string(),
-        }
-    }
-}
 
 /// How many bad layers a run gets over.
 const MOST_REJECTED: usize = 16;
@@ -96,6 +73,7 @@ pub(super) struct BestSource<'a> {
     quorum: Quorum<'a>,
     /// What was taken before, and turned out bad when it was read.
     rejected: Vec<Rejected>,
+    failed_for: Option<Name>,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
     out: BTreeSet<String>,
@@ -110,16 +88,18 @@ impl<'a> BestSource<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let (now, rejected, out) = (Timestamp::now(), Vec::new(), BTreeSet::new());
-        BestSource { network, floors, quorum, rejected, now, out, progress }
+        BestSource { network, floors, quorum, rejected, failed_for: None, now, out, progress }
     }
 
-    /// Takes a layer from these sources no more. Whether others are left to ask for the dataset.
+    /// Takes a layer from these sources no more. Whether it is worth asking for the dataset again.
     pub(super) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> bool {
-        let left = wanted.sources.iter().filter(|source| !rejected.from.contains(source)).count();
-        // Of those that have a layer which is bad anywhere, one was asked for it.
-        let others = left > usize::from(rejected.from.is_empty());
         self.rejected.push(rejected);
-        others && self.rejected.len() < MOST_REJECTED
+        wanted.sources.len() > 1 && self.rejected.len() < MOST_REJECTED
+    }
+
+    /// The dataset that could not be collected.
+    pub(super) fn failed_for(&self) -> Option<&Name> {
+        self.failed_for.as_ref()
     }
 
     /// Why an artifact is not to be taken again.
@@ -135,14 +115,26 @@ impl<'a> BestSource<'a> {
     /// # Errors
     /// That of the last source, where none is good.
     pub(super) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
+        self.failed_for = Some(wanted.name.clone());
+        let collected = self.choose(wanted)?;
+        self.failed_for = None;
+        Ok(collected)
+    }
+
+    fn choose(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
         let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
+        let mut lagging = Vec::new();
         if self.quorum.wanted > 1 {
-            candidates = self.agreed(wanted, candidates, &mut failed)?;
+            (candidates, lagging) = self.agreed(wanted, candidates, &mut failed)?;
+            // What a source says counts also where its bytes were bad.
+            let (rejected, rest) = candidates.into_iter().partition(|one| self.rejects(one).is_some());
+            candidates = rest;
+            failed.extend::<Vec<_>>(rejected_by(self, name, rejected));
         }
         let (mut good, stale) = self.sift(name, tag, candidates);
-        let lagging: Vec<PassedOver> = stale.iter().map(|(_, passed)| passed.clone()).collect();
+        lagging.extend(stale.iter().map(|(_, passed)| passed.clone()));
         // What lags behind is still better than nothing, and judged like all else before it is signed.
         good.extend(stale.into_iter().map(|(artifact, _)| artifact));
         for (index, artifact) in good.iter().enumerate() {
@@ -156,8 +148,10 @@ impl<'a> BestSource<'a> {
             };
             let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
+            let layers = &artifact.manifest.layers;
             let rejected = |source: &&ArtifactSource| {
-                self.rejected.iter().any(|rejected| rejected.from.contains(source))
+                let named = |one: &&Rejected| layers.iter().any(|layer| layer.digest == one.layer);
+                self.rejected.iter().filter(named).any(|rejected| rejected.from.contains(source))
             };
             let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
             let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
@@ -176,29 +170,43 @@ impl<'a> BestSource<'a> {
         }))
     }
 
-    /// The candidates that enough of them agree with. Those that lag behind are waited for.
+    /// The candidates that enough of them agree with, and the others. Those that lag behind are waited for.
     fn agreed(
         &mut self,
         wanted: &WantedArtifact,
         mut candidates: Vec<Artifact>,
         failed: &mut Vec<(ArtifactSource, Error)>,
-    ) -> Result<Vec<Artifact>, Error> {
+    ) -> Result<(Vec<Artifact>, Vec<PassedOver>), Error> {
         let quorum = self.quorum.clone();
         let until = Instant::now() + quorum.wait;
         loop {
-            let agree = |one: &Artifact| {
-                let same = candidates.iter().filter(|other| other.manifest.layers == one.manifest.layers);
-                same.map(|other| quorum.origin(&other.source)).collect::<BTreeSet<_>>().len() as u32
+            let words = |one: &Artifact| {
+                let same = candidates.iter().filter(|other| says(other) == says(one));
+                quorum.words(same.map(|other| &other.source))
             };
-            let most = candidates.iter().map(agree).max().unwrap_or(0);
-            // Of several that agree among themselves the first, as without a quorum.
-            if let Some(best) = candidates.iter().find(|one| agree(one) >= quorum.wanted) {
-                let layers = best.manifest.layers.clone();
-                candidates.retain(|other| other.manifest.layers == layers);
-                return Ok(candidates);
+            let enough = candidates.iter().filter(|one| words(one) >= quorum.wanted);
+            // Of several that agree among themselves the newest, and of those the first.
+            let date = |one: &Artifact| believable(announced(one), self.now);
+            if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
+                let word = says(best);
+                let (agreed, others): (Vec<_>, Vec<_>) =
+                    candidates.iter().cloned().partition(|one| says(one) == word);
+                let passed_over = |one: &Artifact| PassedOver {
+                    source: one.source.to_string(),
+                    why: "it names other data than those that agree".into(),
+                };
+                return Ok((agreed, others.iter().map(passed_over).collect()));
             }
+            let most = candidates.iter().map(words).max().unwrap_or(0);
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !left.is_zero() {
+                self.progress.note(&format!(
+                    "{most} of {} registries name the same {}; asking again in a minute",
+                    quorum.wanted, wanted.name
+                ));
+                std::thread::sleep(self.network.within_deadline(left.min(AGAIN)));
+            }
+            if left.is_zero() || self.network.check_deadline().is_err() {
                 let named = |artifact: &Artifact| {
                     let layer = artifact.manifest.layers.first().map(|layer| layer.digest.to_string());
                     format!("{} {}", artifact.source, layer.unwrap_or_default())
@@ -208,12 +216,6 @@ impl<'a> BestSource<'a> {
                 let (dataset, wanted) = (wanted.name.to_string(), quorum.wanted);
                 return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
             }
-            self.progress.note(&format!(
-                "{most} of {} registries name the same {}; asking again in a minute",
-                quorum.wanted, wanted.name
-            ));
-            std::thread::sleep(left.min(AGAIN));
-            self.network.check_deadline()?;
             failed.clear();
             self.out.clear();
             candidates = self.candidates(wanted, failed).0;
@@ -246,14 +248,15 @@ impl<'a> BestSource<'a> {
             self.network.take_notes().iter().for_each(|note| self.progress.note(note));
             match resolved {
                 Ok(artifact) => {
-                    if let Some(Rejected { why, .. }) = self.rejects(&artifact) {
-                        let dataset = wanted.name.to_string();
-                        let (source_name, why) = (source.to_string(), why.clone());
-                        failed.push((source.clone(), Error::Content { dataset, source_name, why }));
+                    if self.quorum.wanted == 1 && self.rejects(&artifact).is_some() {
+                        failed.extend(rejected_by(self, &wanted.name, vec![artifact]));
                         continue;
                     }
                     let date = believable(announced(&artifact), self.now);
-                    let fresh = date.is_some_and(|date| self.now.duration_since(date) < FRESH);
+                    let floor = self.floors.get(&format!("{}-{}", wanted.name, wanted.tag));
+                    let fresh = date.is_some_and(|date| {
+                        self.now.duration_since(date) < FRESH && floor.is_none_or(|floor| date >= *floor)
+                    });
                     candidates.push(artifact);
                     if fresh && self.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
@@ -316,18 +319,18 @@ impl<'a> BestSource<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a quorum is about: the data, and what it says it is.
+fn says(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
+    let layers = artifact.manifest.layers.iter().map(|layer| layer.digest);
+    (layers.collect(), artifact.manifest.annotations.get(oci::VERSION))
+}
 
-    #[test]
-    fn a_cache_has_no_word_of_its_own() {
-        let mirrors = ["ghcr.io=harbor.example/ghcr".parse().unwrap()];
-        let quorum = Quorum { mirrors: &mirrors, ..Quorum::NONE };
-        let of = |text: &str| quorum.origin(&ArtifactSource::parse(text, "2").unwrap());
-        assert_eq!(of("harbor.example/ghcr/aquasecurity/trivy-db"), of("ghcr.io/x/y"));
-        assert_eq!(of("mirror.gcr.io/aquasec/trivy-db"), of("aquasec/trivy-db"));
-        assert_ne!(of("ghcr.io/aquasecurity/trivy-db"), of("aquasec/trivy-db"));
-        assert_eq!(of("ghcr.io/a/b"), of("ghcr.io/c/d"), "one registry has one word");
-    }
+/// Why these are passed over.
+fn rejected_by(best: &BestSource<'_>, name: &Name, artifacts: Vec<Artifact>) -> Vec<(ArtifactSource, Error)> {
+    let error = |artifact: Artifact| {
+        let why = best.rejects(&artifact).map_or_else(String::new, |rejected| rejected.why.clone());
+        let (dataset, source_name) = (name.to_string(), artifact.source.to_string());
+        (artifact.source, Error::Content { dataset, source_name, why })
+    };
+    artifacts.into_iter().map(error).collect()
 }

@@ -49,7 +49,10 @@ pub(super) struct Unpublished {
     ours: Cell<bool>,
     /// What it was made from is not what it should be, from this byte on.
     spoiled: Cell<Option<u64>>,
+    /// So is what earlier exports left.
+    leftovers_spoiled: Cell<bool>,
     geometry: Geometry,
+    length: u64,
     published: bool,
 }
 
@@ -152,9 +155,21 @@ impl Destination {
                 next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
             });
         }
-        let (failed, ours, spoiled) = Default::default();
-        let geometry = Geometry::of(plan);
-        Ok(Unpublished { path, partial, leftovers, failed, ours, spoiled, geometry, published: false })
+        let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
+        let (geometry, length) = (Geometry::of(plan), plan.length());
+        let published = false;
+        Ok(Unpublished {
+            path,
+            partial,
+            leftovers,
+            failed,
+            ours,
+            spoiled,
+            leftovers_spoiled,
+            geometry,
+            length,
+            published,
+        })
     }
 }
 
@@ -196,8 +211,10 @@ impl Unpublished {
         found.max_by_key(Prefix::left)
     }
 
-    /// What is here of a blob is not what it should be: nobody must go on with it.
-    pub(super) fn spoil(&self, member: &Member) {
+    /// What is here of a blob is not what it should be: nobody must go on with it, nor, where a part of it
+    /// was `left`, with what that came from.
+    pub(super) fn spoil(&self, member: &Member, left: bool) {
+        self.leftovers_spoiled.set(self.leftovers_spoiled.get() || left);
         let at = self.geometry.find(member.digest, member.size).unwrap_or(0);
         self.spoiled.set(Some(self.spoiled.get().map_or(at, |earlier| earlier.min(at))));
     }
@@ -216,6 +233,9 @@ impl Unpublished {
             let file = writer.into_file()?;
             // Whatever the umask is: it is carried to be read. FAT knows no modes.
             let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+            if file.metadata()?.len() != self.length {
+                return Err(io::Error::other("it has another length than was planned"));
+            }
             file.sync_all().map(|()| Synced(file))
         };
         sync().map_err(|error| self.broke(&self.partial, error))
@@ -287,7 +307,7 @@ impl Drop for Unpublished {
         }
         for leftover in &self.leftovers {
             // Its bytes are in the bundle now, or nobody wants them any more.
-            if leftover.path != self.partial && (self.published || self.spoiled.get().is_some()) {
+            if leftover.path != self.partial && (self.published || self.leftovers_spoiled.get()) {
                 partial::remove(&leftover.path);
             }
         }

@@ -6,24 +6,25 @@ use std::io::{self, Seek};
 use jiff::Timestamp;
 
 use super::after::hook;
-use super::best_source::{BestSource, Quorum};
+use super::best_source::BestSource;
 use super::checked::bad_content;
 use super::collect::{self, Collected, Wanted};
 use super::destination::Destination;
 use super::export_report::{ImageRow, Report, Row, Written};
+use super::quorum::Quorum;
 use super::retention::retain;
 use super::straight::{Bad, Fault, Straight};
 use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::cli::Export;
-use crate::dataset::Contents;
+use crate::dataset::{Contents, Name};
 use crate::digest::Digest;
 use crate::error::{Error, Next};
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::source::Network;
-use crate::text::{moment, moments};
+use crate::text::{moment, moments, safe};
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::signer::Signer;
 use crate::trust::state::{ExportState, Side, StateDir};
@@ -33,7 +34,7 @@ use crate::trust::{Refusal, TrustError};
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 /// How often a run begins anew with what it has learnt of its sources.
-const MOST_TRIES: u32 = 8;
+const MOST_TRIES: u32 = 20;
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut done = export(args, progress);
@@ -117,36 +118,45 @@ impl Run<'_> {
         let Run { args, network, progress, .. } = *self;
         let mut best = BestSource::new(network, self.floors.clone(), quorum(args), progress);
         let mut last_error = None;
-        let mut bad_source = None;
+        let mut bad_sources: BTreeMap<Name, Error> = BTreeMap::new();
         for _ in 0..MOST_TRIES {
             // Where no other source answers, the one that did is the reason.
-            let collected = collect::collect(network, wanted, &mut best, progress)
-                .map_err(|error| bad_source.take().unwrap_or(error))?;
+            let collected = match collect::collect(network, wanted, &mut best, progress) {
+                Ok(collected) => collected,
+                Err(error) => {
+                    let bad = best.failed_for().and_then(|name| bad_sources.remove(name));
+                    return Err(bad.unwrap_or(error));
+                }
+            };
             let images = also::collect(args, network, progress)?;
             let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
             if args.if_changed && self.last.as_ref().is_some_and(of_last) {
                 return unchanged(args, &collected, &images, &self.floors);
             }
             // A source that answers well may still turn out to have a bad layer, or none.
-            match self.write(collected, &images) {
+            let written = match entangled(&collected) {
+                Some(bad) => Err(bad),
+                None => self.write(collected, &images),
+            };
+            match written {
                 Ok(done) => return Ok(done),
                 Err(Bad { error, fault: Fault::Leftover }) => {
                     progress.note(&format!("{error}; all of it is fetched again"));
                     last_error = Some(error);
                 }
                 Err(Bad { error, fault: Fault::Source(rejected) }) => {
-                    let mut artifacts = wanted.iter().filter_map(Wanted::artifact);
-                    let of = artifacts.find(|artifact| artifact.name == rejected.dataset);
+                    let name = rejected.dataset.clone();
+                    let of = wanted.iter().filter_map(Wanted::artifact).find(|of| of.name == name);
                     if !of.is_some_and(|artifact| best.reject(*rejected, artifact)) {
                         return Err(error);
                     }
                     progress.note(&format!("{error}; another source is asked"));
-                    bad_source = Some(error);
+                    bad_sources.insert(name, error);
                 }
                 Err(Bad { error, fault: Fault::None }) => return Err(error),
             }
         }
-        let error = bad_source.or(last_error);
+        let error = bad_sources.into_values().next().or(last_error);
         Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
     }
 
@@ -197,7 +207,7 @@ impl Run<'_> {
             let found = straight.layer(&mut writer, item, &member)?;
             // Whoever has this layer has the same.
             judge(args, dataset, found.updated_at, floors, created)
-                .map_err(|error| Bad::layer(error, dataset, &member, &[]))?;
+                .map_err(|error| Bad::layer(error, dataset, member.digest, &[]))?;
             contents.insert(dataset.reference(), found);
         }
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
@@ -241,17 +251,7 @@ impl Run<'_> {
             .iter()
             .map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now))
             .collect();
-        // VEX documents and checks stay true for long; databases do not.
-        let old = |d: &&Dataset| {
-            d.name.kind().is_large()
-                && d.contents.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
-        };
-        let warnings = payload.datasets.iter().filter(old).map(|dataset| {
-            format!(
-                "{} is more than 7 days old already: another source may have a newer one",
-                dataset.reference()
-            )
-        });
+        let warnings = payload.datasets.iter().filter_map(|d| old(d, d.contents.updated_at, now));
         let report = Report {
             dry_run: false,
             unchanged: false,
@@ -278,9 +278,34 @@ impl Run<'_> {
     }
 }
 
+/// A large layer that a manifest shares with something else: nobody would look at it as what it is to be.
+fn entangled(collected: &[Collected]) -> Option<Bad> {
+    let mut seen: BTreeSet<Digest> = BTreeSet::new();
+    for item in collected {
+        let dataset = &item.planned.dataset;
+        let layers = || dataset.layers.iter().map(|layer| layer.digest);
+        let shared = |layer: &Digest| {
+            seen.contains(layer) || *layer == dataset.config.digest || *layer == dataset.manifest.digest
+        };
+        if let (true, Some(artifact)) = (dataset.name.kind().is_large(), &item.artifact)
+            && let Some(layer) = layers().find(shared)
+        {
+            let error = bad_content(dataset, &format!("its layer {layer} is something else as well"));
+            return Some(Bad::layer(error, dataset, layer, std::slice::from_ref(&artifact.source)));
+        }
+        seen.extend(dataset.blobs().map(|blob| blob.digest));
+    }
+    None
+}
+
 fn readable_by_others(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+    let own = rustix::process::geteuid().as_raw();
+    // What another user has set up for this one's group, as systemd and Kubernetes do, is no slip.
+    path.metadata().is_ok_and(|metadata| {
+        let theirs = if metadata.uid() == own { 0o077 } else { 0o007 };
+        metadata.mode() & theirs != 0
+    })
 }
 
 /// The exporter's memory; without any, bundles carry no sequence number.
@@ -302,7 +327,17 @@ fn dry_run(
     progress: &dyn Progress,
 ) -> Result<Done, Error> {
     let mut best = BestSource::new(network, BTreeMap::new(), quorum(args), progress);
-    let collected = collect::collect(network, wanted, &mut best, progress)?;
+    let hosts = || {
+        let mut hosts = network.hosts();
+        // Those that would be asked if the ones before them failed.
+        hosts.extend(wanted.iter().flat_map(Wanted::hosts));
+        hosts
+    };
+    let collected = collect::collect(network, wanted, &mut best, progress).inspect_err(|_| {
+        // It may be the firewall that is in the way, and this is for it.
+        let hosts: Vec<String> = hosts().into_iter().collect();
+        progress.note(&format!("A firewall must let through at least: {}", safe(&hosts.join(", "))));
+    })?;
     let images = also::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
@@ -332,9 +367,7 @@ fn dry_run(
     for (source, blob) in images.iter().filter_map(also::Collected::first_blob) {
         drop(network.blob(source, blob)?);
     }
-    report.hosts = network.hosts();
-    // Those that would be asked if the ones before them failed.
-    report.hosts.extend(wanted.iter().flat_map(Wanted::hosts));
+    report.hosts = hosts();
     Ok((report, Vec::new()))
 }
 
@@ -356,6 +389,17 @@ fn manifests(collected: &[Collected], images: &[also::Collected]) -> BTreeMap<St
     datasets.chain(images).collect()
 }
 
+/// What is worth a warning: VEX documents and checks stay true for long, and databases do not.
+fn old(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<String> {
+    let old = dataset.name.kind().is_large() && date.is_some_and(|date| now.duration_since(date) > OLD);
+    old.then(|| {
+        format!(
+            "{} is more than 7 days old already: another source may have a newer one",
+            dataset.reference()
+        )
+    })
+}
+
 /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
 fn unchanged(
     args: &Export,
@@ -364,13 +408,14 @@ fn unchanged(
     floors: &BTreeMap<String, Timestamp>,
 ) -> Result<Done, Error> {
     let now = Timestamp::now();
-    let mut datasets = Vec::new();
+    let (mut datasets, mut warnings) = (Vec::new(), Vec::new());
     for item in collected {
         let dataset = &item.planned.dataset;
         let date = floors.get(&dataset.reference()).copied();
         if let Some(max_age) = &args.max_age {
             max_age.check(&dataset.name, date, now)?;
         }
+        warnings.extend(old(dataset, date, now));
         datasets.push(Row::new(dataset, date, &item.passed_over, now));
     }
     let report = Report {
@@ -381,7 +426,7 @@ fn unchanged(
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
         hosts: BTreeSet::new(),
         removed: Vec::new(),
-        warnings: Vec::new(),
+        warnings,
         errors: Vec::new(),
     };
     Ok((report, Vec::new()))

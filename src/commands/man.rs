@@ -1,8 +1,9 @@
 //! `man`: the manual pages, which say what `--help` says.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -46,7 +47,11 @@ fn write(command: clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::
 
 fn one(command: &clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::Result<()> {
     let page = clap_mangen::Man::new(command.clone()).manual("trivy-ferry");
-    page.generate_to(folder)?;
-    pages.push(page.get_filename());
+    let name = page.get_filename();
+    // A link of that name would lead elsewhere, and the folder may be another's.
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    page.render(&mut file)?;
+    file.persist(folder.join(&name))?;
+    pages.push(name);
     command.get_subcommands().try_for_each(|verb| one(verb, folder, pages))
 }

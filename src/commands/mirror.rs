@@ -7,13 +7,14 @@ use std::{fmt, io};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::best_source::{BestSource, Quorum, Rejected};
+use super::best_source::{BestSource, Rejected};
 use super::collect::{self, Collected, WantedArtifact};
 use super::fan_out::{FannedOut, Taker, fan_out};
 use super::import::places_for_settings;
 use super::import_report::{Report, Status};
 use super::mirror_site::{Lack, Offer, Site};
 use super::place::Place;
+use super::quorum::Quorum;
 use super::registries::Registries;
 use super::{Outcome, import_report};
 use crate::cli::Mirror;
@@ -104,6 +105,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
         let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
         let mut bad_source = None;
+        let said: Vec<_> = run.sites.iter().map(Site::said).collect();
         let error = loop {
             match best.collect(artifact) {
                 Ok(item) => match run.mirror(item, tags, progress)? {
@@ -114,6 +116,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
                         }
                         progress.note(&format!("{error}; another source is asked"));
                         bad_source = Some(error);
+                        run.sites.iter_mut().zip(&said).for_each(|(site, said)| site.take_back(*said));
                     }
                 },
                 // Where no other source answers, the one that did is the reason.
@@ -269,10 +272,16 @@ impl Run<'_> {
         }
         Ok(match error {
             // What one source sends may be another than what the next one has under the same digest.
-            Some(error @ (Error::Content { .. } | Error::Source(SourceError::Digest { .. }))) => {
-                bad(error, &sources[..1])
+            Some(
+                error @ (Error::Content { .. }
+                | Error::Source(SourceError::Digest { .. } | SourceError::Long { .. })),
+            ) => bad(error, &sources[..1]),
+            // What is no registry is asked alone.
+            Some(error) if artifact.source.host().is_none() => bad(error, &sources[..1]),
+            Some(error) => {
+                let asked = sources.iter().filter(|source| source.host().is_some());
+                bad(error, &asked.cloned().collect::<Vec<_>>())
             }
-            Some(error) => bad(error, &sources),
             None => Brought::Nowhere,
         })
     }

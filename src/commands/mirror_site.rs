@@ -70,6 +70,17 @@ impl<'r> Site<'r> {
         Site { place, registry: Registry::new(remote), report, out: false }
     }
 
+    /// How much was said so far.
+    pub(super) fn said(&self) -> (usize, usize) {
+        (self.report.errors.len(), self.report.warnings.len())
+    }
+
+    /// Takes back what was said since, of a source that turned out bad.
+    pub(super) fn take_back(&mut self, (errors, warnings): (usize, usize)) {
+        self.report.errors.truncate(errors);
+        self.report.warnings.truncate(warnings);
+    }
+
     /// Writes down a dataset that no source has.
     pub(super) fn goes_without(&mut self, name: &Name, tag: &str) {
         if let Ok(Some(reference)) = self.place.repository(name, tag) {
@@ -87,8 +98,12 @@ impl<'r> Site<'r> {
                 return None;
             }
         };
-        // What another source had may have been bad.
-        self.report.rows.retain(|row| (row.name.as_str(), &row.tag) != (dataset.name.as_str(), &dataset.tag));
+        // What another source had may have been bad; a place that has it all the same stays as it is.
+        let same = |row: &Row| (row.name.as_str(), &row.tag) == (dataset.name.as_str(), &dataset.tag);
+        if self.report.rows.iter().any(|row| same(row) && row.status == Status::Unchanged) {
+            return None;
+        }
+        self.report.rows.retain(|row| !same(row));
         let mut row = Row::fetched(dataset, offer.item.announced, reference.to_string());
         row.extra_tags.extend_from_slice(offer.tags);
         let looked = if self.out { Ok(None) } else { self.look(offer, reference, &mut row) };

@@ -41,6 +41,7 @@ mod passphrase;
 pub mod place;
 mod push;
 mod push_images;
+mod quorum;
 mod registries;
 pub mod registry_mirror;
 mod rehearse;

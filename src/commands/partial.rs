@@ -106,7 +106,7 @@ impl Leftover {
 
     /// Whether a bundle of this plan can be written where this one was left.
     pub(super) fn fits(&self, plan: &Plan) -> bool {
-        self.geometry == Geometry::of(plan)
+        self.geometry == Geometry::of(plan) && self.good <= plan.length()
     }
 
     /// The good bytes at the start of the file.

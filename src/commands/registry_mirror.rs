@@ -42,10 +42,11 @@ impl RegistryMirror {
         Some(ArtifactSource::Registry(repository.moved(&self.host, &name)))
     }
 
-    /// The registry whose word this source's is, where it is in this mirror.
-    pub(super) fn origin(&self, source: &ArtifactSource) -> Option<&str> {
+    /// The registry whose word this source's is, where it is in this mirror, and how long the mirror's
+    /// prefix is.
+    pub(super) fn origin(&self, source: &ArtifactSource) -> Option<(&str, usize)> {
         let repository = source.repository().filter(|repository| repository.host() == self.host)?;
-        repository.name().starts_with(&self.below("")).then_some(&self.origin)
+        repository.name().starts_with(&self.below("")).then_some((self.origin.as_str(), self.prefix.len()))
     }
 
     fn below(&self, name: &str) -> String {
@@ -69,12 +70,12 @@ mod tests {
         assert_eq!(mirror.of(&upstream), Some(mirrored.clone()));
         assert_eq!(mirror.of(&source("docker.io/aquasec/trivy-db")), None);
         assert_eq!(mirror.of(&source("oci-layout:x")), None);
-        assert_eq!(mirror.origin(&mirrored), Some("ghcr.io"));
+        assert_eq!(mirror.origin(&mirrored), Some(("ghcr.io", 4)));
         assert_eq!(mirror.origin(&source("harbor.example:8443/ghcr2/x")), None);
         assert_eq!(mirror.origin(&upstream), None);
         let whole: RegistryMirror = "docker.io=cache.example".parse().unwrap();
         assert_eq!(whole.of(&source("aquasec/trivy-db")), Some(source("cache.example/aquasec/trivy-db")));
-        assert_eq!(whole.origin(&source("cache.example/x/y")), Some("docker.io"));
+        assert_eq!(whole.origin(&source("cache.example/x/y")), Some(("docker.io", 0)));
     }
 
     #[test]

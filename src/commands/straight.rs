@@ -11,6 +11,7 @@ use super::resumed::Resumed;
 use crate::bundle::writer::{BundleWriter, WriteError};
 use crate::bundle::{Dataset, Member};
 use crate::dataset::Contents;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::Descriptor;
 use crate::progress::{Counted, Progress};
@@ -41,8 +42,8 @@ impl From<Error> for Bad {
 
 impl Bad {
     /// A layer that cannot be had from these sources; from none, where it is bad wherever it is had from.
-    pub(super) fn layer(error: Error, dataset: &Dataset, member: &Member, from: &[ArtifactSource]) -> Self {
-        let rejected = Rejected::of(&error, dataset, member.digest, from);
+    pub(super) fn layer(error: Error, dataset: &Dataset, layer: Digest, from: &[ArtifactSource]) -> Self {
+        let rejected = Rejected::of(&error, dataset, layer, from);
         Bad { error, fault: Fault::Source(Box::new(rejected)) }
     }
 }
@@ -77,7 +78,7 @@ impl Straight<'_> {
             },
             // The writer has hashed in the source's place.
             Err(WriteError::Digest { found, .. }) => {
-                self.destination.spoil(member);
+                self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
                 let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
                 return Err(Bad { error, fault: if known > 0 { Fault::Leftover } else { Fault::None } });
@@ -105,9 +106,18 @@ impl Straight<'_> {
             return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")).into());
         };
         let sources: Vec<_> = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
-        let bad = |error: Error, from: &[ArtifactSource]| Bad::layer(error, dataset, member, from);
+        let bad = |error: Error, from: &[ArtifactSource]| Bad::layer(error, dataset, member.digest, from);
+        // Who was asked for it: what is no registry is asked alone.
+        let lost = |error: Error| match &error {
+            Error::Source(SourceError::Long { .. } | SourceError::Digest { .. }) => bad(error, &sources[..1]),
+            _ if artifact.source.host().is_none() => bad(error, &sources[..1]),
+            _ => {
+                let asked = sources.iter().filter(|source| source.host().is_some());
+                bad(error, &asked.cloned().collect::<Vec<_>>())
+            }
+        };
         let blob = self.open(sources.clone(), &descriptor, member);
-        let blob = blob.map_err(|error| bad(error.into(), &sources))?;
+        let blob = blob.map_err(|error| lost(error.into()))?;
         let known = blob.known();
         if known > 0 {
             self.progress.note(&format!(
@@ -122,7 +132,7 @@ impl Straight<'_> {
         let written = checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
         // Where a part of it was here from before, no source is to blame.
         let wrong = |error: Error| {
-            self.destination.spoil(member);
+            self.destination.spoil(member, known > 0);
             if known > 0 { Bad { error, fault: Fault::Leftover } } else { bad(error, &sources[..1]) }
         };
         match written {
@@ -131,7 +141,7 @@ impl Straight<'_> {
                 // The checker has seen that what came is wrong; that it was cut short is no such thing.
                 let seen = error.kind() == io::ErrorKind::BrokenPipe;
                 let error = broke_off(dataset, error, &checked);
-                Err(if seen { wrong(error) } else { bad(error, &sources) })
+                Err(if seen { wrong(error) } else { lost(error) })
             }
             // The writer has hashed in the source's place.
             (Err(WriteError::Digest { found, .. }), _) => {
@@ -139,12 +149,12 @@ impl Straight<'_> {
                 Err(wrong(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
             }
             (Err(error @ WriteError::Content { .. }), _) => {
-                self.destination.spoil(member);
+                self.destination.spoil(member, known > 0);
                 Err(self.destination.failed(error).into())
             }
             (Err(error), _) => Err(self.destination.failed(error).into()),
             (Ok(()), Err(error)) => {
-                self.destination.spoil(member);
+                self.destination.spoil(member, false);
                 Err(bad(bad_content(dataset, &error.to_string()), &[]))
             }
         }

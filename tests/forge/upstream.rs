@@ -42,6 +42,8 @@ pub enum Fault {
     NoRange,
     /// Where it really is: at another host.
     Elsewhere,
+    /// All, and so many bytes more; nobody has said how long it is.
+    Long(usize),
     /// A login page.
     Page,
     /// So many bytes, and then nothing, for longer than anybody waits.
@@ -144,6 +146,22 @@ impl Upstream {
         self.publish_vex(generation);
     }
 
+    /// Names trivy-db's layer as trivy-java-db's.
+    pub fn publish_db_as_java_db(&self) {
+        let mut content = self.content.lock().unwrap();
+        let manifest = String::from_utf8(content.files["/v2/db/manifests/1"].to_vec()).unwrap();
+        let types = [Kind::TrivyDb, Kind::TrivyJavaDb].map(|kind| kind.layer_media_type().unwrap());
+        let manifest = manifest.replace(types[0], types[1]);
+        let blobs: Vec<(String, Bytes)> = content
+            .files
+            .iter()
+            .filter(|(path, _)| path.starts_with("/v2/db/blobs/"))
+            .map(|(path, bytes)| (path.replace("/db/", "/java/"), bytes.clone()))
+            .collect();
+        content.files.extend(blobs);
+        content.files.insert("/v2/java/manifests/1".into(), manifest.into());
+    }
+
     /// A trivy-db with a true digest, and nothing in it that Trivy could use.
     pub fn publish_rubbish_db(&self, generation: u64) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
@@ -240,6 +258,10 @@ fn answer(request: &Request, (content, sent, count, weather): All, elsewhere: &s
         Some(Fault::Short(at)) => {
             announced = false;
             body = body.slice(..length.min(*at));
+        }
+        Some(Fault::Long(more)) => {
+            announced = false;
+            body = [&body[..], &vec![7; *more]].concat().into();
         }
         Some(Fault::Flip(at)) if length > 0 => {
             let mut bytes = body.to_vec();
