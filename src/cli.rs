@@ -380,7 +380,7 @@ pub struct Export {
     /// A PEM file with further certificate authorities, such as a proxy's.
     #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// A PEM file with a client certificate and its key.
+    /// A PEM file with a client certificate and its key, for every host that asks for one.
     #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
     #[command(flatten)]

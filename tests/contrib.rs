@@ -24,7 +24,8 @@ fn setting(unit: &str, name: &str) -> String {
 /// The nightly command of the service, with what systemd puts in its place, for this host.
 fn nightly(host: &Host, upstream: &Upstream) -> Command {
     let line = setting("trivy-ferry-export.service", "ExecStart");
-    let line = line.replace("%d", &host.arg("credentials")).replace("%S", &host.arg("lib"));
+    let line =
+        line.replace("${CREDENTIALS_DIRECTORY}", &host.arg("credentials")).replace("%S", &host.arg("lib"));
     let mut words = line.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/trivy-ferry"));
     let mut command = host.command();
