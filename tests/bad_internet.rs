@@ -26,9 +26,15 @@ fn exporter() -> Host {
 }
 
 impl Host {
-    fn export_command(&self, upstream: &Upstream, more: &[&str]) -> Command {
+    /// An export into `out` that still lacks its sources.
+    fn export_from(&self) -> Command {
         let mut command = self.command();
         command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command
+    }
+
+    fn export_command(&self, upstream: &Upstream, more: &[&str]) -> Command {
+        let mut command = self.export_from();
         command.args(["--format", "json"]).args(upstream.flags()).args(more);
         command
     }
@@ -195,16 +201,18 @@ fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
     assert!(count("good at once") > 0 && count("good after a failure") > 0, "the weather is too good or bad");
 }
 
+/// The repositories of this name in several upstreams, as a flag takes them.
+fn repositories(sources: &[&Upstream], name: &str) -> String {
+    let list: Vec<String> = sources.iter().map(|upstream| format!("{}/{name}:1", upstream.host)).collect();
+    list.join(",")
+}
+
 /// Exports trivy-db from these in their order; what became of it, and its row of the report.
-fn export_db(host: &Host, sources: &[&Upstream]) -> (Ran, serde_json::Value) {
-    let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
-    let mut command = host.command();
-    command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
-    command.args(["--only", "trivy-db", "--plain-http", "--format", "json", "--db-repository"]);
-    let ran = forge::run({
-        command.arg(list.join(","));
-        command
-    });
+fn export_db(host: &Host, sources: &[&Upstream], more: &[&str]) -> (Ran, serde_json::Value) {
+    let mut command = host.export_from();
+    command.args(["--only", "trivy-db", "--plain-http", "--format", "json"]);
+    command.args(["--db-repository", &repositories(sources, "db")]).args(more);
+    let ran = forge::run(command);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     let row = json["datasets"][0].clone();
     (ran, row)
@@ -221,7 +229,7 @@ fn a_source_that_fails_or_lags_is_passed_over_and_named() {
     let lying = Upstream::new(|_, path| path.contains("/manifests/").then_some(Fault::Page));
     lying.publish(60, 1000);
     let host = exporter();
-    let (ran, row) = export_db(&host, &[&ill, &lying, &stale, &fresh]);
+    let (ran, row) = export_db(&host, &[&ill, &lying, &stale, &fresh], &[]);
     ran.good();
     assert_eq!(row["source"], format!("{}/db:1", fresh.host));
     let passed: Vec<(String, String)> = row["passed_over"]
@@ -238,7 +246,7 @@ fn a_source_that_fails_or_lags_is_passed_over_and_named() {
     }
     assert_eq!(passed.len(), 3, "{passed:?}");
     // Alone it is no better than what was signed last, and nothing is signed.
-    let (ran, _) = export_db(&host, &[&stale]);
+    let (ran, _) = export_db(&host, &[&stale], &[]);
     assert_eq!(ran.code, 5, "{ran:#?}");
     host.holds_good_bundles(1);
     // Nobody is asked who need not be, while the first is good.
@@ -246,7 +254,7 @@ fn a_source_that_fails_or_lags_is_passed_over_and_named() {
     let asked = stale.asked.load(Relaxed);
     let newest = Upstream::new(|_, _| None);
     newest.publish(3 * 24 * 60 - 60, 1000);
-    let (ran, row) = export_db(&host, &[&newest, &stale]);
+    let (ran, row) = export_db(&host, &[&newest, &stale], &[]);
     ran.good();
     assert_eq!(row["passed_over"], serde_json::json!([]), "{row:#}");
     assert_eq!(stale.asked.load(Relaxed), asked, "what is of today needs no comparison");
@@ -264,7 +272,7 @@ fn a_layer_that_breaks_off_goes_on_from_another_source() {
         upstream.publish(0, 2_000_000);
     }
     let host = exporter();
-    let (ran, _) = export_db(&host, &[&dying, &other]);
+    let (ran, _) = export_db(&host, &[&dying, &other], &[]);
     ran.good();
     assert!(ran.err.contains("going on from"), "{ran:#?}");
     host.holds_good_bundles(1);
@@ -363,8 +371,8 @@ fn what_upstream_has_not_changed_is_kept() {
     upstream.publish(1, 80_000_000);
     let mut flags = upstream.flags();
     flags[0].clone_from(&large.flags()[0]);
-    let mut command = host.command();
-    command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]).args(flags);
+    let mut command = host.export_from();
+    command.args(flags);
     let ran = forge::run(command);
     ran.good();
     assert!(ran.err.contains("trivy-db-1: ") || ran.err.contains("are here"), "{ran:#?}");
@@ -465,7 +473,7 @@ fn a_bad_layer_is_had_from_another_source() {
     });
     forgetful.publish(3, 20_000_000);
     let host = exporter();
-    let (ran, row) = export_db(&host, &[&rubbish, &damaging, &forgetful, &good]);
+    let (ran, row) = export_db(&host, &[&rubbish, &damaging, &forgetful, &good], &[]);
     ran.good();
     assert_eq!(row["source"], format!("{}/db:1", good.host), "{row:#}");
     let passed = row["passed_over"].to_string();
@@ -477,7 +485,7 @@ fn a_bad_layer_is_had_from_another_source() {
     host.holds_good_bundles(1);
     // Without a good one, nothing is signed.
     let host = exporter();
-    let (ran, _) = export_db(&host, &[&rubbish, &damaging]);
+    let (ran, _) = export_db(&host, &[&rubbish, &damaging], &[]);
     assert_eq!(ran.code, 3, "{ran:#?}");
     host.holds_good_bundles(0);
 }
@@ -492,8 +500,7 @@ fn a_bad_layer_costs_no_other_one() {
     let host = exporter();
     let mut flags = upstream.flags();
     flags[1] = format!("--java-db-repository={}/java:1,{}/java:1", bad.host, good.host);
-    let mut command = host.command();
-    command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+    let mut command = host.export_from();
     command.args(["--only", "trivy-db,trivy-java-db"]).args(flags);
     let ran = forge::run(command);
     ran.good();
@@ -531,11 +538,9 @@ fn only_what_enough_registries_name_alike_is_signed() {
     });
     let host = exporter();
     let export = |sources: &[&Upstream], quorum: &str| {
-        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
-        let mut command = host.command();
-        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        let mut command = host.export_from();
         command.args(["--only", "trivy-db", "--plain-http", "--quorum", quorum, "--db-repository"]);
-        command.arg(list.join(","));
+        command.arg(repositories(sources, "db"));
         forge::run(command)
     };
     // The liar's data is the newest, and nobody else has it.
@@ -704,8 +709,7 @@ fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
     mirror.publish(0, 1000);
     let host = exporter();
     let export = |more: &[&str]| {
-        let mut command = host.command();
-        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        let mut command = host.export_from();
         command.args(["--only", "trivy-db", "--plain-http", "--format", "json"]);
         command.args(["--db-repository", &format!("{}/db:1", upstream.host)]).args(more);
         forge::run(command)
@@ -743,7 +747,7 @@ fn a_fresh_source_that_lost_its_layer_keeps_nobody_from_asking_others() {
         for generation in [FRESH + 1, FRESH] {
             other.publish(generation, 100_000);
             let host = exporter();
-            let (ran, row) = export_db(&host, &[&forgetful, &other]);
+            let (ran, row) = export_db(&host, &[&forgetful, &other], &[]);
             ran.good();
             let layer = generation == FRESH && !matches!(fault, Fault::Long(_));
             let source = if layer { &forgetful } else { &other };
@@ -762,27 +766,15 @@ fn a_quorum_takes_the_newest_that_enough_agree_on_and_gets_over_bad_bytes() {
     });
     let damaging = Upstream::new(large_gets(Fault::Flip(70)));
     damaging.publish(2000, 1000);
-    let export = |host: &Host, sources: &[&Upstream]| {
-        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/db:1", upstream.host)).collect();
-        let mut command = host.command();
-        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
-        command.args(["--only", "trivy-db", "--plain-http", "--quorum", "2", "--format", "json"]);
-        let ran = forge::run({
-            command.args(["--db-repository", &list.join(",")]);
-            command
-        });
-        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        (ran, json["datasets"][0].clone())
-    };
     let host = exporter();
-    let (ran, row) = export(&host, &[&old, &new, &old_too, &new_too]);
+    let (ran, row) = export_db(&host, &[&old, &new, &old_too, &new_too], &["--quorum", "2"]);
     ran.good();
     assert_eq!(row["source"], format!("{}/db:1", new.host), "{row:#}");
     let passed = row["passed_over"].to_string();
     assert!(passed.contains(&old.host) && passed.contains("than those that agree"), "{passed}");
     // Its bytes are bad, and what it says is true all the same.
     let host = exporter();
-    let (ran, row) = export(&host, &[&damaging, &new]);
+    let (ran, row) = export_db(&host, &[&damaging, &new], &["--quorum", "2"]);
     ran.good();
     assert_eq!(row["source"], format!("{}/db:1", new.host), "{row:#}");
     host.holds_good_bundles(1);
@@ -797,12 +789,10 @@ fn a_layer_is_one_thing_only() {
     });
     odd.publish_db_as_java_db();
     let export = |host: &Host, sources: &[&Upstream]| {
-        let list: Vec<String> = sources.iter().map(|upstream| format!("{}/java:1", upstream.host)).collect();
-        let mut command = host.command();
-        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        let mut command = host.export_from();
         command.args(["--only", "trivy-db,trivy-java-db", "--plain-http"]);
         command.args(["--db-repository", &format!("{}/db:1", odd.host)]);
-        command.args(["--java-db-repository", &list.join(",")]);
+        command.args(["--java-db-repository", &repositories(sources, "java")]);
         forge::run(command)
     };
     let host = exporter();
