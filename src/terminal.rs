@@ -92,12 +92,16 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     match format {
         Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.next())),
         Format::Json => {
-            let mut entry = error.to_json();
-            entry["time"] = Timestamp::now().to_string().into();
-            entry["level"] = "error".into();
-            writeln!(stderr, "{entry}")
+            writeln!(stderr, "{}", entry("error", error.to_json()))
         }
     }
+}
+
+/// A line of the log.
+fn entry(level: &str, mut entry: Value) -> Value {
+    entry["time"] = Timestamp::now().to_string().into();
+    entry["level"] = level.into();
+    entry
 }
 
 /// A line of JSON for everything.
@@ -106,10 +110,8 @@ struct Logs {
 }
 
 impl Logs {
-    fn write(level: &str, mut entry: Value) {
-        entry["time"] = Timestamp::now().to_string().into();
-        entry["level"] = level.into();
-        say(&entry.to_string());
+    fn write(level: &str, what: Value) {
+        say(&entry(level, what).to_string());
     }
 }
 

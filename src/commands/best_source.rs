@@ -17,7 +17,7 @@ use crate::bundle::Dataset;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::oci;
+use crate::oci::{self, Descriptor};
 use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
@@ -33,22 +33,48 @@ const MOST_REJECTED: usize = 16;
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// A layer that is not to be taken again.
-#[derive(Debug, Clone)]
 pub(super) struct Rejected {
     pub(super) dataset: Name,
-    pub(super) layer: Digest,
+    layer: Digest,
     /// From these sources; none stands for whoever has it.
-    pub(super) from: Vec<ArtifactSource>,
-    pub(super) why: String,
+    from: Vec<ArtifactSource>,
+    pub(super) error: Error,
 }
 
 impl Rejected {
-    pub(super) fn of(error: &Error, dataset: &Dataset, layer: Digest, from: &[ArtifactSource]) -> Self {
-        let why = match error {
+    /// A layer that is bad wherever it is had from.
+    pub(super) fn anywhere(error: Error, dataset: &Dataset, layer: Digest) -> Self {
+        Rejected { dataset: dataset.name.clone(), layer, from: Vec::new(), error }
+    }
+
+    /// A layer that could not be had from these sources, of which the first was asked first.
+    pub(super) fn from(error: Error, dataset: &Dataset, layer: Digest, sources: &[ArtifactSource]) -> Self {
+        // What one source sends may be another than what the next one has under the same digest.
+        let wrong = matches!(
+            error,
+            Error::Content { .. } | Error::Source(SourceError::Digest { .. } | SourceError::Long { .. })
+        );
+        // What is no registry is asked alone, and nothing else is asked after a registry.
+        let alone = wrong || sources.first().is_some_and(|source| source.host().is_none());
+        let asked = sources.iter().enumerate().filter(|(index, source)| match alone {
+            true => *index == 0,
+            false => source.host().is_some(),
+        });
+        let from = asked.map(|(_, source)| source.clone()).collect();
+        Rejected { dataset: dataset.name.clone(), layer, from, error }
+    }
+
+    /// Whether it is about one of these layers, from this source.
+    fn concerns(&self, layers: &[Descriptor], source: &ArtifactSource) -> bool {
+        layers.iter().any(|layer| layer.digest == self.layer)
+            && (self.from.is_empty() || self.from.contains(source))
+    }
+
+    fn why(&self) -> String {
+        match &self.error {
             Error::Content { why, .. } => why.clone(),
             other => other.to_string(),
-        };
-        Rejected { dataset: dataset.name.clone(), layer, from: from.to_vec(), why }
+        }
     }
 }
 
@@ -73,7 +99,6 @@ pub(super) struct BestSource<'a> {
     quorum: Quorum<'a>,
     /// What was taken before, and turned out bad when it was read.
     rejected: Vec<Rejected>,
-    failed_for: Option<Name>,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
     out: BTreeSet<String>,
@@ -88,37 +113,62 @@ impl<'a> BestSource<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let (now, rejected, out) = (Timestamp::now(), Vec::new(), BTreeSet::new());
-        BestSource { network, floors, quorum, rejected, failed_for: None, now, out, progress }
+        BestSource { network, floors, quorum, rejected, now, out, progress }
     }
 
-    /// Takes a layer from these sources no more. Whether it is worth asking for the dataset again.
-    pub(super) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> bool {
+    /// Takes a layer from its sources no more.
+    ///
+    /// # Errors
+    /// The reason, where it is not worth asking for the dataset again.
+    pub(super) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> Result<(), Error> {
+        if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MOST_REJECTED {
+            return Err(rejected.error);
+        }
+        self.progress.note(&format!("{}; another source is asked", rejected.error));
         self.rejected.push(rejected);
-        wanted.sources.len() > 1 && self.rejected.len() < MOST_REJECTED
+        Ok(())
     }
 
-    /// The dataset that could not be collected.
-    pub(super) fn failed_for(&self) -> Option<&Name> {
-        self.failed_for.as_ref()
+    fn rejects(&self, layers: &[Descriptor], source: &ArtifactSource) -> Option<&Rejected> {
+        self.rejected.iter().find(|rejected| rejected.concerns(layers, source))
     }
 
-    /// Why an artifact is not to be taken again.
-    fn rejects(&self, artifact: &Artifact) -> Option<&Rejected> {
-        self.rejected.iter().find(|rejected| {
-            let named = artifact.manifest.layers.iter().any(|layer| layer.digest == rejected.layer);
-            named && (rejected.from.is_empty() || rejected.from.contains(&artifact.source))
-        })
+    /// Takes those out that are not to be taken again.
+    fn without_rejected(
+        &self,
+        artifacts: Vec<Artifact>,
+        failed: &mut Vec<(ArtifactSource, Error)>,
+    ) -> Vec<Artifact> {
+        let mut left = Vec::new();
+        for artifact in artifacts {
+            match self.rejects(&artifact.manifest.layers, &artifact.source) {
+                Some(rejected) => {
+                    let (dataset, source_name) = (rejected.dataset.to_string(), artifact.source.to_string());
+                    let error = Error::Content { dataset, source_name, why: rejected.why() };
+                    failed.push((artifact.source, error));
+                }
+                None => left.push(artifact),
+            }
+        }
+        left
+    }
+
+    /// The newest date signed of a dataset.
+    fn floor(&self, name: &Name, tag: &str) -> Option<Timestamp> {
+        self.floors.get(&format!("{name}-{tag}")).copied()
     }
 
     /// Fetches all of a dataset but its large layer, from the best of its sources.
     ///
     /// # Errors
-    /// That of the last source, where none is good.
+    /// That of the last source, where none is good; or that of the last which was rejected.
     pub(super) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
-        self.failed_for = Some(wanted.name.clone());
-        let collected = self.choose(wanted)?;
-        self.failed_for = None;
-        Ok(collected)
+        let collected = self.choose(wanted);
+        // Where no other source answers, the one that did is the reason.
+        collected.map_err(|error| {
+            let of_it = self.rejected.iter().rposition(|rejected| rejected.dataset == wanted.name);
+            of_it.map_or(error, |index| self.rejected.remove(index).error)
+        })
     }
 
     fn choose(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
@@ -129,9 +179,7 @@ impl<'a> BestSource<'a> {
         if self.quorum.wanted > 1 {
             (candidates, lagging) = self.agreed(wanted, candidates, &mut failed)?;
             // What a source says counts also where its bytes were bad.
-            let (rejected, rest) = candidates.into_iter().partition(|one| self.rejects(one).is_some());
-            candidates = rest;
-            failed.extend::<Vec<_>>(rejected_by(self, name, rejected));
+            candidates = self.without_rejected(candidates, &mut failed);
         }
         let (mut good, stale) = self.sift(name, tag, candidates);
         lagging.extend(stale.iter().map(|(_, passed)| passed.clone()));
@@ -148,11 +196,7 @@ impl<'a> BestSource<'a> {
             };
             let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
-            let layers = &artifact.manifest.layers;
-            let rejected = |source: &&ArtifactSource| {
-                let named = |one: &&Rejected| layers.iter().any(|layer| layer.digest == one.layer);
-                self.rejected.iter().filter(named).any(|rejected| rejected.from.contains(source))
-            };
+            let rejected = |other: &&ArtifactSource| self.rejects(&artifact.manifest.layers, other).is_some();
             let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
             let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
             let passed_over = passed_over.filter(|passed| passed.source != source.to_string()).collect();
@@ -248,16 +292,16 @@ impl<'a> BestSource<'a> {
             self.network.take_notes().iter().for_each(|note| self.progress.note(note));
             match resolved {
                 Ok(artifact) => {
-                    if self.quorum.wanted == 1 && self.rejects(&artifact).is_some() {
-                        failed.extend(rejected_by(self, &wanted.name, vec![artifact]));
-                        continue;
-                    }
-                    let date = believable(announced(&artifact), self.now);
-                    let floor = self.floors.get(&format!("{}-{}", wanted.name, wanted.tag));
+                    let taken = match self.quorum.wanted {
+                        1 => self.without_rejected(vec![artifact], failed),
+                        _ => vec![artifact],
+                    };
+                    let date = taken.first().and_then(|one| believable(announced(one), self.now));
+                    let floor = self.floor(&wanted.name, &wanted.tag);
                     let fresh = date.is_some_and(|date| {
-                        self.now.duration_since(date) < FRESH && floor.is_none_or(|floor| date >= *floor)
+                        self.now.duration_since(date) < FRESH && floor.is_none_or(|floor| date >= floor)
                     });
-                    candidates.push(artifact);
+                    candidates.extend(taken);
                     if fresh && self.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
                     }
@@ -290,7 +334,7 @@ impl<'a> BestSource<'a> {
                 .map(|artifact| artifact.manifest.layers.clone())
         };
         let of_newest = layers(newest);
-        let floor = self.floors.get(&format!("{name}-{tag}")).copied();
+        let floor = self.floor(name, tag);
         let (mut good, mut stale) = (Vec::new(), Vec::new());
         for artifact in candidates {
             let why = match (date(&artifact), newest, floor) {
@@ -323,14 +367,4 @@ impl<'a> BestSource<'a> {
 fn says(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
     let layers = artifact.manifest.layers.iter().map(|layer| layer.digest);
     (layers.collect(), artifact.manifest.annotations.get(oci::VERSION))
-}
-
-/// Why these are passed over.
-fn rejected_by(best: &BestSource<'_>, name: &Name, artifacts: Vec<Artifact>) -> Vec<(ArtifactSource, Error)> {
-    let error = |artifact: Artifact| {
-        let why = best.rejects(&artifact).map_or_else(String::new, |rejected| rejected.why.clone());
-        let (dataset, source_name) = (name.to_string(), artifact.source.to_string());
-        (artifact.source, Error::Content { dataset, source_name, why })
-    };
-    artifacts.into_iter().map(error).collect()
 }

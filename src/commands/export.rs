@@ -6,19 +6,19 @@ use std::io::{self, Seek};
 use jiff::Timestamp;
 
 use super::after::hook;
-use super::best_source::BestSource;
+use super::best_source::{BestSource, Rejected};
 use super::checked::bad_content;
 use super::collect::{self, Collected, Wanted};
 use super::destination::Destination;
 use super::export_report::{ImageRow, Report, Row, Written};
 use super::quorum::Quorum;
 use super::retention::retain;
-use super::straight::{Bad, Fault, Straight};
+use super::straight::{Bad, Straight};
 use super::{Outcome, also, passphrase};
 use crate::bundle::Dataset;
 use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::cli::Export;
-use crate::dataset::{Contents, Name};
+use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::{Error, Next};
 use crate::progress::Progress;
@@ -33,8 +33,8 @@ use crate::trust::{Refusal, TrustError};
 /// Data older than this is worth a warning, on both sides.
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
-/// How often a run begins anew with what it has learnt of its sources.
-const MOST_TRIES: u32 = 20;
+/// How often a run begins anew because of what earlier ones left.
+const MOST_LEFTOVERS: u32 = 4;
 
 pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut done = export(args, progress);
@@ -117,17 +117,9 @@ impl Run<'_> {
     fn export(&self, wanted: &[Wanted]) -> Result<Done, Error> {
         let Run { args, network, progress, .. } = *self;
         let mut best = BestSource::new(network, self.floors.clone(), quorum(args), progress);
-        let mut last_error = None;
-        let mut bad_sources: BTreeMap<Name, Error> = BTreeMap::new();
-        for _ in 0..MOST_TRIES {
-            // Where no other source answers, the one that did is the reason.
-            let collected = match collect::collect(network, wanted, &mut best, progress) {
-                Ok(collected) => collected,
-                Err(error) => {
-                    let bad = best.failed_for().and_then(|name| bad_sources.remove(name));
-                    return Err(bad.unwrap_or(error));
-                }
-            };
+        let mut leftovers = 0;
+        loop {
+            let collected = collect::collect(network, wanted, &mut best, progress)?;
             let images = also::collect(args, network, progress)?;
             let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
             if args.if_changed && self.last.as_ref().is_some_and(of_last) {
@@ -140,24 +132,20 @@ impl Run<'_> {
             };
             match written {
                 Ok(done) => return Ok(done),
-                Err(Bad { error, fault: Fault::Leftover }) => {
+                Err(Bad::Leftover(error)) if leftovers < MOST_LEFTOVERS => {
                     progress.note(&format!("{error}; all of it is fetched again"));
-                    last_error = Some(error);
+                    leftovers += 1;
                 }
-                Err(Bad { error, fault: Fault::Source(rejected) }) => {
-                    let name = rejected.dataset.clone();
-                    let of = wanted.iter().filter_map(Wanted::artifact).find(|of| of.name == name);
-                    if !of.is_some_and(|artifact| best.reject(*rejected, artifact)) {
-                        return Err(error);
+                Err(Bad::Source(rejected)) => {
+                    let mut artifacts = wanted.iter().filter_map(Wanted::artifact);
+                    match artifacts.find(|artifact| artifact.name == rejected.dataset) {
+                        Some(artifact) => best.reject(*rejected, artifact)?,
+                        None => return Err(rejected.error),
                     }
-                    progress.note(&format!("{error}; another source is asked"));
-                    bad_sources.insert(name, error);
                 }
-                Err(Bad { error, fault: Fault::None }) => return Err(error),
+                Err(Bad::Leftover(error) | Bad::Other(error)) => return Err(error),
             }
         }
-        let error = bad_sources.into_values().next().or(last_error);
-        Err(error.unwrap_or_else(|| Error::unexpected("exporting")(io::Error::other("nothing was tried"))))
     }
 
     /// Writes and signs a bundle of what was collected.
@@ -207,7 +195,7 @@ impl Run<'_> {
             let found = straight.layer(&mut writer, item, &member)?;
             // Whoever has this layer has the same.
             judge(args, dataset, found.updated_at, floors, created)
-                .map_err(|error| Bad::layer(error, dataset, member.digest, &[]))?;
+                .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
             contents.insert(dataset.reference(), found);
         }
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
@@ -253,12 +241,8 @@ impl Run<'_> {
             .collect();
         let warnings = payload.datasets.iter().filter_map(|d| old(d, d.contents.updated_at, now));
         let report = Report {
-            dry_run: false,
-            unchanged: false,
-            hosts: BTreeSet::new(),
             removed,
             warnings: warnings.collect(),
-            errors: Vec::new(),
             datasets: rows,
             images: payload.images.iter().map(ImageRow::new).collect(),
             bundle: Some(Written {
@@ -273,6 +257,7 @@ impl Run<'_> {
                 expires: payload.expires,
                 sequence: payload.sequence,
             }),
+            ..Report::default()
         };
         Ok((report, errors))
     }
@@ -291,7 +276,8 @@ fn entangled(collected: &[Collected]) -> Option<Bad> {
             && let Some(layer) = layers().find(shared)
         {
             let error = bad_content(dataset, &format!("its layer {layer} is something else as well"));
-            return Some(Bad::layer(error, dataset, layer, std::slice::from_ref(&artifact.source)));
+            let source = std::slice::from_ref(&artifact.source);
+            return Some(Rejected::from(error, dataset, layer, source).into());
         }
         seen.extend(dataset.blobs().map(|blob| blob.digest));
     }
@@ -342,14 +328,8 @@ fn dry_run(
     let now = Timestamp::now();
     let mut report = Report {
         dry_run: true,
-        unchanged: false,
-        bundle: None,
-        datasets: Vec::new(),
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
-        hosts: BTreeSet::new(),
-        removed: Vec::new(),
-        warnings: Vec::new(),
-        errors: Vec::new(),
+        ..Report::default()
     };
     for item in &collected {
         let date = item.planned.dataset.contents.updated_at.or(item.announced);
@@ -419,15 +399,11 @@ fn unchanged(
         datasets.push(Row::new(dataset, date, &item.passed_over, now));
     }
     let report = Report {
-        dry_run: false,
         unchanged: true,
-        bundle: None,
         datasets,
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
-        hosts: BTreeSet::new(),
-        removed: Vec::new(),
         warnings,
-        errors: Vec::new(),
+        ..Report::default()
     };
     Ok((report, Vec::new()))
 }

@@ -12,7 +12,7 @@ use crate::bundle::{Dataset, Image};
 use crate::digest::Digest;
 use crate::text::{age, line, moment, safe, size};
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 pub(super) struct Report {
     pub(super) dry_run: bool,
     /// Upstream has nothing new: nothing was written.

@@ -23,7 +23,7 @@ use crate::dataset::{Contents, Kind};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
-use crate::source::{ArtifactSource, Network, SourceError};
+use crate::source::Network;
 use crate::target::registry::PushError;
 use crate::text::size;
 
@@ -104,28 +104,20 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
         // Of several versions the highest, which comes last, has the tags that are no version.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
         let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
-        let mut bad_source = None;
         let said: Vec<_> = run.sites.iter().map(Site::said).collect();
         let error = loop {
-            match best.collect(artifact) {
-                Ok(item) => match run.mirror(item, tags, progress)? {
-                    None => break None,
-                    Some((error, rejected)) => {
-                        if !best.reject(rejected, artifact) {
-                            break Some(error);
-                        }
-                        progress.note(&format!("{error}; another source is asked"));
-                        bad_source = Some(error);
-                        run.sites.iter_mut().zip(&said).for_each(|(site, said)| site.take_back(*said));
-                    }
-                },
-                // Where no other source answers, the one that did is the reason.
-                Err(error) if bad_source.is_some() => break bad_source.or(Some(error)),
+            let item = match best.collect(artifact) {
+                Ok(item) => item,
                 Err(error) => {
                     run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
                     break Some(error);
                 }
+            };
+            let Some(rejected) = run.mirror(item, tags, progress)? else { break None };
+            if let Err(error) = best.reject(rejected, artifact) {
+                break Some(error);
             }
+            run.sites.iter_mut().zip(&said).for_each(|(site, said)| site.take_back(*said));
         };
         run.errors.extend(error);
         let notes = run.network.take_notes().into_iter().chain(registries.take_notes());
@@ -175,7 +167,7 @@ enum Brought {
     /// Every place failed before its end.
     Nowhere,
     /// It was not found good, or not at all.
-    Bad(Error, Rejected),
+    Bad(Rejected),
 }
 
 impl Run<'_> {
@@ -188,7 +180,7 @@ impl Run<'_> {
         mut item: Collected,
         tags: &[String],
         progress: &dyn Progress,
-    ) -> Result<Option<(Error, Rejected)>, Error> {
+    ) -> Result<Option<Rejected>, Error> {
         let offer = &mut Offer { args: self.args, item: &mut item, tags, now: self.now };
         let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
         if lacks.iter().all(Option::is_none) {
@@ -217,7 +209,7 @@ impl Run<'_> {
                 Ok(None)
             }
             Brought::Nowhere => Ok(None),
-            Brought::Bad(error, rejected) => Ok(Some((error, rejected))),
+            Brought::Bad(rejected) => Ok(Some(rejected)),
         }
     }
 
@@ -238,10 +230,6 @@ impl Run<'_> {
             .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
         let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
         let sources: Vec<_> = std::iter::once(&artifact.source).chain(&offer.item.others).cloned().collect();
-        let bad = |error: Error, from: &[ArtifactSource]| {
-            let rejected = Rejected::of(&error, dataset, layer.digest, from);
-            Brought::Bad(error, rejected)
-        };
         let fanned = match self.network.blob_of(&sources, layer) {
             Ok(blob) => {
                 let host = artifact.source.host().unwrap_or("");
@@ -271,17 +259,7 @@ impl Run<'_> {
             }
         }
         Ok(match error {
-            // What one source sends may be another than what the next one has under the same digest.
-            Some(
-                error @ (Error::Content { .. }
-                | Error::Source(SourceError::Digest { .. } | SourceError::Long { .. })),
-            ) => bad(error, &sources[..1]),
-            // What is no registry is asked alone.
-            Some(error) if artifact.source.host().is_none() => bad(error, &sources[..1]),
-            Some(error) => {
-                let asked = sources.iter().filter(|source| source.host().is_some());
-                bad(error, &asked.cloned().collect::<Vec<_>>())
-            }
+            Some(error) => Brought::Bad(Rejected::from(error, dataset, layer.digest, &sources)),
             None => Brought::Nowhere,
         })
     }

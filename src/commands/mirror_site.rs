@@ -81,9 +81,10 @@ impl<'r> Site<'r> {
         self.report.warnings.truncate(warnings);
     }
 
-    /// Writes down a dataset that no source has.
+    /// Writes down a dataset that no source has, where nothing is written down yet of a bad one.
     pub(super) fn goes_without(&mut self, name: &Name, tag: &str) {
-        if let Ok(Some(reference)) = self.place.repository(name, tag) {
+        let known = self.report.rows.iter().any(|row| row.name == *name && row.tag == tag);
+        if let (false, Ok(Some(reference))) = (known, self.place.repository(name, tag)) {
             self.report.rows.push(Row::missing(name, tag, reference.to_string()));
         }
     }
@@ -99,7 +100,7 @@ impl<'r> Site<'r> {
             }
         };
         // What another source had may have been bad; a place that has it all the same stays as it is.
-        let same = |row: &Row| (row.name.as_str(), &row.tag) == (dataset.name.as_str(), &dataset.tag);
+        let same = |row: &Row| row.name == dataset.name && row.tag == dataset.tag;
         if self.report.rows.iter().any(|row| same(row) && row.status == Status::Unchanged) {
             return None;
         }

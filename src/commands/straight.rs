@@ -8,10 +8,9 @@ use super::checked::{bad_content, broke_off, checked};
 use super::collect::Collected;
 use super::destination::Unpublished;
 use super::resumed::Resumed;
+use crate::bundle::Member;
 use crate::bundle::writer::{BundleWriter, WriteError};
-use crate::bundle::{Dataset, Member};
 use crate::dataset::Contents;
-use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::Descriptor;
 use crate::progress::{Counted, Progress};
@@ -19,32 +18,24 @@ use crate::source::{ArtifactSource, Network, SourceError};
 use crate::text::size;
 
 /// Why nothing was written.
-pub(super) struct Bad {
-    pub(super) error: Error,
-    pub(super) fault: Fault,
-}
-
-/// Whose fault it is.
-pub(super) enum Fault {
+pub(super) enum Bad {
     /// Another source would not help.
-    None,
-    /// That of what an earlier export left.
-    Leftover,
-    /// That of the sources of a layer.
+    Other(Error),
+    /// What an earlier export left was wrong.
+    Leftover(Error),
+    /// A layer cannot be had from its sources.
     Source(Box<Rejected>),
 }
 
 impl From<Error> for Bad {
     fn from(error: Error) -> Self {
-        Bad { error, fault: Fault::None }
+        Bad::Other(error)
     }
 }
 
-impl Bad {
-    /// A layer that cannot be had from these sources; from none, where it is bad wherever it is had from.
-    pub(super) fn layer(error: Error, dataset: &Dataset, layer: Digest, from: &[ArtifactSource]) -> Self {
-        let rejected = Rejected::of(&error, dataset, layer, from);
-        Bad { error, fault: Fault::Source(Box::new(rejected)) }
+impl From<Rejected> for Bad {
+    fn from(rejected: Rejected) -> Self {
+        Bad::Source(Box::new(rejected))
     }
 }
 
@@ -81,7 +72,7 @@ impl Straight<'_> {
                 self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
                 let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
-                return Err(Bad { error, fault: if known > 0 { Fault::Leftover } else { Fault::None } });
+                return Err(if known > 0 { Bad::Leftover(error) } else { Bad::Other(error) });
             }
             Err(error) => self.destination.failed(error),
         };
@@ -106,18 +97,8 @@ impl Straight<'_> {
             return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")).into());
         };
         let sources: Vec<_> = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
-        let bad = |error: Error, from: &[ArtifactSource]| Bad::layer(error, dataset, member.digest, from);
-        // Who was asked for it: what is no registry is asked alone.
-        let lost = |error: Error| match &error {
-            Error::Source(SourceError::Long { .. } | SourceError::Digest { .. }) => bad(error, &sources[..1]),
-            _ if artifact.source.host().is_none() => bad(error, &sources[..1]),
-            _ => {
-                let asked = sources.iter().filter(|source| source.host().is_some());
-                bad(error, &asked.cloned().collect::<Vec<_>>())
-            }
-        };
-        let blob = self.open(sources.clone(), &descriptor, member);
-        let blob = blob.map_err(|error| lost(error.into()))?;
+        let bad = |error| Bad::from(Rejected::from(error, dataset, member.digest, &sources));
+        let blob = self.open(sources.clone(), &descriptor, member).map_err(|error| bad(error.into()))?;
         let known = blob.known();
         if known > 0 {
             self.progress.note(&format!(
@@ -133,7 +114,7 @@ impl Straight<'_> {
         // Where a part of it was here from before, no source is to blame.
         let wrong = |error: Error| {
             self.destination.spoil(member, known > 0);
-            if known > 0 { Bad { error, fault: Fault::Leftover } } else { bad(error, &sources[..1]) }
+            if known > 0 { Bad::Leftover(error) } else { bad(error) }
         };
         match written {
             (Ok(()), Ok(contents)) => Ok(contents),
@@ -141,7 +122,7 @@ impl Straight<'_> {
                 // The checker has seen that what came is wrong; that it was cut short is no such thing.
                 let seen = error.kind() == io::ErrorKind::BrokenPipe;
                 let error = broke_off(dataset, error, &checked);
-                Err(if seen { wrong(error) } else { lost(error) })
+                Err(if seen { wrong(error) } else { bad(error) })
             }
             // The writer has hashed in the source's place.
             (Err(WriteError::Digest { found, .. }), _) => {
@@ -155,7 +136,8 @@ impl Straight<'_> {
             (Err(error), _) => Err(self.destination.failed(error).into()),
             (Ok(()), Err(error)) => {
                 self.destination.spoil(member, false);
-                Err(bad(bad_content(dataset, &error.to_string()), &[]))
+                Err(Rejected::anywhere(bad_content(dataset, &error.to_string()), dataset, member.digest)
+                    .into())
             }
         }
     }

@@ -183,7 +183,7 @@ impl Http {
     }
 
     /// How long may be waited for what usually takes so long.
-    fn patience(&self, usual: Duration) -> Duration {
+    pub(crate) fn patience(&self, usual: Duration) -> Duration {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         left.map_or(usual, |left| usual.min(left.max(Duration::from_millis(1))))
     }

@@ -212,9 +212,7 @@ impl<'p> Network<'p> {
 
     /// So long, or until the deadline.
     pub fn within_deadline(&self, pause: std::time::Duration) -> std::time::Duration {
-        let left =
-            self.patience.until().map(|until| until.saturating_duration_since(std::time::Instant::now()));
-        left.map_or(pause, |left| pause.min(left))
+        self.remote.http.patience(pause)
     }
 
     /// Whether there is time left.
