@@ -334,11 +334,18 @@ fn an_export_that_failed_goes_on_where_it_was() {
     assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
 }
 
-/// Kills an export when so many bytes were sent to it.
-fn kill_after(mut command: Command, upstream: &Upstream, bytes: u64) {
-    let until = upstream.sent.load(Relaxed) + bytes;
+/// Kills an export when its file holds so many bytes. What was sent to it and not written yet is in the
+/// system's buffers, which may hold 32 MiB: not a measure of what an export has.
+fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
+    let mut command = host.export_command(upstream, &[]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while upstream.sent.load(Relaxed) < until && child.try_wait().unwrap().is_none() {
+    let written = || {
+        let partials = host.left().into_iter().filter(|name| name.ends_with(".tar.partial"));
+        partials
+            .filter_map(|name| fs::metadata(host.path("out").join(name)).ok())
+            .any(|file| file.len() >= bytes)
+    };
+    while !written() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
@@ -351,7 +358,7 @@ fn an_export_that_was_killed_goes_on_where_it_was() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 80_000_000);
     let host = exporter();
-    kill_after(host.export_command(&upstream, &[]), &upstream, 50_000_000);
+    kill_at(&host, &upstream, 64_000_000);
     assert_eq!(host.bundles(), 0);
     host.export(&upstream, &[]).good();
     host.holds_good_bundles(1);
@@ -364,7 +371,7 @@ fn what_upstream_has_not_changed_is_kept() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 80_000_000);
     let host = exporter();
-    kill_after(host.export_command(&upstream, &[]), &upstream, 50_000_000);
+    kill_at(&host, &upstream, 40_000_000);
     // All but the large layer is new.
     let large = Upstream::new(|_, _| None);
     large.publish(0, 80_000_000);
@@ -387,7 +394,7 @@ fn what_a_killed_export_left_is_not_believed() {
     let host = exporter();
     // By turns: bytes that changed, a plan that lies, a plan that is none, and no plan.
     for change in 0..5u64 {
-        kill_after(host.export_command(&upstream, &[]), &upstream, 30_000_000);
+        kill_at(&host, &upstream, 16_000_000);
         let find =
             |end: &str| host.path("out").join(host.left().into_iter().find(|n| n.ends_with(end)).unwrap());
         let (partial, plan) = (find(".tar.partial"), find(".plan.partial"));
@@ -559,7 +566,7 @@ fn only_what_enough_registries_name_alike_is_signed() {
 
 /// Leaves what an export leaves that was killed, and says how its files are called.
 fn leave(host: &Host, upstream: &Upstream) -> (PathBuf, PathBuf) {
-    kill_after(host.export_command(upstream, &[]), upstream, 30_000_000);
+    kill_at(host, upstream, 16_000_000);
     let find = |end: &str| {
         let name = host.left().into_iter().find(|name| name.ends_with(end)).unwrap();
         host.path("out").join(name)
