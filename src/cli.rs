@@ -12,6 +12,7 @@ mod serve;
 use crate::bundle::Stream;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::also::Also;
+use crate::commands::byte_size::ByteSize;
 use crate::commands::registry_mirror::RegistryMirror;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
@@ -323,9 +324,14 @@ pub struct Export {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub signing: Signing,
-    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name.
+    /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name. Given again, the
+    /// next folder takes the volumes for which the one before has no room.
     #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
-    pub output: Option<PathBuf>,
+    pub output: Vec<PathBuf>,
+    /// Split a larger bundle into volumes of this size, such as 1G: NAME.tar.000, NAME.tar.001 and so on.
+    /// Without it, one of 4 GiB or more is split on FAT, and one of more than 1 GiB with several folders.
+    #[arg(long, env = "TRIVY_FERRY_VOLUME_SIZE", value_name = "SIZE")]
+    pub volume_size: Option<ByteSize>,
     /// The stream that the bundle belongs to; an importer accepts one stream.
     #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Stream,
@@ -439,8 +445,9 @@ pub struct TimeOverrides {
 /// `verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A bundle, or a folder with bundles.
-    pub bundle: PathBuf,
+    /// A bundle, or a folder with bundles; several folders where its volumes lie on several media.
+    #[arg(required = true)]
+    pub bundle: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,
@@ -455,8 +462,9 @@ pub struct Verify {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A bundle, or a folder with bundles.
-    pub bundle: PathBuf,
+    /// A bundle, or a folder with bundles; several folders where its volumes lie on several media.
+    #[arg(required = true)]
+    pub bundle: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,

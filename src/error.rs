@@ -115,6 +115,7 @@ impl Error {
             Error::Target(TargetError::Remote(e)) if e.is_usage() => 2,
             Error::Remote(_) => 1,
             Error::Source(_) | Error::Content { .. } => 3,
+            Error::Bundle(e) if e.is_incomplete() => 6,
             Error::Bundle(_) => 4,
             Error::Refused(_) => 5,
             Error::Target(_) | Error::Destination { .. } => 7,

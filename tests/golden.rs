@@ -219,6 +219,7 @@ fn make() {
         expires: None,
         sequence: Some(1),
         previous: None,
+        volume_size: None,
     };
     let contents = samples
         .iter()

@@ -5,12 +5,11 @@
 //! beside sha256). They are never written anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::content::Content;
 use super::header::{self, BLOCK};
 use super::{BundleError, VerifiedBundle};
 use crate::content_digest::ContentDigest;
@@ -25,7 +24,7 @@ pub const CHUNK: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct CheckedBlobs {
     path: PathBuf,
-    file: File,
+    content: Content,
     blobs: BTreeMap<Digest, Placed>,
 }
 
@@ -62,7 +61,7 @@ impl VerifiedBundle {
         let mut members = self.members();
         while let Some(mut member) = members.next()? {
             let (digest, size) = (member.member().digest, member.member().size);
-            let content = offset + BLOCK;
+            let begin = offset + BLOCK;
             offset += header::footprint(size);
             if !wanted.contains(&digest) || !member.member().path.starts_with("blobs/") {
                 continue;
@@ -80,10 +79,10 @@ impl VerifiedBundle {
                 step.advance(count as u64);
                 chunks.push(ContentDigest::of(&chunk));
             }
-            blobs.insert(digest, Placed { offset: content, size, chunks });
+            blobs.insert(digest, Placed { offset: begin, size, chunks });
         }
-        let file = self.open_again()?;
-        Ok(Arc::new(CheckedBlobs { path, file, blobs }))
+        let content = self.open_again()?;
+        Ok(Arc::new(CheckedBlobs { path, content, blobs }))
     }
 }
 
@@ -111,7 +110,7 @@ impl CheckedBlob {
         let wanted = usize::try_from(number).ok().and_then(|number| placed.chunks.get(number));
         let length = (placed.size - begin).min(CHUNK);
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| none())?];
-        let read = self.bundle.file.read_exact_at(&mut bytes, placed.offset + begin);
+        let read = self.bundle.content.read_exact_at(&mut bytes, placed.offset + begin);
         match read {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
             Ok(()) if wanted == Some(&ContentDigest::of(&bytes)) => return Ok(bytes),

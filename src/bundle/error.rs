@@ -66,6 +66,26 @@ pub enum BundleError {
         /// How many bytes are too many.
         extra: u64,
     },
+    /// Volumes of it are missing, or are not what was signed.
+    #[error("{} is {}: {}", path.display(), state(.missing), volumes(.all, .missing, .damaged))]
+    Volumes {
+        /// The head volume.
+        path: PathBuf,
+        /// How many volumes it has, the head included.
+        all: usize,
+        /// The names of those that are missing.
+        missing: Vec<String>,
+        /// Those that are damaged, each with what is wrong.
+        damaged: Vec<String>,
+    },
+    /// Volumes are there, and not the head that says what they are.
+    #[error("{} is missing, the head volume of {volumes} that are here", path.display())]
+    NoHead {
+        /// How it would be called.
+        path: PathBuf,
+        /// How many volumes of its bundle are there.
+        volumes: usize,
+    },
     /// None of the trusted keys signed it.
     #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
     Untrusted {
@@ -110,6 +130,28 @@ pub enum BundleError {
     },
 }
 
+fn state(missing: &[String]) -> &'static str {
+    if missing.is_empty() { "damaged" } else { "incomplete" }
+}
+
+fn volumes(all: &usize, missing: &[String], damaged: &[String]) -> String {
+    let missing = match missing {
+        [] => None,
+        [one] => Some(format!("of its {all} volumes {one} is missing")),
+        many => Some(format!("of its {all} volumes {} are missing: {}", many.len(), some(many, ", "))),
+    };
+    let damaged = (!damaged.is_empty()).then(|| some(damaged, "; "));
+    [missing, damaged].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// So many that nobody would read them are counted.
+fn some(names: &[String], between: &str) -> String {
+    const MOST: usize = 20;
+    let more = names.len().saturating_sub(MOST);
+    let named = names[..names.len() - more].join(between);
+    if more == 0 { named } else { format!("{named}{between}and {more} more") }
+}
+
 fn claimed_keys(keyids: &[String]) -> String {
     match keyids {
         [] => "it has no signature".into(),
@@ -134,6 +176,15 @@ impl BundleError {
     pub fn is_usage(&self) -> bool {
         matches!(self, BundleError::Open { .. })
     }
+
+    /// Whether something is missing that may still come: exit code 6 and not 4.
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            BundleError::Volumes { missing, .. } => !missing.is_empty(),
+            BundleError::NoHead { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl Next for BundleError {
@@ -151,6 +202,13 @@ impl Next for BundleError {
             }
             BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
                 "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
+            }
+            BundleError::NoHead { .. } => {
+                "Copy it too, into the folder of the others: it is written last, when the bundle is whole.".into()
+            }
+            BundleError::Volumes { .. } => {
+                "Copy these volumes again, and no others, into the folder of those that are here, or name both folders."
+                    .into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {
                 "Nothing of it was used; copy the file again, and if that does not help, export anew."

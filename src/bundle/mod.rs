@@ -1,22 +1,25 @@
-//! The bundle: one signed tar file that holds everything. `bundle-format.md` specifies it.
+//! The bundle: one signed tar file that holds everything, whole or in volumes. `bundle-format.md` specifies
+//! it.
 //!
 //! This room knows the format, its writer and its reader, and the envelope that signs it. It knows
 //! nothing of networks or of Trivy's cache.
 
 pub mod chunks;
+mod content;
 mod error;
 mod header;
 pub mod payload;
 mod read_back;
 pub mod reader;
 pub mod sign;
+pub mod volumes;
 pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};
 pub use error::BundleError;
 pub use payload::{Dataset, Image, Member, Payload, Stream};
 pub use read_back::read_back;
-pub use reader::{UnverifiedBundle, VerifiedBundle};
+pub use reader::{SignedBundle, UnverifiedBundle, VerifiedBundle};
 pub use writer::{BundleWriter, Plan};
 
 /// The name of the first member, the signed envelope.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::volumes::{self, Volume};
 use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
@@ -73,7 +74,7 @@ impl fmt::Display for Stream {
 pub struct Payload {
     /// The version of the format: 1.
     pub format: u32,
-    /// Features without which a reader cannot read this bundle rightly. None exist in version 1.
+    /// Features without which a reader cannot read this bundle rightly.
     #[serde(default)]
     pub requires: Vec<String>,
     /// The program that wrote it, for people.
@@ -100,6 +101,9 @@ pub struct Payload {
     /// Images that travel beside them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
+    /// The volumes behind the head, where it has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 /// One member of the tar file.
@@ -305,7 +309,7 @@ impl Payload {
         if probe.format != FORMAT {
             return Err(BadPayload::Unknown(format!("format version {}", probe.format)));
         }
-        if let Some(feature) = probe.requires.into_iter().next() {
+        if let Some(feature) = probe.requires.into_iter().find(|feature| feature != volumes::FEATURE) {
             return Err(BadPayload::Unknown(feature));
         }
         let payload: Payload = serde_json::from_slice(bytes).map_err(rule)?;
@@ -316,6 +320,7 @@ impl Payload {
     /// The rules of the format that a payload alone can break.
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
+        self.check_volumes()?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
             return Err(format!("it lists {datasets} datasets and {images} images"));
@@ -354,6 +359,23 @@ impl Payload {
             Some(member) => Err(format!("{} belongs to no dataset and no image", member.path)),
             None => Ok(()),
         }
+    }
+
+    /// The length of the file, or of the head volume, in bytes.
+    pub fn head_length(&self) -> u64 {
+        let volumes = self.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.size));
+        self.length.saturating_sub(volumes)
+    }
+
+    fn check_volumes(&self) -> Result<(), String> {
+        // A reader that knows no volumes would take the head for the whole.
+        if self.volumes.is_empty() == self.requires.iter().any(|feature| feature == volumes::FEATURE) {
+            return Err(format!("it lists {} volumes, and requires {:?}", self.volumes.len(), self.requires));
+        }
+        if self.volumes.len() > volumes::MAX_VOLUMES || self.volumes.iter().any(|volume| volume.size == 0) {
+            return Err(format!("it lists {} volumes, or one without bytes", self.volumes.len()));
+        }
+        Ok(())
     }
 
     fn check_members(&self) -> Result<BTreeMap<&str, &Member>, String> {
@@ -453,7 +475,7 @@ mod tests {
         let parse = |text: &str| Payload::parse(text.as_bytes()).unwrap_err();
         let unknown = |text: &str| BadPayload::Unknown(text.into());
         assert_eq!(parse(r#"{"format":2,"new":[]}"#), unknown("format version 2"));
-        assert_eq!(parse(r#"{"format":1,"requires":["deltas"]}"#), unknown("deltas"));
+        assert_eq!(parse(r#"{"format":1,"requires":["volumes","deltas"]}"#), unknown("deltas"));
         assert!(matches!(parse(r#"{"format":1}"#), BadPayload::Rule(_)));
         assert!(matches!(parse("[]"), BadPayload::Rule(_)));
     }

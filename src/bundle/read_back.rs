@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -17,19 +17,31 @@ use crate::progress::Step;
 use crate::trust::key::PublicKey;
 use crate::trust::keyring::Keyring;
 
-/// Reads all of a synced bundle, which this key signed and which has this identity.
+/// Reads all of a synced bundle, which this key signed and which has this identity. Its files are the only
+/// one, or the head and the volumes behind it.
 ///
 /// # Errors
 /// Where the medium fails, or holds anything else than was written.
-pub fn read_back(path: &Path, key: &PublicKey, identity: Digest, step: &dyn Step) -> Result<(), BundleError> {
-    let read = |error: io::Error| BundleError::Read { path: path.into(), error };
-    let file = File::open(path).map_err(read)?;
-    // Some file systems have nothing to forget.
-    match rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
-        Err(error) => return Err(read(error.into())),
+pub fn read_back(
+    files: &[PathBuf],
+    key: &PublicKey,
+    identity: Digest,
+    step: &dyn Step,
+) -> Result<(), BundleError> {
+    for path in files {
+        let read = |error: io::Error| BundleError::Read { path: path.into(), error };
+        let file = File::open(path).map_err(read)?;
+        // Some file systems have nothing to forget.
+        match rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(error) => return Err(read(error.into())),
+        }
     }
-    let bundle = UnverifiedBundle::open(path)?.verify(&Keyring::of(key))?;
+    let path = files
+        .first()
+        .ok_or_else(|| BundleError::Open { path: PathBuf::new(), error: io::ErrorKind::NotFound.into() })?;
+    let signed = UnverifiedBundle::open(path)?.signed(&Keyring::of(key))?;
+    let bundle = signed.with_volumes(&|number| files.get(number.index()? + 1).cloned())?;
     if bundle.identity() != identity {
         let why = "it is not the one that was written".into();
         return Err(BundleError::Manifest { path: path.into(), why });

@@ -7,14 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-
+use super::content::{Content, open_regular};
 use super::header::{self, BLOCK};
 use super::payload::{BadPayload, Member, Payload};
-use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
+use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
 use crate::digest::{Digest, Hasher};
 use crate::text::safe;
 use crate::trust::envelope::Envelope;
@@ -31,11 +29,23 @@ pub struct UnverifiedBundle {
     envelope: Envelope,
 }
 
-/// A bundle whose manifest carries the signature of a trusted key.
+/// A bundle whose manifest carries the signature of a trusted key. Whether all its volumes are there is
+/// not known.
+#[derive(Debug)]
+pub struct SignedBundle {
+    path: PathBuf,
+    content: Content,
+    capacity: u64,
+    payload: Payload,
+    identity: Digest,
+    signers: Vec<KeyId>,
+}
+
+/// A bundle whose manifest carries the signature of a trusted key, and that is here as a whole.
 #[derive(Debug)]
 pub struct VerifiedBundle {
     path: PathBuf,
-    file: File,
+    content: Content,
     capacity: u64,
     payload: Payload,
     identity: Digest,
@@ -113,11 +123,22 @@ impl UnverifiedBundle {
         Some(payload)
     }
 
-    /// Checks the signature, then the payload, then the file's length.
+    /// Checks the signature, then the payload, then the length of the file and of its volumes, which lie
+    /// beside the head.
+    ///
+    /// # Errors
+    /// Where no trusted key signed it, what was signed cannot be used, or volumes are missing.
+    pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
+        let signed = self.signed(keyring)?;
+        let head = signed.path.clone();
+        signed.with_volumes(&|number| volumes::beside(&head, number))
+    }
+
+    /// Checks the signature, then the payload, then the length of the file.
     ///
     /// # Errors
     /// Where no trusted key signed it, or what was signed cannot be used.
-    pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
+    pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
         let signers = self.envelope.signers(keyring.public_keys());
         if signers.is_empty() {
             let mut claimed = self.claimed_keyids();
@@ -132,8 +153,40 @@ impl UnverifiedBundle {
         let payload = parse(&self.path, &self.envelope)?;
         check_length(&self.path, self.capacity, self.length, &payload)?;
         let identity = self.identity();
-        let UnverifiedBundle { path, file, capacity, .. } = self;
-        Ok(VerifiedBundle { path, file, capacity, payload, identity, signers })
+        let UnverifiedBundle { path, file, length, capacity, .. } = self;
+        Ok(SignedBundle { path, content: Content::of(file, length), capacity, payload, identity, signers })
+    }
+}
+
+impl SignedBundle {
+    /// Its file, or its head volume.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was signed.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The trusted keys that signed it.
+    pub fn signers(&self) -> &[KeyId] {
+        &self.signers
+    }
+
+    /// Puts the volumes behind the head, found by their number, where they are not in one file with it.
+    ///
+    /// # Errors
+    /// Where some are missing, or have another length than was signed. All of them are named.
+    pub fn with_volumes(
+        self,
+        find: &dyn Fn(volumes::Number) -> Option<PathBuf>,
+    ) -> Result<VerifiedBundle, BundleError> {
+        let SignedBundle { path, mut content, capacity, payload, identity, signers } = self;
+        if content.length() < payload.length {
+            volumes::gather(&path, &mut content, &payload, find)?;
+        }
+        Ok(VerifiedBundle { path, content, capacity, payload, identity, signers })
     }
 }
 
@@ -151,6 +204,14 @@ fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Res
         let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
         return Err(BundleError::Payload { path: path.into(), why });
     }
+    // The head has what the other volumes have not.
+    let head = payload.head_length();
+    if head < header::footprint(capacity) {
+        let why = "its volumes leave no room for the manifest".into();
+        return Err(BundleError::Payload { path: path.into(), why });
+    }
+    // Volumes that somebody put one behind the other are the bundle as well.
+    let wanted = if have > head { payload.length } else { head };
     let path = path.to_path_buf();
     match have.cmp(&wanted) {
         std::cmp::Ordering::Less => Err(BundleError::Short { path, have, wanted }),
@@ -159,30 +220,8 @@ fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Res
     }
 }
 
-/// Opens without following a link and without waiting for the other end of a FIFO.
-fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
-    let open = |error: io::Error| BundleError::Open { path: path.into(), error };
-    let not = |what| BundleError::NotAFile { path: path.into(), what };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::LOOP) => return Err(not("a symbolic link")),
-        Err(rustix::io::Errno::NXIO) => return Err(not("a socket")),
-        other => other.map_err(|e| open(e.into()))?.into(),
-    };
-    let metadata = file.metadata().map_err(open)?;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        return Err(not("a folder"));
-    } else if kind.is_fifo() {
-        return Err(not("a FIFO"));
-    } else if !kind.is_file() {
-        return Err(not("a device"));
-    }
-    Ok((file, metadata.len()))
-}
-
 impl VerifiedBundle {
-    /// The file.
+    /// The file, or the head volume.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -217,14 +256,25 @@ impl VerifiedBundle {
         header::footprint(self.capacity)
     }
 
-    /// The same open file once more, for reading at any place.
-    pub(super) fn open_again(&self) -> Result<File, BundleError> {
-        self.file.try_clone().map_err(|error| BundleError::Read { path: self.path.clone(), error })
+    /// Its bytes.
+    pub(super) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The same open files once more, for reading at any place.
+    pub(super) fn open_again(&self) -> Result<Content, BundleError> {
+        self.content.try_clone().map_err(|error| BundleError::Read { path: self.path.clone(), error })
     }
 
     /// Begins a pass over the members.
     pub fn members(&self) -> Members<'_> {
-        Members { path: &self.path, file: &self.file, payload: &self.payload, next: 0, at: self.start() }
+        Members {
+            path: &self.path,
+            content: &self.content,
+            payload: &self.payload,
+            next: 0,
+            at: self.start(),
+        }
     }
 
     /// A blob by its digest. What stands before it is passed over.
@@ -277,10 +327,10 @@ impl VerifiedBundle {
 /// without looking at it.
 pub struct Members<'b> {
     path: &'b Path,
-    file: &'b File,
+    content: &'b Content,
     payload: &'b Payload,
     next: usize,
-    /// Where the header of the next one stands in the file.
+    /// Where the header of the next one stands in the bundle.
     at: u64,
 }
 
@@ -305,7 +355,8 @@ impl<'b> Members<'b> {
         self.at += header::footprint(member.size);
         Ok(Some(MemberReader {
             path: self.path,
-            file: self.file,
+            content: self.content,
+            payload: self.payload,
             member,
             at,
             left: member.size,
@@ -321,7 +372,7 @@ impl<'b> Members<'b> {
             return Err(self.bad("the end", "is not two blocks of zeros"));
         }
         let mut more = [0];
-        match self.file.read_at(&mut more, self.at + zeros.len() as u64) {
+        match self.content.read_at(&mut more, self.at + zeros.len() as u64) {
             Ok(0) => Ok(()),
             Ok(_) => Err(self.bad("the end", "is followed by further bytes")),
             Err(error) => Err(BundleError::Read { path: self.path.into(), error }),
@@ -329,24 +380,34 @@ impl<'b> Members<'b> {
     }
 
     fn exactly(&self, buffer: &mut [u8], member: &str) -> Result<(), BundleError> {
-        self.file.read_exact_at(buffer, self.at).map_err(|error| match error.kind() {
+        self.content.read_exact_at(buffer, self.at).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.bad(member, "is cut off: the file has become shorter"),
-            _ => BundleError::Read { path: self.path.into(), error },
+            _ => BundleError::from_io(self.path, error),
         })
     }
 
     fn bad(&self, member: &str, why: &str) -> BundleError {
-        BundleError::Member { path: self.path.into(), member: member.into(), why: why.into() }
+        bad(self.path, self.content, self.payload, member, why)
     }
+}
+
+/// What is wrong with a member; or rather, where there are volumes, which of them is to be copied again.
+fn bad(path: &Path, content: &Content, payload: &Payload, member: &str, why: &str) -> BundleError {
+    volumes::damaged(path, content, payload).unwrap_or_else(|| BundleError::Member {
+        path: path.into(),
+        member: member.into(),
+        why: why.into(),
+    })
 }
 
 /// A member's bytes. The last read, and no earlier one, tells whether they are the signed ones:
 /// it fails where they are not. Several can be read at once.
 pub struct MemberReader<'b> {
     path: &'b Path,
-    file: &'b File,
+    content: &'b Content,
+    payload: &'b Payload,
     member: &'b Member,
-    /// Where the next byte stands in the file.
+    /// Where the next byte stands in the bundle.
     at: u64,
     left: u64,
     hasher: Hasher,
@@ -373,17 +434,13 @@ impl<'b> MemberReader<'b> {
     }
 
     fn bad(&self, why: &str) -> io::Error {
-        io::Error::other(BundleError::Member {
-            path: self.path.into(),
-            member: self.member.path.clone(),
-            why: why.into(),
-        })
+        io::Error::other(bad(self.path, self.content, self.payload, &self.member.path, why))
     }
 
     /// At the end of the content: its digest, and the zeros up to the next block.
     fn finish(&mut self) -> io::Result<()> {
         let mut zeros = vec![0; header::padding(self.member.size) as usize];
-        self.file.read_exact_at(&mut zeros, self.at)?;
+        self.content.read_exact_at(&mut zeros, self.at)?;
         if std::mem::take(&mut self.hasher).finish() != self.member.digest {
             return Err(self.bad("does not match the signed manifest"));
         }
@@ -404,7 +461,7 @@ impl Read for MemberReader<'_> {
             return Ok(0);
         }
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        let count = self.content.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
             return Err(self.bad("is cut off: the file has become shorter"));
         }
@@ -446,7 +503,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         File::create(&path).unwrap().write_all(bytes).unwrap();
-        let bundle = UnverifiedBundle::open(&path)?.verify(&keyring(dir.path()))?;
+        read_all(&path)
+    }
+
+    fn read_all(path: &Path) -> Result<usize, BundleError> {
+        let bundle = UnverifiedBundle::open(path)?.verify(&keyring(path.parent().unwrap()))?;
         let mut members = bundle.members();
         let mut count = 0;
         while let Some(member) = members.next()? {
@@ -454,6 +515,49 @@ mod tests {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// The same for a bundle in volumes, without those that have no bytes.
+    fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));
+        for (number, bytes) in volumes.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+            std::fs::write(path(number), bytes).unwrap();
+        }
+        read_all(&path(0))
+    }
+
+    /// Volumes so small that members and even headers are cut, but for the head.
+    fn split() -> Vec<Vec<u8>> {
+        let head = writer::volumes(20_000)[0].len() as u64;
+        let all = writer::volumes(head + 700);
+        assert_eq!(all.len(), 2);
+        all
+    }
+
+    #[test]
+    fn what_is_missing_or_bad_of_volumes_is_named() {
+        let good = split();
+        assert_eq!(read_volumes(&good).unwrap(), 10);
+        let named = |volumes: &[Vec<u8>]| match read_volumes(volumes).unwrap_err() {
+            BundleError::Volumes { missing, damaged, all: 2, .. } => (missing, damaged.concat()),
+            other => panic!("{other}"),
+        };
+        let changed = |change: fn(&mut Vec<u8>)| {
+            let mut volumes = good.clone();
+            change(&mut volumes[1]);
+            named(&volumes)
+        };
+        assert_eq!(changed(Vec::clear).0, ["b.tar.001"]);
+        assert!(changed(|bytes| bytes.truncate(9)).1.contains("b.tar.001 has 9 bytes"));
+        assert!(changed(|bytes| bytes.push(0)).1.contains("b.tar.001 has"));
+        for change in [|bytes: &mut Vec<u8>| bytes[3] ^= 1, |bytes: &mut Vec<u8>| bytes[2000] ^= 1] {
+            assert_eq!(changed(change), (vec![], "b.tar.001 is not what was signed".into()));
+        }
+        // The head alone under a whole bundle's name, and all in one file.
+        assert!(read(&good[0]).unwrap_err().to_string().contains("….tar.001 is missing"));
+        assert_eq!(read(&good.concat()).unwrap(), 10);
+        assert!(matches!(read(&[&good.concat()[..], b"x"].concat()), Err(BundleError::Long { .. })));
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl VerifiedBundle {
     /// See [`SignError`].
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
         let changed = |why: String| BundleError::Manifest { path: self.path().into(), why };
-        let read = self.open_again()?;
+        // The envelope stands in the head.
+        let read = self.content().head();
         // One after the other: each begins with the signatures of those before it. Some file systems know no
         // locks.
         let _ = read.lock();
@@ -54,7 +55,7 @@ impl VerifiedBundle {
         let same = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
         let file = File::options().write(true).open(self.path())?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
-        if identity(&file)? != identity(&read)? {
+        if identity(&file)? != identity(read)? {
             return Err(io::Error::other("another file has its name now").into());
         }
         file.write_all_at(&after[same..], BLOCK + same as u64)?;

@@ -4,12 +4,13 @@
 //! names, sizes and digests come from the registries' descriptors. Only the manifest is filled in
 //! at the end, in the room that was left for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
 use super::payload::{Blob, Dataset, Image, Member, Payload, Stream, sums};
+use super::volumes::{self, Volume};
 use super::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS, header};
 use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, File, Kind};
@@ -32,6 +33,8 @@ pub struct Head {
     pub sequence: Option<u64>,
     /// The identity of the bundle before it.
     pub previous: Option<Digest>,
+    /// The most bytes of a file, where a larger bundle is to be split into volumes.
+    pub volume_size: Option<u64>,
 }
 
 /// A dataset that is to be written. The contents of a large one are not known yet.
@@ -115,7 +118,13 @@ impl Plan {
         for bytes in images.iter().flat_map(|p| &p.manifests) {
             derived.insert(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.clone());
         }
-        let mut payload = Payload {
+        let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
+        let of_images = images.iter().flat_map(|p| p.image.all());
+        let last: BTreeSet<String> = of_datasets.chain(of_images).map(Blob::path).collect();
+        let small = members.iter().position(|member| last.contains(&member.path)).unwrap_or(members.len());
+        let footprint = |members: &[Member]| members.iter().map(|m| header::footprint(m.size)).sum::<u64>();
+        let (small, large) = (footprint(&members[..small]), footprint(&members[small..]));
+        let payload = Payload {
             format: FORMAT,
             requires: Vec::new(),
             producer: concat!("trivy-ferry ", env!("CARGO_PKG_VERSION")).into(),
@@ -128,20 +137,60 @@ impl Plan {
             members,
             datasets,
             images: images.into_iter().map(|planned| planned.image).collect(),
+            volumes: Vec::new(),
         };
-        let widest = serde_json::to_vec(&payload).map_err(|e| e.to_string())?.len();
-        let capacity = Envelope::capacity(PAYLOAD_TYPE, widest) as u64;
-        if capacity > MAX_MANIFEST {
-            return Err(format!("its manifest would take {capacity} bytes"));
+        let mut plan = Plan { payload, capacity: 0, derived };
+        plan.measure(small + large)?;
+        if let Some(most) = head.volume_size.filter(|most| plan.length() > *most) {
+            plan.split(large, most)?;
+            plan.measure(small + large)?;
+            let head = plan.payload.head_length();
+            if head > most {
+                return Err(format!("its head volume takes {head} bytes, and {most} are allowed in a file"));
+            }
         }
-        let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
-        payload.length = header::footprint(capacity) + members + 2 * header::BLOCK;
-        Ok(Plan { payload, capacity, derived })
+        Ok(plan)
+    }
+
+    /// Finds out what room the manifest takes, and with it the length of the whole.
+    fn measure(&mut self, members: u64) -> Result<(), String> {
+        self.payload.length = u64::MAX;
+        let widest = serde_json::to_vec(&self.payload).map_err(|e| e.to_string())?.len();
+        self.capacity = Envelope::capacity(PAYLOAD_TYPE, widest) as u64;
+        if self.capacity > MAX_MANIFEST {
+            return Err(format!("its manifest would take {} bytes", self.capacity));
+        }
+        self.payload.length = header::footprint(self.capacity) + members + 2 * header::BLOCK;
+        Ok(())
+    }
+
+    /// Puts the large members into volumes of this size. Their digests are still to come.
+    fn split(&mut self, large: u64, most: u64) -> Result<(), String> {
+        let behind = large + 2 * header::BLOCK;
+        let count = behind.div_ceil(most.max(1));
+        if large == 0 || count > volumes::MAX_VOLUMES as u64 {
+            let fewest = behind.div_ceil(volumes::MAX_VOLUMES as u64);
+            return Err(match large {
+                0 => format!("all of it belongs into the head volume, which is larger than {most} bytes"),
+                _ => format!("it would take {count} volumes; make them {fewest} bytes or larger"),
+            });
+        }
+        let size = |index: u64| most.min(behind - index * most);
+        self.payload.requires = vec![volumes::FEATURE.into()];
+        self.payload.volumes =
+            (0..count).map(|index| Volume { size: size(index), digest: Digest::of(b"") }).collect();
+        Ok(())
     }
 
     /// The length of the whole file in bytes.
     pub fn length(&self) -> u64 {
         self.payload.length
+    }
+
+    /// The lengths of its files in bytes: of the only one, or of the head and the volumes behind it.
+    pub fn files(&self) -> Vec<u64> {
+        let volumes = self.payload.volumes.iter().map(|volume| volume.size);
+        [self.payload.head_length()].into_iter().chain(volumes).collect()
     }
 
     /// Where the first member after the manifest begins.
@@ -239,8 +288,58 @@ pub enum WriteError {
 /// Writes a planned bundle.
 pub struct BundleWriter<W> {
     plan: Plan,
-    out: W,
+    out: Volumes<W>,
     next: usize,
+}
+
+/// Takes the digest of each volume behind the head as its bytes pass.
+struct Volumes<W> {
+    out: W,
+    /// The bytes that are still to come of the head.
+    head: u64,
+    /// The sizes of the volumes that are not whole yet, and the bytes that are still to come of the first.
+    sizes: VecDeque<u64>,
+    left: u64,
+    hasher: Hasher,
+    done: Vec<Volume>,
+}
+
+impl<W> Volumes<W> {
+    fn new(plan: &Plan, out: W) -> Self {
+        let mut sizes: VecDeque<u64> = plan.files().into();
+        let head = sizes.pop_front().unwrap_or(0);
+        let left = sizes.front().copied().unwrap_or(0);
+        Volumes { out, head, sizes, left, hasher: Hasher::new(), done: Vec::new() }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        let of_head = usize::try_from(self.head).unwrap_or(usize::MAX).min(bytes.len());
+        self.head -= of_head as u64;
+        bytes = &bytes[of_head..];
+        while let (Some(size), false) = (self.sizes.front().copied(), bytes.is_empty()) {
+            let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+            self.hasher.update(&bytes[..count]);
+            self.left -= count as u64;
+            bytes = &bytes[count..];
+            if self.left == 0 {
+                self.done.push(Volume { size, digest: std::mem::take(&mut self.hasher).finish() });
+                self.sizes.pop_front();
+                self.left = self.sizes.front().copied().unwrap_or(0);
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Volumes<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.take(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 impl<W: Write + Seek> BundleWriter<W> {
@@ -248,7 +347,8 @@ impl<W: Write + Seek> BundleWriter<W> {
     ///
     /// # Errors
     /// Those of the destination.
-    pub fn new(plan: Plan, mut out: W) -> Result<Self, WriteError> {
+    pub fn new(plan: Plan, out: W) -> Result<Self, WriteError> {
+        let mut out = Volumes::new(&plan, out);
         io::copy(&mut io::repeat(0).take(plan.start()), &mut out).map_err(WriteError::Destination)?;
         let mut writer = BundleWriter { plan, out, next: 0 };
         writer.derived()?;
@@ -331,6 +431,11 @@ impl<W: Write + Seek> BundleWriter<W> {
                 .remove(&reference)
                 .ok_or_else(|| WriteError::Rules(format!("{reference} was not checked")))?;
         }
+        self.out.write_all(&[0; 2 * header::BLOCK as usize]).map_err(WriteError::Destination)?;
+        if self.out.done.len() != payload.volumes.len() {
+            return Err(WriteError::Rules("it has another length than was planned".into()));
+        }
+        payload.volumes = self.out.done;
         payload.check().map_err(WriteError::Rules)?;
         let bytes = serde_json::to_vec(&payload).map_err(|e| WriteError::Rules(e.to_string()))?;
         let identity = Digest::of(&bytes);
@@ -339,15 +444,15 @@ impl<W: Write + Seek> BundleWriter<W> {
         let too_small = || WriteError::Rules("its manifest is larger than planned".into());
         let manifest = envelope.to_bytes(self.plan.capacity as usize).ok_or_else(too_small)?;
         let header = header::header(MANIFEST, self.plan.capacity).ok_or_else(too_small)?;
+        let mut out = self.out.out;
         let mut end = || -> io::Result<()> {
-            self.out.write_all(&[0; 2 * header::BLOCK as usize])?;
-            self.out.seek(SeekFrom::Start(0))?;
-            self.out.write_all(&header)?;
-            self.out.write_all(&manifest)?;
-            self.out.flush()
+            out.seek(SeekFrom::Start(0))?;
+            out.write_all(&header)?;
+            out.write_all(&manifest)?;
+            out.flush()
         };
         end().map_err(WriteError::Destination)?;
-        Ok((payload, identity, self.out))
+        Ok((payload, identity, out))
     }
 }
 
@@ -368,6 +473,7 @@ pub(super) mod tests {
             expires: None,
             sequence: Some(7),
             previous: None,
+            volume_size: None,
         }
     }
 
@@ -429,9 +535,28 @@ pub(super) mod tests {
 
     /// A whole bundle with one database and two checks bundles.
     pub(in crate::bundle) fn bundle() -> Vec<u8> {
+        bundle_of(head()).0
+    }
+
+    /// The same with volumes of at most so many bytes, each by itself.
+    pub(in crate::bundle) fn volumes(size: u64) -> Vec<Vec<u8>> {
+        let (bytes, files) = bundle_of(Head { volume_size: Some(size), ..head() });
+        let mut rest = &bytes[..];
+        files
+            .into_iter()
+            .map(|length| {
+                let (file, behind) = rest.split_at(length as usize);
+                rest = behind;
+                file.to_vec()
+            })
+            .collect()
+    }
+
+    fn bundle_of(head: Head) -> (Vec<u8>, Vec<u64>) {
         let made = made();
         let plan =
-            Plan::new(head(), made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
+            Plan::new(head, made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
+        let files = plan.files();
         let blobs: BTreeMap<_, _> = made.into_iter().flat_map(|(_, blobs)| blobs).collect();
         let length = plan.length();
         let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
@@ -442,12 +567,30 @@ pub(super) mod tests {
         let key = SigningKey::from_pem(KEY, None).unwrap();
         let (payload, _, out) = writer.finish(contents, &key).unwrap();
         assert_eq!((payload.length, out.get_ref().len() as u64), (length, length));
-        out.into_inner()
+        (out.into_inner(), files)
     }
 
     #[test]
     fn bytes_are_a_function_of_plan_content_and_key() {
         assert!(bundle() == bundle());
+    }
+
+    #[test]
+    fn volumes_hold_what_the_head_does_not() {
+        let head_length = |size| volumes(size)[0].len();
+        // 512 of header, 3072 of content, 1024 of zeros.
+        let behind = |size| volumes(size)[1..].iter().map(Vec::len).collect::<Vec<_>>();
+        let large = head_length(20_000) as u64;
+        assert_eq!(behind(large), [4608]);
+        assert_eq!(volumes(1 << 20).len(), 1, "what fits into one file is one file");
+        let plan = |size| {
+            let planned = made().into_iter().map(|(planned, _)| planned).collect();
+            Plan::new(Head { volume_size: Some(size), ..head() }, planned, Vec::new())
+        };
+        let error = plan(large - 1).unwrap_err();
+        assert!(error.contains("head volume takes"), "{error}");
+        let error = plan(4).unwrap_err();
+        assert!(error.contains("would take 1152 volumes; make them 5 bytes"), "{error}");
     }
 
     #[test]

@@ -68,9 +68,10 @@ pub struct RegistryFlags {
 /// `import`
 #[derive(Debug, Args)]
 pub struct Import {
-    /// A bundle, or a folder with bundles: of each dataset the newest is taken.
+    /// A bundle, or a folder with bundles: of each dataset the newest is taken. Several folders where its
+    /// volumes lie on several media.
     #[arg(required_unless_present = "restore")]
-    pub bundle: Option<PathBuf>,
+    pub bundle: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,

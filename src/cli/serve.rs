@@ -12,8 +12,10 @@ use crate::dataset::catalogue::TrivyVersion;
 /// `serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// A bundle, or a folder with bundles: of each dataset the newest is served.
-    pub bundle: PathBuf,
+    /// A bundle, or a folder with bundles: of each dataset the newest is served. Several folders where its
+    /// volumes lie on several media.
+    #[arg(required = true)]
+    pub bundle: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,

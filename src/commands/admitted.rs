@@ -24,7 +24,7 @@ pub(super) struct Signer {
 
 impl Signer {
     /// The trusted keys that signed a bundle, by the names that they have here.
-    pub(super) fn of(bundle: &VerifiedBundle, keyring: &Keyring) -> Vec<Signer> {
+    pub(super) fn of(signers: &[crate::trust::key::KeyId], keyring: &Keyring) -> Vec<Signer> {
         let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
         let signer = |id: &crate::trust::key::KeyId| Signer {
             name: name(*id),
@@ -32,7 +32,7 @@ impl Signer {
             keyid: id.hex(),
             short: id.short(),
         };
-        bundle.signers().iter().map(signer).collect()
+        signers.iter().map(signer).collect()
     }
 }
 
@@ -73,7 +73,7 @@ impl Source {
         Source {
             path: bundle.path().into(),
             identity: bundle.identity(),
-            signers: Signer::of(bundle, keyring),
+            signers: Signer::of(bundle.signers(), keyring),
             created: payload.created,
             sequence: payload.sequence,
             first_import: admission.first,

@@ -4,15 +4,17 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{CWD, RenameFlags};
 
-use super::partial::{self, Geometry, Leftover, PARTIAL, PLAN, PartialFile, Prefix};
+use super::byte_size::ByteSize;
+use super::partial::{self, Geometry, Leftover, PLAN, PartialFile, Prefix};
+use super::parts::{self, PARTIAL, Parts, is_at};
+use crate::bundle::volumes::Number;
 use crate::bundle::writer::{Plan, WriteError};
-use crate::bundle::{self, Member};
+use crate::bundle::{self, Member, volumes};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::{Progress, Step};
@@ -26,11 +28,16 @@ const MOST_LEFTOVERS: usize = 4;
 /// How often, and after what pause, a name is tried that another run holds for a moment.
 const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+/// The size of volumes in bytes that are not asked for, but needed.
+const DEFAULT_VOLUME: u64 = 1 << 30;
+/// The largest file that FAT holds, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
+const FAT_MOST: u64 = u32::MAX as u64;
 
 /// Where a bundle is to go.
 #[derive(Clone)]
 pub(super) struct Destination {
-    folder: PathBuf,
+    /// Its folders; several where it may take several media.
+    folders: Vec<PathBuf>,
     /// The file's name, where the user chose it.
     name: Option<String>,
     stream: String,
@@ -39,39 +46,50 @@ pub(super) struct Destination {
 /// A bundle that is being written. Dropped before it is published, it leaves what the next export can
 /// go on with, if there is any.
 pub(super) struct Unpublished {
-    path: PathBuf,
-    partial: PathBuf,
+    /// The names that its files get at the end, the first one first.
+    names: Vec<PathBuf>,
+    /// How they are called until then.
+    partials: Vec<PathBuf>,
     /// What earlier exports left and this one may use.
     leftovers: Vec<Leftover>,
     /// Nobody can go on with it: the medium is full, or gone.
     failed: Cell<bool>,
-    /// The file is this run's, and not one that another run writes.
+    /// The files are this run's, and not some that another run writes.
     ours: Cell<bool>,
     /// What it was made from is not what it should be, from this byte on.
     spoiled: Cell<Option<u64>>,
     /// So is what earlier exports left.
     leftovers_spoiled: Cell<bool>,
     geometry: Geometry,
-    length: u64,
     published: bool,
 }
 
-/// A bundle that is on its medium as a whole, under its temporary name.
-pub(super) struct Synced(File);
+/// A bundle that is on its medium as a whole, under its temporary names.
+pub(super) struct Synced(Parts);
 
 impl Destination {
-    /// The folder in which bundles are named after their stream; `None` where the user chose a name.
+    /// The folder in which bundles are named after their stream; `None` where the user chose a name, or
+    /// several folders.
     pub(super) fn folder(&self) -> Option<&Path> {
-        self.name.is_none().then_some(&self.folder)
+        match (&self.name, self.folders.as_slice()) {
+            (None, [one]) => Some(one),
+            _ => None,
+        }
     }
 
     /// Looks at the place, before anything is fetched for it.
     ///
     /// # Errors
     /// A folder that is not there, or a file that is.
-    pub(super) fn new(output: &Path, stream: &str) -> Result<Self, Error> {
+    pub(super) fn new(outputs: &[PathBuf], stream: &str) -> Result<Self, Error> {
+        let [output] = outputs else {
+            return match outputs.iter().find(|output| !output.is_dir()) {
+                Some(none) => Err(no_folder(none)),
+                None => Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() }),
+            };
+        };
         if output.is_dir() {
-            return Ok(Destination { folder: output.into(), name: None, stream: stream.into() });
+            return Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() });
         }
         let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
         let parent =
@@ -79,18 +97,35 @@ impl Destination {
         // A mount point that is not there must not become a file of its name.
         let named_as_folder = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
-            return Err(Error::usage(
-                format!("there is no folder {}", if named_as_folder { output } else { parent }.display()),
-                "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
-            ));
+            return Err(no_folder(if named_as_folder { output } else { parent }));
         };
-        if output.symlink_metadata().is_ok() {
+        let destination =
+            Destination { folders: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
+        if let Some(taken) = destination.taken(&name) {
+            let path = output.with_file_name(taken.file_name().unwrap_or_default());
             return Err(Error::usage(
-                format!("{} exists already, and a bundle is never overwritten", output.display()),
+                format!("{} exists already, and a bundle is never overwritten", path.display()),
                 "Name a new file, or a folder: the file is then named after stream and date.",
             ));
         }
-        Ok(Destination { folder: parent.into(), name: Some(name), stream: stream.into() })
+        Ok(destination)
+    }
+
+    /// What has the name of this bundle already, or that of its head.
+    fn taken(&self, name: &str) -> Option<PathBuf> {
+        let names = [name.to_owned(), volumes::name(name, Number::HEAD)];
+        let paths = self.folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+        paths.into_iter().find(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// The size in bytes above which a bundle is split: what was asked for, and what the folders need.
+    pub(super) fn volume_size(&self, asked: Option<ByteSize>) -> Option<u64> {
+        let several = (self.folders.len() > 1).then_some(DEFAULT_VOLUME);
+        let fat = self.folders.iter().any(|folder| is_fat(folder)).then_some(FAT_MOST);
+        match asked.map(ByteSize::bytes).or(several) {
+            Some(size) => Some(size.min(fat.unwrap_or(u64::MAX))),
+            None => fat,
+        }
     }
 
     /// The first moment from this one on that no bundle in the folder is named after. An export
@@ -101,76 +136,148 @@ impl Destination {
         let moments =
             (0..MOST).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
         let free = |moment: &Timestamp| {
-            let path = self.folder.join(file_name(&self.stream, *moment));
-            self.name.is_some() || path.symlink_metadata().is_err()
+            self.name.is_some() || self.taken(&file_name(&self.stream, *moment)).is_none()
         };
         moments.into_iter().find(free).ok_or_else(|| Error::Destination {
-            path: self.folder.clone(),
+            path: self.folders[0].clone(),
             what: "it holds bundles of this stream dated now and later".into(),
             next: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
         })
     }
 
-    /// Begins a file for a bundle of this plan.
+    /// Begins the files for a bundle of this plan.
     ///
     /// # Errors
-    /// Where there is no room for it.
+    /// Where there is no room for them.
     pub(super) fn create(
         self,
         plan: &Plan,
         created: Timestamp,
         progress: &dyn Progress,
     ) -> Result<Unpublished, Error> {
-        let name = self.name.unwrap_or_else(|| file_name(&self.stream, created));
-        let path = self.folder.join(&name);
+        let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
+        let lengths = plan.files();
+        let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
+        let name = |index: usize| match lengths.len() {
+            1 => bundle.clone(),
+            _ => number(index).map_or_else(String::new, |number| volumes::name(&bundle, number)),
+        };
         // What is much larger than what is to be written was not left by an export like this one.
         let most = plan.length().saturating_mul(4);
-        let mut leftovers = left_over(&self.folder, &name, &self.stream, most);
+        let mut leftovers: Vec<Leftover> =
+            self.folders.iter().flat_map(|folder| left_over(folder, &name(0), &self.stream, most)).collect();
         leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
-        let free = || free(&self.folder).map_err(|error| failed(&self.folder, error));
-        let same = leftovers.first().filter(|leftover| leftover.fits(plan));
-        let (partial, good, there) = match same {
-            Some(leftover) => (leftover.path.clone(), leftover.good(), leftover.length()),
-            None => (self.folder.join(format!("{name}{PARTIAL}")), 0, 0),
-        };
-        if good == 0 {
-            set_aside(&partial, &mut leftovers);
+        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.folders.len() == 1);
+        let going_on = fits.map(|leftover| (leftover.paths(), leftover.length()));
+        let mut first = self.folders[0].join(format!("{}{PARTIAL}", name(0)));
+        if let Some((paths, _)) = &going_on {
+            first.clone_from(&paths[0]);
+        } else {
+            set_aside(&first, &mut leftovers);
         }
-        let length = plan.length().saturating_sub(there);
+        let there = going_on.as_ref().map_or(0, |(_, there)| *there);
+        let places = || place(&self.folders, &lengths, there).map_err(|(path, error)| failed(&path, error));
         // What is left from before is worth less than that this one has room.
-        while free()? < length && leftovers.last().is_some_and(|leftover| leftover.path != partial) {
+        let mut placed = places()?;
+        while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != first) {
             if let Some(leftover) = leftovers.pop() {
                 progress.note(&format!(
                     "{} is removed to make room: its bytes are fetched again",
                     leftover.path.display()
                 ));
-                partial::remove(&leftover.path);
+                partial::remove(&leftover.paths());
             }
+            placed = places()?;
         }
-        let free = free()?;
-        if free < length {
-            return Err(Error::Destination {
-                what: format!("needs {}, has {}", size(length), size(free)),
-                path: self.folder,
-                next: "Make room, use a larger medium, or leave something out: --skip trivy-java-db.".into(),
-            });
-        }
+        let placed = placed.map_err(|free| Error::Destination {
+            what: format!("needs {}, has {}", size(plan.length().saturating_sub(there)), size(free)),
+            path: self.folders[0].clone(),
+            next: "Make room, use a larger medium or several (--output for each), or leave something out: --skip trivy-java-db."
+                .into(),
+        })?;
+        let names: Vec<PathBuf> =
+            placed.into_iter().enumerate().map(|(index, folder)| folder.join(name(index))).collect();
+        let partials = match going_on {
+            Some((paths, _)) => paths,
+            None => names.iter().map(|name| partial::under_way(name)).collect(),
+        };
         let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
-        let (geometry, length) = (Geometry::of(plan), plan.length());
+        let geometry = Geometry::of(plan);
         let published = false;
         Ok(Unpublished {
-            path,
-            partial,
+            names,
+            partials,
             leftovers,
             failed,
             ours,
             spoiled,
             leftovers_spoiled,
             geometry,
-            length,
             published,
         })
     }
+}
+
+fn no_folder(path: &Path) -> Error {
+    Error::usage(
+        format!("there is no folder {}", path.display()),
+        "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
+    )
+}
+
+/// The folder for each file of these lengths, in their order: the next one where one is full. `there` bytes
+/// are in the first one already. Where there is no room, the bytes that are free.
+fn place<'f>(
+    folders: &'f [PathBuf],
+    lengths: &[u64],
+    there: u64,
+) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
+    let room = |folder: &'f PathBuf| {
+        free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
+    };
+    let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
+    let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
+    if let Some((_, free)) = rooms.first_mut() {
+        *free = free.saturating_add(there);
+    }
+    let mut placed = Vec::new();
+    let mut rooms = rooms.into_iter();
+    let mut room = rooms.next();
+    for length in lengths {
+        while let Some((_, free)) = room
+            && free < *length
+        {
+            room = rooms.next();
+        }
+        let Some((folder, free)) = &mut room else { return Ok(Err(all)) };
+        *free -= length;
+        placed.push(*folder);
+    }
+    Ok(Ok(placed))
+}
+
+/// Whether a folder lies in a FAT file system, whoever drives it. exFAT is none: it holds large files.
+fn is_fat(folder: &Path) -> bool {
+    let Ok(stat) = rustix::fs::statfs(folder) else { return false };
+    // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
+    stat.f_type == 0x4d44
+        || stat.f_type == 0x6573_5546
+            && fs::canonicalize(folder).is_ok_and(|folder| {
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
+            })
+}
+
+/// The type of the file system that a folder lies in (proc_pid_mountinfo(5)).
+fn type_of<'m>(folder: &Path, mounts: &'m str) -> Option<&'m str> {
+    let mount = |line: &'m str| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let point = fields.split(' ').nth(4)?.replace("\\040", " ");
+        Some((point, rest.split(' ').next()?))
+    };
+    // Of two at one place the later one is seen.
+    let over = mounts.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
+    over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
 }
 
 /// What a bundle is called where nobody chose a name.
@@ -178,31 +285,37 @@ fn file_name(stream: &str, created: Timestamp) -> String {
     format!("{stream}-{}.tar", created.strftime("%Y%m%dt%H%M%Sz"))
 }
 
-/// Whether a file is called as a bundle of this stream is where nobody chose a name.
+/// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
+/// volumes.
 pub(super) fn is_named_for(name: &str, stream: &str) -> bool {
+    let name = volumes::parse_name(name).map_or(name, |(bundle, _)| bundle);
     let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
     let of_date = |c: u8| c.is_ascii_digit() || c == b't' || c == b'z';
     date.is_some_and(|date| date.len() == 16 && date.bytes().all(of_date))
 }
 
 impl Unpublished {
-    /// Opens the file for writing.
+    /// Opens the files for writing.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Where they cannot be made.
     pub(super) fn writer(&self, plan: &Plan) -> Result<PartialFile, Error> {
-        let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partial) {
+        let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partials[0]) {
             Some(leftover) => {
                 self.ours.set(true);
                 leftover.go_on()
             }
             None => {
-                let file = create_locked(&self.partial)?;
-                self.ours.set(true);
-                PartialFile::new(file, &self.partial, plan)
+                let mut files = Vec::new();
+                for (partial, length) in self.partials.iter().zip(plan.files()) {
+                    files.push((create_locked(partial)?, partial.clone(), length));
+                    self.ours.set(true);
+                }
+                PartialFile::new(Parts::new(files), plan)
             }
         };
-        begin().map_err(|error| self.broke(&self.partial, error))
+        more_files(self.partials.len());
+        begin().map_err(|error| self.broke(&self.partials[0], error))
     }
 
     /// The start of a blob, as far as an earlier export has fetched it.
@@ -230,18 +343,21 @@ impl Unpublished {
     /// Where that fails.
     pub(super) fn sync(&self, writer: PartialFile) -> Result<Synced, Error> {
         let sync = || {
-            let file = writer.into_file()?;
-            // Whatever the umask is: it is carried to be read. FAT knows no modes.
-            let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
-            if file.metadata()?.len() != self.length {
+            let parts = writer.into_parts()?;
+            parts.each(|file| {
+                // Whatever the umask is: it is carried to be read. FAT knows no modes.
+                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                Ok(())
+            })?;
+            if !parts.are_whole()? {
                 return Err(io::Error::other("it has another length than was planned"));
             }
-            file.sync_all().map(|()| Synced(file))
+            parts.each(File::sync_all).map(|()| Synced(parts))
         };
-        sync().map_err(|error| self.broke(&self.partial, error))
+        sync().map_err(|error| self.broke(&self.partials[0], error))
     }
 
-    /// Reads the file back from the medium and compares it with what was signed.
+    /// Reads the files back from the medium and compares them with what was signed.
     ///
     /// # Errors
     /// Where they differ; nothing is left behind then.
@@ -252,10 +368,10 @@ impl Unpublished {
         identity: Digest,
         step: &dyn Step,
     ) -> Result<(), Error> {
-        bundle::read_back(&self.partial, key, identity, step).map_err(|error| {
+        bundle::read_back(&self.partials, key, identity, step).map_err(|error| {
             self.failed.set(true);
             Error::Destination {
-                path: self.path.clone(),
+                path: self.names[0].clone(),
                 what: format!("what was read back is not what was written: {error}"),
                 next: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
                     .into(),
@@ -263,33 +379,25 @@ impl Unpublished {
         })
     }
 
-    /// Gives the file its name.
+    /// Gives the files their names.
     ///
     /// # Errors
     /// Where that fails; nothing is left behind then.
-    pub(super) fn publish(mut self, Synced(file): Synced) -> Result<PathBuf, Error> {
-        let publish = || -> io::Result<()> {
-            let swapped = || io::Error::other("another file has its name now");
-            is_at(&file, &self.partial).then_some(()).ok_or_else(swapped)?;
-            rename_new(&self.partial, &self.path)?;
-            is_at(&file, &self.path).then_some(()).ok_or_else(swapped)?;
-            match self.path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-                _ => File::open(".")?.sync_all(),
-            }
-        };
-        publish().map_err(|error| self.broke(&self.path, error))?;
+    pub(super) fn publish(mut self, Synced(parts): Synced) -> Result<Vec<PathBuf>, Error> {
+        parts.publish(&self.names).map_err(|error| self.broke(&self.names[0], error))?;
         self.published = true;
-        Ok(std::mem::take(&mut self.path))
+        Ok(std::mem::take(&mut self.names))
     }
 
     /// What an error of the writer means.
     pub(super) fn failed(&self, error: WriteError) -> Error {
         match error {
-            WriteError::Destination(error) => self.broke(&self.path, error),
+            WriteError::Destination(error) => self.broke(&self.names[0], error),
             WriteError::Sign(error) => error.into(),
             WriteError::Source { member, error } => Error::unexpected(format!("reading {member}"))(error),
-            other => Error::unexpected(format!("writing {}", self.path.display()))(io::Error::other(other)),
+            other => {
+                Error::unexpected(format!("writing {}", self.names[0].display()))(io::Error::other(other))
+            }
         }
     }
 }
@@ -297,51 +405,50 @@ impl Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if self.published {
-            let _ = fs::remove_file(partial::plan_of(&self.partial));
+            let _ = fs::remove_file(partial::plan_of(&self.partials[0]));
         } else if !self.ours.get() {
             // Whoever it belongs to still needs it.
-        } else if self.failed.get() || !partial::is_worth_keeping(&self.partial) {
-            partial::remove(&self.partial);
+        } else if self.failed.get() || !partial::is_worth_keeping(&self.partials) {
+            partial::remove(&self.partials);
         } else if let Some(end) = self.spoiled.get() {
-            partial::cut(&self.partial, end);
+            self.geometry.cut(&self.partials, end);
         }
         for leftover in &self.leftovers {
             // Its bytes are in the bundle now, or nobody wants them any more.
-            if leftover.path != self.partial && (self.published || self.leftovers_spoiled.get()) {
-                partial::remove(&leftover.path);
+            if leftover.path != self.partials[0] && (self.published || self.leftovers_spoiled.get()) {
+                partial::remove(&leftover.paths());
             }
         }
     }
 }
 
-/// Whether a path still leads to an open file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    file.metadata().is_ok_and(|open| path.symlink_metadata().is_ok_and(|found| same(open, found)))
-}
-
-/// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            if to.symlink_metadata().is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(from, to)
-        }
-        other => Ok(other?),
+/// So many files may be open beside those that any export has.
+fn more_files(count: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const OTHERS: u64 = 200;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = OTHERS + count as u64;
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        // Without it, making a file may fail, which is said then.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Gives a leftover another name that has the one which is wanted.
+/// Gives a leftover another name that has the one which is wanted. One in volumes is removed.
 fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
     let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let aside =
         partial.with_file_name(format!("{}{OLD}{PARTIAL}", name.strip_suffix(PARTIAL).unwrap_or(&name)));
-    if leftovers.iter().any(|leftover| leftover.path == partial) {
+    let has_name = |leftover: &Leftover| leftover.path == partial;
+    if leftovers.iter().any(|leftover| has_name(leftover) && leftover.paths().len() > 1) {
+        leftovers.retain(|leftover| !has_name(leftover));
+        partial::remove_all(partial);
+    }
+    if leftovers.iter().any(has_name) {
         leftovers.retain(|leftover| leftover.path != aside);
-        partial::remove(&aside);
-        for leftover in leftovers.iter_mut().filter(|leftover| leftover.path == partial) {
+        partial::remove_all(&aside);
+        for leftover in leftovers.iter_mut().filter(|leftover| has_name(leftover)) {
             let moved = fs::rename(partial::plan_of(partial), partial::plan_of(&aside));
             if moved.and_then(|()| fs::rename(partial, &aside)).is_ok() {
                 leftover.path.clone_from(&aside);
@@ -372,10 +479,15 @@ fn create_locked(partial: &Path) -> io::Result<File> {
 /// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
 /// is still running holds its lock.
 fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
-    let mut found = Vec::new();
+    let (mut found, mut volumes) = (Vec::new(), Vec::new());
     let Ok(entries) = fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
+        let is_volume = file_name.strip_suffix(PARTIAL).and_then(bundle::volumes::parse_name);
+        if is_volume.is_some_and(|(_, number)| number != Number::HEAD) {
+            volumes.push(entry.path());
+            continue;
+        }
         let ours = file_name == format!("{name}{PARTIAL}")
             || file_name == format!("{name}{OLD}{PARTIAL}")
             || file_name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
@@ -390,26 +502,41 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.
             let path = entry.path();
-            let abandoned = partial::open_plain(&path).ok().filter(|file| {
-                !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) && is_at(file, &path)
-            });
-            let Some(file) = abandoned else { continue };
+            let Some(file) = abandoned(&path) else { continue };
             // More than a few are not what exports leave.
             let enough = found.len() >= MOST_LEFTOVERS;
             let small = file.metadata().is_ok_and(|metadata| metadata.len() <= most);
             let looked = (small && !enough).then(|| Leftover::look(&path, file)).flatten();
             match looked {
                 Some(leftover) => found.push(leftover),
-                None => partial::remove(&path),
+                None => partial::remove_all(&path),
             }
+        }
+    }
+    // Volumes that no head speaks for any more. Those of a leftover are locked with it.
+    for path in volumes {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
+        if ours && abandoned(&path).is_some() {
+            let _ = fs::remove_file(&path);
         }
     }
     found
 }
 
-/// The bytes that an ordinary user may still write in a folder's file system.
+/// Opens a file that nobody writes any more.
+fn abandoned(path: &Path) -> Option<File> {
+    let free = |file: &File| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+    parts::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
+}
+
+/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
+/// size (fusefat 0.1a): then only writing shows.
 fn free(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -429,4 +556,34 @@ fn failed(path: &Path, error: io::Error) -> Error {
         }
     };
     Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fat_is_known_by_whoever_drives_it() {
+        let mounts = "22 1 0:1 / / rw - ext4 /dev/root rw\n\
+                      42 22 0:39 / /media/old rw,nosuid - fuse.fusefat fusefat rw,user_id=0\n\
+                      43 22 7:0 / /media/new rw - fuseblk /dev/loop0 rw\n\
+                      44 22 7:1 / /media/my\\040stick rw shared:1 - vfat /dev/sda1 rw\n";
+        let kind = |folder: &str| type_of(Path::new(folder), mounts);
+        assert_eq!(kind("/home/ann"), Some("ext4"));
+        assert_eq!(kind("/media/old/bundles"), Some("fuse.fusefat"));
+        assert_eq!(kind("/media/older"), Some("ext4"), "a name that begins alike");
+        assert_eq!(kind("/media/new"), Some("fuseblk"));
+        assert_eq!(kind("/media/my stick"), Some("vfat"));
+    }
+
+    #[test]
+    fn files_go_where_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
+        let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
+        assert_eq!(placed, [dir.path(); 3]);
+        let all = free(dir.path()).unwrap();
+        assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
+        assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
+    }
 }

@@ -61,7 +61,7 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
 type Done = (Report, Vec<Error>);
 
 fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
-    if !args.dry_run && args.output.is_none() {
+    if !args.dry_run && args.output.is_empty() {
         return Err(Error::usage(
             "there is no place to write the bundle to",
             "Name a folder or a new file with --output DIR|FILE.",
@@ -84,10 +84,10 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
     };
     let network = Network::new(options, args.persistence.limits(), progress)?;
     let wanted = collect::wanted(args)?;
-    let (Some(signer), Some(output)) = (signer, &args.output) else {
+    let (Some(signer), false) = (signer, args.output.is_empty()) else {
         return dry_run(args, &network, &wanted, progress);
     };
-    let destination = Destination::new(output, args.stream.as_str())?;
+    let destination = Destination::new(&args.output, args.stream.as_str())?;
     let state = state(args, progress)?;
     let last = match &state {
         Some(state) => state.exports(args.stream.as_str())?,
@@ -164,11 +164,16 @@ impl Run<'_> {
             expires: args.expires.map(|age| expiry(created, age)).transpose()?,
             sequence: self.state.as_ref().map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
             previous: last.map(|last| last.identity),
+            volume_size: None,
         };
         let datasets = collected.iter().map(|item| item.planned.clone()).collect();
         let planned = images.iter().map(|image| image.planned.clone()).collect();
+        let head = Head { volume_size: destination.volume_size(args.volume_size), ..head };
         let plan = Plan::new(head, datasets, planned).map_err(|why| {
-            Error::usage(format!("this makes no bundle: {why}"), "Leave something out with --skip or --also.")
+            Error::usage(
+                format!("this makes no bundle: {why}"),
+                "Leave something out with --skip or --also, or give another --volume-size.",
+            )
         })?;
         let folder = destination.folder().map(std::path::Path::to_path_buf);
         let destination = destination.create(&plan, created, progress)?;
@@ -204,7 +209,7 @@ impl Run<'_> {
             let step = progress.begin("reading back", payload.length, "");
             destination.read_back(&synced, &signer.public(), identity, &*step)?;
         }
-        let path = destination.publish(synced)?;
+        let files = destination.publish(synced)?;
         // The bundle is there whatever becomes of the memory, and the report must say so.
         let mut errors = Vec::new();
         if let Some(state) = &self.state {
@@ -246,9 +251,10 @@ impl Run<'_> {
             datasets: rows,
             images: payload.images.iter().map(ImageRow::new).collect(),
             bundle: Some(Written {
-                on_medium: apart_from_root(&path),
+                on_medium: files.iter().any(|path| apart_from_root(path)),
                 read_back: args.verify_after_write,
-                path,
+                path: files[0].clone(),
+                files,
                 length: payload.length,
                 identity,
                 fingerprint: signer.public().id().fingerprint(),

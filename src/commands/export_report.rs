@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -54,6 +54,9 @@ impl ImageRow {
 pub(super) struct Written {
     #[serde(serialize_with = "crate::text::path")]
     pub(super) path: PathBuf,
+    /// All its files: the only one, or the head and its volumes.
+    #[serde(serialize_with = "crate::text::paths")]
+    pub(super) files: Vec<PathBuf>,
     pub(super) length: u64,
     pub(super) identity: Digest,
     pub(super) fingerprint: String,
@@ -134,6 +137,16 @@ impl fmt::Display for Report {
                 size(bundle.length),
                 if bundle.on_medium { " Safe to unplug." } else { "" }
             )?;
+            let mut folders: Vec<(&Path, usize)> = Vec::new();
+            for folder in bundle.files.iter().skip(1).filter_map(|file| file.parent()) {
+                match folders.iter_mut().find(|(known, _)| *known == folder) {
+                    Some((_, count)) => *count += 1,
+                    None => folders.push((folder, 1)),
+                }
+            }
+            for (folder, count) in folders {
+                writeln!(f, "  with {count} volumes behind it in {}", line(&folder.display().to_string()))?;
+            }
             writeln!(f, "Signed by {}", bundle.fingerprint)?;
             writeln!(f, "Payload {}, for your log.", bundle.identity)?;
         } else if self.unchanged {

@@ -121,7 +121,8 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     site::check(args, targets)?;
     let host = host(args)?;
     let policy = policy(&args.acceptance);
-    let Some(input) = &args.bundle else {
+    let inputs = &args.bundle;
+    if inputs.is_empty() {
         let setup =
             Setup { host, keyring: Keyring::default(), policy, max_age: args.acceptance.max_age.clone() };
         let Some(dir) = cache else {
@@ -134,11 +135,11 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         };
         let report = import_cache::restore(args, &setup, &dir, memory.as_mut(), progress)?;
         return Ok((vec![report], warnings));
-    };
+    }
     let keyring = Keyring::load(&args.keys.trust)?;
-    warnings.extend(beside(&keyring, input));
+    warnings.extend(inputs.iter().find_map(|input| beside(&keyring, input)));
     let setup = Setup { host, keyring, policy, max_age: args.acceptance.max_age.clone() };
-    let mut found = inbox::open(input, &setup.keyring)?;
+    let mut found = inbox::open(inputs, &setup.keyring)?;
     check_asked(args, &found.bundles)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();

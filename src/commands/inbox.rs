@@ -1,13 +1,14 @@
-//! The input of verify, inspect and import: one bundle, or a folder in which bundles lie among
-//! whatever file managers and file systems leave there.
+//! The input of verify, inspect, import and serve: one bundle, or folders in which bundles and their volumes
+//! lie among whatever file managers and file systems leave there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
+use crate::bundle::volumes::{self, Number};
+use crate::bundle::{BundleError, SignedBundle, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;
@@ -65,36 +66,118 @@ impl Found {
     }
 }
 
-/// The paths that may be bundles, and the files that are none.
-///
-/// # Errors
-/// Where a folder cannot be read.
-pub(super) fn paths(input: &Path) -> Result<(Vec<PathBuf>, Vec<Ignored>), Error> {
-    let is_folder = fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
-    if !is_folder {
-        return Ok((vec![input.to_path_buf()], Vec::new()));
-    }
-    let failed = || {
-        |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Error::usage(
-                format!("the folder {} may not be read by this user", input.display()),
-                "Run the command as a user who may, or mount the medium for this one.",
-            ),
-            _ => Error::unexpected(format!("reading the folder {}", input.display()))(error),
+/// What lies there, by its names.
+#[derive(Default)]
+pub(super) struct Inputs {
+    /// What may be a bundle or the head of one, in the order of the names.
+    pub(super) bundles: Vec<PathBuf>,
+    /// What may be a volume behind a head, by the bundle's name and its number.
+    volumes: BTreeMap<(String, Number), Vec<PathBuf>>,
+    /// What is none of our business.
+    pub(super) ignored: Vec<Ignored>,
+    /// Whether all of it is one file that the user named: whatever is wrong with it is said.
+    pub(super) is_one_file: bool,
+}
+
+impl Inputs {
+    /// Looks through folders, and takes files as they are.
+    ///
+    /// # Errors
+    /// Where a folder cannot be read, and a file is a volume behind a head.
+    pub(super) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
+        let mut found = Inputs::default();
+        let mut folders = 0;
+        for input in inputs {
+            if fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
+                folders += 1;
+                found.read_folder(input)?;
+            } else if let ([_], Some(number)) = (inputs, behind_head(input)) {
+                return Err(Error::usage(
+                    format!("{} is volume {number} of a bundle", input.display()),
+                    "Name its head, whose name ends in .tar.000, or the folder in which all volumes lie.",
+                ));
+            } else {
+                found.take(input.clone());
+            }
         }
-    };
-    let (mut paths, mut ignored) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(input).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match why_ignored(&name) {
-            Some(why) => ignored.push(Ignored { name: safe(&name), why: why.into() }),
-            None => paths.push(entry.path()),
+        found.is_one_file = folders == 0 && found.bundles.len() == 1;
+        found.bundles.sort();
+        found.ignored.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn read_folder(&mut self, folder: &Path) -> Result<(), Error> {
+        let failed = || {
+            |error: std::io::Error| match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Error::usage(
+                    format!("the folder {} may not be read by this user", folder.display()),
+                    "Run the command as a user who may, or mount the medium for this one.",
+                ),
+                _ => Error::unexpected(format!("reading the folder {}", folder.display()))(error),
+            }
+        };
+        for entry in fs::read_dir(folder).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match why_ignored(&name) {
+                Some(why) => self.ignored.push(Ignored { name: safe(&name), why: why.into() }),
+                None => self.take(entry.path()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, path: PathBuf) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD) {
+            Some((bundle, number)) => {
+                self.volumes.entry((bundle.to_lowercase(), number)).or_default().push(path);
+            }
+            None => self.bundles.push(path),
         }
     }
-    paths.sort();
-    ignored.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((paths, ignored))
+
+    /// Puts a bundle together. Of a volume that lies there more than once, the one is taken that has the
+    /// length which was signed.
+    ///
+    /// # Errors
+    /// Where volumes are missing or damaged.
+    pub(super) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
+        let head = signed.path().to_path_buf();
+        let bundle = bundle_name(&head);
+        let sizes: Vec<u64> = signed.payload().volumes.iter().map(|volume| volume.size).collect();
+        signed.with_volumes(&|number| {
+            let size = sizes.get(number.index()?);
+            let found = self.volumes.get(&(bundle.clone()?, number)).map_or(&[][..], Vec::as_slice);
+            let fits = |path: &&PathBuf| fs::metadata(path).ok().map(|m| m.len()).as_ref() == size;
+            found.iter().find(fits).or(found.first()).cloned().or_else(|| volumes::beside(&head, number))
+        })
+    }
+
+    /// Volumes whose head is not here.
+    fn headless(&self) -> Vec<BundleError> {
+        let heads: BTreeSet<String> = self.bundles.iter().filter_map(|path| bundle_name(path)).collect();
+        let mut headless: BTreeMap<&str, (PathBuf, usize)> = BTreeMap::new();
+        for ((bundle, _), paths) in self.volumes.iter().filter(|((bundle, _), _)| !heads.contains(bundle)) {
+            let head = || paths[0].with_extension(Number::HEAD.to_string());
+            headless.entry(bundle).or_insert_with(|| (head(), 0)).1 += 1;
+        }
+        headless.into_values().map(|(path, volumes)| BundleError::NoHead { path, volumes }).collect()
+    }
+}
+
+/// The number of a volume behind a head, by its name.
+fn behind_head(path: &Path) -> Option<Number> {
+    let (_, number) = volumes::parse_name(path.file_name()?.to_str()?)?;
+    Some(number).filter(|number| *number != Number::HEAD)
+}
+
+/// The name of a head's bundle, in small letters as FAT compares them.
+fn bundle_name(head: &Path) -> Option<String> {
+    let name = head.file_name()?.to_string_lossy().to_lowercase();
+    volumes::parse_name(&name)
+        .filter(|(_, number)| *number == Number::HEAD)
+        .map(|(bundle, _)| bundle.to_owned())
 }
 
 /// So many names that nobody would read them become one line.
@@ -119,7 +202,7 @@ fn why_ignored(name: &str) -> Option<&'static str> {
         Some("an unfinished copy or export")
     } else if name.starts_with('.') {
         Some("hidden")
-    } else if !lower.ends_with(".tar") {
+    } else if !lower.ends_with(".tar") && volumes::parse_name(name).is_none() {
         Some("not named .tar")
     } else {
         None
@@ -130,6 +213,7 @@ fn why_ignored(name: &str) -> Option<&'static str> {
 /// a browser puts behind it.
 fn is_named_as_bundle(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = volumes::parse_name(&name).map_or(&name[..], |(bundle, _)| bundle);
     let Some((_, date)) = name.rsplit_once('-') else { return false };
     let pattern = b"00000000t000000z";
     date.len() > pattern.len()
@@ -142,16 +226,17 @@ fn is_named_as_bundle(path: &Path) -> bool {
 /// Opens what is there and checks signatures, payloads and lengths; the content is still to come.
 ///
 /// # Errors
-/// For a single file whatever is wrong with it. For a folder, where it holds no bundle that could
-/// be used.
-pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
-    let is_folder = fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
-    let (paths, ignored) = paths(input)?;
+/// For a single file whatever is wrong with it. For folders, where they hold no bundle that could be used.
+pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring) -> Result<Found, Error> {
+    let mut there = Inputs::read(inputs)?;
+    let ignored = std::mem::take(&mut there.ignored);
     let mut found = Found { ignored, ..Found::default() };
     let mut untrusted = None;
     let mut files = HashSet::new();
     let (mut older, mut unread) = (0, 0);
-    for path in paths {
+    found.damaged.extend(there.headless());
+    for path in &there.bundles {
+        let path = path.clone();
         use std::os::unix::fs::MetadataExt;
         // A second name of the same file adds nothing but an open file.
         if fs::symlink_metadata(&path)
@@ -160,7 +245,8 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
             found.ignored.push(Ignored { name: shown(&path), why: "another name of a file above".into() });
             continue;
         }
-        match UnverifiedBundle::open(&path).and_then(|bundle| bundle.verify(keyring)) {
+        let opened = UnverifiedBundle::open(&path).and_then(|bundle| bundle.signed(keyring));
+        match opened.and_then(|signed| there.complete(signed)) {
             Ok(bundle) => {
                 found.bundles.push(bundle);
                 if found.bundles.len() > MOST_BUNDLES {
@@ -169,7 +255,7 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
                     older += 1;
                 }
             }
-            Err(error) if !is_folder => return Err(error.into()),
+            Err(error) if there.is_one_file => return Err(error.into()),
             // Something that bears a bundle's name and is none was one, most likely.
             Err(error @ BundleError::NotABundle { .. }) if is_named_as_bundle(&path) => {
                 found.damaged.push(error);
@@ -215,7 +301,7 @@ pub(super) fn open(input: &Path, keyring: &Keyring) -> Result<Found, Error> {
             return Ok(found);
         }
     }
-    Err(untrusted.map_or_else(|| no_bundle(input, &found.ignored), Error::from))
+    Err(untrusted.map_or_else(|| no_bundle(inputs, &found.ignored), Error::from))
 }
 
 fn ignore(path: &Path, error: &BundleError) -> Ignored {
@@ -230,7 +316,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// The folder holds nothing to work with.
-pub(super) fn no_bundle(input: &Path, ignored: &[Ignored]) -> Error {
+pub(super) fn no_bundle(inputs: &[PathBuf], ignored: &[Ignored]) -> Error {
     let some: Vec<String> =
         ignored.iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
     let seen = match (some.len(), ignored.len()) {
@@ -238,11 +324,12 @@ pub(super) fn no_bundle(input: &Path, ignored: &[Ignored]) -> Error {
         (_, 1..=3) => some.join("; "),
         (_, all) => format!("{}; and {} more", some.join("; "), all - 3),
     };
-    let next = match folder_with_bundles(input) {
+    let next = match inputs.iter().find_map(|input| folder_with_bundles(input)) {
         Some(folder) => format!("Name the folder itself: {} holds files named .tar.", folder.display()),
         None => "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.".into(),
     };
-    Error::usage(format!("there is no bundle in {} ({seen})", input.display()), next)
+    let inputs: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
+    Error::usage(format!("there is no bundle in {} ({seen})", inputs.join(" and ")), next)
 }
 
 /// A folder in this one that looks like the medium that was meant: `/media/usb` for `/media`.
@@ -263,7 +350,7 @@ mod tests {
 
     #[test]
     fn names_tell_what_is_none_of_our_business() {
-        for name in ["a.tar", "default-20261121t091500z (1).tar", "A.TAR"] {
+        for name in ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017"] {
             assert_eq!(why_ignored(name), None, "{name}");
         }
         for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::admitted::Signer;
-use super::inbox::{self, Ignored};
+use super::inbox::{self, Ignored, Inputs};
+use crate::bundle::volumes::Number;
 use crate::bundle::{BundleError, Payload, UnverifiedBundle};
 use crate::cli::Inspect;
 use crate::digest::Digest;
@@ -31,8 +32,8 @@ struct Report {
 struct Row {
     #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
-    /// Whether a trusted key signed it and the file has the signed length. The content is only
-    /// looked at by `verify` and `import`.
+    /// Whether a trusted key signed it, and its file or all its volumes have the signed length. The content
+    /// is only looked at by `verify` and `import`.
     verified: bool,
     /// Why it is not verified.
     why: Option<String>,
@@ -68,7 +69,13 @@ impl fmt::Display for Row {
             }
             Some(why) => {
                 writeln!(f, "  NOT VERIFIED: {why}")?;
-                writeln!(f, "  What follows is only what the file says of itself.")?;
+                match self.signers.as_slice() {
+                    [] => writeln!(f, "  What follows is only what the file says of itself.")?,
+                    signers => {
+                        let names: Vec<String> = signers.iter().map(Signer::to_string).collect();
+                        writeln!(f, "  What follows is signed by {}.", names.join(" and "))?;
+                    }
+                }
             }
         }
         writeln!(f, "  payload    {}", self.identity)?;
@@ -82,6 +89,18 @@ impl fmt::Display for Row {
         }
         writeln!(f, "  producer   {}", safe(&payload.producer))?;
         writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
+        if !payload.volumes.is_empty() {
+            writeln!(
+                f,
+                "  volumes    {}, the head with {}",
+                payload.volumes.len() + 1,
+                size(payload.head_length())
+            )?;
+            for (index, volume) in payload.volumes.iter().enumerate() {
+                let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
+                writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
+            }
+        }
         for dataset in &payload.datasets {
             let contents = &dataset.contents;
             let date =
@@ -120,13 +139,13 @@ pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
         Err(TrustError::NoTrustedKeys { .. }) => Keyring::default(),
         other => other?,
     };
-    let (paths, mut ignored) = inbox::paths(&args.bundle)?;
-    let is_folder = args.bundle.is_dir();
+    let mut there = Inputs::read(&args.bundle)?;
+    let mut ignored = std::mem::take(&mut there.ignored);
     let mut bundles = Vec::new();
-    for path in paths {
-        match row(&path, &keyring) {
+    for path in &there.bundles {
+        match row(path, &there, &keyring) {
             Ok(row) => bundles.push(row),
-            Err(error) if !is_folder => return Err(error.into()),
+            Err(error) if there.is_one_file => return Err(error.into()),
             Err(error) => ignored.push(Ignored {
                 name: safe(&path.file_name().unwrap_or_default().to_string_lossy()),
                 why: safe(&error.to_string()),
@@ -139,13 +158,16 @@ pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
     Ok(Outcome::done(&Report { bundles, ignored: inbox::some(ignored) }))
 }
 
-fn row(path: &Path, keyring: &Keyring) -> Result<Row, BundleError> {
+fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<Row, BundleError> {
     let bundle = UnverifiedBundle::open(path)?;
     let claimed_keyids: Vec<String> = bundle.claimed_keyids().iter().map(|id| safe(id)).collect();
     let identity = bundle.identity();
     let claims = bundle.claims();
-    let (payload, signers, why) = match bundle.verify(keyring) {
-        Ok(verified) => (verified.payload().clone(), Signer::of(&verified, keyring), None),
+    let (payload, signers, why) = match bundle.signed(keyring) {
+        Ok(signed) => {
+            let (payload, signers) = (signed.payload().clone(), Signer::of(signed.signers(), keyring));
+            (payload, signers, there.complete(signed).err().map(|error| safe(&error.to_string())))
+        }
         Err(error) => (claims?, Vec::new(), Some(safe(&error.to_string()))),
     };
     let now = Timestamp::now();

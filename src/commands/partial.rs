@@ -1,5 +1,5 @@
-//! A bundle while it is written, as the next export finds it when this one is cut short: the file, its
-//! plan beside it, and how far the file is good.
+//! A bundle while it is written, as the next export finds it when this one is cut short: its files, the
+//! plan beside the first, and how far they are good.
 //!
 //! The plan is lines of JSON: what is where, then a checksum for each stretch that was written. Nothing of
 //! it is believed for more than to save a download: the checksums tell where the good bytes end, and
@@ -7,32 +7,32 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::parts::{PARTIAL, Parts, open_plain, rename_new};
 use crate::bundle::Member;
+use crate::bundle::volumes::{Number, beside};
 use crate::bundle::writer::Plan;
 use crate::digest::Digest;
 
-/// What a file has behind its name while it is written. Readers pass such files over.
-pub(super) const PARTIAL: &str = ".partial";
-/// The same of the plan beside it.
+/// What the plan beside a file has behind its name.
 pub(super) const PLAN: &str = ".plan.partial";
 /// The length of a stretch with a checksum, in bytes: what a killed export loses at the most.
 const STRETCH: u64 = 4 << 20;
 /// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
 const MAX_LINE: u64 = 2 << 20;
 
-/// What is where in a file.
+/// What is where in a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Geometry {
     /// Where the first member after the manifest begins.
     start: u64,
     members: Vec<Member>,
+    /// The lengths of its files.
+    files: Vec<u64>,
 }
 
 /// The end of a stretch and the checksum of its bytes: CRC-32, which finds what a crash leaves.
@@ -44,7 +44,18 @@ struct Stretch {
 
 impl Geometry {
     pub(super) fn of(plan: &Plan) -> Self {
-        Geometry { start: plan.start(), members: plan.members().to_vec() }
+        Geometry { start: plan.start(), members: plan.members().to_vec(), files: plan.files() }
+    }
+
+    /// Keeps of files of this geometry only what stands before the byte `end`; nothing, where that is not
+    /// worth it.
+    pub(super) fn cut(&self, partials: &[PathBuf], end: u64) {
+        let end = end - end % STRETCH;
+        let open = |(path, length): (&PathBuf, &u64)| Ok((open_plain(path)?, path.clone(), *length));
+        let parts = partials.iter().zip(&self.files).map(open).collect::<io::Result<_>>().map(Parts::new);
+        if end == 0 || parts.and_then(|parts| parts.set_len(end)).is_err() {
+            remove(partials);
+        }
     }
 
     /// Where the content of a blob of this length lies.
@@ -61,19 +72,21 @@ impl Geometry {
     }
 }
 
-/// What an export left that was cut short. Its file is locked while this lives; neither file is opened by
-/// its name again, which somebody else may give to another one.
+/// What an export left that was cut short. Its first file is locked while this lives; none is opened by its
+/// name again, which somebody else may give to another one.
 pub(super) struct Leftover {
+    /// Its first file.
     pub(super) path: PathBuf,
-    file: File,
+    parts: Parts,
     plan: File,
     geometry: Geometry,
-    /// The bytes from the start of the file that are as they were written.
+    /// The bytes from the start that are as they were written.
     good: u64,
 }
 
 impl Leftover {
-    /// Looks at a file whose lock is held. `None` where it has no plan that can be used, or no good byte.
+    /// Looks at a file whose lock is held, and at those behind it. `None` where it has no plan that can be
+    /// used, or no good byte.
     pub(super) fn look(path: &Path, file: File) -> Option<Self> {
         let plan = open_plain(&plan_of(path)).ok()?;
         let mut lines = BufReader::new(&plan);
@@ -84,11 +97,22 @@ impl Leftover {
             (read > 0 && bytes.ends_with(b"\n")).then_some(bytes)
         };
         let geometry: Geometry = serde_json::from_slice(&line()?).ok()?;
+        let mut files = vec![(file, path.to_path_buf(), *geometry.files.first()?)];
+        for (behind, length) in behind(path).zip(geometry.files.iter().skip(1)) {
+            // An export that was killed while it gave the files their names.
+            if let (Some(name), false) = (published(&behind), behind.symlink_metadata().is_ok()) {
+                let _ = rename_new(&name, &behind);
+            }
+            let file = open_plain(&behind).ok()?;
+            let held = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+            files.push((Some(file).filter(|_| !held)?, behind, *length));
+        }
+        let parts = Parts::new(files);
         let mut good = 0;
         let mut buffer = vec![0; STRETCH as usize];
         while let Some(stretch) = line().and_then(|line| serde_json::from_slice::<Stretch>(&line).ok()) {
             let mut crc = Crc::new();
-            if stretch.end != good + STRETCH || file.read_exact_at(&mut buffer, good).is_err() {
+            if stretch.end != good + STRETCH || parts.read_exact_at(&mut buffer, good).is_err() {
                 break;
             }
             // The manifest is filled in at the end, and not a part of what was checked.
@@ -101,7 +125,13 @@ impl Leftover {
             good = stretch.end;
         }
         (good > 0).then_some(())?;
-        Some(Leftover { path: path.into(), file, plan, geometry, good })
+        Some(Leftover { path: path.into(), parts, plan, geometry, good })
+    }
+
+    /// Its files, the first one first.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let behind = self.parts.paths().skip(1).map(Path::to_path_buf);
+        [self.path.clone()].into_iter().chain(behind).collect()
     }
 
     /// Whether a bundle of this plan can be written where this one was left.
@@ -114,36 +144,33 @@ impl Leftover {
         self.good
     }
 
-    /// The bytes that the file takes.
+    /// The bytes that its files take.
     pub(super) fn length(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+        self.parts.taken()
     }
 
     /// The start of a blob, as far as it is good.
     pub(super) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
         let at = self.geometry.find(digest, size)?;
         let length = self.good.checked_sub(at)?.min(size);
-        let file = self.file.try_clone().ok().filter(|_| length > 0)?;
-        Some(Prefix { file, at, left: length })
+        (length > 0).then(|| Prefix { parts: self.parts.clone(), at, left: length })
     }
 
-    /// Goes on with the file. What is not known to be good is cut off.
+    /// Goes on with the files. What is not known to be good is cut off.
     ///
     /// # Errors
     /// Where the medium fails.
     pub(super) fn go_on(&self) -> io::Result<PartialFile> {
-        self.file.set_len(self.good)?;
+        self.parts.set_len(self.good)?;
         let mut plan = self.plan.try_clone()?;
         shorten(&mut plan, self.good)?;
-        let mut file = self.file.try_clone()?;
-        file.rewind()?;
-        Ok(PartialFile::of(file, plan, self.good))
+        Ok(PartialFile::of(self.parts.clone(), plan, self.good))
     }
 }
 
 /// The start of a blob that an earlier export has fetched.
 pub(super) struct Prefix {
-    file: File,
+    parts: Parts,
     at: u64,
     left: u64,
 }
@@ -158,7 +185,7 @@ impl Prefix {
 impl Read for Prefix {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        let count = self.parts.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -168,9 +195,9 @@ impl Read for Prefix {
     }
 }
 
-/// A file under way that keeps its plan up to date.
+/// Files under way that keep their plan up to date.
 pub(super) struct PartialFile {
-    out: BufWriter<File>,
+    out: BufWriter<Parts>,
     plan: File,
     crc: Crc,
     at: u64,
@@ -182,12 +209,13 @@ pub(super) struct PartialFile {
 }
 
 impl PartialFile {
-    /// Begins a new file, with its plan beside it.
+    /// Begins new files, with their plan beside the first.
     ///
     /// # Errors
     /// Where the plan cannot be written.
-    pub(super) fn new(file: File, path: &Path, plan: &Plan) -> io::Result<Self> {
-        let beside = plan_of(path);
+    pub(super) fn new(parts: Parts, plan: &Plan) -> io::Result<Self> {
+        let first = parts.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
+        let beside = plan_of(first);
         // Whatever has this name is not ours: a link would lead elsewhere.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -197,20 +225,20 @@ impl PartialFile {
         text.push(b'\n');
         let mut plan = File::options().write(true).create_new(true).open(beside)?;
         plan.write_all(&text)?;
-        Ok(PartialFile::of(file, plan, 0))
+        Ok(PartialFile::of(parts, plan, 0))
     }
 
-    fn of(file: File, plan: File, there: u64) -> Self {
+    fn of(parts: Parts, plan: File, there: u64) -> Self {
         // Large enough that a stick sees few, long writes.
-        let out = BufWriter::with_capacity(1 << 20, file);
+        let out = BufWriter::with_capacity(1 << 20, parts);
         PartialFile { out, plan, crc: Crc::new(), at: 0, there, ended: false }
     }
 
-    /// The file, when everything is written.
+    /// The files, when everything is written.
     ///
     /// # Errors
     /// Where the last bytes cannot be written.
-    pub(super) fn into_file(self) -> io::Result<File> {
+    pub(super) fn into_parts(self) -> io::Result<Parts> {
         self.out.into_inner().map_err(io::IntoInnerError::into_error)
     }
 
@@ -221,7 +249,9 @@ impl PartialFile {
         let mut found = vec![0; bytes.len()];
         self.out.get_ref().read_exact_at(&mut found, self.at)?;
         if found != bytes {
-            self.out.get_ref().write_all_at(bytes, self.at)?;
+            let mut place = self.out.get_ref().clone();
+            place.seek(SeekFrom::Start(self.at))?;
+            place.write_all(bytes)?;
         }
         self.at += bytes.len() as u64;
         if self.at == self.there {
@@ -268,29 +298,52 @@ impl Seek for PartialFile {
     }
 }
 
-/// The plan of a file that is being written.
+/// The plan of files that are being written, of which this is the first.
 pub(super) fn plan_of(partial: &Path) -> PathBuf {
     let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
     partial.with_file_name(format!("{}{PLAN}", name.strip_suffix(PARTIAL).unwrap_or(&name)))
 }
 
-/// Whether an export that was cut short would have something to go on with.
-pub(super) fn is_worth_keeping(partial: &Path) -> bool {
-    fs::metadata(partial).is_ok_and(|metadata| metadata.len() >= STRETCH)
+/// What the volumes behind a head are called while they are written; none where it is no head.
+pub(super) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
+    let head = published(head);
+    let volume = move |index| beside(head.as_ref()?, Number::at(index)?).map(|volume| under_way(&volume));
+    (0..).map_while(volume)
 }
 
-/// Keeps only what stands before the byte `end`; nothing, where that is not worth it.
-pub(super) fn cut(partial: &Path, end: u64) {
-    let end = end - end % STRETCH;
-    if end == 0 || open_plain(partial).and_then(|file| file.set_len(end)).is_err() {
-        remove(partial);
+/// What a file is called while it is written.
+pub(super) fn under_way(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(PARTIAL);
+    path.with_file_name(name)
+}
+
+/// The name that a file gets at the end.
+pub(super) fn published(partial: &Path) -> Option<PathBuf> {
+    let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
+    Some(partial.with_file_name(name))
+}
+
+/// Whether the next export would have something to go on with.
+pub(super) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
+    let length = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+    let together = partials.iter().all(|path| path.parent() == partials[0].parent());
+    together && partials.iter().map(length).fold(0, u64::saturating_add) >= STRETCH
+}
+
+/// Removes files that were being written, and their plan.
+pub(super) fn remove(partials: &[PathBuf]) {
+    // The first one last: it tells the next export that the others are abandoned.
+    for path in partials.iter().rev() {
+        let _ = fs::remove_file(path);
     }
+    partials.first().map(|first| fs::remove_file(plan_of(first)));
 }
 
-/// Removes a file that was being written, and its plan.
-pub(super) fn remove(partial: &Path) {
-    let _ = fs::remove_file(partial);
-    let _ = fs::remove_file(plan_of(partial));
+/// Removes what an export left of which only the first file is known.
+pub(super) fn remove_all(first: &Path) {
+    let behind = behind(first).take_while(|path| path.symlink_metadata().is_ok());
+    remove(&[first.to_path_buf()].into_iter().chain(behind).collect::<Vec<_>>());
 }
 
 /// Cuts a plan off behind the stretch that ends at `good`.
@@ -304,19 +357,4 @@ fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
     }
     plan.set_len(length)?;
     plan.seek(SeekFrom::End(0)).map(drop)
-}
-
-/// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
-///
-/// # Errors
-/// Where it is something else, or cannot be read and written.
-pub(super) fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
-    let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.nlink() == 1 {
-        Ok(file)
-    } else {
-        Err(io::Error::other("it is no plain file"))
-    }
 }

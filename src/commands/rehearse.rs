@@ -163,7 +163,8 @@ impl Rehearsal {
         let outcome = export::run(
             &Export {
                 signing: Signing { key: Some(self.path("ferry.key")), ..Signing::default() },
-                output: Some(bundle.clone()),
+                output: vec![bundle.clone()],
+                volume_size: None,
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 sources: Sources {
                     db_repository: repository(0),
@@ -203,7 +204,7 @@ impl Rehearsal {
     fn check(&self, bundle: &Path) -> Result<Outcome, Error> {
         verify::run(
             &Verify {
-                bundle: bundle.into(),
+                bundle: vec![bundle.into()],
                 keys: self.keys(),
                 stream: None,
                 overrides: TimeOverrides::default(),
@@ -241,7 +242,7 @@ impl Rehearsal {
     fn import(&self, bundle: &Path) -> Result<Outcome, Error> {
         import::run(
             &Import {
-                bundle: Some(bundle.into()),
+                bundle: vec![bundle.into()],
                 keys: self.keys(),
                 cache_dir: Some(self.path("cache")),
                 layout: Layout::Trivy,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::destination::is_named_for;
+use crate::bundle::volumes::{Number, beside};
 use crate::bundle::{Payload, UnverifiedBundle};
 use crate::error::Error;
 use crate::trust::key::PublicKey;
@@ -34,7 +35,7 @@ pub(super) fn retain(
             next: "The new bundle is there; remove older ones by hand, or check who may write there.".into(),
         }
     };
-    let mut bundles: Vec<(Timestamp, PathBuf, BTreeSet<String>)> = Vec::new();
+    let mut bundles: Vec<(Timestamp, PathBuf, usize, BTreeSet<String>)> = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let entry = entry.map_err(failed(folder))?;
         if is_named_for(&entry.file_name().to_string_lossy(), stream) {
@@ -45,17 +46,27 @@ pub(super) fn retain(
                 && payload.stream.to_string() == stream
                 && payload.created <= newest
             {
-                bundles.push((payload.created, entry.path(), content(&payload)));
+                bundles.push((payload.created, entry.path(), payload.volumes.len(), content(&payload)));
             }
         }
     }
     bundles.sort_by(|one, other| other.cmp(one));
     let mut kept = BTreeSet::new();
     let mut removed = Vec::new();
-    for (index, (_, path, content)) in bundles.into_iter().enumerate() {
+    for (index, (_, path, volumes, content)) in bundles.into_iter().enumerate() {
         if index < keep || !content.is_subset(&kept) {
             kept.extend(content);
             continue;
+        }
+        // The head last: without it, nobody would know whose the others are.
+        let behind = (0..volumes).map_while(|index| beside(&path, Number::at(index)?));
+        for volume in behind {
+            match fs::remove_file(&volume) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed(&volume)(error));
+                }
+                _ => {}
+            }
         }
         fs::remove_file(&path).map_err(failed(&path))?;
         removed.push(path);

@@ -46,7 +46,10 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     let url = url(args, address, tls.is_some())?;
     let mut memory = Memory::open(state, args.acceptance.stream.as_str(), false)?;
     let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
-    report.warnings.splice(0..0, beside(&setup.keyring, &args.bundle).into_iter().chain(found.warnings));
+    report.warnings.splice(
+        0..0,
+        args.bundle.iter().find_map(|input| beside(&setup.keyring, input)).into_iter().chain(found.warnings),
+    );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
     drop(memory);
     if !report.has_something_in_place() {

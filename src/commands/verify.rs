@@ -159,7 +159,7 @@ fn check(
     Ok(Row {
         path: bundle.path().into(),
         identity: bundle.identity(),
-        signers: Signer::of(bundle, keyring),
+        signers: Signer::of(bundle.signers(), keyring),
         stream: payload.stream.to_string(),
         created: payload.created,
         length: payload.length,

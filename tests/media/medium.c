@@ -1,6 +1,6 @@
 /* A medium that fails, for what is preloaded with this: it loses one byte of a bundle that is being written.
  *
- *   BAD_BYTE    the byte's number in the file
+ *   BAD_BYTE    the byte's number in the file, or in the volume whose number is BAD_VOLUME
  *   BAD_IMAGE   the image of the file system: there the byte is lost when the file is synced, and what the system
  *               remembers of the file stays good. Without it, the byte is lost at once.
  */
@@ -16,35 +16,35 @@
 
 /* What stands at the bad byte, to find it in the image. */
 static char needle[64];
-static size_t written;
 
 static int is_bundle(int fd) {
-    static const char end[] = ".tar.partial";
+    char end[32];
+    const char *volume = getenv("BAD_VOLUME");
+    snprintf(end, sizeof end, ".tar%s%s.partial", volume ? "." : "", volume ? volume : "");
     char name[64], path[4096];
     snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(name, path, sizeof path);
-    size_t wanted = sizeof end - 1;
+    size_t wanted = strlen(end);
     return length >= (ssize_t)wanted && memcmp(path + length - wanted, end, wanted) == 0;
 }
 
-ssize_t write(int fd, const void *bytes, size_t count) {
-    static ssize_t (*real)(int, const void *, size_t);
-    if (!real) real = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t from) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (!real) real = (ssize_t(*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
     const char *bad = getenv("BAD_BYTE");
-    if (!bad || !is_bundle(fd)) return real(fd, bytes, count);
-    size_t at = strtoul(bad, NULL, 10);
+    if (!bad || !is_bundle(fd)) return real(fd, bytes, count, from);
+    off64_t at = strtol(bad, NULL, 10);
     char *copy = NULL;
-    if (written <= at && at + sizeof needle <= written + count) {
-        memcpy(needle, (const char *)bytes + (at - written), sizeof needle);
+    if (from <= at && at + (off64_t)sizeof needle <= from + (off64_t)count) {
+        memcpy(needle, (const char *)bytes + (at - from), sizeof needle);
         if (!getenv("BAD_IMAGE")) {
             copy = malloc(count);
             memcpy(copy, bytes, count);
-            copy[at - written] ^= 1;
+            copy[at - from] ^= 1;
         }
     }
-    ssize_t done = real(fd, copy ? copy : bytes, count);
+    ssize_t done = real(fd, copy ? copy : bytes, count, from);
     free(copy);
-    if (done > 0) written += (size_t)done;
     return done;
 }
 

@@ -1,0 +1,183 @@
+//! Volumes: a bundle in several files, for media that are small or hold no large files.
+//!
+//! `NAME.tar.000`, the head, begins with the manifest; `NAME.tar.001` and so on are what follows. Put one
+//! behind the other they are the bundle. Knows their names, their place in a payload, and which of them is
+//! to blame.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::content::{Content, open_regular};
+use super::{BundleError, Payload, VerifiedBundle};
+use crate::digest::{Digest, Hasher};
+
+/// The feature in `requires` without which a bundle in volumes cannot be read.
+pub(super) const FEATURE: &str = "volumes";
+/// The most volumes behind a head: their numbers have three digits.
+pub const MAX_VOLUMES: usize = 999;
+
+/// A volume behind the head, as the payload lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
+/// The number of a volume: 0 is the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number(u16);
+
+impl Number {
+    /// The head's.
+    pub const HEAD: Number = Number(0);
+
+    /// The number of the volume at this place in the payload.
+    pub fn at(index: usize) -> Option<Self> {
+        u16::try_from(index + 1).ok().filter(|number| usize::from(*number) <= MAX_VOLUMES).map(Number)
+    }
+
+    /// Its place in the payload; none for the head.
+    pub fn index(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(1)
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03}", self.0)
+    }
+}
+
+/// The name of a volume of the bundle `NAME.tar`.
+pub fn name(bundle: &str, number: Number) -> String {
+    format!("{bundle}.{number}")
+}
+
+/// The bundle's name and the volume's number: `NAME.tar` and 1 of `NAME.tar.001`.
+pub fn parse_name(name: &str) -> Option<(&str, Number)> {
+    let (bundle, number) = name.rsplit_once('.')?;
+    let digits = number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit());
+    let tar = bundle.to_ascii_lowercase();
+    (digits && tar.ends_with(".tar")).then_some((bundle, Number(number.parse().ok()?)))
+}
+
+/// The path of a volume beside its head. `None` where the head does not have a head's name.
+pub fn beside(head: &Path, number: Number) -> Option<PathBuf> {
+    let file = head.file_name()?.to_str()?;
+    let (bundle, _) = parse_name(file).filter(|(_, of)| *of == Number::HEAD)?;
+    Some(head.with_file_name(name(bundle, number)))
+}
+
+/// How a volume is called where it is missed.
+fn expected(head: &Path, number: Number) -> String {
+    let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    crate::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
+}
+
+/// Puts the volumes behind the head, where each is there and as long as was signed.
+///
+/// # Errors
+/// [`BundleError::Volumes`] names all that are missing or of another length.
+pub(super) fn gather(
+    head: &Path,
+    content: &mut Content,
+    payload: &Payload,
+    find: &dyn Fn(Number) -> Option<PathBuf>,
+) -> Result<(), BundleError> {
+    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    for (index, volume) in payload.volumes.iter().enumerate() {
+        let Some(number) = Number::at(index) else { continue };
+        let opened = find(number).map(|path| (open_regular(&path), path));
+        match opened {
+            None => missing.push(expected(head, number)),
+            Some((Err(BundleError::Open { error, .. }), _)) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(expected(head, number));
+            }
+            Some((Err(error), path)) => damaged.push((path, error.to_string())),
+            Some((Ok((_, length)), path)) if length != volume.size => {
+                damaged.push((path, format!("has {length} bytes, and {} were signed", volume.size)));
+            }
+            Some((Ok(_), path)) => content.push(path, volume.size),
+        }
+    }
+    if missing.is_empty() && damaged.is_empty() {
+        return Ok(());
+    }
+    let all = payload.volumes.len() + 1;
+    Err(BundleError::Volumes { path: head.into(), all, missing, damaged: named(damaged) })
+}
+
+/// Sentences' ends: which volume, and what is wrong with it.
+fn named(damaged: Vec<(PathBuf, String)>) -> Vec<String> {
+    let name = |path: &Path| crate::text::safe(&path.file_name().unwrap_or_default().to_string_lossy());
+    damaged.into_iter().map(|(path, why)| format!("{} {}", name(&path), crate::text::safe(&why))).collect()
+}
+
+impl VerifiedBundle {
+    /// Reads all volumes behind the head and says which of them are not what was signed: those are to be
+    /// copied again. None where there are no volumes, or all are good.
+    pub fn damaged_volumes(&self) -> Option<BundleError> {
+        damaged(self.path(), self.content(), self.payload())
+    }
+}
+
+/// Reads all volumes behind the head and names those that are not what was signed.
+pub(super) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
+    let mut damaged = Vec::new();
+    for (index, path) in content.volumes_in(0..content.length()) {
+        let Some(volume) = payload.volumes.get(index) else { continue };
+        match digest(path, volume.size) {
+            Ok(digest) if digest == volume.digest => {}
+            Ok(_) => damaged.push((path.to_path_buf(), "is not what was signed".to_owned())),
+            Err(error) => damaged.push((path.to_path_buf(), format!("cannot be read ({error})"))),
+        }
+    }
+    let all = payload.volumes.len() + 1;
+    (!damaged.is_empty()).then(|| BundleError::Volumes {
+        path: head.into(),
+        all,
+        missing: Vec::new(),
+        damaged: named(damaged),
+    })
+}
+
+/// The digest of the first `most` bytes of a file.
+fn digest(path: &Path, most: u64) -> io::Result<Digest> {
+    use std::io::Read;
+    let (file, _) = open_regular(path).map_err(io::Error::other)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; crate::dataset::layer::CHUNK];
+    let mut file = file.take(most);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_numbered_in_their_names() {
+        assert_eq!(parse_name("a.tar.000"), Some(("a.tar", Number::HEAD)));
+        assert_eq!(parse_name("A.TAR.999").map(|(_, number)| number.index()), Some(Some(998)));
+        for none in ["a.tar", "a.tar.1", "a.tar.0001", "a.zip.001", "a.tar.00x", "a.tar.+01", ".001"] {
+            assert_eq!(parse_name(none), None, "{none}");
+        }
+        let third = Number::at(2).unwrap();
+        assert_eq!(beside(Path::new("/m/a.tar.000"), third), Some("/m/a.tar.003".into()));
+        assert_eq!(beside(Path::new("/m/a.tar.001"), third), None);
+        assert_eq!(beside(Path::new("/m/a.tar"), third), None);
+        assert_eq!((Number::at(998).is_some(), Number::at(999)), (true, None));
+    }
+}
