@@ -10,6 +10,7 @@ mod mirror;
 mod serve;
 
 use crate::bundle::Stream;
+use crate::bundle::parity::Percent;
 use crate::commands::age::{Age, MaxAge};
 use crate::commands::also::Also;
 use crate::commands::byte_size::ByteSize;
@@ -129,6 +130,11 @@ pub enum Verb {
     /// Shows what nobody here trusts as well, and says so. Only `verify` and `import` look at the
     /// content.
     Inspect(Inspect),
+    /// Make what is missing or damaged of a bundle again, from the parity beside it.
+    ///
+    /// The files that are made take their place only when every byte of the bundle was found to be what a
+    /// trusted key signed. `import` does the same for itself, without changing the medium.
+    Repair(Repair),
     /// Verify a bundle and put its data into Trivy's cache, registries or a web root.
     ///
     /// The old data stays in place until all of the new was found good, and is kept for --restore.
@@ -332,6 +338,10 @@ pub struct Export {
     /// Without it, one of 4 GiB or more is split on FAT, and one of more than 1 GiB with several folders.
     #[arg(long, env = "TRIVY_FERRY_VOLUME_SIZE", value_name = "SIZE")]
     pub volume_size: Option<ByteSize>,
+    /// Write so much parity beside the bundle, such as 10%: NAME.par.001 and so on. From it, volumes that were
+    /// lost and ranges that were damaged are made again on the other side, as far as it goes.
+    #[arg(long, env = "TRIVY_FERRY_PARITY", value_name = "PERCENT")]
+    pub parity: Option<Percent>,
     /// The stream that the bundle belongs to; an importer accepts one stream.
     #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Stream,
@@ -463,6 +473,17 @@ pub struct Verify {
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// A bundle, or a folder with bundles; several folders where its volumes lie on several media.
+    #[arg(required = true)]
+    pub bundle: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: TrustedKeys,
+}
+
+/// `repair`
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// The folder with a bundle and its parity; several where they lie on several media.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
     #[command(flatten)]

@@ -131,7 +131,7 @@ impl Content {
 
 /// Opens without following a link and without waiting for the other end of a FIFO. Gives the file and its
 /// length in bytes.
-pub(super) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
     let open = |error: io::Error| BundleError::Open { path: path.into(), error };
     let not = |what| BundleError::NotAFile { path: path.into(), what };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;

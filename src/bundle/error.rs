@@ -79,12 +79,28 @@ pub enum BundleError {
         damaged: Vec<String>,
     },
     /// Volumes are there, and not the head that says what they are.
-    #[error("{} is missing, the head volume of {volumes} that are here", path.display())]
+    #[error("{} is missing, the head volume of {parts} files that are here", path.display())]
     NoHead {
         /// How it would be called.
         path: PathBuf,
-        /// How many volumes of its bundle are there.
-        volumes: usize,
+        /// How many files of its bundle are there.
+        parts: usize,
+    },
+    /// More is lost than there is parity for.
+    #[error("{} cannot be made whole: {why}", path.display())]
+    BeyondParity {
+        /// The bundle, or the first of its files that is there.
+        path: PathBuf,
+        /// How much is lost, and how much parity there is.
+        why: String,
+    },
+    /// A parity file cannot be used.
+    #[error("{} is no parity file that can be used: {why}", path.display())]
+    Parity {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// None of the trusted keys signed it.
     #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
@@ -181,7 +197,7 @@ impl BundleError {
     pub fn is_incomplete(&self) -> bool {
         match self {
             BundleError::Volumes { missing, .. } => !missing.is_empty(),
-            BundleError::NoHead { .. } => true,
+            BundleError::NoHead { .. } | BundleError::BeyondParity { .. } => true,
             _ => false,
         }
     }
@@ -203,11 +219,17 @@ impl Next for BundleError {
             BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
                 "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
             }
+            BundleError::Parity { .. } => {
+                "Copy it again, or do without: it is needed only where something else is lost.".into()
+            }
+            BundleError::BeyondParity { .. } => {
+                "Copy the volumes again that are missing or damaged (`trivy-ferry verify` names them), or more parity files.".into()
+            }
             BundleError::NoHead { .. } => {
-                "Copy it too, into the folder of the others: it is written last, when the bundle is whole.".into()
+                "Copy it too, into the folder of the others: it is written last, when the bundle is whole; with parity beside them, `trivy-ferry repair` makes it again.".into()
             }
             BundleError::Volumes { .. } => {
-                "Copy these volumes again, and no others, into the folder of those that are here, or name both folders."
+                "Copy these volumes again, and no others, into the folder of those that are here, or name both folders; with parity beside them, `trivy-ferry repair` makes them again."
                     .into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {

@@ -8,6 +8,7 @@ pub mod chunks;
 mod content;
 mod error;
 mod header;
+pub mod parity;
 pub mod payload;
 mod read_back;
 pub mod reader;
@@ -16,6 +17,7 @@ pub mod volumes;
 pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};
+pub(crate) use content::open_regular;
 pub use error::BundleError;
 pub use payload::{Dataset, Image, Member, Payload, Stream};
 pub use read_back::read_back;

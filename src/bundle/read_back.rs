@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::Advice;
 use rustix::io::Errno;
 
+use super::parity::ParityFile;
 use super::{BundleError, UnverifiedBundle};
 use crate::dataset::layer::CHUNK;
 use crate::digest::Digest;
@@ -18,17 +19,18 @@ use crate::trust::key::PublicKey;
 use crate::trust::keyring::Keyring;
 
 /// Reads all of a synced bundle, which this key signed and which has this identity. Its files are the only
-/// one, or the head and the volumes behind it.
+/// one, or the head and the volumes behind it; and those of its parity.
 ///
 /// # Errors
 /// Where the medium fails, or holds anything else than was written.
 pub fn read_back(
     files: &[PathBuf],
+    parity: &[PathBuf],
     key: &PublicKey,
     identity: Digest,
     step: &dyn Step,
 ) -> Result<(), BundleError> {
-    for path in files {
+    for path in files.iter().chain(parity) {
         let read = |error: io::Error| BundleError::Read { path: path.into(), error };
         let file = File::open(path).map_err(read)?;
         // Some file systems have nothing to forget.
@@ -56,5 +58,5 @@ pub fn read_back(
             }
         }
     }
-    Ok(())
+    parity.iter().try_for_each(|path| ParityFile::open(path)?.check())
 }

@@ -174,6 +174,11 @@ impl SignedBundle {
         &self.signers
     }
 
+    /// Where the first member after the manifest begins.
+    pub fn start(&self) -> u64 {
+        header::footprint(self.capacity)
+    }
+
     /// Puts the volumes behind the head, found by their number, where they are not in one file with it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::byte_size::ByteSize;
 use super::partial::{self, Geometry, Leftover, PLAN, PartialFile, Prefix};
 use super::parts::{self, PARTIAL, Parts, is_at};
+use crate::bundle::parity::{self, Percent, Shape};
 use crate::bundle::volumes::Number;
 use crate::bundle::writer::{Plan, WriteError};
 use crate::bundle::{self, Member, volumes};
@@ -50,6 +51,8 @@ pub(super) struct Unpublished {
     names: Vec<PathBuf>,
     /// How they are called until then.
     partials: Vec<PathBuf>,
+    /// What is to lie beside them.
+    parity: Option<Parity>,
     /// What earlier exports left and this one may use.
     leftovers: Vec<Leftover>,
     /// Nobody can go on with it: the medium is full, or gone.
@@ -64,8 +67,19 @@ pub(super) struct Unpublished {
     published: bool,
 }
 
-/// A bundle that is on its medium as a whole, under its temporary names.
-pub(super) struct Synced(Parts);
+/// The parity beside a bundle.
+pub(super) struct Parity {
+    pub(super) shape: Shape,
+    /// The shards of each of its files.
+    shards: Vec<std::ops::Range<usize>>,
+    pub(super) names: Vec<PathBuf>,
+}
+
+/// A bundle that is on its medium as a whole, under its temporary names, and its parity.
+pub(super) struct Synced {
+    parts: Parts,
+    parity: Option<Parts>,
+}
 
 impl Destination {
     /// The folder in which bundles are named after their stream; `None` where the user chose a name, or
@@ -145,7 +159,7 @@ impl Destination {
         })
     }
 
-    /// Begins the files for a bundle of this plan.
+    /// Begins the files for a bundle of this plan, and for so much parity in files of at most so many bytes.
     ///
     /// # Errors
     /// Where there is no room for them.
@@ -153,12 +167,26 @@ impl Destination {
         self,
         plan: &Plan,
         created: Timestamp,
+        parity: Option<(Percent, Option<u64>)>,
         progress: &dyn Progress,
     ) -> Result<Unpublished, Error> {
         let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
-        let lengths = plan.files();
+        let mut lengths = plan.files();
+        let count = lengths.len();
+        let parity = parity.map(|(percent, most)| Ok((Shape::new(plan.files(), percent)?, most))).transpose();
+        let parity = parity.map_err(|why: String| {
+            Error::usage(
+                format!("there can be no such parity for this bundle: {why}"),
+                "Make the volumes larger.",
+            )
+        })?;
+        let shards = parity.as_ref().map_or_else(Vec::new, |(shape, most)| shape.parity_files(*most));
+        if let Some((shape, _)) = &parity {
+            lengths.extend(shards.iter().map(|shards| shape.parity_length(shards.len())));
+        }
         let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
-        let name = |index: usize| match lengths.len() {
+        let name = |index: usize| match count {
+            _ if index >= count => parity::name(&bundle, index - count + 1),
             1 => bundle.clone(),
             _ => number(index).map_or_else(String::new, |number| volumes::name(&bundle, number)),
         };
@@ -190,13 +218,15 @@ impl Destination {
             placed = places()?;
         }
         let placed = placed.map_err(|free| Error::Destination {
-            what: format!("needs {}, has {}", size(plan.length().saturating_sub(there)), size(free)),
+            what: format!("needs {}, has {}", size(lengths.iter().sum::<u64>().saturating_sub(there)), size(free)),
             path: self.folders[0].clone(),
             next: "Make room, use a larger medium or several (--output for each), or leave something out: --skip trivy-java-db."
                 .into(),
         })?;
-        let names: Vec<PathBuf> =
+        let mut names: Vec<PathBuf> =
             placed.into_iter().enumerate().map(|(index, folder)| folder.join(name(index))).collect();
+        let parity_names = names.split_off(count);
+        let parity = parity.map(|(shape, _)| Parity { shape, shards, names: parity_names });
         let partials = match going_on {
             Some((paths, _)) => paths,
             None => names.iter().map(|name| partial::under_way(name)).collect(),
@@ -207,6 +237,7 @@ impl Destination {
         Ok(Unpublished {
             names,
             partials,
+            parity,
             leftovers,
             failed,
             ours,
@@ -286,9 +317,10 @@ fn file_name(stream: &str, created: Timestamp) -> String {
 }
 
 /// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
-/// volumes.
+/// volumes or parity files.
 pub(super) fn is_named_for(name: &str, stream: &str) -> bool {
-    let name = volumes::parse_name(name).map_or(name, |(bundle, _)| bundle);
+    let parity = parity::parse_name(name);
+    let name = parity.as_deref().or(volumes::parse_name(name).map(|(bundle, _)| bundle)).unwrap_or(name);
     let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
     let of_date = |c: u8| c.is_ascii_digit() || c == b't' || c == b'z';
     date.is_some_and(|date| date.len() == 16 && date.bytes().all(of_date))
@@ -352,9 +384,52 @@ impl Unpublished {
             if !parts.are_whole()? {
                 return Err(io::Error::other("it has another length than was planned"));
             }
-            parts.each(File::sync_all).map(|()| Synced(parts))
+            parts.each(File::sync_all).map(|()| Synced { parts, parity: None })
         };
         sync().map_err(|error| self.broke(&self.partials[0], error))
+    }
+
+    /// Makes the parity, where there is to be some.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(super) fn add_parity(
+        &self,
+        synced: &mut Synced,
+        identity: Digest,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let Some(parity) = &self.parity else { return Ok(()) };
+        let step = progress.begin("making parity", parity.shape.files().iter().sum(), "");
+        let make = || {
+            let mut files = Vec::new();
+            for (name, shards) in parity.names.iter().zip(&parity.shards) {
+                let partial = partial::under_way(name);
+                // What an earlier export left is made again: it costs no download.
+                if let Some(abandoned) = abandoned(&partial) {
+                    fs::remove_file(&partial)?;
+                    drop(abandoned);
+                }
+                files.push((create_locked(&partial)?, partial, parity.shape.parity_length(shards.len())));
+            }
+            let parts = Parts::new(files);
+            let with: Vec<_> = parity.shards.iter().cloned().zip(parts.files()).collect();
+            let data: Vec<&File> = synced.parts.files().collect();
+            bundle::parity::encode(&parity.shape, identity, &data, &with, &*step)?;
+            parts.each(|file| {
+                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                file.sync_all()
+            })?;
+            Ok(parts)
+        };
+        let made = make().map_err(|error| self.broke(&parity.names[0], error))?;
+        synced.parity = Some(made);
+        Ok(())
+    }
+
+    /// What lies beside the bundle.
+    pub(super) fn parity(&self) -> Option<&Parity> {
+        self.parity.as_ref()
     }
 
     /// Reads the files back from the medium and compares them with what was signed.
@@ -363,12 +438,14 @@ impl Unpublished {
     /// Where they differ; nothing is left behind then.
     pub(super) fn read_back(
         &self,
-        _: &Synced,
+        synced: &Synced,
         key: &PublicKey,
         identity: Digest,
         step: &dyn Step,
     ) -> Result<(), Error> {
-        bundle::read_back(&self.partials, key, identity, step).map_err(|error| {
+        let parity: Vec<PathBuf> =
+            synced.parity.iter().flat_map(|parts| parts.paths().map(Path::to_path_buf)).collect();
+        bundle::read_back(&self.partials, &parity, key, identity, step).map_err(|error| {
             self.failed.set(true);
             Error::Destination {
                 path: self.names[0].clone(),
@@ -383,8 +460,19 @@ impl Unpublished {
     ///
     /// # Errors
     /// Where that fails; nothing is left behind then.
-    pub(super) fn publish(mut self, Synced(parts): Synced) -> Result<Vec<PathBuf>, Error> {
-        parts.publish(&self.names).map_err(|error| self.broke(&self.names[0], error))?;
+    pub(super) fn publish(mut self, synced: Synced) -> Result<Vec<PathBuf>, Error> {
+        let Synced { parts, parity } = synced;
+        let names = self.parity.as_ref().map_or(&[][..], |parity| &parity.names);
+        let publish = || {
+            // The head comes last of all.
+            parity.as_ref().map_or(Ok(()), |parity| parity.publish(names))?;
+            parts.publish(&self.names).inspect_err(|_| {
+                if let Some(parity) = &parity {
+                    parity.unpublish(names);
+                }
+            })
+        };
+        publish().map_err(|error| self.broke(&self.names[0], error))?;
         self.published = true;
         Ok(std::mem::take(&mut self.names))
     }
@@ -412,6 +500,15 @@ impl Drop for Unpublished {
             partial::remove(&self.partials);
         } else if let Some(end) = self.spoiled.get() {
             self.geometry.cut(&self.partials, end);
+        }
+        if let (Some(parity), false) = (&self.parity, self.published) {
+            // It is made of the whole, which there is not yet.
+            for name in &parity.names {
+                let partial = partial::under_way(name);
+                if self.ours.get() && abandoned(&partial).is_some() {
+                    let _ = fs::remove_file(partial);
+                }
+            }
         }
         for leftover in &self.leftovers {
             // Its bytes are in the bundle now, or nobody wants them any more.
@@ -484,7 +581,8 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
     for entry in entries.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let is_volume = file_name.strip_suffix(PARTIAL).and_then(bundle::volumes::parse_name);
-        if is_volume.is_some_and(|(_, number)| number != Number::HEAD) {
+        let is_parity = file_name.strip_suffix(PARTIAL).and_then(bundle::parity::parse_name);
+        if is_parity.is_some() || is_volume.is_some_and(|(_, number)| number != Number::HEAD) {
             volumes.push(entry.path());
             continue;
         }
@@ -513,7 +611,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
             }
         }
     }
-    // Volumes that no head speaks for any more. Those of a leftover are locked with it.
+    // Parity, and volumes that no head speaks for any more. Those of a leftover are locked with it.
     for path in volumes {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));

@@ -10,7 +10,7 @@ use super::best_source::{BestSource, Rejected};
 use super::checked::bad_content;
 use super::collect::{self, Collected, Wanted};
 use super::destination::Destination;
-use super::export_report::{ImageRow, Report, Row, Written};
+use super::export_report::{ImageRow, ParityRow, Report, Row, Written};
 use super::quorum::Quorum;
 use super::retention::retain;
 use super::straight::{Bad, Straight};
@@ -176,7 +176,9 @@ impl Run<'_> {
             )
         })?;
         let folder = destination.folder().map(std::path::Path::to_path_buf);
-        let destination = destination.create(&plan, created, progress)?;
+        let most = destination.volume_size(args.volume_size);
+        let parity = args.parity.map(|percent| (percent, most));
+        let destination = destination.create(&plan, created, parity, progress)?;
         let file = destination.writer(&plan)?;
         let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
         let straight = Straight { network, destination: &destination, progress };
@@ -204,7 +206,9 @@ impl Run<'_> {
             contents.insert(dataset.reference(), found);
         }
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
-        let synced = destination.sync(file)?;
+        let mut synced = destination.sync(file)?;
+        destination.add_parity(&mut synced, identity, progress)?;
+        let parity = destination.parity().map(ParityRow::new);
         if args.verify_after_write {
             let step = progress.begin("reading back", payload.length, "");
             destination.read_back(&synced, &signer.public(), identity, &*step)?;
@@ -255,6 +259,7 @@ impl Run<'_> {
                 read_back: args.verify_after_write,
                 path: files[0].clone(),
                 files,
+                parity,
                 length: payload.length,
                 identity,
                 fingerprint: signer.public().id().fingerprint(),

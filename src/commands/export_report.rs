@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::best_source::PassedOver;
+use super::destination::Parity;
 use crate::bundle::{Dataset, Image};
 use crate::digest::Digest;
 use crate::text::{age, line, moment, safe, size};
@@ -57,6 +58,7 @@ pub(super) struct Written {
     /// All its files: the only one, or the head and its volumes.
     #[serde(serialize_with = "crate::text::paths")]
     pub(super) files: Vec<PathBuf>,
+    pub(super) parity: Option<ParityRow>,
     pub(super) length: u64,
     pub(super) identity: Digest,
     pub(super) fingerprint: String,
@@ -69,6 +71,48 @@ pub(super) struct Written {
     /// On a file system of its own, as a stick is.
     #[serde(skip)]
     pub(super) on_medium: bool,
+}
+
+/// The parity beside a bundle.
+#[derive(Serialize)]
+pub(super) struct ParityRow {
+    #[serde(serialize_with = "crate::text::paths")]
+    files: Vec<PathBuf>,
+    /// The length of a shard in bytes.
+    shard: u64,
+    /// How many damaged shards can be made good.
+    shards: usize,
+    /// How many lost files, whichever they are.
+    lost_files: usize,
+}
+
+impl ParityRow {
+    pub(super) fn new(parity: &Parity) -> Self {
+        ParityRow {
+            files: parity.names.clone(),
+            shard: parity.shape.shard(),
+            shards: parity.shape.parity(),
+            lost_files: parity.shape.lost_files(),
+        }
+    }
+}
+
+impl fmt::Display for ParityRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        let (files, shards, lost) = (self.files.len(), self.shards, self.lost_files);
+        write!(
+            f,
+            "{files} parity file{}, for {shards} damaged range{} of {}",
+            s(files),
+            s(shards),
+            size(self.shard)
+        )?;
+        match lost {
+            0 => write!(f, ", not for a lost file"),
+            _ => write!(f, ", or {lost} lost file{}", s(lost)),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -146,6 +190,9 @@ impl fmt::Display for Report {
             }
             for (folder, count) in folders {
                 writeln!(f, "  with {count} volumes behind it in {}", line(&folder.display().to_string()))?;
+            }
+            if let Some(parity) = &bundle.parity {
+                writeln!(f, "  with {parity}")?;
             }
             writeln!(f, "Signed by {}", bundle.fingerprint)?;
             writeln!(f, "Payload {}, for your log.", bundle.identity)?;

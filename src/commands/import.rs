@@ -139,12 +139,12 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     let keyring = Keyring::load(&args.keys.trust)?;
     warnings.extend(inputs.iter().find_map(|input| beside(&keyring, input)));
     let setup = Setup { host, keyring, policy, max_age: args.acceptance.max_age.clone() };
-    let mut found = inbox::open(inputs, &setup.keyring)?;
+    let mut memory = open_memory(args)?;
+    let mut found = inbox::open(inputs, &setup.keyring, Some(memory.scratch()?))?;
     check_asked(args, &found.bundles)?;
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
     let registries = Registries::new(&args.registry)?;
-    let mut memory = open_memory(args)?;
     let mut reports = Vec::new();
     if let Some(dir) = &cache {
         let done = import_cache::run(args, &setup, dir, &mut found, &mut memory, progress);
@@ -174,6 +174,7 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
         config: args.settings.write_config.as_deref(),
     };
     site::settings(args, &setup, &way, &mut reports);
+    warnings.append(&mut found.mended);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);

@@ -1,30 +1,24 @@
 //! The input of verify, inspect, import and serve: one bundle, or folders in which bundles and their volumes
 //! lie among whatever file managers and file systems leave there.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use crate::bundle::volumes::{self, Number};
-use crate::bundle::{BundleError, SignedBundle, UnverifiedBundle, VerifiedBundle};
+pub(super) use super::inputs::Ignored;
+use super::inputs::{self, Inputs, why_ignored};
+use super::mend::{Mended, mend};
+use crate::bundle::volumes;
+use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;
 
-/// A file that was passed over, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Ignored {
-    /// Its name.
-    pub(super) name: String,
-    /// Why it was passed over.
-    pub(super) why: String,
-}
-
 /// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
 /// bundles are fewer.
 const MOST_BUNDLES: usize = 256;
+/// How the folder for what was made whole begins.
+pub(super) const SCRATCH: &str = "mended-";
 /// How many passed-over files are named.
 const MOST_IGNORED: usize = 100;
 
@@ -39,6 +33,25 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
     /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
     pub(super) damaged: Vec<BundleError>,
+    /// What was made whole from its parity, a sentence's end for each bundle.
+    pub(super) mended: Vec<String>,
+    mender: Option<Mender>,
+}
+
+/// What it takes to make a bundle whole.
+struct Mender {
+    there: Inputs,
+    keyring: Keyring,
+    /// Where what was made lies as long as this lives.
+    scratch: tempfile::TempDir,
+}
+
+impl Mender {
+    /// Makes a bundle whole that is signed by a trusted key, where its parity is enough.
+    fn mend(&self, key: &str) -> Result<Option<Mended>, Error> {
+        let name = |path: &Path| self.scratch.path().join(path.file_name().unwrap_or_default());
+        mend(&self.there, key, &self.keyring, &name)
+    }
 }
 
 impl Found {
@@ -56,6 +69,7 @@ impl Found {
         loop {
             match attempt(&self.bundles) {
                 Ok(done) => return Ok((done, damaged)),
+                Err((Some(index), Error::Bundle(error))) if self.mend(index, &error) => {}
                 Err((Some(index), error @ Error::Bundle(_))) if self.bundles.len() > 1 => {
                     self.bundles.remove(index);
                     damaged.push(error);
@@ -64,120 +78,43 @@ impl Found {
             }
         }
     }
-}
 
-/// What lies there, by its names.
-#[derive(Default)]
-pub(super) struct Inputs {
-    /// What may be a bundle or the head of one, in the order of the names.
-    pub(super) bundles: Vec<PathBuf>,
-    /// What may be a volume behind a head, by the bundle's name and its number.
-    volumes: BTreeMap<(String, Number), Vec<PathBuf>>,
-    /// What is none of our business.
-    pub(super) ignored: Vec<Ignored>,
-    /// Whether all of it is one file that the user named: whatever is wrong with it is said.
-    pub(super) is_one_file: bool,
-}
-
-impl Inputs {
-    /// Looks through folders, and takes files as they are.
-    ///
-    /// # Errors
-    /// Where a folder cannot be read, and a file is a volume behind a head.
-    pub(super) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
-        let mut found = Inputs::default();
-        let mut folders = 0;
-        for input in inputs {
-            if fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
-                folders += 1;
-                found.read_folder(input)?;
-            } else if let ([_], Some(number)) = (inputs, behind_head(input)) {
-                return Err(Error::usage(
-                    format!("{} is volume {number} of a bundle", input.display()),
-                    "Name its head, whose name ends in .tar.000, or the folder in which all volumes lie.",
-                ));
-            } else {
-                found.take(input.clone());
+    /// What parity makes of a bundle that is not whole.
+    fn make_whole(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
+        match self.mender.as_ref()?.mend(key) {
+            Ok(mended) => {
+                let mended = mended?;
+                self.mended.push(mended.said(error));
+                Some(mended.bundle)
+            }
+            Err(why) => {
+                self.mended.push(safe(&why.to_string()));
+                None
             }
         }
-        found.is_one_file = folders == 0 && found.bundles.len() == 1;
-        found.bundles.sort();
-        found.ignored.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
     }
 
-    fn read_folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let failed = || {
-            |error: std::io::Error| match error.kind() {
-                std::io::ErrorKind::PermissionDenied => Error::usage(
-                    format!("the folder {} may not be read by this user", folder.display()),
-                    "Run the command as a user who may, or mount the medium for this one.",
-                ),
-                _ => Error::unexpected(format!("reading the folder {}", folder.display()))(error),
+    /// Puts what parity makes of it in the place of a bundle that turned out to be damaged. Once: what was
+    /// made and is damaged is not made again.
+    fn mend(&mut self, index: usize, error: &BundleError) -> bool {
+        let (Some(mender), Some(bundle)) = (&self.mender, self.bundles.get(index)) else { return false };
+        let key = inputs::key(bundle.path()).filter(|_| !bundle.path().starts_with(mender.scratch.path()));
+        let mended = key.as_deref().map(|key| mender.mend(key)).transpose();
+        match mended {
+            // It may be another bundle than the head said: a head was swapped.
+            Ok(Some(Some(mended))) => {
+                self.mended.push(mended.said(error));
+                self.bundles[index] = mended.bundle;
+                self.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+                true
             }
-        };
-        for entry in fs::read_dir(folder).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            match why_ignored(&name) {
-                Some(why) => self.ignored.push(Ignored { name: safe(&name), why: why.into() }),
-                None => self.take(entry.path()),
+            Ok(_) => false,
+            Err(why) => {
+                self.mended.push(safe(&why.to_string()));
+                false
             }
         }
-        Ok(())
     }
-
-    fn take(&mut self, path: PathBuf) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD) {
-            Some((bundle, number)) => {
-                self.volumes.entry((bundle.to_lowercase(), number)).or_default().push(path);
-            }
-            None => self.bundles.push(path),
-        }
-    }
-
-    /// Puts a bundle together. Of a volume that lies there more than once, the one is taken that has the
-    /// length which was signed.
-    ///
-    /// # Errors
-    /// Where volumes are missing or damaged.
-    pub(super) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
-        let head = signed.path().to_path_buf();
-        let bundle = bundle_name(&head);
-        let sizes: Vec<u64> = signed.payload().volumes.iter().map(|volume| volume.size).collect();
-        signed.with_volumes(&|number| {
-            let size = sizes.get(number.index()?);
-            let found = self.volumes.get(&(bundle.clone()?, number)).map_or(&[][..], Vec::as_slice);
-            let fits = |path: &&PathBuf| fs::metadata(path).ok().map(|m| m.len()).as_ref() == size;
-            found.iter().find(fits).or(found.first()).cloned().or_else(|| volumes::beside(&head, number))
-        })
-    }
-
-    /// Volumes whose head is not here.
-    fn headless(&self) -> Vec<BundleError> {
-        let heads: BTreeSet<String> = self.bundles.iter().filter_map(|path| bundle_name(path)).collect();
-        let mut headless: BTreeMap<&str, (PathBuf, usize)> = BTreeMap::new();
-        for ((bundle, _), paths) in self.volumes.iter().filter(|((bundle, _), _)| !heads.contains(bundle)) {
-            let head = || paths[0].with_extension(Number::HEAD.to_string());
-            headless.entry(bundle).or_insert_with(|| (head(), 0)).1 += 1;
-        }
-        headless.into_values().map(|(path, volumes)| BundleError::NoHead { path, volumes }).collect()
-    }
-}
-
-/// The number of a volume behind a head, by its name.
-fn behind_head(path: &Path) -> Option<Number> {
-    let (_, number) = volumes::parse_name(path.file_name()?.to_str()?)?;
-    Some(number).filter(|number| *number != Number::HEAD)
-}
-
-/// The name of a head's bundle, in small letters as FAT compares them.
-fn bundle_name(head: &Path) -> Option<String> {
-    let name = head.file_name()?.to_string_lossy().to_lowercase();
-    volumes::parse_name(&name)
-        .filter(|(_, number)| *number == Number::HEAD)
-        .map(|(bundle, _)| bundle.to_owned())
 }
 
 /// So many names that nobody would read them become one line.
@@ -191,22 +128,6 @@ pub(super) fn some(mut ignored: Vec<Ignored>) -> Vec<Ignored> {
         });
     }
     ignored
-}
-
-/// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
-fn why_ignored(name: &str) -> Option<&'static str> {
-    let lower = name.to_lowercase();
-    if name.starts_with("._") {
-        Some("left by macOS")
-    } else if lower.ends_with(".partial") {
-        Some("an unfinished copy or export")
-    } else if name.starts_with('.') {
-        Some("hidden")
-    } else if !lower.ends_with(".tar") && volumes::parse_name(name).is_none() {
-        Some("not named .tar")
-    } else {
-        None
-    }
 }
 
 /// Whether a file bears a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`, also with what
@@ -223,18 +144,30 @@ fn is_named_as_bundle(path: &Path) -> bool {
         })
 }
 
-/// Opens what is there and checks signatures, payloads and lengths; the content is still to come.
+/// Opens what is there and checks signatures, payloads and lengths; the content is still to come. What parity
+/// makes whole is written into the folder `scratch`, where there is one, and lies there as long as the result lives.
 ///
 /// # Errors
 /// For a single file whatever is wrong with it. For folders, where they hold no bundle that could be used.
-pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring) -> Result<Found, Error> {
+pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
     let mut there = Inputs::read(inputs)?;
-    let ignored = std::mem::take(&mut there.ignored);
-    let mut found = Found { ignored, ..Found::default() };
+    let mut found = Found { ignored: std::mem::take(&mut there.ignored), ..Found::default() };
+    let has_parity = there.with_parity().next().is_some();
+    if let Some(scratch) = scratch.filter(|_| has_parity) {
+        let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch);
+        let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
+        found.mender = Some(Mender { there, keyring: keyring.clone(), scratch });
+        there = Inputs::read(inputs)?;
+    }
     let mut untrusted = None;
     let mut files = HashSet::new();
     let (mut older, mut unread) = (0, 0);
-    found.damaged.extend(there.headless());
+    for (key, error) in there.headless() {
+        match found.make_whole(key, &error) {
+            Some(bundle) => found.bundles.push(bundle),
+            None => found.damaged.push(error),
+        }
+    }
     for path in &there.bundles {
         let path = path.clone();
         use std::os::unix::fs::MetadataExt;
@@ -246,7 +179,11 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring) -> Result<Found, Error
             continue;
         }
         let opened = UnverifiedBundle::open(&path).and_then(|bundle| bundle.signed(keyring));
-        match opened.and_then(|signed| there.complete(signed)) {
+        let whole = opened.and_then(|signed| there.complete(signed));
+        let mended = |error: BundleError| {
+            inputs::key(&path).and_then(|key| found.make_whole(&key, &error)).ok_or(error)
+        };
+        match whole.or_else(mended) {
             Ok(bundle) => {
                 found.bundles.push(bundle);
                 if found.bundles.len() > MOST_BUNDLES {
@@ -342,19 +279,4 @@ fn folder_with_bundles(input: &Path) -> Option<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .find(|folder| list(folder).any(is_bundle))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_what_is_none_of_our_business() {
-        for name in ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017"] {
-            assert_eq!(why_ignored(name), None, "{name}");
-        }
-        for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {
-            assert!(why_ignored(name).is_some(), "{name}");
-        }
-    }
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::admitted::Signer;
-use super::inbox::{self, Ignored, Inputs};
+use super::inbox::{self, Ignored};
+use super::inputs::Inputs;
 use crate::bundle::volumes::Number;
 use crate::bundle::{BundleError, Payload, UnverifiedBundle};
 use crate::cli::Inspect;

@@ -1,8 +1,11 @@
 //! What this host remembers of its targets during one import, and when that is written down.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use super::import_report::Report;
+use super::inbox::SCRATCH;
 use super::offer::floor_date;
 use super::verify::candidate;
 use crate::bundle::VerifiedBundle;
@@ -37,6 +40,19 @@ impl<'s> Memory<'s> {
     pub(super) fn open(dir: StateDir, stream: &'s str, has_hook: bool) -> Result<Self, Error> {
         let imports = dir.imports(stream)?;
         Ok(Memory { dir, stream, imports, target: String::new(), has_hook, was_due: None })
+    }
+
+    /// The folder for what lies on the disk for this run alone. What a run left there that was killed is
+    /// removed: nobody else is at work here.
+    pub(super) fn scratch(&self) -> Result<&Path, Error> {
+        let failed = || Error::unexpected(format!("clearing {}", self.dir.path().display()));
+        for entry in std::fs::read_dir(self.dir.path()).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+                std::fs::remove_dir_all(entry.path()).map_err(failed())?;
+            }
+        }
+        Ok(self.dir.path())
     }
 
     /// From now on it is about this target.

@@ -30,10 +30,12 @@ mod import_registry;
 mod import_report;
 mod import_web;
 mod inbox;
+mod inputs;
 mod inspect;
 mod keygen;
 mod man;
 mod memory;
+mod mend;
 mod mirror;
 mod mirror_site;
 mod offer;
@@ -47,6 +49,7 @@ mod quorum;
 mod registries;
 pub mod registry_mirror;
 mod rehearse;
+mod repair;
 mod resumed;
 mod retention;
 mod sample;
@@ -130,6 +133,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Sign(args) => sign::run(args, progress),
         Verb::Verify(args) => verify::run(args, progress),
         Verb::Inspect(args) => inspect::run(args, progress),
+        Verb::Repair(args) => repair::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
         Verb::Serve(args) => serve::run(args, progress),
         Verb::Mirror(args) => mirror::run(args, progress),

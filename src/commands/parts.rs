@@ -47,6 +47,11 @@ impl Parts {
         self.parts.iter().map(|part| part.path.as_path())
     }
 
+    /// The files, the head first.
+    pub(super) fn files(&self) -> impl Iterator<Item = &File> {
+        self.parts.iter().map(|part| &part.file)
+    }
+
     /// The bytes that the files take.
     pub(super) fn taken(&self) -> u64 {
         self.parts.iter().filter_map(|part| part.file.metadata().ok()).map(|metadata| metadata.len()).sum()
@@ -69,8 +74,8 @@ impl Parts {
     ///
     /// # Errors
     /// The first that there is.
-    pub(super) fn each(&self, mut action: impl FnMut(&File) -> io::Result<()>) -> io::Result<()> {
-        self.parts.iter().try_for_each(|part| action(&part.file))
+    pub(super) fn each(&self, action: impl FnMut(&File) -> io::Result<()>) -> io::Result<()> {
+        self.files().try_for_each(action)
     }
 
     /// Cuts off everything behind the first `length` bytes.
@@ -135,13 +140,16 @@ impl Parts {
             volumes.clone().try_for_each(|(_, name)| sync_folder(name))?;
             pairs().take(1).try_for_each(|(part, name)| part.publish(name).and_then(|()| sync_folder(name)))
         };
-        all().inspect_err(|_| {
-            for (part, name) in pairs() {
-                if is_at(&part.file, name) {
-                    let _ = fs::rename(name, &part.path);
-                }
+        all().inspect_err(|_| self.unpublish(names))
+    }
+
+    /// Takes their true names from the files again, where they have them.
+    pub(super) fn unpublish(&self, names: &[PathBuf]) {
+        for (part, name) in self.parts.iter().zip(names) {
+            if is_at(&part.file, name) {
+                let _ = fs::rename(name, &part.path);
             }
-        })
+        }
     }
 }
 

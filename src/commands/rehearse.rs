@@ -165,6 +165,7 @@ impl Rehearsal {
                 signing: Signing { key: Some(self.path("ferry.key")), ..Signing::default() },
                 output: vec![bundle.clone()],
                 volume_size: None,
+                parity: None,
                 stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
                 sources: Sources {
                     db_repository: repository(0),

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::destination::is_named_for;
-use crate::bundle::volumes::{Number, beside};
-use crate::bundle::{Payload, UnverifiedBundle};
+use crate::bundle::volumes::{Number, beside, parse_name};
+use crate::bundle::{Payload, UnverifiedBundle, parity};
 use crate::error::Error;
 use crate::trust::key::PublicKey;
 
@@ -60,7 +60,7 @@ pub(super) fn retain(
         }
         // The head last: without it, nobody would know whose the others are.
         let behind = (0..volumes).map_while(|index| beside(&path, Number::at(index)?));
-        for volume in behind {
+        for volume in behind.chain(parity_of(&path)) {
             match fs::remove_file(&volume) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(failed(&volume)(error));
@@ -72,6 +72,14 @@ pub(super) fn retain(
         removed.push(path);
     }
     Ok(removed)
+}
+
+/// The parity files beside a bundle.
+fn parity_of(head: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = head.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let bundle = parse_name(&name).map_or(name.clone(), |(bundle, _)| bundle.to_owned());
+    let path = move |number| head.with_file_name(parity::name(&bundle, number));
+    (1..).map(path).take_while(|path| path.symlink_metadata().is_ok())
 }
 
 /// What a bundle holds, by name.

@@ -38,7 +38,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     more_files();
     places_for_settings(&args.settings)?;
     let setup = setup(args)?;
-    let mut found = inbox::open(&args.bundle, &setup.keyring)?;
+    let mut found = inbox::open(&args.bundle, &setup.keyring, None)?;
     let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     // Whoever cannot listen need not read the bundle first.
     let listener = Server::bind(args.listen)?;
@@ -48,7 +48,12 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
     report.warnings.splice(
         0..0,
-        args.bundle.iter().find_map(|input| beside(&setup.keyring, input)).into_iter().chain(found.warnings),
+        args.bundle
+            .iter()
+            .find_map(|input| beside(&setup.keyring, input))
+            .into_iter()
+            .chain(found.warnings)
+            .chain(found.mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
     drop(memory);

@@ -109,7 +109,7 @@ impl Receiver for Checking {
 
 pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
-    let mut found = inbox::open(&args.bundle, &keyring)?;
+    let mut found = inbox::open(&args.bundle, &keyring, None)?;
     let single = found.bundles.len() == 1 && found.damaged.is_empty();
     let mut errors: Vec<Error> = std::mem::take(&mut found.damaged).into_iter().map(Error::from).collect();
     let warnings = found.warnings;

@@ -1,0 +1,179 @@
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::digest::Digest;
+use crate::progress::{Progress, Silent};
+
+/// Files with some content, and their parity, of at most `most` bytes each.
+fn make(dir: &Path, lengths: &[u64], percent: &str, most: Option<u64>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let data: Vec<PathBuf> = (0..lengths.len()).map(|number| dir.join(format!("data{number}"))).collect();
+    for (number, (path, length)) in data.iter().zip(lengths).enumerate() {
+        let bytes: Vec<u8> =
+            (0..*length).map(|at| (at * 31 / 7 + number as u64 * 13 + at / 4096) as u8).collect();
+        fs::write(path, bytes).unwrap();
+    }
+    let shape = Shape::new(lengths.to_vec(), percent.parse().unwrap()).unwrap();
+    let ranges = shape.parity_files(most);
+    let parity: Vec<PathBuf> = (1..=ranges.len()).map(|number| dir.join(name("b.tar", number))).collect();
+    let create = |path: &PathBuf| {
+        File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap()
+    };
+    let files: Vec<File> = parity.iter().map(create).collect();
+    let opened: Vec<File> = data.iter().map(|path| File::open(path).unwrap()).collect();
+    let with: Vec<_> = ranges.into_iter().zip(&files).collect();
+    let step = Silent.begin("", 0, "");
+    encode(&shape, Digest::of(b"bundle"), &opened.iter().collect::<Vec<_>>(), &with, &*step).unwrap();
+    for (range, file) in &with {
+        assert_eq!(file.metadata().unwrap().len(), shape.parity_length(range.len()));
+    }
+    (data, parity)
+}
+
+/// Rebuilds what is there, into files named `made` and their number.
+fn mend(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<Rebuilt, Failed> {
+    let parity: Vec<ParityFile> = parity.iter().filter_map(|path| ParityFile::open(path).ok()).collect();
+    let data: Vec<Option<File>> = data.iter().map(|path| File::open(path).ok()).collect();
+    let mut create = |number| {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(dir.join(format!("made{number}")))
+    };
+    rebuild(&parity, &data, &mut create)
+}
+
+#[test]
+fn a_lost_file_comes_back_and_one_more_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let lengths = [20_000, 300_000, 300_000, 300_000, 123_457];
+    let (data, parity) = make(dir.path(), &lengths, "35%", Some(200_000));
+    assert!(parity.len() > 1, "{parity:?}");
+    let shape = Shape::new(lengths.to_vec(), "35%".parse().unwrap()).unwrap();
+    assert_eq!(shape.lost_files(), 1);
+    for lost in 0..lengths.len() {
+        let good = fs::read(&data[lost]).unwrap();
+        fs::remove_file(&data[lost]).unwrap();
+        let rebuilt = mend(dir.path(), &data, &parity).unwrap();
+        assert_eq!(rebuilt.files, [lost]);
+        assert!(fs::read(dir.path().join(format!("made{lost}"))).unwrap() == good, "{lost}");
+        fs::write(&data[lost], good).unwrap();
+    }
+    fs::remove_file(&data[1]).unwrap();
+    fs::remove_file(&data[2]).unwrap();
+    let failed = mend(dir.path(), &data, &parity).unwrap_err().to_string();
+    assert!(failed.contains("are lost, and there is parity for"), "{failed}");
+}
+
+#[test]
+fn files_of_every_wrong_length_are_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, parity) = make(dir.path(), &[10_000, 50_000], "20%", None);
+    let good = fs::read(&data[1]).unwrap();
+    for bad in [[&good[..], b"more"].concat(), good[..good.len() - 1].to_vec(), good[..40_960].to_vec()] {
+        fs::write(&data[1], bad).unwrap();
+        assert_eq!(mend(dir.path(), &data, &parity).unwrap().files, [1]);
+        assert!(fs::read(dir.path().join("made1")).unwrap() == good);
+    }
+}
+
+#[test]
+fn parity_files_are_enough_where_some_are_lost_or_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, parity) = make(dir.path(), &[100_000, 400_000], "30%", Some(60_000));
+    let good = fs::read(&data[1]).unwrap();
+    let mut bad = good.clone();
+    bad[4096 * 3] ^= 1;
+    bad[4096 * 9] ^= 1;
+    fs::write(&data[1], bad).unwrap();
+    fs::remove_file(&parity[0]).unwrap();
+    let second = fs::read(&parity[1]).unwrap();
+    fs::write(&parity[1], &second[..second.len() - 1]).unwrap();
+    let mut third = fs::read(&parity[2]).unwrap();
+    let last = third.len() - 1;
+    third[last] ^= 1;
+    fs::write(&parity[2], third).unwrap();
+    let rebuilt = mend(dir.path(), &data, &parity).unwrap();
+    assert_eq!(rebuilt, Rebuilt { files: vec![1], shards: 2 });
+    assert!(fs::read(dir.path().join("made1")).unwrap() == good);
+}
+
+#[test]
+fn what_parity_claims_is_bounded() {
+    let of = |files: Vec<u64>, shard, parity| Shape::of(files, shard, parity).is_ok();
+    assert!(of(vec![4096], 4096, 1));
+    for (files, shard, parity) in [
+        (vec![], 4096, 1),
+        (vec![1], 0, 1),
+        (vec![1], 100, 1),
+        (vec![1], 4096, 0),
+        (vec![1], 4096, 5000),
+        (vec![u64::MAX], 4096, 1),
+        (vec![u64::MAX; 3], 1 << 60, 1),
+        (vec![1; 1001], 4096, 1),
+    ] {
+        assert!(!of(files.clone(), shard, parity) || files.len() == 3, "{files:?} {shard} {parity}");
+    }
+    assert!("0%".parse::<Percent>().is_err() && "101".parse::<Percent>().is_err());
+    assert!("10%".parse::<Percent>().is_ok() && "100".parse::<Percent>().is_ok());
+}
+
+#[test]
+fn names_do_not_meet_those_of_volumes() {
+    assert_eq!(name("a.tar", 1), "a.par.001");
+    assert_eq!(parse_name("a.par.001").as_deref(), Some("a.tar"));
+    for none in ["a.tar.001", "a.par", "a.par.1", ".par.001", "a.par.0001"] {
+        assert_eq!(parse_name(none), None, "{none}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #[test]
+    fn any_damage_within_the_parity_is_undone(
+        lengths in prop::collection::vec(1u64..90_000, 1..6),
+        hits in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, parity) = make(dir.path(), &lengths, "40%", None);
+        let shape = Shape::new(lengths.clone(), "40%".parse().unwrap()).unwrap();
+        let good: Vec<Vec<u8>> = data.iter().map(|path| fs::read(path).unwrap()).collect();
+        let mut shards = std::collections::BTreeSet::new();
+        for hit in &hits {
+            let shard = hit.index(shape.data());
+            let (number, offset, length) = shape.place(shard);
+            let mut bytes = fs::read(&data[number]).unwrap();
+            if shards.insert(shard) {
+                bytes[(offset + length - 1) as usize] ^= 0x80;
+            }
+            fs::write(&data[number], bytes).unwrap();
+        }
+        match mend(dir.path(), &data, &parity) {
+            Ok(rebuilt) => {
+                prop_assert_eq!(rebuilt.shards, shards.len());
+                for number in rebuilt.files {
+                    let made = fs::read(dir.path().join(format!("made{number}"))).unwrap();
+                    prop_assert!(made == good[number]);
+                }
+            }
+            Err(error) => prop_assert!(shards.len() > shape.parity(), "{}", error),
+        }
+    }
+
+    #[test]
+    fn no_header_brings_the_reader_down(at in 0usize..4200, byte in any::<u8>(), cut in 0usize..9000) {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, parity) = make(dir.path(), &[9000], "10%", None);
+        let mut bytes = fs::read(&parity[0]).unwrap();
+        bytes[at] ^= byte;
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        fs::write(&parity[0], bytes).unwrap();
+        if ParityFile::open(&parity[0]).is_ok() {
+            let _ = mend(dir.path(), &data, &parity);
+        }
+    }
+}

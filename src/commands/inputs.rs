@@ -1,0 +1,229 @@
+//! What lies where the user points, by its names: bundles, their volumes and their parity, and what is none
+//! of our business.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::bundle::volumes::{self, Number};
+use crate::bundle::{BundleError, SignedBundle, VerifiedBundle, parity};
+use crate::error::Error;
+use crate::text::safe;
+
+/// A file that was passed over, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Ignored {
+    /// Its name.
+    pub(super) name: String,
+    /// Why it was passed over.
+    pub(super) why: String,
+}
+
+/// What lies there.
+#[derive(Default)]
+pub(super) struct Inputs {
+    /// What may be a bundle or the head of one, in the order of the names.
+    pub(super) bundles: Vec<PathBuf>,
+    /// What is none of our business.
+    pub(super) ignored: Vec<Ignored>,
+    /// Whether all of it is one file that the user named: whatever is wrong with it is said.
+    pub(super) is_one_file: bool,
+    /// What belongs together, by the bundle's name.
+    sets: BTreeMap<String, Set>,
+}
+
+/// The files of one bundle.
+#[derive(Default)]
+struct Set {
+    /// The whole, or the head.
+    first: Vec<PathBuf>,
+    /// Volumes behind a head.
+    volumes: BTreeMap<Number, Vec<PathBuf>>,
+    parity: Vec<PathBuf>,
+}
+
+impl Inputs {
+    /// Looks through folders, and takes files with what belongs to them.
+    ///
+    /// # Errors
+    /// Where a folder cannot be read, and a file is no bundle but a part of one.
+    pub(super) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
+        let mut found = Inputs::default();
+        let mut folders = 0;
+        for input in inputs {
+            if fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
+                folders += 1;
+                found.read_folder(input)?;
+            } else if let ([_], Some(part)) = (inputs, part(input)) {
+                return Err(Error::usage(
+                    format!("{} is {part} of a bundle", input.display()),
+                    "Name its head, whose name ends in .tar.000, or the folder in which all of it lies.",
+                ));
+            } else {
+                found.take(input.clone());
+                found.take_beside(input);
+            }
+        }
+        found.is_one_file = folders == 0 && found.bundles.len() == 1;
+        found.bundles.sort();
+        found.ignored.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn read_folder(&mut self, folder: &Path) -> Result<(), Error> {
+        let failed = || {
+            |error: std::io::Error| match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Error::usage(
+                    format!("the folder {} may not be read by this user", folder.display()),
+                    "Run the command as a user who may, or mount the medium for this one.",
+                ),
+                _ => Error::unexpected(format!("reading the folder {}", folder.display()))(error),
+            }
+        };
+        for entry in fs::read_dir(folder).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match why_ignored(&name) {
+                Some(why) => self.ignored.push(Ignored { name: safe(&name), why: why.into() }),
+                None => self.take(entry.path()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs to a bundle that was named, and nothing else that lies there.
+    fn take_beside(&mut self, bundle: &Path) {
+        let folder = bundle.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+        for path in entries.flatten().map(|entry| bundle.with_file_name(entry.file_name())) {
+            if part(&path).is_some() && key(&path) == key(bundle) {
+                self.take(path);
+            }
+        }
+    }
+
+    fn take(&mut self, path: PathBuf) {
+        let Some(key) = key(&path) else { return };
+        let name = name_of(&path);
+        let set = self.sets.entry(key).or_default();
+        if parity::parse_name(&name).is_some() {
+            set.parity.push(path);
+        } else if let Some((_, number)) =
+            volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD)
+        {
+            set.volumes.entry(number).or_default().push(path);
+        } else {
+            set.first.push(path.clone());
+            self.bundles.push(path);
+        }
+    }
+
+    /// Puts a bundle together. Of a volume that lies there more than once, the one is taken that has the
+    /// length which was signed.
+    ///
+    /// # Errors
+    /// Where volumes are missing or damaged.
+    pub(super) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
+        let set = key(signed.path()).and_then(|key| self.sets.get(&key));
+        let sizes: Vec<u64> = signed.payload().volumes.iter().map(|volume| volume.size).collect();
+        signed.with_volumes(&|number| best(set?.volumes.get(&number)?, *sizes.get(number.index()?)?))
+    }
+
+    /// The paths of a bundle's files, where they have these lengths in bytes: of the only one, or of the
+    /// head and the volumes behind it. `None` for those that are not there.
+    pub(super) fn files(&self, key: &str, lengths: &[u64]) -> Vec<Option<PathBuf>> {
+        let set = self.sets.get(key);
+        let is_head = |path: &&PathBuf| volumes::parse_name(&name_of(path)).is_some() == (lengths.len() > 1);
+        let first: Vec<PathBuf> =
+            set.map_or_else(Vec::new, |set| set.first.iter().filter(is_head).cloned().collect());
+        let behind = |index| set?.volumes.get(&Number::at(index)?).map(Vec::as_slice);
+        let all = |index: usize| index.checked_sub(1).map_or(Some(&first[..]), behind);
+        lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
+    }
+
+    /// The parity files of a bundle.
+    pub(super) fn parity(&self, key: &str) -> &[PathBuf] {
+        self.sets.get(key).map_or(&[], |set| &set.parity)
+    }
+
+    /// The bundles that have parity here.
+    pub(super) fn with_parity(&self) -> impl Iterator<Item = &str> {
+        self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
+    }
+
+    /// Bundles of which there are parts, and neither the whole nor the head.
+    pub(super) fn headless(&self) -> impl Iterator<Item = (&str, BundleError)> {
+        self.sets.iter().filter(|(_, set)| set.first.is_empty()).filter_map(|(key, set)| {
+            let parts = set.volumes.values().flatten().chain(&set.parity);
+            let one = parts.clone().next()?;
+            let name = name_of(one);
+            let bundle =
+                parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
+            let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
+            Some((key.as_str(), BundleError::NoHead { path, parts: parts.count() }))
+        })
+    }
+}
+
+/// Of several files the one with this length, else the first.
+fn best(paths: &[PathBuf], length: u64) -> Option<PathBuf> {
+    let fits = |path: &&PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() == length);
+    paths.iter().find(fits).or(paths.first()).cloned()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What a file is that is a part of a bundle, and not the whole or the head.
+fn part(path: &Path) -> Option<String> {
+    let name = name_of(path);
+    let volume = volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD);
+    let parity = || parity::parse_name(&name).map(|_| "parity".to_owned());
+    volume.map(|(_, number)| format!("volume {number}")).or_else(parity)
+}
+
+/// The name of the bundle that a file belongs to, in small letters as FAT compares them.
+pub(super) fn key(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
+    let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()));
+    Some(bundle.unwrap_or(name))
+}
+
+/// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
+pub(super) fn why_ignored(name: &str) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    if name.starts_with("._") {
+        Some("left by macOS")
+    } else if lower.ends_with(".partial") {
+        Some("an unfinished copy or export")
+    } else if name.starts_with('.') {
+        Some("hidden")
+    } else if !lower.ends_with(".tar")
+        && volumes::parse_name(name).is_none()
+        && parity::parse_name(name).is_none()
+    {
+        Some("not named .tar")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_is_none_of_our_business() {
+        for name in
+            ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017", "a.par.001"]
+        {
+            assert_eq!(why_ignored(name), None, "{name}");
+        }
+        for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {
+            assert!(why_ignored(name).is_some(), "{name}");
+        }
+    }
+}
