@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod import;
 mod mirror;
 mod serve;
+mod watch;
 
 use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
@@ -20,9 +21,10 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
 use crate::source::patience::{Limits, RETRIES, STALL};
 
-pub use import::{Import, Layout, RegistryFlags};
+pub use import::{Import, ImportBundles, Layout, RegistryFlags};
 pub use mirror::Mirror;
 pub use serve::Serve;
+pub use watch::Watch;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
@@ -140,7 +142,13 @@ pub enum Verb {
     /// The old data stays in place until all of the new was found good, and is kept for --restore.
     /// To import the same bundle again is no error, and brings back what is missing. Prints the
     /// settings with which Trivy asks no network.
-    Import(Import),
+    Import(ImportBundles),
+    /// Import whatever comes into a folder, unattended.
+    ///
+    /// For the far end of a diode, a share, or a folder into which sticks are copied. Bundles, volumes and
+    /// parity may come in any order, more than once, or not at all. What is whole, by what its signed manifest
+    /// says, is imported as `import` does it; what parity can make whole is made whole.
+    Watch(Watch),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared

@@ -66,6 +66,16 @@ pub enum Error {
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// An error in other words, of the same exit code.
+    #[error("{what}")]
+    Restated {
+        /// What failed.
+        what: String,
+        /// What to do about it.
+        next: String,
+        /// The exit code.
+        code: u8,
+    },
     /// The operator's command at the end failed.
     #[error("{done}, and `{command}` failed: {what}")]
     Hook {
@@ -102,9 +112,16 @@ impl Error {
         move |error| Error::Unexpected { doing, error }
     }
 
+    /// The same error, with some text in its words replaced.
+    pub fn restated(&self, from: &str, to: &str) -> Self {
+        let (what, next) = (self.to_string().replace(from, to), self.next().replace(from, to));
+        Error::Restated { what, next, code: self.exit_code() }
+    }
+
     /// The exit code. Documented in the README; a code never changes its meaning.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Restated { code, .. } => *code,
             Error::Unexpected { .. } | Error::Hook { .. } => 1,
             // A lock that another run holds is gone tomorrow.
             Error::Trust(TrustError::StateHeld { .. }) => 7,
@@ -160,7 +177,9 @@ impl Next for Error {
                 "Mend it, and do by hand what it was to do: the next run tells it only of what is new then."
                     .into()
             }
-            Error::Usage { next, .. } | Error::Destination { next, .. } => next.clone(),
+            Error::Usage { next, .. } | Error::Destination { next, .. } | Error::Restated { next, .. } => {
+                next.clone()
+            }
             Error::Trust(e) => e.next(),
             Error::Source(e) => e.next(),
             Error::Remote(e) => e.next(),

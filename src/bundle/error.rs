@@ -86,6 +86,14 @@ pub enum BundleError {
         /// How many files of its bundle are there.
         parts: usize,
     },
+    /// It was waited for in vain.
+    #[error("{bundle} never became whole: {why}")]
+    NeverWhole {
+        /// Its name.
+        bundle: String,
+        /// What is missing.
+        why: String,
+    },
     /// More is lost than there is parity for.
     #[error("{} cannot be made whole: {why}", path.display())]
     BeyondParity {
@@ -197,7 +205,9 @@ impl BundleError {
     pub fn is_incomplete(&self) -> bool {
         match self {
             BundleError::Volumes { missing, .. } => !missing.is_empty(),
-            BundleError::NoHead { .. } | BundleError::BeyondParity { .. } => true,
+            BundleError::NoHead { .. }
+            | BundleError::BeyondParity { .. }
+            | BundleError::NeverWhole { .. } => true,
             _ => false,
         }
     }
@@ -221,6 +231,10 @@ impl Next for BundleError {
             }
             BundleError::Parity { .. } => {
                 "Copy it again, or do without: it is needed only where something else is lost.".into()
+            }
+            BundleError::NeverWhole { .. } => {
+                "Send it again, or what is missing of it; for a link that loses much, export with more --parity."
+                    .into()
             }
             BundleError::BeyondParity { .. } => {
                 "Copy the volumes again that are missing or damaged (`trivy-ferry verify` names them), or more parity files.".into()

@@ -67,11 +67,22 @@ pub struct RegistryFlags {
 
 /// `import`
 #[derive(Debug, Args)]
-pub struct Import {
+pub struct ImportBundles {
     /// A bundle, or a folder with bundles: of each dataset the newest is taken. Several folders where its
     /// volumes lie on several media.
     #[arg(required_unless_present = "restore")]
     pub bundle: Vec<PathBuf>,
+    /// Go back to what was there before the last import, without a bundle.
+    #[arg(long, conflicts_with_all = ["bundle", "places", "web_root"])]
+    pub restore: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub import: Import,
+}
+
+/// Where what is imported goes, and what is accepted: of `import` and `watch`.
+#[derive(Debug, Args)]
+pub struct Import {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustedKeys,
@@ -88,20 +99,11 @@ pub struct Import {
     /// How many earlier generations stay for --restore: 0 or 1.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
     pub keep_previous: u8,
-    /// Go back to what was there before the last import, without a bundle.
-    #[arg(long, conflicts_with_all = ["bundle", "places"])]
-    pub restore: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryFlags,
     /// Put VEX repositories into this folder, for a web server to hand out.
-    #[arg(
-        long,
-        env = "TRIVY_FERRY_WEB_ROOT",
-        value_name = "DIR",
-        requires = "web_url",
-        conflicts_with = "restore"
-    )]
+    #[arg(long, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
     pub web_root: Option<PathBuf>,
     /// The URL under which the web server hands out what lies in --web-root.
     #[arg(long, env = "TRIVY_FERRY_WEB_URL", value_name = "URL", requires = "web_root")]

@@ -14,7 +14,7 @@ use super::push_images::check_asked;
 use super::registries::Registries;
 use super::{Outcome, after, import_cache, import_registry, import_report, import_web, inbox, site};
 use crate::bundle::Dataset;
-use crate::cli::{Acceptance, Import, WriteSettings};
+use crate::cli::{Acceptance, Import, ImportBundles, WriteSettings};
 use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};
@@ -61,8 +61,18 @@ impl fmt::Display for Reports {
     }
 }
 
-pub(super) fn run(args: &Import, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let mut done = import(args, progress);
+pub(super) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outcome, Error> {
+    run_on(&args.import, &args.bundle, args.restore, progress)
+}
+
+/// Imports what lies in some places, or goes back to what was there before.
+pub(super) fn run_on(
+    args: &Import,
+    inputs: &[PathBuf],
+    restore: bool,
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
+    let mut done = import(args, inputs, restore, progress);
     // Also where nothing could be imported: what changed in an earlier run is still to be told.
     let told = if args.exec_after.is_some() { call(args) } else { Ok(None) };
     let last = done.as_mut().ok().and_then(|(reports, _)| reports.last_mut());
@@ -108,10 +118,15 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
 }
 
 /// Takes what is acceptable to each target.
-fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<String>), Error> {
+fn import(
+    args: &Import,
+    inputs: &[PathBuf],
+    restore: bool,
+    progress: &dyn Progress,
+) -> Result<(Vec<Report>, Vec<String>), Error> {
     places_for_settings(&args.settings)?;
     let elsewhere = !args.registry.places.is_empty() || args.web_root.is_some();
-    let into_cache = args.cache_dir.is_some() || args.restore || !elsewhere;
+    let into_cache = args.cache_dir.is_some() || restore || !elsewhere;
     let (cache, mut warnings) = match into_cache {
         true => cache_dir(args).map(|(dir, findings)| (Some(dir), findings))?,
         false => (None, Vec::new()),
@@ -121,7 +136,6 @@ fn import(args: &Import, progress: &dyn Progress) -> Result<(Vec<Report>, Vec<St
     site::check(args, targets)?;
     let host = host(args)?;
     let policy = policy(&args.acceptance);
-    let inputs = &args.bundle;
     if inputs.is_empty() {
         let setup =
             Setup { host, keyring: Keyring::default(), policy, max_age: args.acceptance.max_age.clone() };

@@ -143,6 +143,18 @@ impl Inputs {
         lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
     }
 
+    /// What lies there of each bundle, by its name: the whole or the heads, and all files.
+    pub(super) fn sets(&self) -> impl Iterator<Item = (&str, &[PathBuf], Vec<PathBuf>)> {
+        self.sets.iter().map(|(key, set)| {
+            let behind = set.volumes.values().flatten();
+            (
+                key.as_str(),
+                &set.first[..],
+                set.first.iter().chain(behind).chain(&set.parity).cloned().collect(),
+            )
+        })
+    }
+
     /// The parity files of a bundle.
     pub(super) fn parity(&self, key: &str) -> &[PathBuf] {
         self.sets.get(key).map_or(&[], |set| &set.parity)

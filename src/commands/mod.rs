@@ -24,6 +24,7 @@ mod export;
 mod export_report;
 mod fan_out;
 mod fate;
+mod hot_folder;
 mod import;
 mod import_cache;
 mod import_registry;
@@ -62,6 +63,7 @@ mod straight;
 mod trust;
 mod unload;
 mod verify;
+mod watch;
 pub mod web_url;
 
 /// What a verb has to say at its end.
@@ -116,9 +118,14 @@ impl Outcome {
     /// The exit code. Of several errors the gravest decides: a failed target before damage, damage
     /// before refusals.
     pub fn exit_code(&self) -> u8 {
-        let codes: Vec<u8> = self.errors.iter().map(Error::exit_code).collect();
-        [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
+        gravest(&self.errors)
     }
+}
+
+/// The exit code of some errors.
+fn gravest(errors: &[Error]) -> u8 {
+    let codes: Vec<u8> = errors.iter().map(Error::exit_code).collect();
+    [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
 }
 
 /// Runs a verb.
@@ -135,6 +142,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Inspect(args) => inspect::run(args, progress),
         Verb::Repair(args) => repair::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
+        Verb::Watch(args) => watch::run(args, progress),
         Verb::Serve(args) => serve::run(args, progress),
         Verb::Mirror(args) => mirror::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),

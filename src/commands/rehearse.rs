@@ -241,15 +241,13 @@ impl Rehearsal {
 
     /// The air-gapped side.
     fn import(&self, bundle: &Path) -> Result<Outcome, Error> {
-        import::run(
+        import::run_on(
             &Import {
-                bundle: vec![bundle.into()],
                 keys: self.keys(),
                 cache_dir: Some(self.path("cache")),
                 layout: Layout::Trivy,
                 owner: None,
                 keep_previous: 1,
-                restore: false,
                 registry: RegistryFlags::default(),
                 web_root: None,
                 web_url: None,
@@ -267,6 +265,8 @@ impl Rehearsal {
                 data_home: Some(self.folder("home")?),
                 state_dir: Some(self.path("state-air-gapped")),
             },
+            &[bundle.into()],
+            false,
             &Silent,
         )
     }

@@ -1,0 +1,288 @@
+//! A folder into which others put files: taking them away, putting them back, and keeping them with a reason.
+//!
+//! Whoever puts files there may be anybody. Files are taken by renaming, which follows no link, into a
+//! folder that is ours alone; what is in them is looked at only there.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::parts::rename_new;
+use crate::error::Error;
+use crate::held_lock::HeldLock;
+use crate::text::safe;
+
+/// Our own folder there.
+const OWN: &str = ".trivy-ferry";
+/// What a folder of taken files is called.
+const TAKEN: &str = "taken-";
+/// What was said of kept files.
+pub(super) const REASON: &str = "reason.json";
+
+/// Where files are kept that were dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shelf {
+    Processed,
+    Quarantine,
+}
+
+impl Shelf {
+    fn name(self) -> &'static str {
+        match self {
+            Shelf::Processed => "processed",
+            Shelf::Quarantine => "quarantine",
+        }
+    }
+}
+
+/// The folder. While this lives, no other run works on it.
+pub(super) struct HotFolder {
+    path: PathBuf,
+    own: PathBuf,
+    _lock: HeldLock,
+}
+
+/// Files that were taken from the folder.
+pub(super) struct Taken {
+    /// Where they are, under their names.
+    pub(super) folder: PathBuf,
+}
+
+impl HotFolder {
+    /// Begins to work on a folder. What a run had taken that was killed is put back.
+    ///
+    /// # Errors
+    /// Where another run works on it, or our own folder there is not ours.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        if !path.is_dir() {
+            return Err(Error::usage(
+                format!("there is no folder {}", path.display()),
+                "Make it first, or check that the share is mounted there.",
+            ));
+        }
+        let own = path.join(OWN);
+        let failed = |error| failed(&own, error);
+        match fs::DirBuilder::new().mode(0o700).create(&own) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        let metadata = own.symlink_metadata().map_err(failed)?;
+        if !metadata.is_dir()
+            || metadata.uid() != rustix::process::geteuid().as_raw()
+            || metadata.mode() & 0o022 != 0
+        {
+            return Err(Error::usage(
+                format!("{} is not a folder of this user alone", safe(&own.display().to_string())),
+                "Remove it, or run the command as the user to whom it belongs.",
+            ));
+        }
+        let lock =
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(own.join("lock"));
+        let lock = lock.map_err(failed)?;
+        if matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+            return Err(Error::usage(
+                format!("another run watches {}", path.display()),
+                "One is enough: end the other first.",
+            ));
+        }
+        let folder = HotFolder { path: path.into(), own: own.clone(), _lock: HeldLock::on(lock) };
+        for entry in fs::read_dir(&folder.own).map_err(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TAKEN) {
+                folder.put_back(&Taken { folder: entry.path() })?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where we may keep notes of our own.
+    pub(super) fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// Takes files away from those who put them there.
+    ///
+    /// # Errors
+    /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
+    pub(super) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
+        let begin = || -> io::Result<PathBuf> {
+            Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own)?.keep())
+        };
+        let taken = Taken { folder: begin().map_err(|error| failed(&self.own, error))? };
+        for file in files {
+            let Some(name) = file.file_name() else { continue };
+            match fs::rename(file, taken.folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.put_back(&taken)?;
+                    return Err(failed(file, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts files back. Where one has come again meanwhile under its name, that one stays.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(super) fn put_back(&self, taken: &Taken) -> Result<(), Error> {
+        let back = || -> io::Result<()> {
+            for entry in fs::read_dir(&taken.folder)? {
+                let entry = entry?;
+                let to = self.path.join(entry.file_name());
+                if entry.file_name() != REASON {
+                    match rename_new(&entry.path(), &to) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            fs::remove_dir_all(&taken.folder)
+        };
+        back().map_err(|error| failed(&taken.folder, error))
+    }
+
+    /// Removes files.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(super) fn discard(&self, taken: Taken) -> Result<(), Error> {
+        fs::remove_dir_all(&taken.folder).map_err(|error| failed(&taken.folder, error))
+    }
+
+    /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
+    /// where the reason lies.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(super) fn keep(
+        &self,
+        taken: &Taken,
+        shelf: Shelf,
+        name: &str,
+        reason: &serde_json::Value,
+        most: u32,
+    ) -> Result<PathBuf, Error> {
+        let place = self.path.join(shelf.name());
+        let keep = || -> io::Result<PathBuf> {
+            let mut text = serde_json::to_vec_pretty(reason)?;
+            text.push(b'\n');
+            let path = taken.folder.join(REASON);
+            // Whatever came under this name is not ours to keep.
+            let _ = fs::remove_file(&path);
+            let mut file = File::options().write(true).create_new(true).mode(0o644).open(&path)?;
+            io::Write::write_all(&mut file, &text)?;
+            file.sync_all()?;
+            match fs::DirBuilder::new().mode(0o755).create(&place) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if !place.symlink_metadata()?.is_dir() {
+                return Err(io::Error::other("it is no folder"));
+            }
+            let now = Timestamp::now().strftime("%Y%m%dt%H%M%S%3fz");
+            for number in 0.. {
+                let to = place.join(match number {
+                    0 => format!("{now}-{name}"),
+                    _ => format!("{now}-{name}-{number}"),
+                });
+                match rename_new(&taken.folder, &to) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => {}
+                    Err(error) => return Err(error),
+                    Ok(()) => {
+                        File::open(&place)?.sync_all()?;
+                        return Ok(to);
+                    }
+                }
+            }
+            Err(io::ErrorKind::AlreadyExists.into())
+        };
+        let kept = keep().map_err(|error| failed(&place, error))?;
+        // Those who look at it may be others than this user.
+        let _ = fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o755));
+        let mut all: Vec<PathBuf> =
+            fs::read_dir(&place).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        all.sort();
+        let old = all.len().saturating_sub(most.max(1) as usize);
+        for path in &all[..old] {
+            let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+            let _ = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+        Ok(kept.join(REASON))
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::Destination {
+        path: path.into(),
+        what: error.to_string(),
+        next: "This user must be allowed to write and rename in the folder that is watched.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_taken_is_kept_or_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let folder = HotFolder::open(dir.path()).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err(), "one is enough");
+        let files = [file("a", "first"), file("b", "b"), dir.path().join("gone")];
+        let taken = folder.take(&files).unwrap();
+        assert_eq!(names(dir.path()), [OWN]);
+        file("a", "came again");
+        folder.put_back(&taken).unwrap();
+        assert_eq!(names(dir.path()), [OWN, "a", "b"]);
+        assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
+        // A run that is killed has taken something.
+        let _ = folder.take(&files).unwrap();
+        drop(folder);
+        let folder = HotFolder::open(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [OWN, "a", "b"]);
+        for _ in 0..4 {
+            let taken = folder.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
+            let reason = serde_json::json!({ "why": "a test" });
+            let kept = folder.keep(&taken, Shelf::Quarantine, "c", &reason, 2).unwrap();
+            assert!(fs::read_to_string(kept).unwrap().contains("a test"));
+        }
+        let kept = names(&dir.path().join("quarantine"));
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert_eq!(names(&folder.own), ["lock"]);
+    }
+
+    #[test]
+    fn somebody_elses_folder_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err());
+        fs::remove_file(dir.path().join(OWN)).unwrap();
+        fs::DirBuilder::new().mode(0o700).create(dir.path().join(OWN)).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(dir.path().join(OWN), open).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err());
+        assert!(HotFolder::open(&dir.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,528 @@
+//! `watch`: imports whatever comes into a folder, for years and with nobody there.
+//!
+//! It asks the folder again and again, since shares and gateways tell of nothing. A bundle is whole by what
+//! its signed manifest says, and never because some time has passed; time decides only when a file has come
+//! to rest, and when the rest is not waited for any longer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::hot_folder::{HotFolder, Shelf};
+use super::inputs::Inputs;
+use super::{Outcome, after, gravest, import};
+use crate::bundle::{BundleError, UnverifiedBundle};
+use crate::cli::Watch;
+use crate::error::{Error, Next};
+use crate::progress::{Progress, Silent};
+use crate::text::{line, safe, second};
+use crate::trust::keyring::Keyring;
+
+/// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
+/// tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What `--once` did.
+#[derive(Serialize)]
+struct Report {
+    outcomes: Vec<Row>,
+    waiting: Vec<Waiting>,
+    errors: Vec<Value>,
+}
+
+/// What became of a bundle.
+#[derive(Serialize)]
+struct Row {
+    bundle: String,
+    outcome: &'static str,
+    exit_code: u8,
+    why: Option<String>,
+    #[serde(serialize_with = "crate::text::path")]
+    reason: PathBuf,
+}
+
+/// A bundle that is not whole yet.
+#[derive(Serialize)]
+struct Waiting {
+    bundle: String,
+    /// For how long, in seconds.
+    since: u64,
+    why: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.outcomes {
+            writeln!(f, "{:<12} {}", row.outcome, safe(&row.bundle))?;
+            if let Some(why) = &row.why {
+                writeln!(f, "  {why}")?;
+            }
+            writeln!(f, "  see {}", line(&row.reason.display().to_string()))?;
+        }
+        for waiting in &self.waiting {
+            writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
+        }
+        if self.outcomes.is_empty() && self.waiting.is_empty() {
+            writeln!(f, "Nothing has come.")?;
+        }
+        Ok(())
+    }
+}
+
+/// What tells whether a file is still as it was: length, modification, and which file it is.
+type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
+
+/// What is known of a bundle that is not dealt with yet.
+struct Seen {
+    look: Look,
+    /// Since when it has looked like this.
+    since: Instant,
+    /// When something is to be tried that did not come to anything; never before it looks different.
+    again: Option<Option<Instant>>,
+    /// Why it has to wait.
+    why: String,
+    /// What it was tried for without success, in this run.
+    failed: Option<Error>,
+}
+
+struct Watcher<'w> {
+    args: &'w Watch,
+    folder: HotFolder,
+    seen: BTreeMap<String, Seen>,
+    /// For how long bundles have waited, in seconds, also in earlier runs.
+    waited: Waited,
+    /// What was imported: what comes late of it is of no use any more.
+    done: Done,
+    outcomes: Vec<Row>,
+    errors: Vec<Error>,
+    progress: &'w dyn Progress,
+}
+
+pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
+    // What is wrong with the set-up is said at once, and not when something comes.
+    Keyring::load(&args.import.keys.trust)?;
+    let folder = HotFolder::open(&args.inbox)?;
+    let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
+    let (seen, outcomes, errors) = Default::default();
+    let mut watcher = Watcher { args, folder, seen, waited, done, outcomes, errors, progress };
+    progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
+    loop {
+        let at_rest = watcher.round()?;
+        if args.once && at_rest {
+            return Ok(watcher.outcome());
+        }
+        let pause = if args.once { args.settle } else { args.interval };
+        std::thread::sleep(pause.duration().unsigned_abs());
+    }
+}
+
+impl Watcher<'_> {
+    /// Looks at the folder once. Says whether nothing there is about to change by itself.
+    fn round(&mut self) -> Result<bool, Error> {
+        let there = match Inputs::read(&[self.folder.path().to_path_buf()]) {
+            Ok(there) => there,
+            // A share that is away for a while comes back.
+            Err(error) if !self.args.once => {
+                self.progress.note(&format!("{error}; trying again"));
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let sets: Vec<(String, Vec<PathBuf>)> =
+            there.sets().map(|(key, _, files)| (key.to_owned(), files)).collect();
+        self.seen.retain(|key, _| sets.iter().any(|(other, _)| other == key));
+        self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
+        let settle = self.args.settle.duration().unsigned_abs();
+        let mut at_rest = true;
+        let mut due = Vec::new();
+        for (key, files) in sets {
+            let look = look(&files);
+            let known = self.seen.get(&key).is_some_and(|seen| seen.look == look);
+            if !known {
+                let (why, again, failed) = ("it is still coming".into(), None, None);
+                self.seen.insert(key.clone(), Seen { look, since: Instant::now(), again, why, failed });
+                at_rest = false;
+                continue;
+            }
+            let Some(seen) = self.seen.get(&key) else { continue };
+            if seen.since.elapsed() < settle {
+                at_rest = false;
+                continue;
+            }
+            let tried = match seen.again {
+                None => false,
+                Some(None) => true,
+                Some(Some(moment)) => Instant::now() < moment,
+            };
+            if !tried {
+                due.push((key, files));
+            }
+        }
+        // The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back.
+        let mut due: Vec<(Option<Timestamp>, String, Vec<PathBuf>)> =
+            due.into_iter().map(|(key, files)| (created(&there, &key), key, files)).collect();
+        due.sort();
+        for (_, key, files) in due {
+            self.deal_with(&there, &key, &files)?;
+        }
+        self.give_up(&there)?;
+        self.waited.save(self.folder.own());
+        Ok(at_rest)
+    }
+
+    /// Imports a bundle that has come to rest, or finds out what it waits for.
+    fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        let keyring = Keyring::load(&self.args.import.keys.trust)?;
+        let whole = is_whole(there, key, &keyring);
+        let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
+        if incomplete && self.done.has(key) {
+            self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
+            let taken = self.folder.take(files)?;
+            self.seen.remove(key);
+            return self.folder.discard(taken);
+        }
+        if let Err(error) = whole
+            && incomplete
+            && there.parity(key).is_empty()
+        {
+            let place = format!("{}/", self.folder.path().display());
+            self.wait(key, &error.to_string().replace(&place, ""), None, None);
+            return Ok(());
+        }
+        let is_none = UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
+        let taken = self.folder.take(files)?;
+        let imported = import::run_on(&self.args.import, std::slice::from_ref(&taken.folder), false, &Silent);
+        let (errors, report) = match imported {
+            Ok(outcome) => (outcome.errors, outcome.json),
+            Err(error) => (vec![error], Value::Null),
+        };
+        // By their names alone: where they lie at the moment is of no use to anybody.
+        let place = format!("{}/", taken.folder.display());
+        let errors: Vec<Error> = errors.into_iter().map(|error| error.restated(&place, "")).collect();
+        let report = restated(report, &place);
+        let code = gravest(&errors);
+        let why = errors.first().map(|error| safe(&error.to_string()));
+        let bundles = |target: &Value| target["bundles"].as_array().is_some_and(|all| !all.is_empty());
+        let admitted = report["targets"].as_array().is_some_and(|targets| targets.iter().any(bundles));
+        let shelf = match code {
+            0 => Shelf::Processed,
+            // What is in use has expired: that is said, and is no fault of the bundle.
+            5 if admitted => Shelf::Processed,
+            4 | 5 => Shelf::Quarantine,
+            // None of the files is a bundle.
+            2 if is_none => Shelf::Quarantine,
+            code => {
+                self.folder.put_back(&taken)?;
+                // What is incomplete may still become whole, and is no failure until then.
+                let failed = errors.into_iter().next().filter(|_| code != 6);
+                let again = failed.is_some().then(|| Instant::now() + AGAIN);
+                self.wait(key, &why.unwrap_or_default(), again, failed);
+                return Ok(());
+            }
+        };
+        let reason = json!({ "exit_code": code, "import": report });
+        self.keep(key, taken, shelf, code, why, errors, reason)
+    }
+
+    /// Leaves a bundle where it is.
+    fn wait(&mut self, key: &str, why: &str, again: Option<Instant>, failed: Option<Error>) {
+        let files = match Inputs::read(&[self.folder.path().to_path_buf()]) {
+            Ok(there) => there.sets().find(|(other, ..)| *other == key).map(|(_, _, files)| files),
+            Err(_) => None,
+        };
+        let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
+        if !told {
+            self.say(&format!("waits        {}: {}", safe(key), safe(why)));
+        }
+        if let (Some(seen), Some(files)) = (self.seen.get_mut(key), files) {
+            // Putting it back is no change that somebody else made.
+            seen.look = look(&files);
+            why.clone_into(&mut seen.why);
+            seen.again = Some(again);
+            if failed.is_some() {
+                seen.failed = failed;
+            }
+        }
+    }
+
+    /// Puts away what is not waited for any longer.
+    fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
+        let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
+        let mut waiting: Vec<(u64, String, u64)> = Vec::new();
+        for (key, _, _) in there.sets() {
+            if let Some(seen) = self.seen.get(key).filter(|seen| seen.again.is_some()) {
+                let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
+                waiting.push((self.waited.of(key), key.to_owned(), bytes));
+            }
+        }
+        waiting.sort_by(|one, other| other.cmp(one));
+        let mut all: u64 = waiting.iter().map(|(.., bytes)| *bytes).sum();
+        let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
+        for (waited, key, bytes) in waiting {
+            let why = match () {
+                () if waited >= patience => "it has waited too long for what is missing",
+                () if all > most => "what waits takes too much room, and this has waited longest",
+                () => continue,
+            };
+            all = all.saturating_sub(bytes);
+            let Some(files) = there.sets().find(|(other, ..)| *other == key).map(|(.., files)| files) else {
+                continue;
+            };
+            let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
+            let taken = self.folder.take(&files)?;
+            let failed = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
+            let error = failed.unwrap_or_else(|| {
+                BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into()
+            });
+            let code = error.exit_code();
+            let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
+            self.keep(
+                &key,
+                taken,
+                Shelf::Quarantine,
+                code,
+                Some(format!("{why}: {lacks}")),
+                vec![error],
+                reason,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)] // All of it stands in the reason.
+    fn keep(
+        &mut self,
+        key: &str,
+        taken: super::hot_folder::Taken,
+        shelf: Shelf,
+        code: u8,
+        why: Option<String>,
+        errors: Vec<Error>,
+        mut reason: Value,
+    ) -> Result<(), Error> {
+        let (outcome, most) = match shelf {
+            Shelf::Processed => ("processed", self.args.keep_processed),
+            Shelf::Quarantine => ("quarantined", self.args.keep_quarantined),
+        };
+        reason["outcome"] = outcome.into();
+        reason["bundle"] = safe(key).into();
+        reason["at"] = Timestamp::now().to_string().into();
+        reason["errors"] = errors.iter().map(Error::to_json).collect();
+        if shelf == Shelf::Processed {
+            self.done.add(key);
+            self.done.save(self.folder.own());
+        }
+        let kept = self.folder.keep(&taken, shelf, &file_name(key), &reason, most)?;
+        self.seen.remove(key);
+        self.waited.forget(key);
+        let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        self.say(&format!("{outcome:<12} {}{said}", safe(key)));
+        if shelf == Shelf::Quarantine {
+            self.errors.extend(errors);
+        }
+        let result = if shelf == Shelf::Processed { "processed" } else { "quarantined" };
+        self.hook(key, result, &kept);
+        if self.args.once {
+            let bundle = key.to_owned();
+            self.outcomes.push(Row { bundle, outcome, exit_code: code, why, reason: kept });
+        } else {
+            self.errors.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells the operator's command. What it does is its own affair: the bundle is dealt with.
+    fn hook(&mut self, key: &str, result: &str, reason: &Path) {
+        let Some(command) = &self.args.exec_outcome else { return };
+        let environment = [
+            ("TRIVY_FERRY_RESULT", result.to_owned()),
+            ("TRIVY_FERRY_BUNDLE", safe(key)),
+            ("TRIVY_FERRY_REASON", reason.display().to_string()),
+        ];
+        if let Err(error) = after::hook(command, "the bundle is dealt with", false, &environment) {
+            self.say(&format!("{error}. {}", error.next()));
+            self.errors.push(error);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.progress.note(&format!("{} {text}", second(Timestamp::now())));
+    }
+
+    fn outcome(self) -> Outcome {
+        let mut errors = self.errors;
+        let mut waiting = Vec::new();
+        for (bundle, seen) in self.seen {
+            waiting.push(Waiting { since: self.waited.of(&bundle), why: safe(&seen.why), bundle });
+            errors.extend(seen.failed);
+        }
+        let report =
+            Report { outcomes: self.outcomes, waiting, errors: errors.iter().map(Error::to_json).collect() };
+        Outcome { errors, ..Outcome::done(&report) }
+    }
+}
+
+/// A report without the place where files lay for a moment.
+fn restated(report: Value, place: &str) -> Value {
+    match report {
+        Value::String(text) => Value::String(text.replace(place, "")),
+        Value::Array(all) => all.into_iter().map(|value| restated(value, place)).collect(),
+        Value::Object(all) => all.into_iter().map(|(key, value)| (key, restated(value, place))).collect(),
+        other => other,
+    }
+}
+
+/// Whether a bundle is there as a whole, by what its signed manifest says.
+fn is_whole(there: &Inputs, key: &str, keyring: &Keyring) -> Result<(), BundleError> {
+    if let Some((_, error)) = there.headless().find(|(other, _)| *other == key) {
+        return Err(error);
+    }
+    let signed = UnverifiedBundle::open(&first(there, key))?.signed(keyring)?;
+    there.complete(signed).map(drop)
+}
+
+fn first(there: &Inputs, key: &str) -> PathBuf {
+    let set = there.sets().find(|(other, ..)| *other == key);
+    set.and_then(|(_, first, files)| first.first().cloned().or_else(|| files.first().cloned()))
+        .unwrap_or_default()
+}
+
+/// When a bundle says that it was made; those that say nothing come first, and are told by their name.
+fn created(there: &Inputs, key: &str) -> Option<Timestamp> {
+    UnverifiedBundle::open(&first(there, key)).ok()?.claims().ok().map(|payload| payload.created)
+}
+
+fn look(files: &[PathBuf]) -> Look {
+    let look = |path: &PathBuf| {
+        let metadata = path.symlink_metadata().ok()?;
+        Some((path.clone(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
+    };
+    files.iter().filter_map(look).collect()
+}
+
+/// A bundle's name as the name of a folder, whatever it holds.
+fn file_name(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
+    key.chars().take(100).map(plain).collect()
+}
+
+/// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Waited {
+    seconds: BTreeMap<String, f64>,
+    /// When that was counted last, by the system's clock: for runs that end between rounds.
+    at: Option<Timestamp>,
+    #[serde(skip)]
+    counted: Option<Instant>,
+}
+
+impl Waited {
+    const FILE: &str = "waiting.json";
+    /// What passes between two runs counts as a day at the most: a clock that jumps by years ends no wait.
+    const MOST: f64 = 24.0 * 60.0 * 60.0;
+
+    fn load(own: &Path) -> Self {
+        let read = std::fs::read(own.join(Self::FILE)).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Counts the time since it was counted last for those that are there.
+    fn tick<'k>(&mut self, keys: impl Iterator<Item = &'k str>) {
+        let now = Timestamp::now();
+        let passed = match (self.counted, self.at) {
+            (Some(counted), _) => counted.elapsed().as_secs_f64(),
+            (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MOST),
+            (None, None) => 0.0,
+        };
+        (self.counted, self.at) = (Some(Instant::now()), Some(now));
+        self.seconds = keys
+            .map(|key| (key.to_owned(), self.seconds.get(key).map_or(0.0, |seconds| seconds + passed)))
+            .collect();
+    }
+
+    fn of(&self, key: &str) -> u64 {
+        self.seconds.get(key).map_or(0, |seconds| *seconds as u64)
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.seconds.remove(key);
+    }
+
+    /// Best effort: without it, the wait begins anew after a restart.
+    fn save(&self, own: &Path) {
+        note(own, Self::FILE, self);
+    }
+}
+
+/// The names of bundles that were imported, the latest last.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Done(Vec<String>);
+
+impl Done {
+    const FILE: &str = "done.json";
+    /// Years of daily bundles.
+    const MOST: usize = 2000;
+
+    fn load(own: &Path) -> Self {
+        let read = std::fs::read(own.join(Self::FILE)).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|known| known == key)
+    }
+
+    fn add(&mut self, key: &str) {
+        self.0.retain(|known| known != key);
+        self.0.push(key.to_owned());
+        let old = self.0.len().saturating_sub(Self::MOST);
+        self.0.drain(..old);
+    }
+
+    /// Best effort: without it, late parts are waited for in vain, and no more.
+    fn save(&self, own: &Path) {
+        note(own, Self::FILE, self);
+    }
+}
+
+/// Writes a note of our own, whole or not at all.
+fn note(own: &Path, name: &str, what: &impl Serialize) {
+    let new = own.join(format!("{name}.new"));
+    if let Ok(text) = serde_json::to_vec(what)
+        && std::fs::write(&new, text).is_ok()
+    {
+        let _ = std::fs::rename(new, own.join(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_clock_ends_a_wait_before_its_time() {
+        let counted = |at: &str| {
+            let mut waited = Waited {
+                seconds: BTreeMap::from([("a".into(), 10.0)]),
+                at: Some(at.parse().unwrap()),
+                counted: None,
+            };
+            waited.tick(["a", "b"].into_iter());
+            (waited.of("a"), waited.of("b"))
+        };
+        assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
+        assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");
+    }
+
+    #[test]
+    fn names_of_folders_are_plain() {
+        assert_eq!(file_name("default-20261121t091500z.tar"), "default-20261121t091500z.tar");
+        assert_eq!(file_name("../\u{1b}[2J x"), "..___2J_x");
+    }
+}
