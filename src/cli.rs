@@ -388,6 +388,14 @@ pub struct Export {
     /// Of this stream's bundles in the folder keep the newest so many, and the last of every dataset.
     #[arg(long, env = "TRIVY_FERRY_KEEP", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: Option<u32>,
+    /// Then put a copy into this folder, from which a diode or a gateway takes what it finds: under a hidden name
+    /// first, the head last.
+    #[arg(long = "drop", env = "TRIVY_FERRY_DROP", value_name = "DIR", requires = "output")]
+    pub drop_into: Option<PathBuf>,
+    /// Put the newest so many bundles of the stream into --drop, so that each is sent as often; --keep must keep
+    /// them.
+    #[arg(long, env = "TRIVY_FERRY_REPEAT", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
     /// Run this shell command at the end, whatever the end is: TRIVY_FERRY_RESULT is `written`,
     /// `unchanged` or `failed`, and TRIVY_FERRY_BUNDLE names what was written.
     #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]

@@ -282,6 +282,8 @@ fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
     assert_ne!(ran.code, 0, "{ran:#?}");
     assert_eq!(report["waiting"].as_array().unwrap().len(), 1, "{report:#}");
     assert_eq!(host.inbox().len(), 1);
+    host.watch(&["--exec-outcome", "echo $TRIVY_FERRY_RESULT > told"]);
+    assert_eq!(fs::read_to_string(host.path("told")).unwrap(), "failed\n");
     fs::remove_file(host.path("cache")).unwrap();
     host.watch(&[]).0.good();
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
@@ -331,6 +333,38 @@ impl Host {
         command.args(self.watch_args(&[]));
         forge::run(command).refused(2, &["another run watches"]);
     }
+}
+
+#[test]
+fn a_watch_that_is_killed_at_any_moment_is_gone_on_with() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let mut dice = Dice::new(7);
+    let mut newest = String::new();
+    let mut killed = 0;
+    for _ in 0..12 {
+        let (files, date) = sender.export(VOLUMES);
+        newest = date[..19].to_owned();
+        host.put(&files);
+        let mut command = host.command();
+        command.args(host.watch_args(&["--quiet"])).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // It settles for a second, and then all happens at once.
+        std::thread::sleep(Duration::from_millis(1000 + dice.below(250)));
+        killed += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        let cache = host.path("cache/db");
+        let parts = ["trivy.db", "metadata.json"].map(|name| cache.join(name).exists());
+        assert_eq!(parts[0], parts[1], "all of a database or nothing");
+    }
+    assert!(killed > 2, "{killed}");
+    host.watch(&[]).0.good();
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(newest));
+    assert_eq!(host.inbox(), [""; 0]);
+    let own = names(&host.path("inbox/.trivy-ferry"));
+    assert!(!own.iter().any(|name| name.starts_with("taken")), "{own:?}");
+    assert!(host.shelf("quarantine").is_empty(), "{:?}", host.shelf("quarantine"));
 }
 
 /// What a diode does to a bundle's files: each may be lost, damaged, cut off, sent twice or held back. Says
@@ -460,4 +494,45 @@ fn a_diode_that_does_its_worst_leaves_the_newest_that_could_be_had() {
     let (repaired, named) = (repaired.iter().sum::<usize>(), named.iter().sum::<usize>());
     println!("{} runs: {repaired} bundles repaired, {named} beyond repair and named", done.len());
     assert!(repaired > 0 && named > 0, "the diode was no test");
+}
+
+#[test]
+fn what_is_dropped_is_whole_and_sent_as_often_as_asked() {
+    let mut sender = Sender::new();
+    let drop = sender.host.path("drop");
+    fs::create_dir(&drop).unwrap();
+    let into = ["--drop", "drop", "--repeat", "2"];
+    let (files, _) = sender.export(&[VOLUMES, &into].concat());
+    assert_eq!(names(&drop), files.keys().cloned().collect::<Vec<_>>());
+    for (name, bytes) in &files {
+        assert!(fs::read(drop.join(name)).unwrap() == *bytes, "{name}");
+    }
+    // The diode takes them away; the next run sends this one and the one before it once more.
+    let host = receiver(&sender);
+    fs::remove_dir_all(&drop).unwrap();
+    fs::create_dir(&drop).unwrap();
+    let out = sender.host.path("out");
+    sender.upstream.publish(60, 150_000);
+    let run = |more: &[&str]| {
+        let mut command = sender.host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(sender.upstream.flags()).args(VOLUMES).args(more);
+        forge::run(command)
+    };
+    run(&into).good();
+    assert_eq!(names(&drop), names(&out));
+    assert!(names(&drop).len() > files.len() && files.keys().all(|name| drop.join(name).exists()));
+    for name in names(&drop) {
+        fs::rename(drop.join(&name), host.path("inbox").join(&name)).unwrap();
+    }
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 2, "{report:#}");
+    // What cannot be dropped is an error, and the bundle is there.
+    run(&["--drop", "nowhere"]).refused(2, &["there is no folder nowhere"]);
+    let before = names(&out).len();
+    // Also root may make no file in there.
+    let ran = run(&["--drop", "/proc/self"]);
+    ran.reported(7, &["could not be put there", "copy it, its head last"]);
+    assert!(names(&out).len() > before);
 }

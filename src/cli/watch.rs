@@ -35,8 +35,9 @@ pub struct Watch {
     /// End when all that is here has been dealt with or has to wait for more: for timers.
     #[arg(long, env = "TRIVY_FERRY_ONCE", value_parser = switch)]
     pub once: bool,
-    /// Run this shell command after each outcome: TRIVY_FERRY_RESULT is `processed`, `quarantined` or `failed`,
-    /// TRIVY_FERRY_BUNDLE the bundle's name, TRIVY_FERRY_REASON the path of its reason.json.
+    /// Run this shell command after each outcome: TRIVY_FERRY_RESULT is `processed`, `quarantined`, or `failed`
+    /// where a target failed and is tried again; TRIVY_FERRY_BUNDLE is the bundle's name, TRIVY_FERRY_REASON the
+    /// path of its reason.json.
     #[arg(long, env = "TRIVY_FERRY_EXEC_OUTCOME", value_name = "COMMAND")]
     pub exec_outcome: Option<String>,
     #[command(flatten)]

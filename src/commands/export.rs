@@ -10,6 +10,7 @@ use super::best_source::{BestSource, Rejected};
 use super::checked::bad_content;
 use super::collect::{self, Collected, Wanted};
 use super::destination::Destination;
+use super::drop_folder::DropFolder;
 use super::export_report::{ImageRow, ParityRow, Report, Row, Written};
 use super::quorum::Quorum;
 use super::retention::retain;
@@ -88,6 +89,15 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         return dry_run(args, &network, &wanted, progress);
     };
     let destination = Destination::new(&args.output, args.stream.as_str())?;
+    if let Some(folder) = &args.drop_into {
+        DropFolder(folder).check()?;
+        if destination.folder().is_none() {
+            return Err(Error::usage(
+                "--drop needs one folder for --output, in which bundles are named after their stream",
+                "Name it with --output DIR.",
+            ));
+        }
+    }
     let state = state(args, progress)?;
     let last = match &state {
         Some(state) => state.exports(args.stream.as_str())?,
@@ -228,6 +238,14 @@ impl Run<'_> {
             let export = ExportState { identity, created, sequence, floors, manifests };
             errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
         }
+        let mut dropped = Vec::new();
+        if let (Some(into), Some(from)) = (&args.drop_into, &folder) {
+            let from = std::slice::from_ref(from);
+            match DropFolder(into).send(from, args.stream.as_str(), args.repeat as usize) {
+                Ok(sent) => dropped = sent,
+                Err(error) => errors.push(error),
+            }
+        }
         let removed = match (args.keep, &folder) {
             (Some(keep), Some(folder)) => {
                 retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)
@@ -251,6 +269,7 @@ impl Run<'_> {
         let warnings = payload.datasets.iter().filter_map(|d| old(d, d.contents.updated_at, now));
         let report = Report {
             removed,
+            dropped,
             warnings: warnings.collect(),
             datasets: rows,
             images: payload.images.iter().map(ImageRow::new).collect(),

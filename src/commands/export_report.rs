@@ -23,6 +23,9 @@ pub(super) struct Report {
     pub(super) images: Vec<ImageRow>,
     /// The hosts that a dry run found to be asked, in the order of the alphabet.
     pub(super) hosts: BTreeSet<String>,
+    /// What was put into the folder of --drop.
+    #[serde(serialize_with = "crate::text::paths")]
+    pub(super) dropped: Vec<PathBuf>,
     /// Older bundles that --keep did not keep.
     #[serde(serialize_with = "crate::text::paths")]
     pub(super) removed: Vec<PathBuf>,
@@ -206,6 +209,9 @@ impl fmt::Display for Report {
                 let hosts: Vec<String> = self.hosts.iter().map(|host| safe(host)).collect();
                 writeln!(f, "A firewall must let through: {}", hosts.join(", "))?;
             }
+        }
+        if let Some(folder) = self.dropped.first().and_then(|path| path.parent()) {
+            writeln!(f, "Dropped {} files into {}", self.dropped.len(), line(&folder.display().to_string()))?;
         }
         for path in &self.removed {
             writeln!(f, "Removed: {}", line(&path.display().to_string()))?;

@@ -183,6 +183,8 @@ impl Rehearsal {
                 if_changed: false,
                 verify_after_write: false,
                 keep: None,
+                drop_into: None,
+                repeat: 1,
                 exec_after: None,
                 dry_run: false,
                 insecure: false,

@@ -237,6 +237,7 @@ impl Watcher<'_> {
             Err(_) => None,
         };
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
+        let has_failed = failed.is_some();
         if !told {
             self.say(&format!("waits        {}: {}", safe(key), safe(why)));
         }
@@ -248,6 +249,9 @@ impl Watcher<'_> {
             if failed.is_some() {
                 seen.failed = failed;
             }
+        }
+        if has_failed && !told {
+            self.hook(key, "failed", Path::new(""));
         }
     }
 

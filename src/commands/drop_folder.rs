@@ -1,0 +1,94 @@
+//! `--drop`: bundles for a folder from which somebody takes whatever has a name, as diodes and gateways do.
+//!
+//! A file gets its name when it is whole and synced, and the head of a bundle gets its when the others have
+//! theirs. Bundles stay where they were written, to be sent again.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::destination::is_named_for;
+use super::inputs::Inputs;
+use super::parts::rename_new;
+use crate::bundle::volumes::{Number, parse_name};
+use crate::error::Error;
+
+/// The folder.
+pub(super) struct DropFolder<'d>(pub(super) &'d Path);
+
+impl DropFolder<'_> {
+    /// Looks at the folder, before anything is fetched for it.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.0.is_dir() {
+            true => Ok(()),
+            false => Err(Error::usage(
+                format!("there is no folder {} to drop bundles into", self.0.display()),
+                "Make it first, or check that it is mounted there.",
+            )),
+        }
+    }
+
+    /// Puts the newest `count` bundles of a stream there that lie in some folders, the oldest first. What has
+    /// not been taken away yet is left as it is. Says what was put there.
+    ///
+    /// # Errors
+    /// Where that fails; the bundles are still where they were.
+    pub(super) fn send(&self, from: &[PathBuf], stream: &str, count: usize) -> Result<Vec<PathBuf>, Error> {
+        let there = Inputs::read(from)?;
+        let mut bundles: Vec<Vec<PathBuf>> = there
+            .sets()
+            .filter(|(key, first, _)| is_named_for(key, stream) && !first.is_empty())
+            .map(|(_, _, files)| files)
+            .collect();
+        // By their dates, which their names end in.
+        let old = bundles.len().saturating_sub(count);
+        let mut sent = Vec::new();
+        for files in bundles.split_off(old) {
+            let is_first = |file: &PathBuf| {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let volume = parse_name(&name).map(|(_, number)| number);
+                volume == Some(Number::HEAD) || volume.is_none() && name.to_lowercase().ends_with(".tar")
+            };
+            let (first, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_first);
+            for file in others.into_iter().chain(first) {
+                sent.extend(self.put(&file)?);
+            }
+        }
+        Ok(sent)
+    }
+
+    /// A copy of a file, unless one has its name.
+    fn put(&self, file: &Path) -> Result<Option<PathBuf>, Error> {
+        let name = file.file_name().unwrap_or_default();
+        let to = self.0.join(name);
+        if to.symlink_metadata().is_ok() {
+            return Ok(None);
+        }
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(super::parts::PARTIAL);
+        let hidden = self.0.join(hidden);
+        let put = || -> io::Result<()> {
+            // What a run left there that was killed.
+            let _ = fs::remove_file(&hidden);
+            let mut copy = File::options().write(true).create_new(true).mode(0o644).open(&hidden)?;
+            io::copy(&mut File::open(file)?, &mut copy)?;
+            copy.sync_all()?;
+            rename_new(&hidden, &to)?;
+            File::open(self.0)?.sync_all()
+        };
+        put().map(|()| Some(to.clone())).map_err(|error| {
+            let _ = fs::remove_file(&hidden);
+            Error::Destination {
+                path: to,
+                what: format!("it could not be put there: {error}"),
+                next: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
+                    .into(),
+            }
+        })
+    }
+}
