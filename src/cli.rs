@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod import;
 mod mirror;
 mod serve;
+mod status;
 mod watch;
 
 use crate::bundle::Stream;
@@ -24,6 +25,7 @@ use crate::source::patience::{Limits, RETRIES, STALL};
 pub use import::{Import, ImportBundles, Layout, RegistryFlags};
 pub use mirror::Mirror;
 pub use serve::Serve;
+pub use status::Status;
 pub use watch::Watch;
 
 const STYLES: Styles =
@@ -149,6 +151,11 @@ pub enum Verb {
     /// parity may come in any order, more than once, or not at all. What is whole, by what its signed manifest
     /// says, is imported as `import` does it; what parity can make whole is made whole.
     Watch(Watch),
+    /// Say how old the data in use is, what came last, and whether it is still there.
+    ///
+    /// For people and, by exit code, for monitoring: 5 where something has expired or is older than --max-age,
+    /// 7 where a cache does not hold what was imported.
+    Status(Status),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared

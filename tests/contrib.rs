@@ -126,7 +126,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         return;
     }
     let host = Host::new();
-    for unit in ["trivy-ferry-export.service", "trivy-ferry-export.timer"] {
+    for unit in ["trivy-ferry-export.service", "trivy-ferry-export.timer", "trivy-ferry-watch.service"] {
         let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
         // What is not there on this machine: the program in its place, and its user.
         let text = text.replace("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry"));
@@ -137,9 +137,12 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         command.args(args).current_dir(host.path("."));
         forge::run(command)
     };
-    let ran = analyze(&["verify", "./trivy-ferry-export.service", "./trivy-ferry-export.timer"]);
+    let units = ["./trivy-ferry-export.service", "./trivy-ferry-export.timer", "./trivy-ferry-watch.service"];
+    let ran = analyze(&[&["verify"], &units[..]].concat());
     ran.good();
     assert_eq!(ran.err, "", "{ran:#?}");
     // 20 of 100: what is left is the network and its own folder.
-    analyze(&["security", "--offline=yes", "--threshold=20", "./trivy-ferry-export.service"]).good();
+    for service in [units[0], units[2]] {
+        analyze(&["security", "--offline=yes", "--threshold=20", service]).good();
+    }
 }

@@ -130,6 +130,9 @@ pub struct Import {
     /// Run this shell command after something changed, such as a restart of a Trivy server.
     #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
     pub exec_after: Option<String>,
+    /// Write metrics at the end, as `status --metrics` does, and how this run ended.
+    #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
     /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
     #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,

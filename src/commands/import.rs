@@ -12,7 +12,9 @@ use super::inbox::Found;
 use super::memory::Memory;
 use super::push_images::check_asked;
 use super::registries::Registries;
-use super::{Outcome, after, import_cache, import_registry, import_report, import_web, inbox, site};
+use super::{
+    Outcome, after, import_cache, import_registry, import_report, import_web, inbox, metrics, site, status,
+};
 use crate::bundle::Dataset;
 use crate::cli::{Acceptance, Import, ImportBundles, WriteSettings};
 use crate::dataset::Kind;
@@ -67,6 +69,29 @@ pub(super) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outco
 
 /// Imports what lies in some places, or goes back to what was there before.
 pub(super) fn run_on(
+    args: &Import,
+    inputs: &[PathBuf],
+    restore: bool,
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
+    let done = import_and_tell(args, inputs, restore, progress);
+    if let Some(file) = &args.metrics {
+        let code = match &done {
+            Ok(outcome) => outcome.exit_code(),
+            Err(error) => error.exit_code(),
+        };
+        let written = status::look(args.state_dir.as_deref()).and_then(|status| match status {
+            Some(status) => metrics::write(file, &status, Some(code)),
+            None => Ok(()),
+        });
+        if let Err(error) = written {
+            progress.note(&format!("{error}. {}", error.next()));
+        }
+    }
+    done
+}
+
+fn import_and_tell(
     args: &Import,
     inputs: &[PathBuf],
     restore: bool,

@@ -38,6 +38,7 @@ mod keygen;
 mod man;
 mod memory;
 mod mend;
+mod metrics;
 mod mirror;
 mod mirror_site;
 mod offer;
@@ -60,6 +61,7 @@ mod serve_site;
 mod sign;
 mod site;
 mod spool;
+mod status;
 mod straight;
 mod trust;
 mod unload;
@@ -144,6 +146,7 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Repair(args) => repair::run(args, progress),
         Verb::Import(args) => import::run(args, progress),
         Verb::Watch(args) => watch::run(args, progress),
+        Verb::Status(args) => status::run(args, progress),
         Verb::Serve(args) => serve::run(args, progress),
         Verb::Mirror(args) => mirror::run(args, progress),
         Verb::Rehearse(args) => rehearse::run(args, progress),

@@ -264,6 +264,7 @@ impl Rehearsal {
                 settings: WriteSettings::default(),
                 clear_scan_cache: false,
                 exec_after: None,
+                metrics: None,
                 data_home: Some(self.folder("home")?),
                 state_dir: Some(self.path("state-air-gapped")),
             },

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::hot_folder::{HotFolder, Shelf};
+use super::hot_folder::{HotFolder, Shelf, Taken};
 use super::inputs::Inputs;
 use super::{Outcome, after, gravest, import};
 use crate::bundle::{BundleError, UnverifiedBundle};
@@ -83,12 +83,32 @@ struct Seen {
     look: Look,
     /// Since when it has looked like this.
     since: Instant,
-    /// When something is to be tried that did not come to anything; never before it looks different.
-    again: Option<Option<Instant>>,
+    /// What is to be done with it.
+    todo: Todo,
     /// Why it has to wait.
     why: String,
     /// What it was tried for without success, in this run.
     failed: Option<Error>,
+}
+
+/// What is to be done with a bundle that has come to rest.
+enum Todo {
+    /// It was not tried yet.
+    Try,
+    /// It lacks something: there is nothing to do until it looks different.
+    Wait,
+    /// It could not be imported, and is tried again then.
+    TryAt(Instant),
+}
+
+/// What became of a bundle.
+struct Verdict {
+    shelf: Shelf,
+    code: u8,
+    why: Option<String>,
+    errors: Vec<Error>,
+    /// What else is to be said in its reason.json.
+    reason: Value,
 }
 
 struct Watcher<'w> {
@@ -145,8 +165,8 @@ impl Watcher<'_> {
             let look = look(&files);
             let known = self.seen.get(&key).is_some_and(|seen| seen.look == look);
             if !known {
-                let (why, again, failed) = ("it is still coming".into(), None, None);
-                self.seen.insert(key.clone(), Seen { look, since: Instant::now(), again, why, failed });
+                let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
+                self.seen.insert(key.clone(), Seen { look, since: Instant::now(), todo, why, failed });
                 at_rest = false;
                 continue;
             }
@@ -155,12 +175,12 @@ impl Watcher<'_> {
                 at_rest = false;
                 continue;
             }
-            let tried = match seen.again {
-                None => false,
-                Some(None) => true,
-                Some(Some(moment)) => Instant::now() < moment,
+            let is_due = match seen.todo {
+                Todo::Try => true,
+                Todo::Wait => false,
+                Todo::TryAt(moment) => Instant::now() >= moment,
             };
-            if !tried {
+            if is_due {
                 due.push((key, files));
             }
         }
@@ -192,7 +212,7 @@ impl Watcher<'_> {
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.folder.path().display());
-            self.wait(key, &error.to_string().replace(&place, ""), None, None);
+            self.wait(key, &error.to_string().replace(&place, ""), None);
             return Ok(());
         }
         let is_none = UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
@@ -221,17 +241,16 @@ impl Watcher<'_> {
                 self.folder.put_back(&taken)?;
                 // What is incomplete may still become whole, and is no failure until then.
                 let failed = errors.into_iter().next().filter(|_| code != 6);
-                let again = failed.is_some().then(|| Instant::now() + AGAIN);
-                self.wait(key, &why.unwrap_or_default(), again, failed);
+                self.wait(key, &why.unwrap_or_default(), failed);
                 return Ok(());
             }
         };
         let reason = json!({ "exit_code": code, "import": report });
-        self.keep(key, taken, shelf, code, why, errors, reason)
+        self.keep(key, &taken, Verdict { shelf, code, why, errors, reason })
     }
 
-    /// Leaves a bundle where it is.
-    fn wait(&mut self, key: &str, why: &str, again: Option<Instant>, failed: Option<Error>) {
+    /// Leaves a bundle where it is. What `failed` is tried again.
+    fn wait(&mut self, key: &str, why: &str, failed: Option<Error>) {
         let files = match Inputs::read(&[self.folder.path().to_path_buf()]) {
             Ok(there) => there.sets().find(|(other, ..)| *other == key).map(|(_, _, files)| files),
             Err(_) => None,
@@ -245,10 +264,8 @@ impl Watcher<'_> {
             // Putting it back is no change that somebody else made.
             seen.look = look(&files);
             why.clone_into(&mut seen.why);
-            seen.again = Some(again);
-            if failed.is_some() {
-                seen.failed = failed;
-            }
+            seen.todo = if has_failed { Todo::TryAt(Instant::now() + AGAIN) } else { Todo::Wait };
+            seen.failed = failed;
         }
         if has_failed && !told {
             self.hook(key, "failed", Path::new(""));
@@ -260,7 +277,7 @@ impl Watcher<'_> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
         let mut waiting: Vec<(u64, String, u64)> = Vec::new();
         for (key, _, _) in there.sets() {
-            if let Some(seen) = self.seen.get(key).filter(|seen| seen.again.is_some()) {
+            if let Some(seen) = self.seen.get(key).filter(|seen| !matches!(seen.todo, Todo::Try)) {
                 let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
                 waiting.push((self.waited.of(key), key.to_owned(), bytes));
             }
@@ -286,30 +303,15 @@ impl Watcher<'_> {
             });
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
-            self.keep(
-                &key,
-                taken,
-                Shelf::Quarantine,
-                code,
-                Some(format!("{why}: {lacks}")),
-                vec![error],
-                reason,
-            )?;
+            let (shelf, why, errors) = (Shelf::Quarantine, Some(format!("{why}: {lacks}")), vec![error]);
+            self.keep(&key, &taken, Verdict { shelf, code, why, errors, reason })?;
         }
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)] // All of it stands in the reason.
-    fn keep(
-        &mut self,
-        key: &str,
-        taken: super::hot_folder::Taken,
-        shelf: Shelf,
-        code: u8,
-        why: Option<String>,
-        errors: Vec<Error>,
-        mut reason: Value,
-    ) -> Result<(), Error> {
+    /// Puts a bundle away that is dealt with.
+    fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict) -> Result<(), Error> {
+        let Verdict { shelf, code, why, errors, mut reason } = verdict;
         let (outcome, most) = match shelf {
             Shelf::Processed => ("processed", self.args.keep_processed),
             Shelf::Quarantine => ("quarantined", self.args.keep_quarantined),
@@ -322,7 +324,7 @@ impl Watcher<'_> {
             self.done.add(key);
             self.done.save(self.folder.own());
         }
-        let kept = self.folder.keep(&taken, shelf, &file_name(key), &reason, most)?;
+        let kept = self.folder.keep(taken, shelf, &file_name(key), &reason, most)?;
         self.seen.remove(key);
         self.waited.forget(key);
         let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
@@ -397,9 +399,18 @@ fn first(there: &Inputs, key: &str) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// When a bundle says that it was made; those that say nothing come first, and are told by their name.
+/// When a bundle says that it was made, or, where its head is lost, its name.
 fn created(there: &Inputs, key: &str) -> Option<Timestamp> {
-    UnverifiedBundle::open(&first(there, key)).ok()?.claims().ok().map(|payload| payload.created)
+    let says =
+        || UnverifiedBundle::open(&first(there, key)).ok()?.claims().ok().map(|payload| payload.created);
+    says().or_else(|| named_date(key))
+}
+
+/// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
+fn named_date(key: &str) -> Option<Timestamp> {
+    let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
+    let date = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
 fn look(files: &[PathBuf]) -> Look {
@@ -522,6 +533,16 @@ mod tests {
         };
         assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
         assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");
+    }
+
+    #[test]
+    fn names_tell_the_date_where_nothing_else_does() {
+        let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
+        assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
+        assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
+        for none in ["default.tar", "default-20261121.tar", "default-20261121t091500z.par.001", ""] {
+            assert_eq!(named_date(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -212,21 +212,7 @@ impl StateDir {
     }
 
     fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
-        let path = self.file(kind, stream);
-        let failed = |error| TrustError::File { path: path.clone(), error };
-        let file = match fs::File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        private(&path)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_STATE).read_to_end(&mut bytes).map_err(failed)?;
-        let bad = |why: String| TrustError::State { path: path.clone(), why };
-        let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        if document.format != FORMAT || document.stream != stream {
-            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
-        }
-        Ok(Some(document.body))
+        StateView { path: self.path.clone() }.read(kind, stream)
     }
 
     fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
@@ -248,6 +234,76 @@ impl StateDir {
             fs::File::open(&self.path)?.sync_all()
         };
         write().map_err(|error| TrustError::File { path: path.clone(), error })
+    }
+}
+
+/// A look at the state without its lock: files are replaced as a whole, so that each is one moment's.
+#[derive(Debug)]
+pub struct StateView {
+    path: PathBuf,
+}
+
+impl StateView {
+    /// Finds the folder, as [`StateDir::open`] would. `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Where others can write it.
+    pub fn find(given: Option<&Path>) -> Result<Option<Self>, TrustError> {
+        let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
+        let Some(path) = candidates.into_iter().find(|path| path.is_dir()) else { return Ok(None) };
+        private(&path)?;
+        Ok(Some(StateView { path }))
+    }
+
+    /// The streams of which something is remembered, and whether of imports or of exports.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn streams(&self, side: Side) -> Result<Vec<String>, TrustError> {
+        let kind = if side == Side::Export { "export-" } else { "import-" };
+        let failed = |error| TrustError::File { path: self.path.clone(), error };
+        let mut streams = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let stream = name.strip_prefix(kind).and_then(|rest| rest.strip_suffix(".json"));
+            streams.extend(stream.map(str::to_owned));
+        }
+        streams.sort();
+        Ok(streams)
+    }
+
+    /// As [`StateDir::imports`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
+        Ok(self.read("import", stream)?.unwrap_or_default())
+    }
+
+    /// As [`StateDir::exports`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
+        self.read("export", stream)
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
+        let path = self.path.join(format!("{kind}-{stream}.json"));
+        let failed = |error| TrustError::File { path: path.clone(), error };
+        let file = match fs::File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        private(&path)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_STATE).read_to_end(&mut bytes).map_err(failed)?;
+        let bad = |why: String| TrustError::State { path: path.clone(), why };
+        let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if document.format != FORMAT || document.stream != stream {
+            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
+        }
+        Ok(Some(document.body))
     }
 }
 

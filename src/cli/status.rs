@@ -1,0 +1,21 @@
+//! The command line of `status`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::commands::age::MaxAge;
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
+    pub max_age: Option<MaxAge>,
+    /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
+    #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Where this host remembers what it accepted (default: as `import` has it).
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}

@@ -1,0 +1,96 @@
+//! Nobody scans with stale data and does not know it: what `status` and the metrics say.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod forge;
+
+use std::fs;
+use std::process::Command;
+
+use forge::{Bundle, Host, Part, Ran, days, hours};
+
+fn host_with(bundle: &Bundle) -> Host {
+    let host = Host::new();
+    host.file("inbox/b.tar", bundle.signed(&host.key));
+    host
+}
+
+impl Host {
+    fn status(&self, more: &[&str]) -> Ran {
+        self.run(&[&["status", "--state-dir", "state"], more].concat())
+    }
+
+    fn import_inbox(&self, more: &[&str]) -> Ran {
+        self.import(&self.path("inbox"), more)
+    }
+}
+
+#[test]
+fn it_says_how_old_everything_is_and_what_is_gone() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 7));
+    host.status(&[]).refused(2, &["nothing was imported or exported here"]);
+    host.import_inbox(&[]).good();
+    let ran = host.status(&[]);
+    ran.good();
+    for words in ["stream default", "number 7", "trivy-db-2", "2 d old", "trivy-java-db-1"] {
+        assert!(ran.out.contains(words), "{words}: {ran:#?}");
+    }
+    host.status(&["--max-age", "3d"]).good();
+    host.status(&["--max-age", "1d"]).reported(5, &["trivy-db"]);
+    host.status(&["--max-age", "trivy-db=3d,trivy-java-db=1d"]).reported(5, &["trivy-java-db"]);
+    // A bundle that never came.
+    host.file(
+        "inbox/b.tar",
+        Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
+    );
+    host.import_inbox(&[]).good();
+    host.status(&[]).reported(0, &["never came       2 bundles: 8, 9"]);
+    // Somebody cleaned the cache, or put something else there.
+    let before = host.snapshot();
+    fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
+    host.status(&[])
+        .reported(7, &["MISSING", "trivy-db-2 is not what was imported", "Import the last bundle again"]);
+    fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
+    assert!(host.snapshot() == before, "it only looks");
+    let metadata = host.path("cache/db/metadata.json");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let other = text.replace(&days(-1).to_string()[..10], "2026-01-01");
+    assert_ne!(text, other);
+    fs::write(&metadata, other).unwrap();
+    host.status(&["--max-age", "3d"]).reported(7, &["DIFFERS", "trivy-db"]);
+}
+
+#[test]
+fn prometheus_reads_its_metrics() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 3));
+    host.import_inbox(&["--metrics", "ferry.prom"]).good();
+    let metrics = || fs::read_to_string(host.path("ferry.prom")).unwrap();
+    let value = |text: &str, name: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap()
+    };
+    let first = metrics();
+    let db = "trivy_ferry_dataset_updated_timestamp_seconds{stream=\"default\",dataset=\"trivy-db-2\",target=\"cache:";
+    assert_eq!(value(&first, db), days(-2).as_second());
+    assert_eq!(value(&first, "trivy_ferry_last_exit_code"), 0);
+    let success = value(&first, "trivy_ferry_last_success_timestamp_seconds");
+    assert!(success >= hours(0).as_second());
+    // A run that fails says so, and since when nothing went well any more.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.file("inbox/b.tar", "rubbish");
+    assert_ne!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 0);
+    let second = metrics();
+    assert_ne!(value(&second, "trivy_ferry_last_exit_code"), 0);
+    assert_eq!(value(&second, "trivy_ferry_last_success_timestamp_seconds"), success);
+    assert!(value(&second, "trivy_ferry_last_run_timestamp_seconds") > success);
+    host.status(&["--metrics", "ferry.prom"]).good();
+    assert_eq!(metrics(), second, "a look is no run");
+    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+        return;
+    }
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(fs::File::open(host.path("ferry.prom")).unwrap());
+    let checked = promtool.output().unwrap();
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+}
