@@ -1,14 +1,17 @@
 //! A folder into which others put files: taking them away, putting them back, and keeping them with a reason.
 //!
 //! Whoever puts files there may be anybody. Files are taken by renaming, which follows no link, into a
-//! folder that is ours alone; what is in them is looked at only there.
+//! folder that is ours alone; what is in them is looked at only there. Our own folders are opened once, and
+//! reached through what was opened: whoever may rename in the watched folder puts nothing in their place.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
 
 use super::parts::rename_new;
 use crate::error::Error;
@@ -41,8 +44,43 @@ impl Shelf {
 /// The folder. While this lives, no other run works on it.
 pub(super) struct HotFolder {
     path: PathBuf,
-    own: PathBuf,
+    own: Pinned,
     _lock: HeldLock,
+}
+
+/// A folder of this user alone, whatever becomes of its name.
+struct Pinned {
+    /// Keeps the path below alive.
+    _open: File,
+    path: PathBuf,
+}
+
+impl Pinned {
+    /// Opens a folder, and makes it where it is missing.
+    fn open(path: &Path, mode: u32) -> Result<Self, Error> {
+        let failed = |error| failed(path, error);
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        let not_ours = || {
+            Error::usage(
+                format!("{} is not a folder of this user alone", safe(&path.display().to_string())),
+                "Remove it, or run the command as the user to whom it belongs.",
+            )
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open: File = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(not_ours()),
+            other => other.map_err(|error| failed(error.into()))?.into(),
+        };
+        let metadata = open.metadata().map_err(failed)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            return Err(not_ours());
+        }
+        let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        Ok(Pinned { _open: open, path })
+    }
 }
 
 /// Files that were taken from the folder.
@@ -63,24 +101,10 @@ impl HotFolder {
                 "Make it first, or check that the share is mounted there.",
             ));
         }
-        let own = path.join(OWN);
-        let failed = |error| failed(&own, error);
-        match fs::DirBuilder::new().mode(0o700).create(&own) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
-        let metadata = own.symlink_metadata().map_err(failed)?;
-        if !metadata.is_dir()
-            || metadata.uid() != rustix::process::geteuid().as_raw()
-            || metadata.mode() & 0o022 != 0
-        {
-            return Err(Error::usage(
-                format!("{} is not a folder of this user alone", safe(&own.display().to_string())),
-                "Remove it, or run the command as the user to whom it belongs.",
-            ));
-        }
+        let own = Pinned::open(&path.join(OWN), 0o700)?;
+        let failed = |error| failed(&path.join(OWN), error);
         let lock =
-            File::options().write(true).create(true).truncate(false).mode(0o600).open(own.join("lock"));
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(own.path.join("lock"));
         let lock = lock.map_err(failed)?;
         if matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) {
             return Err(Error::usage(
@@ -88,8 +112,8 @@ impl HotFolder {
                 "One is enough: end the other first.",
             ));
         }
-        let folder = HotFolder { path: path.into(), own: own.clone(), _lock: HeldLock::on(lock) };
-        for entry in fs::read_dir(&folder.own).map_err(failed)?.flatten() {
+        let folder = HotFolder { path: path.into(), own, _lock: HeldLock::on(lock) };
+        for entry in fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
                 folder.put_back(&Taken { folder: entry.path() })?;
             }
@@ -104,7 +128,7 @@ impl HotFolder {
 
     /// Where we may keep notes of our own.
     pub(super) fn own(&self) -> &Path {
-        &self.own
+        &self.own.path
     }
 
     /// Takes files away from those who put them there.
@@ -113,9 +137,9 @@ impl HotFolder {
     /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
     pub(super) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
         let begin = || -> io::Result<PathBuf> {
-            Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own)?.keep())
+            Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own.path)?.keep())
         };
-        let taken = Taken { folder: begin().map_err(|error| failed(&self.own, error))? };
+        let taken = Taken { folder: begin().map_err(|error| failed(&self.path, error))? };
         for file in files {
             let Some(name) = file.file_name() else { continue };
             match fs::rename(file, taken.folder.join(name)) {
@@ -172,7 +196,8 @@ impl HotFolder {
         most: u32,
     ) -> Result<PathBuf, Error> {
         let place = self.path.join(shelf.name());
-        let keep = || -> io::Result<PathBuf> {
+        let pinned = Pinned::open(&place, 0o755)?;
+        let keep = || -> io::Result<String> {
             let mut text = serde_json::to_vec_pretty(reason)?;
             text.push(b'\n');
             let path = taken.folder.join(REASON);
@@ -181,24 +206,17 @@ impl HotFolder {
             let mut file = File::options().write(true).create_new(true).mode(0o644).open(&path)?;
             io::Write::write_all(&mut file, &text)?;
             file.sync_all()?;
-            match fs::DirBuilder::new().mode(0o755).create(&place) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            if !place.symlink_metadata()?.is_dir() {
-                return Err(io::Error::other("it is no folder"));
-            }
             let now = Timestamp::now().strftime("%Y%m%dt%H%M%S%3fz");
-            for number in 0.. {
-                let to = place.join(match number {
+            for number in 0..100 {
+                let to = match number {
                     0 => format!("{now}-{name}"),
                     _ => format!("{now}-{name}-{number}"),
-                });
-                match rename_new(&taken.folder, &to) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => {}
+                };
+                match rename_new(&taken.folder, &pinned.path.join(&to)) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(error),
                     Ok(()) => {
-                        File::open(&place)?.sync_all()?;
+                        File::open(&pinned.path)?.sync_all()?;
                         return Ok(to);
                     }
                 }
@@ -207,17 +225,24 @@ impl HotFolder {
         };
         let kept = keep().map_err(|error| failed(&place, error))?;
         // Those who look at it may be others than this user.
-        let _ = fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o755));
-        let mut all: Vec<PathBuf> =
-            fs::read_dir(&place).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let _ = fs::set_permissions(pinned.path.join(&kept), readable);
+        let all = fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path)).collect();
         all.sort();
         let old = all.len().saturating_sub(most.max(1) as usize);
         for path in &all[..old] {
-            let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-            let _ = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            let _ = fs::remove_dir_all(path);
         }
-        Ok(kept.join(REASON))
+        Ok(place.join(kept).join(REASON))
     }
+}
+
+/// Whether a path is called as a folder is that we keep: its moment, then a name.
+fn is_kept(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let moment = name.split('-').next().unwrap_or_default();
+    moment.len() == 19 && moment.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {
@@ -270,7 +295,28 @@ mod tests {
         }
         let kept = names(&dir.path().join("quarantine"));
         assert_eq!(kept.len(), 2, "{kept:?}");
-        assert_eq!(names(&folder.own), ["lock"]);
+        assert_eq!(names(folder.own()), ["lock"]);
+    }
+
+    #[test]
+    fn nobody_puts_something_in_the_place_of_our_folders() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = HotFolder::open(dir.path()).unwrap();
+        let swap = |name: &str| {
+            let path = dir.path().join(name);
+            let _ = fs::rename(&path, dir.path().join(format!("{name}-away")));
+            std::os::unix::fs::symlink(elsewhere.path(), path).unwrap();
+        };
+        swap(OWN);
+        fs::write(dir.path().join("a"), "a").unwrap();
+        let taken = folder.take(&[dir.path().join("a")]).unwrap();
+        assert_eq!(names(elsewhere.path()), [""; 0]);
+        swap("processed");
+        let kept = folder.keep(&taken, Shelf::Processed, "a", &serde_json::json!({}), 1);
+        assert!(kept.unwrap_err().to_string().contains("is not a folder of this user alone"));
+        assert_eq!(names(elsewhere.path()), [""; 0]);
+        folder.put_back(&taken).unwrap();
+        assert!(dir.path().join("a").exists());
     }
 
     #[test]
