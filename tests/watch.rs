@@ -284,8 +284,21 @@ fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
     assert_eq!(host.inbox().len(), 1);
     host.watch(&["--exec-outcome", "echo $TRIVY_FERRY_RESULT > told"]);
     assert_eq!(fs::read_to_string(host.path("told")).unwrap(), "failed\n");
+    // It lacks nothing: it is not given up, however long that lasts.
+    host.watch(&["--give-up-after", "1s"]);
+    assert_eq!(host.inbox().len(), 1);
     fs::remove_file(host.path("cache")).unwrap();
+    // Somebody has put something in the place of our own folder.
+    std::os::unix::fs::symlink(host.path("home"), host.path("inbox/processed")).unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert!(
+        report["waiting"][0]["why"].as_str().unwrap().contains("not a folder of this user"),
+        "{report:#}"
+    );
+    fs::remove_file(host.path("inbox/processed")).unwrap();
     host.watch(&[]).0.good();
+    assert_eq!(host.inbox(), [""; 0]);
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
 }
 

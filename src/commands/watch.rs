@@ -189,10 +189,20 @@ impl Watcher<'_> {
             due.into_iter().map(|(key, files)| (created(&there, &key), key, files)).collect();
         due.sort();
         for (_, key, files) in due {
-            self.deal_with(&there, &key, &files)?;
+            // What is in the way of one must not end the watch: it is tried again, like a target that fails.
+            if let Err(error) = self.deal_with(&there, &key, &files) {
+                self.wait(&key, &safe(&error.to_string()), Some(error));
+            }
         }
-        self.give_up(&there)?;
+        if let Err(error) = self.give_up(&there) {
+            self.say(&format!("{error}. {}", error.next()));
+            self.errors.push(error);
+        }
         self.waited.save(self.folder.own());
+        if !self.args.once {
+            // They were said, and nobody asks for them.
+            self.errors.clear();
+        }
         Ok(at_rest)
     }
 
@@ -246,7 +256,8 @@ impl Watcher<'_> {
             }
         };
         let reason = json!({ "exit_code": code, "import": report });
-        self.keep(key, &taken, Verdict { shelf, code, why, errors, reason })
+        let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });
+        kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
     }
 
     /// Leaves a bundle where it is. What `failed` is tried again.
@@ -277,7 +288,7 @@ impl Watcher<'_> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
         let mut waiting: Vec<(u64, String, u64)> = Vec::new();
         for (key, _, _) in there.sets() {
-            if let Some(seen) = self.seen.get(key).filter(|seen| !matches!(seen.todo, Todo::Try)) {
+            if let Some(seen) = self.seen.get(key).filter(|seen| matches!(seen.todo, Todo::Wait)) {
                 let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
                 waiting.push((self.waited.of(key), key.to_owned(), bytes));
             }
@@ -297,10 +308,7 @@ impl Watcher<'_> {
             };
             let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
             let taken = self.folder.take(&files)?;
-            let failed = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
-            let error = failed.unwrap_or_else(|| {
-                BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into()
-            });
+            let error = Error::from(BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() });
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
             let (shelf, why, errors) = (Shelf::Quarantine, Some(format!("{why}: {lacks}")), vec![error]);
@@ -337,8 +345,6 @@ impl Watcher<'_> {
         if self.args.once {
             let bundle = key.to_owned();
             self.outcomes.push(Row { bundle, outcome, exit_code: code, why, reason: kept });
-        } else {
-            self.errors.clear();
         }
         Ok(())
     }
