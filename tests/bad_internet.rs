@@ -355,10 +355,24 @@ fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
 
 #[test]
 fn an_export_that_was_killed_goes_on_where_it_was() {
-    let upstream = Upstream::new(|_, _| None);
+    // Until it is killed, the registry stalls behind 64 MB of the large layer: nobody can be too slow.
+    let (stalling, answered) = (Arc::new(AtomicU64::new(1)), AtomicU64::new(0));
+    let weather = stalling.clone();
+    let small = Digest::of(b"{}").hex();
+    let upstream = Upstream::new(move |_, path| {
+        let large = path.contains("/db/blobs/") && !path.ends_with(&small);
+        // The start is one answer; then comes one stream, or a range after the other.
+        match answered.fetch_add(u64::from(large), Relaxed) {
+            _ if !large || weather.load(Relaxed) == 0 => None,
+            0 | 2..=29 => None,
+            1 => Some(Fault::Stall(64_000_000)),
+            _ => Some(Fault::Stall(1)),
+        }
+    });
     upstream.publish(0, 80_000_000);
     let host = exporter();
-    kill_at(&host, &upstream, 64_000_000);
+    kill_at(&host, &upstream, 60_000_000);
+    stalling.store(0, Relaxed);
     assert_eq!(host.bundles(), 0);
     host.export(&upstream, &[]).good();
     host.holds_good_bundles(1);
