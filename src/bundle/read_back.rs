@@ -4,7 +4,7 @@
 //! it first. Fake and failing sticks are found so, before they are carried away.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use rustix::fs::Advice;
@@ -12,7 +12,6 @@ use rustix::io::Errno;
 
 use super::parity::ParityFile;
 use super::{BundleError, UnverifiedBundle};
-use crate::dataset::layer::CHUNK;
 use crate::digest::Digest;
 use crate::progress::Step;
 use crate::trust::key::PublicKey;
@@ -48,15 +47,6 @@ pub fn read_back(
         let why = "it is not the one that was written".into();
         return Err(BundleError::Manifest { path: path.into(), why });
     }
-    let mut members = bundle.members();
-    let mut buffer = vec![0; CHUNK];
-    while let Some(mut member) = members.next()? {
-        loop {
-            match member.read(&mut buffer).map_err(|error| BundleError::from_io(path, error))? {
-                0 => break,
-                count => step.advance(count as u64),
-            }
-        }
-    }
+    bundle.check(|_| |count| step.advance(count))?;
     parity.iter().try_for_each(|path| ParityFile::open(path)?.check())
 }

@@ -13,6 +13,7 @@ use super::content::{Content, open_regular};
 use super::header::{self, BLOCK};
 use super::payload::{BadPayload, Member, Payload};
 use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
+use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
 use crate::text::safe;
 use crate::trust::envelope::Envelope;
@@ -43,14 +44,7 @@ pub struct SignedBundle {
 
 /// A bundle whose manifest carries the signature of a trusted key, and that is here as a whole.
 #[derive(Debug)]
-pub struct VerifiedBundle {
-    path: PathBuf,
-    content: Content,
-    capacity: u64,
-    payload: Payload,
-    identity: Digest,
-    signers: Vec<KeyId>,
-}
+pub struct VerifiedBundle(SignedBundle);
 
 impl UnverifiedBundle {
     /// Opens a file and reads its envelope. Links are not followed, and only regular files are
@@ -139,17 +133,7 @@ impl UnverifiedBundle {
     /// # Errors
     /// Where no trusted key signed it, or what was signed cannot be used.
     pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
-        let signers = self.envelope.signers(keyring.public_keys());
-        if signers.is_empty() {
-            let mut claimed = self.claimed_keyids();
-            let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
-            // Whoever made it, somebody should look: it is damaged, or forged.
-            if claimed.iter().any(|id| known.contains(id)) {
-                claimed.retain(|id| known.contains(id));
-                return Err(BundleError::Unfitting { claimed, path: self.path });
-            }
-            return Err(BundleError::Untrusted { claimed, path: self.path });
-        }
+        let signers = trusted_signers(&self.path, &self.envelope, keyring)?;
         let payload = parse(&self.path, &self.envelope)?;
         check_length(&self.path, self.capacity, self.length, &payload)?;
         let identity = self.identity();
@@ -184,15 +168,35 @@ impl SignedBundle {
     /// # Errors
     /// Where some are missing, or have another length than was signed. All of them are named.
     pub fn with_volumes(
-        self,
+        mut self,
         find: &dyn Fn(volumes::Number) -> Option<PathBuf>,
     ) -> Result<VerifiedBundle, BundleError> {
-        let SignedBundle { path, mut content, capacity, payload, identity, signers } = self;
-        if content.length() < payload.length {
-            volumes::gather(&path, &mut content, &payload, find)?;
+        if self.content.length() < self.payload.length {
+            volumes::gather(&self.path, &mut self.content, &self.payload, find)?;
         }
-        Ok(VerifiedBundle { path, content, capacity, payload, identity, signers })
+        Ok(VerifiedBundle(self))
     }
+}
+
+/// The trusted keys that signed an envelope; there is at least one.
+pub(super) fn trusted_signers(
+    path: &Path,
+    envelope: &Envelope,
+    keyring: &Keyring,
+) -> Result<Vec<KeyId>, BundleError> {
+    let signers = envelope.signers(keyring.public_keys());
+    if !signers.is_empty() {
+        return Ok(signers);
+    }
+    let path = path.to_path_buf();
+    let mut claimed: Vec<String> = envelope.claimed_keyids().map(str::to_owned).collect();
+    let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
+    // Whoever made it, somebody should look: it is damaged, or forged.
+    if claimed.iter().any(|id| known.contains(id)) {
+        claimed.retain(|id| known.contains(id));
+        return Err(BundleError::Unfitting { claimed, path });
+    }
+    Err(BundleError::Untrusted { claimed, path })
 }
 
 fn parse(path: &Path, envelope: &Envelope) -> Result<Payload, BundleError> {
@@ -228,58 +232,78 @@ fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Res
 impl VerifiedBundle {
     /// The file, or the head volume.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// The file's name, for messages.
     pub fn name(&self) -> String {
-        safe(&self.path.file_name().unwrap_or_default().to_string_lossy())
+        safe(&self.path().file_name().unwrap_or_default().to_string_lossy())
     }
 
     /// What was signed.
     pub fn payload(&self) -> &Payload {
-        &self.payload
+        &self.0.payload
     }
 
     /// The sha256 of what was signed.
     pub fn identity(&self) -> Digest {
-        self.identity
+        self.0.identity
     }
 
     /// The trusted keys that signed it.
     pub fn signers(&self) -> &[KeyId] {
-        &self.signers
+        &self.0.signers
     }
 
     /// The room that the envelope has, in bytes. It begins behind the first header.
     pub(super) fn capacity(&self) -> u64 {
-        self.capacity
+        self.0.capacity
     }
 
     /// Where the first member after the manifest begins.
     pub(super) fn start(&self) -> u64 {
-        header::footprint(self.capacity)
+        self.0.start()
     }
 
     /// Its bytes.
     pub(super) fn content(&self) -> &Content {
-        &self.content
+        &self.0.content
     }
 
     /// The same open files once more, for reading at any place.
     pub(super) fn open_again(&self) -> Result<Content, BundleError> {
-        self.content.try_clone().map_err(|error| BundleError::Read { path: self.path.clone(), error })
+        self.0.content.try_clone().map_err(|error| BundleError::Read { path: self.0.path.clone(), error })
     }
 
     /// Begins a pass over the members.
     pub fn members(&self) -> Members<'_> {
         Members {
-            path: &self.path,
-            content: &self.content,
-            payload: &self.payload,
+            path: &self.0.path,
+            content: &self.0.content,
+            payload: &self.0.payload,
             next: 0,
             at: self.start(),
         }
+    }
+
+    /// Reads every byte and compares it with what was signed. `begin` is told of each member, and what it
+    /// gives back hears how many more bytes were read.
+    ///
+    /// # Errors
+    /// Where the medium fails, or holds anything else than was signed.
+    pub fn check<F: Fn(u64)>(&self, mut begin: impl FnMut(&Member) -> F) -> Result<(), BundleError> {
+        let mut buffer = vec![0; CHUNK];
+        let mut members = self.members();
+        while let Some(mut member) = members.next()? {
+            let advance = begin(member.member());
+            loop {
+                match member.read(&mut buffer).map_err(|error| BundleError::from_io(self.path(), error))? {
+                    0 => break,
+                    count => advance(count as u64),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A blob by its digest. What stands before it is passed over.
@@ -294,7 +318,7 @@ impl VerifiedBundle {
                 return Ok(member);
             }
         }
-        Err(BundleError::Payload { path: self.path.clone(), why: format!("it has no blob {digest}") })
+        Err(BundleError::Payload { path: self.0.path.clone(), why: format!("it has no blob {digest}") })
     }
 
     /// The bytes of small members, by name. Nothing is read beyond the last of them: those of datasets
@@ -307,7 +331,7 @@ impl VerifiedBundle {
         wanted: &BTreeSet<String>,
         most: u64,
     ) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
-        let path = self.path.clone();
+        let path = self.0.path.clone();
         let mut found = BTreeMap::new();
         let mut members = self.members();
         while found.len() < wanted.len() {
@@ -513,12 +537,11 @@ mod tests {
 
     fn read_all(path: &Path) -> Result<usize, BundleError> {
         let bundle = UnverifiedBundle::open(path)?.verify(&keyring(path.parent().unwrap()))?;
-        let mut members = bundle.members();
         let mut count = 0;
-        while let Some(member) = members.next()? {
-            member.check()?;
+        bundle.check(|_| {
             count += 1;
-        }
+            |_| {}
+        })?;
         Ok(count)
     }
 

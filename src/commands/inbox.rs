@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub(super) use super::inputs::Ignored;
 use super::inputs::{self, Inputs, why_ignored};
@@ -35,12 +36,14 @@ pub(super) struct Found {
     pub(super) damaged: Vec<BundleError>,
     /// What was made whole from its parity, a sentence's end for each bundle.
     pub(super) mended: Vec<String>,
+    /// Bundles that no trusted key signed, the first of them.
+    pub(super) untrusted: Vec<BundleError>,
     mender: Option<Mender>,
 }
 
 /// What it takes to make a bundle whole.
 struct Mender {
-    there: Inputs,
+    there: Rc<Inputs>,
     keyring: Keyring,
     /// Where what was made lies as long as this lives.
     scratch: tempfile::TempDir,
@@ -79,7 +82,7 @@ impl Found {
         }
     }
 
-    /// What parity makes of a bundle that is not whole.
+    /// What parity makes of a bundle that is not whole, or turned out to be damaged.
     fn make_whole(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
         match self.mender.as_ref()?.mend(key) {
             Ok(mended) => {
@@ -98,22 +101,18 @@ impl Found {
     /// made and is damaged is not made again.
     fn mend(&mut self, index: usize, error: &BundleError) -> bool {
         let (Some(mender), Some(bundle)) = (&self.mender, self.bundles.get(index)) else { return false };
-        let key = inputs::key(bundle.path()).filter(|_| !bundle.path().starts_with(mender.scratch.path()));
-        let mended = key.as_deref().map(|key| mender.mend(key)).transpose();
-        match mended {
-            // It may be another bundle than the head said: a head was swapped.
-            Ok(Some(Some(mended))) => {
-                self.mended.push(mended.said(error));
-                self.bundles[index] = mended.bundle;
-                self.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
-                true
-            }
-            Ok(_) => false,
-            Err(why) => {
-                self.mended.push(safe(&why.to_string()));
-                false
-            }
-        }
+        let made = bundle.path().starts_with(mender.scratch.path());
+        let Some(key) = inputs::key(bundle.path()).filter(|_| !made) else { return false };
+        let Some(whole) = self.make_whole(&key, error) else { return false };
+        self.bundles[index] = whole;
+        // It may be another bundle than the head said: a head was swapped.
+        self.sort();
+        true
+    }
+
+    /// The oldest first.
+    fn sort(&mut self) {
+        self.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
     }
 }
 
@@ -152,14 +151,13 @@ fn is_named_as_bundle(path: &Path) -> bool {
 pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
     let mut there = Inputs::read(inputs)?;
     let mut found = Found { ignored: std::mem::take(&mut there.ignored), ..Found::default() };
+    let there = Rc::new(there);
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
         let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch);
         let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
-        found.mender = Some(Mender { there, keyring: keyring.clone(), scratch });
-        there = Inputs::read(inputs)?;
+        found.mender = Some(Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch });
     }
-    let mut untrusted = None;
     let mut files = HashSet::new();
     let (mut older, mut unread) = (0, 0);
     for (key, error) in there.headless() {
@@ -187,7 +185,7 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
             Ok(bundle) => {
                 found.bundles.push(bundle);
                 if found.bundles.len() > MOST_BUNDLES {
-                    found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+                    found.sort();
                     drop(found.bundles.remove(0));
                     older += 1;
                 }
@@ -207,7 +205,9 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
                     ignored.name, ignored.why
                 ));
                 found.ignored.push(ignored);
-                untrusted.get_or_insert(error);
+                if found.untrusted.len() < MOST_IGNORED {
+                    found.untrusted.push(error);
+                }
             }
             Err(error) => found.damaged.push(error),
         }
@@ -225,7 +225,7 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
         found.ignored.push(Ignored { name: format!("{older} bundles"), why });
     }
     if !found.bundles.is_empty() {
-        found.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+        found.sort();
         found.ignored = some(found.ignored);
         found.warnings.truncate(MOST_IGNORED);
         return Ok(found);
@@ -238,6 +238,7 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
             return Ok(found);
         }
     }
+    let untrusted = std::mem::take(&mut found.untrusted).into_iter().next();
     Err(untrusted.map_or_else(|| no_bundle(inputs, &found.ignored), Error::from))
 }
 

@@ -10,11 +10,12 @@ use super::Outcome;
 use super::inputs::Inputs;
 use super::mend::{Mended, mend, shown};
 use super::partial::under_way;
-use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
+use super::verify::check_bytes;
+use crate::bundle::{UnverifiedBundle, VerifiedBundle};
 use crate::cli::Repair;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::progress::{Counted, Progress};
+use crate::progress::Progress;
 use crate::text::{line, size};
 use crate::trust::keyring::Keyring;
 
@@ -87,11 +88,11 @@ fn repair(there: &Inputs, key: &str, keyring: &Keyring, progress: &dyn Progress)
         // Parity is not to be believed about that either.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
         let bundle = there.complete(signed)?;
-        check(&bundle, progress)?;
+        check_bytes(&bundle, progress)?;
         return Ok(row(&bundle, bundle.path(), Vec::new(), 0));
     };
     let Mended { bundle, made, shards } = mended;
-    let kept = check(&bundle, progress).map_err(Error::from).and_then(|()| keep(&made));
+    let kept = check_bytes(&bundle, progress).map_err(Error::from).and_then(|()| keep(&made));
     if let Err(error) = kept {
         for (path, _) in &made {
             let _ = std::fs::remove_file(path);
@@ -105,18 +106,6 @@ fn repair(there: &Inputs, key: &str, keyring: &Keyring, progress: &dyn Progress)
 fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) -> Row {
     let length = bundle.payload().length;
     Row { path: head.into(), identity: bundle.identity(), length, made, shards }
-}
-
-/// Compares every byte with what was signed.
-fn check(bundle: &VerifiedBundle, progress: &dyn Progress) -> Result<(), BundleError> {
-    let mut members = bundle.members();
-    while let Some(member) = members.next()? {
-        let step = progress.begin(&member.member().path, member.member().size, "");
-        let path = member.bundle_path();
-        std::io::copy(&mut Counted::new(member, step), &mut std::io::sink())
-            .map_err(|error| BundleError::from_io(path, error))?;
-    }
-    Ok(())
 }
 
 /// Puts what was made in the place of what was lost.

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::verify::check_bytes;
 use super::{Outcome, passphrase};
+use crate::bundle::UnverifiedBundle;
 use crate::bundle::sign::SignError;
-use crate::bundle::{BundleError, UnverifiedBundle};
 use crate::cli::Sign;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::progress::{Counted, Progress};
+use crate::progress::Progress;
 use crate::text::line;
 use crate::trust::keyring::Keyring;
 
@@ -43,13 +44,7 @@ pub(super) fn run(args: &Sign, progress: &dyn Progress) -> Result<Outcome, Error
     let signer = passphrase::signer(&args.signing)?;
     let bundle = UnverifiedBundle::open(&args.bundle)?.verify(&keyring)?;
     // A signature vouches for every byte.
-    let mut members = bundle.members();
-    while let Some(member) = members.next()? {
-        let step = progress.begin(&member.member().path, member.member().size, "");
-        let path = member.bundle_path();
-        std::io::copy(&mut Counted::new(member, step), &mut std::io::sink())
-            .map_err(|error| BundleError::from_io(path, error))?;
-    }
+    check_bytes(&bundle, progress)?;
     let identity = bundle.identity();
     let added = bundle.sign(&*signer).map_err(|error| match error {
         SignError::Bundle(error) => Error::from(error),
