@@ -43,21 +43,26 @@ pub(super) fn admit_all(
                 admitted.push(None);
             }
             Err(refusal) => {
-                refused.push((candidate.created, bundle.name(), refusal));
+                refused.push((bundle, refusal));
                 admitted.push(None);
             }
         }
     }
     let good = bundles.iter().zip(&admitted).filter(|(_, admission)| admission.is_some());
     let newest = good.map(|(bundle, _)| bundle.payload().created).max();
-    for (created, name, refusal) in refused {
+    for (bundle, refusal) in refused {
         // Last month's bundle may stay on the stick: what is in use is newer.
-        let surpassed = newest.is_some_and(|newest| created < newest);
+        let surpassed = newest.is_some_and(|newest| bundle.payload().created < newest);
         match refusal {
             Refusal::Rollback { .. } | Refusal::Expired { .. } if surpassed => {
-                report.ignored.push(Ignored { name, why: format!("{refusal}; a newer bundle is here") });
+                let why = format!("{refusal}; a newer bundle is here");
+                report.ignored.push(Ignored { name: bundle.name(), why });
             }
-            refusal => report.errors.push(refusal.into()),
+            refusal => {
+                let source = Source::new(bundle, &Admission::default(), keyring, host.now);
+                report.refused.push((source, refusal.to_string()));
+                report.errors.push(refusal.into());
+            }
         }
     }
     admitted

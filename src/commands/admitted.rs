@@ -17,7 +17,7 @@ use crate::trust::keyring::Keyring;
 pub(super) struct Signer {
     pub(super) name: String,
     pub(super) fingerprint: String,
-    keyid: String,
+    pub(super) keyid: String,
     #[serde(skip)]
     short: String,
 }
@@ -48,18 +48,21 @@ pub(super) struct Source {
     #[serde(serialize_with = "crate::text::path")]
     path: PathBuf,
     pub(super) identity: Digest,
-    signers: Vec<Signer>,
-    created: Timestamp,
-    sequence: Option<u64>,
+    pub(super) signers: Vec<Signer>,
+    pub(super) created: Timestamp,
+    pub(super) sequence: Option<u64>,
     first_import: bool,
     seen_before: bool,
     superseded: bool,
     missing: Option<(u64, u64)>,
     pub(super) overrides: Vec<&'static str>,
     #[serde(skip)]
-    name: String,
+    pub(super) name: String,
     #[serde(skip)]
     age: String,
+    /// The names of its datasets and images, and the digests of their manifests.
+    #[serde(skip)]
+    content: Vec<(String, Digest)>,
 }
 
 impl Source {
@@ -70,6 +73,8 @@ impl Source {
         now: Timestamp,
     ) -> Self {
         let payload = bundle.payload();
+        let datasets = payload.datasets.iter().map(|dataset| (dataset.reference(), dataset.manifest.digest));
+        let images = payload.images.iter().map(|image| (image.name.clone(), image.manifest.digest));
         Source {
             path: bundle.path().into(),
             identity: bundle.identity(),
@@ -83,7 +88,13 @@ impl Source {
             overrides: admission.overrides.clone(),
             name: bundle.name(),
             age: age(payload.created, now),
+            content: datasets.chain(images).collect(),
         }
+    }
+
+    /// Whether a dataset or an image is its.
+    pub(super) fn has(&self, name: &str, digest: Digest) -> bool {
+        self.content.iter().any(|(other, of)| other == name && *of == digest)
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::age::MaxAge;
+use super::import_log::{Beforehand, Entries};
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
@@ -75,20 +76,24 @@ pub(super) fn run_on(
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
     let done = import_and_tell(args, inputs, restore, progress);
-    if let Some(file) = &args.metrics {
-        let code = match &done {
-            Ok(outcome) => outcome.exit_code(),
-            Err(error) => error.exit_code(),
-        };
-        let written = status::look(args.state_dir.as_deref()).and_then(|status| match status {
-            Some(status) => metrics::write(file, &status, Some(code)),
-            None => Ok(()),
-        });
-        if let Err(error) = written {
-            progress.note(&format!("{error}. {}", error.next()));
-        }
-    }
+    let code = match &done {
+        Ok(outcome) => outcome.exit_code(),
+        Err(error) => error.exit_code(),
+    };
+    write_metrics(args, Some(code), progress);
     done
+}
+
+/// Writes the metrics, where they are wanted. `code` is the exit code of an import that has just ended.
+pub(super) fn write_metrics(args: &Import, code: Option<u8>, progress: &dyn Progress) {
+    let Some(file) = &args.metrics else { return };
+    let written = status::look(args.state_dir.as_deref()).and_then(|status| match status {
+        Some(status) => metrics::write(file, &status, code),
+        None => Ok(()),
+    });
+    if let Err(error) = written {
+        progress.note(&format!("{error}. {}", error.next()));
+    }
 }
 
 fn import_and_tell(
@@ -97,7 +102,20 @@ fn import_and_tell(
     restore: bool,
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
-    let mut done = import(args, inputs, restore, progress);
+    let mut beforehand = Beforehand::default();
+    let mut done = import(args, inputs, restore, &mut beforehand, progress);
+    let mut entries = Entries::new(args.acceptance.stream.as_str(), inputs);
+    entries.beforehand(&beforehand);
+    match &done {
+        Ok((reports, _)) => reports.iter().for_each(|report| entries.target(report)),
+        Err(error) => entries.failed(error),
+    }
+    if let Err(error) = entries.write(args.state_dir.as_deref()) {
+        match done.as_mut().ok().and_then(|(reports, _)| reports.first_mut()) {
+            Some(report) => report.errors.push(error.into()),
+            None => progress.alarm(&format!("{error}. {}", error.next())),
+        }
+    }
     // Also where nothing could be imported: what changed in an earlier run is still to be told.
     let told = if args.exec_after.is_some() { call(args) } else { Ok(None) };
     let last = done.as_mut().ok().and_then(|(reports, _)| reports.last_mut());
@@ -147,6 +165,7 @@ fn import(
     args: &Import,
     inputs: &[PathBuf],
     restore: bool,
+    beforehand: &mut Beforehand,
     progress: &dyn Progress,
 ) -> Result<(Vec<Report>, Vec<String>), Error> {
     places_for_settings(&args.settings)?;
@@ -213,6 +232,8 @@ fn import(
         config: args.settings.write_config.as_deref(),
     };
     site::settings(args, &setup, &way, &mut reports);
+    beforehand.repaired.clone_from(&found.mended);
+    beforehand.untrusted = std::mem::take(&mut found.untrusted);
     warnings.append(&mut found.mended);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {

@@ -65,6 +65,14 @@ impl Status {
         matches!(self, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
     }
 
+    /// The word for programs.
+    pub(super) fn key(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(key)) => key,
+            _ => self.word().into(),
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Status::Installed => "installed",
@@ -129,7 +137,7 @@ pub(super) struct Row {
     /// The further tags there that name it.
     pub(super) extra_tags: Vec<String>,
     /// The digest of its manifest.
-    digest: Option<Digest>,
+    pub(super) digest: Option<Digest>,
     /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
     #[serde(flatten)]
     fetched: Option<Fetched>,
@@ -251,7 +259,7 @@ impl fmt::Display for Row {
 pub(super) struct ImageRow {
     pub(super) name: String,
     pub(super) status: Status,
-    digest: Digest,
+    pub(super) digest: Digest,
     /// The reference under which a registry has it.
     pub(super) reference: Option<String>,
 }
@@ -285,6 +293,9 @@ pub(super) struct Report {
     trivy_version: String,
     #[serde(rename = "bundles")]
     pub(super) sources: Vec<Source>,
+    /// The bundles that were refused, and why: the errors say the same without who made them.
+    #[serde(skip)]
+    pub(super) refused: Vec<(Source, String)>,
     #[serde(rename = "datasets")]
     pub(super) rows: Vec<Row>,
     pub(super) images: Vec<ImageRow>,
@@ -341,6 +352,7 @@ impl Report {
             target,
             trivy_version: version.to_string(),
             sources: Vec::new(),
+            refused: Vec::new(),
             rows: Vec::new(),
             images: Vec::new(),
             ignored: Vec::new(),

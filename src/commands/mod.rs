@@ -28,6 +28,7 @@ mod fate;
 mod hot_folder;
 mod import;
 mod import_cache;
+mod import_log;
 mod import_registry;
 mod import_report;
 mod import_web;

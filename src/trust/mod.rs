@@ -7,6 +7,7 @@ pub mod acceptance;
 pub mod envelope;
 pub mod key;
 pub mod keyring;
+pub mod log;
 pub mod signer;
 pub mod state;
 

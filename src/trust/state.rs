@@ -45,6 +45,9 @@ pub struct TargetState {
     /// The newest date accepted of each dataset, by reference name.
     #[serde(default)]
     pub floors: BTreeMap<String, Timestamp>,
+    /// Where what is in place came from, by reference name; empty where an older program wrote this.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, Origin>,
     /// After when what is in place must not be used any more, by reference name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expires: BTreeMap<String, Timestamp>,
@@ -54,6 +57,20 @@ pub struct TargetState {
     /// When something was about to change of which the operator's command has not been told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_due: Option<Timestamp>,
+}
+
+/// Where a dataset came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The bundle that brought it: the sha256 of its signed payload.
+    pub bundle: Digest,
+    /// Where its exporter had it from.
+    pub source: String,
+    /// Upstream's version, where it gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The trusted keys that signed the bundle, by the names that they had here.
+    pub signers: Vec<String>,
 }
 
 /// A bundle that was accepted.
@@ -82,9 +99,26 @@ pub struct Override {
     pub flags: Vec<String>,
 }
 
+/// The last heartbeat of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// When it was made, by the exporter's clock.
+    pub created: Timestamp,
+    /// When it came, by this host's.
+    pub received: Timestamp,
+    /// What the export came to: `written`, `unchanged` or `failed`.
+    pub export: String,
+    /// The newest bundle that the exporter has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Accepted>,
+}
+
 /// What one stream's targets accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportState {
+    /// The last heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
     /// By target, such as `cache:/var/cache/trivy`.
     pub targets: BTreeMap<String, TargetState>,
 }
@@ -253,6 +287,11 @@ impl StateView {
         let Some(path) = candidates.into_iter().find(|path| path.is_dir()) else { return Ok(None) };
         private(&path)?;
         Ok(Some(StateView { path }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The streams of which something is remembered, and whether of imports or of exports.

@@ -1,0 +1,148 @@
+//! What the log of imports is told of a run.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::admitted::Source;
+use super::import_report::{ImageRow, Report, Row, Status};
+use crate::bundle::BundleError;
+use crate::error::Error;
+use crate::text::safe;
+use crate::trust::TrustError;
+use crate::trust::log::{Entry, Event, Log, LoggedDataset, LoggedKey};
+use crate::trust::state::StateView;
+
+/// What happened before any target was looked at.
+#[derive(Default)]
+pub(super) struct Beforehand {
+    /// What was made whole, a sentence's end for each bundle.
+    pub(super) repaired: Vec<String>,
+    /// What was passed over, because nobody who is trusted signed it.
+    pub(super) untrusted: Vec<BundleError>,
+}
+
+/// The entries of one run.
+pub(super) struct Entries<'r> {
+    stream: &'r str,
+    inputs: &'r [PathBuf],
+    now: Timestamp,
+    entries: Vec<Entry>,
+}
+
+impl<'r> Entries<'r> {
+    /// None yet.
+    pub(super) fn new(stream: &'r str, inputs: &'r [PathBuf]) -> Self {
+        Entries { stream, inputs, now: Timestamp::now(), entries: Vec::new() }
+    }
+
+    /// What happened before any target was looked at.
+    pub(super) fn beforehand(&mut self, beforehand: &Beforehand) {
+        for what in &beforehand.repaired {
+            let entry = self.entry(Event::Repaired).because(what);
+            self.entries.push(entry);
+        }
+        for error in &beforehand.untrusted {
+            self.refused(&safe(&error.to_string()), None);
+        }
+    }
+
+    /// What became of one target.
+    pub(super) fn target(&mut self, report: &Report) {
+        let target = report.target.to_string();
+        for (source, why) in &report.refused {
+            let why = self.shortened(why);
+            let entry = self.of(Event::Refused, &target, source).because(&why);
+            self.entries.push(entry);
+        }
+        for error in &report.errors {
+            if let Error::Bundle(bad) = error
+                && !bad.is_incomplete()
+            {
+                self.refused(&safe(&error.to_string()), Some(&target));
+            }
+        }
+        for source in &report.sources {
+            let mine = |row: &&Row| {
+                row.digest.is_some_and(|digest| source.has(&format!("{}-{}", row.name, row.tag), digest))
+            };
+            let rows: Vec<&Row> = report.rows.iter().filter(mine).collect();
+            let images = report.images.iter().filter(|row| source.has(&row.name, row.digest));
+            let images: Vec<&ImageRow> = images.collect();
+            let mut statuses = rows.iter().map(|row| row.status).chain(images.iter().map(|row| row.status));
+            let all_failed = statuses.clone().next().is_some()
+                && statuses.all(|status| matches!(status, Status::Failed | Status::Installing));
+            let event = if all_failed { Event::Failed } else { Event::Accepted };
+            let datasets = rows.iter().filter_map(|row| {
+                let (name, digest) = (format!("{}-{}", row.name, row.tag), row.digest?);
+                Some(LoggedDataset { name, status: row.status.key(), digest })
+            });
+            let images = images.iter().map(|row| LoggedDataset {
+                name: row.name.clone(),
+                status: row.status.key(),
+                digest: row.digest,
+            });
+            let datasets = datasets.chain(images).collect();
+            let entry = Entry { datasets, ..self.of(event, &target, source) };
+            self.entries.push(entry);
+        }
+        let went_back: Vec<String> =
+            report.rows.iter().filter(|row| row.digest.is_none()).map(|row| row.name.to_string()).collect();
+        if report.sources.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
+            let entry = self.entry(Event::WentBack).because(&went_back.join(", "));
+            self.entries.push(Entry { target: Some(target), ..entry });
+        }
+    }
+
+    /// An error that left nothing to report of a target.
+    pub(super) fn failed(&mut self, error: &Error) {
+        match error {
+            Error::Bundle(bad) if bad.is_incomplete() || bad.is_usage() => {}
+            Error::Bundle(_) | Error::Refused(_) => self.refused(&safe(&error.to_string()), None),
+            _ => {}
+        }
+    }
+
+    /// Adds them to the log.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(super) fn write(self, state_dir: Option<&Path>) -> Result<(), TrustError> {
+        match StateView::find(state_dir)? {
+            Some(state) if !self.entries.is_empty() => Log::of(state.path()).append(&self.entries),
+            _ => Ok(()),
+        }
+    }
+
+    fn refused(&mut self, why: &str, target: Option<&str>) {
+        let entry = self.entry(Event::Refused).because(&self.shortened(why));
+        self.entries.push(Entry { target: target.map(str::to_owned), ..entry });
+    }
+
+    fn entry(&self, event: Event) -> Entry {
+        Entry::new(self.now, event, self.stream)
+    }
+
+    fn of(&self, event: Event, target: &str, source: &Source) -> Entry {
+        let key = |signer: &super::admitted::Signer| LoggedKey {
+            name: signer.name.clone(),
+            keyid: signer.keyid.clone(),
+        };
+        Entry {
+            target: Some(target.to_owned()),
+            bundle: Some(source.name.clone()),
+            identity: Some(source.identity),
+            created: Some(source.created),
+            sequence: source.sequence,
+            signers: source.signers.iter().map(key).collect(),
+            overrides: source.overrides.iter().map(|flag| (*flag).to_owned()).collect(),
+            ..self.entry(event)
+        }
+    }
+
+    /// Without the folders in which bundles lay, which say nothing later.
+    fn shortened(&self, text: &str) -> String {
+        let folders = self.inputs.iter().filter(|input| input.is_dir());
+        folders.fold(text.to_owned(), |text, folder| text.replace(&format!("{}/", folder.display()), ""))
+    }
+}

@@ -1,0 +1,246 @@
+//! The log of imports: what this host accepted, refused, repaired and admitted against the rules, a line of
+//! JSON each, in a file that is only ever appended to.
+//!
+//! It lies with the state and decides nothing: the state alone does. `chattr +a` on it keeps also its owner
+//! from changing what was written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::TrustError;
+use crate::digest::Digest;
+
+/// The file's name, in the folder of the state.
+pub const NAME: &str = "imports.jsonl";
+/// How much of the end is read by [`Log::latest`], in bytes.
+const LATEST: u64 = 1 << 20;
+/// The longest text that goes into a line, in characters: names and errors may come from a forger.
+const MOST_TEXT: usize = 2000;
+
+/// What happened to a bundle, or at a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// It was accepted; its datasets say what came of it at the target.
+    Accepted,
+    /// It was not: `error` says why.
+    Refused,
+    /// Parts of it were missing or damaged, and were made again from its parity.
+    Repaired,
+    /// It was accepted, and the target failed.
+    Failed,
+    /// It never became whole, and was not waited for any longer.
+    GivenUp,
+    /// The operator went back to what was there before.
+    WentBack,
+}
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, by this host's clock.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+    /// The stream that was to be imported.
+    pub stream: String,
+    /// Where it went, such as `cache:/var/cache/trivy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The name of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// The sha256 of its signed payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Digest>,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// Its number in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The trusted keys that signed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<LoggedKey>,
+    /// The flags without which it would have been refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// What became of its datasets and images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datasets: Vec<LoggedDataset>,
+    /// What was wrong with it, or what was made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The version of the program that wrote this.
+    pub program: String,
+}
+
+/// A key, by the name that it had here and by its identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedKey {
+    /// Its name among the trusted keys.
+    pub name: String,
+    /// Its identifier: the sha256 of the public key.
+    pub keyid: String,
+}
+
+/// A dataset or an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedDataset {
+    /// Its reference name, such as `trivy-db-2`.
+    pub name: String,
+    /// What became of it, as in the report.
+    pub status: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+}
+
+impl Entry {
+    /// A line about nothing yet.
+    pub fn new(at: Timestamp, event: Event, stream: &str) -> Self {
+        Entry {
+            at,
+            event,
+            stream: stream.to_owned(),
+            target: None,
+            bundle: None,
+            identity: None,
+            created: None,
+            sequence: None,
+            signers: Vec::new(),
+            overrides: Vec::new(),
+            datasets: Vec::new(),
+            why: None,
+            program: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// With the reason.
+    #[must_use]
+    pub fn because(self, why: &str) -> Self {
+        Entry { why: Some(why.chars().take(MOST_TEXT).collect()), ..self }
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    /// That of a state's folder.
+    pub fn of(state: &Path) -> Self {
+        Log { path: state.join(NAME) }
+    }
+
+    /// Appends lines and syncs. Several runs may do so at once: each writes its lines in one go.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn append(&self, entries: &[Entry]) -> Result<(), TrustError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let append = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
+                .open(&self.path)?;
+            let mut lines = Vec::new();
+            // A line that a power cut left half-written stays half, and spoils no other.
+            if !ends_in_line(&file)? {
+                lines.push(b'\n');
+            }
+            for entry in entries {
+                serde_json::to_writer(&mut lines, entry)?;
+                lines.push(b'\n');
+            }
+            file.write_all(&lines)?;
+            file.sync_all()
+        };
+        append().map_err(|error| TrustError::File { path: self.path.clone(), error })
+    }
+
+    /// The latest lines, the oldest first: as many as the end of the file holds. What is no line of ours is
+    /// passed over. Empty where there is no log.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn latest(&self) -> Result<Vec<Entry>, TrustError> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = match File::open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(LATEST)))?;
+            let mut end = Vec::new();
+            file.take(LATEST).read_to_end(&mut end)?;
+            Ok(end)
+        };
+        let end = read().map_err(|error| TrustError::File { path: self.path.clone(), error })?;
+        Ok(end.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+}
+
+fn ends_in_line(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(why: &str) -> Entry {
+        Entry::new("2026-11-21T12:00:00Z".parse().unwrap(), Event::Refused, "default").because(why)
+    }
+
+    fn whys(log: &Log) -> Vec<String> {
+        log.latest().unwrap().into_iter().filter_map(|entry| entry.why).collect()
+    }
+
+    #[test]
+    fn lines_are_only_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::of(dir.path());
+        assert_eq!(log.latest().unwrap(), []);
+        log.append(&[entry("a"), entry("b")]).unwrap();
+        let before = std::fs::read_to_string(dir.path().join(NAME)).unwrap();
+        log.append(&[entry("c\nd")]).unwrap();
+        let after = std::fs::read_to_string(dir.path().join(NAME)).unwrap();
+        assert!(after.starts_with(&before));
+        assert_eq!(after.lines().count(), 3);
+        assert_eq!(whys(&log), ["a", "b", "c\nd"]);
+    }
+
+    #[test]
+    fn a_half_line_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::of(dir.path());
+        log.append(&[entry("a")]).unwrap();
+        let mut file = OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap();
+        file.write_all(br#"{"at":"2026-"#).unwrap();
+        log.append(&[entry("b")]).unwrap();
+        assert_eq!(whys(&log), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_forger_fills_no_disk_with_words() {
+        assert_eq!(entry(&"x".repeat(1 << 20)).why.unwrap().len(), MOST_TEXT);
+    }
+}
