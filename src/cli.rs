@@ -403,6 +403,10 @@ pub struct Export {
     /// them.
     #[arg(long, env = "TRIVY_FERRY_REPEAT", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
+    /// Put a small signed file beside the bundles at each run, also where nothing is new or a source fails, so that
+    /// the other side can tell a broken way from a quiet upstream: into --drop, or else into --output.
+    #[arg(long, env = "TRIVY_FERRY_HEARTBEAT", value_parser = switch, requires = "output")]
+    pub heartbeat: bool,
     /// Run this shell command at the end, whatever the end is: TRIVY_FERRY_RESULT is `written`,
     /// `unchanged` or `failed`, and TRIVY_FERRY_BUNDLE names what was written.
     #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]

@@ -4,7 +4,6 @@
 mod forge;
 
 use std::fs;
-use std::process::Command;
 
 use forge::{Bundle, Host, Part, Ran, days, hours};
 
@@ -85,12 +84,5 @@ fn prometheus_reads_its_metrics() {
     assert!(value(&second, "trivy_ferry_last_run_timestamp_seconds") > success);
     host.status(&["--metrics", "ferry.prom"]).good();
     assert_eq!(metrics(), second, "a look is no run");
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
-        return;
-    }
-    let mut promtool = Command::new("promtool");
-    promtool.args(["check", "metrics"]).stdin(fs::File::open(host.path("ferry.prom")).unwrap());
-    let checked = promtool.output().unwrap();
-    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+    forge::promtool(&host.path("ferry.prom"));
 }

@@ -110,6 +110,14 @@ pub enum BundleError {
         /// What is wrong with it.
         why: String,
     },
+    /// A file that is named as a heartbeat and is none.
+    #[error("{} is no heartbeat: {why}", path.display())]
+    Heartbeat {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// None of the trusted keys signed it.
     #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
     Untrusted {
@@ -229,6 +237,7 @@ impl Next for BundleError {
             BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
                 "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
             }
+            BundleError::Heartbeat { .. } => "Nothing has to be done: the next export sends another.".into(),
             BundleError::Parity { .. } => {
                 "Copy it again, or do without: it is needed only where something else is lost.".into()
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::commands::age::MaxAge;
+use crate::commands::age::{Age, MaxAge};
 
 /// `status`
 #[derive(Debug, Args)]
@@ -12,6 +12,9 @@ pub struct Status {
     /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
+    /// Fail where the last heartbeat is older than this, as when a diode is dead.
+    #[arg(long, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
+    pub max_silence: Option<Age>,
     /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
     #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
     pub metrics: Option<PathBuf>,

@@ -40,9 +40,9 @@ impl DropFolder<'_> {
     pub(super) fn send(&self, from: &[PathBuf], stream: &str, count: usize) -> Result<Vec<PathBuf>, Error> {
         let there = Inputs::read(from)?;
         let mut bundles: Vec<Vec<PathBuf>> = there
-            .sets()
-            .filter(|(key, first, _)| is_named_for(key, stream) && !first.is_empty())
-            .map(|(_, _, files)| files)
+            .keys()
+            .filter(|key| is_named_for(key, stream) && there.has_first(key))
+            .map(|key| there.all(key))
             .collect();
         // By their dates, which their names end in.
         let old = bundles.len().saturating_sub(count);
@@ -63,32 +63,42 @@ impl DropFolder<'_> {
 
     /// A copy of a file, unless one has its name.
     fn put(&self, file: &Path) -> Result<Option<PathBuf>, Error> {
-        let name = file.file_name().unwrap_or_default();
-        let to = self.0.join(name);
-        if to.symlink_metadata().is_ok() {
-            return Ok(None);
-        }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(super::parts::PARTIAL);
-        let hidden = self.0.join(hidden);
-        let put = || -> io::Result<()> {
-            // What a run left there that was killed.
-            let _ = fs::remove_file(&hidden);
-            let mut copy = File::options().write(true).create_new(true).mode(0o644).open(&hidden)?;
-            io::copy(&mut File::open(file)?, &mut copy)?;
-            copy.sync_all()?;
-            rename_new(&hidden, &to)?;
-            File::open(self.0)?.sync_all()
-        };
-        put().map(|()| Some(to.clone())).map_err(|error| {
-            let _ = fs::remove_file(&hidden);
-            Error::Destination {
+        let to = self.0.join(file.file_name().unwrap_or_default());
+        match File::open(file).and_then(|mut file| put_new(&to, &mut file)) {
+            Ok(true) => Ok(Some(to)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(Error::Destination {
                 path: to,
                 what: format!("it could not be put there: {error}"),
                 next: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
                     .into(),
-            }
-        })
+            }),
+        }
     }
+}
+
+/// Makes a file that has its name when it is whole and synced. Says whether it was made: where something has
+/// the name, that stays.
+pub(super) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
+    if to.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(to.file_name().unwrap_or_default());
+    hidden.push(super::parts::PARTIAL);
+    let hidden = folder.join(hidden);
+    let mut put = || -> io::Result<bool> {
+        // What a run left there that was killed.
+        let _ = fs::remove_file(&hidden);
+        let mut copy = File::options().write(true).create_new(true).mode(0o644).open(&hidden)?;
+        io::copy(from, &mut copy)?;
+        copy.sync_all()?;
+        rename_new(&hidden, to)?;
+        File::open(folder)?.sync_all()?;
+        Ok(true)
+    };
+    put().inspect_err(|_| {
+        let _ = fs::remove_file(&hidden);
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -15,9 +16,9 @@ use super::export_report::{ImageRow, ParityRow, Report, Row, Written};
 use super::quorum::Quorum;
 use super::retention::retain;
 use super::straight::{Bad, Straight};
-use super::{Outcome, also, passphrase};
-use crate::bundle::Dataset;
+use super::{Outcome, also, heartbeats, passphrase};
 use crate::bundle::writer::{BundleWriter, Head, Plan};
+use crate::bundle::{Dataset, heartbeat};
 use crate::cli::Export;
 use crate::dataset::Contents;
 use crate::digest::Digest;
@@ -104,8 +105,28 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
+    let beats = match (args.heartbeat, args.drop_into.as_deref().or(destination.folder())) {
+        (false, _) => None,
+        (true, Some(folder)) => Some(folder.to_path_buf()),
+        (true, None) => {
+            return Err(Error::usage(
+                "--heartbeat needs a folder to put the file into",
+                "Name it with --drop DIR, or a folder with --output DIR.",
+            ));
+        }
+    };
     let run = Run { args, signer: &*signer, destination, network: &network, state, last, floors, progress };
-    run.export(&wanted)
+    let mut done = run.export(&wanted);
+    if let Some(folder) = beats {
+        match (run.beat(&folder, &done), &mut done) {
+            (Ok(path), Ok((report, _))) => report.heartbeat = Some(path),
+            (Ok(_), Err(_)) => {}
+            (Err(error), Ok((_, errors))) => errors.push(error),
+            // The first error is the one that matters.
+            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.next())),
+        }
+    }
+    done
 }
 
 /// An export that writes.
@@ -123,6 +144,21 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
+    /// Says what the export came to.
+    fn beat(&self, folder: &std::path::Path, done: &Result<Done, Error>) -> Result<PathBuf, Error> {
+        let export = match done {
+            Ok((report, _)) if report.bundle.is_some() => heartbeat::Export::Written,
+            Ok(_) => heartbeat::Export::Unchanged,
+            Err(_) => heartbeat::Export::Failed,
+        };
+        let stream = &self.args.stream;
+        let last = match &self.state {
+            Some(state) => state.exports(stream.as_str())?,
+            None => None,
+        };
+        heartbeats::send(folder, stream, export, last.as_ref(), self.signer)
+    }
+
     /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
     fn export(&self, wanted: &[Wanted]) -> Result<Done, Error> {
         let Run { args, network, progress, .. } = *self;

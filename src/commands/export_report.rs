@@ -26,6 +26,9 @@ pub(super) struct Report {
     /// What was put into the folder of --drop.
     #[serde(serialize_with = "crate::text::paths")]
     pub(super) dropped: Vec<PathBuf>,
+    /// The heartbeat.
+    #[serde(serialize_with = "crate::text::maybe_path")]
+    pub(super) heartbeat: Option<PathBuf>,
     /// Older bundles that --keep did not keep.
     #[serde(serialize_with = "crate::text::paths")]
     pub(super) removed: Vec<PathBuf>,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::bundle::volumes::{self, Number};
-use crate::bundle::{BundleError, SignedBundle, VerifiedBundle, parity};
+use crate::bundle::{BundleError, Heartbeat, SignedBundle, VerifiedBundle, parity};
 use crate::error::Error;
 use crate::text::safe;
 
@@ -28,6 +28,8 @@ pub(super) struct Inputs {
     pub(super) bundles: Vec<PathBuf>,
     /// What is none of our business.
     pub(super) ignored: Vec<Ignored>,
+    /// Heartbeats, which are ignored by all but `watch`.
+    pub(super) heartbeats: Vec<PathBuf>,
     /// Whether all of it is one file that the user named: whatever is wrong with it is said.
     pub(super) is_one_file: bool,
     /// What belongs together, by the bundle's name.
@@ -85,6 +87,9 @@ impl Inputs {
         for entry in fs::read_dir(folder).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            if Heartbeat::is_named(&name) {
+                self.heartbeats.push(entry.path());
+            }
             match why_ignored(&name) {
                 Some(why) => self.ignored.push(Ignored { name: safe(&name), why: why.into() }),
                 None => self.take(entry.path()),
@@ -143,16 +148,21 @@ impl Inputs {
         lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
     }
 
-    /// What lies there of each bundle, by its name: the whole or the heads, and all files.
-    pub(super) fn sets(&self) -> impl Iterator<Item = (&str, &[PathBuf], Vec<PathBuf>)> {
-        self.sets.iter().map(|(key, set)| {
-            let behind = set.volumes.values().flatten();
-            (
-                key.as_str(),
-                &set.first[..],
-                set.first.iter().chain(behind).chain(&set.parity).cloned().collect(),
-            )
-        })
+    /// The names of the bundles of which something lies there.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
+    }
+
+    /// What lies there of a bundle, the whole or the heads first.
+    pub(super) fn all(&self, key: &str) -> Vec<PathBuf> {
+        let Some(set) = self.sets.get(key) else { return Vec::new() };
+        let behind = set.volumes.values().flatten();
+        set.first.iter().chain(behind).chain(&set.parity).cloned().collect()
+    }
+
+    /// Whether a bundle lies there as a whole or with a head.
+    pub(super) fn has_first(&self, key: &str) -> bool {
+        self.sets.get(key).is_some_and(|set| !set.first.is_empty())
     }
 
     /// The parity files of a bundle.
@@ -213,6 +223,8 @@ pub(super) fn why_ignored(name: &str) -> Option<&'static str> {
         Some("an unfinished copy or export")
     } else if name.starts_with('.') {
         Some("hidden")
+    } else if Heartbeat::is_named(name) {
+        Some("a heartbeat, which `watch` reads")
     } else if !lower.ends_with(".tar")
         && volumes::parse_name(name).is_none()
         && parity::parse_name(name).is_none()

@@ -12,7 +12,7 @@ use crate::bundle::VerifiedBundle;
 use crate::error::Error;
 use crate::remote::Repository;
 use crate::trust::acceptance::{Admission, record};
-use crate::trust::state::{ImportState, StateDir, TargetState};
+use crate::trust::state::{ImportState, Origin, StateDir, TargetState};
 
 /// The key of an image's floor: what is left of its name at the target, where its host counts for
 /// nothing.
@@ -93,7 +93,16 @@ impl<'s> Memory<'s> {
             .collect();
         let images = bundle.payload().images.iter().filter(|image| report.has_image(image));
         let images = images.map(|image| (image_key(&image.name), Some(candidate.created)));
+        let source = report.sources.iter().find(|source| source.identity == candidate.identity);
+        let signers = || source.into_iter().flat_map(|source| &source.signers);
+        let origins = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
+        let origins = origins.map(|dataset| {
+            let signers = signers().map(|signer| signer.name.clone()).collect();
+            let (source, version) = (dataset.source.clone(), dataset.version.clone());
+            (dataset.reference(), Origin { bundle: candidate.identity, source, version, signers })
+        });
         let state = self.imports.targets.entry(self.target.clone()).or_default();
+        state.origins.extend(origins);
         record(state, &candidate, admission, accepted.into_iter().chain(images), now);
     }
 

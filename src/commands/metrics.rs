@@ -60,6 +60,14 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
         }
         missing.push((labels(&of_target), target.missing.len().to_string()));
     }
+    let of_stream = |stream: &String| labels(&[("stream", stream)]);
+    let heartbeats = status.heartbeats.iter();
+    let made = heartbeats.map(|h| (of_stream(&h.stream), h.heard.created.as_second().to_string())).collect();
+    let announced = status.heartbeats.iter().filter_map(|h| {
+        let newest = h.heard.newest.as_ref()?;
+        Some((of_stream(&h.stream), newest.created.as_second().to_string()))
+    });
+    let announced = announced.collect();
     let exports = status.exports.iter();
     let exports =
         exports.map(|e| (labels(&[("stream", &e.stream)]), e.created.as_second().to_string())).collect();
@@ -72,6 +80,12 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
         "trivy_ferry_bundle_created_timestamp_seconds",
         "When the last bundle was made that was accepted.",
         bundles,
+    );
+    family("trivy_ferry_heartbeat_timestamp_seconds", "When the last heartbeat was made that came.", made);
+    family(
+        "trivy_ferry_bundle_announced_timestamp_seconds",
+        "When the newest bundle was made of which a heartbeat has told.",
+        announced,
     );
     family("trivy_ferry_bundles_missing", "Bundles that never came.", missing);
     family(

@@ -25,6 +25,8 @@ mod export;
 mod export_report;
 mod fan_out;
 mod fate;
+mod heard;
+mod heartbeats;
 mod hot_folder;
 mod import;
 mod import_cache;
@@ -68,6 +70,7 @@ mod trust;
 mod unload;
 mod verify;
 mod watch;
+mod watch_notes;
 pub mod web_url;
 
 /// What a verb has to say at its end.

@@ -162,6 +162,7 @@ impl Rehearsal {
         let bundle = self.folder("usb")?.join("rehearsal.tar");
         let outcome = export::run(
             &Export {
+                heartbeat: false,
                 signing: Signing { key: Some(self.path("ferry.key")), ..Signing::default() },
                 output: vec![bundle.clone()],
                 volume_size: None,

@@ -14,15 +14,24 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::cache::{Cache, Layout};
-use crate::text::{age, line, moment, safe};
+use crate::text::{age, line, moment, safe, size};
 use crate::trust::Refusal;
-use crate::trust::state::{Side, StateView, TargetState};
+use crate::trust::log::{Entry, Event, Log};
+use crate::trust::state::{Heard, ImportState, Side, StateView, TargetState};
+
+/// For how long a refusal is shown.
+const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// How many refusals are shown, the latest.
+const MOST_REFUSED: usize = 20;
 
 /// What a host knows of its streams.
 #[derive(Serialize)]
 pub(super) struct Status {
     pub(super) imports: Vec<Target>,
     pub(super) exports: Vec<Export>,
+    pub(super) heartbeats: Vec<Heartbeat>,
+    /// What was refused lately, the latest last.
+    refused: Vec<Refused>,
     errors: Vec<serde_json::Value>,
     #[serde(skip)]
     now: Timestamp,
@@ -39,6 +48,26 @@ pub(super) struct Target {
     /// How many bundles were admitted against the rules.
     pub(super) overrides: usize,
     pub(super) datasets: Vec<Row>,
+    /// What the files of a cache or a web root take, in bytes.
+    pub(super) disk: Option<u64>,
+}
+
+/// The last heartbeat of a stream.
+#[derive(Serialize)]
+pub(super) struct Heartbeat {
+    pub(super) stream: String,
+    #[serde(flatten)]
+    pub(super) heard: Heard,
+    /// Whether the newest bundle that it tells of was accepted by every target of the stream.
+    here: bool,
+}
+
+/// Something that was refused.
+#[derive(Serialize)]
+struct Refused {
+    at: Timestamp,
+    bundle: Option<String>,
+    why: String,
 }
 
 /// The newest bundle that was accepted.
@@ -60,6 +89,10 @@ pub(super) struct Row {
     pub(super) in_use: Option<Timestamp>,
     state: State,
     expires: Option<Timestamp>,
+    /// Where its exporter had it from, upstream's version, and who signed the bundle that brought it.
+    source: Option<String>,
+    version: Option<String>,
+    signers: Vec<String>,
 }
 
 /// What a look at the target found.
@@ -102,6 +135,12 @@ impl fmt::Display for Status {
                 let expired = if expired { "EXPIRED" } else { "" };
                 let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
                 writeln!(f, "{}", text.trim_end())?;
+                if let Some(source) = &row.source {
+                    let version = row.version.iter().map(|version| format!(" {}", safe(version)));
+                    let version: String = version.collect();
+                    let signers = safe(&row.signers.join(" and "));
+                    writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
+                }
             }
             if !target.missing.is_empty() {
                 let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
@@ -110,6 +149,25 @@ impl fmt::Display for Status {
             if target.overrides > 0 {
                 writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
             }
+            if let Some(disk) = target.disk {
+                writeln!(f, "  on the disk      {}", size(disk))?;
+            }
+        }
+        for heartbeat in &self.heartbeats {
+            let heard = &heartbeat.heard;
+            writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
+            let ago = age(heard.created, self.now);
+            let export = safe(&heard.export);
+            writeln!(f, "  last made        {} ({ago} ago): the export was {export}", moment(heard.created))?;
+            if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
+                let number = newest.sequence.map_or_else(String::new, |number| format!(", number {number}"));
+                writeln!(f, "  not here yet     the bundle of {}{number}", moment(newest.created))?;
+            }
+        }
+        for refused in &self.refused {
+            let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", safe(bundle)));
+            let bundle: String = bundle.collect();
+            writeln!(f, "refused    {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
         }
         for export in &self.exports {
             writeln!(f, "exported   stream {}", safe(&export.stream))?;
@@ -160,6 +218,19 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
             }
         }
     }
+    if let Some(most) = args.max_silence {
+        let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
+        streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
+        streams.sort_unstable();
+        streams.dedup();
+        for stream in streams {
+            let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
+            let last = heartbeat.map(|heartbeat| heartbeat.heard.created);
+            if last.is_none_or(|last| status.now.duration_since(last) > most.duration()) {
+                errors.push(Refusal::Silent { stream: stream.to_owned(), last }.into());
+            }
+        }
+    }
     status.errors = errors.iter().map(Error::to_json).collect();
     if let Some(file) = &args.metrics {
         metrics::write(file, &status, None)?;
@@ -170,9 +241,17 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
 /// Reads what is remembered, and looks at caches. `None` where nothing is remembered.
 pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
     let Some(state) = StateView::find(state_dir)? else { return Ok(None) };
-    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let now = Timestamp::now();
+    let (mut imports, mut exports, mut heartbeats) = (Vec::new(), Vec::new(), Vec::new());
     for stream in state.streams(Side::Import)? {
-        for (target, of) in state.imports(&stream)?.targets {
+        let ImportState { heard, targets } = state.imports(&stream)?;
+        if let Some(heard) = heard {
+            let newest = heard.newest.as_ref().map(|newest| newest.identity);
+            let has = |of: &TargetState| newest.is_none_or(|newest| of.seen.contains(&newest));
+            let here = !targets.is_empty() && targets.values().all(has);
+            heartbeats.push(Heartbeat { stream: stream.clone(), heard, here });
+        }
+        for (target, of) in targets {
             imports.push(look_at(&stream, &target, &of));
         }
     }
@@ -182,10 +261,23 @@ pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
             exports.push(Export { stream, identity, created, sequence, datasets: last.floors });
         }
     }
-    if imports.is_empty() && exports.is_empty() {
+    if imports.is_empty() && exports.is_empty() && heartbeats.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Status { imports, exports, errors: Vec::new(), now: Timestamp::now() }))
+    let refused = refused(&Log::of(state.path()), now)?;
+    Ok(Some(Status { imports, exports, heartbeats, refused, errors: Vec::new(), now }))
+}
+
+/// What was refused or given up within [`LATELY`].
+fn refused(log: &Log, now: Timestamp) -> Result<Vec<Refused>, Error> {
+    let is_refused = |entry: &Entry| matches!(entry.event, Event::Refused | Event::GivenUp);
+    let is_late = |entry: &Entry| now.duration_since(entry.at) < LATELY;
+    let latest = log.latest()?.into_iter().filter(|entry| is_refused(entry) && is_late(entry));
+    let mut latest: Vec<Refused> = latest
+        .map(|entry| Refused { at: entry.at, bundle: entry.bundle, why: entry.why.unwrap_or_default() })
+        .collect();
+    latest.drain(..latest.len().saturating_sub(MOST_REFUSED));
+    Ok(latest)
 }
 
 fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
@@ -195,14 +287,19 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
             (Some(dir), Some(name)) => in_cache(dir, &name, *accepted),
             _ => (State::NotLookedAt, None),
         };
+        let origin = of.origins.get(reference);
         Row {
             name: reference.clone(),
             accepted: *accepted,
             in_use,
             state,
             expires: of.expires.get(reference).copied(),
+            source: origin.map(|origin| origin.source.clone()),
+            version: origin.and_then(|origin| origin.version.clone()),
+            signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
         }
     };
+    let folder = cache.or_else(|| target.strip_prefix("web:").map(Path::new));
     Target {
         stream: stream.into(),
         target: target.into(),
@@ -214,7 +311,17 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
         missing: of.missing.clone(),
         overrides: of.overrides.len(),
         datasets: of.floors.iter().map(row).collect(),
+        disk: folder.and_then(disk),
     }
+}
+
+/// What the files in a folder take, in bytes. `None` where there is no such folder.
+fn disk(folder: &Path) -> Option<u64> {
+    folder.is_dir().then(|| {
+        let files = walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok);
+        let files = files.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
+        files.map(|metadata| metadata.len()).sum()
+    })
 }
 
 /// What a cache holds of a dataset now. VEX repositories have names there that the scanner gives them, and

@@ -16,13 +16,16 @@ use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, Shelf, Taken};
 use super::inputs::Inputs;
-use super::{Outcome, after, gravest, import};
-use crate::bundle::{BundleError, UnverifiedBundle};
+use super::watch_notes::{Done, Waited};
+use super::{Outcome, after, gravest, heard, import};
+use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::cli::Watch;
 use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent};
 use crate::text::{line, safe, second};
 use crate::trust::keyring::Keyring;
+use crate::trust::log::{Entry, Event, Log};
+use crate::trust::state::{Side, StateDir};
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
 /// tried again.
@@ -33,6 +36,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 struct Report {
     outcomes: Vec<Row>,
     waiting: Vec<Waiting>,
+    /// The heartbeats that came.
+    heartbeats: Vec<heard::Row>,
     errors: Vec<Value>,
 }
 
@@ -68,7 +73,23 @@ impl fmt::Display for Report {
         for waiting in &self.waiting {
             writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
         }
-        if self.outcomes.is_empty() && self.waiting.is_empty() {
+        for row in &self.heartbeats {
+            match (&row.heard, &row.why) {
+                (Some(heard), _) => {
+                    writeln!(f, "{:<12} {}: the export was {}", "heard", row.file, heard.export)?
+                }
+                (None, why) => {
+                    writeln!(
+                        f,
+                        "{:<12} {}: {}",
+                        "passed over",
+                        row.file,
+                        why.as_deref().unwrap_or_default()
+                    )?;
+                }
+            }
+        }
+        if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
             writeln!(f, "Nothing has come.")?;
         }
         Ok(())
@@ -120,6 +141,7 @@ struct Watcher<'w> {
     /// What was imported: what comes late of it is of no use any more.
     done: Done,
     outcomes: Vec<Row>,
+    heartbeats: Vec<heard::Row>,
     errors: Vec<Error>,
     progress: &'w dyn Progress,
 }
@@ -129,8 +151,8 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
     Keyring::load(&args.import.keys.trust)?;
     let folder = HotFolder::open(&args.inbox)?;
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
-    let (seen, outcomes, errors) = Default::default();
-    let mut watcher = Watcher { args, folder, seen, waited, done, outcomes, errors, progress };
+    let (seen, outcomes, heartbeats, errors) = Default::default();
+    let mut watcher = Watcher { args, folder, seen, waited, done, outcomes, heartbeats, errors, progress };
     progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
     loop {
         let at_rest = watcher.round()?;
@@ -154,8 +176,9 @@ impl Watcher<'_> {
             }
             Err(error) => return Err(error),
         };
-        let sets: Vec<(String, Vec<PathBuf>)> =
-            there.sets().map(|(key, _, files)| (key.to_owned(), files)).collect();
+        let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
+        let heartbeats = there.heartbeats.iter().map(|file| (name_of(file), vec![file.clone()]));
+        let sets: Vec<(String, Vec<PathBuf>)> = bundles.chain(heartbeats).collect();
         self.seen.retain(|key, _| sets.iter().any(|(other, _)| other == key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
         let settle = self.args.settle.duration().unsigned_abs();
@@ -208,6 +231,9 @@ impl Watcher<'_> {
 
     /// Imports a bundle that has come to rest, or finds out what it waits for.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        if Heartbeat::is_named(key) {
+            return self.hear(key, files);
+        }
         let keyring = Keyring::load(&self.args.import.keys.trust)?;
         let whole = is_whole(there, key, &keyring);
         let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
@@ -260,11 +286,36 @@ impl Watcher<'_> {
         kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
     }
 
+    /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
+    fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        let taken = self.folder.take(files)?;
+        let row = match heard::receive(&self.args.import, &taken.folder.join(key)) {
+            Ok(row) => row,
+            Err(error) => return self.folder.put_back(&taken).and(Err(error)),
+        };
+        let said = match (&row.heard, &row.why) {
+            (Some(heard), _) => format!("heard        {}: the export was {}", row.file, heard.export),
+            (None, why) => format!("passed over  {}: {}", row.file, why.clone().unwrap_or_default()),
+        };
+        self.say(&said);
+        self.seen.remove(key);
+        self.folder.discard(taken)?;
+        if row.heard.is_some() {
+            import::write_metrics(&self.args.import, None, self.progress);
+        }
+        if self.args.once {
+            self.heartbeats.push(row);
+        }
+        Ok(())
+    }
+
     /// Leaves a bundle where it is. What `failed` is tried again.
     fn wait(&mut self, key: &str, why: &str, failed: Option<Error>) {
-        let files = match Inputs::read(&[self.folder.path().to_path_buf()]) {
-            Ok(there) => there.sets().find(|(other, ..)| *other == key).map(|(_, _, files)| files),
-            Err(_) => None,
+        let there = Inputs::read(&[self.folder.path().to_path_buf()]).ok();
+        let heartbeat = self.folder.path().join(key);
+        let files = match Heartbeat::is_named(key) {
+            true => Some(vec![heartbeat]),
+            false => there.map(|there| there.all(key)),
         };
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
         let has_failed = failed.is_some();
@@ -287,7 +338,7 @@ impl Watcher<'_> {
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
         let mut waiting: Vec<(u64, String, u64)> = Vec::new();
-        for (key, _, _) in there.sets() {
+        for key in there.keys() {
             if let Some(seen) = self.seen.get(key).filter(|seen| matches!(seen.todo, Todo::Wait)) {
                 let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
                 waiting.push((self.waited.of(key), key.to_owned(), bytes));
@@ -303,18 +354,28 @@ impl Watcher<'_> {
                 () => continue,
             };
             all = all.saturating_sub(bytes);
-            let Some(files) = there.sets().find(|(other, ..)| *other == key).map(|(.., files)| files) else {
-                continue;
-            };
             let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
-            let taken = self.folder.take(&files)?;
+            let taken = self.folder.take(&there.all(&key))?;
             let error = Error::from(BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() });
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
+            self.log_given_up(&key, &format!("{why}: {lacks}"));
             let (shelf, why, errors) = (Shelf::Quarantine, Some(format!("{why}: {lacks}")), vec![error]);
             self.keep(&key, &taken, Verdict { shelf, code, why, errors, reason })?;
         }
         Ok(())
+    }
+
+    /// What is given up is written down beside what is refused. It goes to quarantine all the same.
+    fn log_given_up(&self, key: &str, why: &str) {
+        let import = &self.args.import;
+        let stream = import.acceptance.stream.as_str();
+        let entry = Entry::new(Timestamp::now(), Event::GivenUp, stream).because(why);
+        let entry = Entry { bundle: Some(safe(key)), ..entry };
+        let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
+        if let Err(error) = state.and_then(|state| Log::of(state.path()).append(&[entry])) {
+            self.say(&format!("{error}. {}", error.next()));
+        }
     }
 
     /// Puts a bundle away that is dealt with.
@@ -374,8 +435,12 @@ impl Watcher<'_> {
             waiting.push(Waiting { since: self.waited.of(&bundle), why: safe(&seen.why), bundle });
             errors.extend(seen.failed);
         }
-        let report =
-            Report { outcomes: self.outcomes, waiting, errors: errors.iter().map(Error::to_json).collect() };
+        let report = Report {
+            outcomes: self.outcomes,
+            waiting,
+            heartbeats: self.heartbeats,
+            errors: errors.iter().map(Error::to_json).collect(),
+        };
         Outcome { errors, ..Outcome::done(&report) }
     }
 }
@@ -399,10 +464,13 @@ fn is_whole(there: &Inputs, key: &str, keyring: &Keyring) -> Result<(), BundleEr
     there.complete(signed).map(drop)
 }
 
+/// The whole, or the head; or what else there is.
 fn first(there: &Inputs, key: &str) -> PathBuf {
-    let set = there.sets().find(|(other, ..)| *other == key);
-    set.and_then(|(_, first, files)| first.first().cloned().or_else(|| files.first().cloned()))
-        .unwrap_or_default()
+    there.all(key).into_iter().next().unwrap_or_default()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// When a bundle says that it was made, or, where its head is lost, its name.
@@ -433,113 +501,9 @@ fn file_name(key: &str) -> String {
     key.chars().take(100).map(plain).collect()
 }
 
-/// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
-#[derive(Default, serde::Serialize, serde::Deserialize)]
-struct Waited {
-    seconds: BTreeMap<String, f64>,
-    /// When that was counted last, by the system's clock: for runs that end between rounds.
-    at: Option<Timestamp>,
-    #[serde(skip)]
-    counted: Option<Instant>,
-}
-
-impl Waited {
-    const FILE: &str = "waiting.json";
-    /// What passes between two runs counts as a day at the most: a clock that jumps by years ends no wait.
-    const MOST: f64 = 24.0 * 60.0 * 60.0;
-
-    fn load(own: &Path) -> Self {
-        let read = std::fs::read(own.join(Self::FILE)).ok();
-        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    /// Counts the time since it was counted last for those that are there.
-    fn tick<'k>(&mut self, keys: impl Iterator<Item = &'k str>) {
-        let now = Timestamp::now();
-        let passed = match (self.counted, self.at) {
-            (Some(counted), _) => counted.elapsed().as_secs_f64(),
-            (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MOST),
-            (None, None) => 0.0,
-        };
-        (self.counted, self.at) = (Some(Instant::now()), Some(now));
-        self.seconds = keys
-            .map(|key| (key.to_owned(), self.seconds.get(key).map_or(0.0, |seconds| seconds + passed)))
-            .collect();
-    }
-
-    fn of(&self, key: &str) -> u64 {
-        self.seconds.get(key).map_or(0, |seconds| *seconds as u64)
-    }
-
-    fn forget(&mut self, key: &str) {
-        self.seconds.remove(key);
-    }
-
-    /// Best effort: without it, the wait begins anew after a restart.
-    fn save(&self, own: &Path) {
-        note(own, Self::FILE, self);
-    }
-}
-
-/// The names of bundles that were imported, the latest last.
-#[derive(Default, serde::Serialize, serde::Deserialize)]
-struct Done(Vec<String>);
-
-impl Done {
-    const FILE: &str = "done.json";
-    /// Years of daily bundles.
-    const MOST: usize = 2000;
-
-    fn load(own: &Path) -> Self {
-        let read = std::fs::read(own.join(Self::FILE)).ok();
-        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|known| known == key)
-    }
-
-    fn add(&mut self, key: &str) {
-        self.0.retain(|known| known != key);
-        self.0.push(key.to_owned());
-        let old = self.0.len().saturating_sub(Self::MOST);
-        self.0.drain(..old);
-    }
-
-    /// Best effort: without it, late parts are waited for in vain, and no more.
-    fn save(&self, own: &Path) {
-        note(own, Self::FILE, self);
-    }
-}
-
-/// Writes a note of our own, whole or not at all.
-fn note(own: &Path, name: &str, what: &impl Serialize) {
-    let new = own.join(format!("{name}.new"));
-    if let Ok(text) = serde_json::to_vec(what)
-        && std::fs::write(&new, text).is_ok()
-    {
-        let _ = std::fs::rename(new, own.join(name));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_clock_ends_a_wait_before_its_time() {
-        let counted = |at: &str| {
-            let mut waited = Waited {
-                seconds: BTreeMap::from([("a".into(), 10.0)]),
-                at: Some(at.parse().unwrap()),
-                counted: None,
-            };
-            waited.tick(["a", "b"].into_iter());
-            (waited.of("a"), waited.of("b"))
-        };
-        assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
-        assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");
-    }
 
     #[test]
     fn names_tell_the_date_where_nothing_else_does() {

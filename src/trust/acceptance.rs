@@ -7,7 +7,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::Refusal;
-use super::state::{Accepted, TargetState};
+use super::state::{Accepted, Heard, ImportState, TargetState};
 use crate::digest::Digest;
 
 /// How far a bundle may lie ahead of this host's clock before its clock is doubted.
@@ -136,6 +136,22 @@ pub fn admit(
         None => admission.gap = gap(state.counted.or(last.sequence), candidate.sequence),
     }
     Ok(admission)
+}
+
+/// Remembers a heartbeat, which moves no floor.
+///
+/// # Errors
+/// Where it is from the future, as a bundle may not be, or no newer than the last one.
+pub fn hear(state: &mut ImportState, name: &str, heard: Heard, system: Timestamp) -> Result<(), Refusal> {
+    let (bundle, created) = (name.to_owned(), heard.created);
+    if created.duration_since(system) > CLOCK_TOLERANCE {
+        return Err(Refusal::Future { bundle, created });
+    }
+    if let Some(last) = state.heard.as_ref().filter(|last| last.created >= created) {
+        return Err(Refusal::Late { heartbeat: bundle, created, last: last.created });
+    }
+    state.heard = Some(heard);
+    Ok(())
 }
 
 /// The numbers between two bundles. An exporter that lost its state starts anew: no gap.
@@ -290,6 +306,21 @@ mod tests {
         assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to what was admitted");
         assert_eq!(state.floors["trivy-db-2"], time("2026-11-13T06:00:00Z"));
         assert_eq!(state.overrides.len(), 1);
+    }
+
+    #[test]
+    fn a_heartbeat_is_heard_once_and_moves_no_floor() {
+        let mut state = ImportState::default();
+        let mut heard = |created: &str| {
+            let (created, received) = (time(created), time(NOW));
+            let heard = Heard { created, received, export: "unchanged".into(), newest: None };
+            hear(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
+        };
+        assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));
+        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Refusal::Late { .. })), "played back");
+        assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Refusal::Late { .. })));
+        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Refusal::Future { .. })), "would hide silence");
+        assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
     }
 
     #[test]

@@ -184,6 +184,24 @@ pub enum Refusal {
         /// When it was created.
         created: Timestamp,
     },
+    /// A heartbeat that is no newer than the last one.
+    #[error("{heartbeat} was made {}, and the last one that came {}", second(*.created), second(*.last))]
+    Late {
+        /// The heartbeat's file name.
+        heartbeat: String,
+        /// When it was made.
+        created: Timestamp,
+        /// When the last one was made.
+        last: Timestamp,
+    },
+    /// No heartbeat came for too long.
+    #[error("no heartbeat of stream {stream:?} has come {}", since(*.last))]
+    Silent {
+        /// The stream.
+        stream: String,
+        /// When the last one was made, where there was any.
+        last: Option<Timestamp>,
+    },
     /// Its exporter gave it a date after which it must not be used.
     #[error("{bundle} expired {}", moment(*.expires))]
     Expired {
@@ -236,6 +254,10 @@ pub enum Refusal {
     },
 }
 
+fn since(last: Option<Timestamp>) -> String {
+    last.map_or_else(|| "yet".into(), |last| format!("since {}", moment(last)))
+}
+
 impl Next for Refusal {
     fn next(&self) -> String {
         match self {
@@ -249,6 +271,12 @@ impl Next for Refusal {
             Refusal::Equivocation { .. } => {
                 "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
                     .into()
+            }
+            Refusal::Silent { .. } => {
+                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
+            }
+            Refusal::Late { .. } => {
+                "Nothing has to be done: it was late, or came twice.".into()
             }
             Refusal::Future { .. } => {
                 "Correct the clock on either side, or admit it with --allow-future: the age of the data is then not checked."

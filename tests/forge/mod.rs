@@ -288,6 +288,18 @@ fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
     }
 }
 
+/// Has Prometheus' own checker read metrics.
+pub fn promtool(metrics: &Path) {
+    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+        return;
+    }
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(fs::File::open(metrics).unwrap());
+    let checked = promtool.output().unwrap();
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+}
+
 /// A file of the samples.
 pub fn sample(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sample").join(name)).unwrap()

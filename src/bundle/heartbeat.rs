@@ -1,0 +1,201 @@
+//! The heartbeat: a small signed file without data, that tells "the way is broken" from "there is nothing
+//! new". `bundle-format.md`, section 14, specifies it.
+//!
+//! Its type is another than a bundle's, so that no signature over one holds for the other. It moves no floor:
+//! what an importer accepts does not depend on it.
+
+use std::io::Read;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::reader::trusted_signers;
+use super::{BundleError, FORMAT, Stream, open_regular};
+use crate::digest::Digest;
+use crate::text::safe;
+use crate::trust::TrustError;
+use crate::trust::envelope::Envelope;
+use crate::trust::key::KeyId;
+use crate::trust::keyring::Keyring;
+use crate::trust::signer::Signer;
+
+/// The type of its payload.
+pub const HEARTBEAT_TYPE: &str = "application/vnd.trivy-ferry.heartbeat.v1+json";
+/// How its file's name ends.
+const SUFFIX: &str = ".heartbeat.json";
+/// The largest file that is read, in bytes.
+const MAX_HEARTBEAT: u64 = 64 << 10;
+
+/// What an exporter says of a stream when it has no data to send, or has just sent some.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// The version of the format.
+    pub format: u32,
+    /// The stream.
+    pub stream: Stream,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What the export came to after which it was made.
+    pub export: Export,
+    /// The newest bundle of the stream, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Newest>,
+}
+
+/// What an export came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Export {
+    /// It wrote a bundle.
+    Written,
+    /// Upstream had nothing that the newest bundle lacks.
+    Unchanged,
+    /// It failed: a source could not be reached, most likely.
+    Failed,
+}
+
+/// A bundle that is on its way, or has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Newest {
+    /// The sha256 of its signed payload.
+    pub identity: Digest,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Its number in the stream.
+    pub sequence: u64,
+}
+
+impl Heartbeat {
+    /// Says this of a stream.
+    pub fn new(stream: Stream, created: Timestamp, export: Export, newest: Option<Newest>) -> Self {
+        Heartbeat { format: FORMAT, stream, created, export, newest }
+    }
+
+    /// The name of its file: of the stream and the second. FAT and gateways allow all of it.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}{SUFFIX}", self.stream.as_str(), self.created.strftime("%Y%m%dt%H%M%Sz"))
+    }
+
+    /// Whether a file of this name is a heartbeat of some stream.
+    pub fn is_named(name: &str) -> bool {
+        name.to_lowercase().ends_with(SUFFIX) && !name.starts_with('.')
+    }
+
+    /// Whether a file of this name is a heartbeat of this stream, as [`Heartbeat::file_name`] gives it.
+    pub fn is_named_for(name: &str, stream: &str) -> bool {
+        let date = name.strip_prefix(stream).and_then(|rest| rest.strip_prefix('-'));
+        let date = date.and_then(|rest| rest.strip_suffix(SUFFIX));
+        date.is_some_and(|date| jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).is_ok())
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// Those of the signer.
+    pub fn signed(&self, signer: &dyn Signer) -> Result<Vec<u8>, TrustError> {
+        let payload = serde_json::to_vec(self).unwrap_or_default();
+        let mut envelope = Envelope::new(HEARTBEAT_TYPE, payload);
+        envelope.sign(signer)?;
+        let room = Envelope::capacity(HEARTBEAT_TYPE, envelope.payload().len());
+        let mut bytes = envelope.to_bytes(room).unwrap_or_default();
+        bytes.truncate(bytes.trim_ascii_end().len());
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads a file and checks its signature, and then what it says. Links are not followed.
+    ///
+    /// # Errors
+    /// Where it is none, no trusted key signed it, or it breaks the rules.
+    pub fn read(path: &Path, keyring: &Keyring) -> Result<(Self, Vec<KeyId>), BundleError> {
+        let (file, length) = open_regular(path)?;
+        let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why };
+        if length > MAX_HEARTBEAT {
+            return Err(damaged(format!("it has {length} bytes, and {MAX_HEARTBEAT} are allowed")));
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_HEARTBEAT).read_to_end(&mut bytes);
+        read.map_err(|error| BundleError::Read { path: path.into(), error })?;
+        let envelope = Envelope::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if envelope.payload_type() != HEARTBEAT_TYPE {
+            let why = format!("its payload is of type {:?}", safe(envelope.payload_type()));
+            return Err(damaged(why));
+        }
+        let signers = trusted_signers(path, &envelope, keyring)?;
+        let heartbeat: Heartbeat =
+            serde_json::from_slice(envelope.payload()).map_err(|error| damaged(safe(&error.to_string())))?;
+        if heartbeat.format != FORMAT {
+            let feature = format!("format version {}", heartbeat.format);
+            return Err(BundleError::Unknown { path: path.into(), feature });
+        }
+        Ok((heartbeat, signers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::key::SigningKey;
+
+    fn heartbeat() -> Heartbeat {
+        let created = "2026-11-21T09:15:00Z".parse().unwrap();
+        let newest = Newest { identity: Digest::of(b"x"), created, sequence: 7 };
+        Heartbeat::new("default".parse().unwrap(), created, Export::Unchanged, Some(newest))
+    }
+
+    fn read(bytes: &[u8], key: &SigningKey) -> Result<Heartbeat, BundleError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.heartbeat.json");
+        std::fs::write(&path, bytes).unwrap();
+        Heartbeat::read(&path, &Keyring::of(&key.public())).map(|(heartbeat, _)| heartbeat)
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_signed() {
+        let key = SigningKey::generate().unwrap();
+        let bytes = heartbeat().signed(&key).unwrap();
+        assert_eq!(read(&bytes, &key).unwrap(), heartbeat());
+        assert_eq!(heartbeat().file_name(), "default-20261121t091500z.heartbeat.json");
+        assert!(Heartbeat::is_named(&heartbeat().file_name()));
+        assert!(Heartbeat::is_named_for(&heartbeat().file_name(), "default"));
+        assert!(!Heartbeat::is_named_for(&heartbeat().file_name(), "def"));
+        assert!(!Heartbeat::is_named_for("default-lab-20261121t091500z.heartbeat.json", "default"));
+    }
+
+    #[test]
+    fn nobody_elses_is_believed_and_no_bundles_signature() {
+        let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let bytes = heartbeat().signed(&other).unwrap();
+        assert!(matches!(read(&bytes, &key), Err(BundleError::Untrusted { .. })));
+        let mut envelope =
+            Envelope::new(crate::bundle::PAYLOAD_TYPE, serde_json::to_vec(&heartbeat()).unwrap());
+        envelope.sign(&key).unwrap();
+        let as_bundle = envelope.to_bytes(4096).unwrap();
+        assert!(matches!(read(&as_bundle, &key), Err(BundleError::Heartbeat { .. })));
+        let renamed = String::from_utf8(as_bundle).unwrap().replace(".bundle.", ".heartbeat.");
+        assert!(matches!(read(renamed.as_bytes(), &key), Err(BundleError::Unfitting { .. })));
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_other_length_passes() {
+        let key = SigningKey::generate().unwrap();
+        let good = heartbeat().signed(&key).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                if let Ok(read) = read(&bad, &key) {
+                    assert_eq!(read, heartbeat(), "byte {at}");
+                }
+            }
+        }
+        for length in 0..good.len() - 1 {
+            assert!(read(&good[..length], &key).is_err(), "{length}");
+        }
+        let long = [&good[..], &vec![b' '; MAX_HEARTBEAT as usize]].concat();
+        assert!(matches!(read(&long, &key), Err(BundleError::Heartbeat { .. })));
+    }
+}

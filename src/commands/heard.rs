@@ -1,0 +1,81 @@
+//! A heartbeat that came in: what it says is remembered, whatever it says, and decides nothing.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::heartbeat::{Export, Heartbeat};
+use crate::cli::Import;
+use crate::error::Error;
+use crate::text::safe;
+use crate::trust::Refusal;
+use crate::trust::acceptance::hear;
+use crate::trust::keyring::Keyring;
+use crate::trust::log::{Entry, Event, Log};
+use crate::trust::state::{Accepted, Heard, Side, StateDir};
+
+/// What became of it.
+#[derive(Serialize)]
+pub(super) struct Row {
+    /// The file's name.
+    pub(super) file: String,
+    /// What was remembered.
+    pub(super) heard: Option<Heard>,
+    /// Why it was not.
+    pub(super) why: Option<String>,
+}
+
+/// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
+/// said in the row, and written down in the log.
+///
+/// # Errors
+/// Where it could not be read or remembered at the moment.
+pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
+    let name = safe(&file.file_name().unwrap_or_default().to_string_lossy());
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+    let keyring = Keyring::load(&args.keys.trust)?;
+    let stream = args.acceptance.stream.as_str();
+    let read = Heartbeat::read(file, &keyring).map_err(Error::from);
+    let heard = read.and_then(|(heartbeat, _)| {
+        if heartbeat.stream.as_str() != stream {
+            let (found, wanted) = (heartbeat.stream.as_str().to_owned(), stream.to_owned());
+            return Err(Refusal::Stream { bundle: name.clone(), found, wanted }.into());
+        }
+        let mut imports = state.imports(stream)?;
+        let now = Timestamp::now();
+        let heard = said(&heartbeat, now);
+        hear(&mut imports, &name, heard.clone(), now)?;
+        state.save_imports(stream, &imports)?;
+        Ok(heard)
+    });
+    match heard {
+        Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None }),
+        Err(error @ (Error::Bundle(_) | Error::Refused(_))) => {
+            let folder = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
+            let why = safe(&error.to_string().replace(&folder, ""));
+            // What comes late, or twice, is nobody's fault.
+            if !matches!(error, Error::Refused(Refusal::Late { .. })) {
+                let entry = Entry::new(Timestamp::now(), Event::Refused, stream).because(&why);
+                Log::of(state.path()).append(&[Entry { bundle: Some(name.clone()), ..entry }])?;
+            }
+            Ok(Row { file: name, heard: None, why: Some(why) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn said(heartbeat: &Heartbeat, received: Timestamp) -> Heard {
+    let export = match heartbeat.export {
+        Export::Written => "written",
+        Export::Unchanged => "unchanged",
+        Export::Failed => "failed",
+    };
+    let newest = heartbeat.newest.as_ref().map(|newest| Accepted {
+        identity: newest.identity,
+        created: newest.created,
+        expires: None,
+        sequence: Some(newest.sequence),
+    });
+    Heard { created: heartbeat.created, received, export: export.into(), newest }
+}

@@ -1,0 +1,52 @@
+//! `--heartbeat`: an export says that it is alive, whatever it came to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::drop_folder::put_new;
+use crate::bundle::Stream;
+use crate::bundle::heartbeat::{Export, Heartbeat, Newest};
+use crate::error::Error;
+use crate::trust::signer::Signer;
+use crate::trust::state::ExportState;
+
+/// Puts a heartbeat into a folder, and takes away what is left there of the stream's earlier ones: they say
+/// nothing that this one does not. Says where it is.
+///
+/// # Errors
+/// Where nobody signs, or the folder cannot be written.
+pub(super) fn send(
+    folder: &Path,
+    stream: &Stream,
+    export: Export,
+    last: Option<&ExportState>,
+    signer: &dyn Signer,
+) -> Result<PathBuf, Error> {
+    let newest =
+        last.map(|last| Newest { identity: last.identity, created: last.created, sequence: last.sequence });
+    // After the newest bundle, whatever this host's clock says: it was made after it.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let created = last.map_or(now, |last| now.max(last.created));
+    let heartbeat = Heartbeat::new(stream.clone(), created, export, newest);
+    let bytes = heartbeat.signed(signer)?;
+    let path = folder.join(heartbeat.file_name());
+    let earlier: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| Heartbeat::is_named_for(&entry.file_name().to_string_lossy(), stream.as_str()))
+        .map(|entry| entry.path())
+        .filter(|earlier| *earlier != path)
+        .collect();
+    put_new(&path, &mut &bytes[..]).map_err(|error| Error::Destination {
+        path: path.clone(),
+        what: format!("the heartbeat could not be put there: {error}"),
+        next: "Make room or mend the folder; the next export sends another.".into(),
+    })?;
+    for path in earlier {
+        let _ = fs::remove_file(path);
+    }
+    Ok(path)
+}

@@ -1,0 +1,118 @@
+//! What a watch keeps in mind between its rounds and its runs: for how long bundles have waited, and which
+//! were imported. Without it nothing goes wrong; some waits begin anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Waited {
+    seconds: BTreeMap<String, f64>,
+    /// When that was counted last, by the system's clock: for runs that end between rounds.
+    at: Option<Timestamp>,
+    #[serde(skip)]
+    counted: Option<Instant>,
+}
+
+impl Waited {
+    const FILE: &str = "waiting.json";
+    /// What passes between two runs counts as a day at the most: a clock that jumps by years ends no wait.
+    const MOST: f64 = 24.0 * 60.0 * 60.0;
+
+    pub(super) fn load(own: &Path) -> Self {
+        let read = std::fs::read(own.join(Self::FILE)).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Counts the time since it was counted last for those that are there.
+    pub(super) fn tick<'k>(&mut self, keys: impl Iterator<Item = &'k str>) {
+        let now = Timestamp::now();
+        let passed = match (self.counted, self.at) {
+            (Some(counted), _) => counted.elapsed().as_secs_f64(),
+            (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MOST),
+            (None, None) => 0.0,
+        };
+        (self.counted, self.at) = (Some(Instant::now()), Some(now));
+        self.seconds = keys
+            .map(|key| (key.to_owned(), self.seconds.get(key).map_or(0.0, |seconds| seconds + passed)))
+            .collect();
+    }
+
+    pub(super) fn of(&self, key: &str) -> u64 {
+        self.seconds.get(key).map_or(0, |seconds| *seconds as u64)
+    }
+
+    pub(super) fn forget(&mut self, key: &str) {
+        self.seconds.remove(key);
+    }
+
+    /// Best effort: without it, the wait begins anew after a restart.
+    pub(super) fn save(&self, own: &Path) {
+        note(own, Self::FILE, self);
+    }
+}
+
+/// The names of bundles that were imported, the latest last.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Done(Vec<String>);
+
+impl Done {
+    const FILE: &str = "done.json";
+    /// Years of daily bundles.
+    const MOST: usize = 2000;
+
+    pub(super) fn load(own: &Path) -> Self {
+        let read = std::fs::read(own.join(Self::FILE)).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|known| known == key)
+    }
+
+    pub(super) fn add(&mut self, key: &str) {
+        self.0.retain(|known| known != key);
+        self.0.push(key.to_owned());
+        let old = self.0.len().saturating_sub(Self::MOST);
+        self.0.drain(..old);
+    }
+
+    /// Best effort: without it, late parts are waited for in vain, and no more.
+    pub(super) fn save(&self, own: &Path) {
+        note(own, Self::FILE, self);
+    }
+}
+
+/// Writes a note of our own, whole or not at all.
+fn note(own: &Path, name: &str, what: &impl Serialize) {
+    let new = own.join(format!("{name}.new"));
+    if let Ok(text) = serde_json::to_vec(what)
+        && std::fs::write(&new, text).is_ok()
+    {
+        let _ = std::fs::rename(new, own.join(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_clock_ends_a_wait_before_its_time() {
+        let counted = |at: &str| {
+            let mut waited = Waited {
+                seconds: BTreeMap::from([("a".into(), 10.0)]),
+                at: Some(at.parse().unwrap()),
+                counted: None,
+            };
+            waited.tick(["a", "b"].into_iter());
+            (waited.of("a"), waited.of("b"))
+        };
+        assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
+        assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");
+    }
+}
