@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 
-use super::parts::rename_new;
+use super::parts::{rename_new, sync_folder};
 use crate::error::Error;
 use crate::held_lock::HeldLock;
 use crate::text::safe;
@@ -60,8 +60,10 @@ impl Pinned {
     fn open(path: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(path, error);
         match fs::DirBuilder::new().mode(mode).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
+            // What is put into it must not be lost with it.
+            Ok(()) => sync_folder(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
         }
         let not_ours = || {
             Error::usage(

@@ -156,6 +156,7 @@ impl Log {
                 .mode(0o600)
                 .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
                 .open(&self.path)?;
+            let is_new = file.metadata()?.len() == 0;
             let mut lines = Vec::new();
             // A line that a power cut left half-written stays half, and spoils no other.
             if !ends_in_line(&file)? {
@@ -166,7 +167,11 @@ impl Log {
                 lines.push(b'\n');
             }
             file.write_all(&lines)?;
-            file.sync_all()
+            file.sync_all()?;
+            match self.path.parent() {
+                Some(folder) if is_new => File::open(folder)?.sync_all(),
+                _ => Ok(()),
+            }
         };
         append().map_err(|error| TrustError::File { path: self.path.clone(), error })
     }
