@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use forge::Host;
 use forge::upstream::{Dice, Fault, Upstream};
+use forge::{Bundle, Host, Part, days, hours};
 use serde_json::Value;
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
@@ -126,7 +126,10 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         return;
     }
     let host = Host::new();
-    for unit in ["trivy-ferry-export.service", "trivy-ferry-export.timer", "trivy-ferry-watch.service"] {
+    let units: Vec<String> =
+        fs::read_dir(UNITS).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(units.len() >= 7, "{units:?}");
+    for unit in &units {
         let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
         // What is not there on this machine: the program in its place, and its user.
         let text = text.replace("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry"));
@@ -137,12 +140,60 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         command.args(args).current_dir(host.path("."));
         forge::run(command)
     };
-    let units = ["./trivy-ferry-export.service", "./trivy-ferry-export.timer", "./trivy-ferry-watch.service"];
+    let units: Vec<String> = units.iter().map(|unit| format!("./{}", unit.replace("@.", "@sdz1."))).collect();
+    let units: Vec<&str> = units.iter().map(String::as_str).collect();
     let ran = analyze(&[&["verify"], &units[..]].concat());
     ran.good();
     assert_eq!(ran.err, "", "{ran:#?}");
     // 20 of 100: what is left is the network and its own folder.
-    for service in [units[0], units[2]] {
+    for service in units.iter().filter(|unit| unit.ends_with(".service")) {
         analyze(&["security", "--offline=yes", "--threshold=20", service]).good();
     }
+}
+
+/// What a unit of the importing side runs, for this host.
+fn of_importer(host: &Host, unit: &str, name: &str) -> String {
+    let line = setting(unit, name).trim_start_matches(['+', '-']).to_owned();
+    let places = [
+        ("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry").to_owned()),
+        ("/srv/trivy-inbox", host.arg("inbox")),
+        ("/run/trivy-ferry-stick-%i", host.arg("stick")),
+        ("/dev/%I", host.arg("stick.img")),
+        ("%C/trivy", host.arg("cache")),
+        ("%S/trivy-ferry", host.arg("state")),
+    ];
+    places.iter().fold(line, |line, (from, to)| line.replace(from, to))
+}
+
+/// Runs a script as root in mounts of its own, with the environment of the units.
+fn as_systemd(host: &Host, script: &str) -> forge::Ran {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).current_dir(host.path("."));
+    command.env("HOME", host.path("home")).env("TRIVY_FERRY_TRUST", host.arg("keys/exporter.pub"));
+    forge::run(command)
+}
+
+#[test]
+fn the_units_of_the_importing_side_import() {
+    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+        return;
+    }
+    let of = |host: &Host, age| Bundle::of(hours(age), &Part::all(days(age))).signed(&host.key);
+    let host = Host::new();
+    host.file("inbox/b.tar", of(&host, -3));
+    as_systemd(&host, &of_importer(&host, "trivy-ferry-inbox.service", "ExecStart")).good();
+    assert_eq!(host.installed("cache", "db").unwrap(), days(-3).to_string());
+    assert!(!host.path("inbox/b.tar").exists());
+    // A stick, mounted as the unit mounts it.
+    fs::create_dir(host.path("stick")).unwrap();
+    host.file("content/b.tar", of(&host, -2));
+    let line = |name| of_importer(&host, "trivy-ferry-stick@.service", name);
+    let (before, import, after) = (line("ExecStartPre"), line("ExecStart"), line("ExecStopPost"));
+    let script = format!(
+        "set -e; mkfs.ext4 -q -d content stick.img 32M; {before}; if touch stick/x 2>/dev/null; then exit 9; fi; {import}; {after}"
+    );
+    as_systemd(&host, &script).good();
+    assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
+    assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "it is unmounted");
 }
