@@ -193,6 +193,38 @@ fn several_media_hold_one_bundle() {
 }
 
 #[test]
+fn one_stick_comes_after_the_other() {
+    let host = host();
+    let volumes = host.split(60);
+    let (head, rest) = volumes.split_first().unwrap();
+    fs::rename(head, host.path("b").join(name(head))).unwrap();
+    // A stick has one place, and what is copied from it goes with it.
+    let plug_in = |volumes: &[PathBuf]| {
+        fs::remove_dir_all(host.path("a")).unwrap();
+        fs::create_dir(host.path("a")).unwrap();
+        for volume in volumes {
+            fs::copy(volume, host.path("a").join(name(volume))).unwrap();
+        }
+    };
+    let import = |stick: &str| host.import(&host.path(stick), &["--staging", "gathered"]);
+    plug_in(&rest[..2]);
+    import("a").refused(6, &["head volume", "Bring the medium on which it is"]);
+    import("b").refused(6, &["are missing", name(&rest[2]), "Bring the medium on which it is"]);
+    // One of them breaks on the way, and is copied again.
+    plug_in(&rest[2..]);
+    let broken = host.path("a").join(name(&rest[3]));
+    let mut bytes = fs::read(&broken).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&broken, bytes).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", host.path("a/x.tar")).unwrap();
+    import("a").refused(4, &["is damaged", name(&rest[3])]);
+    plug_in(&rest[3..4]);
+    import("a").good();
+    assert!(host.installed("cache", "db").is_some());
+    assert!(host.files("gathered").is_empty(), "it is cleared");
+}
+
+#[test]
 fn a_full_medium_goes_on_with_the_next() {
     if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
         println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");

@@ -72,6 +72,10 @@ pub struct ImportBundles {
     /// volumes lie on several media.
     #[arg(required_unless_present = "restore")]
     pub bundle: Vec<PathBuf>,
+    /// Copy what belongs to a bundle into this folder first, for a bundle whose volumes come on several media, one
+    /// after the other: with the last of them it is imported, and the folder is cleared.
+    #[arg(long, value_name = "DIR", conflicts_with = "restore", env = "TRIVY_FERRY_STAGING")]
+    pub staging: Option<PathBuf>,
     /// Go back to what was there before the last import, without a bundle.
     #[arg(long, conflicts_with_all = ["bundle", "places", "web_root"])]
     pub restore: bool,

@@ -13,6 +13,7 @@ use super::inbox::Found;
 use super::memory::Memory;
 use super::push_images::check_asked;
 use super::registries::Registries;
+use super::staging::Staging;
 use super::{
     Outcome, after, import_cache, import_registry, import_report, import_web, inbox, metrics, site, status,
 };
@@ -65,7 +66,24 @@ impl fmt::Display for Reports {
 }
 
 pub(super) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outcome, Error> {
-    run_on(&args.import, &args.bundle, args.restore, progress)
+    let Some(folder) = &args.staging else {
+        return run_on(&args.import, &args.bundle, args.restore, progress);
+    };
+    let staging = Staging(folder);
+    staging.take(&args.bundle, progress)?;
+    match run_on(&args.import, std::slice::from_ref(folder), false, progress) {
+        Ok(mut outcome) => {
+            if outcome.exit_code() == 0 {
+                outcome.errors.extend(staging.clear().err());
+            }
+            Ok(outcome)
+        }
+        Err(error) if matches!(&error, Error::Bundle(bad) if bad.is_incomplete()) => {
+            let next = "Bring the medium on which it is, and run the same command with it; what came so far was copied.";
+            Err(Error::Restated { what: error.to_string(), next: next.into(), code: error.exit_code() })
+        }
+        failed => failed,
+    }
 }
 
 /// Imports what lies in some places, or goes back to what was there before.

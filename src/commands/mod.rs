@@ -64,6 +64,7 @@ mod serve_site;
 mod sign;
 mod site;
 mod spool;
+mod staging;
 mod status;
 mod straight;
 mod trust;
