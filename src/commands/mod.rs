@@ -73,6 +73,7 @@ mod verify;
 mod watch;
 mod watch_notes;
 pub mod web_url;
+mod write_behind;
 
 /// What a verb has to say at its end.
 #[derive(Debug)]

@@ -6,13 +6,14 @@
 //! whatever is used again is hashed again with the rest.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{PARTIAL, Parts, open_plain, rename_new};
+use super::write_behind::WriteBehind;
 use crate::bundle::Member;
 use crate::bundle::volumes::{Number, beside};
 use crate::bundle::writer::Plan;
@@ -197,7 +198,7 @@ impl Read for Prefix {
 
 /// Files under way that keep their plan up to date.
 pub(super) struct PartialFile {
-    out: BufWriter<Parts>,
+    out: WriteBehind,
     plan: File,
     crc: Crc,
     at: u64,
@@ -229,9 +230,7 @@ impl PartialFile {
     }
 
     fn of(parts: Parts, plan: File, there: u64) -> Self {
-        // Large enough that a stick sees few, long writes.
-        let out = BufWriter::with_capacity(1 << 20, parts);
-        PartialFile { out, plan, crc: Crc::new(), at: 0, there, ended: false }
+        PartialFile { out: WriteBehind::new(parts), plan, crc: Crc::new(), at: 0, there, ended: false }
     }
 
     /// The files, when everything is written.
@@ -239,7 +238,7 @@ impl PartialFile {
     /// # Errors
     /// Where the last bytes cannot be written.
     pub(super) fn into_parts(self) -> io::Result<Parts> {
-        self.out.into_inner().map_err(io::IntoInnerError::into_error)
+        self.out.into_parts()
     }
 
     /// Passes over bytes that are there already, or writes over others.
@@ -247,9 +246,9 @@ impl PartialFile {
         let known = usize::try_from(self.there - self.at).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(known)];
         let mut found = vec![0; bytes.len()];
-        self.out.get_ref().read_exact_at(&mut found, self.at)?;
+        self.out.parts().read_exact_at(&mut found, self.at)?;
         if found != bytes {
-            let mut place = self.out.get_ref().clone();
+            let mut place = self.out.parts().clone();
             place.seek(SeekFrom::Start(self.at))?;
             place.write_all(bytes)?;
         }
@@ -275,11 +274,11 @@ impl Write for PartialFile {
         self.crc.update(&bytes[..count]);
         self.at += count as u64;
         if self.at.is_multiple_of(STRETCH) {
-            // What the plan names is in the file.
-            self.out.flush()?;
             let mut line = serde_json::to_vec(&Stretch { end: self.at, crc: self.crc.sum() })?;
             line.push(b'\n');
-            self.plan.write_all(&line)?;
+            // What the plan names is in the file.
+            let mut plan = self.plan.try_clone()?;
+            self.out.then(move || plan.write_all(&line))?;
             self.crc.reset();
         }
         Ok(count)
