@@ -40,6 +40,10 @@ impl Link {
 
     /// As the timer on the connected side does it.
     fn export(&self) -> Ran {
+        forge::run(self.export_command())
+    }
+
+    fn export_command(&self) -> Command {
         let mut command: Command = self.host.command();
         command.args([
             "export",
@@ -54,7 +58,7 @@ impl Link {
         command
             .args(["--state-dir", "exported", "--heartbeat", "--format", "json"])
             .args(self.upstream.flags());
-        forge::run(command)
+        command
     }
 
     fn dropped(&self, what: &str) -> Vec<PathBuf> {
@@ -193,4 +197,28 @@ fn no_heartbeat_is_played_back_or_forged() {
     std::os::unix::fs::symlink("/dev/zero", link.host.path("inbox/y.heartbeat.json")).unwrap();
     assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("symbolic link"));
     assert!(!link.host.path("inbox/y.heartbeat.json").exists());
+}
+
+#[test]
+fn what_could_not_be_dropped_is_dropped_later() {
+    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+        return;
+    }
+    let mut link = Link::new();
+    link.publish();
+    let export = link.export_command();
+    // The folder is full, is emptied, and nothing is new meanwhile.
+    let line = "mount -t tmpfs -o size=32k tmpfs drop && ! \"$@\" >/dev/null && mount -o remount,size=64m drop && \
+                \"$@\" >second && ls drop >listed";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", line, "sh"]).arg(export.get_program()).args(export.get_args());
+    command.current_dir(link.host.path(".")).env("HOME", link.host.path("home"));
+    forge::run(command).good();
+    let second: Value = serde_json::from_slice(&fs::read(link.host.path("second")).unwrap()).unwrap();
+    assert_eq!((&second["unchanged"], second["dropped"].as_array().unwrap().len()), (&true.into(), 1));
+    assert!(fs::read_to_string(link.host.path("listed")).unwrap().contains(".tar\n"));
+    // Once is enough.
+    let third: Value = serde_json::from_str(&link.export().good().out).unwrap();
+    assert_eq!(third["dropped"], serde_json::json!([]));
 }

@@ -60,6 +60,7 @@ fn every_import_leaves_a_line() {
     let forger = SigningKey::generate().unwrap();
     let line = host.logged(first.signed(&forger), &[]);
     assert_eq!((&line["event"], line.get("identity")), (&"refused".into(), None));
+    assert_eq!(line["bundle"], "b.tar");
     assert!(line["why"].as_str().unwrap().contains("b.tar"), "{line}");
     let mut damaged = Bundle::of(hours(-1), &Part::all(days(-1))).signed(&host.key);
     let last = damaged.len() - 1200;

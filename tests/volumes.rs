@@ -20,7 +20,7 @@ const MIB: usize = 1 << 20;
 fn host() -> Host {
     let host = Host::new();
     host.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
-    for folder in ["out", "a", "b"] {
+    for folder in ["out", "a", "b", "next"] {
         fs::create_dir_all(host.path(folder)).unwrap();
     }
     host
@@ -221,7 +221,28 @@ fn one_stick_comes_after_the_other() {
     plug_in(&rest[3..4]);
     import("a").good();
     assert!(host.installed("cache", "db").is_some());
-    assert!(host.files("gathered").is_empty(), "it is cleared");
+    assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "it is cleared");
+    // The first stick once more by mistake, and then the next bundle: nothing is left of the old one.
+    plug_in(&rest[..2]);
+    import("a").refused(6, &["head volume"]);
+    std::thread::sleep(Duration::from_secs(1));
+    host.export(&upstream(61, MIB), &["--output", "next"]).good();
+    import("next").reported(6, &[]);
+    assert!(
+        host.files("gathered/trivy-ferry-staging").is_empty(),
+        "{:?}",
+        host.files("gathered/trivy-ferry-staging")
+    );
+    // What else lies there, or on the medium, is nobody's business.
+    host.file("mine/photos.tar", "mine");
+    host.file("next/photos.tar", "theirs");
+    host.import(&host.path("next"), &["--staging", "mine"]).good();
+    assert_eq!(fs::read_to_string(host.path("mine/photos.tar")).unwrap(), "mine");
+    assert_eq!(host.files("next").len(), 2);
+    host.import(&host.path("next"), &["--staging", "next"]).good();
+    assert_eq!(host.files("next").iter().filter(|path| path.is_file()).count(), 2);
+    let own = host.path("mine/trivy-ferry-staging");
+    host.import(&own, &["--staging", "mine"]).refused(2, &["imported from"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What can be wrong with a bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::Next;
 use crate::text::{safe, size};
@@ -204,6 +204,30 @@ fn short(keyid: &str) -> String {
 }
 
 impl BundleError {
+    /// The file that it is about, where it is about one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            BundleError::Open { path, .. }
+            | BundleError::NotAFile { path, .. }
+            | BundleError::NotABundle { path, .. }
+            | BundleError::Manifest { path, .. }
+            | BundleError::Read { path, .. }
+            | BundleError::Short { path, .. }
+            | BundleError::Long { path, .. }
+            | BundleError::Volumes { path, .. }
+            | BundleError::NoHead { path, .. }
+            | BundleError::BeyondParity { path, .. }
+            | BundleError::Parity { path, .. }
+            | BundleError::Heartbeat { path, .. }
+            | BundleError::Untrusted { path, .. }
+            | BundleError::Unfitting { path, .. }
+            | BundleError::Unknown { path, .. }
+            | BundleError::Payload { path, .. }
+            | BundleError::Member { path, .. } => Some(path),
+            BundleError::NeverWhole { .. } => None,
+        }
+    }
+
     /// Whether the path is at fault and not the bundle: exit code 2 and not 4.
     pub fn is_usage(&self) -> bool {
         matches!(self, BundleError::Open { .. })
@@ -252,7 +276,7 @@ impl Next for BundleError {
                 "Copy it too, into the folder of the others: it is written last, when the bundle is whole; with parity beside them, `trivy-ferry repair` makes it again.".into()
             }
             BundleError::Volumes { .. } => {
-                "Copy these volumes again, and no others, into the folder of those that are here, or name both folders; with parity beside them, `trivy-ferry repair` makes them again."
+                "Copy these volumes again into the folder of those that are here, or name both folders (the bytes of the others are compared when none is missing); where there is enough parity, `trivy-ferry repair` makes them again."
                     .into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {

@@ -12,7 +12,8 @@ pub struct Status {
     /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
-    /// Fail where the last heartbeat is older than this, as when a diode is dead.
+    /// Fail where the last heartbeat is older than this, as when a diode is dead, or the bundle has not come for so long of
+    /// which it tells.
     #[arg(long, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
     pub max_silence: Option<Age>,
     /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.

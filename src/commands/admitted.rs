@@ -56,6 +56,8 @@ pub(super) struct Source {
     superseded: bool,
     missing: Option<(u64, u64)>,
     pub(super) overrides: Vec<&'static str>,
+    /// The digests of the volumes behind its head.
+    volumes: Vec<Digest>,
     #[serde(skip)]
     pub(super) name: String,
     #[serde(skip)]
@@ -86,6 +88,7 @@ impl Source {
             superseded: admission.superseded,
             missing: admission.gap,
             overrides: admission.overrides.clone(),
+            volumes: payload.volumes.iter().map(|volume| volume.digest).collect(),
             name: bundle.name(),
             age: age(payload.created, now),
             content: datasets.chain(images).collect(),

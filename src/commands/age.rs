@@ -16,7 +16,7 @@ pub struct Age(SignedDuration);
 
 /// A string that is not an age.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write it as a number with s, m, h, d or w: 30s, 36h, 3d")]
+#[error("write it as a number above 0 with s, m, h, d or w: 30s, 36h, 3d")]
 pub struct InvalidAge;
 
 impl Age {

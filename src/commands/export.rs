@@ -169,7 +169,15 @@ impl Run<'_> {
             let images = also::collect(args, network, progress)?;
             let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
             if args.if_changed && self.last.as_ref().is_some_and(of_last) {
-                return unchanged(args, &collected, &images, &self.floors);
+                let (mut report, mut errors) = unchanged(args, &collected, &images, &self.floors)?;
+                // What an earlier run could not put there is not new any more, and still to be sent.
+                if let Some(last) = self.last.as_ref().filter(|last| last.to_drop) {
+                    match self.send(last) {
+                        Ok(sent) => report.dropped = sent,
+                        Err(error) => errors.push(error),
+                    }
+                }
+                return Ok((report, errors));
             }
             // A source that answers well may still turn out to have a bad layer, or none.
             let written = match entangled(&collected) {
@@ -192,6 +200,19 @@ impl Run<'_> {
                 Err(Bad::Leftover(error) | Bad::Other(error)) => return Err(error),
             }
         }
+    }
+
+    /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
+    fn send(&self, last: &ExportState) -> Result<Vec<PathBuf>, Error> {
+        let (Some(into), Some(from)) = (&self.args.drop_into, self.destination.folder()) else {
+            return Ok(Vec::new());
+        };
+        let stream = self.args.stream.as_str();
+        let sent = DropFolder(into).send(&[from.to_path_buf()], stream, self.args.repeat as usize)?;
+        if let Some(state) = self.state.as_ref().filter(|_| last.to_drop) {
+            state.save_exports(stream, &ExportState { to_drop: false, ..last.clone() })?;
+        }
+        Ok(sent)
     }
 
     /// Writes and signs a bundle of what was collected.
@@ -262,7 +283,7 @@ impl Run<'_> {
         let files = destination.publish(synced)?;
         // The bundle is there whatever becomes of the memory, and the report must say so.
         let mut errors = Vec::new();
-        if let Some(state) = &self.state {
+        let export = {
             let mut floors = floors.clone();
             for dataset in &payload.datasets {
                 if let Some(date) = dataset.contents.updated_at {
@@ -271,17 +292,16 @@ impl Run<'_> {
             }
             let sequence = payload.sequence.unwrap_or(1);
             let manifests = manifests(&collected, images);
-            let export = ExportState { identity, created, sequence, floors, manifests };
+            let to_drop = args.drop_into.is_some();
+            ExportState { identity, created, sequence, floors, manifests, to_drop }
+        };
+        if let Some(state) = &self.state {
             errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
         }
-        let mut dropped = Vec::new();
-        if let (Some(into), Some(from)) = (&args.drop_into, &folder) {
-            let from = std::slice::from_ref(from);
-            match DropFolder(into).send(from, args.stream.as_str(), args.repeat as usize) {
-                Ok(sent) => dropped = sent,
-                Err(error) => errors.push(error),
-            }
-        }
+        let dropped = self.send(&export).unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
         let removed = match (args.keep, &folder) {
             (Some(keep), Some(folder)) => {
                 retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)

@@ -44,6 +44,8 @@ impl Shelf {
 /// The folder. While this lives, no other run works on it.
 pub(super) struct HotFolder {
     path: PathBuf,
+    /// What a run that was killed had taken, and that cannot be put back.
+    stuck: Vec<Error>,
     own: Pinned,
     _lock: HeldLock,
 }
@@ -114,10 +116,12 @@ impl HotFolder {
                 "One is enough: end the other first.",
             ));
         }
-        let folder = HotFolder { path: path.into(), own, _lock: HeldLock::on(lock) };
+        let mut folder = HotFolder { path: path.into(), stuck: Vec::new(), own, _lock: HeldLock::on(lock) };
         for entry in fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
-                folder.put_back(&Taken { folder: entry.path() })?;
+                // What cannot be put back must not keep the others out.
+                let put_back = folder.put_back(&Taken { folder: entry.path() });
+                folder.stuck.extend(put_back.err());
             }
         }
         Ok(folder)
@@ -126,6 +130,23 @@ impl HotFolder {
     /// The folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What a run that was killed had taken, and that cannot be put back.
+    pub(super) fn stuck(&self) -> &[Error] {
+        &self.stuck
+    }
+
+    /// Puts one file back under its name.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(super) fn release(&self, taken: &Taken, file: &std::ffi::OsStr) -> Result<(), Error> {
+        let (from, to) = (taken.folder.join(file), self.path.join(file));
+        match rename_new(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&to, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Where we may keep notes of our own.
@@ -144,6 +165,10 @@ impl HotFolder {
         let taken = Taken { folder: begin().map_err(|error| failed(&self.path, error))? };
         for file in files {
             let Some(name) = file.file_name() else { continue };
+            // What somebody keeps in a folder is in the way when it is to be removed.
+            if file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                continue;
+            }
             match fs::rename(file, taken.folder.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     self.put_back(&taken)?;

@@ -69,13 +69,11 @@ pub(super) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outco
     let Some(folder) = &args.staging else {
         return run_on(&args.import, &args.bundle, args.restore, progress);
     };
-    let staging = Staging(folder);
+    let staging = Staging::open(folder, &args.bundle)?;
     staging.take(&args.bundle, progress)?;
-    match run_on(&args.import, std::slice::from_ref(folder), false, progress) {
+    match run_on(&args.import, &[staging.path().to_path_buf()], false, progress) {
         Ok(mut outcome) => {
-            if outcome.exit_code() == 0 {
-                outcome.errors.extend(staging.clear().err());
-            }
+            outcome.errors.extend(staging.clear(&imported(&outcome.json)).err());
             Ok(outcome)
         }
         Err(error) if matches!(&error, Error::Bundle(bad) if bad.is_incomplete()) => {
@@ -84,6 +82,23 @@ pub(super) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outco
         }
         failed => failed,
     }
+}
+
+/// The file names of the bundles that every target of a report has accepted, and needs no more.
+fn imported(report: &serde_json::Value) -> Vec<String> {
+    let targets = report["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let has_failed = |target: &serde_json::Value| {
+        let rows = target["datasets"].as_array().into_iter().chain(target["images"].as_array()).flatten();
+        rows.into_iter().any(|row| row["status"] == "failed")
+    };
+    if targets.iter().any(has_failed) {
+        return Vec::new();
+    }
+    let bundles = targets.iter().filter_map(|target| target["bundles"].as_array()).flatten();
+    let name = |bundle: &serde_json::Value| {
+        Some(Path::new(bundle["path"].as_str()?).file_name()?.to_string_lossy().into_owned())
+    };
+    bundles.filter_map(name).collect()
 }
 
 /// Imports what lies in some places, or goes back to what was there before.

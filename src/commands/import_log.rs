@@ -39,11 +39,11 @@ impl<'r> Entries<'r> {
     /// What happened before any target was looked at.
     pub(super) fn beforehand(&mut self, beforehand: &Beforehand) {
         for what in &beforehand.repaired {
-            let entry = self.entry(Event::Repaired).because(what);
+            let entry = self.entry(Event::Repaired).because(&self.shortened(what));
             self.entries.push(entry);
         }
         for error in &beforehand.untrusted {
-            self.refused(&safe(&error.to_string()), None);
+            self.refused(error, None);
         }
     }
 
@@ -59,7 +59,7 @@ impl<'r> Entries<'r> {
             if let Error::Bundle(bad) = error
                 && !bad.is_incomplete()
             {
-                self.refused(&safe(&error.to_string()), Some(&target));
+                self.refused(bad, Some(&target));
             }
         }
         for source in &report.sources {
@@ -98,7 +98,11 @@ impl<'r> Entries<'r> {
     pub(super) fn failed(&mut self, error: &Error) {
         match error {
             Error::Bundle(bad) if bad.is_incomplete() || bad.is_usage() => {}
-            Error::Bundle(_) | Error::Refused(_) => self.refused(&safe(&error.to_string()), None),
+            Error::Bundle(bad) => self.refused(bad, None),
+            Error::Refused(refusal) => {
+                let entry = self.entry(Event::Refused).because(&safe(&refusal.to_string()));
+                self.entries.push(entry);
+            }
             _ => {}
         }
     }
@@ -114,9 +118,11 @@ impl<'r> Entries<'r> {
         }
     }
 
-    fn refused(&mut self, why: &str, target: Option<&str>) {
-        let entry = self.entry(Event::Refused).because(&self.shortened(why));
-        self.entries.push(Entry { target: target.map(str::to_owned), ..entry });
+    /// A bundle of which nobody knows what it is.
+    fn refused(&mut self, bad: &BundleError, target: Option<&str>) {
+        let entry = self.entry(Event::Refused).because(&self.shortened(&safe(&bad.to_string())));
+        let bundle = bad.path().and_then(Path::file_name).map(|name| safe(&name.to_string_lossy()));
+        self.entries.push(Entry { target: target.map(str::to_owned), bundle, ..entry });
     }
 
     fn entry(&self, event: Event) -> Entry {

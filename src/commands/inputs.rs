@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::volumes::{self, Number};
@@ -175,18 +176,34 @@ impl Inputs {
         self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
     }
 
+    /// What lies there of a bundle's volumes behind the head.
+    pub(super) fn volumes(&self, key: &str) -> impl Iterator<Item = (Number, &Path)> {
+        let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
+        volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
+    }
+
+    /// What is wrong with a bundle of which there are parts, and neither the whole nor the head.
+    pub(super) fn headless_one(&self, key: &str) -> Option<BundleError> {
+        self.sets.get(key).and_then(without_head)
+    }
+
     /// Bundles of which there are parts, and neither the whole nor the head.
     pub(super) fn headless(&self) -> impl Iterator<Item = (&str, BundleError)> {
-        self.sets.iter().filter(|(_, set)| set.first.is_empty()).filter_map(|(key, set)| {
-            let parts = set.volumes.values().flatten().chain(&set.parity);
-            let one = parts.clone().next()?;
-            let name = name_of(one);
-            let bundle =
-                parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
-            let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
-            Some((key.as_str(), BundleError::NoHead { path, parts: parts.count() }))
-        })
+        self.sets.iter().filter_map(|(key, set)| Some((key.as_str(), without_head(set)?)))
     }
+}
+
+/// What is wrong with parts that have no head.
+fn without_head(set: &Set) -> Option<BundleError> {
+    if !set.first.is_empty() {
+        return None;
+    }
+    let parts = set.volumes.values().flatten().chain(&set.parity);
+    let one = parts.clone().next()?;
+    let name = name_of(one);
+    let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
+    let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
+    Some(BundleError::NoHead { path, parts: parts.count() })
 }
 
 /// Of several files the one with this length, else the first.
@@ -214,6 +231,13 @@ pub(super) fn key(path: &Path) -> Option<String> {
     Some(bundle.unwrap_or(name))
 }
 
+/// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
+pub(super) fn named_date(key: &str) -> Option<Timestamp> {
+    let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
+    let date = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
 pub(super) fn why_ignored(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
@@ -238,6 +262,16 @@ pub(super) fn why_ignored(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_tell_the_date_where_nothing_else_does() {
+        let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
+        assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
+        assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
+        for none in ["default.tar", "default-20261121.tar", "default-20261121t091500z.par.001", ""] {
+            assert_eq!(named_date(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn names_tell_what_is_none_of_our_business() {

@@ -153,6 +153,9 @@ pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
             }),
         }
     }
+    if let (true, Some((_, error))) = (bundles.is_empty(), there.headless().next()) {
+        return Err(error.into());
+    }
     if bundles.is_empty() {
         return Err(inbox::no_bundle(&args.bundle, &ignored));
     }
@@ -169,7 +172,11 @@ fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<Row, BundleErro
             let (payload, signers) = (signed.payload().clone(), Signer::of(signed.signers(), keyring));
             (payload, signers, there.complete(signed).err().map(|error| safe(&error.to_string())))
         }
-        Err(error) => (claims?, Vec::new(), Some(safe(&error.to_string()))),
+        // Of what nobody signed, that is what is wrong, and not what it says.
+        Err(error) => match claims {
+            Ok(claims) => (claims, Vec::new(), Some(safe(&error.to_string()))),
+            Err(_) => return Err(error),
+        },
     };
     let now = Timestamp::now();
     Ok(Row {

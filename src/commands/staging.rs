@@ -4,34 +4,84 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::inputs::Inputs;
+use super::inbox::no_bundle;
+use super::inputs::{Inputs, key, named_date};
 use super::parts::{PARTIAL, sync_folder};
 use crate::bundle::{BundleError, open_regular};
 use crate::error::Error;
 use crate::progress::{Counted, Progress};
 use crate::text::safe;
 
-/// The folder.
-pub(super) struct Staging<'s>(pub(super) &'s Path);
+/// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
+const OWN: &str = "trivy-ferry-staging";
 
-impl Staging<'_> {
-    /// Copies what belongs to bundles into it. What has a name there already is replaced: it may be a volume
-    /// that was to be copied again.
+/// The folder.
+pub(super) struct Staging {
+    own: PathBuf,
+}
+
+impl Staging {
+    /// Finds it in a folder, and makes it where it is missing.
     ///
     /// # Errors
-    /// Where a medium fails, or the folder cannot be written.
+    /// Where it cannot be made, belongs to somebody else, or is imported from.
+    pub(super) fn open(folder: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
+        let own = folder.join(OWN);
+        let made = fs::DirBuilder::new().recursive(true).create(folder).and_then(|()| {
+            match fs::DirBuilder::new().mode(0o700).create(&own) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => own.symlink_metadata(),
+            }
+        });
+        let metadata = made.map_err(|error| failed(&own, &error))?;
+        let is_mine = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+        if !metadata.is_dir() || !is_mine {
+            return Err(Error::usage(
+                format!("{} is not a folder of this user alone", own.display()),
+                "Name another folder with --staging, or remove that one.",
+            ));
+        }
+        let place = own.canonicalize().map_err(|error| failed(&own, &error))?;
+        let is_own = |input: &PathBuf| input.canonicalize().is_ok_and(|input| input.starts_with(&place));
+        if inputs.iter().any(is_own) {
+            return Err(Error::usage(
+                format!("--staging names the folder {} that is imported from", own.display()),
+                "Name another: what lies in it is removed when it was imported.",
+            ));
+        }
+        Ok(Staging { own })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.own
+    }
+
+    /// Copies what belongs to bundles into it. What has a name there already is replaced: it may be a volume
+    /// that was to be copied again. A file that cannot be read is left out: parity may make up for it.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
     pub(super) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
         let there = Inputs::read(inputs)?;
-        fs::create_dir_all(self.0).map_err(|error| self.failed(self.0, &error))?;
-        for file in there.keys().flat_map(|key| there.all(key)) {
-            self.copy(&file, progress)?;
+        if there.keys().next().is_none() {
+            return Err(no_bundle(inputs, &there.ignored));
+        }
+        for (number, file) in there.keys().flat_map(|key| there.all(key)).enumerate() {
+            match self.copy(&file, number, progress) {
+                Err(Error::Bundle(error)) => {
+                    progress.alarm(&format!("{error}; the others are copied"));
+                }
+                other => other?,
+            }
         }
         Ok(())
     }
 
-    fn copy(&self, file: &Path, progress: &dyn Progress) -> Result<(), Error> {
+    fn copy(&self, file: &Path, number: usize, progress: &dyn Progress) -> Result<(), Error> {
         let name = file.file_name().unwrap_or_default();
         let (source, length) = match open_regular(file) {
             Ok(open) => open,
@@ -40,11 +90,8 @@ impl Staging<'_> {
             Err(error) => return Err(error.into()),
         };
         let step = progress.begin(&safe(&name.to_string_lossy()), length, &file.display().to_string());
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(PARTIAL);
-        let (hidden, to) = (self.0.join(hidden), self.0.join(name));
-        let failed = |error: io::Error| self.failed(&to, &error);
+        let (hidden, to) = (self.own.join(format!("{number}{PARTIAL}")), self.own.join(name));
+        let failed = |error: io::Error| failed(&to, &error);
         let _ = fs::remove_file(&hidden);
         let mut copy = File::options().write(true).create_new(true).open(&hidden).map_err(failed)?;
         let copied = copy_all(Counted::new(source, step), &mut copy, file, &failed)
@@ -56,24 +103,31 @@ impl Staging<'_> {
         })
     }
 
-    /// Removes what belongs to bundles, which were imported.
+    /// Removes the bundles that were imported, which are these, and the remains of older ones, for which nobody
+    /// waits any longer.
     ///
     /// # Errors
     /// Where that fails.
-    pub(super) fn clear(&self) -> Result<(), Error> {
-        let there = Inputs::read(&[self.0.to_path_buf()])?;
-        for file in there.keys().flat_map(|key| there.all(key)) {
-            fs::remove_file(&file).map_err(|error| self.failed(&file, &error))?;
+    pub(super) fn clear(&self, imported: &[String]) -> Result<(), Error> {
+        let there = Inputs::read(std::slice::from_ref(&self.own))?;
+        let newest = imported.iter().filter_map(|name| named_date(&name.to_lowercase())).max();
+        let is_over = |name: &&str| {
+            let bundle = |imported: &String| key(Path::new(imported)).is_some_and(|key| key == **name);
+            imported.iter().any(bundle)
+                || named_date(name).zip(newest).is_some_and(|(date, newest)| date < newest)
+        };
+        for file in there.keys().filter(is_over).flat_map(|key| there.all(key)) {
+            fs::remove_file(&file).map_err(|error| failed(&file, &error))?;
         }
         Ok(())
     }
+}
 
-    fn failed(&self, path: &Path, error: &io::Error) -> Error {
-        Error::Destination {
-            path: path.into(),
-            what: error.to_string(),
-            next: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
-        }
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::Destination {
+        path: path.into(),
+        what: error.to_string(),
+        next: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
     }
 }
 

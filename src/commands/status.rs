@@ -225,9 +225,17 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
         streams.dedup();
         for stream in streams {
             let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
-            let last = heartbeat.map(|heartbeat| heartbeat.heard.created);
-            if last.is_none_or(|last| status.now.duration_since(last) > most.duration()) {
+            // A clock that was ahead, here or there, must not hide silence.
+            let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
+            let is_over = |since: Timestamp| status.now.duration_since(since) > most.duration();
+            if last.is_none_or(is_over) {
                 errors.push(Refusal::Silent { stream: stream.to_owned(), last }.into());
+            }
+            let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
+            let lost =
+                lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
+            if let Some(created) = lost.filter(|created| is_over(*created)) {
+                errors.push(Refusal::NotHere { stream: stream.to_owned(), created }.into());
             }
         }
     }

@@ -15,14 +15,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, Shelf, Taken};
-use super::inputs::Inputs;
-use super::watch_notes::{Done, Waited};
+use super::inputs::{Inputs, named_date};
+use super::watch_notes::{Done, Imported, Waited};
 use super::{Outcome, after, gravest, heard, import};
+use crate::bundle::volumes::parse_name;
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::cli::Watch;
 use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent};
 use crate::text::{line, safe, second};
+use crate::trust::Refusal;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Entry, Event, Log};
 use crate::trust::state::{Side, StateDir};
@@ -120,6 +122,8 @@ enum Todo {
     Wait,
     /// It could not be imported, and is tried again then.
     TryAt(Instant),
+    /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.
+    JudgeAt(Instant),
 }
 
 /// What became of a bundle.
@@ -154,6 +158,12 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
     let (seen, outcomes, heartbeats, errors) = Default::default();
     let mut watcher = Watcher { args, folder, seen, waited, done, outcomes, heartbeats, errors, progress };
     progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
+    for error in watcher.folder.stuck() {
+        progress.alarm(&format!(
+            "{error}. Remove by hand what is left in {}/.trivy-ferry.",
+            line(&args.inbox.display().to_string())
+        ));
+    }
     loop {
         let at_rest = watcher.round()?;
         if args.once && at_rest {
@@ -185,6 +195,10 @@ impl Watcher<'_> {
         let mut at_rest = true;
         let mut due = Vec::new();
         for (key, files) in sets {
+            // A folder is nobody's bundle, whatever its name is.
+            if files.iter().all(|file| file.is_dir() && !file.is_symlink()) {
+                continue;
+            }
             let look = look(&files);
             let known = self.seen.get(&key).is_some_and(|seen| seen.look == look);
             if !known {
@@ -201,20 +215,26 @@ impl Watcher<'_> {
             let is_due = match seen.todo {
                 Todo::Try => true,
                 Todo::Wait => false,
-                Todo::TryAt(moment) => Instant::now() >= moment,
+                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
             };
             if is_due {
                 due.push((key, files));
             }
         }
         // The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back.
-        let mut due: Vec<(Option<Timestamp>, String, Vec<PathBuf>)> =
-            due.into_iter().map(|(key, files)| (created(&there, &key), key, files)).collect();
+        let dated = |(key, files): (String, Vec<PathBuf>)| {
+            let created = created(&there, &key);
+            // What has no date is no bundle, most likely, and comes last.
+            (created.is_none(), created, key, files)
+        };
+        let mut due: Vec<(bool, Option<Timestamp>, String, Vec<PathBuf>)> =
+            due.into_iter().map(dated).collect();
         due.sort();
-        for (_, key, files) in due {
+        for (_, _, key, files) in due {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
             if let Err(error) = self.deal_with(&there, &key, &files) {
-                self.wait(&key, &safe(&error.to_string()), Some(error));
+                let again = Todo::TryAt(Instant::now() + AGAIN);
+                self.wait(&there, &key, &safe(&error.to_string()), again, Some(error));
             }
         }
         if let Err(error) = self.give_up(&there) {
@@ -237,7 +257,7 @@ impl Watcher<'_> {
         let keyring = Keyring::load(&self.args.import.keys.trust)?;
         let whole = is_whole(there, key, &keyring);
         let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
-        if incomplete && self.done.has(key) {
+        if incomplete && self.done.has_all(there, key) {
             self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
             let taken = self.folder.take(files)?;
             self.seen.remove(key);
@@ -248,7 +268,7 @@ impl Watcher<'_> {
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.folder.path().display());
-            self.wait(key, &error.to_string().replace(&place, ""), None);
+            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
         let is_none = UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
@@ -258,9 +278,13 @@ impl Watcher<'_> {
             Ok(outcome) => (outcome.errors, outcome.json),
             Err(error) => (vec![error], Value::Null),
         };
+        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
         // By their names alone: where they lie at the moment is of no use to anybody.
         let place = format!("{}/", taken.folder.display());
-        let errors: Vec<Error> = errors.into_iter().map(|error| error.restated(&place, "")).collect();
+        let itself = place.trim_end_matches('/').to_owned();
+        let inbox = self.folder.path().display().to_string();
+        let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, &inbox));
+        let errors: Vec<Error> = errors.collect();
         let report = restated(report, &place);
         let code = gravest(&errors);
         let why = errors.first().map(|error| safe(&error.to_string()));
@@ -270,20 +294,49 @@ impl Watcher<'_> {
             0 => Shelf::Processed,
             // What is in use has expired: that is said, and is no fault of the bundle.
             5 if admitted => Shelf::Processed,
-            4 | 5 => Shelf::Quarantine,
+            4 => Shelf::Quarantine,
+            5 if !by_clock => Shelf::Quarantine,
             // None of the files is a bundle.
             2 if is_none => Shelf::Quarantine,
             code => {
                 self.folder.put_back(&taken)?;
                 // What is incomplete may still become whole, and is no failure until then.
                 let failed = errors.into_iter().next().filter(|_| code != 6);
-                self.wait(key, &why.unwrap_or_default(), failed);
+                let todo = match code {
+                    5 => Todo::JudgeAt(Instant::now() + AGAIN),
+                    6 => Todo::Wait,
+                    _ => Todo::TryAt(Instant::now() + AGAIN),
+                };
+                self.wait(there, key, &why.unwrap_or_default(), todo, failed);
                 return Ok(());
             }
         };
+        if shelf == Shelf::Processed {
+            self.remember(key, &report, &taken, files)?;
+        }
         let reason = json!({ "exit_code": code, "import": report });
         let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });
         kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
+    }
+
+    /// Remembers what was imported, and puts back volumes that lay there and are none of its.
+    fn remember(&mut self, key: &str, report: &Value, taken: &Taken, files: &[PathBuf]) -> Result<(), Error> {
+        let targets = report["targets"].as_array().into_iter().flatten();
+        let bundle = targets.filter_map(|target| target["bundles"].as_array()).flatten().next();
+        let Some(bundle) = bundle else { return Ok(()) };
+        let identity = serde_json::from_value(bundle["identity"].clone());
+        let volumes = serde_json::from_value(bundle["volumes"].clone());
+        let (Ok(identity), Ok(volumes)) = (identity, volumes) else { return Ok(()) };
+        let imported = Imported { key: key.to_owned(), identity, volumes };
+        for name in files.iter().filter_map(|file| file.file_name()) {
+            let number = parse_name(&name.to_string_lossy()).and_then(|(_, number)| number.index());
+            if number.is_some_and(|index| index >= imported.volumes.len()) {
+                self.folder.release(taken, name)?;
+            }
+        }
+        self.done.add(imported);
+        self.done.save(self.folder.own());
+        Ok(())
     }
 
     /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
@@ -309,24 +362,22 @@ impl Watcher<'_> {
         Ok(())
     }
 
-    /// Leaves a bundle where it is. What `failed` is tried again.
-    fn wait(&mut self, key: &str, why: &str, failed: Option<Error>) {
-        let there = Inputs::read(&[self.folder.path().to_path_buf()]).ok();
-        let heartbeat = self.folder.path().join(key);
+    /// Leaves a bundle where it is, for what is to be done with it next.
+    fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
         let files = match Heartbeat::is_named(key) {
-            true => Some(vec![heartbeat]),
-            false => there.map(|there| there.all(key)),
+            true => vec![self.folder.path().join(key)],
+            false => there.all(key),
         };
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
         let has_failed = failed.is_some();
         if !told {
             self.say(&format!("waits        {}: {}", safe(key), safe(why)));
         }
-        if let (Some(seen), Some(files)) = (self.seen.get_mut(key), files) {
+        if let Some(seen) = self.seen.get_mut(key) {
             // Putting it back is no change that somebody else made.
             seen.look = look(&files);
             why.clone_into(&mut seen.why);
-            seen.todo = if has_failed { Todo::TryAt(Instant::now() + AGAIN) } else { Todo::Wait };
+            seen.todo = todo;
             seen.failed = failed;
         }
         if has_failed && !told {
@@ -339,7 +390,8 @@ impl Watcher<'_> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
         let mut waiting: Vec<(u64, String, u64)> = Vec::new();
         for key in there.keys() {
-            if let Some(seen) = self.seen.get(key).filter(|seen| matches!(seen.todo, Todo::Wait)) {
+            let waits = |seen: &&Seen| matches!(seen.todo, Todo::Wait | Todo::JudgeAt(_));
+            if let Some(seen) = self.seen.get(key).filter(waits) {
                 let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
                 waiting.push((self.waited.of(key), key.to_owned(), bytes));
             }
@@ -359,18 +411,18 @@ impl Watcher<'_> {
             let error = Error::from(BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() });
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
-            self.log_given_up(&key, &format!("{why}: {lacks}"));
+            self.log(&key, Event::GivenUp, &format!("{why}: {lacks}"));
             let (shelf, why, errors) = (Shelf::Quarantine, Some(format!("{why}: {lacks}")), vec![error]);
             self.keep(&key, &taken, Verdict { shelf, code, why, errors, reason })?;
         }
         Ok(())
     }
 
-    /// What is given up is written down beside what is refused. It goes to quarantine all the same.
-    fn log_given_up(&self, key: &str, why: &str) {
+    /// Writes down what no import has. It goes to quarantine all the same.
+    fn log(&self, key: &str, event: Event, why: &str) {
         let import = &self.args.import;
         let stream = import.acceptance.stream.as_str();
-        let entry = Entry::new(Timestamp::now(), Event::GivenUp, stream).because(why);
+        let entry = Entry::new(Timestamp::now(), event, stream).because(why);
         let entry = Entry { bundle: Some(safe(key)), ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
         if let Err(error) = state.and_then(|state| Log::of(state.path()).append(&[entry])) {
@@ -389,18 +441,17 @@ impl Watcher<'_> {
         reason["bundle"] = safe(key).into();
         reason["at"] = Timestamp::now().to_string().into();
         reason["errors"] = errors.iter().map(Error::to_json).collect();
-        if shelf == Shelf::Processed {
-            self.done.add(key);
-            self.done.save(self.folder.own());
+        // An import says nothing of what is no bundle at all.
+        if shelf == Shelf::Quarantine && code == 2 {
+            self.log(key, Event::Refused, why.as_deref().unwrap_or_default());
         }
         let kept = self.folder.keep(taken, shelf, &file_name(key), &reason, most)?;
         self.seen.remove(key);
         self.waited.forget(key);
         let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         self.say(&format!("{outcome:<12} {}{said}", safe(key)));
-        if shelf == Shelf::Quarantine {
-            self.errors.extend(errors);
-        }
+        // Also of what was processed: what is in use may have expired, or be too old.
+        self.errors.extend(errors);
         let result = if shelf == Shelf::Processed { "processed" } else { "quarantined" };
         self.hook(key, result, &kept);
         if self.args.once {
@@ -457,11 +508,16 @@ fn restated(report: Value, place: &str) -> Value {
 
 /// Whether a bundle is there as a whole, by what its signed manifest says.
 fn is_whole(there: &Inputs, key: &str, keyring: &Keyring) -> Result<(), BundleError> {
-    if let Some((_, error)) = there.headless().find(|(other, _)| *other == key) {
+    if let Some(error) = there.headless_one(key) {
         return Err(error);
     }
     let signed = UnverifiedBundle::open(&first(there, key))?.signed(keyring)?;
     there.complete(signed).map(drop)
+}
+
+/// Whether a bundle was refused because of the time, by whichever clock.
+fn is_by_clock(error: &Error) -> bool {
+    matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
 }
 
 /// The whole, or the head; or what else there is.
@@ -478,13 +534,6 @@ fn created(there: &Inputs, key: &str) -> Option<Timestamp> {
     let says =
         || UnverifiedBundle::open(&first(there, key)).ok()?.claims().ok().map(|payload| payload.created);
     says().or_else(|| named_date(key))
-}
-
-/// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
-fn named_date(key: &str) -> Option<Timestamp> {
-    let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
-    let date = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).ok()?;
-    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
 fn look(files: &[PathBuf]) -> Look {
@@ -504,16 +553,6 @@ fn file_name(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_tell_the_date_where_nothing_else_does() {
-        let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
-        assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
-        assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
-        for none in ["default.tar", "default-20261121.tar", "default-20261121t091500z.par.001", ""] {
-            assert_eq!(named_date(none), None, "{none}");
-        }
-    }
 
     #[test]
     fn names_of_folders_are_plain() {

@@ -2,11 +2,18 @@
 //! were imported. Without it nothing goes wrong; some waits begin anew.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::Serialize;
+
+use super::inputs::Inputs;
+use crate::bundle::volumes::Number;
+use crate::bundle::{UnverifiedBundle, open_regular};
+use crate::dataset::layer::CHUNK;
+use crate::digest::{Digest, Hasher};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -56,9 +63,20 @@ impl Waited {
     }
 }
 
-/// The names of bundles that were imported, the latest last.
+/// The bundles that were imported, the latest last.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct Done(Vec<String>);
+pub(super) struct Done(Vec<Imported>);
+
+/// A bundle that was imported. A name alone says nothing: anybody may give it to something else.
+#[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Imported {
+    /// Its name, in small letters.
+    pub(super) key: String,
+    /// The sha256 of its signed payload.
+    pub(super) identity: Digest,
+    /// The digests of the volumes behind its head; none where it is one file.
+    pub(super) volumes: Vec<Digest>,
+}
 
 impl Done {
     const FILE: &str = "done.json";
@@ -70,13 +88,30 @@ impl Done {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|known| known == key)
+    /// Whether what lies there of a bundle is of one that was imported: each head and volume. Parity does not
+    /// matter, since nobody can say whose it is.
+    pub(super) fn has_all(&self, there: &Inputs, key: &str) -> bool {
+        let of_name = || self.0.iter().filter(|imported| imported.key == key);
+        of_name().any(|imported| {
+            let is_head = |path: &Path| {
+                UnverifiedBundle::open(path).is_ok_and(|head| head.identity() == imported.identity)
+            };
+            let is_volume = |(number, path): (Number, &Path)| {
+                let wanted = number.index().and_then(|index| imported.volumes.get(index));
+                wanted.is_some() && digest_of(path).ok().as_ref() == wanted
+            };
+            let volumes: Vec<_> = there.volumes(key).collect();
+            let all = there.all(key);
+            let mut heads = all.iter().filter(|path| {
+                !volumes.iter().any(|(_, volume)| volume == path) && !there.parity(key).contains(path)
+            });
+            heads.all(|path| is_head(path)) && volumes.into_iter().all(is_volume)
+        })
     }
 
-    pub(super) fn add(&mut self, key: &str) {
-        self.0.retain(|known| known != key);
-        self.0.push(key.to_owned());
+    pub(super) fn add(&mut self, imported: Imported) {
+        self.0.retain(|known| *known != imported);
+        self.0.push(imported);
         let old = self.0.len().saturating_sub(Self::MOST);
         self.0.drain(..old);
     }
@@ -84,6 +119,18 @@ impl Done {
     /// Best effort: without it, late parts are waited for in vain, and no more.
     pub(super) fn save(&self, own: &Path) {
         note(own, Self::FILE, self);
+    }
+}
+
+fn digest_of(path: &Path) -> std::io::Result<Digest> {
+    let (mut file, _) = open_regular(path).map_err(std::io::Error::other)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
     }
 }
 

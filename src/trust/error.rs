@@ -202,6 +202,14 @@ pub enum Refusal {
         /// When the last one was made, where there was any.
         last: Option<Timestamp>,
     },
+    /// A heartbeat has told of a bundle that did not come.
+    #[error("the bundle of stream {stream:?} of {} has not come", moment(*.created))]
+    NotHere {
+        /// The stream.
+        stream: String,
+        /// When it was made.
+        created: Timestamp,
+    },
     /// Its exporter gave it a date after which it must not be used.
     #[error("{bundle} expired {}", moment(*.expires))]
     Expired {
@@ -271,6 +279,9 @@ impl Next for Refusal {
             Refusal::Equivocation { .. } => {
                 "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
                     .into()
+            }
+            Refusal::NotHere { .. } => {
+                "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
             }
             Refusal::Silent { .. } => {
                 "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()

@@ -171,15 +171,26 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
 
 /// Nothing may rest on what another user can change.
 pub(super) fn private(path: &Path) -> Result<(), TrustError> {
-    let metadata = fs::metadata(path).map_err(|error| TrustError::File { path: path.into(), error })?;
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    private_to(path, &owners)
+}
+
+/// The same for who only looks: root may look at what belongs to another user alone.
+pub(super) fn private_to_owner(path: &Path) -> Result<(), TrustError> {
     let me = rustix::process::geteuid().as_raw();
+    let owner = fs::metadata(path).map_or(0, |metadata| metadata.uid());
+    private_to(path, &[0, if me == 0 { owner } else { me }])
+}
+
+fn private_to(path: &Path, owners: &[u32]) -> Result<(), TrustError> {
+    let metadata = fs::metadata(path).map_err(|error| TrustError::File { path: path.into(), error })?;
     // A group of one's own, with the user's number, is what many systems give every user. Any other
     // may have members.
-    let own_group = metadata.gid() == 0 || metadata.gid() == me;
+    let own_group = owners.contains(&metadata.gid());
     let forbidden = if own_group { 0o002 } else { 0o022 };
     let why = if metadata.mode() & forbidden != 0 {
         format!("mode {:04o}", metadata.mode() & 0o7777)
-    } else if metadata.uid() != me && metadata.uid() != 0 {
+    } else if !owners.contains(&metadata.uid()) {
         format!("owned by user {}", metadata.uid())
     } else {
         return Ok(());

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::keyring::private;
+use super::keyring::{private, private_to_owner};
 use crate::digest::Digest;
 use crate::held_lock::HeldLock;
 
@@ -137,6 +137,9 @@ pub struct ExportState {
     /// The manifests of all that it holds, by reference name; empty where an older program wrote this.
     #[serde(default)]
     pub manifests: BTreeMap<String, Digest>,
+    /// It was to be put into a folder of `--drop`, and has not been yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_drop: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -246,6 +249,10 @@ impl StateDir {
     }
 
     fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
+        let path = self.file(kind, stream);
+        if path.exists() {
+            private(&path)?;
+        }
         StateView { path: self.path.clone() }.read(kind, stream)
     }
 
@@ -285,7 +292,7 @@ impl StateView {
     pub fn find(given: Option<&Path>) -> Result<Option<Self>, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         let Some(path) = candidates.into_iter().find(|path| path.is_dir()) else { return Ok(None) };
-        private(&path)?;
+        private_to_owner(&path)?;
         Ok(Some(StateView { path }))
     }
 
@@ -334,7 +341,7 @@ impl StateView {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(failed)?,
         };
-        private(&path)?;
+        private_to_owner(&path)?;
         let mut bytes = Vec::new();
         file.take(MAX_STATE).read_to_end(&mut bytes).map_err(failed)?;
         let bad = |why: String| TrustError::State { path: path.clone(), why };

@@ -62,8 +62,11 @@ impl Shape {
     /// # Errors
     /// In words, where these are no numbers to work with.
     pub fn of(files: Vec<u64>, shard: u64, parity: u64) -> Result<Self, String> {
+        // A shard beyond the longest file would be zeros, which cost nothing to claim and much to work through.
+        let longest = files.iter().copied().max().unwrap_or(0);
         if shard == 0
             || !shard.is_multiple_of(BLOCK)
+            || shard - BLOCK >= longest.max(1)
             || files.is_empty()
             || files.len() > super::super::volumes::MAX_VOLUMES + 1
         {

@@ -177,3 +177,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_shard_is_no_longer_than_what_it_holds() {
+    // It would be compared to the end, and that of zeros never comes.
+    assert!(Shape::of(vec![1], 1 << 62, 1).is_err());
+    assert!(Shape::of(vec![1], 8192, 1).is_err());
+    assert!(Shape::of(vec![5000, 1], 8192, 1).is_ok());
+    assert!(Shape::of(vec![1], 4096, 1).is_ok());
+}
