@@ -59,6 +59,17 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
 }
 
 #[test]
+fn it_looks_whether_a_web_root_still_hands_out() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
+    fs::create_dir(host.path("www")).unwrap();
+    let to = ["import", "inbox", "--web-root", "www", "--web-url", "https://vex.corp.example"];
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    host.status(&[]).good();
+    fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
+    host.status(&[]).reported(7, &["MISSING", "vex-hub", "is not what was imported"]);
+}
+
+#[test]
 fn prometheus_reads_its_metrics() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 3));
     host.import_inbox(&["--metrics", "ferry.prom"]).good();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Outcome, metrics};
 use crate::cli;
+use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -102,7 +103,7 @@ enum State {
     InPlace,
     Missing,
     Differs,
-    /// Only the databases and checks of a cache are looked at.
+    /// Of caches the databases and checks are looked at, and what a web root hands out.
     NotLookedAt,
 }
 
@@ -290,9 +291,11 @@ fn refused(log: &Log, now: Timestamp) -> Result<Vec<Refused>, Error> {
 
 fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
     let cache = target.strip_prefix("cache:").map(Path::new);
+    let web = target.strip_prefix("web:").map(Path::new);
     let row = |(reference, accepted): (&String, &Timestamp)| {
-        let (state, in_use) = match (cache, name_of(reference)) {
-            (Some(dir), Some(name)) => in_cache(dir, &name, *accepted),
+        let (state, in_use) = match (cache, web, name_of(reference)) {
+            (Some(dir), _, Some(name)) => in_cache(dir, &name, *accepted),
+            (_, Some(dir), Some(name)) => (in_web_root(dir, &name), None),
             _ => (State::NotLookedAt, None),
         };
         let origin = of.origins.get(reference);
@@ -307,7 +310,7 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
             signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
         }
     };
-    let folder = cache.or_else(|| target.strip_prefix("web:").map(Path::new));
+    let folder = cache.or(web);
     Target {
         stream: stream.into(),
         target: target.into(),
@@ -348,6 +351,12 @@ fn in_cache(dir: &Path, name: &Name, accepted: Timestamp) -> (State, Option<Time
         Some(installed) if installed.updated_at == Some(accepted) => (State::InPlace, installed.updated_at),
         Some(installed) => (State::Differs, installed.updated_at),
     }
+}
+
+/// Whether a web root hands out a VEX repository.
+fn in_web_root(dir: &Path, name: &Name) -> State {
+    let manifest = dir.join(name.to_string()).join(WELL_KNOWN).join(MANIFEST);
+    if manifest.is_file() { State::InPlace } else { State::Missing }
 }
 
 /// The dataset's name in a reference name: `trivy-db` in `trivy-db-2`.
