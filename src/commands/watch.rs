@@ -32,6 +32,8 @@ use crate::trust::state::{Side, StateDir};
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
 /// tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
+const JUDGE_AGAIN: Duration = Duration::from_secs(600);
 
 /// What `--once` did.
 #[derive(Serialize)]
@@ -303,7 +305,7 @@ impl Watcher<'_> {
                 // What is incomplete may still become whole, and is no failure until then.
                 let failed = errors.into_iter().next().filter(|_| code != 6);
                 let todo = match code {
-                    5 => Todo::JudgeAt(Instant::now() + AGAIN),
+                    5 => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
                     6 => Todo::Wait,
                     _ => Todo::TryAt(Instant::now() + AGAIN),
                 };
