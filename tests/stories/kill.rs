@@ -216,7 +216,11 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
         assert!(!run.statuses().iter().any(|row| row.ends_with("failed")), "round {round}: {run}");
         assert_eq!(fingerprints(&cache), new, "round {round}");
         assert_eq!(files(&cache), clean, "round {round}: something was left in the cache");
-        assert_eq!(files(&station.at("state")), ["import-default.json", "import.lock"], "round {round}");
+        assert_eq!(
+            files(&station.at("state")),
+            ["import-default.json", "import.lock", "imports.jsonl"],
+            "round {round}"
+        );
         assert!(files(&station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
     }
     println!(
