@@ -14,7 +14,7 @@ use std::time::Duration;
 use forge::certificates::{Authority, NAME};
 use forge::squid::{self, Squid};
 use forge::upstream::{Dice, Fault, Upstream};
-use forge::{Host, Ran};
+use forge::{Host, Ran, has_tools};
 use trivy_ferry::digest::Digest;
 
 /// A host that exports, and how it does so.
@@ -648,18 +648,9 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     host.holds_good_bundles(1);
 }
 
-/// Whether squid is here, as it is where everything is asked for.
-fn squid_is_here() -> bool {
-    let all = std::env::var_os("TRIVY_FERRY_E2E").is_some();
-    if !all {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
-    }
-    all
-}
-
 #[test]
 fn a_company_lets_nobody_out_but_by_its_proxy() {
-    if !squid_is_here() {
+    if !has_tools() {
         return;
     }
     let authority = Authority::new();
@@ -696,7 +687,7 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
 
 #[test]
 fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
-    if !squid_is_here() {
+    if !has_tools() {
         return;
     }
     let (own, behind) = (Authority::new(), Authority::new());

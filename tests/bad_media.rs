@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use forge::upstream::Upstream;
-use forge::{Bundle, Host, Part, Ran, days, hours};
+use forge::{Bundle, Host, Part, Ran, days, has_tools, hours};
 
 /// A byte in the middle of the large layer of [`upstream`].
 const BAD_BYTE: &str = "3000000";
@@ -16,15 +16,6 @@ fn upstream() -> Upstream {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 5_000_000);
     upstream
-}
-
-/// Whether what only root can do with tools of the system may be tried.
-fn all() -> bool {
-    let all = std::env::var_os("TRIVY_FERRY_E2E").is_some_and(|value| value == "1");
-    if !all {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
-    }
-    all
 }
 
 /// A host whose `medium.so` fails where it is preloaded.
@@ -72,7 +63,7 @@ fn what_is_read_back_is_what_was_written() {
 
 #[test]
 fn it_is_read_from_the_medium_and_not_from_memory() {
-    if !all() {
+    if !has_tools() {
         return;
     }
     let (host, upstream) = (host(), upstream());
@@ -108,7 +99,7 @@ fn with_fault(host: &Host, call: &str, error: &str, when: &str, files: &[&str], 
 
 #[test]
 fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
-    if !all() {
+    if !has_tools() {
         return;
     }
     let host = Host::new();
@@ -145,7 +136,7 @@ fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
 
 #[test]
 fn a_stick_that_fails_at_any_write_holds_no_half_bundle() {
-    if !all() {
+    if !has_tools() {
         return;
     }
     let (host, upstream) = (host(), Upstream::new(|_, _| None));

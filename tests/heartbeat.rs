@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use forge::upstream::{Fault, Upstream};
-use forge::{Host, Ran};
+use forge::{Host, Ran, has_tools};
 use serde_json::Value;
 use trivy_ferry::trust::key::SigningKey;
 
@@ -208,8 +208,7 @@ fn no_heartbeat_is_played_back_or_forged() {
 
 #[test]
 fn what_could_not_be_dropped_is_dropped_later() {
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    if !has_tools() {
         return;
     }
     let mut link = Link::new();

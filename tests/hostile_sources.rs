@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use forge::server::{header, serve, status};
-use forge::{Archive, Host, Ran, days, metadata_json, sample, zeros};
+use forge::{Archive, Host, Ran, days, has_tools, metadata_json, sample, zeros};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -921,7 +921,7 @@ fn a_dry_run_writes_nothing_anywhere() {
 /// A file system of its own that is too small. Needs root and `unshare`.
 #[test]
 fn a_medium_without_room_is_told_before_and_while_writing() {
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none() {
+    if !has_tools() {
         return;
     }
     let host = exporter();

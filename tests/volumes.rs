@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use forge::upstream::{Fault, Upstream};
-use forge::{Host, Ran};
+use forge::{Host, Ran, has_tools};
 use trivy_ferry::digest::Digest;
 
 const MIB: usize = 1 << 20;
@@ -247,8 +247,7 @@ fn one_stick_comes_after_the_other() {
 
 #[test]
 fn a_full_medium_goes_on_with_the_next() {
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    if !has_tools() {
         return;
     }
     let host = host();
@@ -396,8 +395,7 @@ fn on_stick(host: &Host, mount: &str, line: &str) -> Ran {
 
 #[test]
 fn fat_and_exfat_carry_them() {
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    if !has_tools() {
         return;
     }
     let fat = "mkfs.fat -F 32 stick.img >/dev/null && fusefat -o rw+ stick.img stick >/dev/null 2>&1";

@@ -288,10 +288,19 @@ fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
     }
 }
 
+/// Whether tests may use other tools of the system, and root's rights. It says where they are skipped; asked
+/// for, what is missing is a failure.
+pub fn has_tools() -> bool {
+    let asked = std::env::var_os("TRIVY_FERRY_E2E").is_some_and(|value| value == "1");
+    if !asked {
+        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    }
+    asked
+}
+
 /// Has Prometheus' own checker read metrics.
 pub fn promtool(metrics: &Path) {
-    if std::env::var_os("TRIVY_FERRY_E2E").is_none_or(|value| value != "1") {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
+    if !has_tools() {
         return;
     }
     let mut promtool = Command::new("promtool");

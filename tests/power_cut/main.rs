@@ -18,19 +18,11 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use disk::{Cut, Disk, Tree, lay_out};
-use forge::{Bundle, Host, Part, days, hours};
+use forge::{Bundle, Host, Part, days, has_tools, hours};
 use trivy_ferry::digest::Digest;
 
 /// How many states are tried at once: most of the time a watch waits.
 const AT_ONCE: usize = 8;
-
-fn has_strace() -> bool {
-    let asked = std::env::var_os("TRIVY_FERRY_E2E").is_some_and(|value| value == "1");
-    if !asked {
-        println!("skipped: set TRIVY_FERRY_E2E=1, as tests/run does");
-    }
-    asked
-}
 
 /// A host in a folder of its own, which may be copied to another of a name of the same length.
 struct Place(PathBuf);
@@ -130,7 +122,7 @@ fn prepared(host: &Host) -> Place {
     let old = Bundle::of(hours(-30), &Part::all(days(-2))).with("sequence", 1);
     fs::write(top.join("stick/b.tar"), old.signed(&host.key)).unwrap();
     let place = Place(top);
-    let (code, said) = place.run(IMPORT);
+    let (code, said) = place.run(&import());
     assert_eq!(code, 0, "{said}");
     fs::remove_file(place.0.join("stick/b.tar")).unwrap();
     place
@@ -140,33 +132,20 @@ fn new_bundle(host: &Host) -> Vec<u8> {
     Bundle::of(hours(-3), &Part::all(days(-1))).with("sequence", 2).signed(&host.key)
 }
 
-const IMPORT: &[&str] = &[
-    "import",
-    "stick",
-    "--cache-dir",
-    "cache",
-    "--state-dir",
-    "state",
-    "--trust",
-    "keys/exporter.pub",
-    "--data-home",
-    "home",
-];
-const WATCH: &[&str] = &[
-    "watch",
-    "inbox",
-    "--once",
-    "--settle",
-    "1s",
-    "--cache-dir",
-    "cache",
-    "--state-dir",
-    "state",
-    "--trust",
-    "keys/exporter.pub",
-    "--data-home",
-    "home",
-];
+/// With the flags that every run has.
+fn with_place(command: &[&'static str]) -> Vec<&'static str> {
+    let cache = ["--cache-dir", "cache", "--data-home", "home"];
+    let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    [command, &cache, &trust].concat()
+}
+
+fn import() -> Vec<&'static str> {
+    with_place(&["import", "stick"])
+}
+
+fn watch() -> Vec<&'static str> {
+    with_place(&["watch", "inbox", "--once", "--settle", "1s"])
+}
 
 /// Records a run, cuts the power at each of its writes, and says how many different states that left.
 fn cut_everywhere(
@@ -224,26 +203,26 @@ fn cut_everywhere(
 
 #[test]
 fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new() {
-    if !has_strace() {
+    if !has_tools() {
         return;
     }
     let host = Host::new();
     let place = prepared(&host);
     fs::write(place.0.join("stick/b.tar"), new_bundle(&host)).unwrap();
-    let count = cut_everywhere(&host, &place, IMPORT, &|_, _| {});
+    let count = cut_everywhere(&host, &place, &import(), &|_, _| {});
     println!("{count} states");
     assert!(count > 50, "{count}");
 }
 
 #[test]
 fn a_power_cut_at_any_write_of_a_watch_leaves_old_or_new() {
-    if !has_strace() {
+    if !has_tools() {
         return;
     }
     let host = Host::new();
     let place = prepared(&host);
     fs::write(place.0.join("inbox/b.tar"), new_bundle(&host)).unwrap();
-    let count = cut_everywhere(&host, &place, WATCH, &|place, point| {
+    let count = cut_everywhere(&host, &place, &watch(), &|place, point| {
         let names = |folder: &str| -> Vec<String> {
             let entries = fs::read_dir(place.0.join(folder)).into_iter().flatten();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
