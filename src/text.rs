@@ -108,6 +108,21 @@ pub fn second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// How [`stamp`] writes a moment.
+const STAMP: &str = "%Y%m%dt%H%M%Sz";
+
+/// A moment in the name of a file, in UTC: `20261121t091500z`. FAT and gateways allow all of it.
+pub fn stamp(time: Timestamp) -> String {
+    time.strftime(STAMP).to_string()
+}
+
+/// The moment that [`stamp`] wrote; `None` for anything else.
+pub fn parse_stamp(text: &str) -> Option<Timestamp> {
+    let is_whole = text.len() == "20261121t091500z".len();
+    let date = is_whole.then(|| jiff::civil::DateTime::strptime(STAMP, text).ok())??;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +147,8 @@ mod tests {
             assert_eq!(age(then, then + jiff::SignedDuration::from_secs(seconds)), wanted);
         }
         assert_eq!(moment(then), "2026-11-21 06:12");
+        assert_eq!(stamp(then), "20261121t061230z");
+        assert_eq!(parse_stamp("20261121t061230z"), Some(then));
+        assert_eq!(["", "20261121", "20261321t061230z", "2026111t061230z"].map(parse_stamp), [None; 4]);
     }
 }

@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::reader::trusted_signers;
 use super::{BundleError, FORMAT, Stream, open_regular};
 use crate::digest::Digest;
-use crate::text::safe;
+use crate::text::{parse_stamp, safe, stamp};
 use crate::trust::TrustError;
 use crate::trust::envelope::Envelope;
-use crate::trust::key::KeyId;
 use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
 
@@ -76,7 +75,7 @@ impl Heartbeat {
 
     /// The name of its file: of the stream and the second. FAT and gateways allow all of it.
     pub fn file_name(&self) -> String {
-        format!("{}-{}{SUFFIX}", self.stream.as_str(), self.created.strftime("%Y%m%dt%H%M%Sz"))
+        format!("{}-{}{SUFFIX}", self.stream.as_str(), stamp(self.created))
     }
 
     /// Whether a file of this name is a heartbeat of some stream.
@@ -88,7 +87,7 @@ impl Heartbeat {
     pub fn is_named_for(name: &str, stream: &str) -> bool {
         let date = name.strip_prefix(stream).and_then(|rest| rest.strip_prefix('-'));
         let date = date.and_then(|rest| rest.strip_suffix(SUFFIX));
-        date.is_some_and(|date| jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).is_ok())
+        date.and_then(parse_stamp).is_some()
     }
 
     /// The bytes of its file.
@@ -110,7 +109,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// Where it is none, no trusted key signed it, or it breaks the rules.
-    pub fn read(path: &Path, keyring: &Keyring) -> Result<(Self, Vec<KeyId>), BundleError> {
+    pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
         let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why };
         if length > MAX_HEARTBEAT {
@@ -124,14 +123,14 @@ impl Heartbeat {
             let why = format!("its payload is of type {:?}", safe(envelope.payload_type()));
             return Err(damaged(why));
         }
-        let signers = trusted_signers(path, &envelope, keyring)?;
+        trusted_signers(path, &envelope, keyring)?;
         let heartbeat: Heartbeat =
             serde_json::from_slice(envelope.payload()).map_err(|error| damaged(safe(&error.to_string())))?;
         if heartbeat.format != FORMAT {
             let feature = format!("format version {}", heartbeat.format);
             return Err(BundleError::Unknown { path: path.into(), feature });
         }
-        Ok((heartbeat, signers))
+        Ok(heartbeat)
     }
 }
 
@@ -150,7 +149,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.heartbeat.json");
         std::fs::write(&path, bytes).unwrap();
-        Heartbeat::read(&path, &Keyring::of(&key.public())).map(|(heartbeat, _)| heartbeat)
+        Heartbeat::read(&path, &Keyring::of(&key.public()))
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{Content, open_regular};
 use super::{BundleError, Payload, VerifiedBundle};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, digest_of};
 
 /// The feature in `requires` without which a bundle in volumes cannot be read.
 pub(super) const FEATURE: &str = "volumes";
@@ -148,19 +148,8 @@ pub(super) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Opti
 
 /// The digest of the first `most` bytes of a file.
 fn digest(path: &Path, most: u64) -> io::Result<Digest> {
-    use std::io::Read;
     let (file, _) = open_regular(path).map_err(io::Error::other)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; crate::dataset::layer::CHUNK];
-    let mut file = file.take(most);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    digest_of(io::Read::take(file, most)).map(|(digest, _)| digest)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::bundle::{self, Member, volumes};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::{Progress, Step};
-use crate::text::size;
+use crate::text::{parse_stamp, size, stamp};
 use crate::trust::key::PublicKey;
 
 /// What an export that was cut short is called while another is written under its name.
@@ -313,7 +313,7 @@ fn type_of<'m>(folder: &Path, mounts: &'m str) -> Option<&'m str> {
 
 /// What a bundle is called where nobody chose a name.
 fn file_name(stream: &str, created: Timestamp) -> String {
-    format!("{stream}-{}.tar", created.strftime("%Y%m%dt%H%M%Sz"))
+    format!("{stream}-{}.tar", stamp(created))
 }
 
 /// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
@@ -322,8 +322,7 @@ pub(super) fn is_named_for(name: &str, stream: &str) -> bool {
     let parity = parity::parse_name(name);
     let name = parity.as_deref().or(volumes::parse_name(name).map(|(bundle, _)| bundle)).unwrap_or(name);
     let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
-    let of_date = |c: u8| c.is_ascii_digit() || c == b't' || c == b'z';
-    date.is_some_and(|date| date.len() == 16 && date.bytes().all(of_date))
+    date.and_then(parse_stamp).is_some()
 }
 
 impl Unpublished {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::destination::is_named_for;
 use super::inputs::Inputs;
-use super::parts::rename_new;
+use super::parts::{rename_new, sync_folder};
 use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
 
@@ -41,7 +41,7 @@ impl DropFolder<'_> {
         let there = Inputs::read(from)?;
         let mut bundles: Vec<Vec<PathBuf>> = there
             .keys()
-            .filter(|key| is_named_for(key, stream) && there.has_first(key))
+            .filter(|key| is_named_for(key, stream) && !there.heads(key).is_empty())
             .map(|key| there.all(key))
             .collect();
         // By their dates, which their names end in.
@@ -95,7 +95,7 @@ pub(super) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
         io::copy(from, &mut copy)?;
         copy.sync_all()?;
         rename_new(&hidden, to)?;
-        File::open(folder)?.sync_all()?;
+        sync_folder(to)?;
         Ok(true)
     };
     put().inspect_err(|_| {

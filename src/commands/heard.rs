@@ -1,5 +1,6 @@
 //! A heartbeat that came in: what it says is remembered, whatever it says, and decides nothing.
 
+use std::fmt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -26,6 +27,16 @@ pub(super) struct Row {
     pub(super) why: Option<String>,
 }
 
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.heard, &self.why) {
+            (Some(heard), _) => write!(f, "{:<12} {}: the export was {}", "heard", self.file, heard.export),
+            (None, Some(why)) => write!(f, "{:<12} {}: {why}", "passed over", self.file),
+            (None, None) => write!(f, "{:<12} {}", "passed over", self.file),
+        }
+    }
+}
+
 /// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
 /// said in the row, and written down in the log.
 ///
@@ -37,7 +48,7 @@ pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
     let stream = args.acceptance.stream.as_str();
     let read = Heartbeat::read(file, &keyring).map_err(Error::from);
-    let heard = read.and_then(|(heartbeat, _)| {
+    let heard = read.and_then(|heartbeat| {
         if heartbeat.stream.as_str() != stream {
             let (found, wanted) = (heartbeat.stream.as_str().to_owned(), stream.to_owned());
             return Err(Refusal::Stream { bundle: name.clone(), found, wanted }.into());

@@ -142,10 +142,14 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn release(&self, taken: &Taken, file: &std::ffi::OsStr) -> Result<(), Error> {
-        let (from, to) = (taken.folder.join(file), self.path.join(file));
-        match rename_new(&from, &to) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&to, error)),
-            _ => Ok(()),
+        self.rename_back(&taken.folder.join(file)).map_err(|error| failed(&self.path.join(file), error))
+    }
+
+    /// Gives a file its place again, unless another has come there meanwhile.
+    fn rename_back(&self, file: &Path) -> io::Result<()> {
+        match rename_new(file, &self.path.join(file.file_name().unwrap_or_default())) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
         }
     }
 
@@ -188,12 +192,8 @@ impl HotFolder {
         let back = || -> io::Result<()> {
             for entry in fs::read_dir(&taken.folder)? {
                 let entry = entry?;
-                let to = self.path.join(entry.file_name());
                 if entry.file_name() != REASON {
-                    match rename_new(&entry.path(), &to) {
-                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                        _ => {}
-                    }
+                    self.rename_back(&entry.path())?;
                 }
             }
             fs::remove_dir_all(&taken.folder)

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::admitted::Source;
 use super::import_report::{ImageRow, Report, Row, Status};
 use crate::bundle::BundleError;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::TrustError;
@@ -63,26 +64,19 @@ impl<'r> Entries<'r> {
             }
         }
         for source in &report.sources {
-            let mine = |row: &&Row| {
-                row.digest.is_some_and(|digest| source.has(&format!("{}-{}", row.name, row.tag), digest))
-            };
-            let rows: Vec<&Row> = report.rows.iter().filter(mine).collect();
-            let images = report.images.iter().filter(|row| source.has(&row.name, row.digest));
-            let images: Vec<&ImageRow> = images.collect();
-            let mut statuses = rows.iter().map(|row| row.status).chain(images.iter().map(|row| row.status));
-            let all_failed = statuses.clone().next().is_some()
-                && statuses.all(|status| matches!(status, Status::Failed | Status::Installing));
+            let row = |row: &Row| Some((format!("{}-{}", row.name, row.tag), row.status, row.digest?));
+            let image = |row: &ImageRow| (row.name.clone(), row.status, row.digest);
+            let all = report.rows.iter().filter_map(row).chain(report.images.iter().map(image));
+            let mine: Vec<_> = all.filter(|(name, _, digest)| source.has(name, *digest)).collect();
+            let has_failed = |status: Status| matches!(status, Status::Failed | Status::Installing);
+            let all_failed = !mine.is_empty() && mine.iter().all(|(_, status, _)| has_failed(*status));
             let event = if all_failed { Event::Failed } else { Event::Accepted };
-            let datasets = rows.iter().filter_map(|row| {
-                let (name, digest) = (format!("{}-{}", row.name, row.tag), row.digest?);
-                Some(LoggedDataset { name, status: row.status.key(), digest })
-            });
-            let images = images.iter().map(|row| LoggedDataset {
-                name: row.name.clone(),
-                status: row.status.key(),
-                digest: row.digest,
-            });
-            let datasets = datasets.chain(images).collect();
+            let logged = |(name, status, digest): (String, Status, Digest)| LoggedDataset {
+                name,
+                status: status.key(),
+                digest,
+            };
+            let datasets = mine.into_iter().map(logged).collect();
             let entry = Entry { datasets, ..self.of(event, &target, source) };
             self.entries.push(entry);
         }

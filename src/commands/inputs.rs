@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::bundle::volumes::{self, Number};
 use crate::bundle::{BundleError, Heartbeat, SignedBundle, VerifiedBundle, parity};
 use crate::error::Error;
-use crate::text::safe;
+use crate::text::{parse_stamp, safe};
 
 /// A file that was passed over, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,9 +161,9 @@ impl Inputs {
         set.first.iter().chain(behind).chain(&set.parity).cloned().collect()
     }
 
-    /// Whether a bundle lies there as a whole or with a head.
-    pub(super) fn has_first(&self, key: &str) -> bool {
-        self.sets.get(key).is_some_and(|set| !set.first.is_empty())
+    /// The wholes or heads of a bundle that lie there.
+    pub(super) fn heads(&self, key: &str) -> &[PathBuf] {
+        self.sets.get(key).map_or(&[], |set| &set.first)
     }
 
     /// The parity files of a bundle.
@@ -212,7 +212,8 @@ fn best(paths: &[PathBuf], length: u64) -> Option<PathBuf> {
     paths.iter().find(fits).or(paths.first()).cloned()
 }
 
-fn name_of(path: &Path) -> String {
+/// The last part of a path.
+pub(super) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -234,8 +235,7 @@ pub(super) fn key(path: &Path) -> Option<String> {
 /// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
 pub(super) fn named_date(key: &str) -> Option<Timestamp> {
     let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
-    let date = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", date).ok()?;
-    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    parse_stamp(date)
 }
 
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.

@@ -31,7 +31,7 @@ pub(super) struct Status {
     pub(super) imports: Vec<Target>,
     pub(super) exports: Vec<Export>,
     pub(super) heartbeats: Vec<Heartbeat>,
-    /// What was refused lately, the latest last.
+    /// What was refused lately, the latest last; empty in what [`look`] gives.
     refused: Vec<Refused>,
     errors: Vec<serde_json::Value>,
     #[serde(skip)]
@@ -49,8 +49,8 @@ pub(super) struct Target {
     /// How many bundles were admitted against the rules.
     pub(super) overrides: usize,
     pub(super) datasets: Vec<Row>,
-    /// What the files of a cache or a web root take, in bytes.
-    pub(super) disk: Option<u64>,
+    /// What the files of a cache or a web root take, in bytes; `None` in what [`look`] gives.
+    disk: Option<u64>,
 }
 
 /// The last heartbeat of a stream.
@@ -198,8 +198,10 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
             "Name the folder with --state-dir, or run the command as the user who imports.",
         )
     })?;
+    status.refused = refused(args.state_dir.as_deref(), status.now)?;
     let mut errors: Vec<Error> = Vec::new();
-    for target in &status.imports {
+    for target in &mut status.imports {
+        target.disk = disk(&target.target);
         for row in &target.datasets {
             if matches!(row.state, State::Missing | State::Differs) {
                 errors.push(Error::Destination {
@@ -273,15 +275,17 @@ pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
     if imports.is_empty() && exports.is_empty() && heartbeats.is_empty() {
         return Ok(None);
     }
-    let refused = refused(&Log::of(state.path()), now)?;
-    Ok(Some(Status { imports, exports, heartbeats, refused, errors: Vec::new(), now }))
+    let (refused, errors) = Default::default();
+    Ok(Some(Status { imports, exports, heartbeats, refused, errors, now }))
 }
 
 /// What was refused or given up within [`LATELY`].
-fn refused(log: &Log, now: Timestamp) -> Result<Vec<Refused>, Error> {
+fn refused(state_dir: Option<&Path>, now: Timestamp) -> Result<Vec<Refused>, Error> {
+    let Some(state) = StateView::find(state_dir)? else { return Ok(Vec::new()) };
     let is_refused = |entry: &Entry| matches!(entry.event, Event::Refused | Event::GivenUp);
     let is_late = |entry: &Entry| now.duration_since(entry.at) < LATELY;
-    let latest = log.latest()?.into_iter().filter(|entry| is_refused(entry) && is_late(entry));
+    let latest =
+        Log::of(state.path()).latest()?.into_iter().filter(|entry| is_refused(entry) && is_late(entry));
     let mut latest: Vec<Refused> = latest
         .map(|entry| Refused { at: entry.at, bundle: entry.bundle, why: entry.why.unwrap_or_default() })
         .collect();
@@ -310,7 +314,6 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
             signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
         }
     };
-    let folder = cache.or(web);
     Target {
         stream: stream.into(),
         target: target.into(),
@@ -322,12 +325,13 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
         missing: of.missing.clone(),
         overrides: of.overrides.len(),
         datasets: of.floors.iter().map(row).collect(),
-        disk: folder.and_then(disk),
+        disk: None,
     }
 }
 
-/// What the files in a folder take, in bytes. `None` where there is no such folder.
-fn disk(folder: &Path) -> Option<u64> {
+/// What the files of a cache or a web root take, in bytes. `None` where there is no such folder.
+fn disk(target: &str) -> Option<u64> {
+    let folder = Path::new(target.strip_prefix("cache:").or(target.strip_prefix("web:"))?);
     folder.is_dir().then(|| {
         let files = walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok);
         let files = files.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, Shelf, Taken};
-use super::inputs::{Inputs, named_date};
+use super::inputs::{Inputs, name_of, named_date};
 use super::watch_notes::{Done, Imported, Waited};
 use super::{Outcome, after, gravest, heard, import};
 use crate::bundle::volumes::parse_name;
@@ -78,20 +78,7 @@ impl fmt::Display for Report {
             writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
         }
         for row in &self.heartbeats {
-            match (&row.heard, &row.why) {
-                (Some(heard), _) => {
-                    writeln!(f, "{:<12} {}: the export was {}", "heard", row.file, heard.export)?
-                }
-                (None, why) => {
-                    writeln!(
-                        f,
-                        "{:<12} {}: {}",
-                        "passed over",
-                        row.file,
-                        why.as_deref().unwrap_or_default()
-                    )?;
-                }
-            }
+            writeln!(f, "{row}")?;
         }
         if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
             writeln!(f, "Nothing has come.")?;
@@ -348,11 +335,7 @@ impl Watcher<'_> {
             Ok(row) => row,
             Err(error) => return self.folder.put_back(&taken).and(Err(error)),
         };
-        let said = match (&row.heard, &row.why) {
-            (Some(heard), _) => format!("heard        {}: the export was {}", row.file, heard.export),
-            (None, why) => format!("passed over  {}: {}", row.file, why.clone().unwrap_or_default()),
-        };
-        self.say(&said);
+        self.say(&row.to_string());
         self.seen.remove(key);
         self.folder.discard(taken)?;
         if row.heard.is_some() {
@@ -525,10 +508,6 @@ fn is_by_clock(error: &Error) -> bool {
 /// The whole, or the head; or what else there is.
 fn first(there: &Inputs, key: &str) -> PathBuf {
     there.all(key).into_iter().next().unwrap_or_default()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// When a bundle says that it was made, or, where its head is lost, its name.

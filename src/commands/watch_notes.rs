@@ -2,7 +2,6 @@
 //! were imported. Without it nothing goes wrong; some waits begin anew.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,8 +11,7 @@ use serde::Serialize;
 use super::inputs::Inputs;
 use crate::bundle::volumes::Number;
 use crate::bundle::{UnverifiedBundle, open_regular};
-use crate::dataset::layer::CHUNK;
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, digest_of};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -98,14 +96,10 @@ impl Done {
             };
             let is_volume = |(number, path): (Number, &Path)| {
                 let wanted = number.index().and_then(|index| imported.volumes.get(index));
-                wanted.is_some() && digest_of(path).ok().as_ref() == wanted
+                let found = || Some(digest_of(open_regular(path).ok()?.0).ok()?.0);
+                wanted.is_some() && found().as_ref() == wanted
             };
-            let volumes: Vec<_> = there.volumes(key).collect();
-            let all = there.all(key);
-            let mut heads = all.iter().filter(|path| {
-                !volumes.iter().any(|(_, volume)| volume == path) && !there.parity(key).contains(path)
-            });
-            heads.all(|path| is_head(path)) && volumes.into_iter().all(is_volume)
+            there.heads(key).iter().all(|path| is_head(path)) && there.volumes(key).all(is_volume)
         })
     }
 
@@ -119,18 +113,6 @@ impl Done {
     /// Best effort: without it, late parts are waited for in vain, and no more.
     pub(super) fn save(&self, own: &Path) {
         note(own, Self::FILE, self);
-    }
-}
-
-fn digest_of(path: &Path) -> std::io::Result<Digest> {
-    let (mut file, _) = open_regular(path).map_err(std::io::Error::other)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
-        }
     }
 }
 
