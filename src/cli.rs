@@ -22,7 +22,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
 use crate::source::patience::{Limits, RETRIES, STALL};
 
-pub use import::{Import, ImportBundles, Layout, RegistryFlags};
+pub use import::{Connection, Import, ImportBundles, Layout, RegistryFlags};
 pub use mirror::Mirror;
 pub use serve::Serve;
 pub use status::Status;
@@ -154,7 +154,7 @@ pub enum Verb {
     /// Say how old the data in use is, what came last, and whether it is still there.
     ///
     /// For people and, by exit code, for monitoring: 5 where something has expired or is older than --max-age,
-    /// 7 where a cache does not hold what was imported.
+    /// 7 where a target does not hold what was imported.
     Status(Status),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///

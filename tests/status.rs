@@ -5,6 +5,8 @@ mod forge;
 
 use std::fs;
 
+use axum::http::Method;
+use forge::registry::Registry;
 use forge::{Bundle, Host, Part, Ran, days, hours};
 
 fn host_with(bundle: &Bundle) -> Host {
@@ -56,6 +58,69 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
     assert_ne!(text, other);
     fs::write(&metadata, other).unwrap();
     host.status(&["--max-age", "3d"]).reported(7, &["DIFFERS", "trivy-db"]);
+}
+
+#[test]
+fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
+    host.import_inbox(&[]).good();
+    let ran = host.status(&["--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    for row in json["imports"][0]["datasets"].as_array().unwrap() {
+        assert_eq!(row["state"], "in-place", "{row}");
+    }
+    // Another bundle of checks than was imported, and a VEX repository that is gone.
+    let metadata = host.path("cache/policy/metadata.json");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
+    fs::write(&metadata, text.replace(&digest, &"0".repeat(64))).unwrap();
+    host.status(&[]).reported(7, &["trivy-checks-2 is not what was imported", "DIFFERS"]);
+    fs::write(&metadata, text).unwrap();
+    fs::rename(host.path("cache/vex/repositories"), host.path("away")).unwrap();
+    host.status(&[]).reported(7, &["vex-hub-0.1 is not what was imported", "MISSING"]);
+}
+
+/// A bundle with an image beside its datasets.
+fn with_image(mut bundle: Bundle) -> Bundle {
+    bundle.edit(|payload| {
+        let datasets = payload["datasets"].as_array().unwrap();
+        let checks = datasets.iter().find(|dataset| dataset["name"] == "trivy-checks").unwrap();
+        payload["images"] = serde_json::json!([{
+            "name": "quay.example/tools/x:1", "source": "quay.example/tools/x:1",
+            "manifest": checks["manifest"], "blobs": [checks["config"], checks["layers"][0]],
+        }]);
+    });
+    bundle
+}
+
+#[test]
+fn it_asks_registries_where_it_is_told_to() {
+    let host = host_with(&with_image(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http"];
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    let pushed = registry.seen().len();
+    host.status(&[]).reported(0, &["not asked        whether it still has them: --registries asks it"]);
+    assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().good();
+    let asked = registry.seen().split_off(pushed);
+    assert!(asked.iter().all(|seen| seen.method == Method::GET || seen.method == Method::HEAD), "{asked:#?}");
+    for tag in ["p/trivy-db:2", "p/trivy-java-db:1", "p/trivy-checks:2", "p/tools/x:1"] {
+        let manifest = registry.forget_tag(tag);
+        ask().reported(7, &["MISSING"]);
+        // Somebody else pushes there.
+        registry.name(tag, Part::db(days(-9)).manifest);
+        ask().reported(7, &["DIFFERS", "is not what was imported"]);
+        registry.name(tag, manifest);
+        ask().good();
+    }
+    registry.forget_blobs();
+    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    // Where it cannot be asked, nobody may think that all is well.
+    drop(registry);
+    ask().reported(7, &["cannot be reached", "not asked"]);
 }
 
 #[test]

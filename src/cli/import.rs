@@ -45,6 +45,14 @@ pub struct RegistryFlags {
     /// artifactType. The layers keep their digests.
     #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
     pub compat: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: Connection,
+}
+
+/// How registries are reached.
+#[derive(Debug, Args, Default)]
+pub struct Connection {
     /// The name to log in to the registry with (default: Docker's configuration and its helpers).
     #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{Connection, switch};
 use crate::commands::age::{Age, MaxAge};
 
 /// `status`
@@ -16,6 +17,12 @@ pub struct Status {
     /// which it tells.
     #[arg(long, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
     pub max_silence: Option<Age>,
+    /// Ask registries too whether they still hold what was imported. Needs no more than the right to read there.
+    #[arg(long, env = "TRIVY_FERRY_REGISTRIES", value_parser = switch)]
+    pub registries: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: Connection,
     /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
     #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
     pub metrics: Option<PathBuf>,

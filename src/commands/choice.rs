@@ -152,8 +152,10 @@ pub(super) fn sift(
         let dataset = &choice.dataset;
         let installed = cache.installed(&choice.slot)?;
         let was = installed.as_ref().and_then(|installed| installed.updated_at);
+        let mut row = Row::new(dataset, was, Status::Installing);
+        row.repository = (dataset.name.kind() == Kind::Vex).then(|| choice.slot.name().to_owned());
         let judged = Judged {
-            row: Row::new(dataset, was, Status::Installing),
+            row,
             date: Some(choice.date),
             floor: was,
             vacant: installed.is_none(),

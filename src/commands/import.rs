@@ -261,7 +261,7 @@ fn import(
     let way = site::Way {
         insecure: &|host| registries.is_insecure(host),
         login: &|host| registries.has_login(host),
-        own_ca: args.registry.cacert.is_some(),
+        own_ca: args.registry.connection.cacert.is_some(),
         config: args.settings.write_config.as_deref(),
     };
     site::settings(args, &setup, &way, &mut reports);

@@ -143,6 +143,9 @@ pub(super) struct Row {
     fetched: Option<Fetched>,
     #[serde(skip)]
     pub(super) dataset: Option<Dataset>,
+    /// The name that the scanner here has for a VEX repository in a cache.
+    #[serde(skip)]
+    pub(super) repository: Option<String>,
 }
 
 /// What a row says of a dataset that was fetched, or would be.
@@ -168,6 +171,7 @@ impl Row {
             digest: Some(dataset.manifest.digest),
             fetched: None,
             dataset: Some(dataset.clone()),
+            repository: None,
         }
     }
 
@@ -202,6 +206,7 @@ impl Row {
             digest: None,
             fetched: None,
             dataset: None,
+            repository: None,
         }
     }
 

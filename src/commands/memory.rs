@@ -8,7 +8,8 @@ use super::import_report::Report;
 use super::inbox::SCRATCH;
 use super::offer::floor_date;
 use super::verify::candidate;
-use crate::bundle::VerifiedBundle;
+use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::remote::Repository;
 use crate::trust::acceptance::{Admission, record};
@@ -94,13 +95,33 @@ impl<'s> Memory<'s> {
         let images = bundle.payload().images.iter().filter(|image| report.has_image(image));
         let images = images.map(|image| (image_key(&image.name), Some(candidate.created)));
         let source = report.sources.iter().find(|source| source.identity == candidate.identity);
-        let signers = || source.into_iter().flat_map(|source| &source.signers);
-        let origins = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
-        let origins = origins.map(|dataset| {
-            let signers = signers().map(|signer| signer.name.clone()).collect();
-            let (source, version) = (dataset.source.clone(), dataset.version.clone());
-            (dataset.reference(), Origin { bundle: candidate.identity, source, version, signers })
-        });
+        let signers = source.into_iter().flat_map(|source| &source.signers);
+        let signers: Vec<String> = signers.map(|signer| signer.name.clone()).collect();
+        let origin = |source: &str, manifest: Digest| Origin {
+            bundle: candidate.identity,
+            manifest: Some(manifest),
+            layers: Vec::new(),
+            repository: None,
+            source: source.to_owned(),
+            version: None,
+            signers: signers.clone(),
+        };
+        let of_dataset = |dataset: &Dataset| {
+            let row = report.in_place().find(|row| row.dataset.as_ref() == Some(dataset))?;
+            let origin = Origin {
+                layers: dataset.layers.iter().map(|layer| layer.digest).collect(),
+                repository: row.repository.clone(),
+                version: dataset.version.clone(),
+                ..origin(&dataset.source, dataset.manifest.digest)
+            };
+            Some((dataset.reference(), origin))
+        };
+        let of_image = |image: &Image| {
+            let origin = || (image_key(&image.name), origin(&image.source, image.manifest.digest));
+            report.has_image(image).then(origin)
+        };
+        let of_datasets = bundle.payload().datasets.iter().filter_map(of_dataset);
+        let origins = of_datasets.chain(bundle.payload().images.iter().filter_map(of_image));
         let state = self.imports.targets.entry(self.target.clone()).or_default();
         state.origins.extend(origins);
         record(state, &candidate, admission, accepted.into_iter().chain(images), now);

@@ -91,7 +91,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let options = RemoteOptions {
         insecure: args.from_insecure,
         plain_http: args.from_plain_http,
-        ca_cert: args.registry.cacert.clone(),
+        ca_cert: args.registry.connection.cacert.clone(),
         ..RemoteOptions::default()
     };
     let network = Network::new(options, args.persistence.limits(), progress)?;
@@ -126,7 +126,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     for site in &mut run.sites {
         if !args.dry_run {
             site.report.warn_of_old(run.now, "another source may have a newer one");
-            site.settings(&args.settings, args.registry.cacert.is_some(), version, remote);
+            site.settings(&args.settings, args.registry.connection.cacert.is_some(), version, remote);
         }
     }
     let targets = run.sites.into_iter().map(|site| site.report).collect();

@@ -20,6 +20,7 @@ mod choice;
 mod collect;
 mod completions;
 mod destination;
+mod drift;
 mod drop_folder;
 mod export;
 mod export_report;

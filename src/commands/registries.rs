@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::import_report::{Report, Standing};
 use super::place::Place;
-use crate::cli::RegistryFlags;
+use crate::cli::{Connection, RegistryFlags};
 use crate::dataset::Name;
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::digest::Digest;
@@ -24,11 +24,8 @@ pub(super) struct Registries {
 }
 
 impl Registries {
-    /// Prepares the way, and reads the password that comes on standard input.
+    /// Prepares the way for pushing, and reads the password that comes on standard input.
     pub(super) fn new(flags: &RegistryFlags) -> Result<Self, Error> {
-        if flags.places.is_empty() {
-            return Ok(Registries { remote: None });
-        }
         for tag in &flags.extra_tag {
             Repository::at("localhost", "x", tag).map_err(|_| {
                 Error::usage(
@@ -37,8 +34,17 @@ impl Registries {
                 )
             })?;
         }
-        let login = flags.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
-        let mut hosts: Vec<&str> = flags.places.iter().map(Place::host).collect();
+        Registries::to(&flags.places, &flags.connection)
+    }
+
+    /// Prepares the way to some places, and reads the password that comes on standard input.
+    pub(super) fn to(places: &[Place], connection: &Connection) -> Result<Self, Error> {
+        if places.is_empty() {
+            return Ok(Registries { remote: None });
+        }
+        let login =
+            connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
+        let mut hosts: Vec<&str> = places.iter().map(Place::host).collect();
         hosts.dedup();
         if login.is_some() && hosts.len() > 1 {
             return Err(Error::usage(
@@ -47,10 +53,10 @@ impl Registries {
             ));
         }
         let options = RemoteOptions {
-            insecure: flags.insecure,
-            plain_http: flags.plain_http,
-            ca_cert: flags.cacert.clone(),
-            client_cert: flags.client_cert.clone(),
+            insecure: connection.insecure,
+            plain_http: connection.plain_http,
+            ca_cert: connection.cacert.clone(),
+            client_cert: connection.client_cert.clone(),
             login,
         };
         Ok(Registries { remote: Some(Remote::new(options)?) })
@@ -79,6 +85,11 @@ impl Registries {
     /// next.
     pub(super) fn to_push(&self) -> Option<Registry<'_>> {
         self.remote.as_ref().map(Registry::new)
+    }
+
+    /// What is only read with.
+    pub(super) fn to_read(&self) -> Option<Registry<'_>> {
+        self.remote.as_ref().map(Registry::to_read)
     }
 
     /// The remarks since they were last taken: credentials that were not accepted, a helper that

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::drift::{self, State};
+use super::place::Place;
+use super::registries::{Registries, is_out};
 use super::{Outcome, metrics};
 use crate::cli;
-use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN};
-use crate::dataset::{Kind, Name};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::target::cache::{Cache, Layout};
 use crate::text::{age, line, moment, safe, size};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event, Log};
-use crate::trust::state::{Heard, ImportState, Side, StateView, TargetState};
+use crate::trust::state::{Heard, ImportState, Origin, Side, StateView, TargetState};
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -86,7 +86,7 @@ pub(super) struct Row {
     /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
     /// made.
     pub(super) accepted: Timestamp,
-    /// The date of what is in a cache now.
+    /// The date of what the target holds now, where that was looked at and has one.
     pub(super) in_use: Option<Timestamp>,
     state: State,
     expires: Option<Timestamp>,
@@ -94,17 +94,8 @@ pub(super) struct Row {
     source: Option<String>,
     version: Option<String>,
     signers: Vec<String>,
-}
-
-/// What a look at the target found.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum State {
-    InPlace,
-    Missing,
-    Differs,
-    /// Of caches the databases and checks are looked at, and what a web root hands out.
-    NotLookedAt,
+    #[serde(skip)]
+    origin: Option<Origin>,
 }
 
 /// The last bundle of a stream that was exported here.
@@ -142,6 +133,10 @@ impl fmt::Display for Status {
                     let signers = safe(&row.signers.join(" and "));
                     writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
                 }
+            }
+            let is_unasked = |row: &Row| row.state == State::NotLookedAt;
+            if target.target.starts_with("registry:") && target.datasets.iter().any(is_unasked) {
+                writeln!(f, "  not asked        whether it still has them: --registries asks it")?;
             }
             if !target.missing.is_empty() {
                 let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
@@ -191,7 +186,7 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
 }
 
-pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error> {
+pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
     let mut status = look(args.state_dir.as_deref())?.ok_or_else(|| {
         Error::usage(
             "nothing was imported or exported here that this user knows of",
@@ -199,7 +194,10 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
         )
     })?;
     status.refused = refused(args.state_dir.as_deref(), status.now)?;
-    let mut errors: Vec<Error> = Vec::new();
+    let mut errors = match args.registries {
+        true => ask_registries(&mut status, &args.connection, progress)?,
+        false => Vec::new(),
+    };
     for target in &mut status.imports {
         target.disk = disk(&target.target);
         for row in &target.datasets {
@@ -210,7 +208,7 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
                     next: "Import the last bundle again: it brings back what is missing.".into(),
                 });
             }
-            let name = name_of(&row.name);
+            let name = drift::name_and_tag(&row.name).map(|(name, _)| name);
             if let (Some(max_age), Some(name)) = (&args.max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
                 errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));
@@ -249,7 +247,37 @@ pub(super) fn run(args: &cli::Status, _: &dyn Progress) -> Result<Outcome, Error
     Ok(Outcome { errors, ..Outcome::done(&status) })
 }
 
-/// Reads what is remembered, and looks at caches. `None` where nothing is remembered.
+/// Asks the registries what they hold. Says which could not be asked.
+fn ask_registries(
+    status: &mut Status,
+    connection: &cli::Connection,
+    progress: &dyn Progress,
+) -> Result<Vec<Error>, Error> {
+    let place = |target: &Target| target.target.strip_prefix("registry:")?.parse::<Place>().ok();
+    let places: Vec<Place> = status.imports.iter().filter_map(place).collect();
+    let registries = Registries::to(&places, connection)?;
+    let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
+    let mut errors = Vec::new();
+    for target in &mut status.imports {
+        let Some(place) = place(target) else { continue };
+        for row in &mut target.datasets {
+            match drift::in_registry(&registry, &place, &row.name, row.origin.as_ref()) {
+                Ok((state, in_use)) => (row.state, row.in_use) = (state, in_use),
+                Err(error) => {
+                    let is_out = is_out(&error);
+                    errors.push(error.into());
+                    if is_out {
+                        break;
+                    }
+                }
+            }
+        }
+        registries.take_notes().iter().for_each(|note| progress.note(note));
+    }
+    Ok(errors)
+}
+
+/// Reads what is remembered, and looks at caches and web roots. `None` where nothing is remembered.
 pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
     let Some(state) = StateView::find(state_dir)? else { return Ok(None) };
     let now = Timestamp::now();
@@ -294,15 +322,9 @@ fn refused(state_dir: Option<&Path>, now: Timestamp) -> Result<Vec<Refused>, Err
 }
 
 fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
-    let cache = target.strip_prefix("cache:").map(Path::new);
-    let web = target.strip_prefix("web:").map(Path::new);
     let row = |(reference, accepted): (&String, &Timestamp)| {
-        let (state, in_use) = match (cache, web, name_of(reference)) {
-            (Some(dir), _, Some(name)) => in_cache(dir, &name, *accepted),
-            (_, Some(dir), Some(name)) => (in_web_root(dir, &name), None),
-            _ => (State::NotLookedAt, None),
-        };
         let origin = of.origins.get(reference);
+        let (state, in_use) = drift::on_disk(target, reference, *accepted, origin);
         Row {
             name: reference.clone(),
             accepted: *accepted,
@@ -312,6 +334,7 @@ fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
             source: origin.map(|origin| origin.source.clone()),
             version: origin.and_then(|origin| origin.version.clone()),
             signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
+            origin: origin.cloned(),
         }
     };
     Target {
@@ -337,33 +360,4 @@ fn disk(target: &str) -> Option<u64> {
         let files = files.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
         files.map(|metadata| metadata.len()).sum()
     })
-}
-
-/// What a cache holds of a dataset now. VEX repositories have names there that the scanner gives them, and
-/// are not looked at.
-fn in_cache(dir: &Path, name: &Name, accepted: Timestamp) -> (State, Option<Timestamp>) {
-    if name.kind() == Kind::Vex {
-        return (State::NotLookedAt, None);
-    }
-    let installed = Cache::inspect(dir, Layout::Trivy).ok().flatten().and_then(|view| {
-        let slot = view.slot(name, "")?;
-        view.installed(&slot).ok().flatten()
-    });
-    match installed {
-        None => (State::Missing, None),
-        Some(installed) if !name.kind().is_large() => (State::InPlace, installed.updated_at),
-        Some(installed) if installed.updated_at == Some(accepted) => (State::InPlace, installed.updated_at),
-        Some(installed) => (State::Differs, installed.updated_at),
-    }
-}
-
-/// Whether a web root hands out a VEX repository.
-fn in_web_root(dir: &Path, name: &Name) -> State {
-    let manifest = dir.join(name.to_string()).join(WELL_KNOWN).join(MANIFEST);
-    if manifest.is_file() { State::InPlace } else { State::Missing }
-}
-
-/// The dataset's name in a reference name: `trivy-db` in `trivy-db-2`.
-fn name_of(reference: &str) -> Option<Name> {
-    reference.rsplit_once('-').and_then(|(name, _)| name.parse().ok())
 }

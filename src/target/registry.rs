@@ -27,6 +27,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// The registries that are pushed to in a run.
 pub struct Registry<'r> {
     remote: &'r Remote,
+    access: Access,
     /// In which repository of a host a blob is known to be, so that another can mount it.
     known: Mutex<HashMap<(String, Digest), String>>,
 }
@@ -62,7 +63,12 @@ impl From<RemoteError> for PushError {
 impl<'r> Registry<'r> {
     /// Registries reached by `remote`.
     pub fn new(remote: &'r Remote) -> Self {
-        Registry { remote, known: Mutex::default() }
+        Registry { remote, access: Access::Push, known: Mutex::default() }
+    }
+
+    /// Registries that are only asked what they hold: nobody has to be allowed to push for that.
+    pub fn to_read(remote: &'r Remote) -> Self {
+        Registry { access: Access::Pull, ..Registry::new(remote) }
     }
 
     /// The manifest that a reference names now; `None` where it names none.
@@ -276,7 +282,7 @@ impl<'r> Registry<'r> {
         path: &str,
         request: &dyn Fn(Url) -> Request,
     ) -> Result<Answer, RemoteError> {
-        self.remote.registries.ask(&self.remote.http, repository, &Access::Push, path, request)
+        self.remote.registries.ask(&self.remote.http, repository, &self.access, path, request)
     }
 
     fn refusal(&self, answer: Answer) -> RemoteError {

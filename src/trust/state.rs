@@ -59,11 +59,20 @@ pub struct TargetState {
     pub hook_due: Option<Timestamp>,
 }
 
-/// Where a dataset came from.
+/// Where a dataset or an image came from, and what it is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The bundle that brought it: the sha256 of its signed payload.
     pub bundle: Digest,
+    /// The digest of its manifest; none where an older program wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
+    /// The digests of a dataset's layers, which a registry has under whatever manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Digest>,
+    /// The name that the scanner here has for a VEX repository in a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// Where its exporter had it from.
     pub source: String,
     /// Upstream's version, where it gives one.

@@ -91,6 +91,18 @@ impl Registry {
     pub fn forget_tags(&self) {
         self.content.lock().unwrap().manifests.clear();
     }
+
+    /// Lets a tag name nothing any more. Says what it named.
+    pub fn forget_tag(&self, reference: &str) -> Vec<u8> {
+        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        self.content.lock().unwrap().manifests.remove(&path).unwrap().to_vec()
+    }
+
+    /// Lets a tag name this, whoever pushed it.
+    pub fn name(&self, reference: &str, manifest: Vec<u8>) {
+        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        self.content.lock().unwrap().manifests.insert(path, manifest.into());
+    }
 }
 
 async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Request) -> Response {

@@ -85,7 +85,7 @@ impl Slot {
     }
 
     /// The last component.
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.path.rsplit_once('/').map_or(&self.path, |(_, name)| name)
     }
 
