@@ -118,6 +118,15 @@ fn what_is_missing_is_named() {
     fs::remove_file(&volumes[2]).unwrap();
     fs::remove_file(&volumes[4]).unwrap();
     let both = format!("2 are missing: {}, {}", name(&volumes[2]), name(&volumes[4]));
+    // Who has to fetch them may as well fetch what is damaged.
+    let good = fs::read(&volumes[3]).unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    fs::write(&volumes[3], bad).unwrap();
+    let third = format!("{} is not what was signed", name(&volumes[3]));
+    host.verify(&host.path("out"), &[]).refused(6, &[&both, &third]);
+    host.verify(&volumes[0], &[]).refused(6, &[&both, &third]);
+    fs::write(&volumes[3], good).unwrap();
     host.verify(&host.path("out"), &[]).refused(6, &[&both]);
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
     shown.reported(0, &["NOT VERIFIED", &both, "What follows is signed by"]);

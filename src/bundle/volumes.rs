@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::content::{Content, open_regular};
-use super::{BundleError, Payload, VerifiedBundle};
+use super::{BundleError, Payload, SignedBundle};
 use crate::digest::{Digest, digest_of};
 
 /// The feature in `requires` without which a bundle in volumes cannot be read.
@@ -79,6 +79,52 @@ fn expected(head: &Path, number: Number) -> String {
     crate::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
 }
 
+/// What is wrong with the volumes of a bundle.
+#[derive(Default)]
+struct Faults {
+    missing: Vec<String>,
+    /// Sentences' ends: which volume, and what is wrong with it.
+    damaged: Vec<String>,
+}
+
+impl Faults {
+    fn damaged(&mut self, path: &Path, why: &str) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.damaged.push(format!("{} {}", crate::text::safe(&name), crate::text::safe(why)));
+    }
+
+    /// One error for all; `None` where there are none.
+    fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
+        let Faults { missing, damaged } = self;
+        let (path, all) = (head.to_path_buf(), payload.volumes.len() + 1);
+        let any = !missing.is_empty() || !damaged.is_empty();
+        any.then_some(BundleError::Volumes { path, all, missing, damaged })
+    }
+}
+
+/// Where a volume lies, where it is there and as long as was signed.
+fn locate(
+    head: &Path,
+    number: Number,
+    volume: &Volume,
+    find: &dyn Fn(Number) -> Option<PathBuf>,
+    faults: &mut Faults,
+) -> Option<PathBuf> {
+    let path = find(number);
+    match path.as_deref().map(open_regular) {
+        None => faults.missing.push(expected(head, number)),
+        Some(Err(BundleError::Open { error, .. })) if error.kind() == io::ErrorKind::NotFound => {
+            faults.missing.push(expected(head, number));
+        }
+        Some(Err(error)) => faults.damaged(&path?, &error.to_string()),
+        Some(Ok((_, length))) if length != volume.size => {
+            faults.damaged(&path?, &format!("has {length} bytes, and {} were signed", volume.size));
+        }
+        Some(Ok(_)) => return path,
+    }
+    None
+}
+
 /// Puts the volumes behind the head, where each is there and as long as was signed.
 ///
 /// # Errors
@@ -89,61 +135,49 @@ pub(super) fn gather(
     payload: &Payload,
     find: &dyn Fn(Number) -> Option<PathBuf>,
 ) -> Result<(), BundleError> {
-    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    let mut faults = Faults::default();
     for (index, volume) in payload.volumes.iter().enumerate() {
         let Some(number) = Number::at(index) else { continue };
-        let opened = find(number).map(|path| (open_regular(&path), path));
-        match opened {
-            None => missing.push(expected(head, number)),
-            Some((Err(BundleError::Open { error, .. }), _)) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(expected(head, number));
-            }
-            Some((Err(error), path)) => damaged.push((path, error.to_string())),
-            Some((Ok((_, length)), path)) if length != volume.size => {
-                damaged.push((path, format!("has {length} bytes, and {} were signed", volume.size)));
-            }
-            Some((Ok(_), path)) => content.push(path, volume.size),
+        if let Some(path) = locate(head, number, volume, find, &mut faults) {
+            content.push(path, volume.size);
         }
     }
-    if missing.is_empty() && damaged.is_empty() {
-        return Ok(());
-    }
-    let all = payload.volumes.len() + 1;
-    Err(BundleError::Volumes { path: head.into(), all, missing, damaged: named(damaged) })
+    faults.error(head, payload).map_or(Ok(()), Err)
 }
 
-/// Sentences' ends: which volume, and what is wrong with it.
-fn named(damaged: Vec<(PathBuf, String)>) -> Vec<String> {
-    let name = |path: &Path| crate::text::safe(&path.file_name().unwrap_or_default().to_string_lossy());
-    damaged.into_iter().map(|(path, why)| format!("{} {}", name(&path), crate::text::safe(&why))).collect()
-}
-
-impl VerifiedBundle {
-    /// Reads all volumes behind the head and says which of them are not what was signed: those are to be
-    /// copied again. None where there are no volumes, or all are good.
-    pub fn damaged_volumes(&self) -> Option<BundleError> {
-        damaged(self.path(), self.content(), self.payload())
+impl SignedBundle {
+    /// Reads all volumes behind the head that are there, found by their number, and names each that is
+    /// missing or is not what was signed: those are to be copied again. `None` where all are good.
+    pub fn bad_volumes(&self, find: &dyn Fn(Number) -> Option<PathBuf>) -> Option<BundleError> {
+        let mut faults = Faults::default();
+        for (index, volume) in self.payload().volumes.iter().enumerate() {
+            let Some(number) = Number::at(index) else { continue };
+            if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
+                compare(&path, volume, &mut faults);
+            }
+        }
+        faults.error(self.path(), self.payload())
     }
 }
 
 /// Reads all volumes behind the head and names those that are not what was signed.
 pub(super) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
-    let mut damaged = Vec::new();
+    let mut faults = Faults::default();
     for (index, path) in content.volumes_in(0..content.length()) {
-        let Some(volume) = payload.volumes.get(index) else { continue };
-        match digest(path, volume.size) {
-            Ok(digest) if digest == volume.digest => {}
-            Ok(_) => damaged.push((path.to_path_buf(), "is not what was signed".to_owned())),
-            Err(error) => damaged.push((path.to_path_buf(), format!("cannot be read ({error})"))),
+        if let Some(volume) = payload.volumes.get(index) {
+            compare(path, volume, &mut faults);
         }
     }
-    let all = payload.volumes.len() + 1;
-    (!damaged.is_empty()).then(|| BundleError::Volumes {
-        path: head.into(),
-        all,
-        missing: Vec::new(),
-        damaged: named(damaged),
-    })
+    faults.error(head, payload)
+}
+
+/// Reads a volume through.
+fn compare(path: &Path, volume: &Volume, faults: &mut Faults) {
+    match digest(path, volume.size) {
+        Ok(digest) if digest == volume.digest => {}
+        Ok(_) => faults.damaged(path, "is not what was signed"),
+        Err(error) => faults.damaged(path, &format!("cannot be read ({error})")),
+    }
 }
 
 /// The digest of the first `most` bytes of a file.

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::volumes::{self, Number};
-use crate::bundle::{BundleError, Heartbeat, SignedBundle, VerifiedBundle, parity};
+use crate::bundle::{BundleError, Heartbeat, SignedBundle, UnverifiedBundle, VerifiedBundle, parity};
 use crate::error::Error;
 use crate::text::{parse_stamp, safe};
+use crate::trust::keyring::Keyring;
 
 /// A file that was passed over, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -126,15 +127,27 @@ impl Inputs {
         }
     }
 
-    /// Puts a bundle together. Of a volume that lies there more than once, the one is taken that has the
-    /// length which was signed.
+    /// Puts a bundle together.
     ///
     /// # Errors
     /// Where volumes are missing or damaged.
     pub(super) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
+        let find = self.volumes_of(&signed);
+        signed.with_volumes(&find)
+    }
+
+    /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that has the
+    /// length which was signed.
+    fn volumes_of<'i>(&'i self, signed: &SignedBundle) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
         let set = key(signed.path()).and_then(|key| self.sets.get(&key));
         let sizes: Vec<u64> = signed.payload().volumes.iter().map(|volume| volume.size).collect();
-        signed.with_volumes(&|number| best(set?.volumes.get(&number)?, *sizes.get(number.index()?)?))
+        move |number| best(set?.volumes.get(&number)?, *sizes.get(number.index()?)?)
+    }
+
+    /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.
+    pub(super) fn bad_volumes(&self, head: &Path, keyring: &Keyring) -> Option<BundleError> {
+        let signed = UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok()?;
+        signed.bad_volumes(&self.volumes_of(&signed))
     }
 
     /// The paths of a bundle's files, where they have these lengths in bytes: of the only one, or of the

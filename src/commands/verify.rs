@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Outcome;
 use super::admitted::Signer;
 use super::inbox::{self, Ignored};
+use super::inputs::Inputs;
 use super::unload::{Receiver, unload};
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Verify;
@@ -109,9 +110,14 @@ impl Receiver for Checking {
 
 pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
-    let mut found = inbox::open(&args.bundle, &keyring, None)?;
+    let deep = |error| name_all_damage(error, &args.bundle, &keyring, progress);
+    let mut found = match inbox::open(&args.bundle, &keyring, None) {
+        Err(Error::Bundle(error)) => return Err(deep(error).into()),
+        other => other?,
+    };
     let single = found.bundles.len() == 1 && found.damaged.is_empty();
-    let mut errors: Vec<Error> = std::mem::take(&mut found.damaged).into_iter().map(Error::from).collect();
+    let mut errors: Vec<Error> =
+        std::mem::take(&mut found.damaged).into_iter().map(deep).map(Error::from).collect();
     let warnings = found.warnings;
     let mut report = Report { bundles: Vec::new(), ignored: found.ignored, warnings, errors: Vec::new() };
     let mut expired = Vec::new();
@@ -137,6 +143,22 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
     }
     report.errors = errors.iter().map(Error::to_json).collect();
     Ok(Outcome { errors, ..Outcome::done(&report) })
+}
+
+/// Where volumes are missing, whoever has to copy them wants to know at once which others to copy again.
+fn name_all_damage(
+    error: BundleError,
+    inputs: &[PathBuf],
+    keyring: &Keyring,
+    progress: &dyn Progress,
+) -> BundleError {
+    let BundleError::Volumes { path, missing, .. } = &error else { return error };
+    if missing.is_empty() {
+        return error;
+    }
+    progress.note("Volumes are missing; reading the others …");
+    let there = Inputs::read(inputs).ok();
+    there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }
 
 fn check(
