@@ -271,6 +271,33 @@ fn what_never_becomes_whole_is_given_up_and_named() {
 }
 
 #[test]
+fn what_never_comes_to_rest_is_given_up_as_well() {
+    let sender = Sender::new();
+    let host = receiver(&sender);
+    fs::create_dir_all(host.path("inbox")).unwrap();
+    let file = host.path("inbox/x.tar");
+    let until = Instant::now() + Duration::from_secs(60);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for length in 1.. {
+                let ended = done.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() > until;
+                if ended || length > 5 && !file.exists() {
+                    return;
+                }
+                fs::write(&file, vec![0; length]).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let (ran, report) = host.watch(&["--give-up-after", "3s"]);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ran.code, 6, "{ran:#?}");
+        let why = report["outcomes"][0]["why"].as_str().unwrap();
+        assert!(why.contains("it has waited too long") && why.contains("still coming"), "{report:#}");
+    });
+}
+
+#[test]
 fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
     let mut sender = Sender::new();
     let host = receiver(&sender);

@@ -20,7 +20,7 @@ pub struct Watch {
     /// A file has come when it has not changed for so long.
     #[arg(long, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
     pub settle: Age,
-    /// What is incomplete after so long goes to quarantine.
+    /// What is incomplete, or still changing, after so long goes to quarantine.
     #[arg(long, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
     pub give_up_after: Age,
     /// Keep so many bundles in `processed`, the newest.

@@ -95,6 +95,8 @@ struct Seen {
     look: Look,
     /// Since when it has looked like this.
     since: Instant,
+    /// Since when it has been changing.
+    restless: Instant,
     /// What is to be done with it.
     todo: Todo,
     /// Why it has to wait.
@@ -189,14 +191,16 @@ impl Watcher<'_> {
                 continue;
             }
             let look = look(&files);
-            let known = self.seen.get(&key).is_some_and(|seen| seen.look == look);
-            if !known {
+            let known = self.seen.get(&key);
+            let Some(seen) = known.filter(|seen| seen.look == look) else {
+                let since = Instant::now();
+                let changing = known.filter(|seen| matches!(seen.todo, Todo::Try));
+                let restless = changing.map_or(since, |seen| seen.restless);
                 let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
-                self.seen.insert(key.clone(), Seen { look, since: Instant::now(), todo, why, failed });
+                self.seen.insert(key, Seen { look, since, restless, todo, why, failed });
                 at_rest = false;
                 continue;
-            }
-            let Some(seen) = self.seen.get(&key) else { continue };
+            };
             if seen.since.elapsed() < settle {
                 at_rest = false;
                 continue;
@@ -375,11 +379,16 @@ impl Watcher<'_> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
         let mut waiting: Vec<(u64, String, u64)> = Vec::new();
         for key in there.keys() {
-            let waits = |seen: &&Seen| matches!(seen.todo, Todo::Wait | Todo::JudgeAt(_));
-            if let Some(seen) = self.seen.get(key).filter(waits) {
-                let bytes = seen.look.iter().map(|(_, length, ..)| *length).sum();
-                waiting.push((self.waited.of(key), key.to_owned(), bytes));
-            }
+            let Some(seen) = self.seen.get(key) else { continue };
+            let bytes = || seen.look.iter().map(|(_, length, ..)| *length).sum();
+            let (waited, bytes) = match seen.todo {
+                Todo::Wait | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
+                // What lacked something for long and is coming now gets its time anew. What it takes does not
+                // count yet: it may be whole, and then it is not here for long.
+                Todo::Try => (seen.restless.elapsed().as_secs(), 0),
+                Todo::TryAt(_) => continue,
+            };
+            waiting.push((waited, key.to_owned(), bytes));
         }
         waiting.sort_by(|one, other| other.cmp(one));
         let mut all: u64 = waiting.iter().map(|(.., bytes)| *bytes).sum();
@@ -387,7 +396,9 @@ impl Watcher<'_> {
         for (waited, key, bytes) in waiting {
             let why = match () {
                 () if waited >= patience => "it has waited too long for what is missing",
-                () if all > most => "what waits takes too much room, and this has waited longest",
+                () if all > most && bytes > 0 => {
+                    "what waits takes too much room, and this has waited longest"
+                }
                 () => continue,
             };
             all = all.saturating_sub(bytes);
