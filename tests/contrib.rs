@@ -160,7 +160,7 @@ fn of_importer(host: &Host, unit: &str, name: &str) -> String {
     let places = [
         ("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry").to_owned()),
         ("/srv/trivy-inbox", host.arg("inbox")),
-        ("/run/trivy-ferry-stick-%i", host.arg("stick")),
+        ("/run/trivy-ferry-stick-%i", host.arg("run")),
         ("/dev/%I", host.arg("stick.img")),
         ("%C/trivy", host.arg("cache")),
         ("%S/trivy-ferry", host.arg("state")),
@@ -188,7 +188,7 @@ fn the_units_of_the_importing_side_import() {
     assert_eq!(host.installed("cache", "db").unwrap(), days(-3).to_string());
     assert!(!host.path("inbox/b.tar").exists());
     // A stick, mounted as the unit mounts it.
-    fs::create_dir(host.path("stick")).unwrap();
+    fs::create_dir(host.path("run")).unwrap();
     host.file("content/b.tar", of(&host, -2));
     // There is not always a kernel that knows FAT.
     let mount =
@@ -196,9 +196,9 @@ fn the_units_of_the_importing_side_import() {
     let import = of_importer(&host, "trivy-ferry-stick@.service", "ExecStart");
     let (before, after) = (mount("ExecStart"), mount("ExecStop"));
     let script = format!(
-        "set -e; mkfs.ext4 -q -d content stick.img 32M; {before}; if touch stick/x 2>/dev/null; then exit 9; fi; {import}; {after}"
+        "set -e; mkfs.ext4 -q -d content stick.img 32M; {before}; if touch run/stick/x 2>/dev/null; then exit 9; fi; {import}; {after}"
     );
     as_systemd(&host, &script).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
-    assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "it is unmounted");
+    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "it is unmounted");
 }

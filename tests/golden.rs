@@ -34,6 +34,7 @@ fn ferry(home: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .env_clear()
         .env("HOME", home)
+        .env("TRIVY_FERRY_STATE_DIR", home.join("state"))
         .env("PATH", "/nonexistent")
         .current_dir(home)
         .output()

@@ -104,6 +104,8 @@ impl Host {
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
         command.env("XDG_STATE_HOME", self.path("xdg-state")).env("XDG_CONFIG_HOME", self.path("xdg-config"));
         command.env("XDG_CACHE_HOME", self.path("xdg-cache")).env("XDG_DATA_HOME", self.path("xdg-data"));
+        // Root's default is the system's, which all hosts here would share.
+        command.env("TRIVY_FERRY_STATE_DIR", self.path("state"));
         // What fails here fails on purpose.
         command.env("TRIVY_FERRY_RETRIES", "1");
         // No Trivy: its version must not decide anything here.
