@@ -6,9 +6,10 @@ mod forge;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use forge::upstream::Upstream;
-use forge::{Host, Ran};
+use forge::{Host, Ran, has_tools};
 use trivy_ferry::trust::key::SigningKey;
 
 const MIB: usize = 1 << 20;
@@ -80,6 +81,40 @@ fn with(folder: &Folder, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> Folder
         folder.remove(&name);
     }
     folder
+}
+
+#[test]
+fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
+    if !has_tools() {
+        return;
+    }
+    let host = host();
+    host.export(60, VOLUMES);
+    let good = host.out();
+    fs::create_dir(host.path("state")).unwrap();
+    let run = |size: &str, verb: &[&str]| {
+        let line = format!("mount -t tmpfs -o size={size},mode=700 tmpfs state && \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &line, "sh"]).arg(host.command().get_program());
+        command.args(verb).args(["--cache-dir", "cache", "--state-dir", "state"]);
+        command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]).current_dir(host.path("."));
+        forge::run(command)
+    };
+    let watch = ["watch", "out", "--once", "--settle", "1s"];
+    for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
+        host.put(&bad);
+        let ran = run("800k", &["import", "out"]);
+        ran.refused(
+            7,
+            &["state/mended-", ".tar.003: it could not be made whole: no storage space", "Make room"],
+        );
+        run("800k", &watch).reported(7, &["waits", "no storage space"]);
+        let there = |name: &String| host.path("out").join(name).exists();
+        assert!(bad.keys().all(there), "nothing went to quarantine");
+        run("8m", &watch).good().reported(0, &["processed"]);
+        assert!(!bad.keys().any(there));
+        let _ = fs::remove_dir_all(host.path("cache"));
+    }
 }
 
 const VOLUMES: &[&str] = &["--volume-size", "1M", "--parity", "30%"];

@@ -264,7 +264,7 @@ fn place<'f>(
     there: u64,
 ) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
     let room = |folder: &'f PathBuf| {
-        free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
+        parts::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
     };
     let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
     let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
@@ -627,16 +627,6 @@ fn abandoned(path: &Path) -> Option<File> {
     parts::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
 }
 
-/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
-/// size (fusefat 0.1a): then only writing shows.
-fn free(folder: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(folder)?;
-    if stat.f_blocks == 0 {
-        return Ok(u64::MAX);
-    }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 fn failed(path: &Path, error: io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let next = match error.kind() {
@@ -679,7 +669,7 @@ mod tests {
         let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
         let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
         assert_eq!(placed, [dir.path(); 3]);
-        let all = free(dir.path()).unwrap();
+        let all = parts::free(dir.path()).unwrap();
         assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
         assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
     }

@@ -144,9 +144,11 @@ fn import_and_tell(
         Err(error) => entries.failed(error),
     }
     if let Err(error) = entries.write(args.state_dir.as_deref()) {
-        match done.as_mut().ok().and_then(|(reports, _)| reports.first_mut()) {
-            Some(report) => report.errors.push(error.into()),
-            None => progress.alarm(&format!("{error}. {}", error.next())),
+        match done.as_mut().map(|(reports, _)| reports.first_mut()) {
+            Ok(Some(report)) => report.errors.push(error.into()),
+            // What kept the import from its state is said once.
+            Err(other) if other.to_string() == error.to_string() => {}
+            _ => progress.alarm(&format!("{error}. {}", error.next())),
         }
     }
     // Also where nothing could be imported: what changed in an earlier run is still to be told.

@@ -39,6 +39,8 @@ pub(super) struct Found {
     /// Bundles that no trusted key signed, the first of them.
     pub(super) untrusted: Vec<BundleError>,
     mender: Option<Mender>,
+    /// Why something could not be made whole for which there is enough parity: no fault of the bundle.
+    hindered: Option<Error>,
 }
 
 /// What it takes to make a bundle whole.
@@ -77,6 +79,7 @@ impl Found {
                     self.bundles.remove(index);
                     damaged.push(error);
                 }
+                Err((_, error @ Error::Bundle(_))) => return Err(self.hindered.take().unwrap_or(error)),
                 Err((_, error)) => return Err(error),
             }
         }
@@ -92,6 +95,9 @@ impl Found {
             }
             Err(why) => {
                 self.mended.push(safe(&why.to_string()));
+                if matches!(why, Error::Destination { .. }) {
+                    self.hindered.get_or_insert(why);
+                }
                 None
             }
         }
@@ -190,7 +196,7 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
                     older += 1;
                 }
             }
-            Err(error) if there.is_one_file => return Err(error.into()),
+            Err(error) if there.is_one_file => return Err(found.hindered.unwrap_or(error.into())),
             // Something that bears a bundle's name and is none was one, most likely.
             Err(error @ BundleError::NotABundle { .. }) if is_named_as_bundle(&path) => {
                 found.damaged.push(error);
@@ -232,7 +238,7 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
     }
     match found.damaged.len() {
         0 => {}
-        1 => return Err(found.damaged.swap_remove(0).into()),
+        1 => return Err(found.hindered.unwrap_or(found.damaged.swap_remove(0).into())),
         _ => {
             found.ignored = some(found.ignored);
             return Ok(found);

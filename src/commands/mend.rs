@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::inputs::{Inputs, key};
+use super::parts::free;
 use crate::bundle::parity::{self, Failed, ParityFile};
 use crate::bundle::volumes::{self, Number};
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
@@ -92,14 +93,19 @@ fn from(
     let data: Vec<Option<File>> =
         found.iter().map(|path| open_regular(path.as_ref()?).ok().map(|(file, _)| file)).collect();
     let made: RefCell<Vec<(usize, PathBuf, PathBuf)>> = RefCell::default();
+    let mut claimed = 0u64;
     let mut make = |index: usize| {
         let stands_for =
             found[index].clone().or_else(|| name(index)).ok_or(std::io::ErrorKind::InvalidInput)?;
         let path = place(&stands_for);
         let _ = std::fs::remove_file(&path);
-        let file = File::options().read(true).write(true).create_new(true).mode(0o644).open(&path)?;
-        made.borrow_mut().push((index, path, stands_for));
-        Ok(file)
+        made.borrow_mut().push((index, path.clone(), stands_for));
+        // Nobody vouches for the lengths that parity claims: they must not fill a disk before that shows.
+        claimed = shape.files()[index].saturating_add(claimed);
+        if claimed > free(path.parent().unwrap_or(Path::new(".")))? {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        File::options().read(true).write(true).create_new(true).mode(0o644).open(&path)
     };
     let rebuilt = parity::rebuild(parity, &data, &mut make);
     let mut made = made.into_inner();

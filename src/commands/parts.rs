@@ -232,6 +232,16 @@ pub(super) fn sync_folder(of: &Path) -> io::Result<()> {
     }
 }
 
+/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
+/// size (fusefat 0.1a): then only writing shows.
+pub(super) fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
