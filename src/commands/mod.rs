@@ -73,6 +73,7 @@ mod unload;
 mod verify;
 mod watch;
 mod watch_notes;
+mod watch_report;
 pub mod web_url;
 mod write_behind;
 

@@ -5,18 +5,17 @@
 //! to rest, and when the rest is not waited for any longer.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, Shelf, Taken};
 use super::inputs::{Inputs, name_of, named_date};
 use super::watch_notes::{Done, Imported, Waited};
+use super::watch_report::{Report, Row, Waiting};
 use super::{Outcome, after, gravest, heard, import};
 use crate::bundle::volumes::parse_name;
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
@@ -34,58 +33,6 @@ use crate::trust::state::{Side, StateDir};
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
 const JUDGE_AGAIN: Duration = Duration::from_secs(600);
-
-/// What `--once` did.
-#[derive(Serialize)]
-struct Report {
-    outcomes: Vec<Row>,
-    waiting: Vec<Waiting>,
-    /// The heartbeats that came.
-    heartbeats: Vec<heard::Row>,
-    errors: Vec<Value>,
-}
-
-/// What became of a bundle.
-#[derive(Serialize)]
-struct Row {
-    bundle: String,
-    outcome: &'static str,
-    exit_code: u8,
-    why: Option<String>,
-    #[serde(serialize_with = "crate::text::path")]
-    reason: PathBuf,
-}
-
-/// A bundle that is not whole yet.
-#[derive(Serialize)]
-struct Waiting {
-    bundle: String,
-    /// For how long, in seconds.
-    since: u64,
-    why: String,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.outcomes {
-            writeln!(f, "{:<12} {}", row.outcome, safe(&row.bundle))?;
-            if let Some(why) = &row.why {
-                writeln!(f, "  {why}")?;
-            }
-            writeln!(f, "  see {}", line(&row.reason.display().to_string()))?;
-        }
-        for waiting in &self.waiting {
-            writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
-        }
-        for row in &self.heartbeats {
-            writeln!(f, "{row}")?;
-        }
-        if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
-            writeln!(f, "Nothing has come.")?;
-        }
-        Ok(())
-    }
-}
 
 /// What tells whether a file is still as it was: length, modification, and which file it is.
 type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
