@@ -721,7 +721,7 @@ fn no_bundles(host: &Host, folder: &str) -> Vec<(&'static str, i32, &'static str
         ("socket.tar", 4, "a socket"),
         ("empty.tar", 4, "ends after 0 bytes"),
         ("page.tar", 4, "its first member is not"),
-        ("short.tar", 4, "ends after 600 bytes, inside it"),
+        ("short.tar", 4, "a damaged manifest: the file ends after 600 bytes"),
         ("stranger.tar", 4, "not signed by a trusted key"),
     ]
 }

@@ -126,6 +126,11 @@ fn what_is_missing_is_named() {
     let third = format!("{} is not what was signed", name(&volumes[3]));
     host.verify(&host.path("out"), &[]).refused(6, &[&both, &third]);
     host.verify(&volumes[0], &[]).refused(6, &[&both, &third]);
+    // The same beside one that is cut off.
+    let fifth = fs::read(&volumes[5]).unwrap();
+    fs::write(&volumes[5], &fifth[..1000]).unwrap();
+    host.verify(&volumes[0], &[]).refused(6, &[&third, &format!("{} has 1000 bytes", name(&volumes[5]))]);
+    fs::write(&volumes[5], fifth).unwrap();
     fs::write(&volumes[3], good).unwrap();
     host.verify(&host.path("out"), &[]).refused(6, &[&both]);
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);

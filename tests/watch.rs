@@ -218,17 +218,16 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
     let (ran, report) = host.watch(&[]);
     assert_eq!(ran.code, 4, "{ran:#?}");
     assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
-    // Nobody trusted, cut off, no bundle at all, and things that are no files.
+    // Nobody trusted, no bundle at all, and things that are no files.
     let mut stranger = Sender::new();
     let (theirs, _) = stranger.export(&[]);
     host.put(&theirs);
-    fs::write(host.path("inbox/cut-20261121t091500z.tar"), &good[&name][..3000]).unwrap();
     fs::write(host.path("inbox/rubbish.tar"), "rubbish").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", host.path("inbox/link.tar")).unwrap();
     std::process::Command::new("mkfifo").arg(host.path("inbox/pipe.tar")).status().unwrap();
     let (ran, report) = host.watch(&[]);
     assert_ne!(ran.code, 0);
-    assert_eq!(report["outcomes"].as_array().unwrap().len(), 5, "{report:#}");
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 4, "{report:#}");
     assert!(
         report["outcomes"].as_array().unwrap().iter().all(|row| row["outcome"] == "quarantined"),
         "{report:#}"
@@ -237,7 +236,7 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
     assert_eq!(host.date(), None);
     let reasons: Vec<String> =
         host.shelf("quarantine").iter().map(|folder| reason(folder).to_string()).collect();
-    for words in ["not signed by a trusted key", "symbolic link", "FIFO", "damaged"] {
+    for words in ["not signed by a trusted key", "symbolic link", "FIFO", "not a trivy-ferry bundle"] {
         assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:#?}");
     }
     assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root"));
@@ -268,6 +267,69 @@ fn what_never_becomes_whole_is_given_up_and_named() {
     let (ran, report) = host.watch(&["--max-waiting", "10K"]);
     assert_eq!(ran.code, 6, "{ran:#?}");
     assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("too much room"), "{report:#}");
+}
+
+#[test]
+fn a_copy_that_comes_to_a_halt_may_go_on() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    for more in [&[][..], &["--volume-size", "48K"], VOLUMES] {
+        let (files, date) = sender.export(more);
+        for length in [0, 300, 3000, 20_000] {
+            let cut = |(name, bytes): (&String, &Vec<u8>)| {
+                (name.clone(), bytes[..bytes.len().min(length)].to_vec())
+            };
+            host.put(&files.iter().map(cut).collect());
+            let (ran, report) = host.watch(&[]);
+            ran.good();
+            assert_eq!(report["waiting"].as_array().unwrap().len(), 1, "{length}: {report:#}");
+        }
+        host.put(&files);
+        host.watch(&[]).0.good();
+        assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+    }
+    // It does not for ever.
+    let (files, _) = sender.export(&[]);
+    host.put(&files.iter().map(|(name, bytes)| (name.clone(), bytes[..20_000].to_vec())).collect());
+    host.watch(&[]).0.good();
+    std::thread::sleep(Duration::from_secs(1));
+    let (ran, report) = host.watch(&["--give-up-after", "1s"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    let why = report["outcomes"][0]["why"].as_str().unwrap();
+    assert!(why.contains("waited too long") && why.contains("ends after 20000 bytes"), "{report:#}");
+}
+
+#[test]
+fn what_comes_after_its_bundle_went_to_quarantine_is_put_together_with_it() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    // Damaged, and its parity comes after that; or the damaged volume once more; or a lost one after it was
+    // given up.
+    for late in [".par.", ".tar.002", "lost"] {
+        let (good, date) = sender.export(VOLUMES);
+        let mut files = good.clone();
+        files.retain(|name, _| !name.contains(".par."));
+        let second = files.keys().find(|name| name.ends_with(".tar.002")).unwrap().clone();
+        match late {
+            "lost" => drop(files.remove(&second)),
+            _ => files.get_mut(&second).unwrap()[100] ^= 1,
+        }
+        host.put(&files);
+        if late == "lost" {
+            host.watch(&[]).0.good();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let (ran, report) = host.watch(&["--give-up-after", "1s"]);
+        assert_eq!(ran.code, if late == "lost" { 6 } else { 4 }, "{late}: {ran:#?}");
+        assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
+        let late = if late == "lost" { ".tar.002" } else { late };
+        host.put(&good.into_iter().filter(|(name, _)| name.contains(late)).collect());
+        let (ran, report) = host.watch(&[]);
+        ran.good();
+        assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+        assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+        assert_eq!(host.inbox(), [""; 0]);
+    }
 }
 
 #[test]

@@ -40,6 +40,14 @@ pub enum BundleError {
         /// What was found instead.
         why: String,
     },
+    /// The file begins as a bundle does, and ends within its manifest.
+    #[error("{path} has a damaged manifest: the file ends after {have} bytes")]
+    CutOff {
+        /// Which file.
+        path: PathBuf,
+        /// Its length in bytes.
+        have: u64,
+    },
     /// The medium failed while it was read.
     #[error("{path} could not be read: {error}")]
     Read {
@@ -77,6 +85,8 @@ pub enum BundleError {
         missing: Vec<String>,
         /// Those that are damaged, each with what is wrong.
         damaged: Vec<String>,
+        /// Whether one of these is shorter than was signed.
+        short: bool,
     },
     /// Volumes are there, and not the head that says what they are.
     #[error("{} is missing, the head volume of {parts} files that are here", path.display())]
@@ -213,6 +223,7 @@ impl BundleError {
             | BundleError::Manifest { path, .. }
             | BundleError::Read { path, .. }
             | BundleError::Short { path, .. }
+            | BundleError::CutOff { path, .. }
             | BundleError::Long { path, .. }
             | BundleError::Volumes { path, .. }
             | BundleError::NoHead { path, .. }
@@ -231,6 +242,14 @@ impl BundleError {
     /// Whether the path is at fault and not the bundle: exit code 2 and not 4.
     pub fn is_usage(&self) -> bool {
         matches!(self, BundleError::Open { .. })
+    }
+
+    /// Whether a file is shorter than it should be, as where its copy has come to a halt: it may still grow.
+    pub fn is_short(&self) -> bool {
+        matches!(
+            self,
+            BundleError::Short { .. } | BundleError::CutOff { .. } | BundleError::Volumes { short: true, .. }
+        )
     }
 
     /// Whether something is missing that may still come: exit code 6 and not 4.
@@ -258,8 +277,11 @@ impl Next for BundleError {
             BundleError::NotABundle { .. } => {
                 "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
             }
-            BundleError::Manifest { .. } | BundleError::Read { .. } | BundleError::Short { .. } => {
-                "Nothing of it was used; copy the file again, and wait for the medium before unplugging it.".into()
+            BundleError::Manifest { .. }
+            | BundleError::CutOff { .. }
+            | BundleError::Read { .. }
+            | BundleError::Short { .. } => {
+                "Nothing of it was used; copy the file again, and wait for the medium before unplugging it; where its parity lies beside it, `trivy-ferry repair` makes it again.".into()
             }
             BundleError::Heartbeat { .. } => "Nothing has to be done: the next export sends another.".into(),
             BundleError::Parity { .. } => {
@@ -280,7 +302,7 @@ impl Next for BundleError {
                     .into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {
-                "Nothing of it was used; copy the file again, and if that does not help, export anew."
+                "Nothing of it was used; copy the file again, and if that does not help, export anew; where its parity lies beside it, `trivy-ferry repair` makes it again."
                     .into()
             }
             BundleError::Untrusted { .. } => {

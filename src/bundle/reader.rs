@@ -67,7 +67,7 @@ impl UnverifiedBundle {
             // What a stick that was pulled too early holds is often empty.
             let cut = begun.iter().all(|byte| *byte == 0) || begun.starts_with(MANIFEST.as_bytes());
             return Err(match cut || MANIFEST.as_bytes().starts_with(begun) {
-                true => damaged(format!("the file ends after {length} bytes")),
+                true => BundleError::CutOff { path: path.into(), have: length },
                 false => not(format!("its first member is not {MANIFEST}")),
             });
         }
@@ -83,7 +83,7 @@ impl UnverifiedBundle {
         }
         let mut bytes = vec![0; capacity as usize];
         if !read(&mut file, &mut bytes)? {
-            return Err(damaged(format!("the file ends after {length} bytes, inside it")));
+            return Err(BundleError::CutOff { path: path.into(), have: length });
         }
         let envelope = Envelope::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         if envelope.payload_type() != PAYLOAD_TYPE {

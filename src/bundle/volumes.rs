@@ -85,6 +85,8 @@ struct Faults {
     missing: Vec<String>,
     /// Sentences' ends: which volume, and what is wrong with it.
     damaged: Vec<String>,
+    /// Whether one is shorter than was signed.
+    short: bool,
 }
 
 impl Faults {
@@ -95,10 +97,10 @@ impl Faults {
 
     /// One error for all; `None` where there are none.
     fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
-        let Faults { missing, damaged } = self;
+        let Faults { missing, damaged, short } = self;
         let (path, all) = (head.to_path_buf(), payload.volumes.len() + 1);
         let any = !missing.is_empty() || !damaged.is_empty();
-        any.then_some(BundleError::Volumes { path, all, missing, damaged })
+        any.then_some(BundleError::Volumes { path, all, missing, damaged, short })
     }
 }
 
@@ -118,6 +120,7 @@ fn locate(
         }
         Some(Err(error)) => faults.damaged(&path?, &error.to_string()),
         Some(Ok((_, length))) if length != volume.size => {
+            faults.short |= length < volume.size;
             faults.damaged(&path?, &format!("has {length} bytes, and {} were signed", volume.size));
         }
         Some(Ok(_)) => return path,

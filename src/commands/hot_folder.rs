@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 
 use super::parts::{rename_new, sync_folder};
+use crate::bundle::open_regular;
 use crate::error::Error;
 use crate::held_lock::HeldLock;
 use crate::text::safe;
@@ -201,6 +202,39 @@ impl HotFolder {
         back().map_err(|error| failed(&taken.folder, error))
     }
 
+    /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
+    /// come. What has come again under the same name is not replaced. Says whether anything was put back.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(super) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
+        let place = self.path.join(Shelf::Quarantine.name());
+        if !place.is_dir() {
+            return Ok(false);
+        }
+        let pinned = Pinned::open(&place, 0o755)?;
+        let back = || -> io::Result<bool> {
+            let mut any = false;
+            for folder in fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
+                let reason = folder.join(REASON);
+                if !is_kept(&folder) || !could_be_mended(&reason, bundle) {
+                    continue;
+                }
+                let mut left = false;
+                for entry in fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_name() != REASON) {
+                    self.rename_back(&entry.path())?;
+                    let stays = entry.path().symlink_metadata().is_ok();
+                    (any, left) = (any || !stays, left || stays);
+                }
+                if !left {
+                    fs::remove_dir_all(&folder)?;
+                }
+            }
+            Ok(any)
+        };
+        back().map_err(|error| failed(&place, error))
+    }
+
     /// Removes files.
     ///
     /// # Errors
@@ -263,6 +297,21 @@ impl HotFolder {
         }
         Ok(place.join(kept).join(REASON))
     }
+}
+
+/// Whether a reason of ours says that a bundle of this name was damaged or incomplete.
+fn could_be_mended(reason: &Path, bundle: &str) -> bool {
+    /// Larger than any report.
+    const MOST: u64 = 16 << 20;
+    let read = || -> Option<serde_json::Value> {
+        let mut text = Vec::new();
+        let (file, _) = open_regular(reason).ok()?;
+        io::Read::read_to_end(&mut io::Read::take(file, MOST), &mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    read().is_some_and(|reason| {
+        reason["bundle"] == bundle && (reason["exit_code"] == 4 || reason["exit_code"] == 6)
+    })
 }
 
 /// Whether a path is called as a folder is that we keep: its moment, then a name.

@@ -145,18 +145,16 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
     Ok(Outcome { errors, ..Outcome::done(&report) })
 }
 
-/// Where volumes are missing, whoever has to copy them wants to know at once which others to copy again.
+/// Where volumes are missing or cut off, whoever has to copy them wants to know at once which others to copy
+/// again.
 fn name_all_damage(
     error: BundleError,
     inputs: &[PathBuf],
     keyring: &Keyring,
     progress: &dyn Progress,
 ) -> BundleError {
-    let BundleError::Volumes { path, missing, .. } = &error else { return error };
-    if missing.is_empty() {
-        return error;
-    }
-    progress.note("Volumes are missing; reading the others …");
+    let BundleError::Volumes { path, .. } = &error else { return error };
+    progress.note("The bundle is not whole; reading its other volumes …");
     let there = Inputs::read(inputs).ok();
     there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }

@@ -85,6 +85,8 @@ struct Watcher<'w> {
     outcomes: Vec<Row>,
     heartbeats: Vec<heard::Row>,
     errors: Vec<Error>,
+    /// Whether something is there in this round that was not when it began.
+    more: bool,
     progress: &'w dyn Progress,
 }
 
@@ -93,8 +95,9 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
     Keyring::load(&args.import.keys.trust)?;
     let folder = HotFolder::open(&args.inbox)?;
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
-    let (seen, outcomes, heartbeats, errors) = Default::default();
-    let mut watcher = Watcher { args, folder, seen, waited, done, outcomes, heartbeats, errors, progress };
+    let (seen, outcomes, heartbeats, errors, more) = Default::default();
+    let mut watcher =
+        Watcher { args, folder, seen, waited, done, outcomes, heartbeats, errors, more, progress };
     progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
     for error in watcher.folder.stuck() {
         progress.alarm(&format!(
@@ -130,6 +133,7 @@ impl Watcher<'_> {
         self.seen.retain(|key, _| sets.iter().any(|(other, _)| other == key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
         let settle = self.args.settle.duration().unsigned_abs();
+        self.more = false;
         let mut at_rest = true;
         let mut due = Vec::new();
         for (key, files) in sets {
@@ -186,7 +190,7 @@ impl Watcher<'_> {
             // They were said, and nobody asks for them.
             self.errors.clear();
         }
-        Ok(at_rest)
+        Ok(at_rest && !self.more)
     }
 
     /// Imports a bundle that has come to rest, or finds out what it waits for.
@@ -203,8 +207,14 @@ impl Watcher<'_> {
             self.seen.remove(key);
             return self.folder.discard(taken);
         }
+        if incomplete && self.folder.bring_back(&safe(key))? {
+            self.say(&format!("back         {}: more of it has come", safe(key)));
+            self.more = true;
+            return Ok(());
+        }
+        // A copy that has come to a halt may go on.
         if let Err(error) = whole
-            && incomplete
+            && (incomplete || error.is_short())
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.folder.path().display());
@@ -218,6 +228,7 @@ impl Watcher<'_> {
             Ok(outcome) => (outcome.errors, outcome.json),
             Err(error) => (vec![error], Value::Null),
         };
+        let short = errors.iter().any(|error| matches!(error, Error::Bundle(bad) if bad.is_short()));
         let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
         // By their names alone: where they lie at the moment is of no use to anybody.
         let place = format!("{}/", taken.folder.display());
@@ -234,17 +245,17 @@ impl Watcher<'_> {
             0 => Shelf::Processed,
             // What is in use has expired: that is said, and is no fault of the bundle.
             5 if admitted => Shelf::Processed,
-            4 => Shelf::Quarantine,
+            4 if !short => Shelf::Quarantine,
             5 if !by_clock => Shelf::Quarantine,
             // None of the files is a bundle.
             2 if is_none => Shelf::Quarantine,
             code => {
                 self.folder.put_back(&taken)?;
                 // What is incomplete may still become whole, and is no failure until then.
-                let failed = errors.into_iter().next().filter(|_| code != 6);
+                let failed = errors.into_iter().next().filter(|_| !matches!(code, 4 | 6));
                 let todo = match code {
                     5 => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
-                    6 => Todo::Wait,
+                    4 | 6 => Todo::Wait,
                     _ => Todo::TryAt(Instant::now() + AGAIN),
                 };
                 self.wait(there, key, &why.unwrap_or_default(), todo, failed);
@@ -341,7 +352,9 @@ impl Watcher<'_> {
         let mut all: u64 = waiting.iter().map(|(.., bytes)| *bytes).sum();
         let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
         for (waited, key, bytes) in waiting {
+            let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
             let why = match () {
+                () if waited >= patience && judged => "it was still refused after so long",
                 () if waited >= patience => "it has waited too long for what is missing",
                 () if all > most && bytes > 0 => {
                     "what waits takes too much room, and this has waited longest"
@@ -351,7 +364,9 @@ impl Watcher<'_> {
             all = all.saturating_sub(bytes);
             let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
             let taken = self.folder.take(&there.all(&key))?;
-            let error = Error::from(BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() });
+            let never = || BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into();
+            let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
+            let error = judged.unwrap_or_else(never);
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
             self.log(&key, Event::GivenUp, &format!("{why}: {lacks}"));
