@@ -104,10 +104,7 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
     for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
         host.put(&bad);
         let ran = run("800k", &["import", "out"]);
-        ran.refused(
-            7,
-            &["state/mended-", ".tar.003: it could not be made whole: no storage space", "Make room"],
-        );
+        ran.refused(7, &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"]);
         run("800k", &watch).reported(7, &["waits", "no storage space"]);
         let there = |name: &String| host.path("out").join(name).exists();
         assert!(bad.keys().all(there), "nothing went to quarantine");

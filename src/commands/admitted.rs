@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::VerifiedBundle;
+use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::text::{age, safe};
 use crate::trust::acceptance::Admission;
@@ -56,8 +57,8 @@ pub(super) struct Source {
     superseded: bool,
     missing: Option<(u64, u64)>,
     pub(super) overrides: Vec<&'static str>,
-    /// The digests of the volumes behind its head.
-    volumes: Vec<Digest>,
+    /// The volumes behind its head.
+    volumes: Vec<Volume>,
     #[serde(skip)]
     pub(super) name: String,
     #[serde(skip)]
@@ -88,7 +89,7 @@ impl Source {
             superseded: admission.superseded,
             missing: admission.gap,
             overrides: admission.overrides.clone(),
-            volumes: payload.volumes.iter().map(|volume| volume.digest).collect(),
+            volumes: payload.volumes.clone(),
             name: bundle.name(),
             age: age(payload.created, now),
             content: datasets.chain(images).collect(),

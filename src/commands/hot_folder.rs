@@ -23,6 +23,10 @@ use crate::text::safe;
 const OWN: &str = ".trivy-ferry";
 /// What a folder of taken files is called.
 const TAKEN: &str = "taken-";
+/// What a folder is called in which files stay whose name somebody gave to another while they were dealt with.
+const BESIDE: &str = "beside-";
+/// How many files of one name stay.
+const MOST_BESIDE: usize = 8;
 /// What was said of kept files.
 pub(super) const REASON: &str = "reason.json";
 
@@ -94,6 +98,14 @@ pub(super) struct Taken {
     pub(super) folder: PathBuf,
 }
 
+impl Taken {
+    /// All folders in which they are: those that were beside are in folders of their own.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let beside = (1..=MOST_BESIDE).map(|number| self.folder.join(number.to_string()));
+        std::iter::once(self.folder.clone()).chain(beside.filter(|folder| folder.is_dir())).collect()
+    }
+}
+
 impl HotFolder {
     /// Begins to work on a folder. What a run had taken that was killed is put back.
     ///
@@ -133,6 +145,16 @@ impl HotFolder {
         &self.path
     }
 
+    /// All folders in which files wait: the folder, and our own for files whose name there is another's.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let beside = (1..=MOST_BESIDE).map(|number| self.beside(number)).filter(|folder| folder.is_dir());
+        std::iter::once(self.path.clone()).chain(beside).collect()
+    }
+
+    fn beside(&self, number: usize) -> PathBuf {
+        self.own.path.join(format!("{BESIDE}{number}"))
+    }
+
     /// What a run that was killed had taken, and that cannot be put back.
     pub(super) fn stuck(&self) -> &[Error] {
         &self.stuck
@@ -143,14 +165,54 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn release(&self, taken: &Taken, file: &std::ffi::OsStr) -> Result<(), Error> {
-        self.rename_back(&taken.folder.join(file)).map_err(|error| failed(&self.path.join(file), error))
+        let file = taken.folder.join(file);
+        if file.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        self.give_back(&file, 0).map_err(|error| failed(&file, error))
     }
 
-    /// Gives a file its place again, unless another has come there meanwhile.
-    fn rename_back(&self, file: &Path) -> io::Result<()> {
-        match rename_new(file, &self.path.join(file.file_name().unwrap_or_default())) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+    /// Gives a file a place again: where it was, 0 for the folder itself, or where another has come there
+    /// meanwhile, beside. Nobody gets rid of a file by giving its name to another.
+    ///
+    /// # Errors
+    /// Where that fails; also where too many have come under its name. It stays where it is then.
+    fn give_back(&self, file: &Path, was: usize) -> io::Result<()> {
+        let name = file.file_name().unwrap_or_default();
+        let mut error = io::ErrorKind::AlreadyExists.into();
+        for number in std::iter::once(was).chain((1..=MOST_BESIDE).filter(|number| *number != was)) {
+            let folder = match number {
+                0 => self.path.clone(),
+                number => self.beside(number),
+            };
+            if number > 0 && !folder.is_dir() {
+                fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            }
+            match rename_new(file, &folder.join(name)) {
+                Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
+                other => return other,
+            }
+        }
+        Err(error)
+    }
+
+    /// Gives all files of a folder that were taken or kept a place again, and removes it.
+    fn give_all_back(&self, taken: &Taken) -> io::Result<()> {
+        let mut failed = None;
+        for (number, folder) in taken.folders().iter().enumerate() {
+            let was = if number == 0 { Some(0) } else { number_of(folder) };
+            for entry in fs::read_dir(folder)?.flatten() {
+                let is_ours = entry.file_name() == REASON || taken.folders().contains(&entry.path());
+                if let (false, Some(was)) = (is_ours, was)
+                    && let Err(error) = self.give_back(&entry.path(), was)
+                {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        match failed {
+            None => fs::remove_dir_all(&taken.folder),
+            Some(error) => Err(error),
         }
     }
 
@@ -174,7 +236,15 @@ impl HotFolder {
             if file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 continue;
             }
-            match fs::rename(file, taken.folder.join(name)) {
+            let to = match file.parent().filter(|parent| *parent != self.path).and_then(number_of) {
+                None => taken.folder.clone(),
+                Some(number) => taken.folder.join(number.to_string()),
+            };
+            let made = match to.is_dir() {
+                true => Ok(()),
+                false => fs::DirBuilder::new().mode(0o700).create(&to),
+            };
+            match made.and_then(|()| fs::rename(file, to.join(name))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     self.put_back(&taken)?;
                     return Err(failed(file, error));
@@ -185,25 +255,16 @@ impl HotFolder {
         Ok(taken)
     }
 
-    /// Puts files back. Where one has come again meanwhile under its name, that one stays.
+    /// Puts files back. One whose name another has got meanwhile stays beside, and counts like that one.
     ///
     /// # Errors
     /// Where that fails.
     pub(super) fn put_back(&self, taken: &Taken) -> Result<(), Error> {
-        let back = || -> io::Result<()> {
-            for entry in fs::read_dir(&taken.folder)? {
-                let entry = entry?;
-                if entry.file_name() != REASON {
-                    self.rename_back(&entry.path())?;
-                }
-            }
-            fs::remove_dir_all(&taken.folder)
-        };
-        back().map_err(|error| failed(&taken.folder, error))
+        self.give_all_back(taken).map_err(|error| failed(&taken.folder, error))
     }
 
     /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
-    /// come. What has come again under the same name is not replaced. Says whether anything was put back.
+    /// come. Says whether anything was put back.
     ///
     /// # Errors
     /// Where that fails.
@@ -220,15 +281,8 @@ impl HotFolder {
                 if !is_kept(&folder) || !could_be_mended(&reason, bundle) {
                     continue;
                 }
-                let mut left = false;
-                for entry in fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_name() != REASON) {
-                    self.rename_back(&entry.path())?;
-                    let stays = entry.path().symlink_metadata().is_ok();
-                    (any, left) = (any || !stays, left || stays);
-                }
-                if !left {
-                    fs::remove_dir_all(&folder)?;
-                }
+                any = true;
+                self.give_all_back(&Taken { folder })?;
             }
             Ok(any)
         };
@@ -289,14 +343,22 @@ impl HotFolder {
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         let _ = fs::set_permissions(pinned.path.join(&kept), readable);
         let all = fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path)).collect();
-        all.sort();
-        let old = all.len().saturating_sub(most.max(1) as usize);
+        // What was kept under a clock that was ahead is no newer than this.
+        let made = pinned.path.join(&kept);
+        let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
+        all.sort_by_key(|path| (*path < made, path.clone()));
+        let old = all.len().saturating_sub(most.saturating_sub(1) as usize);
         for path in &all[..old] {
             let _ = fs::remove_dir_all(path);
         }
         Ok(place.join(kept).join(REASON))
     }
+}
+
+/// The number that a folder's name ends in.
+fn number_of(folder: &Path) -> Option<usize> {
+    let name = folder.file_name()?.to_str()?;
+    name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MOST_BESIDE).contains(number))
 }
 
 /// Whether a reason of ours says that a bundle of this name was damaged or incomplete.
@@ -357,12 +419,27 @@ mod tests {
         file("a", "came again");
         folder.put_back(&taken).unwrap();
         assert_eq!(names(dir.path()), [OWN, "a", "b"]);
-        assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
+        // Nobody gets rid of a file by giving its name to another, not even again and again.
+        let beside = folder.own().join("beside-1");
+        let is_as_it_was = |folder: &HotFolder| {
+            assert_eq!(folder.folders(), [dir.path().to_path_buf(), folder.own().join("beside-1")]);
+            assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
+            assert_eq!(fs::read_to_string(folder.own().join("beside-1/a")).unwrap(), "first");
+        };
+        is_as_it_was(&folder);
+        let all = [&files[..], &[beside.join("a")]].concat();
+        let taken = folder.take(&all).unwrap();
+        assert_eq!(taken.folders(), [taken.folder.clone(), taken.folder.join("1")]);
+        folder.put_back(&taken).unwrap();
+        is_as_it_was(&folder);
         // A run that is killed has taken something.
-        let _ = folder.take(&files).unwrap();
+        let _ = folder.take(&all).unwrap();
         drop(folder);
         let folder = HotFolder::open(dir.path()).unwrap();
         assert_eq!(names(dir.path()), [OWN, "a", "b"]);
+        is_as_it_was(&folder);
+        let taken = folder.take(&[folder.own().join("beside-1/a")]).unwrap();
+        folder.discard(taken).unwrap();
         for _ in 0..4 {
             let taken = folder.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
             let reason = serde_json::json!({ "why": "a test" });
@@ -371,7 +448,7 @@ mod tests {
         }
         let kept = names(&dir.path().join("quarantine"));
         assert_eq!(kept.len(), 2, "{kept:?}");
-        assert_eq!(names(folder.own()), ["lock"]);
+        assert_eq!(names(folder.own()), ["beside-1", "lock"]);
     }
 
     #[test]

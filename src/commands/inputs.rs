@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::volumes::{self, Number};
-use crate::bundle::{BundleError, Heartbeat, SignedBundle, UnverifiedBundle, VerifiedBundle, parity};
+use crate::bundle::volumes::{self, Number, Volume};
+use crate::bundle::{
+    BundleError, Heartbeat, SignedBundle, UnverifiedBundle, VerifiedBundle, open_regular, parity,
+};
+use crate::digest::digest_of;
 use crate::error::Error;
 use crate::text::{parse_stamp, safe};
 use crate::trust::keyring::Keyring;
@@ -136,12 +139,18 @@ impl Inputs {
         signed.with_volumes(&find)
     }
 
-    /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that has the
-    /// length which was signed.
+    /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that was signed:
+    /// anybody may put another beside it, in a folder of their own or with another case of its letters.
     fn volumes_of<'i>(&'i self, signed: &SignedBundle) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
         let set = key(signed.path()).and_then(|key| self.sets.get(&key));
-        let sizes: Vec<u64> = signed.payload().volumes.iter().map(|volume| volume.size).collect();
-        move |number| best(set?.volumes.get(&number)?, *sizes.get(number.index()?)?)
+        let volumes = signed.payload().volumes.clone();
+        move |number| right(set?.volumes.get(&number)?, volumes.get(number.index()?)?)
+    }
+
+    /// What trusted keys signed among the wholes and heads of a bundle that lie there.
+    pub(super) fn vouched(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
+        let open = move |head| UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok();
+        self.heads(key).iter().filter_map(move |head| open(head))
     }
 
     /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.
@@ -160,6 +169,24 @@ impl Inputs {
         let behind = |index| set?.volumes.get(&Number::at(index)?).map(Vec::as_slice);
         let all = |index: usize| index.checked_sub(1).map_or(Some(&first[..]), behind);
         lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
+    }
+
+    /// As [`Inputs::files`], of what a trusted key signed: where a head is there whose files have these lengths.
+    pub(super) fn vouched_files(
+        &self,
+        key: &str,
+        keyring: &Keyring,
+        lengths: &[u64],
+    ) -> Option<Vec<Option<PathBuf>>> {
+        let has_lengths = |signed: &SignedBundle| {
+            let payload = signed.payload();
+            let behind = payload.volumes.iter().map(|volume| volume.size);
+            std::iter::once(payload.head_length()).chain(behind).eq(lengths.iter().copied())
+        };
+        let signed = self.vouched(key, keyring).find(has_lengths)?;
+        let volume = self.volumes_of(&signed);
+        let behind = (0..lengths.len().saturating_sub(1)).map(|index| volume(Number::at(index)?));
+        Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
     /// The names of the bundles of which something lies there.
@@ -217,6 +244,23 @@ fn without_head(set: &Set) -> Option<BundleError> {
     let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
     let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
     Some(BundleError::NoHead { path, parts: parts.count() })
+}
+
+/// Whether a file is this volume. It is read only where it has its length.
+pub(super) fn is(path: &Path, volume: &Volume) -> bool {
+    let file = open_regular(path).ok().filter(|(_, length)| *length == volume.size);
+    let found = || Some(digest_of(file?.0).ok()?.0);
+    found() == Some(volume.digest)
+}
+
+/// Of several files the one that was signed, else one of its length, else the first.
+fn right(paths: &[PathBuf], volume: &Volume) -> Option<PathBuf> {
+    // One is taken as it is: its bytes are compared later.
+    let several = paths.len() > 1;
+    several
+        .then(|| paths.iter().find(|path| is(path, volume)).cloned())
+        .flatten()
+        .or_else(|| best(paths, volume.size))
 }
 
 /// Of several files the one with this length, else the first.

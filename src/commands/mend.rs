@@ -5,6 +5,9 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::SeekFrom;
+
+use super::inbox::SCRATCH;
 use super::inputs::{Inputs, key};
 use super::parts::free;
 use crate::bundle::parity::{self, Failed, ParityFile};
@@ -54,7 +57,8 @@ pub(super) fn mend(
     place: &dyn Fn(&Path) -> PathBuf,
 ) -> Result<Option<Mended>, Error> {
     let mut kinds: Vec<Vec<ParityFile>> = Vec::new();
-    for file in there.parity(of).iter().filter_map(|path| ParityFile::open(path).ok()) {
+    for path in there.parity(of).iter().filter(|path| !is_hollow(path)) {
+        let Ok(file) = ParityFile::open(path) else { continue };
         match kinds.iter().position(|kind| kind[0].is_of(&file)) {
             Some(kind) => kinds[kind].push(file),
             None if kinds.len() < MOST_KINDS => kinds.push(vec![file]),
@@ -83,7 +87,10 @@ fn from(
     place: &dyn Fn(&Path) -> PathBuf,
 ) -> Result<Option<Mended>, Error> {
     let shape = parity[0].shape();
-    let found = there.files(of, shape.files());
+    let vouched = there.vouched_files(of, keyring, shape.files());
+    let is_vouched = vouched.is_some();
+    let mut found = vouched.unwrap_or_else(|| there.files(of, shape.files()));
+    found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
     let name = |index: usize| {
         let beside = parity[0].path();
         let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;
@@ -100,9 +107,10 @@ fn from(
         let path = place(&stands_for);
         let _ = std::fs::remove_file(&path);
         made.borrow_mut().push((index, path.clone(), stands_for));
-        // Nobody vouches for the lengths that parity claims: they must not fill a disk before that shows.
         claimed = shape.files()[index].saturating_add(claimed);
-        if claimed > free(path.parent().unwrap_or(Path::new(".")))? {
+        let free = free(path.parent().unwrap_or(Path::new(".")))?;
+        // Where nobody vouches for the lengths that parity claims, they must not fill a disk before that shows.
+        if claimed > if is_vouched { free } else { free / 2 } {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
         File::options().read(true).write(true).create_new(true).mode(0o644).open(&path)
@@ -119,11 +127,22 @@ fn from(
             Failed::TooMuch { .. } => {
                 Error::from(BundleError::BeyondParity { path, why: failed.to_string() })
             }
-            Failed::Io(error) => Error::Destination {
-                path: made.last().map_or(path, |(_, path, _)| path.clone()),
-                what: format!("it could not be made whole: {error}"),
-                next: "Make room there, or copy the volumes again that are missing or damaged.".into(),
-            },
+            // Who claims without anybody's word that much is to be made has not hindered anything.
+            Failed::Io(error) if !is_vouched && error.kind() == std::io::ErrorKind::StorageFull => {
+                let why = "what its parity claims takes more room than there is".into();
+                BundleError::BeyondParity { path, why }.into()
+            }
+            Failed::Io(error) => {
+                let (at, of) =
+                    made.last().map_or((path.clone(), path), |(_, at, of)| (at.clone(), of.clone()));
+                let folder = at.ancestors().skip(1).find(|folder| !is_scratch(folder)).unwrap_or(&at);
+                let name = of.file_name().unwrap_or_default().to_string_lossy();
+                Error::Destination {
+                    path: folder.to_path_buf(),
+                    what: format!("{} could not be made whole there: {error}", safe(&name)),
+                    next: "Make room there, or copy the volumes again that are missing or damaged.".into(),
+                }
+            }
         }
     })?;
     if made.is_empty() {
@@ -151,6 +170,27 @@ fn from(
     let bundle = open().inspect_err(|_| clean(&made))?;
     let made = made.into_iter().map(|(_, path, stands_for)| (path, stands_for)).collect();
     Ok(Some(Mended { bundle, made, shards: rebuilt.shards }))
+}
+
+/// Whether a folder is one that is gone with the run, so that its name says nothing.
+fn is_scratch(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
+}
+
+/// Whether less than half of a file's bytes are really there, and the rest are holes: nothing that was copied is,
+/// and what takes no room must not take hours to be read. File systems that know no holes say that there are none.
+fn is_hollow(path: &Path) -> bool {
+    let Ok((file, length)) = open_regular(path) else { return false };
+    let (mut at, mut there) = (0u64, 0u64);
+    while let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
+        let end = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap_or(length);
+        there = there.saturating_add(end.saturating_sub(data));
+        if end <= at || there >= length.div_ceil(2) {
+            break;
+        }
+        at = end;
+    }
+    there < length / 2
 }
 
 /// Whether a head is good, and another one has the same bytes behind the manifest.

@@ -4,6 +4,7 @@
 //! its signed manifest says, and never because some time has passed; time decides only when a file has come
 //! to rest, and when the rest is not waited for any longer.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ struct Seen {
     why: String,
     /// What it was tried for without success, in this run.
     failed: Option<Error>,
+    /// Whether a trusted key signed its head.
+    vouched: bool,
 }
 
 /// What is to be done with a bundle that has come to rest.
@@ -118,7 +121,7 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
 impl Watcher<'_> {
     /// Looks at the folder once. Says whether nothing there is about to change by itself.
     fn round(&mut self) -> Result<bool, Error> {
-        let there = match Inputs::read(&[self.folder.path().to_path_buf()]) {
+        let there = match Inputs::read(&self.folder.folders()) {
             Ok(there) => there,
             // A share that is away for a while comes back.
             Err(error) if !self.args.once => {
@@ -148,7 +151,8 @@ impl Watcher<'_> {
                 let changing = known.filter(|seen| matches!(seen.todo, Todo::Try));
                 let restless = changing.map_or(since, |seen| seen.restless);
                 let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
-                self.seen.insert(key, Seen { look, since, restless, todo, why, failed });
+                let vouched = false;
+                self.seen.insert(key, Seen { look, since, restless, todo, why, failed, vouched });
                 at_rest = false;
                 continue;
             };
@@ -165,11 +169,12 @@ impl Watcher<'_> {
                 due.push((key, files));
             }
         }
-        // The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back.
+        // The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
+        // nobody vouches for comes last, whatever date it bears: it may take long.
+        let keyring = Keyring::load(&self.args.import.keys.trust).unwrap_or_default();
         let dated = |(key, files): (String, Vec<PathBuf>)| {
-            let created = created(&there, &key);
-            // What has no date is no bundle, most likely, and comes last.
-            (created.is_none(), created, key, files)
+            let created = there.vouched(&key, &keyring).next().map(|signed| signed.payload().created);
+            (created.is_none(), created.or_else(|| named_date(&key)), key, files)
         };
         let mut due: Vec<(bool, Option<Timestamp>, String, Vec<PathBuf>)> =
             due.into_iter().map(dated).collect();
@@ -199,6 +204,10 @@ impl Watcher<'_> {
             return self.hear(key, files);
         }
         let keyring = Keyring::load(&self.args.import.keys.trust)?;
+        let vouched = there.vouched(key, &keyring).next().is_some();
+        if let Some(seen) = self.seen.get_mut(key) {
+            seen.vouched = vouched;
+        }
         let whole = is_whole(there, key, &keyring);
         let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
         if incomplete && self.done.has_all(there, key) {
@@ -213,8 +222,9 @@ impl Watcher<'_> {
             return Ok(());
         }
         // A copy that has come to a halt may go on.
+        let unfinished = whole.as_ref().is_err_and(|error| error.is_incomplete() || error.is_short());
         if let Err(error) = whole
-            && (incomplete || error.is_short())
+            && unfinished
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.folder.path().display());
@@ -223,12 +233,11 @@ impl Watcher<'_> {
         }
         let is_none = UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.folder.take(files)?;
-        let imported = import::run_on(&self.args.import, std::slice::from_ref(&taken.folder), false, &Silent);
+        let imported = import::run_on(&self.args.import, &taken.folders(), false, &Silent);
         let (errors, report) = match imported {
             Ok(outcome) => (outcome.errors, outcome.json),
             Err(error) => (vec![error], Value::Null),
         };
-        let short = errors.iter().any(|error| matches!(error, Error::Bundle(bad) if bad.is_short()));
         let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
         // By their names alone: where they lie at the moment is of no use to anybody.
         let place = format!("{}/", taken.folder.display());
@@ -243,9 +252,10 @@ impl Watcher<'_> {
         let admitted = report["targets"].as_array().is_some_and(|targets| targets.iter().any(bundles));
         let shelf = match code {
             0 => Shelf::Processed,
-            // What is in use has expired: that is said, and is no fault of the bundle.
-            5 if admitted => Shelf::Processed,
-            4 if !short => Shelf::Quarantine,
+            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
+            // put beside it under its name.
+            2 | 4 | 5 if admitted => Shelf::Processed,
+            4 if !unfinished => Shelf::Quarantine,
             5 if !by_clock => Shelf::Quarantine,
             // None of the files is a bundle.
             2 if is_none => Shelf::Quarantine,
@@ -292,8 +302,10 @@ impl Watcher<'_> {
 
     /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
     fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        // By its real name: the key may lack what is not UTF-8.
+        let Some(name) = files.first().and_then(|file| file.file_name()) else { return Ok(()) };
         let taken = self.folder.take(files)?;
-        let row = match heard::receive(&self.args.import, &taken.folder.join(key)) {
+        let row = match heard::receive(&self.args.import, &taken.folder.join(name)) {
             Ok(row) => row,
             Err(error) => return self.folder.put_back(&taken).and(Err(error)),
         };
@@ -335,23 +347,27 @@ impl Watcher<'_> {
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
-        let mut waiting: Vec<(u64, String, u64)> = Vec::new();
+        let mut waiting: Vec<(bool, Reverse<u64>, String, u64)> = Vec::new();
         for key in there.keys() {
             let Some(seen) = self.seen.get(key) else { continue };
-            let bytes = || seen.look.iter().map(|(_, length, ..)| *length).sum();
+            let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
             let (waited, bytes) = match seen.todo {
                 Todo::Wait | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
                 // What lacked something for long and is coming now gets its time anew. What it takes does not
                 // count yet: it may be whole, and then it is not here for long.
                 Todo::Try => (seen.restless.elapsed().as_secs(), 0),
-                Todo::TryAt(_) => continue,
+                // What lacks nothing is never given up; but that it does somebody has to vouch for.
+                Todo::TryAt(_) if seen.vouched => continue,
+                Todo::TryAt(_) => (self.waited.of(key), bytes()),
             };
-            waiting.push((waited, key.to_owned(), bytes));
+            waiting.push((seen.vouched, Reverse(waited), key.to_owned(), bytes));
         }
-        waiting.sort_by(|one, other| other.cmp(one));
-        let mut all: u64 = waiting.iter().map(|(.., bytes)| *bytes).sum();
+        // What nobody vouches for goes first.
+        waiting.sort();
+        let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
         let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
-        for (waited, key, bytes) in waiting {
+        let mut first = Ok(());
+        for (_, Reverse(waited), key, bytes) in waiting {
             let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
             let why = match () {
                 () if waited >= patience && judged => "it was still refused after so long",
@@ -363,17 +379,28 @@ impl Watcher<'_> {
             };
             all = all.saturating_sub(bytes);
             let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
-            let taken = self.folder.take(&there.all(&key))?;
+            let taken = match self.folder.take(&there.all(&key)) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    first = first.and(Err(error));
+                    continue;
+                }
+            };
             let never = || BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into();
             let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
             let error = judged.unwrap_or_else(never);
             let code = error.exit_code();
             let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
-            self.log(&key, Event::GivenUp, &format!("{why}: {lacks}"));
-            let (shelf, why, errors) = (Shelf::Quarantine, Some(format!("{why}: {lacks}")), vec![error]);
-            self.keep(&key, &taken, Verdict { shelf, code, why, errors, reason })?;
+            let why = format!("{why}: {lacks}");
+            let (shelf, said, errors) = (Shelf::Quarantine, Some(why.clone()), vec![error]);
+            let kept = self.keep(&key, &taken, Verdict { shelf, code, why: said, errors, reason });
+            match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
+                Ok(()) => self.log(&key, Event::GivenUp, &why),
+                // One that cannot be put away does not keep the others.
+                Err(error) => first = first.and(Err(error)),
+            }
         }
-        Ok(())
+        first
     }
 
     /// Writes down what no import has. It goes to quarantine all the same.
@@ -469,8 +496,17 @@ fn is_whole(there: &Inputs, key: &str, keyring: &Keyring) -> Result<(), BundleEr
     if let Some(error) = there.headless_one(key) {
         return Err(error);
     }
-    let signed = UnverifiedBundle::open(&first(there, key))?.signed(keyring)?;
-    there.complete(signed).map(drop)
+    let mut lacks = None;
+    for signed in there.vouched(key, keyring) {
+        match there.complete(signed) {
+            Ok(_) => return Ok(()),
+            Err(error) => drop(lacks.get_or_insert(error)),
+        }
+    }
+    match lacks {
+        Some(error) => Err(error),
+        None => UnverifiedBundle::open(&first(there, key))?.signed(keyring).map(drop),
+    }
 }
 
 /// Whether a bundle was refused because of the time, by whichever clock.
@@ -481,13 +517,6 @@ fn is_by_clock(error: &Error) -> bool {
 /// The whole, or the head; or what else there is.
 fn first(there: &Inputs, key: &str) -> PathBuf {
     there.all(key).into_iter().next().unwrap_or_default()
-}
-
-/// When a bundle says that it was made, or, where its head is lost, its name.
-fn created(there: &Inputs, key: &str) -> Option<Timestamp> {
-    let says =
-        || UnverifiedBundle::open(&first(there, key)).ok()?.claims().ok().map(|payload| payload.created);
-    says().or_else(|| named_date(key))
 }
 
 fn look(files: &[PathBuf]) -> Look {

@@ -8,10 +8,10 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::inputs::Inputs;
-use crate::bundle::volumes::Number;
-use crate::bundle::{UnverifiedBundle, open_regular};
-use crate::digest::{Digest, digest_of};
+use super::inputs::{Inputs, is};
+use crate::bundle::UnverifiedBundle;
+use crate::bundle::volumes::{Number, Volume};
+use crate::digest::Digest;
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -72,8 +72,8 @@ pub(super) struct Imported {
     pub(super) key: String,
     /// The sha256 of its signed payload.
     pub(super) identity: Digest,
-    /// The digests of the volumes behind its head; none where it is one file.
-    pub(super) volumes: Vec<Digest>,
+    /// The volumes behind its head; none where it is one file.
+    pub(super) volumes: Vec<Volume>,
 }
 
 impl Done {
@@ -96,8 +96,7 @@ impl Done {
             };
             let is_volume = |(number, path): (Number, &Path)| {
                 let wanted = number.index().and_then(|index| imported.volumes.get(index));
-                let found = || Some(digest_of(open_regular(path).ok()?.0).ok()?.0);
-                wanted.is_some() && found().as_ref() == wanted
+                wanted.is_some_and(|wanted| is(path, wanted))
             };
             there.heads(key).iter().all(|path| is_head(path)) && there.volumes(key).all(is_volume)
         })

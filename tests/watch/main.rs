@@ -2,7 +2,9 @@
 //! is stuck.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../forge/mod.rs"]
 mod forge;
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,205 @@
+//! Whoever may put files into the folder and has no key can be a nuisance, and no more: what is genuine is
+//! imported, nothing of it is lost, and nothing takes for ever.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Sender, VOLUMES, reason, receiver, split};
+use crate::forge::Host;
+
+/// Longer than any run here, and much shorter than what is claimed would take to be read.
+const SOON: Duration = Duration::from_secs(60);
+const HUGE: u64 = 1 << 37;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn named(files: &Files, end: &str) -> String {
+    files.keys().find(|name| name.ends_with(end)).unwrap_or_else(|| panic!("{end}")).clone()
+}
+
+fn is_imported(host: &Host, date: &str) {
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+}
+
+/// A file that claims much and takes no room.
+fn sparse(path: &Path, begin: &[u8], length: u64) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(begin).unwrap();
+    file.set_len(length).unwrap();
+}
+
+/// A parity file's header as anybody can make it, for one file of this length in one shard.
+fn forged_parity(length: u64) -> Vec<u8> {
+    let begin = 4096;
+    let text = serde_json::json!({
+        "bundle": format!("sha256:{}", "0".repeat(64)), "files": [length], "shard": length, "parity": 1,
+        "first": 0, "count": 1, "checksums": "0".repeat(16),
+    });
+    let mut text = text.to_string();
+    let line = "trivy-ferry-parity-1 00004096 \n".len() + 64;
+    text.extend(std::iter::repeat_n(' ', begin - line - text.len()));
+    format!("trivy-ferry-parity-1 {begin:08} {}\n{text}", blake3::hash(text.as_bytes()).to_hex()).into_bytes()
+}
+
+#[test]
+fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
+    let mut sender = Sender::new();
+    for more in [&[][..], VOLUMES] {
+        let host = receiver(&sender);
+        let (files, date) = sender.export(more);
+        let files: Files = files.into_iter().filter(|(name, _)| !name.contains(".par.")).collect();
+        // A run was killed while it had taken all; meanwhile somebody wrote under each name.
+        host.watch(&[]).0.good();
+        let taken = host.path("inbox/.trivy-ferry/taken-x");
+        fs::create_dir(&taken).unwrap();
+        for (name, bytes) in &files {
+            fs::write(taken.join(name), bytes).unwrap();
+            fs::write(host.path("inbox").join(name), "junk").unwrap();
+        }
+        let (ran, report) = host.watch(&[]);
+        assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
+        is_imported(&host, &date);
+    }
+}
+
+#[test]
+fn what_takes_no_room_takes_no_time() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (first, _) = sender.export(&["--volume-size", "48K"]);
+    host.put(&first);
+    host.watch(&[]).0.good();
+    std::thread::sleep(Duration::from_millis(1100));
+    let (files, date) = sender.export(&[]);
+    host.put(&files);
+    // Parity that claims 128 GiB, an old date in its name; and a volume of what was imported already.
+    let par = host.path("inbox/a-20200101t000000z.par.001");
+    sparse(&par, &forged_parity(HUGE), 4096 + HUGE);
+    sparse(&host.path("inbox").join(named(&first, ".tar.001")), b"", HUGE);
+    let began = Instant::now();
+    let (ran, report) = host.watch(&[]);
+    assert!(began.elapsed() < SOON, "{ran:#?}");
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+    is_imported(&host, &date);
+    assert!(host.run(&["repair", "inbox", "--trust", "keys/exporter.pub"]).took < SOON);
+}
+
+#[test]
+fn twins_spoil_nothing() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let junk = |files: &Files, twin: &dyn Fn(&str) -> String| -> Files {
+        files.iter().map(|(name, bytes)| (twin(name), vec![0; bytes.len()])).collect()
+    };
+    let twins = |host: &Host, files: &Files| {
+        for at in 0..8 {
+            let twin = |name: &str| {
+                let (begin, rest) = name.split_at(at);
+                format!("{begin}{}{}", rest[..1].to_uppercase(), &rest[1..])
+            };
+            if twin("default-") != "default-" {
+                host.put(&junk(files, &twin));
+            }
+        }
+    };
+    // The same names in other letters, each of the right length.
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    host.put(&files);
+    twins(&host, &files);
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
+    is_imported(&host, &date);
+    // A bundle that is not whole yet, and a whole file of its name that is junk: it waits for what it lacks.
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
+    host.put(&there);
+    let name = named(&files, ".tar.000");
+    fs::write(host.path("inbox").join(name.strip_suffix(".000").unwrap()), "junk").unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(report["outcomes"], serde_json::json!([]), "{ran:#?}");
+    assert!(report["waiting"][0]["why"].as_str().unwrap().contains(".tar.002 is missing"), "{report:#}");
+    host.put(&late);
+    host.watch(&[]);
+    is_imported(&host, &date);
+    // With parity, which does not say which of the twins is right.
+    let (files, date) = sender.export(VOLUMES);
+    let volume = named(&files, ".tar.001");
+    host.put(&files.clone().into_iter().filter(|(name, _)| *name != volume).collect());
+    let behind = files.into_iter().filter(|(name, _)| name.contains(".tar.00") && !name.ends_with("000"));
+    twins(&host, &behind.collect());
+    host.watch(&[]);
+    is_imported(&host, &date);
+}
+
+#[test]
+fn room_is_made_by_what_nobody_vouches_for() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
+    host.put(&there);
+    host.watch(&[]).0.good();
+    for name in ["yy.tar.001", "zz.tar.001"] {
+        sparse(&host.path("inbox").join(name), b"", HUGE);
+    }
+    let (ran, report) = host.watch(&["--max-waiting", "1G"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    let gone: Vec<&str> =
+        report["outcomes"].as_array().unwrap().iter().map(|row| row["bundle"].as_str().unwrap()).collect();
+    assert_eq!(gone, ["yy.tar", "zz.tar"], "{report:#}");
+    host.put(&late);
+    host.watch(&[]).0.good();
+    is_imported(&host, &date);
+}
+
+#[test]
+fn what_cannot_be_put_away_stays_and_is_not_said_to_be_gone() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
+    host.put(&there);
+    host.watch(&[]).0.good();
+    std::thread::sleep(Duration::from_secs(1));
+    fs::write(host.path("inbox/quarantine"), "in the way").unwrap();
+    let ran =
+        host.run(&host.watch_args(&["--give-up-after", "1s"]).iter().map(String::as_str).collect::<Vec<_>>());
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    assert!(there.keys().all(|name| host.path("inbox").join(name).exists()), "{ran:#?}");
+    let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap_or_default();
+    assert!(!log.contains("given-up"), "{log}");
+    fs::remove_file(host.path("inbox/quarantine")).unwrap();
+    host.put(&late);
+    host.watch(&[]).0.good();
+    is_imported(&host, &date);
+}
+
+#[test]
+fn a_clock_that_was_ahead_costs_no_reason() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("inbox/quarantine/20461122t000000000z-a.tar")).unwrap();
+    fs::write(host.path("inbox/quarantine/20461122t000000000z-a.tar/reason.json"), "{}").unwrap();
+    fs::write(host.path("inbox/b.tar"), "rubbish").unwrap();
+    let (_, report) = host.watch(&["--keep-quarantined", "1"]);
+    let kept = report["outcomes"][0]["reason"].as_str().unwrap();
+    assert!(host.path(kept).exists(), "{report:#}");
+    assert_eq!(host.shelf("quarantine").len(), 1);
+    assert_eq!(reason(&host.shelf("quarantine")[0])["bundle"], "b.tar");
+}
+
+#[test]
+fn a_heartbeat_is_read_whatever_its_name_is() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, _) = sender.export(&["--heartbeat"]);
+    let name = named(&files, ".heartbeat.json");
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.heartbeat.json");
+    fs::create_dir_all(host.path("inbox")).unwrap();
+    fs::write(host.path("inbox").join(odd), &files[&name]).unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert!(report["heartbeats"][0]["heard"].is_object(), "{ran:#?}");
+}
