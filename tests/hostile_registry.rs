@@ -413,6 +413,18 @@ fn what_a_registry_lost_under_a_good_tag_is_sent_again() {
 }
 
 #[test]
+fn a_damaged_blob_that_a_registry_keeps_is_named() {
+    let (host, bundle) = station();
+    let asks = |seen: &Seen| {
+        [Method::HEAD, Method::GET].contains(&seen.method) && seen.path.contains("/blobs/sha256:")
+    };
+    let registry = Registry::new(move |seen| asks(seen).then(|| header(status(200), "content-length", "1")));
+    let ran = push(&host, &bundle, &registry.host);
+    ran.reported(7, &["is damaged there: it should have", "did not replace it", "Delete the blob there"]);
+    assert!(registry.tags().is_empty(), "{:?}", registry.tags());
+}
+
+#[test]
 fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
     let (host, bundle) = station();
     let registry = Registry::new(|seen| seen.path.contains("trivy-checks").then(|| status(403)));

@@ -116,6 +116,11 @@ fn it_asks_registries_where_it_is_told_to() {
         registry.name(tag, manifest);
         ask().good();
     }
+    registry.cut_blobs();
+    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())
+        .reported(0, &["trivy-db        pushed"]);
+    ask().good();
     registry.forget_blobs();
     ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
     // Where it cannot be asked, nobody may think that all is well.

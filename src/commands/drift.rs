@@ -10,6 +10,8 @@ use super::registries::{date_of, layers_of};
 use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name};
 use crate::digest::Digest;
+use crate::oci::Document;
+use crate::remote::Repository;
 use crate::target::TargetError;
 use crate::target::cache::{Cache, Layout};
 use crate::target::registry::Registry;
@@ -99,15 +101,48 @@ pub(super) fn in_registry(
     };
     let Some(at) = at else { return Ok(NOBODY_LOOKED) };
     let Some(manifest) = registry.manifest(&at)? else { return Ok((State::Missing, None)) };
-    let layers = layers_of(&manifest).unwrap_or_default();
     let is_same = match (origin, image) {
         // An older program kept no digests.
         (None | Some(Origin { manifest: None, .. }), _) => true,
         (Some(origin), Some(_)) => origin.manifest == Some(Digest::of(&manifest)),
-        (Some(origin), None) => origin.layers == layers,
+        (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
     };
     if !is_same {
         return Ok((State::Differs, date_of(&manifest)));
     }
-    Ok((if registry.has_all(&at, layers)? { State::InPlace } else { State::Missing }, None))
+    Ok((if is_whole(registry, &at, &manifest, 0)? { State::InPlace } else { State::Missing }, None))
+}
+
+/// Whether a registry has everything that a manifest or an index names, by the digests and lengths.
+fn is_whole(
+    registry: &Registry<'_>,
+    at: &Repository,
+    document: &[u8],
+    depth: usize,
+) -> Result<bool, TargetError> {
+    /// An index names manifests, or one more index, as BuildKit makes them.
+    const DEEPEST: usize = 3;
+    /// More than any image has platforms.
+    const MOST: usize = 100;
+    match Document::parse(document, None) {
+        Ok((_, Document::Manifest(blobs))) => {
+            registry.has_all(at, blobs.iter().map(|blob| (blob.digest, blob.size)))
+        }
+        Ok((_, Document::Index(entries))) if depth < DEEPEST && entries.len() <= MOST => {
+            for entry in entries {
+                let digest = entry.descriptor.digest;
+                match registry.manifest(&at.by_digest(digest))? {
+                    Some(child) if Digest::of(&child) == digest => {
+                        if !is_whole(registry, at, &child, depth + 1)? {
+                            return Ok(false);
+                        }
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            Ok(true)
+        }
+        // No scanner understands it either.
+        _ => Ok(false),
+    }
 }

@@ -176,8 +176,9 @@ fn sift(
 
 /// Whether a registry has everything under the tags that name a dataset.
 fn is_whole(registry: &Registry<'_>, choice: &Choice) -> Result<bool, TargetError> {
-    let compat = choice.compat.as_ref().map(|compat| Digest::of(compat.config));
-    let digests = content(choice).map(|blob| blob.digest).chain(compat);
-    Ok(registry.has_all(&choice.reference, digests)?
+    let compat = choice.compat.as_ref();
+    let compat = compat.map(|compat| (Digest::of(compat.config), compat.config.len() as u64));
+    let blobs = content(choice).map(|blob| (blob.digest, blob.size)).chain(compat);
+    Ok(registry.has_all(&choice.reference, blobs)?
         && name_all(registry, &choice.reference, &choice.tags, &choice.manifest)?)
 }

@@ -189,7 +189,7 @@ fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> R
             return Ok(false);
         }
     }
-    Ok(registry.has_all(reference, image.blobs.iter().map(|blob| blob.digest))?)
+    Ok(registry.has_all(reference, image.blobs.iter().map(|blob| (blob.digest, blob.size)))?)
 }
 
 fn push_blob(

@@ -28,6 +28,14 @@ pub enum TargetError {
         /// The digest of the manifest that came back.
         found: Option<Digest>,
     },
+    /// A registry has something of another length under a blob's digest, and keeps it.
+    #[error("{blob} is damaged there: it should have {size} bytes, and the registry did not replace it")]
+    DamagedBlob {
+        /// Which one, and where.
+        blob: String,
+        /// Its length in bytes.
+        size: u64,
+    },
     /// There is no home directory to derive Trivy's cache from.
     #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME says where Trivy's would be")]
     NoCacheDirectory,
@@ -226,6 +234,7 @@ impl TargetError {
         match self {
             TargetError::Remote(_) => "registry",
             TargetError::ReadBack { .. } => "read-back",
+            TargetError::DamagedBlob { .. } => "damaged-blob",
             TargetError::WebRootDenied { .. } => "permission",
             TargetError::NoCacheDirectory => "no-cache-directory",
             TargetError::NoFolder { .. } | TargetError::NoWebRoot { .. } => "no-folder",
@@ -256,6 +265,9 @@ impl Next for TargetError {
             TargetError::Remote(error) => error.next(),
             TargetError::ReadBack { .. } => {
                 "Something else pushes under this tag, or a cache before the registry answers for it: find out which, then run the command again.".into()
+            }
+            TargetError::DamagedBlob { .. } => {
+                "Delete the blob there, or the repository, by the registry's own means, then run the command again.".into()
             }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
             TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
 
-use reqwest::header::{HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
 use super::error::TargetError;
@@ -30,6 +30,15 @@ pub struct Registry<'r> {
     access: Access,
     /// In which repository of a host a blob is known to be, so that another can mount it.
     known: Mutex<HashMap<(String, Digest), String>>,
+}
+
+/// What a repository has of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Whole,
+    /// Something of another length.
+    Damaged,
+    Nothing,
 }
 
 /// What became of a blob.
@@ -88,35 +97,47 @@ impl<'r> Registry<'r> {
         }
     }
 
-    /// Whether a repository has a blob.
+    /// Whether a repository has a blob, and all of it as far as its length tells.
     ///
     /// # Errors
     /// As for [`Registry::manifest`].
-    pub fn has_blob(&self, repository: &Repository, digest: Digest) -> Result<bool, TargetError> {
-        let subject = format!("blob {digest} of {repository}");
-        let request = |url| Request::new(Method::HEAD, subject.as_str(), url);
-        let answer = self.ask(repository, &format!("blobs/{digest}"), &request)?;
-        match answer.response.status() {
-            StatusCode::OK => {
-                self.remember(repository, digest);
-                Ok(true)
-            }
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(self.refusal(answer).into()),
-        }
+    pub fn has_blob(&self, repository: &Repository, digest: Digest, size: u64) -> Result<bool, TargetError> {
+        Ok(self.look(repository, digest, size)? == Held::Whole)
     }
 
-    /// Whether a repository has all of these blobs: registries lose some to their cleaning.
+    fn look(&self, repository: &Repository, digest: Digest, size: u64) -> Result<Held, TargetError> {
+        let subject = format!("blob {digest} of {repository}");
+        // Not every registry, or what stands before it, tells lengths to HEAD.
+        for method in [Method::HEAD, Method::GET] {
+            let request = |url| Request::new(method.clone(), subject.as_str(), url);
+            let answer = self.ask(repository, &format!("blobs/{digest}"), &request)?;
+            match answer.response.status() {
+                StatusCode::OK => {
+                    let length = answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+                    if length.is_none_or(|length: u64| length == size) {
+                        self.remember(repository, digest);
+                        return Ok(Held::Whole);
+                    }
+                }
+                StatusCode::NOT_FOUND => return Ok(Held::Nothing),
+                _ => return Err(self.refusal(answer).into()),
+            }
+        }
+        Ok(Held::Damaged)
+    }
+
+    /// Whether a repository has all of these blobs, of these sizes: registries lose some to their cleaning, and
+    /// to disks that fail.
     ///
     /// # Errors
     /// As for [`Registry::manifest`].
     pub fn has_all(
         &self,
         repository: &Repository,
-        digests: impl IntoIterator<Item = Digest>,
+        blobs: impl IntoIterator<Item = (Digest, u64)>,
     ) -> Result<bool, TargetError> {
-        for digest in digests {
-            if !self.has_blob(repository, digest)? {
+        for (digest, size) in blobs {
+            if !self.has_blob(repository, digest, size)? {
                 return Ok(false);
             }
         }
@@ -136,7 +157,8 @@ impl<'r> Registry<'r> {
         size: u64,
         content: impl Read,
     ) -> Result<Pushed, PushError> {
-        if self.has_blob(repository, digest)? {
+        let held = self.look(repository, digest, size)?;
+        if held == Held::Whole {
             return Ok(Pushed::Present);
         }
         let subject = format!("blob {digest} of {repository}");
@@ -147,6 +169,10 @@ impl<'r> Registry<'r> {
         let upload = self.upload(repository, location.clone(), digest, size, &subject)?;
         let error = match send(upload, content) {
             Ok((answer, true)) if answer.response.status() == StatusCode::CREATED => {
+                // Many take what they have under a digest for good, and throw away what is sent.
+                if held == Held::Damaged && self.look(repository, digest, size)? == Held::Damaged {
+                    return Err(TargetError::DamagedBlob { blob: subject, size }.into());
+                }
                 self.remember(repository, digest);
                 return Ok(Pushed::Sent);
             }

@@ -88,6 +88,13 @@ impl Registry {
         self.content.lock().unwrap().manifests[&path].to_vec()
     }
 
+    /// What a disk that fails leaves of all blobs.
+    pub fn cut_blobs(&self) {
+        for bytes in self.content.lock().unwrap().blobs.values_mut() {
+            bytes.truncate(1);
+        }
+    }
+
     pub fn forget_tags(&self) {
         self.content.lock().unwrap().manifests.clear();
     }
@@ -149,7 +156,7 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
     }
     let digest: Option<Digest> = path.rsplit('/').next().and_then(|digest| digest.parse().ok());
     match digest.and_then(|digest| content.blobs.get(&(repository, digest))) {
-        Some(_) => status(200),
+        Some(bytes) => header(status(200), "content-length", &bytes.len().to_string()),
         None => status(404),
     }
 }
