@@ -157,7 +157,7 @@ fn an_exporter_that_reaches_no_source_is_alive() {
     let report = link.watch();
     assert_eq!(report["heartbeats"][0]["heard"]["export"], "failed");
     assert!(report["heartbeats"][0]["heard"].get("newest").is_none());
-    link.status(&["--max-silence", "1h"]).reported(0, &["the export was failed"]);
+    link.status(&["--max-silence", "1h"]).reported(0, &["the export failed"]);
 }
 
 #[test]

@@ -196,6 +196,12 @@ fn what_is_beyond_the_parity_is_named_and_left_alone() {
     ran.refused(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
     assert_eq!(host.installed("cache", "db"), None);
     assert!(host.out() == bad, "nothing is left behind");
+    // Beside a newer bundle that is good, which is imported; and nothing was made whole.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.export(120, &[]);
+    assert_eq!(host.import_anew().code, 6);
+    let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
+    assert!(log.contains("accepted") && !log.contains("repaired"), "{log}");
 }
 
 #[test]

@@ -52,12 +52,53 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         .reported(7, &["MISSING", "trivy-db-2 is not what was imported", "Import the last bundle again"]);
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
     assert!(host.snapshot() == before, "it only looks");
+    // Emptied, as a disk that was full leaves it.
+    let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
+    fs::write(host.path("cache/db/trivy.db"), "").unwrap();
+    host.status(&[]).reported(7, &["DIFFERS", "trivy-db-2 is not what was imported"]);
+    fs::write(host.path("cache/db/trivy.db"), good).unwrap();
+    host.status(&[]).reported(0, &["signed by"]);
     let metadata = host.path("cache/db/metadata.json");
     let text = fs::read_to_string(&metadata).unwrap();
     let other = text.replace(&days(-1).to_string()[..10], "2026-01-01");
     assert_ne!(text, other);
     fs::write(&metadata, other).unwrap();
-    host.status(&["--max-age", "3d"]).reported(7, &["DIFFERS", "trivy-db"]);
+    host.status(&["--max-age", "3d"])
+        .reported(7, &["OLDER", "trivy-db", "where nobody went back on purpose"]);
+    let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
+    fs::write(&metadata, newer).unwrap();
+    host.status(&[]).reported(7, &["NEWER", "Something else updates it"]);
+}
+
+#[test]
+fn two_streams_into_one_cache_are_no_alarm() {
+    let host = Host::new();
+    for (stream, age) in [("lab", -3), ("default", -2)] {
+        let bundle = Bundle::of(hours(age), &Part::all(days(age))).with("stream", stream);
+        host.file("inbox/b.tar", bundle.signed(&host.key));
+        host.import_inbox(&["--stream", stream]).good();
+    }
+    host.status(&[]).reported(0, &["another stream's, which came later"]);
+    fs::remove_dir_all(host.path("cache/db")).unwrap();
+    host.status(&[]).reported(7, &["MISSING"]);
+}
+
+#[test]
+fn what_was_refused_shows_before_anything_was_accepted_and_no_longer_than_that() {
+    let host = Host::new();
+    let (key, stranger) = (&host.key, trivy_ferry::trust::key::SigningKey::generate().unwrap());
+    let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
+    host.file("inbox/b.tar", bundle.signed(&stranger));
+    assert_eq!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 4);
+    host.status(&[])
+        .reported(2, &["refused", "b.tar", "not signed by a trusted key", "nothing was imported"]);
+    let metrics = fs::read_to_string(host.path("ferry.prom")).unwrap();
+    assert!(metrics.contains("trivy_ferry_last_exit_code 4"), "{metrics}");
+    host.file("inbox/b.tar", bundle.signed(key));
+    host.import_inbox(&[]).good();
+    let ran = host.status(&[]);
+    ran.good();
+    assert!(!ran.out.contains("refused"), "{ran:#?}");
 }
 
 #[test]
@@ -134,6 +175,15 @@ fn it_looks_whether_a_web_root_still_hands_out() {
     fs::create_dir(host.path("www")).unwrap();
     let to = ["import", "inbox", "--web-root", "www", "--web-url", "https://vex.corp.example"];
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    host.status(&[]).good();
+    let archive = fs::read_dir(host.path("www/vex-hub")).unwrap().map(|entry| entry.unwrap().path());
+    let archive = archive.into_iter().find(|path| path.to_str().unwrap().contains("/repository")).unwrap();
+    let good = fs::read(&archive).unwrap();
+    fs::write(&archive, "cut off").unwrap();
+    host.status(&[]).reported(7, &["DIFFERS", "vex-hub"]);
+    fs::remove_file(&archive).unwrap();
+    host.status(&[]).reported(7, &["MISSING", "vex-hub"]);
+    fs::write(&archive, good).unwrap();
     host.status(&[]).good();
     fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
     host.status(&[]).reported(7, &["MISSING", "vex-hub", "is not what was imported"]);

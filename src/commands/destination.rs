@@ -218,9 +218,12 @@ impl Destination {
             placed = places()?;
         }
         let placed = placed.map_err(|free| Error::Destination {
-            what: format!("needs {}, has {}", size(lengths.iter().sum::<u64>().saturating_sub(there)), size(free)),
+            what: match lengths.iter().sum::<u64>().saturating_sub(there) {
+                all if all > free => format!("needs {}, has {}", size(all), size(free)),
+                all => format!("needs {}, and {} are free there, but not for whole volumes", size(all), size(free)),
+            },
             path: self.folders[0].clone(),
-            next: "Make room, use a larger medium or several (--output for each), or leave something out: --skip trivy-java-db."
+            next: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
                 .into(),
         })?;
         let mut names: Vec<PathBuf> =

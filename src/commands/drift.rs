@@ -1,5 +1,7 @@
 //! Whether a target still holds what was imported into it. Looks, and changes nothing.
 
+use std::cmp::Ordering;
+use std::io::Read;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -7,9 +9,11 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::registries::{date_of, layers_of};
-use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN};
+use crate::bundle::open_regular;
+use crate::dataset::vex::MAX_MANIFEST;
+use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, location_of, record};
 use crate::dataset::{Kind, Name};
-use crate::digest::Digest;
+use crate::digest::{Digest, digest_of};
 use crate::oci::Document;
 use crate::remote::Repository;
 use crate::target::TargetError;
@@ -27,8 +31,44 @@ pub(super) enum State {
     Missing,
     /// Something else.
     Differs,
+    /// Older data, as after `--restore`.
+    Older,
+    /// Newer data, which somebody else put there.
+    Newer,
+    /// What another stream brought since.
+    Superseded,
     /// Nobody looked.
     NotLookedAt,
+}
+
+impl State {
+    /// What it says to people.
+    pub(super) fn said(self) -> &'static str {
+        match self {
+            State::InPlace | State::NotLookedAt => "",
+            State::Missing => "MISSING: it was imported and is not there",
+            State::Differs => "DIFFERS from what was imported",
+            State::Older => "OLDER than what was imported",
+            State::Newer => "NEWER than what was imported",
+            State::Superseded => "another stream's, which came later",
+        }
+    }
+
+    /// What is to be done about it; `None` where it is as it should be.
+    pub(super) fn next(self) -> Option<&'static str> {
+        match self {
+            State::InPlace | State::NotLookedAt | State::Superseded => None,
+            State::Missing | State::Differs => {
+                Some("Import the last bundle again: it brings back what is missing.")
+            }
+            State::Older => Some(
+                "Import the last bundle again, where nobody went back on purpose (--restore); the next newer one ends it too.",
+            ),
+            State::Newer => Some(
+                "Something else updates it: have the scanner use the settings that `import` prints, which keep it offline; or import a newer bundle.",
+            ),
+        }
+    }
 }
 
 /// What a target holds, and the date of it, where it has one.
@@ -43,43 +83,79 @@ pub(super) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
 }
 
 /// Looks at a cache or a web root, by the target's name in the state.
-pub(super) fn on_disk(target: &str, reference: &str, accepted: Timestamp, origin: Option<&Origin>) -> Found {
-    let Some((name, _)) = name_and_tag(reference) else { return NOBODY_LOOKED };
+///
+/// # Errors
+/// Where this user may not look.
+pub(super) fn on_disk(
+    target: &str,
+    reference: &str,
+    accepted: Timestamp,
+    origin: Option<&Origin>,
+) -> Result<Found, TargetError> {
+    let Some((name, _)) = name_and_tag(reference) else { return Ok(NOBODY_LOOKED) };
     match target.split_once(':') {
         Some(("cache", dir)) => in_cache(Path::new(dir), &name, accepted, origin),
-        Some(("web", dir)) => (in_web_root(Path::new(dir), &name), None),
-        _ => NOBODY_LOOKED,
+        Some(("web", dir)) => Ok((in_web_root(&Path::new(dir).join(name.to_string())), None)),
+        _ => Ok(NOBODY_LOOKED),
     }
 }
 
-fn in_cache(dir: &Path, name: &Name, accepted: Timestamp, origin: Option<&Origin>) -> Found {
+fn in_cache(
+    dir: &Path,
+    name: &Name,
+    accepted: Timestamp,
+    origin: Option<&Origin>,
+) -> Result<Found, TargetError> {
     let repository = origin.and_then(|origin| origin.repository.as_deref());
     // Without its name here nobody knows where to look.
     if name.kind() == Kind::Vex && repository.is_none() {
-        return NOBODY_LOOKED;
+        return Ok(NOBODY_LOOKED);
     }
-    let installed = Cache::inspect(dir, Layout::Trivy).ok().flatten().and_then(|view| {
-        let slot = view.slot(name, repository.unwrap_or_default())?;
-        view.installed(&slot).ok().flatten()
-    });
-    let Some(installed) = installed else { return (State::Missing, None) };
-    let is_same = match name.kind() {
-        // Checks have no date, and an older program kept no digest of theirs.
-        Kind::TrivyChecks => {
-            let manifest = origin.and_then(|origin| origin.manifest);
-            manifest.is_none() || installed.manifest_digest == manifest
-        }
-        // Nor has every VEX repository a date.
-        Kind::Vex => installed.updated_at.is_none_or(|date| date == accepted),
-        Kind::TrivyDb | Kind::TrivyJavaDb => installed.updated_at == Some(accepted),
+    let missing = (State::Missing, None);
+    let Some(view) = Cache::inspect(dir, Layout::Trivy)? else { return Ok(missing) };
+    let Some(slot) = view.slot(name, repository.unwrap_or_default()) else { return Ok(NOBODY_LOOKED) };
+    let Some(installed) = view.installed(&slot)? else { return Ok(missing) };
+    let date = installed.updated_at;
+    let by_date = match date.map(|date| date.cmp(&accepted)) {
+        Some(Ordering::Less) => State::Older,
+        Some(Ordering::Greater) => State::Newer,
+        // Neither checks nor every VEX repository have a date.
+        None if name.kind().is_large() => State::Differs,
+        None | Some(Ordering::Equal) => State::InPlace,
     };
-    (if is_same { State::InPlace } else { State::Differs }, installed.updated_at)
+    if by_date != State::InPlace {
+        return Ok((by_date, date));
+    }
+    let manifest = origin.and_then(|origin| origin.manifest);
+    let is_same = match (name.kind(), manifest, origin.and_then(|origin| origin.contents.as_ref())) {
+        (Kind::TrivyChecks, Some(manifest), _) if installed.manifest_digest != Some(manifest) => false,
+        (_, _, Some(contents)) => view.measures(&slot, contents)?,
+        // An older program kept neither.
+        _ => true,
+    };
+    Ok((if is_same { State::InPlace } else { State::Differs }, date))
 }
 
-/// Whether a web root hands out a VEX repository.
-fn in_web_root(dir: &Path, name: &Name) -> State {
-    let manifest = dir.join(name.to_string()).join(WELL_KNOWN).join(MANIFEST);
-    if manifest.is_file() { State::InPlace } else { State::Missing }
+/// Whether a web root hands out a VEX repository: its manifest, and the archive to which that points.
+fn in_web_root(folder: &Path) -> State {
+    let read = || -> Option<Vec<u8>> {
+        let (file, _) = open_regular(&folder.join(WELL_KNOWN).join(MANIFEST)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_MANIFEST).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    let Some(manifest) = read() else { return State::Missing };
+    let (Some(record), Some(url)) = (record(&manifest), location_of(&manifest)) else {
+        return State::Differs;
+    };
+    // The folder inside the archive stands behind a second pair of slashes.
+    let path = url.split_once("://").map_or(&url[..], |(_, path)| path).split("//").next();
+    let archive = path.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    let Ok((file, _)) = open_regular(&folder.join(archive)) else { return State::Missing };
+    match digest_of(file) {
+        Ok((digest, _)) if digest == record.archive => State::InPlace,
+        _ => State::Differs,
+    }
 }
 
 /// Asks a registry. What it has lost of a manifest's layers is missing: a scanner cannot download that.

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::status::exported;
 use crate::bundle::heartbeat::{Export, Heartbeat};
 use crate::cli::Import;
 use crate::error::Error;
@@ -30,7 +31,7 @@ pub(super) struct Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.heard, &self.why) {
-            (Some(heard), _) => write!(f, "{:<12} {}: the export was {}", "heard", self.file, heard.export),
+            (Some(heard), _) => write!(f, "{:<12} {}: {}", "heard", self.file, exported(&heard.export)),
             (None, Some(why)) => write!(f, "{:<12} {}: {why}", "passed over", self.file),
             (None, None) => write!(f, "{:<12} {}", "passed over", self.file),
         }

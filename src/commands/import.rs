@@ -120,10 +120,8 @@ pub(super) fn run_on(
 /// Writes the metrics, where they are wanted. `code` is the exit code of an import that has just ended.
 pub(super) fn write_metrics(args: &Import, code: Option<u8>, progress: &dyn Progress) {
     let Some(file) = &args.metrics else { return };
-    let written = status::look(args.state_dir.as_deref()).and_then(|status| match status {
-        Some(status) => metrics::write(file, &status, code),
-        None => Ok(()),
-    });
+    let looked = status::look(args.state_dir.as_deref());
+    let written = looked.and_then(|status| metrics::write(file, &status, code));
     if let Err(error) = written {
         progress.note(&format!("{error}. {}", error.next()));
     }
@@ -270,6 +268,7 @@ fn import(
     beforehand.repaired.clone_from(&found.mended);
     beforehand.untrusted = std::mem::take(&mut found.untrusted);
     warnings.append(&mut found.mended);
+    warnings.append(&mut found.not_mended);
     // What was damaged to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);

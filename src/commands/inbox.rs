@@ -36,6 +36,8 @@ pub(super) struct Found {
     pub(super) damaged: Vec<BundleError>,
     /// What was made whole from its parity, a sentence's end for each bundle.
     pub(super) mended: Vec<String>,
+    /// What could not be, likewise.
+    pub(super) not_mended: Vec<String>,
     /// Bundles that no trusted key signed, the first of them.
     pub(super) untrusted: Vec<BundleError>,
     mender: Option<Mender>,
@@ -94,7 +96,7 @@ impl Found {
                 Some(mended.bundle)
             }
             Err(why) => {
-                self.mended.push(safe(&why.to_string()));
+                self.not_mended.push(safe(&why.to_string()));
                 if matches!(why, Error::Destination { .. }) {
                     self.hindered.get_or_insert(why);
                 }

@@ -101,6 +101,7 @@ impl<'s> Memory<'s> {
             bundle: candidate.identity,
             manifest: Some(manifest),
             layers: Vec::new(),
+            contents: None,
             repository: None,
             source: source.to_owned(),
             version: None,
@@ -110,6 +111,7 @@ impl<'s> Memory<'s> {
             let row = report.in_place().find(|row| row.dataset.as_ref() == Some(dataset))?;
             let origin = Origin {
                 layers: dataset.layers.iter().map(|layer| layer.digest).collect(),
+                contents: Some(dataset.contents.clone()),
                 repository: row.repository.clone(),
                 version: dataset.version.clone(),
                 ..origin(&dataset.source, dataset.manifest.digest)

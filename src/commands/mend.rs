@@ -17,6 +17,8 @@ use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;
 
+/// What is said of what was made whole.
+pub(super) const MADE_AGAIN: &str = "made again from parity";
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
 const MOST_KINDS: usize = 4;
 
@@ -33,7 +35,7 @@ pub(super) struct Mended {
 impl Mended {
     /// What was done, as a sentence's end, for what was wrong.
     pub(super) fn said(&self, error: &BundleError) -> String {
-        format!("{} made again from parity: {}", self.what(), safe(&error.to_string()))
+        format!("{} {MADE_AGAIN}: {}", self.what(), safe(&error.to_string()))
     }
 
     /// Which files were made, for people.

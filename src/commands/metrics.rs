@@ -68,6 +68,9 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
         Some((of_stream(&h.stream), newest.created.as_second().to_string()))
     });
     let announced = announced.collect();
+    let failed = status.heartbeats.iter();
+    let failed = failed.map(|h| (of_stream(&h.stream), u8::from(h.heard.export == "failed").to_string()));
+    let failed = failed.collect();
     let exports = status.exports.iter();
     let exports =
         exports.map(|e| (labels(&[("stream", &e.stream)]), e.created.as_second().to_string())).collect();
@@ -86,6 +89,11 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
         "trivy_ferry_bundle_announced_timestamp_seconds",
         "When the newest bundle was made of which a heartbeat has told.",
         announced,
+    );
+    family(
+        "trivy_ferry_heartbeat_export_failed",
+        "Whether the export had failed after which the last heartbeat was made that came.",
+        failed,
     );
     family("trivy_ferry_bundles_missing", "Bundles that never came.", missing);
     family(

@@ -53,7 +53,8 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
             .find_map(|input| beside(&setup.keyring, input))
             .into_iter()
             .chain(found.warnings)
-            .chain(found.mended),
+            .chain(found.mended)
+            .chain(found.not_mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
     drop(memory);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::drift::{self, State};
+use super::inputs;
 use super::place::Place;
 use super::registries::{Registries, is_out};
 use super::{Outcome, metrics};
@@ -15,7 +16,7 @@ use crate::cli;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::text::{age, line, moment, safe, size};
+use crate::text::{age, line, moment, safe, size, stamp};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event, Log};
 use crate::trust::state::{Heard, ImportState, Origin, Side, StateView, TargetState};
@@ -36,6 +37,12 @@ pub(super) struct Status {
     errors: Vec<serde_json::Value>,
     #[serde(skip)]
     now: Timestamp,
+    /// Where this user may not look.
+    #[serde(skip)]
+    unseen: Vec<Error>,
+    /// Whether registries were asked.
+    #[serde(skip)]
+    asked: bool,
 }
 
 /// What one target has of one stream.
@@ -69,6 +76,8 @@ struct Refused {
     at: Timestamp,
     bundle: Option<String>,
     why: String,
+    /// It never became whole.
+    given_up: bool,
 }
 
 /// The newest bundle that was accepted.
@@ -118,16 +127,15 @@ impl fmt::Display for Status {
                 writeln!(f, "  last bundle      {} ({ago} ago){number}", moment(bundle.created))?;
             }
             for row in &target.datasets {
-                let (date, what) = match row.state {
-                    State::Missing => ("-".into(), "MISSING: it was imported and is not there"),
-                    State::Differs => (dated(row.in_use, self.now), "DIFFERS from what was imported"),
-                    State::InPlace | State::NotLookedAt => (dated(Some(row.accepted), self.now), ""),
-                };
+                let what = row.state.said();
+                let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
+                let date = dated(date, self.now);
                 let expired = row.expires.is_some_and(|expires| expires < self.now);
                 let expired = if expired { "EXPIRED" } else { "" };
                 let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
                 writeln!(f, "{}", text.trim_end())?;
-                if let Some(source) = &row.source {
+                // Where something else came from, nobody knows.
+                if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
                     let version = row.version.iter().map(|version| format!(" {}", safe(version)));
                     let version: String = version.collect();
                     let signers = safe(&row.signers.join(" and "));
@@ -136,7 +144,8 @@ impl fmt::Display for Status {
             }
             let is_unasked = |row: &Row| row.state == State::NotLookedAt;
             if target.target.starts_with("registry:") && target.datasets.iter().any(is_unasked) {
-                writeln!(f, "  not asked        whether it still has them: --registries asks it")?;
+                let why = if self.asked { "it did not say" } else { "--registries asks it" };
+                writeln!(f, "  not asked        whether it still has them: {why}")?;
             }
             if !target.missing.is_empty() {
                 let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
@@ -153,17 +162,23 @@ impl fmt::Display for Status {
             let heard = &heartbeat.heard;
             writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
             let ago = age(heard.created, self.now);
-            let export = safe(&heard.export);
-            writeln!(f, "  last made        {} ({ago} ago): the export was {export}", moment(heard.created))?;
+            writeln!(
+                f,
+                "  last made        {} ({ago} ago): {}",
+                moment(heard.created),
+                exported(&heard.export)
+            )?;
             if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
                 let number = newest.sequence.map_or_else(String::new, |number| format!(", number {number}"));
-                writeln!(f, "  not here yet     the bundle of {}{number}", moment(newest.created))?;
+                let name = format!("{}-{}", safe(&heartbeat.stream), stamp(newest.created));
+                writeln!(f, "  not here yet     {name}{number}")?;
             }
         }
         for refused in &self.refused {
             let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", safe(bundle)));
             let bundle: String = bundle.collect();
-            writeln!(f, "refused    {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
+            let what = if refused.given_up { "given up" } else { "refused" };
+            writeln!(f, "{what:<10} {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
         }
         for export in &self.exports {
             writeln!(f, "exported   stream {}", safe(&export.stream))?;
@@ -182,30 +197,46 @@ impl fmt::Display for Status {
     }
 }
 
+/// What an export came to, as a sentence's end.
+pub(super) fn exported(export: &str) -> String {
+    match export {
+        "written" => "the export wrote a bundle".into(),
+        "unchanged" => "the export found nothing new".into(),
+        "failed" => "the export failed".into(),
+        other => format!("the export was {}", safe(other)),
+    }
+}
+
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
 }
 
 pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let mut status = look(args.state_dir.as_deref())?.ok_or_else(|| {
-        Error::usage(
+    let mut status = look(args.state_dir.as_deref())?;
+    status.refused = refused(args.state_dir.as_deref(), status.now)?;
+    let mut errors = std::mem::take(&mut status.unseen);
+    if status.is_empty() {
+        let error = Error::usage(
             "nothing was imported or exported here that this user knows of",
             "Name the folder with --state-dir, or run the command as the user who imports.",
-        )
-    })?;
-    status.refused = refused(args.state_dir.as_deref(), status.now)?;
-    let mut errors = match args.registries {
-        true => ask_registries(&mut status, &args.connection, progress)?,
-        false => Vec::new(),
-    };
+        );
+        if status.refused.is_empty() {
+            return Err(error);
+        }
+        errors.push(error);
+    }
+    if args.registries {
+        errors.extend(ask_registries(&mut status, &args.connection, progress)?);
+    }
+    status.pass_over_superseded();
     for target in &mut status.imports {
         target.disk = disk(&target.target);
         for row in &target.datasets {
-            if matches!(row.state, State::Missing | State::Differs) {
+            if let Some(next) = row.state.next() {
                 errors.push(Error::Destination {
                     path: PathBuf::from(&target.target),
                     what: format!("{} is not what was imported", row.name),
-                    next: "Import the last bundle again: it brings back what is missing.".into(),
+                    next: next.into(),
                 });
             }
             let name = drift::name_and_tag(&row.name).map(|(name, _)| name);
@@ -257,6 +288,7 @@ fn ask_registries(
     let places: Vec<Place> = status.imports.iter().filter_map(place).collect();
     let registries = Registries::to(&places, connection)?;
     let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
+    status.asked = true;
     let mut errors = Vec::new();
     for target in &mut status.imports {
         let Some(place) = place(target) else { continue };
@@ -277,11 +309,41 @@ fn ask_registries(
     Ok(errors)
 }
 
-/// Reads what is remembered, and looks at caches and web roots. `None` where nothing is remembered.
-pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
-    let Some(state) = StateView::find(state_dir)? else { return Ok(None) };
+impl Status {
+    /// Whether nothing is remembered.
+    fn is_empty(&self) -> bool {
+        self.imports.is_empty() && self.exports.is_empty() && self.heartbeats.is_empty()
+    }
+
+    /// What another stream has put into the same place since is as it should be.
+    fn pass_over_superseded(&mut self) {
+        let good = |target: &Target| {
+            let rows = target.datasets.iter().filter(|row| row.state == State::InPlace);
+            let target = target.target.clone();
+            rows.map(move |row| (target.clone(), row.name.clone(), row.accepted)).collect::<Vec<_>>()
+        };
+        let good: Vec<(String, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
+        for target in &mut self.imports {
+            for row in target.datasets.iter_mut().filter(|row| row.state.next().is_some()) {
+                let is_later = |(place, name, accepted): &(String, String, Timestamp)| {
+                    (place, name) == (&target.target, &row.name) && *accepted >= row.accepted
+                };
+                if good.iter().any(is_later) {
+                    row.state = State::Superseded;
+                }
+            }
+        }
+    }
+}
+
+/// Reads what is remembered, and looks at caches and web roots.
+pub(super) fn look(state_dir: Option<&Path>) -> Result<Status, Error> {
     let now = Timestamp::now();
-    let (mut imports, mut exports, mut heartbeats) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
+    let (refused, errors, asked) = Default::default();
+    let Some(state) = StateView::find(state_dir)? else {
+        return Ok(Status { imports, exports, heartbeats, refused, errors, now, unseen, asked });
+    };
     for stream in state.streams(Side::Import)? {
         let ImportState { heard, targets } = state.imports(&stream)?;
         if let Some(heard) = heard {
@@ -291,7 +353,7 @@ pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
             heartbeats.push(Heartbeat { stream: stream.clone(), heard, here });
         }
         for (target, of) in targets {
-            imports.push(look_at(&stream, &target, &of));
+            imports.push(look_at(&stream, &target, &of, &mut unseen));
         }
     }
     for stream in state.streams(Side::Export)? {
@@ -300,31 +362,40 @@ pub(super) fn look(state_dir: Option<&Path>) -> Result<Option<Status>, Error> {
             exports.push(Export { stream, identity, created, sequence, datasets: last.floors });
         }
     }
-    if imports.is_empty() && exports.is_empty() && heartbeats.is_empty() {
-        return Ok(None);
-    }
-    let (refused, errors) = Default::default();
-    Ok(Some(Status { imports, exports, heartbeats, refused, errors, now }))
+    Ok(Status { imports, exports, heartbeats, refused, errors, now, unseen, asked })
 }
 
-/// What was refused or given up within [`LATELY`].
+/// What was refused or given up within [`LATELY`], and not accepted since.
 fn refused(state_dir: Option<&Path>, now: Timestamp) -> Result<Vec<Refused>, Error> {
     let Some(state) = StateView::find(state_dir)? else { return Ok(Vec::new()) };
-    let is_refused = |entry: &Entry| matches!(entry.event, Event::Refused | Event::GivenUp);
-    let is_late = |entry: &Entry| now.duration_since(entry.at) < LATELY;
-    let latest =
-        Log::of(state.path()).latest()?.into_iter().filter(|entry| is_refused(entry) && is_late(entry));
-    let mut latest: Vec<Refused> = latest
-        .map(|entry| Refused { at: entry.at, bundle: entry.bundle, why: entry.why.unwrap_or_default() })
-        .collect();
+    let mut latest: Vec<Refused> = Vec::new();
+    for Entry { at, event, bundle, why, .. } in Log::of(state.path()).latest()? {
+        match event {
+            Event::Refused | Event::GivenUp if now.duration_since(at) < LATELY => {
+                let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
+                latest.push(Refused { at, bundle, why, given_up });
+            }
+            Event::Accepted => latest.retain(|refused| !is_same(&refused.bundle, &bundle)),
+            _ => {}
+        }
+    }
     latest.drain(..latest.len().saturating_sub(MOST_REFUSED));
     Ok(latest)
 }
 
-fn look_at(stream: &str, target: &str, of: &TargetState) -> Target {
+/// Whether two files' names are of one bundle.
+fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
+    let key = |name: &Option<String>| inputs::key(Path::new(name.as_ref()?));
+    one.is_some() && key(one) == key(other)
+}
+
+fn look_at(stream: &str, target: &str, of: &TargetState, unseen: &mut Vec<Error>) -> Target {
     let row = |(reference, accepted): (&String, &Timestamp)| {
         let origin = of.origins.get(reference);
-        let (state, in_use) = drift::on_disk(target, reference, *accepted, origin);
+        let (state, in_use) = drift::on_disk(target, reference, *accepted, origin).unwrap_or_else(|error| {
+            unseen.push(error.into());
+            (State::NotLookedAt, None)
+        });
         Row {
             name: reference.clone(),
             accepted: *accepted,

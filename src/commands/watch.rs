@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, Shelf, Taken};
 use super::inputs::{Inputs, name_of, named_date};
+use super::mend::MADE_AGAIN;
 use super::watch_notes::{Done, Imported, Waited};
 use super::watch_report::{Report, Row, Waiting};
 use super::{Outcome, after, gravest, heard, import};
@@ -274,6 +275,11 @@ impl Watcher<'_> {
         };
         if shelf == Shelf::Processed {
             self.remember(key, &report, &taken, files)?;
+        }
+        // A link that gets worse shows here first.
+        let mended = report["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for what in mended.filter(|what| what.contains(MADE_AGAIN)) {
+            self.say(&format!("repaired     {}: {}", safe(key), safe(what)));
         }
         let reason = json!({ "exit_code": code, "import": report });
         let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });

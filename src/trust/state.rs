@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
 use super::keyring::{private, private_to_owner};
+use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::held_lock::HeldLock;
 
@@ -70,6 +71,9 @@ pub struct Origin {
     /// The digests of a dataset's layers, which a registry has under whatever manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
+    /// What a dataset holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
     /// The name that the scanner here has for a VEX repository in a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,

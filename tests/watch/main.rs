@@ -200,6 +200,7 @@ fn what_parity_can_make_whole_is_not_waited_for() {
     host.put(&files);
     let (ran, report) = host.watch(&[]);
     ran.good();
+    assert!(ran.err.contains("repaired     default-"), "{ran:#?}");
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
     let said = reason(&host.shelf("processed")[0]).to_string();

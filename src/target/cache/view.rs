@@ -92,6 +92,35 @@ impl View {
     }
 }
 
+impl View {
+    /// Whether what is in place has the number and the sizes of files that these contents have. A quick look: no
+    /// file is read through.
+    ///
+    /// # Errors
+    /// As for [`View::installed`].
+    pub fn measures(&self, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
+        let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
+        // A database's metadata is written anew at import.
+        for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
+            let path = wanted.path.as_str();
+            let found = dir.find(path).at("look", dir.at(path))?;
+            if !found.is_some_and(|found| found.is_file() && found.size == wanted.size) {
+                return Ok(false);
+            }
+        }
+        let Some(wanted) = &contents.tree else { return Ok(true) };
+        let Some(top) = working::open_slot(&dir, slot.main())? else { return Ok(false) };
+        let (mut files, mut size) = (0u64, 0u64);
+        let walked = top.walk(|_, _, _, entry| {
+            files += 1;
+            size = size.saturating_add(entry.size);
+            Ok(())
+        });
+        let walked = unreadable_is_none(walked.map(Some)).at("read", top.path())?;
+        Ok(walked.is_some() && (files, size) == (wanted.files, wanted.size))
+    }
+}
+
 /// A small file's bytes; `None` for whatever Trivy could not read either.
 fn small(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, TargetError> {
     unreadable_is_none(dir.read_small(name, MAX_METADATA)).at("read", dir.at(name))
