@@ -199,7 +199,7 @@ fn is_whole(
     /// An index names manifests, or one more index, as BuildKit makes them.
     const DEEPEST: usize = 3;
     /// More than any image has platforms.
-    const MOST: usize = 100;
+    const MOST: usize = 200;
     match Document::parse(document, None) {
         Ok((_, Document::Manifest(blobs))) => {
             registry.has_all(at, blobs.iter().map(|blob| (blob.digest, blob.size)))

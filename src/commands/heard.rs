@@ -63,6 +63,8 @@ pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
     });
     match heard {
         Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None }),
+        // What is gone, or may not be read at the moment, says nothing of what is in it.
+        Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
         Err(error @ (Error::Bundle(_) | Error::Refused(_))) => {
             let folder = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
             let why = safe(&error.to_string().replace(&folder, ""));

@@ -27,6 +27,8 @@ const TAKEN: &str = "taken-";
 const BESIDE: &str = "beside-";
 /// How many files of one name stay.
 const MOST_BESIDE: usize = 8;
+/// What a reason says of something that only bore a bundle's name: it is not brought back.
+pub(super) const STRAY: &str = "stray";
 /// What was said of kept files.
 pub(super) const REASON: &str = "reason.json";
 
@@ -103,6 +105,13 @@ impl Taken {
     pub(super) fn folders(&self) -> Vec<PathBuf> {
         let beside = (1..=MOST_BESIDE).map(|number| self.folder.join(number.to_string()));
         std::iter::once(self.folder.clone()).chain(beside.filter(|folder| folder.is_dir())).collect()
+    }
+
+    /// All of them.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let folders = self.folders();
+        let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| !folders.contains(path)).collect()
     }
 }
 
@@ -199,7 +208,8 @@ impl HotFolder {
     /// Gives all files of a folder that were taken or kept a place again, and removes it.
     fn give_all_back(&self, taken: &Taken) -> io::Result<()> {
         let mut failed = None;
-        for (number, folder) in taken.folders().iter().enumerate() {
+        // What came last gives way where there is no place for all.
+        for (number, folder) in taken.folders().iter().enumerate().rev() {
             let was = if number == 0 { Some(0) } else { number_of(folder) };
             for entry in fs::read_dir(folder)?.flatten() {
                 let is_ours = entry.file_name() == REASON || taken.folders().contains(&entry.path());
@@ -281,8 +291,11 @@ impl HotFolder {
                 if !is_kept(&folder) || !could_be_mended(&reason, bundle) {
                     continue;
                 }
-                any = true;
-                self.give_all_back(&Taken { folder })?;
+                let taken = Taken { folder };
+                let before = taken.files().len();
+                // What finds no place stays where it is.
+                let _ = self.give_all_back(&taken);
+                any |= taken.files().len() < before;
             }
             Ok(any)
         };
@@ -371,7 +384,7 @@ fn could_be_mended(reason: &Path, bundle: &str) -> bool {
         io::Read::read_to_end(&mut io::Read::take(file, MOST), &mut text).ok()?;
         serde_json::from_slice(&text).ok()
     };
-    read().is_some_and(|reason| {
+    read().filter(|reason| reason[STRAY].is_null()).is_some_and(|reason| {
         reason["bundle"] == bundle && (reason["exit_code"] == 4 || reason["exit_code"] == 6)
     })
 }

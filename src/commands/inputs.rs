@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::{self, Number, Volume};
 use crate::bundle::{
     BundleError, Heartbeat, SignedBundle, UnverifiedBundle, VerifiedBundle, open_regular, parity,
@@ -151,6 +152,16 @@ impl Inputs {
     pub(super) fn vouched(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
         let open = move |head| UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok();
         self.heads(key).iter().filter_map(move |head| open(head))
+    }
+
+    /// The files that are this bundle's: its head, its volumes, and parity that says so.
+    pub(super) fn own(&self, key: &str, signed: &SignedBundle) -> Vec<PathBuf> {
+        let volume = self.volumes_of(signed);
+        let volumes = (0..signed.payload().volumes.len()).filter_map(|index| volume(Number::at(index)?));
+        let is_its =
+            |path: &&PathBuf| ParityFile::open(path).is_ok_and(|parity| parity.bundle() == signed.identity());
+        let parity = self.parity(key).iter().filter(is_its).cloned();
+        std::iter::once(signed.path().to_path_buf()).chain(volumes).chain(parity).collect()
     }
 
     /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.

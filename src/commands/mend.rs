@@ -92,7 +92,9 @@ fn from(
     let vouched = there.vouched_files(of, keyring, shape.files());
     let is_vouched = vouched.is_some();
     let mut found = vouched.unwrap_or_else(|| there.files(of, shape.files()));
-    found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
+    if !is_vouched {
+        found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
+    }
     let name = |index: usize| {
         let beside = parity[0].path();
         let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::hot_folder::{HotFolder, Shelf, Taken};
+use super::hot_folder::{HotFolder, STRAY, Shelf, Taken};
 use super::inputs::{Inputs, name_of, named_date};
 use super::mend::MADE_AGAIN;
 use super::watch_notes::{Done, Imported, Waited};
@@ -132,7 +132,10 @@ impl Watcher<'_> {
             Err(error) => return Err(error),
         };
         let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
-        let heartbeats = there.heartbeats.iter().map(|file| (name_of(file), vec![file.clone()]));
+        let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in &there.heartbeats {
+            heartbeats.entry(name_of(file)).or_default().push(file.clone());
+        }
         let sets: Vec<(String, Vec<PathBuf>)> = bundles.chain(heartbeats).collect();
         self.seen.retain(|key, _| sets.iter().any(|(other, _)| other == key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
@@ -209,7 +212,12 @@ impl Watcher<'_> {
         if let Some(seen) = self.seen.get_mut(key) {
             seen.vouched = vouched;
         }
-        let whole = is_whole(there, key, &keyring);
+        let portion = Portion::of(there, key, &keyring);
+        let files = portion.files(files);
+        let is_all = matches!(portion, Portion::All);
+        let whole = if is_all { is_whole(there, key, &keyring) } else { Ok(()) };
+        // What is left of the name is looked at next.
+        self.more |= !is_all;
         let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
         if incomplete && self.done.has_all(there, key) {
             self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
@@ -217,10 +225,17 @@ impl Watcher<'_> {
             self.seen.remove(key);
             return self.folder.discard(taken);
         }
-        if incomplete && self.folder.bring_back(&safe(key))? {
-            self.say(&format!("back         {}: more of it has come", safe(key)));
-            self.more = true;
-            return Ok(());
+        if incomplete {
+            match self.folder.bring_back(&safe(key)) {
+                Ok(true) => {
+                    self.say(&format!("back         {}: more of it has come", safe(key)));
+                    self.more = true;
+                    return Ok(());
+                }
+                Ok(false) => {}
+                // What is here may do without.
+                Err(error) => self.say(&format!("{error}. {}", error.next())),
+            }
         }
         // A copy that has come to a halt may go on.
         let unfinished = whole.as_ref().is_err_and(|error| error.is_incomplete() || error.is_short());
@@ -232,7 +247,8 @@ impl Watcher<'_> {
             self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
-        let is_none = UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
+        let is_none = matches!(portion, Portion::Stray(_))
+            || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.folder.take(files)?;
         let imported = import::run_on(&self.args.import, &taken.folders(), false, &Silent);
         let (errors, report) = match imported {
@@ -281,7 +297,10 @@ impl Watcher<'_> {
         for what in mended.filter(|what| what.contains(MADE_AGAIN)) {
             self.say(&format!("repaired     {}: {}", safe(key), safe(what)));
         }
-        let reason = json!({ "exit_code": code, "import": report });
+        let mut reason = json!({ "exit_code": code, "import": report });
+        if let Portion::Stray(_) = portion {
+            reason[STRAY] = true.into();
+        }
         let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });
         kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
     }
@@ -308,21 +327,24 @@ impl Watcher<'_> {
 
     /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
     fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
-        // By its real name: the key may lack what is not UTF-8.
-        let Some(name) = files.first().and_then(|file| file.file_name()) else { return Ok(()) };
         let taken = self.folder.take(files)?;
-        let row = match heard::receive(&self.args.import, &taken.folder.join(name)) {
-            Ok(row) => row,
-            Err(error) => return self.folder.put_back(&taken).and(Err(error)),
-        };
-        self.say(&row.to_string());
+        let mut rows = Vec::new();
+        for file in taken.files() {
+            match heard::receive(&self.args.import, &file) {
+                Ok(row) => rows.push(row),
+                Err(error) => return self.folder.put_back(&taken).and(Err(error)),
+            }
+        }
         self.seen.remove(key);
         self.folder.discard(taken)?;
-        if row.heard.is_some() {
-            import::write_metrics(&self.args.import, None, self.progress);
-        }
-        if self.args.once {
-            self.heartbeats.push(row);
+        for row in rows {
+            self.say(&row.to_string());
+            if row.heard.is_some() {
+                import::write_metrics(&self.args.import, None, self.progress);
+            }
+            if self.args.once {
+                self.heartbeats.push(row);
+            }
         }
         Ok(())
     }
@@ -330,7 +352,7 @@ impl Watcher<'_> {
     /// Leaves a bundle where it is, for what is to be done with it next.
     fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
         let files = match Heartbeat::is_named(key) {
-            true => vec![self.folder.path().join(key)],
+            true => there.heartbeats.iter().filter(|file| name_of(file) == key).cloned().collect(),
             false => there.all(key),
         };
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
@@ -484,6 +506,48 @@ impl Watcher<'_> {
             errors: errors.iter().map(Error::to_json).collect(),
         };
         Outcome { errors, ..Outcome::done(&report) }
+    }
+}
+
+/// What is dealt with at once of all that bears a bundle's name: anybody may put something else under it.
+enum Portion {
+    /// All of it.
+    All,
+    /// The files of a bundle that is whole and that a trusted key signed.
+    Own(Vec<PathBuf>),
+    /// Heads that are none, beside something else.
+    Stray(Vec<PathBuf>),
+}
+
+impl Portion {
+    fn of(there: &Inputs, key: &str, keyring: &Keyring) -> Portion {
+        let mut heads: Vec<PathBuf> = Vec::new();
+        for signed in there.vouched(key, keyring) {
+            let (head, own) = (signed.path().to_path_buf(), there.own(key, &signed));
+            if there.complete(signed).is_ok() {
+                return Portion::Own(own);
+            }
+            heads.push(head);
+        }
+        let has_vouched = !heads.is_empty();
+        let has_others = has_vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
+        let is_stray = |head: &&PathBuf| {
+            let why = UnverifiedBundle::open(head).and_then(|bundle| bundle.signed(keyring)).err();
+            why.is_some_and(|why| match why {
+                BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
+                // A head may still be coming, and one that is damaged may be made again.
+                why => has_vouched && !why.is_short(),
+            })
+        };
+        let strays: Vec<PathBuf> = there.heads(key).iter().filter(is_stray).cloned().collect();
+        if has_others && !strays.is_empty() { Portion::Stray(strays) } else { Portion::All }
+    }
+
+    fn files<'f>(&'f self, all: &'f [PathBuf]) -> &'f [PathBuf] {
+        match self {
+            Portion::All => all,
+            Portion::Own(files) | Portion::Stray(files) => files,
+        }
     }
 }
 
