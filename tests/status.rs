@@ -8,6 +8,8 @@ use std::fs;
 use axum::http::Method;
 use forge::registry::Registry;
 use forge::{Bundle, Host, Part, Ran, days, hours};
+use trivy_ferry::digest::Digest;
+use trivy_ferry::oci::INDEX;
 
 fn host_with(bundle: &Bundle) -> Host {
     let host = Host::new();
@@ -121,22 +123,33 @@ fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
     host.status(&[]).reported(7, &["vex-hub-0.1 is not what was imported", "MISSING"]);
 }
 
-/// A bundle with an image beside its datasets.
-fn with_image(mut bundle: Bundle) -> Bundle {
+/// A bundle with images beside its datasets: one, and one for several platforms.
+fn with_images(mut bundle: Bundle) -> Bundle {
+    let payload: serde_json::Value = serde_json::from_slice(&bundle.payload).unwrap();
+    let datasets = payload["datasets"].as_array().unwrap();
+    let checks = datasets.iter().find(|dataset| dataset["name"] == "trivy-checks").unwrap().clone();
+    let child = &checks["manifest"];
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        { "mediaType": child["mediaType"], "digest": child["digest"], "size": child["size"] },
+    ]});
+    let index = index.to_string().into_bytes();
+    let digest = Digest::of(&index);
+    let blob = serde_json::json!({ "mediaType": INDEX, "digest": digest, "size": index.len() });
+    bundle.members.insert(3, (format!("blobs/sha256/{}", digest.hex()), index));
+    bundle.relist();
+    let blobs = [checks["config"].clone(), checks["layers"][0].clone()];
     bundle.edit(|payload| {
-        let datasets = payload["datasets"].as_array().unwrap();
-        let checks = datasets.iter().find(|dataset| dataset["name"] == "trivy-checks").unwrap();
-        payload["images"] = serde_json::json!([{
-            "name": "quay.example/tools/x:1", "source": "quay.example/tools/x:1",
-            "manifest": checks["manifest"], "blobs": [checks["config"], checks["layers"][0]],
-        }]);
+        payload["images"] = serde_json::json!([
+            { "name": "quay.example/tools/x:1", "source": "x", "manifest": child, "blobs": blobs },
+            { "name": "quay.example/tools/y:1", "source": "y", "manifest": blob, "manifests": [child], "blobs": blobs },
+        ]);
     });
     bundle
 }
 
 #[test]
 fn it_asks_registries_where_it_is_told_to() {
-    let host = host_with(&with_image(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     let to = ["import", "inbox", "--registry", &place, "--plain-http"];
@@ -148,7 +161,7 @@ fn it_asks_registries_where_it_is_told_to() {
     ask().good();
     let asked = registry.seen().split_off(pushed);
     assert!(asked.iter().all(|seen| seen.method == Method::GET || seen.method == Method::HEAD), "{asked:#?}");
-    for tag in ["p/trivy-db:2", "p/trivy-java-db:1", "p/trivy-checks:2", "p/tools/x:1"] {
+    for tag in ["p/trivy-db:2", "p/trivy-java-db:1", "p/trivy-checks:2", "p/tools/x:1", "p/tools/y:1"] {
         let manifest = registry.forget_tag(tag);
         ask().reported(7, &["MISSING"]);
         // Somebody else pushes there.
@@ -157,6 +170,12 @@ fn it_asks_registries_where_it_is_told_to() {
         registry.name(tag, manifest);
         ask().good();
     }
+    // The index is there, and what it names is not.
+    let child = registry.tags().into_iter().find(|tag| tag.starts_with("p/tools/y:sha256")).unwrap();
+    let manifest = registry.forget_tag(&child);
+    ask().reported(7, &["MISSING", "image:tools/y:1 is not what was imported"]);
+    registry.name(&child, manifest);
+    ask().good();
     registry.cut_blobs();
     ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())

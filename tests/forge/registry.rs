@@ -84,7 +84,7 @@ impl Registry {
     }
 
     pub fn manifest(&self, reference: &str) -> Vec<u8> {
-        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        let path = format!("/v2/{}", reference.replacen(':', "/manifests/", 1));
         self.content.lock().unwrap().manifests[&path].to_vec()
     }
 
@@ -101,13 +101,13 @@ impl Registry {
 
     /// Lets a tag name nothing any more. Says what it named.
     pub fn forget_tag(&self, reference: &str) -> Vec<u8> {
-        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        let path = format!("/v2/{}", reference.replacen(':', "/manifests/", 1));
         self.content.lock().unwrap().manifests.remove(&path).unwrap().to_vec()
     }
 
     /// Lets a tag name this, whoever pushed it.
     pub fn name(&self, reference: &str, manifest: Vec<u8>) {
-        let path = format!("/v2/{}", reference.replace(':', "/manifests/"));
+        let path = format!("/v2/{}", reference.replacen(':', "/manifests/", 1));
         self.content.lock().unwrap().manifests.insert(path, manifest.into());
     }
 }
