@@ -148,11 +148,6 @@ impl SignedBundle {
         &self.path
     }
 
-    /// What was signed: the sha256 of its payload.
-    pub fn identity(&self) -> Digest {
-        self.identity
-    }
-
     /// What was signed.
     pub fn payload(&self) -> &Payload {
         &self.payload

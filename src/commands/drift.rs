@@ -11,7 +11,7 @@ use super::place::Place;
 use super::registries::{date_of, layers_of};
 use crate::bundle::open_regular;
 use crate::dataset::vex::MAX_MANIFEST;
-use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, location_of, record};
+use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, record};
 use crate::dataset::{Kind, Name};
 use crate::digest::{Digest, digest_of};
 use crate::oci::Document;
@@ -71,6 +71,15 @@ impl State {
     }
 }
 
+/// How closely somebody looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// At dates alone, as after every import.
+    Dates,
+    /// Also at sizes, and at what a web root hands out.
+    Content,
+}
+
 /// What a target holds, and the date of it, where it has one.
 type Found = (State, Option<Timestamp>);
 
@@ -91,11 +100,14 @@ pub(super) fn on_disk(
     reference: &str,
     accepted: Timestamp,
     origin: Option<&Origin>,
+    depth: Depth,
 ) -> Result<Found, TargetError> {
     let Some((name, _)) = name_and_tag(reference) else { return Ok(NOBODY_LOOKED) };
     match target.split_once(':') {
-        Some(("cache", dir)) => in_cache(Path::new(dir), &name, accepted, origin),
-        Some(("web", dir)) => Ok((in_web_root(&Path::new(dir).join(name.to_string())), None)),
+        Some(("cache", dir)) => in_cache(Path::new(dir), &name, accepted, origin, depth),
+        Some(("web", dir)) if depth == Depth::Content => {
+            Ok((in_web_root(&Path::new(dir).join(name.to_string())), None))
+        }
         _ => Ok(NOBODY_LOOKED),
     }
 }
@@ -105,6 +117,7 @@ fn in_cache(
     name: &Name,
     accepted: Timestamp,
     origin: Option<&Origin>,
+    depth: Depth,
 ) -> Result<Found, TargetError> {
     let repository = origin.and_then(|origin| origin.repository.as_deref());
     // Without its name here nobody knows where to look.
@@ -129,7 +142,7 @@ fn in_cache(
     let manifest = origin.and_then(|origin| origin.manifest);
     let is_same = match (name.kind(), manifest, origin.and_then(|origin| origin.contents.as_ref())) {
         (Kind::TrivyChecks, Some(manifest), _) if installed.manifest_digest != Some(manifest) => false,
-        (_, _, Some(contents)) => view.measures(&slot, contents)?,
+        (_, _, Some(contents)) if depth == Depth::Content => view.measures(&slot, contents)?,
         // An older program kept neither.
         _ => true,
     };
@@ -148,10 +161,7 @@ fn in_web_root(folder: &Path) -> State {
     let (Some(record), Some(url)) = (record(&manifest), location_of(&manifest)) else {
         return State::Differs;
     };
-    // The folder inside the archive stands behind a second pair of slashes.
-    let path = url.split_once("://").map_or(&url[..], |(_, path)| path).split("//").next();
-    let archive = path.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    let Ok((file, _)) = open_regular(&folder.join(archive)) else { return State::Missing };
+    let Ok((file, _)) = open_regular(&folder.join(archive_at(&url))) else { return State::Missing };
     match digest_of(file) {
         Ok((digest, _)) if digest == record.archive => State::InPlace,
         _ => State::Differs,

@@ -108,10 +108,35 @@ impl Taken {
     }
 
     /// All of them.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    ///
+    /// # Errors
+    /// Where a folder cannot be read.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
         let folders = self.folders();
-        let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| !folders.contains(path)).collect()
+        let mut files = Vec::new();
+        for folder in &folders {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name() != REASON && !folders.contains(&entry.path()) {
+                    files.push(entry.path());
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Where a file of these was: 0 for the watched folder itself.
+    fn was(&self, file: &Path) -> usize {
+        file.parent().filter(|folder| *folder != self.folder).and_then(number_of).unwrap_or(0)
+    }
+
+    /// Removes the folders, in which nothing is left but a reason: no file is lost here.
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(REASON)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.folders().iter().rev().try_for_each(fs::remove_dir)
     }
 }
 
@@ -169,16 +194,20 @@ impl HotFolder {
         &self.stuck
     }
 
+    /// All files that were taken.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub(super) fn files(&self, taken: &Taken) -> Result<Vec<PathBuf>, Error> {
+        taken.files().map_err(|error| failed(&taken.folder, error))
+    }
+
     /// Puts one file back under its name.
     ///
     /// # Errors
     /// Where that fails.
-    pub(super) fn release(&self, taken: &Taken, file: &std::ffi::OsStr) -> Result<(), Error> {
-        let file = taken.folder.join(file);
-        if file.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        self.give_back(&file, 0).map_err(|error| failed(&file, error))
+    pub(super) fn release(&self, taken: &Taken, file: &Path) -> Result<(), Error> {
+        self.give_back(file, taken.was(file)).map_err(|error| failed(file, error))
     }
 
     /// Gives a file a place again: where it was, 0 for the folder itself, or where another has come there
@@ -209,21 +238,12 @@ impl HotFolder {
     fn give_all_back(&self, taken: &Taken) -> io::Result<()> {
         let mut failed = None;
         // What came last gives way where there is no place for all.
-        for (number, folder) in taken.folders().iter().enumerate().rev() {
-            let was = if number == 0 { Some(0) } else { number_of(folder) };
-            for entry in fs::read_dir(folder)?.flatten() {
-                let is_ours = entry.file_name() == REASON || taken.folders().contains(&entry.path());
-                if let (false, Some(was)) = (is_ours, was)
-                    && let Err(error) = self.give_back(&entry.path(), was)
-                {
-                    failed.get_or_insert(error);
-                }
+        for file in taken.files()?.iter().rev() {
+            if let Err(error) = self.give_back(file, taken.was(file)) {
+                failed.get_or_insert(error);
             }
         }
-        match failed {
-            None => fs::remove_dir_all(&taken.folder),
-            Some(error) => Err(error),
-        }
+        failed.map_or_else(|| taken.remove(), Err)
     }
 
     /// Where we may keep notes of our own.
@@ -292,10 +312,12 @@ impl HotFolder {
                     continue;
                 }
                 let taken = Taken { folder };
-                let before = taken.files().len();
+                let before = taken.files()?.len();
                 // What finds no place stays where it is.
-                let _ = self.give_all_back(&taken);
-                any |= taken.files().len() < before;
+                any |= match self.give_all_back(&taken) {
+                    Ok(()) => before > 0,
+                    Err(_) => taken.files()?.len() < before,
+                };
             }
             Ok(any)
         };

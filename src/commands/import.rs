@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::age::MaxAge;
+use super::drift::Depth;
 use super::import_log::{Beforehand, Entries};
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
@@ -120,7 +121,7 @@ pub(super) fn run_on(
 /// Writes the metrics, where they are wanted. `code` is the exit code of an import that has just ended.
 pub(super) fn write_metrics(args: &Import, code: Option<u8>, progress: &dyn Progress) {
     let Some(file) = &args.metrics else { return };
-    let looked = status::look(args.state_dir.as_deref());
+    let looked = status::look(args.state_dir.as_deref(), Depth::Dates);
     let written = looked.and_then(|status| metrics::write(file, &status, code));
     if let Err(error) = written {
         progress.note(&format!("{error}. {}", error.next()));

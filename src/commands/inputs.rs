@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::{self, Number, Volume};
 use crate::bundle::{
-    BundleError, Heartbeat, SignedBundle, UnverifiedBundle, VerifiedBundle, open_regular, parity,
+    BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, open_regular, parity,
 };
 use crate::digest::digest_of;
 use crate::error::Error;
@@ -136,15 +136,19 @@ impl Inputs {
     /// # Errors
     /// Where volumes are missing or damaged.
     pub(super) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
-        let find = self.volumes_of(&signed);
+        let find = self.volumes_of(signed.path(), signed.payload());
         signed.with_volumes(&find)
     }
 
     /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that was signed:
     /// anybody may put another beside it, in a folder of their own or with another case of its letters.
-    fn volumes_of<'i>(&'i self, signed: &SignedBundle) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
-        let set = key(signed.path()).and_then(|key| self.sets.get(&key));
-        let volumes = signed.payload().volumes.clone();
+    fn volumes_of<'i>(
+        &'i self,
+        head: &Path,
+        payload: &Payload,
+    ) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
+        let set = key(head).and_then(|key| self.sets.get(&key));
+        let volumes = payload.volumes.clone();
         move |number| right(set?.volumes.get(&number)?, volumes.get(number.index()?)?)
     }
 
@@ -155,19 +159,19 @@ impl Inputs {
     }
 
     /// The files that are this bundle's: its head, its volumes, and parity that says so.
-    pub(super) fn own(&self, key: &str, signed: &SignedBundle) -> Vec<PathBuf> {
-        let volume = self.volumes_of(signed);
-        let volumes = (0..signed.payload().volumes.len()).filter_map(|index| volume(Number::at(index)?));
+    pub(super) fn own(&self, key: &str, bundle: &VerifiedBundle) -> Vec<PathBuf> {
+        let volume = self.volumes_of(bundle.path(), bundle.payload());
+        let volumes = (0..bundle.payload().volumes.len()).filter_map(|index| volume(Number::at(index)?));
         let is_its =
-            |path: &&PathBuf| ParityFile::open(path).is_ok_and(|parity| parity.bundle() == signed.identity());
+            |path: &&PathBuf| ParityFile::open(path).is_ok_and(|parity| parity.bundle() == bundle.identity());
         let parity = self.parity(key).iter().filter(is_its).cloned();
-        std::iter::once(signed.path().to_path_buf()).chain(volumes).chain(parity).collect()
+        std::iter::once(bundle.path().to_path_buf()).chain(volumes).chain(parity).collect()
     }
 
     /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.
     pub(super) fn bad_volumes(&self, head: &Path, keyring: &Keyring) -> Option<BundleError> {
         let signed = UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok()?;
-        signed.bad_volumes(&self.volumes_of(&signed))
+        signed.bad_volumes(&self.volumes_of(signed.path(), signed.payload()))
     }
 
     /// The paths of a bundle's files, where they have these lengths in bytes: of the only one, or of the
@@ -195,7 +199,7 @@ impl Inputs {
             std::iter::once(payload.head_length()).chain(behind).eq(lengths.iter().copied())
         };
         let signed = self.vouched(key, keyring).find(has_lengths)?;
-        let volume = self.volumes_of(&signed);
+        let volume = self.volumes_of(signed.path(), signed.payload());
         let behind = (0..lengths.len().saturating_sub(1)).map(|index| volume(Number::at(index)?));
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::drift::{self, State};
+use super::drift::{self, Depth, State};
 use super::inputs;
 use super::place::Place;
 use super::registries::{Registries, is_out};
@@ -212,7 +212,7 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let mut status = look(args.state_dir.as_deref())?;
+    let mut status = look(args.state_dir.as_deref(), Depth::Content)?;
     status.refused = refused(args.state_dir.as_deref(), status.now)?;
     let mut errors = std::mem::take(&mut status.unseen);
     if status.is_empty() {
@@ -337,7 +337,7 @@ impl Status {
 }
 
 /// Reads what is remembered, and looks at caches and web roots.
-pub(super) fn look(state_dir: Option<&Path>) -> Result<Status, Error> {
+pub(super) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Error> {
     let now = Timestamp::now();
     let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
     let (refused, errors, asked) = Default::default();
@@ -353,7 +353,7 @@ pub(super) fn look(state_dir: Option<&Path>) -> Result<Status, Error> {
             heartbeats.push(Heartbeat { stream: stream.clone(), heard, here });
         }
         for (target, of) in targets {
-            imports.push(look_at(&stream, &target, &of, &mut unseen));
+            imports.push(look_at(&stream, &target, &of, depth, &mut unseen));
         }
     }
     for stream in state.streams(Side::Export)? {
@@ -389,13 +389,14 @@ fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
     one.is_some() && key(one) == key(other)
 }
 
-fn look_at(stream: &str, target: &str, of: &TargetState, unseen: &mut Vec<Error>) -> Target {
+fn look_at(stream: &str, target: &str, of: &TargetState, depth: Depth, unseen: &mut Vec<Error>) -> Target {
     let row = |(reference, accepted): (&String, &Timestamp)| {
         let origin = of.origins.get(reference);
-        let (state, in_use) = drift::on_disk(target, reference, *accepted, origin).unwrap_or_else(|error| {
-            unseen.push(error.into());
-            (State::NotLookedAt, None)
-        });
+        let (state, in_use) =
+            drift::on_disk(target, reference, *accepted, origin, depth).unwrap_or_else(|error| {
+                unseen.push(error.into());
+                (State::NotLookedAt, None)
+            });
         Row {
             name: reference.clone(),
             accepted: *accepted,

@@ -173,17 +173,8 @@ impl Watcher<'_> {
                 due.push((key, files));
             }
         }
-        // The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
-        // nobody vouches for comes last, whatever date it bears: it may take long.
-        let keyring = Keyring::load(&self.args.import.keys.trust).unwrap_or_default();
-        let dated = |(key, files): (String, Vec<PathBuf>)| {
-            let created = there.vouched(&key, &keyring).next().map(|signed| signed.payload().created);
-            (created.is_none(), created.or_else(|| named_date(&key)), key, files)
-        };
-        let mut due: Vec<(bool, Option<Timestamp>, String, Vec<PathBuf>)> =
-            due.into_iter().map(dated).collect();
-        due.sort();
-        for (_, _, key, files) in due {
+        self.sort(&there, &mut due);
+        for (key, files) in due {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
             if let Err(error) = self.deal_with(&there, &key, &files) {
                 let again = Todo::TryAt(Instant::now() + AGAIN);
@@ -202,23 +193,33 @@ impl Watcher<'_> {
         Ok(at_rest && !self.more)
     }
 
+    /// The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
+    /// nobody vouches for comes last, whatever date it bears: it may take long.
+    fn sort(&self, there: &Inputs, due: &mut [(String, Vec<PathBuf>)]) {
+        if due.len() < 2 {
+            return;
+        }
+        let keyring = Keyring::load(&self.args.import.keys.trust).unwrap_or_default();
+        due.sort_by_cached_key(|(key, _)| {
+            let created = there.vouched(key, &keyring).next().map(|signed| signed.payload().created);
+            (created.is_none(), created.or_else(|| named_date(key)), key.clone())
+        });
+    }
+
     /// Imports a bundle that has come to rest, or finds out what it waits for.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if Heartbeat::is_named(key) {
             return self.hear(key, files);
         }
         let keyring = Keyring::load(&self.args.import.keys.trust)?;
-        let vouched = there.vouched(key, &keyring).next().is_some();
+        let Sorted { portion, vouched, lacks } = Sorted::of(there, key, &keyring);
         if let Some(seen) = self.seen.get_mut(key) {
             seen.vouched = vouched;
         }
-        let portion = Portion::of(there, key, &keyring);
         let files = portion.files(files);
-        let is_all = matches!(portion, Portion::All);
-        let whole = if is_all { is_whole(there, key, &keyring) } else { Ok(()) };
         // What is left of the name is looked at next.
-        self.more |= !is_all;
-        let incomplete = whole.as_ref().is_err_and(BundleError::is_incomplete);
+        self.more |= !matches!(portion, Portion::All);
+        let incomplete = lacks.as_ref().is_some_and(BundleError::is_incomplete);
         if incomplete && self.done.has_all(there, key) {
             self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
             let taken = self.folder.take(files)?;
@@ -238,8 +239,8 @@ impl Watcher<'_> {
             }
         }
         // A copy that has come to a halt may go on.
-        let unfinished = whole.as_ref().is_err_and(|error| error.is_incomplete() || error.is_short());
-        if let Err(error) = whole
+        let unfinished = lacks.as_ref().is_some_and(|error| error.is_incomplete() || error.is_short());
+        if let Some(error) = lacks
             && unfinished
             && there.parity(key).is_empty()
         {
@@ -290,7 +291,7 @@ impl Watcher<'_> {
             }
         };
         if shelf == Shelf::Processed {
-            self.remember(key, &report, &taken, files)?;
+            self.remember(key, &report, &taken)?;
         }
         // A link that gets worse shows here first.
         let mended = report["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -306,7 +307,7 @@ impl Watcher<'_> {
     }
 
     /// Remembers what was imported, and puts back volumes that lay there and are none of its.
-    fn remember(&mut self, key: &str, report: &Value, taken: &Taken, files: &[PathBuf]) -> Result<(), Error> {
+    fn remember(&mut self, key: &str, report: &Value, taken: &Taken) -> Result<(), Error> {
         let targets = report["targets"].as_array().into_iter().flatten();
         let bundle = targets.filter_map(|target| target["bundles"].as_array()).flatten().next();
         let Some(bundle) = bundle else { return Ok(()) };
@@ -314,10 +315,10 @@ impl Watcher<'_> {
         let volumes = serde_json::from_value(bundle["volumes"].clone());
         let (Ok(identity), Ok(volumes)) = (identity, volumes) else { return Ok(()) };
         let imported = Imported { key: key.to_owned(), identity, volumes };
-        for name in files.iter().filter_map(|file| file.file_name()) {
-            let number = parse_name(&name.to_string_lossy()).and_then(|(_, number)| number.index());
+        for file in self.folder.files(taken)? {
+            let number = parse_name(&name_of(&file)).and_then(|(_, number)| number.index());
             if number.is_some_and(|index| index >= imported.volumes.len()) {
-                self.folder.release(taken, name)?;
+                self.folder.release(taken, &file)?;
             }
         }
         self.done.add(imported);
@@ -329,7 +330,7 @@ impl Watcher<'_> {
     fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         let taken = self.folder.take(files)?;
         let mut rows = Vec::new();
-        for file in taken.files() {
+        for file in self.folder.files(&taken)? {
             match heard::receive(&self.args.import, &file) {
                 Ok(row) => rows.push(row),
                 Err(error) => return self.folder.put_back(&taken).and(Err(error)),
@@ -519,30 +520,50 @@ enum Portion {
     Stray(Vec<PathBuf>),
 }
 
-impl Portion {
-    fn of(there: &Inputs, key: &str, keyring: &Keyring) -> Portion {
-        let mut heads: Vec<PathBuf> = Vec::new();
-        for signed in there.vouched(key, keyring) {
-            let (head, own) = (signed.path().to_path_buf(), there.own(key, &signed));
-            if there.complete(signed).is_ok() {
-                return Portion::Own(own);
-            }
-            heads.push(head);
-        }
-        let has_vouched = !heads.is_empty();
-        let has_others = has_vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
-        let is_stray = |head: &&PathBuf| {
-            let why = UnverifiedBundle::open(head).and_then(|bundle| bundle.signed(keyring)).err();
-            why.is_some_and(|why| match why {
-                BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
-                // A head may still be coming, and one that is damaged may be made again.
-                why => has_vouched && !why.is_short(),
-            })
-        };
-        let strays: Vec<PathBuf> = there.heads(key).iter().filter(is_stray).cloned().collect();
-        if has_others && !strays.is_empty() { Portion::Stray(strays) } else { Portion::All }
-    }
+/// What a look at all that bears a bundle's name found.
+struct Sorted {
+    portion: Portion,
+    /// Whether a trusted key signed one of its heads.
+    vouched: bool,
+    /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
+    lacks: Option<BundleError>,
+}
 
+impl Sorted {
+    fn of(there: &Inputs, key: &str, keyring: &Keyring) -> Sorted {
+        let mut lacks = None;
+        let mut bad: Vec<(&PathBuf, BundleError)> = Vec::new();
+        for head in there.heads(key) {
+            match UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)) {
+                Ok(signed) => match there.complete(signed) {
+                    Ok(bundle) => {
+                        let portion = Portion::Own(there.own(key, &bundle));
+                        return Sorted { portion, vouched: true, lacks: None };
+                    }
+                    Err(error) => drop(lacks.get_or_insert(error)),
+                },
+                Err(error) => bad.push((head, error)),
+            }
+        }
+        let vouched = lacks.is_some();
+        let has_others = vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
+        let is_stray = |why: &BundleError| match why {
+            BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
+            // A head may still be coming, and one that is damaged may be made again.
+            why => vouched && !why.is_short(),
+        };
+        let strays = bad.iter().filter(|(_, why)| is_stray(why)).map(|(head, _)| PathBuf::from(head));
+        let strays: Vec<PathBuf> = strays.collect();
+        if has_others && !strays.is_empty() {
+            return Sorted { portion: Portion::Stray(strays), vouched, lacks: None };
+        }
+        let lacks = there.headless_one(key).or(lacks);
+        let lacks = lacks.or_else(|| bad.into_iter().next().map(|(_, why)| why));
+        Sorted { portion: Portion::All, vouched, lacks }
+    }
+}
+
+impl Portion {
     fn files<'f>(&'f self, all: &'f [PathBuf]) -> &'f [PathBuf] {
         match self {
             Portion::All => all,
@@ -558,24 +579,6 @@ fn restated(report: Value, place: &str) -> Value {
         Value::Array(all) => all.into_iter().map(|value| restated(value, place)).collect(),
         Value::Object(all) => all.into_iter().map(|(key, value)| (key, restated(value, place))).collect(),
         other => other,
-    }
-}
-
-/// Whether a bundle is there as a whole, by what its signed manifest says.
-fn is_whole(there: &Inputs, key: &str, keyring: &Keyring) -> Result<(), BundleError> {
-    if let Some(error) = there.headless_one(key) {
-        return Err(error);
-    }
-    let mut lacks = None;
-    for signed in there.vouched(key, keyring) {
-        match there.complete(signed) {
-            Ok(_) => return Ok(()),
-            Err(error) => drop(lacks.get_or_insert(error)),
-        }
-    }
-    match lacks {
-        Some(error) => Err(error),
-        None => UnverifiedBundle::open(&first(there, key))?.signed(keyring).map(drop),
     }
 }
 

@@ -52,6 +52,13 @@ pub fn location(url: &str, subdir: &str) -> Option<String> {
     }
 }
 
+/// The name of the archive at a location that [`location`] gave.
+pub fn archive_at(location: &str) -> &str {
+    let path = location.split_once("://").map_or(location, |(_, path)| path);
+    let archive = path.split_once("//").map_or(path, |(archive, _)| archive);
+    archive.rsplit('/').next().unwrap_or_default()
+}
+
 /// The `vex-repository.json` of a copy: what upstream's says of the one version that Trivy reads, with one
 /// location.
 ///
@@ -119,6 +126,15 @@ mod tests {
 
     fn a_record() -> Record {
         Record { archive: Digest::of(b"a"), updated_at: "2026-11-20T00:00:00Z".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_location_leads_to_its_archive() {
+        for subdir in ["", "vexhub-main", "a/b"] {
+            let location = location("https://vex.corp.example/v/vex-hub/repository.zip", subdir).unwrap();
+            assert_eq!(archive_at(&location), "repository.zip", "{location}");
+        }
+        assert_eq!(archive_at(""), "");
     }
 
     #[test]

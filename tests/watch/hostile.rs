@@ -44,6 +44,23 @@ fn forged_parity(length: u64) -> Vec<u8> {
     format!("trivy-ferry-parity-1 {begin:08} {}\n{text}", blake3::hash(text.as_bytes()).to_hex()).into_bytes()
 }
 
+/// Puts files there as a run leaves them that was killed while it had taken them.
+fn leave_taken(host: &Host, files: &Files) {
+    let taken = host.path("inbox/.trivy-ferry/taken-x");
+    fs::create_dir_all(&taken).unwrap();
+    for (name, bytes) in files {
+        fs::write(taken.join(name), bytes).unwrap();
+    }
+}
+
+/// Puts a bundle there of which one volume is to come later. Says which, and the date of its database.
+fn lacking_one(sender: &mut Sender, host: &Host) -> (Files, Files, String) {
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
+    host.put(&there);
+    (late, there, date)
+}
+
 #[test]
 fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
     let mut sender = Sender::new();
@@ -53,12 +70,8 @@ fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
         let files: Files = files.into_iter().filter(|(name, _)| !name.contains(".par.")).collect();
         // A run was killed while it had taken all; meanwhile somebody wrote under each name.
         host.watch(&[]).0.good();
-        let taken = host.path("inbox/.trivy-ferry/taken-x");
-        fs::create_dir(&taken).unwrap();
-        for (name, bytes) in &files {
-            fs::write(taken.join(name), bytes).unwrap();
-            fs::write(host.path("inbox").join(name), "junk").unwrap();
-        }
+        leave_taken(&host, &files);
+        host.put(&files.into_keys().map(|name| (name, b"junk".to_vec())).collect());
         let (ran, report) = host.watch(&[]);
         assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
         is_imported(&host, &date);
@@ -113,10 +126,8 @@ fn twins_spoil_nothing() {
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
     is_imported(&host, &date);
     // A bundle that is not whole yet, and a whole file of its name that is junk: it waits for what it lacks.
-    let (files, date) = sender.export(&["--volume-size", "48K"]);
-    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
-    host.put(&there);
-    let name = named(&files, ".tar.000");
+    let (late, there, date) = lacking_one(&mut sender, &host);
+    let name = named(&there, ".tar.000");
     fs::write(host.path("inbox").join(name.strip_suffix(".000").unwrap()), "junk").unwrap();
     let (ran, report) = host.watch(&[]);
     let outcomes = report["outcomes"].as_array().unwrap();
@@ -140,9 +151,7 @@ fn twins_spoil_nothing() {
 fn room_is_made_by_what_nobody_vouches_for() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
-    let (files, date) = sender.export(&["--volume-size", "48K"]);
-    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
-    host.put(&there);
+    let (late, _, date) = lacking_one(&mut sender, &host);
     host.watch(&[]).0.good();
     for name in ["yy.tar.001", "zz.tar.001"] {
         sparse(&host.path("inbox").join(name), b"", HUGE);
@@ -161,9 +170,7 @@ fn room_is_made_by_what_nobody_vouches_for() {
 fn what_cannot_be_put_away_stays_and_is_not_said_to_be_gone() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
-    let (files, date) = sender.export(&["--volume-size", "48K"]);
-    let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
-    host.put(&there);
+    let (late, there, date) = lacking_one(&mut sender, &host);
     host.watch(&[]).0.good();
     std::thread::sleep(Duration::from_secs(1));
     fs::write(host.path("inbox/quarantine"), "in the way").unwrap();
@@ -204,15 +211,6 @@ fn a_heartbeat_is_read_whatever_its_name_is() {
     fs::write(host.path("inbox").join(odd), &files[&name]).unwrap();
     let (ran, report) = host.watch(&[]);
     assert!(report["heartbeats"][0]["heard"].is_object(), "{ran:#?}");
-}
-
-/// Puts files there as a run leaves them that was killed while it had taken them, its names taken by others.
-fn leave_taken(host: &Host, files: &Files) {
-    let taken = host.path("inbox/.trivy-ferry/taken-x");
-    fs::create_dir_all(&taken).unwrap();
-    for (name, bytes) in files {
-        fs::write(taken.join(name), bytes).unwrap();
-    }
 }
 
 #[test]
