@@ -33,5 +33,6 @@ pub mod terminal;
 pub mod text;
 mod threads;
 pub mod trust;
+mod util;
 
 pub use error::Error;

@@ -303,6 +303,72 @@ fn without_state_the_data_that_is_there_is_the_floor() {
 }
 
 #[test]
+fn without_state_a_date_ahead_of_the_clock_is_ignored_and_reported() {
+    let host = Host::new();
+    host.file("cache/db/trivy.db", forge::bolt());
+    host.file("cache/db/metadata.json", forge::metadata_json(2, days(30)));
+    let ran = host.import(&host.bundle("one.tar", &bundle(days(-1))), &[]);
+    ran.good().reported(0, &["the date of trivy-db-2 at the target", "more than 24 h ahead", "was ignored"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+}
+
+/// Checks of a version, in a bundle of this moment.
+fn checks(created: Timestamp, version: &str) -> Bundle {
+    let mut part = Part::checks(version);
+    part.dataset.version = Some(version.into());
+    Bundle::of(created, &[part])
+}
+
+#[test]
+fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
+    let host = Host::new();
+    let installed = |host: &Host| {
+        let text = fs::read(host.path("cache/policy/metadata.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["Version"].clone()
+    };
+    host.import(&host.bundle("new.tar", &checks(days(-2), "2.10.0")), &[]).good();
+    fs::remove_dir_all(host.path("state")).unwrap();
+    let old = host.bundle("old.tar", &checks(days(-5), "2.9.0"));
+    let ran = host.import(&old, &[]);
+    ran.good().reported(
+        0,
+        &["trivy-checks-2 2.9.0 was left alone", "version 2.10.0 was there", "--allow-rollback"],
+    );
+    assert_eq!(installed(&host), "2.10.0");
+    fs::remove_dir_all(host.path("state")).unwrap();
+    host.import(&old, &["--allow-rollback"]).good();
+    assert_eq!(installed(&host), "2.9.0");
+    // With its state, the dates of the bundles decide, as before.
+    host.import(&host.bundle("newer.tar", &checks(days(-1), "2.8.9")), &[]).good();
+    assert_eq!(installed(&host), "2.8.9");
+}
+
+#[test]
+fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for_root_and_else_a_warning() {
+    let host = Host::new();
+    let path = host.bundle("one.tar", &bundle(days(-2)));
+    fs::create_dir(host.path("shared")).unwrap();
+    let mode = |mode| fs::set_permissions(host.path("shared"), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    let (bundle, cache, key) = (path.to_str().unwrap(), host.arg("cache"), host.arg("keys/exporter.pub"));
+    let state = host.arg("shared/state");
+    let args = ["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state];
+    let ran = host.run(&args);
+    match rustix::process::geteuid().is_root() {
+        true => drop(ran.refused(2, &["shared can be changed by others", "mode 0777"])),
+        false => drop(ran.reported(0, &["others can change", "shared (mode 0777)", "leads to the state"])),
+    }
+    // In a sticky one nobody else can rename what is there.
+    mode(0o1777);
+    let ran = host.run(&args);
+    ran.good();
+    assert!(!ran.out.contains("leads to the state"), "{ran:#?}");
+    // A group that shares a volume is trusted with it, whichever of its users made it.
+    mode(0o2775);
+    host.run(&args).good();
+}
+
+#[test]
 fn max_age_is_refused_on_the_importing_side_by_dataset() {
     let host = Host::new();
     let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];

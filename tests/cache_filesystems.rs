@@ -40,9 +40,12 @@ fn now() -> Timestamp {
 
 fn metadata(dataset: &str) -> Metadata {
     match dataset {
-        "trivy-checks" => {
-            Metadata::Checks { manifest_digest: Digest::of(b"m"), major: 2, downloaded_at: now() }
-        }
+        "trivy-checks" => Metadata::Checks {
+            manifest_digest: Digest::of(b"m"),
+            major: 2,
+            version: None,
+            downloaded_at: now(),
+        },
         "vex-hub" => Metadata::Vex { manifest_json: b"{}".to_vec(), updated_at: now() },
         _ => Metadata::Database { downloaded_at: now() },
     }

@@ -162,7 +162,12 @@ fn trivy_reads_the_metadata_that_was_written() {
         ),
         (
             "trivy-checks",
-            Metadata::Checks { manifest_digest: Digest::of(b"m"), major: 2, downloaded_at: at },
+            Metadata::Checks {
+                manifest_digest: Digest::of(b"m"),
+                major: 2,
+                version: None,
+                downloaded_at: at,
+            },
             vec![("policies/x.rego", "x")],
         ),
     ] {

@@ -161,6 +161,7 @@ pub(super) fn sift(
             vacant: installed.is_none(),
             late: choice.late,
             otherwise: "left alone",
+            version: installed.as_ref().and_then(|installed| installed.version.clone()),
         };
         let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &setup.host))?);
         let Some(taken) = decide(setup, memory, judged, same, report)? else { continue };
@@ -181,6 +182,7 @@ pub(super) fn metadata(choice: &Choice, host: &Host) -> Metadata {
         Kind::TrivyChecks => Metadata::Checks {
             manifest_digest: choice.dataset.manifest.digest,
             major: choice.dataset.tag.parse().unwrap_or(0),
+            version: choice.dataset.version.clone(),
             downloaded_at,
         },
         Kind::Vex => Metadata::Vex { manifest_json: choice.vex_manifest.clone(), updated_at: host.now },

@@ -383,7 +383,10 @@ fn readable_by_others(path: &std::path::Path) -> bool {
 /// The exporter's memory; without any, bundles carry no sequence number.
 fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
     match StateDir::open(args.state_dir.as_deref(), Side::Export) {
-        Ok(state) => Ok(Some(state)),
+        Ok(state) => {
+            state.warnings().iter().for_each(|warning| progress.alarm(warning));
+            Ok(Some(state))
+        }
         Err(error @ TrustError::NoStateDir { .. }) => {
             progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.next()));
             Ok(None)

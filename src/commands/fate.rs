@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::import::Setup;
 use super::import_report::{Report, Row, Status};
 use crate::error::Error;
-use crate::text::moments;
+use crate::text::{moment, moments, safe};
 use crate::trust::Refusal;
 use crate::trust::acceptance::{CLOCK_TOLERANCE, Verdict, judge, present};
 use crate::trust::state::TargetState;
@@ -25,6 +25,9 @@ pub(super) struct Judged {
     pub(super) late: bool,
     /// What did not happen where it is too old: `left alone`, `not pushed`.
     pub(super) otherwise: &'static str,
+    /// Upstream's version of what the target has. It decides about checks, which have no date, if
+    /// nothing is remembered of them.
+    pub(super) version: Option<String>,
 }
 
 /// How a dataset is taken.
@@ -49,7 +52,7 @@ pub(super) fn decide(
     report: &mut Report,
 ) -> Result<Option<Taken>, Error> {
     let now = setup.host.now;
-    let Judged { mut row, date, floor, vacant, late, otherwise } = judged;
+    let Judged { mut row, date, floor, vacant, late, otherwise, version } = judged;
     let Some(dataset) = row.dataset.clone() else { return Ok(None) };
     let mut leave = |mut row: Row, status: Status| {
         row.status = status;
@@ -66,7 +69,23 @@ pub(super) fn decide(
     if same()? {
         return leave(row, Status::Unchanged);
     }
-    let floor = state.floors.get(&dataset.reference()).copied().max(believable(floor, now));
+    let remembered = state.floors.get(&dataset.reference()).copied();
+    if let (Some(ahead), None) = (floor, believable(floor, now)) {
+        report.warnings.push(ignored(&dataset.reference(), ahead));
+    }
+    let newer = version.filter(|_| remembered.is_none() && dataset.contents.updated_at.is_none());
+    let newer = newer.filter(|have| is_newer(have, dataset.version.as_deref()));
+    if let Some(have) = newer.filter(|_| !setup.policy.allow_rollback) {
+        let offered = dataset.version.as_deref().unwrap_or_default();
+        report.warnings.push(format!(
+            "{} {} was {otherwise}, because version {} was there already; --allow-rollback takes the older one",
+            dataset.reference(),
+            safe(offered),
+            safe(&have)
+        ));
+        return leave(row, Status::Older);
+    }
+    let floor = remembered.max(believable(floor, now));
     let verdict = judge(date, floor);
     if let Verdict::Older { floor } = verdict
         && !setup.policy.allow_rollback
@@ -94,10 +113,43 @@ pub(super) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Times
     was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
 }
 
+/// What is said of a date at a target that is ahead of this host's clock.
+pub(super) fn ignored(dataset: &str, date: Timestamp) -> String {
+    format!(
+        "the date of {dataset} at the target, {}, is more than 24 h ahead of this host's clock and was ignored",
+        moment(date)
+    )
+}
+
+/// Whether a version is higher than another. Versions that are not numbers with dots compare as nothing.
+fn is_newer(have: &str, offered: Option<&str>) -> bool {
+    let numbers = |version: &str| -> Option<Vec<u64>> {
+        let version = version.strip_prefix('v').unwrap_or(version);
+        version.split('.').map(|number| number.parse().ok()).collect()
+    };
+    numbers(have).zip(offered.and_then(numbers)).is_some_and(|(have, offered)| have > offered)
+}
+
 /// What is said of data that is older than what a target holds.
 pub(super) fn left_out(dataset: &str, otherwise: &str, date: Timestamp, floor: Timestamp) -> String {
     let (date, floor) = moments(date, floor);
     format!(
         "{dataset} of {date} was {otherwise}, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(is_newer("2.10.0", Some("2.9.1")));
+        assert!(is_newer("v2.1.0", Some("2.0.9")));
+        for (have, offered) in
+            [("2.1.0", Some("2.1.0")), ("2.1.0", None), ("latest", Some("1")), ("1", Some("main"))]
+        {
+            assert!(!is_newer(have, offered), "{have} {offered:?}");
+        }
+    }
 }

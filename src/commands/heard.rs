@@ -14,7 +14,7 @@ use crate::text::safe;
 use crate::trust::Refusal;
 use crate::trust::acceptance::hear;
 use crate::trust::keyring::Keyring;
-use crate::trust::log::{Entry, Event, Log};
+use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Accepted, Heard, Side, StateDir};
 
 /// What became of it.
@@ -71,7 +71,7 @@ pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
             // What comes late, or twice, is nobody's fault.
             if !matches!(error, Error::Refused(Refusal::Late { .. })) {
                 let entry = Entry::new(Timestamp::now(), Event::Refused, stream).because(&why);
-                Log::of(state.path()).append(&[Entry { bundle: Some(name.clone()), ..entry }])?;
+                state.log()?.append(&[Entry { bundle: Some(name.clone()), ..entry }])?;
             }
             Ok(Row { file: name, heard: None, why: Some(why) })
         }

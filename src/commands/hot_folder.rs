@@ -1,8 +1,9 @@
 //! A folder into which others put files: taking them away, putting them back, and keeping them with a reason.
 //!
 //! Whoever puts files there may be anybody. Files are taken by renaming, which follows no link, into a
-//! folder that is ours alone; what is in them is looked at only there. Our own folders are opened once, and
-//! reached through what was opened: whoever may rename in the watched folder puts nothing in their place.
+//! folder that is ours alone; what is in them is looked at only there. The watched folder and our own in it
+//! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
+//! puts nothing in their place.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,6 +19,7 @@ use crate::bundle::open_regular;
 use crate::error::Error;
 use crate::held_lock::HeldLock;
 use crate::text::safe;
+use crate::util::dir::Dir;
 
 /// Our own folder there.
 const OWN: &str = ".trivy-ferry";
@@ -50,7 +52,11 @@ impl Shelf {
 
 /// The folder. While this lives, no other run works on it.
 pub(super) struct HotFolder {
+    /// As the user calls it, for messages.
     path: PathBuf,
+    watched: Dir,
+    /// The path that leads to `watched`, whatever becomes of its name.
+    place: PathBuf,
     /// What a run that was killed had taken, and that cannot be put back.
     stuck: Vec<Error>,
     own: Pinned,
@@ -65,9 +71,9 @@ struct Pinned {
 }
 
 impl Pinned {
-    /// Opens a folder, and makes it where it is missing.
-    fn open(path: &Path, mode: u32) -> Result<Self, Error> {
-        let failed = |error| failed(path, error);
+    /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
+    fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
+        let failed = |error| failed(shown, error);
         match fs::DirBuilder::new().mode(mode).create(path) {
             // What is put into it must not be lost with it.
             Ok(()) => sync_folder(path).map_err(failed)?,
@@ -76,7 +82,7 @@ impl Pinned {
         }
         let not_ours = || {
             Error::usage(
-                format!("{} is not a folder of this user alone", safe(&path.display().to_string())),
+                format!("{} is not a folder of this user alone", safe(&shown.display().to_string())),
                 "Remove it, or run the command as the user to whom it belongs.",
             )
         };
@@ -146,13 +152,15 @@ impl HotFolder {
     /// # Errors
     /// Where another run works on it, or our own folder there is not ours.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        if !path.is_dir() {
-            return Err(Error::usage(
+        let watched = Dir::top(path).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => failed(path, error),
+            _ => Error::usage(
                 format!("there is no folder {}", path.display()),
                 "Make it first, or check that the share is mounted there.",
-            ));
-        }
-        let own = Pinned::open(&path.join(OWN), 0o700)?;
+            ),
+        })?;
+        let place = watched.pinned();
+        let own = Pinned::open(&place.join(OWN), &path.join(OWN), 0o700)?;
         let failed = |error| failed(&path.join(OWN), error);
         let lock =
             File::options().write(true).create(true).truncate(false).mode(0o600).open(own.path.join("lock"));
@@ -163,7 +171,8 @@ impl HotFolder {
                 "One is enough: end the other first.",
             ));
         }
-        let mut folder = HotFolder { path: path.into(), stuck: Vec::new(), own, _lock: HeldLock::on(lock) };
+        let lock = HeldLock::on(lock);
+        let mut folder = HotFolder { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
         for entry in fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
                 // What cannot be put back must not keep the others out.
@@ -174,15 +183,34 @@ impl HotFolder {
         Ok(folder)
     }
 
-    /// The folder.
+    /// The folder, as the user calls it.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path by which files in it are reached.
+    pub(super) fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Whether another directory has come under its name, such as a share that was mounted again.
+    pub(super) fn is_replaced(&self) -> bool {
+        let same = |other: &Dir| Ok::<_, io::Error>(other.identity()? == self.watched.identity()?);
+        Dir::top(&self.path).and_then(|other| same(&other)).is_ok_and(|same| !same)
     }
 
     /// All folders in which files wait: the folder, and our own for files whose name there is another's.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
         let beside = (1..=MOST_BESIDE).map(|number| self.beside(number)).filter(|folder| folder.is_dir());
-        std::iter::once(self.path.clone()).chain(beside).collect()
+        std::iter::once(self.place.clone()).chain(beside).collect()
+    }
+
+    /// An error with a file, by the name that the user knows.
+    fn failed(&self, path: &Path, error: io::Error) -> Error {
+        let below = |top: &Path, shown: PathBuf| path.strip_prefix(top).ok().map(|rest| shown.join(rest));
+        let own = || below(&self.own.path, self.path.join(OWN));
+        let shown = below(&self.place, self.path.clone()).or_else(own);
+        failed(&shown.unwrap_or_else(|| path.into()), error)
     }
 
     fn beside(&self, number: usize) -> PathBuf {
@@ -199,7 +227,7 @@ impl HotFolder {
     /// # Errors
     /// Where that cannot be seen.
     pub(super) fn files(&self, taken: &Taken) -> Result<Vec<PathBuf>, Error> {
-        taken.files().map_err(|error| failed(&taken.folder, error))
+        taken.files().map_err(|error| self.failed(&taken.folder, error))
     }
 
     /// Puts one file back under its name.
@@ -207,7 +235,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn release(&self, taken: &Taken, file: &Path) -> Result<(), Error> {
-        self.give_back(file, taken.was(file)).map_err(|error| failed(file, error))
+        self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
     }
 
     /// Gives a file a place again: where it was, 0 for the folder itself, or where another has come there
@@ -220,7 +248,7 @@ impl HotFolder {
         let mut error = io::ErrorKind::AlreadyExists.into();
         for number in std::iter::once(was).chain((1..=MOST_BESIDE).filter(|number| *number != was)) {
             let folder = match number {
-                0 => self.path.clone(),
+                0 => self.place.clone(),
                 number => self.beside(number),
             };
             if number > 0 && !folder.is_dir() {
@@ -259,14 +287,14 @@ impl HotFolder {
         let begin = || -> io::Result<PathBuf> {
             Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own.path)?.keep())
         };
-        let taken = Taken { folder: begin().map_err(|error| failed(&self.path, error))? };
+        let taken = Taken { folder: begin().map_err(|error| self.failed(&self.place, error))? };
         for file in files {
             let Some(name) = file.file_name() else { continue };
             // What somebody keeps in a folder is in the way when it is to be removed.
             if file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 continue;
             }
-            let to = match file.parent().filter(|parent| *parent != self.path).and_then(number_of) {
+            let to = match file.parent().filter(|parent| *parent != self.place).and_then(number_of) {
                 None => taken.folder.clone(),
                 Some(number) => taken.folder.join(number.to_string()),
             };
@@ -277,7 +305,7 @@ impl HotFolder {
             match made.and_then(|()| fs::rename(file, to.join(name))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     self.put_back(&taken)?;
-                    return Err(failed(file, error));
+                    return Err(self.failed(file, error));
                 }
                 _ => {}
             }
@@ -290,7 +318,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn put_back(&self, taken: &Taken) -> Result<(), Error> {
-        self.give_all_back(taken).map_err(|error| failed(&taken.folder, error))
+        self.give_all_back(taken).map_err(|error| self.failed(&taken.folder, error))
     }
 
     /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
@@ -299,11 +327,12 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
-        let place = self.path.join(Shelf::Quarantine.name());
+        let (place, shown) =
+            (self.place.join(Shelf::Quarantine.name()), self.path.join(Shelf::Quarantine.name()));
         if !place.is_dir() {
             return Ok(false);
         }
-        let pinned = Pinned::open(&place, 0o755)?;
+        let pinned = Pinned::open(&place, &shown, 0o755)?;
         let back = || -> io::Result<bool> {
             let mut any = false;
             for folder in fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -321,7 +350,7 @@ impl HotFolder {
             }
             Ok(any)
         };
-        back().map_err(|error| failed(&place, error))
+        back().map_err(|error| failed(&shown, error))
     }
 
     /// Removes files.
@@ -329,7 +358,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn discard(&self, taken: Taken) -> Result<(), Error> {
-        fs::remove_dir_all(&taken.folder).map_err(|error| failed(&taken.folder, error))
+        fs::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
     }
 
     /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
@@ -345,8 +374,8 @@ impl HotFolder {
         reason: &serde_json::Value,
         most: u32,
     ) -> Result<PathBuf, Error> {
-        let place = self.path.join(shelf.name());
-        let pinned = Pinned::open(&place, 0o755)?;
+        let shown = self.path.join(shelf.name());
+        let pinned = Pinned::open(&self.place.join(shelf.name()), &shown, 0o755)?;
         let keep = || -> io::Result<String> {
             let mut text = serde_json::to_vec_pretty(reason)?;
             text.push(b'\n');
@@ -373,7 +402,7 @@ impl HotFolder {
             }
             Err(io::ErrorKind::AlreadyExists.into())
         };
-        let kept = keep().map_err(|error| failed(&place, error))?;
+        let kept = keep().map_err(|error| failed(&shown, error))?;
         // Those who look at it may be others than this user.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         let _ = fs::set_permissions(pinned.path.join(&kept), readable);
@@ -386,7 +415,7 @@ impl HotFolder {
         for path in &all[..old] {
             let _ = fs::remove_dir_all(path);
         }
-        Ok(place.join(kept).join(REASON))
+        Ok(shown.join(kept).join(REASON))
     }
 }
 
@@ -457,7 +486,7 @@ mod tests {
         // Nobody gets rid of a file by giving its name to another, not even again and again.
         let beside = folder.own().join("beside-1");
         let is_as_it_was = |folder: &HotFolder| {
-            assert_eq!(folder.folders(), [dir.path().to_path_buf(), folder.own().join("beside-1")]);
+            assert_eq!(folder.folders(), [folder.place().to_path_buf(), folder.own().join("beside-1")]);
             assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
             assert_eq!(fs::read_to_string(folder.own().join("beside-1/a")).unwrap(), "first");
         };
@@ -497,7 +526,7 @@ mod tests {
         };
         swap(OWN);
         fs::write(dir.path().join("a"), "a").unwrap();
-        let taken = folder.take(&[dir.path().join("a")]).unwrap();
+        let taken = folder.take(&[folder.place().join("a")]).unwrap();
         assert_eq!(names(elsewhere.path()), [""; 0]);
         swap("processed");
         let kept = folder.keep(&taken, Shelf::Processed, "a", &serde_json::json!({}), 1);

@@ -232,6 +232,7 @@ fn import(
     warnings.extend(inputs.iter().find_map(|input| beside(&keyring, input)));
     let setup = Setup { host, keyring, policy, max_age: args.acceptance.max_age.clone() };
     let mut memory = open_memory(args)?;
+    warnings.extend(memory.warnings());
     let mut found = inbox::open(inputs, &setup.keyring, Some(memory.scratch()?))?;
     check_asked(args, &found.bundles)?;
     warnings.append(&mut found.warnings);

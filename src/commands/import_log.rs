@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::TrustError;
-use crate::trust::log::{Entry, Event, Log, LoggedDataset, LoggedKey};
+use crate::trust::log::{Entry, Event, LoggedDataset, LoggedKey};
 use crate::trust::state::StateView;
 
 /// What happened before any target was looked at.
@@ -107,7 +107,7 @@ impl<'r> Entries<'r> {
     /// Where it cannot be written.
     pub(super) fn write(self, state_dir: Option<&Path>) -> Result<(), TrustError> {
         match StateView::find(state_dir)? {
-            Some(state) if !self.entries.is_empty() => Log::of(state.path()).append(&self.entries),
+            Some(state) if !self.entries.is_empty() => state.log()?.append(&self.entries),
             _ => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use super::offer::{newest, offers};
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use super::push_images::push_images;
-use super::registries::{date_of, is_out, layers_of, name_all, standing};
+use super::registries::{date_of, is_out, layers_of, name_all, standing, version_of};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
 use crate::dataset::Kind;
@@ -156,6 +156,7 @@ fn sift(
             vacant: found.is_none(),
             late: choice.late,
             otherwise: "not pushed",
+            version: found.as_deref().filter(|_| choice.lost).and_then(version_of),
         };
         let whole = match found.as_ref() == Some(&choice.manifest) {
             true => is_whole(registry, &choice),

@@ -192,6 +192,7 @@ fn sift(
             vacant: found.is_none(),
             late: choice.offer.late,
             otherwise: "left alone",
+            version: None,
         };
         let same = || Ok(root.holds(&choice.copy)?);
         if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {

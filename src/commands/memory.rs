@@ -56,6 +56,11 @@ impl<'s> Memory<'s> {
         Ok(self.dir.path())
     }
 
+    /// What is worth a warning about the place where this is kept.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.dir.warnings()
+    }
+
     /// From now on it is about this target.
     pub(super) fn of(&mut self, target: &str) {
         self.target = target.to_owned();

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::status::Status;
 use crate::error::Error;
+use crate::util::dir::Dir;
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
@@ -16,16 +17,20 @@ const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 /// # Errors
 /// Where it cannot be written.
 pub(super) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Result<(), Error> {
-    let earlier = std::fs::read_to_string(file).unwrap_or_default();
-    let text = text(status, exit_code, &earlier, Timestamp::now());
+    /// The largest file of an earlier run that is read, in bytes.
+    const MOST: u64 = 1 << 20;
+    let name = file.file_name().unwrap_or_default();
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut new = tempfile::Builder::new().prefix(".metrics-").tempfile_in(folder)?;
-        std::io::Write::write_all(&mut new, text.as_bytes())?;
+        let dir = Dir::top(folder)?;
+        // What is no file of ours tells nothing, and is not waited for.
+        let earlier = dir.read_small(name, MOST).ok().flatten().unwrap_or_default();
+        if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
+            return Err(std::io::Error::other("something that is not a regular file has its name"));
+        }
+        let text = text(status, exit_code, &String::from_utf8_lossy(&earlier), Timestamp::now());
         // It is read by the collector's user.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        new.as_file().set_permissions(readable)?;
-        new.persist(file).map_err(|error| error.error).map(drop)
+        dir.replace(&name.to_string_lossy(), text.as_bytes(), 0o644, None)
     };
     write().map_err(|error| Error::Destination {
         path: file.into(),

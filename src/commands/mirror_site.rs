@@ -10,7 +10,7 @@ use tempfile::SpooledTempFile;
 
 use super::after;
 use super::collect::Collected;
-use super::fate::{believable, left_out};
+use super::fate::{believable, ignored, left_out};
 use super::import_report::{Report, Row, Status, Target};
 use super::place::Place;
 use super::push::{push_under, rewritten};
@@ -150,6 +150,9 @@ impl<'r> Site<'r> {
         // are a little older than the manifests that name them.
         let same = found.is_some_and(|found| layers_of(&found) == layers_of(&manifest));
         let floor = believable(row.was, offer.now).filter(|_| !same && !offer.args.allow_rollback);
+        if let (Some(ahead), None) = (row.was, believable(row.was, offer.now)) {
+            self.report.warnings.push(ignored(&planned.dataset.reference(), ahead));
+        }
         let lack = Lack { reference, manifest, media_type, compat, floor };
         // Who announces older data is believed without fetching it.
         if let Some((date, floor)) = lack.older(offer.item.announced) {

@@ -11,13 +11,15 @@ use crate::cli::Signing;
 use crate::error::Error;
 use crate::trust::TrustError;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
+use crate::trust::keyring::not_opened;
 use crate::trust::signer::{External, Signer};
+use crate::util::trusted::{self, Failed};
 
 /// The first line of a file.
 pub(super) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let mut line = Zeroizing::new(String::new());
-    let file = File::open(path).map_err(failed)?;
+    let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
     BufReader::new(file.take(4096)).read_line(&mut line).map_err(failed)?;
     let length = line.trim_end_matches(['\r', '\n']).len();
     line.truncate(length);
@@ -59,9 +61,9 @@ pub(super) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
         (_, Some(command), Some(path)) => {
             let failed = |error| TrustError::File { path: path.into(), error };
             let mut pem = String::new();
-            let read = File::open(path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));
-            read.map_err(failed)?;
             let wanted = "the public key (PEM) of the one that the command has";
+            let file = trusted::open(path).map_err(|failed| not_opened(path, wanted, failed))?;
+            file.take(MAX_PEM).read_to_string(&mut pem).map_err(failed)?;
             let public = PublicKey::from_pem(&pem).map_err(|why| TrustError::NotAKey {
                 path: path.into(),
                 wanted,
@@ -77,28 +79,27 @@ pub(super) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
     }
 }
 
+/// What a file of a private key holds, in words.
+const PRIVATE: &str = "an Ed25519 private key (PEM)";
+
 /// Reads a private key, with its passphrase where it has one.
 fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let mut pem = Zeroizing::new(String::new());
-    let read = File::open(path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));
-    match read {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::usage(
-                format!("there is no private key at {}", path.display()),
-                "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
-            ));
-        }
-        other => other.map_err(failed)?,
-    };
+    let file = trusted::open(path).map_err(|error| match error {
+        Failed::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
+            format!("there is no private key at {}", path.display()),
+            "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
+        ),
+        error => not_opened(path, PRIVATE, error).into(),
+    })?;
+    file.take(MAX_PEM).read_to_string(&mut pem).map_err(failed)?;
     let bad = |bad: BadKey| match bad {
         BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
         BadKey::WrongPassphrase => {
             TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" }
         }
-        BadKey::NotAKey(why) => {
-            TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 private key (PEM)", why }
-        }
+        BadKey::NotAKey(why) => TrustError::NotAKey { path: path.into(), wanted: PRIVATE, why },
     };
     let given = passphrase_file.map(from_file).transpose()?;
     match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {

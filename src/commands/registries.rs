@@ -173,6 +173,11 @@ pub(super) fn date_of(manifest: &[u8]) -> Option<Timestamp> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }
 
+/// Upstream's version of what a manifest describes, if the manifest says so.
+pub(super) fn version_of(manifest: &[u8]) -> Option<String> {
+    Manifest::parse(manifest).ok()?.annotations.get(oci::VERSION).cloned()
+}
+
 /// The digests of the layers that a manifest names.
 pub(super) fn layers_of(manifest: &[u8]) -> Option<Vec<Digest>> {
     Some(Manifest::parse(manifest).ok()?.layers.iter().map(|layer| layer.digest).collect())

@@ -46,6 +46,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
     let url = url(args, address, tls.is_some())?;
     let mut memory = Memory::open(state, args.acceptance.stream.as_str(), false)?;
     let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
+    report.warnings.extend(memory.warnings());
     report.warnings.splice(
         0..0,
         args.bundle
@@ -299,7 +300,8 @@ fn sift(
             _ => format!("{host}/{}:{}", dataset.name, dataset.tag),
         });
         let (date, late) = (Some(choice.offer.date), choice.offer.late);
-        let judged = Judged { row, date, floor: None, vacant: true, late, otherwise: "not served" };
+        let (floor, vacant, version) = (None, true, None);
+        let judged = Judged { row, date, floor, vacant, late, otherwise: "not served", version };
         if let Some(taken) = decide(setup, memory.state(), judged, || Ok(false), report)? {
             choice.rollback = taken.rollback;
             left.push(choice);

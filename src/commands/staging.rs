@@ -1,10 +1,10 @@
 //! A folder in which a bundle is put together whose parts come on several media, one after the other.
 //!
-//! What lies there is believed no more than what lies on a medium.
+//! What lies there is believed no more than what lies on a medium. But files are removed there by their
+//! names, so that nobody else may be able to put another directory in its place.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::inbox::no_bundle;
@@ -14,6 +14,8 @@ use crate::bundle::{BundleError, open_regular};
 use crate::error::Error;
 use crate::progress::{Counted, Progress};
 use crate::text::safe;
+use crate::trust::TrustError;
+use crate::util::trusted::Trust;
 
 /// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
 const OWN: &str = "trivy-ferry-staging";
@@ -24,27 +26,30 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Finds it in a folder, and makes it where it is missing.
+    /// Finds it in a directory, and makes it if it is missing.
     ///
     /// # Errors
-    /// Where it cannot be made, belongs to somebody else, or is imported from.
+    /// It cannot be made, another user can change it or what leads to it, or it is imported from.
     pub(super) fn open(folder: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
         let own = folder.join(OWN);
-        let made = fs::DirBuilder::new().recursive(true).create(folder).and_then(|()| {
-            match fs::DirBuilder::new().mode(0o700).create(&own) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                _ => own.symlink_metadata(),
-            }
-        });
-        let metadata = made.map_err(|error| failed(&own, &error))?;
-        let is_mine = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
-        if !metadata.is_dir() || !is_mine {
-            return Err(Error::usage(
-                format!("{} is not a folder of this user alone", own.display()),
-                "Name another folder with --staging, or remove that one.",
-            ));
+        let failed = |error: io::Error| failed(&own, &error);
+        let trust = Trust::own().with_groups();
+        let (dir, on_the_way) = trust.directory(folder, Some(0o755)).map_err(failed)?;
+        // Whoever can put another directory in its place has bundles of this user removed elsewhere.
+        let judged = on_the_way.into_iter().next().map_or(Ok(()), Err);
+        let parent = dir.entry().map_err(failed)?;
+        judged.and_then(|()| trust.judge(folder, &parent)).map_err(TrustError::from)?;
+        let mode = if trust.shares(&parent) { 0o2770 } else { 0o700 };
+        let entry = dir.open_or_make(OWN, mode, None).and_then(|own| own.entry());
+        let entry = entry.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => not_private(&own),
+            _ => failed(error),
+        })?;
+        let is_mine = entry.owner.uid == rustix::process::geteuid().as_raw() && entry.mode & 0o077 == 0;
+        if !is_mine && !trust.shares(&entry) {
+            return Err(not_private(&own));
         }
-        let place = own.canonicalize().map_err(|error| failed(&own, &error))?;
+        let place = own.canonicalize().map_err(failed)?;
         let is_own = |input: &PathBuf| input.canonicalize().is_ok_and(|input| input.starts_with(&place));
         if inputs.iter().any(is_own) {
             return Err(Error::usage(
@@ -121,6 +126,13 @@ impl Staging {
         }
         Ok(())
     }
+}
+
+fn not_private(own: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a directory of this user alone", own.display()),
+        "Name another directory with --staging, or remove that one.",
+    )
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::text::{age, line, moment, safe, size, stamp};
 use crate::trust::Refusal;
-use crate::trust::log::{Entry, Event, Log};
+use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Heard, ImportState, Origin, Side, StateView, TargetState};
 
 /// For how long a refusal is shown.
@@ -212,6 +212,9 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
+    if let Some(state) = StateView::find(args.state_dir.as_deref())? {
+        state.warnings().iter().for_each(|warning| progress.alarm(warning));
+    }
     let mut status = look(args.state_dir.as_deref(), Depth::Content)?;
     status.refused = refused(args.state_dir.as_deref(), status.now)?;
     let mut errors = std::mem::take(&mut status.unseen);
@@ -369,7 +372,7 @@ pub(super) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Err
 fn refused(state_dir: Option<&Path>, now: Timestamp) -> Result<Vec<Refused>, Error> {
     let Some(state) = StateView::find(state_dir)? else { return Ok(Vec::new()) };
     let mut latest: Vec<Refused> = Vec::new();
-    for Entry { at, event, bundle, why, .. } in Log::of(state.path()).latest()? {
+    for Entry { at, event, bundle, why, .. } in state.log()?.latest()? {
         match event {
             Event::Refused | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);

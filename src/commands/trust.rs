@@ -1,7 +1,6 @@
 //! `trust`: which exporters this host trusts.
 
 use std::fmt;
-use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,6 @@ use super::Outcome;
 use crate::cli::Trust;
 use crate::error::Error;
 use crate::text::safe;
-use crate::trust::TrustError;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
 
@@ -167,7 +165,7 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
         ));
     }
     for key in &found {
-        fs::remove_file(&key.path).map_err(|error| TrustError::File { path: key.path.clone(), error })?;
+        keyring::remove(key)?;
     }
     let is_found = |key: &&TrustedKey| found.iter().any(|gone| gone.path == key.path);
     let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());

@@ -27,7 +27,7 @@ use crate::progress::{Progress, Silent};
 use crate::text::{line, safe, second};
 use crate::trust::Refusal;
 use crate::trust::keyring::Keyring;
-use crate::trust::log::{Entry, Event, Log};
+use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Side, StateDir};
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
@@ -122,10 +122,14 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
 impl Watcher<'_> {
     /// Looks at the folder once. Says whether nothing there is about to change by itself.
     fn round(&mut self) -> Result<bool, Error> {
+        if self.folder.is_replaced() {
+            self.folder = HotFolder::open(&self.args.inbox)?;
+        }
         let there = match Inputs::read(&self.folder.folders()) {
             Ok(there) => there,
             // A share that is away for a while comes back.
             Err(error) if !self.args.once => {
+                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
                 self.progress.note(&format!("{error}; trying again"));
                 return Ok(false);
             }
@@ -178,6 +182,7 @@ impl Watcher<'_> {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
             if let Err(error) = self.deal_with(&there, &key, &files) {
                 let again = Todo::TryAt(Instant::now() + AGAIN);
+                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
                 self.wait(&there, &key, &safe(&error.to_string()), again, Some(error));
             }
         }
@@ -191,6 +196,11 @@ impl Watcher<'_> {
             self.errors.clear();
         }
         Ok(at_rest && !self.more)
+    }
+
+    /// The watched folder, as the user calls it.
+    fn shown(&self) -> String {
+        self.folder.path().display().to_string()
     }
 
     /// The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
@@ -244,7 +254,7 @@ impl Watcher<'_> {
             && unfinished
             && there.parity(key).is_empty()
         {
-            let place = format!("{}/", self.folder.path().display());
+            let place = format!("{}/", self.folder.place().display());
             self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
@@ -260,7 +270,7 @@ impl Watcher<'_> {
         // By their names alone: where they lie at the moment is of no use to anybody.
         let place = format!("{}/", taken.folder.display());
         let itself = place.trim_end_matches('/').to_owned();
-        let inbox = self.folder.path().display().to_string();
+        let inbox = self.shown();
         let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, &inbox));
         let errors: Vec<Error> = errors.collect();
         let report = restated(report, &place);
@@ -439,7 +449,7 @@ impl Watcher<'_> {
         let entry = Entry::new(Timestamp::now(), event, stream).because(why);
         let entry = Entry { bundle: Some(safe(key)), ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
-        if let Err(error) = state.and_then(|state| Log::of(state.path()).append(&[entry])) {
+        if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
             self.say(&format!("{error}. {}", error.next()));
         }
     }

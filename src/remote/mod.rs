@@ -11,6 +11,8 @@ use reqwest::{Certificate, Identity};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::util::trusted;
+
 mod again;
 mod auth;
 mod body;
@@ -101,17 +103,20 @@ impl Remote {
     }
 }
 
+/// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.
+const MAX_PEM: u64 = 16 << 20;
+
 /// A client certificate with its key.
 fn identity(path: &Path) -> Result<Identity, RemoteError> {
     let wrong = |why: String| RemoteError::ClientCertificate { path: path.into(), why };
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
     Identity::from_pem(&bytes).map_err(|error| wrong(http::innermost(&error)))
 }
 
 /// The certificates of a PEM file, each of them checked to be one.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, RemoteError> {
     let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
     let mut roots = Vec::new();
     for der in CertificateDer::pem_slice_iter(&bytes) {
         let der = der.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;

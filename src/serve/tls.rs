@@ -8,6 +8,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::ServeError;
+use crate::util::trusted;
+
+/// The largest file of certificates or of a key that is read, in bytes.
+const MAX_PEM: u64 = 1 << 20;
 
 /// What a server over TLS needs: TLS 1.2 or 1.3, no client certificates.
 ///
@@ -15,13 +19,15 @@ use super::error::ServeError;
 /// [`ServeError::Tls`] for a file that cannot be read, or that does not fit the other.
 pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
     let wrong = |path: &Path, why: String| ServeError::Tls { path: path.into(), why };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+    let read = |path| trusted::read(path, MAX_PEM).map_err(|failed| wrong(path, failed.to_string()));
+    let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(certificate, error.to_string()))?;
     if chain.is_empty() {
         return Err(wrong(certificate, "it holds no certificate".into()));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| wrong(key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

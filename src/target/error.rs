@@ -89,6 +89,14 @@ pub enum TargetError {
         /// Its owner's number.
         owner: u32,
     },
+    /// A file in the working folder is not one that an import wrote.
+    #[error("{} is not what an import wrote there: {why}", .path.display())]
+    Working {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Only root can give files to another user.
     #[error("only root can give {} to user {uid}", .path.display())]
     Owner {
@@ -243,6 +251,7 @@ impl TargetError {
             TargetError::Symlink { .. } => "symlink",
             TargetError::DatabaseFolder { .. } => "database-folder",
             TargetError::Foreign { .. } => "foreign",
+            TargetError::Working { .. } => "working",
             TargetError::Owner { .. } => "owner",
             TargetError::Locked { .. } => "locked",
             TargetError::ScanLock { .. } => "scan-lock",
@@ -290,6 +299,10 @@ impl Next for TargetError {
             TargetError::Foreign { path, .. } => format!(
                 "Import into this cache always as the same user; or remove {} (and with it the generation kept for --restore) and run the command again.",
                 path.display()
+            ),
+            TargetError::Working { path, .. } => format!(
+                "Remove {} (and with it the generation kept for --restore), then run the command again.",
+                path.parent().unwrap_or(path).display()
             ),
             TargetError::Owner { uid, .. } => format!("Run the import as root or as user {uid}, or leave out --owner."),
             TargetError::Locked { .. } => "Wait until it has finished, then run the command again.".into(),

@@ -17,20 +17,20 @@
 pub mod cache;
 pub mod compat;
 pub mod error;
-#[cfg(test)]
-mod fail;
 pub mod place;
 pub mod registry;
 pub mod registry_settings;
 pub mod settings;
 mod site_settings;
-mod sys;
 pub mod vex_config;
 pub mod vex_scanner;
 pub mod web_root;
 
+pub(crate) use crate::util::dir as sys;
+pub use crate::util::dir::Owner;
+#[cfg(test)]
+use crate::util::fault as fail;
 pub use cache::{
     Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,
 };
 pub use error::TargetError;
-pub use sys::Owner;

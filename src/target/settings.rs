@@ -333,12 +333,16 @@ impl Settings {
 /// # Errors
 /// [`TargetError::Exists`] where one is there that is not ours.
 pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
-    let path = dir.join("trivy.yaml");
+    const NAME: &str = "trivy.yaml";
+    if force {
+        return Ok(());
+    }
+    // What cannot be looked at now is reported when the file is written.
+    let Ok(folder) = Dir::top(dir) else { return Ok(()) };
     let mut begin = Vec::new();
-    let file = std::fs::File::open(&path).ok().filter(|_| path.is_file() && !force);
-    let read = file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin));
-    match read {
-        Some(Ok(_)) if begin != OURS => Err(not_ours(path)),
+    match folder.read(NAME).map(|file| file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin)))
+    {
+        Ok(Some(Ok(_))) if begin != OURS => Err(not_ours(dir.join(NAME))),
         _ => Ok(()),
     }
 }

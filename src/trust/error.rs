@@ -122,7 +122,7 @@ impl Next for TrustError {
             TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
             TrustError::Writable { path, .. } => {
                 format!(
-                    "Make it yours alone: `chmod go-w {0}` and `chown` it to root or yourself; a key on a medium without modes is taken by `trivy-ferry trust add`.",
+                    "Let only root or yourself own and write {0} (`chown`, `chmod go-w`), or use another place; take a key from a medium with `trivy-ferry trust add`.",
                     path.display()
                 )
             }

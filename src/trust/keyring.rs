@@ -1,14 +1,16 @@
 //! The keyring: the public keys that this host trusts, and where they lie.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use super::error::TrustError;
 use super::key::{KeyId, MAX_PEM, PublicKey};
+use crate::util::dir::Dir;
+use crate::util::trusted::{self, Failed, Trust, Untrusted};
 
 /// Where an administrator puts the keys that every user of this host trusts.
 pub const SYSTEM_DIR: &str = "/etc/trivy-ferry/trusted";
@@ -80,18 +82,15 @@ impl Keyring {
     pub fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
         let mut files = Vec::new();
         for directory in directories {
-            let entries = match fs::read_dir(directory) {
-                Ok(entries) => entries,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(TrustError::File { path: directory.clone(), error }),
+            let failed = |error| TrustError::File { path: directory.clone(), error };
+            let dir = match trusted_directory(directory, None) {
+                Err(TrustError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
             };
-            private(directory)?;
-            for entry in entries {
-                let path = entry.map_err(|error| TrustError::File { path: directory.clone(), error })?.path();
-                if path.extension().is_some_and(|extension| extension == "pub") {
-                    files.push(path);
-                }
-            }
+            let names = dir.list().map_err(failed)?;
+            let keys =
+                names.iter().map(Path::new).filter(|name| name.extension().is_some_and(|e| e == "pub"));
+            files.extend(keys.map(|name| directory.join(name)));
         }
         files.sort();
         Self::from_files(&files)
@@ -101,10 +100,10 @@ impl Keyring {
         let keys = files
             .iter()
             .map(|path| {
-                private(path)?;
-                Ok(TrustedKey { path: path.clone(), key: read(path)? })
+                let file = trusted::open(path).map_err(|failed| not_opened(path, PUBLIC, failed))?;
+                Ok(TrustedKey { path: path.clone(), key: parse(path, file)? })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, TrustError>>()?;
         Ok(Keyring { keys })
     }
 
@@ -124,78 +123,96 @@ impl Keyring {
     }
 }
 
-/// Reads a public key's file.
+/// What a file of a trusted key holds, in words.
+const PUBLIC: &str = "an Ed25519 public key (PEM)";
+
+/// Reads the file of a public key that is not trusted yet, wherever it lies and whoever can change it.
 ///
 /// # Errors
-/// Where there is none, or where it holds something else.
+/// There is none, or it holds something else.
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
-    let not =
-        |why: String| TrustError::NotAKey { path: path.into(), wanted: "an Ed25519 public key (PEM)", why };
-    let file = |error| TrustError::File { path: path.into(), error };
-    let mut text = String::new();
+    let failed = |error| TrustError::File { path: path.into(), error };
     // A FIFO would keep us waiting for its other end.
     let nonblocking = OFlags::NONBLOCK.bits() as i32;
-    let reader = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(file)?;
-    if !reader.metadata().map_err(file)?.is_file() {
-        return Err(not("it is not a regular file; name the .pub file itself".into()));
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_file() {
+        true => parse(path, file),
+        false => Err(not_opened(path, PUBLIC, Failed::NotAFile)),
     }
-    reader.take(MAX_PEM).read_to_string(&mut text).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => not("it is not text".into()),
-        _ => file(e),
+}
+
+fn parse(path: &Path, file: File) -> Result<PublicKey, TrustError> {
+    let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: PUBLIC, why };
+    let mut text = String::new();
+    file.take(MAX_PEM).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => not("it is not text".into()),
+        _ => TrustError::File { path: path.into(), error },
     })?;
     PublicKey::from_pem(&text).map_err(not)
 }
 
-/// Adds a key to a folder as `NAME.pub`.
+/// The error of a key's file that was not opened.
+pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: Failed) -> TrustError {
+    match failed {
+        Failed::Untrusted(untrusted) => untrusted.into(),
+        Failed::NotAFile => {
+            let why = "it is not a regular file; name the key's file itself".into();
+            TrustError::NotAKey { path: path.into(), wanted, why }
+        }
+        Failed::Io(error) => TrustError::File { path: path.into(), error },
+    }
+}
+
+/// Opens a directory that holds keys. With `make`, a mode, it is made if it is missing.
+fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let trust = Trust::own();
+    let (dir, on_the_way) = trust.directory(path, make).map_err(failed)?;
+    if let Some(untrusted) = on_the_way.into_iter().next() {
+        return Err(untrusted.into());
+    }
+    trust.judge(path, &dir.entry().map_err(failed)?)?;
+    Ok(dir)
+}
+
+/// Adds a key to a directory as `NAME.pub`.
 ///
 /// # Errors
-/// Where the folder cannot be written, or another key has that name.
+/// The directory cannot be written, others can write it or what leads to it, or another key has that
+/// name.
 pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, TrustError> {
-    let path = directory.join(format!("{name}.pub"));
-    let file = |error| TrustError::File { path: path.clone(), error };
-    fs::create_dir_all(directory).map_err(file)?;
-    private(directory)?;
+    let file_name = format!("{name}.pub");
+    let path = directory.join(&file_name);
+    let failed = |error| TrustError::File { path: path.clone(), error };
+    let dir = trusted_directory(directory, Some(0o755))?;
     if read(&path).is_ok_and(|present| present == *key) {
         return Ok(path);
     }
-    let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
-    let mut writer = match opened {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(TrustError::NameTaken { path });
-        }
-        other => other.map_err(file)?,
-    };
-    writer.write_all(key.to_pem().as_bytes()).and_then(|()| writer.sync_all()).map_err(file)?;
+    let mut file = dir.create(&file_name, 0o644, None).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
+        _ => failed(error),
+    })?;
+    let written = file.write_all(key.to_pem().as_bytes()).and_then(|()| file.sync_all());
+    written.and_then(|()| dir.sync()).map_err(failed)?;
     Ok(path)
 }
 
-/// Nothing may rest on what another user can change.
-pub(super) fn private(path: &Path) -> Result<(), TrustError> {
-    let owners = [0, rustix::process::geteuid().as_raw()];
-    private_to(path, &owners)
+/// Removes the file of a trusted key.
+///
+/// # Errors
+/// Others can write what leads to it, or it cannot be removed.
+pub fn remove(key: &TrustedKey) -> Result<(), TrustError> {
+    let failed = |error| TrustError::File { path: key.path.clone(), error };
+    let directory = key.path.parent().unwrap_or(Path::new("."));
+    let dir = trusted_directory(directory, None)?;
+    dir.remove(key.path.file_name().unwrap_or_default()).and_then(|()| dir.sync()).map_err(failed)
 }
 
-/// The same for who only looks: root may look at what belongs to another user alone.
-pub(super) fn private_to_owner(path: &Path) -> Result<(), TrustError> {
-    let me = rustix::process::geteuid().as_raw();
-    let owner = fs::metadata(path).map_or(0, |metadata| metadata.uid());
-    private_to(path, &[0, if me == 0 { owner } else { me }])
-}
-
-fn private_to(path: &Path, owners: &[u32]) -> Result<(), TrustError> {
-    let metadata = fs::metadata(path).map_err(|error| TrustError::File { path: path.into(), error })?;
-    // A group of one's own, with the user's number, is what many systems give every user. Any other
-    // may have members.
-    let own_group = owners.contains(&metadata.gid());
-    let forbidden = if own_group { 0o002 } else { 0o022 };
-    let why = if metadata.mode() & forbidden != 0 {
-        format!("mode {:04o}", metadata.mode() & 0o7777)
-    } else if !owners.contains(&metadata.uid()) {
-        format!("owned by user {}", metadata.uid())
-    } else {
-        return Ok(());
-    };
-    Err(TrustError::Writable { path: path.into(), why })
+impl From<Untrusted> for TrustError {
+    fn from(untrusted: Untrusted) -> Self {
+        let why = untrusted.why();
+        TrustError::Writable { path: untrusted.path, why }
+    }
 }
 
 #[cfg(test)]

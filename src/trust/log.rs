@@ -4,17 +4,16 @@
 //! It lies with the state and decides nothing: the state alone does. `chattr +a` on it keeps also its owner
 //! from changing what was written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::TrustError;
 use crate::digest::Digest;
+use crate::util::dir::Dir;
 
 /// The file's name, in the folder of the state.
 pub const NAME: &str = "imports.jsonl";
@@ -131,32 +130,30 @@ impl Entry {
 /// The file.
 #[derive(Debug)]
 pub struct Log {
-    path: PathBuf,
+    dir: Dir,
+    mode: u32,
 }
 
 impl Log {
-    /// That of a state's folder.
-    pub fn of(state: &Path) -> Self {
-        Log { path: state.join(NAME) }
+    /// That of a state's directory. It is created with this mode.
+    pub(super) fn of(dir: Dir, mode: u32) -> Self {
+        Log { dir, mode }
+    }
+
+    fn failed(&self, error: io::Error) -> TrustError {
+        TrustError::File { path: self.dir.at(NAME), error }
     }
 
     /// Appends lines and syncs. Several runs may do so at once: each writes its lines in one go.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// The file cannot be written.
     pub fn append(&self, entries: &[Entry]) -> Result<(), TrustError> {
         if entries.is_empty() {
             return Ok(());
         }
         let append = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-                .open(&self.path)?;
-            let is_new = file.metadata()?.len() == 0;
+            let (mut file, is_new) = self.dir.append(NAME, self.mode)?;
             let mut lines = Vec::new();
             // A line that a power cut left half-written stays half, and spoils no other.
             if !ends_in_line(&file)? {
@@ -168,32 +165,26 @@ impl Log {
             }
             file.write_all(&lines)?;
             file.sync_all()?;
-            match self.path.parent() {
-                Some(folder) if is_new => File::open(folder)?.sync_all(),
-                _ => Ok(()),
-            }
+            if is_new { self.dir.sync() } else { Ok(()) }
         };
-        append().map_err(|error| TrustError::File { path: self.path.clone(), error })
+        append().map_err(|error| self.failed(error))
     }
 
     /// The latest lines, the oldest first: as many as the end of the file holds. What is no line of ours is
-    /// passed over. Empty where there is no log.
+    /// skipped. Empty if there is no log.
     ///
     /// # Errors
-    /// Where the file is there and cannot be read.
+    /// The file is there and cannot be read.
     pub fn latest(&self) -> Result<Vec<Entry>, TrustError> {
         let read = || -> io::Result<Vec<u8>> {
-            let mut file = match File::open(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                other => other?,
-            };
+            let Some(mut file) = self.dir.read(NAME)? else { return Ok(Vec::new()) };
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(LATEST)))?;
             let mut end = Vec::new();
             file.take(LATEST).read_to_end(&mut end)?;
             Ok(end)
         };
-        let end = read().map_err(|error| TrustError::File { path: self.path.clone(), error })?;
+        let end = read().map_err(|error| self.failed(error))?;
         Ok(end.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 }
@@ -209,6 +200,8 @@ fn ends_in_line(file: &File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
 
     fn entry(why: &str) -> Entry {
@@ -222,7 +215,7 @@ mod tests {
     #[test]
     fn lines_are_only_added() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::of(dir.path());
+        let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
         assert_eq!(log.latest().unwrap(), []);
         log.append(&[entry("a"), entry("b")]).unwrap();
         let before = std::fs::read_to_string(dir.path().join(NAME)).unwrap();
@@ -236,7 +229,7 @@ mod tests {
     #[test]
     fn a_half_line_spoils_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::of(dir.path());
+        let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
         log.append(&[entry("a")]).unwrap();
         let mut file = OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap();
         file.write_all(br#"{"at":"2026-"#).unwrap();

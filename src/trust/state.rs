@@ -4,21 +4,21 @@
 //! which `trivy clean` deletes.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::keyring::{private, private_to_owner};
+use super::log::Log;
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::held_lock::HeldLock;
+use crate::util::dir::{Dir, Entry};
+use crate::util::trusted::{Trust, Untrusted};
 
 /// Where state lies for root, and where there is no home.
 pub const SYSTEM_DIR: &str = "/var/lib/trivy-ferry";
@@ -185,44 +185,140 @@ impl Side {
     }
 }
 
-/// The folder that holds the state. While it lives, no other run uses the same side of it.
+/// The directory of the state, judged and open.
+#[derive(Debug)]
+struct Place {
+    dir: Dir,
+    trust: Trust,
+    entry: Entry,
+    /// What leads here and can be changed by others, for a user who is not root.
+    warnings: Vec<Untrusted>,
+}
+
+impl Place {
+    /// Opens a directory, and makes it if `make` is set. For root, what leads there must be as
+    /// trustworthy as the directory: whoever can rename it can turn the next import into a first one.
+    ///
+    /// # Errors
+    /// Others can write it, or the system refuses.
+    fn open(path: &Path, make: bool) -> Result<Self, TrustError> {
+        let failed = |error| TrustError::File { path: path.into(), error };
+        let (dir, warnings) =
+            Trust::own().with_groups().directory(path, make.then_some(0o700)).map_err(failed)?;
+        let entry = dir.entry().map_err(failed)?;
+        let trust = if make { Trust::own() } else { Trust::of_owner(entry.owner) }.with_groups();
+        trust.judge(path, &entry)?;
+        if rustix::process::geteuid().is_root()
+            && let Some(untrusted) = warnings.first()
+        {
+            return Err(untrusted.clone().into());
+        }
+        Ok(Place { dir, trust, entry, warnings })
+    }
+
+    /// The mode of a new file. Those who share the directory may replace it.
+    fn mode(&self) -> u32 {
+        if self.trust.shares(&self.entry) { 0o660 } else { 0o600 }
+    }
+
+    fn failed(&self, name: &str) -> impl FnOnce(io::Error) -> TrustError {
+        let path = self.dir.at(name);
+        move |error| TrustError::File { path, error }
+    }
+
+    fn log(&self) -> Result<Log, TrustError> {
+        Ok(Log::of(self.dir.try_clone().map_err(self.failed(""))?, self.mode()))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let text = |untrusted: &Untrusted| {
+            format!(
+                "others can change {untrusted}, which leads to the state: what this host accepted before can be taken away"
+            )
+        };
+        self.warnings.iter().map(text).collect()
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
+        let name = file_name(kind, stream);
+        let path = self.dir.at(&name);
+        let Some(file) = self.dir.read(&name).map_err(self.failed(&name))? else { return Ok(None) };
+        let entry = Entry::of_file(&file).map_err(self.failed(&name))?;
+        self.trust.judge_in(&self.entry, &path, &entry)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_STATE).read_to_end(&mut bytes).map_err(self.failed(&name))?;
+        let bad = |why: String| TrustError::State { path: path.clone(), why };
+        let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if document.format != FORMAT || document.stream != stream {
+            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
+        }
+        Ok(Some(document.body))
+    }
+
+    fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
+        let name = file_name(kind, stream);
+        let document = Document { format: FORMAT, stream: stream.to_owned(), body };
+        let write = || -> io::Result<()> {
+            let mut bytes = serde_json::to_vec_pretty(&document)?;
+            bytes.push(b'\n');
+            self.dir.replace(&name, &bytes, self.mode(), None)
+        };
+        write().map_err(self.failed(&name))
+    }
+}
+
+fn file_name(kind: &str, stream: &str) -> String {
+    format!("{kind}-{stream}.json")
+}
+
+/// The directory that holds the state. While it lives, no other run uses the same side of it.
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    place: Place,
     _lock: HeldLock,
 }
 
 impl StateDir {
-    /// Finds, makes and locks the folder: the one given, else `$STATE_DIRECTORY` (systemd's), else
+    /// Finds, makes and locks the directory: the one given, else `$STATE_DIRECTORY` (systemd's), else
     /// the XDG state directory's, else (root, or no home) [`SYSTEM_DIR`].
     ///
     /// # Errors
-    /// Where none can be written, others can write it, or another run holds it for a minute.
+    /// None can be written, others can write it (for root also: what leads there), or another run
+    /// holds it for a minute.
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
-            // Nothing is opened in a folder that others could have prepared.
-            if path.is_dir() {
-                private(path)?;
-            }
-            match lock(path, side) {
-                Ok(file) => {
-                    private(path)?;
-                    return Ok(StateDir { path: path.clone(), _lock: HeldLock::on(file) });
-                }
-                Err(e) if unwritable(&e) && given.is_none() => {}
-                Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
-                    return Err(TrustError::StateHeld { path: path.clone() });
-                }
-                Err(error) => return Err(TrustError::File { path: path.clone(), error }),
+            let locked = Place::open(path, true).and_then(|place| {
+                let lock = lock(&place, side).map_err(|error| match error.kind() {
+                    io::ErrorKind::ResourceBusy => TrustError::StateHeld { path: path.clone() },
+                    _ => TrustError::File { path: path.clone(), error },
+                })?;
+                Ok(StateDir { place, _lock: HeldLock::on(lock) })
+            });
+            match locked {
+                Err(TrustError::File { error, .. }) if unwritable(&error) && given.is_none() => {}
+                other => return other,
             }
         }
         Err(TrustError::NoStateDir { tried: candidates })
     }
 
-    /// Where it is.
+    /// The directory.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.dir.path()
+    }
+
+    /// What is worth a warning about the place of the state.
+    pub fn warnings(&self) -> Vec<String> {
+        self.place.warnings()
+    }
+
+    /// The log of imports that lies beside the state.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn log(&self) -> Result<Log, TrustError> {
+        self.place.log()
     }
 
     /// What was imported from a stream.
@@ -230,15 +326,15 @@ impl StateDir {
     /// # Errors
     /// A file that is there and cannot be read or understood.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
-        Ok(self.read("import", stream)?.unwrap_or_default())
+        Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
 
     /// Writes down what was imported from a stream.
     ///
     /// # Errors
-    /// Where the folder cannot be written.
+    /// The directory cannot be written.
     pub fn save_imports(&self, stream: &str, state: &ImportState) -> Result<(), TrustError> {
-        self.write("import", stream, state)
+        self.place.write(IMPORT, stream, state)
     }
 
     /// The last export of a stream.
@@ -246,7 +342,7 @@ impl StateDir {
     /// # Errors
     /// As for [`StateDir::imports`].
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
-        self.read("export", stream)
+        self.place.read(EXPORT, stream)
     }
 
     /// Writes down the last export of a stream.
@@ -254,79 +350,67 @@ impl StateDir {
     /// # Errors
     /// As for [`StateDir::save_imports`].
     pub fn save_exports(&self, stream: &str, state: &ExportState) -> Result<(), TrustError> {
-        self.write("export", stream, state)
-    }
-
-    fn file(&self, kind: &str, stream: &str) -> PathBuf {
-        self.path.join(format!("{kind}-{stream}.json"))
-    }
-
-    fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
-        let path = self.file(kind, stream);
-        if path.exists() {
-            private(&path)?;
-        }
-        StateView { path: self.path.clone() }.read(kind, stream)
-    }
-
-    fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
-        let path = self.file(kind, stream);
-        let document = Document { format: FORMAT, stream: stream.to_owned(), body };
-        // One name for all: the lock keeps other runs out, and a killed run leaves one file at most.
-        let new = self.path.join("new.tmp");
-        let write = || -> std::io::Result<()> {
-            let mut bytes = serde_json::to_vec_pretty(&document)?;
-            bytes.push(b'\n');
-            match fs::remove_file(&new) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error| TrustError::File { path: path.clone(), error })
+        self.place.write(EXPORT, stream, state)
     }
 }
+
+const IMPORT: &str = "import";
+const EXPORT: &str = "export";
 
 /// A look at the state without its lock: files are replaced as a whole, so that each is one moment's.
 #[derive(Debug)]
 pub struct StateView {
-    path: PathBuf,
+    place: Place,
 }
 
 impl StateView {
-    /// Finds the folder, as [`StateDir::open`] would. `None` where there is none yet.
+    /// Finds the directory, as [`StateDir::open`] would. `None` if there is none yet.
     ///
     /// # Errors
-    /// Where others can write it.
+    /// Others can write it (for root also: what leads there).
     pub fn find(given: Option<&Path>) -> Result<Option<Self>, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
-        let Some(path) = candidates.into_iter().find(|path| path.is_dir()) else { return Ok(None) };
-        private_to_owner(&path)?;
-        Ok(Some(StateView { path }))
+        for path in &candidates {
+            match Place::open(path, false) {
+                Ok(place) => return Ok(Some(StateView { place })),
+                Err(TrustError::File { error, .. }) if is_missing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
-    /// Where it is.
+    /// The directory.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.dir.path()
+    }
+
+    /// What is worth a warning about the place of the state.
+    pub fn warnings(&self) -> Vec<String> {
+        self.place.warnings()
+    }
+
+    /// As [`StateDir::log`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn log(&self) -> Result<Log, TrustError> {
+        self.place.log()
     }
 
     /// The streams of which something is remembered, and whether of imports or of exports.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// The directory cannot be read.
     pub fn streams(&self, side: Side) -> Result<Vec<String>, TrustError> {
-        let kind = if side == Side::Export { "export-" } else { "import-" };
-        let failed = |error| TrustError::File { path: self.path.clone(), error };
-        let mut streams = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            let stream = name.strip_prefix(kind).and_then(|rest| rest.strip_suffix(".json"));
-            streams.extend(stream.map(str::to_owned));
-        }
+        let kind = if side == Side::Export { EXPORT } else { IMPORT };
+        let names = self.place.dir.list().map_err(self.place.failed(""))?;
+        let stream = |name: &std::ffi::OsString| {
+            let name = name.to_string_lossy();
+            let stream = name.strip_prefix(kind)?.strip_prefix('-')?.strip_suffix(".json");
+            stream.map(str::to_owned)
+        };
+        let mut streams: Vec<String> = names.iter().filter_map(stream).collect();
         streams.sort();
         Ok(streams)
     }
@@ -336,7 +420,7 @@ impl StateView {
     /// # Errors
     /// As there.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
-        Ok(self.read("import", stream)?.unwrap_or_default())
+        Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
 
     /// As [`StateDir::exports`].
@@ -344,25 +428,7 @@ impl StateView {
     /// # Errors
     /// As there.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
-        self.read("export", stream)
-    }
-
-    fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
-        let path = self.path.join(format!("{kind}-{stream}.json"));
-        let failed = |error| TrustError::File { path: path.clone(), error };
-        let file = match fs::File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        private_to_owner(&path)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_STATE).read_to_end(&mut bytes).map_err(failed)?;
-        let bad = |why: String| TrustError::State { path: path.clone(), why };
-        let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        if document.format != FORMAT || document.stream != stream {
-            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
-        }
-        Ok(Some(document.body))
+        self.place.read(EXPORT, stream)
     }
 }
 
@@ -385,34 +451,33 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-/// Makes the folder where it is missing and takes its lock, waiting up to a minute.
-fn lock(path: &Path, side: Side) -> std::io::Result<fs::File> {
+/// Takes the lock of one side, waiting up to a minute.
+fn lock(place: &Place, side: Side) -> io::Result<File> {
     const TRIES: u32 = 600;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-        .open(path.join(side.lock()))?;
+    // Open for writing, as NFS wants it for an exclusive lock.
+    let (file, _) = place.dir.append(side.lock(), place.mode())?;
     for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(100)),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(100)),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
-    Err(std::io::ErrorKind::ResourceBusy.into())
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
-fn unwritable(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
+fn unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    is_missing(error) || matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

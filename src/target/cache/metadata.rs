@@ -21,6 +21,8 @@ pub enum Metadata {
         manifest_digest: Digest,
         /// The major version of the checks, from the manifest's version annotation.
         major: u32,
+        /// Upstream's version, if the manifest gives one.
+        version: Option<String>,
         /// The time of the import.
         downloaded_at: Timestamp,
     },
@@ -50,6 +52,8 @@ pub struct Installed {
     pub manifest_digest: Option<Digest>,
     /// Checks: the major version.
     pub major: Option<u32>,
+    /// Checks: upstream's version, if an import of this program wrote it.
+    pub version: Option<String>,
 }
 
 /// `metadata.json` of both databases, in the order in which Trivy writes it (trivy-db
@@ -77,6 +81,9 @@ struct Checks {
     downloaded_at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     major_version: Option<u32>,
+    /// Ours: Trivy skips fields that it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
 }
 
 /// `cache.json` of a VEX repository. `ETags` is never written: Trivy before 0.73 took the 304 that
@@ -119,8 +126,14 @@ pub(super) fn downloaded(upstream: &[u8], at: Timestamp) -> Result<Vec<u8>, Stri
     encode(&metadata)
 }
 
-pub(super) fn checks(digest: &Digest, major: u32, at: Timestamp) -> Result<Vec<u8>, String> {
-    encode(&Checks { digest: digest.to_string(), downloaded_at: go_time(at), major_version: Some(major) })
+pub(super) fn checks(
+    digest: &Digest,
+    major: u32,
+    version: Option<String>,
+    at: Timestamp,
+) -> Result<Vec<u8>, String> {
+    let (digest, downloaded_at) = (digest.to_string(), go_time(at));
+    encode(&Checks { digest, downloaded_at, major_version: Some(major), version })
 }
 
 pub(super) fn vex_cache(at: Timestamp) -> Result<Vec<u8>, String> {
@@ -146,6 +159,7 @@ pub(super) fn read_checks(bytes: &[u8]) -> Option<Installed> {
         downloaded_at: parse_time(Some(&metadata.downloaded_at)),
         manifest_digest: metadata.digest.parse().ok(),
         major: metadata.major_version,
+        version: metadata.version,
         ..Installed::default()
     })
 }
@@ -193,12 +207,13 @@ mod tests {
     fn checks_and_vex_are_written_as_trivy_reads_them() {
         let at: Timestamp = "2026-11-21T09:00:00Z".parse().unwrap();
         let digest = Digest::of(b"");
-        let bytes = checks(&digest, 2, at).unwrap();
+        let bytes = checks(&digest, 2, Some("2.1.0".into()), at).unwrap();
         let wanted = format!(
-            "{{\"Digest\":\"{digest}\",\"DownloadedAt\":\"2026-11-21T09:00:00Z\",\"MajorVersion\":2}}\n"
+            "{{\"Digest\":\"{digest}\",\"DownloadedAt\":\"2026-11-21T09:00:00Z\",\"MajorVersion\":2,\"Version\":\"2.1.0\"}}\n"
         );
         assert_eq!(String::from_utf8(bytes.clone()).unwrap(), wanted);
-        assert_eq!(read_checks(&bytes).unwrap().manifest_digest, Some(digest));
+        let read = read_checks(&bytes).unwrap();
+        assert_eq!((read.manifest_digest, read.version.as_deref()), (Some(digest), Some("2.1.0")));
         let cache = vex_cache(at).unwrap();
         assert_eq!(cache, b"{\"UpdatedAt\":\"2026-11-21T09:00:00Z\"}\n");
         assert!(vex_cache_is_clean(&cache));

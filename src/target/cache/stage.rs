@@ -144,8 +144,8 @@ impl Stage {
                     metadata::downloaded(&upstream, downloaded_at).map_err(|what| self.content(what))?;
                 self.write_whole(seal, &bytes)?;
             }
-            Metadata::Checks { manifest_digest, major, downloaded_at } => {
-                let bytes = metadata::checks(&manifest_digest, major, downloaded_at);
+            Metadata::Checks { manifest_digest, major, version, downloaded_at } => {
+                let bytes = metadata::checks(&manifest_digest, major, version, downloaded_at);
                 self.write_whole(seal, &bytes.map_err(|what| self.content(what))?)?;
             }
             Metadata::Vex { manifest_json, updated_at } => {

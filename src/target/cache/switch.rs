@@ -37,6 +37,10 @@ use super::journal::{Journal, Operation, Way};
 use super::layout::Slot;
 use super::per_file;
 use super::working::{self, Names, PREVIOUS, Place};
+use crate::text;
+
+/// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
+const MOST_LIST: u64 = 32 << 20;
 
 /// Everything that one slot's switch touches.
 pub(super) struct Switching<'a> {
@@ -353,12 +357,21 @@ impl<'a> Switching<'a> {
     fn read_list(&self) -> Result<Option<BTreeSet<String>>, TargetError> {
         let path = self.place.dir.at(&self.names.list);
         let bytes =
-            self.place.dir.read_small(&self.names.list, 1 << 30).at("read the list of files", &path)?;
-        bytes
-            .map(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))
-            .transpose()
-            .at("read the list of files", &path)
+            self.place.dir.read_small(&self.names.list, MOST_LIST).at("read the list of files", &path)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let unusable = |why: String| TargetError::Working { path: path.clone(), why };
+        let files: BTreeSet<String> =
+            serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
+        match files.iter().find(|file| !is_inside(file)) {
+            Some(file) => Err(unusable(format!("it names \"{}\"", text::safe(file)))),
+            None => Ok(Some(files)),
+        }
     }
+}
+
+/// Whether a path stays below the directory that it is relative to.
+fn is_inside(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 enum TwoStepError {

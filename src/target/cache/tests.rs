@@ -66,7 +66,12 @@ fn name(text: &str) -> Name {
 fn metadata(dataset: &str, generation: u32) -> Metadata {
     let (downloaded_at, updated_at) = (time(generation), time(generation));
     match dataset {
-        "trivy-checks" => Metadata::Checks { manifest_digest: Digest::of(b"m"), major: 2, downloaded_at },
+        "trivy-checks" => Metadata::Checks {
+            manifest_digest: Digest::of(b"m"),
+            major: 2,
+            version: Some("2.1.0".into()),
+            downloaded_at,
+        },
         "vex-hub" => {
             Metadata::Vex { manifest_json: format!("{{\"v\":{generation}}}").into_bytes(), updated_at }
         }

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 
 use crate::target::error::{At, TargetError};
-use crate::target::sys::{self, Dir, Owner};
+use crate::target::sys::{self, Dir, Entry, Owner};
 
 use super::layout::Slot;
 
@@ -48,10 +48,11 @@ pub(super) struct Place {
     pub inside: bool,
 }
 
-/// Opens a working folder that nobody else can have prepared, creating it if it is missing.
+/// Opens a working directory that nobody else can have prepared, and creates it if it is missing.
 ///
-/// It must be a real directory owned by us or by root. File systems that show every file under
-/// one owner (FAT, some network mounts) are recognised by a probe.
+/// It must be a real directory that belongs to this user or to root: an import does what is written
+/// in it. File systems that show every file under one owner (FAT, some
+/// network mounts) are recognized by a probe.
 pub(super) fn private(parent: &Dir) -> Result<Dir, TargetError> {
     let path = parent.at(WORK);
     match parent.find(WORK).at("look at the working folder", &path)? {
@@ -62,17 +63,22 @@ pub(super) fn private(parent: &Dir) -> Result<Dir, TargetError> {
     }
     let dir = parent.open(WORK).at("open the working folder", &path)?;
     let owner = dir.entry().at("look at the working folder", &path)?.owner.uid;
-    if owner != sys::euid() && owner != 0 {
-        const PROBE: &str = "probe.tmp";
-        dir.remove(PROBE).at("probe the working folder", &path)?;
-        drop(dir.create(PROBE, 0o600, None).at("probe the working folder", &path)?);
-        let shown = dir.find(PROBE).at("probe the working folder", &path)?.map(|entry| entry.owner.uid);
-        dir.remove(PROBE).at("probe the working folder", &path)?;
-        if shown != Some(owner) {
-            return Err(TargetError::Foreign { path, owner });
-        }
+    let is_ours = [0, sys::euid()].contains(&owner);
+    if !is_ours && !shows_as(&dir, owner).at("probe the working folder", &path)? {
+        return Err(TargetError::Foreign { path, owner });
     }
     Ok(dir)
+}
+
+/// Whether a file that this user creates is shown as this owner's. The file is looked at through the
+/// descriptor that created it: by its name, the owner of the directory could have another one looked at.
+fn shows_as(dir: &Dir, owner: u32) -> std::io::Result<bool> {
+    const PROBE: &str = "probe.tmp";
+    dir.remove(PROBE)?;
+    let probe = dir.create(PROBE, 0o600, None)?;
+    let shown = Entry::of_file(&probe)?.owner.uid;
+    dir.remove(PROBE)?;
+    Ok(shown == owner)
 }
 
 /// Opens one directory below the cache directory, with words for whatever else stands there.

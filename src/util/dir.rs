@@ -1,17 +1,19 @@
-//! The Linux calls of this room: files and directories reached through descriptors only.
+//! Directories that are reached through descriptors only.
 //!
-//! Everything below a top directory is opened component by component and never through a symbolic
-//! link, because an import may run as root in a directory that another user owns. Knows the
-//! system, and nothing of Trivy.
+//! Everything below a top directory is opened component by component, never through a symbolic link
+//! and never upwards, because an import may run as root in a directory that another user owns. A name
+//! is one component: whatever else a caller passes is an error. Knows the system, and nothing of Trivy.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+};
 use rustix::io::Errno;
 
 /// How many directories are open at once, and so how deep a tree may be that is walked. A
@@ -46,6 +48,11 @@ impl Entry {
             owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
             mode: stat.st_mode & 0o7777,
         }
+    }
+
+    /// Of an open file.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Entry::of(fs::fstat(file)?))
     }
 
     pub fn is_dir(&self) -> bool {
@@ -92,6 +99,11 @@ pub(crate) fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether a user is root or this one.
+fn is_trusted(uid: u32) -> bool {
+    [0, euid()].contains(&uid)
+}
+
 /// Whether an error says that a file system cannot do this at all.
 pub(crate) fn unsupported(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOTTY))
@@ -111,7 +123,7 @@ pub(crate) fn step(_: &str, _: &OsStr) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) use super::fail::step;
+pub(crate) use super::fault::step;
 
 /// `Ok(None)` in place of "no such file".
 fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
@@ -122,76 +134,181 @@ fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
     }
 }
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Checks that a name is one component of a path, so that no call can leave its directory.
+fn component(name: &OsStr) -> io::Result<&OsStr> {
+    match name.as_bytes() {
+        b"" | b"." | b".." => Err(not_a_name()),
+        bytes if bytes.iter().any(|byte| matches!(byte, b'/' | 0)) => Err(not_a_name()),
+        _ => Ok(name),
+    }
+}
+
+// An error without a number of the system: EINVAL would read as "this file system cannot do that".
+fn not_a_name() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")
+}
+
+/// Opens one name in a directory. Kernels since 5.6 enforce that this neither leaves the directory nor
+/// follows a link; for older ones, and for sandboxes that forbid the call, the name was checked and
+/// `NOFOLLOW` is set.
+fn open_at(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match fs::openat2(dir, name, flags, mode, beneath) {
+        Err(Errno::NOSYS | Errno::PERM) => fs::openat(dir, name, flags, mode),
+        other => other,
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+/// For a directory that is only passed through, which need not be readable.
+const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
+
+/// Sees each directory before an entry of it is used.
+pub(crate) type Visit<'v> = dyn FnMut(&Dir) -> io::Result<()> + 'v;
+
+/// How directories are made that are missing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Make {
+    pub owner: Option<Owner>,
+    pub mode: u32,
+}
+
+/// Where a walk along a path ended.
+enum End {
+    /// At the directory that the path names.
+    Dir(Dir),
+    /// In the directory that holds the last component, which is no link; and that component.
+    In(Dir, OsString),
+}
+
+/// A walk along a path, one component after the other.
+struct Walk<'w, 'v> {
+    make: Option<Make>,
+    /// Ends in the directory that holds the last component.
+    to_parent: bool,
+    visit: &'w mut Visit<'v>,
+}
+
+impl Walk<'_, '_> {
+    fn root() -> io::Result<Dir> {
+        let flags = DIRECTORY | OFlags::CLOEXEC;
+        Ok(Dir { fd: fs::open("/", flags, Mode::empty())?, path: "/".into() })
+    }
+
+    fn go(&mut self, path: &Path) -> io::Result<End> {
+        /// As many links as Linux follows (path_resolution(7)).
+        const MOST_LINKS: usize = 40;
+        let mut dir = Walk::root()?;
+        let mut links = 0;
+        let mut left = parts(&std::path::absolute(path)?);
+        left.reverse();
+        while let Some(name) = left.pop() {
+            if name == "/" {
+                dir = Walk::root()?;
+                continue;
+            }
+            (self.visit)(&dir)?;
+            if name == ".." {
+                dir = dir.above()?;
+                continue;
+            }
+            let entry = dir.find(&name)?;
+            match entry {
+                Some(entry) if entry.is_symlink() => {
+                    links += 1;
+                    let is_ours = dir.keeps_names()? && is_trusted(entry.owner.uid);
+                    if links > MOST_LINKS || !is_ours {
+                        return Err(Errno::LOOP.into());
+                    }
+                    let target = fs::readlinkat(&dir.fd, &name, Vec::new())?;
+                    let mut target = parts(Path::new(OsStr::from_bytes(target.to_bytes())));
+                    target.reverse();
+                    left.extend(target);
+                }
+                _ if self.to_parent && left.is_empty() => return Ok(End::In(dir, name)),
+                Some(_) if left.is_empty() => dir = dir.open(&name)?,
+                Some(_) => dir = dir.pass(&name)?,
+                None => dir = self.make(&dir, &name, left.is_empty())?,
+            }
+        }
+        match self.to_parent {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false => Ok(End::Dir(dir)),
+        }
+    }
+
+    fn make(&self, dir: &Dir, name: &OsStr, last: bool) -> io::Result<Dir> {
+        let Some(Make { owner, mode }) = self.make else { return Err(io::ErrorKind::NotFound.into()) };
+        // Only the last one is the owner's, and what is missing in a home of theirs; else what leads
+        // there is everybody's to pass.
+        let parent = dir.entry()?.owner.uid;
+        dir.make(name, mode, owner.filter(|owner| last || owner.uid == parent))
+    }
+}
+
+/// The components of a path, without those that say nothing.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components().map(|part| part.as_os_str()).filter(|part| *part != ".").map(OsString::from).collect()
+}
 
 impl Dir {
     /// Opens a top directory by path, one component after the other. A symbolic link on the way is
-    /// followed only where root or this user owns it: what someone else's points at is theirs to
-    /// change. The directory's path is the one without links.
+    /// followed only if it and the directory that it lies in belong to root or to this user: what
+    /// another user's link points at, and which link has which name in a directory of theirs, is theirs
+    /// to change. The directory's path is the one without links.
     pub fn top(path: &Path) -> io::Result<Dir> {
-        Dir::descend(path, None)
+        Dir::top_seen(path, None, &mut |_| Ok(()))
     }
 
     /// As [`Dir::top`]; makes what is missing, for the owner given.
     pub fn top_or_make(path: &Path, owner: Option<Owner>) -> io::Result<Dir> {
-        Dir::descend(path, Some(owner))
+        Dir::top_seen(path, Some(Make { owner, mode: 0o755 }), &mut |_| Ok(()))
     }
 
-    fn descend(path: &Path, make: Option<Option<Owner>>) -> io::Result<Dir> {
-        /// As many links as Linux follows (path_resolution(7)).
-        const MOST_LINKS: usize = 40;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = || io::Result::Ok(Dir { fd: fs::open("/", flags, Mode::empty())?, path: "/".into() });
-        let mut dir = root()?;
-        let mut links = 0;
-        let absolute = std::path::absolute(path)?;
-        let mut left: Vec<OsString> =
-            absolute.components().rev().map(|part| part.as_os_str().into()).collect();
-        while let Some(name) = left.pop() {
-            if name == "/" {
-                dir = root()?;
-                continue;
-            }
-            if name == ".." {
-                let path = dir.path.parent().unwrap_or(Path::new("/")).to_path_buf();
-                dir = Dir { fd: fs::openat(&dir.fd, "..", flags | OFlags::NOFOLLOW, Mode::empty())?, path };
-                continue;
-            }
-            let Some(entry) = dir.find(&name)? else {
-                let Some(owner) = make else { return Err(io::ErrorKind::NotFound.into()) };
-                // Only the last one is the owner's, and what is missing in a home of theirs; else what
-                // leads there is everybody's to pass.
-                let parent = dir.entry()?.owner.uid;
-                let owner = owner.filter(|owner| left.is_empty() || owner.uid == parent);
-                dir = dir.make(&name, 0o755, owner)?;
-                continue;
-            };
-            if !entry.is_symlink() {
-                // What is only passed through need not be readable.
-                let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                dir = if left.is_empty() {
-                    dir.open(&name)?
-                } else {
-                    Dir { fd: fs::openat(&dir.fd, &name, through, Mode::empty())?, path: dir.at(&name) }
-                };
-                continue;
-            }
-            links += 1;
-            if links > MOST_LINKS || ![0, euid()].contains(&entry.owner.uid) {
-                return Err(Errno::LOOP.into());
-            }
-            let target = fs::readlinkat(&dir.fd, &name, Vec::new())?;
-            let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
-            left.extend(
-                target
-                    .components()
-                    .rev()
-                    .filter(|part| part.as_os_str() != ".")
-                    .map(|part| part.as_os_str().into()),
-            );
+    /// As [`Dir::top`], or with `make` as [`Dir::top_or_make`]. `visit` sees each directory on the
+    /// way, but not the one that is opened.
+    pub fn top_seen(path: &Path, make: Option<Make>, visit: &mut Visit<'_>) -> io::Result<Dir> {
+        match (Walk { make, to_parent: false, visit }).go(path)? {
+            End::Dir(dir) | End::In(dir, _) => Ok(dir),
         }
-        Ok(dir)
+    }
+
+    /// Opens the directory that holds what a path names, after every link on the way and that of
+    /// the last component; and the name in it, which may be missing. `visit` sees each directory.
+    ///
+    /// # Errors
+    /// As [`Dir::top`]; also if the path ends in `..` or names the root.
+    pub fn holding(path: &Path, visit: &mut Visit<'_>) -> io::Result<(Dir, OsString)> {
+        match (Walk { make: None, to_parent: true, visit }).go(path)? {
+            End::In(dir, name) => Ok((dir, name)),
+            End::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    /// Whether only root and this user decide what a name in this directory stands for: whoever else can
+    /// rename there could give one link the name of another.
+    fn keeps_names(&self) -> io::Result<bool> {
+        const STICKY: u32 = 0o1000;
+        let entry = self.entry()?;
+        Ok(is_trusted(entry.owner.uid) && (entry.mode & 0o002 == 0 || entry.mode & STICKY != 0))
+    }
+
+    /// The directory above, as the kernel knows it.
+    fn above(&self) -> io::Result<Dir> {
+        let path = self.path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let flags = DIRECTORY | OFlags::CLOEXEC;
+        Ok(Dir { fd: fs::openat(&self.fd, "..", flags, Mode::empty())?, path })
+    }
+
+    fn pass(&self, name: &OsStr) -> io::Result<Dir> {
+        let fd = open_at(&self.fd, component(name)?, THROUGH, Mode::empty())?;
+        Ok(Dir { fd, path: self.at(name) })
+    }
+
+    /// A path that leads to this very directory while it is open, for code that takes paths.
+    pub fn pinned(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 
     pub fn path(&self) -> &Path {
@@ -208,14 +325,15 @@ impl Dir {
 
     /// Opens a directory in this one. A link is an error.
     pub fn open(&self, name: impl AsRef<OsStr>) -> io::Result<Dir> {
-        let name = name.as_ref();
-        Ok(Dir { fd: fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?, path: self.at(name) })
+        let name = component(name.as_ref())?;
+        Ok(Dir { fd: open_at(&self.fd, name, DIRECTORY, Mode::empty())?, path: self.at(name) })
     }
 
-    /// Opens the directory at a relative path; `None` where one is missing.
+    /// Opens the directory at a relative path; `None` if one on the way is missing. The empty path
+    /// is this directory.
     pub fn open_path(&self, path: &str) -> io::Result<Option<Dir>> {
         let mut dir = self.try_clone()?;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
+        for name in path.split('/').filter(|_| !path.is_empty()) {
             match dir.open(name) {
                 Ok(inner) => dir = inner,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -226,12 +344,18 @@ impl Dir {
     }
 
     pub fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Entry>> {
-        let stat = maybe(fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW))?;
+        let stat = maybe(fs::statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW))?;
         Ok(stat.map(Entry::of))
     }
 
     pub fn entry(&self) -> io::Result<Entry> {
         Ok(Entry::of(fs::fstat(&self.fd)?))
+    }
+
+    /// What tells this directory from every other one.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = fs::fstat(&self.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// The names in this directory, in the order of their bytes.
@@ -251,7 +375,7 @@ impl Dir {
     /// Makes a directory in this one and opens it. Mode and owner are wishes that the file system
     /// may not know.
     pub fn make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
-        let name = name.as_ref();
+        let name = component(name.as_ref())?;
         step("mkdir", name)?;
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
@@ -277,10 +401,10 @@ impl Dir {
         }
     }
 
-    /// Opens or makes every directory of a relative path.
+    /// Opens or makes every directory of a relative path. The empty path is this directory.
     pub fn open_or_make_path(&self, path: &str, owner: Option<Owner>) -> io::Result<Dir> {
         let mut dir = self.try_clone()?;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
+        for name in path.split('/').filter(|_| !path.is_empty()) {
             dir = dir.open_or_make(name, 0o755, owner)?;
         }
         Ok(dir)
@@ -288,23 +412,45 @@ impl Dir {
 
     /// Creates a file that must not exist.
     pub fn create(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<File> {
-        step("create", name.as_ref())?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::from_raw_mode(mode))?;
+        let name = component(name.as_ref())?;
+        step("create", name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let fd = open_at(&self.fd, name, flags, Mode::from_raw_mode(mode))?;
         give(&fd, mode, owner)?;
         Ok(File::from(fd))
     }
 
     /// Opens a regular file for reading; anything else is an error, a missing one `None`.
     pub fn read(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Some(fd) = maybe(fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()))? else {
+        let name = component(name.as_ref())?;
+        let Some(fd) = maybe(open_at(&self.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()))?
+        else {
             return Ok(None);
         };
-        if !Entry::of(fs::fstat(&fd)?).is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        regular(fd).map(Some)
+    }
+
+    /// Opens a regular file to read it and to append to it, and creates it if it is missing.
+    /// Anything else is an error. Says whether it was created.
+    pub fn append(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<(File, bool)> {
+        let name = component(name.as_ref())?;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK;
+        loop {
+            match open_at(&self.fd, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                other => return Ok((regular(other?)?, false)),
+            }
+            step("create", name)?;
+            let create = flags | OFlags::CREATE | OFlags::EXCL;
+            match open_at(&self.fd, name, create, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST) => {}
+                other => {
+                    let fd = other?;
+                    give(&fd, mode, None)?;
+                    return Ok((File::from(fd), true));
+                }
+            }
         }
-        Ok(Some(File::from(fd)))
     }
 
     /// The bytes of a small regular file; `None` where it is missing.
@@ -336,27 +482,31 @@ impl Dir {
     }
 
     pub fn rename(&self, name: impl AsRef<OsStr>, to: &Dir, as_name: impl AsRef<OsStr>) -> io::Result<()> {
-        step("rename", as_name.as_ref())?;
-        Ok(fs::renameat(&self.fd, name.as_ref(), &to.fd, as_name.as_ref())?)
+        let (name, as_name) = (component(name.as_ref())?, component(as_name.as_ref())?);
+        step("rename", as_name)?;
+        Ok(fs::renameat(&self.fd, name, &to.fd, as_name)?)
     }
 
     /// Exchanges two entries in one step.
     pub fn exchange(&self, name: impl AsRef<OsStr>, with: &Dir, other: impl AsRef<OsStr>) -> io::Result<()> {
-        step("exchange", name.as_ref())?;
+        let (name, other) = (component(name.as_ref())?, component(other.as_ref())?);
+        step("exchange", name)?;
         #[cfg(test)]
-        super::fail::exchange()?;
-        Ok(fs::renameat_with(&self.fd, name.as_ref(), &with.fd, other.as_ref(), RenameFlags::EXCHANGE)?)
+        super::fault::exchange()?;
+        Ok(fs::renameat_with(&self.fd, name, &with.fd, other, RenameFlags::EXCHANGE)?)
     }
 
     pub fn link(&self, name: impl AsRef<OsStr>, to: &Dir, as_name: impl AsRef<OsStr>) -> io::Result<()> {
-        step("link", as_name.as_ref())?;
-        Ok(fs::linkat(&self.fd, name.as_ref(), &to.fd, as_name.as_ref(), AtFlags::empty())?)
+        let (name, as_name) = (component(name.as_ref())?, component(as_name.as_ref())?);
+        step("link", as_name)?;
+        Ok(fs::linkat(&self.fd, name, &to.fd, as_name, AtFlags::empty())?)
     }
 
     /// Removes a directory if it is there and empty; whether it is gone.
     pub fn remove_empty(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
-        step("rmdir", name.as_ref())?;
-        match fs::unlinkat(&self.fd, name.as_ref(), AtFlags::REMOVEDIR) {
+        let name = component(name.as_ref())?;
+        step("rmdir", name)?;
+        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),
             Err(error) => Err(error.into()),
@@ -461,7 +611,7 @@ impl Dir {
     }
 
     pub fn mount_of(&self, name: impl AsRef<OsStr>) -> io::Result<Mount> {
-        mount(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)
+        mount(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub fn room(&self) -> io::Result<Room> {
@@ -477,14 +627,14 @@ impl Dir {
     /// Opens a lock file, creating it with `mode` where it is missing. What is there is neither
     /// changed nor written.
     pub fn lock_file(&self, name: &str, mode: u32) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         loop {
             if let Some(file) = self.read(name)? {
                 return Ok(file);
             }
             step("create", OsStr::new(name))?;
             let create = flags | OFlags::CREATE | OFlags::EXCL;
-            match fs::openat(&self.fd, name, create, Mode::from_raw_mode(mode)) {
+            match open_at(&self.fd, component(name.as_ref())?, create, Mode::from_raw_mode(mode)) {
                 Ok(fd) => {
                     give(&fd, mode, None)?;
                     return Ok(File::from(fd));
@@ -493,6 +643,14 @@ impl Dir {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// A descriptor as a file, if it is a regular one.
+fn regular(fd: OwnedFd) -> io::Result<File> {
+    match Entry::of(fs::fstat(&fd)?).is_file() {
+        true => Ok(File::from(fd)),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
 
@@ -530,4 +688,63 @@ fn mount(fd: &OwnedFd, name: &OsStr, flags: AtFlags) -> io::Result<Mount> {
     let root = (id.is_none() && stat.stx_attributes_mask.contains(fs::StatxAttributes::MOUNT_ROOT))
         .then(|| stat.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT));
     Ok(Mount { device: (stat.stx_dev_major, stat.stx_dev_minor), id, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn no_name_leads_out_of_a_directory() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("in/deep")).unwrap();
+        std::fs::write(top.path().join("out"), "out").unwrap();
+        let dir = Dir::top(&top.path().join("in")).unwrap();
+        let root = OsStr::from_bytes(b"/etc");
+        for bad in
+            ["", ".", "..", "../out", "deep/..", "/", "deep/x"].map(OsStr::new).into_iter().chain([root])
+        {
+            let invalid = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
+            invalid(dir.open(bad).unwrap_err());
+            invalid(dir.find(bad).unwrap_err());
+            invalid(dir.read(bad).unwrap_err());
+            invalid(dir.append(bad, 0o600).unwrap_err());
+            invalid(dir.create(bad, 0o600, None).unwrap_err());
+            invalid(dir.make(bad, 0o700, None).unwrap_err());
+            invalid(dir.remove(bad).unwrap_err());
+            invalid(dir.remove_empty(bad).unwrap_err());
+            invalid(dir.rename(bad, &dir, "new").unwrap_err());
+            invalid(dir.rename("deep", &dir, bad).unwrap_err());
+            invalid(dir.exchange(bad, &dir, "deep").unwrap_err());
+            invalid(dir.exchange("deep", &dir, bad).unwrap_err());
+            invalid(dir.link(bad, &dir, "new").unwrap_err());
+            invalid(dir.link("deep", &dir, bad).unwrap_err());
+            invalid(dir.mount_of(bad).unwrap_err());
+        }
+        for bad in ["..", "deep/../..", "/deep", "deep//", "./deep"] {
+            assert_eq!(dir.open_path(bad).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{bad:?}");
+            let made = dir.open_or_make_path(bad, None).unwrap_err();
+            assert_eq!(made.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
+        }
+        assert!(dir.open_path("deep").unwrap().is_some() && dir.open_path("").unwrap().is_some());
+        assert_eq!(dir.list().unwrap(), ["deep"]);
+    }
+
+    #[test]
+    fn a_link_in_a_directory_that_others_write_is_not_followed() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("elsewhere")).unwrap();
+        std::fs::create_dir(top.path().join("shared")).unwrap();
+        symlink("../elsewhere", top.path().join("shared/link")).unwrap();
+        let open = |mode| {
+            std::fs::set_permissions(top.path().join("shared"), Permissions::from_mode(mode)).unwrap();
+            Dir::top(&top.path().join("shared/link")).map(|dir| dir.path().to_path_buf())
+        };
+        assert_eq!(open(0o755).unwrap(), top.path().join("elsewhere"));
+        assert_eq!(open(0o1777).unwrap(), top.path().join("elsewhere"));
+        assert_eq!(Errno::from_io_error(&open(0o777).unwrap_err()), Some(Errno::LOOP));
+    }
 }

@@ -1,0 +1,332 @@
+//! Files and directories that decisions rest on: keys, certificates, passphrases, the state. Whether
+//! another user could change what is read there.
+//!
+//! A path is walked through descriptors, and what is judged is what is used: the directories on the
+//! way, then the file itself. Links are followed, because Kubernetes Secrets and the CA files of RHEL
+//! are links, but only those of root or of this user, in directories that nobody else can write.
+//! Knows the system; nothing of keys.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::dir::{Dir, Entry, Make, Owner, Visit, euid};
+
+/// Something that another user can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Untrusted {
+    /// The file or directory.
+    pub path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Owner(u32),
+    Mode(u32),
+}
+
+impl Untrusted {
+    /// By whom it can be changed: `owned by user 1000`, `mode 0777`.
+    pub fn why(&self) -> String {
+        match self.why {
+            Why::Owner(uid) => format!("owned by user {uid}"),
+            Why::Mode(mode) => format!("mode {mode:04o}"),
+        }
+    }
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.why())
+    }
+}
+
+/// Why a file was not opened.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Another user can change it, or a directory that leads to it.
+    Untrusted(Untrusted),
+    /// It is a directory, a device, a socket or a named pipe.
+    NotAFile,
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Untrusted(untrusted) => write!(f, "others can change {untrusted}"),
+            Failed::NotAFile => f.write_str("it is not a regular file"),
+            Failed::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::IsADirectory => Failed::NotAFile,
+            _ => Failed::Io(error),
+        }
+    }
+}
+
+/// Whose changes are welcome.
+#[derive(Debug, Clone)]
+pub(crate) struct Trust {
+    users: Vec<u32>,
+    /// Groups whose members share a directory that is writable for the group and has its setgid bit.
+    groups: Vec<u32>,
+}
+
+impl Trust {
+    /// Root and this user.
+    pub fn own() -> Self {
+        Trust { users: vec![0, euid()], groups: Vec::new() }
+    }
+
+    /// For what only looks: root may look at what belongs to another user alone.
+    pub fn of_owner(owner: Owner) -> Self {
+        Trust { users: vec![0, if euid() == 0 { owner.uid } else { euid() }], groups: Vec::new() }
+    }
+
+    /// Also the members of this process's groups, for a directory that such a group shares: one with
+    /// the setgid bit and group write permission, as volumes with changing users have.
+    pub fn with_groups(mut self) -> Self {
+        self.groups =
+            rustix::process::getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
+        self.groups.push(rustix::process::getegid().as_raw());
+        self
+    }
+
+    /// Whether a directory is one that a group of this process shares.
+    pub fn shares(&self, directory: &Entry) -> bool {
+        const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
+        directory.is_dir()
+            && directory.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
+            && directory.mode & 0o002 == 0
+            && self.groups.contains(&directory.owner.gid)
+    }
+
+    /// Judges a file or directory by its owner and mode.
+    ///
+    /// # Errors
+    /// Another user can change it.
+    pub fn judge(&self, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+        if self.shares(entry) {
+            return Ok(());
+        }
+        self.judge_plain(path, entry)
+    }
+
+    fn judge_plain(&self, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+        // Many systems give every user a group of the same number. Any other group may have members.
+        let own_group = self.users.contains(&entry.owner.gid);
+        let others = if own_group { 0o002 } else { 0o022 };
+        let why = if entry.mode & others != 0 {
+            Why::Mode(entry.mode)
+        } else if !self.users.contains(&entry.owner.uid) {
+            Why::Owner(entry.owner.uid)
+        } else {
+            return Ok(());
+        };
+        Err(Untrusted { path: path.into(), why })
+    }
+
+    /// Judges a file in a directory that was judged: in a shared one its group counts as well.
+    ///
+    /// # Errors
+    /// Another user can change it.
+    pub fn judge_in(&self, directory: &Entry, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+        if self.shares(directory) && entry.owner.gid == directory.owner.gid && entry.mode & 0o002 == 0 {
+            return Ok(());
+        }
+        self.judge_plain(path, entry)
+    }
+
+    /// Judges a directory that leads somewhere: in a sticky one, others cannot replace what is not
+    /// theirs.
+    fn judge_way(&self, dir: &Dir) -> io::Result<Result<(), Untrusted>> {
+        const STICKY: u32 = 0o1000;
+        let entry = dir.entry()?;
+        let sticky = entry.mode & STICKY != 0 && self.users.contains(&entry.owner.uid);
+        Ok(if sticky { Ok(()) } else { self.judge(dir.path(), &entry) })
+    }
+
+    /// Opens a directory. With `make`, a mode, it is made with what leads to it if it is missing. Says
+    /// which directories on the way another user can write; the directory itself is for the caller to
+    /// judge.
+    pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<Untrusted>)> {
+        let mut found = Vec::new();
+        let mut visit = |dir: &Dir| {
+            found.extend(self.judge_way(dir)?.err());
+            Ok(())
+        };
+        let visit: &mut Visit<'_> = &mut visit;
+        let dir = Dir::top_seen(path, make.map(|mode| Make { owner: None, mode }), visit)?;
+        Ok((dir, found))
+    }
+
+    /// Opens the directory that holds a file, and gives the file's name in it, after all links.
+    ///
+    /// # Errors
+    /// Another user can change a directory on the way, or the system refuses.
+    pub fn holding(&self, path: &Path) -> Result<(Dir, std::ffi::OsString), Failed> {
+        let mut found = None;
+        let walked = Dir::holding(path, &mut |dir| match self.judge_way(dir)? {
+            Ok(()) => Ok(()),
+            Err(untrusted) => {
+                found = Some(untrusted);
+                // Stops the walk; what is reported is the finding.
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        });
+        match (walked, found) {
+            (_, Some(untrusted)) => Err(Failed::Untrusted(untrusted)),
+            (walked, None) => Ok(walked?),
+        }
+    }
+
+    /// Opens a regular file for reading, once; what is judged is what is read.
+    ///
+    /// # Errors
+    /// Another user can change it or what leads to it, it is no regular file, or the system refuses.
+    pub fn open(&self, path: &Path) -> Result<File, Failed> {
+        let (dir, name) = self.holding(path)?;
+        match dir.find(&name)? {
+            Some(entry) if !entry.is_file() => return Err(Failed::NotAFile),
+            _ => {}
+        }
+        let file = dir.read(&name)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        self.judge(&dir.at(&name), &Entry::of_file(&file)?).map_err(Failed::Untrusted)?;
+        Ok(file)
+    }
+}
+
+/// Opens a file that the operator names. See [`Trust::open`].
+pub(crate) fn open(path: &Path) -> Result<File, Failed> {
+    match descriptor(path) {
+        Some(fd) => Ok(File::from(inherited(fd)?)),
+        None => Trust::own().open(path),
+    }
+}
+
+/// Reads a file that the operator names, of at most `most` bytes.
+///
+/// # Errors
+/// As [`Trust::open`]; also if the file is larger.
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failed> {
+    let mut bytes = Vec::new();
+    open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Failed::Io(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(bytes)
+}
+
+/// The number of a descriptor that the caller passed, such as `/dev/fd/3` or `/dev/stdin`. It leads to
+/// whatever the caller opened, and may be a pipe.
+fn descriptor(path: &Path) -> Option<u32> {
+    if path == Path::new("/dev/stdin") {
+        return Some(0);
+    }
+    let number = ["/dev/fd", "/proc/self/fd"].iter().find_map(|dir| path.strip_prefix(dir).ok())?;
+    number.to_str()?.parse().ok()
+}
+
+fn inherited(fd: u32) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{fd}");
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn read(path: &Path) -> Result<String, Failed> {
+        let mut text = String::new();
+        open(path)?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn untrusted(path: &Path) -> PathBuf {
+        match open(path) {
+            Err(Failed::Untrusted(untrusted)) => untrusted.path,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn links_of_this_user_are_followed_and_a_directory_that_others_write_is_not_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        // As Kubernetes mounts a Secret.
+        fs::create_dir_all(at("secret/..2026_11")).unwrap();
+        fs::write(at("secret/..2026_11/ferry.pub"), "key").unwrap();
+        symlink("..2026_11", at("secret/..data")).unwrap();
+        symlink("..data/ferry.pub", at("secret/ferry.pub")).unwrap();
+        assert_eq!(read(&at("secret/ferry.pub")).unwrap(), "key");
+        chmod(&at("secret"), 0o1777);
+        assert_eq!(read(&at("secret/ferry.pub")).unwrap(), "key", "in a sticky directory nobody replaces it");
+        chmod(&at("secret"), 0o777);
+        assert_eq!(untrusted(&at("secret/ferry.pub")), at("secret"));
+        chmod(&at("secret"), 0o755);
+        chmod(&at("secret/..2026_11"), 0o777);
+        assert_eq!(untrusted(&at("secret/ferry.pub")), at("secret/..2026_11"));
+        chmod(&at("secret/..2026_11"), 0o755);
+        chmod(&at("secret/..2026_11/ferry.pub"), 0o666);
+        assert_eq!(untrusted(&at("secret/ferry.pub")), at("secret/..2026_11/ferry.pub"));
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::from_raw_mode(0o600)).unwrap();
+        for path in [&fifo, dir.path(), Path::new("/dev/null"), Path::new("/")] {
+            assert!(matches!(open(path), Err(Failed::NotAFile)), "{}", path.display());
+        }
+        let missing = open(&dir.path().join("missing"));
+        assert!(matches!(missing, Err(Failed::Io(error)) if error.kind() == io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_descriptor_may_be_a_pipe() {
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"secret").unwrap();
+        drop(writer);
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        assert_eq!(read(&path).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_group_shares_a_directory_with_its_setgid_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = rustix::process::getegid().as_raw();
+        let entry = |mode: u32| {
+            chmod(dir.path(), mode);
+            let mut entry = Dir::top(dir.path()).unwrap().entry().unwrap();
+            // Of another user of the group; 4242 is nobody here.
+            (entry.owner.uid, entry.owner.gid) = (4242, group);
+            entry
+        };
+        let trust = Trust::own().with_groups();
+        assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
+        assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
+        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "everybody may write");
+        assert!(Trust::own().judge(dir.path(), &entry(0o2775)).is_err(), "keys have no such exception");
+    }
+}
