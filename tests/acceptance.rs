@@ -977,3 +977,80 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
     ran.good().reported(0, &["the VEX repository Corp VEX stays as it is"]);
 }
+
+/// A bundle with VEX Hub, and with the VEX repository `corp` from a source.
+fn with_vex(created: Timestamp, corp: Option<&str>) -> Bundle {
+    let mut parts = Part::all(created);
+    if let Some(source) = corp {
+        let mut part = Part::vex(created);
+        part.dataset.name = "vex-corp".parse().unwrap();
+        part.dataset.source = source.into();
+        parts.push(part);
+    }
+    Bundle::of(created, &parts)
+}
+
+#[test]
+fn a_vex_source_that_trivy_could_misread_is_refused() {
+    let host = Host::new();
+    let long = format!("https://vex.example/{}", "a".repeat(4096));
+    for source in [
+        "https://vex.example/a\n    enabled: true",
+        "https://vex.example/a\u{1}",
+        "https://vex.example/\u{85}",
+        "https://vex.example/a b",
+        "https://vex.example/\u{feff}",
+        "https://ü.example/",
+        "https://user:pw@vex.example/",
+        "https://user@vex.example/",
+        "https:///vex.example/",
+        "https://vex.example/a/../b",
+        "https://VEX.example/",
+        "https://",
+        "http://[::1",
+        "directory\u{7f}",
+        &long,
+    ] {
+        let path = host.bundle("bad.tar", &with_vex(days(-1), Some(source)));
+        for ran in [host.verify(&path, &[]), host.import(&path, &[])] {
+            ran.refused(4, &["bad.tar", "vex-corp-0.1 has the source"]).harmless();
+        }
+        assert!(!host.path("xdg-data").exists() && !host.path("cache/db").exists(), "{source}");
+    }
+}
+
+#[test]
+fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
+    let host = Host::new();
+    let file = host.path("xdg-data/.trivy/vex/repository.yaml");
+    let entries = || fs::read_to_string(&file).unwrap();
+    let source = "https://vex.corp.example/a?b=c#d";
+    // What the operator has keeps its bytes throughout.
+    let mine =
+        "# mine\nrepositories:\n  - name: 'own' # own\n    url: https://own.example\n    enabled: true\n";
+    host.file("xdg-data/.trivy/vex/repository.yaml", mine);
+    let import = |host: &Host, name: &str, bundle: &Bundle| {
+        let ran = host.import(&host.bundle(name, bundle), &[]);
+        ran.good();
+        (ran.out.clone(), entries())
+    };
+    let (_, with) = import(&host, "one.tar", &with_vex(days(-6), Some(source)));
+    let added = format!("name: corp\n    url: \"{source}\"\n    enabled: true");
+    assert!(with.starts_with(mine) && with.contains(&added), "{with}");
+    assert!(with.contains("stream=default") && with.contains(&host.key.public().id().hex()), "{with}");
+    // A bundle without any VEX says nothing about it; one with others does.
+    let databases = Bundle::of(days(-5), &[Part::db(days(-5))]);
+    assert_eq!(import(&host, "databases.tar", &databases).1, with);
+    let (out, without) = import(&host, "hub.tar", &with_vex(days(-4), None));
+    assert!(without.starts_with(mine) && !without.contains("corp"), "{without}");
+    assert!(out.contains("corp") && out.contains("was removed"), "{out}");
+    // A stolen key is replaced: what it brought ends with the next import, whatever that brings.
+    import(&host, "two.tar", &with_vex(days(-3), Some(source)));
+    assert!(entries().contains(&added));
+    let next = Host::new();
+    fs::copy(next.path("keys/exporter.pub"), host.path("keys/exporter.pub")).unwrap();
+    let path = host.file("three.tar", Bundle::of(days(-2), &[Part::db(days(-2))]).signed(&next.key));
+    let ran = host.import(&path, &[]);
+    ran.good().reported(0, &["corp", "not trusted any more"]);
+    assert_eq!(entries(), without);
+}

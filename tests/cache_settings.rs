@@ -12,7 +12,7 @@ use trivy_ferry::dataset::{Name, RelPath, Sink};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::progress::Silent;
 use trivy_ferry::target::settings::{InPlace, Scanner, Settings, settings};
-use trivy_ferry::target::vex_config::{Carried, VexConfig};
+use trivy_ferry::target::vex_config::{Carried, Origin, VexConfig, Wanted};
 use trivy_ferry::target::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> Option<PathBuf> {
@@ -122,11 +122,11 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
     };
     // Trivy's own file, with one of ours added.
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
-    let corp = Carried { name: "corp".into(), url: "https://vex.corp.example/a".into() };
-    let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
+    let corp = Carried { name: "corp".into(), url: "https://vex.corp.example/a".into(), origin: None };
+    let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
     let config = VexConfig::read_at(Some(dir.path().into())).unwrap();
     assert_eq!(config.name_for(&hub), "default");
-    config.merge(&[hub.clone(), corp], &|_| true).unwrap();
+    config.merge(&[hub.clone(), corp], None, &|_| true).unwrap();
     let listed = list(dir.path());
     for wanted in ["Name: default", "Name: corp", "URL: https://vex.corp.example/a", "Status: Enabled"] {
         assert!(listed.contains(wanted), "{listed}");
@@ -134,9 +134,138 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
     // A missing file becomes byte for byte what Trivy would have written.
     let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", &theirs));
-    VexConfig::read_at(Some(ours.clone())).unwrap().merge(&[hub], &|_| true).unwrap();
+    VexConfig::read_at(Some(ours.clone())).unwrap().merge(&[hub], None, &|_| true).unwrap();
     let text = |home: &Path| std::fs::read_to_string(home.join(".trivy/vex/repository.yaml")).unwrap();
     assert_eq!(text(&ours), text(&theirs));
+}
+
+#[test]
+fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
+    let Some(trivy) = trivy() else { return };
+    let mut hostile: Vec<String> = [
+        "",
+        " ",
+        "~",
+        "null",
+        "yes",
+        "y",
+        "1e3",
+        "0x1f",
+        "2026-01-01",
+        ".inf",
+        "-",
+        "- a",
+        "? a",
+        "a: b",
+        "a #b",
+        "&a",
+        "*a",
+        "!!bool true",
+        "%a",
+        "@a",
+        "`a`",
+        "{}",
+        "[]",
+        "|",
+        ">",
+        "<<",
+        "'",
+        "\"",
+        "\\",
+        "a\\",
+        "\\\"",
+        "a:",
+        ":a",
+        "=",
+        "--- a",
+        "...",
+        "\t",
+        "a\nb",
+        "a\r\nb",
+        "\u{0}",
+        "\u{7}",
+        "\u{1b}[2J",
+        "\u{7f}",
+        "\u{85}",
+        "\u{9b}",
+        "\u{a0}",
+        "\u{2028}",
+        "\u{2029}",
+        "\u{202e}",
+        "\u{feff}",
+        "\u{fffe}",
+        "\u{ffff}",
+        "\u{1f600}",
+        "\u{10ffff}",
+        "a\n    enabled: false",
+        "a\n  - name: b\n    url: c",
+        "https://a.example/?b=c#d",
+        "https://a.example/'\"",
+    ]
+    .map(str::to_owned)
+    .into();
+    // Strings of every character that is alone in its way, by a generator that gives the same each time.
+    let alphabet: Vec<char> =
+        "aZ09 :#-?,[]{}&*!|>'\"%@`~=\\/\t\n\r\u{0}\u{1}\u{7f}\u{85}\u{a0}\u{2028}\u{feff}\u{ffff}\u{1f600}"
+            .chars()
+            .collect();
+    let mut state = 14_u64;
+    for length in (0..200).map(|number| number % 12 + 1) {
+        let next = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            alphabet[(state >> 33) as usize % alphabet.len()]
+        };
+        hostile.push((0..length).map(next).collect());
+    }
+    let keys = vec!["ab".repeat(32)];
+    let origin = Some(Origin { stream: "default".into(), bundle: Digest::of(b"x"), keys });
+    for (batch, texts) in hostile.chunks(25).enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
+        let mut carried = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let name = format!("n{batch}-{index}");
+            carried.push(Carried { name: name.clone(), url: text.clone(), origin: origin.clone() });
+            // Trivy takes a name only if it is a path below its own directory.
+            if !text.is_empty() && !text.contains('/') {
+                let url = format!("https://{name}.example/{text}");
+                carried.push(Carried { name: text.clone(), url, origin: origin.clone() });
+            }
+        }
+        let config = || VexConfig::read_at(Some(dir.path().into())).unwrap();
+        let file = || std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
+        let before = file();
+        let merged = config().merge(&carried, None, &|_| true).unwrap();
+        assert!(merged.written.is_some(), "{texts:?}: {merged:?}");
+        let output = run(Command::new(&trivy).args(["vex", "repo", "list"]).env("XDG_DATA_HOME", dir.path()));
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        for Carried { name, url, .. } in &carried {
+            let wanted = format!("- Name: {name}\n  URL: {url}\n  Status: Enabled\n");
+            assert!(listed.contains(&wanted), "{listed:?} lacks {wanted:?} of {}", file());
+        }
+        let wanted = Wanted { stream: "default", listed: &[], trusts: &|_| false };
+        config().merge(&[], Some(&wanted), &|_| true).unwrap();
+        assert_eq!(file(), before, "{texts:?}");
+    }
+}
+
+/// What is left after the last entry of ours must not stop Trivy.
+#[test]
+fn trivy_reads_a_list_without_entries() {
+    let Some(trivy) = trivy() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = || VexConfig::read_at(Some(dir.path().into())).unwrap();
+    let origin = Origin { stream: "default".into(), bundle: Digest::of(b"x"), keys: vec!["ab".repeat(32)] };
+    let corp = Carried { name: "corp".into(), url: "https://vex.example/".into(), origin: Some(origin) };
+    config().merge(&[corp], None, &|_| true).unwrap();
+    let wanted = Wanted { stream: "default", listed: &[], trusts: &|_| false };
+    config().merge(&[], Some(&wanted), &|_| true).unwrap();
+    let file = std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
+    assert_eq!(file, "repositories:\n");
+    let list =
+        |verb: &str| run(Command::new(&trivy).args(["vex", "repo", verb]).env("XDG_DATA_HOME", dir.path()));
+    list("list");
+    list("download");
 }
 
 #[test]

@@ -238,9 +238,9 @@ fn make() {
     fs::write(fixture("golden/v1.tar"), &bytes).unwrap();
     // The second signature goes into the room that the format leaves, and changes nothing else.
     let capacity = usize::from_str_radix(&text(&bytes[124..135]), 8).unwrap();
-    let mut envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
-    assert_eq!(envelope.payload_type(), PAYLOAD_TYPE);
-    envelope.sign(&key(2)).unwrap();
+    let envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
+    let verified = envelope.clone().verify(PAYLOAD_TYPE, [&key(1).public()]).unwrap();
+    let envelope = verified.countersigned(&envelope, &key(2)).unwrap().unwrap();
     bytes[512..512 + capacity].copy_from_slice(&envelope.to_bytes(capacity).unwrap());
     fs::write(fixture("golden/v1-two-keys.tar"), &bytes).unwrap();
     for (name, seed) in [("one.pub", 1), ("two.pub", 2)] {

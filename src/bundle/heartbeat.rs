@@ -10,17 +10,17 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::reader::trusted_signers;
+use super::reader::verified;
 use super::{BundleError, FORMAT, Stream, open_regular};
 use crate::digest::Digest;
 use crate::text::{parse_stamp, safe, stamp};
 use crate::trust::TrustError;
-use crate::trust::envelope::Envelope;
+use crate::trust::envelope::{Envelope, PayloadType};
 use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
 
 /// The type of its payload.
-pub const HEARTBEAT_TYPE: &str = "application/vnd.trivy-ferry.heartbeat.v1+json";
+pub const HEARTBEAT_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-ferry.heartbeat.v1+json");
 /// How its file's name ends.
 const SUFFIX: &str = ".heartbeat.json";
 /// The largest file that is read, in bytes.
@@ -96,8 +96,7 @@ impl Heartbeat {
     /// Those of the signer.
     pub fn signed(&self, signer: &dyn Signer) -> Result<Vec<u8>, TrustError> {
         let payload = serde_json::to_vec(self).unwrap_or_default();
-        let mut envelope = Envelope::new(HEARTBEAT_TYPE, payload);
-        envelope.sign(signer)?;
+        let envelope = Envelope::signed(HEARTBEAT_TYPE, payload, signer)?;
         let room = Envelope::capacity(HEARTBEAT_TYPE, envelope.payload().len());
         let mut bytes = envelope.to_bytes(room).unwrap_or_default();
         bytes.truncate(bytes.trim_ascii_end().len());
@@ -119,13 +118,13 @@ impl Heartbeat {
         let read = file.take(MAX_HEARTBEAT).read_to_end(&mut bytes);
         read.map_err(|error| BundleError::Read { path: path.into(), error })?;
         let envelope = Envelope::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if envelope.payload_type() != HEARTBEAT_TYPE {
+        if envelope.payload_type() != HEARTBEAT_TYPE.as_str() {
             let why = format!("its payload is of type {:?}", safe(envelope.payload_type()));
             return Err(damaged(why));
         }
-        trusted_signers(path, &envelope, keyring)?;
+        let verified = verified(path, envelope, HEARTBEAT_TYPE, keyring)?;
         let heartbeat: Heartbeat =
-            serde_json::from_slice(envelope.payload()).map_err(|error| damaged(safe(&error.to_string())))?;
+            serde_json::from_slice(verified.payload()).map_err(|error| damaged(safe(&error.to_string())))?;
         if heartbeat.format != FORMAT {
             let feature = format!("format version {}", heartbeat.format);
             return Err(BundleError::Unknown { path: path.into(), feature });
@@ -169,9 +168,8 @@ mod tests {
         let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let bytes = heartbeat().signed(&other).unwrap();
         assert!(matches!(read(&bytes, &key), Err(BundleError::Untrusted { .. })));
-        let mut envelope =
-            Envelope::new(crate::bundle::PAYLOAD_TYPE, serde_json::to_vec(&heartbeat()).unwrap());
-        envelope.sign(&key).unwrap();
+        let payload = serde_json::to_vec(&heartbeat()).unwrap();
+        let envelope = Envelope::signed(crate::bundle::PAYLOAD_TYPE, payload, &key).unwrap();
         let as_bundle = envelope.to_bytes(4096).unwrap();
         assert!(matches!(read(&as_bundle, &key), Err(BundleError::Heartbeat { .. })));
         let renamed = String::from_utf8(as_bundle).unwrap().replace(".bundle.", ".heartbeat.");

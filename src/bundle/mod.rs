@@ -26,12 +26,14 @@ pub use read_back::read_back;
 pub use reader::{SignedBundle, UnverifiedBundle, VerifiedBundle};
 pub use writer::{BundleWriter, Plan};
 
+use crate::trust::envelope::PayloadType;
+
 /// The name of the first member, the signed envelope.
 pub const MANIFEST: &str = "manifest.dsse.json";
 /// The name of the second member, for `sha256sum -c`.
 pub const SUMS: &str = "SHA256SUMS";
 /// The type of the payload in the envelope of a bundle.
-pub const PAYLOAD_TYPE: &str = "application/vnd.trivy-ferry.bundle.v1+json";
+pub const PAYLOAD_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-ferry.bundle.v1+json");
 /// The version of the format that is written and read.
 pub const FORMAT: u32 = 1;
 /// The largest envelope that is read, in bytes. Four datasets need 8 KiB.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::volumes::{self, Volume};
@@ -12,10 +13,13 @@ use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
+use crate::text::safe;
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.
 const MAX_DESCRIBED: u64 = 8 << 20;
+/// The longest source of a VEX repository, in bytes.
+const MAX_SOURCE: usize = 4096;
 /// The most datasets in one bundle.
 const MAX_DATASETS: usize = 64;
 /// The most images in one bundle.
@@ -263,6 +267,32 @@ impl Dataset {
         }
     }
 
+    /// The URL of a VEX repository that was fetched from one. Otherwise the source is a directory.
+    pub fn vex_url(&self) -> Option<&str> {
+        let is_url = self.source.starts_with("https://") || self.source.starts_with("http://");
+        Some(self.source.as_str()).filter(|_| is_url && self.name.kind() == Kind::Vex)
+    }
+
+    /// The source of a VEX repository goes into the configuration of scanners.
+    fn check_vex_source(&self) -> Result<(), String> {
+        let source = &self.source;
+        let bad = |why: &str| Err(format!("has the source \"{}\", which {why}", safe(source)));
+        if source.len() > MAX_SOURCE || source.chars().any(char::is_control) {
+            return bad("is too long or has control characters");
+        }
+        let Some(text) = self.vex_url() else { return Ok(()) };
+        let Ok(url) = Url::parse(text) else { return bad("is no URL") };
+        if !url.username().is_empty() || url.password().is_some() {
+            return bad("holds a login");
+        }
+        // Another parser might read anything else as another address.
+        let plain = |url: &str| url.trim_end_matches('/').to_owned();
+        if plain(url.as_str()) != plain(text) || !text.bytes().all(|c| c.is_ascii_graphic()) {
+            return bad("is not in the one form that is allowed");
+        }
+        Ok(())
+    }
+
     /// Its bytes that a reader holds in memory: the manifest, and VEX's own.
     fn described(&self) -> u64 {
         let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
@@ -437,6 +467,9 @@ impl Payload {
         let types: Vec<&str> = dataset.layers.iter().map(|layer| layer.media_type.as_str()).collect();
         if kind == Kind::Vex && !(archive.contains(&types[0]) && types[1] == catalogue::VEX_MANIFEST_LAYER) {
             return Err(format!("has layers of types {types:?}"));
+        }
+        if kind == Kind::Vex {
+            dataset.check_vex_source()?;
         }
         let contents = &dataset.contents;
         if contents.tree.is_some() == kind.is_large()

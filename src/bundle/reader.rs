@@ -16,7 +16,7 @@ use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
 use crate::text::safe;
-use crate::trust::envelope::Envelope;
+use crate::trust::envelope::{Envelope, PayloadType, Verified};
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
 
@@ -86,7 +86,7 @@ impl UnverifiedBundle {
             return Err(BundleError::CutOff { path: path.into(), have: length });
         }
         let envelope = Envelope::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if envelope.payload_type() != PAYLOAD_TYPE {
+        if envelope.payload_type() != PAYLOAD_TYPE.as_str() {
             return Err(not(format!("its payload is of type {:?}", safe(envelope.payload_type()))));
         }
         Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
@@ -97,7 +97,7 @@ impl UnverifiedBundle {
     /// # Errors
     /// Where the payload cannot be read.
     pub fn claims(&self) -> Result<Payload, BundleError> {
-        parse(&self.path, &self.envelope)
+        parse(&self.path, self.envelope.payload())
     }
 
     /// The identity that a signature would cover.
@@ -112,7 +112,8 @@ impl UnverifiedBundle {
 
     /// What it says, where this key has signed it and the file has the length that it should have.
     pub fn signed_by(&self, key: &PublicKey) -> Option<Payload> {
-        let payload = self.claims().ok().filter(|_| !self.envelope.signers([key]).is_empty())?;
+        let payload =
+            self.claims().ok().filter(|_| !self.envelope.signers(PAYLOAD_TYPE, [key]).is_empty())?;
         check_length(&self.path, self.capacity, self.length, &payload).ok()?;
         Some(payload)
     }
@@ -133,12 +134,21 @@ impl UnverifiedBundle {
     /// # Errors
     /// Where no trusted key signed it, or what was signed cannot be used.
     pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
-        let signers = trusted_signers(&self.path, &self.envelope, keyring)?;
-        let payload = parse(&self.path, &self.envelope)?;
-        check_length(&self.path, self.capacity, self.length, &payload)?;
-        let identity = self.identity();
-        let UnverifiedBundle { path, file, length, capacity, .. } = self;
-        Ok(SignedBundle { path, content: Content::of(file, length), capacity, payload, identity, signers })
+        Ok(self.signed_and_payload(keyring)?.0)
+    }
+
+    /// As [`UnverifiedBundle::signed`], with the bytes that were verified.
+    pub(super) fn signed_and_payload(
+        self,
+        keyring: &Keyring,
+    ) -> Result<(SignedBundle, Verified), BundleError> {
+        let UnverifiedBundle { path, file, length, capacity, envelope } = self;
+        let verified = verified(&path, envelope, PAYLOAD_TYPE, keyring)?;
+        let payload = parse(&path, verified.payload())?;
+        check_length(&path, capacity, length, &payload)?;
+        let (identity, signers) = (Digest::of(verified.payload()), verified.signers().to_vec());
+        let content = Content::of(file, length);
+        Ok((SignedBundle { path, content, capacity, payload, identity, signers }, verified))
     }
 }
 
@@ -178,16 +188,17 @@ impl SignedBundle {
     }
 }
 
-/// The trusted keys that signed an envelope; there is at least one.
-pub(super) fn trusted_signers(
+/// What trusted keys signed as a payload of this type.
+pub(super) fn verified(
     path: &Path,
-    envelope: &Envelope,
+    envelope: Envelope,
+    wanted: PayloadType,
     keyring: &Keyring,
-) -> Result<Vec<KeyId>, BundleError> {
-    let signers = envelope.signers(keyring.public_keys());
-    if !signers.is_empty() {
-        return Ok(signers);
-    }
+) -> Result<Verified, BundleError> {
+    let envelope = match envelope.verify(wanted, keyring.public_keys()) {
+        Ok(verified) => return Ok(verified),
+        Err(envelope) => envelope,
+    };
     let path = path.to_path_buf();
     let mut claimed: Vec<String> = envelope.claimed_keyids().map(str::to_owned).collect();
     let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
@@ -199,8 +210,8 @@ pub(super) fn trusted_signers(
     Err(BundleError::Untrusted { claimed, path })
 }
 
-fn parse(path: &Path, envelope: &Envelope) -> Result<Payload, BundleError> {
-    Payload::parse(envelope.payload()).map_err(|bad| match bad {
+fn parse(path: &Path, payload: &[u8]) -> Result<Payload, BundleError> {
+    Payload::parse(payload).map_err(|bad| match bad {
         BadPayload::Unknown(feature) => BundleError::Unknown { path: path.into(), feature: safe(&feature) },
         BadPayload::Rule(why) => BundleError::Payload { path: path.into(), why: safe(&why) },
     })

@@ -1,17 +1,21 @@
 //! A further signature for a bundle, in the room that was left for it.
 //!
 //! The envelope lists signatures at its end and is filled up with spaces, so that a further one changes
-//! nothing before it, and no other byte of the file.
+//! nothing before it, and no other byte of the file. What is signed is what was verified, from memory: a
+//! medium may show something else each time that it is read.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::header::BLOCK;
-use super::{BundleError, VerifiedBundle};
-use crate::digest::Digest;
+use super::reader::{UnverifiedBundle, VerifiedBundle};
+use super::{BundleError, volumes};
 use crate::trust::TrustError;
-use crate::trust::envelope::{Envelope, MAX_SIGNATURES, NotAnEnvelope};
+use crate::trust::envelope::{CountersignError, Envelope, MAX_SIGNATURES, NotAnEnvelope, Verified};
+use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
 
 /// Why a signature could not be added.
@@ -28,38 +32,187 @@ pub enum SignError {
     Write(#[from] io::Error),
 }
 
-impl VerifiedBundle {
-    /// Adds a signature and syncs. Says whether the key had not signed it yet.
+/// A verified bundle with the bytes that were verified, which a further key may sign.
+#[derive(Debug)]
+pub struct Signable {
+    bundle: VerifiedBundle,
+    verified: Verified,
+}
+
+impl UnverifiedBundle {
+    /// As [`UnverifiedBundle::verify`], and keeps the signed bytes for a further signature.
+    ///
+    /// # Errors
+    /// As for [`UnverifiedBundle::verify`].
+    pub fn signable(self, keyring: &Keyring) -> Result<Signable, BundleError> {
+        let (signed, verified) = self.signed_and_payload(keyring)?;
+        let head = signed.path().to_path_buf();
+        let bundle = signed.with_volumes(&|number| volumes::beside(&head, number))?;
+        Ok(Signable { bundle, verified })
+    }
+}
+
+impl Signable {
+    /// The bundle.
+    pub fn bundle(&self) -> &VerifiedBundle {
+        &self.bundle
+    }
+
+    /// Adds a signature and syncs. Returns whether the key had not signed the bundle yet.
     ///
     /// # Errors
     /// See [`SignError`].
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
-        let changed = |why: String| BundleError::Manifest { path: self.path().into(), why };
-        // The envelope stands in the head.
-        let read = self.content().head();
-        // One after the other: each begins with the signatures of those before it. Some file systems know no
-        // locks.
+        let changed = |why: String| BundleError::Manifest { path: self.bundle.path().into(), why };
+        // The envelope is in the head volume.
+        let read = self.bundle.content().head();
+        // Signers take turns, so that each keeps the signatures of those before it. Some file systems have
+        // no locks.
         let _ = read.lock();
-        let mut before = vec![0; self.capacity() as usize];
+        // The medium is asked only for the signatures that it holds by now.
+        let mut before = vec![0; self.bundle.capacity() as usize];
         read.read_exact_at(&mut before, BLOCK)?;
-        let mut envelope =
-            Envelope::parse(&before).map_err(|error: NotAnEnvelope| changed(error.to_string()))?;
-        if Digest::of(envelope.payload()) != self.identity() {
-            return Err(changed("it has changed since it was verified".into()).into());
-        }
-        if !envelope.signers([&signer.public()]).is_empty() {
-            return Ok(false);
-        }
-        envelope.sign(signer)?;
+        let stored = Envelope::parse(&before).map_err(|error: NotAnEnvelope| changed(error.to_string()))?;
+        let envelope = match self.verified.countersigned(&stored, signer) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return Ok(false),
+            Err(error @ CountersignError::Changed) => return Err(changed(error.to_string()).into()),
+            Err(CountersignError::Signer(error)) => return Err(error.into()),
+        };
         let after = envelope.to_bytes(before.len()).ok_or(TrustError::NoRoom { most: MAX_SIGNATURES })?;
         let same = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
-        let file = File::options().write(true).open(self.path())?;
-        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
-        if identity(&file)? != identity(read)? {
-            return Err(io::Error::other("another file has its name now").into());
-        }
+        let file = self.open_for_writing()?;
         file.write_all_at(&after[same..], BLOCK + same as u64)?;
         file.sync_all()?;
+        read.read_exact_at(&mut before, BLOCK)?;
+        if before != after {
+            return Err(changed("it changed while it was signed".into()).into());
+        }
         Ok(true)
+    }
+
+    /// Opens the file once more, which was opened for reading. Something else that has its name by now is
+    /// neither followed nor waited for, and not written to.
+    fn open_for_writing(&self) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(self.bundle.path(), flags, Mode::empty())?);
+        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        if identity(&file)? != identity(self.bundle.content().head())? {
+            return Err(io::Error::other("another file has its name now"));
+        }
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::heartbeat::HEARTBEAT_TYPE;
+    use super::super::{PAYLOAD_TYPE, writer};
+    use super::*;
+    use crate::trust::envelope::{Message, PayloadType};
+    use crate::trust::key::{PublicKey, SigningKey};
+
+    /// A signed bundle, verified by the key of [`writer::tests`].
+    fn verified(dir: &tempfile::TempDir) -> (PathBuf, Signable) {
+        let path = dir.path().join("b.tar");
+        std::fs::write(&path, writer::tests::bundle()).unwrap();
+        let key = SigningKey::from_pem(writer::tests::KEY, None).unwrap();
+        let bundle = UnverifiedBundle::open(&path).unwrap();
+        (path, bundle.signable(&Keyring::of(&key.public())).unwrap())
+    }
+
+    /// Exchanges the envelope in a file, as a medium that shows something else later would.
+    fn exchange(path: &PathBuf, signable: &Signable, payload_type: PayloadType, payload: &[u8]) {
+        let other = SigningKey::generate().unwrap();
+        let envelope = Envelope::signed(payload_type, payload.to_vec(), &other).unwrap();
+        let bytes = envelope.to_bytes(signable.bundle.capacity() as usize).unwrap();
+        File::options().write(true).open(path).unwrap().write_all_at(&bytes, BLOCK).unwrap();
+    }
+
+    #[test]
+    fn what_the_medium_shows_later_is_not_signed() {
+        let signer = SigningKey::generate().unwrap();
+        let in_toto = PayloadType::new("application/vnd.in-toto+json");
+        for payload_type in [in_toto, HEARTBEAT_TYPE, PAYLOAD_TYPE] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, signable) = verified(&dir);
+            // The same payload as another type, and another payload as the same type.
+            let payload = match payload_type {
+                PAYLOAD_TYPE => &b"{}"[..],
+                _ => signable.verified.payload(),
+            };
+            exchange(&path, &signable, payload_type, payload);
+            let before = std::fs::read(&path).unwrap();
+            let refused = signable.sign(&signer);
+            assert!(matches!(refused, Err(SignError::Bundle(_))), "{payload_type:?}: {refused:?}");
+            assert!(std::fs::read(&path).unwrap() == before, "{payload_type:?}: it was written to");
+        }
+    }
+
+    /// Changes the type in the file while it signs.
+    struct Meddler<'a> {
+        key: SigningKey,
+        path: &'a PathBuf,
+        signable: &'a Signable,
+    }
+
+    impl Signer for Meddler<'_> {
+        fn public(&self) -> PublicKey {
+            self.key.public()
+        }
+
+        fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
+            exchange(self.path, self.signable, HEARTBEAT_TYPE, self.signable.verified.payload());
+            Signer::sign(&self.key, message)
+        }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_signed_is_no_success_and_has_no_signature() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, signable) = verified(&dir);
+        let signer = Meddler { key: SigningKey::generate().unwrap(), path: &path, signable: &signable };
+        assert!(matches!(signable.sign(&signer), Err(SignError::Bundle(_))));
+        let bytes = std::fs::read(&path).unwrap();
+        let room = BLOCK as usize..BLOCK as usize + signable.bundle.capacity() as usize;
+        // Whatever the mixture is, nothing but the verified payload was signed.
+        if let Ok(left) = Envelope::parse(&bytes[room]) {
+            assert!(left.signers(HEARTBEAT_TYPE, [&signer.public()]).is_empty());
+        }
+    }
+
+    #[test]
+    fn another_file_of_its_name_is_not_written_to() {
+        let signer = SigningKey::generate().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (path, signable) = verified(&dir);
+        let other = dir.path().join("other");
+        std::fs::rename(&path, &other).unwrap();
+        let before = std::fs::read(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(matches!(signable.sign(&signer), Err(SignError::Write(_))), "a link");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .unwrap();
+        assert!(matches!(signable.sign(&signer), Err(SignError::Write(_))), "a FIFO");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &before).unwrap();
+        assert!(matches!(signable.sign(&signer), Err(SignError::Write(_))), "a copy");
+        for file in [&path, &other] {
+            assert!(std::fs::read(file).unwrap() == before);
+        }
+    }
+
+    #[test]
+    fn a_signature_is_added_once() {
+        let signer = SigningKey::generate().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (path, signable) = verified(&dir);
+        assert!(signable.sign(&signer).unwrap());
+        assert!(!signable.sign(&signer).unwrap());
+        let bundle = UnverifiedBundle::open(&path).unwrap().verify(&Keyring::of(&signer.public())).unwrap();
+        assert_eq!(bundle.signers(), [signer.public().id()]);
     }
 }

@@ -439,8 +439,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         payload.check().map_err(WriteError::Rules)?;
         let bytes = serde_json::to_vec(&payload).map_err(|e| WriteError::Rules(e.to_string()))?;
         let identity = Digest::of(&bytes);
-        let mut envelope = Envelope::new(PAYLOAD_TYPE, bytes);
-        envelope.sign(signer).map_err(WriteError::Sign)?;
+        let envelope = Envelope::signed(PAYLOAD_TYPE, bytes, signer).map_err(WriteError::Sign)?;
         let too_small = || WriteError::Rules("its manifest is larger than planned".into());
         let manifest = envelope.to_bytes(self.plan.capacity as usize).ok_or_else(too_small)?;
         let header = header::header(MANIFEST, self.plan.capacity).ok_or_else(too_small)?;

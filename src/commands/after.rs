@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::choice::carried;
 use super::import::Host;
 use super::import_report::{NEWER_BUNDLE, Report};
+use crate::bundle::Dataset;
 use crate::cli::{Import, Layout, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::target::settings::{InPlace, Scanner, Settings, settings};
-use crate::target::vex_config::Carried;
+use crate::target::vex_config::{Carried, Wanted};
 use crate::target::{Cache, Installed};
+use crate::trust::keyring::Keyring;
 
 /// The most of an answer of the `trivy` on the PATH that is read, in bytes.
 const MAX_ANSWER: u64 = 16 << 10;
@@ -53,13 +55,30 @@ pub(super) fn trivy_version() -> TrivyVersion {
     trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
 }
 
-/// Settings, VEX configuration, scan cache.
+/// What an import of bundles means for the VEX configuration.
+pub(super) struct Brought<'a> {
+    pub(super) stream: &'a str,
+    pub(super) keyring: &'a Keyring,
+    /// As [`super::choice::listed`] gives it.
+    pub(super) listed: Vec<(Digest, Carried)>,
+}
+
+/// Settings, VEX configuration, scan cache. `brought`: nothing, if no bundle was imported.
 ///
 /// The data is in place whatever fails here: every step is tried, and what failed stands in the
 /// report.
-pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) {
+pub(super) fn finish(
+    args: &Import,
+    cache: &mut Cache<'_>,
+    host: &Host,
+    brought: Option<&Brought<'_>>,
+    report: &mut Report,
+) {
     report.warn_of_old(host.now, NEWER_BUNDLE);
-    for step in [vex, scan_cache, write_settings] {
+    if let Err(error) = vex(cache, host, brought, report) {
+        report.errors.push(error);
+    }
+    for step in [scan_cache, write_settings] {
         if let Err(error) = step(args, cache, host, report) {
             report.errors.push(error);
         }
@@ -70,10 +89,24 @@ pub(super) fn finish(args: &Import, cache: &mut Cache<'_>, host: &Host, report: 
 }
 
 /// Trivy looks for a VEX repository under the name in its own configuration only.
-fn vex(_: &Import, cache: &mut Cache<'_>, host: &Host, report: &mut Report) -> Result<(), Error> {
-    let repositories: Vec<Carried> =
-        report.in_place().filter_map(|row| row.dataset.as_ref()).filter_map(carried).collect();
-    let merged = host.vex.merge(&repositories, &|name| has_vex(cache, name))?;
+fn vex(
+    cache: &Cache<'_>,
+    host: &Host,
+    brought: Option<&Brought<'_>>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let Some(brought) = brought else { return Ok(()) };
+    let in_place = report.in_place().filter_map(|row| row.dataset.as_ref());
+    let of = |dataset: &Dataset| {
+        let digest = dataset.manifest.digest;
+        let name = dataset.name.vex_repository()?;
+        brought.listed.iter().rfind(|(of, listed)| *of == digest && listed.name == name)
+    };
+    let carried: Vec<Carried> = in_place.filter_map(of).map(|(_, carried)| carried.clone()).collect();
+    let listed: Vec<Carried> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
+    let trusts = |keyid: &str| brought.keyring.public_keys().any(|key| key.id().hex() == keyid);
+    let wanted = Wanted { stream: brought.stream, listed: &listed, trusts: &trusts };
+    let merged = host.vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;
     report.written.extend(merged.written);
     report.advice.extend(merged.findings);
     Ok(())
@@ -125,7 +158,8 @@ fn write_settings(
         Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
     let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
-    let enabled = host.vex.entries().iter().filter(|entry| entry.enabled);
+    let vex = host.vex.read_again()?;
+    let enabled = vex.entries().iter().filter(|entry| entry.enabled);
     let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
     let in_place = InPlace {
         db: db.is_some(),

@@ -13,10 +13,12 @@ use super::offer::{Offer, newest, offers};
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Import;
 use crate::dataset::{Kind, catalogue, vex};
+use crate::digest::Digest;
 use crate::error::Error;
-use crate::target::vex_config::Carried;
+use crate::target::vex_config::{Carried, Origin};
 use crate::target::{Cache, Metadata, Slot};
 use crate::trust::acceptance::Admission;
+use crate::trust::key::KeyId;
 use crate::trust::state::TargetState;
 
 /// A dataset of an admitted bundle, with the place where it belongs.
@@ -97,13 +99,34 @@ fn choice(slot: Slot, offer: Offer, manifests: &[VexManifests]) -> Choice {
 /// What Trivy's VEX configuration should know of a dataset.
 pub(super) fn carried(dataset: &Dataset) -> Option<Carried> {
     let name = dataset.name.vex_repository()?;
-    let url = match name {
-        "default" => catalogue::VEX_HUB.to_owned(),
-        _ if dataset.source.starts_with("http") => dataset.source.clone(),
-        // It came from a folder: Trivy never asks this address while it is told not to update.
-        other => format!("https://{other}.invalid/"),
+    let url = match (name, dataset.vex_url()) {
+        ("default", _) => catalogue::VEX_HUB.to_owned(),
+        (_, Some(url)) => url.to_owned(),
+        // It came from a directory: Trivy never asks this address while it is told not to update.
+        (other, None) => format!("https://{other}.invalid/"),
     };
-    Some(Carried { name: name.into(), url })
+    Some(Carried { name: name.into(), url, origin: None })
+}
+
+/// What Trivy's VEX configuration should know of all datasets of the bundles that were admitted, with the
+/// bundle that brought them, by the digest of their manifest.
+pub(super) fn listed(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(Digest, Carried)> {
+    let admitted = bundles.iter().zip(admitted).filter(|(_, admission)| admission.is_some());
+    admitted
+        .flat_map(|(bundle, _)| {
+            bundle.payload().datasets.iter().filter_map(|dataset| {
+                let carried = carried(dataset)?;
+                let origin = Origin {
+                    stream: bundle.payload().stream.as_str().into(),
+                    bundle: bundle.identity(),
+                    keys: bundle.signers().iter().map(KeyId::hex).collect(),
+                };
+                // VEX Hub and its address are Trivy's own default.
+                let origin = (carried.name != "default").then_some(origin);
+                Some((dataset.manifest.digest, Carried { origin, ..carried }))
+            })
+        })
+        .collect()
 }
 
 /// The vex-repository.json files of a bundle, by member name.

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use super::admission::{admit_all, watch_expiry};
-use super::after;
-use super::choice::{Choice, choose, metadata, sift};
+use super::after::{self, Brought};
+use super::choice::{Choice, choose, listed, metadata, sift};
 use super::import::{Host, Setup};
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
@@ -57,6 +57,11 @@ pub(super) fn run(
     })?;
     report.errors.splice(0..0, damaged);
     let Some((admitted, Prepared { chosen, stages })) = prepared else { return Ok(report) };
+    let brought = Brought {
+        stream: &setup.policy.stream,
+        keyring: &setup.keyring,
+        listed: listed(&found.bundles, &admitted),
+    };
     if !chosen.is_empty() {
         memory.about_to_change(host.now)?;
     }
@@ -74,7 +79,7 @@ pub(super) fn run(
     if images && args.registry.places.is_empty() {
         report.advice.push("The images in this bundle are for a registry: import it with --registry.".into());
     }
-    after::finish(args, &mut cache, host, &mut report);
+    after::finish(args, &mut cache, host, Some(&brought), &mut report);
     Ok(report)
 }
 
@@ -238,7 +243,7 @@ pub(super) fn restore(
     let kept = cache.kept_vex()?;
     let known = host.vex.entries().iter().map(|entry| entry.name.as_str());
     for repository in known.chain(["default"]).chain(kept.iter().map(String::as_str)) {
-        let hub = Carried { name: "default".into(), url: VEX_HUB.into() };
+        let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
         let as_carried = if host.vex.name_for(&hub) == repository { "default" } else { repository };
         let Ok(name) = Name::vex(as_carried) else {
             if kept.iter().any(|kept| kept == repository) {
@@ -272,6 +277,6 @@ pub(super) fn restore(
         ));
     }
     report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
-    after::finish(args, &mut cache, host, &mut report);
+    after::finish(args, &mut cache, host, None, &mut report);
     Ok(report)
 }

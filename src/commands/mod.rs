@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::Verb;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::trust::secret;
 
 mod admission;
 mod admitted;
@@ -144,6 +145,9 @@ fn gravest(errors: &[Error]) -> u8 {
 /// # Errors
 /// Whatever kept it from doing what it was asked to.
 pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
+    if holds_key(verb) {
+        secret::keep_out_of_dumps().map_err(Error::unexpected("keeping keys out of core dumps"))?;
+    }
     match verb {
         Verb::Keygen(args) => keygen::run(args),
         Verb::Trust(args) => trust::run(args),
@@ -160,5 +164,25 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Rehearse(args) => rehearse::run(args, progress),
         Verb::Completions(args) => Ok(completions::run(args)),
         Verb::Man(args) => man::run(args),
+    }
+}
+
+/// Whether a command holds a private key or its passphrase.
+fn holds_key(verb: &Verb) -> bool {
+    match verb {
+        Verb::Keygen(_) | Verb::Export(_) | Verb::Sign(_) => true,
+        Verb::Serve(args) => args.tls_key.is_some(),
+        Verb::Import(args) => args.import.registry.connection.client_cert.is_some(),
+        Verb::Watch(args) => args.import.registry.connection.client_cert.is_some(),
+        Verb::Mirror(args) => args.registry.connection.client_cert.is_some(),
+        Verb::Status(args) => args.connection.client_cert.is_some(),
+        // The key of a rehearsal is used for nothing else.
+        Verb::Rehearse(_)
+        | Verb::Trust(_)
+        | Verb::Verify(_)
+        | Verb::Inspect(_)
+        | Verb::Repair(_)
+        | Verb::Completions(_)
+        | Verb::Man(_) => false,
     }
 }

@@ -1,7 +1,7 @@
 //! What signs, and passphrases: from a file's first line, or from the terminal without an echo.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
 use pkcs8::der::zeroize::Zeroizing;
@@ -12,17 +12,18 @@ use crate::error::Error;
 use crate::trust::TrustError;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
 use crate::trust::keyring::not_opened;
+use crate::trust::secret;
 use crate::trust::signer::{External, Signer};
 use crate::util::trusted::{self, Failed};
+
+/// The most of a passphrase, in bytes.
+const MOST_PASSPHRASE: usize = 4096;
 
 /// The first line of a file.
 pub(super) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
-    let mut line = Zeroizing::new(String::new());
     let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
-    BufReader::new(file.take(4096)).read_line(&mut line).map_err(failed)?;
-    let length = line.trim_end_matches(['\r', '\n']).len();
-    line.truncate(length);
+    let line = secret::read_line(file, MOST_PASSPHRASE).map_err(failed)?;
     if line.is_empty() {
         return Err(Error::usage(
             format!("{} holds no passphrase", path.display()),
@@ -44,14 +45,11 @@ pub(super) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     silent.local_modes.remove(LocalModes::ECHO);
     write!(terminal, "{prompt}: ").map_err(unexpected())?;
     tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| unexpected()(e.into()))?;
-    let mut line = Zeroizing::new(String::new());
-    let read = BufReader::new(&terminal).read_line(&mut line);
+    let read = secret::read_line(&terminal, MOST_PASSPHRASE);
     let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
     let _ = writeln!(terminal);
-    read.map_err(unexpected())?;
+    let line = read.map_err(unexpected())?;
     restored.map_err(|e| unexpected()(e.into()))?;
-    let length = line.trim_end_matches(['\r', '\n']).len();
-    line.truncate(length);
     Ok(Some(line))
 }
 
@@ -85,7 +83,6 @@ const PRIVATE: &str = "an Ed25519 private key (PEM)";
 /// Reads a private key, with its passphrase where it has one.
 fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
-    let mut pem = Zeroizing::new(String::new());
     let file = trusted::open(path).map_err(|error| match error {
         Failed::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
             format!("there is no private key at {}", path.display()),
@@ -93,7 +90,7 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
         ),
         error => not_opened(path, PRIVATE, error).into(),
     })?;
-    file.take(MAX_PEM).read_to_string(&mut pem).map_err(failed)?;
+    let pem = secret::read(file, MAX_PEM as usize).and_then(secret::text).map_err(failed)?;
     let bad = |bad: BadKey| match bad {
         BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
         BadKey::WrongPassphrase => {

@@ -42,11 +42,11 @@ impl fmt::Display for Report {
 pub(super) fn run(args: &Sign, progress: &dyn Progress) -> Result<Outcome, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
     let signer = passphrase::signer(&args.signing)?;
-    let bundle = UnverifiedBundle::open(&args.bundle)?.verify(&keyring)?;
+    let signable = UnverifiedBundle::open(&args.bundle)?.signable(&keyring)?;
     // A signature vouches for every byte.
-    check_bytes(&bundle, progress)?;
-    let identity = bundle.identity();
-    let added = bundle.sign(&*signer).map_err(|error| match error {
+    check_bytes(signable.bundle(), progress)?;
+    let identity = signable.bundle().identity();
+    let added = signable.sign(&*signer).map_err(|error| match error {
         SignError::Bundle(error) => Error::from(error),
         SignError::Trust(error) => error.into(),
         SignError::Write(error) => Error::Destination {

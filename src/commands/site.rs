@@ -141,7 +141,7 @@ pub(super) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, rep
         // `default` stays the one on the internet, and disabled.
         let known = name.vex_repository()?;
         let known = if known == "default" { name.as_str() } else { known };
-        Some(Carried { name: known.to_owned(), url: (*reference).clone() })
+        Some(Carried { name: known.to_owned(), url: (*reference).clone(), origin: None })
     });
     let references = [&db, &java_db, &checks].into_iter().flatten();
     let insecure = references.filter_map(|reference| reference.split('/').next()).any(insecure);

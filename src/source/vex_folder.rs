@@ -17,10 +17,12 @@ use super::vex::{self, Spooled, VexRepository};
 use super::vex_source::{Location, MANIFEST};
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
+use crate::text::line;
 
 /// Reads a folder.
 pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceError> {
-    let source = folder.display().to_string();
+    // A bundle's source has no control characters.
+    let source = line(&folder.display().to_string());
     if let Err(error) = std::fs::read_dir(folder) {
         return Err(SourceError::Local { path: folder.into(), error });
     }

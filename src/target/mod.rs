@@ -23,8 +23,11 @@ pub mod registry_settings;
 pub mod settings;
 mod site_settings;
 pub mod vex_config;
+mod vex_origin;
 pub mod vex_scanner;
+mod vex_yaml;
 pub mod web_root;
+mod yaml;
 
 pub(crate) use crate::util::dir as sys;
 pub use crate::util::dir::Owner;

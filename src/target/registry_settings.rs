@@ -8,10 +8,11 @@
 
 use crate::dataset::catalogue::TrivyVersion;
 
-use super::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings, yaml};
+use super::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
 use super::site_settings::site_files;
 use super::vex_config::Carried;
 use super::vex_scanner;
+use super::yaml;
 
 /// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,7 +115,7 @@ fn config(pulled: &Pulled, version_check: bool) -> String {
             text.push('\n');
         }
     };
-    let quoted = |value: &Option<String>| yaml(value.as_deref().unwrap_or_default());
+    let quoted = |value: &Option<String>| yaml::quoted(value.as_deref().unwrap_or_default());
     let (db, java_db, checks) = (&pulled.db, &pulled.java_db, &pulled.checks);
     line(db.is_some() || java_db.is_some(), "db:".into());
     line(db.is_some(), format!("  repository: {}", quoted(db)));
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn vex_from_a_web_server_is_asked_for() {
-        let hub = Carried { name: "vex-hub".into(), url: "https://w/vex-hub".into() };
+        let hub = Carried { name: "vex-hub".into(), url: "https://w/vex-hub".into(), origin: None };
         let settings = registry_settings(TrivyVersion::newest(), &Pulled { vex: vec![hub], ..pulled() });
         let of = |name: &str| settings.lines.iter().find(|line| line.subcommand == name).unwrap().arguments();
         assert!(of("image").contains("--vex repo --insecure"), "{}", of("image"));

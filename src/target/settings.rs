@@ -12,6 +12,7 @@ use crate::dataset::catalogue::TrivyVersion;
 
 use super::error::{At, TargetError};
 use super::sys::{self, Dir, Owner};
+use super::yaml::quoted;
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [
@@ -222,7 +223,7 @@ fn config(cache: &str, version_check: bool, in_place: InPlace, memory: bool) -> 
             text.push('\n');
         }
     };
-    line(true, &format!("  dir: {}", yaml(cache)));
+    line(true, &format!("  dir: {}", quoted(cache)));
     line(memory, "  backend: memory");
     line(in_place.db || in_place.java_db, "db:");
     line(in_place.db, "  skip-update: true");
@@ -265,11 +266,6 @@ fn advice(in_place: InPlace, scanner: &Scanner) -> Vec<String> {
         advice.push("Where the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
     }
     advice
-}
-
-/// Quotes a string for YAML: a JSON string is one.
-pub(super) fn yaml(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// Quotes an argument for a shell where it needs that.

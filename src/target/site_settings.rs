@@ -17,7 +17,8 @@
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
 
 use super::registry_settings::Pulled;
-use super::settings::{ConfigFile, OURS, yaml};
+use super::settings::{ConfigFile, OURS};
+use super::yaml::quoted;
 
 /// The files for whatever can use what is in place.
 pub(super) fn site_files(pulled: &Pulled) -> Vec<ConfigFile> {
@@ -40,15 +41,15 @@ fn operator(pulled: &Pulled) -> Option<String> {
     let mut trivy = String::new();
     for (key, reference) in [("db", &pulled.db), ("javaDb", &pulled.java_db)] {
         if let Some(Parts { registry, repository, tag }) = parts(reference) {
-            trivy += &format!("  {key}Registry: {}\n", yaml(registry));
-            trivy += &format!("  {key}Repository: {}\n", yaml(&format!("{repository}:{tag}")));
+            trivy += &format!("  {key}Registry: {}\n", quoted(registry));
+            trivy += &format!("  {key}Repository: {}\n", quoted(&format!("{repository}:{tag}")));
         }
     }
     let mut bundle = String::new();
     if let Some(Parts { registry, repository, tag }) = parts(&pulled.checks) {
         trivy += "  useBuiltinRegoPolicies: \"true\"\n  useEmbeddedRegoPolicies: \"false\"\n";
-        bundle += &format!("policiesBundle:\n  registry: {}\n", yaml(registry));
-        bundle += &format!("  repository: {}\n  tag: {}\n", yaml(repository), yaml(tag));
+        bundle += &format!("policiesBundle:\n  registry: {}\n", quoted(registry));
+        bundle += &format!("  repository: {}\n  tag: {}\n", quoted(repository), quoted(tag));
         bundle += &format!("  insecure: {insecure}\n");
     }
     if trivy.is_empty() {
@@ -71,7 +72,7 @@ fn operator(pulled: &Pulled) -> Option<String> {
 
 /// A server looks at trivy-db alone.
 fn server(pulled: &Pulled) -> Option<String> {
-    let db = yaml(pulled.db.as_deref()?);
+    let db = quoted(pulled.db.as_deref()?);
     let beginning = beginning(&[
         "a Trivy server pulls trivy-db from this registry.",
         "helm upgrade --install trivy CHART -f YOURS.yaml -f trivy-server-values.yaml",

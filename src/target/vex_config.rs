@@ -1,17 +1,19 @@
 //! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: under which
-//! name Trivy looks for a repository, and an entry for one that it does not know yet.
+//! name Trivy looks for a repository, an entry for one that it does not know yet, and the end of an entry
+//! that no bundle brings any more.
 //!
-//! What is there is never replaced, reordered or reformatted: an entry is added as text, and the
-//! result is parsed again and compared before it is written. Knows YAML and this one file.
+//! Entries of the operator are never changed. An entry that came from a bundle has a comment that says so
+//! ([`Origin`]), and is changed and removed as long as nobody has edited it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
-
 use super::error::{At, TargetError};
 use super::settings::{parent_owner, replace};
 use super::sys::Dir;
+pub use super::vex_origin::Origin;
+use super::vex_yaml::{Document, Edits, entry_text};
+use crate::text::safe;
 
 /// The most that the file may have, in bytes.
 const MOST: u64 = 64 << 10;
@@ -24,10 +26,12 @@ pub struct Carried {
     pub name: String,
     /// The repository's URL as Trivy's configuration has it.
     pub url: String,
+    /// The bundle that brought it, if the URL is the bundle's and not Trivy's own default.
+    pub origin: Option<Origin>,
 }
 
 /// One entry of the file (Trivy v0.74.0, pkg/vex/repo/repo.go: `Repository`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
     /// The folder's name in Trivy's cache.
     pub name: String,
@@ -35,6 +39,18 @@ pub struct Entry {
     pub url: String,
     /// Whether Trivy uses it.
     pub enabled: bool,
+    /// The bundle that brought it, if an import added the entry and nobody has edited it.
+    pub origin: Option<Origin>,
+}
+
+/// Which entries of earlier imports are still wanted.
+pub struct Wanted<'a> {
+    /// The stream of the import. Entries of other streams stay as they are.
+    pub stream: &'a str,
+    /// The repositories that the accepted bundles list. None at all: the bundles carry other data only.
+    pub listed: &'a [Carried],
+    /// Whether a key is trusted, by its identifier in hex.
+    pub trusts: &'a dyn Fn(&str) -> bool,
 }
 
 /// The VEX configuration as it stands.
@@ -42,11 +58,10 @@ pub struct Entry {
 pub struct VexConfig {
     /// The directory that holds `.trivy`; `None`: there is no home.
     home: Option<PathBuf>,
-    /// The file's text; `None` where there is no file yet.
-    text: Option<String>,
-    entries: Vec<Entry>,
-    /// Why the file could not be understood.
-    unclear: Option<String>,
+    /// The file's bytes; `None` where there is no file yet.
+    bytes: Option<Vec<u8>>,
+    /// What they say, or why they could not be understood.
+    document: Result<Document, String>,
 }
 
 /// What became of the configuration.
@@ -73,7 +88,7 @@ impl VexConfig {
     /// # Errors
     /// As for [`VexConfig::read`].
     pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
-        let mut config = VexConfig { home, text: None, entries: Vec::new(), unclear: None };
+        let mut config = VexConfig { home, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.folder(false)? else { return Ok(config) };
         let path = dir.at(FILE);
         match dir.find(FILE).at("look", &path)? {
@@ -83,20 +98,20 @@ impl VexConfig {
             Some(_) => {}
         }
         let bytes = dir.read_small(FILE, MOST).at("read", &path)?.unwrap_or_default();
-        match String::from_utf8(bytes) {
-            Ok(text) => {
-                match parse(&text) {
-                    Ok(parsed) => config.entries = parsed.entries,
-                    Err(what) => config.unclear = Some(what),
-                }
-                config.text = Some(text);
-            }
-            Err(_) => {
-                config.unclear = Some("it is not UTF-8".into());
-                config.text = Some(String::new());
-            }
-        }
+        config.document = match std::str::from_utf8(&bytes) {
+            Ok(text) => Document::parse(text),
+            Err(_) => Err("it is not UTF-8".into()),
+        };
+        config.bytes = Some(bytes);
         Ok(config)
+    }
+
+    /// Reads the same file once more.
+    ///
+    /// # Errors
+    /// As for [`VexConfig::read`].
+    pub fn read_again(&self) -> Result<VexConfig, TargetError> {
+        VexConfig::read_at(self.home.clone())
     }
 
     /// The file's path; `None` without a home.
@@ -106,13 +121,13 @@ impl VexConfig {
 
     /// The entries, in the file's order.
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        self.document.as_ref().map_or(&[], |document| &document.entries)
     }
 
     /// The name under which Trivy looks for a repository: that of the enabled entry with its URL,
     /// else the enabled entry of its name, else its own name.
     pub fn name_for<'a>(&'a self, carried: &'a Carried) -> &'a str {
-        let enabled = || self.entries.iter().filter(|entry| entry.enabled);
+        let enabled = || self.entries().iter().filter(|entry| entry.enabled);
         enabled()
             .find(|entry| same_url(&entry.url, &carried.url))
             .or_else(|| enabled().find(|entry| entry.name == carried.name))
@@ -120,62 +135,53 @@ impl VexConfig {
     }
 
     /// Adds an entry for each carried repository that Trivy would not look for, creating the file
-    /// as Trivy would where it is missing. `holds` says whether the cache has a repository of a
-    /// name (`0.1/index.json`).
+    /// as Trivy would where it is missing, and removes the entries of earlier imports that are no longer
+    /// wanted. `holds` says whether the cache has a repository of a name (`0.1/index.json`).
     ///
     /// # Errors
     /// The system refuses, or a symbolic link stands on the way.
-    pub fn merge(&self, carried: &[Carried], holds: &dyn Fn(&str) -> bool) -> Result<Merged, TargetError> {
+    pub fn merge(
+        &self,
+        carried: &[Carried],
+        wanted: Option<&Wanted<'_>>,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> Result<Merged, TargetError> {
         let mut merged = Merged::default();
-        if carried.is_empty() {
-            return Ok(merged);
-        }
         let Some(path) = self.path() else {
-            merged.findings.push(
-                "There is no home directory, so Trivy's VEX configuration was not written: set XDG_DATA_HOME for the scanner, and run the import with it.".into(),
-            );
+            if !carried.is_empty() {
+                merged.findings.push(
+                    "There is no home directory, so Trivy's VEX configuration was not written: set XDG_DATA_HOME for the scanner, and run the import with it.".into(),
+                );
+            }
             return Ok(merged);
         };
-        let mut missing = Vec::new();
+        let mut edits = Edits::default();
         for repository in carried {
-            let enabled = |entry: &&Entry| entry.enabled;
-            let same =
-                |entry: &&Entry| same_url(&entry.url, &repository.url) || entry.name == repository.name;
-            match self.entries.iter().filter(same).find(enabled).or_else(|| self.entries.iter().find(same)) {
-                Some(entry) if entry.enabled => {}
-                Some(entry) => merged.findings.push(format!(
-                    "{} has the VEX repository {} disabled: set its enabled to true to use what was imported.",
-                    path.display(),
-                    crate::text::safe(&entry.name)
-                )),
-                None => missing.push(repository),
-            }
+            self.add_or_replace(repository, &path, &mut edits, &mut merged.findings);
         }
-        let known = |name: &str| carried.iter().any(|repository| self.name_for(repository) == name);
-        for entry in self.entries.iter().filter(|entry| entry.enabled) {
-            if !known(&entry.name) && !holds(&entry.name) {
-                merged.findings.push(format!(
-                    "{} enables the VEX repository {}, which is not in the cache: Trivy warns and filters without it (and fails without --skip-vex-repo-update); carry it too, or disable it.",
-                    path.display(),
-                    crate::text::safe(&entry.name)
-                ));
-            }
+        let mut removed = Vec::new();
+        if let Some(wanted) = wanted {
+            removed = self.remove_unwanted(wanted, &path, &mut edits);
         }
-        if missing.is_empty() && self.unclear.is_none() {
+        if !carried.is_empty() {
+            merged.findings.extend(self.not_carried(carried, &edits, &path, holds));
+        }
+        if edits.is_empty() && (self.document.is_ok() || carried.is_empty()) {
             return Ok(merged);
         }
-        match self.with(&missing) {
+        match self.document.as_ref().map_err(String::clone).and_then(|document| document.edited(&edits)) {
             Ok(text) => {
                 if let Some(dir) = self.folder(true)? {
-                    replace(&dir, FILE, text.as_bytes(), 0o644, |_| Ok(()))?;
+                    self.write(&dir, &text)?;
                     merged.written = Some(path);
+                    merged.findings.extend(removed);
                 }
             }
             Err(what) => {
-                let snippet: String =
-                    missing.iter().map(|repository| entry_text(repository, true, "  ", "\n")).collect();
+                let new: String =
+                    edits.add.iter().map(|repository| entry_text(repository, true, "  ", "\n")).collect();
                 merged.findings.push(format!(
-                    "{} was left as it is, because {what}: add this by hand under repositories:\n{snippet}",
+                    "{} was left as it is, because {what}: add this by hand under repositories:\n{new}",
                     path.display()
                 ));
             }
@@ -183,49 +189,110 @@ impl VexConfig {
         Ok(merged)
     }
 
-    /// The file's text with entries added, proven to say what it said and no more.
-    fn with(&self, missing: &[&Carried]) -> Result<String, String> {
-        if let Some(what) = &self.unclear {
-            return Err(what.clone());
-        }
-        let text = self.text.as_deref().unwrap_or_default();
-        let parsed = parse(text)?;
-        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-        let mut new = text.to_owned();
-        match parsed.sequence {
-            Sequence::Absent => {
-                if !new.is_empty() && !new.ends_with('\n') {
-                    new.push_str(end);
+    /// What a carried repository needs: nothing, an entry, or its own entry anew.
+    fn add_or_replace<'c>(
+        &self,
+        repository: &'c Carried,
+        path: &Path,
+        edits: &mut Edits<'c>,
+        findings: &mut Vec<String>,
+    ) {
+        let find = |is_it: &dyn Fn(&Entry) -> bool| self.entries().iter().enumerate().find(|(_, e)| is_it(e));
+        let at_url = |entry: &Entry| same_url(&entry.url, &repository.url);
+        let named = |entry: &Entry| entry.name == repository.name;
+        let known = find(&|entry| entry.enabled && at_url(entry))
+            .or_else(|| find(&|entry| entry.enabled && named(entry)))
+            .or_else(|| find(&|entry| at_url(entry) || named(entry)));
+        match (known, &repository.origin) {
+            (None, _) => edits.add.push(repository),
+            (Some((_, entry)), _) if !entry.enabled => findings.push(format!(
+                "{} has the VEX repository {} disabled: set its enabled to true to use what was imported.",
+                path.display(),
+                safe(&entry.name)
+            )),
+            // An entry of another bundle follows its exporter, to another address or another key.
+            (Some((index, entry)), Some(origin)) => {
+                let is_stale = |old: &Origin| {
+                    old.stream == origin.stream
+                        && (!same_url(&entry.url, &repository.url)
+                            || !old.keys.iter().any(|key| origin.keys.contains(key)))
+                };
+                if entry.name == repository.name && entry.origin.as_ref().is_some_and(is_stale) {
+                    edits.replace.insert(index, repository);
                 }
-                new.push_str(&format!("repositories:{end}"));
-                new.extend(missing.iter().map(|repository| entry_text(repository, true, "  ", end)));
             }
-            Sequence::Block { indent, last_line } => {
-                let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
-                if let Some(last) = lines.get_mut(last_line - 1).filter(|line| !line.ends_with('\n')) {
-                    last.push_str(end);
-                }
-                let indent = " ".repeat(indent);
-                let at = last_line.min(lines.len());
-                lines.splice(
-                    at..at,
-                    missing.iter().map(|repository| entry_text(repository, true, &indent, end)),
-                );
-                new = lines.concat();
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Removes the entries of the stream that its bundles list no longer, or whose bundle was signed by keys
+    /// that are trusted no longer. Returns a sentence for each.
+    fn remove_unwanted(&self, wanted: &Wanted<'_>, path: &Path, edits: &mut Edits<'_>) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for (index, entry) in self.entries().iter().enumerate() {
+            let Some(origin) = entry.origin.as_ref().filter(|origin| origin.stream == wanted.stream) else {
+                continue;
+            };
+            let is_it = |listed: &Carried| self.name_for(listed) == entry.name;
+            if edits.replace.contains_key(&index) || wanted.listed.iter().any(is_it) {
+                continue;
             }
-            Sequence::Other => return Err("its list of repositories is not in block style".into()),
+            let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
+                true if wanted.listed.is_empty() => continue,
+                true => "no bundle of its stream brings it any more",
+                false => "the key that signed its bundle is not trusted any more",
+            };
+            edits.remove.push(index);
+            sentences.push(format!(
+                "The VEX repository {} ({}) was removed from {}, because {why}. Its documents in the cache are not used.",
+                safe(&entry.name),
+                safe(&entry.url),
+                path.display()
+            ));
         }
-        let mut wanted = parsed.entries;
-        wanted.extend(missing.iter().map(|repository| Entry {
-            name: repository.name.clone(),
-            url: repository.url.clone(),
-            enabled: true,
-        }));
-        let again = parse(&new)?;
-        if again.entries != wanted || again.scalars < parsed.scalars {
-            return Err("an entry could not be added without changing others".into());
+        sentences
+    }
+
+    /// A sentence for each enabled repository that Trivy would miss.
+    fn not_carried(
+        &self,
+        carried: &[Carried],
+        edits: &Edits<'_>,
+        path: &Path,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let known = |name: &str| carried.iter().any(|repository| self.name_for(repository) == name);
+        let stays = |index: &usize| !edits.remove.contains(index);
+        let entries =
+            self.entries().iter().enumerate().filter(|(index, entry)| entry.enabled && stays(index));
+        let missing =
+            entries.map(|(_, entry)| entry).filter(|entry| !known(&entry.name) && !holds(&entry.name));
+        missing
+            .map(|entry| {
+                format!(
+                    "{} enables the VEX repository {}, which is not in the cache: Trivy warns and filters without it (and fails without --skip-vex-repo-update); carry it too, or disable it.",
+                    path.display(),
+                    safe(&entry.name)
+                )
+            })
+            .collect()
+    }
+
+    /// Writes the file, if it still is the one that was read.
+    fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
+        let changed = || TargetError::Exists {
+            path: dir.at(FILE),
+            what: "was changed while the import ran",
+            advice: "Run the import again.",
+        };
+        if self.bytes.is_some() && dir.find(FILE).at("look", dir.at(FILE))?.is_none() {
+            return Err(changed());
         }
-        Ok(new)
+        let is_same = |held: &[u8]| match self.bytes.as_deref() == Some(held) {
+            true => Ok(()),
+            false => Err(changed()),
+        };
+        replace(dir, FILE, text.as_bytes(), 0o644, is_same)
     }
 
     /// The folder of the file, made where that is asked for, as Trivy makes it (mode 0700).
@@ -263,37 +330,6 @@ fn home(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     set("XDG_DATA_HOME").or_else(|| set("HOME")).filter(|home| home != Path::new("/nonexistent"))
 }
 
-/// An entry as Trivy's own default has it (`trivy vex repo init` of v0.74.0).
-pub(super) fn entry_text(repository: &Carried, enabled: bool, indent: &str, end: &str) -> String {
-    let (name, url) = (scalar(&repository.name), scalar(&repository.url));
-    let enabled = if enabled { "enabled: true" } else { "enabled: false" };
-    let fields = [enabled, "username: \"\"", "password: \"\"", "token: \"\"", "insecure: false"];
-    let mut text = format!("{indent}- name: {name}{end}{indent}  url: {url}{end}");
-    for field in fields {
-        text.push_str(&format!("{indent}  {field}{end}"));
-    }
-    text
-}
-
-/// A YAML scalar: plain where nothing can be misread, else quoted as JSON does.
-fn scalar(text: &str) -> String {
-    let word = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._/~?=&%".contains(&c) || c == b':')
-        && !text.ends_with(':')
-        && truth(text).is_none()
-        && !matches!(text, "null" | "Null" | "NULL" | "n" | "N");
-    if word { text.into() } else { serde_json::Value::from(text).to_string() }
-}
-
-/// What YAML 1.1 and Go's yaml.v3 take for a truth value in a boolean field (decode.go).
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
-        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
-        _ => None,
-    }
-}
-
 fn same_url(one: &str, other: &str) -> bool {
     fn plain(url: &str) -> String {
         let url = url.trim_end_matches('/');
@@ -302,142 +338,20 @@ fn same_url(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
 }
 
-struct Parsed {
-    entries: Vec<Entry>,
-    sequence: Sequence,
-    scalars: usize,
-}
-
-/// How the list stands in the text.
-enum Sequence {
-    Absent,
-    Block {
-        /// Columns before the dash.
-        indent: usize,
-        /// The last line of the last entry, counted from 1.
-        last_line: usize,
-    },
-    Other,
-}
-
-/// Reads the file's one shape: a mapping with a list of mappings of scalars.
-fn parse(text: &str) -> Result<Parsed, String> {
-    let mut parsed = Parsed { entries: Vec::new(), sequence: Sequence::Absent, scalars: 0 };
-    // How deep we are; the key that waits for its value, at the top and in an entry.
-    let (mut depth, mut documents) = (0u32, 0);
-    let (mut top_key, mut key): (Option<String>, Option<String>) = (None, None);
-    let mut in_list = false;
-    let mut entry = Entry { name: String::new(), url: String::new(), enabled: false };
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| format!("it is not YAML ({error})"))?;
-        match event {
-            Event::Alias(_) => return Err("it uses YAML aliases".into()),
-            Event::DocumentStart(_) => {
-                documents += 1;
-                if documents > 1 {
-                    return Err("it has more than one document".into());
-                }
-            }
-            Event::MappingStart(..) => {
-                depth += 1;
-                if depth == 1 && !top_is_block(text, span.start.line()) {
-                    return Err("it is in flow style".into());
-                }
-                if in_list && depth == 3 {
-                    entry = Entry { name: String::new(), url: String::new(), enabled: false };
-                    key = None;
-                    if let Sequence::Absent = parsed.sequence {
-                        parsed.sequence = block(text, span.start.line(), span.start.col());
-                    }
-                }
-            }
-            Event::SequenceStart(..) => {
-                depth += 1;
-                in_list |= depth == 2 && top_key.as_deref() == Some("repositories");
-                if in_list && depth == 2 && text[byte(text, span.start.index())..].starts_with('[') {
-                    parsed.sequence = Sequence::Other;
-                }
-            }
-            Event::MappingEnd | Event::SequenceEnd => {
-                if in_list && depth == 3 {
-                    parsed.entries.push(entry.clone());
-                }
-                if depth == 2 {
-                    (in_list, top_key) = (false, None);
-                }
-                if depth == 4 {
-                    key = None;
-                }
-                depth -= 1;
-            }
-            Event::Scalar(value, style, ..) => {
-                parsed.scalars += 1;
-                if in_list && let Sequence::Block { last_line, .. } = &mut parsed.sequence {
-                    *last_line = (*last_line).max(span.end.line());
-                    if !matches!(
-                        style,
-                        ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted
-                    ) {
-                        return Err("it uses block scalars".into());
-                    }
-                }
-                match (depth, top_key.take(), key.take()) {
-                    (0, ..) if !value.is_empty() && &*value != "null" && &*value != "~" => {
-                        return Err("it is not a mapping".into());
-                    }
-                    (1, None, _) => top_key = Some(value.into_owned()),
-                    (1, Some(list), _) if list == "repositories" => parsed.sequence = Sequence::Other,
-                    (3, top, None) if in_list => (top_key, key) = (top, Some(value.into_owned())),
-                    (3, top, Some(field)) if in_list => {
-                        top_key = top;
-                        match field.as_str() {
-                            "name" => entry.name = value.into_owned(),
-                            "url" => entry.url = value.into_owned(),
-                            "enabled" => entry.enabled = truth(&value).unwrap_or(false),
-                            _ => {}
-                        }
-                    }
-                    (_, top, _) if depth > 1 => top_key = top,
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(parsed)
-}
-
-fn top_is_block(text: &str, line: usize) -> bool {
-    !text.lines().nth(line.saturating_sub(1)).is_some_and(|line| line.trim_start().starts_with('{'))
-}
-
-/// Where the dash of a block entry stands that begins at a line (from 1) and column (from 0).
-fn block(text: &str, line: usize, column: usize) -> Sequence {
-    let before: String =
-        text.lines().nth(line.saturating_sub(1)).unwrap_or("").chars().take(column).collect();
-    let indent = before.len() - before.trim_start_matches(' ').len();
-    match before.trim_start_matches(' ').trim_end() {
-        "-" => Sequence::Block { indent, last_line: line },
-        _ => Sequence::Other,
-    }
-}
-
-/// The byte offset of a character offset.
-fn byte(text: &str, character: usize) -> usize {
-    text.char_indices().nth(character).map_or(text.len(), |(at, _)| at)
-}
-
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
     use crate::dataset::catalogue::VEX_HUB;
+    use crate::digest::Digest;
 
     fn hub() -> Carried {
-        Carried { name: "default".into(), url: VEX_HUB.into() }
+        Carried { name: "default".into(), url: VEX_HUB.into(), origin: None }
     }
 
     fn corp() -> Carried {
-        Carried { name: "corp".into(), url: "https://vex.corp.example/x?y=1".into() }
+        Carried { name: "corp".into(), url: "https://vex.corp.example/x?y=1".into(), origin: None }
     }
 
     fn with_file(text: &str) -> (tempfile::TempDir, VexConfig) {
@@ -450,7 +364,7 @@ mod tests {
 
     fn merged(text: &str, carried: &[Carried]) -> (String, Merged) {
         let (dir, config) = with_file(text);
-        let merged = config.merge(carried, &|_| false).unwrap();
+        let merged = config.merge(carried, None, &|_| false).unwrap();
         (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
     }
 
@@ -461,11 +375,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("not/yet");
         let config = VexConfig::read_at(Some(home.clone())).unwrap();
-        let merged = config.merge(&[hub()], &|_| true).unwrap();
+        let merged = config.merge(&[hub()], None, &|_| true).unwrap();
         let file = home.join(".trivy/vex/repository.yaml");
         assert_eq!(merged, Merged { written: Some(file.clone()), findings: vec![] });
         assert_eq!(std::fs::read_to_string(file).unwrap(), DEFAULT);
-        let nowhere = VexConfig::read_at(None).unwrap().merge(&[hub()], &|_| true).unwrap();
+        let nowhere = VexConfig::read_at(None).unwrap().merge(&[hub()], None, &|_| true).unwrap();
         assert!(nowhere.written.is_none() && nowhere.findings.len() == 1);
     }
 
@@ -520,7 +434,6 @@ mod tests {
             "repositories: []\n",
             "repositories: [{name: a, url: b, enabled: false}]\n",
             "{repositories: []}\n",
-            "repositories:\n",
             "repositories:\n  - &a {name: x, url: y}\n  - *a\n",
             "repositories: [\n",
             "--- 1\n--- 2\n",
@@ -543,17 +456,118 @@ mod tests {
         assert_eq!((new.as_str(), &merged.written), (text, &None));
         assert_eq!(merged.findings.len(), 2, "{merged:?}");
         let (_dir, config) = with_file(text);
-        assert_eq!(config.merge(&[hub()], &|name| name == "other").unwrap().findings.len(), 1);
+        assert_eq!(config.merge(&[hub()], None, &|name| name == "other").unwrap().findings.len(), 1);
     }
 
     #[test]
-    fn links_are_refused_and_values_quoted() {
+    fn only_a_regular_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join(".trivy/vex")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(".trivy/vex/repository.yaml")).unwrap();
-        assert!(matches!(VexConfig::read_at(Some(dir.path().into())), Err(TargetError::Symlink { .. })));
-        assert_eq!(scalar("no"), "\"no\"");
-        assert_eq!(scalar("a: b"), "\"a: b\"");
-        assert_eq!(scalar("1.5"), "\"1.5\"");
+        let read = || VexConfig::read_at(Some(dir.path().into()));
+        assert!(matches!(read(), Err(TargetError::Symlink { .. })));
+        std::fs::remove_file(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
+        let fifo = dir.path().join(".trivy/vex/repository.yaml");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(read(), Err(TargetError::NotAFile { .. })));
+        std::fs::remove_file(&fifo).unwrap();
+        std::fs::write(&fifo, vec![b'#'; MOST as usize + 1]).unwrap();
+        assert!(matches!(read(), Err(TargetError::Io { .. })));
+    }
+
+    fn origin(stream: &str, key: &str) -> Origin {
+        Origin { stream: stream.into(), bundle: Digest::of(stream.as_bytes()), keys: vec![key.into()] }
+    }
+
+    /// The repository of [`corp`] from a bundle of the stream `default` that a key signed.
+    fn brought(url: &str, key: &str) -> Carried {
+        Carried { url: url.into(), origin: Some(origin("default", key)), ..corp() }
+    }
+
+    const URL: &str = "https://vex.corp.example/x";
+
+    /// The file after an import that lists some repositories, and has them in place.
+    fn imported(text: &str, stream: &str, listed: &[Carried], trusted: &str) -> (String, Merged) {
+        let (dir, config) = with_file(text);
+        let wanted = Wanted { stream, listed, trusts: &|key| key == trusted };
+        let merged = config.merge(listed, Some(&wanted), &|_| true).unwrap();
+        (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
+    }
+
+    #[test]
+    fn an_entry_ends_with_its_bundles() {
+        let (with, _) = imported(DEFAULT, "default", &[hub(), brought(URL, "a")], "a");
+        assert_ne!(with, DEFAULT);
+        // Bundles with other data only, another stream, the same bundle.
+        assert_eq!(imported(&with, "default", &[], "a"), (with.clone(), Merged::default()));
+        assert_eq!(imported(&with, "lab", &[hub()], "b"), (with.clone(), Merged::default()));
+        assert_eq!(imported(&with, "default", &[hub(), brought(URL, "a")], "a").0, with);
+        // A bundle without it, and a key that is not trusted any more.
+        for (listed, trusted, word) in [(&[hub()][..], "a", "no bundle"), (&[], "b", "not trusted")] {
+            let (without, merged) = imported(&with, "default", listed, trusted);
+            assert_eq!(without, DEFAULT);
+            let [finding] = merged.findings.as_slice() else { panic!("{merged:?}") };
+            assert!(finding.contains("corp") && finding.contains(URL) && finding.contains(word), "{finding}");
+        }
+    }
+
+    #[test]
+    fn an_entry_follows_its_exporter() {
+        let (with, _) = imported(DEFAULT, "default", &[brought(URL, "a")], "a");
+        let new = brought("https://new.example/", "b");
+        for listed in [brought(URL, "b"), new.clone()] {
+            let (text, merged) = imported(&with, "default", std::slice::from_ref(&listed), "b");
+            let wanted = format!("{DEFAULT}{}", entry_text(&listed, true, "  ", "\n"));
+            assert_eq!(text, wanted);
+            assert!(merged.written.is_some() && merged.findings.is_empty(), "{merged:?}");
+        }
+        // The operator's own entry has that address already.
+        let mine = format!("{with}  - name: mine\n    url: https://new.example\n    enabled: true\n");
+        let (text, _) = imported(&mine, "default", &[new], "b");
+        assert_eq!(
+            text,
+            format!("{DEFAULT}  - name: mine\n    url: https://new.example\n    enabled: true\n")
+        );
+    }
+
+    #[test]
+    fn what_an_operator_wrote_or_edited_is_never_removed() {
+        let (with, _) = imported("", "default", &[brought(URL, "a")], "a");
+        let plain = with.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let plain: String = plain.map(|line| format!("{line}\n")).collect();
+        let moved = with.replacen("    url:", "    # mine\n    url:", 1);
+        let edits = [
+            ("enabled: true", "enabled: false"),
+            ("token: \"\"", "token: \"t\""),
+            (URL, "https://inner.example/"),
+            ("name: corp", "name: mine"),
+            ("stream=default", "stream=other"),
+        ];
+        let edited = edits.map(|(from, to)| with.replacen(from, to, 1));
+        for text in edited.into_iter().chain([plain, moved]) {
+            assert_ne!(text, with);
+            let (after, _) = imported(&text, "default", &[], "b");
+            assert_eq!(after, text);
+        }
+    }
+
+    #[test]
+    fn the_last_entry_leaves_a_list_that_can_be_added_to() {
+        let (with, _) = imported("# mine\n", "default", &[brought(URL, "a")], "a");
+        let (empty, _) = imported(&with, "default", &[], "b");
+        assert_eq!(empty, "# mine\nrepositories:\n");
+        assert_eq!(imported(&empty, "default", &[brought(URL, "a")], "a").0, with);
+    }
+
+    #[test]
+    fn a_file_that_changed_meanwhile_is_not_written() {
+        let (dir, config) = with_file(DEFAULT);
+        let file = dir.path().join(".trivy/vex/repository.yaml");
+        let merge = || config.merge(&[corp()], None, &|_| true);
+        std::fs::write(&file, "repositories:\n").unwrap();
+        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "repositories:\n");
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
     }
 }

@@ -3,6 +3,11 @@
 //! What is signed is the pre-authentication encoding of a payload and its type, so a signature
 //! over one kind of document never holds for another. Key identifiers in the envelope are hints
 //! that anyone can write; what counts is which trusted key verifies.
+//!
+//! The types keep the two sides apart. An [`Envelope`] is what a file says, and no key signs it. A
+//! [`Verified`] payload has one of this program's types and the signature of a trusted key. Only a
+//! payload that this program made ([`Envelope::signed`]) or verified ([`Verified::countersigned`])
+//! becomes a [`Message`], which is all that a [`Signer`] takes.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -15,7 +20,94 @@ use super::signer::Signer;
 /// The signatures for which an envelope leaves room.
 pub const MAX_SIGNATURES: usize = 8;
 
-/// A payload with its signatures.
+/// The type of a payload: one that this program knows, never one that a file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadType(&'static str);
+
+impl PayloadType {
+    /// A type by its media type.
+    pub const fn new(media_type: &'static str) -> Self {
+        PayloadType(media_type)
+    }
+
+    /// The media type.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+/// What a key signs: the pre-authentication encoding of a payload that this program made or verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message(Vec<u8>);
+
+impl Message {
+    fn new(payload_type: PayloadType, payload: &[u8]) -> Self {
+        Message(pae(payload_type.as_str(), payload))
+    }
+
+    /// The bytes to sign.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A payload of a known type that trusted keys signed: exactly the bytes that their signatures cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    payload_type: PayloadType,
+    payload: Vec<u8>,
+    signers: Vec<KeyId>,
+}
+
+impl Verified {
+    /// The bytes that were signed.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The trusted keys that signed them; there is at least one.
+    pub fn signers(&self) -> &[KeyId] {
+        &self.signers
+    }
+
+    /// Signs the payload, and returns its envelope with that signature behind those that `stored` lists.
+    /// What is signed comes from here and never from `stored`. `None`: the key has signed it already.
+    ///
+    /// # Errors
+    /// [`CountersignError::Changed`] if `stored` holds another payload or type, and what the signer reports.
+    pub fn countersigned(
+        &self,
+        stored: &Envelope,
+        signer: &dyn Signer,
+    ) -> Result<Option<Envelope>, CountersignError> {
+        if stored.payload_type != self.payload_type.as_str() || stored.payload != self.payload {
+            return Err(CountersignError::Changed);
+        }
+        if !stored.signers(self.payload_type, [&signer.public()]).is_empty() {
+            return Ok(None);
+        }
+        let mut envelope = Envelope {
+            payload_type: self.payload_type.as_str().into(),
+            payload: self.payload.clone(),
+            signatures: stored.signatures.clone(),
+        };
+        envelope.signatures.push(Signature::new(&Message::new(self.payload_type, &self.payload), signer)?);
+        Ok(Some(envelope))
+    }
+}
+
+/// Why a verified payload got no further signature.
+#[derive(Debug, thiserror::Error)]
+pub enum CountersignError {
+    /// The stored envelope is no longer the one that was verified.
+    #[error("it has changed since it was verified")]
+    Changed,
+    /// The signer failed.
+    #[error(transparent)]
+    Signer(#[from] TrustError),
+}
+
+/// A payload with its signatures, as a file holds them. Nothing in it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     payload_type: String,
@@ -28,6 +120,12 @@ pub struct Envelope {
 struct Signature {
     keyid: String,
     bytes: Vec<u8>,
+}
+
+impl Signature {
+    fn new(message: &Message, signer: &dyn Signer) -> Result<Self, TrustError> {
+        Ok(Signature { keyid: signer.public().id().hex(), bytes: signer.sign(message)?.to_vec() })
+    }
 }
 
 /// The envelope as JSON.
@@ -59,9 +157,17 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Envelope {
-    /// An envelope without signatures.
-    pub fn new(payload_type: &str, payload: Vec<u8>) -> Self {
-        Envelope { payload_type: payload_type.into(), payload, signatures: Vec::new() }
+    /// Signs a payload that this program made.
+    ///
+    /// # Errors
+    /// What the signer reports.
+    pub fn signed(
+        payload_type: PayloadType,
+        payload: Vec<u8>,
+        signer: &dyn Signer,
+    ) -> Result<Self, TrustError> {
+        let signature = Signature::new(&Message::new(payload_type, &payload), signer)?;
+        Ok(Envelope { payload_type: payload_type.as_str().into(), payload, signatures: vec![signature] })
     }
 
     /// The payload's type.
@@ -69,7 +175,7 @@ impl Envelope {
         &self.payload_type
     }
 
-    /// The payload's bytes, of which nothing is known before [`Envelope::signers`] has said so.
+    /// The payload's bytes. Nothing is known of them before [`Envelope::verify`].
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -79,20 +185,34 @@ impl Envelope {
         self.signatures.iter().map(|signature| signature.keyid.as_str())
     }
 
-    /// Adds a signature.
+    /// Verifies the type and the signatures, and keeps the payload if a trusted key signed it as this type.
     ///
     /// # Errors
-    /// Those of the signer.
-    pub fn sign(&mut self, signer: &dyn Signer) -> Result<(), TrustError> {
-        let bytes = signer.sign(&pae(&self.payload_type, &self.payload))?.to_vec();
-        self.signatures.push(Signature { keyid: signer.public().id().hex(), bytes });
-        Ok(())
+    /// The envelope, if its payload has another type or no trusted key signed it.
+    pub fn verify<'k>(
+        self,
+        wanted: PayloadType,
+        trusted: impl IntoIterator<Item = &'k PublicKey>,
+    ) -> Result<Verified, Self> {
+        let signers = self.signers(wanted, trusted);
+        if signers.is_empty() {
+            return Err(self);
+        }
+        Ok(Verified { payload_type: wanted, payload: self.payload, signers })
     }
 
-    /// Which of the trusted keys signed this payload, each once, however often it signed.
-    pub fn signers<'k>(&self, trusted: impl IntoIterator<Item = &'k PublicKey>) -> Vec<KeyId> {
-        let message = pae(&self.payload_type, &self.payload);
-        let signed = |key: &&PublicKey| self.signatures.iter().any(|s| key.verifies(&message, &s.bytes));
+    /// Which of the trusted keys signed this payload as this type, each once, however often it signed.
+    pub fn signers<'k>(
+        &self,
+        wanted: PayloadType,
+        trusted: impl IntoIterator<Item = &'k PublicKey>,
+    ) -> Vec<KeyId> {
+        if self.payload_type != wanted.as_str() {
+            return Vec::new();
+        }
+        let message = Message::new(wanted, &self.payload);
+        let signed =
+            |key: &&PublicKey| self.signatures.iter().any(|s| key.verifies(message.as_bytes(), &s.bytes));
         let mut ids: Vec<KeyId> = trusted.into_iter().filter(signed).map(PublicKey::id).collect();
         ids.sort();
         ids.dedup();
@@ -101,13 +221,13 @@ impl Envelope {
 
     /// The bytes that an envelope with a payload of this type and length takes at the most:
     /// with all its signatures, rounded up to a tar block.
-    pub fn capacity(payload_type: &str, payload_length: usize) -> usize {
+    pub fn capacity(payload_type: PayloadType, payload_length: usize) -> usize {
         let signature = WireSignature { keyid: "0".repeat(64), sig: STANDARD.encode([0; 64]) };
         let one = serde_json::to_string(&signature).map_or(0, |json| json.len()) + 1;
         let fixed = r#"{"payloadType":"","payload":"","signatures":[]}"#.len();
         let payload = base64::encoded_len(payload_length, true).unwrap_or(usize::MAX);
         fixed
-            .saturating_add(payload_type.len())
+            .saturating_add(payload_type.as_str().len())
             .saturating_add(payload)
             .saturating_add(one * MAX_SIGNATURES)
             .next_multiple_of(512)
@@ -166,12 +286,17 @@ mod tests {
     use super::*;
     use crate::trust::key::SigningKey;
 
-    const TYPE: &str = "application/example";
+    const TYPE: PayloadType = PayloadType::new("application/example");
+    const OTHER: PayloadType = PayloadType::new("application/other");
+
+    fn signed_payload(payload: &[u8], keys: &[&SigningKey]) -> Envelope {
+        let message = Message::new(TYPE, payload);
+        let signatures = keys.iter().map(|key| Signature::new(&message, *key).unwrap()).collect();
+        Envelope { payload_type: TYPE.as_str().into(), payload: payload.into(), signatures }
+    }
 
     fn signed(keys: &[&SigningKey]) -> Envelope {
-        let mut envelope = Envelope::new(TYPE, b"{\"a\":1}".to_vec());
-        keys.iter().for_each(|key| envelope.sign(*key).unwrap());
-        envelope
+        signed_payload(b"{\"a\":1}", keys)
     }
 
     #[test]
@@ -187,21 +312,48 @@ mod tests {
     fn keys_are_counted_and_not_names_or_signatures() {
         let (a, b) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let trusted = [a.public(), b.public()];
-        assert_eq!(signed(&[&a, &a, &a]).signers(&trusted), [a.public().id()]);
-        assert_eq!(signed(&[&a, &b]).signers(&trusted).len(), 2);
-        assert_eq!(signed(&[&a, &b]).signers(&trusted[1..]), [b.public().id()]);
-        assert!(signed(&[]).signers(&trusted).is_empty());
+        assert_eq!(signed(&[&a, &a, &a]).signers(TYPE, &trusted), [a.public().id()]);
+        assert_eq!(signed(&[&a, &b]).signers(TYPE, &trusted).len(), 2);
+        assert_eq!(signed(&[&a, &b]).signers(TYPE, &trusted[1..]), [b.public().id()]);
+        assert!(signed(&[]).signers(TYPE, &trusted).is_empty());
         let mut renamed = signed(&[&a]);
         renamed.signatures[0].keyid = b.public().id().hex();
-        assert_eq!(renamed.signers(&trusted), [a.public().id()], "the keyid is only a hint");
+        assert_eq!(renamed.signers(TYPE, &trusted), [a.public().id()], "the keyid is only a hint");
     }
 
     #[test]
     fn another_type_is_another_message() {
         let key = SigningKey::generate().unwrap();
         let mut envelope = signed(&[&key]);
-        envelope.payload_type = "application/other".into();
-        assert!(envelope.signers(&[key.public()]).is_empty());
+        envelope.payload_type = OTHER.as_str().into();
+        for wanted in [TYPE, OTHER] {
+            assert!(envelope.signers(wanted, [&key.public()]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_good_signature_of_another_type_does_not_count() {
+        let key = SigningKey::generate().unwrap();
+        let other = Envelope::signed(OTHER, b"{}".to_vec(), &key).unwrap();
+        assert_eq!(other.signers(OTHER, [&key.public()]), [key.public().id()]);
+        assert!(other.signers(TYPE, [&key.public()]).is_empty());
+        assert!(other.verify(TYPE, [&key.public()]).is_err());
+    }
+
+    #[test]
+    fn only_what_was_verified_is_countersigned() {
+        let (a, b) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let stored = signed(&[&a]);
+        let verified = stored.clone().verify(TYPE, [&a.public()]).unwrap();
+        let both = verified.countersigned(&stored, &b).unwrap().unwrap();
+        assert_eq!(both.signers(TYPE, [&a.public(), &b.public()]).len(), 2);
+        assert!(verified.countersigned(&both, &b).unwrap().is_none(), "it has signed already");
+        let mut retyped = stored.clone();
+        retyped.payload_type = OTHER.as_str().into();
+        for changed in [retyped, signed_payload(b"{\"a\":2}", &[&a])] {
+            let refused = verified.countersigned(&changed, &b);
+            assert!(matches!(refused, Err(CountersignError::Changed)), "{refused:?}");
+        }
     }
 
     #[test]
@@ -209,23 +361,20 @@ mod tests {
         let keys: Vec<_> = (0..9).map(|_| SigningKey::generate().unwrap()).collect();
         let capacity = Envelope::capacity(TYPE, 7);
         assert_eq!(capacity % 512, 0);
-        let mut envelope = signed(&[]);
-        for key in &keys[..8] {
-            envelope.sign(key).unwrap();
+        for count in 1..=8 {
+            let envelope = signed(&keys[..count].iter().collect::<Vec<_>>());
             let bytes = envelope.to_bytes(capacity).unwrap();
             assert_eq!(bytes.len(), capacity);
             assert_eq!(Envelope::parse(&bytes).unwrap(), envelope);
         }
-        envelope.sign(&keys[8]).unwrap();
-        assert_eq!(envelope.to_bytes(capacity * 2), None);
+        assert_eq!(signed(&keys.iter().collect::<Vec<_>>()).to_bytes(capacity * 2), None);
     }
 
     proptest! {
         #[test]
         fn the_capacity_always_suffices(payload in proptest::collection::vec(any::<u8>(), 0..3000)) {
-            let mut envelope = Envelope::new(TYPE, payload.clone());
             let key = SigningKey::from_pem(KEY, None).unwrap();
-            (0..8).for_each(|_| envelope.sign(&key).unwrap());
+            let envelope = signed_payload(&payload, &[&key; 8]);
             prop_assert!(envelope.to_bytes(Envelope::capacity(TYPE, payload.len())).is_some());
         }
 

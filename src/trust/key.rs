@@ -152,7 +152,7 @@ impl SigningKey {
     /// See [`BadKey`].
     pub fn from_pem(text: &str, passphrase: Option<&str>) -> Result<Self, BadKey> {
         let not = |why: String| BadKey::NotAKey(why);
-        let text = Zeroizing::new(normal(text));
+        let text = normal(text);
         let (label, der) =
             SecretDocument::from_pem(&text).map_err(|_| not("it holds no PEM block".into()))?;
         let der = match label {
@@ -210,10 +210,16 @@ impl SigningKey {
     }
 }
 
-/// PEM without a byte-order mark, with plain line ends and nothing around it.
-fn normal(text: &str) -> String {
-    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-    format!("{}\n", text.trim())
+/// PEM without a byte-order mark, with plain line ends and nothing around it. It may hold a private key: there
+/// is one copy of it, which is wiped.
+fn normal(text: &str) -> Zeroizing<String> {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let mut normal = Zeroizing::new(String::with_capacity(text.len() + 1));
+    for line in text.split("\r\n") {
+        normal.push_str(line);
+        normal.push('\n');
+    }
+    normal
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod key;
 pub mod keyring;
 pub mod log;
+pub mod secret;
 pub mod signer;
 pub mod state;
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::TrustError;
+use super::envelope::Message;
 use super::key::{PublicKey, SigningKey};
 
 /// How long a command may take: somebody may have to touch a token.
@@ -24,7 +25,7 @@ pub trait Signer {
     ///
     /// # Errors
     /// Where it cannot.
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError>;
+    fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError>;
 }
 
 impl Signer for SigningKey {
@@ -32,8 +33,8 @@ impl Signer for SigningKey {
         SigningKey::public(self)
     }
 
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError> {
-        Ok(SigningKey::sign(self, message))
+    fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
+        Ok(SigningKey::sign(self, message.as_bytes()))
     }
 }
 
@@ -60,11 +61,11 @@ impl Signer for External {
         self.public.clone()
     }
 
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], TrustError> {
+    fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
         let failed = |error: std::io::Error| self.failed(error.to_string());
         // A regular file that only this user reads, and that is gone afterwards.
         let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
-        file.write_all(message).and_then(|()| file.flush()).map_err(failed)?;
+        file.write_all(message.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
         let input = File::open(file.path()).map_err(failed)?;
         let mut output = tempfile::tempfile().map_err(failed)?;
         let mut child = Command::new("/bin/sh")
@@ -101,7 +102,7 @@ impl Signer for External {
             .as_slice()
             .try_into()
             .map_err(|_| self.failed(format!("it printed {} bytes, and a signature has 64", bytes.len())))?;
-        if !self.public.verifies(message, &signature) {
+        if !self.public.verifies(message.as_bytes(), &signature) {
             let key = self.public.id().fingerprint();
             return Err(self.failed(format!("what it printed is no signature of the key {key}")));
         }

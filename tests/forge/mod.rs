@@ -628,7 +628,7 @@ impl Bundle {
             "format": 1, "requires": [], "producer": "forge", "stream": "default", "created": created,
             "length": 0, "members": [], "datasets": parts.iter().map(|part| &part.dataset).collect::<Vec<_>>(),
         });
-        let payload_type = PAYLOAD_TYPE.to_owned();
+        let payload_type = PAYLOAD_TYPE.as_str().to_owned();
         let mut bundle =
             Bundle { payload: payload.to_string().into(), payload_type, members, capacity: 16 << 10 };
         bundle.relist();

@@ -1,0 +1,118 @@
+//! Secrets in memory: private keys and passphrases. They stay out of core dumps, and their buffers are wiped.
+
+use std::io::{self, Read};
+
+use pkcs8::der::zeroize::Zeroizing;
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
+
+/// Keeps the memory of this process out of core dumps, and away from debuggers of the same user. To be
+/// called before the first secret is read.
+///
+/// A process that is not dumpable leaves nothing to a core file, a pipe or a socket (core(5)). The limit is
+/// for sandboxes that allow only one of the two. It is 1 and not 0, because a program that
+/// `kernel.core_pattern` names gets a whole dump in spite of a limit of 0, and none with a limit of 1; a
+/// core file is not written with either.
+///
+/// # Errors
+/// If the system refuses both.
+pub fn keep_out_of_dumps() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Core);
+    let limited = match limit.current {
+        Some(0 | 1) if limit.maximum == Some(0) => Ok(()),
+        _ => {
+            limit.current = Some(1);
+            setrlimit(Resource::Core, limit)
+        }
+    };
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable).or(limited)?)
+}
+
+/// Reads up to `most` bytes, to the end.
+///
+/// # Errors
+/// If the system refuses.
+pub fn read(source: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    read_until(source, most, |_| false)
+}
+
+/// Reads a first line of up to `most` bytes of UTF-8, and returns it without its end.
+///
+/// # Errors
+/// If the system refuses, or the line is not UTF-8.
+pub fn read_line(source: impl Read, most: usize) -> io::Result<Zeroizing<String>> {
+    let mut bytes = read_until(source, most, |bytes| bytes.contains(&b'\n'))?;
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    bytes.truncate(end);
+    let end = bytes.strip_suffix(b"\r").unwrap_or(&bytes).len();
+    bytes.truncate(end);
+    text(bytes)
+}
+
+/// Makes a text of bytes, in the same allocation.
+///
+/// # Errors
+/// If they are not UTF-8.
+pub fn text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+        }
+    }
+}
+
+/// Reads into one allocation: a buffer that grows leaves what it held in the old one.
+fn read_until(
+    mut source: impl Read,
+    most: usize,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; most]);
+    let mut length = 0;
+    while length < most && !is_enough(&bytes[..length]) {
+        match source.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte at a time, as a pipe may.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    #[test]
+    fn a_line_ends_where_lines_end() {
+        for (held, wanted) in
+            [("pass\n", "pass"), ("pass\r\nmore", "pass"), ("pass word", "pass word"), ("", ""), ("\nx", "")]
+        {
+            assert_eq!(*read_line(Slow(held.as_bytes()), 64).unwrap(), wanted, "{held:?}");
+            assert_eq!(*read_line(held.as_bytes(), 64).unwrap(), wanted, "{held:?}");
+        }
+        assert_eq!(*read_line(&b"longer"[..], 4).unwrap(), "long");
+        assert!(read_line(&b"\xff\n"[..], 64).is_err());
+    }
+
+    #[test]
+    fn it_stays_in_one_allocation() {
+        let held = read(Slow(&[7; 1000]), 4096).unwrap();
+        assert_eq!((held.len(), held.capacity()), (1000, 4096));
+        let (at, text) = (held.as_ptr(), text(held).unwrap());
+        assert_eq!((text.len(), text.as_ptr()), (1000, at));
+    }
+}
