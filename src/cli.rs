@@ -14,8 +14,8 @@ mod watch;
 use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
 use crate::commands::age::{Age, MaxAge};
-use crate::commands::also::Also;
 use crate::commands::byte_size::ByteSize;
+use crate::commands::carried_image::CarriedImage;
 use crate::commands::registry_mirror::RegistryMirror;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
@@ -77,6 +77,15 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The value of a flag that has another name now: there is none.
+#[derive(Debug, Clone)]
+pub enum Renamed {}
+
+/// A flag or a variable that nobody reads any more must not be passed over: images would stay behind.
+pub(crate) fn renamed_to_image(_: &str) -> Result<Renamed, String> {
+    Err("it is --image now, and TRIVY_FERRY_IMAGE in the environment".into())
 }
 
 /// The value of a switch, as an environment variable gives it. A word that is neither must not pass
@@ -368,10 +377,13 @@ pub struct Export {
     pub vex: Vec<String>,
     /// Take this image or artifact along, for a registry on the other side: HOST/REPOSITORY:TAG, or
     /// NAME=SOURCE where SOURCE has it under another name, such as NAME=oci-layout:DIR:TAG.
-    #[arg(long, env = "TRIVY_FERRY_ALSO", value_name = "IMAGE", value_delimiter = ',')]
-    pub also: Vec<Also>,
+    #[arg(long, env = "TRIVY_FERRY_IMAGE", value_name = "IMAGE", value_delimiter = ',')]
+    pub image: Vec<CarriedImage>,
+    #[arg(long, env = "TRIVY_FERRY_ALSO", hide = true, value_parser = renamed_to_image)]
+    #[allow(missing_docs)]
+    pub also: Option<Renamed>,
     /// Of each such image only what is for this platform, such as linux/amd64 (default: all of it).
-    #[arg(long, env = "TRIVY_FERRY_PLATFORM", value_name = "OS/ARCH", requires = "also")]
+    #[arg(long, env = "TRIVY_FERRY_PLATFORM", value_name = "OS/ARCH", requires = "image")]
     pub platform: Option<Platform>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]

@@ -628,7 +628,7 @@ fn a_client_that_reads_slowly_and_steadily_is_no_stalled_one() {
 }
 
 #[test]
-fn an_image_that_would_take_anothers_place_is_named_and_the_rest_is_served() {
+fn images_are_served_below_their_sources_host_if_they_are_requested() {
     let host = Host::new();
     let part = Part::db(days(-1));
     let mut bundle = Bundle::of(days(-1), std::slice::from_ref(&part));
@@ -637,21 +637,51 @@ fn an_image_that_would_take_anothers_place_is_named_and_the_rest_is_served() {
         let image = |name: &str| serde_json::json!({
             "name": name, "source": "x", "manifest": dataset["manifest"], "blobs": [dataset["config"], dataset["layers"][0]],
         });
-        let names = ["a.example/foo:1", "b.example/foo:1", "c.example/vex-tool:1", "c.example/bar:1"];
+        let names = [
+            "a.example-5000/foo:1", "a.example:5000/foo:1", "b.example/foo:1", "x/trivy-db:2", "c.example/secret:1",
+        ];
         payload["images"] = names.map(image).to_vec().into();
     });
-    let serve = Serve::of(host, &bundle, &[]);
+    let more = ["--image", "*/foo", "--image", "x/trivy-db:2", "--image", "none.example/*"];
+    let serve = Serve::of(host, &bundle, &more);
     let log = serve.log();
     assert!(
-        log.contains("b.example/foo:1 is not served: it would be in the place of a.example/foo:1"),
+        log.contains("a.example:5000/foo:1 is not served: a.example-5000/foo:1 is already the place of a.example-5000/foo:1"),
         "{log}"
     );
-    assert!(
-        log.contains("c.example/vex-tool:1 is not served: it would be vex-tool, which is a dataset's"),
-        "{log}"
-    );
-    for served in ["trivy-db/manifests/2", "foo/manifests/1", "bar/manifests/1"] {
-        assert_eq!(serve.get(&format!("/v2/{served}"), "").status, 200, "{served}");
+    for (path, status) in [
+        ("trivy-db/manifests/2", 200),
+        ("a.example-5000/foo/manifests/1", 200),
+        ("b.example/foo/manifests/1", 200),
+        ("docker.io/x/trivy-db/manifests/2", 200),
+        // Neither without its host nor what nobody requested.
+        ("foo/manifests/1", 404),
+        ("x/trivy-db/manifests/2", 404),
+        ("secret/manifests/1", 404),
+        ("c.example/secret/manifests/1", 404),
+    ] {
+        assert_eq!(serve.get(&format!("/v2/{path}"), "").status, status, "{path}");
     }
-    assert_eq!(serve.get("/v2/vex-tool/manifests/1", "").status, 404);
+    let digest = part.dataset.layers[0].digest;
+    assert_eq!(serve.get(&format!("/v2/b.example/foo/blobs/{digest}"), "").status, 200);
+    assert_eq!(serve.get(&format!("/v2/c.example/secret/blobs/{digest}"), "").status, 404);
+}
+
+#[test]
+fn no_image_is_served_unless_it_is_requested() {
+    let host = Host::new();
+    let part = Part::db(days(-1));
+    let mut bundle = Bundle::of(days(-1), std::slice::from_ref(&part));
+    bundle.edit(|payload| {
+        let dataset = payload["datasets"][0].clone();
+        payload["images"] = serde_json::json!([{
+            "name": "a.example/foo:1", "source": "x", "manifest": dataset["manifest"],
+            "blobs": [dataset["config"], dataset["layers"][0]],
+        }]);
+    });
+    let serve = Serve::of(host, &bundle, &[]);
+    for path in ["foo/manifests/1", "a.example/foo/manifests/1"] {
+        assert_eq!(serve.get(&format!("/v2/{path}"), "").status, 404, "{path}");
+    }
+    assert_eq!(serve.get("/v2/trivy-db/manifests/2", "").status, 200);
 }

@@ -152,7 +152,7 @@ fn it_asks_registries_where_it_is_told_to() {
     let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
-    let to = ["import", "inbox", "--registry", &place, "--plain-http"];
+    let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image", "*"];
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
     let pushed = registry.seen().len();
     host.status(&[]).reported(0, &["not asked        whether it still has them: --registries asks it"]);
@@ -161,7 +161,13 @@ fn it_asks_registries_where_it_is_told_to() {
     ask().good();
     let asked = registry.seen().split_off(pushed);
     assert!(asked.iter().all(|seen| seen.method == Method::GET || seen.method == Method::HEAD), "{asked:#?}");
-    for tag in ["p/trivy-db:2", "p/trivy-java-db:1", "p/trivy-checks:2", "p/tools/x:1", "p/tools/y:1"] {
+    for tag in [
+        "p/trivy-db:2",
+        "p/trivy-java-db:1",
+        "p/trivy-checks:2",
+        "p/quay.example/tools/x:1",
+        "p/quay.example/tools/y:1",
+    ] {
         let manifest = registry.forget_tag(tag);
         ask().reported(7, &["MISSING"]);
         // Somebody else pushes there.
@@ -171,9 +177,11 @@ fn it_asks_registries_where_it_is_told_to() {
         ask().good();
     }
     // The index is there, and what it names is not.
-    let child = registry.tags().into_iter().find(|tag| tag.starts_with("p/tools/y:sha256")).unwrap();
+    let child =
+        registry.tags().into_iter().find(|tag| tag.starts_with("p/quay.example/tools/y:sha256")).unwrap();
     let manifest = registry.forget_tag(&child);
-    ask().reported(7, &["MISSING", "image:tools/y:1 is not what was imported"]);
+    let what = format!("image:{place}/quay.example/tools/y:1 is not what was imported");
+    ask().reported(7, &["MISSING", &what, "Import the last bundle again, with --image"]);
     registry.name(&child, manifest);
     ask().good();
     registry.cut_blobs();
@@ -186,6 +194,63 @@ fn it_asks_registries_where_it_is_told_to() {
     // Where it cannot be asked, nobody may think that all is well.
     drop(registry);
     ask().reported(7, &["cannot be reached", "not asked"]);
+}
+
+#[test]
+fn it_looks_at_images_where_they_were_pushed() {
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let chosen = format!("quay.example/tools/x:1={}/site/x:stable", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image"];
+    let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    host.run(&[&to[..], &[&chosen], &more].concat()).good();
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().good();
+    let manifest = registry.forget_tag("site/x:stable");
+    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    // Somebody else's image under the same tag elsewhere says nothing.
+    registry.name("p/tools/x:1", manifest.clone());
+    registry.name("p/quay.example/tools/x:1", manifest.clone());
+    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    registry.name("site/x:stable", manifest);
+    ask().good();
+}
+
+#[test]
+fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http"];
+    let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).good();
+    // As 0.1.0's development versions wrote it: by the name without its host, and no reference.
+    let path = host.path("state/import-default.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let target = state["targets"].as_object_mut().unwrap().values_mut().next().unwrap();
+    assert!(target["images"].as_object().is_some_and(|images| images.len() == 1), "{target:#}");
+    target.as_object_mut().unwrap().remove("images");
+    for of in ["floors", "origins"] {
+        let of = target[of].as_object_mut().unwrap();
+        let key = of.keys().find(|key| key.starts_with("image:")).unwrap().clone();
+        let mut value = of.remove(&key).unwrap();
+        if let Some(origin) = value.as_object_mut() {
+            origin.remove("reference").unwrap();
+        }
+        of.insert("image:tools/x:1".into(), value);
+    }
+    fs::write(&path, state.to_string()).unwrap();
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().reported(7, &["MISSING", "image:tools/x:1 is not what was imported"]);
+    let manifest = registry.forget_tag("p/quay.example/tools/x:1");
+    registry.name("p/tools/x:1", manifest);
+    ask().reported(7, &["MISSING", "image:tools/x:1"]);
+    // The new place is simply new, and the old one is left to the site.
+    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).reported(0, &["x:1   pushed"]);
+    let ran = ask();
+    ran.good();
+    assert!(!ran.out.contains("image:tools/x:1"), "{ran:#?}");
 }
 
 #[test]

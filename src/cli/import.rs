@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Acceptance, Selection, TrustedKeys, WriteSettings, switch};
-use crate::commands::also::Also;
+use super::{Acceptance, Renamed, Selection, TrustedKeys, WriteSettings, renamed_to_image, switch};
+use crate::commands::image_pattern::WantedImage;
 use crate::commands::place::Place;
 use crate::commands::web_url::WebUrl;
 use crate::dataset::catalogue::TrivyVersion;
@@ -120,10 +120,24 @@ pub struct Import {
     /// The URL under which the web server hands out what lies in --web-root.
     #[arg(long, env = "TRIVY_FERRY_WEB_URL", value_name = "URL", requires = "web_root")]
     pub web_url: Option<WebUrl>,
-    /// Of the images beside the datasets, push only this one into --registry HOST/PREFIX (default: all,
-    /// and none with --only).
-    #[arg(long, env = "TRIVY_FERRY_ALSO", value_name = "IMAGE", value_delimiter = ',', requires = "places")]
-    pub also: Vec<Also>,
+    /// Push these images of the bundle into --registry: HOST/REPOSITORY[:TAG], in which * is any text
+    /// (default: none). An image goes to HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG, or with
+    /// NAME=HOST/PATH[:TAG] to that place.
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_IMAGE",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        requires = "places"
+    )]
+    pub image: Vec<WantedImage>,
+    #[arg(long, env = "TRIVY_FERRY_ALSO", hide = true, value_parser = renamed_to_image)]
+    #[allow(missing_docs)]
+    pub also: Option<Renamed>,
+    /// Let images replace tags that trivy-ferry did not set. Risk: whoever uses such a tag gets the
+    /// bundle's image. There is no environment variable for it.
+    #[arg(long, requires = "image")]
+    pub replace_image_tags: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Acceptance, Selection, TrustedKeys, WriteSettings};
+use crate::commands::image_pattern::ImagePattern;
 use crate::commands::web_url::WebUrl;
 use crate::dataset::catalogue::TrivyVersion;
 
@@ -32,6 +33,10 @@ pub struct Serve {
     /// (default: the address, or this host's name).
     #[arg(long, env = "TRIVY_FERRY_URL", value_name = "URL")]
     pub url: Option<WebUrl>,
+    /// Serve these images of the bundle as well: HOST/REPOSITORY[:TAG], in which * is any text (default:
+    /// none). An image is served as SOURCE-HOST/REPOSITORY:TAG.
+    #[arg(long, env = "TRIVY_FERRY_IMAGE", value_name = "PATTERN", value_delimiter = ',')]
+    pub image: Vec<ImagePattern>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: Selection,

@@ -10,7 +10,7 @@ use crate::bundle::VerifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::text::{age, safe};
-use crate::trust::acceptance::Admission;
+use crate::trust::acceptance::{Admission, REPLACE_TAGS};
 use crate::trust::keyring::Keyring;
 
 /// A trusted key that signed a bundle.
@@ -119,7 +119,10 @@ impl fmt::Display for Source {
             }
         }
         for flag in &self.overrides {
-            writeln!(f, "  admitted only because of {flag}; this was written down")?;
+            match *flag {
+                REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this was recorded")?,
+                _ => writeln!(f, "  admitted only because of {flag}; this was written down")?,
+            }
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
             "Give its source with --vex NAME=SOURCE, or correct the name.",
         ));
     }
-    if wanted.is_empty() && args.also.is_empty() {
+    if wanted.is_empty() && args.image.is_empty() {
         return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));
     }
     Ok(wanted)

@@ -7,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::memory::IMAGE;
 use super::place::Place;
 use super::registries::{date_of, layers_of};
 use crate::bundle::open_regular;
@@ -54,9 +55,15 @@ impl State {
         }
     }
 
-    /// What is to be done about it; `None` where it is as it should be.
-    pub(super) fn next(self) -> Option<&'static str> {
+    /// What is to be done about something by its reference name; `None` where it is as it should be.
+    pub(super) fn next(self, reference: &str) -> Option<&'static str> {
         match self {
+            State::Missing if reference.starts_with(IMAGE) => {
+                Some("Import the last bundle again, with --image: it brings back what is missing.")
+            }
+            State::Differs if reference.starts_with(IMAGE) => Some(
+                "Find out who replaced the tag. To set it to the bundle's image again, import the last bundle with --image and --replace-image-tags.",
+            ),
             State::InPlace | State::NotLookedAt | State::Superseded => None,
             State::Missing | State::Differs => {
                 Some("Import the last bundle again: it brings back what is missing.")
@@ -178,10 +185,9 @@ pub(super) fn in_registry(
     reference: &str,
     origin: Option<&Origin>,
 ) -> Result<Found, TargetError> {
-    let image = reference.strip_prefix("image:");
+    let image = reference.strip_prefix(IMAGE);
     let at = match (image, name_and_tag(reference)) {
-        // Its own host counts for nothing there.
-        (Some(image), _) => place.image(&format!("localhost/{image}")).and_then(Result::ok),
+        (Some(image), _) => place_of_image(place, image, origin),
         (None, Some((name, tag))) => place.repository(&name, tag)?,
         (None, None) => None,
     };
@@ -197,6 +203,17 @@ pub(super) fn in_registry(
         return Ok((State::Differs, date_of(&manifest)));
     }
     Ok((if is_whole(registry, &at, &manifest, 0)? { State::InPlace } else { State::Missing }, None))
+}
+
+/// Where an image was pushed to, as it was recorded.
+fn place_of_image(place: &Place, image: &str, origin: Option<&Origin>) -> Option<Repository> {
+    if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {
+        return Repository::read(recorded).ok().filter(|at| at.host() == place.host());
+    }
+    // An older program recorded the image's name without its host, and pushed it below the prefix.
+    let Place::Registry { host, prefix } = place else { return None };
+    let separator = if prefix.is_empty() { "" } else { "/" };
+    Repository::read(&format!("{host}/{prefix}{separator}{image}")).ok()
 }
 
 /// Whether a registry has everything that a manifest or an index names, by the digests and lengths.

@@ -16,7 +16,7 @@ use super::export_report::{ImageRow, ParityRow, Report, Row, Written};
 use super::quorum::Quorum;
 use super::retention::retain;
 use super::straight::{Bad, Straight};
-use super::{Outcome, also, heartbeats, passphrase};
+use super::{Outcome, carried_image, heartbeats, passphrase};
 use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::bundle::{Dataset, heartbeat};
 use crate::cli::Export;
@@ -166,7 +166,7 @@ impl Run<'_> {
         let mut leftovers = 0;
         loop {
             let collected = collect::collect(network, wanted, &mut best, progress)?;
-            let images = also::collect(args, network, progress)?;
+            let images = carried_image::collect(args, network, progress)?;
             let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
             if args.if_changed && self.last.as_ref().is_some_and(of_last) {
                 let (mut report, mut errors) = unchanged(args, &collected, &images, &self.floors)?;
@@ -216,7 +216,7 @@ impl Run<'_> {
     }
 
     /// Writes and signs a bundle of what was collected.
-    fn write(&self, mut collected: Vec<Collected>, images: &[also::Collected]) -> Result<Done, Bad> {
+    fn write(&self, mut collected: Vec<Collected>, images: &[carried_image::Collected]) -> Result<Done, Bad> {
         let Run { args, signer, network, progress, .. } = *self;
         let (last, floors) = (self.last.as_ref(), &self.floors);
         let destination = self.destination.clone();
@@ -239,7 +239,7 @@ impl Run<'_> {
         let plan = Plan::new(head, datasets, planned).map_err(|why| {
             Error::usage(
                 format!("this makes no bundle: {why}"),
-                "Leave something out with --skip or --also, or give another --volume-size.",
+                "Leave something out with --skip or fewer --image, or give another --volume-size.",
             )
         })?;
         let folder = destination.folder().map(std::path::Path::to_path_buf);
@@ -413,7 +413,7 @@ fn dry_run(
         let hosts: Vec<String> = hosts().into_iter().collect();
         progress.note(&format!("A firewall must let through at least: {}", safe(&hosts.join(", "))));
     })?;
-    let images = also::collect(args, network, progress)?;
+    let images = carried_image::collect(args, network, progress)?;
     let now = Timestamp::now();
     let mut report = Report {
         dry_run: true,
@@ -433,7 +433,7 @@ fn dry_run(
             drop(network.blob(&artifact.source, layer)?);
         }
     }
-    for (source, blob) in images.iter().filter_map(also::Collected::first_blob) {
+    for (source, blob) in images.iter().filter_map(carried_image::Collected::first_blob) {
         drop(network.blob(source, blob)?);
     }
     report.hosts = hosts();
@@ -446,7 +446,7 @@ fn quorum(args: &Export) -> Quorum<'_> {
 }
 
 /// The manifests of everything that is to be signed, by name.
-fn manifests(collected: &[Collected], images: &[also::Collected]) -> BTreeMap<String, Digest> {
+fn manifests(collected: &[Collected], images: &[carried_image::Collected]) -> BTreeMap<String, Digest> {
     let datasets = collected.iter().map(|item| {
         let dataset = &item.planned.dataset;
         (dataset.reference(), dataset.manifest.digest)
@@ -473,7 +473,7 @@ fn old(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<Str
 fn unchanged(
     args: &Export,
     collected: &[Collected],
-    images: &[also::Collected],
+    images: &[carried_image::Collected],
     floors: &BTreeMap<String, Timestamp>,
 ) -> Result<Done, Error> {
     let now = Timestamp::now();

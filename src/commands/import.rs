@@ -12,11 +12,12 @@ use super::import_log::{Beforehand, Entries};
 use super::import_report::{Report, Row, Status, Target};
 use super::inbox::Found;
 use super::memory::Memory;
-use super::push_images::check_asked;
+use super::push_images::check_places;
 use super::registries::Registries;
 use super::staging::Staging;
 use super::{
-    Outcome, after, import_cache, import_registry, import_report, import_web, inbox, metrics, site, status,
+    Outcome, after, image_pattern, import_cache, import_registry, import_report, import_web, inbox, metrics,
+    site, status,
 };
 use crate::bundle::Dataset;
 use crate::cli::{Acceptance, Import, ImportBundles, WriteSettings};
@@ -212,6 +213,7 @@ fn import(
     let targets =
         args.registry.places.len() + usize::from(cache.is_some()) + usize::from(args.web_root.is_some());
     site::check(args, targets)?;
+    check_places(args)?;
     let host = host(args)?;
     let policy = policy(&args.acceptance);
     if inputs.is_empty() {
@@ -234,7 +236,9 @@ fn import(
     let mut memory = open_memory(args)?;
     warnings.extend(memory.warnings());
     let mut found = inbox::open(inputs, &setup.keyring, Some(memory.scratch()?))?;
-    check_asked(args, &found.bundles)?;
+    let (misspelled, unmatched) =
+        image_pattern::unmatched(args.image.iter().map(|wanted| &wanted.pattern), &found.bundles);
+    warnings.extend(unmatched);
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
     let registries = Registries::new(&args.registry)?;
@@ -271,9 +275,10 @@ fn import(
     beforehand.untrusted = std::mem::take(&mut found.untrusted);
     warnings.append(&mut found.mended);
     warnings.append(&mut found.not_mended);
-    // What was damaged to begin with is no target's fault.
+    // What was damaged or missing to begin with is no target's fault.
     if let Some(first) = reports.first_mut() {
         first.errors.splice(0..0, damaged);
+        first.errors.extend(misspelled);
     }
     Ok((reports, warnings))
 }

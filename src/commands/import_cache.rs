@@ -77,7 +77,9 @@ pub(super) fn run(
     memory.save(&mut report);
     let images = found.bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
     if images && args.registry.places.is_empty() {
-        report.advice.push("The images in this bundle are for a registry: import it with --registry.".into());
+        report.advice.push(
+            "The images in this bundle are for a registry: import it with --registry and --image.".into(),
+        );
     }
     after::finish(args, &mut cache, host, Some(&brought), &mut report);
     Ok(report)

@@ -69,7 +69,9 @@ impl<'r> Entries<'r> {
             let all = report.rows.iter().filter_map(row).chain(report.images.iter().map(image));
             let mine: Vec<_> = all.filter(|(name, _, digest)| source.has(name, *digest)).collect();
             let has_failed = |status: Status| matches!(status, Status::Failed | Status::Installing);
-            let all_failed = !mine.is_empty() && mine.iter().all(|(_, status, _)| has_failed(*status));
+            // What nobody requested says nothing of how the target did.
+            let mut tried = mine.iter().filter(|(_, status, _)| *status != Status::NotRequested).peekable();
+            let all_failed = tried.peek().is_some() && tried.all(|(_, status, _)| has_failed(*status));
             let event = if all_failed { Event::Failed } else { Event::Accepted };
             let logged = |(name, status, digest): (String, Status, Digest)| LoggedDataset {
                 name,

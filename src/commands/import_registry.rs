@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::offer::{newest, offers};
 use super::place::Place;
 use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
-use super::push_images::push_images;
+use super::push_images::Pushes;
 use super::registries::{date_of, is_out, layers_of, name_all, standing, version_of};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
@@ -67,7 +67,11 @@ pub(super) fn run(
         *slot = Some(admission);
     }
     let bundles = &found.bundles;
-    push_images(args, setup, registry, place, bundles, &admitted, memory, &mut report, progress);
+    let pushes = Pushes { args, setup, registry, place, bundles, progress };
+    if let Err(error) = pushes.run(&mut admitted, memory, &mut report) {
+        // The datasets are in place all the same.
+        report.errors.push(error);
+    }
     for (bundle, admission) in found.bundles.iter().zip(&admitted) {
         if let Some(admission) = admission {
             memory.accept(bundle, admission, &report, setup.host.now);

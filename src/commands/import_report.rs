@@ -49,6 +49,8 @@ pub(super) enum Status {
     NoPlace,
     /// The Trivy here wants another one.
     NotWanted,
+    /// No `--image` names it.
+    NotRequested,
     /// Not yet decided.
     #[serde(rename = "failed")]
     Installing,
@@ -86,6 +88,7 @@ impl Status {
             Status::Refused => "refused",
             Status::NoPlace => "no place",
             Status::NotWanted => "not wanted",
+            Status::NotRequested => "not requested",
         }
     }
 }
@@ -267,12 +270,29 @@ pub(super) struct ImageRow {
     pub(super) digest: Digest,
     /// The reference under which a registry has it.
     pub(super) reference: Option<String>,
+    /// What the memory knows this place of it by.
+    #[serde(skip)]
+    pub(super) key: String,
+    /// Where its exporter had it from.
+    #[serde(skip)]
+    pub(super) source: String,
 }
 
 impl ImageRow {
     pub(super) fn new(image: &Image) -> Self {
-        let (name, digest) = (image.name.clone(), image.manifest.digest);
-        ImageRow { name, status: Status::Failed, digest, reference: None }
+        ImageRow {
+            name: image.name.clone(),
+            status: Status::Failed,
+            digest: image.manifest.digest,
+            reference: None,
+            key: String::new(),
+            source: image.source.clone(),
+        }
+    }
+
+    /// An image that no `--image` names.
+    pub(super) fn not_requested(image: &Image) -> Self {
+        ImageRow { status: Status::NotRequested, ..ImageRow::new(image) }
     }
 }
 
@@ -379,6 +399,16 @@ impl Report {
     /// shows only after it was admitted.
     pub(super) fn rolls_back(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
         admission.rolls_back();
+        self.overrides(bundle, admission);
+    }
+
+    /// Writes down that an image of a bundle replaces a tag that trivy-ferry did not set.
+    pub(super) fn replaces_tags(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
+        admission.replaces_tags();
+        self.overrides(bundle, admission);
+    }
+
+    fn overrides(&mut self, bundle: &VerifiedBundle, admission: &Admission) {
         for source in self.sources.iter_mut().filter(|source| source.identity == bundle.identity()) {
             source.overrides.clone_from(&admission.overrides);
         }
@@ -438,10 +468,10 @@ impl Report {
         self.rows.iter().filter(|row| row.status.is_change())
     }
 
-    /// Whether an image is in place now.
-    pub(super) fn has_image(&self, image: &Image) -> bool {
-        let is = |row: &ImageRow| row.name == image.name && row.digest == image.manifest.digest;
-        self.images.iter().any(|row| is(row) && row.status.is_in_place())
+    /// The places in which an image is now.
+    pub(super) fn places_of(&self, image: &Image) -> impl Iterator<Item = &ImageRow> {
+        let is = |row: &&ImageRow| row.name == image.name && row.digest == image.manifest.digest;
+        self.images.iter().filter(is).filter(|row| row.status.is_in_place())
     }
 
     /// Whether anything changed.

@@ -1,27 +1,30 @@
 //! What this host remembers of its targets during one import, and when that is written down.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::import_report::Report;
+use super::drift::name_and_tag;
+use super::image_place::DatasetPlaces;
+use super::import_report::{ImageRow, Report};
 use super::inbox::SCRATCH;
 use super::offer::floor_date;
+use super::place::Place;
 use super::verify::candidate;
-use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::bundle::{Dataset, VerifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::remote::Repository;
 use crate::trust::acceptance::{Admission, record};
-use crate::trust::state::{ImportState, Origin, StateDir, TargetState};
+use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
 
-/// The key of an image's floor: what is left of its name at the target, where its host counts for
-/// nothing.
-pub(super) fn image_key(name: &str) -> String {
-    match Repository::parse(name, "latest") {
-        Ok(image) => format!("image:{}:{}", image.name(), image.tag().unwrap_or_default()),
-        Err(_) => format!("image:{name}"),
-    }
+/// What the keys of images begin with. Behind it stands where the target has the image; an older program
+/// wrote its name without the host there.
+pub(super) const IMAGE: &str = "image:";
+
+/// The key of an image's floor: where the target has it.
+pub(super) fn image_key(place: impl Display) -> String {
+    format!("{IMAGE}{place}")
 }
 
 /// The memory of one stream. At any time it is about one target.
@@ -83,6 +86,43 @@ impl<'s> Memory<'s> {
         Ok(())
     }
 
+    /// Whether trivy-ferry set this tag of the target to what it names now.
+    pub(super) fn has_set(&self, reference: &str, found: Digest) -> bool {
+        self.state().images.get(reference).is_some_and(|set| set.is(found))
+    }
+
+    /// Written down before a tag is set: a run that is killed after it still knows the tag as its own.
+    pub(super) fn about_to_set(
+        &mut self,
+        reference: &str,
+        manifest: Digest,
+        found: Option<Digest>,
+    ) -> Result<(), Error> {
+        let before = found.filter(|found| *found != manifest && self.has_set(reference, *found));
+        let state = self.imports.targets.entry(self.target.clone()).or_default();
+        state.images.insert(reference.to_owned(), SetTag { manifest, before });
+        Ok(self.dir.save_imports(self.stream, &self.imports)?)
+    }
+
+    /// The tag names what it was set to: nothing else is its own any more.
+    pub(super) fn has_now_set(&mut self, reference: &str) {
+        let state = self.imports.targets.entry(self.target.clone()).or_default();
+        if let Some(set) = state.images.get_mut(reference) {
+            set.before = None;
+        }
+    }
+
+    /// The repositories into which datasets of any stream were imported.
+    pub(super) fn dataset_places(&self) -> Result<DatasetPlaces, Error> {
+        let mut places = DatasetPlaces::default();
+        add_datasets(&mut places, &self.imports);
+        let Some(view) = StateView::find(Some(self.dir.path()))? else { return Ok(places) };
+        for stream in view.streams(Side::Import)?.iter().filter(|stream| *stream != self.stream) {
+            add_datasets(&mut places, &view.imports(stream)?);
+        }
+        Ok(places)
+    }
+
     /// Remembers a bundle. Only what is in place now, and what was in place before, counts as
     /// accepted.
     pub(super) fn accept(
@@ -97,8 +137,8 @@ impl<'s> Memory<'s> {
         let accepted: Vec<_> = accepted
             .map(|dataset| (dataset.reference(), Some(floor_date(dataset, candidate.created))))
             .collect();
-        let images = bundle.payload().images.iter().filter(|image| report.has_image(image));
-        let images = images.map(|image| (image_key(&image.name), Some(candidate.created)));
+        let in_place = || bundle.payload().images.iter().flat_map(|image| report.places_of(image));
+        let images = in_place().map(|row| (row.key.clone(), Some(candidate.created)));
         let source = report.sources.iter().find(|source| source.identity == candidate.identity);
         let signers = source.into_iter().flat_map(|source| &source.signers);
         let signers: Vec<String> = signers.map(|signer| signer.name.clone()).collect();
@@ -108,6 +148,7 @@ impl<'s> Memory<'s> {
             layers: Vec::new(),
             contents: None,
             repository: None,
+            reference: None,
             source: source.to_owned(),
             version: None,
             signers: signers.clone(),
@@ -123,13 +164,14 @@ impl<'s> Memory<'s> {
             };
             Some((dataset.reference(), origin))
         };
-        let of_image = |image: &Image| {
-            let origin = || (image_key(&image.name), origin(&image.source, image.manifest.digest));
-            report.has_image(image).then(origin)
+        let of_image = |row: &ImageRow| {
+            let reference = row.reference.clone();
+            (row.key.clone(), Origin { reference, ..origin(&row.source, row.digest) })
         };
         let of_datasets = bundle.payload().datasets.iter().filter_map(of_dataset);
-        let origins = of_datasets.chain(bundle.payload().images.iter().filter_map(of_image));
+        let origins = of_datasets.chain(in_place().map(of_image));
         let state = self.imports.targets.entry(self.target.clone()).or_default();
+        forget_former_images(state);
         state.origins.extend(origins);
         record(state, &candidate, admission, accepted.into_iter().chain(images), now);
     }
@@ -161,5 +203,31 @@ impl<'s> Memory<'s> {
             }
         }
         Ok(self.dir.save_imports(self.stream, &self.imports)?)
+    }
+}
+
+fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
+    for (target, state) in &imports.targets {
+        let Some(Ok(place)) = target.strip_prefix("registry:").map(str::parse::<Place>) else { continue };
+        for (name, tag) in state.floors.keys().filter_map(|key| name_and_tag(key)) {
+            if let Ok(Some(repository)) = place.repository(&name, tag) {
+                places.add(&repository, name.as_str());
+            }
+        }
+    }
+}
+
+/// Images that an older program pushed or served lie at places that this one does not use: it neither
+/// replaces them there nor keeps them up to date.
+fn forget_former_images(state: &mut TargetState) {
+    let origins = &state.origins;
+    let is_former = |key: &String| {
+        key.starts_with(IMAGE) && origins.get(key).is_none_or(|origin| origin.reference.is_none())
+    };
+    let former: Vec<String> = state.floors.keys().filter(|key| is_former(key)).cloned().collect();
+    for key in former {
+        state.floors.remove(&key);
+        state.expires.remove(&key);
+        state.origins.remove(&key);
     }
 }

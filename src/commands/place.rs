@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::image_place::path_of;
 use crate::dataset::{Kind, Name};
 use crate::remote::{RemoteError, Repository};
 
@@ -54,15 +55,14 @@ impl Place {
         }
     }
 
-    /// Where an image of this name goes; `None` where only one dataset does.
-    pub fn image(&self, name: &str) -> Option<Result<Repository, RemoteError>> {
+    /// Where an image goes; `None` where only one dataset does.
+    ///
+    /// # Errors
+    /// A name that no repository can have, such as one that is too long.
+    pub(super) fn image(&self, image: &Repository) -> Option<Result<Repository, RemoteError>> {
         let Place::Registry { host, prefix } = self else { return None };
-        let image = match Repository::parse(name, "latest") {
-            Ok(image) => image,
-            Err(error) => return Some(Err(error)),
-        };
         let separator = if prefix.is_empty() { "" } else { "/" };
-        let path = format!("{prefix}{separator}{}", image.name());
+        let path = format!("{prefix}{separator}{}", path_of(image));
         let at = Repository::at(host, &path, image.tag().unwrap_or("latest"));
         Some(match (image.tag(), image.digest()) {
             (None, Some(digest)) => at.map(|at| at.by_digest(digest)),
@@ -168,6 +168,24 @@ mod tests {
             assert_eq!(place.parse::<Place>().unwrap().to_string(), place.trim_end_matches('/'));
         }
         assert_eq!(goes_to("trivy-db=registry/x", "trivy-checks"), None);
+    }
+
+    #[test]
+    fn an_image_goes_below_its_sources_host() {
+        for (place, image, wanted) in [
+            (
+                "registry.corp:5000/security",
+                "ghcr.io/a/b:0.1",
+                Some("registry.corp:5000/security/ghcr.io/a/b:0.1"),
+            ),
+            ("registry", "aquasec/trivy:1", Some("registry/docker.io/aquasec/trivy:1")),
+            ("registry/p", "x.corp:5000/trivy-db:2", Some("registry/p/x.corp-5000/trivy-db:2")),
+            ("trivy-db=registry/x", "ghcr.io/a/b:1", None),
+        ] {
+            let (place, image) =
+                (place.parse::<Place>().unwrap(), Repository::parse(image, "latest").unwrap());
+            assert_eq!(place.image(&image).map(|at| at.unwrap().to_string()).as_deref(), wanted);
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Pushing the images that travel beside the datasets: whatever of them a registry lacks, and their
-//! names at the end. What there is to do is decided by asking the registry.
+//! Pushing the requested images that travel beside the datasets: whatever of them a registry lacks, and
+//! their names at the end. What there is to do is decided by asking the registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::fate::left_out;
+use super::image_pattern::ChosenPlace;
+use super::image_place::DatasetPlaces;
 use super::import::Setup;
 use super::import_report::{ImageRow, Report, Status};
 use super::memory::{Memory, image_key};
@@ -14,6 +16,7 @@ use super::registries::is_out;
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Image, VerifiedBundle};
 use crate::cli::Import;
+use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci;
@@ -23,163 +26,322 @@ use crate::target::registry::{PushError, Registry};
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, Verdict, judge};
 
-/// An image of one of the bundles.
+/// Checks the places that `--image` and `--registry` name against each other.
+///
+/// # Errors
+/// An image without a registry that takes it.
+pub(super) fn check_places(args: &Import) -> Result<(), Error> {
+    let places = &args.registry.places;
+    for chosen in args.image.iter().filter_map(|wanted| wanted.place.as_ref()) {
+        if home_of(chosen, places).is_none() {
+            return Err(Error::usage(
+                format!("--image names a place on {}, and no --registry names that host", chosen.host()),
+                format!("Add --registry {}, or choose a place on another.", chosen.host()),
+            ));
+        }
+    }
+    let takes_none = places.iter().all(|place| place.dataset().is_some());
+    match args.image.iter().find(|wanted| wanted.place.is_none()) {
+        Some(wanted) if takes_none => Err(Error::usage(
+            format!("--image {wanted} requests an image, and no --registry takes images"),
+            "Name one as HOST[/PREFIX] as well, or choose a place with --image NAME=HOST/PATH:TAG.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The `--registry` that a chosen place belongs to: the first of its host, and rather one for everything
+/// than one for a single dataset.
+fn home_of<'p>(chosen: &ChosenPlace, places: &'p [Place]) -> Option<&'p Place> {
+    let mine = || places.iter().filter(|place| place.host() == chosen.host());
+    mine().find(|place| place.dataset().is_none()).or(mine().next())
+}
+
+/// The pushes of one run to one target.
+pub(super) struct Pushes<'a> {
+    pub(super) args: &'a Import,
+    pub(super) setup: &'a Setup,
+    pub(super) registry: &'a Registry<'a>,
+    pub(super) place: &'a Place,
+    pub(super) bundles: &'a [VerifiedBundle],
+    pub(super) progress: &'a dyn Progress,
+}
+
+/// An image of one of the bundles, and where it goes.
 struct Choice {
     bundle: usize,
     created: Timestamp,
     image: Image,
+    reference: Repository,
+    /// What the memory knows this place of it by.
+    key: String,
 }
 
-/// Pushes the wanted images of the admitted bundles, of each name the newest. What fails keeps no other
-/// from its place.
-#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
-pub(super) fn push_images(
-    args: &Import,
-    setup: &Setup,
-    registry: &Registry<'_>,
-    place: &Place,
-    bundles: &[VerifiedBundle],
-    admitted: &[Option<Admission>],
-    memory: &mut Memory<'_>,
-    report: &mut Report,
-    progress: &dyn Progress,
-) {
-    let mut taken = of_datasets(args, bundles);
-    let mut out = false;
-    for choice in wanted(args, bundles, admitted) {
-        let name = &choice.image.name;
-        let Some(reference) = place.image(name) else { continue };
-        let mut row = ImageRow::new(&choice.image);
-        let pushed = reference.map_err(Error::from).and_then(|reference| {
-            row.reference = Some(reference.to_string());
-            if let Some(other) = taken.insert(reference.to_string(), name.clone()) {
-                return Err(Error::usage(
-                    format!("{other} and {name} would both be {reference}"),
-                    "Push one of them with --also NAME, or give --registry another prefix.",
-                ));
+/// Where an image goes.
+enum Asked {
+    /// No `--image` names it.
+    No,
+    /// To these references of the target; none if it is for another target.
+    To(Vec<Repository>),
+}
+
+impl Pushes<'_> {
+    /// Pushes the requested images of the admitted bundles, of each the newest. What fails keeps no other
+    /// from its place.
+    ///
+    /// # Errors
+    /// A state that cannot be read.
+    pub(super) fn run(
+        &self,
+        admitted: &mut [Option<Admission>],
+        memory: &mut Memory<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let choices = self.choices(admitted, report);
+        if choices.is_empty() {
+            return Ok(());
+        }
+        let datasets = self.datasets(memory)?;
+        let mut taken = BTreeMap::new();
+        let mut out = false;
+        for choice in choices {
+            let mut row = ImageRow::new(&choice.image);
+            row.reference = Some(choice.reference.to_string());
+            row.key.clone_from(&choice.key);
+            let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
+            let done = match may_go(&choice, &datasets, &mut taken) {
+                Err(refusal) => Err(refusal.into()),
+                Ok(()) if out => Ok(Status::Failed),
+                Ok(()) => self.bring(&choice, &mut Books { admission, memory, report }),
+            };
+            match done {
+                Ok(status) => row.status = status,
+                Err(error) => {
+                    // Whom nobody reaches, nobody asks sixty times.
+                    out |= matches!(&error, Error::Target(error) if is_out(error));
+                    if matches!(error, Error::Refused(_)) {
+                        row.status = Status::Refused;
+                    }
+                    report.errors.push(error);
+                }
             }
-            if out {
-                return Ok(Status::Failed);
-            }
-            let seen = admitted.get(choice.bundle).and_then(Option::as_ref).is_some_and(|it| it.seen)
-                && memory.state().floors.contains_key(&image_key(name));
-            let status = push(&choice, setup, registry, &reference, bundles, memory, report, progress)?;
-            Ok(if seen && status == Status::Pushed { Status::Restored } else { status })
-        });
-        match pushed {
-            Ok(status) => row.status = status,
-            Err(error) => {
-                // Whom nobody reaches, nobody asks sixty times.
-                out |= matches!(&error, Error::Target(error) if is_out(error));
-                report.errors.push(error);
+            report.images.push(row);
+        }
+        Ok(())
+    }
+
+    /// Of each requested image and place the newest admitted bundle's. What is not requested, or has no
+    /// usable name, stands in the report.
+    fn choices(&self, admitted: &[Option<Admission>], report: &mut Report) -> Vec<Choice> {
+        let mut newest: BTreeMap<(String, String), Choice> = BTreeMap::new();
+        let mut others: BTreeMap<String, (ImageRow, Option<Error>)> = BTreeMap::new();
+        for (bundle, (of, admission)) in self.bundles.iter().zip(admitted).enumerate() {
+            for image in of.payload().images.iter().filter(|_| admission.is_some()) {
+                let name = image.name.clone();
+                match self.asked(image) {
+                    Err(error) => drop(others.insert(name, (ImageRow::new(image), Some(error)))),
+                    // A single dataset's repository was never a place for images.
+                    Ok(Asked::No) if self.place.dataset().is_some() => {}
+                    Ok(Asked::No) => drop(others.insert(name, (ImageRow::not_requested(image), None))),
+                    Ok(Asked::To(references)) => {
+                        for reference in references {
+                            let (created, image) = (of.payload().created, image.clone());
+                            let key = image_key(&reference);
+                            let by = (name.clone(), key.clone());
+                            newest.insert(by, Choice { bundle, created, image, reference, key });
+                        }
+                    }
+                }
             }
         }
-        report.images.push(row);
+        for (row, error) in others.into_values() {
+            report.images.push(row);
+            report.errors.extend(error);
+        }
+        newest.into_values().collect()
     }
-}
 
-/// The references that datasets have in this run, with what has them: no image may take one.
-fn of_datasets(args: &Import, bundles: &[VerifiedBundle]) -> BTreeMap<String, String> {
-    let mut taken = BTreeMap::new();
-    for dataset in bundles.iter().flat_map(|bundle| &bundle.payload().datasets) {
-        let tags = args.registry.extra_tag.iter().map(String::as_str).chain([dataset.tag.as_str()]);
-        for (tag, place) in tags.flat_map(|tag| args.registry.places.iter().map(move |place| (tag, place))) {
-            if let Ok(Some(reference)) = place.repository(&dataset.name, tag) {
-                taken.insert(reference.to_string(), dataset.name.to_string());
+    /// Where an image goes at this target. A place that the operator chose comes before the one that
+    /// follows from the name.
+    fn asked(&self, image: &Image) -> Result<Asked, Error> {
+        let mut wanted =
+            self.args.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
+        if wanted.peek().is_none() {
+            return Ok(Asked::No);
+        }
+        let name = Repository::parse(&image.name, "latest")?;
+        let wanted: Vec<_> = wanted.map(|wanted| wanted.place.as_ref()).collect();
+        let chosen: Vec<&ChosenPlace> = wanted.into_iter().flatten().collect();
+        if chosen.is_empty() {
+            return Ok(Asked::To(self.place.image(&name).transpose()?.into_iter().collect()));
+        }
+        let mine = chosen
+            .into_iter()
+            .filter(|chosen| home_of(chosen, &self.args.registry.places) == Some(self.place));
+        let references = mine.map(|chosen| chosen.of(&name)).collect::<Result<_, _>>()?;
+        Ok(Asked::To(references))
+    }
+
+    /// The repositories of datasets: of this run, of earlier ones, and those that Trivy's own datasets
+    /// have at each place.
+    fn datasets(&self, memory: &Memory<'_>) -> Result<DatasetPlaces, Error> {
+        let mut datasets = memory.dataset_places()?;
+        let held = self.bundles.iter().flat_map(|bundle| &bundle.payload().datasets);
+        let held = held.map(|dataset| dataset.name.clone());
+        let known = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
+        for name in held.chain(known) {
+            for place in &self.args.registry.places {
+                if let Ok(Some(repository)) = place.repository(&name, "latest") {
+                    datasets.add(&repository, name.as_str());
+                }
             }
         }
+        Ok(datasets)
     }
-    taken
-}
 
-/// Whether the bundles hold every image that is asked for.
-///
-/// # Errors
-/// One that is in none of them.
-pub(super) fn check_asked(args: &Import, bundles: &[VerifiedBundle]) -> Result<(), Error> {
-    let held: BTreeSet<&str> =
-        bundles.iter().flat_map(|bundle| &bundle.payload().images).map(|image| image.name.as_str()).collect();
-    if !args.also.is_empty() && args.registry.places.iter().all(|place| place.dataset().is_some()) {
-        return Err(Error::usage(
-            "--also names an image, and no --registry takes images",
-            "Name one as HOST[/PREFIX] as well.",
-        ));
-    }
-    let missing = args.also.iter().map(ToString::to_string).find(|name| !held.contains(name.as_str()));
-    let Some(name) = missing else { return Ok(()) };
-    let next = match held.into_iter().collect::<Vec<_>>().join(", ") {
-        names if names.is_empty() => "No image is in them at all: export it with --also.".into(),
-        names => format!("What they hold is {names}."),
-    };
-    Err(Error::usage(format!("no bundle here holds {name}, which --also asks for"), next))
-}
-
-/// Of each name the image of the newest admitted bundle.
-fn wanted(args: &Import, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
-    let asked: BTreeSet<String> = args.also.iter().map(ToString::to_string).collect();
-    let mut newest: BTreeMap<String, Choice> = BTreeMap::new();
-    let mut doubles = Vec::new();
-    let all = asked.is_empty() && args.selection.only.is_empty();
-    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
-        let images = bundle.payload().images.iter().filter(|_| admission.is_some());
-        for image in images.filter(|image| all || asked.contains(&image.name)) {
-            let created = bundle.payload().created;
-            let choice = Choice { bundle: index, created, image: image.clone() };
-            // Where it goes, its host does not: two names may mean one place, and the newer bundle has it.
-            match newest.get(&image_key(&image.name)) {
-                Some(other) if other.bundle == index => doubles.push(choice),
-                _ => drop(newest.insert(image_key(&image.name), choice)),
+    /// Brings an image to its place, if the registry lacks it and the rules allow it.
+    fn bring(&self, choice: &Choice, books: &mut Books<'_, '_>) -> Result<Status, Error> {
+        let Choice { bundle, created, image, reference, key } = choice;
+        let found = self.found(reference)?;
+        if found == Some(image.manifest.digest) && is_whole(self.registry, reference, image)? {
+            return Ok(Status::Unchanged);
+        }
+        let floor = books.memory.state().floors.get(key).copied();
+        let is_known = books.admission.seen && floor.is_some();
+        let Some(bundle) = self.bundles.get(*bundle) else { return Ok(Status::Failed) };
+        let mut is_rollback = false;
+        if let Verdict::Older { floor } = judge(Some(*created), floor) {
+            if !self.setup.policy.allow_rollback {
+                if found.is_none() {
+                    let dataset = image.name.clone();
+                    return Err(Refusal::MissingAndOlder { dataset, date: *created, floor }.into());
+                }
+                books.report.warnings.push(left_out(&image.name, "not pushed", *created, floor));
+                return Ok(Status::Older);
             }
+            is_rollback = true;
         }
+        // A refusal is better than an upload of gigabytes before it.
+        self.may_name(choice, found, books.memory)?;
+        if is_rollback {
+            books.report.rolls_back(bundle, books.admission);
+        }
+        self.push(choice, bundle, books)?;
+        Ok(if is_known { Status::Restored } else { Status::Pushed })
     }
-    newest.into_values().chain(doubles).collect()
-}
 
-#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
-fn push(
-    choice: &Choice,
-    setup: &Setup,
-    registry: &Registry<'_>,
-    reference: &Repository,
-    bundles: &[VerifiedBundle],
-    memory: &mut Memory<'_>,
-    report: &mut Report,
-    progress: &dyn Progress,
-) -> Result<Status, Error> {
-    let Choice { bundle, created, image } = choice;
-    let found = registry.manifest(reference)?.map(|bytes| Digest::of(&bytes));
-    if found == Some(image.manifest.digest) && is_whole(registry, reference, image)? {
-        return Ok(Status::Unchanged);
-    }
-    let floor = memory.state().floors.get(&image_key(&image.name)).copied();
-    if let Verdict::Older { floor } = judge(Some(*created), floor)
-        && !setup.policy.allow_rollback
-    {
-        if found.is_none() {
-            let dataset = image.name.clone();
-            return Err(Refusal::MissingAndOlder { dataset, date: *created, floor }.into());
+    /// Pushes an image: its name comes last, and until then only digests lead to what is below it.
+    fn push(&self, choice: &Choice, bundle: &VerifiedBundle, books: &mut Books<'_, '_>) -> Result<(), Error> {
+        let Choice { image, reference, .. } = choice;
+        books.memory.about_to_change(self.setup.host.now)?;
+        for blob in &image.blobs {
+            self.push_blob(reference, bundle, image, blob)?;
         }
-        report.warnings.push(left_out(&image.name, "not pushed", *created, floor));
-        return Ok(Status::Older);
-    }
-    memory.about_to_change(setup.host.now)?;
-    let Some(bundle) = bundles.get(*bundle) else { return Ok(Status::Failed) };
-    for blob in &image.blobs {
-        push_blob(registry, reference, bundle, image, blob, progress)?;
-    }
-    let manifests = || image.manifests.iter().chain([&image.manifest]);
-    let bytes = bundle.small_members(&manifests().map(Blob::path).collect(), oci::MAX_MANIFEST)?;
-    for manifest in manifests() {
-        // Its name comes last: until then nothing but digests leads to what is below.
-        let named = manifest.digest == image.manifest.digest;
-        let under = if named { reference.clone() } else { reference.by_digest(manifest.digest) };
-        let Some(bytes) = bytes.get(&manifest.path()) else {
+        let all = image.manifests.iter().chain([&image.manifest]).map(Blob::path);
+        let bytes = bundle.small_members(&all.collect(), oci::MAX_MANIFEST)?;
+        let bytes_of = |manifest: &Blob| {
             let why = format!("it has no blob {}", manifest.digest);
-            return Err(BundleError::Payload { path: bundle.path().to_path_buf(), why }.into());
+            let lacks = || BundleError::Payload { path: bundle.path().to_path_buf(), why };
+            bytes.get(&manifest.path()).ok_or_else(lacks)
         };
-        registry.push_manifest(&under, &manifest.media_type, bytes)?;
+        for manifest in &image.manifests {
+            let under = reference.by_digest(manifest.digest);
+            self.registry.push_manifest(&under, &manifest.media_type, bytes_of(manifest)?)?;
+        }
+        let top = bytes_of(&image.manifest)?;
+        // The blobs may have taken an hour, and the tag may be somebody else's since.
+        let found = self.found(reference)?;
+        if self.may_name(choice, found, books.memory)? == Right::ByFlag {
+            books.report.replaces_tags(bundle, books.admission);
+        }
+        let (name, digest) = (reference.to_string(), image.manifest.digest);
+        // Whoever gave the tag to this image before keeps it.
+        let is_ours = found != Some(digest) || books.memory.has_set(&name, digest);
+        if is_ours && reference.digest().is_none() {
+            books.memory.about_to_set(&name, digest, found)?;
+        }
+        self.registry.push_manifest(reference, &image.manifest.media_type, top)?;
+        books.memory.has_now_set(&name);
+        Ok(())
     }
-    Ok(Status::Pushed)
+
+    /// The digest of the manifest that a reference names in the registry.
+    fn found(&self, reference: &Repository) -> Result<Option<Digest>, Error> {
+        Ok(self.registry.manifest(reference)?.map(|bytes| Digest::of(&bytes)))
+    }
+
+    /// By which right a reference that names `found` may be set to an image.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignTag`] if it has none.
+    fn may_name(
+        &self,
+        choice: &Choice,
+        found: Option<Digest>,
+        memory: &Memory<'_>,
+    ) -> Result<Right, Refusal> {
+        let reference = choice.reference.to_string();
+        match found {
+            None => Ok(Right::Own),
+            // A digest names one thing for ever.
+            Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
+            Some(found) if found == choice.image.manifest.digest => Ok(Right::Own),
+            Some(found) if memory.has_set(&reference, found) => Ok(Right::Own),
+            Some(_) if self.args.replace_image_tags => Ok(Right::ByFlag),
+            Some(found) => Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found }),
+        }
+    }
+
+    fn push_blob(
+        &self,
+        reference: &Repository,
+        bundle: &VerifiedBundle,
+        image: &Image,
+        blob: &Blob,
+    ) -> Result<(), Error> {
+        let member = bundle.blob(blob.digest)?;
+        let step = self.progress.begin(&image.name, blob.size, reference.host());
+        match self.registry.push_blob(reference, blob.digest, blob.size, Counted::new(member, step)) {
+            Ok(_) => Ok(()),
+            Err(PushError::Target(error)) => Err(error.into()),
+            Err(PushError::Source(error)) => Err(BundleError::from_io(bundle.path(), error).into()),
+        }
+    }
+}
+
+/// What is written down of an image that is pushed.
+struct Books<'b, 's> {
+    admission: &'b mut Admission,
+    memory: &'b mut Memory<'s>,
+    report: &'b mut Report,
+}
+
+/// By which right a tag is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// It is free, names the image already, or was set by trivy-ferry.
+    Own,
+    /// It is somebody else's, and `--replace-image-tags` was given.
+    ByFlag,
+}
+
+/// Whether an image may go to its place, and takes it.
+fn may_go(
+    choice: &Choice,
+    datasets: &DatasetPlaces,
+    taken: &mut BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    let (image, reference) = (choice.image.name.clone(), choice.reference.to_string());
+    if let Some(dataset) = datasets.dataset_at(&choice.reference) {
+        return Err(Refusal::DatasetPlace { image, reference, dataset: dataset.to_owned() });
+    }
+    match taken.get(&reference) {
+        Some(other) => Err(Refusal::SamePlace { image, what: "pushed", reference, other: other.clone() }),
+        None => {
+            taken.insert(reference, image);
+            Ok(())
+        }
+    }
 }
 
 /// Whether a registry has everything below an image's name.
@@ -190,22 +352,4 @@ fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> R
         }
     }
     Ok(registry.has_all(reference, image.blobs.iter().map(|blob| (blob.digest, blob.size)))?)
-}
-
-fn push_blob(
-    registry: &Registry<'_>,
-    reference: &Repository,
-    bundle: &VerifiedBundle,
-    image: &Image,
-    blob: &Blob,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    let path = bundle.path().to_path_buf();
-    let member = bundle.blob(blob.digest)?;
-    let step = progress.begin(&image.name, blob.size, reference.host());
-    match registry.push_blob(reference, blob.digest, blob.size, Counted::new(member, step)) {
-        Ok(_) => Ok(()),
-        Err(PushError::Target(error)) => Err(error.into()),
-        Err(PushError::Source(error)) => Err(BundleError::from_io(&path, error).into()),
-    }
 }

@@ -175,7 +175,8 @@ impl Rehearsal {
                     ..Sources::default()
                 },
                 vex: vec![format!("default=http://{address}")],
-                also: Vec::new(),
+                image: Vec::new(),
+                also: None,
                 platform: None,
                 max_age: None,
                 expires: None,
@@ -254,7 +255,9 @@ impl Rehearsal {
                 registry: RegistryFlags::default(),
                 web_root: None,
                 web_url: None,
-                also: Vec::new(),
+                image: Vec::new(),
+                also: None,
+                replace_image_tags: false,
                 selection: Selection::default(),
                 acceptance: Acceptance {
                     stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,

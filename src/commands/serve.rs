@@ -17,10 +17,10 @@ use super::memory::{Memory, image_key};
 use super::offer::{newest, offers};
 use super::serve_site::{Choice, add, place_of};
 use super::site;
-use super::{Outcome, Then, after, inbox};
+use super::{Outcome, Then, after, image_pattern, inbox};
 use crate::bundle::{Image, VerifiedBundle};
 use crate::cli::Serve;
-use crate::dataset::{Kind, Name};
+use crate::dataset::Kind;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::serve::{self, Event, Options, Request, Server, Site, Until};
@@ -58,10 +58,13 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
             .chain(found.not_mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
+    let (misspelled, unmatched) = image_pattern::unmatched(&args.image, &found.bundles);
+    report.errors.extend(misspelled);
+    report.warnings.extend(unmatched);
     drop(memory);
     if !report.has_something_in_place() {
-        let nothing =
-            || Error::usage("no bundle here holds what is to be served", "See `trivy-ferry inspect`.");
+        let next = "See `trivy-ferry inspect`; images are served only if --image names them.";
+        let nothing = || Error::usage("no bundle here holds what is to be served", next);
         return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
     }
     advise(args, &setup, &url, &mut report);
@@ -183,10 +186,10 @@ fn prepare(
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        let mut admitted = admit_all(bundles, memory.state(), setup, &mut report);
         let chosen = choose(args, bundles, &admitted);
         let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
-        let images = choose_images(args, setup, url, memory, bundles, &admitted, &mut report);
+        let images = choose_images(args, setup, url, memory, bundles, &mut admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
@@ -219,67 +222,77 @@ fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission
     newest(placed).into_iter().map(|((), offer)| Choice { offer, rollback: false }).collect()
 }
 
-/// Of each image the newest among the admitted bundles, where nothing newer was served before; with the
-/// index of its bundle.
+/// Of each requested image the newest among the admitted bundles, if nothing newer was served before; with
+/// the index of its bundle.
 fn choose_images(
     args: &Serve,
     setup: &Setup,
     url: &str,
     memory: &Memory<'_>,
     bundles: &[VerifiedBundle],
-    admitted: &[Option<Admission>],
+    admitted: &mut [Option<Admission>],
     report: &mut Report,
 ) -> Vec<(usize, Image)> {
-    let mut newest: BTreeMap<String, (usize, Image)> = BTreeMap::new();
-    let mut fails = |image: &Image, why: String| {
-        report.images.push(ImageRow::new(image));
-        report.errors.push(Error::usage(
-            format!("{} is not served: {why}", image.name),
-            "Export it under another name with --also NAME=SOURCE; everything else is served.",
-        ));
-    };
-    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
-        if admission.is_none() || !args.selection.only.is_empty() {
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut chosen = Vec::new();
+    for (index, image) in newest_images(bundles, admitted) {
+        if !args.image.iter().any(|pattern| pattern.matches(&image.name)) {
+            report.images.push(ImageRow::not_requested(&image));
             continue;
         }
-        for image in &bundle.payload().images {
-            let key = image_key(&image.name);
-            let other = newest.get(&key).map(|(_, other)| other.name.clone());
-            match place_of(image) {
-                None => fails(image, "it has no usable name".into()),
-                Some((name, _)) if name.parse::<Name>().is_ok() => {
-                    fails(image, format!("it would be {name}, which is a dataset's"));
-                }
-                // A host counts for nothing here, and nobody should get one image for another.
-                Some(_) if other.as_ref().is_some_and(|other| *other != image.name) => {
-                    fails(image, format!("it would be in the place of {}", other.unwrap_or_default()));
-                }
-                Some(_) => drop(newest.insert(key, (index, image.clone()))),
+        let mut row = ImageRow::new(&image);
+        let (Some(place), Some(bundle), Some(Some(admission))) =
+            (place_of(&image), bundles.get(index), admitted.get_mut(index))
+        else {
+            report.images.push(row);
+            report.errors.push(Error::usage(
+                format!("{} is not served: it has no usable name", image.name),
+                "Export it under another name with --image NAME=SOURCE; everything else is served.",
+            ));
+            continue;
+        };
+        row.reference = Some(format!("{host}/{place}"));
+        row.key = image_key(&place);
+        let created = bundle.payload().created;
+        let older = match judge(Some(created), memory.state().floors.get(&row.key).copied()) {
+            Verdict::Older { floor } => Some(floor),
+            Verdict::Take => None,
+        };
+        let name = || image.name.clone();
+        let refusal = match (taken.get(&row.key).cloned(), older) {
+            (Some(other), _) => {
+                let reference = place.to_string();
+                Some(Refusal::SamePlace { image: name(), what: "served", reference, other })
             }
+            (None, Some(floor)) if !setup.policy.allow_rollback => {
+                Some(Refusal::MissingAndOlder { dataset: name(), date: created, floor })
+            }
+            _ => None,
+        };
+        row.status = if refusal.is_some() { Status::Refused } else { Status::Served };
+        report.errors.extend(refusal.map(Error::from));
+        if row.status == Status::Served {
+            taken.insert(row.key.clone(), name());
+            if older.is_some() {
+                report.rolls_back(bundle, admission);
+            }
+            chosen.push((index, image));
+        }
+        report.images.push(row);
+    }
+    chosen
+}
+
+/// Of each image by its name the newest among the admitted bundles, with the index of its bundle.
+fn newest_images(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(usize, Image)> {
+    let mut newest: BTreeMap<&str, (usize, &Image)> = BTreeMap::new();
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
+        for image in bundle.payload().images.iter().filter(|_| admission.is_some()) {
+            newest.insert(&image.name, (index, image));
         }
     }
-    let host = url.split_once("://").map_or(url, |(_, host)| host);
-    let judged = newest.into_iter().filter_map(|(key, (index, image))| {
-        let created = bundles.get(index)?.payload().created;
-        let floor = memory.state().floors.get(&key).copied();
-        let mut row = ImageRow::new(&image);
-        if let (Verdict::Older { floor }, false) = (judge(Some(created), floor), setup.policy.allow_rollback)
-        {
-            row.status = Status::Refused;
-            report.images.push(row);
-            let dataset = image.name.clone();
-            report.errors.push(Refusal::MissingAndOlder { dataset, date: created, floor }.into());
-            return None;
-        }
-        row.status = Status::Served;
-        row.reference = place_of(&image).map(|(name, tag)| match tag {
-            Some(tag) => format!("{host}/{name}:{tag}"),
-            None => format!("{host}/{name}@{}", image.manifest.digest),
-        });
-        report.images.push(row);
-        Some((index, image))
-    });
-    judged.collect()
+    newest.into_values().map(|(index, image)| (index, image.clone())).collect()
 }
 
 /// Leaves out what is too old.

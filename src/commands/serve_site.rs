@@ -2,10 +2,12 @@
 //! repositories as files.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::image_place::path_of;
 use super::offer::Offer;
 use crate::bundle::chunks::CHUNK;
 use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
@@ -70,15 +72,32 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The repository and the tag under which an image is served: its host counts for nothing here.
-pub(super) fn place_of(image: &Image) -> Option<(String, Option<String>)> {
+/// Where an image is served.
+pub(super) struct ServedAs {
+    repository: String,
+    tag: Option<String>,
+    digest: Digest,
+}
+
+impl fmt::Display for ServedAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tag {
+            Some(tag) => write!(f, "{}:{tag}", self.repository),
+            None => write!(f, "{}@{}", self.repository, self.digest),
+        }
+    }
+}
+
+/// Where an image is served: below the host of its source, where no dataset is.
+pub(super) fn place_of(image: &Image) -> Option<ServedAs> {
     let name = Repository::parse(&image.name, "latest").ok()?;
-    Some((name.name().to_owned(), name.tag().map(str::to_owned)))
+    let (tag, digest) = (name.tag().map(str::to_owned), image.manifest.digest);
+    Some(ServedAs { repository: path_of(&name), tag, digest })
 }
 
 /// An error is a sentence's end.
 fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Result<(), String> {
-    let (name, tag) = place_of(image).ok_or("it has no usable name")?;
+    let ServedAs { repository: name, tag, .. } = place_of(image).ok_or("it has no usable name")?;
     for blob in &image.blobs {
         let blob_of = checked.blob(blob.digest).ok_or("it lacks a blob")?;
         site.blob(&name, blob.digest, Arc::new(blob_of));

@@ -235,7 +235,7 @@ pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome
     for target in &mut status.imports {
         target.disk = disk(&target.target);
         for row in &target.datasets {
-            if let Some(next) = row.state.next() {
+            if let Some(next) = row.state.next(&row.name) {
                 errors.push(Error::Destination {
                     path: PathBuf::from(&target.target),
                     what: format!("{} is not what was imported", row.name),
@@ -327,7 +327,7 @@ impl Status {
         };
         let good: Vec<(String, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
         for target in &mut self.imports {
-            for row in target.datasets.iter_mut().filter(|row| row.state.next().is_some()) {
+            for row in target.datasets.iter_mut().filter(|row| row.state.next(&row.name).is_some()) {
                 let is_later = |(place, name, accepted): &(String, String, Timestamp)| {
                     (place, name) == (&target.target, &row.name) && *accepted >= row.accepted
                 };

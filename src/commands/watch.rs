@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::hot_folder::{HotFolder, STRAY, Shelf, Taken};
 use super::inputs::{Inputs, name_of, named_date};
 use super::mend::MADE_AGAIN;
+use super::push_images::check_places;
 use super::watch_notes::{Done, Imported, Waited};
 use super::watch_report::{Report, Row, Waiting};
 use super::{Outcome, after, gravest, heard, import};
@@ -97,6 +98,7 @@ struct Watcher<'w> {
 pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
     Keyring::load(&args.import.keys.trust)?;
+    check_places(&args.import)?;
     let folder = HotFolder::open(&args.inbox)?;
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
     let (seen, outcomes, heartbeats, errors, more) = Default::default();

@@ -79,6 +79,33 @@ impl Repository {
         Ok(Repository { host: host.to_owned(), ..repository })
     }
 
+    /// Reads what [`fmt::Display`] wrote, in which the first part is always the host.
+    ///
+    /// # Errors
+    /// [`RemoteError::Address`] for anything else.
+    pub(crate) fn read(text: &str) -> Result<Self, RemoteError> {
+        let none = || wrong(text, "it has no repository behind the host");
+        let (host, rest) = text.split_once('/').ok_or_else(none)?;
+        let (path, digest) = match rest.split_once('@') {
+            Some((path, digest)) => (
+                path,
+                Some(digest.parse().map_err(|_| wrong(text, "its digest is not a lower-case sha256"))?),
+            ),
+            None => (rest, None),
+        };
+        let (name, tag) = match path.rsplit_once(':') {
+            Some((name, tag)) => (name, Some(tag)),
+            None => (path, None),
+        };
+        let repository = Repository::at(host, name, tag.unwrap_or("latest"))?;
+        let tag = tag.map(str::to_owned);
+        Ok(Repository {
+            tag: if digest.is_some() { tag } else { repository.tag.clone() },
+            digest,
+            ..repository
+        })
+    }
+
     /// The same repository with another tag.
     pub fn tagged(&self, tag: &str) -> Self {
         Repository { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
@@ -180,6 +207,19 @@ impl fmt::Display for Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let digest = Digest::of(b"x");
+        for text in ["registry/a/b:1", "registry:5000/a:1", "[::1]:5000/a:1", "docker.io/a/b:1"] {
+            assert_eq!(Repository::read(text).unwrap().to_string(), text);
+            let pinned = Repository::read(text).unwrap().by_digest(digest);
+            assert_eq!(Repository::read(&pinned.to_string()).unwrap(), pinned);
+        }
+        for bad in ["", "registry", "registry/a:1@sha256:0", "registry/a b:1"] {
+            assert!(Repository::read(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_loopback() {

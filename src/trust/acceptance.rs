@@ -62,8 +62,17 @@ pub struct Admission {
 impl Admission {
     /// Something in it was older than what was there, and was taken because of `--allow-rollback`.
     pub fn rolls_back(&mut self) {
-        if !self.by_override(ROLLBACK) {
-            self.overrides.push(ROLLBACK);
+        self.overrides_by(ROLLBACK);
+    }
+
+    /// An image of it replaces a tag that trivy-ferry did not set, because of `--replace-image-tags`.
+    pub fn replaces_tags(&mut self) {
+        self.overrides_by(REPLACE_TAGS);
+    }
+
+    fn overrides_by(&mut self, flag: &'static str) {
+        if !self.by_override(flag) {
+            self.overrides.push(flag);
         }
     }
 
@@ -75,6 +84,8 @@ impl Admission {
 const ROLLBACK: &str = "--allow-rollback";
 const FUTURE: &str = "--allow-future";
 const EXPIRED: &str = "--allow-expired";
+/// The flag that replaces image tags that trivy-ferry did not set.
+pub const REPLACE_TAGS: &str = "--replace-image-tags";
 
 /// The present: the later of the system's clock and the last accepted creation time, so that a
 /// clock that fell back does not make old data look fresh.

@@ -248,6 +248,38 @@ pub enum Refusal {
         /// The date of what was accepted before.
         floor: Timestamp,
     },
+    /// The tag that an image would get names something that trivy-ferry did not put there.
+    #[error("{image} is not pushed: {reference} names {found}, which trivy-ferry did not set")]
+    ForeignTag {
+        /// The image's name.
+        image: String,
+        /// The tag.
+        reference: String,
+        /// The digest of the manifest that it names.
+        found: Digest,
+    },
+    /// An image would go into the repository of a dataset.
+    #[error("{image} is not pushed: {reference} is in the repository of {dataset}")]
+    DatasetPlace {
+        /// The image's name.
+        image: String,
+        /// Where it would go.
+        reference: String,
+        /// The dataset.
+        dataset: String,
+    },
+    /// Two images would go to one place.
+    #[error("{image} is not {what}: {reference} is already the place of {other}")]
+    SamePlace {
+        /// The image's name.
+        image: String,
+        /// What it is not: pushed, or served.
+        what: &'static str,
+        /// Where both would go.
+        reference: String,
+        /// The other image's name.
+        other: String,
+    },
     /// A dataset is older than `--max-age` allows.
     #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", moment(*.updated_at))]
     TooOld {
@@ -302,6 +334,18 @@ impl Next for Refusal {
             }
             Refusal::MissingAndOlder { .. } => {
                 "Import the newer bundle again, or take the older data with --allow-rollback: vulnerabilities found since go unseen."
+                    .into()
+            }
+            Refusal::ForeignTag { .. } => {
+                "Push the image to another place with --image NAME=HOST/PATH:TAG, or replace the tag with --replace-image-tags: whoever uses it then gets the bundle's image."
+                    .into()
+            }
+            Refusal::DatasetPlace { .. } => {
+                "Give it another place with --image NAME=HOST/PATH:TAG; no flag lets an image into a dataset's repository, because scanners would download it as data."
+                    .into()
+            }
+            Refusal::SamePlace { .. } => {
+                "Request only one of the two with --image, or export one under another name; users of the one would get the other."
                     .into()
             }
             Refusal::OlderThanSigned { dataset, .. } => format!(

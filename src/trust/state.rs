@@ -49,6 +49,9 @@ pub struct TargetState {
     /// Where what is in place came from, by reference name; empty where an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
+    /// The image tags that trivy-ferry set in a registry, by reference: `HOST/REPOSITORY:TAG`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, SetTag>,
     /// After when what is in place must not be used any more, by reference name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expires: BTreeMap<String, Timestamp>,
@@ -77,6 +80,9 @@ pub struct Origin {
     /// The name that the scanner here has for a VEX repository in a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// Where a target has an image; none for a dataset, and where an older program wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// Where its exporter had it from.
     pub source: String,
     /// Upstream's version, where it gives one.
@@ -84,6 +90,24 @@ pub struct Origin {
     pub version: Option<String>,
     /// The trusted keys that signed the bundle, by the names that they had here.
     pub signers: Vec<String>,
+}
+
+/// What trivy-ferry set an image tag to. Only a tag that still names it may be replaced without a flag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTag {
+    /// The digest of the manifest that the tag was set to. It is written down before the push, so that a
+    /// run that is killed after it still knows the tag.
+    pub manifest: Digest,
+    /// The digest that was set before; present only while a push is not known to have ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Digest>,
+}
+
+impl SetTag {
+    /// Whether a tag names what trivy-ferry set it to.
+    pub fn is(&self, found: Digest) -> bool {
+        self.manifest == found || self.before == Some(found)
+    }
 }
 
 /// A bundle that was accepted.
@@ -497,6 +521,30 @@ mod tests {
         assert_eq!(open.imports("default").unwrap(), state);
         assert_eq!(open.imports("other").unwrap(), ImportState::default());
         assert_eq!(open.exports("default").unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_tag_was_set_to_is_kept_and_older_files_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
+        let file = dir.path().join("import-default.json");
+        // As versions before `--image` wrote it.
+        let digest = Digest::of(b"a");
+        let older = format!(
+            r#"{{"format":1,"stream":"default","targets":{{"registry:r/p":{{"seen":[],
+            "floors":{{"image:a/b:1":"2026-11-21T09:00:00Z"}},
+            "origins":{{"image:a/b:1":{{"bundle":"{digest}","manifest":"{digest}","source":"x","signers":[]}}}}}}}}}}"#
+        );
+        fs::write(&file, older).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut state = open.imports("default").unwrap();
+        let target = state.targets.get_mut("registry:r/p").unwrap();
+        assert!(target.images.is_empty() && target.origins["image:a/b:1"].reference.is_none());
+        let set = SetTag { manifest: digest, before: Some(Digest::of(b"b")) };
+        assert!(set.is(digest) && set.is(Digest::of(b"b")) && !set.is(Digest::of(b"c")));
+        target.images.insert("r/p/h/a/b:1".into(), set);
+        open.save_imports("default", &state).unwrap();
+        assert_eq!(open.imports("default").unwrap(), state);
     }
 
     #[test]

@@ -39,11 +39,17 @@ fn upstream(tools: &str) -> Registry {
     registry
 }
 
+/// The images of that registry, and where they go at a site.
+const PLACES: [(&str, &str); 2] = [
+    ("aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0"),
+    ("custom/checks:1", "ghcr.io/custom/checks:1"),
+];
+
 /// The flags for images of that registry under the names that they have in the world.
-fn also(upstream: &Registry) -> String {
+fn carried(upstream: &Registry) -> String {
     let address = &upstream.address;
     format!(
-        "--also aquasec/trivy:0.74.0={address}/aquasec/trivy:0.74.0 --also ghcr.io/custom/checks:1={address}/custom/checks:1"
+        "--image aquasec/trivy:0.74.0={address}/aquasec/trivy:0.74.0 --image ghcr.io/custom/checks:1={address}/custom/checks:1"
     )
 }
 
@@ -54,7 +60,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     let laptop = Host::with(&tools);
     let (_, public) = laptop.keygen();
     let out = laptop.folder("out");
-    let bundle = laptop.export(&out, &format!("{} {}", laid_out(&laptop), also(&upstream)));
+    let bundle = laptop.export(&out, &format!("{} {}", laid_out(&laptop), carried(&upstream)));
     laptop
         .ferry(&format!("verify {bundle} --trust {public}"))
         .exits(0)
@@ -79,38 +85,53 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         let images = run.target(0)["images"].clone();
         images.as_array().unwrap().iter().map(|image| image["status"].as_str().unwrap().to_owned()).collect()
     };
-    let run = station.ferry(&import).exits(0);
-    assert_eq!(statuses(&run), ["pushed", "pushed"]);
-    for name in ["aquasec/trivy:0.74.0", "custom/checks:1"] {
-        assert_eq!(registry.digest_of(&format!("mirror/{name}")), upstream.digest_of(name), "{name}");
+    // Nothing is pushed that nobody requested.
+    assert_eq!(statuses(&station.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
+    registry.publisher.sh(&format!("crane ls --insecure {}/mirror/custom/checks", registry.address)).fails();
+    let requested = format!("{import} --image aquasec/*,ghcr.io/custom/checks:1");
+    assert_eq!(statuses(&station.ferry(&requested).exits(0)), ["pushed", "pushed"]);
+    for (name, place) in PLACES {
+        assert_eq!(registry.digest_of(&format!("mirror/{place}")), upstream.digest_of(name), "{name}");
     }
-    // Every platform is whole: crane fetches each layer and compares it.
+    // Every platform is complete: crane fetches each layer and compares it.
     for platform in ["linux/amd64", "linux/arm64"] {
         let pull = format!(
-            "crane pull --insecure --platform {platform} {}/mirror/aquasec/trivy:0.74.0 pulled.tar && crane validate --tarball pulled.tar",
+            "crane pull --insecure --platform {platform} {}/mirror/docker.io/aquasec/trivy:0.74.0 pulled.tar && crane validate --tarball pulled.tar",
             registry.address
         );
         registry.publisher.sh(&pull).exits(0);
     }
-    assert_eq!(statuses(&station.ferry(&import).exits(0)), ["unchanged", "unchanged"]);
+    assert_eq!(statuses(&station.ferry(&requested).exits(0)), ["unchanged", "unchanged"]);
     let db = station.ferry(&format!("{import} --only trivy-db")).exits(0);
-    assert_eq!((db.statuses(), statuses(&db)), (vec!["trivy-db unchanged".into()], Vec::new()));
+    assert_eq!(
+        (db.statuses(), statuses(&db)),
+        (vec!["trivy-db unchanged".into()], vec!["not-requested".to_owned(), "not-requested".into()])
+    );
     // One of them alone, into a registry that has nothing.
     let other = Registry::crane(&tools);
     let import = import.replace(&registry.address, &other.address);
-    let one = station.ferry(&format!("{import} --only trivy-db --also ghcr.io/custom/checks:1")).exits(0);
-    assert_eq!(statuses(&one), ["pushed"]);
-    assert_eq!(other.digest_of("mirror/custom/checks:1"), upstream.digest_of("custom/checks:1"));
-    station.ferry(&format!("{import} --also a/b:1")).exits(2).says("no bundle here holds docker.io/a/b:1");
+    let one = station.ferry(&format!("{import} --only trivy-db --image ghcr.io/custom/checks:1")).exits(0);
+    assert_eq!(statuses(&one), ["not-requested", "pushed"]);
+    assert_eq!(other.digest_of("mirror/ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
+    station.ferry(&format!("{import} --image a/b:1")).exits(2).says("no bundle here holds an image a/b:1");
+    // Where a place is chosen, the site's own tag is kept until a flag replaces it.
+    let own = format!("crane copy --insecure {0}/mirror/trivy-db:2 {0}/tools/checks:1", other.address);
+    other.publisher.sh(&own).exits(0);
+    let chosen = format!("{import} --image ghcr.io/custom/checks:1={}/tools/checks:1", other.address);
+    station.ferry(&chosen).exits(5).says("which trivy-ferry did not set");
+    assert_eq!(other.digest_of("tools/checks:1"), Artifact::db().digest());
+    station.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
+    assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("custom/checks:1"));
     // Without any registry, our server has them too.
-    let serve = Serve::start(&station, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
-    for name in ["aquasec/trivy:0.74.0", "custom/checks:1"] {
-        let digest = format!("crane digest --insecure {}/{name}", serve.address);
+    let flags = "--listen 127.0.0.1:0 --image aquasec/*,ghcr.io/custom/checks:1";
+    let serve = Serve::start(&station, &format!("{bundle} --trust {public} {flags}"));
+    for (name, place) in PLACES {
+        let digest = format!("crane digest --insecure {}/{place}", serve.address);
         let digest = registry.publisher.sh(&digest).exits(0);
         assert_eq!(digest.stdout.trim(), upstream.digest_of(name), "{name}");
     }
     let pull = format!(
-        "crane pull --insecure --platform linux/arm64 {}/aquasec/trivy:0.74.0 served.tar",
+        "crane pull --insecure --platform linux/arm64 {}/docker.io/aquasec/trivy:0.74.0 served.tar",
         serve.address
     );
     registry.publisher.sh(&format!("{pull} && crane validate --tarball served.tar")).exits(0);
@@ -129,7 +150,7 @@ fn one_platform_is_carried_without_the_others() {
     let upstream = upstream(&tools);
     let laptop = Host::bare();
     let (_, public) = laptop.keygen();
-    let flags = format!("--skip trivy-db,trivy-java-db,trivy-checks,vex-hub {}", also(&upstream));
+    let flags = format!("--skip trivy-db,trivy-java-db,trivy-checks,vex-hub {}", carried(&upstream));
     let export = |platform: &str| {
         laptop.export(
             &laptop.folder(platform.rsplit('/').next().unwrap()),
@@ -139,10 +160,13 @@ fn one_platform_is_carried_without_the_others() {
     let bundle = export("linux/arm64");
     let registry = Registry::crane(&tools);
     let station = Host::bare();
-    station.ferry(&format!("import {bundle} --trust {public} --registry {}", registry.address)).exits(0);
-    assert_eq!(registry.digest_of("aquasec/trivy:0.74.0"), upstream.digest_of("aquasec/trivy:linux-arm64"));
+    station
+        .ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address))
+        .exits(0);
+    let trivy = "docker.io/aquasec/trivy:0.74.0";
+    assert_eq!(registry.digest_of(trivy), upstream.digest_of("aquasec/trivy:linux-arm64"));
     // What is for no platform in particular comes along as it is.
-    assert_eq!(registry.digest_of("custom/checks:1"), upstream.digest_of("custom/checks:1"));
+    assert_eq!(registry.digest_of("ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     let line =
         format!("export --key ferry.key --output {} {flags} --platform plan9/mips", laptop.folder("x"));
     laptop.ferry(&line).exits(3).says("nothing for plan9/mips, only for linux/amd64, linux/arm64");
@@ -162,11 +186,11 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     let missing = format!("{}/aquasec/none:1", upstream.address);
     let upstreams = laid_out(&laptop);
     laptop
-        .ferry(&format!("export --key ferry.key --output {out} {upstreams} --also a/b:1={missing}"))
+        .ferry(&format!("export --key ferry.key --output {out} {upstreams} --image a/b:1={missing}"))
         .exits(3)
         .says("aquasec/none:1");
     assert!(crate::kit::files(&out).is_empty());
-    let bundle = laptop.export(&out, &format!("{} {}", flags_of(&laptop.at("upstream")), also(&upstream)));
+    let bundle = laptop.export(&out, &format!("{} {}", flags_of(&laptop.at("upstream")), carried(&upstream)));
     // One bit of the last layer, which belongs to an image.
     let mut bytes = fs::read(&bundle).unwrap();
     let at = bytes.len() - 2000;
@@ -175,12 +199,13 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     let registry = Registry::distribution(&tools, None);
     let station = Host::bare();
     let run = station
-        .ferry(&format!("import {bundle} --trust {public} --registry {}", registry.address))
+        .ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address))
         .exits(4)
         .says("does not match the signed manifest");
     assert_eq!(registry.digest_of("trivy-db:2"), Artifact::db().digest(), "{run}");
-    let tags = format!("crane ls --insecure {}/custom/checks", registry.address);
+    let tags = format!("crane ls --insecure {}/ghcr.io/custom/checks", registry.address);
     registry.publisher.sh(&tags).fails();
-    let whole = "aquasec/trivy:0.74.0";
-    assert_eq!(registry.digest_of(whole), upstream.digest_of(whole), "the other image is good");
+    for (name, place) in &PLACES[..1] {
+        assert_eq!(registry.digest_of(place), upstream.digest_of(name), "the other image is good");
+    }
 }

@@ -1,5 +1,5 @@
-//! `--also`: images that travel beside the datasets. How they are named, and their collecting for an
-//! export.
+//! `export --image`: the images that travel beside the datasets, how they are named, and how they are
+//! collected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,9 +13,9 @@ use crate::progress::Progress;
 use crate::remote::Repository;
 use crate::source::{self, ArtifactSource, Network};
 
-/// What one `--also` names.
+/// What one `--image` of an export names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Also {
+pub struct CarriedImage {
     /// What it is called on both sides.
     pub name: Repository,
     /// Where it is fetched from.
@@ -25,30 +25,30 @@ pub struct Also {
 /// A string that names no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; write HOST/REPOSITORY:TAG, or NAME=oci-layout:DIR:TAG")]
-pub struct InvalidAlso(String);
+pub struct InvalidImage(String);
 
 /// The tag that is meant where none stands, as everywhere else with images.
 const TAG: &str = "latest";
 
-impl FromStr for Also {
-    type Err = InvalidAlso;
+impl FromStr for CarriedImage {
+    type Err = InvalidImage;
 
-    fn from_str(text: &str) -> Result<Self, InvalidAlso> {
+    fn from_str(text: &str) -> Result<Self, InvalidImage> {
         let (name, source) = text.split_once('=').unwrap_or((text, text));
         if name.starts_with("oci-layout:") {
-            return Err(InvalidAlso("a layout does not say what its image is called".into()));
+            return Err(InvalidImage("a layout does not say what its image is called".into()));
         }
         if !name.is_empty() && !name.contains('/') {
-            return Err(InvalidAlso(format!("for an image of Docker Hub's own, write library/{name}")));
+            return Err(InvalidImage(format!("for an image of Docker Hub's own, write library/{name}")));
         }
-        let name = Repository::parse(name, TAG).map_err(|error| InvalidAlso(error.to_string()))?;
+        let name = Repository::parse(name, TAG).map_err(|error| InvalidImage(error.to_string()))?;
         let source = ArtifactSource::parse(source, name.tag().unwrap_or(TAG))
-            .map_err(|error| InvalidAlso(error.to_string()))?;
-        Ok(Also { name, source })
+            .map_err(|error| InvalidImage(error.to_string()))?;
+        Ok(CarriedImage { name, source })
     }
 }
 
-impl fmt::Display for Also {
+impl fmt::Display for CarriedImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.fmt(f)
     }
@@ -83,25 +83,25 @@ pub(super) fn collect(
     network: &Network<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
-    if args.also.len() > MAX_IMAGES {
+    if args.image.len() > MAX_IMAGES {
         return Err(Error::usage(
-            format!("{} images are named, and a bundle takes {MAX_IMAGES}", args.also.len()),
+            format!("{} images are named, and a bundle takes {MAX_IMAGES}", args.image.len()),
             "Take the others in a second bundle, of a stream of its own.",
         ));
     }
     let mut collected: Vec<Collected> = Vec::new();
-    for also in &args.also {
-        let name = also.name.to_string();
+    for carried in &args.image {
+        let name = carried.name.to_string();
         if collected.iter().any(|other| other.planned.image.name == name) {
-            return Err(Error::usage(format!("--also {name} is given twice"), "Give each image once."));
+            return Err(Error::usage(format!("--image {name} is given twice"), "Give each image once."));
         }
-        let source = network.image(&also.source, args.platform.as_ref())?;
+        let source = network.image(&carried.source, args.platform.as_ref())?;
         network.take_notes().iter().for_each(|note| progress.note(note));
-        if let Some(pinned) = also.name.digest().filter(|pinned| *pinned != source.top.digest) {
+        if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(
                 format!(
                     "{} is {} where it is fetched, and its name says {pinned}",
-                    also.source, source.top.digest
+                    carried.source, source.top.digest
                 ),
                 "Leave the digest out of the name, or take another source; with --platform an index has another digest than what is carried.",
             ));
@@ -113,7 +113,7 @@ pub(super) fn collect(
         };
         let image = Image {
             name,
-            source: also.source.to_string(),
+            source: carried.source.to_string(),
             manifest: manifest(&source.top),
             manifests: source.below.iter().map(manifest).collect(),
             blobs: source.blobs.iter().map(Blob::from).collect(),
@@ -129,18 +129,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_has_its_whole_name() {
+    fn an_image_has_its_full_name() {
         for (text, name, source) in [
             ("aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0"),
             ("ghcr.io/a/b", "ghcr.io/a/b:latest", "ghcr.io/a/b:latest"),
             ("ghcr.io/a/b:1=oci-layout:/x", "ghcr.io/a/b:1", "oci-layout:/x:1"),
             ("ghcr.io/a/b:1=localhost:5000/c:2", "ghcr.io/a/b:1", "localhost:5000/c:2"),
         ] {
-            let also: Also = text.parse().unwrap();
-            assert_eq!((also.name.to_string().as_str(), also.source.to_string().as_str()), (name, source));
+            let carried: CarriedImage = text.parse().unwrap();
+            assert_eq!(
+                (carried.name.to_string().as_str(), carried.source.to_string().as_str()),
+                (name, source)
+            );
         }
         for bad in ["", "trivy", "oci-layout:/x:1", "https://ghcr.io/a/b:1", "a/b:1=", "=x/y:1"] {
-            assert!(bad.parse::<Also>().is_err(), "{bad}");
+            assert!(bad.parse::<CarriedImage>().is_err(), "{bad}");
         }
     }
 }
