@@ -29,6 +29,11 @@ impl ContentDigest {
         ContentDigest(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The first half of it, for a set of many in memory.
+    pub(crate) fn short(&self) -> u128 {
+        self.0.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
+    }
+
     /// The 64 hex digits, as `b3sum` prints them.
     pub fn hex(&self) -> String {
         to_hex(&self.0)

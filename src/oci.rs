@@ -3,8 +3,10 @@
 //! A manifest is kept as the bytes that upstream published: what is parsed here is a view of
 //! them and is never written back, so that digests survive the trip. Knows no I/O.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -34,6 +36,10 @@ pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// (v1.1, "Pushing Manifests", 4 MiB).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 
+/// The largest manifest of a dataset, in bytes. Real ones have a few KiB; of those that are rewritten for
+/// a registry all is in memory, in 16 times the room.
+const MAX_ARTIFACT: usize = 1 << 20;
+
 /// What names a blob: its type, its digest and its size in bytes (image-spec v1.1, descriptor.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,9 +50,34 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The blob's length in bytes.
     pub size: u64,
-    /// Free-form properties, such as [`TITLE`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Those of its free-form properties that this program knows, such as [`TITLE`].
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Reads annotations and keeps those that are known here: a manifest of 4 MiB may have 400,000 others,
+/// which would take ten times the memory.
+fn known<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Known;
+    impl<'de> Visitor<'de> for Known {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut annotations = BTreeMap::new();
+            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                match [TITLE, VERSION, CREATED, REF_NAME, IMAGE_NAME].contains(&&*key) {
+                    true => drop(annotations.insert(key.into_owned(), map.next_value()?)),
+                    false => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(annotations)
+        }
+    }
+    reader.deserialize_map(Known)
 }
 
 /// The view of an image manifest that this program needs.
@@ -65,8 +96,8 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The content.
     pub layers: Vec<Descriptor>,
-    /// Free-form properties, such as [`VERSION`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Those of its free-form properties that this program knows, such as [`VERSION`].
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -81,7 +112,10 @@ impl Manifest {
         #[serde(rename_all = "camelCase")]
         struct Probe {
             schema_version: Option<u32>,
-            manifests: Option<serde::de::IgnoredAny>,
+            manifests: Option<IgnoredAny>,
+        }
+        if bytes.len() > MAX_ARTIFACT {
+            return Err(format!("a manifest of {} bytes, and {MAX_ARTIFACT} are allowed", bytes.len()));
         }
         if bytes.trim_ascii_start().first() == Some(&b'<') {
             return Err("an HTML page stands where a manifest should be".into());
@@ -152,13 +186,53 @@ impl std::fmt::Display for Platform {
 
 /// What an index says of one of its manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "WireEntry")]
 pub struct Entry {
     /// The manifest.
-    #[serde(flatten)]
     pub descriptor: Descriptor,
     /// The platform that it is for, if any.
-    #[serde(default)]
     pub platform: Option<Platform>,
+}
+
+/// An [`Entry`] as JSON. Descriptors are not flattened into others: serde would keep all that it does
+/// not know.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEntry {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default, deserialize_with = "known")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+impl From<WireEntry> for Entry {
+    fn from(wire: WireEntry) -> Self {
+        let WireEntry { media_type, digest, size, annotations, platform } = wire;
+        Entry { descriptor: Descriptor { media_type, digest, size, annotations }, platform }
+    }
+}
+
+/// A layer of an image manifest as JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireLayer {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default, deserialize_with = "known")]
+    annotations: BTreeMap<String, String>,
+    /// Nothing of the list is kept but its length.
+    urls: Option<Vec<IgnoredAny>>,
+}
+
+impl From<WireLayer> for Descriptor {
+    fn from(wire: WireLayer) -> Self {
+        let WireLayer { media_type, digest, size, annotations, .. } = wire;
+        Descriptor { media_type, digest, size, annotations }
+    }
 }
 
 /// What a registry holds under a tag or a digest, as far as it names other things.
@@ -184,14 +258,8 @@ impl Document {
             schema_version: Option<u32>,
             media_type: Option<String>,
             config: Option<Descriptor>,
-            layers: Option<Vec<Layer>>,
+            layers: Option<Vec<WireLayer>>,
             manifests: Option<Vec<Entry>>,
-        }
-        #[derive(Deserialize)]
-        struct Layer {
-            #[serde(flatten)]
-            descriptor: Descriptor,
-            urls: Option<Vec<String>>,
         }
         let claimed = claimed.map(|claimed| claimed.split(';').next().unwrap_or_default().trim());
         let schema_1 = |form: &Form| {
@@ -226,9 +294,9 @@ impl Document {
                 if let Some(layer) =
                     layers.iter().find(|layer| layer.urls.as_ref().is_some_and(|u| !u.is_empty()))
                 {
-                    return Err(format!("its layer {} is not in its registry", layer.descriptor.digest));
+                    return Err(format!("its layer {} is not in its registry", layer.digest));
                 }
-                let layers = layers.into_iter().map(|layer| layer.descriptor);
+                let layers = layers.into_iter().map(Descriptor::from);
                 Ok((media_type, Document::Manifest(std::iter::once(config).chain(layers).collect())))
             }
             _ => Err(format!("it is not what its type {media_type} says")),

@@ -592,11 +592,29 @@ fn who_speaks_no_tls_or_does_not_know_the_ca_is_named_in_the_log() {
 }
 
 #[test]
+fn who_sends_too_much_before_an_answer_is_cut_off() {
+    let mut serve = Serve::tls();
+    // A handshake message of 64 KiB, of which rustls would wait for the rest.
+    let record = |bytes: &[u8]| [&[0x16, 3, 1][..], &(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let hello = [record(&[&[1, 0, 0xff, 0xf0][..], &[3; 16_000]].concat()), record(&[3; 8000])].concat();
+    assert!(serve.raw(&hello).len() < 100);
+    serve.logs("sends too much before it is answered");
+    let mut range = Vec::new();
+    let mut stream = serve.connect_tls(true);
+    let request =
+        format!("GET {} HTTP/1.1\r\nHost: x\r\nRange: bytes=7-7\r\nConnection: close\r\n\r\n", *BLOB);
+    stream.write_all(request.as_bytes()).unwrap();
+    let _ = stream.read_to_end(&mut range);
+    assert_eq!(Response::of(&range).body, LAYER[7..8]);
+    assert!(serve.child.try_wait().unwrap().is_none());
+}
+
+#[test]
 fn the_log_has_one_harmless_line_for_each_request() {
     let serve = Serve::plain();
-    let agent = format!("User-Agent: a\u{9b}31m\u{202e}\"{}\r\n", "x".repeat(9000));
+    let agent = format!("User-Agent: a\u{9b}31m\u{202e}\"{}\r\n", "x".repeat(7000));
     serve.get("/%0aerror:%20all%20is%20lost%1b[2J", &agent);
-    serve.get(&format!("/{}", "y".repeat(9000)), "");
+    serve.get(&format!("/{}", "y".repeat(7000)), "");
     for number in 0..500 {
         serve.get(&format!("/none/{number}"), "");
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
 use super::best_source::{BestSource, PassedOver};
-use super::spool::{spool, spooling};
+use super::spool::{ONE_IN_MEMORY, spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
@@ -264,7 +264,7 @@ fn fetch(
     source: &ArtifactSource,
     descriptor: &Descriptor,
 ) -> Result<SpooledTempFile, Error> {
-    spool(network.blob(source, descriptor)?, |error| match SourceError::from_io(error) {
+    spool(network.blob(source, descriptor)?, ONE_IN_MEMORY, |error| match SourceError::from_io(error) {
         Ok(error) => Error::from(error),
         Err(error) => Error::unexpected(format!("reading {source}"))(error),
     })
@@ -322,7 +322,7 @@ fn vex_repository(network: &Network<'_>, name: &Name, source: &VexSource) -> Res
     };
     let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
     for bytes in [config, json] {
-        held.insert(Digest::of(&bytes), spool(&bytes[..], spooling)?);
+        held.insert(Digest::of(&bytes), spool(&bytes[..], ONE_IN_MEMORY, spooling)?);
     }
     let dataset = Dataset {
         name: name.clone(),

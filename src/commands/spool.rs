@@ -8,15 +8,19 @@ use tempfile::SpooledTempFile;
 use crate::dataset::layer::CHUNK;
 use crate::error::Error;
 
-/// How much stays in memory, in bytes.
-const IN_MEMORY: usize = 4 << 20;
+/// How much of all blobs that wait at the same time stays in memory, in bytes.
+pub(super) const IN_MEMORY: u64 = 4 << 20;
+/// How much of one blob of an export stays in memory, in bytes: it may carry dozens.
+pub(super) const ONE_IN_MEMORY: u64 = 1 << 20;
 
-/// Takes all that a source holds, and rewinds. `failed` says what an error of the source means.
+/// Takes all that a source holds, and rewinds. Up to `in_memory` bytes stay in memory. `failed` says what
+/// an error of the source means.
 pub(super) fn spool(
     mut source: impl Read,
+    in_memory: u64,
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<SpooledTempFile, Error> {
-    let mut file = SpooledTempFile::new(IN_MEMORY);
+    let mut file = SpooledTempFile::new(usize::try_from(in_memory).unwrap_or(0));
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = source.read(&mut buffer).map_err(&failed)?;

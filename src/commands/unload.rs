@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::SpooledTempFile;
 
-use super::spool::{spool, spooling};
+use super::spool::{IN_MEMORY, spool, spooling};
 use crate::bundle::payload::Blob;
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
@@ -63,6 +63,7 @@ pub(super) fn unload<R: Receiver>(
     };
     let skippable = skippable(bundle.payload(), receiver.wants_images());
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
+    let mut in_memory = IN_MEMORY;
     let mut members = bundle.members();
     while let Some(member) = members.next()? {
         if let Some(dataset) = large(member.member()) {
@@ -74,7 +75,11 @@ pub(super) fn unload<R: Receiver>(
         } else if skippable.contains(&member.member().path) {
             continue;
         } else if let Some(name) = content_of(&datasets, member.member()) {
-            small.insert(name, spool(member, |e| BundleError::from_io(&path, e).into())?);
+            // A bundle may have 64 of them.
+            let most = in_memory.min(member.member().size);
+            let spooled = spool(member, most, |e| BundleError::from_io(&path, e).into())?;
+            in_memory -= if spooled.is_rolled() { 0 } else { most };
+            small.insert(name, spooled);
         } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
             // The payload's rules keep it small.
             let mut manifest = Vec::new();

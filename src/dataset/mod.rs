@@ -20,6 +20,8 @@ pub mod layer;
 mod sqlite;
 pub mod vex;
 pub mod vex_copy;
+mod vex_index;
+mod zip_archive;
 
 pub use catalogue::Kind;
 pub use check::ContentError;

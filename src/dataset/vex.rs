@@ -3,10 +3,11 @@
 //! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it
 //! (pkg/vex/repo): locations are URLs of archives, with the folder inside after a `//`.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
 use super::check::{Checker, Limits, UnpackError, bad};
-use super::layer::{self, CHUNK, plain};
+use super::layer::{self, plain};
+use super::zip_archive::{EntryKind, ZipArchive};
 use super::{Contents, Kind, RelPath, Sink, catalogue};
 
 /// The largest `vex-repository.json` that is read, in bytes.
@@ -107,49 +108,22 @@ pub fn unpack(
     }))
 }
 
-/// Whether a zip archive's end announces more entries than its plain form can hold: their list is
-/// read into memory before any of it can be judged (APPNOTE.TXT 6.3.10, 4.3.16).
-fn claims_too_many(archive: &mut (impl Read + Seek)) -> io::Result<bool> {
-    const RECORD: usize = 22;
-    const MAX_COMMENT: u64 = 0xffff;
-    let length = archive.seek(SeekFrom::End(0))?;
-    archive.seek(SeekFrom::Start(length.saturating_sub(RECORD as u64 + MAX_COMMENT)))?;
-    let mut end = Vec::new();
-    archive.take(RECORD as u64 + MAX_COMMENT).read_to_end(&mut end)?;
-    archive.rewind()?;
-    // Any place that may be taken for the end counts: a comment can look like one.
-    Ok(end.windows(RECORD).any(|record| record.starts_with(b"PK\x05\x06") && record[10..12] == [0xff, 0xff]))
-}
-
 fn walk_zip(
     archive: impl Read + Seek,
     place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
     checker: &mut Checker<'_>,
 ) -> Result<(), UnpackError> {
-    let broken = |error: &dyn std::fmt::Display| bad(format!("it is not a whole zip archive ({error})"));
-    let mut archive = archive;
-    if claims_too_many(&mut archive).map_err(UnpackError::Read)? {
-        return Err(bad("the archive holds too many entries"));
-    }
-    let mut archive = zip::ZipArchive::new(archive).map_err(|e| broken(&e))?;
-    let mut buffer = vec![0; CHUNK];
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(|e| broken(&e))?;
-        if entry.is_dir() {
+    let mut archive = ZipArchive::new(archive)?;
+    while let Some(entry) = archive.next()? {
+        if entry.kind == EntryKind::Directory {
             continue;
         }
-        let Some(path) = place(&plain(entry.name_raw())?) else { continue };
-        if entry.is_symlink() || !entry.is_file() {
+        let Some(path) = place(&plain(&entry.name)?) else { continue };
+        if entry.kind != EntryKind::File {
             return Err(bad(format!("{path} is a link, and only plain files are taken")));
         }
-        checker.begin(path, entry.size())?;
-        loop {
-            let count = entry.read(&mut buffer).map_err(|e| broken(&e))?;
-            if count == 0 {
-                break;
-            }
-            checker.data(&buffer[..count])?;
-        }
+        checker.begin(path, entry.size)?;
+        archive.read(&entry, &mut |bytes| checker.data(bytes))?;
         checker.end()?;
     }
     Ok(())

@@ -23,6 +23,8 @@ pub(super) struct Answer {
 pub(super) enum Body {
     /// At hand; may be empty.
     Bytes(Bytes),
+    /// Made for this request: memory that each of a thousand clients would take.
+    Made(Bytes),
     /// A range of a blob: from the first to before the second.
     Blob(Arc<dyn Blob>, u64, u64),
 }
@@ -30,7 +32,7 @@ pub(super) enum Body {
 impl Body {
     pub(super) fn length(&self) -> u64 {
         match self {
-            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Bytes(bytes) | Body::Made(bytes) => bytes.len() as u64,
             Body::Blob(_, begin, end) => end - begin,
         }
     }
@@ -153,8 +155,7 @@ fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
             ranged(blob, media_type, request, !request.headers.contains_key(header::IF_RANGE))
         }
         Some(File::Naming(make)) => {
-            let mut answer =
-                make(base).map_or_else(missing, |bytes| with_type(StatusCode::OK, JSON, bytes.into()));
+            let mut answer = make(base).map_or_else(missing, |bytes| made(bytes.into()));
             // It says what this client calls the server: nothing for a cache to give to others.
             set(&mut answer.headers, header::CACHE_CONTROL, "no-store");
             answer
@@ -236,7 +237,7 @@ fn list(
         }
     };
     let page = &after[..most.min(after.len())];
-    let mut answer = json(&document(page));
+    let mut answer = made(document(page).to_string().into());
     if let (Some(end), true) = (page.last(), page.len() < after.len()) {
         // Names of tags and repositories have nothing that a query must escape.
         set(&mut answer.headers, header::LINK, &format!("<{at}?n={most}&last={end}>; rel=\"next\""));
@@ -271,6 +272,12 @@ fn name(headers: &mut HeaderMap, digest: &Digest) {
 
 fn json(document: &serde_json::Value) -> Answer {
     with_type(StatusCode::OK, JSON, document.to_string().into())
+}
+
+/// A JSON document that was made for one request.
+fn made(document: Bytes) -> Answer {
+    let answer = with_type(StatusCode::OK, JSON, Bytes::new());
+    Answer { body: Body::Made(document), ..answer }
 }
 
 /// An error as registries say it (spec.md, "Error Codes").

@@ -45,7 +45,7 @@ fn blob() -> String {
 
 fn bytes(answer: &Answer) -> Vec<u8> {
     match &answer.body {
-        Body::Bytes(bytes) => bytes.to_vec(),
+        Body::Bytes(bytes) | Body::Made(bytes) => bytes.to_vec(),
         Body::Blob(blob, begin, end) => {
             let from = blob.read(*begin).unwrap();
             from[..usize::try_from(end - begin).unwrap()].to_vec()

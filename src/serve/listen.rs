@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,13 +26,19 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::error::ServeError;
+use super::inbound::Inbound;
 use super::respond::{Shared, respond};
 use super::site::Site;
 
-/// The most connections at once. Further ones wait until another ends.
-const CONNECTIONS: usize = 2048;
+/// The most connections at once. Further ones wait until another ends. Each may take 25 KiB: hyper
+/// doubles a buffer that is full.
+const CONNECTIONS: usize = 1024;
+/// The same over TLS, which takes 15 KiB more: what [`Inbound`] lets in, and the connection's keys.
+const CONNECTIONS_TLS: usize = 768;
 /// How long a client may take for the head of a request, and stay connected without one.
 const HEAD: Duration = Duration::from_secs(30);
+/// The same for clients that come when most places are taken.
+const HEAD_IF_CROWDED: Duration = Duration::from_secs(5);
 /// How long a client may take nothing of what is sent to it.
 const STALL: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
@@ -47,7 +53,11 @@ const READERS: usize = 4;
 const SENDING: usize = 256 << 10;
 /// The most bytes of a request's head, and what hyper keeps of a connection each way: not a piece
 /// of a blob more than the one that it sends.
-const BUFFER: usize = 16 << 10;
+const BUFFER: usize = 8 << 10;
+/// The most lines in a request's head.
+const LINES: usize = 64;
+/// The most encrypted bytes that wait to be sent on a connection.
+const ENCRYPTED: usize = 16 << 10;
 
 /// A request that was answered, for the access log.
 #[derive(Debug, Clone)]
@@ -216,15 +226,18 @@ async fn idle(shared: &Shared) {
 
 /// Takes connections, for ever.
 async fn accept(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, graceful: &GracefulShutdown) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let most = if shared.options.tls.is_some() { CONNECTIONS_TLS } else { CONNECTIONS };
+    let connections = Arc::new(Semaphore::new(most));
     loop {
         let place = connections.clone().acquire_owned().await;
         match listener.accept().await {
             Ok((stream, client)) => {
                 let (shared, watcher) = (shared.clone(), graceful.watcher());
+                let crowded = connections.available_permits() < most / 4;
+                let head = if crowded { HEAD_IF_CROWDED } else { HEAD };
                 tokio::spawn(async move {
                     let _place = place;
-                    connection(stream, client, shared, watcher).await;
+                    connection(stream, Client { address: client, head }, shared, watcher).await;
                 });
             }
             // A client that is gone already.
@@ -235,24 +248,32 @@ async fn accept(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, gracef
     }
 }
 
-async fn connection(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, watcher: Watcher) {
+/// A client, and how long it may take for the head of a request.
+#[derive(Clone, Copy)]
+struct Client {
+    address: SocketAddr,
+    head: Duration,
+}
+
+async fn connection(stream: TcpStream, client: Client, shared: Arc<Shared>, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
     // Else the kernel takes megabytes for a client that reads slowly, and it looks stalled until most
     // of them have gone.
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SENDING);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL));
-    let stream = Box::pin(stream);
+    let stream = Inbound::new(Box::pin(stream));
     match &shared.options.tls {
         None => http(stream, client, shared, watcher).await,
         Some(tls) => {
-            let accept = TlsAcceptor::from(tls.clone()).accept(stream);
+            let few = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(ENCRYPTED));
+            let accept = TlsAcceptor::from(tls.clone()).accept_with(stream, few);
             match timeout(HANDSHAKE, accept).await {
                 Ok(Ok(stream)) => http(stream, client, shared, watcher).await,
                 // A CA that a scanner does not know is seen here, and a client without TLS.
                 Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
                     let why = format!("no TLS came about: {error}");
-                    (shared.options.log)(Event::Refused { client, why });
+                    (shared.options.log)(Event::Refused { client: client.address, why });
                 }
                 // Who says nothing is asking whether the port is open.
                 Ok(Err(_)) | Err(_) => {}
@@ -263,19 +284,20 @@ async fn connection(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, 
 
 async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    client: SocketAddr,
+    client: Client,
     shared: Arc<Shared>,
     watcher: Watcher,
 ) {
     let asked = shared.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let shared = asked.clone();
-        async move { Ok::<_, Infallible>(respond(request, client, shared).await) }
+        async move { Ok::<_, Infallible>(respond(request, client.address, shared).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(client.head)
         .max_buf_size(BUFFER)
+        .max_headers(LINES)
         .serve_connection(TokioIo::new(stream), service);
     match watcher.watch(connection).await {
         Err(error) if error.is_parse() => {
@@ -283,7 +305,7 @@ async fn http(
                 None => format!("what came is no request, or TLS, which is not spoken here: {error}"),
                 Some(_) => format!("what came is no request: {error}"),
             };
-            (shared.options.log)(Event::Refused { client, why });
+            (shared.options.log)(Event::Refused { client: client.address, why });
         }
         // What a client breaks off is in the access log.
         _ => {}

@@ -8,11 +8,13 @@
 //! - [`answer`]: which answer a request gets.
 //! - [`respond`]: a request from its head to the log.
 //! - [`sending`]: the body of an answer on its way.
+//! - [`inbound`]: how much a client may send.
 //! - [`listen`]: connections, their limits, and the end.
 //! - [`tls`]: the server's certificate.
 
 mod answer;
 pub mod error;
+mod inbound;
 mod listen;
 mod respond;
 mod sending;

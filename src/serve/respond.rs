@@ -16,11 +16,13 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, Body, answer, plain, refusal};
 use super::listen::{Event, Options, Request};
-use super::sending::Sending;
+use super::sending::{Sending, held};
 use super::site::{Blob, Site};
 
-/// The most blobs on their way at once, each with up to three pieces in memory. Further ones wait.
-const BODIES: usize = 100;
+/// The most blobs on their way at once, each with one or two pieces in memory. Further ones wait.
+pub(super) const BODIES: usize = 100;
+/// The most KiB of documents that are made for one request each and are on their way at once.
+const MADE: usize = 4 << 10;
 /// How long a blob waits for its turn. It must be longer than clients may stall ([`super::listen`]):
 /// then those that died without a word keep nobody else from it.
 const TURN: Duration = Duration::from_secs(120);
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     site: Site,
     pub(super) options: Options,
     bodies: Arc<Semaphore>,
+    made: Arc<Semaphore>,
     /// How many answers are under way.
     pub(super) answering: AtomicUsize,
 }
@@ -54,8 +57,8 @@ impl Drop for Answering {
 
 impl Shared {
     pub(super) fn new(site: Site, options: Options) -> Arc<Self> {
-        let bodies = Arc::new(Semaphore::new(BODIES));
-        Arc::new(Shared { site, options, bodies, answering: AtomicUsize::new(0) })
+        let [bodies, made] = [BODIES, MADE].map(|most| Arc::new(Semaphore::new(most)));
+        Arc::new(Shared { site, options, bodies, made, answering: AtomicUsize::new(0) })
     }
 }
 
@@ -73,18 +76,18 @@ pub(super) async fn respond(
         Some(base) => answer(&shared.site, &parts, &base),
         None => plain(StatusCode::BAD_REQUEST, "A request names one host.\n"),
     };
+    let method = parts.method.clone();
+    let closes = has_body(&parts.headers);
+    // Thousands may wait for their turn: nothing of the head is kept meanwhile.
+    drop(parts);
     let mut begun = None;
     if let Body::Blob(blob, begin, end) = &answer.body
-        && parts.method == Method::GET
+        && method == Method::GET
         && begin < end
     {
         match begin_blob(blob, *begin, &shared.bodies).await {
             Ok((permit, first)) => begun = Some((blob.clone(), (*begin, *end), permit, first)),
-            Err(Busy::Busy) => {
-                let message = "too many blobs are on their way; try again";
-                answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", message);
-                answer.headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
-            }
+            Err(Busy::Busy) => answer = busy("too many blobs are on their way; try again"),
             Err(Busy::Fault(error)) => {
                 let message =
                     "the bundle cannot be read any more, or was changed; its server must be restarted";
@@ -93,14 +96,21 @@ pub(super) async fn respond(
             }
         }
     }
+    if let Body::Made(bytes) = &answer.body {
+        let size = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
+        match shared.made.clone().try_acquire_many_owned(size) {
+            Ok(permit) => answer.body = Body::Bytes(held(bytes.clone(), &Arc::new(permit))),
+            Err(_) => answer = busy("too many documents are on their way; try again"),
+        }
+    }
     let Answer { status, mut headers, body } = answer;
     // Nothing here takes a body. What follows it is read by nobody: where it ends is a question that a
     // proxy before this server may answer otherwise.
-    if status == StatusCode::BAD_REQUEST || has_body(&parts.headers) {
+    if status == StatusCode::BAD_REQUEST || closes {
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     entry.status = status.as_u16();
-    let length = if parts.method == Method::HEAD { 0 } else { body.length() };
+    let length = if method == Method::HEAD { 0 } else { body.length() };
     let told = move |sent: u64, fault: Option<String>| {
         let (whole, took, fault) = (sent == length, began.elapsed(), fault.or(entry.fault));
         (shared.options.log)(Event::Answered(Request { sent, whole, took, fault, ..entry }));
@@ -108,13 +118,20 @@ pub(super) async fn respond(
     };
     let body = match (begun, body) {
         (Some((blob, range, permit, first)), _) => Sending::from(blob, range, first, permit, told),
-        (None, Body::Bytes(bytes)) if parts.method != Method::HEAD => Sending::of(bytes, told),
+        (None, Body::Bytes(bytes)) if method != Method::HEAD => Sending::of(bytes, told),
         (None, _) => Sending::of(Bytes::new(), told),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The answer to a client that has to come again.
+fn busy(message: &str) -> Answer {
+    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", message);
+    answer.headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+    answer
 }
 
 /// What the access log gets of a request.

@@ -1,4 +1,5 @@
-//! The body of an answer on its way to a client: read piece by piece, never more than one ahead.
+//! The body of an answer on its way to a client: read piece by piece, and one ahead while few are
+//! on their way.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +11,11 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use super::respond::BODIES;
 use super::site::Blob;
+
+/// If so many further bodies could be on their way, each is read ahead.
+const FEW: usize = BODIES / 2;
 
 /// Hears how many bytes went out, and what kept the rest from it on this side.
 type Told = Box<dyn FnOnce(u64, Option<String>) + Send>;
@@ -25,7 +30,7 @@ pub(super) struct Sending {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     sent: u64,
     /// Of the bodies that may be on their way at once, this is one.
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<OwnedSemaphorePermit>>,
     fault: Option<String>,
     told: Option<Told>,
 }
@@ -41,7 +46,7 @@ impl Sending {
             ready: Some(bytes).filter(|bytes| !bytes.is_empty()),
             reading: None,
             sent: 0,
-            _permit: None,
+            permit: None,
             fault: None,
             told: Some(Box::new(told)),
         }
@@ -55,7 +60,8 @@ impl Sending {
         permit: OwnedSemaphorePermit,
         told: impl FnOnce(u64, Option<String>) + Send + 'static,
     ) -> Self {
-        let first = cut(first, end - begin);
+        let permit = Arc::new(permit);
+        let first = held(cut(first, end - begin), &permit);
         Sending {
             blob: Some(blob),
             next: begin + first.len() as u64,
@@ -63,7 +69,7 @@ impl Sending {
             ready: Some(first),
             reading: None,
             sent: 0,
-            _permit: Some(permit),
+            permit: Some(permit),
             fault: None,
             told: Some(Box::new(told)),
         }
@@ -72,6 +78,24 @@ impl Sending {
     fn left(&self) -> u64 {
         self.end - self.next + self.ready.as_ref().map_or(0, |bytes| bytes.len() as u64)
     }
+}
+
+/// Bytes that keep a permit. hyper lets go of a body when it has taken the last bytes, which a client
+/// that reads nothing leaves in memory.
+struct Held {
+    bytes: Bytes,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// These bytes, which keep the permit as long as they are in memory.
+pub(super) fn held(bytes: Bytes, permit: &Arc<OwnedSemaphorePermit>) -> Bytes {
+    Bytes::from_owner(Held { bytes, _permit: permit.clone() })
 }
 
 fn read(blob: &Arc<dyn Blob>, offset: u64) -> JoinHandle<io::Result<Bytes>> {
@@ -103,7 +127,10 @@ impl http_body::Body for Sending {
             this.reading = None;
             match read.map_err(io::Error::other).flatten() {
                 Ok(bytes) if !bytes.is_empty() => {
-                    let bytes = cut(bytes, this.end - this.next);
+                    let mut bytes = cut(bytes, this.end - this.next);
+                    if let Some(permit) = &this.permit {
+                        bytes = held(bytes, permit);
+                    }
                     this.next += bytes.len() as u64;
                     this.ready = Some(bytes);
                 }
@@ -116,8 +143,10 @@ impl http_body::Body for Sending {
             }
         }
         let bytes = this.ready.take();
-        // The next piece is read and compared while this one is sent.
-        if let Some(blob) = this.blob.as_ref().filter(|_| this.next < this.end) {
+        // The next piece is read and compared while this one is sent. With many bodies on their way
+        // others are sent meanwhile, and one piece of each in memory is enough.
+        let few = this.permit.as_ref().is_some_and(|permit| permit.semaphore().available_permits() >= FEW);
+        if let Some(blob) = this.blob.as_ref().filter(|_| few && this.next < this.end) {
             this.reading = Some(read(blob, this.next));
         }
         this.sent += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);

@@ -22,8 +22,9 @@ use crate::text;
 
 /// How many locations of an archive are tried.
 const MOST_LOCATIONS: usize = 16;
-/// How much of an archive is kept in memory before it goes to a temporary file, in bytes.
-const IN_MEMORY: usize = 8 << 20;
+/// How much of an archive is kept in memory before it goes to a temporary file, in bytes: an export
+/// may carry dozens.
+pub(super) const IN_MEMORY: usize = 1 << 20;
 
 /// A VEX repository that has been fetched.
 pub struct VexRepository {

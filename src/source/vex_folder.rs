@@ -15,6 +15,7 @@ use super::error::SourceError;
 use super::files;
 use super::vex::{self, Spooled, VexRepository};
 use super::vex_source::{Location, MANIFEST};
+use crate::dataset::check::{Limits, MAX_NAMES};
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
 use crate::text::line;
@@ -145,7 +146,7 @@ fn packed(
     let local = |error| SourceError::Temporary { folder: std::env::temp_dir(), error };
     let subdir = place.map_or("", |place| place.subdir.as_str());
     let (files, last_modified) = list(folder, top, &source)?;
-    let spool = SpooledTempFile::new(8 << 20);
+    let spool = SpooledTempFile::new(vex::IN_MEMORY);
     let gzip = GzBuilder::new().mtime(0).write(spool, Compression::default());
     let mut tar = tar::Builder::new(gzip);
     for (path, size) in &files {
@@ -228,6 +229,7 @@ fn list(
     let mut files = BTreeMap::new();
     let mut newest = None;
     let mut total = 0u64;
+    let (mut names, most_files) = (0, Limits::of(Kind::Vex).files);
     let hidden = |entry: &walkdir::DirEntry| {
         entry.depth() == 1
             && (entry.file_name().to_string_lossy().starts_with('.') || entry.file_name() == MANIFEST)
@@ -251,6 +253,11 @@ fn list(
             return Err(SourceError::TooLarge { subject: source.to_owned(), most: Kind::Vex.max_unpacked() });
         }
         newest = newest.max(data.modified().ok());
+        names += path.as_str().len() as u64;
+        if names > MAX_NAMES || files.len() as u64 >= most_files {
+            let why = format!("holds more than {most_files} files, or {MAX_NAMES} bytes of their names");
+            return Err(refuse(&root, &why));
+        }
         files.insert(path, data.len());
     }
     Ok((files, newest.and_then(|time| Timestamp::try_from(time).ok())))

@@ -492,7 +492,11 @@ impl Part {
 
     pub fn vex_saying(archive: Vec<u8>, subdir: &str, contents: Contents) -> Part {
         let json = sample("vex-hub/vex-repository.json");
-        let layers = vec![(catalogue::VEX_TAR_LAYER, archive), (catalogue::VEX_MANIFEST_LAYER, json)];
+        let archive_type = match ArchiveFormat::of(&archive) {
+            Some(ArchiveFormat::Zip) => catalogue::VEX_ZIP_LAYER,
+            _ => catalogue::VEX_TAR_LAYER,
+        };
+        let layers = vec![(archive_type, archive), (catalogue::VEX_MANIFEST_LAYER, json)];
         let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()});
         let manifest = json!({
             "schemaVersion": 2,

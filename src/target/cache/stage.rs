@@ -29,7 +29,11 @@ pub struct Stage {
     owner: Option<Owner>,
     open: Option<Open>,
     folder: Option<(String, Dir)>,
+    /// The files of a database. A tree's names could take megabytes; they are read from the disk when they
+    /// are needed.
     files: BTreeSet<String>,
+    has_main: bool,
+    has_index: bool,
     upstream: Option<Vec<u8>>,
     complete: bool,
     /// What it replaces is worth keeping as the previous generation.
@@ -72,6 +76,8 @@ impl Stage {
             open: None,
             folder: None,
             files: BTreeSet::new(),
+            has_main: false,
+            has_index: false,
             upstream: None,
             complete: false,
             keeps_replaced: true,
@@ -120,7 +126,12 @@ impl Stage {
         }
         let dir = self.folder.as_ref().map_or(&self.dir, |(_, dir)| dir);
         let file = dir.create(name, 0o644, self.owner).at("create a file", dir.at(name))?;
-        self.files.insert(path.into());
+        if self.slot.is_database() {
+            self.files.insert(path.into());
+        }
+        let below = path.strip_prefix(self.slot.main());
+        self.has_main |= below.is_some_and(|below| below.is_empty() || below.starts_with('/'));
+        self.has_index |= path == "0.1/index.json";
         Ok(file)
     }
 
@@ -149,7 +160,7 @@ impl Stage {
                 self.write_whole(seal, &bytes.map_err(|what| self.content(what))?)?;
             }
             Metadata::Vex { manifest_json, updated_at } => {
-                if !self.files.contains("0.1/index.json") {
+                if !self.has_index {
                     return Err(self.content("it has no index.json".into()));
                 }
                 self.write_whole("vex-repository.json", &manifest_json)?;
@@ -157,10 +168,8 @@ impl Stage {
                 self.write_whole(seal, &bytes)?;
             }
         }
-        let main = self.slot.main();
-        let below = format!("{main}/");
-        if !self.files.iter().any(|file| file == main || file.starts_with(&below)) {
-            return Err(self.content(format!("it has no {main}")));
+        if !self.has_main {
+            return Err(self.content(format!("it has no {}", self.slot.main())));
         }
         self.sync().at("make it durable", self.dir.path())
     }
@@ -187,6 +196,14 @@ impl Stage {
         let inode = self.dir.entry().at("look", self.dir.path())?.inode;
         let dir = self.place.dir.try_clone().at("open", self.place.dir.path())?;
         let place = Place { dir, inside: self.place.inside };
+        if !self.slot.is_database() {
+            let files = &mut self.files;
+            let walked = self.dir.walk(|path, _, _, _| {
+                files.insert(path.to_owned());
+                Ok(())
+            });
+            walked.at("read", self.dir.path())?;
+        }
         self.complete = true;
         Ok((self.slot.clone(), place, inode, std::mem::take(&mut self.files)))
     }

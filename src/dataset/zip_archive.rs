@@ -1,0 +1,635 @@
+//! A zip archive, read one entry at a time: memory does not grow with the number of entries, nor
+//! with what an entry's header holds.
+//!
+//! Layout from APPNOTE.TXT 6.3.10, read as Go's archive/zip does, which Trivy v0.74.0 uses by way
+//! of go-getter. Go accepts some archives that can be read in two ways; they are rejected here, so
+//! that both readers mean the same files:
+//!
+//! - The last end record counts. Its comment ends with the file.
+//! - The directory ends where the end records begin, and holds as many entries as they say. There
+//!   are no bytes before the archive.
+//! - A ZIP64 end record says the same as the plain one, except for a value that does not fit there.
+//! - An entry has the same name in the directory and in front of its bytes.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+
+use super::check::{UnpackError, bad};
+use super::layer::CHUNK;
+
+/// The signature of the end record, and its length without the comment.
+const END: (&[u8], usize) = (b"PK\x05\x06", 22);
+/// The same for the ZIP64 end record, without extensible data.
+const END64: (&[u8], usize) = (b"PK\x06\x06", 56);
+/// The same for the record that says where the ZIP64 end record is.
+const LOCATOR: (&[u8], usize) = (b"PK\x06\x07", 20);
+/// The same for an entry in the directory, without name, extra fields and comment.
+const ENTRY: (&[u8], usize) = (b"PK\x01\x02", 46);
+/// The same for the header in front of an entry's bytes, without name and extra fields.
+const LOCAL: (&[u8], usize) = (b"PK\x03\x04", 30);
+/// The signature that may stand at the beginning of a data descriptor.
+const DESCRIPTOR: &[u8] = b"PK\x07\x08";
+/// The extra field with values that do not fit their place.
+const ZIP64: u16 = 1;
+/// The most bytes of the archive's comment.
+const MAX_COMMENT: usize = 0xffff;
+
+/// The most entries, directories included.
+const MAX_ENTRIES: u64 = 400_000;
+/// The most bytes of the directory. 150,000 entries with names of 167 bytes and the extra fields
+/// that common tools write need 35 MiB.
+const MAX_DIRECTORY: u64 = 64 << 20;
+/// How much of the directory is in memory at once. One entry has 192 KiB at most.
+const WINDOW: usize = 256 << 10;
+
+/// What an entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EntryKind {
+    File,
+    Directory,
+    /// A link, a device, or a directory that is not named as one.
+    Other,
+}
+
+/// An entry of the directory.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its name, as the archive has it.
+    pub(super) name: Vec<u8>,
+    pub(super) kind: EntryKind,
+    /// The length of its file in bytes.
+    pub(super) size: u64,
+    packed: u64,
+    local: u64,
+    method: u16,
+    flags: u16,
+    crc: u32,
+}
+
+/// An archive whose entries are read in the order of its directory.
+pub(super) struct ZipArchive<R> {
+    source: R,
+    directory: Directory,
+    /// The compressed bytes of all entries that were read. Entries that share bytes would let a
+    /// small archive take hours to inflate.
+    packed: u64,
+    inflater: Decompress,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// The directory, of which one window is in memory.
+struct Directory {
+    start: u64,
+    /// Where the next entry begins.
+    next: u64,
+    end: u64,
+    /// How many entries are left.
+    left: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+fn broken(why: &str) -> UnpackError {
+    bad(format!("it is not a valid zip archive: {why}"))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).map_or(0, |two| u16::from_le_bytes([two[0], two[1]]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+/// Reads `length` bytes at `at`, which must all be there.
+fn read_at(source: &mut (impl Read + Seek), at: u64, length: usize) -> Result<Vec<u8>, UnpackError> {
+    source.seek(SeekFrom::Start(at)).map_err(UnpackError::Read)?;
+    let mut bytes = vec![0; length];
+    source.read_exact(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => broken("it is cut off"),
+        _ => UnpackError::Read(error),
+    })?;
+    Ok(bytes)
+}
+
+impl<R: Read + Seek> ZipArchive<R> {
+    /// Finds the directory.
+    ///
+    /// # Errors
+    /// `Content` for an archive that has no end record, has more entries than are allowed or can be
+    /// read in two ways; `Read` if the source fails.
+    pub(super) fn new(mut source: R) -> Result<Self, UnpackError> {
+        let directory = Directory::find(&mut source)?;
+        Ok(ZipArchive {
+            source,
+            directory,
+            packed: 0,
+            inflater: Decompress::new(false),
+            input: vec![0; CHUNK],
+            output: vec![0; CHUNK],
+        })
+    }
+
+    /// Returns the next entry; `None` after the last.
+    ///
+    /// # Errors
+    /// `Content` for a directory that is not as it must be, `Read` if the source fails.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+        self.directory.next(&mut self.source)
+    }
+
+    /// Passes the bytes of an entry's file to `take`.
+    ///
+    /// # Errors
+    /// `Content` if they are not what the directory says, `Read` if the source fails, and the
+    /// errors of `take`.
+    pub(super) fn read(
+        &mut self,
+        entry: &Entry,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
+        let body = self.body(entry)?;
+        self.source.seek(SeekFrom::Start(body)).map_err(UnpackError::Read)?;
+        let mut crc = Crc::new();
+        let mut length = 0u64;
+        let mut checked = |bytes: &[u8]| {
+            crc.update(bytes);
+            length += bytes.len() as u64;
+            if length > entry.size {
+                return Err(broken("a file is longer than the directory says"));
+            }
+            take(bytes)
+        };
+        match entry.method {
+            0 if entry.packed == entry.size => self.copy(entry.packed, &mut checked)?,
+            8 => self.inflate(entry.packed, &mut checked)?,
+            other => return Err(broken(&format!("it uses the compression method {other}"))),
+        }
+        if length != entry.size || crc.sum() != entry.crc {
+            return Err(broken("a file's length or checksum is not what the directory says"));
+        }
+        if entry.flags & 8 != 0 {
+            let descriptor = read_at(&mut self.source, body + entry.packed, 8)?;
+            let at = if descriptor.starts_with(DESCRIPTOR) { 4 } else { 0 };
+            if u32_at(&descriptor, at) != entry.crc {
+                return Err(broken("the checksum behind a file is not the directory's"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of an entry begin. Its own header must agree with the directory.
+    fn body(&mut self, entry: &Entry) -> Result<u64, UnpackError> {
+        // Encrypted, patched, or with a masked header.
+        if entry.flags & 0x2021 != 0 {
+            return Err(broken("a file is encrypted"));
+        }
+        let outside = || broken("a file lies outside of the part for files");
+        let headers = entry.local.checked_add(LOCAL.1 as u64);
+        headers.filter(|end| *end <= self.directory.start).ok_or_else(outside)?;
+        let header = read_at(&mut self.source, entry.local, LOCAL.1)?;
+        let name = read_at(&mut self.source, entry.local + LOCAL.1 as u64, u16_at(&header, 26).into())?;
+        if !header.starts_with(LOCAL.0) || u16_at(&header, 8) != entry.method || name != entry.name {
+            return Err(broken("the header of a file differs from the directory"));
+        }
+        let lengths = u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
+        let body = entry.local + LOCAL.1 as u64 + lengths;
+        self.packed = self.packed.saturating_add(entry.packed);
+        if self.packed > self.directory.start {
+            return Err(broken("files share bytes"));
+        }
+        let end = body.checked_add(entry.packed).filter(|end| *end <= self.directory.start);
+        end.ok_or_else(outside).map(|_| body)
+    }
+
+    /// Fills the input with the next bytes of a file, of which `left` are to come.
+    fn fill(&mut self, left: &mut u64) -> Result<usize, UnpackError> {
+        let most = self.input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        let count = self.source.read(&mut self.input[..most]).map_err(UnpackError::Read)?;
+        if count == 0 {
+            return Err(broken("a file is cut off"));
+        }
+        *left -= count as u64;
+        Ok(count)
+    }
+
+    fn copy(
+        &mut self,
+        mut left: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
+        while left > 0 {
+            let count = self.fill(&mut left)?;
+            take(&self.input[..count])?;
+        }
+        Ok(())
+    }
+
+    fn inflate(
+        &mut self,
+        mut left: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
+        self.inflater.reset(false);
+        let (mut begin, mut end) = (0, 0);
+        loop {
+            if begin == end && left > 0 {
+                (begin, end) = (0, self.fill(&mut left)?);
+            }
+            let (read, made) = (self.inflater.total_in(), self.inflater.total_out());
+            let (input, output) = (&self.input[begin..end], &mut self.output);
+            let status = self.inflater.decompress(input, output, FlushDecompress::None);
+            let status = status.map_err(|_| broken("a file's compressed bytes are damaged"))?;
+            let read = (self.inflater.total_in() - read) as usize;
+            let made = (self.inflater.total_out() - made) as usize;
+            begin += read;
+            take(&self.output[..made])?;
+            match status {
+                Status::StreamEnd => return Ok(()),
+                _ if read == 0 && made == 0 => return Err(broken("a file's compressed bytes are cut off")),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Directory {
+    fn find(source: &mut (impl Read + Seek)) -> Result<Self, UnpackError> {
+        let length = source.seek(SeekFrom::End(0)).map_err(UnpackError::Read)?;
+        let tail = length.min((END.1 + MAX_COMMENT) as u64);
+        let tail = read_at(source, length - tail, tail as usize)?;
+        let mut records = tail.windows(END.1).enumerate().rev();
+        let found = records.find(|(_, record)| record.starts_with(END.0));
+        let (at, record) = found.ok_or_else(|| broken("it has no end record"))?;
+        if at + END.1 + usize::from(u16_at(record, 20)) != tail.len() {
+            return Err(broken("its comment does not end with the file"));
+        }
+        let plain = Ends {
+            at: length - (tail.len() - at) as u64,
+            disks: (u32::from(u16_at(record, 4)), u32::from(u16_at(record, 6))),
+            entries: (u64::from(u16_at(record, 8)), u64::from(u16_at(record, 10))),
+            size: u64::from(u32_at(record, 12)),
+            start: u64::from(u32_at(record, 16)),
+        };
+        let ends = plain.with_zip64(source)?;
+        if ends.disks != (0, 0) || ends.entries.0 != ends.entries.1 {
+            return Err(broken("it has several disks"));
+        }
+        if ends.entries.1 > MAX_ENTRIES || ends.size > MAX_DIRECTORY {
+            return Err(bad("the archive holds too many entries"));
+        }
+        if ends.start.checked_add(ends.size) != Some(ends.at) {
+            return Err(broken("its directory does not lie where the end record says"));
+        }
+        let Ends { start, at: end, entries: (left, _), .. } = ends;
+        Ok(Directory { start, next: start, end, left, window: Vec::new(), window_at: start })
+    }
+
+    /// Returns `length` bytes of the directory from the next entry on.
+    fn bytes(&mut self, source: &mut (impl Read + Seek), length: usize) -> Result<&[u8], UnpackError> {
+        if length as u64 > self.end - self.next {
+            return Err(broken("its directory is cut off"));
+        }
+        let begin = usize::try_from(self.next - self.window_at).unwrap_or(usize::MAX);
+        if begin.saturating_add(length) <= self.window.len() {
+            return Ok(&self.window[begin..begin + length]);
+        }
+        let most = usize::try_from(self.end - self.next).unwrap_or(usize::MAX).min(WINDOW);
+        self.window = Vec::new();
+        (self.window, self.window_at) = (read_at(source, self.next, most)?, self.next);
+        Ok(&self.window[..length])
+    }
+
+    fn next(&mut self, source: &mut (impl Read + Seek)) -> Result<Option<Entry>, UnpackError> {
+        if self.left == 0 {
+            // Go reads on as long as there are entries.
+            return match self.next == self.end {
+                true => Ok(None),
+                false => Err(broken("its directory holds more entries than the end record says")),
+            };
+        }
+        let fixed = self.bytes(source, ENTRY.1)?;
+        if !fixed.starts_with(ENTRY.0) {
+            return Err(broken("its directory holds fewer entries than the end record says"));
+        }
+        let [name, extra, comment] = [28, 30, 32].map(|at| usize::from(u16_at(fixed, at)));
+        let whole = self.bytes(source, ENTRY.1 + name + extra + comment)?;
+        let (name, rest) = whole[ENTRY.1..].split_at(name);
+        let entry = entry(whole, name, &rest[..extra])?;
+        let length = whole.len() as u64;
+        self.next += length;
+        self.left -= 1;
+        Ok(Some(entry))
+    }
+}
+
+/// What the end records say.
+#[derive(PartialEq, Eq)]
+struct Ends {
+    /// Where the first of them begins.
+    at: u64,
+    disks: (u32, u32),
+    /// On this disk, and on all.
+    entries: (u64, u64),
+    size: u64,
+    start: u64,
+}
+
+impl Ends {
+    /// Takes the values that do not fit the plain end record from the ZIP64 one.
+    fn with_zip64(self, source: &mut (impl Read + Seek)) -> Result<Self, UnpackError> {
+        let locator = match self.at.checked_sub(LOCATOR.1 as u64) {
+            Some(at) => read_at(source, at, LOCATOR.1)?,
+            None => Vec::new(),
+        };
+        if !locator.starts_with(LOCATOR.0) {
+            return Ok(self);
+        }
+        // Extensible data, which nobody writes, would stand between this record and the locator.
+        let at = u64_at(&locator, 8);
+        if at.checked_add((END64.1 + LOCATOR.1) as u64) != Some(self.at) {
+            return Err(broken("its ZIP64 end record does not lie before the end record"));
+        }
+        let record = read_at(source, at, END64.1)?;
+        if !record.starts_with(END64.0) {
+            return Err(broken("it has no ZIP64 end record"));
+        }
+        let ends = Ends {
+            at,
+            disks: (u32_at(&record, 16), u32_at(&record, 20)),
+            entries: (u64_at(&record, 24), u64_at(&record, 32)),
+            size: u64_at(&record, 40),
+            start: u64_at(&record, 48),
+        };
+        let (short, long) = (u64::from(u16::MAX), u64::from(u32::MAX));
+        let agree = |plain: u64, most: u64, wide: u64| plain == wide || plain == most && wide >= most;
+        let same = self.disks == ends.disks
+            && agree(self.entries.0, short, ends.entries.0)
+            && agree(self.entries.1, short, ends.entries.1)
+            // Go looks at neither record for a directory of 4 GiB or more, which is too large here.
+            && agree(self.size, long, ends.size)
+            && agree(self.start, long, ends.start);
+        if same { Ok(ends) } else { Err(broken("its two end records differ")) }
+    }
+}
+
+/// An entry from its place in the directory, with its name and its extra fields.
+fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Entry, UnpackError> {
+    let mut wide = wide(extra);
+    let mut value = |plain: u32| -> Result<u64, UnpackError> {
+        if plain != u32::MAX {
+            return Ok(plain.into());
+        }
+        let (first, rest) = wide.split_at_checked(8).ok_or_else(|| broken("an entry has no size"))?;
+        wide = rest;
+        Ok(u64_at(first, 0))
+    };
+    // In the order of the extra field.
+    let size = value(u32_at(header, 24))?;
+    let packed = value(u32_at(header, 20))?;
+    let local = value(u32_at(header, 42))?;
+    let attributes = u32_at(header, 38);
+    let claimed = match header[5] {
+        // The upper half is a Unix mode.
+        3 | 19 => match attributes >> 16 & 0o170_000 {
+            0 | 0o100_000 => EntryKind::File,
+            0o040_000 => EntryKind::Directory,
+            _ => EntryKind::Other,
+        },
+        _ if attributes & 0x10 != 0 => EntryKind::Directory,
+        _ => EntryKind::File,
+    };
+    let kind = match (name.ends_with(b"/"), claimed) {
+        (true, _) => EntryKind::Directory,
+        (false, EntryKind::Directory) => EntryKind::Other,
+        (false, other) => other,
+    };
+    Ok(Entry {
+        name: name.to_vec(),
+        kind,
+        size,
+        packed,
+        local,
+        method: u16_at(header, 10),
+        flags: u16_at(header, 8),
+        crc: u32_at(header, 16),
+    })
+}
+
+/// The first extra field with values that do not fit their place.
+fn wide(mut extra: &[u8]) -> &[u8] {
+    while let Some((head, rest)) = extra.split_at_checked(4) {
+        let Some((field, rest)) = rest.split_at_checked(usize::from(u16_at(head, 2))) else { break };
+        if u16_at(head, 0) == ZIP64 {
+            return field;
+        }
+        extra = rest;
+    }
+    &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use ::zip::write::{SimpleFileOptions, ZipWriter};
+    use ::zip::{CompressionMethod, DateTime};
+
+    use super::*;
+
+    type Found = Vec<(String, EntryKind, Vec<u8>)>;
+
+    fn read(bytes: &[u8]) -> Result<Found, String> {
+        let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+        let mut found = Vec::new();
+        while let Some(entry) = archive.next().map_err(|e| e.to_string())? {
+            let mut content = Vec::new();
+            if entry.kind == EntryKind::File {
+                let mut take = |bytes: &[u8]| {
+                    content.extend_from_slice(bytes);
+                    Ok(())
+                };
+                archive.read(&entry, &mut take).map_err(|e| e.to_string())?;
+            }
+            found.push((String::from_utf8_lossy(&entry.name).into_owned(), entry.kind, content));
+        }
+        Ok(found)
+    }
+
+    fn options() -> SimpleFileOptions {
+        SimpleFileOptions::default().last_modified_time(DateTime::default())
+    }
+
+    /// A directory and two files, one of which needs several pieces.
+    fn fill<W: Write + io::Seek>(mut zip: ZipWriter<W>, options: SimpleFileOptions) -> W {
+        zip.add_directory("top", options).unwrap();
+        zip.start_file("top/a.json", options).unwrap();
+        zip.write_all(b"{}").unwrap();
+        zip.start_file("top/b", options).unwrap();
+        zip.write_all(&[7; CHUNK + 100]).unwrap();
+        zip.finish().unwrap()
+    }
+
+    fn packed(options: SimpleFileOptions) -> Vec<u8> {
+        fill(ZipWriter::new(Cursor::new(Vec::new())), options).into_inner()
+    }
+
+    fn good() -> Vec<u8> {
+        packed(options())
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], because: &str) {
+        let error = read(bytes).unwrap_err();
+        assert!(error.contains(because), "{error}");
+    }
+
+    /// Where a signature stands last.
+    fn last(bytes: &[u8], signature: &[u8]) -> usize {
+        bytes.windows(4).rposition(|window| window == signature).unwrap()
+    }
+
+    fn changed(at: impl Fn(&[u8]) -> usize, new: &[u8]) -> Vec<u8> {
+        let mut bytes = good();
+        let at = at(&bytes);
+        bytes[at..at + new.len()].copy_from_slice(new);
+        bytes
+    }
+
+    #[test]
+    fn what_tools_write_is_read() {
+        let wanted = [
+            ("top/".to_owned(), EntryKind::Directory, Vec::new()),
+            ("top/a.json".to_owned(), EntryKind::File, b"{}".to_vec()),
+            ("top/b".to_owned(), EntryKind::File, vec![7; CHUNK + 100]),
+        ];
+        let stored = options().compression_method(CompressionMethod::Stored);
+        for options in [options(), stored, options().large_file(true)] {
+            assert_eq!(read(&packed(options)).unwrap(), wanted);
+        }
+        // Lengths and checksums behind the files, as a writer to a pipe has them.
+        let streamed = fill(ZipWriter::new_stream(Vec::new()), options()).into_inner();
+        assert_eq!(read(&streamed).unwrap(), wanted);
+    }
+
+    #[test]
+    fn links_are_no_files() {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        zip.add_symlink("link", "/etc/passwd", options()).unwrap();
+        let found = read(&zip.finish().unwrap().into_inner()).unwrap();
+        assert_eq!(found, [("link".to_owned(), EntryKind::Other, Vec::new())]);
+        // A directory by its attributes that has no slash at its end.
+        let mode = changed(|bytes| last(bytes, ENTRY.0) + 40, &0o040_755u16.to_le_bytes());
+        assert_eq!(read(&mode).unwrap()[2].1, EntryKind::Other);
+    }
+
+    #[test]
+    fn an_archive_that_can_be_read_in_two_ways_is_rejected() {
+        let good = good();
+        refused(&[b"x", &good[..]].concat(), "does not lie where");
+        refused(&[&good[..], b"x"].concat(), "comment does not end with the file");
+        refused(&[&good[..], &good[..]].concat(), "does not lie where");
+        // An end record in the comment of another.
+        let mut nested = good.clone();
+        let length = nested.len();
+        nested[length - 2..].copy_from_slice(&22u16.to_le_bytes());
+        nested.extend_from_slice(&good[length - 22..]);
+        refused(&nested, "does not lie where");
+        let end = |bytes: &[u8]| last(bytes, END.0);
+        refused(&changed(|bytes| end(bytes) + 8, &[2, 0, 2, 0]), "more entries than");
+        refused(&changed(|bytes| end(bytes) + 8, &[4, 0, 4, 0]), "is cut off");
+        refused(&changed(|bytes| end(bytes) + 8, &[2, 0]), "several disks");
+        refused(&changed(|bytes| end(bytes) + 4, &[1, 0]), "several disks");
+        // Another name, method or place in front of the file than in the directory.
+        refused(&changed(|bytes| last(bytes, LOCAL.0) + 30, b"TOP"), "differs from the directory");
+        refused(&changed(|bytes| last(bytes, LOCAL.0) + 8, &[0, 0]), "differs from the directory");
+        refused(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0; 4]), "differs from the directory");
+        refused(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0xff; 4]), "no size");
+        refused(&changed(|bytes| last(bytes, ENTRY.0) + 8, &[1, 0]), "encrypted");
+    }
+
+    #[test]
+    fn a_zip64_end_record_agrees_with_the_plain_one() {
+        // What the directory has, in a record of its own behind it.
+        let zip64 = |change: &dyn Fn(&mut [u64; 4])| {
+            let good = good();
+            let at = last(&good, END.0);
+            let mut values = [3, 3, u64::from(u32_at(&good, at + 12)), u64::from(u32_at(&good, at + 16))];
+            change(&mut values);
+            let mut bytes = good[..at].to_vec();
+            bytes.extend([END64.0, &44u64.to_le_bytes(), &[45, 0, 45, 0], &[0; 8]].concat());
+            values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+            bytes.extend([LOCATOR.0, &[0; 4], &(at as u64).to_le_bytes(), &[1, 0, 0, 0]].concat());
+            bytes.extend(&good[at..]);
+            bytes
+        };
+        assert_eq!(read(&zip64(&|_| {})), read(&good()));
+        for index in 0..4 {
+            refused(&zip64(&|values| values[index] += 1), "two end records differ");
+        }
+        // Only where a value does not fit, the plain record does not have it.
+        let mut many = zip64(&|values| (values[0], values[1]) = (400_001, 400_001));
+        let at = last(&many, END.0);
+        many[at + 8..at + 12].fill(0xff);
+        refused(&many, "too many entries");
+        let mut few = zip64(&|_| {});
+        few[at + 8..at + 12].fill(0xff);
+        refused(&few, "two end records differ");
+        let mut moved = zip64(&|_| {});
+        moved[at - 12] ^= 1;
+        refused(&moved, "does not lie before the end record");
+    }
+
+    #[test]
+    fn bytes_that_files_share_are_no_archive() {
+        // Two entries of the same name and bytes.
+        let mut bytes = good();
+        let (entry, end) = (last(&bytes, ENTRY.0), last(&bytes, END.0));
+        let twice = bytes[entry..end].to_vec();
+        let size = u32_at(&bytes, end + 12) + twice.len() as u32;
+        bytes.splice(end..end, twice);
+        let end = last(&bytes, END.0);
+        bytes[end + 8..end + 12].copy_from_slice(&[4, 0, 4, 0]);
+        bytes[end + 12..end + 16].copy_from_slice(&size.to_le_bytes());
+        refused(&bytes, "files share bytes");
+    }
+
+    #[test]
+    fn damage_is_noticed_and_makes_nothing_panic() {
+        let good = good();
+        let wanted = read(&good).unwrap();
+        for length in 0..good.len() {
+            assert!(read(&good[..length]).is_err(), "{length}");
+        }
+        for at in 0..good.len() {
+            for bit in [1, 0x10, 0x80] {
+                let mut bad = good.clone();
+                bad[at] ^= bit;
+                // Names, times and attributes may change, and no content.
+                for (name, kind, content) in read(&bad).unwrap_or_default() {
+                    let is_good = wanted.iter().any(|(_, _, good)| *good == content);
+                    assert!(kind != EntryKind::File || is_good, "{name} {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn entries_are_read_across_windows() {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let long = "n".repeat(60_000);
+        for number in 0..20 {
+            zip.add_directory(format!("{long}{number}"), options()).unwrap();
+        }
+        zip.start_file("last", options()).unwrap();
+        let found = read(&zip.finish().unwrap().into_inner()).unwrap();
+        assert_eq!(found.len(), 21);
+        assert_eq!(found[20].0, "last");
+    }
+}
