@@ -22,6 +22,7 @@ pub mod dataset;
 pub mod digest;
 pub mod error;
 mod held_lock;
+pub mod json;
 pub mod oci;
 pub mod pipe;
 pub mod progress;

@@ -8,7 +8,7 @@ use trivy_ferry::cli::{Cli, Format};
 use trivy_ferry::commands::{self, Outcome};
 use trivy_ferry::error::Error;
 use trivy_ferry::terminal;
-use trivy_ferry::text::lines;
+use trivy_ferry::text::{json, lines};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -38,7 +38,7 @@ fn print(cli: &Cli, outcome: &Outcome) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match cli.format {
         Format::Text => stdout.write_all(lines(&outcome.text).as_bytes())?,
-        Format::Json => writeln!(stdout, "{:#}", outcome.json)?,
+        Format::Json => writeln!(stdout, "{}", json(&format!("{:#}", outcome.json)))?,
     }
     stdout.flush()?;
     outcome.errors.iter().try_for_each(|error| terminal::say_error(cli.log_format, error))
@@ -47,7 +47,8 @@ fn print(cli: &Cli, outcome: &Outcome) -> std::io::Result<()> {
 /// An error that ended the run; for programs it is the whole result.
 fn print_error(cli: &Cli, error: &Error) -> std::io::Result<()> {
     if cli.format == Format::Json {
-        writeln!(std::io::stdout().lock(), "{:#}", serde_json::json!({ "errors": [error.to_json()] }))?;
+        let result = serde_json::json!({ "errors": [error.to_json()] });
+        writeln!(std::io::stdout().lock(), "{}", json(&format!("{result:#}")))?;
     }
     terminal::say_error(cli.log_format, error)
 }

@@ -10,6 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::json;
+use crate::text::safe;
 
 /// Media type of an OCI image manifest (image-spec v1.1, manifest.md).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -120,14 +122,14 @@ impl Manifest {
         if bytes.trim_ascii_start().first() == Some(&b'<') {
             return Err("an HTML page stands where a manifest should be".into());
         }
-        let probe: Probe = serde_json::from_slice(bytes).map_err(|e| format!("not a JSON manifest: {e}"))?;
+        let probe: Probe = json::from_slice(bytes).map_err(|e| safe(&format!("not a JSON manifest: {e}")))?;
         if probe.manifests.is_some() {
             return Err("an image index stands where a single manifest should be".into());
         }
         if probe.schema_version != Some(2) {
             return Err("not an image manifest of schema version 2".into());
         }
-        serde_json::from_slice(bytes).map_err(|e| format!("not an image manifest: {e}"))
+        json::from_slice(bytes).map_err(|e| safe(&format!("not an image manifest: {e}")))
     }
 
     /// The configuration and the layers, in that order.
@@ -269,7 +271,7 @@ impl Document {
                 })
         };
         let form: Form =
-            serde_json::from_slice(bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+            json::from_slice(bytes).map_err(|error| safe(&format!("it is no manifest: {error}")))?;
         if schema_1(&form) {
             return Err("it is a Docker manifest of schema 1, which registries of today refuse".into());
         }
@@ -280,7 +282,9 @@ impl Document {
         let known = [MANIFEST, DOCKER_MANIFEST, INDEX, DOCKER_LIST];
         let type_of = |text: &str| known.into_iter().find(|known| *known == text);
         let media_type = match (form.media_type.as_deref(), claimed.and_then(type_of)) {
-            (Some(own), _) => type_of(own).ok_or_else(|| format!("it is of the unknown type {own:?}"))?,
+            (Some(own), _) => {
+                type_of(own).ok_or_else(|| safe(&format!("it is of the unknown type {own:?}")))?
+            }
             (None, Some(claimed)) => claimed,
             (None, None) if form.manifests.is_some() => INDEX,
             (None, None) => MANIFEST,

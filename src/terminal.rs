@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cli::Format;
 use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent, Step};
-use crate::text::{line, lines, safe, size};
+use crate::text::{self, line, lines, safe, size};
 
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     match format {
         Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.next())),
         Format::Json => {
-            writeln!(stderr, "{}", entry("error", error.to_json()))
+            writeln!(stderr, "{}", text::json(&entry("error", error.to_json()).to_string()))
         }
     }
 }
@@ -111,7 +111,7 @@ struct Logs {
 
 impl Logs {
     fn write(level: &str, what: Value) {
-        say(&entry(level, what).to_string());
+        say(&text::json(&entry(level, what).to_string()));
     }
 }
 

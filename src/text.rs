@@ -1,30 +1,123 @@
 //! Text for people: untrusted text made harmless, sizes, and ages.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use jiff::{Timestamp, Unit};
-use serde::Serializer;
+use serde::{Serialize, Serializer};
 
-/// Text from outside, made safe for a terminal: control characters, escape sequences and
-/// bidirectional overrides appear as `\u{…}`, and what is longer than 300 characters is cut.
-pub fn safe(text: &str) -> String {
+/// Text from unverified input. It is cut when it is made, so that an error that holds it takes no more memory
+/// than a message needs, and escaped when it is shown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Unverified(Box<str>);
+
+impl Unverified {
+    /// The most characters that are kept.
     const MOST: usize = 300;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => line(&text[..end]) + "…",
-        None => line(text),
+
+    /// Cuts a text.
+    pub fn new(text: &str) -> Self {
+        match text.char_indices().nth(Self::MOST) {
+            Some((end, _)) => Unverified([&text[..end], "…"].concat().into()),
+            None => Unverified(text.into()),
+        }
+    }
+
+    /// The text as it was read, cut and not escaped: to compare, and not to show.
+    pub fn raw(&self) -> &str {
+        &self.0
     }
 }
 
-/// A whole line made safe for a terminal as by [`safe`], and not cut. Names of files, which a
-/// medium may have chosen, come into messages in many ways and leave the program only through
-/// here and [`lines`].
+impl From<&str> for Unverified {
+    fn from(text: &str) -> Self {
+        Unverified::new(text)
+    }
+}
+
+impl From<String> for Unverified {
+    fn from(text: String) -> Self {
+        Unverified::new(&text)
+    }
+}
+
+impl fmt::Display for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line(&self.0))
+    }
+}
+
+/// Shows no more than [`fmt::Display`] does, in quotes.
+impl fmt::Debug for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", line(&self.0))
+    }
+}
+
+impl Serialize for Unverified {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Text from outside, made safe for a terminal: cut and escaped as [`Unverified`] is.
+pub fn safe(text: &str) -> String {
+    Unverified::new(text).to_string()
+}
+
+/// A whole line made safe for a terminal, and not cut: what [`is_hidden`] names appears as `\u{…}`. Names of
+/// files, which a medium may have chosen, come into messages in many ways and leave the program only through
+/// here, [`lines`] and [`json`].
 pub fn line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || hidden {
+        if is_hidden(c) {
             let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a character acts on a terminal or on the text around it instead of being seen: control characters
+/// (category Cc), format characters such as bidirectional overrides (Cf), line and paragraph separators (Zl,
+/// Zp), of Unicode 17, and the plane's part that is set aside for more of them.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// JSON text with what [`is_hidden`] names as `\uXXXX`, which any reader takes for the same: outside of
+/// strings JSON has none of it but line feeds and tabs, which stay.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) && !matches!(c, '\n' | '\t') {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
         } else {
             out.push(c);
         }
@@ -134,6 +227,63 @@ mod tests {
         assert_eq!(safe(&"x".repeat(1000)).chars().count(), 301);
         assert_eq!(safe(&"ä".repeat(300)), "ä".repeat(300));
         assert_eq!(lines("a\n\x1bb\r\n"), "a\n\\u{1b}b\\u{d}\n");
+    }
+
+    /// The categories Cf, Zl and Zp of Unicode 17 (DerivedGeneralCategory.txt).
+    const FORMATS: [(u32, u32); 21] = [
+        (0xad, 0xad),
+        (0x600, 0x605),
+        (0x61c, 0x61c),
+        (0x6dd, 0x6dd),
+        (0x70f, 0x70f),
+        (0x890, 0x891),
+        (0x8e2, 0x8e2),
+        (0x180e, 0x180e),
+        (0x200b, 0x200f),
+        (0x2028, 0x202e),
+        (0x2060, 0x2064),
+        (0x2066, 0x206f),
+        (0xfeff, 0xfeff),
+        (0xfff9, 0xfffb),
+        (0x110bd, 0x110bd),
+        (0x110cd, 0x110cd),
+        (0x13430, 0x1343f),
+        (0x1bca0, 0x1bca3),
+        (0x1d173, 0x1d17a),
+        (0xe0001, 0xe0001),
+        (0xe0020, 0xe007f),
+    ];
+
+    #[test]
+    fn no_format_or_control_character_is_shown() {
+        let controls = [(0x00, 0x1f), (0x7f, 0x9f)];
+        for c in FORMATS.iter().chain(&controls).flat_map(|(from, to)| *from..=*to) {
+            let c = char::from_u32(c).unwrap();
+            assert_eq!(line(&c.to_string()), format!("\\u{{{:x}}}", u32::from(c)));
+            assert!(json(&format!("{c}")).is_ascii());
+        }
+        for seen in ["Ünïcödé", "データ", "ﷺ", "é\u{301}", "👩🏽"] {
+            assert_eq!(line(seen), seen);
+            assert_eq!(json(seen), seen);
+        }
+        assert_eq!(line("\u{e0041}\u{e01ef}"), "\\u{e0041}\\u{e01ef}");
+    }
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_json() {
+        let all: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
+        let value = serde_json::json!({ "a\u{202e}": all, "list": [1, null] });
+        let shown = json(&format!("{value:#}"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(!shown.contains(|c| is_hidden(c) && c != '\n'));
+    }
+
+    #[test]
+    fn text_of_others_is_cut_when_it_is_made() {
+        let long = Unverified::from("\u{202e}".repeat(1 << 20));
+        assert!(long.raw().len() < 1000 && long.to_string().len() < 3000, "{long}");
+        assert_eq!(format!("{long:?}").matches("202e").count(), 300);
+        assert_eq!(Unverified::new("plain").raw(), "plain");
     }
 
     #[test]

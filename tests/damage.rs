@@ -279,6 +279,24 @@ fn a_manifest_that_is_too_large_is_never_read() {
 }
 
 #[test]
+fn an_array_is_no_envelope_and_no_signature() {
+    let host = host();
+    let before = host.snapshot();
+    let bundle = newer();
+    let signature = bundle.signature(&host.key);
+    let array = json!([signature["keyid"], signature["sig"]]);
+    let path = host.file("bundle.tar", bundle.file(std::slice::from_ref(&array)));
+    both_refuse(&host, &before, &path, 4, &["invalid type: sequence"]);
+    let envelope: Value = serde_json::from_slice(&bundle.envelope(&[signature])).unwrap();
+    let all = json!([envelope["payloadType"], envelope["payload"], envelope["signatures"]]).to_string();
+    let mut file = bundle.signed(&host.key);
+    file[512..512 + bundle.capacity].fill(b' ');
+    file[512..512 + all.len()].copy_from_slice(all.as_bytes());
+    both_refuse(&host, &before, &host.file("bundle.tar", file), 4, &["invalid type: sequence"]);
+    then_all_is_well(&host);
+}
+
+#[test]
 fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
     let host = host();
     let before = host.snapshot();
@@ -291,6 +309,22 @@ fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
         ("format 0", |p| p["format"] = json!(0), "format version 0"),
         ("no format", |p| drop(p.as_object_mut().unwrap().remove("format")), "format"),
         ("an array", |p| *p = json!([1, 2]), "rules"),
+        (
+            "a member as an array",
+            |p| {
+                let member = &p["members"][3];
+                p["members"][3] = json!([member["path"], member["size"], member["digest"]]);
+            },
+            "invalid type: sequence",
+        ),
+        (
+            "a blob as an array",
+            |p| {
+                let blob = &p["datasets"][0]["config"];
+                p["datasets"][0]["config"] = json!([blob["mediaType"], blob["digest"], blob["size"]]);
+            },
+            "invalid type: sequence",
+        ),
         ("a path twice", |p| p["members"][4] = p["members"][3].clone(), "twice"),
         (
             "a path with ..",
@@ -512,7 +546,7 @@ fn only_signatures_of_trusted_keys_count() {
         ("one of another payload", vec![other.signature(mine)], "signature does not fit"),
         ("one of another kind of document", vec![elsewhere.signature(mine)], "signature does not fit"),
         ("zeros", vec![malleable], "signature does not fit"),
-        ("nine", vec![sign(mine); 9], "more than 8 signatures"),
+        ("nine", vec![sign(mine); 9], "more than 8 elements"),
         ("not base64", vec![json!({"keyid": "x", "sig": "@@@@"})], "base64"),
         (
             "escapes for a name",

@@ -118,7 +118,7 @@ impl CheckedBlob {
         }
         Err(io::Error::other(BundleError::Member {
             path: self.bundle.path.clone(),
-            member: format!("blobs/sha256/{}", self.digest.hex()),
+            member: format!("blobs/sha256/{}", self.digest.hex()).into(),
             why: "was changed after it was verified".into(),
         }))
     }

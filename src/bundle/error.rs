@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Next;
-use crate::text::{safe, size};
+use crate::text::{Unverified, size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// What was found instead.
-        why: String,
+        why: Unverified,
     },
     /// The file begins as a bundle does, and its manifest is damaged.
     #[error("{path} has a damaged manifest: {why}")]
@@ -38,7 +38,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// What was found instead.
-        why: String,
+        why: Unverified,
     },
     /// The file begins as a bundle does, and ends within its manifest.
     #[error("{path} has a damaged manifest: the file ends after {have} bytes")]
@@ -118,7 +118,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Unverified,
     },
     /// A file that is named as a heartbeat and is none.
     #[error("{} is no heartbeat: {why}", path.display())]
@@ -126,7 +126,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Unverified,
     },
     /// None of the trusted keys signed it.
     #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
@@ -134,7 +134,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// The key identifiers that its envelope claims.
-        claimed: Vec<String>,
+        claimed: Vec<Unverified>,
     },
     /// It names a trusted key, whose signature does not fit what is signed.
     #[error("{path} is signed in the name of a trusted key ({}), and the signature does not fit", claimed_keys(.claimed))]
@@ -142,7 +142,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// The trusted keys' identifiers.
-        claimed: Vec<String>,
+        claimed: Vec<Unverified>,
     },
     /// It needs something that this version does not know.
     #[error("{path} needs {feature:?}, which this version of trivy-ferry does not know")]
@@ -150,7 +150,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// What it needs.
-        feature: String,
+        feature: Unverified,
     },
     /// The signed payload contradicts itself or the rules of the format.
     #[error("{path} has a manifest that breaks the format's rules: {why}")]
@@ -158,7 +158,7 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// Which rule, and how.
-        why: String,
+        why: Unverified,
     },
     /// A member is not what the signed manifest says.
     #[error("{path}: {member} {why}")]
@@ -166,9 +166,9 @@ pub enum BundleError {
         /// Which file.
         path: PathBuf,
         /// Which member.
-        member: String,
+        member: Unverified,
         /// In what it differs.
-        why: String,
+        why: Unverified,
     },
 }
 
@@ -194,7 +194,7 @@ fn some(names: &[String], between: &str) -> String {
     if more == 0 { named } else { format!("{named}{between}and {more} more") }
 }
 
-fn claimed_keys(keyids: &[String]) -> String {
+fn claimed_keys(keyids: &[Unverified]) -> String {
     match keyids {
         [] => "it has no signature".into(),
         [one] => format!("it claims the key {}", short(one)),
@@ -205,8 +205,8 @@ fn claimed_keys(keyids: &[String]) -> String {
 }
 
 /// A key identifier that anyone may have written, in the form in which fingerprints are shown.
-fn short(keyid: &str) -> String {
-    let head: String = safe(keyid).to_uppercase().chars().take(8).collect();
+fn short(keyid: &Unverified) -> String {
+    let head: String = keyid.to_string().to_uppercase().chars().take(8).collect();
     match head.split_at_checked(4) {
         Some((first, second)) => format!("{first} {second} …"),
         None => head,
@@ -242,6 +242,19 @@ impl BundleError {
     /// Whether the path is at fault and not the bundle: exit code 2 and not 4.
     pub fn is_usage(&self) -> bool {
         matches!(self, BundleError::Open { .. })
+    }
+
+    /// Whether a trusted key signed what it is about: nobody else can bring it about.
+    pub fn is_signed(&self) -> bool {
+        matches!(
+            self,
+            BundleError::Short { .. }
+                | BundleError::Long { .. }
+                | BundleError::Volumes { .. }
+                | BundleError::Unknown { .. }
+                | BundleError::Payload { .. }
+                | BundleError::Member { .. }
+        )
     }
 
     /// Whether a file is shorter than it should be, as where its copy has come to a halt: it may still grow.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::reader::verified;
 use super::{BundleError, FORMAT, Stream, open_regular};
 use crate::digest::Digest;
+use crate::json;
 use crate::text::{parse_stamp, safe, stamp};
 use crate::trust::TrustError;
 use crate::trust::envelope::{Envelope, PayloadType};
@@ -110,7 +111,7 @@ impl Heartbeat {
     /// Where it is none, no trusted key signed it, or it breaks the rules.
     pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
-        let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why };
+        let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why: why.into() };
         if length > MAX_HEARTBEAT {
             return Err(damaged(format!("it has {length} bytes, and {MAX_HEARTBEAT} are allowed")));
         }
@@ -124,10 +125,10 @@ impl Heartbeat {
         }
         let verified = verified(path, envelope, HEARTBEAT_TYPE, keyring)?;
         let heartbeat: Heartbeat =
-            serde_json::from_slice(verified.payload()).map_err(|error| damaged(safe(&error.to_string())))?;
+            json::from_slice(verified.payload()).map_err(|error| damaged(error.to_string()))?;
         if heartbeat.format != FORMAT {
             let feature = format!("format version {}", heartbeat.format);
-            return Err(BundleError::Unknown { path: path.into(), feature });
+            return Err(BundleError::Unknown { path: path.into(), feature: feature.into() });
         }
         Ok(heartbeat)
     }
@@ -174,6 +175,24 @@ mod tests {
         assert!(matches!(read(&as_bundle, &key), Err(BundleError::Heartbeat { .. })));
         let renamed = String::from_utf8(as_bundle).unwrap().replace(".bundle.", ".heartbeat.");
         assert!(matches!(read(renamed.as_bytes(), &key), Err(BundleError::Unfitting { .. })));
+    }
+
+    #[test]
+    fn an_array_is_no_heartbeat_though_it_is_signed() {
+        let key = SigningKey::generate().unwrap();
+        let good: serde_json::Value = serde_json::to_value(heartbeat()).unwrap();
+        let fields = ["format", "stream", "created", "export", "newest"].map(|field| good[field].clone());
+        let mut nested = good.clone();
+        nested["newest"] = serde_json::json!([
+            good["newest"]["identity"],
+            good["newest"]["created"],
+            good["newest"]["sequence"]
+        ]);
+        for bad in [serde_json::json!(fields), nested] {
+            let envelope = Envelope::signed(HEARTBEAT_TYPE, bad.to_string().into_bytes(), &key).unwrap();
+            let error = read(&envelope.to_bytes(4096).unwrap(), &key).unwrap_err();
+            assert!(error.to_string().contains("invalid type: sequence"), "{error}");
+        }
     }
 
     #[test]

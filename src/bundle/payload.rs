@@ -12,8 +12,10 @@ use super::volumes::{self, Volume};
 use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
+use crate::json;
 use crate::oci;
 use crate::text::safe;
+use crate::text::Unverified;
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.
@@ -319,9 +321,9 @@ pub(super) fn sums<'m>(members: impl IntoIterator<Item = &'m Member>) -> String 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BadPayload {
     /// It needs a feature that is not known here.
-    Unknown(String),
+    Unknown(Unverified),
     /// It breaks a rule.
-    Rule(String),
+    Rule(Unverified),
 }
 
 impl Payload {
@@ -334,16 +336,16 @@ impl Payload {
             #[serde(default)]
             requires: Vec<String>,
         }
-        let rule = |e: serde_json::Error| BadPayload::Rule(e.to_string());
-        let probe: Probe = serde_json::from_slice(bytes).map_err(rule)?;
+        let rule = |e: serde_json::Error| BadPayload::Rule(e.to_string().into());
+        let probe: Probe = json::from_slice(bytes).map_err(rule)?;
         if probe.format != FORMAT {
-            return Err(BadPayload::Unknown(format!("format version {}", probe.format)));
+            return Err(BadPayload::Unknown(format!("format version {}", probe.format).into()));
         }
         if let Some(feature) = probe.requires.into_iter().find(|feature| feature != volumes::FEATURE) {
-            return Err(BadPayload::Unknown(feature));
+            return Err(BadPayload::Unknown(feature.into()));
         }
-        let payload: Payload = serde_json::from_slice(bytes).map_err(rule)?;
-        payload.check().map_err(BadPayload::Rule)?;
+        let payload: Payload = json::from_slice(bytes).map_err(rule)?;
+        payload.check().map_err(|why| BadPayload::Rule(why.into()))?;
         Ok(payload)
     }
 
@@ -544,13 +546,13 @@ mod tests {
         for name in ["", "trivy", "trivy:1", "/a:1", "h/a", "h/a:1 x", "h:1/a", "h/\u{202e}:1"] {
             let bad = with_image(|p| p["images"][0]["name"] = name.into()).unwrap_err();
             assert!(
-                matches!(&bad, BadPayload::Rule(why) if why.contains("no whole name")),
+                matches!(&bad, BadPayload::Rule(why) if why.raw().contains("no whole name")),
                 "{name}: {bad:?}"
             );
         }
         let refused = |change: &dyn Fn(&mut serde_json::Value), wanted: &str| {
             let bad = with_image(change).unwrap_err();
-            assert!(matches!(&bad, BadPayload::Rule(why) if why.contains(wanted)), "{wanted}: {bad:?}");
+            assert!(matches!(&bad, BadPayload::Rule(why) if why.raw().contains(wanted)), "{wanted}: {bad:?}");
         };
         refused(&|p| p["images"][0]["blobs"][0]["size"] = 7.into(), "not listed with its size");
         refused(&|p| p["images"][0]["manifest"]["mediaType"] = "text/html".into(), "manifest of type");

@@ -44,8 +44,8 @@ pub fn read_back(
     let signed = UnverifiedBundle::open(path)?.signed(&Keyring::of(key))?;
     let bundle = signed.with_volumes(&|number| files.get(number.index()? + 1).cloned())?;
     if bundle.identity() != identity {
-        let why = "it is not the one that was written".into();
-        return Err(BundleError::Manifest { path: path.into(), why });
+        let why = "it is not the one that was written";
+        return Err(BundleError::Manifest { path: path.into(), why: why.into() });
     }
     bundle.check(|_| |count| step.advance(count))?;
     parity.iter().try_for_each(|path| ParityFile::open(path)?.check())

@@ -15,7 +15,7 @@ use super::payload::{BadPayload, Member, Payload};
 use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
-use crate::text::safe;
+use crate::text::{Unverified, safe};
 use crate::trust::envelope::{Envelope, PayloadType, Verified};
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
@@ -54,8 +54,8 @@ impl UnverifiedBundle {
     /// Where the path is no regular file, or the file does not begin as a bundle does.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let (mut file, length) = open_regular(path)?;
-        let not = |why: String| BundleError::NotABundle { path: path.into(), why };
-        let damaged = |why: String| BundleError::Manifest { path: path.into(), why };
+        let not = |why: String| BundleError::NotABundle { path: path.into(), why: why.into() };
+        let damaged = |why: String| BundleError::Manifest { path: path.into(), why: why.into() };
         let read = |file: &mut File, buffer: &mut [u8]| match file.read_exact(buffer) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(BundleError::Read { path: path.into(), error }),
@@ -105,9 +105,14 @@ impl UnverifiedBundle {
         Digest::of(self.envelope.payload())
     }
 
+    /// The length of what a signature would cover, in bytes.
+    pub fn payload_length(&self) -> usize {
+        self.envelope.payload().len()
+    }
+
     /// The key identifiers that its envelope claims.
-    pub fn claimed_keyids(&self) -> Vec<String> {
-        self.envelope.claimed_keyids().map(str::to_owned).collect()
+    pub fn claimed_keyids(&self) -> Vec<Unverified> {
+        self.envelope.claimed_keyids().cloned().collect()
     }
 
     /// What it says, where this key has signed it and the file has the length that it should have.
@@ -200,11 +205,12 @@ pub(super) fn verified(
         Err(envelope) => envelope,
     };
     let path = path.to_path_buf();
-    let mut claimed: Vec<String> = envelope.claimed_keyids().map(str::to_owned).collect();
+    let mut claimed: Vec<Unverified> = envelope.claimed_keyids().cloned().collect();
     let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
     // Whoever made it, somebody should look: it is damaged, or forged.
-    if claimed.iter().any(|id| known.contains(id)) {
-        claimed.retain(|id| known.contains(id));
+    let is_known = |id: &Unverified| known.iter().any(|known| known == id.raw());
+    if claimed.iter().any(is_known) {
+        claimed.retain(is_known);
         return Err(BundleError::Unfitting { claimed, path });
     }
     Err(BundleError::Untrusted { claimed, path })
@@ -212,8 +218,8 @@ pub(super) fn verified(
 
 fn parse(path: &Path, payload: &[u8]) -> Result<Payload, BundleError> {
     Payload::parse(payload).map_err(|bad| match bad {
-        BadPayload::Unknown(feature) => BundleError::Unknown { path: path.into(), feature: safe(&feature) },
-        BadPayload::Rule(why) => BundleError::Payload { path: path.into(), why: safe(&why) },
+        BadPayload::Unknown(feature) => BundleError::Unknown { path: path.into(), feature },
+        BadPayload::Rule(why) => BundleError::Payload { path: path.into(), why },
     })
 }
 
@@ -222,13 +228,13 @@ fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Res
     let wanted = header::footprint(capacity) + members + 2 * BLOCK;
     if wanted != payload.length {
         let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
-        return Err(BundleError::Payload { path: path.into(), why });
+        return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
     // The head has what the other volumes have not.
     let head = payload.head_length();
     if head < header::footprint(capacity) {
-        let why = "its volumes leave no room for the manifest".into();
-        return Err(BundleError::Payload { path: path.into(), why });
+        let why = "its volumes leave no room for the manifest";
+        return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
     // Volumes that somebody put one behind the other are the bundle as well.
     let wanted = if have > head { payload.length } else { head };
@@ -267,7 +273,7 @@ impl VerifiedBundle {
     }
 
     /// The room that the envelope has, in bytes. It begins behind the first header.
-    pub(super) fn capacity(&self) -> u64 {
+    pub fn capacity(&self) -> u64 {
         self.0.capacity
     }
 
@@ -329,7 +335,10 @@ impl VerifiedBundle {
                 return Ok(member);
             }
         }
-        Err(BundleError::Payload { path: self.0.path.clone(), why: format!("it has no blob {digest}") })
+        Err(BundleError::Payload {
+            path: self.0.path.clone(),
+            why: format!("it has no blob {digest}").into(),
+        })
     }
 
     /// The bytes of small members, by name. Nothing is read beyond the last of them: those of datasets
@@ -353,7 +362,7 @@ impl VerifiedBundle {
             }
             if size > most {
                 let why = format!("{name} has {size} bytes, and {most} are allowed");
-                return Err(BundleError::Payload { path, why });
+                return Err(BundleError::Payload { path, why: why.into() });
             }
             let mut bytes = Vec::new();
             member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&path, error))?;

@@ -63,7 +63,8 @@ impl Signable {
     /// # Errors
     /// See [`SignError`].
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
-        let changed = |why: String| BundleError::Manifest { path: self.bundle.path().into(), why };
+        let changed =
+            |why: String| BundleError::Manifest { path: self.bundle.path().into(), why: why.into() };
         // The envelope is in the head volume.
         let read = self.bundle.content().head();
         // Signers take turns, so that each keeps the signatures of those before it. Some file systems have

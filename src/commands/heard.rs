@@ -26,6 +26,9 @@ pub(super) struct Row {
     pub(super) heard: Option<Heard>,
     /// Why it was not.
     pub(super) why: Option<String>,
+    /// Whether no trusted key signed it.
+    #[serde(skip)]
+    pub(super) unsigned: bool,
 }
 
 impl fmt::Display for Row {
@@ -39,11 +42,11 @@ impl fmt::Display for Row {
 }
 
 /// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
-/// said in the row, and written down in the log.
+/// said in the row, and written down in the log; what nobody vouches for only if `write_down` says so.
 ///
 /// # Errors
 /// Where it could not be read or remembered at the moment.
-pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
+pub(super) fn receive(args: &Import, file: &Path, write_down: bool) -> Result<Row, Error> {
     let name = safe(&file.file_name().unwrap_or_default().to_string_lossy());
     let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
     let keyring = Keyring::load(&args.keys.trust)?;
@@ -62,18 +65,19 @@ pub(super) fn receive(args: &Import, file: &Path) -> Result<Row, Error> {
         Ok(heard)
     });
     match heard {
-        Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None }),
+        Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None, unsigned: false }),
         // What is gone, or may not be read at the moment, says nothing of what is in it.
         Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
         Err(error @ (Error::Bundle(_) | Error::Refused(_))) => {
             let folder = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
             let why = safe(&error.to_string().replace(&folder, ""));
+            let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
             // What comes late, or twice, is nobody's fault.
-            if !matches!(error, Error::Refused(Refusal::Late { .. })) {
+            if !matches!(error, Error::Refused(Refusal::Late { .. })) && (write_down || !unsigned) {
                 let entry = Entry::new(Timestamp::now(), Event::Refused, stream).because(&why);
-                state.log()?.append(&[Entry { bundle: Some(name.clone()), ..entry }])?;
+                state.log()?.append(&[Entry { bundle: Some(name.clone()), unsigned, ..entry }])?;
             }
-            Ok(Row { file: name, heard: None, why: Some(why) })
+            Ok(Row { file: name, heard: None, why: Some(why), unsigned })
         }
         Err(error) => Err(error),
     }

@@ -273,6 +273,7 @@ fn import(
     site::settings(args, &setup, &way, &mut reports);
     beforehand.repaired.clone_from(&found.mended);
     beforehand.untrusted = std::mem::take(&mut found.untrusted);
+    beforehand.more_untrusted = found.more_untrusted;
     warnings.append(&mut found.mended);
     warnings.append(&mut found.not_mended);
     // What was damaged or missing to begin with is no target's fault.

@@ -21,6 +21,8 @@ pub(super) struct Beforehand {
     pub(super) repaired: Vec<String>,
     /// What was passed over, because nobody who is trusted signed it.
     pub(super) untrusted: Vec<BundleError>,
+    /// How many more files were.
+    pub(super) more_untrusted: usize,
 }
 
 /// The entries of one run.
@@ -45,6 +47,11 @@ impl<'r> Entries<'r> {
         }
         for error in &beforehand.untrusted {
             self.refused(error, None);
+        }
+        if beforehand.more_untrusted > 0 {
+            let more = beforehand.more_untrusted;
+            let why = format!("{more} more files are not signed by a trusted key");
+            self.entries.push(self.entry(Event::Refused).because(&why).unsigned());
         }
     }
 
@@ -118,7 +125,8 @@ impl<'r> Entries<'r> {
     fn refused(&mut self, bad: &BundleError, target: Option<&str>) {
         let entry = self.entry(Event::Refused).because(&self.shortened(&safe(&bad.to_string())));
         let bundle = bad.path().and_then(Path::file_name).map(|name| safe(&name.to_string_lossy()));
-        self.entries.push(Entry { target: target.map(str::to_owned), bundle, ..entry });
+        let unsigned = !bad.is_signed();
+        self.entries.push(Entry { target: target.map(str::to_owned), bundle, unsigned, ..entry });
     }
 
     fn entry(&self, event: Event) -> Entry {

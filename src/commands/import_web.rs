@@ -132,7 +132,7 @@ fn choose(
         let copy = copy(&offer, url, upstream).map_err(|why| {
             let path = bundles.get(offer.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
             let why = format!("{}: {}", offer.dataset.reference(), safe(&why));
-            (Some(offer.bundle), BundleError::Payload { path, why }.into())
+            (Some(offer.bundle), BundleError::Payload { path, why: why.into() }.into())
         })?;
         placed.push((offer.dataset.name.to_string(), copy, offer));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 pub(super) use super::inputs::Ignored;
-use super::inputs::{self, Inputs, why_ignored};
+use super::inputs::{self, Inputs, PassedOver, why_ignored};
 use super::mend::{Mended, mend};
 use crate::bundle::volumes;
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
@@ -20,8 +20,12 @@ use crate::trust::keyring::Keyring;
 const MOST_BUNDLES: usize = 256;
 /// How the folder for what was made whole begins.
 pub(super) const SCRATCH: &str = "mended-";
-/// How many passed-over files are named.
-const MOST_IGNORED: usize = 100;
+/// How many bytes their manifests may have in all: each is in memory.
+const MOST_MANIFESTS: u64 = 4 << 20;
+/// How many damaged bundles are named that a trusted key signed.
+const MOST_DAMAGED: usize = 100;
+/// How many files are named that no trusted key signed, of those that look like bundles.
+const MOST_UNSIGNED: usize = 20;
 
 /// What was found.
 #[derive(Default)]
@@ -40,6 +44,8 @@ pub(super) struct Found {
     pub(super) not_mended: Vec<String>,
     /// Bundles that no trusted key signed, the first of them.
     pub(super) untrusted: Vec<BundleError>,
+    /// How many more there are.
+    pub(super) more_untrusted: usize,
     mender: Option<Mender>,
     /// Why something could not be made whole for which there is enough parity: no fault of the bundle.
     hindered: Option<Error>,
@@ -124,19 +130,6 @@ impl Found {
     }
 }
 
-/// So many names that nobody would read them become one line.
-pub(super) fn some(mut ignored: Vec<Ignored>) -> Vec<Ignored> {
-    let more = ignored.len().saturating_sub(MOST_IGNORED);
-    if more > 0 {
-        ignored.truncate(MOST_IGNORED);
-        ignored.push(Ignored {
-            name: format!("{more} more"),
-            why: "not named here, because they are many".into(),
-        });
-    }
-    ignored
-}
-
 /// Whether a file bears a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`, also with what
 /// a browser puts behind it.
 fn is_named_as_bundle(path: &Path) -> bool {
@@ -158,96 +151,179 @@ fn is_named_as_bundle(path: &Path) -> bool {
 /// For a single file whatever is wrong with it. For folders, where they hold no bundle that could be used.
 pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
     let mut there = Inputs::read(inputs)?;
-    let mut found = Found { ignored: std::mem::take(&mut there.ignored), ..Found::default() };
+    let passed_over = std::mem::take(&mut there.ignored);
     let there = Rc::new(there);
+    let mut opening = Opening { passed_over, ..Opening::new(Rc::clone(&there), keyring) };
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
         let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch);
         let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
-        found.mender = Some(Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch });
+        let mender = Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
+        opening.found.mender = Some(mender);
     }
-    let mut files = HashSet::new();
-    let (mut older, mut unread) = (0, 0);
-    for (key, error) in there.headless() {
-        match found.make_whole(key, &error) {
-            Some(bundle) => found.bundles.push(bundle),
-            None => found.damaged.push(error),
-        }
-    }
+    // What is whole comes first: putting the rest together may take long.
+    let may_be_mended =
+        |path: &Path| has_parity && inputs::key(path).is_some_and(|key| !there.parity(&key).is_empty());
+    let mut later = Vec::new();
     for path in &there.bundles {
-        let path = path.clone();
-        use std::os::unix::fs::MetadataExt;
-        // A second name of the same file adds nothing but an open file.
-        if fs::symlink_metadata(&path)
-            .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !files.insert((m.dev(), m.ino())))
-        {
-            found.ignored.push(Ignored { name: shown(&path), why: "another name of a file above".into() });
+        if opening.is_known(path) {
             continue;
         }
-        let opened = UnverifiedBundle::open(&path).and_then(|bundle| bundle.signed(keyring));
-        let whole = opened.and_then(|signed| there.complete(signed));
-        let mended = |error: BundleError| {
-            inputs::key(&path).and_then(|key| found.make_whole(&key, &error)).ok_or(error)
-        };
-        match whole.or_else(mended) {
-            Ok(bundle) => {
-                found.bundles.push(bundle);
-                if found.bundles.len() > MOST_BUNDLES {
-                    found.sort();
-                    drop(found.bundles.remove(0));
-                    older += 1;
-                }
-            }
-            Err(error) if there.is_one_file => return Err(found.hindered.unwrap_or(error.into())),
+        match opening.open(path) {
+            Ok(bundle) => opening.keep(bundle),
+            Err(_) if may_be_mended(path) => later.push(path),
+            Err(error) => opening.sort_out(path, error)?,
+        }
+    }
+    for path in later {
+        match opening.open(path).or_else(|error| opening.make_whole(path, error)) {
+            Ok(bundle) => opening.keep(bundle),
+            Err(error) => opening.sort_out(path, error)?,
+        }
+    }
+    for (key, error) in there.headless() {
+        match opening.found.make_whole(key, &error) {
+            Some(bundle) => opening.keep(bundle),
+            None => opening.damaged(error),
+        }
+    }
+    opening.finish(inputs)
+}
+
+/// What was found so far. Nothing in it grows with the number or the size of files that no trusted key signed.
+struct Opening<'k> {
+    there: Rc<Inputs>,
+    keyring: &'k Keyring,
+    found: Found,
+    passed_over: PassedOver,
+    /// Device and inode of files that have several names.
+    files: HashSet<(u64, u64)>,
+    /// Bundles that gave way to newer ones.
+    older: usize,
+    /// Damaged bundles that no trusted key signed.
+    unsigned: Vec<BundleError>,
+    /// Damaged bundles that are only counted.
+    uncounted: usize,
+}
+
+impl<'k> Opening<'k> {
+    fn new(there: Rc<Inputs>, keyring: &'k Keyring) -> Self {
+        Opening {
+            there,
+            keyring,
+            found: Found::default(),
+            passed_over: PassedOver::default(),
+            files: HashSet::new(),
+            older: 0,
+            unsigned: Vec::new(),
+            uncounted: 0,
+        }
+    }
+
+    /// Whether a path is another name of a file that was opened: it adds nothing but an open file.
+    fn is_known(&mut self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let known = fs::symlink_metadata(path)
+            .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !self.files.insert((m.dev(), m.ino())));
+        if known {
+            let why = "another name of a file above".into();
+            self.passed_over.add(Ignored { name: shown(path), why });
+        }
+        known
+    }
+
+    fn open(&self, path: &Path) -> Result<VerifiedBundle, BundleError> {
+        let signed = UnverifiedBundle::open(path)?.signed(self.keyring)?;
+        self.there.complete(signed)
+    }
+
+    fn make_whole(&mut self, path: &Path, error: BundleError) -> Result<VerifiedBundle, BundleError> {
+        inputs::key(path).and_then(|key| self.found.make_whole(&key, &error)).ok_or(error)
+    }
+
+    /// Keeps a bundle. The oldest gives way where there are too many, or their manifests take too much memory.
+    fn keep(&mut self, bundle: VerifiedBundle) {
+        let bundles = &mut self.found.bundles;
+        bundles.push(bundle);
+        let manifests: u64 = bundles.iter().map(VerifiedBundle::capacity).sum();
+        if bundles.len() > MOST_BUNDLES || (manifests > MOST_MANIFESTS && bundles.len() > 1) {
+            self.found.sort();
+            drop(self.found.bundles.remove(0));
+            self.older += 1;
+        }
+    }
+
+    /// Sorts out a file that cannot be used.
+    ///
+    /// # Errors
+    /// For the only file, which the user named.
+    fn sort_out(&mut self, path: &Path, error: BundleError) -> Result<(), Error> {
+        if self.there.is_one_file {
+            return Err(self.found.hindered.take().unwrap_or(error.into()));
+        }
+        match error {
             // Something that bears a bundle's name and is none was one, most likely.
-            Err(error @ BundleError::NotABundle { .. }) if is_named_as_bundle(&path) => {
-                found.damaged.push(error);
+            error @ BundleError::NotABundle { .. } if is_named_as_bundle(path) => self.damaged(error),
+            error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. }) => {
+                self.passed_over.add(ignore(path, &error));
             }
-            Err(error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. })) => {
-                found.ignored.push(ignore(&path, &error));
-            }
-            Err(error @ BundleError::Untrusted { .. }) => {
-                let ignored = ignore(&path, &error);
-                found.warnings.push(format!(
-                    "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
-                    ignored.name, ignored.why
-                ));
-                found.ignored.push(ignored);
-                if found.untrusted.len() < MOST_IGNORED {
-                    found.untrusted.push(error);
-                }
-            }
-            Err(error) => found.damaged.push(error),
+            error @ BundleError::Untrusted { .. } => self.untrusted(path, error),
+            error => self.damaged(error),
         }
-        // Each is a sentence of its own on the terminal.
-        if found.damaged.len() > MOST_IGNORED {
-            found.damaged.pop();
-            unread += 1;
+        Ok(())
+    }
+
+    fn untrusted(&mut self, path: &Path, error: BundleError) {
+        let ignored = ignore(path, &error);
+        if self.found.untrusted.len() < MOST_UNSIGNED {
+            self.found.warnings.push(format!(
+                "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
+                ignored.name, ignored.why
+            ));
+            self.found.untrusted.push(error);
+        } else {
+            self.found.more_untrusted += 1;
+        }
+        self.passed_over.add(ignored);
+    }
+
+    /// Each is a sentence of its own on the terminal. Those of signed bundles are not crowded out.
+    fn damaged(&mut self, error: BundleError) {
+        let (list, most) = match error.is_signed() {
+            true => (&mut self.found.damaged, MOST_DAMAGED),
+            false => (&mut self.unsigned, MOST_UNSIGNED),
+        };
+        match list.len() < most {
+            true => list.push(error),
+            false => self.uncounted += 1,
         }
     }
-    if unread > 0 {
-        found.warnings.push(format!("{unread} more files here are damaged bundles as well"));
-    }
-    if older > 0 {
-        let why = format!("older than the {MOST_BUNDLES} newest bundles here");
-        found.ignored.push(Ignored { name: format!("{older} bundles"), why });
-    }
-    if !found.bundles.is_empty() {
-        found.sort();
-        found.ignored = some(found.ignored);
-        found.warnings.truncate(MOST_IGNORED);
-        return Ok(found);
-    }
-    match found.damaged.len() {
-        0 => {}
-        1 => return Err(found.hindered.unwrap_or(found.damaged.swap_remove(0).into())),
-        _ => {
-            found.ignored = some(found.ignored);
+
+    fn finish(self, inputs: &[PathBuf]) -> Result<Found, Error> {
+        let Opening { mut found, mut passed_over, older, mut unsigned, uncounted, .. } = self;
+        found.damaged.append(&mut unsigned);
+        if found.more_untrusted > 0 {
+            let more = found.more_untrusted;
+            found.warnings.push(format!("{more} more files here are not signed by a trusted key"));
+        }
+        if uncounted > 0 {
+            found.warnings.push(format!("{uncounted} more files here are damaged bundles as well"));
+        }
+        if older > 0 {
+            let why = format!("older than the {} newest bundles here", found.bundles.len());
+            passed_over.add(Ignored { name: format!("{older} bundles"), why });
+        }
+        if !found.bundles.is_empty() || found.damaged.len() > 1 {
+            found.sort();
+            found.ignored = passed_over.list();
             return Ok(found);
         }
+        if let Some(error) = found.damaged.pop() {
+            return Err(found.hindered.unwrap_or(error.into()));
+        }
+        let untrusted = found.untrusted.into_iter().next();
+        Err(untrusted.map_or_else(|| no_bundle(inputs, passed_over), Error::from))
     }
-    let untrusted = std::mem::take(&mut found.untrusted).into_iter().next();
-    Err(untrusted.map_or_else(|| no_bundle(inputs, &found.ignored), Error::from))
 }
 
 fn ignore(path: &Path, error: &BundleError) -> Ignored {
@@ -262,13 +338,14 @@ fn shown(path: &Path) -> String {
 }
 
 /// The folder holds nothing to work with.
-pub(super) fn no_bundle(inputs: &[PathBuf], ignored: &[Ignored]) -> Error {
+pub(super) fn no_bundle(inputs: &[PathBuf], passed_over: PassedOver) -> Error {
+    let all = passed_over.len();
     let some: Vec<String> =
-        ignored.iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
-    let seen = match (some.len(), ignored.len()) {
-        (0, _) => "it is empty: is the medium mounted there?".to_owned(),
-        (_, 1..=3) => some.join("; "),
-        (_, all) => format!("{}; and {} more", some.join("; "), all - 3),
+        passed_over.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
+    let seen = match all {
+        0 => "it is empty: is the medium mounted there?".to_owned(),
+        1..=3 => some.join("; "),
+        _ => format!("{}; and {} more", some.join("; "), all - 3),
     };
     let next = match inputs.iter().find_map(|input| folder_with_bundles(input)) {
         Some(folder) => format!("Name the folder itself: {} holds files named .tar.", folder.display()),

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::namesakes::{Digests, Look};
 use crate::bundle::parity::ParityFile;
-use crate::bundle::volumes::{self, Number, Volume};
+use crate::bundle::volumes::{self, Number, Volume, beside};
 use crate::bundle::{
-    BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, open_regular, parity,
+    BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, parity,
 };
-use crate::digest::digest_of;
 use crate::error::Error;
 use crate::text::{parse_stamp, safe};
 use crate::trust::keyring::Keyring;
@@ -33,13 +33,58 @@ pub(super) struct Inputs {
     /// What may be a bundle or the head of one, in the order of the names.
     pub(super) bundles: Vec<PathBuf>,
     /// What is none of our business.
-    pub(super) ignored: Vec<Ignored>,
+    pub(super) ignored: PassedOver,
     /// Heartbeats, which are ignored by all but `watch`.
     pub(super) heartbeats: Vec<PathBuf>,
     /// Whether all of it is one file that the user named: whatever is wrong with it is said.
     pub(super) is_one_file: bool,
     /// What belongs together, by the bundle's name.
     sets: BTreeMap<String, Set>,
+    look: Look,
+}
+
+/// Files that were passed over: the first of them by name, and the number of the others. A directory may hold
+/// more than anybody would read.
+#[derive(Default)]
+pub(super) struct PassedOver {
+    named: Vec<Ignored>,
+    more: usize,
+}
+
+impl PassedOver {
+    /// How many are named.
+    const MOST: usize = 100;
+
+    /// Adds one.
+    pub(super) fn add(&mut self, ignored: Ignored) {
+        self.named.push(ignored);
+        if self.named.len() > 2 * Self::MOST {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.named.sort_by(|a, b| a.name.cmp(&b.name));
+        self.more += self.named.len().saturating_sub(Self::MOST);
+        self.named.truncate(Self::MOST);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.named.len() + self.more
+    }
+
+    /// All of them as a list, of which the last entry may stand for many.
+    pub(super) fn list(mut self) -> Vec<Ignored> {
+        self.cut();
+        if self.more > 0 {
+            self.named.push(Ignored {
+                name: format!("{} more", self.more),
+                why: "not named here, because they are many".into(),
+            });
+        }
+        self.named
+    }
 }
 
 /// The files of one bundle.
@@ -58,7 +103,15 @@ impl Inputs {
     /// # Errors
     /// Where a folder cannot be read, and a file is no bundle but a part of one.
     pub(super) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
-        let mut found = Inputs::default();
+        Inputs::read_again(inputs, &Digests::default())
+    }
+
+    /// The same, for who looks again and again: what was read before is remembered.
+    ///
+    /// # Errors
+    /// See [`Inputs::read`].
+    pub(super) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
+        let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
         let mut folders = 0;
         for input in inputs {
             if fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
@@ -76,7 +129,6 @@ impl Inputs {
         }
         found.is_one_file = folders == 0 && found.bundles.len() == 1;
         found.bundles.sort();
-        found.ignored.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
@@ -97,7 +149,7 @@ impl Inputs {
                 self.heartbeats.push(entry.path());
             }
             match why_ignored(&name) {
-                Some(why) => self.ignored.push(Ignored { name: safe(&name), why: why.into() }),
+                Some(why) => self.ignored.add(Ignored { name: safe(&name), why: why.into() }),
                 None => self.take(entry.path()),
             }
         }
@@ -148,8 +200,11 @@ impl Inputs {
         payload: &Payload,
     ) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
         let set = key(head).and_then(|key| self.sets.get(&key));
-        let volumes = payload.volumes.clone();
-        move |number| right(set?.volumes.get(&number)?, volumes.get(number.index()?)?)
+        let (volumes, head) = (payload.volumes.clone(), head.to_path_buf());
+        move |number| {
+            let expected = beside(&head, number);
+            self.look.right(expected.as_deref(), set?.volumes.get(&number)?, volumes.get(number.index()?)?)
+        }
     }
 
     /// What trusted keys signed among the wholes and heads of a bundle that lie there.
@@ -237,6 +292,19 @@ impl Inputs {
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
     }
 
+    /// Whether all that lies there of a bundle's volumes behind the head are these.
+    pub(super) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
+        let of = |number: Number| volumes.get(number.index()?);
+        let has_length = |path: &Path, volume: &Volume| {
+            path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
+        };
+        // What a look at the length tells needs no reading.
+        self.volumes(key).all(|(number, path)| of(number).is_some_and(|volume| has_length(path, volume)))
+            && self
+                .volumes(key)
+                .all(|(number, path)| of(number).is_some_and(|volume| self.look.is(path, volume)))
+    }
+
     /// What is wrong with a bundle of which there are parts, and neither the whole nor the head.
     pub(super) fn headless_one(&self, key: &str) -> Option<BundleError> {
         self.sets.get(key).and_then(without_head)
@@ -259,23 +327,6 @@ fn without_head(set: &Set) -> Option<BundleError> {
     let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
     let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
     Some(BundleError::NoHead { path, parts: parts.count() })
-}
-
-/// Whether a file is this volume. It is read only where it has its length.
-pub(super) fn is(path: &Path, volume: &Volume) -> bool {
-    let file = open_regular(path).ok().filter(|(_, length)| *length == volume.size);
-    let found = || Some(digest_of(file?.0).ok()?.0);
-    found() == Some(volume.digest)
-}
-
-/// Of several files the one that was signed, else one of its length, else the first.
-fn right(paths: &[PathBuf], volume: &Volume) -> Option<PathBuf> {
-    // One is taken as it is: its bytes are compared later.
-    let several = paths.len() > 1;
-    several
-        .then(|| paths.iter().find(|path| is(path, volume)).cloned())
-        .flatten()
-        .or_else(|| best(paths, volume.size))
 }
 
 /// Of several files the one with this length, else the first.

@@ -19,7 +19,7 @@ use crate::cli::Inspect;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::text::{age, line, moment, safe, size};
+use crate::text::{Unverified, age, line, moment, safe, size};
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 
@@ -40,7 +40,7 @@ struct Row {
     why: Option<String>,
     identity: Digest,
     signers: Vec<Signer>,
-    claimed_keyids: Vec<String>,
+    claimed_keyids: Vec<Unverified>,
     payload: Payload,
     #[serde(skip)]
     now: Timestamp,
@@ -141,31 +141,66 @@ pub(super) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
         other => other?,
     };
     let mut there = Inputs::read(&args.bundle)?;
-    let mut ignored = std::mem::take(&mut there.ignored);
-    let mut bundles = Vec::new();
+    let mut passed_over = std::mem::take(&mut there.ignored);
+    let (mut signed, mut unsigned) = (Rows::default(), Rows::default());
     for path in &there.bundles {
         match row(path, &there, &keyring) {
-            Ok(row) => bundles.push(row),
+            Ok((row, length)) => {
+                let rows = if row.signers.is_empty() { &mut unsigned } else { &mut signed };
+                rows.add(row, length);
+            }
             Err(error) if there.is_one_file => return Err(error.into()),
-            Err(error) => ignored.push(Ignored {
+            Err(error) => passed_over.add(Ignored {
                 name: safe(&path.file_name().unwrap_or_default().to_string_lossy()),
                 why: safe(&error.to_string()),
             }),
         }
     }
+    for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
+        if rows.more > 0 {
+            let why = format!("signed by {of}, and not shown because they are many or large");
+            passed_over.add(Ignored { name: format!("{} bundles", rows.more), why });
+        }
+    }
+    let bundles: Vec<Row> = signed.rows.into_iter().chain(unsigned.rows).collect();
     if let (true, Some((_, error))) = (bundles.is_empty(), there.headless().next()) {
         return Err(error.into());
     }
     if bundles.is_empty() {
-        return Err(inbox::no_bundle(&args.bundle, &ignored));
+        return Err(inbox::no_bundle(&args.bundle, passed_over));
     }
-    Ok(Outcome::done(&Report { bundles, ignored: inbox::some(ignored) }))
+    Ok(Outcome::done(&Report { bundles, ignored: passed_over.list() }))
 }
 
-fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<Row, BundleError> {
+/// Bundles that are shown. What they say is in memory until all are shown.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    /// The bytes of their manifests.
+    bytes: usize,
+    /// How many are not shown.
+    more: usize,
+}
+
+impl Rows {
+    /// The most bytes of manifests, but for a single one.
+    const MOST: usize = 1 << 20;
+
+    fn add(&mut self, row: Row, length: usize) {
+        if self.rows.is_empty() || self.bytes + length <= Self::MOST {
+            self.bytes += length;
+            self.rows.push(row);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// A bundle, and the bytes of its payload.
+fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(Row, usize), BundleError> {
     let bundle = UnverifiedBundle::open(path)?;
-    let claimed_keyids: Vec<String> = bundle.claimed_keyids().iter().map(|id| safe(id)).collect();
-    let identity = bundle.identity();
+    let claimed_keyids = bundle.claimed_keyids();
+    let (identity, length) = (bundle.identity(), bundle.payload_length());
     let claims = bundle.claims();
     let (payload, signers, why) = match bundle.signed(keyring) {
         Ok(signed) => {
@@ -178,15 +213,7 @@ fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<Row, BundleErro
             Err(_) => return Err(error),
         },
     };
-    let now = Timestamp::now();
-    Ok(Row {
-        path: path.into(),
-        verified: why.is_none(),
-        why,
-        identity,
-        signers,
-        claimed_keyids,
-        payload,
-        now,
-    })
+    let (now, verified) = (Timestamp::now(), why.is_none());
+    let row = Row { path: path.into(), verified, why, identity, signers, claimed_keyids, payload, now };
+    Ok((row, length))
 }

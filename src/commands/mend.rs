@@ -5,10 +5,9 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::SeekFrom;
-
 use super::inbox::SCRATCH;
 use super::inputs::{Inputs, key};
+use super::namesakes;
 use super::parts::free;
 use crate::bundle::parity::{self, Failed, ParityFile};
 use crate::bundle::volumes::{self, Number};
@@ -181,20 +180,9 @@ fn is_scratch(folder: &Path) -> bool {
     folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
 }
 
-/// Whether less than half of a file's bytes are really there, and the rest are holes: nothing that was copied is,
-/// and what takes no room must not take hours to be read. File systems that know no holes say that there are none.
+/// Whether a path leads to a file that is mostly holes: what takes no room must not take hours to be read.
 fn is_hollow(path: &Path) -> bool {
-    let Ok((file, length)) = open_regular(path) else { return false };
-    let (mut at, mut there) = (0u64, 0u64);
-    while let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
-        let end = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap_or(length);
-        there = there.saturating_add(end.saturating_sub(data));
-        if end <= at || there >= length.div_ceil(2) {
-            break;
-        }
-        at = end;
-    }
-    there < length / 2
+    open_regular(path).is_ok_and(|(file, length)| namesakes::is_hollow(&file, length))
 }
 
 /// Whether a head is good, and another one has the same bytes behind the manifest.

@@ -48,6 +48,7 @@ mod mend;
 mod metrics;
 mod mirror;
 mod mirror_site;
+mod namesakes;
 mod offer;
 mod partial;
 mod parts;

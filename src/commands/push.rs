@@ -84,7 +84,7 @@ pub(super) fn load_manifests(
         let manifests =
             bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(|error| (Some(index), error.into()))?;
         for choice in &mut mine {
-            let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why };
+            let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why: why.into() };
             let upstream = manifests.get(&choice.dataset.manifest.path()).cloned();
             choice.manifest = upstream.ok_or_else(|| {
                 (Some(index), lacks(format!("{} has no manifest", choice.dataset.reference())).into())

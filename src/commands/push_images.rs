@@ -241,7 +241,7 @@ impl Pushes<'_> {
         let bytes = bundle.small_members(&all.collect(), oci::MAX_MANIFEST)?;
         let bytes_of = |manifest: &Blob| {
             let why = format!("it has no blob {}", manifest.digest);
-            let lacks = || BundleError::Payload { path: bundle.path().to_path_buf(), why };
+            let lacks = || BundleError::Payload { path: bundle.path().to_path_buf(), why: why.into() };
             bytes.get(&manifest.path()).ok_or_else(lacks)
         };
         for manifest in &image.manifests {

@@ -230,6 +230,7 @@ impl Rehearsal {
         spoil().map_err(Error::unexpected("copying the bundle"))?;
         match self.check(&damaged) {
             Err(Error::Bundle(BundleError::Member { member, why, .. })) => {
+                let member = member.to_string();
                 let (name, digest) = member.split_at(member.len().saturating_sub(64));
                 Ok(format!("{name}{}… {why}", &digest[..digest.len().min(4)]))
             }

@@ -49,7 +49,7 @@ pub(super) fn add(
         let dataset = &choice.offer.dataset;
         let lacks = |why: String| BundleError::Payload {
             path: path.clone(),
-            why: format!("{}: {}", dataset.reference(), safe(&why)),
+            why: format!("{}: {}", dataset.reference(), safe(&why)).into(),
         };
         let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
             .map_err(|error| BundleError::from_io(&path, error))?;
@@ -66,7 +66,7 @@ pub(super) fn add(
     for image in images {
         add_image(site, &checked, image).map_err(|why| {
             let why = format!("{}: {}", image.name, safe(&why));
-            Error::from(BundleError::Payload { path: path.clone(), why })
+            Error::from(BundleError::Payload { path: path.clone(), why: why.into() })
         })?;
     }
     Ok(())

@@ -73,7 +73,7 @@ impl Staging {
     pub(super) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
         let there = Inputs::read(inputs)?;
         if there.keys().next().is_none() {
-            return Err(no_bundle(inputs, &there.ignored));
+            return Err(no_bundle(inputs, there.ignored));
         }
         for (number, file) in there.keys().flat_map(|key| there.all(key)).enumerate() {
             match self.copy(&file, number, progress) {

@@ -87,7 +87,7 @@ pub(super) fn unload<R: Receiver>(
             member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
             dataset.agrees_with(&manifest).map_err(|why| BundleError::Payload {
                 path: path.clone(),
-                why: format!("{}: {}", dataset.reference(), crate::text::safe(&why)),
+                why: format!("{}: {}", dataset.reference(), crate::text::safe(&why)).into(),
             })?;
         } else {
             member.check()?;
@@ -96,7 +96,7 @@ pub(super) fn unload<R: Receiver>(
     for dataset in datasets.iter().filter(|dataset| !dataset.name.kind().is_large()) {
         let missing = || BundleError::Payload {
             path: path.clone(),
-            why: format!("{} has no layer", dataset.reference()),
+            why: format!("{} has no layer", dataset.reference()).into(),
         };
         let mut sink = receiver.sink(dataset)?;
         let layer = dataset.content_layer().ok_or_else(missing)?;
@@ -206,7 +206,7 @@ fn feed(
 fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
     let member = dataset.content_layer().map_or_else(String::new, Blob::path);
     let why = format!("does not hold the {} that was signed: {why}", dataset.name);
-    BundleError::Member { path: path.into(), member, why: crate::text::safe(&why) }.into()
+    BundleError::Member { path: path.into(), member: member.into(), why: why.into() }.into()
 }
 
 fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {

@@ -5,7 +5,7 @@
 //! to rest, and when the rest is not waited for any longer.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use super::hot_folder::{HotFolder, STRAY, Shelf, Taken};
 use super::inputs::{Inputs, name_of, named_date};
 use super::mend::MADE_AGAIN;
+use super::namesakes::Digests;
 use super::push_images::check_places;
-use super::watch_notes::{Done, Imported, Waited};
+use super::watch_notes::{Done, Imported, Unsigned, Waited};
 use super::watch_report::{Report, Row, Waiting};
 use super::{Outcome, after, gravest, heard, import};
 use crate::bundle::volumes::parse_name;
@@ -79,6 +80,13 @@ struct Verdict {
     reason: Value,
 }
 
+/// Files of one name that are no bundle and no part of one.
+struct Junk {
+    key: String,
+    files: Vec<PathBuf>,
+    error: BundleError,
+}
+
 struct Watcher<'w> {
     args: &'w Watch,
     folder: HotFolder,
@@ -87,6 +95,12 @@ struct Watcher<'w> {
     waited: Waited,
     /// What was imported: what comes late of it is of no use any more.
     done: Done,
+    /// Files that no trusted key signed, of which there may be any number.
+    unsigned: Unsigned,
+    /// Such files of this round that are not dealt with one by one.
+    junk: Vec<Junk>,
+    /// What was read of volumes' namesakes.
+    digests: Digests,
     outcomes: Vec<Row>,
     heartbeats: Vec<heard::Row>,
     errors: Vec<Error>,
@@ -101,9 +115,23 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
     check_places(&args.import)?;
     let folder = HotFolder::open(&args.inbox)?;
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
-    let (seen, outcomes, heartbeats, errors, more) = Default::default();
-    let mut watcher =
-        Watcher { args, folder, seen, waited, done, outcomes, heartbeats, errors, more, progress };
+    let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
+    let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
+    let mut watcher = Watcher {
+        args,
+        folder,
+        seen,
+        waited,
+        done,
+        unsigned,
+        junk,
+        digests,
+        outcomes,
+        heartbeats,
+        errors,
+        more,
+        progress,
+    };
     progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
     for error in watcher.folder.stuck() {
         progress.alarm(&format!(
@@ -127,7 +155,7 @@ impl Watcher<'_> {
         if self.folder.is_replaced() {
             self.folder = HotFolder::open(&self.args.inbox)?;
         }
-        let there = match Inputs::read(&self.folder.folders()) {
+        let there = match Inputs::read_again(&self.folder.folders(), &self.digests) {
             Ok(there) => there,
             // A share that is away for a while comes back.
             Err(error) if !self.args.once => {
@@ -143,7 +171,8 @@ impl Watcher<'_> {
             heartbeats.entry(name_of(file)).or_default().push(file.clone());
         }
         let sets: Vec<(String, Vec<PathBuf>)> = bundles.chain(heartbeats).collect();
-        self.seen.retain(|key, _| sets.iter().any(|(other, _)| other == key));
+        let names: BTreeSet<&String> = sets.iter().map(|(key, _)| key).collect();
+        self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
         let settle = self.args.settle.duration().unsigned_abs();
         self.more = false;
@@ -188,10 +217,16 @@ impl Watcher<'_> {
                 self.wait(&there, &key, &safe(&error.to_string()), again, Some(error));
             }
         }
+        self.put_away(&there);
         if let Err(error) = self.give_up(&there) {
             self.say(&format!("{error}. {}", error.next()));
             self.errors.push(error);
         }
+        if let Some(more) = self.unsigned.to_tell(Timestamp::now()) {
+            let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
+            self.log(None, Event::Refused, &why, true);
+        }
+        self.unsigned.save(self.folder.own());
         self.waited.save(self.folder.own());
         if !self.args.once {
             // They were said, and nobody asks for them.
@@ -224,13 +259,21 @@ impl Watcher<'_> {
             return self.hear(key, files);
         }
         let keyring = Keyring::load(&self.args.import.keys.trust)?;
-        let Sorted { portion, vouched, lacks } = Sorted::of(there, key, &keyring);
+        let Sorted { portion, vouched, lacks, junk } = Sorted::of(there, key, &keyring);
         if let Some(seen) = self.seen.get_mut(key) {
             seen.vouched = vouched;
         }
         let files = portion.files(files);
         // What is left of the name is looked at next.
         self.more |= !matches!(portion, Portion::All);
+        if let Some(error) = junk {
+            let now = Timestamp::now();
+            if !self.unsigned.has_room(now) {
+                self.junk.push(Junk { key: key.to_owned(), files: files.to_vec(), error });
+                return Ok(());
+            }
+            self.unsigned.name(now);
+        }
         let incomplete = lacks.as_ref().is_some_and(BundleError::is_incomplete);
         if incomplete && self.done.has_all(there, key) {
             self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
@@ -343,8 +386,16 @@ impl Watcher<'_> {
         let taken = self.folder.take(files)?;
         let mut rows = Vec::new();
         for file in self.folder.files(&taken)? {
-            match heard::receive(&self.args.import, &file) {
-                Ok(row) => rows.push(row),
+            let now = Timestamp::now();
+            let has_room = self.unsigned.has_room(now);
+            match heard::receive(&self.args.import, &file, has_room) {
+                Ok(row) if row.unsigned && !has_room => self.unsigned.count(1),
+                Ok(row) => {
+                    if row.unsigned {
+                        self.unsigned.name(now);
+                    }
+                    rows.push(row);
+                }
                 Err(error) => return self.folder.put_back(&taken).and(Err(error)),
             }
         }
@@ -385,6 +436,60 @@ impl Watcher<'_> {
         }
     }
 
+    /// Puts away what is no bundle and was not dealt with one by one: together, with one reason.
+    fn put_away(&mut self, there: &Inputs) {
+        /// How many names go into one folder.
+        const TOGETHER: usize = 1000;
+        let mut junk = std::mem::take(&mut self.junk);
+        while !junk.is_empty() {
+            let mut some: Vec<Junk> = junk.drain(..junk.len().min(TOGETHER)).collect();
+            let files: Vec<PathBuf> = some.iter().flat_map(|junk| junk.files.iter().cloned()).collect();
+            let count = files.len();
+            let names: Vec<String> = some.iter().map(|junk| safe(&junk.key)).collect();
+            match self.put_away_together(&files, &names, &some[0].error) {
+                Ok(()) => {
+                    self.unsigned.count(count);
+                    names_gone(&some, &mut self.seen, &mut self.waited);
+                    self.errors.push(some.swap_remove(0).error.into());
+                }
+                Err(error) => {
+                    let why = safe(&error.to_string());
+                    for Junk { key, .. } in &some {
+                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + AGAIN), None);
+                    }
+                    self.errors.push(error);
+                }
+            }
+        }
+    }
+
+    /// Puts some of them away.
+    fn put_away_together(
+        &mut self,
+        files: &[PathBuf],
+        names: &[String],
+        example: &BundleError,
+    ) -> Result<(), Error> {
+        let inbox = format!("{}/", self.folder.path().display());
+        let why = safe(&format!("such as: {}", example.to_string().replace(&inbox, "")));
+        let bundle = format!("{} files that are no bundles of a trusted key", files.len());
+        let reason = json!({
+            "outcome": "quarantined", "bundle": bundle, "bundles": names, "exit_code": 4,
+            "at": Timestamp::now().to_string(), "errors": [{ "error": why }], STRAY: true,
+        });
+        let taken = self.folder.take(files)?;
+        let kept =
+            self.folder.keep(&taken, Shelf::Quarantine, "unsigned", &reason, self.args.keep_quarantined);
+        let kept = kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))?;
+        self.say(&format!("{:<12} {bundle}, {why}", "quarantined"));
+        self.hook(&bundle, "quarantined", &kept);
+        if self.args.once {
+            let (outcome, why) = ("quarantined", Some(why));
+            self.outcomes.push(Row { bundle, outcome, exit_code: 4, why, reason: kept });
+        }
+        Ok(())
+    }
+
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
         let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
@@ -408,7 +513,7 @@ impl Watcher<'_> {
         let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
         let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
         let mut first = Ok(());
-        for (_, Reverse(waited), key, bytes) in waiting {
+        for (vouched, Reverse(waited), key, bytes) in waiting {
             let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
             let why = match () {
                 () if waited >= patience && judged => "it was still refused after so long",
@@ -436,7 +541,12 @@ impl Watcher<'_> {
             let (shelf, said, errors) = (Shelf::Quarantine, Some(why.clone()), vec![error]);
             let kept = self.keep(&key, &taken, Verdict { shelf, code, why: said, errors, reason });
             match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
-                Ok(()) => self.log(&key, Event::GivenUp, &why),
+                Ok(()) if vouched => self.log(Some(&key), Event::GivenUp, &why, false),
+                Ok(()) if self.unsigned.has_room(Timestamp::now()) => {
+                    self.unsigned.name(Timestamp::now());
+                    self.log(Some(&key), Event::GivenUp, &why, true);
+                }
+                Ok(()) => self.unsigned.count(1),
                 // One that cannot be put away does not keep the others.
                 Err(error) => first = first.and(Err(error)),
             }
@@ -445,11 +555,11 @@ impl Watcher<'_> {
     }
 
     /// Writes down what no import has. It goes to quarantine all the same.
-    fn log(&self, key: &str, event: Event, why: &str) {
+    fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
         let import = &self.args.import;
         let stream = import.acceptance.stream.as_str();
         let entry = Entry::new(Timestamp::now(), event, stream).because(why);
-        let entry = Entry { bundle: Some(safe(key)), ..entry };
+        let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
         if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
             self.say(&format!("{error}. {}", error.next()));
@@ -469,7 +579,7 @@ impl Watcher<'_> {
         reason["errors"] = errors.iter().map(Error::to_json).collect();
         // An import says nothing of what is no bundle at all.
         if shelf == Shelf::Quarantine && code == 2 {
-            self.log(key, Event::Refused, why.as_deref().unwrap_or_default());
+            self.log(Some(key), Event::Refused, why.as_deref().unwrap_or_default(), true);
         }
         let kept = self.folder.keep(taken, shelf, &file_name(key), &reason, most)?;
         self.seen.remove(key);
@@ -539,6 +649,8 @@ struct Sorted {
     vouched: bool,
     /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
     lacks: Option<BundleError>,
+    /// Why what is dealt with is nothing that a trusted key signed, nor may become it.
+    junk: Option<BundleError>,
 }
 
 impl Sorted {
@@ -550,7 +662,7 @@ impl Sorted {
                 Ok(signed) => match there.complete(signed) {
                     Ok(bundle) => {
                         let portion = Portion::Own(there.own(key, &bundle));
-                        return Sorted { portion, vouched: true, lacks: None };
+                        return Sorted { portion, vouched: true, lacks: None, junk: None };
                     }
                     Err(error) => drop(lacks.get_or_insert(error)),
                 },
@@ -564,14 +676,22 @@ impl Sorted {
             // A head may still be coming, and one that is damaged may be made again.
             why => vouched && !why.is_short(),
         };
-        let strays = bad.iter().filter(|(_, why)| is_stray(why)).map(|(head, _)| PathBuf::from(head));
-        let strays: Vec<PathBuf> = strays.collect();
-        if has_others && !strays.is_empty() {
-            return Sorted { portion: Portion::Stray(strays), vouched, lacks: None };
+        let (stray, other): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, why)| is_stray(why));
+        if has_others && !stray.is_empty() {
+            let files = stray.iter().map(|(head, _)| PathBuf::from(head)).collect();
+            let junk = stray.into_iter().map(|(_, why)| why).find(is_junk);
+            return Sorted { portion: Portion::Stray(files), vouched, lacks: None, junk };
         }
+        let bad: Vec<BundleError> = stray.into_iter().chain(other).map(|(_, why)| why).collect();
+        let all_junk = !has_others && !bad.is_empty() && bad.iter().all(is_junk);
+        let mut bad = bad.into_iter();
         let lacks = there.headless_one(key).or(lacks);
-        let lacks = lacks.or_else(|| bad.into_iter().next().map(|(_, why)| why));
-        Sorted { portion: Portion::All, vouched, lacks }
+        match all_junk {
+            true => Sorted { portion: Portion::All, vouched, lacks, junk: bad.next() },
+            false => {
+                Sorted { portion: Portion::All, vouched, lacks: lacks.or_else(|| bad.next()), junk: None }
+            }
+        }
     }
 }
 
@@ -582,6 +702,19 @@ impl Portion {
             Portion::Own(files) | Portion::Stray(files) => files,
         }
     }
+}
+
+/// Forgets names under which nothing is left.
+fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Waited) {
+    for Junk { key, .. } in junk {
+        seen.remove(key);
+        waited.forget(key);
+    }
+}
+
+/// Whether a head is nothing that a trusted key signed, and does not become it by waiting.
+fn is_junk(why: &BundleError) -> bool {
+    !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
 }
 
 /// A report without the place where files lay for a moment.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::inputs::{Inputs, is};
+use super::inputs::Inputs;
 use crate::bundle::UnverifiedBundle;
-use crate::bundle::volumes::{Number, Volume};
+use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
@@ -94,11 +94,7 @@ impl Done {
             let is_head = |path: &Path| {
                 UnverifiedBundle::open(path).is_ok_and(|head| head.identity() == imported.identity)
             };
-            let is_volume = |(number, path): (Number, &Path)| {
-                let wanted = number.index().and_then(|index| imported.volumes.get(index));
-                wanted.is_some_and(|wanted| is(path, wanted))
-            };
-            there.heads(key).iter().all(|path| is_head(path)) && there.volumes(key).all(is_volume)
+            there.heads(key).iter().all(|path| is_head(path)) && there.has_only(key, &imported.volumes)
         })
     }
 
@@ -115,6 +111,69 @@ impl Done {
     }
 }
 
+/// How many files that no trusted key signed were dealt with one by one lately. Whoever may put files there
+/// can put any number: beyond some in an hour they are dealt with together, and said together.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Unsigned {
+    /// When the hour began.
+    since: Option<Timestamp>,
+    /// How many were named in it.
+    named: u64,
+    /// How many were only counted since the last time that this was written down.
+    counted: u64,
+    /// When that was.
+    told: Option<Timestamp>,
+}
+
+impl Unsigned {
+    const FILE: &str = "unsigned.json";
+    /// How many are named in an hour.
+    const MOST: u64 = 20;
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    pub(super) fn load(own: &Path) -> Self {
+        let read = std::fs::read(own.join(Self::FILE)).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Best effort: without it, some more are named after a restart.
+    pub(super) fn save(&self, own: &Path) {
+        note(own, Self::FILE, self);
+    }
+
+    /// Whether an hour has passed. A clock that went back counts as one that has.
+    fn is_over(since: Option<Timestamp>, now: Timestamp) -> bool {
+        since.is_none_or(|since| !(SignedDuration::ZERO..Self::HOUR).contains(&now.duration_since(since)))
+    }
+
+    /// Whether another one may be named.
+    pub(super) fn has_room(&self, now: Timestamp) -> bool {
+        self.named < Self::MOST || Self::is_over(self.since, now)
+    }
+
+    /// One was named.
+    pub(super) fn name(&mut self, now: Timestamp) {
+        if Self::is_over(self.since, now) {
+            (self.since, self.named) = (Some(now), 0);
+        }
+        self.named += 1;
+    }
+
+    /// Some were not named.
+    pub(super) fn count(&mut self, more: usize) {
+        self.counted = self.counted.saturating_add(more as u64);
+    }
+
+    /// How many were counted, once in an hour.
+    pub(super) fn to_tell(&mut self, now: Timestamp) -> Option<u64> {
+        if self.counted == 0 || !Self::is_over(self.told, now) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.counted))
+    }
+}
+
 /// Writes a note of our own, whole or not at all.
 fn note(own: &Path, name: &str, what: &impl Serialize) {
     let new = own.join(format!("{name}.new"));
@@ -128,6 +187,27 @@ fn note(own: &Path, name: &str, what: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_are_named_and_the_rest_is_told_once_in_an_hour() {
+        let minute = |minute: i64| {
+            "2026-11-21T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(minute)
+        };
+        let mut unsigned = Unsigned::default();
+        for _ in 0..Unsigned::MOST {
+            assert!(unsigned.has_room(minute(0)));
+            unsigned.name(minute(0));
+        }
+        assert!(!unsigned.has_room(minute(59)) && unsigned.has_room(minute(60)));
+        assert!(unsigned.has_room(minute(-1)), "a clock that went back keeps nothing quiet");
+        assert_eq!(unsigned.to_tell(minute(1)), None);
+        unsigned.count(5);
+        assert_eq!(unsigned.to_tell(minute(1)), Some(5));
+        unsigned.count(7);
+        unsigned.count(1);
+        assert_eq!(unsigned.to_tell(minute(60)), None);
+        assert_eq!(unsigned.to_tell(minute(61)), Some(8));
+    }
 
     #[test]
     fn no_clock_ends_a_wait_before_its_time() {

@@ -238,7 +238,7 @@ pub(crate) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let answer: Answer = crate::json::from_slice(answer).ok()?;
     let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token)?;
     if token.is_empty() { None } else { header(&format!("Bearer {token}")) }
 }

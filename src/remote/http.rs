@@ -326,7 +326,7 @@ impl Http {
         if text.contains("http request") && text.contains("https") {
             return SPEAKS_TLS.into();
         }
-        let all = serde_json::from_slice::<All>(&bytes).ok();
+        let all = crate::json::from_slice::<All>(&bytes).ok();
         let Some(first) = all.and_then(|all| all.errors.into_iter().next()) else {
             return String::new();
         };

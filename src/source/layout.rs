@@ -19,7 +19,7 @@ use crate::text;
 pub(super) fn manifest(folder: &Path, tag: &str) -> Result<RawManifest, SourceError> {
     let broken = |why: String| SourceError::Layout { folder: folder.into(), why };
     let index = files::read(folder, &["index.json"], oci::MAX_MANIFEST)?;
-    let index: Index = serde_json::from_slice(&index).map_err(|error| {
+    let index: Index = crate::json::from_slice(&index).map_err(|error| {
         broken(format!("its index.json is not an image index: {}", text::safe(&error.to_string())))
     })?;
     let descriptor = select(&index, tag).map_err(broken)?;

@@ -74,7 +74,7 @@ pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>
         why,
         next: next.to_owned(),
     };
-    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| {
+    let manifest: Manifest = crate::json::from_slice(manifest).map_err(|error| {
         let why = format!("its {MANIFEST} is not as it should be: {}", text::safe(&error.to_string()));
         unusable(why, "Check that it is the repository's own file and that it is complete.")
     })?;

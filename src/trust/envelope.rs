@@ -9,6 +9,8 @@
 //! payload that this program made ([`Envelope::signed`]) or verified ([`Verified::countersigned`])
 //! becomes a [`Message`], which is all that a [`Signer`] takes.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::TrustError;
 use super::key::{KeyId, PublicKey};
 use super::signer::Signer;
+use crate::json;
+use crate::text::Unverified;
 
 /// The signatures for which an envelope leaves room.
 pub const MAX_SIGNATURES: usize = 8;
@@ -118,36 +122,40 @@ pub struct Envelope {
 /// One signature. The key identifier is a hint and is not itself signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Signature {
-    keyid: String,
+    keyid: Unverified,
     bytes: Vec<u8>,
 }
 
 impl Signature {
     fn new(message: &Message, signer: &dyn Signer) -> Result<Self, TrustError> {
-        Ok(Signature { keyid: signer.public().id().hex(), bytes: signer.sign(message)?.to_vec() })
+        Ok(Signature { keyid: signer.public().id().hex().into(), bytes: signer.sign(message)?.to_vec() })
     }
 }
 
 /// The envelope as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
-    payload_type: String,
-    payload: String,
-    signatures: Vec<WireSignature>,
+struct Wire<'a> {
+    #[serde(borrow)]
+    payload_type: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "json::at_most::<MAX_SIGNATURES, _, _>")]
+    signatures: Vec<WireSignature<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireSignature {
-    #[serde(default)]
-    keyid: String,
-    sig: String,
+struct WireSignature<'a> {
+    #[serde(default, borrow)]
+    keyid: Cow<'a, str>,
+    #[serde(borrow)]
+    sig: Cow<'a, str>,
 }
 
 /// What an envelope's bytes are instead of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NotAnEnvelope(String);
+pub struct NotAnEnvelope(Unverified);
 
 /// The pre-authentication encoding: the bytes that are signed.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
@@ -181,8 +189,8 @@ impl Envelope {
     }
 
     /// The key identifiers that the envelope claims.
-    pub fn claimed_keyids(&self) -> impl Iterator<Item = &str> {
-        self.signatures.iter().map(|signature| signature.keyid.as_str())
+    pub fn claimed_keyids(&self) -> impl Iterator<Item = &Unverified> {
+        self.signatures.iter().map(|signature| &signature.keyid)
     }
 
     /// Verifies the type and the signatures, and keeps the payload if a trusted key signed it as this type.
@@ -222,7 +230,7 @@ impl Envelope {
     /// The bytes that an envelope with a payload of this type and length takes at the most:
     /// with all its signatures, rounded up to a tar block.
     pub fn capacity(payload_type: PayloadType, payload_length: usize) -> usize {
-        let signature = WireSignature { keyid: "0".repeat(64), sig: STANDARD.encode([0; 64]) };
+        let signature = WireSignature { keyid: "0".repeat(64).into(), sig: STANDARD.encode([0; 64]).into() };
         let one = serde_json::to_string(&signature).map_or(0, |json| json.len()) + 1;
         let fixed = r#"{"payloadType":"","payload":"","signatures":[]}"#.len();
         let payload = base64::encoded_len(payload_length, true).unwrap_or(usize::MAX);
@@ -237,12 +245,12 @@ impl Envelope {
     /// signature changes nothing else in a bundle. `None` where it does not fit.
     pub fn to_bytes(&self, capacity: usize) -> Option<Vec<u8>> {
         let wire = Wire {
-            payload_type: self.payload_type.clone(),
-            payload: STANDARD.encode(&self.payload),
+            payload_type: self.payload_type.as_str().into(),
+            payload: STANDARD.encode(&self.payload).into(),
             signatures: self
                 .signatures
                 .iter()
-                .map(|s| WireSignature { keyid: s.keyid.clone(), sig: STANDARD.encode(&s.bytes) })
+                .map(|s| WireSignature { keyid: s.keyid.raw().into(), sig: STANDARD.encode(&s.bytes).into() })
                 .collect(),
         };
         let mut bytes = serde_json::to_vec(&wire).ok()?;
@@ -258,19 +266,15 @@ impl Envelope {
     /// # Errors
     /// Where they are not one JSON object of this form, or hold more than [`MAX_SIGNATURES`].
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAnEnvelope> {
-        let not = |why: String| NotAnEnvelope(why);
-        let wire: Wire =
-            serde_json::from_slice(bytes).map_err(|e| not(format!("not a DSSE envelope: {e}")))?;
-        if wire.signatures.len() > MAX_SIGNATURES {
-            return Err(not(format!("the envelope holds more than {MAX_SIGNATURES} signatures")));
-        }
+        let not = |why: String| NotAnEnvelope(why.into());
+        let wire: Wire<'_> = json::from_slice(bytes).map_err(|e| not(format!("not a DSSE envelope: {e}")))?;
         let payload = decode(&wire.payload).ok_or_else(|| not("the payload is not base64".into()))?;
-        let signature = |wire: WireSignature| {
+        let signature = |wire: WireSignature<'_>| {
             let bytes = decode(&wire.sig).ok_or_else(|| not("a signature is not base64".into()))?;
-            Ok(Signature { keyid: wire.keyid, bytes })
+            Ok(Signature { keyid: Unverified::new(&wire.keyid), bytes })
         };
         let signatures = wire.signatures.into_iter().map(signature).collect::<Result<_, _>>()?;
-        Ok(Envelope { payload_type: wire.payload_type, payload, signatures })
+        Ok(Envelope { payload_type: wire.payload_type.into_owned(), payload, signatures })
     }
 }
 
@@ -317,7 +321,7 @@ mod tests {
         assert_eq!(signed(&[&a, &b]).signers(TYPE, &trusted[1..]), [b.public().id()]);
         assert!(signed(&[]).signers(TYPE, &trusted).is_empty());
         let mut renamed = signed(&[&a]);
-        renamed.signatures[0].keyid = b.public().id().hex();
+        renamed.signatures[0].keyid = b.public().id().hex().into();
         assert_eq!(renamed.signers(TYPE, &trusted), [a.public().id()], "the keyid is only a hint");
     }
 
@@ -368,6 +372,42 @@ mod tests {
             assert_eq!(Envelope::parse(&bytes).unwrap(), envelope);
         }
         assert_eq!(signed(&keys.iter().collect::<Vec<_>>()).to_bytes(capacity * 2), None);
+    }
+
+    #[test]
+    fn an_array_is_no_envelope_and_no_signature() {
+        let key = SigningKey::generate().unwrap();
+        let bytes = signed(&[&key]).to_bytes(4096).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let (keyid, sig) = (&json["signatures"][0]["keyid"], &json["signatures"][0]["sig"]);
+        let (of, payload) = (&json["payloadType"], &json["payload"]);
+        let rows = serde_json::json!([keyid, sig]);
+        for bad in [
+            serde_json::json!([of, payload, json["signatures"]]),
+            serde_json::json!([of, payload, [rows]]),
+            serde_json::json!({ "payloadType": of, "payload": payload, "signatures": [rows] }),
+        ] {
+            let error = Envelope::parse(bad.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("invalid type: sequence"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_an_envelope_claims_is_cut() {
+        let claims = |keyid: &str, count: usize| {
+            let one = serde_json::json!({ "keyid": keyid, "sig": "" });
+            let json =
+                serde_json::json!({ "payloadType": "x", "payload": "", "signatures": vec![one; count] });
+            Envelope::parse(json.to_string().as_bytes())
+        };
+        let envelope = claims(&"k".repeat(1 << 20), MAX_SIGNATURES).unwrap();
+        assert!(envelope.claimed_keyids().all(|keyid| keyid.raw().len() < 400));
+        assert_eq!(envelope.claimed_keyids().count(), MAX_SIGNATURES);
+        let error = claims("k", MAX_SIGNATURES + 1).unwrap_err().to_string();
+        assert!(error.contains("more than 8"), "{error}");
+        for huge in [format!("\"{}\"", "x".repeat(1 << 20)), format!("[\"{}\"]", "x".repeat(1 << 20))] {
+            assert!(Envelope::parse(huge.as_bytes()).unwrap_err().to_string().len() < 3000);
+        }
     }
 
     proptest! {

@@ -19,6 +19,11 @@ use crate::util::dir::Dir;
 pub const NAME: &str = "imports.jsonl";
 /// How much of the end is read by [`Log::latest`], in bytes.
 const LATEST: u64 = 1 << 20;
+/// How long the log may be, in bytes, for lines about files that no trusted key signed to be added: whoever
+/// may put files somewhere must not fill a disk. Lines about signed bundles are always added.
+const MOST_UNSIGNED: u64 = 16 << 20;
+/// What the last such line says.
+const ENOUGH: &str = "this log has 16 MiB: refusals of files that no trusted key signed are no longer written here; move it away";
 /// The longest text that goes into a line, in characters: names and errors may come from a forger.
 const MOST_TEXT: usize = 2000;
 
@@ -78,6 +83,9 @@ pub struct Entry {
     pub why: Option<String>,
     /// The version of the program that wrote this.
     pub program: String,
+    /// Whether it is about files that no trusted key signed. Not written.
+    #[serde(skip)]
+    pub unsigned: bool,
 }
 
 /// A key, by the name that it had here and by its identifier.
@@ -117,7 +125,14 @@ impl Entry {
             datasets: Vec::new(),
             why: None,
             program: env!("CARGO_PKG_VERSION").into(),
+            unsigned: false,
         }
+    }
+
+    /// About files that no trusted key signed, so that a log which is long already does without.
+    #[must_use]
+    pub fn unsigned(self) -> Self {
+        Entry { unsigned: true, ..self }
     }
 
     /// With the reason.
@@ -144,24 +159,40 @@ impl Log {
         TrustError::File { path: self.dir.at(NAME), error }
     }
 
-    /// Appends lines and syncs. Several runs may do so at once: each writes its lines in one go.
+    /// Appends lines and syncs. Several runs may do so at once: each writes its lines in one go. Once the log
+    /// is long, lines about files that no trusted key signed are left out; the last of them says so.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file is not a regular file, or cannot be written.
     pub fn append(&self, entries: &[Entry]) -> Result<(), TrustError> {
         if entries.is_empty() {
             return Ok(());
         }
         let append = || -> io::Result<()> {
             let (mut file, is_new) = self.dir.append(NAME, self.mode)?;
+            let length = file.metadata()?.len();
             let mut lines = Vec::new();
             // A line that a power cut left half-written stays half, and spoils no other.
             if !ends_in_line(&file)? {
                 lines.push(b'\n');
             }
+            let begun = lines.len();
             for entry in entries {
+                let at = length + lines.len() as u64;
+                if entry.unsigned && at >= MOST_UNSIGNED {
+                    continue;
+                }
                 serde_json::to_writer(&mut lines, entry)?;
                 lines.push(b'\n');
+                if at < MOST_UNSIGNED && length + lines.len() as u64 >= MOST_UNSIGNED {
+                    let last = Entry { datasets: Vec::new(), ..entry.clone() }.because(ENOUGH);
+                    let last = Entry { event: Event::Refused, bundle: None, identity: None, ..last };
+                    serde_json::to_writer(&mut lines, &last)?;
+                    lines.push(b'\n');
+                }
+            }
+            if lines.len() == begun {
+                return Ok(());
             }
             file.write_all(&lines)?;
             file.sync_all()?;
@@ -235,6 +266,39 @@ mod tests {
         file.write_all(br#"{"at":"2026-"#).unwrap();
         log.append(&[entry("b")]).unwrap();
         assert_eq!(whys(&log), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_forger_fills_no_disk_with_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
+        let why = "x".repeat(1900);
+        let many: Vec<Entry> = (0..1000).map(|_| entry(&why).unsigned()).collect();
+        for _ in 0..12 {
+            log.append(&many).unwrap();
+        }
+        let length = || std::fs::metadata(dir.path().join(NAME)).unwrap().len();
+        let full = length();
+        assert!((MOST_UNSIGNED..MOST_UNSIGNED + 8000).contains(&full), "{full}");
+        assert_eq!(whys(&log).last().unwrap(), ENOUGH);
+        // What is about signed bundles is never left out.
+        log.append(&[entry("junk").unsigned(), entry("signed"), entry("junk").unsigned()]).unwrap();
+        assert_eq!(whys(&log).last().unwrap(), "signed");
+        log.append(&[entry("junk").unsigned()]).unwrap();
+        assert_eq!(whys(&log).last().unwrap(), "signed");
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, path) = (Log::of(Dir::top(dir.path()).unwrap(), 0o600), dir.path().join(NAME));
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(log.append(&[entry("a")]).is_err() && log.latest().is_err(), "and it does not wait");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        std::os::unix::fs::symlink("other", &path).unwrap();
+        assert!(log.append(&[entry("a")]).is_err() && log.latest().is_err());
     }
 
     #[test]

@@ -290,3 +290,82 @@ fn what_is_wrong_with_the_quarantine_keeps_nothing_out() {
     host.watch(&[]).0.good();
     is_imported(&host, &date);
 }
+
+/// The lines of the log of imports.
+fn log(host: &Host) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(host.path("state/imports.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (old, _) = sender.export(&[]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let (files, date) = sender.export(&[]);
+    let (_, bytes) = files.iter().next().unwrap();
+    // Signed by somebody else: every byte but those of the signature is good.
+    let at = bytes.windows(6).position(|window| window == b"\"sig\":").unwrap() + 8;
+    let mut forged = bytes.clone();
+    forged[at..at + 8].copy_from_slice(b"AAAAAAAA");
+    let put_junk = |name: &str| {
+        for number in 0..60 {
+            fs::write(host.path("inbox").join(format!("{name}{number}.tar")), "rubbish").unwrap();
+            fs::write(host.path("inbox").join(format!("forged-{name}{number}.tar")), &forged).unwrap();
+            let beat = host.path("inbox").join(format!("{name}{number}.heartbeat.json"));
+            fs::write(beat, "rubbish").unwrap();
+        }
+    };
+    put_junk("a");
+    host.put(&files);
+    let (ran, report) = host.watch(&["--keep-quarantined", "100"]);
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    is_imported(&host, &date);
+    assert_eq!(host.inbox(), [""; 0]);
+    let outcomes = report["outcomes"].as_array().unwrap();
+    assert_eq!(outcomes[0]["outcome"], "processed", "what is signed comes first: {report:#}");
+    assert!(outcomes.len() <= 24, "{report:#}");
+    let together = outcomes.last().unwrap();
+    let names = reason(host.path(together["reason"].as_str().unwrap()).parent().unwrap());
+    assert!(names["bundles"].as_array().unwrap().len() > 90, "{names:#}");
+    let kept: usize = host.shelf("quarantine").iter().map(|folder| super::names(folder).len() - 1).sum();
+    assert_eq!(kept, 120, "no file is lost");
+    let lines = log(&host);
+    assert!(lines.len() <= 24, "{} lines", lines.len());
+    let told = |line: &serde_json::Value| line["why"].as_str().is_some_and(|why| why.contains("more files"));
+    assert!(lines.iter().any(told), "{lines:?}");
+    // More of it within the hour adds nothing. What is signed and refused does.
+    put_junk("b");
+    let older = host.path("inbox/older.tar");
+    fs::write(older, old.values().next().unwrap()).unwrap();
+    host.watch(&[]);
+    assert_eq!(host.inbox(), [""; 0]);
+    let added = log(&host).split_off(lines.len());
+    assert_eq!(added.len(), 1, "{added:?}");
+    assert!(added[0]["identity"].is_string() && added[0]["event"] == "refused", "{added:?}");
+}
+
+#[test]
+fn namesakes_without_data_hold_up_nothing() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&["--volume-size", "48K"]);
+    host.put(&files);
+    // Each volume in many other spellings, none of which has data.
+    for (name, bytes) in files.iter().filter(|(name, _)| !name.ends_with(".000")) {
+        for number in 1..200u32 {
+            let letters = name.chars().enumerate().map(|(at, c)| match number >> at.min(31) & 1 {
+                1 => c.to_ascii_uppercase(),
+                _ => c,
+            });
+            let twin = host.path("inbox").join(letters.collect::<String>());
+            if !twin.exists() {
+                sparse(&twin, b"", bytes.len() as u64);
+            }
+        }
+    }
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
+    is_imported(&host, &date);
+}

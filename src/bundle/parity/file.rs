@@ -13,7 +13,7 @@ use super::super::BundleError;
 use super::super::content::open_regular;
 use super::{Checksum, Shape};
 use crate::digest::Digest;
-use crate::text::safe;
+use crate::json;
 
 /// How a parity file begins.
 const MAGIC: &str = "trivy-ferry-parity-1";
@@ -109,8 +109,7 @@ impl ParityFile {
         if fields.next() != Some(blake3::hash(&text).to_hex().as_str()) {
             return Err(bad("its description is damaged"));
         }
-        let description: Description =
-            serde_json::from_slice(&text).map_err(|error| bad(&safe(&error.to_string())))?;
+        let description: Description = json::from_slice(&text).map_err(|error| bad(&error.to_string()))?;
         let Description { bundle, files, shard, parity, first, count, checksums } = description;
         let shape = Shape::of(files, shard, parity).map_err(|why| bad(&why))?;
         let end = first.checked_add(count).filter(|end| *end <= parity && count > 0);
@@ -157,7 +156,7 @@ impl ParityFile {
             let read = |buffer: &mut [u8], at| self.read(shard, at, buffer);
             if !super::is_good(&self.shape, self.checksums[self.shape.data() + shard], &read) {
                 let why = format!("its shard {shard} is damaged");
-                return Err(BundleError::Parity { path: self.path.clone(), why });
+                return Err(BundleError::Parity { path: self.path.clone(), why: why.into() });
             }
         }
         match self.claimed == self.shards.len() {

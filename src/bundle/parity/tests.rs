@@ -186,3 +186,24 @@ fn a_shard_is_no_longer_than_what_it_holds() {
     assert!(Shape::of(vec![5000, 1], 8192, 1).is_ok());
     assert!(Shape::of(vec![1], 4096, 1).is_ok());
 }
+
+#[test]
+fn a_description_is_an_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, parity) = make(dir.path(), &[9000], "10%", None);
+    let good = fs::read(&parity[0]).unwrap();
+    let length = good.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let begin: usize = String::from_utf8_lossy(&good[..length]).split(' ').nth(1).unwrap().parse().unwrap();
+    let description: serde_json::Value = serde_json::from_slice(&good[length..begin]).unwrap();
+    let fields = ["bundle", "files", "shard", "parity", "first", "count", "checksums"];
+    let with = |description: serde_json::Value| {
+        let mut text = description.to_string().into_bytes();
+        text.resize(begin - length, b' ');
+        let line = format!("trivy-ferry-parity-1 {begin:08} {}\n", blake3::hash(&text).to_hex());
+        fs::write(&parity[0], [line.as_bytes(), &text, &good[begin..]].concat()).unwrap();
+        ParityFile::open(&parity[0])
+    };
+    assert!(with(description.clone()).is_ok());
+    let array = fields.map(|field| description[field].clone());
+    assert!(with(serde_json::json!(array)).unwrap_err().to_string().contains("invalid type: sequence"));
+}
