@@ -256,22 +256,41 @@ pub struct Sources {
     pub selection: Selection,
     /// Where trivy-db is fetched from, as HOST/REPOSITORY[:TAG] or oci-layout:DIR:TAG (default: as
     /// Trivy has it). Of several, the first that answers is used.
-    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_DB_REPOSITORY", value_name = "REPOSITORY")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_DB_REPOSITORY",
+        hide_env_values = true,
+        value_name = "REPOSITORY"
+    )]
     pub db_repository: Vec<String>,
     /// Where trivy-java-db is fetched from, likewise.
-    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_JAVA_DB_REPOSITORY", value_name = "REPOSITORY")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_JAVA_DB_REPOSITORY",
+        hide_env_values = true,
+        value_name = "REPOSITORY"
+    )]
     pub java_db_repository: Vec<String>,
     /// Where trivy-checks is fetched from, likewise. A tag here overrides --trivy-version.
     #[arg(
         long,
         value_delimiter = ',',
         env = "TRIVY_FERRY_CHECKS_BUNDLE_REPOSITORY",
+        hide_env_values = true,
         value_name = "REPOSITORY"
     )]
     pub checks_bundle_repository: Vec<String>,
     /// Ask this mirror, a pull-through cache, before the registry that it mirrors:
     /// ghcr.io=harbor.corp.example/ghcr.
-    #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_REGISTRY_MIRROR", value_name = "HOST=MIRROR")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "TRIVY_FERRY_REGISTRY_MIRROR",
+        hide_env_values = true,
+        value_name = "HOST=MIRROR"
+    )]
     pub registry_mirror: Vec<RegistryMirror>,
     /// The Trivy versions on the other side: every checks bundle that they want is carried.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
@@ -373,11 +392,23 @@ pub struct Export {
     #[allow(missing_docs)]
     pub sources: Sources,
     /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
-    #[arg(long, env = "TRIVY_FERRY_VEX", value_name = "NAME=SOURCE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_VEX",
+        hide_env_values = true,
+        value_name = "NAME=SOURCE",
+        value_delimiter = ','
+    )]
     pub vex: Vec<String>,
     /// Take this image or artifact along, for a registry on the other side: HOST/REPOSITORY:TAG, or
     /// NAME=SOURCE where SOURCE has it under another name, such as NAME=oci-layout:DIR:TAG.
-    #[arg(long, env = "TRIVY_FERRY_IMAGE", value_name = "IMAGE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_IMAGE",
+        hide_env_values = true,
+        value_name = "IMAGE",
+        value_delimiter = ','
+    )]
     pub image: Vec<CarriedImage>,
     #[arg(long, env = "TRIVY_FERRY_ALSO", hide = true, value_parser = renamed_to_image)]
     #[allow(missing_docs)]

@@ -26,6 +26,7 @@ pub mod json;
 pub mod oci;
 pub mod pipe;
 pub mod progress;
+pub mod redacted;
 pub mod remote;
 mod serve;
 pub mod source;

@@ -4,14 +4,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use trivy_ferry::cli::{Cli, Format};
 use trivy_ferry::commands::{self, Outcome};
 use trivy_ferry::error::Error;
+use trivy_ferry::redacted::Redacted;
 use trivy_ferry::terminal;
 use trivy_ferry::text::{json, lines};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| redact(error).exit());
     let progress = terminal::progress(cli.log_format, cli.quiet);
     let outcome = commands::run(&cli.verb, &*progress);
     let (exit, printed) = match outcome {
@@ -32,6 +34,17 @@ fn main() -> ExitCode {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(1),
         _ => ExitCode::from(exit),
     }
+}
+
+/// An error of the command line without the secrets of an address in it.
+fn redact(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(text)) = error.get(kind) {
+            let shown = Redacted::new(text).to_string();
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
 }
 
 fn print(cli: &Cli, outcome: &Outcome) -> std::io::Result<()> {

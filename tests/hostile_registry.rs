@@ -4,13 +4,15 @@
 
 mod forge;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::Method;
 use axum::response::Response;
+use forge::certificates::{Authority, NAME};
 use forge::registry::{Registry, Seen};
 use forge::server::{header, status};
 use forge::{Bundle, Host, Part, Ran, days};
@@ -398,6 +400,214 @@ fn a_registry_that_claims_to_have_it_harms_no_other_place() {
     assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "no tag for what was not sent");
     let newest = Part::db(days(-1)).manifest;
     assert_eq!(good.manifest("p/trivy-db:2"), newest, "{ran:#?}");
+}
+
+/// Serves one connection as a registry that has no blobs (or all), and that answers a PUT to a path with
+/// `part` in it before it has read the body. It closes with bytes that it has not read, so that the
+/// system resets the connection.
+fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
+    loop {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            // It speaks no TLS, which begins with this byte.
+            if stream.read(&mut byte).unwrap_or(0) == 0 || byte == [0x16] {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
+        let (status, location) = match method {
+            "PUT" if path.contains(part) => (code, String::new()),
+            "POST" => (202, format!("location: {path}1\r\n")),
+            "GET" | "HEAD" if path.contains("/blobs/sha256:") => (blobs, String::new()),
+            "GET" | "HEAD" => (404, String::new()),
+            _ => (500, String::new()),
+        };
+        if method == "PUT" {
+            stream.peek(&mut byte).unwrap();
+        }
+        let length = if method == "HEAD" { "" } else { "content-length: 0\r\n" };
+        stream.write_all(format!("HTTP/1.1 {status} X\r\n{length}{location}\r\n").as_bytes()).unwrap();
+        if method == "PUT" {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
+    let host = Host::new();
+    // More than the buffers of both ends hold.
+    let layer: Vec<u8> = (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let contents = Part::java_db(days(-1)).dataset.contents;
+    let parts = [Part::saying("trivy-java-db", "1", layer, contents)];
+    let bundle = host.file("bundle.tar", Bundle::of(days(-1), &parts).signed(&host.key));
+    for (part, code, blobs, words) in [
+        ("/blobs/", 413, 404, ["status 413", "client_max_body_size"]),
+        ("/blobs/", 403, 404, ["status 403", "may push"]),
+        ("/blobs/", 507, 404, ["status 507", "look at its disk"]),
+        ("/blobs/", 201, 404, ["says that it has it, before it was sent", ""]),
+        ("/manifests/", 412, 200, ["status 412", "immutable"]),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || answers_early(stream.unwrap(), part, code, blobs));
+            }
+        });
+        for _ in 0..5 {
+            let ran = push(&host, &bundle, &address.to_string());
+            assert_eq!(ran.code, 7, "{ran:#?}");
+            assert!(words.iter().all(|word| ran.err.contains(word)), "{code}: {ran:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
+    let (host, bundle) = station();
+    let service = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
+    for realm in [format!("http://{}/token", service.host), "http://[::ffff:7f00:1]:1/token".to_owned()] {
+        let asks = format!(r#"Bearer realm="{realm}",service="s""#);
+        let registry = Registry::new(move |seen| {
+            (seen.authorization.is_none()).then(|| header(status(401), "www-authenticate", &asks))
+        });
+        // Without a login, the registry would get what a service of the internal network answers.
+        let words = ["names the token service", realm.as_str(), "another host or port", "over HTTPS"];
+        push(&host, &bundle, &registry.host).reported(7, &words);
+        let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
+        host.file("home/.docker/config.json", config);
+        push(&host, &bundle, &registry.host).reported(7, &words);
+        assert!(registry.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", registry.seen());
+    }
+    assert!(service.seen().is_empty(), "{:#?}", service.seen());
+}
+
+#[test]
+fn a_token_service_leads_to_no_other() {
+    let (host, bundle) = station();
+    let internal = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
+    let (own, to) = (Arc::new(Mutex::new(String::new())), format!("http://{}/token", internal.host));
+    let address = own.clone();
+    let registry = Registry::new(move |seen| {
+        if seen.path == "/token" {
+            return Some(header(status(302), "location", &to));
+        }
+        let asks = format!(r#"Bearer realm="http://{}/token",service="s""#, address.lock().unwrap());
+        seen.authorization.is_none().then(|| header(status(401), "www-authenticate", &asks))
+    });
+    own.lock().unwrap().clone_from(&registry.host);
+    push(&host, &bundle, &registry.host).reported(7, &["names the token service", "another host or port"]);
+    assert!(internal.seen().is_empty(), "{:#?}", internal.seen());
+    assert!(registry.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", registry.seen());
+}
+
+/// A proxy that opens a tunnel to one place, whatever was asked for, for whoever shows the login. Says where
+/// it is.
+fn tunnels_to(place: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = move |mut client: TcpStream| {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            if client.read(&mut byte).unwrap_or(0) == 0 {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let is_known = head.contains("proxy-authorization: basic yw5uonnly3jlda=="); // ann:secret
+        if !head.starts_with(&format!("connect {NAME}:")) || !is_known {
+            let _ = client.write_all(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n");
+            return;
+        }
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let mut server = TcpStream::connect(&place).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        });
+        let _ = std::io::copy(&mut server, &mut client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    address
+}
+
+#[test]
+fn uploads_go_through_a_proxy_as_everything_else() {
+    let (host, bundle) = station();
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue(&["client"]);
+    let (ca, client) = (host.file("ca.pem", &authority.pem), host.file("client.pem", certificate + &key));
+    let push = |variable: &str, proxy: &str, registry: &str, more: &[&str]| {
+        let mut command = host.command();
+        command.env(variable, format!("http://{proxy}")).args(["import", "--registry", registry]).args(more);
+        command.args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")]);
+        command.arg(&bundle);
+        forge::run(command)
+    };
+    // Plain HTTP: the proxy gets the whole address.
+    let registry = Registry::new(|_| None);
+    push("HTTP_PROXY", &registry.host, "r.example/p", &["--plain-http"]).good();
+    assert_eq!(registry.tags(), ALL);
+    assert!(registry.seen().iter().all(|seen| seen.host == "r.example"), "{:#?}", registry.seen());
+    // HTTPS: a tunnel, behind which the server wants a certificate.
+    let (ca, client) = (ca.to_str().unwrap(), client.to_str().unwrap());
+    let flags = ["--cacert", ca, "--client-cert", client];
+    let registry = Registry::over(Some(authority.server(true)), |_| None);
+    let place = registry.host.replace("127.0.0.1", NAME) + "/p";
+    let proxy = tunnels_to(registry.host.clone());
+    push("HTTPS_PROXY", &proxy, &place, &flags).reported(7, &["The proxy wants a login"]);
+    push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags).good();
+    assert_eq!(registry.tags(), ALL);
+    // Early answers are heard through TLS and a tunnel as well.
+    let registry = Registry::over(Some(authority.server(true)), |seen| is_blob(seen).then(|| status(413)));
+    let proxy = tunnels_to(registry.host.clone());
+    for _ in 0..3 {
+        let ran = push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags);
+        ran.reported(7, &["status 413", "client_max_body_size"]);
+    }
+}
+
+#[test]
+fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
+    let (host, bundle) = station();
+    let own = Registry::new(|_| None);
+    let port = own.host.rsplit(':').next().unwrap().to_owned();
+    for (address, what) in [
+        ("127.0.0.1", "an address of this host"),
+        ("0.0.0.0", "an address of this host"),
+        ("2130706433", "an address of this host"),
+        ("[::ffff:127.0.0.1]", "an address of this host"),
+        ("localhost", "an address of this host"),
+        ("169.254.169.254", "a link-local address"),
+    ] {
+        println!("{address}");
+        let place = format!("http://{address}:{port}/v2/x/blobs/uploads/1");
+        // The registry, as a proxy shows it.
+        let proxy =
+            Registry::new(move |seen| is_upload(seen).then(|| header(status(202), "location", &place)));
+        let mut command = host.command();
+        command.env("HTTP_PROXY", format!("http://{}", proxy.host)).args(["import", "--plain-http"]);
+        command.args(["--registry", "r.example/p"]).arg(&bundle);
+        command.args(["--trust", &host.arg("keys/exporter.pub"), "--state-dir", &host.arg("state")]);
+        let ran = forge::run(command);
+        assert!(
+            ran.code == 7 && ran.err.contains("r.example leads blob") && ran.err.contains(what),
+            "{ran:#?}"
+        );
+        assert!(proxy.seen().iter().all(|seen| seen.host == "r.example"), "{:#?}", proxy.seen());
+    }
+    assert!(own.seen().is_empty(), "{:#?}", own.seen());
 }
 
 #[test]

@@ -683,6 +683,202 @@ fn a_vex_repository_that_is_none_is_refused() {
     host.export_vex(&host.arg("tmp")).refused(3, &["it has no vex-repository.json"]);
 }
 
+/// A server that stands for every host behind a proxy: it answers by host and path.
+fn behind_a_proxy(answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync + 'static) -> Server {
+    let answer = Arc::new(answer);
+    let handler = move |request: Request| {
+        let answer = answer(request.uri().host().unwrap_or_default(), request.uri().path());
+        async move { answer.unwrap_or_else(|| status(404)) }
+    };
+    let (host, stop) = serve(axum::Router::new().fallback(handler));
+    Server { host, _stop: stop }
+}
+
+#[test]
+fn what_is_elsewhere_leads_to_no_address_of_this_host() {
+    let host = exporter();
+    let own_asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = own_asked.clone();
+    let own = Server::new(move |_| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ok(forge::vex_archive("x", days(-1)))
+    });
+    let port = own.host.rsplit(':').next().unwrap();
+    let (this_host, link) = ("an address of this host", "a link-local address");
+    for (address, what) in [
+        ("127.0.0.1", this_host),
+        ("127.1", this_host),
+        ("2130706433", this_host),
+        ("0x7f000001", this_host),
+        ("0177.0.0.1", this_host),
+        ("0.0.0.0", this_host),
+        ("[::1]", this_host),
+        ("[::]", this_host),
+        ("[::ffff:127.0.0.1]", this_host),
+        ("localhost", this_host),
+        ("localhost.", this_host),
+        ("a.localhost", this_host),
+        ("169.254.169.254", link),
+        ("[fe80::1]", link),
+    ] {
+        println!("{address}");
+        let place = format!("http://{address}:{port}/main.tar.gz");
+        let redirected = "http://cdn.example/main.tar.gz".to_owned();
+        for location in [place.clone(), redirected] {
+            let to = place.clone();
+            let proxy = behind_a_proxy(move |host, path| match (host, path) {
+                ("vex.example", "/hub/.well-known/vex-repository.json") => Some(ok(vex_json(&location))),
+                ("cdn.example", "/main.tar.gz") => Some(header(status(302), "location", &to)),
+                ("r.example", _) => Some(header(status(307), "location", &to)),
+                _ => Some(ok(forge::vex_archive("x", days(-1)))),
+            });
+            let export = |args: &[&str]| {
+                let mut command = host.command();
+                command.env("HTTP_PROXY", format!("http://{}", proxy.host));
+                let (key, out, state) = (host.arg("exporter.key"), host.arg("out"), host.arg("state"));
+                command.args(["export", "--key", &key, "--output", &out, "--state-dir", &state]).args(args);
+                forge::run(command)
+            };
+            let vex = ["--only", "vex-hub", "--vex", "default=http://vex.example/hub"];
+            export(&vex).harmless().refused(3, &["vex.example leads", what]);
+            let db = ["--only", "trivy-db", "--db-repository", "r.example/x:2", "--plain-http"];
+            export(&db).harmless().refused(3, &["r.example leads", what]);
+            host.nothing_signed();
+        }
+    }
+    assert_eq!(own_asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// What must appear nowhere.
+const SECRET: &str = "SeSaMe73";
+
+/// Nothing that a run printed or left behind holds the secret.
+#[track_caller]
+fn keeps_the_secret(host: &Host, ran: &Ran) {
+    assert!(!ran.out.contains(SECRET) && !ran.err.contains(SECRET), "{ran:#?}");
+    for folder in ["out", "state", "tmp", "xdg-state", "xdg-cache"] {
+        let files = walkdir::WalkDir::new(host.path(folder)).into_iter().flatten();
+        for file in files.filter(|file| file.file_type().is_file()) {
+            let bytes = fs::read(file.path()).unwrap();
+            let found = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+            assert!(!found, "{}", file.path().display());
+        }
+    }
+}
+
+/// A web server with a VEX repository that is shown only with the secret in the query. `answer` may answer
+/// in its place.
+fn vex_with_token(answer: fn(&str) -> Option<Response>, location: &'static str) -> Server {
+    let address = Arc::new(std::sync::OnceLock::<String>::new());
+    let known = address.clone();
+    let handler = move |request: Request| {
+        let path = request.uri().path();
+        let is_shown = request.uri().query() == Some(&format!("token={SECRET}"));
+        let host = known.get().cloned().unwrap_or_default();
+        let response = match path {
+            "/main.tar.gz" => answer(path).unwrap_or_else(|| ok(forge::vex_archive("x", days(-1)))),
+            _ if is_shown => answer(path).unwrap_or_else(|| ok(vex_json(&location.replace("HOST", &host)))),
+            _ => status(401),
+        };
+        async move { response }
+    };
+    let (host, stop) = serve(axum::Router::new().fallback(handler));
+    address.set(host.clone()).unwrap();
+    Server { host, _stop: stop }
+}
+
+#[test]
+fn the_token_of_a_vex_url_is_used_and_never_shown_or_recorded() {
+    type Answer = fn(&str) -> Option<Response>;
+    let answers: [(i32, Answer); 6] = [
+        (0, |_| None),
+        (3, |_| Some(status(404))),
+        (3, |_| Some(status(500))),
+        (3, |_| Some(ok(PAGE))),
+        (3, |_| Some(header(status(302), "location", "ftp://h/x?token=SeSaMe73"))),
+        (3, |path| path.ends_with(".tar.gz").then(|| ok("x"))),
+    ];
+    for (code, answer) in answers {
+        // What upstream publishes is carried as it is, so that only what fails may hold the secret.
+        let secret = "http://HOST/main.tar.gz//x?token=SeSaMe73";
+        let server = vex_with_token(answer, if code == 0 { "http://HOST/main.tar.gz//x" } else { secret });
+        for format in ["text", "json"] {
+            let host = exporter();
+            let vex = format!("corp=http://{}/hub?token={SECRET}", server.host);
+            let args = ["--only", "vex-corp", "--vex", &vex, "--format", format, "--log-format", format];
+            for more in [&["--dry-run"][..], &[]] {
+                let ran = host.export(&[&args, more].concat());
+                assert!(ran.code == code || code == 0 || more == ["--dry-run"], "{ran:#?}");
+                assert!(ran.code == 0 || ran.err.contains(&server.host), "{ran:#?}");
+                keeps_the_secret(&host, &ran);
+            }
+            if code == 0 {
+                let bundle = host.path("out").join(&host.written()[0]);
+                for verb in ["inspect", "verify", "import"] {
+                    let ran = host.run(&[
+                        verb,
+                        bundle.to_str().unwrap(),
+                        "--trust",
+                        &host.arg("keys/exporter.pub"),
+                    ]);
+                    assert!(
+                        ran.out.contains(&format!("http://{}/hub", server.host)) || verb != "inspect",
+                        "{ran:#?}"
+                    );
+                    keeps_the_secret(&host, &ran);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_login_in_an_address_is_never_shown() {
+    let host = exporter();
+    let bundle = host.arg("nothing");
+    let (at, url) = (format!("me:{SECRET}@r.example"), format!("https://me:{SECRET}@r.example/x"));
+    let (at, url) = (at.as_str(), url.as_str());
+    let own = |prefix: &str, rest: &str| format!("{prefix}{rest}");
+    for (verb, flag, value) in [
+        ("export", "--db-repository", own(at, "/p/trivy-db:2")),
+        ("export", "--db-repository", own(url, ":2")),
+        ("export", "--vex", own("corp=", url)),
+        ("export", "--vex", own(url, "?token=SeSaMe73")),
+        ("export", "--vex", own("corp=https://me:", "SeSaMe73/x@r.example/x")),
+        ("export", "--vex", own("corp=ftp://r.example/x?token=", SECRET)),
+        ("export", "--also", own(at, "/p/x:1")),
+        ("export", "--also", own("x/y:1=", url)),
+        ("export", "--also", at.to_owned()),
+        ("export", "--registry-mirror", own("ghcr.io=", at)),
+        ("import", "--registry", own(at, "/p")),
+        ("import", "--registry", own(url, "")),
+        ("import", "--registry", own("trivy-db=", &own(at, "/p/x:2"))),
+        ("import", "--web-url", url.to_owned()),
+        ("import", "--web-url", own("https://r.example/?token=", SECRET)),
+        ("mirror", "--registry", own(at, "/p")),
+        ("serve", "--url", url.to_owned()),
+    ] {
+        for format in ["text", "json"] {
+            let (key, out, state) = (host.arg("exporter.key"), host.arg("out"), host.arg("state"));
+            let mut args = vec![verb, flag, &value, "--format", format, "--log-format", format];
+            match verb {
+                "export" => args.extend(["--key", &key, "--output", &out, "--state-dir", &state]),
+                "mirror" => {}
+                "serve" => args.extend([bundle.as_str(), "--listen", "127.0.0.1:0"]),
+                _ => args.push(&bundle),
+            }
+            let ran = host.run(&args);
+            assert_ne!(ran.code, 0, "{ran:#?}");
+            keeps_the_secret(&host, &ran);
+            // Nor where the address comes from the environment.
+            let mut command = host.command();
+            command.env(format!("TRIVY_FERRY_{}", flag[2..].to_uppercase().replace('-', "_")), &value);
+            command.args([verb, "--help"]);
+            keeps_the_secret(&host, &forge::run(command));
+        }
+    }
+}
+
 #[test]
 fn an_address_that_is_wrong_is_a_wrong_command_line() {
     let host = exporter();

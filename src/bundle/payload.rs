@@ -14,8 +14,8 @@ use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::json;
 use crate::oci;
-use crate::text::safe;
 use crate::text::Unverified;
+use crate::text::safe;
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.

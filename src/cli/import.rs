@@ -29,6 +29,7 @@ pub struct RegistryFlags {
         long = "registry",
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY",
+        hide_env_values = true,
         value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<Place>,
@@ -118,7 +119,13 @@ pub struct Import {
     #[arg(long, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
     pub web_root: Option<PathBuf>,
     /// The URL under which the web server hands out what lies in --web-root.
-    #[arg(long, env = "TRIVY_FERRY_WEB_URL", value_name = "URL", requires = "web_root")]
+    #[arg(
+        long,
+        env = "TRIVY_FERRY_WEB_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "web_root"
+    )]
     pub web_url: Option<WebUrl>,
     /// Push these images of the bundle into --registry: HOST/REPOSITORY[:TAG], in which * is any text
     /// (default: none). An image goes to HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG, or with
@@ -126,6 +133,7 @@ pub struct Import {
     #[arg(
         long,
         env = "TRIVY_FERRY_IMAGE",
+        hide_env_values = true,
         value_name = "PATTERN",
         value_delimiter = ',',
         requires = "places"

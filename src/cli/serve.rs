@@ -31,7 +31,7 @@ pub struct Serve {
     pub tls_key: Option<PathBuf>,
     /// The URL under which scanners reach this server, such as https://ferry.corp.example:5000
     /// (default: the address, or this host's name).
-    #[arg(long, env = "TRIVY_FERRY_URL", value_name = "URL")]
+    #[arg(long, env = "TRIVY_FERRY_URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<WebUrl>,
     /// Serve these images of the bundle as well: HOST/REPOSITORY[:TAG], in which * is any text (default:
     /// none). An image is served as SOURCE-HOST/REPOSITORY:TAG.

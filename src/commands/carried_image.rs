@@ -10,6 +10,7 @@ use crate::cli::Export;
 use crate::error::Error;
 use crate::oci::Descriptor;
 use crate::progress::Progress;
+use crate::redacted::Redacted;
 use crate::remote::Repository;
 use crate::source::{self, ArtifactSource, Network};
 
@@ -39,6 +40,7 @@ impl FromStr for CarriedImage {
             return Err(InvalidImage("a layout does not say what its image is called".into()));
         }
         if !name.is_empty() && !name.contains('/') {
+            let name = Redacted::new(name);
             return Err(InvalidImage(format!("for an image of Docker Hub's own, write library/{name}")));
         }
         let name = Repository::parse(name, TAG).map_err(|error| InvalidImage(error.to_string()))?;

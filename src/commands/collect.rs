@@ -19,6 +19,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::progress::Progress;
+use crate::redacted::Redacted;
 use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
 use crate::text::safe;
 
@@ -122,7 +123,7 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
     for text in &vex {
         let (repository, source) = text.split_once('=').ok_or_else(|| {
             Error::usage(
-                format!("--vex {:?} has no name", safe(text)),
+                format!("--vex {:?} has no name", safe(&Redacted::new(text).to_string())),
                 "Write NAME=URL or NAME=DIR; the name `default` is VEX Hub's.",
             )
         })?;
@@ -133,7 +134,10 @@ pub(super) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
                 }
                 _ => "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
             };
-            Error::usage(format!("{:?} cannot name a VEX repository", safe(repository)), next)
+            Error::usage(
+                format!("{:?} cannot name a VEX repository", safe(&Redacted::new(repository).to_string())),
+                next,
+            )
         })?;
         if !names.insert(name.clone()) {
             return Err(Error::usage(

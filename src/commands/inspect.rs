@@ -19,6 +19,7 @@ use crate::cli::Inspect;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::redacted::Redacted;
 use crate::text::{Unverified, age, line, moment, safe, size};
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
@@ -109,7 +110,7 @@ impl fmt::Display for Row {
             let version = dataset.version.as_deref().map(safe);
             let what = date.or(version).unwrap_or_default();
             writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
-            writeln!(f, "    from       {}", safe(&dataset.source))?;
+            writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
             writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
             for layer in &dataset.layers {
                 writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
@@ -123,7 +124,7 @@ impl fmt::Display for Row {
         }
         for image in &payload.images {
             writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
-            writeln!(f, "    from       {}", safe(&image.source))?;
+            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
             writeln!(f, "    manifest   {}", image.manifest.digest)?;
         }
         writeln!(f, "\n  members")?;

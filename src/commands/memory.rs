@@ -15,6 +15,7 @@ use super::verify::candidate;
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::redacted::Redacted;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
 
@@ -149,7 +150,7 @@ impl<'s> Memory<'s> {
             contents: None,
             repository: None,
             reference: None,
-            source: source.to_owned(),
+            source: Redacted::new(source).to_string(),
             version: None,
             signers: signers.clone(),
         };

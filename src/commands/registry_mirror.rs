@@ -4,6 +4,7 @@
 
 use std::str::FromStr;
 
+use crate::redacted::Redacted;
 use crate::remote::{RemoteError, Repository};
 use crate::source::ArtifactSource;
 
@@ -21,7 +22,8 @@ impl FromStr for RegistryMirror {
     fn from_str(text: &str) -> Result<Self, RemoteError> {
         let next =
             || "Write it as HOST=MIRROR[/PREFIX], such as ghcr.io=harbor.corp.example/ghcr.".to_owned();
-        let wrong = |why: &str| RemoteError::Address { text: text.into(), why: why.into(), next: next() };
+        let wrong =
+            |why: &str| RemoteError::Address { text: Redacted::new(text), why: why.into(), next: next() };
         let (origin, place) =
             text.split_once('=').ok_or_else(|| wrong("it names no registry that it mirrors"))?;
         let (host, prefix) = place.split_once('/').unwrap_or((place, ""));

@@ -17,6 +17,7 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::error::RemoteError;
 use super::http::host_of;
+use crate::redacted::Redacted;
 use crate::text;
 
 /// The key under which Docker keeps Docker Hub's credentials.
@@ -191,29 +192,31 @@ fn parse_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// The address of a token service, where it may be asked. A password goes only to HTTPS, or over
-/// plain HTTP to the registry's own host when the registry itself is spoken to over plain HTTP;
-/// without a password any HTTPS address will do, and plain HTTP where the registry has it too.
-pub(crate) fn realm(text: &str, registry: &Url, secret: bool) -> Result<Url, RemoteError> {
+/// The address of a token service that a registry names, if it may be asked: see [`may_ask`].
+pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
     let refuse = |why: &str| RemoteError::Realm {
         host: host_of(registry),
-        realm: text::safe(text),
+        realm: text::safe(&Redacted::new(text).to_string()),
         why: why.to_owned(),
     };
     let realm = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
     if realm.host_str().is_none() || !realm.username().is_empty() || realm.password().is_some() {
         return Err(refuse("it is not the plain URL of a host"));
     }
-    match realm.scheme() {
-        "https" => Ok(realm),
-        "http" if registry.scheme() != "http" => {
-            Err(refuse("it uses plain HTTP while the registry uses HTTPS"))
-        }
-        "http" if secret && realm.host_str() != registry.host_str() => {
-            Err(refuse("it is another host, over plain HTTP"))
-        }
-        "http" => Ok(realm),
-        _ => Err(refuse("it is not an HTTP address")),
+    may_ask(&realm, registry).map_err(refuse)?;
+    Ok(realm)
+}
+
+/// Whether a token service may be asked on a registry's word: over HTTPS, or at the very origin
+/// (scheme, host and port) of the registry. Anything else would send a password in the clear to
+/// somebody else, or hand the registry what a service of the internal network answers.
+pub(super) fn may_ask(service: &Url, registry: &Url) -> Result<(), &'static str> {
+    match service.scheme() {
+        "https" => Ok(()),
+        "http" if service.origin() == registry.origin() => Ok(()),
+        "http" if registry.scheme() != "http" => Err("it uses plain HTTP while the registry uses HTTPS"),
+        "http" => Err("it is another host or port, over plain HTTP"),
+        _ => Err("it is not an HTTP address"),
     }
 }
 
@@ -283,18 +286,20 @@ mod tests {
     fn a_password_goes_only_where_it_is_safe() {
         let https = Url::parse("https://r.example/v2/").unwrap();
         let http = Url::parse("http://r.example:5000/v2/").unwrap();
-        for (text, registry, secret, allowed) in [
-            ("https://auth.example/token", &https, true, true),
-            ("https://auth.example/token", &http, true, true),
-            ("http://r.example/token", &https, false, false),
-            ("http://r.example:5001/token", &http, true, true),
-            ("http://auth.example/token", &http, true, false),
-            ("http://auth.example/token", &http, false, true),
-            ("https://u:p@auth.example/", &https, true, false),
-            ("file:///etc/passwd", &https, false, false),
-            ("/token", &https, false, false),
+        for (text, registry, allowed) in [
+            ("https://auth.example/token", &https, true),
+            ("https://auth.example/token", &http, true),
+            ("https://r.example:5000/token", &https, true),
+            ("http://r.example:5000/token", &http, true),
+            ("http://r.example/token", &https, false),
+            ("http://r.example:5001/token", &http, false),
+            ("http://r.example/token", &http, false),
+            ("http://auth.example/token", &http, false),
+            ("https://u:p@auth.example/", &https, false),
+            ("file:///etc/passwd", &https, false),
+            ("/token", &https, false),
         ] {
-            assert_eq!(realm(text, registry, secret).is_ok(), allowed, "{text} {registry} {secret}");
+            assert_eq!(realm(text, registry).is_ok(), allowed, "{text} {registry}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Next;
+use crate::redacted::Redacted;
 use crate::text;
 
 /// Why a server did not do what it was asked to.
@@ -14,10 +15,10 @@ use crate::text;
 #[non_exhaustive]
 pub enum RemoteError {
     /// An address that was written wrongly; nothing was asked of anyone.
-    #[error("{} is not a usable address: {why}", text::safe(text))]
+    #[error("{} is not a usable address: {why}", text::safe(&text.to_string()))]
     Address {
-        /// What was written, or a part of it that holds no secret.
-        text: String,
+        /// What was written.
+        text: Redacted,
         /// What is wrong with it.
         why: String,
         /// What to write instead.
@@ -125,8 +126,8 @@ pub enum RemoteError {
         /// After how long it may be asked again, where it said so.
         retry_after: Option<Duration>,
     },
-    /// A registry names a token service that must not see a password.
-    #[error("{host} wants a login at {realm}, which is not safe to send it to: {why}")]
+    /// A registry names a token service that must not be asked.
+    #[error("{host} names the token service {realm}, which must not be asked: {why}")]
     Realm {
         /// The registry.
         host: String,
@@ -144,6 +145,18 @@ pub enum RemoteError {
         host: String,
         /// Why not.
         why: String,
+    },
+    /// A server named a place that only the user may name.
+    #[error("{host} leads {subject} to {to}, which is {what}")]
+    Misled {
+        /// What was asked for.
+        subject: String,
+        /// The host that the user named.
+        host: String,
+        /// The host to which its answer or its DNS led.
+        to: String,
+        /// What kind of address that is.
+        what: &'static str,
     },
     /// A web page came in place of data.
     #[error("{host} answered {subject} with an HTML page")]
@@ -349,11 +362,14 @@ impl Next for RemoteError {
                 format!("Check the address, and whether a proxy stands between this host and {host}.")
             }
             RemoteError::Realm { host, .. } => format!(
-                "Ask who runs {host} to serve its token service over HTTPS, or remove the credentials for {host} to go on without a login."
+                "Ask who runs {host} to serve its token service over HTTPS, or at the registry's own host and port."
             ),
             RemoteError::Redirect { .. } => {
                 "Use the address that it redirects to, or --insecure where plain HTTP is what you want.".into()
             }
+            RemoteError::Misled { host, to, .. } => format!(
+                "Find out why {host} names {to}; if that is right, name {to} in its place, or fetch the files with another tool."
+            ),
             RemoteError::Html { service: Service::Registry | Service::Target, host, .. } => format!(
                 "Check that {host} is a registry, and whether a proxy or a portal wants a login first."
             ),
@@ -444,7 +460,8 @@ mod tests {
             retry_after: Some(Duration::from_secs(30)),
         };
         assert!(error.to_string().contains("in 30 s"));
-        let error = RemoteError::Address { text: "\x1b[2J".into(), why: "w".into(), next: "n".into() };
+        let error =
+            RemoteError::Address { text: Redacted::new("\x1b[2J"), why: "w".into(), next: "n".into() };
         assert!(error.is_usage() && error.to_string().contains("\\u{1b}"));
     }
 }

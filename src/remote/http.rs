@@ -3,26 +3,35 @@
 //!
 //! Knows URLs and headers; nothing of registries, VEX repositories or where credentials come from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
 };
-use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url, redirect};
-use rustls::AlertDescription;
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+use rustls::{AlertDescription, ClientConfig};
 
 use super::again;
+use super::auth;
 use super::body::Body;
+use super::connection::{self, ConnectTimeout, NoAddress, Way};
 use super::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use super::reference::is_loopback;
+use super::route::{self, Misled, Resolver, Route};
 use super::runtime::Runtime;
+use super::tls::{self, TlsOptions};
 use super::upload::Upload;
+use crate::redacted::Redacted;
 use crate::text;
 use crate::threads::lock;
 
@@ -30,6 +39,9 @@ use crate::threads::lock;
 const MAX_SAID: u64 = 16 << 10;
 /// The longest chain of redirects.
 const MAX_REDIRECTS: usize = 10;
+
+/// What this program calls itself.
+pub(super) const AGENT: &str = concat!("trivy-ferry/", env!("CARGO_PKG_VERSION"));
 
 /// How long is waited for a connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -71,6 +83,19 @@ pub(crate) struct Request {
     pub range: Option<Range<u64>>,
     /// What is sent, and its media type.
     pub payload: Option<(Vec<u8>, String)>,
+    /// The URL of the user's whose server named `url`; `None` if the user did.
+    pub named_by: Option<Url>,
+    /// A token service is asked: its answer goes to the registry that named it.
+    pub is_token: bool,
+}
+
+/// Which redirects are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Redirects {
+    Never,
+    Anywhere,
+    /// Only to where the registry could have named the token service itself.
+    TokenServices,
 }
 
 impl Request {
@@ -79,8 +104,9 @@ impl Request {
     }
 
     pub(crate) fn new(method: Method, subject: impl Into<String>, url: Url) -> Self {
-        let (accept, authorization, range, payload) = Default::default();
-        Request { subject: subject.into(), method, url, accept, authorization, range, payload }
+        let (accept, authorization, range, payload, named_by) = Default::default();
+        let subject = subject.into();
+        Request { subject, method, url, accept, authorization, range, payload, named_by, is_token: false }
     }
 
     /// A form to post.
@@ -91,8 +117,17 @@ impl Request {
 
     /// Whether it is repeated elsewhere when the server says so. What changes something there, or
     /// holds a secret, is not.
-    fn follows_redirects(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
+    fn redirects(&self) -> Redirects {
+        match self.method {
+            Method::GET | Method::HEAD if self.is_token => Redirects::TokenServices,
+            Method::GET | Method::HEAD => Redirects::Anywhere,
+            _ => Redirects::Never,
+        }
+    }
+
+    /// The URL of the user's on whose server's word this is asked.
+    fn origin(&self) -> &Url {
+        self.named_by.as_ref().unwrap_or(&self.url)
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
@@ -144,17 +179,29 @@ impl Answer {
     }
 }
 
+/// What sends a request.
+type Sending = Pin<Box<dyn Future<Output = Result<Response, Box<dyn Error + Send + Sync>>> + Send>>;
+/// A request under way to its answer.
+type Exchange = Pin<Box<dyn Future<Output = Result<Answer, RemoteError>> + Send>>;
+
 /// Hosts, with their ports where these are not the scheme's own.
 type Asked = Arc<Mutex<BTreeSet<String>>>;
+
+/// What makes one client another: the origin that the user named, whether a proxy is used, and the
+/// redirects.
+type Kind = (String, bool, Redirects);
 
 /// The clients. Made when they are first needed: a run from folders needs no CA certificates.
 pub(crate) struct Http {
     runtime: Runtime,
-    roots: Vec<Certificate>,
-    identity: Option<Identity>,
-    insecure: bool,
+    options: TlsOptions,
+    tls: OnceLock<Arc<ClientConfig>>,
     pub(crate) timeouts: Timeouts,
-    clients: [OnceLock<Client>; 4],
+    clients: Mutex<HashMap<Kind, Client>>,
+    /// By the name of the host that the user named.
+    routes: Mutex<HashMap<String, Arc<Route>>>,
+    proxies: Arc<Matcher>,
+    proxy_hosts: Arc<BTreeSet<String>>,
     /// The hosts that were asked, those behind redirects as well.
     asked: Asked,
     /// When nothing is waited for any more.
@@ -162,21 +209,18 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(
-        roots: Vec<Certificate>,
-        identity: Option<Identity>,
-        insecure: bool,
-    ) -> Result<Self, RemoteError> {
+    pub(crate) fn new(options: TlsOptions) -> Result<Self, RemoteError> {
         // Another part of the process may have installed a provider; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let clients = [const { OnceLock::new() }; 4];
         Ok(Http {
             runtime: Runtime::new()?,
-            roots,
-            identity,
-            insecure,
+            options,
+            tls: OnceLock::new(),
             timeouts: Timeouts::default(),
-            clients,
+            clients: Mutex::default(),
+            routes: Mutex::default(),
+            proxies: Arc::new(Matcher::from_system()),
+            proxy_hosts: Arc::new(route::proxies()),
             asked: Asked::default(),
             until: None,
         })
@@ -195,32 +239,50 @@ impl Http {
 
     /// Sends a request and waits for the answer's headers, whatever its status.
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
+        let exchange = self.exchange(request)?;
+        self.runtime.wait(exchange)?
+    }
+
+    /// Prepares a request: it goes out when the future is first polled.
+    fn exchange(&self, request: Request) -> Result<Exchange, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
-        let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
-        let headers = request.headers();
-        let login = request.authorization.clone();
-        let Request { subject, method, url, payload, .. } = request;
-        let mut builder = client.request(method, url.clone()).headers(headers);
-        if let Some((bytes, _)) = payload {
-            builder = builder.body(bytes);
-        }
+        let route = self.route(&request)?;
         let limit = self.patience(self.timeouts.first_byte);
-        let exchange = builder.send();
-        let sent = self.runtime.wait(async move { tokio::time::timeout(limit, exchange).await })?;
-        match sent {
-            Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
-            Ok(Err(error)) => Err(failure(error, subject, &url)),
-            Err(_) => {
-                let why = Unreachable::Timeout(limit.as_secs());
-                Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
+        let headers = request.headers();
+        let (subject, url, login) =
+            (request.subject.clone(), request.url.clone(), request.authorization.clone());
+        let sending: Sending = match request.payload {
+            Some((bytes, _)) if !bytes.is_empty() => {
+                let way = self.way(&url, route)?;
+                let payload = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
+                let sending = connection::exchange(way, request.method, url.clone(), headers, payload);
+                Box::pin(async move { Ok(sending.await?.response) })
             }
-        }
+            ref empty => {
+                let builder = self.client(&request, &route)?.request(request.method.clone(), url.clone());
+                // A length of 0 is told.
+                let builder = if empty.is_some() { builder.body(Bytes::new()) } else { builder };
+                let sending = builder.headers(headers).send();
+                Box::pin(async move { Ok(sending.await?) })
+            }
+        };
+        Ok(Box::pin(async move {
+            match tokio::time::timeout(limit, sending).await {
+                Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
+                Ok(Err(error)) => Err(failure(&*error, subject, &url)),
+                Err(_) => {
+                    let why = Unreachable::Timeout(limit.as_secs());
+                    Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
+                }
+            }
+        }))
     }
 
     /// Begins a request whose body of `length` bytes is written to the [`Upload`].
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
-        let client = self.client(is_loopback(&host_of(&request.url)), false)?;
-        Ok(Upload::start(&self.runtime, client, self.timeouts, request, length))
+        lock(&self.asked).insert(host_of(&request.url));
+        let way = self.way(&request.url, self.route(&request)?)?;
+        Ok(Upload::start(&self.runtime, way, self.timeouts, request, length))
     }
 
     /// The body of an answer as a stream.
@@ -237,25 +299,11 @@ impl Http {
         request: Request,
         accept: impl FnOnce(&Answer) -> Result<(), RemoteError> + Send + 'static,
     ) -> Result<Body, RemoteError> {
-        let client = self.client(is_loopback(&host_of(&request.url)), request.follows_redirects())?;
-        let headers = request.headers();
-        let Request { subject, method, url, .. } = request;
-        let host = host_of(&url);
-        let limit = self.patience(self.timeouts.first_byte);
-        let exchange = client.request(method, url.clone()).headers(headers).send();
-        let named = subject.clone();
+        let (subject, host) = (request.subject.clone(), host_of(&request.url));
+        let exchange = self.exchange(request)?;
         let answer = async move {
-            match tokio::time::timeout(limit, exchange).await {
-                Ok(Ok(response)) => {
-                    let answer = Answer::of(named, &url, response);
-                    accept(&answer).map(|()| answer.response)
-                }
-                Ok(Err(error)) => Err(failure(error, named, &url)),
-                Err(_) => {
-                    let why = Unreachable::Timeout(limit.as_secs());
-                    Err(RemoteError::Unreachable { subject: named, host: host_of(&url), why })
-                }
-            }
+            let answer = exchange.await?;
+            accept(&answer).map(|()| answer.response)
         };
         Ok(Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, answer))
     }
@@ -340,40 +388,63 @@ impl Http {
         text::safe(&without_secrets(words.join(", "), login.as_ref()))
     }
 
-    /// A client for this machine (no proxy) or for others, which follows redirects or does not.
-    fn client(&self, local: bool, redirects: bool) -> Result<&Client, RemoteError> {
-        let cell = &self.clients[usize::from(local) | usize::from(redirects) << 1];
-        if let Some(client) = cell.get() {
-            return Ok(client);
+    /// Where the host that the user named may lead.
+    ///
+    /// # Errors
+    /// [`RemoteError::Misled`] if the request goes to where it must not.
+    fn route(&self, request: &Request) -> Result<Arc<Route>, RemoteError> {
+        let origin = request.origin();
+        let named = origin.host_str().unwrap_or_default().to_owned();
+        let new = || Arc::new(Route::new(origin, self.proxy_hosts.clone()));
+        let route = lock(&self.routes).entry(named).or_insert_with(new).clone();
+        route.check(&request.url).map_err(|misled| misled.about(request.subject.clone()))?;
+        Ok(route)
+    }
+
+    /// The way for a request with a body.
+    fn way(&self, url: &Url, route: Arc<Route>) -> Result<Way, RemoteError> {
+        let proxies = Some(self.proxies.clone()).filter(|_| !is_loopback(&host_of(url)));
+        let Timeouts { connect, stall, .. } = self.timeouts;
+        Ok(Way { route, tls: self.tls()?, proxies, connect, stall })
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>, RemoteError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
         }
-        let build = |system_roots: bool| {
-            let roots = self.roots.clone();
-            let builder = Client::builder()
-                .user_agent(concat!("trivy-ferry/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(self.timeouts.connect)
-                // One connection a request is what large blobs want: with HTTP/2 they would share
-                // one, and one flow-control window that limits them on long ways.
-                .http1_only()
-                .referer(false)
-                .tls_danger_accept_invalid_certs(self.insecure)
-                .redirect(if redirects {
-                    following(self.insecure, self.asked.clone())
-                } else {
-                    redirect::Policy::none()
-                });
-            let builder = match self.identity.clone() {
-                Some(identity) => builder.identity(identity),
-                None => builder,
-            };
-            let builder =
-                if system_roots { builder.tls_certs_merge(roots) } else { builder.tls_certs_only(roots) };
-            if local { builder.no_proxy() } else { builder }.build()
+        let config = Arc::new(tls::config(&self.options)?);
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+
+    /// The client for requests without a body: one for this machine (no proxy) or for others, which
+    /// follows such redirects.
+    fn client(&self, request: &Request, route: &Arc<Route>) -> Result<Client, RemoteError> {
+        let origin = request.origin();
+        let local = is_loopback(&host_of(&request.url));
+        let kind = (origin.origin().ascii_serialization(), local, request.redirects());
+        if let Some(client) = lock(&self.clients).get(&kind) {
+            return Ok(client.clone());
+        }
+        let following = Following {
+            insecure: self.options.insecure,
+            asked: self.asked.clone(),
+            route: route.clone(),
+            token_of: Some(origin.clone()).filter(|_| kind.2 == Redirects::TokenServices),
         };
-        // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is
-        // used, with advice that fits.
-        let client = build(true).or_else(|_| build(false));
+        let builder = Client::builder()
+            .user_agent(AGENT)
+            .connect_timeout(self.timeouts.connect)
+            .http1_only()
+            .referer(false)
+            .tls_backend_preconfigured(ClientConfig::clone(&*self.tls()?))
+            .dns_resolver(Arc::new(Resolver(route.clone())))
+            .redirect(match kind.2 {
+                Redirects::Never => redirect::Policy::none(),
+                _ => redirect::Policy::custom(move |attempt| following.judge(attempt)),
+            });
+        let client = if local { builder.no_proxy() } else { builder }.build();
         let client = client.map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
-        Ok(cell.get_or_init(|| client))
+        Ok(lock(&self.clients).entry(kind).or_insert(client).clone())
     }
 }
 
@@ -395,12 +466,20 @@ fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
 }
 
 /// What an exchange that failed means.
-pub(super) fn failure(error: reqwest::Error, subject: String, url: &Url) -> RemoteError {
-    let host = host_of(error.url().unwrap_or(url));
-    if error.is_redirect() {
-        return RemoteError::Redirect { subject, host: host_of(url), why: innermost(&error) };
+pub(super) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url) -> RemoteError {
+    let by_client = find::<reqwest::Error>(error);
+    let host = host_of(by_client.and_then(reqwest::Error::url).unwrap_or(url));
+    if let Some(misled) = find::<Misled>(error) {
+        return misled.clone().about(subject);
     }
-    match find::<rustls::Error>(&error) {
+    if let Some(WrongService { registry, realm, why }) = find::<WrongService>(error) {
+        let (host, realm) = (registry.clone(), text::safe(&realm.to_string()));
+        return RemoteError::Realm { host, realm, why: (*why).into() };
+    }
+    if by_client.is_some_and(reqwest::Error::is_redirect) {
+        return RemoteError::Redirect { subject, host: host_of(url), why: innermost(error) };
+    }
+    match find::<rustls::Error>(error) {
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
             return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
         }
@@ -410,14 +489,14 @@ pub(super) fn failure(error: reqwest::Error, subject: String, url: &Url) -> Remo
         _ => {}
     }
     let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    let why = if error.is_dns() {
+    let why = if by_client.is_some_and(reqwest::Error::is_dns) || find::<NoAddress>(error).is_some() {
         Unreachable::Name
-    } else if find::<io::Error>(&error).is_some_and(refused) {
+    } else if find::<io::Error>(error).is_some_and(refused) {
         Unreachable::Refused
-    } else if error.is_timeout() {
+    } else if by_client.is_some_and(reqwest::Error::is_timeout) || find::<ConnectTimeout>(error).is_some() {
         Unreachable::Timeout(CONNECT.as_secs())
     } else {
-        Unreachable::Other(innermost(&error))
+        Unreachable::Other(innermost(error))
     };
     RemoteError::Unreachable { subject, host, why }
 }
@@ -438,19 +517,46 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// Follows redirects, but not from HTTPS to plain HTTP unless `insecure`, and not for ever.
-fn following(insecure: bool, asked: Asked) -> redirect::Policy {
-    redirect::Policy::custom(move |attempt| {
+/// A token service leads to one that must not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+struct WrongService {
+    registry: String,
+    realm: Redacted,
+    why: &'static str,
+}
+
+/// Which redirects are followed: none from HTTPS to plain HTTP unless `insecure`, none to this host or
+/// the link unless the user named them, and not for ever.
+struct Following {
+    insecure: bool,
+    asked: Asked,
+    route: Arc<Route>,
+    /// The registry whose token service is asked.
+    token_of: Option<Url>,
+}
+
+impl Following {
+    fn judge(&self, attempt: redirect::Attempt) -> redirect::Action {
         let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("too many redirects")
-        } else if secure && attempt.url().scheme() == "http" && !insecure {
-            attempt.error("from HTTPS to plain HTTP")
-        } else {
-            lock(&asked).insert(host_of(attempt.url()));
-            attempt.follow()
+            return attempt.error("too many redirects");
         }
-    })
+        if secure && attempt.url().scheme() == "http" && !self.insecure {
+            return attempt.error("from HTTPS to plain HTTP");
+        }
+        if let Some(registry) = &self.token_of
+            && let Err(why) = auth::may_ask(attempt.url(), registry)
+        {
+            let realm = Redacted::from(attempt.url());
+            return attempt.error(WrongService { registry: host_of(registry), realm, why });
+        }
+        if let Err(misled) = self.route.check(attempt.url()) {
+            return attempt.error(misled);
+        }
+        lock(&self.asked).insert(host_of(attempt.url()));
+        attempt.follow()
+    }
 }
 
 /// A URL's host, with its port where it is not the scheme's own.
@@ -470,7 +576,15 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     while let Some(inner) = inside(last) {
         last = inner;
     }
-    text::safe(&last.to_string())
+    let words = last.to_string();
+    // An error of the client may name the whole URL.
+    let url = last.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url);
+    text::safe(
+        &url.map_or_else(
+            || words.clone(),
+            |url| words.replace(url.as_str(), &Redacted::from(url).to_string()),
+        ),
+    )
 }
 
 /// The first error of type `T` in a chain.

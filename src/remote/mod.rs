@@ -5,22 +5,20 @@
 //! source room's, what is pushed the target room's. To everybody else it is blocking: the runtime
 //! and its one thread stay inside.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use reqwest::{Certificate, Identity};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
-use crate::util::trusted;
-
+mod addresses;
 mod again;
 mod auth;
 mod body;
+mod connection;
 pub mod error;
 pub(crate) mod http;
 mod reference;
 pub(crate) mod registry;
+mod route;
 mod runtime;
+mod tls;
 mod upload;
 
 pub(crate) use again::Again;
@@ -63,11 +61,11 @@ impl Remote {
     /// the system gives no thread.
     pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
         let roots = match &options.ca_cert {
-            Some(path) => certificates(path)?,
+            Some(path) => tls::certificates(path)?,
             None => Vec::new(),
         };
-        let identity = options.client_cert.as_deref().map(identity).transpose()?;
-        let http = Http::new(roots, identity, options.insecure)?;
+        let identity = options.client_cert.as_deref().map(tls::Identity::read).transpose()?;
+        let http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
         let config = auth::docker_config();
         let login = options.login.clone();
         let registries = registry::Registries::new(options.plain_http, options.insecure, config, login);
@@ -101,29 +99,4 @@ impl Remote {
     pub fn take_notes(&self) -> Vec<String> {
         self.registries.take_notes()
     }
-}
-
-/// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.
-const MAX_PEM: u64 = 16 << 20;
-
-/// A client certificate with its key.
-fn identity(path: &Path) -> Result<Identity, RemoteError> {
-    let wrong = |why: String| RemoteError::ClientCertificate { path: path.into(), why };
-    let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
-    Identity::from_pem(&bytes).map_err(|error| wrong(http::innermost(&error)))
-}
-
-/// The certificates of a PEM file, each of them checked to be one.
-fn certificates(path: &Path) -> Result<Vec<Certificate>, RemoteError> {
-    let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
-    let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
-    let mut roots = Vec::new();
-    for der in CertificateDer::pem_slice_iter(&bytes) {
-        let der = der.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
-        rustls::RootCertStore::empty()
-            .add(der.clone())
-            .map_err(|error| wrong(format!("certificate {} in it is broken: {error}", roots.len() + 1)))?;
-        roots.push(Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?);
-    }
-    if roots.is_empty() { Err(wrong("it holds no certificate".into())) } else { Ok(roots) }
 }

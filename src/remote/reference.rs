@@ -8,6 +8,7 @@ use oci_client::Reference;
 
 use super::error::RemoteError;
 use crate::digest::Digest;
+use crate::redacted::Redacted;
 
 /// What a person reads when a reference is wrong.
 const FORM: &str = "Write it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";
@@ -72,8 +73,7 @@ impl Repository {
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if host.is_empty() || !host.chars().all(plain) {
-            // What stands before an @ may be a password.
-            return Err(wrong(text.rsplit('@').next().unwrap_or_default(), "its host is none"));
+            return Err(wrong(&text, "its host is none"));
         }
         let repository = Repository::parse(&format!("localhost/{name}:{tag}"), tag)?;
         Ok(Repository { host: host.to_owned(), ..repository })
@@ -188,7 +188,7 @@ pub(crate) fn is_tag(text: &str) -> bool {
 }
 
 fn wrong(text: &str, why: &str) -> RemoteError {
-    RemoteError::Address { text: text.into(), why: why.into(), next: FORM.into() }
+    RemoteError::Address { text: Redacted::new(text), why: why.into(), next: FORM.into() }
 }
 
 impl fmt::Display for Repository {

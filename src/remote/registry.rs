@@ -15,6 +15,7 @@ use super::auth::{self, Challenge, Credentials};
 use super::error::{RemoteError, Service, Unreachable};
 use super::http::{Answer, Http, Request, is_html};
 use super::reference::{Repository, is_loopback};
+use crate::redacted::Redacted;
 use crate::threads::lock;
 
 /// The largest answer of a token service that is read, in bytes.
@@ -103,7 +104,7 @@ impl Registries {
         let ask = |scheme: &str, authorization: Option<HeaderValue>| {
             let url = format!("{scheme}://{}/v2/{}/{path}", repository.api_host(), repository.name());
             let url = Url::parse(&url).map_err(|error| RemoteError::Address {
-                text: repository.to_string(),
+                text: Redacted::new(&repository.to_string()),
                 why: error.to_string(),
                 next: "Check the host's name.".into(),
             })?;
@@ -246,7 +247,7 @@ impl Registries {
                 });
             }
         };
-        let mut url = auth::realm(realm, origin, credentials.is_some())?;
+        let mut url = auth::realm(realm, origin)?;
         let scope = match access {
             Access::Pull => auth::scope(offered.clone(), repository.name()),
             Access::Push => format!("repository:{}:pull,push", repository.name()),
@@ -281,6 +282,8 @@ impl Registries {
             }
         };
         request.accept = Some("application/json");
+        request.named_by = Some(origin.clone());
+        request.is_token = true;
         let answer = http.send(request)?;
         if answer.response.status() != StatusCode::OK {
             return Err(match http.refusal(answer, Service::Registry) {

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use reqwest::Client;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::connection::{self, Way};
 use super::error::{RemoteError, Unreachable};
 use super::http::{Answer, Request, Timeouts, failure, host_of};
 use super::runtime::Runtime;
@@ -28,7 +30,8 @@ const PIECE: usize = 256 << 10;
 /// copy it to another place.
 const STORING: Duration = Duration::from_secs(300);
 
-type Sent = Result<Answer, RemoteError>;
+/// An answer, and whether the server had taken the whole body when it came.
+type Sent = Result<(Answer, bool), RemoteError>;
 
 /// A body under way. Dropped before [`Upload::finish`], it breaks the connection, so that the
 /// server keeps nothing.
@@ -43,7 +46,7 @@ pub(crate) struct Upload {
 impl Upload {
     pub(super) fn start(
         runtime: &Runtime,
-        client: &Client,
+        way: Way,
         timeouts: Timeouts,
         request: Request,
         length: u64,
@@ -55,27 +58,27 @@ impl Upload {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let Request { subject, method, url, .. } = request;
-        let body = reqwest::Body::wrap_stream(stream::unfold(
-            (waiting, taken.clone()),
-            |(mut waiting, taken)| async move {
+        let body =
+            StreamBody::new(stream::unfold((waiting, taken.clone()), |(mut waiting, taken)| async move {
                 taken.waits.store(true, Ordering::Relaxed);
                 let piece = waiting.recv().await;
-                match &piece {
-                    Some(_) => drop(taken.pieces.fetch_add(1, Ordering::Relaxed)),
-                    None => taken.pieces.store(u64::MAX, Ordering::Relaxed),
+                if let Some(Ok(piece)) = &piece {
+                    taken.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 }
                 taken.waits.store(false, Ordering::Relaxed);
-                Some((piece?, (waiting, taken)))
-            },
-        ));
-        let exchange = client.request(method, url.clone()).headers(headers).body(body).send();
+                Some((piece?.map(Frame::data), (waiting, taken)))
+            }));
+        let exchange = connection::exchange(way, method, url.clone(), headers, body.boxed_unsync());
         let task = runtime.handle().spawn(async move {
             let result = tokio::select! {
                 sent = exchange => match sent {
-                    Ok(response) => Ok(Answer::of(subject, &url, response)),
-                    Err(error) => Err(failure(error, subject, &url)),
+                    Ok(answered) => {
+                        let whole = answered.taken && taken.bytes.load(Ordering::Relaxed) == length;
+                        Ok((Answer::of(subject, &url, answered.response), whole))
+                    }
+                    Err(error) => Err(failure(&*error, subject, &url)),
                 },
-                seconds = stalled(&taken, timeouts.stall) => Err(RemoteError::Unreachable {
+                seconds = stalled(&taken, length, timeouts.stall) => Err(RemoteError::Unreachable {
                     subject,
                     host: host_of(&url),
                     why: Unreachable::Timeout(seconds),
@@ -87,7 +90,8 @@ impl Upload {
         Upload { pieces: Some(pieces), answer, task, _runtime: runtime.clone() }
     }
 
-    /// All bytes are written: waits for the server's answer, whatever its status.
+    /// All bytes are written: waits for the server's answer, whatever its status, and says whether the
+    /// server had taken all of them when it answered.
     ///
     /// # Errors
     /// Where the connection broke or the server did not answer in time.
@@ -132,21 +136,21 @@ impl Drop for Upload {
 /// How far the connection is.
 #[derive(Default)]
 struct Taken {
-    /// The pieces that it has taken; `u64::MAX` once it has taken all.
-    pieces: AtomicU64,
+    /// The bytes that it has taken. It does not ask for the end of a body whose length it knows.
+    bytes: AtomicU64,
     /// It would take more, were there any.
     waits: AtomicBool,
 }
 
 /// Ends when nothing has moved for too long, with the seconds that this was. To wait for the writer is
 /// no stall: that may be a slow source, or another registry that gets the same bytes.
-async fn stalled(taken: &Taken, stall: Duration) -> u64 {
+async fn stalled(taken: &Taken, length: u64, stall: Duration) -> u64 {
     let mut last = 0;
     loop {
-        let storing = last == u64::MAX;
+        let storing = last == length;
         let patience = if storing { STORING } else { stall };
         tokio::time::sleep(patience).await;
-        let now = taken.pieces.load(Ordering::Relaxed);
+        let now = taken.bytes.load(Ordering::Relaxed);
         if now == last && !taken.waits.load(Ordering::Relaxed) {
             return patience.as_secs();
         }
@@ -159,10 +163,11 @@ mod tests {
     use std::io::Read;
     use std::net::TcpListener;
 
-    use reqwest::Method;
+    use reqwest::{Method, Url};
 
     use super::*;
     use crate::remote::Http;
+    use crate::remote::tls::TlsOptions;
 
     #[test]
     fn a_writer_that_is_slow_is_no_stall() {
@@ -178,13 +183,95 @@ mod tests {
             }
             stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
         });
-        let mut http = Http::new(Vec::new(), None, false).unwrap();
+        let mut http = Http::new(TlsOptions::default()).unwrap();
         http.timeouts.stall = Duration::from_millis(100);
         let mut upload = http.upload(Request::new(Method::PUT, "x", url), 4).unwrap();
         upload.write_all(b"ab").unwrap();
         std::thread::sleep(Duration::from_millis(500));
         upload.write_all(b"cd").unwrap();
-        assert_eq!(upload.finish().unwrap().response.status(), 201);
+        assert_eq!(upload.finish().unwrap().0.response.status(), 201);
         server.join().unwrap();
+    }
+
+    /// How a server closes that has read the head of a request and nothing of its body.
+    #[derive(Debug, Clone, Copy)]
+    enum Closes {
+        /// With bytes in its buffer that it has not read: the system resets the connection.
+        Unread,
+        /// At once: what comes later is answered by a reset.
+        AtOnce,
+        /// Its own direction only.
+        Half,
+    }
+
+    /// Answers each connection's request as soon as its head is there, and closes.
+    fn server(status: u16, closes: Closes) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
+                    head.push(byte[0]);
+                }
+                if matches!(closes, Closes::Unread) {
+                    let _ = stream.peek(&mut byte);
+                }
+                let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes());
+                if matches!(closes, Closes::Half) {
+                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                    let _ = io::copy(&mut stream, &mut io::sink());
+                }
+            }
+        });
+        url
+    }
+
+    const ROUNDS: usize = 40;
+    /// More than the buffers of both ends hold.
+    const LARGE: usize = 16 << 20;
+
+    #[test]
+    fn an_answer_that_comes_before_the_body_is_read_is_the_answer() {
+        let http = Http::new(TlsOptions::default()).unwrap();
+        for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
+            for status in [201, 403, 413] {
+                let url = server(status, closes);
+                for method in [Method::PUT, Method::POST, Method::PATCH] {
+                    for _ in 0..ROUNDS {
+                        let request = Request::new(method.clone(), "x", url.clone());
+                        let mut upload = http.upload(request, LARGE as u64).unwrap();
+                        let written = (0..LARGE / PIECE).try_for_each(|_| upload.write_all(&[7; PIECE]));
+                        let answer = if written.is_ok() { upload.finish() } else { upload.refused() };
+                        let (answer, whole) =
+                            answer.unwrap_or_else(|error| panic!("{closes:?} {method}: {error}"));
+                        assert_eq!(answer.response.status(), status, "{closes:?} {method}");
+                        // A server that reads on after its answer may have got everything by now.
+                        assert!(!whole || matches!(closes, Closes::Half), "{closes:?} {method}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_at_hand_gets_its_early_answer_too() {
+        let http = Http::new(TlsOptions::default()).unwrap();
+        for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
+            let url = server(413, closes);
+            for method in [Method::PUT, Method::POST, Method::PATCH] {
+                for size in [1, 4 << 20] {
+                    for _ in 0..ROUNDS {
+                        let payload = Some((vec![7; size], "application/json".to_owned()));
+                        let request = Request { payload, ..Request::new(method.clone(), "x", url.clone()) };
+                        let answer =
+                            http.send(request).unwrap_or_else(|error| panic!("{closes:?} {method}: {error}"));
+                        assert_eq!(answer.response.status(), 413, "{closes:?} {method} {size}");
+                    }
+                }
+            }
+        }
     }
 }

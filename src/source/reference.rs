@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::SourceError;
+use crate::redacted::Redacted;
 use crate::remote::{RemoteError, Repository, is_tag};
 
 /// The prefix of a source that is an OCI image layout on disk.
@@ -48,7 +49,7 @@ impl ArtifactSource {
         };
         if folder.is_empty() {
             let next = "Write it as oci-layout:DIR:TAG.".into();
-            let (text, why) = (format!("{LAYOUT}{rest}"), "it names no folder".into());
+            let (text, why) = (Redacted::new(&format!("{LAYOUT}{rest}")), "it names no folder".into());
             return Err(RemoteError::Address { text, why, next }.into());
         }
         Ok(ArtifactSource::Layout { folder: folder.into(), tag: tag.into() })

@@ -355,6 +355,7 @@ impl<'n> Transfer<'n> {
             let request = Request {
                 range: Some(range.clone()),
                 authorization: place.authorization.clone(),
+                named_by: self.remote.registries.origin_of(&self.repository),
                 ..Request::get(self.subject.as_str(), place.url.clone())
             };
             let (wanted, size, etag) = (range.clone(), self.size, place.etag.clone());

@@ -13,10 +13,11 @@ use reqwest::{StatusCode, Url};
 use tempfile::SpooledTempFile;
 
 use super::error::SourceError;
-use super::vex_source::{Location, MANIFEST, manifest_url};
+use super::vex_source::{Location, MANIFEST, VexSource, manifest_url};
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
+use crate::redacted::Redacted;
 use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::text;
 
@@ -88,15 +89,15 @@ pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>
 
 /// Fetches a repository. `any_http`: plain HTTP is allowed everywhere.
 pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result<VexRepository, SourceError> {
-    let source = url.as_str().trim_end_matches('/').to_owned();
-    let answer = get(http, manifest_url(url))?;
+    let source = VexSource::Url(url.clone()).to_string();
+    let answer = get(http, manifest_url(url), None)?;
     let (subject, host) = (answer.subject.clone(), answer.host());
     let manifest_json = http.bytes(answer, MAX_MANIFEST)?;
     if is_html(None, &manifest_json) {
         return Err(RemoteError::Html { subject, host, service: Service::Web }.into());
     }
     let mut tried = Vec::new();
-    let from = Origin { any_http: any_http || url.scheme() == "http", own: is_loopback(&host_of(url)) };
+    let from = Origin { any_http: any_http || url.scheme() == "http", url: manifest_url(url) };
     for location in locations(&source, &manifest_json)?.into_iter().take(MOST_LOCATIONS) {
         match archive(http, &location, &source, &from, most) {
             Ok((spooled, location, last_modified)) => {
@@ -112,7 +113,7 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
                     last_modified,
                 });
             }
-            Err(error) => tried.push((text::safe(&location), error)),
+            Err(error) => tried.push((shown(&location), error)),
         }
     }
     Err(if tried.is_empty() {
@@ -130,8 +131,8 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
 struct Origin {
     /// Plain HTTP is allowed everywhere.
     any_http: bool,
-    /// The manifest came from this host itself.
-    own: bool,
+    /// Where the manifest is.
+    url: Url,
 }
 
 fn archive(
@@ -147,22 +148,14 @@ fn archive(
         next: next.to_owned(),
     };
     let location = Location::parse(text).map_err(|why| {
-        let why = format!("its location {} cannot be used: {why}", text::safe(text));
+        let why = format!("its location {} cannot be used: {why}", shown(text));
         unusable(why, "Fetch the archive with another tool, and give a folder with it and the manifest.")
     })?;
-    // A server elsewhere must not make this host ask its own services.
-    if is_loopback(&host_of(&location.url)) && !from.own {
-        let why = format!("its location {} is on this host, and the repository is not", location.url);
-        return Err(unusable(
-            why,
-            "Fetch the archive with another tool, and give a folder with it and the manifest.",
-        ));
-    }
     if location.url.scheme() == "http" && !from.any_http && !is_loopback(&host_of(&location.url)) {
-        let why = format!("its location {} uses plain HTTP", location.url);
+        let why = format!("its location {} uses plain HTTP", shown(text));
         return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
     }
-    let answer = get(http, location.url.clone())?;
+    let answer = get(http, location.url.clone(), Some(from.url.clone()))?;
     if answer.response.content_length().is_some_and(|length| length > most) {
         return Err(SourceError::TooLarge { subject: answer.subject, most });
     }
@@ -175,8 +168,8 @@ fn archive(
     Ok((spooled, location, last_modified))
 }
 
-fn get(http: &Http, url: Url) -> Result<Answer, SourceError> {
-    let answer = http.send(Request::get(url.as_str(), url.clone()))?;
+fn get(http: &Http, url: Url, named_by: Option<Url>) -> Result<Answer, SourceError> {
+    let answer = http.send(Request { named_by, ..Request::get(Redacted::from(&url).to_string(), url) })?;
     if answer.response.status() != StatusCode::OK {
         return Err(http.refusal(answer, Service::Web).into());
     }
@@ -185,6 +178,11 @@ fn get(http: &Http, url: Url) -> Result<Answer, SourceError> {
         return Err(RemoteError::Html { subject: answer.subject, host, service: Service::Web }.into());
     }
     Ok(answer)
+}
+
+/// A location as it is shown.
+fn shown(location: &str) -> String {
+    text::safe(&Redacted::new(location).to_string())
 }
 
 /// An archive that was put aside.

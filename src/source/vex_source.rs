@@ -10,6 +10,7 @@ use reqwest::Url;
 
 use super::error::SourceError;
 use crate::dataset::RelPath;
+use crate::redacted::Redacted;
 use crate::remote::RemoteError;
 use crate::text;
 
@@ -35,8 +36,7 @@ impl VexSource {
     pub fn parse(source: &str) -> Result<Self, SourceError> {
         let source = source.trim();
         let wrong = |why: &str, next: String| {
-            // What stands before an @ may be a password.
-            let text = source.rsplit('@').next().unwrap_or_default().to_owned();
+            let text = Redacted::new(source);
             SourceError::from(RemoteError::Address { text, why: why.to_owned(), next })
         };
         let form = || "Give the URL that stands in Trivy's repository.yaml, or a folder.".to_owned();
@@ -90,10 +90,11 @@ impl VexSource {
     }
 }
 
+/// As it is shown and recorded: a query may hold a token.
 impl fmt::Display for VexSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            VexSource::Url(url) => f.write_str(url.as_str().trim_end_matches('/')),
+            VexSource::Url(url) => f.write_str(Redacted::from(url).to_string().trim_end_matches('/')),
             VexSource::Folder(folder) => folder.display().fmt(f),
         }
     }

@@ -248,7 +248,8 @@ impl<'r> Registry<'r> {
     ) -> Result<Upload, TargetError> {
         location.query_pairs_mut().append_pair("digest", &digest.to_string());
         let authorization = self.login_at(repository, &location);
-        let request = Request { authorization, ..Request::new(Method::PUT, subject, location) };
+        let named_by = self.remote.registries.origin_of(repository);
+        let request = Request { authorization, named_by, ..Request::new(Method::PUT, subject, location) };
         Ok(self.remote.http.upload(request, size)?)
     }
 
@@ -261,7 +262,11 @@ impl<'r> Registry<'r> {
             // On a registry's word nothing is deleted at other hosts, nor what is no upload.
             own.as_ref().filter(|own| own.origin() == url.origin() && url.path().starts_with(&uploads))?;
             let authorization = self.login_at(repository, &url);
-            self.remote.http.send(Request { authorization, ..Request::new(method, subject, url) }).ok()
+            let named_by = own.clone();
+            self.remote
+                .http
+                .send(Request { authorization, named_by, ..Request::new(method, subject, url) })
+                .ok()
         };
         // distribution names another place for each state of an upload, and cancels only at the last.
         let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer));
@@ -339,10 +344,10 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
             other => other.map_err(PushError::Source)?,
         };
         if upload.write_all(&held).is_err() {
-            return Ok((upload.refused()?, false));
+            return Ok((upload.refused()?.0, false));
         }
         if count == 0 {
-            return Ok((upload.finish()?, true));
+            return Ok(upload.finish()?);
         }
         next.truncate(count);
         std::mem::swap(&mut held, &mut next);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use trivy_ferry::digest::Digest;
 
-use super::server::{header, serve, status};
+use super::server::{header, serve_tls, status};
 
 /// What was asked, and with which login.
 #[derive(Debug, Clone)]
@@ -56,10 +56,18 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Self {
+        Registry::over(None, change)
+    }
+
+    /// The same, over TLS where that is set up.
+    pub fn over(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static,
+    ) -> Self {
         let content = Arc::new(Mutex::new(Content::default()));
         let (change, kept): (Arc<Change>, _) = (Arc::new(change), content.clone());
         let handler = move |request: Request| answer(kept.clone(), change.clone(), request);
-        let (host, stop) = serve(axum::Router::new().fallback(handler));
+        let (host, stop) = serve_tls(axum::Router::new().fallback(handler), tls);
         Registry { host, content, _stop: stop }
     }
 

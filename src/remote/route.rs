@@ -1,0 +1,191 @@
+//! Where the host that the user named may lead this program: by a redirect, by an address in an
+//! answer, or by its DNS.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::addresses::Place;
+use super::error::RemoteError;
+use super::http::host_of;
+
+/// A place that a host must not lead to.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{to} is {}", place.words())]
+pub(super) struct Misled {
+    /// The host that the user named.
+    pub named: String,
+    /// The host, with its port if that is known, to which it led.
+    pub to: String,
+    pub place: Place,
+}
+
+impl Misled {
+    /// The error of a request that was led there.
+    pub(super) fn about(self, subject: String) -> RemoteError {
+        let Misled { named: host, to, place } = self;
+        RemoteError::Misled { subject, host, to, what: place.words() }
+    }
+}
+
+/// What one host that the user named may lead to: places elsewhere, and this host only if the user
+/// named this host. It stays what its name meant when it was first looked up, so that its DNS cannot
+/// change its mind later.
+pub(super) struct Route {
+    named: String,
+    place: OnceLock<Place>,
+    proxies: Arc<BTreeSet<String>>,
+}
+
+impl Route {
+    /// The route that begins at a URL of the user's. `proxies` are the names of hosts that may have any
+    /// address, because the user named them too.
+    pub(super) fn new(url: &Url, proxies: Arc<BTreeSet<String>>) -> Self {
+        let place = OnceLock::new();
+        if Place::written(url) != Place::Elsewhere {
+            let _ = place.set(Place::written(url));
+        }
+        Route { named: url.host_str().unwrap_or_default().to_owned(), place, proxies }
+    }
+
+    /// Judges a URL by what is written in it. Behind a proxy nothing else can be judged here.
+    pub(super) fn check(&self, url: &Url) -> Result<(), Misled> {
+        let place = Place::written(url);
+        let is_named = url.host_str() == Some(&self.named);
+        if is_named || self.may_lead_to(place, false) {
+            Ok(())
+        } else {
+            Err(self.misled(host_of(url), place))
+        }
+    }
+
+    /// The addresses of a host that may be connected to; their ports are 0.
+    pub(super) async fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        let found = tokio::net::lookup_host((host, 0)).await?.collect();
+        self.select(host, found)
+    }
+
+    fn select(&self, host: &str, found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        if self.proxies.contains(host) {
+            return Ok(found);
+        }
+        let is_named = host == self.named;
+        let places: Vec<Place> = found.iter().map(|address| Place::of(address.ip())).collect();
+        if is_named && !found.is_empty() {
+            self.place.get_or_init(|| whole(&places));
+        }
+        let good = |place: &Place| self.may_lead_to(*place, is_named);
+        let selected: Vec<_> =
+            found.iter().zip(&places).filter(|(_, place)| good(place)).map(|(address, _)| *address).collect();
+        match places.iter().find(|place| !good(place)) {
+            Some(place) if selected.is_empty() => Err(io::Error::other(self.misled(host.to_owned(), *place))),
+            _ => Ok(selected),
+        }
+    }
+
+    fn may_lead_to(&self, place: Place, is_named: bool) -> bool {
+        match (place, self.place.get()) {
+            (Place::Elsewhere, _) => true,
+            // Who is on this host already reaches all that this host reaches.
+            (_, Some(Place::ThisHost)) => true,
+            (Place::LinkLocal, Some(Place::LinkLocal)) => is_named,
+            _ => false,
+        }
+    }
+
+    fn misled(&self, to: String, place: Place) -> Misled {
+        Misled { named: self.named.clone(), to, place }
+    }
+}
+
+/// What a host is that has all these addresses. One of them elsewhere makes it another host: else the
+/// owner of a name could add 127.0.0.1 to its addresses.
+fn whole(places: &[Place]) -> Place {
+    [Place::Elsewhere, Place::ThisHost]
+        .into_iter()
+        .find(|place| places.contains(place))
+        .unwrap_or(Place::LinkLocal)
+}
+
+/// A route as reqwest asks for addresses.
+pub(super) struct Resolver(pub Arc<Route>);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let route = self.0.clone();
+        Box::pin(async move {
+            let addresses = route.resolve(name.as_str()).await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The hosts of the proxies that the environment names.
+pub(super) fn proxies() -> BTreeSet<String> {
+    let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let values = names.into_iter().filter_map(|name| std::env::var(name).ok());
+    let host = |value: String| {
+        let url = if value.contains("://") { value } else { format!("http://{value}") };
+        Some(Url::parse(&url).ok()?.host_str()?.to_owned())
+    };
+    values.filter_map(host).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(url: &str) -> Route {
+        Route::new(&url.parse().unwrap(), Arc::new(BTreeSet::from(["proxy.example".into()])))
+    }
+
+    fn selected(route: &Route, host: &str, found: &[&str]) -> Option<usize> {
+        let found = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
+        route.select(host, found).ok().map(|selected| selected.len())
+    }
+
+    #[test]
+    fn a_host_elsewhere_does_not_lead_to_this_one() {
+        let route = route("https://r.example/v2/");
+        assert_eq!(selected(&route, "r.example", &["192.0.2.7"]), Some(1));
+        assert_eq!(selected(&route, "cdn.example", &["192.0.2.8"]), Some(1));
+        for ip in ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "::"] {
+            assert_eq!(selected(&route, "cdn.example", &[ip]), None, "{ip}");
+            assert_eq!(selected(&route, "cdn.example", &[ip, "192.0.2.8"]), Some(1), "{ip}");
+            // Its own name may not change its mind either.
+            assert_eq!(selected(&route, "r.example", &[ip]), None, "{ip}");
+        }
+        for url in ["http://127.0.0.1:22/", "http://localhost/", "https://[::ffff:127.0.0.1]/", "http://0/"] {
+            assert!(route.check(&url.parse().unwrap()).is_err(), "{url}");
+        }
+        assert!(route.check(&"https://10.0.0.1/".parse().unwrap()).is_ok(), "private networks are allowed");
+        // What the user named as a proxy may be anywhere, under that name.
+        assert_eq!(selected(&route, "proxy.example", &["127.0.0.1"]), Some(1));
+    }
+
+    #[test]
+    fn a_name_with_an_address_elsewhere_is_not_this_host() {
+        let route = route("http://r.example/v2/");
+        assert_eq!(selected(&route, "r.example", &["127.0.0.1", "192.0.2.7"]), Some(1));
+        assert_eq!(selected(&route, "r.example", &["127.0.0.1"]), None);
+    }
+
+    #[test]
+    fn what_the_user_named_on_this_host_is_asked() {
+        for (url, ip) in [("http://r.example/", "127.0.0.1"), ("http://localhost:5000/", "::1")] {
+            let route = route(url);
+            let host = route.named.clone();
+            assert_eq!(selected(&route, &host, &[ip]), Some(1));
+            assert_eq!(selected(&route, "other.example", &["127.0.0.1"]), Some(1));
+            assert!(route.check(&"http://127.0.0.1:5001/".parse().unwrap()).is_ok());
+        }
+        let link = route("http://169.254.7.7:5000/");
+        assert!(link.check(&"http://169.254.7.7/x".parse().unwrap()).is_ok());
+        assert!(link.check(&"http://169.254.169.254/x".parse().unwrap()).is_err());
+        assert!(link.check(&"http://127.0.0.1/x".parse().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! The TLS settings that every connection of a run shares.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::error::RemoteError;
+use super::http::innermost;
+use crate::util::trusted;
+
+/// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.
+const MAX_PEM: u64 = 16 << 20;
+
+/// What the user gave for TLS.
+#[derive(Default)]
+pub(crate) struct TlsOptions {
+    /// CA certificates beside those of the system.
+    pub roots: Vec<CertificateDer<'static>>,
+    pub identity: Option<Identity>,
+    /// Accept any certificate.
+    pub insecure: bool,
+}
+
+/// A client certificate with the certificates above it, and its key.
+pub(crate) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads a PEM file with certificates and a key.
+    ///
+    /// # Errors
+    /// [`RemoteError::ClientCertificate`] if the file cannot be read or does not hold both.
+    pub(crate) fn read(path: &Path) -> Result<Self, RemoteError> {
+        let wrong = |why: String| RemoteError::ClientCertificate { path: path.into(), why };
+        let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let chain = chain.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
+        if chain.is_empty() {
+            return Err(wrong("it holds no certificate".into()));
+        }
+        let key =
+            PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| wrong("it holds no private key".into()))?;
+        let loaded = rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider());
+        loaded.map_err(|error| wrong(innermost(&error)))?;
+        Ok(Identity { chain, key })
+    }
+}
+
+/// Reads a PEM file of CA certificates and checks that each is one.
+///
+/// # Errors
+/// [`RemoteError::CaFile`] if the file cannot be read, or holds something else or nothing.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RemoteError> {
+    let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
+    let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = Vec::new();
+    for der in CertificateDer::pem_slice_iter(&bytes) {
+        let der = der.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
+        RootCertStore::empty()
+            .add(der.clone())
+            .map_err(|error| wrong(format!("certificate {} in it is broken: {error}", roots.len() + 1)))?;
+        roots.push(der);
+    }
+    if roots.is_empty() { Err(wrong("it holds no certificate".into())) } else { Ok(roots) }
+}
+
+/// The configuration for HTTP/1.1 over TLS.
+///
+/// # Errors
+/// [`RemoteError::Setup`] if the TLS library rejects the settings.
+pub(crate) fn config(options: &TlsOptions) -> Result<ClientConfig, RemoteError> {
+    let setup = |error: rustls::Error| RemoteError::Setup { why: innermost(&error) };
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(setup)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier(options)?);
+    let config = match &options.identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()),
+        None => Ok(builder.with_no_client_auth()),
+    };
+    let mut config = config.map_err(setup)?;
+    // One connection a request is what large blobs want: with HTTP/2 they would share one, and one
+    // flow-control window that limits them on long ways.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn verifier(options: &TlsOptions) -> Result<Arc<dyn ServerCertVerifier>, RemoteError> {
+    if options.insecure {
+        return Ok(Arc::new(Unchecked { accepted: true }));
+    }
+    let system = rustls_platform_verifier::Verifier::new_with_extra_roots(options.roots.clone(), provider());
+    if let Ok(verifier) = system {
+        return Ok(Arc::new(verifier));
+    }
+    // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is used, with
+    // advice that fits.
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(options.roots.iter().cloned());
+    if store.is_empty() {
+        return Ok(Arc::new(Unchecked { accepted: false }));
+    }
+    let built = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider());
+    let verifier = built.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
+    Ok(verifier)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Every scheme: what a server signs with does not matter if its certificate does not.
+const SCHEMES: [SignatureScheme; 13] = [
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::ED25519,
+    SignatureScheme::ED448,
+];
+
+/// Accepts every certificate (`--insecure`), or none if there is no CA to check one with.
+#[derive(Debug)]
+struct Unchecked {
+    accepted: bool,
+}
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.accepted {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
