@@ -833,7 +833,7 @@ fn what_cannot_be_written_down_first_is_not_done() {
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
     host.import(&one, &[]).good();
     // The memory cannot be written: a run that was killed now would lose the command.
-    fs::create_dir_all(host.path("state/new.tmp/in-the-way")).unwrap();
+    fs::create_dir_all(host.path("state/import-default.json.trivy-ferry.tmp/in-the-way")).unwrap();
     let ran = host.import(&two, &["--exec-after", "true"]);
     assert_eq!(ran.code, 2, "{ran:#?}");
     assert_eq!(host.installed("cache", "db"), date(days(-3)), "nothing has changed");

@@ -106,7 +106,9 @@ fn vex(
     let listed: Vec<Carried> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
     let trusts = |keyid: &str| brought.keyring.public_keys().any(|key| key.id().hex() == keyid);
     let wanted = Wanted { stream: brought.stream, listed: &listed, trusts: &trusts };
-    let merged = host.vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;
+    // Another import may have written the file since this one began.
+    let vex = host.vex.read_again()?;
+    let merged = vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;
     report.written.extend(merged.written);
     report.advice.extend(merged.findings);
     Ok(())

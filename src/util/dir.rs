@@ -467,7 +467,10 @@ impl Dir {
     /// Replaces a file by a temporary one and a rename, so that a reader sees the old or the new.
     pub fn replace(&self, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
         let temporary = format!("{name}.trivy-ferry.tmp");
-        self.remove(&temporary)?;
+        // A directory of that name is none of ours, and nothing in it is removed.
+        if self.unlink(OsStr::new(&temporary))? {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let written = self.create(&temporary, mode, owner).and_then(|mut file| {
             step("write", OsStr::new(&temporary))?;
             file.write_all(bytes)?;
@@ -475,7 +478,7 @@ impl Dir {
             self.rename(&temporary, self, name)
         });
         if let Err(error) = written {
-            let _ = self.remove(&temporary);
+            let _ = self.unlink(OsStr::new(&temporary));
             return Err(error);
         }
         self.sync()
