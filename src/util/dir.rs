@@ -239,7 +239,7 @@ impl Walk<'_, '_> {
     }
 
     fn make(&self, dir: &Dir, name: &OsStr, last: bool) -> io::Result<Dir> {
-        let Some(Make { owner, mode }) = self.make else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(Make { owner, mode }) = self.make else { return Err(Errno::NOENT.into()) };
         // Only the last one is the owner's, and what is missing in a home of theirs; else what leads
         // there is everybody's to pass.
         let parent = dir.entry()?.owner.uid;

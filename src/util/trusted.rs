@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::dir::{Dir, Entry, Make, Owner, Visit, euid};
 
@@ -202,7 +203,7 @@ impl Trust {
             Some(entry) if !entry.is_file() => return Err(Failed::NotAFile),
             _ => {}
         }
-        let file = dir.read(&name)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let file = dir.read(&name)?.ok_or(io::Error::from(Errno::NOENT))?;
         self.judge(&dir.at(&name), &Entry::of_file(&file)?).map_err(Failed::Untrusted)?;
         Ok(file)
     }
