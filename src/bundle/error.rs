@@ -199,7 +199,7 @@ fn claimed_keys(keyids: &[Unverified]) -> String {
         [] => "it has no signature".into(),
         [one] => format!("it claims the key {}", short(one)),
         many => {
-            format!("it claims the keys {}", many.iter().map(|id| short(id)).collect::<Vec<_>>().join(", "))
+            format!("it claims the keys {}", many.iter().map(short).collect::<Vec<_>>().join(", "))
         }
     }
 }

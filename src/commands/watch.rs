@@ -222,7 +222,7 @@ impl Watcher<'_> {
             self.say(&format!("{error}. {}", error.next()));
             self.errors.push(error);
         }
-        if let Some(more) = self.unsigned.to_tell(Timestamp::now()) {
+        if let Some(more) = self.unsigned.take_untold(Timestamp::now()) {
             let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
             self.log(None, Event::Refused, &why, true);
         }

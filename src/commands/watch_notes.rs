@@ -165,7 +165,7 @@ impl Unsigned {
     }
 
     /// How many were counted, once in an hour.
-    pub(super) fn to_tell(&mut self, now: Timestamp) -> Option<u64> {
+    pub(super) fn take_untold(&mut self, now: Timestamp) -> Option<u64> {
         if self.counted == 0 || !Self::is_over(self.told, now) {
             return None;
         }
@@ -200,13 +200,13 @@ mod tests {
         }
         assert!(!unsigned.has_room(minute(59)) && unsigned.has_room(minute(60)));
         assert!(unsigned.has_room(minute(-1)), "a clock that went back keeps nothing quiet");
-        assert_eq!(unsigned.to_tell(minute(1)), None);
+        assert_eq!(unsigned.take_untold(minute(1)), None);
         unsigned.count(5);
-        assert_eq!(unsigned.to_tell(minute(1)), Some(5));
+        assert_eq!(unsigned.take_untold(minute(1)), Some(5));
         unsigned.count(7);
         unsigned.count(1);
-        assert_eq!(unsigned.to_tell(minute(60)), None);
-        assert_eq!(unsigned.to_tell(minute(61)), Some(8));
+        assert_eq!(unsigned.take_untold(minute(60)), None);
+        assert_eq!(unsigned.take_untold(minute(61)), Some(8));
     }
 
     #[test]
