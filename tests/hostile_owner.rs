@@ -3,7 +3,7 @@
 //!
 //! Needs root. The attacker is this program once more, as the user 65534; it ends with its standard input.
 //! `TRIVY_FERRY_RUNS=500` plays each race longer.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::{self, Permissions};
 use std::io::Read;

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The calls that change files, or make changes last. A program that uses another one that does is to be
 /// noticed: see [`read`].
-pub const CALLS: &str = "open,openat,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,\
+pub const CALLS: &str = "open,openat,openat2,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,\
     copy_file_range,sendfile,splice,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,\
     symlinkat,fsync,fdatasync,syncfs,sync,sync_file_range,fcntl,dup,dup2,dup3,chmod,fchmod,fchmodat,msync";
 
@@ -72,17 +72,18 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
     let at = |folder: usize| resolved(&file(folder).unwrap().join(text(folder + 1)), open);
     let here = |index: usize| resolved(&cwd.join(text(index)), open);
     match call {
-        "openat" => {
-            let flags = &arguments[2];
-            assert!(!flags.contains("O_TMPFILE"), "{arguments:?}");
-            let mut ops = Vec::new();
-            if flags.contains("O_CREAT") {
-                ops.push(Op::Create(at(0), mode(3)));
-            }
-            if flags.contains("O_TRUNC") {
-                ops.push(Op::Truncate(at(0)));
-            }
-            ops
+        "openat" => opened(&arguments[2], &|| at(0), &|| mode(3)),
+        // Flags and mode are fields of one argument: {flags=O_RDWR|O_CREAT, mode=0600, resolve=…}.
+        "openat2" => {
+            let field = |name: &str| {
+                let fields = arguments[2].trim_matches(['{', '}']).split(", ");
+                fields
+                    .filter_map(|field| field.split_once('='))
+                    .find(|(of, _)| *of == name)
+                    .map(|(_, value)| value)
+            };
+            let mode = || u32::from_str_radix(field("mode").unwrap(), 8).unwrap();
+            opened(field("flags").unwrap(), &|| at(0), &mode)
         }
         "open" => {
             assert!(!arguments[1].contains("O_CREAT") && !arguments[1].contains("O_TRUNC"), "{arguments:?}");
@@ -110,6 +111,19 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
         "fcntl" | "dup" | "dup2" | "dup3" => Vec::new(),
         other => panic!("the replay does not know {other}: {arguments:?}"),
     }
+}
+
+/// What opening a file does to it.
+fn opened(flags: &str, path: &dyn Fn() -> PathBuf, mode: &dyn Fn() -> u32) -> Vec<Op> {
+    assert!(!flags.contains("O_TMPFILE"), "{flags}");
+    let mut ops = Vec::new();
+    if flags.contains("O_CREAT") {
+        ops.push(Op::Create(path(), mode()));
+    }
+    if flags.contains("O_TRUNC") {
+        ops.push(Op::Truncate(path()));
+    }
+    ops
 }
 
 /// `3</some/path>` as number and path. A path that was removed meanwhile is none.
