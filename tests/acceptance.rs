@@ -1054,3 +1054,17 @@ fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
     ran.good().reported(0, &["corp", "not trusted any more"]);
     assert_eq!(entries(), without);
 }
+
+#[test]
+fn first_imports_at_once_into_one_state_and_several_caches_all_succeed() {
+    for _ in 0..10 {
+        let host = Host::new();
+        let one = host.bundle("one.tar", &bundle(days(-3)));
+        std::thread::scope(|scope| {
+            for cache in ["a", "b", "c", "d"] {
+                let (host, one) = (&host, &one);
+                scope.spawn(move || host.import_to(&format!("deep/er/{cache}"), one, &[]).good().code);
+            }
+        });
+    }
+}

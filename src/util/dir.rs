@@ -243,7 +243,10 @@ impl Walk<'_, '_> {
         // Only the last one is the owner's, and what is missing in a home of theirs; else what leads
         // there is everybody's to pass.
         let parent = dir.entry()?.owner.uid;
-        dir.make(name, mode, owner.filter(|owner| last || owner.uid == parent))
+        match owner.filter(|owner| last || owner.uid == parent) {
+            Some(owner) => dir.open_or_make(name, mode, Some(owner)),
+            None => dir.open_or_make_plain(name, mode),
+        }
     }
 }
 
@@ -396,8 +399,23 @@ impl Dir {
     pub fn open_or_make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
         let name = name.as_ref();
         match self.open(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(name, mode, owner),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.make(name, mode, owner) {
+                // Another run was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.open(name),
+                other => other,
+            },
             other => other,
+        }
+    }
+
+    /// As [`Dir::open_or_make`], for a directory that several runs may make and fill at once. It gets no
+    /// owner and no mode after it was made, so that it need not be known which of them made it.
+    fn open_or_make_plain(&self, name: &OsStr, mode: u32) -> io::Result<Dir> {
+        let name = component(name)?;
+        step("mkdir", name)?;
+        match fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+            Err(error) if error != Errno::EXIST => Err(error.into()),
+            _ => self.open(name),
         }
     }
 
