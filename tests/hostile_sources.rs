@@ -1123,7 +1123,7 @@ fn a_medium_without_room_is_told_before_and_while_writing() {
     let host = exporter();
     // Hardly packs: the room is gone long before the end.
     let noise: Vec<u8> =
-        (0u64..24_000).flat_map(|n| Digest::of(&n.to_le_bytes()).hex().into_bytes()).collect();
+        (0u64..14_000).flat_map(|n| Digest::of(&n.to_le_bytes()).hex().into_bytes()).collect();
     let library = Archive::new().file("policies/docker/lib/x.rego", b"package x");
     let layer = library.file("policies/docker/policies/x.rego", &noise).pack();
     // Small enough to be held in memory: what is short of room is the medium alone.
