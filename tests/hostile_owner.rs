@@ -204,7 +204,8 @@ fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the
     for _ in 0..runs(40) {
         let line =
             format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
-        scene.ferry(&line).fails().says("is not ours to trust");
+        // Either the probe shows that the directory is foreign, or it cannot be made.
+        scene.ferry(&line).exits(7).says("home/cache/.trivy-ferry");
         assert!(!scene.at("evil").exists(), "root moved a file out of the cache");
     }
 }

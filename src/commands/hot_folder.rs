@@ -152,8 +152,12 @@ impl HotFolder {
     /// # Errors
     /// Where another run works on it, or our own folder there is not ours.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let watched = Dir::top(path).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => failed(path, error),
+        let watched = Dir::top(path).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => failed(path, error),
+            Some(rustix::io::Errno::LOOP) => Error::usage(
+                format!("{} is or leads through a symbolic link that others can change", path.display()),
+                "Name the folder itself.",
+            ),
             _ => Error::usage(
                 format!("there is no folder {}", path.display()),
                 "Make it first, or check that the share is mounted there.",

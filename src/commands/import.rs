@@ -125,7 +125,7 @@ pub(super) fn write_metrics(args: &Import, code: Option<u8>, progress: &dyn Prog
     let looked = status::look(args.state_dir.as_deref(), Depth::Dates);
     let written = looked.and_then(|status| metrics::write(file, &status, code));
     if let Err(error) = written {
-        progress.note(&format!("{error}. {}", error.next()));
+        progress.alarm(&format!("{error}. {}", error.next()));
     }
 }
 

@@ -12,7 +12,7 @@ use super::inbox::SCRATCH;
 use super::offer::floor_date;
 use super::place::Place;
 use super::verify::candidate;
-use crate::bundle::{Dataset, VerifiedBundle};
+use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::redacted::Redacted;
@@ -87,21 +87,25 @@ impl<'s> Memory<'s> {
         Ok(())
     }
 
-    /// Whether trivy-ferry set this tag of the target to what it names now.
-    pub(super) fn has_set(&self, reference: &str, found: Digest) -> bool {
-        self.state().images.get(reference).is_some_and(|set| set.is(found))
+    /// Whether trivy-ferry set this tag of the target, for this image, to what it names now.
+    pub(super) fn has_set(&self, reference: &str, image: &str, found: Digest) -> bool {
+        let set = self.state().images.get(reference);
+        set.is_some_and(|set| set.is(found) && set.image.as_deref().is_none_or(|of| of == image))
     }
 
     /// Written down before a tag is set: a run that is killed after it still knows the tag as its own.
     pub(super) fn about_to_set(
         &mut self,
         reference: &str,
-        manifest: Digest,
+        image: &Image,
         found: Option<Digest>,
     ) -> Result<(), Error> {
-        let before = found.filter(|found| *found != manifest && self.has_set(reference, *found));
+        let manifest = image.manifest.digest;
+        let is_own = |found: &Digest| *found != manifest && self.has_set(reference, &image.name, *found);
+        let before = found.filter(is_own);
         let state = self.imports.targets.entry(self.target.clone()).or_default();
-        state.images.insert(reference.to_owned(), SetTag { manifest, before });
+        let set = SetTag { manifest, before, image: Some(image.name.clone()) };
+        state.images.insert(reference.to_owned(), set);
         Ok(self.dir.save_imports(self.stream, &self.imports)?)
     }
 

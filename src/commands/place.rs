@@ -98,6 +98,9 @@ impl FromStr for Place {
         let place = match text.split_once('=') {
             None => {
                 let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
+                if host.contains('@') {
+                    return Err(wrong("it holds a login, which `docker login` is for"));
+                }
                 if prefix.contains([':', '@']) {
                     return Err(wrong("a prefix has no tag"));
                 }

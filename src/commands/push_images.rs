@@ -203,7 +203,9 @@ impl Pushes<'_> {
     fn bring(&self, choice: &Choice, books: &mut Books<'_, '_>) -> Result<Status, Error> {
         let Choice { bundle, created, image, reference, key } = choice;
         let found = self.found(reference)?;
-        if found == Some(image.manifest.digest) && is_whole(self.registry, reference, image)? {
+        if found.is_some_and(|found| found.digest == image.manifest.digest)
+            && is_whole(self.registry, reference, image)?
+        {
             return Ok(Status::Unchanged);
         }
         let floor = books.memory.state().floors.get(key).copied();
@@ -256,39 +258,43 @@ impl Pushes<'_> {
         }
         let (name, digest) = (reference.to_string(), image.manifest.digest);
         // Whoever gave the tag to this image before keeps it.
-        let is_ours = found != Some(digest) || books.memory.has_set(&name, digest);
+        let found = found.map(|found| found.digest);
+        let is_ours = found != Some(digest) || books.memory.has_set(&name, &image.name, digest);
         if is_ours && reference.digest().is_none() {
-            books.memory.about_to_set(&name, digest, found)?;
+            books.memory.about_to_set(&name, image, found)?;
         }
         self.registry.push_manifest(reference, &image.manifest.media_type, top)?;
         books.memory.has_now_set(&name);
         Ok(())
     }
 
-    /// The digest of the manifest that a reference names in the registry.
-    fn found(&self, reference: &Repository) -> Result<Option<Digest>, Error> {
-        Ok(self.registry.manifest(reference)?.map(|bytes| Digest::of(&bytes)))
+    /// The manifest that a reference names in the registry.
+    fn found(&self, reference: &Repository) -> Result<Option<Found>, Error> {
+        let manifest = self.registry.manifest(reference)?;
+        Ok(manifest.map(|bytes| Found { digest: Digest::of(&bytes), is_data: is_data(&bytes) }))
     }
 
     /// By which right a reference that names `found` may be set to an image.
     ///
     /// # Errors
-    /// [`Refusal::ForeignTag`] if it has none.
-    fn may_name(
-        &self,
-        choice: &Choice,
-        found: Option<Digest>,
-        memory: &Memory<'_>,
-    ) -> Result<Right, Refusal> {
+    /// [`Refusal::ForeignTag`] if it has none, and [`Refusal::DatasetPlace`] if `found` is data that scanners
+    /// download.
+    fn may_name(&self, choice: &Choice, found: Option<Found>, memory: &Memory<'_>) -> Result<Right, Refusal> {
         let reference = choice.reference.to_string();
         match found {
             None => Ok(Right::Own),
             // A digest names one thing for ever.
             Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
-            Some(found) if found == choice.image.manifest.digest => Ok(Right::Own),
-            Some(found) if memory.has_set(&reference, found) => Ok(Right::Own),
+            Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
+            Some(found) if memory.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
+            Some(found) if found.is_data => {
+                let (image, dataset) = (choice.image.name.clone(), "Trivy's data".into());
+                Err(Refusal::DatasetPlace { image, reference, dataset })
+            }
             Some(_) if self.args.replace_image_tags => Ok(Right::ByFlag),
-            Some(found) => Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found }),
+            Some(Found { digest, .. }) => {
+                Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
+            }
         }
     }
 
@@ -307,6 +313,22 @@ impl Pushes<'_> {
             Err(PushError::Source(error)) => Err(BundleError::from_io(bundle.path(), error).into()),
         }
     }
+}
+
+/// What a reference names in a registry.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    digest: Digest,
+    /// It is a database or checks, as Trivy downloads them.
+    is_data: bool,
+}
+
+/// Whether a manifest has a layer of the types that Trivy downloads (Trivy v0.74.0: pkg/db, pkg/javadb,
+/// pkg/policy).
+fn is_data(manifest: &[u8]) -> bool {
+    const TYPES: [&str; 2] = ["application/vnd.aquasec.trivy.", "application/vnd.cncf.openpolicyagent."];
+    let of_data = |media_type: &str| TYPES.iter().any(|prefix| media_type.starts_with(prefix));
+    oci::Manifest::parse(manifest).is_ok_and(|it| it.layers.iter().any(|layer| of_data(&layer.media_type)))
 }
 
 /// What is written down of an image that is pushed.

@@ -27,6 +27,9 @@ impl FromStr for RegistryMirror {
         let (origin, place) =
             text.split_once('=').ok_or_else(|| wrong("it names no registry that it mirrors"))?;
         let (host, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if host.contains('@') {
+            return Err(wrong("it holds a login, which `docker login` is for"));
+        }
         let mirror = RegistryMirror { origin: origin.into(), host: host.into(), prefix: prefix.into() };
         // Both must do as parts of a repository's name.
         for (host, name) in [(origin, "x".to_owned()), (host, mirror.below("x"))] {

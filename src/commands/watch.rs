@@ -470,7 +470,7 @@ impl Watcher<'_> {
         names: &[String],
         example: &BundleError,
     ) -> Result<(), Error> {
-        let inbox = format!("{}/", self.folder.path().display());
+        let inbox = format!("{}/", self.folder.place().display());
         let why = safe(&format!("such as: {}", example.to_string().replace(&inbox, "")));
         let bundle = format!("{} files that are no bundles of a trusted key", files.len());
         let reason = json!({

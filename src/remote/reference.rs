@@ -35,6 +35,9 @@ impl Repository {
         let Some((first, rest)) = text.split_once('/') else {
             return Err(wrong(text, "it has no repository behind the host"));
         };
+        if first.contains('@') {
+            return Err(wrong(text, "it holds a login; log in with `docker login` instead"));
+        }
         // The parser does not know IPv6 hosts: it gets another in their place.
         let (host, reference) = if first.starts_with('[') {
             if !is_ipv6_host(first) {

@@ -90,8 +90,9 @@ impl Route {
     fn may_lead_to(&self, place: Place, is_named: bool) -> bool {
         match (place, self.place.get()) {
             (Place::Elsewhere, _) => true,
-            // Who is on this host already reaches all that this host reaches.
-            (_, Some(Place::ThisHost)) => true,
+            // The user named this host, so that its other ports are no secret. The link is another
+            // matter: a cloud's metadata service hands out credentials there.
+            (Place::ThisHost, Some(Place::ThisHost)) => true,
             (Place::LinkLocal, Some(Place::LinkLocal)) => is_named,
             _ => false,
         }
@@ -182,6 +183,8 @@ mod tests {
             assert_eq!(selected(&route, &host, &[ip]), Some(1));
             assert_eq!(selected(&route, "other.example", &["127.0.0.1"]), Some(1));
             assert!(route.check(&"http://127.0.0.1:5001/".parse().unwrap()).is_ok());
+            assert!(route.check(&"http://169.254.169.254/x".parse().unwrap()).is_err(), "{url}");
+            assert_eq!(selected(&route, "other.example", &["169.254.169.254"]), None, "{url}");
         }
         let link = route("http://169.254.7.7:5000/");
         assert!(link.check(&"http://169.254.7.7/x".parse().unwrap()).is_ok());

@@ -70,7 +70,7 @@ pub enum TargetError {
         path: PathBuf,
     },
     /// A symbolic link below the cache directory.
-    #[error("{} is a symbolic link, and links below the cache directory are not followed", .path.display())]
+    #[error("{} is or leads through a symbolic link that is not followed: it lies in the target, or others can change it", .path.display())]
     Symlink {
         /// The link.
         path: PathBuf,

@@ -121,8 +121,10 @@ impl Next for TrustError {
             }
             TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
             TrustError::Writable { path, .. } => {
+                let is_key = path.extension().is_some_and(|extension| extension == "pub");
+                let take = if is_key { "; `trivy-ferry trust add` takes a key from anywhere" } else { "" };
                 format!(
-                    "Let only root or yourself own and write {0} (`chown`, `chmod go-w`), or use another place; take a key from a medium with `trivy-ferry trust add`.",
+                    "Let only root or yourself own and write {} (`chown`, `chmod go-w`; a directory that a group shares also has its setgid bit, and you are in the group), or use another place{take}.",
                     path.display()
                 )
             }

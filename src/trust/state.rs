@@ -101,6 +101,9 @@ pub struct SetTag {
     /// The digest that was set before; present only while a push is not known to have ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
+    /// The image that it was set for: another image does not inherit the tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 impl SetTag {
@@ -540,7 +543,8 @@ mod tests {
         let mut state = open.imports("default").unwrap();
         let target = state.targets.get_mut("registry:r/p").unwrap();
         assert!(target.images.is_empty() && target.origins["image:a/b:1"].reference.is_none());
-        let set = SetTag { manifest: digest, before: Some(Digest::of(b"b")) };
+        let set =
+            SetTag { manifest: digest, before: Some(Digest::of(b"b")), image: Some("ghcr.io/a/b:1".into()) };
         assert!(set.is(digest) && set.is(Digest::of(b"b")) && !set.is(Digest::of(b"c")));
         target.images.insert("r/p/h/a/b:1".into(), set);
         open.save_imports("default", &state).unwrap();
