@@ -108,6 +108,13 @@ impl Scene {
         lchown(self.at(name), Some(uid), Some(uid)).unwrap();
     }
 
+    /// Puts the directory back under its name, once nobody exchanges it with a link any more.
+    fn settle(&self, name: &str, link: &str) {
+        if self.at(name).is_symlink() {
+            exchange(&self.at(name), &self.at(link));
+        }
+    }
+
     /// What is in a directory of the victim's, and what it holds.
     fn contents(&self, name: &str) -> Vec<(PathBuf, Digest)> {
         let mut all: Vec<_> = walkdir::WalkDir::new(self.at(name))
@@ -253,13 +260,17 @@ fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
     scene.write("victim/metadata.json", "the victim's");
     scene.link("victim", "home/cache/other", ATTACKER);
     let before = scene.contents("victim");
-    let _attacker = scene.attack("slot");
+    let line =
+        format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
+    scene.ferry(&line).exits(0);
+    let attacker = scene.attack("slot");
     for _ in 0..runs(20) {
-        let line =
-            format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
         let _ = scene.ferry(&line);
         assert_eq!(scene.contents("victim"), before);
     }
+    drop(attacker);
+    scene.settle("home/cache/db", "home/cache/other");
+    scene.ferry(&line).exits(0);
 }
 
 #[test]
@@ -321,16 +332,20 @@ fn a_web_root_whose_directories_are_swapped_leads_nowhere_else() {
     scene.write("victim/repository.tar.gz", "the victim's");
     scene.link("victim", "home/www/other", 0);
     let before = scene.contents("victim");
-    let _attacker = scene.attack("web");
+    let line = format!(
+        "import {} --trust {} --web-root TOP/home/www --web-url https://vex.corp.example/",
+        golden("v1.tar"),
+        golden("one.pub")
+    );
+    scene.ferry(&line).exits(0);
+    let attacker = scene.attack("web");
     for _ in 0..runs(20) {
-        let line = format!(
-            "import {} --trust {} --web-root TOP/home/www --web-url https://vex.corp.example/",
-            golden("v1.tar"),
-            golden("one.pub")
-        );
         let _ = scene.ferry(&line);
         assert_eq!(scene.contents("victim"), before);
     }
+    drop(attacker);
+    scene.settle("home/www/vex-hub", "home/www/other");
+    scene.ferry(&line).exits(0);
 }
 
 #[test]
@@ -345,16 +360,23 @@ fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
     // Of root, wherever the attacker may have it from.
     scene.link("victim", "home/other", 0);
     let before = scene.contents("victim");
-    let _attacker = scene.attack("inbox");
-    for _ in 0..runs(10) {
-        let _ = fs::copy(golden("v1.tar"), scene.at("home/inbox/v1.tar"));
-        let line = format!(
-            "watch TOP/home/inbox --once --settle 1s --trust {} --cache-dir TOP/root/cache",
-            golden("one.pub")
-        );
+    let line = format!(
+        "watch TOP/home/inbox --once --settle 1s --trust {} --cache-dir TOP/root/cache",
+        golden("one.pub")
+    );
+    let put = || drop(fs::copy(golden("v1.tar"), scene.at("home/inbox/v1.tar")));
+    put();
+    scene.ferry(&line).exits(0).says("processed");
+    let attacker = scene.attack("inbox");
+    for _ in 0..runs(8) {
+        put();
         let _ = scene.ferry(&line);
         assert_eq!(scene.contents("victim"), before);
     }
+    drop(attacker);
+    scene.settle("home/inbox", "home/other");
+    put();
+    scene.ferry(&line).exits(0).says("processed");
 }
 
 #[test]

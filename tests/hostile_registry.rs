@@ -924,6 +924,35 @@ fn no_image_takes_the_place_of_a_dataset() {
 }
 
 #[test]
+fn no_image_replaces_data_that_another_importer_put_there() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let other = Host::with_key(&host.key);
+    let bundle = with_images(days(-1), "a", &["x/trivy-db:2"]);
+    bring(&other, &bundle, &format!("{}/sec", registry.host), &[]).good();
+    // This importer's state knows nothing of it.
+    let chosen = format!("x/trivy-db:2={}/sec/trivy-db:2", registry.host);
+    let place = format!("{}/p", registry.host);
+    bring(&host, &bundle, &place, &["--image", &chosen]).reported(5, &["which trivy-ferry did not set"]);
+    bring(&host, &bundle, &place, &["--image", &chosen, "--replace-image-tags"])
+        .reported(5, &["is in the repository of Trivy's data"]);
+    assert_eq!(registry.manifest("sec/trivy-db:2"), Part::db(days(-1)).manifest);
+}
+
+#[test]
+fn an_image_does_not_inherit_the_tag_of_another_one() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let names = ["ghcr.example/a:1", "ghcr.example/b:1"];
+    let place = format!("{}/p", registry.host);
+    let at = |name: &str| format!("{name}={}/tools/t:1", registry.host);
+    bring(&host, &with_images(days(-2), "a", &names), &place, &["--image", &at(names[0])]).good();
+    let newer = with_images(days(-1), "b", &names);
+    bring(&host, &newer, &place, &["--image", &at(names[1])]).reported(5, &["which trivy-ferry did not set"]);
+    assert_eq!(registry.manifest("tools/t:1"), image_of("a"));
+    bring(&host, &newer, &place, &["--image", &at(names[0])]).good();
+    assert_eq!(registry.manifest("tools/t:1"), image_of("b"));
+}
+
+#[test]
 fn of_two_images_that_would_meet_one_is_pushed() {
     let host = Host::new();
     let registry = Registry::new(|_| None);

@@ -197,3 +197,20 @@ fn names_in_a_directory_cost_little() {
     assert!(host.installed("cache", "db").is_some(), "{}", measured.err);
     assert!(measured.out.len() + measured.err.len() < 1 << 20);
 }
+
+#[test]
+fn parts_of_bundles_that_nobody_has_cost_a_watch_little_however_many_there_are() {
+    let host = Host::new();
+    let good = Bundle::of(hours(-1), &Part::all(days(-1)));
+    host.file("inbox/good.tar", good.signed(&host.key));
+    let long = "n".repeat(150);
+    for number in 0..40_000 {
+        host.file(&format!("inbox/{long}-{number}.tar.001"), "");
+    }
+    let once = &["watch", "inbox", "--once", "--settle", "1s", "--format", "json"];
+    let measured = bounded(&host, &[&once[..], INTO].concat());
+    assert!(host.installed("cache", "db").is_some(), "{}", measured.err);
+    assert!(measured.out.len() + measured.err.len() < 1 << 20, "{}", measured.err.len());
+    let measured = bounded(&host, &["verify", "inbox", "--trust", "keys/exporter.pub"]);
+    assert!(measured.out.len() + measured.err.len() < 1 << 20);
+}

@@ -306,7 +306,13 @@ impl HotFolder {
                 true => Ok(()),
                 false => fs::DirBuilder::new().mode(0o700).create(&to),
             };
-            match made.and_then(|()| fs::rename(file, to.join(name))) {
+            let claimed = made.and_then(|()| fs::rename(file, to.join(name)));
+            // Somebody may have put one of our folders there in the meantime.
+            if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
+                rename_new(&to.join(name), file).map_err(|error| self.failed(file, error))?;
+                continue;
+            }
+            match claimed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     self.put_back(&taken)?;
                     return Err(self.failed(file, error));

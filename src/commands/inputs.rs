@@ -40,7 +40,31 @@ pub(super) struct Inputs {
     pub(super) is_one_file: bool,
     /// What belongs together, by the bundle's name.
     sets: BTreeMap<String, Set>,
+    /// How many files are in them.
+    files: usize,
+    /// How many of them have no head here.
+    strays: usize,
     look: Look,
+}
+
+/// The most bundles and heads that are looked at together.
+const MOST_HEADS: usize = 10_000;
+/// The most files: heads, volumes and parity.
+const MOST_FILES: usize = 20_000;
+/// The most bundles of which parts are here and no head.
+const MOST_STRAYS: usize = 1_000;
+/// The most heartbeats.
+const MOST_HEARTBEATS: usize = 1_000;
+
+/// In which order the files of folders are taken: what belongs to a head comes before what does not, so
+/// that junk crowds out no bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Heads,
+    /// Volumes and parity of a head that is here.
+    Parts,
+    /// The same of none.
+    Strays,
 }
 
 /// Files that were passed over: the first of them by name, and the number of the others. A directory may hold
@@ -113,10 +137,15 @@ impl Inputs {
     pub(super) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
         let mut folders = 0;
+        let is_folder = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
+        for turn in [Turn::Heads, Turn::Parts, Turn::Strays] {
+            for folder in inputs.iter().filter(is_folder) {
+                found.read_folder(folder, turn)?;
+            }
+        }
         for input in inputs {
-            if fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
+            if is_folder(&input) {
                 folders += 1;
-                found.read_folder(input)?;
             } else if let ([_], Some(part)) = (inputs, part(input)) {
                 return Err(Error::usage(
                     format!("{} is {part} of a bundle", input.display()),
@@ -132,7 +161,9 @@ impl Inputs {
         Ok(found)
     }
 
-    fn read_folder(&mut self, folder: &Path) -> Result<(), Error> {
+    /// Takes what has its turn in a folder. Whoever may put files there can put any number: what is looked
+    /// at together is bounded, and the rest is named and counted.
+    fn read_folder(&mut self, folder: &Path, turn: Turn) -> Result<(), Error> {
         let failed = || {
             |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::PermissionDenied => Error::usage(
@@ -145,15 +176,43 @@ impl Inputs {
         for entry in fs::read_dir(folder).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if Heartbeat::is_named(&name) {
+            if turn == Turn::Heads && Heartbeat::is_named(&name) && self.heartbeats.len() < MOST_HEARTBEATS {
                 self.heartbeats.push(entry.path());
             }
             match why_ignored(&name) {
-                Some(why) => self.ignored.add(Ignored { name: safe(&name), why: why.into() }),
-                None => self.take(entry.path()),
+                Some(why) if turn == Turn::Heads => {
+                    self.ignored.add(Ignored { name: safe(&name), why: why.into() });
+                }
+                None if self.turn_of(&entry.path()) == turn => self.take_if_room(entry.path(), turn),
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn turn_of(&self, path: &Path) -> Turn {
+        let has_head =
+            || key(path).and_then(|key| self.sets.get(&key)).is_some_and(|set| !set.first.is_empty());
+        match part(path) {
+            None => Turn::Heads,
+            Some(_) if has_head() => Turn::Parts,
+            Some(_) => Turn::Strays,
+        }
+    }
+
+    fn take_if_room(&mut self, path: PathBuf, turn: Turn) {
+        let is_new = || key(&path).is_some_and(|key| !self.sets.contains_key(&key));
+        let has_room = match turn {
+            Turn::Heads => self.bundles.len() < MOST_HEADS,
+            Turn::Parts => self.files < MOST_FILES,
+            Turn::Strays => self.files < MOST_FILES && (self.strays < MOST_STRAYS || !is_new()),
+        };
+        if !has_room {
+            let why = "there are too many files to look at it with the others".into();
+            return self.ignored.add(Ignored { name: safe(&name_of(&path)), why });
+        }
+        self.strays += usize::from(turn == Turn::Strays && is_new());
+        self.take(path);
     }
 
     /// Takes what belongs to a bundle that was named, and nothing else that lies there.
@@ -170,6 +229,7 @@ impl Inputs {
     fn take(&mut self, path: PathBuf) {
         let Some(key) = key(&path) else { return };
         let name = name_of(&path);
+        self.files += 1;
         let set = self.sets.entry(key).or_default();
         if parity::parse_name(&name).is_some() {
             set.parity.push(path);

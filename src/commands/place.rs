@@ -198,7 +198,7 @@ mod tests {
             ("", "its host is none"),
             ("/x", "its host is none"),
             ("h ost/x", "its host is none"),
-            ("user:secret@host/x", "its host is none"),
+            ("user:secret@host/x", "it holds a login"),
             ("host/UPPER", "lower case"),
             ("host/security/trivy-db:2", "has no tag"),
             ("trivy-db=host", "names no repository"),

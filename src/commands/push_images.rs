@@ -287,14 +287,14 @@ impl Pushes<'_> {
             Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
             Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
             Some(found) if memory.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
+            Some(Found { digest, .. }) if !self.args.replace_image_tags => {
+                Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
+            }
             Some(found) if found.is_data => {
                 let (image, dataset) = (choice.image.name.clone(), "Trivy's data".into());
                 Err(Refusal::DatasetPlace { image, reference, dataset })
             }
-            Some(_) if self.args.replace_image_tags => Ok(Right::ByFlag),
-            Some(Found { digest, .. }) => {
-                Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
-            }
+            Some(_) => Ok(Right::ByFlag),
         }
     }
 

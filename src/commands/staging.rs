@@ -1,20 +1,21 @@
 //! A folder in which a bundle is put together whose parts come on several media, one after the other.
 //!
-//! What lies there is believed no more than what lies on a medium. But files are removed there by their
-//! names, so that nobody else may be able to put another directory in its place.
+//! What lies there is believed no more than what lies on a medium. Files are written and removed there through
+//! the directory that was opened and judged.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::inbox::no_bundle;
 use super::inputs::{Inputs, key, named_date};
-use super::parts::{PARTIAL, sync_folder};
+use super::parts::PARTIAL;
 use crate::bundle::{BundleError, open_regular};
 use crate::error::Error;
 use crate::progress::{Counted, Progress};
 use crate::text::safe;
 use crate::trust::TrustError;
+use crate::util::dir::Dir;
 use crate::util::trusted::Trust;
 
 /// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
@@ -22,6 +23,8 @@ const OWN: &str = "trivy-ferry-staging";
 
 /// The folder.
 pub(super) struct Staging {
+    /// Our own folder, in which files are written and removed whatever becomes of its name.
+    dir: Dir,
     own: PathBuf,
 }
 
@@ -40,11 +43,12 @@ impl Staging {
         let parent = dir.entry().map_err(failed)?;
         judged.and_then(|()| trust.judge(folder, &parent)).map_err(TrustError::from)?;
         let mode = if trust.shares(&parent) { 0o2770 } else { 0o700 };
-        let entry = dir.open_or_make(OWN, mode, None).and_then(|own| own.entry());
-        let entry = entry.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+        let dir = dir.open_or_make(OWN, mode, None);
+        let dir = dir.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
             Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => not_private(&own),
             _ => failed(error),
         })?;
+        let entry = dir.entry().map_err(failed)?;
         let is_mine = entry.owner.uid == rustix::process::geteuid().as_raw() && entry.mode & 0o077 == 0;
         if !is_mine && !trust.shares(&entry) {
             return Err(not_private(&own));
@@ -57,7 +61,7 @@ impl Staging {
                 "Name another: what lies in it is removed when it was imported.",
             ));
         }
-        Ok(Staging { own })
+        Ok(Staging { dir, own })
     }
 
     /// Where it is.
@@ -95,16 +99,16 @@ impl Staging {
             Err(error) => return Err(error.into()),
         };
         let step = progress.begin(&safe(&name.to_string_lossy()), length, &file.display().to_string());
-        let (hidden, to) = (self.own.join(format!("{number}{PARTIAL}")), self.own.join(name));
+        let (hidden, to) = (format!("{number}{PARTIAL}"), self.own.join(name));
         let failed = |error: io::Error| failed(&to, &error);
-        let _ = fs::remove_file(&hidden);
-        let mut copy = File::options().write(true).create_new(true).open(&hidden).map_err(failed)?;
+        let created = self.dir.remove(&hidden).and_then(|()| self.dir.create(&hidden, 0o644, None));
+        let mut copy = created.map_err(failed)?;
         let copied = copy_all(Counted::new(source, step), &mut copy, file, &failed)
             .and_then(|()| copy.sync_all().map_err(failed))
-            .and_then(|()| fs::rename(&hidden, &to).map_err(failed))
-            .and_then(|()| sync_folder(&to).map_err(failed));
+            .and_then(|()| self.dir.rename(&hidden, &self.dir, name).map_err(failed))
+            .and_then(|()| self.dir.sync().map_err(failed));
         copied.inspect_err(|_| {
-            let _ = fs::remove_file(&hidden);
+            let _ = self.dir.remove(&hidden);
         })
     }
 
@@ -122,7 +126,8 @@ impl Staging {
                 || named_date(name).zip(newest).is_some_and(|(date, newest)| date < newest)
         };
         for file in there.keys().filter(is_over).flat_map(|key| there.all(key)) {
-            fs::remove_file(&file).map_err(|error| failed(&file, &error))?;
+            let name = file.file_name().unwrap_or_default();
+            self.dir.remove(name).map_err(|error| failed(&file, &error))?;
         }
         Ok(())
     }

@@ -32,9 +32,9 @@ use super::site::Site;
 
 /// The most connections at once. Further ones wait until another ends. Each may take 25 KiB: hyper
 /// doubles a buffer that is full.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 768;
 /// The same over TLS, which takes 15 KiB more: what [`Inbound`] lets in, and the connection's keys.
-const CONNECTIONS_TLS: usize = 768;
+const CONNECTIONS_TLS: usize = 512;
 /// How long a client may take for the head of a request, and stay connected without one.
 const HEAD: Duration = Duration::from_secs(30);
 /// The same for clients that come when most places are taken.

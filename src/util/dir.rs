@@ -168,10 +168,11 @@ const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 pub(crate) type Visit<'v> = dyn FnMut(&Dir) -> io::Result<()> + 'v;
 
 /// How directories are made that are missing.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Make {
+#[derive(Clone, Copy)]
+pub(crate) struct Make<'m> {
     pub owner: Option<Owner>,
-    pub mode: u32,
+    /// The mode of a directory in this one.
+    pub mode: &'m dyn Fn(&Entry) -> u32,
 }
 
 /// Where a walk along a path ended.
@@ -184,7 +185,7 @@ enum End {
 
 /// A walk along a path, one component after the other.
 struct Walk<'w, 'v> {
-    make: Option<Make>,
+    make: Option<Make<'w>>,
     /// Ends in the directory that holds the last component.
     to_parent: bool,
     visit: &'w mut Visit<'v>,
@@ -210,8 +211,14 @@ impl Walk<'_, '_> {
             }
             (self.visit)(&dir)?;
             if name == ".." {
-                dir = dir.above()?;
+                dir = dir.above(left.is_empty())?;
                 continue;
+            }
+            if dir.is_proc()? && !matches!(name.as_bytes(), b"self" | b"thread-self") {
+                // Links such as /proc/N/root and /proc/N/cwd lead elsewhere than their text says.
+                if dir.find(&name)?.is_some_and(|entry| entry.is_symlink()) {
+                    return Err(Errno::LOOP.into());
+                }
             }
             let entry = dir.find(&name)?;
             match entry {
@@ -242,8 +249,9 @@ impl Walk<'_, '_> {
         let Some(Make { owner, mode }) = self.make else { return Err(Errno::NOENT.into()) };
         // Only the last one is the owner's, and what is missing in a home of theirs; else what leads
         // there is everybody's to pass.
-        let parent = dir.entry()?.owner.uid;
-        match owner.filter(|owner| last || owner.uid == parent) {
+        let parent = dir.entry()?;
+        let mode = mode(&parent);
+        match owner.filter(|owner| last || owner.uid == parent.owner.uid) {
             Some(owner) => dir.open_or_make(name, mode, Some(owner)),
             None => dir.open_or_make_plain(name, mode),
         }
@@ -266,12 +274,12 @@ impl Dir {
 
     /// As [`Dir::top`]; makes what is missing, for the owner given.
     pub fn top_or_make(path: &Path, owner: Option<Owner>) -> io::Result<Dir> {
-        Dir::top_seen(path, Some(Make { owner, mode: 0o755 }), &mut |_| Ok(()))
+        Dir::top_seen(path, Some(Make { owner, mode: &|_| 0o755 }), &mut |_| Ok(()))
     }
 
     /// As [`Dir::top`], or with `make` as [`Dir::top_or_make`]. `visit` sees each directory on the
     /// way, but not the one that is opened.
-    pub fn top_seen(path: &Path, make: Option<Make>, visit: &mut Visit<'_>) -> io::Result<Dir> {
+    pub fn top_seen(path: &Path, make: Option<Make<'_>>, visit: &mut Visit<'_>) -> io::Result<Dir> {
         match (Walk { make, to_parent: false, visit }).go(path)? {
             End::Dir(dir) | End::In(dir, _) => Ok(dir),
         }
@@ -294,13 +302,20 @@ impl Dir {
     fn keeps_names(&self) -> io::Result<bool> {
         const STICKY: u32 = 0o1000;
         let entry = self.entry()?;
-        Ok(is_trusted(entry.owner.uid) && (entry.mode & 0o002 == 0 || entry.mode & STICKY != 0))
+        // As `trusted` judges: a group with this user's number, or root's, counts as that user.
+        let others = if is_trusted(entry.owner.gid) { 0o002 } else { 0o022 };
+        Ok(is_trusted(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
     }
 
-    /// The directory above, as the kernel knows it.
-    fn above(&self) -> io::Result<Dir> {
+    /// Whether this directory is one of /proc.
+    fn is_proc(&self) -> io::Result<bool> {
+        Ok(fs::fstatfs(&self.fd)?.f_type == fs::PROC_SUPER_MAGIC)
+    }
+
+    /// The directory above, as the kernel knows it. What is only passed through need not be readable.
+    fn above(&self, last: bool) -> io::Result<Dir> {
         let path = self.path.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let flags = DIRECTORY | OFlags::CLOEXEC;
+        let flags = if last { DIRECTORY } else { THROUGH } | OFlags::CLOEXEC;
         Ok(Dir { fd: fs::openat(&self.fd, "..", flags, Mode::empty())?, path })
     }
 
@@ -409,13 +424,21 @@ impl Dir {
     }
 
     /// As [`Dir::open_or_make`], for a directory that several runs may make and fill at once. It gets no
-    /// owner and no mode after it was made, so that it need not be known which of them made it.
+    /// owner, so that it need not be known which of them made it.
     fn open_or_make_plain(&self, name: &OsStr, mode: u32) -> io::Result<Dir> {
         let name = component(name)?;
         step("mkdir", name)?;
-        match fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
-            Err(error) if error != Errno::EXIST => Err(error.into()),
-            _ => self.open(name),
+        match fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode & 0o777)) {
+            Err(Errno::EXIST) => self.open(name),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                let dir = self.open(name)?;
+                // The process's umask may have taken the group's rights.
+                if mode & 0o2000 != 0 && dir.entry()?.owner.uid == euid() {
+                    give(&dir.fd, mode, None)?;
+                }
+                Ok(dir)
+            }
         }
     }
 

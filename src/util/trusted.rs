@@ -97,8 +97,12 @@ impl Trust {
     }
 
     /// Also the members of this process's groups, for a directory that such a group shares: one with
-    /// the setgid bit and group write permission, as volumes with changing users have.
+    /// the setgid bit and group write permission, as volumes with changing users have. Not for root:
+    /// everybody may make a directory that belongs to root's group where the setgid bit lets them.
     pub fn with_groups(mut self) -> Self {
+        if euid() == 0 {
+            return self;
+        }
         self.groups =
             rustix::process::getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
         self.groups.push(rustix::process::getegid().as_raw());
@@ -169,7 +173,12 @@ impl Trust {
             Ok(())
         };
         let visit: &mut Visit<'_> = &mut visit;
-        let dir = Dir::top_seen(path, make.map(|mode| Make { owner: None, mode }), visit)?;
+        // In a directory that a group shares, a new one is shared as well.
+        let mode = |parent: &Entry| match (make, self.shares(parent)) {
+            (Some(_), true) => 0o2770,
+            (mode, _) => mode.unwrap_or(0o700),
+        };
+        let dir = Dir::top_seen(path, make.map(|_| Make { owner: None, mode: &mode }), visit)?;
         Ok((dir, found))
     }
 
@@ -314,9 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_in_a_shared_one_is_shared_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        chmod(dir.path(), 0o2775);
+        let group = Dir::top(dir.path()).unwrap().entry().unwrap().owner.gid;
+        let trust = Trust { groups: vec![group], ..Trust::own() };
+        let made = trust.directory(&dir.path().join("a/b"), Some(0o700)).unwrap().0.entry().unwrap();
+        assert_eq!((made.mode, made.owner.gid), (0o2770, group));
+        assert_eq!(trust.judge(dir.path(), &made), Ok(()));
+        let own = Trust::own().directory(&dir.path().join("own"), Some(0o700)).unwrap().0.entry().unwrap();
+        assert_eq!(own.mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_link_of_proc_is_not_followed_by_its_text() {
+        let path = format!("/proc/{}/root/etc/passwd", std::process::id());
+        assert!(matches!(open(Path::new(&path)), Err(Failed::Io(error)) if error.raw_os_error() == Some(40)));
+        assert!(open(Path::new("/proc/self/status")).is_ok(), "a plain file behind a plain link");
+    }
+
+    #[test]
     fn a_group_shares_a_directory_with_its_setgid_bit() {
         let dir = tempfile::tempdir().unwrap();
         let group = rustix::process::getegid().as_raw();
+        if euid() == 0 {
+            assert_eq!(Trust::own().with_groups().groups, [0; 0], "root trusts no group");
+        }
         let entry = |mode: u32| {
             chmod(dir.path(), mode);
             let mut entry = Dir::top(dir.path()).unwrap().entry().unwrap();
@@ -324,7 +356,7 @@ mod tests {
             (entry.owner.uid, entry.owner.gid) = (4242, group);
             entry
         };
-        let trust = Trust::own().with_groups();
+        let trust = Trust { groups: vec![group], ..Trust::own() };
         assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
         assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
         assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "everybody may write");
