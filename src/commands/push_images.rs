@@ -290,7 +290,10 @@ impl Pushes<'_> {
             Some(Found { digest, .. }) if !self.args.replace_image_tags => {
                 Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
             }
-            Some(found) if found.is_data => {
+            // Checks of the site's own, for example, are such data themselves.
+            Some(found)
+                if found.is_data && !choice.image.blobs.iter().any(|blob| is_of_data(&blob.media_type)) =>
+            {
                 let (image, dataset) = (choice.image.name.clone(), "Trivy's data".into());
                 Err(Refusal::DatasetPlace { image, reference, dataset })
             }
@@ -323,12 +326,16 @@ struct Found {
     is_data: bool,
 }
 
-/// Whether a manifest has a layer of the types that Trivy downloads (Trivy v0.74.0: pkg/db, pkg/javadb,
-/// pkg/policy).
+/// Whether a manifest has a layer of data that Trivy downloads.
 fn is_data(manifest: &[u8]) -> bool {
+    oci::Manifest::parse(manifest).is_ok_and(|it| it.layers.iter().any(|layer| is_of_data(&layer.media_type)))
+}
+
+/// Whether a layer's type is one of those that Trivy downloads (Trivy v0.74.0: pkg/db, pkg/javadb,
+/// pkg/policy).
+fn is_of_data(media_type: &str) -> bool {
     const TYPES: [&str; 2] = ["application/vnd.aquasec.trivy.", "application/vnd.cncf.openpolicyagent."];
-    let of_data = |media_type: &str| TYPES.iter().any(|prefix| media_type.starts_with(prefix));
-    oci::Manifest::parse(manifest).is_ok_and(|it| it.layers.iter().any(|layer| of_data(&layer.media_type)))
+    TYPES.iter().any(|prefix| media_type.starts_with(prefix))
 }
 
 /// What is written down of an image that is pushed.

@@ -115,11 +115,14 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     assert_eq!(other.digest_of("mirror/ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     station.ferry(&format!("{import} --image a/b:1")).exits(2).says("no bundle here holds an image a/b:1");
     // Where a place is chosen, the site's own tag is kept until a flag replaces it.
-    let own = format!("crane copy --insecure {0}/mirror/trivy-db:2 {0}/tools/checks:1", other.address);
+    let own = format!(
+        "crane copy --insecure {}/aquasec/trivy:0.74.0 {}/tools/checks:1",
+        upstream.address, other.address
+    );
     other.publisher.sh(&own).exits(0);
     let chosen = format!("{import} --image ghcr.io/custom/checks:1={}/tools/checks:1", other.address);
     station.ferry(&chosen).exits(5).says("which trivy-ferry did not set");
-    assert_eq!(other.digest_of("tools/checks:1"), Artifact::db().digest());
+    assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("aquasec/trivy:0.74.0"));
     station.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("custom/checks:1"));
     // Without any registry, our server has them too.
