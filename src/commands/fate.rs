@@ -70,7 +70,8 @@ pub(super) fn decide(
         return leave(row, Status::Unchanged);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
-    if let (Some(ahead), None) = (floor, believable(floor, now)) {
+    let believed = believable(floor, now);
+    if let (Some(ahead), None) = (floor, believed) {
         report.warnings.push(ignored(&dataset.reference(), ahead));
     }
     let newer = version.filter(|_| remembered.is_none() && dataset.contents.updated_at.is_none());
@@ -85,7 +86,7 @@ pub(super) fn decide(
         ));
         return leave(row, Status::Older);
     }
-    let floor = remembered.max(believable(floor, now));
+    let floor = remembered.max(believed);
     let verdict = judge(date, floor);
     if let Verdict::Older { floor } = verdict
         && !setup.policy.allow_rollback

@@ -136,17 +136,15 @@ impl Inputs {
     /// See [`Inputs::read`].
     pub(super) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
-        let mut folders = 0;
         let is_folder = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
+        let (folders, files): (Vec<&PathBuf>, Vec<&PathBuf>) = inputs.iter().partition(is_folder);
         for turn in [Turn::Heads, Turn::Parts, Turn::Strays] {
-            for folder in inputs.iter().filter(is_folder) {
+            for folder in &folders {
                 found.read_folder(folder, turn)?;
             }
         }
-        for input in inputs {
-            if is_folder(&input) {
-                folders += 1;
-            } else if let ([_], Some(part)) = (inputs, part(input)) {
+        for input in files {
+            if let ([_], Some(part)) = (inputs, part(input)) {
                 return Err(Error::usage(
                     format!("{} is {part} of a bundle", input.display()),
                     "Name its head, whose name ends in .tar.000, or the folder in which all of it lies.",
@@ -156,7 +154,7 @@ impl Inputs {
                 found.take_beside(input);
             }
         }
-        found.is_one_file = folders == 0 && found.bundles.len() == 1;
+        found.is_one_file = folders.is_empty() && found.bundles.len() == 1;
         found.bundles.sort();
         Ok(found)
     }

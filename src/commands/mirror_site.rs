@@ -149,10 +149,11 @@ impl<'r> Site<'r> {
         // The same layer under another manifest, as with --compat, is not older than itself: databases
         // are a little older than the manifests that name them.
         let same = found.is_some_and(|found| layers_of(&found) == layers_of(&manifest));
-        let floor = believable(row.was, offer.now).filter(|_| !same && !offer.args.allow_rollback);
-        if let (Some(ahead), None) = (row.was, believable(row.was, offer.now)) {
+        let believed = believable(row.was, offer.now);
+        if let (Some(ahead), None) = (row.was, believed) {
             self.report.warnings.push(ignored(&planned.dataset.reference(), ahead));
         }
+        let floor = believed.filter(|_| !same && !offer.args.allow_rollback);
         let lack = Lack { reference, manifest, media_type, compat, floor };
         // Who announces older data is believed without fetching it.
         if let Some((date, floor)) = lack.older(offer.item.announced) {

@@ -212,11 +212,11 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 pub(super) fn run(args: &cli::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
-    if let Some(state) = StateView::find(args.state_dir.as_deref())? {
-        state.warnings().iter().for_each(|warning| progress.alarm(warning));
-    }
-    let mut status = look(args.state_dir.as_deref(), Depth::Content)?;
-    status.refused = refused(args.state_dir.as_deref(), status.now)?;
+    let state = StateView::find(args.state_dir.as_deref())?;
+    let warnings = state.iter().flat_map(StateView::warnings);
+    warnings.for_each(|warning| progress.alarm(&warning));
+    let mut status = look_at_state(state.as_ref(), Depth::Content)?;
+    status.refused = refused(state.as_ref(), status.now)?;
     let mut errors = std::mem::take(&mut status.unseen);
     if status.is_empty() {
         let error = Error::usage(
@@ -341,10 +341,14 @@ impl Status {
 
 /// Reads what is remembered, and looks at caches and web roots.
 pub(super) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Error> {
+    look_at_state(StateView::find(state_dir)?.as_ref(), depth)
+}
+
+fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Error> {
     let now = Timestamp::now();
     let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
     let (refused, errors, asked) = Default::default();
-    let Some(state) = StateView::find(state_dir)? else {
+    let Some(state) = state else {
         return Ok(Status { imports, exports, heartbeats, refused, errors, now, unseen, asked });
     };
     for stream in state.streams(Side::Import)? {
@@ -369,8 +373,8 @@ pub(super) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Err
 }
 
 /// What was refused or given up within [`LATELY`], and not accepted since.
-fn refused(state_dir: Option<&Path>, now: Timestamp) -> Result<Vec<Refused>, Error> {
-    let Some(state) = StateView::find(state_dir)? else { return Ok(Vec::new()) };
+fn refused(state: Option<&StateView>, now: Timestamp) -> Result<Vec<Refused>, Error> {
+    let Some(state) = state else { return Ok(Vec::new()) };
     let mut latest: Vec<Refused> = Vec::new();
     for Entry { at, event, bundle, why, .. } in state.log()?.latest()? {
         match event {

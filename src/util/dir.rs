@@ -214,18 +214,11 @@ impl Walk<'_, '_> {
                 dir = dir.above(left.is_empty())?;
                 continue;
             }
-            if dir.is_proc()? && !matches!(name.as_bytes(), b"self" | b"thread-self") {
-                // Links such as /proc/N/root and /proc/N/cwd lead elsewhere than their text says.
-                if dir.find(&name)?.is_some_and(|entry| entry.is_symlink()) {
-                    return Err(Errno::LOOP.into());
-                }
-            }
-            let entry = dir.find(&name)?;
-            match entry {
+            match dir.find(&name)? {
                 Some(entry) if entry.is_symlink() => {
                     links += 1;
                     let is_ours = dir.keeps_names()? && is_trusted(entry.owner.uid);
-                    if links > MOST_LINKS || !is_ours {
+                    if links > MOST_LINKS || !is_ours || dir.is_magic(&name)? {
                         return Err(Errno::LOOP.into());
                     }
                     let target = fs::readlinkat(&dir.fd, &name, Vec::new())?;
@@ -307,9 +300,11 @@ impl Dir {
         Ok(is_trusted(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
     }
 
-    /// Whether this directory is one of /proc.
-    fn is_proc(&self) -> io::Result<bool> {
-        Ok(fs::fstatfs(&self.fd)?.f_type == fs::PROC_SUPER_MAGIC)
+    /// Whether a link in this directory leads elsewhere than its text says, as /proc/N/root and /proc/N/cwd
+    /// do.
+    fn is_magic(&self, link: &OsStr) -> io::Result<bool> {
+        let is_proc = fs::fstatfs(&self.fd)?.f_type == fs::PROC_SUPER_MAGIC;
+        Ok(is_proc && !matches!(link.as_bytes(), b"self" | b"thread-self"))
     }
 
     /// The directory above, as the kernel knows it. What is only passed through need not be readable.
