@@ -4,7 +4,10 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use super::testing::{Seen, *};
+use test_kit::answers::{chunked, header, ok, status};
+use test_kit::http::{Response, Seen, Server};
+
+use super::testing::*;
 use super::*;
 use crate::dataset::vex::ArchiveFormat;
 use crate::error::Next;
@@ -109,9 +112,9 @@ fn vex_manifest(locations: &[&str]) -> Vec<u8> {
 /// A repository whose locations are the given paths of the same server (or whole URLs).
 fn vex_server(
     locations: &'static [&'static str],
-    answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static,
+    answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
 ) -> Server {
-    Server::new(move |seen| match seen.path.as_str() {
+    Server::new(move |seen| match seen.target.as_str() {
         "/top/.well-known/vex-repository.json" => {
             let whole = |path: &&str| match path.starts_with('/') {
                 true => format!("http://{}{path}", seen.host),
@@ -128,13 +131,13 @@ fn fetch(server: &Server) -> Result<VexRepository, SourceError> {
     network().vex(&VexSource::parse(&server.url("/top/")).unwrap())
 }
 
-fn vex_error(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> SourceError {
+fn vex_error(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> SourceError {
     fetch(&Server::new(answer)).err().unwrap()
 }
 
 #[test]
 fn a_vex_repository_arrives_with_its_manifest() {
-    let server = vex_server(&["/a/main.tar.gz//top/dir"], |seen| match seen.path.as_str() {
+    let server = vex_server(&["/a/main.tar.gz//top/dir"], |seen| match seen.target.as_str() {
         "/a/main.tar.gz" => header(ok(TAR_GZ), "last-modified", "Sat, 21 Nov 2026 06:12:30 GMT"),
         _ => status(404),
     });
@@ -158,12 +161,12 @@ fn a_vex_repository_arrives_with_its_manifest() {
 #[test]
 fn a_location_that_fails_gives_way_to_the_next() {
     let server = vex_server(&["/gone.tar.gz", "s3://b/x.zip", "/b.zip//x"], |seen| {
-        if seen.path == "/b.zip" { ok(ZIP) } else { status(404) }
+        if seen.target == "/b.zip" { ok(ZIP) } else { status(404) }
     });
     let repository = fetch(&server).unwrap();
     assert_eq!((repository.archive_name.as_str(), repository.format), ("b.zip", ArchiveFormat::Zip));
     let server = vex_server(&["/gone.tar.gz", "/page.zip"], |seen| {
-        if seen.path == "/page.zip" { ok("<html>") } else { status(404) }
+        if seen.target == "/page.zip" { ok("<html>") } else { status(404) }
     });
     let error = fetch(&server).err().unwrap().to_string();
     assert!(error.contains("/gone.tar.gz") && error.contains("/page.zip is not an archive"), "{error}");
@@ -212,10 +215,10 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
 #[test]
 fn plain_http_is_left_to_those_who_ask_for_it() {
     // The repository is asked over HTTPS, and sends on to plain HTTP.
-    let server = TlsServer::new(vex_manifest(&["http://plain.invalid/a.zip"]));
+    let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    fs::write(&path, &server.certificate).unwrap();
+    fs::write(&path, &certificate).unwrap();
     let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
     let options = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     let error = network_with(options.clone(), None).vex(&source).err().unwrap();

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::testing::Seen;
+use test_kit::answers::*;
+use test_kit::http::{Body, Response, Seen, Server};
+
 use super::testing::*;
 use super::*;
 use crate::error::Next;
@@ -39,7 +41,7 @@ const BASIC: &str = "Basic bWU6c2VjcmV0";
 fn guarded(public: bool) -> Server {
     Server::new(move |seen| {
         let authorization = seen.authorization.as_deref();
-        if seen.path.starts_with("/token?") {
+        if seen.target.starts_with("/token?") {
             return match authorization {
                 Some(BASIC) => ok(r#"{"token":"t"}"#),
                 None if public => ok(r#"{"access_token":"t"}"#),
@@ -50,32 +52,32 @@ fn guarded(public: bool) -> Server {
             let challenge = format!(r#"Bearer realm="http://{}/token?a=b",service="s""#, seen.host);
             return header(status(401), "www-authenticate", &challenge);
         }
-        if seen.path.contains("/manifests/") { ok(manifest(CONTENT)) } else { ok(CONTENT) }
+        if seen.target.contains("/manifests/") { ok(manifest(CONTENT)) } else { ok(CONTENT) }
     })
 }
 
-fn serving_blob(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> Server {
+fn serving_blob(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Server {
     Server::new(
         move |seen| {
-            if seen.path.contains("/manifests/") { ok(manifest(CONTENT)) } else { answer(seen) }
+            if seen.target.contains("/manifests/") { ok(manifest(CONTENT)) } else { answer(seen) }
         },
     )
 }
 
 fn blob_error(server: &Server) -> SourceError {
     let network = network();
-    read(network.blob(&server.source(), &descriptor(CONTENT))).unwrap_err()
+    read(network.blob(&source(&server), &descriptor(CONTENT))).unwrap_err()
 }
 
-fn resolve_error(answer: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> SourceError {
-    network().resolve(&Server::new(answer).source()).unwrap_err()
+fn resolve_error(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> SourceError {
+    network().resolve(&source(&Server::new(answer))).unwrap_err()
 }
 
 #[test]
 fn a_manifest_and_its_layer_arrive_as_they_are() {
-    let server = Server::registry(CONTENT);
+    let server = registry(CONTENT);
     let network = network();
-    let artifact = network.resolve(&server.source()).unwrap();
+    let artifact = network.resolve(&source(&server)).unwrap();
     assert_eq!(artifact.manifest_bytes, manifest(CONTENT));
     assert_eq!(artifact.manifest_digest, Digest::of(&manifest(CONTENT)));
     assert_eq!(artifact.manifest_media_type, oci::MANIFEST);
@@ -88,10 +90,10 @@ fn a_token_is_fetched_with_the_credentials_and_kept() {
     let server = guarded(false);
     let (_folder, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
-    let artifact = network.resolve(&server.source()).unwrap();
+    let artifact = network.resolve(&source(&server)).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
     let seen = server.seen();
-    assert_eq!(seen[1].path, "/token?a=b&service=s&scope=repository%3Ar%3Apull");
+    assert_eq!(seen[1].target, "/token?a=b&service=s&scope=repository%3Ar%3Apull");
     let sent: Vec<Option<&str>> = seen.iter().map(|seen| seen.authorization.as_deref()).collect();
     assert_eq!(sent, [None, Some(BASIC), Some("Bearer t"), Some("Bearer t")]);
     assert!(network.take_notes().is_empty());
@@ -101,15 +103,15 @@ fn a_token_is_fetched_with_the_credentials_and_kept() {
 fn a_refresh_token_is_posted_and_not_redirected() {
     let elsewhere = Server::new(|_| ok(r#"{"token":"t"}"#));
     let away = elsewhere.url("/token");
-    let server = Server::new(move |seen| match (seen.path.as_str(), seen.authorization.as_deref()) {
-        ("/token", _) if seen.body.contains("scope=repository%3Ar%3Apull") => ok(r#"{"token":"t"}"#),
+    let server = Server::new(move |seen| match (seen.target.as_str(), seen.authorization.as_deref()) {
+        ("/token", _) if seen.text().contains("scope=repository%3Ar%3Apull") => ok(r#"{"token":"t"}"#),
         ("/token", _) => redirect(&away),
         (_, Some("Bearer t")) => ok(manifest(CONTENT)),
         _ => {
             let realm = format!(
                 r#"Bearer realm="http://{}/token",scope="repository:{}:pull""#,
                 seen.host,
-                if seen.path.contains("/r/") { "r" } else { "away" }
+                if seen.target.contains("/r/") { "r" } else { "away" }
             );
             header(status(401), "www-authenticate", &realm)
         }
@@ -119,11 +121,11 @@ fn a_refresh_token_is_posted_and_not_redirected() {
     let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "refresh"}}});
     std::fs::write(&config, text.to_string()).unwrap();
     let network = network_with(RemoteOptions::default(), Some(config));
-    network.resolve(&server.source()).unwrap();
-    let posted = server.seen().into_iter().find(|seen| seen.path == "/token").unwrap();
-    assert_eq!((posted.method.as_str(), posted.authorization), ("POST", None));
+    network.resolve(&source(&server)).unwrap();
+    let posted = server.seen().into_iter().find(|seen| seen.target == "/token").unwrap();
+    assert_eq!((posted.method.as_str(), posted.authorization.as_deref()), ("POST", None));
     assert!(
-        posted.body.contains("refresh_token=refresh") && posted.body.contains("grant_type=refresh_token")
+        posted.text().contains("refresh_token=refresh") && posted.text().contains("grant_type=refresh_token")
     );
     let other = ArtifactSource::parse(&format!("{}/x:2", server.host), "1").unwrap();
     assert!(matches!(
@@ -135,7 +137,7 @@ fn a_refresh_token_is_posted_and_not_redirected() {
 
 #[test]
 fn credentials_that_are_refused_do_not_keep_from_public_data() {
-    let server = Server::new(|seen| match (seen.path.as_str(), seen.authorization.as_deref()) {
+    let server = Server::new(|seen| match (seen.target.as_str(), seen.authorization.as_deref()) {
         (path, Some(_)) if path.starts_with("/token") => status(403),
         (path, None) if path.starts_with("/token") => ok(r#"{"token":"t"}"#),
         (_, Some("Bearer t")) => ok(manifest(CONTENT)),
@@ -146,7 +148,7 @@ fn credentials_that_are_refused_do_not_keep_from_public_data() {
     });
     let (_folder, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
-    network.resolve(&server.source()).unwrap();
+    network.resolve(&source(&server)).unwrap();
     let notes = network.take_notes();
     assert!(notes.len() == 1 && notes[0].contains(&server.host), "{notes:?}");
     assert!(network.take_notes().is_empty());
@@ -159,8 +161,8 @@ fn basic_logins_work_without_a_token_service() {
         _ => header(status(401), "www-authenticate", r#"Basic realm="x""#),
     });
     let (_folder, config) = login_at(&server.host);
-    network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap();
-    let error = network().resolve(&server.source()).unwrap_err();
+    network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap();
+    let error = network().resolve(&source(&server)).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 401, .. })), "{error}");
     assert!(error.next().contains(&format!("docker login {}", server.host)));
 }
@@ -172,7 +174,7 @@ fn nothing_secret_follows_a_redirect_to_another_host() {
     let server = Server::new(move |seen| {
         if seen.authorization.as_deref() != Some(BASIC) {
             header(status(401), "www-authenticate", r#"Basic realm="x""#)
-        } else if seen.path.contains("/manifests/") {
+        } else if seen.target.contains("/manifests/") {
             ok(manifest(CONTENT))
         } else {
             redirect(&to)
@@ -180,7 +182,7 @@ fn nothing_secret_follows_a_redirect_to_another_host() {
     });
     let (_folder, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
-    let artifact = network.resolve(&server.source()).unwrap();
+    let artifact = network.resolve(&source(&server)).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
     assert_eq!(server.seen().last().unwrap().authorization.as_deref(), Some(BASIC));
     let seen = cdn.seen();
@@ -190,7 +192,7 @@ fn nothing_secret_follows_a_redirect_to_another_host() {
 
 #[test]
 fn a_challenge_from_behind_a_redirect_is_not_answered() {
-    let evil = Server::new(|seen| match seen.path.as_str() {
+    let evil = Server::new(|seen| match seen.target.as_str() {
         "/catch" => {
             let challenge = format!(r#"Bearer realm="http://{}/token""#, seen.host);
             header(status(401), "www-authenticate", &challenge)
@@ -200,7 +202,7 @@ fn a_challenge_from_behind_a_redirect_is_not_answered() {
     let to = evil.url("/catch");
     let server = Server::new(move |_| redirect(&to));
     let (_folder, config) = login_at(&server.host);
-    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap_err();
     assert!(
         matches!(&error, SourceError::Remote(RemoteError::Status { status: 401, host, .. }) if *host == evil.host),
         "{error}"
@@ -215,7 +217,7 @@ fn an_evil_token_service_gets_no_password() {
     let realm = format!(r#"Bearer realm="http://localhost:{}/token""#, evil.host.rsplit(':').next().unwrap());
     let server = Server::new(move |_| header(status(401), "www-authenticate", &realm));
     let (_folder, config) = login_at(&server.host);
-    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&server.source()).unwrap_err();
+    let error = network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Realm { .. })), "{error}");
     assert!(evil.seen().is_empty());
 }
@@ -283,7 +285,7 @@ fn blobs_that_differ_are_errors() {
 fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
     let server = serving_blob(|_| ok("another layer's one"));
     let network = network();
-    let mut blob = network.blob(&server.source(), &descriptor(CONTENT)).unwrap();
+    let mut blob = network.blob(&source(&server), &descriptor(CONTENT)).unwrap();
     let mut out = [0; 64];
     assert!(blob.read(&mut out).is_err());
     assert!(blob.read(&mut out).is_err(), "an error stays one");
@@ -320,7 +322,7 @@ fn drips(start: usize, length: usize) {
     let server = serving_blob(move |_| dripping(start, length));
     let began = Instant::now();
     let network = network();
-    let mut blob = network.blob(&server.source(), &descriptor(&vec![b'x'; length])).unwrap();
+    let mut blob = network.blob(&source(&server), &descriptor(&vec![b'x'; length])).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
     assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: 1.., .. })), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "the whole body would have taken ten");
@@ -347,7 +349,7 @@ fn hosts_that_do_not_answer_are_named() {
 
 #[test]
 fn certificates_are_checked_unless_told_otherwise() {
-    let server = TlsServer::new(manifest(CONTENT));
+    let (server, certificate) = tls_server(manifest(CONTENT));
     let source = ArtifactSource::parse(&format!("{}/r:2", server.host), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Certificate { .. })), "{error}");
@@ -356,7 +358,7 @@ fn certificates_are_checked_unless_told_otherwise() {
     network_with(insecure, None).resolve(&source).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    std::fs::write(&path, format!("# a remark\n{}", server.certificate)).unwrap();
+    std::fs::write(&path, format!("# a remark\n{}", certificate)).unwrap();
     let trusting = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     network_with(trusting, None).resolve(&source).unwrap();
 }
@@ -392,7 +394,7 @@ fn throughput() {
     let server = Server::new(move |_| {
         let pieces = futures_util::stream::iter(0..PIECES);
         let pieces = futures_util::StreamExt::map(pieces, move |_| Ok::<_, std::io::Error>(piece));
-        let body = axum::body::Body::from_stream(pieces);
+        let body = Body::from_stream(pieces);
         header(ok(body), "content-length", &size.to_string())
     });
     let megabytes = |bytes: u64, since: Instant| bytes as f64 / since.elapsed().as_secs_f64() / 1e6;
@@ -410,7 +412,7 @@ fn throughput() {
     (0..PIECES).for_each(|_| _ = std::hint::black_box(Digest::of(piece)));
     println!("hashing alone: {:.0} MB/s", megabytes(size, start));
     let start = Instant::now();
-    let mut blob = network.blob(&server.source(), &wanted).unwrap();
+    let mut blob = network.blob(&source(&server), &wanted).unwrap();
     let mut out = vec![0; 1 << 20];
     while blob.read(&mut out).unwrap() > 0 {}
     println!("blob: {:.0} MB/s, {}", megabytes(size, start), peak());

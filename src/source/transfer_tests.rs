@@ -5,26 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use test_kit::answers::{breaking, header, ok, redirect, status, with};
+use test_kit::http::{Body, Response, Seen, Server};
+use test_kit::noise::Noise;
 
-use super::testing::{
-    Seen, Server, breaking, descriptor, header, network_that_retries, ok, redirect, status, with,
-};
+use super::testing::{descriptor, network_that_retries, source};
 use super::{ArtifactSource, SourceError};
 use crate::remote::{RemoteError, RemoteOptions};
 
 /// Large enough for several ranges, and no multiple of them.
-static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| {
-    let mut state = 1u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(14_000_003).collect::<Vec<_>>().leak()
-});
+static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());
 
 /// The range that a request names: first byte and the one after the last.
 fn range(seen: &Seen) -> Option<(usize, usize)> {
@@ -63,7 +55,7 @@ fn fetch(
     let server = Server::new(answer);
     let network = network_that_retries(3, RemoteOptions::default(), None);
     let read = || {
-        let source = server.source();
+        let source = source(&server);
         let mut blob = network.blob(&source, &descriptor(content))?;
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).map_err(|error| SourceError::from_io(error).unwrap())?;
@@ -168,7 +160,7 @@ fn a_server_that_lies_about_ranges_is_read_as_one_stream() {
 
 #[test]
 fn ranges_are_asked_for_at_the_place_that_was_named_and_anew_when_it_is_gone() {
-    let cdn = Arc::new(Server::new(|seen| match (seen.path.as_str(), seen.authorization.is_some()) {
+    let cdn = Arc::new(Server::new(|seen| match (seen.target.as_str(), seen.authorization.is_some()) {
         ("/old", false) if range(seen).is_some_and(|(start, _)| start > 6_000_000) => status(403),
         ("/old" | "/new", false) => good(&LARGE, seen),
         _ => status(500),
@@ -181,7 +173,7 @@ fn ranges_are_asked_for_at_the_place_that_was_named_and_anew_when_it_is_gone() {
     });
     assert!(bytes.unwrap() == *LARGE);
     assert!(seen.len() < cdn.seen().len(), "the registry is not asked for every range");
-    assert!(cdn.seen().iter().any(|seen| seen.path == "/new"));
+    assert!(cdn.seen().iter().any(|seen| seen.target == "/new"));
 }
 
 #[test]
@@ -228,7 +220,7 @@ fn a_blob_may_come_from_several_registries() {
     });
     let other = Server::new(|seen| good(&LARGE, seen));
     let network = network_that_retries(1, RemoteOptions::default(), None);
-    let sources: Vec<ArtifactSource> = vec![dying.source(), other.source()];
+    let sources: Vec<ArtifactSource> = vec![source(&dying), source(&other)];
     let mut blob = network.blob_from(&sources, &descriptor(&LARGE), 0).unwrap();
     let mut bytes = Vec::new();
     blob.read_to_end(&mut bytes).unwrap();

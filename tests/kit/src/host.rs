@@ -1,0 +1,190 @@
+//! A computer of one of the users.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::process::Run;
+
+/// Where a system has its own programs.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A directory that is a user's home, with an environment that holds nothing of the machine that runs the
+/// tests. Paths are strings without spaces, so that command lines can be written as people type them.
+#[derive(Debug)]
+pub struct Host {
+    home: TempDir,
+    program: PathBuf,
+    tools: Option<String>,
+}
+
+impl Host {
+    /// A host that has trivy-ferry, the program at this path, and no other tool.
+    #[must_use]
+    pub fn bare(program: impl Into<PathBuf>) -> Host {
+        let home = tempfile::Builder::new().prefix("host").tempdir().unwrap();
+        fs::create_dir(home.path().join("tmp")).unwrap();
+        Host { home, program: program.into(), tools: None }
+    }
+
+    /// A host that has the real tools of a directory on its PATH as well.
+    #[must_use]
+    pub fn with(program: impl Into<PathBuf>, tools: &str) -> Host {
+        Host { tools: Some(tools.into()), ..Host::bare(program) }
+    }
+
+    /// A host with the real tools, which never runs trivy-ferry.
+    #[must_use]
+    pub fn only_with(tools: &str) -> Host {
+        Host::with("/nonexistent/trivy-ferry", tools)
+    }
+
+    /// A path in its home.
+    #[must_use]
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The same, as an argument of a command.
+    #[must_use]
+    pub fn at(&self, name: impl AsRef<Path>) -> String {
+        let path = self.path(name).into_os_string().into_string().unwrap();
+        assert!(!path.contains(char::is_whitespace), "command lines are split at spaces: {path}");
+        path
+    }
+
+    /// Makes a directory in its home, with all above it, and says where.
+    pub fn dir(&self, name: &str) -> String {
+        fs::create_dir_all(self.path(name)).unwrap();
+        self.at(name)
+    }
+
+    /// Writes a file in its home, makes the directories above it, and says where.
+    pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A command with this host's environment and nothing of this machine's.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let path =
+            self.tools.as_ref().map_or_else(|| SYSTEM_PATH.into(), |tools| format!("{tools}:{SYSTEM_PATH}"));
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.home.path()).env("TMPDIR", self.path("tmp")).env("PATH", path);
+        // Root's default is the system's, which all hosts here would share.
+        command.env("TRIVY_FERRY_STATE_DIR", self.path("state"));
+        // What fails here fails on purpose.
+        command.env("TRIVY_FERRY_RETRIES", "1");
+        command.current_dir(self.home.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// trivy-ferry, without arguments yet. It finds a `trivy`, whose version would decide things, only on a
+    /// host with tools.
+    #[must_use]
+    pub fn program(&self) -> Command {
+        let mut command = self.command(&self.program);
+        command.env("PATH", self.tools.as_deref().unwrap_or("/nonexistent"));
+        command
+    }
+
+    /// trivy-ferry with the arguments of a command line.
+    #[must_use]
+    pub fn ferry_command(&self, line: &str) -> Command {
+        let mut command = self.program();
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// Runs trivy-ferry with the arguments of a command line.
+    pub fn ferry(&self, line: &str) -> Run {
+        Run::of(&mut self.ferry_command(line), &format!("trivy-ferry {line}"))
+    }
+
+    /// Runs trivy-ferry.
+    pub fn run(&self, args: &[&str]) -> Run {
+        Run::of(self.program().args(args), &format!("trivy-ferry {}", args.join(" ")))
+    }
+
+    /// Runs a shell line.
+    pub fn sh(&self, line: &str) -> Run {
+        Run::of(self.command("sh").args(["-c", line]), line)
+    }
+
+    /// Runs a shell line without network: not even loopback is up.
+    pub fn offline(&self, line: &str) -> Run {
+        let mut command = self.command("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        Run::of(command.args(["--net", "sh", "-c", line]), line)
+    }
+
+    /// A key pair; the names of the private and the public file.
+    pub fn keygen(&self) -> (String, String) {
+        self.ferry("keygen --out ferry").exits(0);
+        (self.at("ferry.key"), self.at("ferry.pub"))
+    }
+
+    /// Exports into a directory with the key of [`Host::keygen`] and returns the bundle's path.
+    pub fn export(&self, dir: &str, flags: &str) -> String {
+        self.export_with(&self.at("ferry.key"), dir, flags)
+    }
+
+    /// The same with another key.
+    pub fn export_with(&self, key: &str, dir: &str, flags: &str) -> String {
+        let run = self.ferry(&format!("export --format json --key {key} --output {dir} {flags}"));
+        run.exits(0).json()["bundle"]["path"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A file's bytes.
+///
+/// # Panics
+/// If it cannot be read.
+#[track_caller]
+pub fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+/// A file's text.
+///
+/// # Panics
+/// If it cannot be read or is no UTF-8.
+#[track_caller]
+pub fn text(path: impl AsRef<Path>) -> String {
+    String::from_utf8(read(path)).unwrap()
+}
+
+/// A file's JSON.
+///
+/// # Panics
+/// If it cannot be read or is no JSON.
+#[track_caller]
+pub fn json_file(path: impl AsRef<Path>) -> serde_json::Value {
+    serde_json::from_slice(&read(path)).unwrap()
+}
+
+/// The paths of all files below a directory, relative and sorted.
+pub fn files(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = walkdir::WalkDir::new(&dir).into_iter().map(Result::unwrap);
+    let files = entries.filter(|entry| !entry.file_type().is_dir());
+    let mut names: Vec<String> =
+        files.map(|file| file.path().strip_prefix(&dir).unwrap().display().to_string()).collect();
+    names.sort();
+    names
+}
+
+/// The names in a directory, sorted; none if it is not there.
+pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

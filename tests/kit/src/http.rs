@@ -1,0 +1,263 @@
+//! A web server on a free port of loopback that answers as a test says, and remembers what it was asked.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use bytes::Bytes;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use axum::body::Body;
+pub use axum::extract::Request;
+pub use axum::http::Method;
+pub use axum::response::Response;
+
+/// The largest body that a server takes, in bytes.
+pub const LARGEST_BODY: usize = 64 << 20;
+
+/// One request, as the server saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// GET, PUT and so on; it compares with `&str`.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// The path alone.
+    pub path: String,
+    /// The query without its question mark; empty if there is none.
+    pub query: String,
+    /// The server's host as the client wrote it, with the port.
+    pub host: String,
+    /// What the client logs in with.
+    pub authorization: Option<String>,
+    /// The range that was asked for.
+    pub range: Option<String>,
+    /// The body, if the server reads bodies before it answers.
+    pub body: Bytes,
+}
+
+impl Seen {
+    /// A request without its body.
+    ///
+    /// # Panics
+    /// If a header that it holds is no text.
+    #[must_use]
+    pub fn of(request: &Request) -> Seen {
+        let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        Seen {
+            method: request.method().clone(),
+            target: request.uri().to_string(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            host: text("host").unwrap_or_default(),
+            authorization: text("authorization"),
+            range: text("range"),
+            body: Bytes::new(),
+        }
+    }
+
+    /// The body as text.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// A server that reads each request as a whole and answers it. It ends when dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// `127.0.0.1:PORT`.
+    pub host: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _serving: Serving,
+}
+
+impl Server {
+    /// One that speaks HTTP.
+    pub fn new(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Server {
+        Server::over(None, answer)
+    }
+
+    /// One that speaks HTTPS if TLS is set up.
+    pub fn over(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
+    ) -> Server {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (answer, list) = (Arc::new(answer), seen.clone());
+        let serving = serve(tls, move |request: Request| {
+            let (answer, list) = (answer.clone(), list.clone());
+            async move {
+                let mut seen = Seen::of(&request);
+                seen.body = axum::body::to_bytes(request.into_body(), LARGEST_BODY).await.unwrap();
+                list.lock().unwrap().push(seen.clone());
+                answer(&seen)
+            }
+        });
+        Server { host: serving.host.clone(), seen, _serving: serving }
+    }
+
+    /// All requests so far.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// A URL on this server, over plain HTTP.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.host)
+    }
+}
+
+/// A server that is running. It ends when dropped.
+#[derive(Debug)]
+pub struct Serving {
+    /// `127.0.0.1:PORT`.
+    pub host: String,
+    _stop: oneshot::Sender<()>,
+}
+
+/// Serves requests as they come: the handler reads the body or does not. HTTPS if TLS is set up.
+///
+/// # Panics
+/// If no port can be bound.
+pub fn serve<A, F>(tls: Option<Arc<ServerConfig>>, handler: F) -> Serving
+where
+    F: Fn(Request) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let app = Router::new().fallback(handler);
+    let (stop, stopped) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let tcp = TcpListener::from_std(listener).unwrap();
+            let serve = async {
+                match tls {
+                    None => axum::serve(tcp, app).await,
+                    Some(config) => axum::serve(Handshakes::of(tcp, config.into()), app).await,
+                }
+            };
+            tokio::select! { _ = serve => {}, _ = stopped => {} }
+        });
+    });
+    Serving { host, _stop: stop }
+}
+
+/// The connections of a listener whose TLS handshake succeeded. A client that says nothing keeps nobody out.
+struct Handshakes {
+    done: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl Handshakes {
+    fn of(tcp: TcpListener, acceptor: TlsAcceptor) -> Handshakes {
+        let address = tcp.local_addr().unwrap();
+        let (sender, done) = mpsc::channel(64);
+        tokio::spawn(async move {
+            while let Ok((stream, address)) = tcp.accept().await {
+                let (acceptor, sender) = (acceptor.clone(), sender.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        let _ = sender.send((stream, address)).await;
+                    }
+                });
+            }
+        });
+        Handshakes { done, address }
+    }
+}
+
+impl axum::serve::Listener for Handshakes {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.done.recv().await {
+            Some(connection) => connection,
+            // The listener is gone, and with it every further connection.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+/// Serves connections below HTTP: each gets a thread with `handle`. Says where. It accepts connections for as
+/// long as the test program runs.
+///
+/// # Panics
+/// If no port can be bound.
+pub fn each_connection(handle: impl Fn(std::net::TcpStream) + Clone + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let handle = handle.clone();
+            std::thread::spawn(move || handle(stream.unwrap()));
+        }
+    });
+    address
+}
+
+/// A port of loopback that refuses connections for as long as this is kept: bound, so that no other process
+/// gets it, and not listening.
+#[derive(Debug)]
+pub struct ClosedPort(#[allow(dead_code)] rustix::fd::OwnedFd, SocketAddr);
+
+impl ClosedPort {
+    /// Takes a free port.
+    ///
+    /// # Panics
+    /// If none can be bound.
+    #[must_use]
+    pub fn new() -> ClosedPort {
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+        ClosedPort(socket, address)
+    }
+
+    /// `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.1.to_string()
+    }
+}
+
+/// An address for a server that has to be told its port: one of loopback's 16 million addresses that no other
+/// process uses, and a port that is free there.
+///
+/// # Panics
+/// If none can be bound.
+#[must_use]
+pub fn own_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id() << 8 | (NEXT.fetch_add(1, Relaxed) & 0xff);
+    let [_, a, b, c] = own.to_be_bytes();
+    // 127.255.255.255 is the broadcast address.
+    let ip = [127, a % 254 + 1, b, c];
+    std::net::TcpListener::bind(SocketAddr::from((ip, 0))).unwrap().local_addr().unwrap().to_string()
+}
+
+impl Default for ClosedPort {
+    fn default() -> Self {
+        ClosedPort::new()
+    }
+}

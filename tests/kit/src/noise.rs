@@ -1,0 +1,54 @@
+//! Bytes and choices that look random and are the same in every run.
+
+/// A xorshift64 generator: spreads well, and repeats for a seed. Not for secrets.
+#[derive(Debug, Clone)]
+pub struct Noise(u64);
+
+impl Noise {
+    /// The sequence of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Noise {
+        Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// The sequence of [`seed`].
+    #[must_use]
+    pub fn seeded() -> Noise {
+        Noise::new(seed())
+    }
+
+    /// The next 64 bits.
+    #[allow(clippy::should_implement_trait)] // It never ends, and an iterator would make each use longer.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 11) % end
+    }
+
+    /// So many bytes, which do not compress.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// The seed of this run: 1, or `TRIVY_FERRY_SEED`. A nightly run draws one. It is printed, so that a
+/// failure can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("TRIVY_FERRY_SEED").ok().and_then(|seed| seed.parse().ok());
+    let drawn = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_007;
+    let seed = given.unwrap_or_else(|| if crate::nightly() { drawn() } else { 1 });
+    println!("TRIVY_FERRY_SEED={seed}");
+    seed
+}

@@ -1,0 +1,69 @@
+//! The peak of a command's memory, as the kernel accounts for it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The promised limit for every command, in bytes.
+pub const MOST: u64 = 64 << 20;
+/// GNU time. The shell's keyword of this name does not measure memory.
+const TIME: &str = "/usr/bin/time";
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Measured {
+    /// The peak of its resident memory in bytes.
+    pub peak: u64,
+    /// The exit code; -1 after a signal.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub out: String,
+    /// What it wrote to stderr.
+    pub err: String,
+}
+
+/// Runs a command to its end and measures the peak of its memory. It gets the environment that the command
+/// sets, as [`Host::program`] does, and nothing else.
+pub fn peak(command: &Command) -> Measured {
+    assert!(Path::new(TIME).exists(), "{TIME} is missing: install the package `time`");
+    let scratch = tempfile::tempdir().unwrap();
+    let [measured, out, err] = ["measured", "out", "err"].map(|name| scratch.path().join(name));
+    let mut timed = Command::new(TIME);
+    timed.args(["--quiet", "--format", "%M", "--output"]).arg(&measured);
+    timed.arg(command.get_program()).args(command.get_args()).env_clear();
+    timed.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        timed.current_dir(dir);
+    }
+    timed.stdin(std::process::Stdio::null());
+    timed.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+    let status = timed.status().unwrap();
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    let kibibytes: u64 = text(&measured).trim().parse().unwrap();
+    Measured { peak: kibibytes * 1024, code: status.code().unwrap_or(-1), out: text(&out), err: text(&err) }
+}
+
+/// Runs a command to its end and asserts that it keeps to the limit.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn bounded(command: &Command) -> Measured {
+    let measured = peak(command);
+    let args: Vec<_> = command.get_args().collect();
+    println!(
+        "{} KiB, {} bytes out, {} bytes err: {args:?}",
+        measured.peak >> 10,
+        measured.out.len(),
+        measured.err.len()
+    );
+    assert!(measured.peak < MOST, "{} MiB: {args:?}", measured.peak >> 20);
+    measured
+}
+
+/// The peak so far of a process that is still running, in bytes: the kernel's high-water mark.
+pub fn high_water(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

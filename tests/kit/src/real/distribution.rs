@@ -1,0 +1,92 @@
+//! Registries of distribution's code, in the set-ups that sites have.
+
+use serde_json::json;
+
+use super::Registry;
+use crate::authority::Authority;
+use crate::host::Host;
+
+/// How a registry of distribution's code is set up. By default it speaks plain HTTP and is open to all.
+#[derive(Default)]
+pub struct Distribution<'a> {
+    /// Lines of an htpasswd file: who may log in.
+    pub users: Option<&'a str>,
+    /// It speaks TLS with a certificate of a private CA, the publisher's file `ca.pem`.
+    pub tls: bool,
+    /// It asks for a client certificate of that CA, such as the publisher's file `client.pem`, which
+    /// holds the key as well.
+    pub client_certificates: bool,
+    /// The directory of its content, if not one of the publisher's.
+    pub storage: Option<&'a str>,
+    /// The registry that it is a pull-through cache of.
+    pub cache_of: Option<&'a Registry>,
+}
+
+impl Distribution<'_> {
+    /// Starts distribution v3.
+    pub fn start(&self, tools: &str) -> Registry {
+        self.start_program(&format!("{tools}/registry"), tools)
+    }
+
+    /// Starts Debian's, which is distribution 2.8.
+    pub fn start_debian(&self, tools: &str) -> Registry {
+        self.start_program("docker-registry", tools)
+    }
+
+    fn start_program(&self, program: &str, tools: &str) -> Registry {
+        let regctl = if self.tls { "insecure" } else { "disabled" };
+        let registry = Registry::start_with(tools, regctl, "listening on ", |host| {
+            host.file("registry.yml", self.configuration(host));
+            let mut command = host.command(program);
+            command.args(["serve", "registry.yml"]).env("OTEL_TRACES_EXPORTER", "none");
+            command
+        });
+        if self.client_certificates {
+            let pem = "\"$(cat client.pem)\"";
+            let address = &registry.address;
+            let set =
+                format!("regctl registry set --skip-check --client-cert {pem} --client-key {pem} {address}");
+            registry.publisher.sh(&set).exits(0);
+        }
+        registry
+    }
+
+    /// The configuration as JSON, which YAML takes.
+    fn configuration(&self, host: &Host) -> String {
+        let storage = self.storage.map_or_else(|| host.dir("registry"), str::to_owned);
+        let mut config = json!({
+            "version": "0.1",
+            "log": { "level": "info", "accesslog": { "disabled": true } },
+            "storage": { "filesystem": { "rootdirectory": storage } },
+            "http": { "addr": "127.0.0.1:0" },
+        });
+        if let Some(users) = self.users {
+            host.file("htpasswd", users);
+            config["auth"] = json!({ "htpasswd": { "realm": "test", "path": host.at("htpasswd") } });
+        }
+        if self.tls {
+            write_certificates(host);
+            let tls = json!({ "certificate": host.at("server.pem"), "key": host.at("server.key") });
+            config["http"]["tls"] = tls;
+        }
+        if self.client_certificates {
+            config["http"]["tls"]["clientcas"] = json!([host.at("ca.pem")]);
+        }
+        if let Some(upstream) = self.cache_of {
+            config["proxy"] = json!({ "remoteurl": format!("http://{}", upstream.address) });
+        }
+        config.to_string()
+    }
+}
+
+/// Writes the certificate of a private CA, `ca.pem`, a certificate of 127.0.0.1 that it issued,
+/// `server.pem` with `server.key`, and one of a client with its key, `client.pem`.
+pub fn write_certificates(host: &Host) {
+    let authority = Authority::new();
+    let (server, server_key) = authority.issue(&["127.0.0.1"]);
+    let (client, client_key) = authority.issue(&["importer.example"]);
+    host.file("ca.pem", &authority.pem);
+    host.file("server.pem", server);
+    host.file("server.key", server_key);
+    host.file("client.pem", client + &client_key);
+}

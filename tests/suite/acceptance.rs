@@ -1,0 +1,1064 @@
+//! Whether a genuine bundle is accepted here and now, through the command line: rollback,
+//! equivocation, future, expiry, streams, gaps, ages, state, and going back.
+//!
+//! The bundles are well made and well signed; only what they say of themselves differs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use test_kit::process::Run;
+
+use crate::forge;
+use crate::forge::{Bundle, Host, Part, days, hours};
+
+/// A bundle whose data is as old as itself.
+fn bundle(created: Timestamp) -> Bundle {
+    Bundle::of(created, &Part::all(created))
+}
+
+/// The same with a number.
+fn numbered(created: Timestamp, sequence: u64) -> Bundle {
+    bundle(created).with("sequence", sequence)
+}
+
+fn date(of: Timestamp) -> Option<String> {
+    Some(of.to_string())
+}
+
+#[test]
+fn the_first_import_says_so_and_the_next_does_not() {
+    let host = Host::new();
+    let ran = host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]);
+    ran.good().reported(0, &["first import of this stream here"]);
+    let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &[]);
+    ran.good();
+    assert!(!ran.out.contains("first import"), "{ran:#?}");
+    // Another cache has a memory of its own.
+    let ran = host.import_to("cache-2", &host.path("two.tar"), &[]);
+    ran.good().reported(0, &["first import of this stream here"]);
+}
+
+#[test]
+fn an_older_bundle_is_refused_unless_it_is_asked_for_and_then_written_down() {
+    let host = Host::new();
+    let (old, new) = (bundle(days(-5)), bundle(days(-2)));
+    host.import(&host.bundle("new.tar", &new), &[]).good();
+    let before = host.snapshot();
+    let path = host.bundle("old.tar", &old);
+    host.import(&path, &[]).refused(5, &["old.tar", "before the last one accepted", "--allow-rollback"]);
+    assert_eq!(host.snapshot(), before);
+    // Nothing of this host stands against it for verify, which knows no state.
+    host.verify(&path, &[]).good();
+
+    let ran = host.import(&path, &["--allow-rollback"]);
+    ran.good().reported(0, &["admitted only because of --allow-rollback; this was written down"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-5)));
+    let state = host.state("default");
+    assert_eq!(state["overrides"][0]["flags"], json!(["--allow-rollback"]));
+    assert_eq!(state["overrides"][0]["identity"], json!(old.identity()));
+    assert_eq!(state["last"]["identity"], json!(old.identity()));
+    assert_eq!(state["floors"]["trivy-db-2"], json!(days(-5)));
+
+    // The floor was lowered: what lies between is welcome again, and what is older is not.
+    host.import(&host.bundle("between.tar", &bundle(days(-4))), &[]).good();
+    assert_eq!(host.installed("cache", "db"), date(days(-4)));
+    let ran = host.import(&host.bundle("oldest.tar", &bundle(days(-6))), &[]);
+    ran.refused(5, &["oldest.tar", "--allow-rollback"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-4)));
+}
+
+#[test]
+fn two_bundles_of_one_moment_are_not_both_right() {
+    let host = Host::new();
+    let created = days(-2);
+    host.import(&host.bundle("one.tar", &bundle(created)), &[]).good();
+    let before = host.snapshot();
+    let twin = bundle(created).with("producer", "somebody else");
+    let path = host.bundle("twin.tar", &twin);
+    host.import(&path, &[]).refused(5, &["twin.tar", "creation time of the last", "--allow-rollback"]);
+    assert_eq!(host.snapshot(), before);
+    host.import(&path, &["--allow-rollback"]).good().reported(0, &["--allow-rollback"]);
+    // Both in one folder: the same alarm, and the first of them is used.
+    let other = Host::new();
+    other.bundle("inbox/one.tar", &bundle(created));
+    other.bundle("inbox/twin.tar", &twin);
+    other.import(&other.path("inbox"), &[]).reported(5, &["installed", "creation time of the last"]);
+    assert_eq!(other.state("default")["seen"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_future_is_refused_and_raises_no_floor() {
+    let host = Host::new();
+    let future = bundle(hours(25));
+    let path = host.bundle("future.tar", &future);
+    for ran in [host.import(&path, &[]), host.verify(&path, &[])] {
+        ran.refused(5, &["future.tar", "more than a day after this host's clock", "--allow-future"]);
+    }
+    assert!(!host.path("cache/db").exists());
+    // A year ahead, data and all.
+    let far = host.bundle("far.tar", &bundle(days(365)));
+    host.import(&far, &["--allow-future"]).good().reported(0, &["because of --allow-future"]);
+    host.verify(&far, &["--allow-future"]).good();
+    let state = host.state("default");
+    assert!(state["last"].is_null(), "{state:#}");
+    assert_eq!(state["floors"], json!({}), "{state:#}");
+    assert_eq!(state["overrides"][0]["flags"], json!(["--allow-future"]));
+    // The truth of today is not locked out by it, neither by the state nor by what is installed.
+    host.import(&host.bundle("today.tar", &bundle(hours(-1))), &[]).good();
+    assert_eq!(host.installed("cache", "db"), date(hours(-1)));
+    // Clocks may differ by less than a day.
+    host.import(&host.bundle("nearly.tar", &bundle(hours(23))), &[]).good();
+}
+
+#[test]
+fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
+    let host = Host::new();
+    let expired = bundle(days(-3)).with("expires", hours(-1));
+    let path = host.bundle("expired.tar", &expired);
+    for ran in [host.import(&path, &[]), host.verify(&path, &[])] {
+        ran.refused(5, &["expired.tar", "expired", "--allow-expired"]);
+    }
+    assert!(!host.path("cache/db").exists());
+    let ran = host.import(&path, &["--allow-expired"]);
+    ran.good().reported(0, &["because of --allow-expired"]);
+    host.verify(&path, &["--allow-expired"]).good();
+    assert_eq!(host.state("default")["last"]["expires"], json!(hours(-1)));
+    // From now on every run says so: with the same bundle, and also where there is nothing new.
+    host.import(&path, &[]).refused(5, &["expired.tar", "--allow-expired"]);
+    let older = bundle(days(-4)).with("sequence", 3);
+    host.import(&host.bundle("older.tar", &older), &[]).refused(5, &["older.tar"]);
+    host.import(&path, &["--allow-expired"]).good();
+
+    // One that expires after it was imported: its own date is what the next run goes by.
+    let host = Host::new();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    let path = host.bundle("soon.tar", &bundle(days(-3)).with("expires", soon));
+    host.import(&path, &[]).good();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let before = host.snapshot();
+    host.import(&path, &[]).refused(5, &["expired", "--allow-expired"]);
+    assert_eq!(host.snapshot(), before);
+    // A late bundle without a date of its own does not silence it.
+    let late = host.bundle("late.tar", &bundle(days(-4)));
+    host.import(&late, &["--allow-rollback"]).good();
+    let newer = host.bundle("newer.tar", &bundle(days(-1)));
+    host.import(&newer, &[]).good();
+    assert!(host.state("default")["last"]["expires"].is_null(), "a newer bundle ends the watch");
+}
+
+#[test]
+fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
+    let host = Host::new();
+    host.import(&host.bundle("1.tar", &numbered(days(-5), 1)), &[]).good();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    host.import(&host.bundle("3.tar", &numbered(days(-3), 3).with("expires", soon)), &[]).good();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let ran = host.import(&host.bundle("2.tar", &numbered(days(-4), 2)), &[]);
+    ran.reported(5, &["what is installed from stream", "--allow-expired"]);
+    let ran = host.import(&host.path("2.tar"), &["--allow-expired"]);
+    ran.good();
+}
+
+#[test]
+fn another_stream_is_refused_by_name() {
+    let host = Host::new();
+    host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
+    let before = host.snapshot();
+    let lab = host.bundle("lab.tar", &bundle(days(-1)).with("stream", "lab"));
+    let ran = host.import(&lab, &[]);
+    ran.refused(5, &["lab.tar", "stream \"lab\"", "stream \"default\"", "--stream"]);
+    assert_eq!(host.snapshot(), before);
+    host.verify(&lab, &["--stream", "default"]).refused(5, &["\"lab\"", "--stream"]);
+    host.verify(&lab, &[]).good();
+    // Asked for by name, it has a state of its own, and the first one's stays as it was.
+    host.import(&lab, &["--stream", "lab"]).good().reported(0, &["first import of this stream here"]);
+    assert_eq!(host.state("lab")["seen"].as_array().unwrap().len(), 1);
+    assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 1);
+    // A folder with both: each is judged, and the right one is used.
+    let other = Host::new();
+    other.bundle("inbox/lab.tar", &bundle(days(-1)).with("stream", "lab"));
+    other.bundle("inbox/mine.tar", &bundle(days(-2)));
+    let ran = other.import(&other.path("inbox"), &[]);
+    ran.good().reported(0, &["installed", "ignored: lab.tar: lab.tar belongs to stream"]);
+    assert_eq!(other.installed("cache", "db"), date(days(-2)));
+}
+
+#[test]
+fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
+    let host = Host::new();
+    host.import(&host.bundle("1.tar", &numbered(days(-8), 1)), &[]).good();
+    let ran = host.import(&host.bundle("5.tar", &numbered(days(-4), 5)), &[]);
+    ran.good().reported(0, &["bundles number 2 to 4 of this stream never came here"]);
+    assert_eq!(host.state("default")["missing"], json!([2, 3, 4]));
+    let ran = host.import(&host.bundle("7.tar", &numbered(days(-2), 7)), &[]);
+    ran.good().reported(0, &["bundle number 6 of this stream never came here"]);
+    // Number 3 turns up.
+    let late = host.bundle("3.tar", &numbered(days(-6), 3));
+    let ran = host.import(&late, &[]);
+    ran.good().reported(0, &["late: newer bundles of this stream came before it"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-2)), "the newest data stays");
+    assert_eq!(host.state("default")["missing"], json!([2, 4, 6]));
+    assert_eq!(host.state("default")["last"]["sequence"], json!(7));
+    // The same again is known; another with its number is not.
+    host.import(&late, &[]).good();
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    let second = numbered(days(-6), 3).with("producer", "again");
+    host.import(&host.bundle("3b.tar", &second), &[]).refused(5, &["3b.tar", "--allow-rollback"]);
+    // Numbers of any size.
+    let last = host.bundle("last.tar", &numbered(days(-1), u64::MAX));
+    host.import(&last, &[]).good().reported(0, &["bundles number 8 to 18446744073709551614"]);
+    assert!(host.state("default")["missing"].as_array().unwrap().len() <= 256);
+    // An exporter that lost its count, and one that keeps none.
+    host.import(&host.bundle("again.tar", &numbered(hours(-3), 1)), &[]).good();
+    let ran = host.import(&host.bundle("none.tar", &bundle(hours(-2))), &[]);
+    ran.good();
+    assert!(!ran.out.contains("never came"), "{ran:#?}");
+}
+
+#[test]
+fn one_older_dataset_in_a_newer_bundle_is_left_alone() {
+    let host = Host::new();
+    host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
+    let mixed = Bundle::of(days(-1), &[Part::db(days(-1)), Part::java_db(days(-5)), Part::checks("new")]);
+    let path = host.bundle("mixed.tar", &mixed);
+    let ran = host.import(&path, &[]);
+    ran.good().reported(0, &["trivy-java-db   left alone", "was left alone", "--allow-rollback"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
+    assert_eq!(host.state("default")["floors"]["trivy-java-db-1"], json!(days(-3)));
+
+    // Asked for, it is taken; that is written down, and the floor is what was taken.
+    let ran = host.import(&path, &["--allow-rollback"]);
+    ran.good().reported(0, &["admitted only because of --allow-rollback"]);
+    assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
+    let state = host.state("default");
+    assert_eq!(state["floors"]["trivy-java-db-1"], json!(days(-5)), "{state:#}");
+    assert_eq!(state["floors"]["trivy-db-2"], json!(days(-1)));
+    assert_eq!(state["overrides"][0]["flags"], json!(["--allow-rollback"]));
+    // What lies between the two is then newer than what is there.
+    let between = Bundle::of(hours(-2), &[Part::java_db(days(-4))]);
+    host.import(&host.bundle("between.tar", &between), &[]).good();
+    assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
+    // The flag alone, where nothing is older, is no override.
+    host.import(&host.bundle("next.tar", &bundle(hours(-1))), &["--allow-rollback"]).good();
+    assert_eq!(host.state("default")["overrides"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn going_back_to_a_bundle_that_was_seen_is_written_down_too() {
+    let host = Host::new();
+    let old = bundle(days(-5));
+    let path = host.bundle("old.tar", &old);
+    host.import(&path, &[]).good();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    // It was accepted once, so it is no alarm; and it changes nothing.
+    // So also the checks, which have no date of their own.
+    let settled = host.snapshot();
+    let ran = host.import(&path, &[]);
+    ran.good().reported(0, &["trivy-db        left alone", "trivy-checks    left alone"]);
+    let same = |path: &&String| path.starts_with("cache/");
+    assert!(settled.0.keys().filter(same).all(|path| settled.0[path] == host.snapshot().0[path]));
+    host.import(&path, &["--allow-rollback"]).good().reported(0, &["because of --allow-rollback"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-5)));
+    let state = host.state("default");
+    assert_eq!(state["floors"]["trivy-db-2"], json!(days(-5)), "{state:#}");
+    assert_eq!(state["last"]["identity"], json!(old.identity()));
+}
+
+#[test]
+fn without_state_the_data_that_is_there_is_the_floor() {
+    let host = Host::new();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    fs::remove_dir_all(host.path("state")).unwrap();
+    let ran = host.import(&host.bundle("old.tar", &bundle(days(-5))), &[]);
+    ran.good().reported(0, &["first import", "trivy-db        left alone", "trivy-java-db   left alone"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    // What Trivy itself downloaded counts as well, whatever else is not there.
+    let other = Host::new();
+    other.file("cache/db/trivy.db", forge::bolt());
+    other.file("cache/db/metadata.json", forge::metadata_json(2, days(-1)));
+    let ran = other.import(&other.bundle("old.tar", &bundle(days(-5))), &[]);
+    ran.good().reported(0, &["trivy-db        left alone", "trivy-java-db   installed"]);
+    // A date that nobody can believe is no floor, and one at the end of time breaks nothing.
+    for date in ["2090-01-01T00:00:00Z", "9999-12-30T22:00:00Z"] {
+        let other = Host::new();
+        other.file("cache/db/trivy.db", forge::bolt());
+        let metadata = json!({"Version": 2, "UpdatedAt": date, "NextUpdate": date, "DownloadedAt": date});
+        other.file("cache/db/metadata.json", metadata.to_string());
+        let only_java = other.bundle("java.tar", &Bundle::of(days(-2), &[Part::java_db(days(-2))]));
+        other.import(&only_java, &[]).good();
+        other.import(&other.bundle("all.tar", &bundle(days(-1))), &[]).good();
+        assert_eq!(other.installed("cache", "db"), self::date(days(-1)));
+    }
+}
+
+#[test]
+fn without_state_a_date_ahead_of_the_clock_is_ignored_and_reported() {
+    let host = Host::new();
+    host.file("cache/db/trivy.db", forge::bolt());
+    host.file("cache/db/metadata.json", forge::metadata_json(2, days(30)));
+    let ran = host.import(&host.bundle("one.tar", &bundle(days(-1))), &[]);
+    ran.good().reported(0, &["the date of trivy-db-2 at the target", "more than 24 h ahead", "was ignored"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+}
+
+/// Checks of a version, in a bundle of this moment.
+fn checks(created: Timestamp, version: &str) -> Bundle {
+    let mut part = Part::checks(version);
+    part.dataset.version = Some(version.into());
+    Bundle::of(created, &[part])
+}
+
+#[test]
+fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
+    let host = Host::new();
+    let installed = |host: &Host| {
+        let text = fs::read(host.path("cache/policy/metadata.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["Version"].clone()
+    };
+    host.import(&host.bundle("new.tar", &checks(days(-2), "2.10.0")), &[]).good();
+    fs::remove_dir_all(host.path("state")).unwrap();
+    let old = host.bundle("old.tar", &checks(days(-5), "2.9.0"));
+    let ran = host.import(&old, &[]);
+    ran.good().reported(
+        0,
+        &["trivy-checks-2 2.9.0 was left alone", "version 2.10.0 was there", "--allow-rollback"],
+    );
+    assert_eq!(installed(&host), "2.10.0");
+    fs::remove_dir_all(host.path("state")).unwrap();
+    host.import(&old, &["--allow-rollback"]).good();
+    assert_eq!(installed(&host), "2.9.0");
+    // With its state, the dates of the bundles decide, as before.
+    host.import(&host.bundle("newer.tar", &checks(days(-1), "2.8.9")), &[]).good();
+    assert_eq!(installed(&host), "2.8.9");
+}
+
+#[test]
+fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for_root_and_else_a_warning() {
+    let host = Host::new();
+    let path = host.bundle("one.tar", &bundle(days(-2)));
+    fs::create_dir(host.path("shared")).unwrap();
+    let mode = |mode| fs::set_permissions(host.path("shared"), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    let (bundle, cache, key) = (path.to_str().unwrap(), host.at("cache"), host.at("keys/exporter.pub"));
+    let state = host.at("shared/state");
+    let args = ["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state];
+    let ran = host.run(&args);
+    match rustix::process::geteuid().is_root() {
+        true => drop(ran.refused(2, &["shared can be changed by others", "mode 0777"])),
+        false => drop(ran.reported(0, &["others can change", "shared (mode 0777)", "leads to the state"])),
+    }
+    // In a sticky one nobody else can rename what is there.
+    mode(0o1777);
+    let ran = host.run(&args);
+    ran.good();
+    assert!(!ran.out.contains("leads to the state"), "{ran:#?}");
+    // A group that shares a volume is trusted with it, but not by root. 4242 is no group of root's.
+    let group = rustix::process::geteuid().is_root().then_some(4242);
+    std::os::unix::fs::chown(host.path("shared"), None, group).unwrap();
+    mode(0o2775);
+    let ran = host.run(&args);
+    match rustix::process::geteuid().is_root() {
+        true => drop(ran.refused(2, &["shared can be changed by others", "mode 2775"])),
+        false => drop(ran.good()),
+    }
+}
+
+#[test]
+fn max_age_is_refused_on_the_importing_side_by_dataset() {
+    let host = Host::new();
+    let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];
+    let path = host.bundle("aged.tar", &Bundle::of(days(-1), &parts));
+    let ran = host.import(&path, &["--max-age", "3d"]);
+    ran.reported(
+        5,
+        &[
+            "trivy-db        refused",
+            "trivy-java-db   installed",
+            "5 d old",
+            "--max-age allows 3 d",
+            "--skip trivy-db",
+        ],
+    );
+    assert!(!host.path("cache/db").exists());
+    let ran = host.import(&path, &["--max-age", "trivy-db=7d,trivy-java-db=14d"]);
+    ran.reported(5, &["trivy-java-db   refused"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-5)));
+    let ran = host.import(&path, &["--max-age", "trivy-db=1w,trivy-java-db=3w"]);
+    ran.good().reported(0, &["unchanged"]);
+    clap_refused(&host.import(&path, &["--max-age", "3y"]));
+    clap_refused(&host.import(&path, &["--max-age", "db=3d"]));
+    // Old data is a warning where nobody asked for more.
+    let fresh = Host::new();
+    let ran = fresh.import(&fresh.bundle("aged.tar", &Bundle::of(days(-1), &parts)), &[]);
+    ran.good().reported(0, &["trivy-java-db is 20 d old"]);
+}
+
+/// A flag that cannot be read: the parser's own form, and exit code 2.
+#[track_caller]
+fn clap_refused(run: &Run) {
+    run.exits(2);
+    assert!(run.err.starts_with("error: invalid value"), "{run}");
+}
+
+#[test]
+fn max_age_is_refused_on_the_exporting_side_before_anything_is_written() {
+    let host = Host::new();
+    host.write_key();
+    let packed = forge::db_layer(days(-5));
+    let kind = trivy_ferry::dataset::Kind::TrivyDb;
+    let manifest = forge::manifest(kind.layer_media_type().unwrap(), &packed);
+    let source = forge::image_layout(&host.path("layout"), "2", &manifest, &[b"{}", &packed]);
+    let (key, out, state) = (host.at("exporter.key"), host.at("out"), host.at("state"));
+    let export = |age: &str| {
+        let args = ["export", "--key", &key, "--output", &out, "--state-dir", &state, "--only", "trivy-db"];
+        host.run(&[&args[..], &["--db-repository", &source, "--max-age", age]].concat())
+    };
+    export("3d").refused(5, &["trivy-db", "5 d old", "--max-age allows 3 d", "--skip trivy-db"]);
+    assert_eq!(fs::read_dir(host.path("out")).unwrap().count(), 0, "nothing is left behind");
+    export("trivy-java-db=3d").good();
+    export("6d").good();
+}
+
+#[test]
+fn damaged_state_is_never_a_fresh_start() {
+    let host = Host::new();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    let file = host.path("state/import-default.json");
+    let good = fs::read(&file).unwrap();
+    let old = host.bundle("old.tar", &bundle(days(-5)));
+    let mut other_format: Value = serde_json::from_slice(&good).unwrap();
+    other_format["format"] = json!(2);
+    for damage in [
+        good[..good.len() / 2].to_vec(),
+        Vec::new(),
+        b"{}".to_vec(),
+        vec![0; good.len()],
+        other_format.to_string().into_bytes(),
+        String::from_utf8(good.clone()).unwrap().replace("\"default\"", "\"other\"").into_bytes(),
+    ] {
+        fs::write(&file, &damage).unwrap();
+        let before = host.snapshot();
+        host.import(&old, &[]).refused(2, &["import-default.json", "cannot be read", "move it away"]);
+        assert_eq!(host.snapshot(), before);
+    }
+    fs::write(&file, &good).unwrap();
+    host.import(&old, &[]).refused(5, &["old.tar"]);
+}
+
+#[test]
+fn nothing_rests_on_what_others_can_change() {
+    let host = Host::new();
+    let path = host.bundle("one.tar", &bundle(days(-2)));
+    let mode =
+        |path: &str, mode| fs::set_permissions(host.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    host.import(&path, &[]).good();
+    let before = host.snapshot();
+    mode("state", 0o777);
+    host.import(&path, &[]).refused(2, &["state can be changed by others", "mode 0777", "chmod"]);
+    mode("state", 0o700);
+    mode("state/import-default.json", 0o666);
+    host.import(&path, &[]).refused(2, &["import-default.json can be changed by others", "chmod"]);
+    mode("state/import-default.json", 0o600);
+    mode("keys/exporter.pub", 0o606);
+    host.import(&path, &[]).refused(2, &["exporter.pub can be changed by others", "chmod"]);
+    host.verify(&path, &[]).refused(2, &["exporter.pub can be changed by others"]);
+    mode("keys/exporter.pub", 0o644);
+    // A folder of keys to which anyone could add one.
+    fs::create_dir_all(host.path("xdg-config/trivy-ferry/trusted")).unwrap();
+    mode("xdg-config/trivy-ferry/trusted", 0o777);
+    host.run(&["verify", path.to_str().unwrap()]).refused(2, &["trusted can be changed by others"]);
+    assert_eq!(host.snapshot(), before);
+    // A state folder that cannot be one.
+    host.file("a-file", "x");
+    let (bundle, cache, key) = (path.to_str().unwrap(), host.at("cache"), host.at("keys/exporter.pub"));
+    let state = host.at("a-file");
+    let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state]);
+    ran.refused(2, &["a-file"]);
+    host.import(&path, &[]).good();
+}
+
+#[test]
+fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
+    let good = bundle(days(-3));
+    let newer = bundle(days(-1));
+    let host = Host::new();
+    let file = newer.signed(&host.key);
+    // Where it shows at once, where it shows in the middle, and where it shows at the very end.
+    let flip = |at: usize| {
+        let mut file = file.clone();
+        file[at] ^= 1;
+        file
+    };
+    // Base64 as it was, of something else.
+    let other_letter = |at: usize| {
+        let mut file = file.clone();
+        file[at] = if file[at] == b'a' { b'b' } else { b'a' };
+        file
+    };
+    let spans = newer.spans();
+    let inside = |index: usize| flip(spans[index].content + spans[index].size / 2);
+    let cases = [
+        ("cut", file[..file.len() - 600].to_vec(), "ends after"),
+        ("a small member", inside(3), "index.json"),
+        ("a layer", inside(spans.len() - 1), "does not match"),
+        ("another layer", inside(spans.len() - 2), "does not match"),
+        ("checks or VEX", inside(spans.len() - 4), "does not match"),
+        ("the end", flip(file.len() - 1), "two blocks of zeros"),
+        ("the manifest", other_letter(900), "signature does not fit"),
+    ];
+    for (what, damaged, word) in cases {
+        println!("{what}");
+        let host = Host::with_key(&host.key);
+        host.bundle("inbox/a-good.tar", &good);
+        host.file("inbox/b-damaged.tar", &damaged);
+        host.verify(&host.path("inbox"), &[])
+            .reported(4, &["a-good.tar", "good: 14 members", "b-damaged.tar", word]);
+        let ran = host.import(&host.path("inbox"), &[]);
+        ran.reported(4, &["b-damaged.tar", word]);
+        assert_eq!(ran.out.matches(" installed").count(), 4, "{ran:#?}");
+        assert_eq!(host.installed("cache", "db"), date(days(-3)));
+        assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
+        assert!(host.staged("cache").is_empty(), "{:?}", host.staged("cache"));
+        let state = host.state("default");
+        assert_eq!(state["seen"], json!([good.identity()]), "what is damaged was not accepted");
+        // Copied again, it is taken.
+        host.file("inbox/b-damaged.tar", &file);
+        host.import(&host.path("inbox"), &[]).good();
+        assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    }
+}
+
+#[test]
+fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
+    let host = Host::new();
+    host.bundle("inbox/default-20260101t000000z.tar", &bundle(days(-3)));
+    let mut zeroed = bundle(days(-1)).signed(&host.key);
+    zeroed[..4096].fill(0);
+    host.file("inbox/default-20260102t000000z (1).tar", &zeroed);
+    host.file("inbox/backup.tar", &zeroed);
+    for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
+        ran.reported(4, &["default-20260101t000000z.tar", "ignored: backup.tar"]);
+        assert!(ran.err.contains("default-20260102t000000z (1).tar is not a trivy-ferry bundle"), "{ran:#?}");
+    }
+    assert_eq!(host.installed("cache", "db"), date(days(-3)));
+    // Somebody else's bundle may be the one that was waited for: its exporter has a new key.
+    let host = Host::new();
+    host.bundle("inbox/one.tar", &bundle(days(-3)));
+    host.file("inbox/two.tar", bundle(days(-1)).signed(&Host::new().key));
+    for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
+        ran.good().reported(0, &["warning: two.tar was passed over", "new key"]);
+    }
+}
+
+#[test]
+fn what_a_newer_bundle_beside_it_surpasses_is_passed_over() {
+    let host = Host::new();
+    host.import(&host.bundle("first.tar", &bundle(days(-5))), &[]).good();
+    host.bundle("inbox/older-than-the-first.tar", &bundle(days(-9)));
+    host.bundle("inbox/expired.tar", &bundle(days(-4)).with("expires", days(-3)));
+    host.bundle("inbox/new.tar", &bundle(days(-1)));
+    for _ in 0..2 {
+        let ran = host.import(&host.path("inbox"), &[]);
+        ran.good().reported(
+            0,
+            &["ignored: older-than-the-first.tar: ", "ignored: expired.tar: ", "a newer bundle is here"],
+        );
+        assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    }
+    host.verify(&host.path("inbox"), &[]).good().reported(0, &["ignored: expired.tar"]);
+    // Alone, or as the newest that is there, each is still refused.
+    host.import(&host.path("inbox/expired.tar"), &[]).refused(5, &["expired.tar", "--allow-expired"]);
+    fs::remove_file(host.path("inbox/new.tar")).unwrap();
+    let ran = host.import(&host.path("inbox"), &[]);
+    assert_eq!(ran.code, 5, "{ran:#?}");
+}
+
+#[test]
+fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
+    let host = Host::new();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    let old = host.bundle("old.tar", &bundle(days(-5)));
+    let import = |value: &str| {
+        let mut command = host.command();
+        command.env("TRIVY_FERRY_ALLOW_ROLLBACK", value).args(["import", "--cache-dir", &host.at("cache")]);
+        command.args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")]).arg(&old);
+        forge::run(command)
+    };
+    for value in ["never", "maybe", "2"] {
+        let ran = import(value);
+        assert_eq!(ran.code, 2, "{ran:#?}");
+    }
+    for value in ["", "0", "no", "False"] {
+        assert_eq!(import(value).code, 5, "{value}");
+    }
+    import("yes").good();
+}
+
+#[test]
+fn from_a_folder_the_newest_of_each_dataset_is_taken() {
+    let host = Host::new();
+    host.bundle("inbox/weekly.tar", &Bundle::of(days(-1), &[Part::db(days(-1)), Part::checks("weekly")]));
+    host.bundle("inbox/monthly.tar", &Bundle::of(days(-9), &Part::all(days(-9))));
+    let ran = host.import(&host.path("inbox"), &[]);
+    ran.good();
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    assert_eq!(host.installed("cache", "java-db"), date(days(-9)));
+    assert_eq!(ran.out.matches(" installed").count(), 4, "{ran:#?}");
+    assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn restore_swaps_back_and_forth() {
+    let host = Host::new();
+    host.import(&host.bundle("old.tar", &bundle(days(-5))), &[]).good();
+    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
+    let cache = host.at("cache");
+    let restore =
+        |more: &[&str]| host.run(&[&["import", "--restore", "--cache-dir", &cache][..], more].concat());
+    restore(&[])
+        .good()
+        .reported(0, &["trivy-db        restored", "trivy-checks    restored", "vex-hub         restored"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-5)));
+    assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
+    restore(&[]).good();
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    restore(&["--only", "trivy-db"]).good();
+    assert_eq!(host.installed("cache", "db"), date(days(-5)));
+    assert_eq!(host.installed("cache", "java-db"), date(days(-2)));
+    // The newest bundle again brings the rest back, and says what it did.
+    let ran = host.import(&host.path("new.tar"), &[]);
+    ran.good().reported(0, &["trivy-db        restored", "trivy-java-db   unchanged"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    // Nothing to go back to.
+    let other = Host::new();
+    let (cache, bundle) = (other.at("cache"), other.bundle("one.tar", &bundle(days(-2))));
+    other.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation", &cache]);
+    other.import(&bundle, &[]).good();
+    other.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation"]);
+}
+
+#[test]
+fn no_generation_is_kept_where_none_is_wanted() {
+    let host = Host::new();
+    let keep_none = ["--keep-previous", "0"];
+    host.import(&host.bundle("1.tar", &bundle(days(-5))), &[]).good();
+    host.import(&host.bundle("2.tar", &bundle(days(-4))), &[]).good();
+    let kept = || host.snapshot().0.keys().filter(|path| path.contains("/previous/")).count();
+    assert!(kept() > 8, "{}", kept());
+    host.import(&host.bundle("3.tar", &bundle(days(-3))), &keep_none).good();
+    assert_eq!(kept(), 0);
+    let cache = host.at("cache");
+    host.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation"]);
+    assert_eq!(host.installed("cache", "db"), date(days(-3)));
+}
+
+#[test]
+fn only_and_skip_choose_what_is_installed() {
+    let host = Host::new();
+    let path = host.bundle("one.tar", &bundle(days(-2)));
+    host.import(&path, &["--only", "trivy-db,vex-hub"]).good();
+    let there = |name: &str| host.path("cache").join(name).exists();
+    assert_eq!(["db", "java-db", "policy", "vex"].map(there), [true, false, false, true]);
+    assert!(host.state("default")["floors"]["trivy-java-db-1"].is_null());
+    // The same bundle brings the rest, though it was seen.
+    host.import(&path, &["--skip", "trivy-checks"]).good();
+    assert_eq!(["db", "java-db", "policy", "vex"].map(there), [true, true, false, true]);
+    host.import(&path, &["--only", "vex-other"]).refused(2, &["no bundle here holds vex-other"]);
+    clap_refused(&host.import(&path, &["--only", "db"]));
+    // Damage in a large layer that is not wanted is not looked at; a wanted one beside it is.
+    let new = bundle(days(-1));
+    let mut file = new.signed(&host.key);
+    let large = new.spans().into_iter().filter(|span| span.size > 500).collect::<Vec<_>>();
+    let java =
+        new.members.iter().position(|(_, bytes)| *bytes == forge::java_db_layer(days(-1))).unwrap() + 1;
+    assert!(large.iter().any(|span| span.name == new.spans()[java].name));
+    file[new.spans()[java].content + 9] ^= 1;
+    let damaged = host.file("damaged.tar", &file);
+    host.import(&damaged, &["--skip", "trivy-java-db"]).good();
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    host.import(&damaged, &[]).refused(4, &["damaged.tar", "does not match"]);
+    assert_eq!(host.installed("cache", "java-db"), date(days(-2)));
+}
+
+#[test]
+fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
+    let host = Host::new();
+    let path = host.bundle("one.tar", &bundle(days(-2)));
+    host.import(&path, &[]).good();
+    let settled = host.snapshot();
+    let ran = host.import(&path, &[]);
+    ran.good();
+    assert_eq!(ran.out.matches(" unchanged").count(), 4, "{ran:#?}");
+    assert_eq!(host.snapshot(), settled, "nothing to do is done by doing nothing");
+    host.import_to("cache-2", &path, &[]).good().reported(0, &["installed"]);
+    assert_eq!(host.installed("cache-2", "db"), date(days(-2)));
+    // After `trivy clean`, and after somebody's hand.
+    fs::remove_dir_all(host.path("cache/db")).unwrap();
+    fs::write(host.path("cache/java-db/trivy-java.db"), "changed").unwrap();
+    fs::write(host.path("cache/policy/content/policies/extra.rego"), "package x").unwrap();
+    let ran = host.import(&path, &[]);
+    ran.good();
+    assert_eq!(ran.out.matches(" restored").count(), 3, "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    assert!(!host.path("cache/policy/content/policies/extra.rego").exists());
+    assert!(host.state("default")["seen"].as_array().unwrap().len() == 1);
+}
+
+#[test]
+fn a_clock_that_fell_back_changes_nothing() {
+    // The last accepted bundle is nearly a day ahead of this clock: that is the time then.
+    let host = Host::new();
+    host.import(&host.bundle("ahead.tar", &bundle(hours(23))), &[]).good();
+    let expires = host.bundle("expires.tar", &bundle(hours(-1)).with("expires", hours(22)));
+    host.verify(&expires, &[]).good();
+    host.import(&expires, &[]).refused(5, &["expires.tar", "expired", "--allow-expired"]);
+}
+
+#[test]
+fn a_late_bundle_gives_what_no_newer_one_brought() {
+    let host = Host::new();
+    let without_java = |created, sequence| {
+        let parts: Vec<Part> = Part::all(created)
+            .into_iter()
+            .filter(|part| part.dataset.name.as_str() != "trivy-java-db")
+            .collect();
+        Bundle::of(created, &parts).with("sequence", sequence)
+    };
+    host.import(&host.bundle("1.tar", &without_java(days(-6), 1)), &[]).good();
+    host.import(&host.bundle("3.tar", &without_java(days(-2), 3)), &[]).good();
+    let late = host.bundle("2.tar", &numbered(days(-4), 2));
+    let ran = host.import(&late, &[]);
+    ran.good()
+        .reported(0, &["late: newer bundles", "trivy-java-db   installed", "trivy-db        left alone"]);
+    assert!(!ran.out.contains("warning: trivy-db"), "that it is older is no news: {ran:#?}");
+    assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    host.import(&late, &[]).good().reported(0, &["trivy-java-db   unchanged"]);
+}
+
+#[test]
+fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
+    let host = Host::new();
+    let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
+    let call = format!("printf x >> {}", host.at("calls"));
+    let one = host.bundle("one.tar", &bundle(days(-3)));
+    let two = host.bundle("two.tar", &bundle(days(-2)));
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 1);
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 1, "nothing changed");
+    // It fails: the data is in place all the same, and the next run calls it again.
+    let ran = host.import(&two, &["--exec-after", "exit 3"]);
+    ran.reported(1, &["installed"]);
+    assert!(ran.err.contains("`exit 3` failed"), "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-2)));
+    host.import(&two, &[]).good();
+    assert_eq!(calls(), 1);
+    host.import(&two, &["--exec-after", &call]).good().reported(0, &["unchanged", "Done after the import"]);
+    assert_eq!(calls(), 2);
+    // The run is killed before the command has ended.
+    let three = host.bundle("three.tar", &bundle(days(-1)));
+    let ran = host.import(&three, &["--exec-after", "kill -9 $PPID"]);
+    assert_eq!(ran.code, -1, "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-1)));
+    host.import(&three, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+    host.import(&three, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+    // Nothing changes where an old bundle is left alone.
+    host.import(&one, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 3);
+}
+
+#[test]
+fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
+    let host = Host::new();
+    let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
+    let call = format!("printf x >> {}", host.at("calls"));
+    let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
+    host.import(&one, &["--exec-after", "exit 1"]).reported(1, &["installed"]);
+    // The stick is empty, or holds nothing that is acceptable: the change of before is told all the same.
+    fs::create_dir(host.path("empty")).unwrap();
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 1);
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 1);
+    // Going back is a change too.
+    host.import(&two, &["--exec-after", &call]).good();
+    assert_eq!(calls(), 2);
+    let (cache, state) = (host.at("cache"), host.at("state"));
+    let restore = |command: &str| {
+        host.run(&[
+            "import",
+            "--restore",
+            "--cache-dir",
+            &cache,
+            "--state-dir",
+            &state,
+            "--exec-after",
+            command,
+        ])
+    };
+    assert_eq!(restore("exit 3").code, 1);
+    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    assert_eq!(calls(), 3);
+    // Nothing to go back to is no change.
+    let other = host.at("cache-2");
+    let nothing = host.run(&[
+        "import",
+        "--restore",
+        "--cache-dir",
+        &other,
+        "--state-dir",
+        &state,
+        "--exec-after",
+        &call,
+    ]);
+    nothing.refused(2, &["no earlier generation"]);
+    assert_eq!(calls(), 3);
+}
+
+#[test]
+fn what_cannot_be_written_down_first_is_not_done() {
+    let host = Host::new();
+    let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
+    host.import(&one, &[]).good();
+    // The memory cannot be written: a run that was killed now would lose the command.
+    fs::create_dir_all(host.path("state/import-default.json.trivy-ferry.tmp/in-the-way")).unwrap();
+    let ran = host.import(&two, &["--exec-after", "true"]);
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert_eq!(host.installed("cache", "db"), date(days(-3)), "nothing has changed");
+}
+
+#[test]
+fn two_runs_at_once_call_the_command_once() {
+    let host = Host::new();
+    let one = host.bundle("one.tar", &bundle(days(-3)));
+    let call = format!("printf x >> {}; /bin/sleep 0.5", host.at("calls"));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| host.import(&one, &["--exec-after", &call]).good().code);
+        }
+    });
+    assert_eq!(fs::read_to_string(host.path("calls")).unwrap(), "x");
+}
+
+#[test]
+fn each_dataset_is_watched_until_its_own_exporters_date() {
+    let host = Host::new();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    host.import(&host.bundle("java.tar", &bundle(days(-5)).with("expires", soon)), &[]).good();
+    let weekly = Bundle::of(days(-2), &[Part::db(days(-2)), Part::checks("weekly")]);
+    let weekly = host.bundle("weekly.tar", &weekly);
+    host.import(&weekly, &[]).good();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    host.import(&weekly, &[]).reported(5, &["unchanged", "what is installed from stream"]);
+    host.import(&host.bundle("all.tar", &bundle(days(-1))), &[]).good();
+    host.import(&weekly, &[]).good();
+}
+
+#[test]
+fn a_copy_in_the_same_folder_was_not_accepted_before() {
+    let host = Host::new();
+    host.import(&host.bundle("old.tar", &bundle(days(-3))), &[]).good();
+    for name in ["a.tar", "b.tar"] {
+        host.bundle(&format!("inbox/{name}"), &bundle(days(-1)));
+    }
+    let ran = host.import(&host.path("inbox"), &[]);
+    assert_eq!(ran.good().out.matches(" installed").count(), 4, "{ran:#?}");
+}
+
+#[test]
+fn of_more_bundles_than_anyone_has_the_newest_are_taken() {
+    let host = Host::new();
+    for number in 0..260 {
+        let created = hours(-300 + number);
+        let bundle = Bundle::of(created, &[Part::db(created)]);
+        host.bundle(&format!("inbox/{number}.tar"), &bundle);
+    }
+    let ran = host.import(&host.path("inbox"), &[]);
+    ran.good().reported(0, &["4 bundles: older than the 256 newest"]);
+    assert_eq!(host.installed("cache", "db"), date(hours(-41)));
+}
+
+#[test]
+fn the_command_after_an_import_finds_nothing_locked() {
+    let host = Host::new();
+    let bundle = host.bundle("one.tar", &bundle(days(-3)));
+    // A scan that must not straddle a switch takes the lock shared; another cache is imported into.
+    let again = format!(
+        "/usr/bin/flock --shared --timeout 5 {} /bin/true && {} import {} --trust {} --cache-dir {} --state-dir {}",
+        host.at("cache/.trivy-ferry/lock"),
+        env!("CARGO_BIN_EXE_trivy-ferry"),
+        bundle.display(),
+        host.at("keys/exporter.pub"),
+        host.at("cache-2"),
+        host.at("state"),
+    );
+    host.import(&bundle, &["--exec-after", &again]).good();
+    assert_eq!(host.installed("cache-2", "db"), date(days(-3)));
+}
+
+#[test]
+fn many_names_and_many_copies_of_a_bundle_are_one() {
+    let host = Host::new();
+    let file = bundle(days(-2)).signed(&host.key);
+    let first = host.file("inbox/a.tar", &file);
+    for number in 0..2000 {
+        fs::hard_link(&first, host.path("inbox").join(format!("link-{number}.tar"))).unwrap();
+    }
+    for number in 0..300 {
+        host.file(&format!("inbox/copy-{number}.tar"), &file);
+    }
+    let mut limited = std::process::Command::new("sh");
+    let line = format!(
+        "ulimit -n 400; exec {} import {} --trust {} --cache-dir {} --state-dir {}",
+        env!("CARGO_BIN_EXE_trivy-ferry"),
+        host.at("inbox"),
+        host.at("keys/exporter.pub"),
+        host.at("cache"),
+        host.at("state"),
+    );
+    limited.args(["-c", &line]);
+    let ran = forge::run(limited);
+    ran.good().reported(
+        0,
+        &["trivy-db        installed", "link-1.tar: another name of a file above", " more: not named"],
+    );
+    assert!(ran.out.lines().count() < 700, "{} lines", ran.out.lines().count());
+}
+
+#[test]
+fn a_report_is_json_whatever_the_paths_are() {
+    use std::os::unix::ffi::OsStrExt;
+    let host = Host::new();
+    let bundle = host.bundle("one.tar", &bundle(days(-2)));
+    let cache = host.path("").join(std::ffi::OsStr::from_bytes(b"cache-\xff"));
+    let mut command = host.command();
+    command.args(["import", "--format", "json", "--cache-dir"]).arg(&cache).arg(&bundle);
+    command.args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")]);
+    let ran = forge::run(command);
+    let report: Value = serde_json::from_str(&ran.good().out).unwrap();
+    assert_eq!(report["targets"][0]["datasets"][0]["status"], "installed", "{report:#}");
+    assert!(report["targets"][0]["target"].as_str().unwrap().ends_with("cache-\u{fffd}"), "{report:#}");
+}
+
+#[test]
+fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
+    let host = Host::new();
+    let home = host.at("data");
+    let config =
+        "repositories:\n  - name: hub\n    url: https://github.com/aquasecurity/vexhub\n    enabled: true\n";
+    host.file("data/.trivy/vex/repository.yaml", config);
+    host.import(&host.bundle("one.tar", &bundle(days(-3))), &["--data-home", &home]).good();
+    let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &["--data-home", &home]);
+    ran.good().reported(0, &["--vex repo", "Scan with XDG_DATA_HOME="]);
+    let index = || fs::read_to_string(host.path("cache/vex/repositories/hub/0.1/index.json")).unwrap();
+    let newer = index();
+    let cache = host.at("cache");
+    let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
+    ran.good().reported(0, &["vex-hub         restored"]);
+    assert_ne!(index(), newer);
+    // What cannot go back is named.
+    fs::rename(
+        host.path("cache/.trivy-ferry/previous/vex-hub"),
+        host.path("cache/.trivy-ferry/previous/vex-Corp VEX"),
+    )
+    .unwrap();
+    let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
+    ran.good().reported(0, &["the VEX repository Corp VEX stays as it is"]);
+}
+
+/// A bundle with VEX Hub, and with the VEX repository `corp` from a source.
+fn with_vex(created: Timestamp, corp: Option<&str>) -> Bundle {
+    let mut parts = Part::all(created);
+    if let Some(source) = corp {
+        let mut part = Part::vex(created);
+        part.dataset.name = "vex-corp".parse().unwrap();
+        part.dataset.source = source.into();
+        parts.push(part);
+    }
+    Bundle::of(created, &parts)
+}
+
+#[test]
+fn a_vex_source_that_trivy_could_misread_is_refused() {
+    let host = Host::new();
+    let long = format!("https://vex.example/{}", "a".repeat(4096));
+    for source in [
+        "https://vex.example/a\n    enabled: true",
+        "https://vex.example/a\u{1}",
+        "https://vex.example/\u{85}",
+        "https://vex.example/a b",
+        "https://vex.example/\u{feff}",
+        "https://ü.example/",
+        "https://user:pw@vex.example/",
+        "https://user@vex.example/",
+        "https:///vex.example/",
+        "https://vex.example/a/../b",
+        "https://VEX.example/",
+        "https://",
+        "http://[::1",
+        "directory\u{7f}",
+        &long,
+    ] {
+        let path = host.bundle("bad.tar", &with_vex(days(-1), Some(source)));
+        for ran in [host.verify(&path, &[]), host.import(&path, &[])] {
+            ran.refused(4, &["bad.tar", "vex-corp-0.1 has the source"]).harmless();
+        }
+        assert!(!host.path("xdg-data").exists() && !host.path("cache/db").exists(), "{source}");
+    }
+}
+
+#[test]
+fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
+    let host = Host::new();
+    let file = host.path("xdg-data/.trivy/vex/repository.yaml");
+    let entries = || fs::read_to_string(&file).unwrap();
+    let source = "https://vex.corp.example/a?b=c#d";
+    // What the operator has keeps its bytes throughout.
+    let mine =
+        "# mine\nrepositories:\n  - name: 'own' # own\n    url: https://own.example\n    enabled: true\n";
+    host.file("xdg-data/.trivy/vex/repository.yaml", mine);
+    let import = |host: &Host, name: &str, bundle: &Bundle| {
+        let ran = host.import(&host.bundle(name, bundle), &[]);
+        ran.good();
+        (ran.out.clone(), entries())
+    };
+    let (_, with) = import(&host, "one.tar", &with_vex(days(-6), Some(source)));
+    let added = format!("name: corp\n    url: \"{source}\"\n    enabled: true");
+    assert!(with.starts_with(mine) && with.contains(&added), "{with}");
+    assert!(with.contains("stream=default") && with.contains(&host.key.public().id().hex()), "{with}");
+    // A bundle without any VEX says nothing about it; one with others does.
+    let databases = Bundle::of(days(-5), &[Part::db(days(-5))]);
+    assert_eq!(import(&host, "databases.tar", &databases).1, with);
+    let (out, without) = import(&host, "hub.tar", &with_vex(days(-4), None));
+    assert!(without.starts_with(mine) && !without.contains("corp"), "{without}");
+    assert!(out.contains("corp") && out.contains("was removed"), "{out}");
+    // A stolen key is replaced: what it brought ends with the next import, whatever that brings.
+    import(&host, "two.tar", &with_vex(days(-3), Some(source)));
+    assert!(entries().contains(&added));
+    let next = Host::new();
+    fs::copy(next.path("keys/exporter.pub"), host.path("keys/exporter.pub")).unwrap();
+    let path = host.file("three.tar", Bundle::of(days(-2), &[Part::db(days(-2))]).signed(&next.key));
+    let ran = host.import(&path, &[]);
+    ran.good().reported(0, &["corp", "not trusted any more"]);
+    assert_eq!(entries(), without);
+}
+
+#[test]
+fn first_imports_at_once_into_one_state_and_several_caches_all_succeed() {
+    for _ in 0..10 {
+        let host = Host::new();
+        let one = host.bundle("one.tar", &bundle(days(-3)));
+        std::thread::scope(|scope| {
+            for cache in ["a", "b", "c", "d"] {
+                let (host, one) = (&host, &one);
+                scope.spawn(move || host.import_to(&format!("deep/er/{cache}"), one, &[]).good().code);
+            }
+        });
+    }
+}

@@ -1,0 +1,166 @@
+//! Media that fail: what is carried is what was written, or somebody knows that it is not.
+
+use std::fs;
+use std::process::Command;
+
+use test_kit::process::Run;
+
+use crate::forge;
+use crate::forge::upstream::Upstream;
+use crate::forge::{Bundle, Host, Part, days, hours};
+
+/// A byte in the middle of the large layer of [`upstream`].
+const BAD_BYTE: &str = "3000000";
+
+fn upstream() -> Upstream {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 5_000_000);
+    upstream
+}
+
+/// A host whose `medium.so` fails where it is preloaded.
+fn host() -> Host {
+    let host = Host::new();
+    host.write_key();
+    fs::create_dir_all(host.path("stick")).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/media/medium.c");
+    let library = host.path("medium.so");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source).status();
+    assert!(built.unwrap().success());
+    host
+}
+
+fn export(host: &Host, upstream: &Upstream, more: &[&str]) -> Command {
+    let mut command = host.command();
+    command.args(["export", "--key", "exporter.key", "--output", "stick", "--state-dir", "state"]);
+    command.args(upstream.flags()).args(more);
+    command
+}
+
+/// On a stick that loses a byte.
+fn failing(host: &Host, upstream: &Upstream, more: &[&str]) -> Run {
+    let mut command = export(host, upstream, more);
+    command.env("LD_PRELOAD", host.path("medium.so")).env("BAD_BYTE", BAD_BYTE);
+    forge::run(command)
+}
+
+#[test]
+fn what_is_read_back_is_what_was_written() {
+    let (host, upstream) = (host(), upstream());
+    let ran = failing(&host, &upstream, &["--verify-after-write"]);
+    ran.refused(7, &["what was read back is not what was written", "Do not trust this medium"]);
+    assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "nothing is left there");
+    let ran = forge::run(export(&host, &upstream, &["--verify-after-write"]));
+    ran.good();
+    assert!(ran.out.contains("Checked, signed, synced, read back: "), "{ran:#?}");
+    host.verify(&host.path("stick"), &[]).good();
+    // Without it nobody on this side knows; the other side does.
+    fs::remove_dir_all(host.path("stick")).unwrap();
+    fs::create_dir(host.path("stick")).unwrap();
+    failing(&host, &upstream, &[]).good();
+    host.verify(&host.path("stick"), &[]).refused(4, &[]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn it_is_read_from_the_medium_and_not_from_memory() {
+    let (host, upstream) = (host(), upstream());
+    let run = |more: &[&str]| {
+        // The mount goes with the shell that made it.
+        let line = "truncate -s 64M stick.img && mkfs.ext4 -q -F stick.img && mount -o loop stick.img stick && \
+                    LD_PRELOAD=./medium.so BAD_IMAGE=./stick.img \"$@\"";
+        let export = export(&host, &upstream, more);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", line, "sh"]).arg(export.get_program()).args(export.get_args());
+        command.current_dir(host.path(".")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp")).env("BAD_BYTE", BAD_BYTE);
+        forge::run(command)
+    };
+    run(&[]).good();
+    run(&["--verify-after-write"]).refused(7, &["what was read back is not what was written"]);
+}
+
+/// Runs the program with every system call of this name failing that concerns files below a folder: the one of this
+/// number, or with a `+` behind it all from there on.
+fn with_fault(host: &Host, call: &str, error: &str, when: &str, files: &[&str], args: &[String]) -> Run {
+    let mut command = Command::new("strace");
+    command.current_dir(host.path(".")).args(["-f", "-qq", "-o", "/dev/null"]);
+    for file in files {
+        command.args(["-P", &host.at(file)]);
+    }
+    command.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}:when={when}")]);
+    command.arg(env!("CARGO_BIN_EXE_trivy-ferry")).args(args);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", host.path("home"));
+    command.env("TMPDIR", host.path("tmp")).env("TRIVY_FERRY_RETRIES", "0");
+    forge::run(command)
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
+    let host = Host::new();
+    let bundle = |age| Bundle::of(hours(age), &Part::all(days(age)));
+    host.import(&host.file("old.tar", bundle(-3).signed(&host.key)), &[]).good();
+    host.file("stick/b.tar", bundle(-1).signed(&host.key));
+    let args =
+        ["import", "stick", "--cache-dir", "cache", "--state-dir", "state", "--trust", "keys/exporter.pub"];
+    let args: Vec<String> =
+        [&args[..], &["--data-home", "home"]].concat().iter().map(|arg| (*arg).into()).collect();
+    for (error, and_after) in [("EIO", ""), ("ENODEV", "+")] {
+        let before = host.snapshot();
+        let mut fault = 1;
+        loop {
+            let when = format!("{fault}{and_after}");
+            let ran = with_fault(&host, "pread64", error, &when, &["stick/b.tar"], &args);
+            if ran.code == 0 {
+                break;
+            }
+            // It is said of which file, and what to do.
+            ran.refused(4, &["stick/b.tar could not be read", "copy the file again"]);
+            assert!(host.snapshot() == before, "read {when} failed, and something changed");
+            fault += 1;
+            assert!(fault < 500, "it never ends");
+        }
+        assert!(fault > 20, "{fault} reads");
+        assert_eq!(host.installed("cache", "db").unwrap(), days(-1).to_string());
+        // Once more from the beginning.
+        fs::remove_dir_all(host.path("cache")).unwrap();
+        fs::remove_dir_all(host.path("state")).unwrap();
+        host.import(&host.path("old.tar"), &[]).good();
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_stick_that_fails_at_any_write_holds_no_half_bundle() {
+    let (host, upstream) = (host(), Upstream::new(|_, _| None));
+    upstream.publish(0, 9_000_000);
+    let args = ["export", "--key", "exporter.key", "--output", "stick/b.tar", "--state-dir", "state"];
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain(upstream.flags()).collect();
+    let stick = || -> Vec<String> {
+        let entries = fs::read_dir(host.path("stick")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let mut failed = 0;
+    for call in ["write,pwrite64", "fsync", "rename,renameat,renameat2"] {
+        for fault in 1.. {
+            let files = ["stick/b.tar.partial", "stick/b.tar.plan.partial", "stick/b.tar", "stick"];
+            let ran = with_fault(&host, call, "EIO", &fault.to_string(), &files, &args);
+            if ran.code == 0 {
+                host.verify(&host.path("stick/b.tar"), &[]).good();
+                fs::remove_file(host.path("stick/b.tar")).unwrap();
+                break;
+            }
+            failed += 1;
+            assert!(matches!(ran.code, 1 | 7), "{call} {fault}: {ran:#?}");
+            assert!(ran.err.contains("stick"), "{call} {fault}: {ran:#?}");
+            // What is called a bundle is one: only the last sync, after the rename, may have failed.
+            if stick().contains(&"b.tar".to_owned()) {
+                host.verify(&host.path("stick/b.tar"), &[]).good();
+                fs::remove_file(host.path("stick/b.tar")).unwrap();
+            }
+            assert!(fault < 300, "it never ends");
+        }
+    }
+    assert!(failed > 8, "{failed}");
+}

@@ -1,0 +1,202 @@
+//! The recipes in contrib/, run as they stand there.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use test_kit::files::Fault;
+use test_kit::noise::Noise;
+use test_kit::process::Run;
+
+use crate::forge;
+use crate::forge::upstream::Upstream;
+use crate::forge::{Bundle, Host, Part, days, hours};
+
+const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
+const CRON_JOB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes/export.yaml");
+
+/// The value of a setting in a unit, with its continuation lines.
+fn setting(unit: &str, name: &str) -> String {
+    let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap().replace("\\\n", " ");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The nightly command of the service, with what systemd puts in its place, for this host.
+fn nightly(host: &Host, upstream: &Upstream) -> Command {
+    let line = setting("trivy-ferry-export.service", "ExecStart");
+    let line =
+        line.replace("${CREDENTIALS_DIRECTORY}", &host.at("credentials")).replace("%S", &host.at("lib"));
+    let mut words = line.split(' ');
+    assert_eq!(words.next(), Some("/usr/local/bin/trivy-ferry"));
+    let mut command = host.command();
+    command.args(words).env("TRIVY_FERRY_FORMAT", "json");
+    beside(command, upstream)
+}
+
+/// The command of the cron job's container, with what Kubernetes mounts in its place, for this host.
+fn in_container(host: &Host, upstream: &Upstream) -> Command {
+    let text = fs::read_to_string(CRON_JOB).unwrap();
+    let after = text.lines().skip_while(|line| line.trim() != "args:").skip(1);
+    let words = after.map_while(|line| line.trim().strip_prefix("- "));
+    let word = |word: &str| {
+        let word = word.replace("=/key/", &format!("={}/", host.at("credentials")));
+        word.replace("=/data/", &format!("={}/", host.at("lib/trivy-ferry")))
+    };
+    let mut command = host.command();
+    command.args(words.map(word));
+    beside(command, upstream)
+}
+
+/// What stands in export.env, or in the container's env.
+fn beside(mut command: Command, upstream: &Upstream) -> Command {
+    command.env("TRIVY_FERRY_RETRIES", "4");
+    for flag in upstream.flags() {
+        let (name, value) = flag.split_once('=').unwrap_or((&flag, "true"));
+        command.env(name.replace("--", "TRIVY_FERRY_").replace('-', "_").to_uppercase(), value);
+    }
+    command
+}
+
+#[test]
+fn the_nightly_export_runs_for_weeks_while_upstream_changes() {
+    let dice = std::sync::Mutex::new(Noise::new(7));
+    let upstream = Upstream::new(move |_, _| {
+        let mut dice = dice.lock().unwrap();
+        match dice.below(12) {
+            0 => Some(Fault::Cut(dice.below(100_000) as usize)),
+            1 => Some(Fault::Status(503, Some(("retry-after", "0".into())))),
+            _ => None,
+        }
+    });
+    let host = Host::new();
+    host.file("credentials/ferry.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::create_dir_all(host.path("lib/trivy-ferry/bundles")).unwrap();
+    let mut dice = Noise::new(8);
+    let (mut generation, mut changed) = (0, true);
+    let (mut written, mut nights) = (0, 0);
+    upstream.publish(generation, 100_000);
+    while nights < 24 {
+        nights += 1;
+        let ran = forge::run(nightly(&host, &upstream));
+        ran.good();
+        let report: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(report["unchanged"], !changed, "night {nights}: {report:#}");
+        if changed {
+            written += 1;
+            // It crosses, and what is scanned with is what upstream had.
+            let bundle = host.path(report["bundle"]["path"].as_str().unwrap());
+            host.import(&bundle, &[]).good();
+            let date = host.installed("cache", "db").unwrap();
+            assert_eq!(report["datasets"][0]["updated_at"], date, "night {nights}");
+        }
+        let bundles = fs::read_dir(host.path("lib/trivy-ferry/bundles")).unwrap().count();
+        assert_eq!(bundles, written.min(4), "night {nights}");
+        changed = dice.below(3) > 0;
+        if changed {
+            generation += 1;
+            upstream.publish(generation, 100_000);
+        }
+    }
+    assert!(written > 8 && written < nights, "{written} of {nights} nights had news");
+}
+
+#[test]
+fn the_cron_job_exports_what_is_new() {
+    let upstream = Upstream::new(|_, _| None);
+    let host = Host::new();
+    host.file("credentials/ferry.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::create_dir_all(host.path("lib/trivy-ferry/bundles")).unwrap();
+    for (night, generation) in [0, 0, 1].into_iter().enumerate() {
+        upstream.publish(generation, 1000);
+        let ran = forge::run(in_container(&host, &upstream));
+        ran.good();
+        let report: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(report["unchanged"], night == 1, "{report:#}");
+        assert!(ran.err.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{ran:#?}");
+    }
+    let bundles = host.path("lib/trivy-ferry/bundles");
+    assert_eq!(fs::read_dir(&bundles).unwrap().count(), 2);
+    host.import(&bundles, &[]).good();
+}
+
+#[test]
+#[ignore = "tools"]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let host = Host::new();
+    let units: Vec<String> =
+        fs::read_dir(UNITS).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(units.len() >= 7, "{units:?}");
+    for unit in &units {
+        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+        // What is not there on this machine: the program in its place, and its user.
+        let text = text.replace("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry"));
+        host.file(
+            unit,
+            text.replace("User=trivy-ferry", "User=daemon")
+                .replace("trivy-ferry-stick-mount@%i", "trivy-ferry-stick-mount@sdz1"),
+        );
+    }
+    let analyze = |args: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(args).current_dir(host.path("."));
+        forge::run(command)
+    };
+    let units: Vec<String> = units.iter().map(|unit| format!("./{}", unit.replace("@.", "@sdz1."))).collect();
+    let units: Vec<&str> = units.iter().map(String::as_str).collect();
+    let ran = analyze(&[&["verify"], &units[..]].concat());
+    ran.good();
+    assert_eq!(ran.err, "", "{ran:#?}");
+    // 20 of 100: what is left is the network and its own folder.
+    for service in units.iter().filter(|unit| unit.ends_with(".service") && !unit.contains("mount")) {
+        analyze(&["security", "--offline=yes", "--threshold=20", service]).good();
+    }
+}
+
+/// What a unit of the importing side runs, for this host.
+fn of_importer(host: &Host, unit: &str, name: &str) -> String {
+    let line = setting(unit, name).trim_start_matches(['+', '-']).to_owned();
+    let places = [
+        ("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry").to_owned()),
+        ("/srv/trivy-inbox", host.at("inbox")),
+        ("/run/trivy-ferry-stick-%i", host.at("run")),
+        ("/dev/%I", host.at("stick.img")),
+        ("%C/trivy", host.at("cache")),
+        ("%S/trivy-ferry", host.at("state")),
+    ];
+    places.iter().fold(line, |line, (from, to)| line.replace(from, to))
+}
+
+/// Runs a script as root in mounts of its own, with the environment of the units.
+fn as_systemd(host: &Host, script: &str) -> Run {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).current_dir(host.path("."));
+    command.env("HOME", host.path("home")).env("TRIVY_FERRY_TRUST", host.at("keys/exporter.pub"));
+    forge::run(command)
+}
+
+#[test]
+#[ignore = "tools"]
+fn the_units_of_the_importing_side_import() {
+    let of = |host: &Host, age| Bundle::of(hours(age), &Part::all(days(age))).signed(&host.key);
+    let host = Host::new();
+    host.file("inbox/b.tar", of(&host, -3));
+    as_systemd(&host, &of_importer(&host, "trivy-ferry-inbox.service", "ExecStart")).good();
+    assert_eq!(host.installed("cache", "db").unwrap(), days(-3).to_string());
+    assert!(!host.path("inbox/b.tar").exists());
+    // A stick, mounted as the unit mounts it.
+    fs::create_dir(host.path("run")).unwrap();
+    host.file("content/b.tar", of(&host, -2));
+    // There is not always a kernel that knows FAT.
+    let mount =
+        |name| of_importer(&host, "trivy-ferry-stick-mount@.service", name).replace("vfat,exfat", "ext4");
+    let import = of_importer(&host, "trivy-ferry-stick@.service", "ExecStart");
+    let (before, after) = (mount("ExecStart"), mount("ExecStop"));
+    let script = format!(
+        "set -e; mkfs.ext4 -q -d content stick.img 32M; {before}; if touch run/stick/x 2>/dev/null; then exit 9; fi; {import}; {after}"
+    );
+    as_systemd(&host, &script).good();
+    assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
+    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "it is unmounted");
+}

@@ -1,0 +1,891 @@
+//! Damaged and hostile bundles: every member broken in every way, payloads that lie under a good
+//! signature, and things that are no bundles at all. Each is refused with its exit code and two
+//! sentences, and the cache stays byte for byte what it was.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::{Value, json};
+use test_kit::process::Run;
+use trivy_ferry::content_digest::ContentDigest;
+use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::vex::{self, ArchiveFormat};
+use trivy_ferry::dataset::{Discard, Kind};
+use trivy_ferry::digest::Digest;
+use trivy_ferry::trust::key::SigningKey;
+
+use crate::forge;
+use crate::forge::{Archive, Bundle, Host, Part, Snapshot, Span, days, fix_checksum, header, hours, zeros};
+
+/// A host that has imported a bundle of three days ago.
+fn host() -> Host {
+    let host = Host::new();
+    let old = Bundle::of(days(-3), &Part::all(days(-3)));
+    host.import(&host.file("old.tar", old.signed(&host.key)), &[]).good();
+    host
+}
+
+fn newer() -> Bundle {
+    Bundle::of(days(-1), &Part::all(days(-1)))
+}
+
+/// Both verify and import refuse a file, and nothing has changed after that.
+#[track_caller]
+fn both_refuse(host: &Host, before: &Snapshot, path: &Path, code: i32, words: &[&str]) -> Run {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let words = [words, &[name]].concat();
+    host.verify(path, &[]).harmless().refused(code, &words);
+    let ran = host.import(path, &[]);
+    ran.harmless().refused(code, &words);
+    assert_eq!(host.snapshot(), *before, "{ran:#?}");
+    assert!(host.staged("cache").is_empty(), "{:?}", host.staged("cache"));
+    ran
+}
+
+/// After everything that was refused, a good bundle is imported as if nothing had been.
+#[track_caller]
+fn then_all_is_well(host: &Host) {
+    let path = host.file("then.tar", newer().signed(&host.key));
+    let ran = host.import(&path, &[]);
+    ran.good();
+    assert_eq!(ran.out.matches("installed").count(), 4, "{ran:#?}");
+}
+
+#[test]
+fn the_forge_keeps_to_the_format() {
+    let host = Host::new();
+    let path = host.file("good.tar", newer().signed(&host.key));
+    host.verify(&path, &[]).good().reported(0, &["good: 14 members", "trivy-db-2, trivy-java-db-1"]);
+    host.import(&path, &[]).good().reported(0, &["first import", "installed"]);
+}
+
+/// A change to a member's header that leaves its checksum right.
+fn reheaded(file: &[u8], span: &Span, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut file = file.to_vec();
+    let header = &mut file[span.start..span.content];
+    change(header);
+    fix_checksum(header);
+    file
+}
+
+fn flipped(file: &[u8], at: usize, bit: u32) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file[at] ^= 1 << (bit % 8);
+    file
+}
+
+/// The same places in every run.
+fn places(seed: usize, from: usize, to: usize) -> Vec<(usize, u32)> {
+    let mut state = seed as u64 * 2 + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    let drawn = (0..2).map(|_| (from + next() % (to - from), next() as u32));
+    drawn.collect::<Vec<_>>().into_iter().chain([(from, 0), (to - 1, 7)]).collect()
+}
+
+type Untruth = Box<dyn Fn(&mut Value)>;
+
+/// Everything that can happen to one member of a file.
+fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> {
+    let span = &spans[index];
+    let (before, this, after) = (&file[..span.start], &file[span.start..span.end], &file[span.end..]);
+    let mut damaged = vec![
+        ("cut at its header".to_owned(), before.to_vec()),
+        ("cut inside its header".into(), file[..span.start + 300].to_vec()),
+        ("cut inside".into(), file[..span.content + span.size / 2].to_vec()),
+        ("removed".into(), [before, after].concat()),
+        ("doubled".into(), [before, this, this, after].concat()),
+    ];
+    if let Some(next) = spans.get(index + 1) {
+        let swapped = [before, &file[next.start..next.end], this, &file[next.end..]].concat();
+        damaged.push(("swapped with the next".into(), swapped));
+    }
+    for (at, bit) in places(index, span.start, span.content) {
+        damaged.push((format!("header bit flipped at {}", at - span.start), flipped(file, at, bit)));
+    }
+    // Of an envelope the payload and the signature count. The hint beside it is nobody's, and may
+    // be anything.
+    let content = if index == 0 {
+        span.content + 20..span.content + 2000
+    } else {
+        span.content..span.content + span.size
+    };
+    for (at, bit) in places(index, content.start, content.end) {
+        damaged.push((format!("bit flipped at {}", at - span.content), flipped(file, at, bit)));
+    }
+    if span.content + span.size < span.end {
+        for (at, bit) in places(index, span.content + span.size, span.end) {
+            damaged.push((format!("padding bit flipped at {at}"), flipped(file, at, bit)));
+        }
+    }
+    let names =
+        ["../x", "/etc/cron.d/x", "blobs/sha256/../../../x", "", &span.name.to_uppercase(), "Sha256sums"];
+    for name in names.iter().filter(|name| **name != span.name) {
+        let renamed = reheaded(file, span, |header| {
+            header[..100].fill(0);
+            header[..name.len()].copy_from_slice(name.as_bytes());
+        });
+        damaged.push((format!("renamed to {name:?}"), renamed));
+    }
+    for kind in [b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'x', b'g', b'L', b'S', 0] {
+        let retyped = reheaded(file, span, |header| {
+            header[156] = kind;
+            header[157..166].copy_from_slice(b"/etc/pass");
+        });
+        damaged.push((format!("of type {kind:?}"), retyped));
+    }
+    damaged.push((
+        "with another mode".into(),
+        reheaded(file, span, |header| header[100..107].copy_from_slice(b"0004755")),
+    ));
+    damaged.push((
+        "with another owner".into(),
+        reheaded(file, span, |header| header[265..269].copy_from_slice(b"root")),
+    ));
+    // Grown and shrunk, with a header that says so: only what was signed can tell.
+    for (what, size) in [("grown by a byte", span.size + 1), ("grown by a block", span.size + 512)] {
+        let mut content = file[span.content..span.content + span.size].to_vec();
+        content.resize(size, b' ');
+        content.resize(size.next_multiple_of(512), 0);
+        let head = header(&span.name, size as u64, b'0');
+        damaged.push((what.into(), [before, &head, &content, after].concat()));
+    }
+    damaged.push(("said to be empty".into(), [before, &header(&span.name, 0, b'0'), after].concat()));
+    damaged
+}
+
+/// Runs every damage of every second member of the bundle: the other half is the other test's, so
+/// that two cores share the work.
+fn every_damage(half: usize) {
+    let host = host();
+    let before = host.snapshot();
+    let bundle = newer();
+    let (file, spans) = (bundle.signed(&host.key), bundle.spans());
+    assert_eq!(spans.last().unwrap().end + 1024, file.len());
+    assert!(spans.len() >= 14);
+    let mut cases = 0;
+    for index in (half..spans.len()).step_by(2) {
+        for (what, damaged) in damages(&file, &spans, index) {
+            let what = format!("{} {what}", spans[index].name);
+            if damaged == file {
+                panic!("{what} is no damage");
+            }
+            let path = host.file("bundle.tar", &damaged);
+            let (verified, imported) = (host.verify(&path, &[]), host.import(&path, &[]));
+            for ran in [&verified, &imported] {
+                assert_eq!(ran.code, 4, "{what}: {ran:#?}");
+                ran.harmless().refused(4, &["bundle.tar"]);
+            }
+            assert_eq!(host.snapshot(), before, "{what}");
+            assert!(host.staged("cache").is_empty(), "{what}");
+            cases += 1;
+        }
+    }
+    assert!(cases > 200, "{cases}");
+    then_all_is_well(&host);
+}
+
+#[test]
+fn no_damage_to_a_member_passes_even_ones() {
+    every_damage(0);
+}
+
+#[test]
+fn no_damage_to_a_member_passes_odd_ones() {
+    every_damage(1);
+}
+
+#[test]
+fn nothing_may_follow_and_nothing_may_lack() {
+    let host = host();
+    let before = host.snapshot();
+    let file = newer().signed(&host.key);
+    let end = file.len() - 1024;
+    let longer = |extra: &[u8]| [&file[..], extra].concat();
+    let mut dirty_end = file.clone();
+    dirty_end[end + 700] = 1;
+    for (damaged, word) in [
+        (longer(&[0]), "1 bytes more"),
+        (longer(&[0; 512]), "512 bytes more"),
+        (longer(&[0; 8192]), "8192 bytes more"),
+        (longer(b"#!/bin/sh\n"), "10 bytes more"),
+        (longer(&file), "bytes more"),
+        (file[..end].to_vec(), "ends after"),
+        (file[..end + 512].to_vec(), "ends after"),
+        (file[..file.len() - 1].to_vec(), "ends after"),
+        (dirty_end, "two blocks of zeros"),
+        (Vec::new(), "ends after 0 bytes"),
+        (vec![0; 10240], "first member"),
+        (file[..511].to_vec(), "ends after 511 bytes"),
+    ] {
+        both_refuse(&host, &before, &host.file("bundle.tar", damaged), 4, &[word]);
+    }
+    then_all_is_well(&host);
+}
+
+#[test]
+fn a_manifest_that_is_too_large_is_never_read() {
+    let host = host();
+    let before = host.snapshot();
+    // 100 MB in the header, sparse on disk, so that reading them would be possible.
+    let path = host.file("sparse.tar", header("manifest.dsse.json", 100_000_000, b'0'));
+    fs::File::options().write(true).open(&path).unwrap().set_len(100_020_000).unwrap();
+    let ran = both_refuse(&host, &before, &path, 4, &["claims 100000000 bytes", "1048576 are allowed"]);
+    assert!(ran.peak < 32 << 10, "{ran:#?}");
+    // A size that is no number, and one in the form for large numbers.
+    for size in [&b"zzzzzzzzzzz\0"[..], b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0"] {
+        let mut head = header("manifest.dsse.json", 512, b'0');
+        head[124..136].copy_from_slice(size);
+        fix_checksum(&mut head);
+        both_refuse(
+            &host,
+            &before,
+            &host.file("huge.tar", [&head[..], &[b' '; 4096]].concat()),
+            4,
+            &["allowed"],
+        );
+    }
+    // A million members, rightly signed: their list alone is beyond the room for an envelope.
+    let mut many = newer();
+    many.edit(|payload| {
+        let member = payload["members"][3].clone();
+        payload["members"] = Value::Array(vec![member; 1_000_000]);
+    });
+    many.capacity = many.envelope(&[many.signature(&host.key)]).len().next_multiple_of(512);
+    let ran = both_refuse(
+        &host,
+        &before,
+        &host.file("many.tar", many.signed(&host.key)),
+        4,
+        &["1048576 are allowed"],
+    );
+    assert!(ran.peak < 32 << 10, "{ran:#?}");
+    // As many as fit: refused for what they are, and quickly.
+    let mut some = newer();
+    some.edit(|payload| {
+        let member = payload["members"][1].clone();
+        payload["members"].as_array_mut().unwrap().extend(vec![member; 5000]);
+    });
+    some.capacity = (1 << 20) - 512;
+    let ran = both_refuse(&host, &before, &host.file("some.tar", some.signed(&host.key)), 4, &["twice"]);
+    assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
+    then_all_is_well(&host);
+}
+
+#[test]
+fn an_array_is_no_envelope_and_no_signature() {
+    let host = host();
+    let before = host.snapshot();
+    let bundle = newer();
+    let signature = bundle.signature(&host.key);
+    let array = json!([signature["keyid"], signature["sig"]]);
+    let path = host.file("bundle.tar", bundle.file(std::slice::from_ref(&array)));
+    both_refuse(&host, &before, &path, 4, &["invalid type: sequence"]);
+    let envelope: Value = serde_json::from_slice(&bundle.envelope(&[signature])).unwrap();
+    let all = json!([envelope["payloadType"], envelope["payload"], envelope["signatures"]]).to_string();
+    let mut file = bundle.signed(&host.key);
+    file[512..512 + bundle.capacity].fill(b' ');
+    file[512..512 + all.len()].copy_from_slice(all.as_bytes());
+    both_refuse(&host, &before, &host.file("bundle.tar", file), 4, &["invalid type: sequence"]);
+    then_all_is_well(&host);
+}
+
+#[test]
+fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
+    let host = host();
+    let before = host.snapshot();
+    type Change = fn(&mut Value);
+    let other = json!(ContentDigest::of(b"other"));
+    let lies: Vec<(&str, Change, &str)> = vec![
+        ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
+        ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),
+        ("format 2", |p| p["format"] = json!(2), "format version 2"),
+        ("format 0", |p| p["format"] = json!(0), "format version 0"),
+        ("no format", |p| drop(p.as_object_mut().unwrap().remove("format")), "format"),
+        ("an array", |p| *p = json!([1, 2]), "rules"),
+        (
+            "a member as an array",
+            |p| {
+                let member = &p["members"][3];
+                p["members"][3] = json!([member["path"], member["size"], member["digest"]]);
+            },
+            "invalid type: sequence",
+        ),
+        (
+            "a blob as an array",
+            |p| {
+                let blob = &p["datasets"][0]["config"];
+                p["datasets"][0]["config"] = json!([blob["mediaType"], blob["digest"], blob["size"]]);
+            },
+            "invalid type: sequence",
+        ),
+        ("a path twice", |p| p["members"][4] = p["members"][3].clone(), "twice"),
+        (
+            "a path with ..",
+            |p| p["members"][3]["path"] = json!("blobs/../../etc/passwd"),
+            "cannot be a member's name",
+        ),
+        ("an absolute path", |p| p["members"][3]["path"] = json!("/etc/passwd"), "cannot be a member's name"),
+        ("a backslash", |p| p["members"][3]["path"] = json!("blobs\\x"), "cannot be a member's name"),
+        ("an empty path", |p| p["members"][3]["path"] = json!(""), "cannot be a member's name"),
+        (
+            "a path with escapes",
+            |p| p["members"][3]["path"] = json!("\u{1b}]0;x\u{7}"),
+            "cannot be a member's name",
+        ),
+        ("a long path", |p| p["members"][3]["path"] = json!("x".repeat(101)), "cannot be a member"),
+        (
+            "a manifest among members",
+            |p| p["members"][3]["path"] = json!("manifest.dsse.json"),
+            "cannot be a member's name",
+        ),
+        ("a stray member", |p| p["members"][1]["path"] = json!("autorun.inf"), "oci-layout"),
+        ("a size of 2^64-1", |p| p["members"][5]["size"] = json!(u64::MAX), "cannot be a member of"),
+        ("a size of 2^64", |p| p["members"][5]["size"] = json!(18_446_744_073_709_551_616.0), "rules"),
+        ("a negative size", |p| p["members"][5]["size"] = json!(-1), "rules"),
+        (
+            "all sizes at the limit",
+            |p| {
+                p["members"]
+                    .as_array_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .for_each(|m| m["size"] = json!((8u64 << 30) - 1))
+            },
+            "not listed with its size",
+        ),
+        ("a length too small", |p| p["length"] = json!(p["length"].as_u64().unwrap() - 512), "its length is"),
+        ("a length of 2^64-1", |p| p["length"] = json!(u64::MAX), "its length is"),
+        ("no members", |p| p["members"] = json!([]), "SHA256SUMS"),
+        ("no datasets", |p| p["datasets"] = json!([]), "0 datasets"),
+        ("a dataset twice", |p| p["datasets"][3] = p["datasets"][2].clone(), "twice"),
+        (
+            "a database twice",
+            |p| {
+                p["datasets"][3] = p["datasets"][0].clone();
+                p["datasets"][3]["tag"] = json!("3");
+            },
+            "two datasets",
+        ),
+        ("an unknown dataset", |p| p["datasets"][0]["name"] = json!("trivy-malware"), "not a dataset's name"),
+        (
+            "a dataset with a path",
+            |p| p["datasets"][0]["name"] = json!("vex-../../x"),
+            "not a dataset's name",
+        ),
+        ("a tag with a path", |p| p["datasets"][0]["tag"] = json!("../../2"), "has the tag"),
+        ("a folder with ..", |p| p["datasets"][3]["subdir"] = json!("../x"), "not a plain relative path"),
+        ("a stream with a path", |p| p["stream"] = json!("../default"), "not a stream's name"),
+        (
+            "a dataset of tomorrow",
+            |p| p["datasets"][0]["contents"]["updated_at"] = json!(hours(2)),
+            "dated after the bundle",
+        ),
+        ("no time", |p| p["created"] = json!("yesterday"), "rules"),
+        ("the last of all times", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999"),
+        (
+            "16 EiB of content",
+            |p| p["datasets"][0]["contents"]["files"][0]["size"] = json!(u64::MAX),
+            "unpacks to",
+        ),
+        (
+            "a layer too many",
+            |p| {
+                p["datasets"][0]["layers"] =
+                    json!([p["datasets"][0]["layers"][0], p["datasets"][0]["config"]])
+            },
+            "2 layers",
+        ),
+        ("no layer", |p| p["datasets"][0]["layers"] = json!([]), "0 layers"),
+        (
+            "another media type",
+            |p| p["datasets"][2]["layers"][0]["mediaType"] = json!("text/html"),
+            "of type",
+        ),
+        ("no contents", |p| p["datasets"][0]["contents"]["files"] = json!([]), "does not describe"),
+        (
+            "an upper-case digest",
+            |p| p["members"][3]["digest"] = json!(format!("sha256:{}", "A".repeat(64))),
+            "not a sha256 digest",
+        ),
+    ];
+    for (what, change, word) in lies {
+        let mut bundle = newer();
+        bundle.edit(change);
+        let path = host.file("lying.tar", bundle.signed(&host.key));
+        println!("{what}");
+        // A far future breaks no rule of the format.
+        let code = if what == "the last of all times" { 5 } else { 4 };
+        both_refuse(&host, &before, &path, code, &[word]);
+        // Anyone can write an unsigned one; looking at it must be as safe.
+        let unsigned = host.file("lying.tar", bundle.file(&[]));
+        let ran = host.run(&["inspect", unsigned.to_str().unwrap()]);
+        assert!([0, 4].contains(&ran.code), "{what}: {ran:#?}");
+        ran.harmless();
+    }
+    // What is said of a content must be so: another file, another date, another size, fewer files.
+    let untruths: Vec<(&str, Untruth)> = vec![
+        ("another file", {
+            let other = other.clone();
+            Box::new(move |p| p["datasets"][0]["contents"]["files"][1]["digest"] = other.clone())
+        }),
+        ("another date", Box::new(|p| p["datasets"][0]["contents"]["updated_at"] = json!(days(-2)))),
+        ("a smaller file", Box::new(|p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(512))),
+        ("a larger file", Box::new(|p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(1 << 20))),
+        ("another schema", Box::new(|p| p["datasets"][0]["contents"]["schema"] = json!(3))),
+        ("another tree", {
+            let other = other.clone();
+            Box::new(move |p| p["datasets"][2]["contents"]["tree"]["digest"] = other.clone())
+        }),
+        ("fewer files", Box::new(|p| p["datasets"][2]["contents"]["tree"]["files"] = json!(1))),
+        ("more files", Box::new(|p| p["datasets"][3]["contents"]["tree"]["files"] = json!(9))),
+        ("another folder", Box::new(|p| p["datasets"][3]["subdir"] = json!("elsewhere"))),
+        ("the date of VEX", Box::new(|p| p["datasets"][3]["contents"]["updated_at"] = json!(days(-2)))),
+    ];
+    for (what, change) in untruths {
+        let mut bundle = newer();
+        bundle.edit(change);
+        println!("{what}");
+        both_refuse(
+            &host,
+            &before,
+            &host.file("untrue.tar", bundle.signed(&host.key)),
+            4,
+            &["that was signed"],
+        );
+    }
+    // Checksums that anyone would take at their word.
+    let mut sums = newer();
+    let digit = sums.members[0].1[0];
+    sums.members[0].1[0] = if digit == b'0' { b'1' } else { b'0' };
+    let digest = json!(Digest::of(&sums.members[0].1));
+    sums.edit(|payload| payload["members"][0]["digest"] = digest);
+    both_refuse(
+        &host,
+        &before,
+        &host.file("sums.tar", sums.signed(&host.key)),
+        4,
+        &["SHA256SUMS does not list"],
+    );
+    then_all_is_well(&host);
+}
+
+#[test]
+fn strange_forms_of_a_payload_are_harmless() {
+    let host = host();
+    let before = host.snapshot();
+    let with = |payload: Vec<u8>| Bundle { payload, ..newer() };
+    let deep = |field: &str, depth: usize| {
+        let text = String::from_utf8(newer().payload).unwrap();
+        let nested = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        text.replacen('{', &format!("{{\"{field}\":{nested},"), 1).into_bytes()
+    };
+    for (payload, word) in [
+        (b"".to_vec(), "EOF"),
+        (b"null".to_vec(), "rules"),
+        (b"\xff\xfe".to_vec(), "rules"),
+        (b"<!doctype html>".to_vec(), "rules"),
+        ([newer().payload, b"{}".to_vec()].concat(), "trailing"),
+        (deep("requires", 200), "rules"),
+        (deep("requires", 3000), "rules"),
+    ] {
+        both_refuse(&host, &before, &host.file("strange.tar", with(payload).signed(&host.key)), 4, &[word]);
+    }
+    // In a field that nobody knows, depth is passed over without a stack of its own.
+    let mut deepest = newer();
+    deepest.capacity = (1 << 20) - 512;
+    deepest.relist();
+    let text = String::from_utf8(deepest.payload).unwrap();
+    let nested = format!("{{\"later\":{}1{},", "[".repeat(300_000), "]".repeat(300_000));
+    deepest.payload = text.replacen('{', &nested, 1).into();
+    host.verify(&host.file("deep.tar", deepest.signed(&host.key)), &[]).good();
+    let twice = String::from_utf8(newer().payload).unwrap().replacen('{', "{\"format\":1,", 1);
+    both_refuse(
+        &host,
+        &before,
+        &host.file("twice.tar", with(twice.into()).signed(&host.key)),
+        4,
+        &["duplicate field"],
+    );
+    // What a later version may add without harm.
+    let mut later = newer().with("later", json!({"a": [1, {"b": null}]}));
+    later.edit(|payload| payload["datasets"][0]["later"] = json!(true));
+    let path = host.file("later.tar", later.signed(&host.key));
+    host.verify(&path, &[]).good();
+    host.import(&path, &[]).good();
+}
+
+#[test]
+fn only_signatures_of_trusted_keys_count() {
+    let host = host();
+    let before = host.snapshot();
+    let (bundle, mine) = (newer(), &host.key);
+    let (stranger, successor) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+    let sign = |key: &SigningKey| bundle.signature(key);
+    let file = |name: &str, signatures: &[Value]| host.file(name, bundle.file(signatures));
+    let claiming = |mut signature: Value, key: &SigningKey| {
+        signature["keyid"] = json!(key.public().id().hex());
+        signature
+    };
+    let other = Bundle::of(days(-2), &Part::all(days(-2)));
+    let elsewhere =
+        Bundle { payload_type: "application/vnd.trivy-ferry.other.v1+json".into(), ..bundle.clone() };
+    let mut malleable = sign(mine);
+    malleable["sig"] = json!("A".repeat(86) + "==");
+    for (what, signatures, word) in [
+        ("no signature", vec![], "no signature"),
+        ("a stranger's", vec![sign(&stranger)], "claims the key"),
+        ("a stranger's in our name", vec![claiming(sign(&stranger), mine)], "signature does not fit"),
+        ("two strangers'", vec![sign(&stranger), sign(&successor)], "claims the keys"),
+        ("one of another payload", vec![other.signature(mine)], "signature does not fit"),
+        ("one of another kind of document", vec![elsewhere.signature(mine)], "signature does not fit"),
+        ("zeros", vec![malleable], "signature does not fit"),
+        ("nine", vec![sign(mine); 9], "more than 8 elements"),
+        ("not base64", vec![json!({"keyid": "x", "sig": "@@@@"})], "base64"),
+        (
+            "escapes for a name",
+            vec![json!({"keyid": "\u{1b}[31mx\u{202e}", "sig": ""})],
+            "not signed by a trusted key",
+        ),
+    ] {
+        println!("{what}");
+        both_refuse(&host, &before, &file("bundle.tar", &signatures), 4, &[word]);
+    }
+    // Of another kind, though rightly signed.
+    let path = host.file("other.tar", elsewhere.signed(mine));
+    both_refuse(&host, &before, &path, 4, &["payload is of type"]);
+
+    // A trusted one among others suffices, whatever name stands beside it.
+    let good = [
+        ("a second by a stranger", vec![sign(&stranger), sign(mine)]),
+        ("in a stranger's name", vec![claiming(sign(mine), &stranger)]),
+        ("names swapped", vec![claiming(sign(mine), &stranger), claiming(sign(&stranger), mine)]),
+        ("eight", vec![sign(mine); 8]),
+        ("without a name", vec![json!({"sig": sign(mine)["sig"]})]),
+    ];
+    for (what, signatures) in good {
+        println!("{what}");
+        let ran = host.verify(&file("bundle.tar", &signatures), &[]);
+        ran.good();
+        assert_eq!(ran.out.matches("trusted: exporter.pub").count(), 1, "{ran:#?}");
+    }
+
+    // Keys are changed in three steps: the old one, both, the new one.
+    let old_key = host.at("keys/exporter.pub");
+    let new_key = host.trust("successor", &successor.public());
+    let both = file("both.tar", &[sign(mine), sign(&successor)]);
+    for trusted in [&old_key, &new_key] {
+        host.verify(&both, &["--trust", trusted]).good();
+    }
+    let ran = host.verify(&both, &["--trust", &format!("{old_key},{new_key}")]);
+    ran.good().reported(0, &["exporter.pub", "successor.pub"]);
+    let only_new = file("new.tar", &[sign(&successor)]);
+    host.verify(&only_new, &["--trust", &old_key]).refused(4, &["new.tar", "trust add"]);
+    host.import(&only_new, &["--trust", &new_key]).good();
+}
+
+#[test]
+fn without_a_usable_key_nothing_is_verified() {
+    let host = host();
+    let before = host.snapshot();
+    let path = host.file("bundle.tar", newer().signed(&host.key));
+    let bundle = path.to_str().unwrap();
+    let (cache, state) = (host.at("cache"), host.at("state"));
+    // No key anywhere. A host that has keys for all its users has one here.
+    if !Path::new("/etc/trivy-ferry/trusted").exists() {
+        let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--state-dir", &state]);
+        ran.refused(2, &["no key is trusted", "trust add", "--trust"]);
+        host.run(&["verify", bundle]).refused(2, &["no key is trusted"]);
+    }
+    host.file("keys/private.pub", host.key.to_pem(None).unwrap().as_bytes());
+    host.file("keys/page.pub", "<html>login</html>");
+    host.file("keys/binary.pub", [0xff, 0xfe, 0x00]);
+    host.file("keys/empty.pub", "");
+    host.file("keys/rsa.pub", "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf\n9Cnzj4p4WGeKLs1Pt8QuKUpRKfFLfRYC9AIKjbJTWit+CqvjWYzvQwECAwEAAQ==\n-----END PUBLIC KEY-----\n");
+    host.file("keys/zero.pub", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n");
+    for (name, word) in [
+        ("missing.pub", "missing.pub"),
+        ("private.pub", "private key"),
+        ("page.pub", "PEM"),
+        ("binary.pub", "not text"),
+        ("empty.pub", "PEM"),
+        ("rsa.pub", "Ed25519"),
+        ("zero.pub", "key is"),
+    ] {
+        let key = host.at(&format!("keys/{name}"));
+        host.import(&path, &["--trust", &key]).harmless().refused(2, &[name, word]);
+        host.verify(&path, &["--trust", &key]).refused(2, &[name]);
+    }
+    host.import(&host.path("nowhere.tar"), &[]).refused(2, &["nowhere.tar"]);
+    assert_eq!(host.snapshot(), before);
+    then_all_is_well(&host);
+}
+
+/// Says truthfully what the database's layer holds, for layers that hold more than that.
+fn database() -> trivy_ferry::dataset::Contents {
+    Part::db(days(-1)).dataset.contents
+}
+
+#[test]
+fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
+    let host = host();
+    let before = host.snapshot();
+    let database_size = forge::bolt().len() as u64;
+    let db = || {
+        Archive::new()
+            .file("trivy.db", &forge::bolt())
+            .file("metadata.json", &forge::metadata_json(2, days(-1)))
+    };
+    const GIB: u64 = 1 << 30;
+    // 32 GiB of zeros in 32 MiB: whoever inflates them is busy for a minute.
+    let zeros = zeros(32);
+    let bomb = |mut start: Vec<u8>| {
+        start.extend_from_slice(&zeros);
+        start
+    };
+    let layers: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "a database larger than signed",
+            bomb(Archive::new().entry(b'0', "trivy.db", 32 * GIB, b"").open_end()),
+        ),
+        (
+            "a database of its size, and zeros behind it",
+            bomb(Archive::new().entry(b'0', "trivy.db", database_size, b"").open_end()),
+        ),
+        ("zeros after the end", bomb(db().pack())),
+        ("a folder with a size", bomb(Archive::new().entry(b'5', "x/", 32 * GIB, b"").open_end())),
+        ("a comment without end", bomb(Archive::new().entry(b'g', "x", 32 * GIB, b"").open_end())),
+        ("a name without end", bomb(Archive::new().entry(b'L', "x", 32 * GIB, b"").open_end())),
+        ("an unknown entry", bomb(Archive::new().entry(b'Z', "x", 32 * GIB, b"").open_end())),
+        ("a size of 2^63", bomb(Archive::new().entry(b'0', "trivy.db", 1 << 63, b"").open_end())),
+    ];
+    for (what, layer) in layers {
+        let bundle = Bundle::of(days(-1), &[Part::saying("trivy-db", "2", layer, database())]);
+        refused_bomb(&host, &before, what, &bundle);
+    }
+    // Checks and VEX are unpacked from a file of their own. What a VEX archive has beside its
+    // repository is left out, and must cost no more for that.
+    let checks = Part::checks("x").dataset.contents;
+    let layer = bomb(Archive::new().entry(b'0', "policies/x.rego", 32 * GIB, b"").open_end());
+    let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, checks)]);
+    refused_bomb(&host, &before, "checks", &bundle);
+    let vex = Part::vex(days(-1)).dataset.contents;
+    for (what, kind, name) in [
+        ("VEX", b'0', "vexhub-main/x.json"),
+        ("beside VEX", b'0', "elsewhere/x.json"),
+        ("a link beside VEX", b'2', "elsewhere/link"),
+    ] {
+        let layer = bomb(Archive::new().entry(kind, name, 32 * GIB, b"").open_end());
+        let bundle = Bundle::of(days(-1), &[Part::vex_saying(layer, "vexhub-main", vex.clone())]);
+        refused_bomb(&host, &before, what, &bundle);
+    }
+    then_all_is_well(&host);
+}
+
+#[track_caller]
+fn refused_bomb(host: &Host, before: &Snapshot, what: &str, bundle: &Bundle) {
+    println!("{what}");
+    let path = host.file("bomb.tar", bundle.signed(&host.key));
+    let ran = both_refuse(host, before, &path, 4, &["that was signed"]);
+    println!("  {} KiB, {:?}", ran.peak, ran.took);
+    // Inflating it all takes ten times as long on any machine.
+    assert!(ran.took < Duration::from_secs(8), "{what}: {ran:#?}");
+}
+
+#[test]
+fn layers_that_unpack_to_more_than_files_are_refused() {
+    let host = host();
+    let before = host.snapshot();
+    let contents = Part::checks("x").dataset.contents;
+    let good = || Archive::new().file("policies/docker/lib/sample.rego", b"package lib.sample\n");
+    for (what, layer, word) in [
+        ("a way out", good().file("../../../etc/x", b"x").pack(), "unsafe name"),
+        ("an absolute name", good().file("/etc/x", b"x").pack(), "unsafe name"),
+        ("a symbolic link", good().entry(b'2', "policies/x", 0, b"").pack(), "link"),
+        ("a hard link", good().entry(b'1', "policies/x", 0, b"").pack(), "link"),
+        ("a device", good().entry(b'3', "policies/x", 0, b"").pack(), "entry of type"),
+        ("a FIFO", good().entry(b'6', "policies/x", 0, b"").pack(), "entry of type"),
+        ("a name twice", good().file("policies/docker/lib/sample.rego", b"").pack(), "twice"),
+        ("a file that is a folder", good().file("policies/docker/lib/sample.rego/x", b"").pack(), "twice"),
+        ("escapes in a name", good().file("policies/\u{1b}[2J", b"x").pack(), "unsafe name"),
+        ("not gzip", b"plain text".to_vec(), "gzipped tar"),
+        ("a cut archive", good().pack()[..60].to_vec(), "gzipped tar"),
+    ] {
+        println!("{what}");
+        let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, contents.clone())]);
+        both_refuse(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &[word]);
+    }
+    // The archive is good, and the folder that was signed holds no repository.
+    let archive = forge::vex_archive("a/b", days(-1));
+    let limits = Limits::of(Kind::Vex);
+    let contents =
+        vex::unpack(ArchiveFormat::TarGzip, std::io::Cursor::new(&archive), "a/b", limits, &mut Discard);
+    let bundle = Bundle::of(days(-1), &[Part::vex_saying(archive, "a", contents.unwrap())]);
+    both_refuse(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &["folders"]);
+    then_all_is_well(&host);
+}
+
+/// Things that lie where a bundle should, each with its name and how it is refused.
+fn no_bundles(host: &Host, folder: &str) -> Vec<(&'static str, i32, &'static str)> {
+    let good = host.file("elsewhere.tar", newer().signed(&host.key));
+    let at = |name: &str| host.path(folder).join(name);
+    fs::create_dir_all(host.path(folder)).unwrap();
+    mknodat(CWD, at("fifo.tar"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    symlink(&good, at("link.tar")).unwrap();
+    symlink("/nonexistent", at("dangling.tar")).unwrap();
+    fs::create_dir(at("folder.tar")).unwrap();
+    // The socket outlives its listener.
+    UnixListener::bind(at("socket.tar")).unwrap();
+    fs::write(at("empty.tar"), "").unwrap();
+    fs::write(at("page.tar"), "<!DOCTYPE html><html><title>Login</title>".repeat(100)).unwrap();
+    fs::write(at("short.tar"), &fs::read(&good).unwrap()[..600]).unwrap();
+    let stranger = SigningKey::generate().unwrap();
+    fs::write(at("stranger.tar"), newer().signed(&stranger)).unwrap();
+    vec![
+        ("fifo.tar", 4, "a FIFO"),
+        ("link.tar", 4, "a symbolic link"),
+        ("dangling.tar", 4, "a symbolic link"),
+        ("folder.tar", 2, "it is empty"),
+        ("socket.tar", 4, "a socket"),
+        ("empty.tar", 4, "ends after 0 bytes"),
+        ("page.tar", 4, "its first member is not"),
+        ("short.tar", 4, "a damaged manifest: the file ends after 600 bytes"),
+        ("stranger.tar", 4, "not signed by a trusted key"),
+    ]
+}
+
+#[test]
+fn what_is_no_bundle_is_refused_by_what_it_is() {
+    let host = host();
+    let before = host.snapshot();
+    for (name, code, word) in no_bundles(&host, "things") {
+        println!("{name}");
+        both_refuse(&host, &before, &host.path("things").join(name), code, &[word]);
+        let ran = host.run(&["inspect", host.path("things").join(name).to_str().unwrap()]);
+        if name == "stranger.tar" {
+            ran.reported(0, &["NOT VERIFIED", "not signed by a trusted key"]);
+        } else {
+            ran.refused(code, &[name, word]);
+        }
+    }
+    for device in ["/dev/null", "/dev/zero"] {
+        host.import(Path::new(device), &[]).refused(4, &[device, "a device"]);
+    }
+    assert_eq!(host.snapshot(), before);
+    then_all_is_well(&host);
+}
+
+#[test]
+fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
+    let host = host();
+    let things = no_bundles(&host, "inbox");
+    for name in ["._bundle.tar", ".hidden.tar", "late.tar.partial", "notes.txt", "System Volume Information"]
+    {
+        host.file(&format!("inbox/{name}"), "x");
+    }
+    // Nothing but these: said so, and refused.
+    let before = host.snapshot();
+    let inbox = host.path("inbox");
+    fs::remove_file(inbox.join("stranger.tar")).unwrap();
+    // What was cut inside its manifest is somebody's lost trip, and never passed over.
+    let ran = host.import(&inbox, &[]);
+    ran.reported(4, &["empty.tar has a damaged manifest", "short.tar has a damaged manifest"]);
+    for cut in ["empty.tar", "short.tar"] {
+        fs::remove_file(inbox.join(cut)).unwrap();
+    }
+    host.import(&inbox, &[]).refused(2, &["there is no bundle in", "and 8 more"]);
+    assert_eq!(host.snapshot(), before);
+    let stranger = SigningKey::generate().unwrap();
+    host.file("inbox/stranger.tar", newer().signed(&stranger));
+    host.import(&inbox, &[]).refused(4, &["stranger.tar", "trust add"]);
+
+    // A browser's second download, and a file manager's upper case.
+    host.file("inbox/default-20261121t091500z (1).TAR", newer().signed(&host.key));
+    for ran in [host.verify(&inbox, &[]), host.import(&inbox, &[])] {
+        ran.good().harmless();
+        for (name, _, word) in things.iter().filter(|(name, ..)| !["empty.tar", "short.tar"].contains(name)) {
+            let word = if *name == "folder.tar" { "a folder" } else { word };
+            let line = ran.out.lines().find(|line| line.starts_with(&format!("ignored: {name}: ")));
+            assert!(line.is_some_and(|line| line.contains(word)), "{name} {word}: {ran:#?}");
+        }
+        for why in ["left by macOS", "hidden", "an unfinished copy", "not named .tar"] {
+            assert!(ran.out.contains(why), "{why}: {ran:#?}");
+        }
+    }
+    assert_ne!(host.snapshot(), before);
+}
+
+#[test]
+fn escapes_never_reach_a_terminal() {
+    let host = Host::new();
+    let nasty = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}evil\u{0}\r\n";
+    let mut bundle = newer().with("producer", nasty);
+    bundle.edit(|payload| {
+        for dataset in payload["datasets"].as_array_mut().unwrap() {
+            // A VEX repository's goes into the configuration of scanners.
+            if dataset["name"] != "vex-hub" {
+                dataset["source"] = json!(nasty);
+            }
+            dataset["version"] = json!(nasty);
+        }
+    });
+    let mut layout = newer();
+    layout.edit(|payload| payload["datasets"][0]["manifest"]["mediaType"] = json!(nasty));
+    for (bundle, name) in [(bundle, "nasty.tar"), (layout, "type.tar")] {
+        let good = host.file(name, bundle.signed(&host.key));
+        host.verify(&good, &[]).good().harmless();
+        let key = host.at("keys/exporter.pub");
+        host.run(&["inspect", good.to_str().unwrap(), "--trust", &key]).good().harmless();
+        host.import(&good, &["--allow-rollback"]).good().harmless();
+        // The same from nobody in particular.
+        let unsigned = host.file(&format!("unsigned-{name}"), bundle.file(&[]));
+        host.run(&["inspect", unsigned.to_str().unwrap()]).good().harmless();
+    }
+    // What a payload says in places where it is an error.
+    for (change, code) in [
+        (json!({"stream": nasty}), 4),
+        (json!({"requires": [nasty]}), 4),
+        (json!({"created": nasty}), 4),
+        (json!({nasty: 1, "format": nasty}), 4),
+    ] {
+        let mut bundle = newer();
+        bundle.edit(|payload| {
+            change.as_object().unwrap().iter().for_each(|(key, value)| payload[key] = value.clone())
+        });
+        let path = host.file("error.tar", bundle.signed(&host.key));
+        host.import(&path, &[]).harmless().refused(code, &["error.tar"]);
+        host.verify(&path, &[]).harmless().refused(code, &["error.tar"]);
+        host.run(&["inspect", path.to_str().unwrap()]).harmless();
+    }
+}
+
+#[test]
+fn names_of_files_on_a_medium_are_as_harmless() {
+    let host = Host::new();
+    let nasty = "\u{1b}[2J\u{9b}31m\u{202e}x";
+    let inbox = host.path("inbox");
+    let key = host.at("keys/exporter.pub");
+    let file = newer().signed(&host.key);
+    host.file(&format!("inbox/{nasty}.txt"), "x");
+    host.file(&format!("inbox/page{nasty}.tar"), "<html>");
+    host.file(&format!("inbox/cut{nasty}.tar"), &file[..file.len() - 512]);
+    let everyone = |code: i32| {
+        let ran = host.import(&inbox, &[]);
+        assert_eq!(ran.harmless().code, code, "{ran:#?}");
+        let ran = host.verify(&inbox, &[]);
+        assert_eq!(ran.harmless().code, code, "{ran:#?}");
+        host.run(&["inspect", inbox.to_str().unwrap(), "--trust", &key]).harmless();
+    };
+    everyone(4);
+    host.file(&format!("inbox/good{nasty}.tar"), &file);
+    everyone(4);
+    host.import(&inbox.join(format!("cut{nasty}.tar")), &[]).harmless().refused(4, &["\\u{1b}[2J"]);
+    let ran = host.verify(&inbox.join(format!("good{nasty}.tar")), &[]);
+    ran.good().harmless();
+}

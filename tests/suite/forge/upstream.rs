@@ -1,0 +1,126 @@
+//! Upstream: the sources of an export, whose answers a test can spoil.
+
+use std::ops::Deref;
+
+use jiff::Timestamp;
+use serde_json::json;
+use test_kit::authority::Authority;
+use test_kit::files::{Fault, Files};
+use test_kit::noise::Noise;
+use trivy_ferry::dataset::Kind;
+use trivy_ferry::digest::Digest;
+
+use super::{Archive, bolt, checks_layer, days, java_db_layer, manifest_of, metadata_json, vex_archive};
+
+/// A server of all four datasets. It ends when dropped.
+pub struct Upstream(Files);
+
+impl Deref for Upstream {
+    type Target = Files;
+
+    fn deref(&self) -> &Files {
+        &self.0
+    }
+}
+
+impl Upstream {
+    /// The same under another name, by which a proxy knows it.
+    pub fn named(mut self, name: &str) -> Self {
+        self.rename(name);
+        self
+    }
+
+    /// Changes the name by which its flags and its VEX manifest call it.
+    pub fn rename(&mut self, name: &str) {
+        self.0.host = self.0.host.replace("127.0.0.1", name);
+    }
+
+    /// One that speaks HTTP.
+    pub fn new(faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        Upstream(Files::over(None, faults))
+    }
+
+    /// One that speaks HTTPS with a certificate of a private authority, and asks for one, if there is an
+    /// authority.
+    pub fn with(
+        authority: Option<&Authority>,
+        faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Upstream(Files::over(authority.map(|authority| authority.server(true)), faults))
+    }
+
+    /// One that speaks HTTPS and asks for no certificate.
+    pub fn behind_tls(
+        authority: &Authority,
+        faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Upstream(Files::over(Some(authority.server(false)), faults))
+    }
+
+    fn artifact(&self, name: &str, kind: Kind, layer: Vec<u8>, date: Timestamp) {
+        let manifest = manifest_of(kind.layer_media_type().unwrap(), &layer, Some(date));
+        self.put(&format!("/v2/{name}/manifests/1"), manifest);
+        self.put(&format!("/v2/{name}/blobs/{}", Digest::of(b"{}")), &b"{}"[..]);
+        self.put(&format!("/v2/{name}/blobs/{}", Digest::of(&layer)), layer);
+    }
+
+    /// Publishes all four datasets; trivy-db gets so many bytes that do not pack.
+    pub fn publish(&self, generation: u64, noise: usize) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let mut bolt = bolt();
+        bolt.extend(Noise::new(generation + 1).bytes(noise));
+        let db = Archive::new().file("trivy.db", &bolt).file("metadata.json", &metadata_json(2, date)).pack();
+        self.artifact("db", Kind::TrivyDb, db, date);
+        self.artifact("java", Kind::TrivyJavaDb, java_db_layer(date), date);
+        self.artifact("checks", Kind::TrivyChecks, checks_layer(&generation.to_string()), date);
+        self.publish_vex(generation);
+    }
+
+    /// Names trivy-db's layer as trivy-java-db's.
+    pub fn publish_db_as_java_db(&self) {
+        let files = self.files();
+        let manifest = String::from_utf8(files["/v2/db/manifests/1"].to_vec()).unwrap();
+        let types = [Kind::TrivyDb, Kind::TrivyJavaDb].map(|kind| kind.layer_media_type().unwrap());
+        let manifest = manifest.replace(types[0], types[1]);
+        for (path, bytes) in files.iter().filter(|(path, _)| path.starts_with("/v2/db/blobs/")) {
+            self.put(&path.replace("/db/", "/java/"), bytes.clone());
+        }
+        self.put("/v2/java/manifests/1", manifest);
+    }
+
+    /// A trivy-db with a true digest, and nothing in it that Trivy could use.
+    pub fn publish_rubbish_db(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let db = Archive::new().file("trivy.db", &Noise::new(1).bytes(2_000_000)).pack();
+        self.artifact("db", Kind::TrivyDb, db, date);
+    }
+
+    /// The same of trivy-java-db.
+    pub fn publish_rubbish_java_db(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let db = Archive::new().file("trivy-java.db", &Noise::new(1).bytes(2_000_000)).pack();
+        self.artifact("java", Kind::TrivyJavaDb, db, date);
+    }
+
+    pub fn publish_vex(&self, generation: u64) {
+        let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
+        let location = format!("{}://{}/vex.tar.gz", self.scheme, self.host);
+        let vex = json!({"name": "x", "description": "", "versions": [
+            {"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]});
+        self.put("/.well-known/vex-repository.json", vex.to_string());
+        self.put("/vex.tar.gz", vex_archive(".", date));
+    }
+
+    /// The flags that make it the source of everything.
+    pub fn flags(&self) -> Vec<String> {
+        let host = &self.host;
+        let flags = [
+            format!("--db-repository={host}/db:1"),
+            format!("--java-db-repository={host}/java:1"),
+            format!("--checks-bundle-repository={host}/checks:1"),
+            format!("--vex=default={}://{host}", self.scheme),
+        ];
+        let plain = (self.scheme == "http").then(|| "--plain-http".into());
+        flags.into_iter().chain(plain).collect()
+    }
+}

@@ -1,0 +1,245 @@
+//! The golden bundles: made once by version 1 of the format, and readable for ever.
+//!
+//! `fixtures/golden` holds them with the public keys of the two pairs that signed them. They are
+//! never made again for the same version; a later version adds files of its own. How they were
+//! made stands in `make`, which runs only when asked to: `cargo test --test golden -- --ignored`.
+
+// A panic is how a test fails, in its helpers too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use trivy_ferry::bundle::payload::Blob;
+use trivy_ferry::bundle::writer::{BundleWriter, Head, Plan, PlannedDataset};
+use trivy_ferry::bundle::{Dataset, PAYLOAD_TYPE};
+use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::vex::ArchiveFormat;
+use trivy_ferry::dataset::{Contents, Discard, Name, catalogue, layer, vex};
+use trivy_ferry::digest::Digest;
+use trivy_ferry::oci;
+use trivy_ferry::trust::envelope::Envelope;
+use trivy_ferry::trust::key::SigningKey;
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
+}
+
+/// Runs the program with nothing of the user's around it.
+fn ferry(home: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trivy-ferry"))
+        .args(arguments)
+        .env_clear()
+        .env("HOME", home)
+        .env("TRIVY_FERRY_STATE_DIR", home.join("state"))
+        .env("PATH", "/nonexistent")
+        .current_dir(home)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn bundles_of_version_1_are_readable_for_ever() {
+    let home = tempfile::tempdir().unwrap();
+    for (bundle, key) in
+        [("v1.tar", "one.pub"), ("v1-two-keys.tar", "one.pub"), ("v1-two-keys.tar", "two.pub")]
+    {
+        let (bundle, key) = (fixture("golden").join(bundle), fixture("golden").join(key));
+        let arguments = ["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()];
+        let output = ferry(home.path(), &arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("good: 14 members"), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn a_golden_bundle_installs_exactly_what_went_in() {
+    let home = tempfile::tempdir().unwrap();
+    let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/one.pub"));
+    let arguments = [
+        "import",
+        bundle.to_str().unwrap(),
+        "--trust",
+        key.to_str().unwrap(),
+        "--cache-dir",
+        "cache",
+        "--state-dir",
+        "state",
+    ];
+    let output = ferry(home.path(), &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let installed = |path: &str| Digest::of(&fs::read(home.path().join("cache").join(path)).unwrap()).hex();
+    // The digests of the files in the sample's layers, computed with sha256sum when they were made.
+    assert_eq!(installed("db/trivy.db"), "3ec35b6bdf2d29a3effab75dad35f693a071ec0468a055c2456b3c7ee1f7b994");
+    assert_eq!(
+        installed("java-db/trivy-java.db"),
+        "a669ff66a69b5f5bed3d51169e733d9a79740d5eeca80951bd837a2022b9126a"
+    );
+    let check = fs::read_to_string(
+        home.path().join("cache/policy/content/policies/docker/policies/sample_label.rego"),
+    );
+    assert!(check.unwrap().contains("SAMPLE-9999"));
+    let vex = home.path().join("cache/vex/repositories/default");
+    assert!(vex.join("0.1/pkg/gem/trivy-ferry-sample-settled/sample.openvex.json").is_file());
+    let manifest = fs::read(vex.join("vex-repository.json")).unwrap();
+    assert_eq!(manifest, fs::read(fixture("golden/vex-repository.json")).unwrap());
+}
+
+#[test]
+fn a_key_that_did_not_sign_opens_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/two.pub"));
+    let output = ferry(home.path(), &["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(text(&output.stderr).contains("is not signed by a trusted key"), "{}", text(&output.stderr));
+}
+
+/// The README's shell commands, run as they stand there.
+#[test]
+#[ignore = "tools"]
+fn the_readmes_commands_verify_a_bundle_without_us() {
+    let home = tempfile::tempdir().unwrap();
+    let readme = fs::read_to_string(fixture("../README.md")).unwrap();
+    let block = readme.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
+    let script = home.path().join("verify.sh");
+    fs::write(&script, block.split("```").next().unwrap()).unwrap();
+    let verify = |bundle: &Path, key: &str| {
+        let key = fixture("golden").join(key);
+        let output = Command::new("sh").arg(&script).env("BUNDLE", bundle).env("KEY", key).output().unwrap();
+        (output.status.success(), text(&output.stdout))
+    };
+    let golden = fixture("golden/v1.tar");
+    let (good, said) = verify(&golden, "one.pub");
+    assert!(good && said.lines().last().unwrap().starts_with("good: payload sha256:"), "{said}");
+    assert!(verify(&fixture("golden/v1-two-keys.tar"), "two.pub").0);
+    assert!(!verify(&golden, "two.pub").0, "a key that did not sign");
+    let damaged = home.path().join("damaged.tar");
+    let mut bytes = fs::read(&golden).unwrap();
+    let at = bytes.len() - 2048;
+    bytes[at] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    assert!(!verify(&damaged, "one.pub").0, "one flipped bit");
+}
+
+/// The pairs' private halves are public on purpose: nothing but these files may trust them.
+fn key(seed: u8) -> SigningKey {
+    use base64::Engine;
+    let der =
+        [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &[seed; 32]].concat();
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    SigningKey::from_pem(&pem, None).unwrap()
+}
+
+fn blob(media_type: &str, bytes: &[u8]) -> Blob {
+    Blob { media_type: media_type.into(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+}
+
+/// A dataset with its blobs by digest.
+type Made = (PlannedDataset, BTreeMap<Digest, Vec<u8>>);
+
+fn made(name: &str, tag: &str, layers: Vec<(String, Vec<u8>)>, contents: Contents) -> Made {
+    let name: Name = name.parse().unwrap();
+    let config = blob("application/vnd.oci.empty.v1+json", b"{}");
+    let descriptor = |blob: &Blob| oci::Descriptor {
+        media_type: blob.media_type.clone(),
+        digest: blob.digest,
+        size: blob.size,
+        annotations: BTreeMap::new(),
+    };
+    let blobs: Vec<Blob> = layers.iter().map(|(media_type, bytes)| blob(media_type, bytes)).collect();
+    let manifest = serde_json::to_vec(&oci::Manifest {
+        schema_version: 2,
+        media_type: Some(oci::MANIFEST.into()),
+        artifact_type: None,
+        config: descriptor(&config),
+        layers: blobs.iter().map(descriptor).collect(),
+        annotations: BTreeMap::from([("sample".to_owned(), format!("{name}:{tag}"))]),
+    })
+    .unwrap();
+    let held = layers.into_iter().map(|(_, bytes)| bytes).chain([b"{}".to_vec()]);
+    let held = held.map(|bytes| (Digest::of(&bytes), bytes)).collect();
+    let dataset = Dataset {
+        subdir: name.vex_repository().map(|_| "vexhub-main".parse().unwrap()),
+        source: format!("registry.example/{name}:{tag}"),
+        name,
+        tag: tag.into(),
+        manifest: blob(oci::MANIFEST, &manifest),
+        config,
+        layers: blobs,
+        version: None,
+        contents,
+    };
+    (PlannedDataset { dataset, manifest }, held)
+}
+
+fn sample(name: &str, tag: &str, file: &str) -> Made {
+    let bytes = fs::read(fixture("sample").join(file)).unwrap();
+    let kind = name.parse::<Name>().unwrap().kind();
+    let contents = layer::unpack(kind, &bytes[..], Limits::of(kind), &mut Discard).unwrap();
+    made(name, tag, vec![(kind.layer_media_type().unwrap().into(), bytes)], contents)
+}
+
+fn sample_vex() -> Made {
+    let archive = fs::read(fixture("sample/vex-hub/main.tar.gz")).unwrap();
+    let manifest = fs::read(fixture("golden/vex-repository.json")).unwrap();
+    let kind = trivy_ferry::dataset::Kind::Vex;
+    let limits = Limits::of(kind);
+    let contents =
+        vex::unpack(ArchiveFormat::TarGzip, Cursor::new(&archive), "vexhub-main", limits, &mut Discard)
+            .unwrap();
+    let layers = vec![
+        (catalogue::VEX_TAR_LAYER.to_owned(), archive),
+        (catalogue::VEX_MANIFEST_LAYER.to_owned(), manifest),
+    ];
+    made("vex-hub", catalogue::VEX_SPEC, layers, contents)
+}
+
+#[test]
+#[ignore = "makes the golden bundles anew"]
+fn make() {
+    let samples = [
+        sample("trivy-db", "2", "trivy-db/db.tar.gz"),
+        sample("trivy-java-db", "1", "trivy-java-db/javadb.tar.gz"),
+        sample("trivy-checks", "2", "trivy-checks/bundle.tar.gz"),
+        sample_vex(),
+    ];
+    let head = Head {
+        stream: "default".parse().unwrap(),
+        created: "2026-01-15T09:00:00Z".parse().unwrap(),
+        expires: None,
+        sequence: Some(1),
+        previous: None,
+        volume_size: None,
+    };
+    let contents = samples
+        .iter()
+        .map(|(p, _)| (p.dataset.reference(), p.dataset.contents.clone()))
+        .collect::<BTreeMap<_, _>>();
+    let plan =
+        Plan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
+    let blobs: BTreeMap<Digest, Vec<u8>> = samples.into_iter().flat_map(|(_, blobs)| blobs).collect();
+    let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
+    while let Some(member) = writer.wants().cloned() {
+        writer.member(&blobs[&member.digest][..]).unwrap();
+    }
+    let (_, _, out) = writer.finish(contents, &key(1)).unwrap();
+    let mut bytes = out.into_inner();
+    fs::write(fixture("golden/v1.tar"), &bytes).unwrap();
+    // The second signature goes into the room that the format leaves, and changes nothing else.
+    let capacity = usize::from_str_radix(&text(&bytes[124..135]), 8).unwrap();
+    let envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
+    let verified = envelope.clone().verify(PAYLOAD_TYPE, [&key(1).public()]).unwrap();
+    let envelope = verified.countersigned(&envelope, &key(2)).unwrap().unwrap();
+    bytes[512..512 + capacity].copy_from_slice(&envelope.to_bytes(capacity).unwrap());
+    fs::write(fixture("golden/v1-two-keys.tar"), &bytes).unwrap();
+    for (name, seed) in [("one.pub", 1), ("two.pub", 2)] {
+        fs::write(fixture("golden").join(name), key(seed).public().to_pem()).unwrap();
+    }
+}

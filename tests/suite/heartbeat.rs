@@ -1,0 +1,242 @@
+//! "The link is dead", "the newest bundle is lost" and "upstream has nothing new" are three different things,
+//! and the air-gapped side tells them apart.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use test_kit::files::Fault;
+use test_kit::process::Run;
+use trivy_ferry::trust::key::SigningKey;
+
+use crate::forge;
+use crate::forge::Host;
+use crate::forge::upstream::Upstream;
+
+/// Both ends of a diode: the connected side drops into `drop`, and what the test carries over comes to `inbox`.
+struct Link {
+    host: Host,
+    upstream: Upstream,
+    generation: u64,
+}
+
+impl Link {
+    fn new() -> Self {
+        Link::over(Upstream::new(|_, _| None))
+    }
+
+    fn over(upstream: Upstream) -> Self {
+        let host = Host::new();
+        host.write_key();
+        fs::create_dir(host.path("drop")).unwrap();
+        Link { host, upstream, generation: 0 }
+    }
+
+    fn publish(&mut self) {
+        self.generation += 1;
+        self.upstream.publish(self.generation, 50_000);
+    }
+
+    /// As the timer on the connected side does it.
+    fn export(&self) -> Run {
+        forge::run(self.export_command())
+    }
+
+    fn export_command(&self) -> Command {
+        let mut command: Command = self.host.command();
+        command.args([
+            "export",
+            "--if-changed",
+            "--key",
+            "exporter.key",
+            "--output",
+            "out",
+            "--drop",
+            "drop",
+        ]);
+        command
+            .args(["--state-dir", "exported", "--heartbeat", "--format", "json"])
+            .args(self.upstream.flags());
+        command
+    }
+
+    fn dropped(&self, what: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.host.path("drop")).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_str().unwrap().ends_with(what)).collect()
+    }
+
+    /// Carries over what ends so; the rest is lost.
+    fn carry(&self, what: &str) {
+        for path in self.dropped(what) {
+            fs::copy(&path, self.host.path("inbox").join(path.file_name().unwrap())).unwrap();
+        }
+        for path in self.dropped("") {
+            fs::remove_file(path).unwrap();
+        }
+        // Two heartbeats of one second would have one name.
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+
+    fn watch(&self) -> Value {
+        let args = ["watch", "inbox", "--once", "--settle", "1s", "--trust", "keys/exporter.pub"];
+        let more =
+            ["--cache-dir", "cache", "--state-dir", "state", "--data-home", "home", "--format", "json"];
+        let ran = self.host.run(&[&args[..], &more].concat());
+        serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"))
+    }
+
+    fn status(&self, more: &[&str]) -> Run {
+        self.host.run(&[&["status", "--state-dir", "state"], more].concat())
+    }
+
+    fn heartbeat(&self) -> Value {
+        let ran = self.status(&["--format", "json"]);
+        let status: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
+        status["heartbeats"][0].clone()
+    }
+}
+
+#[test]
+fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
+    let mut link = Link::new();
+    link.publish();
+    let report: Value = serde_json::from_str(&link.export().good().out).unwrap();
+    let name = PathBuf::from(report["heartbeat"].as_str().unwrap());
+    assert!(name.starts_with("drop") && link.host.path(name.to_str().unwrap()).exists());
+    link.carry("");
+    let report = link.watch();
+    assert_eq!(report["outcomes"][0]["outcome"], "processed");
+    assert_eq!(report["heartbeats"][0]["heard"]["export"], "written");
+    assert_eq!(
+        (&link.heartbeat()["here"], &link.heartbeat()["newest"]["sequence"]),
+        (&true.into(), &1.into())
+    );
+    // Nothing is new: only the heartbeat crosses, and moves nothing.
+    link.export().good();
+    assert_eq!(link.dropped("").len(), 1, "{:?}", link.dropped(""));
+    let before = link.host.state("default");
+    link.carry("");
+    assert_eq!(link.watch()["outcomes"], serde_json::json!([]));
+    assert_eq!(link.heartbeat()["export"], "unchanged");
+    assert_eq!(link.host.state("default"), before, "a heartbeat moves no floor");
+    assert_eq!(fs::read_dir(link.host.path("inbox")).unwrap().count(), 2, "our folder and the processed");
+    // The next bundle is lost, and its heartbeat is not.
+    link.publish();
+    link.export().good();
+    link.carry(".heartbeat.json");
+    link.watch();
+    assert_eq!(link.heartbeat()["here"], false);
+    link.status(&["--max-silence", "1h", "--metrics", "ferry.prom"])
+        .reported(0, &["not here yet", "number 2"]);
+    let metrics = fs::read_to_string(link.host.path("ferry.prom")).unwrap();
+    for name in
+        ["trivy_ferry_heartbeat_timestamp_seconds{stream=\"default\"}", "trivy_ferry_bundle_announced_"]
+    {
+        assert!(metrics.contains(name), "{metrics}");
+    }
+    // Nothing comes any more.
+    std::thread::sleep(Duration::from_secs(2));
+    link.status(&["--max-silence", "1s"]).reported(
+        5,
+        &[
+            "no heartbeat of stream \"default\" has come since",
+            "the bundle of stream \"default\" of",
+            "has not come",
+        ],
+    );
+}
+
+#[test]
+fn an_exporter_that_reaches_no_source_is_alive() {
+    let link = Link::over(Upstream::new(|_, _| Some(Fault::Status(503, None))));
+    link.upstream.publish(1, 50_000);
+    assert_eq!(link.export().code, 3);
+    link.carry("");
+    let report = link.watch();
+    assert_eq!(report["heartbeats"][0]["heard"]["export"], "failed");
+    assert!(report["heartbeats"][0]["heard"].get("newest").is_none());
+    link.status(&["--max-silence", "1h"]).reported(0, &["the export failed"]);
+}
+
+#[test]
+fn no_heartbeat_is_played_back_or_forged() {
+    let mut link = Link::new();
+    link.publish();
+    link.export().good();
+    let [first] = &link.dropped(".heartbeat.json")[..] else { panic!() };
+    let name = first.file_name().unwrap().to_str().unwrap().to_owned();
+    let bytes = fs::read(first).unwrap();
+    link.carry("");
+    link.watch();
+    link.export().good();
+    link.carry("");
+    link.watch();
+    let heard = link.heartbeat();
+    // Again, under its name and as it was.
+    link.host.file(&format!("inbox/{name}"), &bytes);
+    assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("the last one that came"));
+    assert_eq!(link.heartbeat(), heard);
+    let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
+    assert!(!log().contains("refused"), "what comes twice is no alarm: {}", log());
+    // Somebody else's, and one from years ahead, after which no silence would be noticed.
+    let forger = SigningKey::generate().unwrap();
+    let of = |key: &SigningKey, created: &str| {
+        use trivy_ferry::bundle::heartbeat::{Export, Heartbeat};
+        let created = created.parse().unwrap();
+        Heartbeat::new("default".parse().unwrap(), created, Export::Unchanged, None).signed(key).unwrap()
+    };
+    let now = forge::hours(1).to_string();
+    for (bytes, why) in [
+        (of(&forger, &now), "not signed by a trusted key"),
+        (of(&link.host.key, "2099-01-01T00:00:00Z"), "more than a day after this host's clock"),
+        (b"{}".to_vec(), "not a DSSE envelope"),
+        (vec![b' '; 1 << 20], "65536 are allowed"),
+    ] {
+        link.host.file("inbox/x.heartbeat.json", bytes);
+        let report = link.watch();
+        assert!(report["heartbeats"][0]["why"].as_str().unwrap().contains(why), "{why}: {report}");
+        assert_eq!(link.heartbeat(), heard);
+        assert!(log().lines().last().unwrap().contains(why), "{why}: {}", log());
+    }
+    // A link, and a FIFO, lead nowhere and stop nothing.
+    std::os::unix::fs::symlink("/dev/zero", link.host.path("inbox/y.heartbeat.json")).unwrap();
+    assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("symbolic link"));
+    assert!(!link.host.path("inbox/y.heartbeat.json").exists());
+}
+
+#[test]
+#[ignore = "tools"]
+fn prometheus_reads_the_metrics_of_heartbeats() {
+    let mut link = Link::new();
+    link.publish();
+    link.export().good();
+    link.carry("");
+    link.watch();
+    link.status(&["--metrics", "ferry.prom"]).good();
+    let metrics = fs::read_to_string(link.host.path("ferry.prom")).unwrap();
+    assert!(metrics.contains("trivy_ferry_heartbeat_timestamp_seconds"), "{metrics}");
+    forge::promtool(&link.host.path("ferry.prom"));
+}
+
+#[test]
+#[ignore = "tools"]
+fn what_could_not_be_dropped_is_dropped_later() {
+    let mut link = Link::new();
+    link.publish();
+    let export = link.export_command();
+    // The folder is full, is emptied, and nothing is new meanwhile.
+    let line = "mount -t tmpfs -o size=32k tmpfs drop && ! \"$@\" >/dev/null && mount -o remount,size=64m drop && \
+                \"$@\" >second && ls drop >listed";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", line, "sh"]).arg(export.get_program()).args(export.get_args());
+    command.current_dir(link.host.path(".")).env("HOME", link.host.path("home"));
+    forge::run(command).good();
+    let second: Value = serde_json::from_slice(&fs::read(link.host.path("second")).unwrap()).unwrap();
+    assert_eq!((&second["unchanged"], second["dropped"].as_array().unwrap().len()), (&true.into(), 1));
+    assert!(fs::read_to_string(link.host.path("listed")).unwrap().contains(".tar\n"));
+    // Once is enough.
+    let third: Value = serde_json::from_str(&link.export().good().out).unwrap();
+    assert_eq!(third["dropped"], serde_json::json!([]));
+}

@@ -1,0 +1,389 @@
+//! Imports by root into places below a directory that a hostile user owns, while a process of that user
+//! swaps files, directories and links as fast as it can.
+//!
+//! Needs root. The attacker is this program once more, as the user 65534; it ends with its standard input.
+//! `TRIVY_FERRY_RUNS=500` plays each race longer.
+
+use std::fs::{self, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+use test_kit::needs_root;
+use test_kit::process::Run;
+use test_kit::runs;
+use trivy_ferry::digest::Digest;
+
+const ATTACKER: u32 = 65534;
+const RACE: &str = "TRIVY_FERRY_RACE";
+
+fn golden(name: &str) -> String {
+    format!("{}/fixtures/golden/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory of root's with a home of the attacker in it.
+struct Scene {
+    top: TempDir,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let scene = Scene { top: tempfile::Builder::new().prefix("scene").tempdir().unwrap() };
+        fs::set_permissions(scene.top.path(), Permissions::from_mode(0o755)).unwrap();
+        scene.attackers("home");
+        fs::create_dir(scene.at("victim")).unwrap();
+        // What is swapped in below must not take the tests' own state and settings along.
+        fs::create_dir(scene.at("root")).unwrap();
+        scene
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.top.path().join(name)
+    }
+
+    fn attackers(&self, name: &str) -> PathBuf {
+        fs::create_dir(self.at(name)).unwrap();
+        self.give(name)
+    }
+
+    fn give(&self, name: &str) -> PathBuf {
+        chown(self.at(name), Some(ATTACKER), Some(ATTACKER)).unwrap();
+        self.at(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.at(name), bytes).unwrap();
+    }
+
+    /// Runs our program as root, with a home and a state of root's.
+    fn ferry(&self, line: &str) -> Run {
+        let line = line.replace("TOP", &self.top.path().display().to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivy-ferry"));
+        command.env_clear().env("HOME", self.at("root")).env("TRIVY_FERRY_STATE_DIR", self.at("root/state"));
+        command.current_dir(self.at("root")).stdin(Stdio::null()).args(line.split_whitespace());
+        Run::of(&mut command, &line)
+    }
+
+    /// Sets the attacker to work.
+    fn attack(&self, what: &str) -> Attacker {
+        // Where the attacker can run it. Copied by another process: what this one writes, a process that
+        // another test forks meanwhile has open for writing, and then it cannot be run.
+        let program = self.at("attacker");
+        let copied = Command::new("install").arg(std::env::current_exe().unwrap()).arg(&program).status();
+        assert!(copied.unwrap().success());
+        let mut child = Command::new(program)
+            .args(["--exact", "hostile_owner::attacker", "--ignored", "--nocapture"])
+            .env(RACE, format!("{what}:{}", self.top.path().display()))
+            .current_dir("/")
+            .uid(ATTACKER)
+            .gid(ATTACKER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says when it has begun.
+        let mut out = child.stdout.take().unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"BEGUN") {
+            let mut byte = [0];
+            assert_eq!(out.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
+            said.push(byte[0]);
+        }
+        Attacker { child, _out: out }
+    }
+
+    /// Makes a link, which is the attacker's or, for one that was found elsewhere, root's.
+    fn link(&self, target: &str, name: &str, uid: u32) {
+        symlink(self.at(target), self.at(name)).unwrap();
+        lchown(self.at(name), Some(uid), Some(uid)).unwrap();
+    }
+
+    /// Puts the directory back under its name, once nobody exchanges it with a link any more.
+    fn settle(&self, name: &str, link: &str) {
+        if self.at(name).is_symlink() {
+            exchange(&self.at(name), &self.at(link));
+        }
+    }
+
+    /// What is in a directory of the victim's, and what it holds.
+    fn contents(&self, name: &str) -> Vec<(PathBuf, Digest)> {
+        let mut all: Vec<_> = walkdir::WalkDir::new(self.at(name))
+            .into_iter()
+            .map(|entry| entry.unwrap().into_path())
+            .map(|path| (path.clone(), Digest::of(&fs::read(path).unwrap_or_default())))
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+struct Attacker {
+    child: Child,
+    _out: std::process::ChildStdout,
+}
+
+impl Drop for Attacker {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The attacker's process; without an order it does nothing.
+#[test]
+#[ignore = "the attacker of the other tests"]
+fn attacker() {
+    let Ok(order) = std::env::var(RACE) else { return };
+    let (what, top) = order.split_once(':').unwrap();
+    let home = Path::new(top).join("home");
+    static OVER: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        OVER.store(true, Ordering::Relaxed);
+    });
+    print!("BEGUN");
+    std::io::Write::flush(&mut std::io::stdout()).unwrap();
+    while !OVER.load(Ordering::Relaxed) {
+        match what {
+            "probe" => over_the_probe(&home.join("cache/.trivy-ferry")),
+            "key" => exchange(&home.join("keys/ferry.pub"), &home.join("keys/evil.pub")),
+            "web" => exchange(&home.join("www/vex-hub"), &home.join("www/other")),
+            "inbox" => exchange(&home.join("inbox"), &home.join("other")),
+            "staging" => exchange(&home.join("staging"), &home.join("other")),
+            "state" => exchange(&home.join("state"), &home.join("other")),
+            "slot" => exchange(&home.join("cache/db"), &home.join("cache/other")),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn exchange(one: &Path, other: &Path) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let _ = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+}
+
+/// Puts a file of the attacker's over a probe as soon as one is there.
+fn over_the_probe(work: &Path) {
+    let (mine, probe) = (work.join("mine"), work.join("probe.tmp"));
+    if !mine.exists() {
+        let _ = fs::write(&mine, "");
+    }
+    if probe.symlink_metadata().is_ok() {
+        let _ = fs::rename(&mine, &probe);
+    }
+}
+
+/// A working directory as the attacker would like to have it believed: a switch file by file that was cut
+/// short, of a file that is in the home and goes to the directory above.
+fn plant(scene: &Scene) {
+    for dir in ["home/cache", "home/cache/.trivy-ferry", "home/cache/.trivy-ferry/stage-db", "home/cache/db"]
+    {
+        scene.attackers(dir);
+    }
+    let journal = r#"{"format":1,"operations":[{"slot":"db","inside":false,"way":"per-file","staged":0,"keep":false,"restore":false}]}"#;
+    scene.write("home/cache/.trivy-ferry/journal.json", journal);
+    scene.write("home/cache/.trivy-ferry/list-db", r#"["../../../evil"]"#);
+    scene.write("home/evil", "evil");
+    for file in ["home/cache/.trivy-ferry/journal.json", "home/cache/.trivy-ferry/list-db", "home/evil"] {
+        scene.give(file);
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the_probe() {
+    needs_root();
+    let scene = Scene::new();
+    plant(&scene);
+    let _attacker = scene.attack("probe");
+    for _ in 0..runs(40, 500) {
+        let line =
+            format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
+        // Either the probe shows that the directory is foreign, or it cannot be made.
+        scene.ferry(&line).exits(7).says("home/cache/.trivy-ferry");
+        assert!(!scene.at("evil").exists(), "root moved a file out of the cache");
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_list_of_files_leads_nowhere_else() {
+    let scene = Scene::new();
+    needs_root();
+    plant(&scene);
+    // Root's own, as after an attack on an older version.
+    for file in ["", "/stage-db", "/journal.json", "/list-db"] {
+        chown(scene.at(&format!("home/cache/.trivy-ferry{file}")), Some(0), Some(0)).unwrap();
+    }
+    let line =
+        format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
+    for list in [
+        r#"["../../../evil"]"#,
+        r#"["a/../../../../evil"]"#,
+        r#"["/evil"]"#,
+        r#"["./x"]"#,
+        r#"["a//b"]"#,
+        r#"[""]"#,
+    ] {
+        scene.write("home/cache/.trivy-ferry/list-db", list);
+        scene.ferry(&line).exits(7).says("is not what an import wrote there").says("Remove ");
+    }
+    assert!(scene.at("home/evil").exists() && !scene.at("evil").exists());
+    // The advice helps.
+    fs::remove_dir_all(scene.at("home/cache/.trivy-ferry")).unwrap();
+    scene.ferry(&line).exits(0);
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
+    needs_root();
+    let scene = Scene::new();
+    for dir in ["home/cache", "home/cache/db"] {
+        scene.attackers(dir);
+    }
+    scene.write("victim/trivy.db", "the victim's");
+    scene.write("victim/metadata.json", "the victim's");
+    scene.link("victim", "home/cache/other", ATTACKER);
+    let before = scene.contents("victim");
+    let line =
+        format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
+    scene.ferry(&line).exits(0);
+    let attacker = scene.attack("slot");
+    for _ in 0..runs(20, 500) {
+        let _ = scene.ferry(&line);
+        assert_eq!(scene.contents("victim"), before);
+    }
+    drop(attacker);
+    scene.settle("home/cache/db", "home/cache/other");
+    scene.ferry(&line).exits(0);
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_key_below_a_directory_of_another_user_is_never_used() {
+    needs_root();
+    let scene = Scene::new();
+    scene.attackers("home/keys");
+    // Of root, and only its name is in the attacker's hands.
+    fs::copy(golden("two.pub"), scene.at("home/keys/ferry.pub")).unwrap();
+    fs::copy(golden("one.pub"), scene.at("home/keys/evil.pub")).unwrap();
+    scene.give("home/keys/evil.pub");
+    let _attacker = scene.attack("key");
+    for _ in 0..runs(40, 500) {
+        let line = format!("verify {} --trust TOP/home/keys/ferry.pub", golden("v1.tar"));
+        scene.ferry(&line).exits(2).says("can be changed by others");
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_staging_directory_that_is_swapped_for_another_costs_nobody_a_file() {
+    needs_root();
+    let scene = Scene::new();
+    let own = "trivy-ferry-staging";
+    for dir in ["home/staging", "home/other"] {
+        scene.attackers(dir);
+    }
+    // Bundles of root's, in a directory that looks like a staging directory of root's.
+    fs::create_dir(scene.at(&format!("victim/{own}"))).unwrap();
+    fs::set_permissions(scene.at(&format!("victim/{own}")), Permissions::from_mode(0o700)).unwrap();
+    fs::copy(golden("v1.tar"), scene.at(&format!("victim/{own}/v1.tar"))).unwrap();
+    scene.link(&format!("victim/{own}"), &format!("home/other/{own}"), ATTACKER);
+    let before = scene.contents("victim");
+    fs::create_dir(scene.at("root/stick")).unwrap();
+    fs::copy(golden("v1.tar"), scene.at("root/stick/v1.tar")).unwrap();
+    let _attacker = scene.attack("staging");
+    for _ in 0..runs(20, 500) {
+        let line = format!(
+            "import TOP/root/stick --trust {} --cache-dir TOP/root/cache --staging TOP/home/staging",
+            golden("one.pub")
+        );
+        scene.ferry(&line).exits(2).says("can be changed by others");
+        assert_eq!(scene.contents("victim"), before);
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_web_root_whose_directories_are_swapped_leads_nowhere_else() {
+    needs_root();
+    let scene = Scene::new();
+    for dir in ["home/www", "home/www/vex-hub"] {
+        scene.attackers(dir);
+    }
+    scene.write("victim/repository.tar.gz", "the victim's");
+    scene.link("victim", "home/www/other", 0);
+    let before = scene.contents("victim");
+    let line = format!(
+        "import {} --trust {} --web-root TOP/home/www --web-url https://vex.corp.example/",
+        golden("v1.tar"),
+        golden("one.pub")
+    );
+    scene.ferry(&line).exits(0);
+    let attacker = scene.attack("web");
+    for _ in 0..runs(20, 500) {
+        let _ = scene.ferry(&line);
+        assert_eq!(scene.contents("victim"), before);
+    }
+    drop(attacker);
+    scene.settle("home/www/vex-hub", "home/www/other");
+    scene.ferry(&line).exits(0);
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
+    needs_root();
+    let scene = Scene::new();
+    scene.attackers("home/inbox");
+    fs::copy(golden("v1.tar"), scene.at("victim/v1.tar")).unwrap();
+    scene.write("victim/junk.tar", "junk");
+    // Of root, wherever the attacker may have it from.
+    scene.link("victim", "home/other", 0);
+    let before = scene.contents("victim");
+    let line = format!(
+        "watch TOP/home/inbox --once --settle 1s --trust {} --cache-dir TOP/root/cache",
+        golden("one.pub")
+    );
+    let put = || drop(fs::copy(golden("v1.tar"), scene.at("home/inbox/v1.tar")));
+    put();
+    scene.ferry(&line).exits(0).says("processed");
+    let attacker = scene.attack("inbox");
+    for _ in 0..runs(8, 500) {
+        put();
+        let _ = scene.ferry(&line);
+        assert_eq!(scene.contents("victim"), before);
+    }
+    drop(attacker);
+    scene.settle("home/inbox", "home/other");
+    put();
+    scene.ferry(&line).exits(0).says("processed");
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_state_that_another_user_can_take_away_is_no_state() {
+    needs_root();
+    let scene = Scene::new();
+    fs::create_dir(scene.at("home/state")).unwrap();
+    fs::set_permissions(scene.at("home/state"), Permissions::from_mode(0o700)).unwrap();
+    scene.attackers("home/other");
+    let _attacker = scene.attack("state");
+    for _ in 0..runs(20, 500) {
+        for line in [
+            format!("import {} --trust {} --cache-dir TOP/root/cache", golden("v1.tar"), golden("one.pub")),
+            "status".to_owned(),
+        ] {
+            scene
+                .ferry(&format!("{line} --state-dir TOP/home/state"))
+                .exits(2)
+                .says("can be changed by others");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The integration tests: one program, so that the library is linked once.
+//!
+//! - [`stories`]: what users do, from end to end.
+//! - [`forge`]: makes hosts and bundles for the tests of bad input.
+//! - All others: one module for each property that users rely on.
+//!
+//! Tests marked `#[ignore = "tools"]` need tools of the system, the real Trivy and registries, or root.
+//! `tests/run` brings the tools and runs these tests too.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod acceptance;
+mod bad_internet;
+mod bad_media;
+mod cache_filesystems;
+mod cache_settings;
+mod cli;
+mod contrib;
+mod damage;
+mod forge;
+mod golden;
+mod heartbeat;
+mod hostile_clients;
+mod hostile_owner;
+mod hostile_registry;
+mod hostile_sources;
+mod import_log;
+mod memory;
+mod memory_limits;
+mod parity;
+mod power_cut;
+mod secrets;
+mod shell;
+mod special_files;
+mod status;
+mod stories;
+mod volumes;
+mod watch;

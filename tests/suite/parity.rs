@@ -1,0 +1,276 @@
+//! What was lost or damaged on the way is made again from parity, and nothing else is believed for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use test_kit::process::Run;
+use trivy_ferry::trust::key::SigningKey;
+
+use crate::forge;
+use crate::forge::Host;
+use crate::forge::upstream::Upstream;
+
+const MIB: usize = 1 << 20;
+
+/// The content of a folder, by name.
+type Folder = BTreeMap<String, Vec<u8>>;
+
+fn host() -> Host {
+    let host = Host::new();
+    host.write_key();
+    host
+}
+
+impl Host {
+    /// An export into `out`.
+    fn export_volumes(&self, generation: u64, more: &[&str]) -> Run {
+        let upstream = Upstream::new(|_, _| None);
+        upstream.publish(generation, 5 * MIB);
+        let mut command = self.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "exported"]);
+        command.args(upstream.flags()).args(more);
+        let ran = forge::run(command);
+        ran.good();
+        ran
+    }
+
+    fn out(&self) -> Folder {
+        let entries = fs::read_dir(self.path("out")).unwrap().map(|entry| entry.unwrap());
+        let read =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+        entries.map(read).collect()
+    }
+
+    fn put_out(&self, folder: &Folder) {
+        fs::remove_dir_all(self.path("out")).unwrap();
+        fs::create_dir(self.path("out")).unwrap();
+        for (name, bytes) in folder {
+            fs::write(self.path("out").join(name), bytes).unwrap();
+        }
+    }
+
+    fn repair(&self) -> Run {
+        self.run(&["repair", "out", "--trust", "keys/exporter.pub"])
+    }
+
+    fn import_anew(&self) -> Run {
+        for folder in ["cache", "state"] {
+            let _ = fs::remove_dir_all(self.path(folder));
+        }
+        self.import(&self.path("out"), &[])
+    }
+}
+
+fn named(folder: &Folder, end: &str) -> String {
+    folder
+        .keys()
+        .find(|name| name.ends_with(end))
+        .unwrap_or_else(|| panic!("{end}: {:?}", folder.keys()))
+        .clone()
+}
+
+/// One file of a folder, changed. Without bytes it is lost.
+fn with(folder: &Folder, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> Folder {
+    let mut folder = folder.clone();
+    let name = named(&folder, end);
+    let bytes = folder.get_mut(&name).unwrap();
+    change(bytes);
+    if bytes.is_empty() {
+        folder.remove(&name);
+    }
+    folder
+}
+
+#[test]
+#[ignore = "tools"]
+fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
+    let host = host();
+    host.export_volumes(60, VOLUMES);
+    let good = host.out();
+    fs::create_dir(host.path("state")).unwrap();
+    let run = |size: &str, verb: &[&str]| {
+        let line = format!("mount -t tmpfs -o size={size},mode=700 tmpfs state && \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &line, "sh"]).arg(host.command().get_program());
+        command.args(verb).args(["--cache-dir", "cache", "--state-dir", "state"]);
+        command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]).current_dir(host.path("."));
+        forge::run(command)
+    };
+    let watch = ["watch", "out", "--once", "--settle", "1s"];
+    for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
+        host.put_out(&bad);
+        let ran = run("800k", &["import", "out"]);
+        ran.refused(7, &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"]);
+        run("800k", &watch).reported(7, &["waits", "no storage space"]);
+        let there = |name: &String| host.path("out").join(name).exists();
+        assert!(bad.keys().all(there), "nothing went to quarantine");
+        run("8m", &watch).good().reported(0, &["processed"]);
+        assert!(!bad.keys().any(there));
+        let _ = fs::remove_dir_all(host.path("cache"));
+    }
+}
+
+const VOLUMES: &[&str] = &["--volume-size", "1M", "--parity", "30%"];
+
+#[test]
+fn every_lost_or_damaged_volume_is_made_again() {
+    let host = host();
+    let said = host.export_volumes(60, VOLUMES);
+    assert!(said.out.contains("parity file") && said.out.contains("lost file"), "{said:#?}");
+    let good = host.out();
+    host.repair().good();
+    assert!(host.out() == good, "what is whole is left alone");
+    let other = Host::with_key(&host.key);
+    other.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
+    other.export_volumes(120, VOLUMES);
+    let others = other.out();
+    for end in [".tar.000", ".tar.001", ".tar.003", ".tar.006"] {
+        let length = good[&named(&good, end)].len();
+        let swapped = others[&named(&others, end)].clone();
+        let damaged: Vec<Folder> = vec![
+            with(&good, end, Vec::clear),
+            with(&good, end, |bytes| bytes.truncate(length / 2)),
+            with(&good, end, |bytes| bytes.extend(b"more")),
+            with(&good, end, |bytes| bytes[0] ^= 1),
+            with(&good, end, |bytes| bytes[length - 1] ^= 1),
+            with(&good, end, |bytes| *bytes = swapped),
+        ];
+        for (change, bad) in damaged.iter().enumerate() {
+            host.put_out(bad);
+            // Import does it for itself, and leaves the medium as it is.
+            let ran = host.import_anew();
+            ran.good();
+            let name = named(&good, end);
+            // A head with good bytes beyond its end, and one of another bundle, name themselves otherwise.
+            assert!(ran.out.contains("made again from parity"), "{end}, {change}: {ran:#?}");
+            assert!(ran.out.contains(&name), "{end}, {change}: {ran:#?}");
+            assert!(host.out() == *bad, "{end}, {change}");
+            assert!(host.installed("cache", "db").is_some());
+            let left: Vec<_> =
+                fs::read_dir(host.path("state")).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert!(!left.iter().any(|name| name.to_str().unwrap().starts_with("mended")), "{left:?}");
+            let ran = host.repair();
+            ran.good();
+            assert!(
+                ran.out.contains("is whole again") && ran.out.contains(&name),
+                "{end}, {change}: {ran:#?}"
+            );
+            assert!(host.out() == good, "{end}, {change}");
+        }
+    }
+}
+
+#[test]
+fn a_bundle_in_one_file_is_mended_in_its_bad_ranges() {
+    let host = host();
+    host.export_volumes(60, &["--parity", "5%"]);
+    let good = host.out();
+    for places in [vec![100], vec![2_000_000, 5_000_000], vec![1000, 1_000_000, 2_000_000, 3_000_000]] {
+        let bad = with(&good, ".tar", |bytes| places.iter().for_each(|at| bytes[*at] ^= 1));
+        host.put_out(&bad);
+        host.import_anew().reported(0, &["made again from parity"]);
+        assert!(host.out() == bad);
+        host.repair().good();
+        assert!(host.out() == good);
+    }
+    // Lost as a whole, it is beyond what parity of 5 % can do.
+    let name = named(&good, ".tar");
+    host.put_out(&with(&good, ".tar", Vec::clear));
+    host.import_anew().refused(6, &[]);
+    host.repair().refused(6, &[&name, "shards are lost, and there is parity for"]);
+}
+
+#[test]
+fn what_is_beyond_the_parity_is_named_and_left_alone() {
+    let host = host();
+    host.export_volumes(60, &["--volume-size", "1M", "--parity", "10%"]);
+    let good = host.out();
+    let bad = with(&with(&good, ".tar.002", Vec::clear), ".tar.004", Vec::clear);
+    host.put_out(&bad);
+    host.repair().refused(6, &["shards are lost, and there is parity for", "Copy the volumes again"]);
+    let ran = host.import_anew();
+    ran.refused(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
+    assert_eq!(host.installed("cache", "db"), None);
+    assert!(host.out() == bad, "nothing is left behind");
+    // Beside a newer bundle that is good, which is imported; and nothing was made whole.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.export_volumes(120, &[]);
+    assert_eq!(host.import_anew().code, 6);
+    let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
+    assert!(log.contains("accepted") && !log.contains("repaired"), "{log}");
+}
+
+#[test]
+fn parity_is_not_believed() {
+    let host = host();
+    host.export_volumes(60, VOLUMES);
+    let good = host.out();
+    // Somebody who has no key makes a bundle of the same names, and its parity.
+    let forger = Host::new();
+    let key = SigningKey::generate().unwrap();
+    forger.file("exporter.key", key.to_pem(None).unwrap().as_bytes());
+    forger.export_volumes(120, VOLUMES);
+    let forged = forger.out();
+    let end_of = |name: &str| name.split_once('.').unwrap().1.to_owned();
+    let mut mixed = good.clone();
+    let parities: Vec<String> = good.keys().filter(|name| name.contains(".par.")).cloned().collect();
+    for name in &parities {
+        mixed.insert(name.clone(), forged[&named(&forged, &end_of(name))].clone());
+    }
+    // What is whole stays as it is, whatever parity says.
+    host.put_out(&mixed);
+    host.import_anew().good();
+    let ran = host.repair();
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    assert!(host.out() == mixed);
+    // Where something is lost, only what was signed may take its place.
+    let lost = with(&mixed, ".tar.002", Vec::clear);
+    host.put_out(&lost);
+    assert_ne!(host.import_anew().code, 0);
+    assert_eq!(host.installed("cache", "db"), None);
+    assert_ne!(host.repair().code, 0);
+    assert!(host.out() == lost);
+    // A wholly forged set is as good as its signature.
+    host.put_out(&with(&forged, ".tar.002", Vec::clear));
+    let ran = host.import_anew();
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    assert_ne!(host.repair().code, 0);
+    // True parity beside forged parity is found.
+    let mut both = with(&good, ".tar.002", Vec::clear);
+    both.insert(parities[0].replace(".par.001", ".par.900"), forged[&named(&forged, ".par.001")].clone());
+    host.put_out(&both);
+    host.import_anew().reported(0, &["made again from parity"]);
+}
+
+#[test]
+fn a_head_that_was_signed_again_stays() {
+    let host = host();
+    host.export_volumes(60, VOLUMES);
+    let good = host.out();
+    let other = SigningKey::generate().unwrap();
+    host.file("other.key", other.to_pem(None).unwrap().as_bytes());
+    let head = format!("out/{}", named(&good, ".tar.000"));
+    host.run(&["sign", &head, "--key", "other.key", "--trust", "keys/exporter.pub"]).good();
+    let signed = host.out();
+    assert!(signed != good);
+    host.repair().good();
+    assert!(host.out() == signed, "the second signature is still there");
+    host.put_out(&with(&signed, ".tar.003", Vec::clear));
+    host.repair().good();
+    assert!(host.out() == signed);
+}
+
+#[test]
+fn parity_goes_where_its_bundle_goes() {
+    let host = host();
+    host.export_volumes(60, VOLUMES);
+    let first: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.export_volumes(120, &[VOLUMES, &["--keep", "1", "--verify-after-write"]].concat());
+    let left: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
+    assert!(!left.iter().any(|name| first.contains(name)), "{left:?}");
+    assert!(left.iter().any(|name| name.to_str().unwrap().contains(".par.001")), "{left:?}");
+    host.run(&["repair", "keys", "--trust", "keys/exporter.pub"]).refused(2, &["there is no parity here"]);
+}

@@ -1,0 +1,234 @@
+//! The power is cut after every single write of an import and of a watch's round: what is in use is the old
+//! data or the new, never a mixture, and the next run goes on.
+//!
+//! strace records what a run does to files. It is replayed up to each point on a disk that forgets what was not
+//! synced, and what is left there is handed to a run that knows nothing of it.
+
+mod disk;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use disk::{Cut, Disk, Tree, lay_out};
+use trivy_ferry::digest::Digest;
+
+use crate::forge::{Bundle, Host, Part, days, hours};
+
+/// How many states are tried at once: most of the time a watch waits.
+const AT_ONCE: usize = 8;
+
+/// A host in a folder of its own, which may be copied to another of a name of the same length.
+struct Place(PathBuf);
+
+impl Place {
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(&self.0).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env("HOME", self.0.join("home")).env("TMPDIR", self.0.join("tmp"));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String) {
+        let done = self.command(env!("CARGO_BIN_EXE_trivy-ferry"), args).output().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Runs it, and says what it did to files.
+    fn traced(&self, args: &[&str], log: &Path) -> Vec<trace::Op> {
+        let calls = format!("trace={}", trace::CALLS);
+        let mut command = self.command("strace", &["-f", "-y", "-xx", "-s", "16777216", "-e", &calls, "-o"]);
+        command.arg(log).arg(env!("CARGO_BIN_EXE_trivy-ferry")).args(args);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        trace::read(&fs::read_to_string(log).unwrap(), &self.0)
+    }
+
+    /// What a scanner would find: each dataset by the digest of all its files.
+    fn datasets(&self) -> Vec<Option<Digest>> {
+        let cache = self.0.join("cache");
+        ["db", "java-db", "policy", "vex/repositories/default"]
+            .iter()
+            .map(|name| {
+                let mut text = String::new();
+                let folder = cache.join(name);
+                let mut files: Vec<_> = walkdir::WalkDir::new(&folder)
+                    .into_iter()
+                    .map(|entry| entry.ok().map(walkdir::DirEntry::into_path))
+                    .collect::<Option<_>>()?;
+                files.sort();
+                for file in files.iter().filter(|file| file.is_file()) {
+                    let digest = Digest::of(&fs::read(file).unwrap());
+                    text += &format!("{} {digest}\n", file.strip_prefix(&folder).unwrap().display());
+                }
+                Some(Digest::of(text.as_bytes()))
+            })
+            .collect()
+    }
+
+    /// The dates of the databases, which say whether the new ones are in use. Trivy's own notes of when they
+    /// came differ from run to run.
+    fn dates(&self) -> Vec<String> {
+        let date = |database: &str| {
+            let bytes =
+                fs::read(self.0.join("cache").join(database).join("metadata.json")).unwrap_or_default();
+            let metadata: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            metadata["UpdatedAt"].to_string()
+        };
+        vec![date("db"), date("java-db")]
+    }
+}
+
+/// What the power cut came upon, for messages.
+struct State {
+    point: String,
+    tree: Tree,
+}
+
+/// All different states in which a power cut can leave the disk.
+fn states(before: &Disk, ops: &[trace::Op], top: &Path) -> Vec<State> {
+    let mut disk = before.clone();
+    let (mut states, mut known) = (Vec::new(), BTreeSet::new());
+    for (number, op) in ops.iter().enumerate() {
+        if !disk.apply(op, top) {
+            continue;
+        }
+        for cut in [Cut::Nothing, Cut::Data, Cut::Everything] {
+            let tree = disk.after(cut);
+            let digest = Digest::of(format!("{tree:?}").as_bytes());
+            if known.insert(digest) {
+                let op: String = format!("{op:?}").chars().take(200).collect();
+                states.push(State { point: format!("after call {number}, {op}, losing {cut:?}"), tree });
+            }
+        }
+    }
+    states
+}
+
+/// A host that has imported one bundle, at `rec`, and gets a newer one.
+fn prepared(host: &Host) -> Place {
+    let top = host.path("rec");
+    for folder in ["keys", "home", "tmp", "stick", "inbox"] {
+        fs::create_dir_all(top.join(folder)).unwrap();
+    }
+    fs::copy(host.path("keys/exporter.pub"), top.join("keys/exporter.pub")).unwrap();
+    let old = Bundle::of(hours(-30), &Part::all(days(-2))).with("sequence", 1);
+    fs::write(top.join("stick/b.tar"), old.signed(&host.key)).unwrap();
+    let place = Place(top);
+    let (code, said) = place.run(&import());
+    assert_eq!(code, 0, "{said}");
+    fs::remove_file(place.0.join("stick/b.tar")).unwrap();
+    place
+}
+
+fn new_bundle(host: &Host) -> Vec<u8> {
+    Bundle::of(hours(-3), &Part::all(days(-1))).with("sequence", 2).signed(&host.key)
+}
+
+/// With the flags that every run has.
+fn with_place(command: &[&'static str]) -> Vec<&'static str> {
+    let cache = ["--cache-dir", "cache", "--data-home", "home"];
+    let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    [command, &cache, &trust].concat()
+}
+
+fn import() -> Vec<&'static str> {
+    with_place(&["import", "stick"])
+}
+
+fn watch() -> Vec<&'static str> {
+    with_place(&["watch", "inbox", "--once", "--settle", "1s"])
+}
+
+/// Records a run, cuts the power at each of its writes, and says how many different states that left.
+fn cut_everywhere(
+    host: &Host,
+    place: &Place,
+    args: &[&str],
+    and_then: &(dyn Fn(&Place, &str) + Sync),
+) -> usize {
+    let before = Disk::of(&place.0);
+    let old = place.datasets();
+    assert!(old.iter().all(Option::is_some), "{old:?}");
+    let ops = place.traced(args, &host.path("trace"));
+    let (new, dates) = (place.datasets(), place.dates());
+    assert!(old.iter().zip(&new).all(|(old, new)| old != new), "each is replaced");
+    let states = states(&before, &ops, &place.0);
+    // The replay knows its trade: without a power cut it ends where the run did.
+    let end = states.iter().rfind(|state| state.point.ends_with("Nothing")).unwrap();
+    let count = states.len();
+    let check = |state: &State, place: &Place| {
+        let _ = fs::remove_dir_all(&place.0);
+        fs::create_dir(&place.0).unwrap();
+        lay_out(&state.tree, &place.0, &host.path("rec"));
+        let found = place.datasets();
+        for ((found, old), new) in found.iter().zip(&old).zip(&new) {
+            assert!(found == old || found == new, "neither old nor new {}", state.point);
+        }
+        if std::ptr::eq(state, end) {
+            assert_eq!(found, new);
+        }
+        let (code, said) = place.run(args);
+        assert_eq!(code, 0, "{}\n{said}", state.point);
+        assert_eq!(place.dates(), dates, "{}\n{said}", state.point);
+        let left = fs::read_dir(place.0.join("cache/.trivy-ferry")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name == "lock" || name == "previous"), "{left:?} {}", state.point);
+        let state_file = fs::read_to_string(place.0.join("state/import-default.json")).unwrap();
+        assert!(state_file.contains("\"sequence\": 2"), "{}\n{state_file}", state.point);
+        and_then(place, &state.point);
+    };
+    let todo = Mutex::new(states.iter());
+    let next = || todo.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for worker in 0..AT_ONCE {
+            let (check, next) = (&check, &next);
+            let place = Place(host.path(&format!("w{worker:02}")));
+            scope.spawn(move || {
+                while let Some(state) = next() {
+                    check(state, &place);
+                }
+            });
+        }
+    });
+    count
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new() {
+    let host = Host::new();
+    let place = prepared(&host);
+    fs::write(place.0.join("stick/b.tar"), new_bundle(&host)).unwrap();
+    let count = cut_everywhere(&host, &place, &import(), &|_, _| {});
+    println!("{count} states");
+    assert!(count > 50, "{count}");
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_power_cut_at_any_write_of_a_watch_leaves_old_or_new() {
+    let host = Host::new();
+    let place = prepared(&host);
+    fs::write(place.0.join("inbox/b.tar"), new_bundle(&host)).unwrap();
+    let count = cut_everywhere(&host, &place, &watch(), &|place, point| {
+        let names = |folder: &str| -> Vec<String> {
+            let entries = fs::read_dir(place.0.join(folder)).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let mut inbox = names("inbox");
+        inbox.sort();
+        assert_eq!(inbox, [".trivy-ferry", "processed"], "{point}");
+        let kept = names("inbox/processed");
+        assert!(
+            kept.iter().any(|kept| place.0.join("inbox/processed").join(kept).join("b.tar").exists()),
+            "{kept:?} {point}"
+        );
+    });
+    println!("{count} states");
+    assert!(count > 50, "{count}");
+}

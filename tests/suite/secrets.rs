@@ -1,0 +1,130 @@
+//! Private keys and passphrases in memory: nobody gets them out of a core dump or of `/proc`.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::process::{Pid, Signal, kill_process};
+use test_kit::needs_root;
+
+use crate::forge;
+use crate::forge::{Bundle, Host, Part, days};
+
+/// Who runs the program if root runs the test: root may look everywhere.
+const NOBODY: u32 = 65534;
+
+/// A program that works, and is killed if the test fails.
+struct Running(Child);
+
+impl Running {
+    /// Dies as in a crash that leaves a core dump.
+    fn quit(&mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.0), Signal::QUIT).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Gives a host to the user who runs the program in it.
+fn give(path: &Path) {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    for entry in entries {
+        if entry.is_dir() { give(&entry) } else { chown(entry, Some(NOBODY), Some(NOBODY)).unwrap() }
+    }
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+/// The same command by another user, with room for a core dump in its own directory.
+fn by_nobody(command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args());
+    shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.current_dir(command.get_current_dir().unwrap()).uid(NOBODY).gid(NOBODY);
+    shell
+}
+
+/// An export that has read its key and waits for a registry that never answers.
+fn waiting_export(host: &Host) -> (Running, TcpStream) {
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    host.file("keys/exporter.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::set_permissions(host.path("keys/exporter.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = host.command();
+    command.args(["export", "--key", &host.at("keys/exporter.key"), "--output", &host.at("out")]);
+    command.args(["--only", "trivy-db", "--plain-http"]);
+    command.arg(format!("--db-repository={}/db:2", registry.local_addr().unwrap()));
+    give(&host.path(""));
+    let child = Running(by_nobody(&command).spawn().unwrap());
+    // It asks the registry only once it has its key.
+    let (connection, _) = registry.accept().unwrap();
+    (child, connection)
+}
+
+#[test]
+#[ignore = "tools"]
+fn no_core_dump_holds_a_key() {
+    needs_root();
+    let host = Host::new();
+    let (mut child, _connection) = waiting_export(&host);
+    let proc = format!("/proc/{}", child.0.id());
+    let limits = fs::read_to_string(format!("{proc}/limits")).unwrap();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    // What a program of kernel.core_pattern is given is limited by 1 and not by 0.
+    assert_eq!(limit.split_whitespace().next(), Some("1"), "{limits}");
+    // A process that is not dumpable belongs to root there, and its user cannot read its memory.
+    assert_eq!(fs::metadata(format!("{proc}/mem")).unwrap().uid(), 0);
+    for file in ["mem", "environ", "maps"] {
+        let read = Command::new("head")
+            .args(["-c", "1", &format!("{proc}/{file}")])
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output();
+        let error = String::from_utf8(read.unwrap().stderr).unwrap();
+        assert!(error.contains("Permission denied"), "{file}: {error}");
+    }
+    let status = child.quit();
+    assert!(status.signal() == Some(Signal::QUIT.as_raw()) && !status.core_dumped(), "{status:?}");
+    let left =
+        fs::read_dir(host.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let cores: Vec<String> = left.filter(|name| name.starts_with("core")).collect();
+    assert!(cores.is_empty(), "{cores:?}");
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_key_and_a_passphrase_are_read_from_descriptors() {
+    needs_root();
+    // A process that is not dumpable still reads its own descriptors.
+    let host = Host::new();
+    let pem = host.key.to_pem(Some("right")).unwrap();
+    host.file("keys/exporter.key", pem.as_bytes());
+    let bundle = host.file("b.tar", Bundle::of(days(-1), &[Part::db(days(-1))]).signed(&host.key));
+    let other = trivy_ferry::trust::key::SigningKey::generate().unwrap();
+    host.file("keys/other.key", other.to_pem(Some("right")).unwrap().as_bytes());
+    give(&host.path(""));
+    let mut command = host.command();
+    command.args(["sign", bundle.to_str().unwrap(), "--trust", &host.at("keys/exporter.pub")]);
+    command.args(["--key", "/dev/fd/3", "--passphrase-file", "/dev/fd/4"]);
+    let mut shell = by_nobody(&command);
+    let line = format!("exec \"$0\" \"$@\" 3<{} 4<pass", host.at("keys/other.key"));
+    host.file("pass", "right\n");
+    let words: Vec<_> = shell.get_args().skip(2).map(ToOwned::to_owned).collect();
+    let mut with = Command::new("/bin/sh");
+    with.arg("-c").arg(line).args(words).current_dir(host.path("")).uid(NOBODY).gid(NOBODY);
+    with.env_clear().envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell = with;
+    let ran = forge::run(shell);
+    ran.good();
+    assert!(ran.out.contains(&other.public().id().fingerprint()), "{ran:#?}");
+}

@@ -1,0 +1,310 @@
+//! Nobody scans with stale data and does not know it: what `status` and the metrics say.
+
+use std::fs;
+
+use test_kit::http::Method;
+use test_kit::process::Run;
+use test_kit::registry::Registry;
+use trivy_ferry::digest::Digest;
+use trivy_ferry::oci::INDEX;
+
+use crate::forge;
+use crate::forge::{Bundle, Host, Part, days, hours};
+
+fn host_with(bundle: &Bundle) -> Host {
+    let host = Host::new();
+    host.file("inbox/b.tar", bundle.signed(&host.key));
+    host
+}
+
+impl Host {
+    fn status(&self, more: &[&str]) -> Run {
+        self.run(&[&["status", "--state-dir", "state"], more].concat())
+    }
+
+    fn import_inbox(&self, more: &[&str]) -> Run {
+        self.import(&self.path("inbox"), more)
+    }
+}
+
+#[test]
+fn it_says_how_old_everything_is_and_what_is_gone() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 7));
+    host.status(&[]).refused(2, &["nothing was imported or exported here"]);
+    host.import_inbox(&[]).good();
+    let ran = host.status(&[]);
+    ran.good();
+    for words in ["stream default", "number 7", "trivy-db-2", "2 d old", "trivy-java-db-1"] {
+        assert!(ran.out.contains(words), "{words}: {ran:#?}");
+    }
+    host.status(&["--max-age", "3d"]).good();
+    host.status(&["--max-age", "1d"]).reported(5, &["trivy-db"]);
+    host.status(&["--max-age", "trivy-db=3d,trivy-java-db=1d"]).reported(5, &["trivy-java-db"]);
+    // A bundle that never came.
+    host.file(
+        "inbox/b.tar",
+        Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
+    );
+    host.import_inbox(&[]).good();
+    host.status(&[]).reported(0, &["never came       2 bundles: 8, 9"]);
+    // Somebody cleaned the cache, or put something else there.
+    let before = host.snapshot();
+    fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
+    host.status(&[])
+        .reported(7, &["MISSING", "trivy-db-2 is not what was imported", "Import the last bundle again"]);
+    fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
+    assert!(host.snapshot() == before, "it only looks");
+    // Emptied, as a disk that was full leaves it.
+    let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
+    fs::write(host.path("cache/db/trivy.db"), "").unwrap();
+    host.status(&[]).reported(7, &["DIFFERS", "trivy-db-2 is not what was imported"]);
+    fs::write(host.path("cache/db/trivy.db"), good).unwrap();
+    host.status(&[]).reported(0, &["signed by"]);
+    let metadata = host.path("cache/db/metadata.json");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let other = text.replace(&days(-1).to_string()[..10], "2026-01-01");
+    assert_ne!(text, other);
+    fs::write(&metadata, other).unwrap();
+    host.status(&["--max-age", "3d"])
+        .reported(7, &["OLDER", "trivy-db", "where nobody went back on purpose"]);
+    let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
+    fs::write(&metadata, newer).unwrap();
+    host.status(&[]).reported(7, &["NEWER", "Something else updates it"]);
+}
+
+#[test]
+fn two_streams_into_one_cache_are_no_alarm() {
+    let host = Host::new();
+    for (stream, age) in [("lab", -3), ("default", -2)] {
+        let bundle = Bundle::of(hours(age), &Part::all(days(age))).with("stream", stream);
+        host.file("inbox/b.tar", bundle.signed(&host.key));
+        host.import_inbox(&["--stream", stream]).good();
+    }
+    host.status(&[]).reported(0, &["another stream's, which came later"]);
+    fs::remove_dir_all(host.path("cache/db")).unwrap();
+    host.status(&[]).reported(7, &["MISSING"]);
+}
+
+#[test]
+fn what_was_refused_shows_before_anything_was_accepted_and_no_longer_than_that() {
+    let host = Host::new();
+    let (key, stranger) = (&host.key, trivy_ferry::trust::key::SigningKey::generate().unwrap());
+    let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
+    host.file("inbox/b.tar", bundle.signed(&stranger));
+    assert_eq!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 4);
+    host.status(&[])
+        .reported(2, &["refused", "b.tar", "not signed by a trusted key", "nothing was imported"]);
+    let metrics = fs::read_to_string(host.path("ferry.prom")).unwrap();
+    assert!(metrics.contains("trivy_ferry_last_exit_code 4"), "{metrics}");
+    host.file("inbox/b.tar", bundle.signed(key));
+    host.import_inbox(&[]).good();
+    let ran = host.status(&[]);
+    ran.good();
+    assert!(!ran.out.contains("refused"), "{ran:#?}");
+}
+
+#[test]
+fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
+    host.import_inbox(&[]).good();
+    let ran = host.status(&["--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    for row in json["imports"][0]["datasets"].as_array().unwrap() {
+        assert_eq!(row["state"], "in-place", "{row}");
+    }
+    // Another bundle of checks than was imported, and a VEX repository that is gone.
+    let metadata = host.path("cache/policy/metadata.json");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
+    fs::write(&metadata, text.replace(&digest, &"0".repeat(64))).unwrap();
+    host.status(&[]).reported(7, &["trivy-checks-2 is not what was imported", "DIFFERS"]);
+    fs::write(&metadata, text).unwrap();
+    fs::rename(host.path("cache/vex/repositories"), host.path("away")).unwrap();
+    host.status(&[]).reported(7, &["vex-hub-0.1 is not what was imported", "MISSING"]);
+}
+
+/// A bundle with images beside its datasets: one, and one for several platforms.
+fn with_images(mut bundle: Bundle) -> Bundle {
+    let payload: serde_json::Value = serde_json::from_slice(&bundle.payload).unwrap();
+    let datasets = payload["datasets"].as_array().unwrap();
+    let checks = datasets.iter().find(|dataset| dataset["name"] == "trivy-checks").unwrap().clone();
+    let child = &checks["manifest"];
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        { "mediaType": child["mediaType"], "digest": child["digest"], "size": child["size"] },
+    ]});
+    let index = index.to_string().into_bytes();
+    let digest = Digest::of(&index);
+    let blob = serde_json::json!({ "mediaType": INDEX, "digest": digest, "size": index.len() });
+    bundle.members.insert(3, (format!("blobs/sha256/{}", digest.hex()), index));
+    bundle.relist();
+    let blobs = [checks["config"].clone(), checks["layers"][0].clone()];
+    bundle.edit(|payload| {
+        payload["images"] = serde_json::json!([
+            { "name": "quay.example/tools/x:1", "source": "x", "manifest": child, "blobs": blobs },
+            { "name": "quay.example/tools/y:1", "source": "y", "manifest": blob, "manifests": [child], "blobs": blobs },
+        ]);
+    });
+    bundle
+}
+
+#[test]
+fn it_asks_registries_where_it_is_told_to() {
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image", "*"];
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    let pushed = registry.seen().len();
+    host.status(&[]).reported(0, &["not asked        whether it still has them: --registries asks it"]);
+    assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().good();
+    let asked = registry.seen().split_off(pushed);
+    assert!(asked.iter().all(|seen| seen.method == Method::GET || seen.method == Method::HEAD), "{asked:#?}");
+    for tag in [
+        "p/trivy-db:2",
+        "p/trivy-java-db:1",
+        "p/trivy-checks:2",
+        "p/quay.example/tools/x:1",
+        "p/quay.example/tools/y:1",
+    ] {
+        let manifest = registry.forget_tag(tag);
+        ask().reported(7, &["MISSING"]);
+        // Somebody else pushes there.
+        registry.name(tag, Part::db(days(-9)).manifest);
+        ask().reported(7, &["DIFFERS", "is not what was imported"]);
+        registry.name(tag, manifest);
+        ask().good();
+    }
+    // The index is there, and what it names is not.
+    let child =
+        registry.tags().into_iter().find(|tag| tag.starts_with("p/quay.example/tools/y:sha256")).unwrap();
+    let manifest = registry.forget_tag(&child);
+    let what = format!("image:{place}/quay.example/tools/y:1 is not what was imported");
+    ask().reported(7, &["MISSING", &what, "Import the last bundle again, with --image"]);
+    registry.name(&child, manifest);
+    ask().good();
+    registry.cut_blobs();
+    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())
+        .reported(0, &["trivy-db        pushed"]);
+    ask().good();
+    registry.forget_blobs();
+    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    // Where it cannot be asked, nobody may think that all is well.
+    drop(registry);
+    ask().reported(7, &["cannot be reached", "not asked"]);
+}
+
+#[test]
+fn it_looks_at_images_where_they_were_pushed() {
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let chosen = format!("quay.example/tools/x:1={}/site/x:stable", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image"];
+    let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    host.run(&[&to[..], &[&chosen], &more].concat()).good();
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().good();
+    let manifest = registry.forget_tag("site/x:stable");
+    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    // Somebody else's image under the same tag elsewhere says nothing.
+    registry.name("p/tools/x:1", manifest.clone());
+    registry.name("p/quay.example/tools/x:1", manifest.clone());
+    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    registry.name("site/x:stable", manifest);
+    ask().good();
+}
+
+#[test]
+fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
+    let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    let to = ["import", "inbox", "--registry", &place, "--plain-http"];
+    let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).good();
+    // As 0.1.0's development versions wrote it: by the name without its host, and no reference.
+    let path = host.path("state/import-default.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let target = state["targets"].as_object_mut().unwrap().values_mut().next().unwrap();
+    assert!(target["images"].as_object().is_some_and(|images| images.len() == 1), "{target:#}");
+    target.as_object_mut().unwrap().remove("images");
+    for of in ["floors", "origins"] {
+        let of = target[of].as_object_mut().unwrap();
+        let key = of.keys().find(|key| key.starts_with("image:")).unwrap().clone();
+        let mut value = of.remove(&key).unwrap();
+        if let Some(origin) = value.as_object_mut() {
+            origin.remove("reference").unwrap();
+        }
+        of.insert("image:tools/x:1".into(), value);
+    }
+    fs::write(&path, state.to_string()).unwrap();
+    let ask = || host.status(&["--registries", "--plain-http"]);
+    ask().reported(7, &["MISSING", "image:tools/x:1 is not what was imported"]);
+    let manifest = registry.forget_tag("p/quay.example/tools/x:1");
+    registry.name("p/tools/x:1", manifest);
+    ask().reported(7, &["MISSING", "image:tools/x:1"]);
+    // The new place is simply new, and the old one is left to the site.
+    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).reported(0, &["x:1   pushed"]);
+    let ran = ask();
+    ran.good();
+    assert!(!ran.out.contains("image:tools/x:1"), "{ran:#?}");
+}
+
+#[test]
+fn it_looks_whether_a_web_root_still_hands_out() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
+    fs::create_dir(host.path("www")).unwrap();
+    let to = ["import", "inbox", "--web-root", "www", "--web-url", "https://vex.corp.example"];
+    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    host.status(&[]).good();
+    let archive = fs::read_dir(host.path("www/vex-hub")).unwrap().map(|entry| entry.unwrap().path());
+    let archive = archive.into_iter().find(|path| path.to_str().unwrap().contains("/repository")).unwrap();
+    let good = fs::read(&archive).unwrap();
+    fs::write(&archive, "cut off").unwrap();
+    host.status(&[]).reported(7, &["DIFFERS", "vex-hub"]);
+    fs::remove_file(&archive).unwrap();
+    host.status(&[]).reported(7, &["MISSING", "vex-hub"]);
+    fs::write(&archive, good).unwrap();
+    host.status(&[]).good();
+    fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
+    host.status(&[]).reported(7, &["MISSING", "vex-hub", "is not what was imported"]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn prometheus_reads_the_metrics_of_an_import() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 3));
+    host.import_inbox(&["--metrics", "ferry.prom"]).good();
+    forge::promtool(&host.path("ferry.prom"));
+}
+
+#[test]
+fn metrics_tell_the_last_run_and_the_last_success() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 3));
+    host.import_inbox(&["--metrics", "ferry.prom"]).good();
+    let metrics = || fs::read_to_string(host.path("ferry.prom")).unwrap();
+    let value = |text: &str, name: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap()
+    };
+    let first = metrics();
+    let db = "trivy_ferry_dataset_updated_timestamp_seconds{stream=\"default\",dataset=\"trivy-db-2\",target=\"cache:";
+    assert_eq!(value(&first, db), days(-2).as_second());
+    assert_eq!(value(&first, "trivy_ferry_last_exit_code"), 0);
+    let success = value(&first, "trivy_ferry_last_success_timestamp_seconds");
+    assert!(success >= hours(0).as_second());
+    // A run that fails says so, and since when nothing went well any more.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.file("inbox/b.tar", "rubbish");
+    assert_ne!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 0);
+    let second = metrics();
+    assert_ne!(value(&second, "trivy_ferry_last_exit_code"), 0);
+    assert_eq!(value(&second, "trivy_ferry_last_success_timestamp_seconds"), success);
+    assert!(value(&second, "trivy_ferry_last_run_timestamp_seconds") > success);
+    host.status(&["--metrics", "ferry.prom"]).good();
+    assert_eq!(metrics(), second, "a look is no run");
+}

@@ -1,0 +1,162 @@
+//! The auditor, who believes nobody: the same answers from tools that are not ours.
+
+use std::fs;
+
+use test_kit::artifact::{Artifact, Form, laid_out};
+use test_kit::host::{Host, json_file, text};
+use test_kit::real::Registry;
+use test_kit::tools;
+
+use crate::stories::{bare, equipped};
+
+/// The script that the README shows.
+fn script() -> String {
+    format!("{}/tests/verify-with-openssl.sh", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_bundle_is_verified_without_us() {
+    let tools = tools();
+    let (laptop, auditor) = (bare(), equipped(&tools));
+    let (_, public) = laptop.keygen();
+    let bundle = laptop.export(&laptop.dir("out"), &laid_out(&laptop));
+    let script = script();
+    let run = auditor.sh(&format!("{script} {bundle} {public}"));
+    run.exits(0);
+    let created = json_of_envelope(&auditor, &bundle)["created"].as_str().unwrap().to_owned();
+    run.says(&format!("signature good: {created}")).says("files good: 12");
+    assert!(auditor.sh("ls tmp").out.is_empty(), "the script leaves nothing behind");
+
+    // It says no where it should: another's key, and each part of the file changed.
+    let (_, other) = auditor.keygen();
+    auditor.sh(&format!("{script} {bundle} {other}")).exits(1).says("NOT signed by");
+    let bytes = fs::read(&bundle).unwrap();
+    let changed = auditor.at("changed.tar");
+    for (what, at) in [
+        ("the signature", find(&bytes, b"\"sig\":\"") + 20),
+        ("the payload", find(&bytes, b"\"payload\":\"") + 400),
+        ("a checksum", find(&bytes, b"  oci-layout\n") - 10),
+        ("a small file", find(&bytes, b"imageLayoutVersion") + 3),
+        ("a layer", bytes.len() - 1024 - 512),
+    ] {
+        let mut bytes = bytes.clone();
+        // Another letter or digit, so that texts stay texts.
+        bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
+        fs::write(&changed, bytes).unwrap();
+        auditor.sh(&format!("{script} {changed} {public}")).fails();
+        auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
+        println!("{what}: refused by both");
+    }
+    for (what, length) in [("a cut end", bytes.len() - 1024), ("zeros behind the end", bytes.len() + 10240)] {
+        let mut bytes = bytes.clone();
+        bytes.resize(length, 0);
+        fs::write(&changed, bytes).unwrap();
+        auditor.sh(&format!("{script} {changed} {public}")).fails();
+        auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
+        println!("{what}: refused by both");
+    }
+    fs::copy(&bundle, &changed).unwrap();
+    auditor.sh("echo x >more && tar rf changed.tar more").exits(0);
+    auditor.sh(&format!("{script} {changed} {public}")).fails();
+    auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> usize {
+    bytes.windows(what.len()).position(|window| window == what).unwrap()
+}
+
+/// The payload as tar, sed and base64 take it out.
+fn json_of_envelope(host: &Host, bundle: &str) -> serde_json::Value {
+    let envelope = host.sh(&format!("tar xOf {bundle} manifest.dsse.json")).exits(0).json();
+    fs::write(host.at("payload"), envelope["payload"].as_str().unwrap()).unwrap();
+    host.sh("base64 -d payload").exits(0).json()
+}
+
+#[test]
+#[ignore = "tools"]
+fn keys_are_opensslls_own() {
+    let _ = tools();
+    let (laptop, auditor) = (bare(), bare());
+    let flags = laid_out(&laptop);
+    let script = script();
+    laptop.sh("openssl genpkey -algorithm ed25519 -out plain.key").exits(0);
+    laptop.sh("openssl pkey -in plain.key -pubout -out plain.pub").exits(0);
+    laptop.sh("echo correct-horse >words").exits(0);
+    laptop.sh("openssl genpkey -algorithm ed25519 -aes256 -pass file:words -out closed.key").exits(0);
+    laptop.sh("openssl pkey -in closed.key -passin file:words -pubout -out closed.pub").exits(0);
+    for (name, more) in [("plain", ""), ("closed", "--passphrase-file words")] {
+        let out = laptop.dir(name);
+        let bundle = laptop.export_with(&laptop.at(&format!("{name}.key")), &out, &format!("{flags} {more}"));
+        let public = laptop.at(&format!("{name}.pub"));
+        auditor.ferry(&format!("verify {bundle} --trust {public}")).exits(0);
+        auditor.sh(&format!("{script} {bundle} {public}")).exits(0);
+    }
+    let out = laptop.at("plain");
+    laptop
+        .ferry(&format!("export --key closed.key --output {out} {flags}"))
+        .exits(2)
+        .says("closed.key")
+        .says("passphrase");
+
+    // And ours are openssl's: it reads them, and sees the same public key.
+    laptop.ferry("keygen --out ours").exits(0);
+    laptop.ferry("keygen --out ours-closed --passphrase-file words").exits(0);
+    for (name, more) in [("ours", ""), ("ours-closed", "-passin file:words")] {
+        let seen = laptop.sh(&format!("openssl pkey -in {name}.key {more} -pubout")).exits(0).out.clone();
+        assert_eq!(seen, text(laptop.at(&format!("{name}.pub"))), "{name}");
+    }
+    laptop.sh("openssl pkey -in ours-closed.key -passin pass:wrong -pubout").fails();
+}
+
+#[test]
+#[ignore = "tools"]
+fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
+    let tools = tools();
+    let (laptop, auditor) = (equipped(&tools), equipped(&tools));
+    laptop.keygen();
+    let registry = Registry::distribution(&tools, None);
+    // The three forms side by side: readers must cope with each.
+    let artifacts = [
+        Artifact::db().in_form(Form::TypedConfig),
+        Artifact::java_db(),
+        Artifact::checks("2").in_form(Form::TypedConfig),
+    ];
+    artifacts.iter().for_each(|artifact| registry.publish_as_it_is(artifact));
+    let vex = test_kit::artifact::sample("vex-hub");
+    let bundle = laptop.export(&laptop.dir("out"), &format!("{} --vex default={vex}", registry.flags()));
+    let layout = auditor.dir("layout");
+    auditor.sh(&format!("tar xf {bundle} -C {layout} && cd {layout} && sha256sum -c SHA256SUMS")).exits(0);
+
+    let upstream = artifacts.iter().map(|artifact| {
+        let reference = format!("{}:{}", registry.repository(artifact), artifact.tag);
+        let digest = auditor.sh(&format!("crane digest --insecure {reference}")).exits(0).out.clone();
+        (format!("{}-{}", artifact.dataset, artifact.tag), Some(digest.trim().to_owned()))
+    });
+    let all: Vec<_> = upstream.chain([("vex-hub-0.1".to_owned(), None)]).collect();
+    for (name, upstream) in &all {
+        let raw = auditor.sh(&format!("skopeo inspect --raw oci:{layout}:{name}")).exits(0).out.clone();
+        let seen = auditor.sh(&format!("regctl manifest get --format raw-body ocidir://{layout}:{name}"));
+        assert_eq!(seen.exits(0).out, raw, "{name}");
+        let digest = trivy_ferry::digest::Digest::of(raw.as_bytes()).to_string();
+        if let Some(upstream) = upstream {
+            assert_eq!(&digest, upstream, "{name}");
+        }
+        // skopeo reads and compares every blob on the way.
+        let copy = auditor.at(name);
+        auditor
+            .sh(&format!("skopeo copy --quiet --preserve-digests oci:{layout}:{name} dir:{copy}"))
+            .exits(0);
+        assert_eq!(text(format!("{copy}/manifest.json")), raw, "{name}");
+        for layer in json_file(format!("{copy}/manifest.json"))["layers"].as_array().unwrap() {
+            let hex = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+            let sum = auditor.sh(&format!("sha256sum {copy}/{hex}")).exits(0).out.clone();
+            assert!(sum.starts_with(hex), "{name}: {sum}");
+        }
+    }
+    // What crossed is there to be had, with upstream's file names.
+    auditor.sh(&format!("regctl artifact get --output got ocidir://{layout}:trivy-db-2")).fails();
+    let got = auditor.dir("got");
+    auditor.sh(&format!("regctl artifact get --output {got} ocidir://{layout}:trivy-db-2")).exits(0);
+    assert_eq!(fs::read(format!("{got}/db.tar.gz")).unwrap(), artifacts[0].layer);
+}

@@ -1,0 +1,221 @@
+//! Keys: made once, trusted after a comparison, and worth nothing beside the bundle.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+
+use test_kit::artifact::laid_out;
+use test_kit::host::{Host, files, text};
+use test_kit::process::Run;
+
+use crate::stories::bare;
+
+#[test]
+fn keygen_never_overwrites() {
+    let laptop = bare();
+    let (private, public) = laptop.keygen();
+    assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o600);
+    let before = (text(&private), text(&public));
+    laptop.ferry("keygen --out ferry").exits(2).says("ferry.key");
+    assert_eq!((text(&private), text(&public)), before);
+    // Half a pair is somebody's pair.
+    fs::remove_file(&private).unwrap();
+    laptop.ferry("keygen --out ferry").exits(2).says("ferry.pub");
+    assert_eq!(files(&laptop.at("")), ["ferry.pub"]);
+    assert_eq!(text(&public), before.1);
+}
+
+#[test]
+fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody() {
+    for umask in ["077", "000"] {
+        let laptop = bare();
+        let ferry = env!("CARGO_BIN_EXE_trivy-ferry");
+        laptop.sh(&format!("umask {umask}; {ferry} keygen --out ferry")).exits(0);
+        let mode = |name: &str| fs::metadata(laptop.at(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("ferry.key"), mode("ferry.pub")), (0o600, 0o644));
+    }
+}
+
+#[test]
+fn no_key_yet() {
+    let (laptop, station) = (bare(), bare());
+    let out = laptop.dir("out");
+    let flags = laid_out(&laptop);
+    laptop
+        .ferry(&format!("export --key missing.key --output {out} {flags}"))
+        .exits(2)
+        .says("missing.key")
+        .says("trivy-ferry keygen");
+    laptop.keygen();
+    let bundle = laptop.export(&out, &flags);
+    if !fs::exists("/etc/trivy-ferry/trusted").unwrap() {
+        station.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).says("trivy-ferry trust add");
+    }
+    // A key that somebody else made.
+    let (_, other) = station.keygen();
+    station.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).says(&bundle);
+    assert!(!fs::exists(station.at("cache/db")).unwrap());
+}
+
+/// An ordinary user of a host. For root, `trust` means the whole host's folder in /etc, which no
+/// test may touch: then the tests run as somebody else, with a copy of the program that they can
+/// reach.
+struct User {
+    host: Host,
+    program: String,
+}
+
+impl User {
+    const ID: u32 = 4567;
+
+    fn new() -> User {
+        let host = bare();
+        let program = host.at("trivy-ferry");
+        fs::copy(env!("CARGO_BIN_EXE_trivy-ferry"), &program).unwrap();
+        fs::set_permissions(host.at(""), fs::Permissions::from_mode(0o755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(host.at(""), Some(Self::ID), Some(Self::ID)).unwrap();
+        }
+        User { host, program }
+    }
+
+    fn ferry(&self, line: &str) -> Run {
+        let mut command = self.host.command(&self.program);
+        command.env("PATH", "/nonexistent").env("XDG_CONFIG_HOME", self.host.at("config"));
+        if rustix::process::geteuid().is_root() {
+            command.uid(Self::ID).gid(Self::ID);
+        }
+        Run::of(command.args(line.split_whitespace()), &format!("trivy-ferry {line}"))
+    }
+}
+
+#[test]
+fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
+    let laptop = bare();
+    let made = laptop.ferry("keygen --out laptop --format json").exits(0).json();
+    let fingerprint = made["fingerprint"].as_str().unwrap().replace(' ', "");
+    let bundle = laptop.export_with(&laptop.at("laptop.key"), &laptop.dir("out"), &laid_out(&laptop));
+    let user = User::new();
+    let public = user.host.at("laptop.pub");
+    fs::copy(laptop.at("laptop.pub"), &public).unwrap();
+    let carried = user.host.at("default.tar");
+    fs::copy(bundle, &carried).unwrap();
+    let verify = format!("verify {carried}");
+
+    // Nobody is there to compare, so nothing is trusted.
+    user.ferry(&format!("trust add {public}")).exits(2).says("--fingerprint");
+    let wrong = fingerprint.replace(|c: char| c.is_ascii_digit(), "0");
+    user.ferry(&format!("trust add {public} --fingerprint {wrong}")).exits(2).says("Do not trust it");
+    user.ferry(&verify).exits(2);
+
+    user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name monday")).exits(0);
+    assert_eq!(files(&user.host.at("config")), ["trivy-ferry/trusted/monday.pub"]);
+    user.ferry("trust list").exits(0).says("monday.pub").says(made["fingerprint"].as_str().unwrap());
+    user.ferry(&verify).exits(0).says("trusted: monday.pub");
+
+    user.ferry("trust remove tuesday").exits(2).says("trust list");
+    user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name copy.pub")).exits(0);
+    user.ferry("trust remove copy").exits(0).says("the same key is still trusted as monday.pub");
+    user.ferry("trust remove monday").exits(0);
+    user.ferry("trust list").exits(0).does_not_say("monday");
+    user.ferry(&verify).exits(2);
+}
+
+#[test]
+fn a_key_beside_the_bundle_earns_a_warning() {
+    let (laptop, station) = (bare(), bare());
+    let (_, public) = laptop.keygen();
+    let stick = station.dir("stick");
+    let bundle = laptop.export(&stick, &laid_out(&laptop));
+    let beside = format!("{stick}/ferry.pub");
+    fs::copy(&public, &beside).unwrap();
+    for input in [&stick, &bundle] {
+        station
+            .ferry(&format!("import {input} --trust {beside} --cache-dir cache"))
+            .exits(0)
+            .says("proves nothing by itself");
+    }
+    // Elsewhere it is as good as any; but on a medium that is not the system's own, every folder
+    // is "beside", and then this part would test nothing.
+    let device = |path: &str| fs::metadata(path).unwrap().dev();
+    if device(&stick) == device("/") {
+        let line = format!("import {stick} --trust {public} --cache-dir cache");
+        station.ferry(&line).exits(0).does_not_say("proves nothing by itself");
+    }
+}
+
+#[test]
+fn one_key_follows_another_and_no_importer_is_left_behind() {
+    let exporter = bare();
+    let (old, old_public) = exporter.keygen();
+    exporter.ferry("keygen --out next").exits(0);
+    let (next, next_public) = (exporter.at("next.key"), exporter.at("next.pub"));
+    let bundle = exporter.export_with(&old, &exporter.dir("out"), &laid_out(&exporter));
+    let length = fs::metadata(&bundle).unwrap().len();
+    let verify = |public: &str| exporter.ferry(&format!("verify {bundle} --trust {public}"));
+    verify(&old_public).exits(0);
+    verify(&next_public).exits(4);
+    // The days of both keys: who trusts the old one and who trusts the next one both accept it.
+    let sign = format!("sign {bundle} --key {next} --trust {old_public}");
+    exporter.ferry(&sign).exits(0).says("Checked, signed, synced").says("Payload sha256:");
+    verify(&old_public).exits(0);
+    verify(&next_public).exits(0);
+    assert_eq!(fs::metadata(&bundle).unwrap().len(), length);
+    let inspected = exporter.ferry(&format!("inspect {bundle} --trust {next_public} --format json"));
+    inspected.exits(0);
+    assert_eq!(inspected.json()["bundles"][0]["claimed_keyids"].as_array().unwrap().len(), 2);
+    // Once more changes nothing.
+    let before = fs::read(&bundle).unwrap();
+    exporter.ferry(&sign).exits(0).says("Signed before");
+    assert_eq!(fs::read(&bundle).unwrap(), before);
+    // Nobody vouches for what no trusted key has signed, nor for what is damaged.
+    exporter.ferry("keygen --out third").exits(0);
+    let third = format!("sign {bundle} --key third.key --trust third.pub");
+    exporter.ferry(&third).exits(4);
+    let mut damaged = before.clone();
+    let at = damaged.len() - 3000;
+    damaged[at] ^= 1;
+    fs::write(&bundle, &damaged).unwrap();
+    exporter.ferry(&format!("sign {bundle} --key third.key --trust {old_public}")).exits(4);
+    assert_eq!(fs::read(&bundle).unwrap(), damaged, "nothing was written");
+    // There is room for eight.
+    fs::write(&bundle, &before).unwrap();
+    for number in 3..=9 {
+        exporter.ferry(&format!("keygen --out key{number}")).exits(0);
+        let run = exporter.ferry(&format!("sign {bundle} --key key{number}.key --trust {old_public}"));
+        match number {
+            9 => drop(run.exits(2).says("8 signatures")),
+            _ => drop(run.exits(0)),
+        }
+    }
+    verify(&exporter.at("key8.pub")).exits(0);
+}
+
+#[test]
+fn the_key_may_be_where_only_a_command_reaches_it() {
+    let exporter = bare();
+    let (key, public) = exporter.keygen();
+    exporter.ferry("keygen --out other").exits(0);
+    exporter.dir("out");
+    let flags = laid_out(&exporter);
+    let export = |command: &str, public: &str| {
+        let line = format!("export --output out --signer-key {public} {flags}");
+        let mut export = exporter.ferry_command(&line);
+        export.args(["--signer", command]).env("PATH", "/usr/bin:/bin");
+        Run::of(&mut export, &line)
+    };
+    let openssl = format!("openssl pkeyutl -sign -rawin -inkey {key} -in \"$TRIVY_FERRY_PAE\"");
+    export(&openssl, &public).exits(0).says("Signed by");
+    exporter.ferry(&format!("verify out --trust {public}")).exits(0);
+    let bundles = || files(&exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
+    assert_eq!(bundles(), 1);
+    // What it prints is used only where it is a signature of the key that was named.
+    export(&openssl, &exporter.at("other.pub")).exits(2).says("no signature of the key");
+    export("false", &public).exits(2).says("`false` did not sign: it ended with exit code 1");
+    export("echo rubbish", &public).exits(2).says("printed 8 bytes");
+    assert_eq!(bundles(), 1);
+    assert!(files(&exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
+    // Two ways to sign are one too many, and a command without its key is no way.
+    exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
+    exporter.ferry("export --output out --signer x").exits(2);
+}

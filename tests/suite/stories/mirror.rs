@@ -1,0 +1,418 @@
+//! A host that reaches both sides: upstream's data straight into registries, checked as it passes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use test_kit::artifact::{Artifact, findings, sample};
+use test_kit::host::Host;
+use test_kit::process::Run;
+use test_kit::real::{Distribution, Registry};
+use test_kit::tools;
+use trivy_ferry::digest::Digest;
+
+use crate::stories::upstream::USERS;
+use crate::stories::{bare, equipped};
+
+/// The databases as upstream publishes them: a manifest is a little younger than its content.
+const BUILT: &str = "2026-01-15T06:10:00Z";
+const BUILT_BEFORE: &str = "2026-01-08T06:10:00Z";
+
+fn artifacts() -> [Artifact; 3] {
+    [Artifact::db().created(BUILT), Artifact::java_db().created(BUILT), Artifact::checks("2").created(BUILT)]
+}
+
+/// A registry that has all three.
+fn upstream(tools: &str) -> Registry {
+    let upstream = Registry::distribution(tools, None);
+    artifacts().iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
+    upstream
+}
+
+fn three(status: &str) -> Vec<String> {
+    ["trivy-checks", "trivy-db", "trivy-java-db"].map(|name| format!("{name} {status}")).into()
+}
+
+/// What became of one dataset in the first place.
+fn status(run: &Run, dataset: &str) -> String {
+    let rows = run.statuses();
+    let row = rows.iter().find_map(|row| row.strip_prefix(&format!("{dataset} ")));
+    row.unwrap_or_else(|| panic!("no {dataset} in\n{run}")).to_owned()
+}
+
+fn layer(artifact: &Artifact) -> Digest {
+    Digest::of(&artifact.layer)
+}
+
+/// Takes a blob out of a registry that keeps files. Whoever asks for it then meets an error.
+fn lose(registry: &Registry, blob: Digest) {
+    let hex = blob.hex();
+    let path = format!("registry/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
+    fs::remove_file(registry.publisher.at(&path)).unwrap();
+}
+
+/// Whether a repository has a blob, as another client sees it.
+fn has(registry: &Registry, repository: &str, blob: Digest) -> bool {
+    let head = format!("regctl blob head {}/{repository} {blob}", registry.address);
+    registry.publisher.sh(&head).code == 0
+}
+
+fn has_tag(registry: &Registry, reference: &str) -> bool {
+    let digest = format!("crane digest --insecure {}/{reference}", registry.address);
+    registry.publisher.sh(&digest).code == 0
+}
+
+/// The database that is whole until its last bytes, which are gzip's own checksum and length.
+fn bad_at_its_end() -> Artifact {
+    let mut bad = Artifact::db().created("2026-01-16T06:10:00Z");
+    let at = bad.layer.len() - 6;
+    bad.layer[at] ^= 1;
+    bad
+}
+
+/// A database of many MiB that cannot be packed smaller.
+fn large_db(host: &Host) -> Artifact {
+    let small = sample("trivy-db/db.tar.gz");
+    host.sh(&format!(
+        "mkdir db && tar -xzf {small} -C db && head -c 48M /dev/urandom >>db/trivy.db && \
+         tar -C db -czf db.tar.gz trivy.db metadata.json"
+    ))
+    .exits(0);
+    Artifact { layer: fs::read(host.at("db.tar.gz")).unwrap(), ..Artifact::db().created(BUILT) }
+}
+
+#[test]
+#[ignore = "tools"]
+fn what_is_mirrored_is_what_upstream_published() {
+    let tools = tools();
+    for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
+        let (upstream, registry) = (upstream(&tools), make(&tools));
+        let dmz = bare();
+        let mirror = format!(
+            "mirror --registry {}/security --extra-tag latest {} --format json",
+            registry.address,
+            upstream.flags()
+        );
+        let dry = dmz.ferry(&format!("{mirror} --dry-run"));
+        dry.exits(0);
+        assert_eq!(dry.statuses(), three("would-push"));
+        assert!(!has_tag(&registry, "security/trivy-db:2"), "a dry run pushes nothing");
+        assert_eq!(dmz.ferry(&mirror).exits(0).statuses(), three("pushed"));
+        for artifact in artifacts() {
+            for tag in [artifact.tag.as_str(), "latest"] {
+                let reference = format!("security/{}:{tag}", artifact.dataset);
+                assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
+            }
+            let get = format!("security/{} {} >blob", artifact.dataset, layer(&artifact));
+            registry.publisher.sh(&format!("regctl blob get {}/{get}", registry.address)).exits(0);
+            assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
+        }
+        // What is there is not fetched again: its source has it no more.
+        let [db, java_db, _] = artifacts();
+        lose(&upstream, layer(&db));
+        lose(&upstream, layer(&java_db));
+        assert_eq!(dmz.ferry(&mirror).exits(0).statuses(), three("unchanged"));
+        assert_eq!(fs::read_dir(dmz.at("tmp")).unwrap().count(), 0, "nothing is kept");
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn content_that_trivy_could_not_use_gets_no_tag() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
+    let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());
+    let json = format!("{mirror} --format json");
+    dmz.ferry(&format!("{mirror} --skip trivy-java-db")).exits(0);
+
+    let bad = bad_at_its_end();
+    upstream.publish_as_it_is(&bad);
+    let run = dmz.ferry(&json);
+    run.exits(3).says("serves a bad trivy-db").says("no tag set");
+    assert_eq!(run.statuses(), ["trivy-checks unchanged", "trivy-db failed", "trivy-java-db pushed"]);
+    assert_eq!(run.json()["errors"][0]["kind"], "source", "{run}");
+    assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
+    assert!(!has(&registry, "security/trivy-db", layer(&bad)), "its upload was broken off");
+
+    // A layer that lies there already is no more trusted than one that does not.
+    fs::write(registry.publisher.at("bad"), &bad.layer).unwrap();
+    let put = format!("regctl blob put {}/security/trivy-db <bad", registry.address);
+    registry.publisher.sh(&put).exits(0);
+    assert_eq!(status(&dmz.ferry(&json).exits(3), "trivy-db"), "failed");
+    assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
+
+    // A good one that lies there is checked, and its tag set.
+    let newer = Artifact::db().created("2026-01-17T06:10:00Z");
+    upstream.publish_as_it_is(&newer);
+    assert_eq!(status(&dmz.ferry(&json).exits(0), "trivy-db"), "pushed");
+    assert_eq!(registry.digest_of("security/trivy-db:2"), newer.digest());
+}
+
+#[test]
+#[ignore = "tools"]
+fn what_one_source_serves_badly_another_brings() {
+    let tools = tools();
+    let (good, bad, registry) =
+        (upstream(&tools), Registry::distribution(&tools, None), Registry::distribution(&tools, None));
+    // It is newer, and taken first.
+    bad.publish_as_it_is(&bad_at_its_end());
+    let mirror = format!(
+        "mirror --registry {}/security --only trivy-db --plain-http --format json \
+         --db-repository {}/aquasec/trivy-db,{}/aquasec/trivy-db",
+        registry.address, bad.address, good.address
+    );
+    let dmz = bare();
+    let run = dmz.ferry(&mirror);
+    run.exits(0).says("serves a bad trivy-db").says("another source is asked");
+    assert_eq!(run.statuses(), ["trivy-db pushed"]);
+    assert_eq!(
+        run.target(0)["datasets"][0]["source"],
+        format!("{}/aquasec/trivy-db:2", good.address),
+        "{run}"
+    );
+    assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
+    assert_eq!(dmz.ferry(&mirror).exits(0).statuses(), ["trivy-db unchanged"]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn newer_data_is_never_replaced_by_older() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
+    let mirror =
+        format!("mirror --registry {}/security {} --only trivy-db", registry.address, upstream.flags());
+    dmz.ferry(&mirror).exits(0);
+    let newest = Artifact::db().created(BUILT).digest();
+
+    // What says itself that it is older is not even fetched.
+    let older = Artifact::older_db().created(BUILT_BEFORE);
+    upstream.publish_as_it_is(&older);
+    lose(&upstream, layer(&older));
+    dmz.ferry(&mirror).exits(0).says("left alone").says("of 2026-01-08 06:10 was not pushed");
+    assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
+
+    // What says that it is newer is believed only when it is.
+    for created in [None, Some("2026-01-20T00:00:00Z")] {
+        upstream.publish_as_it_is(&Artifact { created, ..Artifact::older_db() });
+        dmz.ferry(&mirror).exits(0).says("left alone").says("of 2026-01-08 06:00 was not pushed");
+        assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
+        assert!(!has(&registry, "security/trivy-db", layer(&older)), "its upload was broken off");
+    }
+    let rollback = dmz.ferry(&format!("{mirror} --allow-rollback --format json"));
+    rollback.exits(0);
+    assert_eq!(rollback.statuses(), ["trivy-db pushed"]);
+    assert_ne!(registry.digest_of("security/trivy-db:2"), newest);
+}
+
+#[test]
+#[ignore = "tools"]
+fn the_same_data_under_another_manifest_is_not_older_than_itself() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::crane(&tools), bare());
+    let place = format!("{}/security --format json", registry.address);
+    let mirror = format!("mirror {} --registry {place}", upstream.flags());
+    dmz.ferry(&mirror).exits(0);
+    let compat = format!("{mirror} --compat");
+    assert_eq!(dmz.ferry(&compat).exits(0).says("its manifest was rewritten").statuses(), three("pushed"));
+    assert_eq!(dmz.ferry(&compat).exits(0).statuses(), three("unchanged"));
+}
+
+#[test]
+#[ignore = "tools"]
+fn data_that_is_too_old_is_refused() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
+    let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());
+    // It says of itself that it was built in years to come.
+    upstream.publish_as_it_is(&Artifact::db().created("2099-01-01T00:00:00Z"));
+    let run = dmz.ferry(&format!("{mirror} --max-age 1h --format json"));
+    run.exits(5);
+    assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db refused", "trivy-java-db pushed"]);
+    run.says("--max-age allows 1 h");
+    assert!(!has_tag(&registry, "security/trivy-db:2"));
+    assert!(!has(&registry, "security/trivy-db", layer(&Artifact::db())), "its upload was broken off");
+    // What is in place and too old meanwhile is refused as well, so that a job notices.
+    let aged = format!("{mirror} --max-age trivy-java-db=1h --only trivy-java-db --format json");
+    assert_eq!(dmz.ferry(&aged).exits(5).statuses(), ["trivy-java-db refused"]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn what_fails_keeps_nothing_else_from_its_place() {
+    let tools = tools();
+    let upstream = upstream(&tools);
+    let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
+    let dmz = bare();
+    // A place that lets nobody in.
+    let both = format!("{}/a,{}/b", locked.address, good.address);
+    let run = dmz.ferry(&format!("mirror --registry {both} {} --format json", upstream.flags()));
+    run.exits(7);
+    assert_eq!(run.statuses(), three("failed"));
+    assert_eq!(run.target(0)["errors"][0]["exit_code"], 7, "{run}");
+    assert_eq!(run.json()["errors"], serde_json::json!([]), "{run}");
+    for artifact in artifacts() {
+        let reference = format!("b/{}:{}", artifact.dataset, artifact.tag);
+        assert_eq!(good.digest_of(&reference), artifact.digest(), "{reference}");
+    }
+    // A source that has nothing.
+    let nothing = format!("{} --java-db-repository {}/no/such", upstream.flags(), upstream.address);
+    let nothing =
+        nothing.replace(&format!("--java-db-repository {}/aquasec/trivy-java-db", upstream.address), "");
+    let mirror = format!("mirror --registry {}/c {nothing} --format json", good.address);
+    let run = dmz.ferry(&mirror);
+    run.exits(3);
+    assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db pushed", "trivy-java-db failed"]);
+    run.says(&format!("{}/no/such", upstream.address));
+    // Scanners of a place are still told of what an earlier run brought there.
+    let run = dmz.ferry(&mirror.replace("/c ", "/b "));
+    run.exits(3);
+    assert!(run.target(0)["commands"].to_string().contains("b/trivy-java-db:1"), "{run}");
+}
+
+/// A registry that breaks the connection when it has taken some of a layer.
+fn dying() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+            while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(count) if count > 0 => seen.extend_from_slice(&piece[..count]),
+                    _ => break,
+                }
+            }
+            if seen.starts_with(b"PUT") {
+                let _ = stream.read_exact(&mut [0; 1 << 20]);
+                continue;
+            }
+            let answer = match seen.starts_with(b"POST") {
+                true => "202 Accepted\r\nLocation: /v2/upload",
+                false => "404 Not Found",
+            };
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_large_layer_goes_to_several_places_at_once_and_stays_nowhere() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
+    let large = large_db(&dmz);
+    upstream.publish_as_it_is(&large);
+    let (first, second) = (format!("{}/a", registry.address), format!("{}/b", registry.address));
+    let mut command = dmz.ferry_command(&format!(
+        "mirror --registry {first},{second},{}/c {} --only trivy-db --format json",
+        dying(),
+        upstream.flags()
+    ));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        peak = peak.max(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(7), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("peak: {peak} KiB for {} KiB", large.layer.len() >> 10);
+    assert!((1..64 << 10).contains(&peak), "{peak} KiB");
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let statuses: Vec<&str> =
+        (0..3).map(|place| report["targets"][place]["datasets"][0]["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["pushed", "pushed", "failed"], "{report:#}");
+    for place in ["a", "b"] {
+        assert_eq!(registry.digest_of(&format!("{place}/trivy-db:2")), large.digest());
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_source_never_sees_the_registrys_login() {
+    let tools = tools();
+    // The source would let this login in.
+    let (upstream, registry) =
+        (Registry::distribution(&tools, Some(USERS)), Registry::distribution(&tools, Some(USERS)));
+    crate::stories::upstream::log_in(&upstream.publisher, &upstream.address, "ferry:carried");
+    upstream.publish_as_it_is(&Artifact::db());
+    let dmz = bare();
+    let mirror = |dmz: &Host| {
+        let mut command = dmz.ferry_command(&format!(
+            "mirror --registry {} {} --only trivy-db --username ferry --password-stdin",
+            registry.address,
+            upstream.flags()
+        ));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"carried\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (code, said) = mirror(&dmz);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(&format!("docker login {}", upstream.address)), "{said}");
+    crate::stories::upstream::log_in(&dmz, &upstream.address, "ferry:carried");
+    let (code, said) = mirror(&dmz);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("pushed") && !said.contains("carried\n"), "{said}");
+}
+
+#[test]
+#[ignore = "tools"]
+fn each_side_has_its_own_word_on_certificates() {
+    let tools = tools();
+    let over_tls = || Distribution { tls: true, ..Distribution::default() }.start(&tools);
+    let (upstream, registry) = (over_tls(), over_tls());
+    upstream.publish_as_it_is(&Artifact::db());
+    let dmz = bare();
+    let place = format!("--registry {}/tls --only trivy-db", registry.address);
+    let mirror = format!("mirror {place} {}", upstream.flags());
+    dmz.ferry(&mirror).exits(3).says("is not trusted");
+    // What loosens the rules for the registry does so for no source.
+    dmz.ferry(&format!("{mirror} --insecure")).exits(3).says("is not trusted");
+    dmz.ferry(&format!("{mirror} --from-insecure")).exits(7).says("is not trusted");
+    let ca = registry.publisher.at("ca.pem");
+    let mirror = format!("{mirror} --from-insecure --cacert {ca} --format json");
+    let run = dmz.ferry(&mirror);
+    run.exits(0);
+    assert_eq!(run.statuses(), ["trivy-db pushed"]);
+    assert_eq!(registry.digest_of("tls/trivy-db:2"), Artifact::db().digest());
+    assert!(!run.target(0)["commands"].to_string().contains("--insecure"), "{run}");
+}
+
+#[test]
+#[ignore = "tools"]
+fn scanners_pull_what_was_mirrored_with_the_settings_that_were_printed() {
+    let tools = tools();
+    let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
+    let scanner = equipped(&tools);
+    let env = dmz.at("settings.env");
+    let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());
+    let run = dmz.ferry(&format!("{mirror} --write-env {env} --format json"));
+    run.exits(0);
+    let commands = run.target(0)["commands"].clone();
+    drop(upstream);
+    let closed = "HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1";
+    let project = sample("project");
+    let scan = |subcommand: &str, target: &str| -> Vec<String> {
+        let mut lines = commands.as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        let line = lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap();
+        let run = scanner.sh(&format!("{closed} {line} --format json {target}"));
+        run.exits(0);
+        findings(&run.does_not_say("Falling back to embedded checks"))
+    };
+    assert_eq!(scan("fs", &format!("{project}/Gemfile.lock")), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
+    assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the mirrored checks");
+    let settings = fs::read_to_string(env).unwrap();
+    assert!(settings.contains(&format!("TRIVY_DB_REPOSITORY={}/security/trivy-db:2", registry.address)));
+}

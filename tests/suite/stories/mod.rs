@@ -1,0 +1,31 @@
+//! What users do, told with the real program from end to end.
+
+use test_kit::host::Host;
+
+use crate::forge::PROGRAM;
+
+mod auditor;
+mod images;
+mod keys;
+mod kill;
+mod mirror;
+mod pipelines;
+mod registry;
+mod registry_full;
+mod registry_makes;
+mod schedule;
+mod serve;
+mod stick;
+mod trip;
+mod upstream;
+mod web;
+
+/// A computer with trivy-ferry and no other tool.
+fn bare() -> Host {
+    Host::bare(PROGRAM)
+}
+
+/// A computer with trivy-ferry and the real tools.
+fn equipped(tools: &str) -> Host {
+    Host::with(PROGRAM, tools)
+}

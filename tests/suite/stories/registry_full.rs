@@ -1,0 +1,114 @@
+//! A registry without room: what the operator reads, and what is there before and after some is made.
+
+use std::fs;
+use std::process::Command;
+
+use test_kit::artifact::{Artifact, laid_out};
+use test_kit::host::{Host, files, read};
+use test_kit::real::{Distribution, Registry};
+use test_kit::{needs_root, tools};
+
+use crate::stories::bare;
+use crate::stories::registry::{artifacts, three};
+
+/// A file system in memory that is full soon. Unmounted when dropped.
+struct SmallDisk {
+    folder: String,
+}
+
+impl SmallDisk {
+    fn new(folder: String, size: &str) -> SmallDisk {
+        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none", &folder]);
+        SmallDisk { folder }
+    }
+
+    fn grow(&self, size: &str) {
+        mount(&["-o", &format!("remount,size={size}"), &self.folder]);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the registry may still have files open.
+        let _ = Command::new("umount").args(["--lazy", &self.folder]).status();
+    }
+}
+
+fn mount(arguments: &[&str]) {
+    assert!(Command::new("mount").args(arguments).status().unwrap().success(), "mount {arguments:?}");
+}
+
+/// trivy-db with so much in it that it fills more than what is under way in buffers.
+fn large_db(host: &Host) -> Artifact {
+    fs::write(host.at("db.tar.gz"), &Artifact::db().layer).unwrap();
+    host.sh(
+        "tar xzf db.tar.gz && head -c 24M /dev/urandom >>trivy.db && tar czf db.tar.gz trivy.db metadata.json",
+    )
+    .exits(0);
+    Artifact { layer: read(host.at("db.tar.gz")), ..Artifact::db() }
+}
+
+/// Whether a registry has a tag of a dataset in `full/`, as another client sees it.
+fn has(registry: &Registry, artifact: &Artifact) -> bool {
+    let line =
+        format!("crane digest --insecure {}/full/{}:{}", registry.address, artifact.dataset, artifact.tag);
+    let run = registry.publisher.sh(&line);
+    if run.code != 0 {
+        // Not there, rather than not to be asked.
+        run.says("404");
+        return false;
+    }
+    true
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
+    let tools = tools();
+    needs_root();
+    let laptop = bare();
+    let (_, public) = laptop.keygen();
+    let flags = laid_out(&laptop);
+    let db = large_db(&laptop);
+    db.lay_out(&laptop.at("upstream"));
+    let bundle = laptop.export(&laptop.dir("out"), &flags);
+    let artifacts =
+        artifacts().map(|artifact| if artifact.dataset == "trivy-db" { db.clone() } else { artifact });
+
+    let disk = SmallDisk::new(laptop.dir("disk"), "8m");
+    let filler = format!("{}/filler", disk.folder);
+    laptop.sh(&format!("! cat /dev/zero 2>/dev/null >{filler}")).exits(0);
+    let registry = Distribution { storage: Some(&disk.folder), ..Distribution::default() }.start(&tools);
+    let station = bare();
+    let import =
+        format!("import {bundle} --trust {public} --registry {}/full --format json", registry.address);
+
+    // No room at all.
+    let run = station.ferry(&import);
+    run.exits(7);
+    assert_eq!(run.statuses(), three("failed"));
+    run.says("no space left on device").says(&format!("There is no room left at {}", registry.address));
+    assert!(!artifacts.iter().any(|artifact| has(&registry, artifact)));
+
+    // Room for less than the large layer. What arrived of it is not kept, to fill the disk for a week.
+    fs::remove_file(filler).unwrap();
+    let run = station.ferry(&import);
+    run.exits(7);
+    assert!(run.statuses().contains(&"trivy-db failed".to_owned()), "{run}");
+    run.says("no space left on device").says(&format!("There is no room left at {}", registry.address));
+    assert!(!has(&registry, &db));
+    let half: Vec<String> =
+        files(&disk.folder).into_iter().filter(|file| file.contains("/_uploads/")).collect();
+    assert!(!half.iter().any(|file| file.ends_with("/data")), "{half:#?}");
+
+    // The same command, once there is room.
+    disk.grow("64m");
+    let run = station.ferry(&import);
+    run.exits(0);
+    assert!(run.statuses().contains(&"trivy-db pushed".to_owned()), "{run}");
+    for artifact in &artifacts {
+        let reference = format!("full/{}:{}", artifact.dataset, artifact.tag);
+        assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
+    }
+    assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+}

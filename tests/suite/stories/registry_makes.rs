@@ -1,0 +1,97 @@
+//! Registries as sites run them: other versions, behind client certificates, as caches of others.
+
+use test_kit::artifact::{Form, sample};
+use test_kit::host::Host;
+use test_kit::real::{Distribution, Registry};
+use test_kit::tools;
+
+use crate::stories::bare;
+use crate::stories::registry::{artifacts, carried, three};
+use crate::stories::upstream::{USERS, crosses, log_in};
+
+#[test]
+#[ignore = "tools"]
+fn debians_registry_takes_what_upstream_published() {
+    let tools = tools();
+    let (_laptop, bundle, public) = carried();
+    let plain = Distribution::default();
+    let closed = Distribution { users: Some(USERS), tls: true, ..Distribution::default() };
+    for set_up in [plain, closed] {
+        let registry = set_up.start_debian(&tools);
+        let station = bare();
+        let mut import = format!("import {bundle} --trust {public} --registry {}/security", registry.address);
+        if set_up.tls {
+            import += &format!(" --cacert {}", registry.publisher.at("ca.pem"));
+        }
+        if set_up.users.is_some() {
+            station.ferry(&import).exits(7).says("docker login");
+            for host in [&station, &registry.publisher] {
+                log_in(host, &registry.address, "ferry:carried");
+            }
+        }
+        import += " --format json";
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("pushed"));
+        for artifact in artifacts() {
+            let reference = format!("security/{}:{}", artifact.dataset, artifact.tag);
+            assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
+        }
+        assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_client_certificate_is_shown_where_it_is_given() {
+    let tools = tools();
+    let (laptop, bundle, public) = carried();
+    let set_up =
+        || Distribution { tls: true, client_certificates: true, ..Distribution::default() }.start(&tools);
+    let (registry, other) = (set_up(), set_up());
+    let (address, station) = (&registry.address, bare());
+    let own = format!("--client-cert {}", registry.publisher.at("client.pem"));
+    let of_another_ca = format!("--client-cert {}", other.publisher.at("client.pem"));
+    let ca = registry.publisher.at("ca.pem");
+    let import =
+        format!("import {bundle} --trust {public} --registry {address}/mutual --cacert {ca} --format json");
+    let export = format!(
+        "export --key ferry.key --output {} --cacert {ca} --only trivy-db --db-repository {address}/mutual/trivy-db",
+        laptop.dir("again")
+    );
+    let refused = |host: &Host, line: &str, code: i32| {
+        for certificate in ["", &of_another_ca] {
+            let run = host.ferry(&format!("{line} {certificate}"));
+            run.exits(code);
+            run.says(&format!("{address} wants a client certificate")).says("--client-cert");
+        }
+    };
+    refused(&station, &import, 7);
+    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("pushed"));
+    for artifact in artifacts() {
+        // crane shows no certificate; regctl does.
+        let reference = format!("{address}/mutual/{}:{}", artifact.dataset, artifact.tag);
+        let head = registry.publisher.sh(&format!("regctl manifest head {reference}"));
+        head.exits(0);
+        assert_eq!(head.out.trim(), artifact.digest(), "{reference}");
+    }
+    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
+    // Who collects from there needs it as well.
+    refused(&laptop, &export, 3);
+    laptop.ferry(&format!("{export} {own}")).exits(0);
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_pull_through_cache_is_as_good_a_source_as_upstream() {
+    let tools = tools();
+    for form in [Form::ZeroByteConfig, Form::ArtifactType] {
+        let artifacts = artifacts().map(|artifact| artifact.in_form(form));
+        let upstream = Registry::distribution(&tools, None);
+        artifacts.iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
+        let cache = Distribution { cache_of: Some(&upstream), ..Distribution::default() }.start(&tools);
+        let flags = format!("{} --vex default={}", cache.flags(), sample("vex-hub"));
+        // The first export makes it fetch what the second finds there.
+        for _ in 0..2 {
+            crosses(&bare(), &artifacts, &flags);
+        }
+    }
+}

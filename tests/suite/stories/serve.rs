@@ -1,0 +1,226 @@
+//! A site with neither a registry nor a web server: `serve` is both, straight out of the bundle.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use test_kit::artifact::{Artifact, all_four, findings, flags_of, sample};
+use test_kit::host::{Host, json_file, text};
+use test_kit::process::{Process, Run};
+use test_kit::real::write_certificates;
+use test_kit::{needs_root, tools};
+use trivy_ferry::digest::Digest;
+
+use crate::stories::registry::{artifacts, carried};
+use crate::stories::{bare, equipped};
+
+/// Our server on a host, which holds its certificates. Serves until it is dropped.
+pub struct Serve {
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+    process: Process,
+}
+
+impl Serve {
+    /// What it prints is in the host's files `out` and `log`.
+    pub fn start(host: &Host, line: &str) -> Serve {
+        Serve::run(host, &mut host.ferry_command(&format!("serve {line}")))
+    }
+
+    /// The same where there is no network but loopback.
+    fn start_offline(host: &Host, line: &str) -> Serve {
+        let mut command = host.command("unshare");
+        let program = env!("CARGO_BIN_EXE_trivy-ferry");
+        command.args(["--net", "sh", "-c", &format!("ip link set lo up && exec {program} serve {line}")]);
+        Serve::run(host, &mut command)
+    }
+
+    fn run(host: &Host, command: &mut std::process::Command) -> Serve {
+        let file = |name: &str| fs::File::create(host.at(name)).unwrap();
+        let mut process = Process::start(command.stdout(file("out")).stderr(file("log")));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let log = text(host.at("log"));
+            if let Some(line) = log.lines().find(|line| line.starts_with("Serving ") && line.contains('…'))
+            {
+                let word = line.split([' ', ',']).find(|word| word.starts_with("127.0.0.1:")).unwrap();
+                return Serve { address: word.to_owned(), process };
+            }
+            assert!(process.is_running() && Instant::now() < deadline, "it does not serve:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs a shell line of a host in the server's network.
+    fn beside(&self, host: &Host, line: &str) -> Run {
+        let network = format!("--net=/proc/{}/ns/net", self.process.id());
+        Run::of(host.command("nsenter").args([&network, "sh", "-c", line]), line)
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn scanners_need_nothing_but_this_server() {
+    let tools = tools();
+    needs_root();
+    let (_laptop, bundle, public) = carried();
+    let station = equipped(&tools);
+    write_certificates(&station);
+    let config = station.dir("config");
+    let serve = Serve::start_offline(
+        &station,
+        &format!(
+            "{bundle} --trust {public} --listen 127.0.0.1:5000 --tls-cert server.pem --tls-key server.key \
+             --write-env settings.env --write-config {config} --format json"
+        ),
+    );
+    assert_eq!(serve.address, "127.0.0.1:5000");
+    // One document, and everything that is served is in it.
+    let target: Value = json_file(station.at("out"));
+    assert_eq!(target["target"], "serve:127.0.0.1:5000");
+    let rows = target["datasets"].as_array().unwrap();
+    let mut statuses: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{} {}", row["name"].as_str().unwrap(), row["status"].as_str().unwrap()))
+        .collect();
+    statuses.sort();
+    assert_eq!(statuses, all_four("served"));
+    let vex = rows.iter().find(|row| row["name"] == "vex-hub").unwrap();
+    assert_eq!(vex["reference"], "https://127.0.0.1:5000/vex-hub");
+
+    let printed = |subcommand: &str| {
+        let mut lines = target["commands"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap().to_owned()
+    };
+    let by_flags = |subcommand: &str| printed(subcommand);
+    let settings = station.at("settings.env");
+    let by_env = |subcommand: &str| format!("env $(cat {settings}) trivy {subcommand}");
+    let by_config = |subcommand: &str| format!("trivy {subcommand} --config {config}/trivy.yaml");
+    let ways: [&dyn Fn(&str) -> String; 3] = [&by_flags, &by_env, &by_config];
+    let project = sample("project");
+    for way in ways {
+        let scanner = equipped(&tools);
+        fs::copy(
+            format!("{config}/vex-repository.yaml"),
+            format!("{}/repository.yaml", scanner.dir(".trivy/vex")),
+        )
+        .unwrap();
+        let scan = |subcommand: &str, target: &str| {
+            let line =
+                format!("SSL_CERT_FILE={} {} --format json {target}", station.at("ca.pem"), way(subcommand));
+            findings(&serve.beside(&scanner, &line).exits(0).does_not_say("Falling back to embedded checks"))
+        };
+        let found = scan("fs", &format!("--show-suppressed {project}/Gemfile.lock"));
+        assert_eq!(found, ["CVE-2099-0001", "suppressed CVE-2099-0002"], "by trivy-db and vex-hub");
+        assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
+        assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by trivy-checks");
+    }
+    // Whoever does not know the CA is not served, and the log says so.
+    let scanner = equipped(&tools);
+    let line = format!("{} {project}/Gemfile.lock", printed("fs"));
+    serve.beside(&scanner, &line).fails().says("certificate");
+    assert!(text(station.at("log")).contains("no TLS came about"), "{}", text(station.at("log")));
+    assert_eq!(serve.process.terminate(), Some(0));
+}
+
+#[test]
+#[ignore = "tools"]
+fn every_client_gets_upstreams_bytes() {
+    let tools = tools();
+    let (_laptop, bundle, public) = carried();
+    let station = equipped(&tools);
+    write_certificates(&station);
+    let tls = "--tls-cert server.pem --tls-key server.key";
+    let serve = Serve::start(&station, &format!("{bundle} --trust {public} --listen 127.0.0.1:0 {tls}"));
+    let (host, ca) = (&serve.address, station.at("ca.pem"));
+    let sh = |line: &str| {
+        let run = station.sh(&format!("export SSL_CERT_FILE={ca}; {line}"));
+        run.exits(0);
+        run
+    };
+    sh(&format!("regctl registry set --cacert \"$(cat {ca})\" {host}"));
+    for artifact in artifacts() {
+        let (name, digest) = (artifact.dataset, artifact.digest());
+        let reference = format!("{host}/{name}:{}", artifact.tag);
+        assert_eq!(sh(&format!("crane digest {reference}")).out.trim(), digest);
+        sh(&format!("crane pull --format oci {reference} crane-{name}"));
+        sh(&format!("regctl image copy {reference} ocidir://regctl-{name}:1"));
+        sh(&format!("skopeo copy docker://{reference} oci:skopeo-{name}:1"));
+        for client in ["crane", "regctl", "skopeo"] {
+            let index = json_file(station.at(&format!("{client}-{name}/index.json")));
+            assert_eq!(index["manifests"][0]["digest"], digest, "{client}");
+            let blob = format!("{client}-{name}/blobs/sha256/{}", Digest::of(&artifact.layer).hex());
+            assert_eq!(fs::read(station.at(&blob)).unwrap(), artifact.layer, "{client}");
+        }
+        assert_eq!(sh(&format!("regctl tag ls {host}/{name}")).out.trim(), artifact.tag);
+        // Nobody changes anything.
+        station.sh(&format!("SSL_CERT_FILE={ca} crane tag {reference} mine")).fails();
+    }
+    let all = sh(&format!("crane catalog {host}"));
+    assert_eq!(all.out, "trivy-checks\ntrivy-db\ntrivy-java-db\nvex-hub\n");
+    assert_eq!(serve.process.terminate(), Some(0));
+    let log = text(station.at("log"));
+    assert!(!log.contains("broken-off") && !log.contains("error:"), "{log}");
+    assert!(log.lines().any(|line| line.contains("skopeo/") && line.contains(" 200 ")), "{log}");
+}
+
+/// A run of `serve` that must end by itself.
+fn ended(host: &Host, line: &str) -> Run {
+    host.sh(&format!("timeout -s KILL 60 {} serve {line}", env!("CARGO_BIN_EXE_trivy-ferry")))
+}
+
+#[test]
+fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
+    let (laptop, first, public) = carried();
+    // Bundles of the same second would be two that claim the same moment.
+    std::thread::sleep(Duration::from_millis(1100));
+    let second = laptop.export(&laptop.dir("second"), &flags_of(&laptop.at("upstream")));
+    let station = bare();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
+    let serve = Serve::start(&station, &line(&second));
+    // Its address is its own.
+    ended(&station, &line(&second)).exits(2).says("cannot be listened on").says("--listen");
+    let json = ended(&station, &format!("{} --format json", line(&second))).exits(2).json();
+    assert_eq!(json["errors"][0]["kind"], "usage");
+    assert_eq!(serve.process.terminate(), Some(0));
+
+    let refused = ended(&station, &format!("{} --format json", line(&first)));
+    let refused = refused;
+    refused.exits(5).says("--allow-rollback");
+    assert_eq!(refused.json()["errors"][0]["kind"], "refused");
+    // The same again is no rollback, and a folder gives the newest.
+    assert_eq!(Serve::start(&station, &line(&second)).process.terminate(), Some(0));
+    fs::copy(&first, laptop.at("second/first.tar")).unwrap();
+    assert_eq!(Serve::start(&station, &line(&laptop.at("second"))).process.terminate(), Some(0));
+    assert!(text(station.at("out")).contains("served"), "{}", text(station.at("out")));
+    let back = Serve::start(&station, &format!("{} --allow-rollback", line(&first)));
+    assert_eq!(back.process.terminate(), Some(0));
+}
+
+#[test]
+#[ignore = "tools"]
+fn only_what_is_asked_for_is_served() {
+    let tools = tools();
+    let (_laptop, bundle, public) = carried();
+    let station = equipped(&tools);
+    let line = format!("{bundle} --trust {public} --listen 127.0.0.1:0 --only trivy-db");
+    let serve = Serve::start(&station, &line);
+    let host = &serve.address;
+    assert_eq!(station.sh(&format!("crane catalog --insecure {host}")).exits(0).out, "trivy-db\n");
+    let digest = station.sh(&format!("crane digest --insecure {host}/trivy-db:2"));
+    digest.exits(0);
+    assert_eq!(digest.out.trim(), Artifact::db().digest());
+    station.sh(&format!("crane digest --insecure {host}/trivy-checks:2")).fails();
+    let out = text(station.at("out"));
+    assert!(out.contains("trivy-db") && !out.contains("vex-hub"), "{out}");
+    // A scanner without VEX, with what was printed for it.
+    let printed = out.lines().find(|line| line.trim_start().starts_with("--db-repository")).map(str::trim);
+    let flags = printed.unwrap_or_else(|| panic!("no settings in {out}"));
+    let closed = "HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1";
+    let scan = format!("{closed} trivy fs {flags} --format json {}/Gemfile.lock", sample("project"));
+    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    let other = line.replace("trivy-db", "vex-none");
+    ended(&station, &other).exits(2).says("no bundle here holds");
+}

@@ -1,0 +1,186 @@
+//! The whole trip with nothing but real parts on both sides of us: a registry that others wrote,
+//! artifacts that others pushed, and a Trivy that sees no network.
+
+use std::fs;
+
+use jiff::{SignedDuration, Timestamp};
+use test_kit::artifact::{Artifact, all_four, findings, sample};
+use test_kit::host::{Host, json_file};
+use test_kit::process::Run;
+use test_kit::real::Registry;
+use test_kit::tools;
+use test_kit::vex_hub;
+
+use crate::stories::equipped;
+
+/// The line that import printed for a subcommand, as it stands in its JSON.
+#[track_caller]
+fn printed(import: &Run, subcommand: &str) -> String {
+    let json = import.json();
+    let lines = json["targets"][0]["commands"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    let wanted = format!("trivy {subcommand} --cache-dir ");
+    lines
+        .into_iter()
+        .find(|line| line.starts_with(&wanted))
+        .unwrap_or_else(|| panic!("{subcommand}: {json:#}"))
+        .into()
+}
+
+/// Makes a cache look as it does eight days after the import. On the day of the import Trivy
+/// would not ask for anything newer anyway, and a scan would prove nothing.
+fn eight_days_later(cache: &str) {
+    let then = (Timestamp::now() - SignedDuration::from_hours(8 * 24)).to_string();
+    for (file, keys) in [
+        ("db/metadata.json", &["UpdatedAt", "NextUpdate", "DownloadedAt"][..]),
+        ("java-db/metadata.json", &["UpdatedAt", "NextUpdate", "DownloadedAt"]),
+        ("policy/metadata.json", &["DownloadedAt"]),
+        ("vex/repositories/default/cache.json", &["UpdatedAt"]),
+        ("vex/repositories/default/0.1/index.json", &["updated_at"]),
+    ] {
+        let path = format!("{cache}/{file}");
+        let mut json = json_file(&path);
+        for key in keys {
+            assert!(json[key].is_string(), "{path} has no {key}: {json}");
+            json[key] = then.clone().into();
+        }
+        fs::write(&path, json.to_string()).unwrap();
+    }
+}
+
+/// Every kind of finding, each of which needs another of the four datasets. `trivy` is the start
+/// of a command line for a subcommand.
+#[track_caller]
+fn finds_everything(station: &Host, trivy: impl Fn(&str) -> String) {
+    let scan = |subcommand: &str, target: &str| {
+        let line = format!("{} --format json {target}", trivy(subcommand));
+        findings(&station.offline(&line).exits(0).does_not_say("Falling back to embedded checks"))
+    };
+    let project = sample("project");
+    assert_eq!(
+        scan("fs", &format!("--show-suppressed {project}/Gemfile.lock")),
+        ["CVE-2099-0001", "suppressed CVE-2099-0002"],
+        "by trivy-db, and one of two settled by VEX"
+    );
+    assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "a jar known by its SHA-1 alone");
+    // The checks that are built into Trivy would have reported others.
+    assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the carried checks");
+}
+
+#[test]
+#[ignore = "tools"]
+fn the_trip() {
+    let tools = tools();
+    let (laptop, station) = (equipped(&tools), equipped(&tools));
+    let (_, public) = laptop.keygen();
+    let registry = Registry::distribution(&tools, None);
+    for artifact in [Artifact::db(), Artifact::java_db()] {
+        registry.publish(&artifact);
+    }
+    let checks = registry.publish(&Artifact::checks("2"));
+    let hub = vex_hub::over_http();
+    let flags = format!("{} --vex default={}", registry.flags(), hub.url(""));
+    let carried = laptop.export(&laptop.dir("out"), &flags);
+    drop(registry);
+    let bundle = station.at("default.tar");
+    fs::copy(carried, &bundle).unwrap();
+
+    station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).says("content as signed");
+    // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
+    let (cache, home, config) = (station.at("cache"), station.at(""), station.dir("config"));
+    let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
+    let import = station.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
+    import.exits(0);
+    assert_eq!(import.statuses(), all_four("installed"));
+    assert_eq!(import.target(0)["trivy_version"], "0.74", "the trivy on the PATH was asked");
+
+    let version =
+        station.offline(&format!("trivy version --format json --cache-dir {cache}")).exits(0).json();
+    for (database, schema) in [("VulnerabilityDB", 2), ("JavaDB", 1)] {
+        assert_eq!(version[database]["Version"], schema, "{version:#}");
+        assert_eq!(version[database]["UpdatedAt"], "2026-01-15T06:00:00Z", "{version:#}");
+    }
+    assert_eq!(version["CheckBundle"]["Digest"], checks, "{version:#}");
+
+    eight_days_later(&cache);
+    let network = station.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
+    assert!(network.lines().all(|line| line.trim_start().starts_with("lo:")), "{network}");
+    let lock = sample("project/Gemfile.lock");
+    station.offline(&format!("trivy fs --cache-dir {cache} {lock}")).fails().says("DB");
+
+    finds_everything(&station, |subcommand| printed(&import, subcommand));
+    let image = sample("project/image.tar");
+    let scan = station.offline(&format!("{} --format json --input {image}", printed(&import, "image")));
+    scan.exits(0);
+    assert_eq!(findings(&scan), ["CVE-2099-0003"]);
+
+    // As a systemd unit or a pipeline would: no flag, and no variable but these.
+    let trivy = format!("{tools}/trivy");
+    finds_everything(&station, |subcommand| {
+        format!("env -i HOME={home} $(cat settings.env) {trivy} {subcommand}")
+    });
+    finds_everything(&station, |subcommand| {
+        format!("env -i HOME={home} {trivy} {subcommand} --config {config}/trivy.yaml")
+    });
+
+    // A service without a home: the written lines alone must do.
+    let data = station.at("data");
+    let again = format!("import {bundle} --trust {public} --cache-dir {cache} --data-home {data}");
+    let again = station.ferry(&format!("{again} --write-env homeless.env --format json"));
+    again.exits(0);
+    // The dates of the VEX repository and of the metadata were moved by this test alone.
+    assert!(again.statuses().iter().all(|row| !row.ends_with("failed")), "{again}");
+    eight_days_later(&cache);
+    finds_everything(&station, |subcommand| format!("env -i $(cat homeless.env) {trivy} {subcommand}"));
+
+    // Client and server share nothing but the address; both lines are used as printed.
+    let server = printed(&import, "server");
+    let client = printed(&import, "image --server URL").replace(" URL ", " http://127.0.0.1:4954 ");
+    let scan = station.offline(&format!(
+        "ip link set lo up
+         {server} --listen 127.0.0.1:4954 & server=$!
+         trap 'kill $server' EXIT
+         for try in $(seq 100); do
+             bash -c 'exec 3<>/dev/tcp/127.0.0.1/4954' 2>/dev/null && break
+             kill -0 $server || exit 1
+             sleep 0.1
+         done
+         {client} --format json --input {image}"
+    ));
+    assert_eq!(findings(&scan.exits(0)), ["CVE-2099-0003"]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn images_scanned_before_get_the_new_java_db() {
+    let tools = tools();
+    let (laptop, station) = (equipped(&tools), equipped(&tools));
+    let (_, public) = laptop.keygen();
+    let registry = Registry::distribution(&tools, None);
+    let flags = format!("{} --skip trivy-checks,vex-hub", registry.flags());
+    let (first, second) = (laptop.dir("first"), laptop.dir("second"));
+    registry.publish(&Artifact::db());
+    registry.publish(&Artifact::older_java_db());
+    laptop.export(&first, &flags);
+    registry.publish(&Artifact::java_db());
+    laptop.export(&second, &flags);
+
+    let import = |folder: &str, more: &str| {
+        let line = format!("import {folder} --trust {public} --cache-dir {} {more}", station.at("cache"));
+        let run = station.ferry(&format!("{line} --format json"));
+        run.exits(0);
+        run
+    };
+    let line = printed(&import(&first, ""), "image");
+    let scan = || {
+        let image = sample("project/image.tar");
+        findings(&station.offline(&format!("{line} --format json --input {image}")).exits(0))
+    };
+    assert!(scan().is_empty(), "the older database does not know the jar");
+    // The trap of which the user must hear: the vulnerable jar stays unseen.
+    import(&second, "").says("--clear-scan-cache");
+    assert!(scan().is_empty(), "Trivy keeps what it knew of an image; does this advice still make sense?");
+    import(&second, "--clear-scan-cache")
+        .says("scan cache was cleared")
+        .does_not_say("keep their old result");
+    assert_eq!(scan(), ["CVE-2099-0003"]);
+}

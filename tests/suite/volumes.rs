@@ -1,0 +1,420 @@
+//! Bundles in volumes: for media that are small, and for folders that take no large files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use test_kit::files::Fault;
+use test_kit::process::Run;
+use trivy_ferry::digest::Digest;
+
+use crate::forge;
+use crate::forge::Host;
+use crate::forge::upstream::Upstream;
+
+const MIB: usize = 1 << 20;
+
+/// A host that exports, with media to carry.
+fn host() -> Host {
+    let host = Host::new();
+    host.write_key();
+    for folder in ["out", "a", "b", "next"] {
+        fs::create_dir_all(host.path(folder)).unwrap();
+    }
+    host
+}
+
+/// Databases that take some volumes.
+fn upstream(generation: u64, size: usize) -> Upstream {
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(generation, size);
+    upstream
+}
+
+impl Host {
+    /// A bundle in volumes of 1 MiB in `out`: their paths, the head first.
+    fn split(&self, generation: u64) -> Vec<PathBuf> {
+        self.export(&upstream(generation, 5 * MIB), &["--output", "out", "--volume-size", "1M"]).good();
+        self.files("out")
+    }
+
+    fn files(&self, folder: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(self.path(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+fn shell(folder: &Path, line: &str) -> String {
+    let ran = Command::new("sh").args(["-ec", line]).current_dir(folder).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn volumes_cross_as_one_bundle() {
+    let host = host();
+    let volumes = host.split(60);
+    assert!(volumes.len() >= 6, "{volumes:?}");
+    for (number, volume) in volumes.iter().enumerate() {
+        assert!(name(volume).ends_with(&format!(".tar.{number:03}")), "{volume:?}");
+        let length = volume.metadata().unwrap().len();
+        assert!(length <= MIB as u64, "{volume:?} has {length} bytes");
+    }
+    host.verify(&volumes[0], &[]).good();
+    host.verify(&host.path("out"), &[]).good();
+    host.import(&host.path("out"), &[]).good();
+    let installed = host.installed("cache", "db");
+    assert!(installed.is_some());
+    let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
+    shown.good();
+    assert!(shown.out.contains(&format!("volumes    {}", volumes.len())), "{shown:#?}");
+    // A volume behind the head is no bundle by itself.
+    host.verify(&volumes[1], &[]).refused(2, &["is volume 001 of a bundle", ".tar.000"]);
+}
+
+#[test]
+fn other_tools_put_volumes_together() {
+    let host = host();
+    host.split(60);
+    shell(&host.path("out"), "cat *.tar.* > ../a/whole.tar");
+    shell(&host.path("b"), "tar xf ../a/whole.tar && sha256sum --quiet -c SHA256SUMS");
+    // What they made is a bundle as well.
+    host.verify(&host.path("a/whole.tar"), &[]).good();
+    host.import(&host.path("a"), &[]).good();
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let host = host();
+    let volumes = host.split(60);
+    for missing in [1, 3, volumes.len() - 1] {
+        let away = host.path("away");
+        fs::rename(&volumes[missing], &away).unwrap();
+        let wanted = format!("{} is missing", name(&volumes[missing]));
+        for input in [&volumes[0], &host.path("out")] {
+            host.import(input, &[]).refused(6, &[&wanted, "Copy these volumes again"]);
+        }
+        fs::rename(&away, &volumes[missing]).unwrap();
+    }
+    fs::remove_file(&volumes[2]).unwrap();
+    fs::remove_file(&volumes[4]).unwrap();
+    let both = format!("2 are missing: {}, {}", name(&volumes[2]), name(&volumes[4]));
+    // Who has to fetch them may as well fetch what is damaged.
+    let good = fs::read(&volumes[3]).unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    fs::write(&volumes[3], bad).unwrap();
+    let third = format!("{} is not what was signed", name(&volumes[3]));
+    host.verify(&host.path("out"), &[]).refused(6, &[&both, &third]);
+    host.verify(&volumes[0], &[]).refused(6, &[&both, &third]);
+    // The same beside one that is cut off.
+    let fifth = fs::read(&volumes[5]).unwrap();
+    fs::write(&volumes[5], &fifth[..1000]).unwrap();
+    host.verify(&volumes[0], &[]).refused(6, &[&third, &format!("{} has 1000 bytes", name(&volumes[5]))]);
+    fs::write(&volumes[5], fifth).unwrap();
+    fs::write(&volumes[3], good).unwrap();
+    host.verify(&host.path("out"), &[]).refused(6, &[&both]);
+    let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
+    shown.reported(0, &["NOT VERIFIED", &both, "What follows is signed by"]);
+    fs::remove_file(&volumes[0]).unwrap();
+    let head = format!("{} is missing, the head volume of {}", name(&volumes[0]), volumes.len() - 3);
+    host.import(&host.path("out"), &[]).refused(6, &[&head, "Copy it too"]);
+    assert_eq!(host.installed("cache", "db"), None);
+}
+
+#[test]
+fn what_is_damaged_is_named() {
+    let host = host();
+    let volumes = host.split(60);
+    // Another bundle's, of the same name.
+    let other = Host::with_key(&host.key);
+    other.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
+    fs::create_dir_all(other.path("out")).unwrap();
+    let others = other.split(120);
+    for (number, volume) in volumes.iter().enumerate() {
+        let good = fs::read(volume).unwrap();
+        let mut bad = Vec::new();
+        for at in [0, good.len() / 2, good.len() - 1] {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            bad.push(flipped);
+        }
+        bad.push(good[..good.len() - 1].to_vec());
+        bad.push([&good[..], b"x"].concat());
+        bad.push(fs::read(&others[number]).unwrap());
+        if number > 1 {
+            bad.push(fs::read(&volumes[number - 1]).unwrap());
+        }
+        for (change, bytes) in bad.iter().enumerate() {
+            fs::write(volume, bytes).unwrap();
+            let ran = host.import(&host.path("out"), &[]);
+            // The head of another bundle is good by itself: then all others are not.
+            let named = if number == 0 && change == 5 { 1 } else { number };
+            assert_eq!(ran.code, 4, "{number}, {change}: {ran:#?}");
+            assert!(ran.err.contains(name(&volumes[named])), "{number}, {change}: {ran:#?}");
+            let wrong = volumes.iter().filter(|other| ran.err.contains(name(other)));
+            let most = if number == 0 { volumes.len() } else { 2 };
+            assert!(wrong.count() <= most, "{number}, {change}: {ran:#?}");
+        }
+        fs::write(volume, good).unwrap();
+    }
+    assert_eq!(host.installed("cache", "db"), None, "nothing of it was used");
+    host.import(&host.path("out"), &[]).good();
+}
+
+#[test]
+fn several_media_hold_one_bundle() {
+    let host = host();
+    let volumes = host.split(60);
+    for (number, volume) in volumes.iter().enumerate() {
+        let folder = if number % 2 == 0 { "a" } else { "b" };
+        fs::rename(volume, host.path(folder).join(name(volume))).unwrap();
+    }
+    host.verify(&host.path("a"), &[]).refused(6, &["are missing"]);
+    let both = |more: &[&str]| {
+        let mut args = vec!["verify", "a", "b", "--trust", "keys/exporter.pub"];
+        args.extend(more);
+        host.run(&args)
+    };
+    both(&[]).good();
+    // A copy that broke off beside one that is whole does no harm.
+    fs::write(host.path("a").join(name(&volumes[1])), "cut").unwrap();
+    both(&[]).good();
+    let mut command = host.command();
+    command.args(["import", "b", "a", "--trust", "keys/exporter.pub", "--cache-dir", "cache"]);
+    command.args(["--state-dir", "state"]);
+    forge::run(command).good();
+    assert!(host.installed("cache", "db").is_some());
+}
+
+#[test]
+fn one_stick_comes_after_the_other() {
+    let host = host();
+    let volumes = host.split(60);
+    let (head, rest) = volumes.split_first().unwrap();
+    fs::rename(head, host.path("b").join(name(head))).unwrap();
+    // A stick has one place, and what is copied from it goes with it.
+    let plug_in = |volumes: &[PathBuf]| {
+        fs::remove_dir_all(host.path("a")).unwrap();
+        fs::create_dir(host.path("a")).unwrap();
+        for volume in volumes {
+            fs::copy(volume, host.path("a").join(name(volume))).unwrap();
+        }
+    };
+    let import = |stick: &str| host.import(&host.path(stick), &["--staging", "gathered"]);
+    plug_in(&rest[..2]);
+    import("a").refused(6, &["head volume", "Bring the medium on which it is"]);
+    import("b").refused(6, &["are missing", name(&rest[2]), "Bring the medium on which it is"]);
+    // One of them breaks on the way, and is copied again.
+    plug_in(&rest[2..]);
+    let broken = host.path("a").join(name(&rest[3]));
+    let mut bytes = fs::read(&broken).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&broken, bytes).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", host.path("a/x.tar")).unwrap();
+    import("a").refused(4, &["is damaged", name(&rest[3])]);
+    plug_in(&rest[3..4]);
+    import("a").good();
+    assert!(host.installed("cache", "db").is_some());
+    assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "it is cleared");
+    // The first stick once more by mistake, and then the next bundle: nothing is left of the old one.
+    plug_in(&rest[..2]);
+    import("a").refused(6, &["head volume"]);
+    std::thread::sleep(Duration::from_secs(1));
+    host.export(&upstream(61, MIB), &["--output", "next"]).good();
+    import("next").reported(6, &[]);
+    assert!(
+        host.files("gathered/trivy-ferry-staging").is_empty(),
+        "{:?}",
+        host.files("gathered/trivy-ferry-staging")
+    );
+    // What else lies there, or on the medium, is nobody's business.
+    host.file("mine/photos.tar", "mine");
+    host.file("next/photos.tar", "theirs");
+    host.import(&host.path("next"), &["--staging", "mine"]).good();
+    assert_eq!(fs::read_to_string(host.path("mine/photos.tar")).unwrap(), "mine");
+    assert_eq!(host.files("next").len(), 2);
+    host.import(&host.path("next"), &["--staging", "next"]).good();
+    assert_eq!(host.files("next").iter().filter(|path| path.is_file()).count(), 2);
+    let own = host.path("mine/trivy-ferry-staging");
+    host.import(&own, &["--staging", "mine"]).refused(2, &["imported from"]);
+}
+
+#[test]
+#[ignore = "tools"]
+fn a_full_medium_goes_on_with_the_next() {
+    let host = host();
+    let upstream = upstream(60, 5 * MIB);
+    // Two sticks of 4 MiB, and the whole is larger than one.
+    let run = |outputs: &[&str], after: &str| {
+        let line = format!(
+            "mount -t tmpfs -o size=4m tmpfs a && mount -t tmpfs -o size=4m tmpfs b && \"$@\" && {after}"
+        );
+        let more: Vec<&str> = outputs.iter().flat_map(|output| ["--output", output]).collect();
+        let export = host.export_command(&upstream, &[&more[..], &["--volume-size", "1M"]].concat());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &line, "sh"]).arg(export.get_program()).args(export.get_args());
+        command.current_dir(host.path(".")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp"));
+        forge::run(command)
+    };
+    run(&["a"], "true").refused(7, &["needs ", "has ", "--output for each"]);
+    let ferry = host.command().get_program().to_str().unwrap().to_owned();
+    let ran = run(&["a", "b"], &format!("ls -A a b >&2 && {ferry} verify a b --trust keys/exporter.pub >&2"));
+    ran.good();
+    let listed = |folder: &str| {
+        let rest = ran.err.split(&format!("{folder}:\n")).nth(1).unwrap();
+        rest.lines().take_while(|line| line.contains(".tar.")).count()
+    };
+    assert!(listed("a") >= 3 && listed("b") >= 2, "{ran:#?}");
+    assert!(!ran.err.contains(".partial"), "{ran:#?}");
+}
+
+#[test]
+fn an_export_in_volumes_goes_on_where_it_was() {
+    let host = host();
+    // While it is to be killed, the registry stalls in the middle of the large layer: nobody can be too slow.
+    let (stalling, answered) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+    let (weather, count) = (stalling.clone(), answered.clone());
+    let small = Digest::of(b"{}").hex();
+    let upstream = Upstream::new(move |_, path| {
+        if !weather.load(Relaxed) || !path.contains("/db/blobs/") || path.ends_with(&small) {
+            return None;
+        }
+        // The start is one answer; then comes one stream, or a range after the other.
+        match count.fetch_add(1, Relaxed) {
+            0 => None,
+            1 => Some(Fault::Stall(24_000_000)),
+            2..=10 => None,
+            _ => Some(Fault::Stall(1)),
+        }
+    });
+    upstream.publish(60, 40 * MIB);
+    let export = |more: &[&str]| host.export_command(&upstream, &[&["--output", "out"], more].concat());
+    let sent = || upstream.sent();
+    let written =
+        || host.files("out").iter().filter_map(|path| path.metadata().ok()).map(|m| m.len()).sum::<u64>();
+    let kill = |mut command: Command| {
+        stalling.store(true, Relaxed);
+        answered.store(0, Relaxed);
+        let at = written() + 16_000_000;
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while written() < at && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        stalling.store(false, Relaxed);
+    };
+    kill(export(&["--volume-size", "3M"]));
+    assert!(host.files("out").iter().all(|path| name(path).ends_with(".partial")), "{:?}", host.files("out"));
+    let ran = forge::run(export(&["--volume-size", "3M"]));
+    ran.good();
+    assert!(ran.err.contains("are here from an export that was cut short"), "{ran:#?}");
+    assert!(sent() * 10 < upstream.size() * 15, "{} bytes for {}", sent(), upstream.size());
+    assert!(
+        !host.files("out").iter().any(|path| name(path).ends_with(".partial")),
+        "{:?}",
+        host.files("out")
+    );
+    host.verify(&host.path("out"), &[]).good();
+    // Of another size, they are of use as well, and leave nothing behind.
+    let first = sent();
+    kill(export(&["--volume-size", "3M"]));
+    // In the same second it would have the same name, and be in the way.
+    std::thread::sleep(Duration::from_millis(1100));
+    forge::run(export(&["--volume-size", "8M"])).good();
+    assert!((sent() - first) * 10 < upstream.size() * 15, "{} bytes for {}", sent() - first, upstream.size());
+    assert!(
+        !host.files("out").iter().any(|path| name(path).ends_with(".partial")),
+        "{:?}",
+        host.files("out")
+    );
+    host.verify(&host.path("out"), &[]).good();
+}
+
+#[test]
+fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
+    let host = host();
+    let volumes = host.split(60);
+    // As if the last rename had not come to pass: the head is still under way, with its plan.
+    let head = volumes[0].with_file_name(format!("{}.partial", name(&volumes[0])));
+    fs::rename(&volumes[0], &head).unwrap();
+    host.verify(&host.path("out"), &[]).refused(6, &["is missing, the head volume"]);
+    let upstream = upstream(60, 5 * MIB);
+    host.export(&upstream, &["--output", "out", "--volume-size", "1M"]).good();
+    assert!(!head.exists());
+    // Volumes that nobody speaks for are told of, and not taken away: they have a bundle's name.
+    host.verify(&host.path("out"), &[]).reported(6, &["is missing, the head volume", "good: "]);
+}
+
+#[test]
+fn old_volumes_go_with_their_head() {
+    let host = host();
+    let first = host.split(60);
+    std::thread::sleep(Duration::from_millis(1100));
+    host.export(&upstream(120, 5 * MIB), &["--output", "out", "--volume-size", "1M", "--keep", "1"]).good();
+    let left = host.files("out");
+    assert!(!left.iter().any(|path| first.contains(path)), "{left:?}");
+    host.verify(&host.path("out"), &[]).good();
+}
+
+#[test]
+fn volumes_are_signed_again_in_their_head() {
+    let host = host();
+    let volumes = host.split(60);
+    let other = trivy_ferry::trust::key::SigningKey::generate().unwrap();
+    host.file("other.key", other.to_pem(None).unwrap().as_bytes());
+    let trusted = host.trust("other", &other.public());
+    let head = name(&volumes[0]).to_owned();
+    let line = ["sign", &format!("out/{head}"), "--key", "other.key", "--trust", "keys/exporter.pub"];
+    host.run(&line).good();
+    host.run(&["verify", "out", "--trust", &trusted]).good();
+}
+
+/// Runs a line of shell with an image of a file system mounted at `stick`, and ends with its exit code.
+fn on_stick(host: &Host, mount: &str, line: &str) -> Run {
+    fs::create_dir_all(host.path("stick")).unwrap();
+    // Both drivers are processes that go when the mount goes.
+    let line =
+        format!("truncate -s 64M stick.img && {mount} && ( {line} ); status=$?; umount stick; exit $status");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &line]).current_dir(host.path("."));
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp"));
+    forge::run(command)
+}
+
+#[test]
+#[ignore = "tools"]
+fn fat_and_exfat_carry_them() {
+    let fat = "mkfs.fat -F 32 stick.img >/dev/null && fusefat -o rw+ stick.img stick >/dev/null 2>&1";
+    let exfat = "mkfs.exfat stick.img >/dev/null && loop=$(losetup -f --show stick.img) && \
+                 mount.exfat-fuse \"$loop\" stick >/dev/null 2>&1 && losetup -d \"$loop\"";
+    for mount in [fat, exfat] {
+        let host = host();
+        let upstream = upstream(60, 5 * MIB);
+        let export = host
+            .export_command(&upstream, &["--output", "stick", "--volume-size", "1M", "--verify-after-write"]);
+        let ferry = export.get_program().to_str().unwrap().to_owned();
+        let args: Vec<&str> = export.get_args().map(|arg| arg.to_str().unwrap()).collect();
+        let import = format!(
+            "{ferry} import stick --trust keys/exporter.pub --cache-dir cache --state-dir state --data-home home"
+        );
+        let line = format!("{ferry} {} && ls stick >&2 && {import}", args.join(" "));
+        let ran = on_stick(&host, mount, &line);
+        ran.good();
+        assert!(!ran.err.contains(".partial") && ran.err.contains(".tar.006"), "{ran:#?}");
+        assert!(host.installed("cache", "db").is_some());
+    }
+}

@@ -1,0 +1,715 @@
+//! The unattended far end: whatever comes into the folder, in whatever order, the cache is right and nothing
+//! is stuck.
+
+mod hostile;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use test_kit::noise::{self, Noise};
+use test_kit::process::Run;
+use test_kit::runs;
+
+use crate::forge;
+use crate::forge::Host;
+use crate::forge::upstream::Upstream;
+
+/// The connected side: its bundles lie in `out`, where nobody looks.
+struct Sender {
+    host: Host,
+    upstream: Upstream,
+    generation: u64,
+}
+
+impl Sender {
+    fn new() -> Self {
+        let host = Host::new();
+        host.write_key();
+        let upstream = Upstream::new(|_, _| None);
+        Sender { host, upstream, generation: 0 }
+    }
+
+    /// A further bundle of newer data: its files by name, and the date of its database.
+    fn export(&mut self, more: &[&str]) -> (BTreeMap<String, Vec<u8>>, String) {
+        self.generation += 1;
+        self.upstream.publish(self.generation, 150_000);
+        let _ = fs::remove_dir_all(self.host.path("out"));
+        fs::create_dir(self.host.path("out")).unwrap();
+        let mut command = self.host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(["--format", "json"]).args(self.upstream.flags()).args(more);
+        let ran = forge::run(command);
+        ran.good();
+        let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let date = report["datasets"][0]["updated_at"].as_str().unwrap().to_owned();
+        let entries = fs::read_dir(self.host.path("out")).unwrap().map(|entry| entry.unwrap());
+        let read =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+        (entries.map(read).collect(), date)
+    }
+}
+
+/// The far side, which trusts the sender.
+fn receiver(sender: &Sender) -> Host {
+    Host::with_key(&sender.host.key)
+}
+
+impl Host {
+    fn watch_args(&self, more: &[&str]) -> Vec<String> {
+        let fixed = [
+            "watch",
+            "inbox",
+            "--once",
+            "--settle",
+            "1s",
+            "--trust",
+            "keys/exporter.pub",
+            "--cache-dir",
+            "cache",
+            "--state-dir",
+            "state",
+            "--data-home",
+            "home",
+            "--format",
+            "json",
+        ];
+        fixed.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+    }
+
+    fn watch(&self, more: &[&str]) -> (Run, serde_json::Value) {
+        let mut command = self.command();
+        command.args(self.watch_args(more));
+        let ran = forge::run(command);
+        let report = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
+        (ran, report)
+    }
+
+    fn put(&self, files: &BTreeMap<String, Vec<u8>>) {
+        for (name, bytes) in files {
+            fs::write(self.path("inbox").join(name), bytes).unwrap();
+        }
+    }
+
+    fn inbox(&self) -> Vec<String> {
+        names(&self.path("inbox")).into_iter().filter(|name| !SHELVES.contains(&name.as_str())).collect()
+    }
+
+    fn shelf(&self, shelf: &str) -> Vec<PathBuf> {
+        let folder = self.path("inbox").join(shelf);
+        names(&folder).into_iter().map(|name| folder.join(name)).collect()
+    }
+
+    /// The date of the database that is installed.
+    fn date(&self) -> Option<String> {
+        self.installed("cache", "db")
+    }
+}
+
+const SHELVES: &[&str] = &[".trivy-ferry", "processed", "quarantine"];
+const VOLUMES: &[&str] = &["--volume-size", "48K", "--parity", "30%"];
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn reason(folder: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(folder.join("reason.json")).unwrap()).unwrap()
+}
+
+/// Pieces of a bundle, divided among two deliveries.
+fn split(files: &BTreeMap<String, Vec<u8>>, first: impl Fn(&str) -> bool) -> [BTreeMap<String, Vec<u8>>; 2] {
+    let (one, two) = files.clone().into_iter().partition(|(name, _)| first(name));
+    [one, two]
+}
+
+#[test]
+fn what_comes_is_imported_and_put_away() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["outcomes"], serde_json::json!([]));
+    let (files, date) = sender.export(&[]);
+    host.put(&files);
+    fs::write(host.path("inbox/readme.txt"), "not ours").unwrap();
+    let (ran, report) =
+        host.watch(&["--exec-outcome", "echo $TRIVY_FERRY_RESULT $TRIVY_FERRY_BUNDLE > told"]);
+    ran.good();
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+    assert_eq!(host.date().as_deref().map(|date| &date[..19]), Some(&date[..19]));
+    assert_eq!(host.inbox(), ["readme.txt"], "what is not ours stays");
+    let kept = host.shelf("processed");
+    assert_eq!(kept.len(), 1);
+    let said = reason(&kept[0]);
+    let rows = said["import"]["targets"][0]["datasets"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["name"] == "trivy-db" && row["status"] == "installed"), "{said:#}");
+    assert!(!said.to_string().contains("taken-"), "{said:#}");
+    let name = files.keys().next().unwrap();
+    assert!(kept[0].join(name).exists());
+    assert_eq!(fs::read_to_string(host.path("told")).unwrap(), format!("processed {name}\n"));
+    // Again the same: nothing to do, and no alarm.
+    host.put(&files);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["outcomes"][0]["outcome"], "processed");
+}
+
+#[test]
+fn volumes_come_in_any_order_and_from_several_bundles() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (first, _) = sender.export(VOLUMES);
+    let (second, date) = sender.export(VOLUMES);
+    let is_head = |name: &str| name.ends_with(".000");
+    // Both heads, then some of each, then the rest.
+    host.put(&split(&first, is_head)[0]);
+    host.put(&split(&second, is_head)[0]);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["waiting"].as_array().unwrap().len(), 2, "{report:#}");
+    assert!(report["waiting"][0]["why"].as_str().unwrap().contains("are missing"), "{report:#}");
+    let some = |name: &str| name.ends_with(".001") || name.ends_with(".002");
+    host.put(&split(&second, some)[0]);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["waiting"].as_array().unwrap().len(), 2, "{report:#}");
+    assert_eq!(host.date(), None);
+    host.put(&split(&first, is_head)[1]);
+    host.put(&split(&second, is_head)[1]);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    let outcomes: Vec<&str> =
+        report["outcomes"].as_array().unwrap().iter().map(|row| row["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["processed", "processed"], "{report:#}");
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+    assert_eq!(host.inbox(), [""; 0]);
+}
+
+#[test]
+fn what_parity_can_make_whole_is_not_waited_for() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (mut files, date) = sender.export(VOLUMES);
+    let lost = files.keys().find(|name| name.ends_with(".tar.001")).unwrap().clone();
+    files.remove(&lost);
+    host.put(&files);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert!(ran.err.contains("repaired     default-"), "{ran:#?}");
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+    let said = reason(&host.shelf("processed")[0]).to_string();
+    assert!(said.contains("made again from parity") && said.contains(&lost), "{said}");
+}
+
+#[test]
+fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (good, date) = sender.export(&[]);
+    let name = good.keys().next().unwrap().clone();
+    let mut damaged = good.clone();
+    let bytes = damaged.get_mut(&name).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    host.put(&damaged);
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
+    // Nobody trusted, no bundle at all, and things that are no files.
+    let mut stranger = Sender::new();
+    let (theirs, _) = stranger.export(&[]);
+    host.put(&theirs);
+    fs::write(host.path("inbox/rubbish.tar"), "rubbish").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", host.path("inbox/link.tar")).unwrap();
+    std::process::Command::new("mkfifo").arg(host.path("inbox/pipe.tar")).status().unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert_ne!(ran.code, 0);
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 4, "{report:#}");
+    assert!(
+        report["outcomes"].as_array().unwrap().iter().all(|row| row["outcome"] == "quarantined"),
+        "{report:#}"
+    );
+    assert_eq!(host.inbox(), [""; 0]);
+    assert_eq!(host.date(), None);
+    let reasons: Vec<String> =
+        host.shelf("quarantine").iter().map(|folder| reason(folder).to_string()).collect();
+    for words in ["not signed by a trusted key", "symbolic link", "FIFO", "not a trivy-ferry bundle"] {
+        assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:#?}");
+    }
+    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root"));
+    // The good one that comes again is imported.
+    host.put(&good);
+    host.watch(&[]).0.good();
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+}
+
+#[test]
+fn what_never_becomes_whole_is_given_up_and_named() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, _) = sender.export(&["--volume-size", "48K"]);
+    let lost = files.keys().find(|name| name.ends_with(".tar.002")).unwrap().clone();
+    host.put(&split(&files, |name| name == lost)[1]);
+    let (ran, report) = host.watch(&["--give-up-after", "1h"]);
+    ran.good();
+    assert!(report["waiting"][0]["why"].as_str().unwrap().contains(&lost), "{report:#}");
+    std::thread::sleep(Duration::from_secs(1));
+    let (ran, report) = host.watch(&["--give-up-after", "1s"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains(&lost), "{report:#}");
+    assert_eq!(host.inbox(), [""; 0]);
+    // Where room is short, what has waited longest goes first.
+    host.put(&split(&files, |name| name == lost)[1]);
+    let (ran, report) = host.watch(&["--max-waiting", "10K"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("too much room"), "{report:#}");
+}
+
+#[test]
+fn a_copy_that_comes_to_a_halt_may_go_on() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    for more in [&[][..], &["--volume-size", "48K"], VOLUMES] {
+        let (files, date) = sender.export(more);
+        for length in [0, 300, 3000, 20_000] {
+            let cut = |(name, bytes): (&String, &Vec<u8>)| {
+                (name.clone(), bytes[..bytes.len().min(length)].to_vec())
+            };
+            host.put(&files.iter().map(cut).collect());
+            let (ran, report) = host.watch(&[]);
+            ran.good();
+            assert_eq!(report["waiting"].as_array().unwrap().len(), 1, "{length}: {report:#}");
+        }
+        host.put(&files);
+        host.watch(&[]).0.good();
+        assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+    }
+    // It does not for ever.
+    let (files, _) = sender.export(&[]);
+    host.put(&files.iter().map(|(name, bytes)| (name.clone(), bytes[..20_000].to_vec())).collect());
+    host.watch(&[]).0.good();
+    std::thread::sleep(Duration::from_secs(1));
+    let (ran, report) = host.watch(&["--give-up-after", "1s"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    let why = report["outcomes"][0]["why"].as_str().unwrap();
+    assert!(why.contains("waited too long") && why.contains("ends after 20000 bytes"), "{report:#}");
+}
+
+#[test]
+fn what_comes_after_its_bundle_went_to_quarantine_is_put_together_with_it() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    // Damaged, and its parity comes after that; or the damaged volume once more; or a lost one after it was
+    // given up.
+    for late in [".par.", ".tar.002", "lost"] {
+        let (good, date) = sender.export(VOLUMES);
+        let mut files = good.clone();
+        files.retain(|name, _| !name.contains(".par."));
+        let second = files.keys().find(|name| name.ends_with(".tar.002")).unwrap().clone();
+        match late {
+            "lost" => drop(files.remove(&second)),
+            _ => files.get_mut(&second).unwrap()[100] ^= 1,
+        }
+        host.put(&files);
+        if late == "lost" {
+            host.watch(&[]).0.good();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let (ran, report) = host.watch(&["--give-up-after", "1s"]);
+        assert_eq!(ran.code, if late == "lost" { 6 } else { 4 }, "{late}: {ran:#?}");
+        assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
+        let late = if late == "lost" { ".tar.002" } else { late };
+        host.put(&good.into_iter().filter(|(name, _)| name.contains(late)).collect());
+        let (ran, report) = host.watch(&[]);
+        ran.good();
+        assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+        assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+        assert_eq!(host.inbox(), [""; 0]);
+    }
+}
+
+#[test]
+fn what_never_comes_to_rest_is_given_up_as_well() {
+    let sender = Sender::new();
+    let host = receiver(&sender);
+    fs::create_dir_all(host.path("inbox")).unwrap();
+    let file = host.path("inbox/x.tar");
+    let until = Instant::now() + Duration::from_secs(60);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for length in 1.. {
+                let ended = done.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() > until;
+                if ended || length > 5 && !file.exists() {
+                    return;
+                }
+                fs::write(&file, vec![0; length]).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let (ran, report) = host.watch(&["--give-up-after", "3s"]);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ran.code, 6, "{ran:#?}");
+        let why = report["outcomes"][0]["why"].as_str().unwrap();
+        assert!(why.contains("it has waited too long") && why.contains("still coming"), "{report:#}");
+    });
+}
+
+#[test]
+fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&[]);
+    host.put(&files);
+    // No folder can be made where a file is.
+    fs::write(host.path("cache"), "in the way").unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    assert_eq!(report["waiting"].as_array().unwrap().len(), 1, "{report:#}");
+    assert_eq!(host.inbox().len(), 1);
+    host.watch(&["--exec-outcome", "echo $TRIVY_FERRY_RESULT > told"]);
+    assert_eq!(fs::read_to_string(host.path("told")).unwrap(), "failed\n");
+    // It lacks nothing: it is not given up, however long that lasts.
+    host.watch(&["--give-up-after", "1s"]);
+    assert_eq!(host.inbox().len(), 1);
+    fs::remove_file(host.path("cache")).unwrap();
+    // Somebody has put something in the place of our own folder.
+    std::os::unix::fs::symlink(host.path("home"), host.path("inbox/processed")).unwrap();
+    let (ran, report) = host.watch(&[]);
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert!(
+        report["waiting"][0]["why"].as_str().unwrap().contains("not a folder of this user"),
+        "{report:#}"
+    );
+    fs::remove_file(host.path("inbox/processed")).unwrap();
+    host.watch(&[]).0.good();
+    assert_eq!(host.inbox(), [""; 0]);
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+}
+
+#[test]
+fn a_file_that_is_still_written_is_left_alone() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&[]);
+    let (name, bytes) = files.iter().next().unwrap();
+    let mut command = host.command();
+    let args: Vec<String> = host.watch_args(&[]).into_iter().filter(|arg| arg != "--once").collect();
+    let log = fs::File::create(host.path("log")).unwrap();
+    command.args(args).args(["--interval", "1s"]).stdout(Stdio::null()).stderr(log);
+    let mut child = command.spawn().unwrap();
+    // Slowly, under its final name, and with a pause longer than one look.
+    let mut file = fs::File::create(host.path("inbox").join(name)).unwrap();
+    for chunk in bytes.chunks(bytes.len() / 6 + 1) {
+        std::io::Write::write_all(&mut file, chunk).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    drop(file);
+    let began = Instant::now();
+    while host.shelf("processed").is_empty() && began.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Only one may watch.
+    host.watch_refused();
+    let ticks = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(host.shelf("quarantine").is_empty(), "{log}");
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()), "{log}");
+    assert!(log.contains("processed"), "{log}");
+    assert!(
+        ticks.split(' ').nth(13).is_some() && status.contains("VmHWM"),
+        "it was at work until it was ended"
+    );
+}
+
+impl Host {
+    fn watch_refused(&self) {
+        let mut command = self.command();
+        command.args(self.watch_args(&[]));
+        forge::run(command).refused(2, &["another run watches"]);
+    }
+}
+
+#[test]
+fn a_watch_that_is_killed_at_any_moment_is_gone_on_with() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let mut dice = Noise::new(7);
+    let mut newest = String::new();
+    let mut killed = 0;
+    for _ in 0..12 {
+        let (files, date) = sender.export(VOLUMES);
+        newest = date[..19].to_owned();
+        host.put(&files);
+        let mut command = host.command();
+        command.args(host.watch_args(&["--quiet"])).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // It settles for a second, and then all happens at once.
+        std::thread::sleep(Duration::from_millis(1000 + dice.below(80)));
+        killed += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        let cache = host.path("cache/db");
+        let parts = ["trivy.db", "metadata.json"].map(|name| cache.join(name).exists());
+        assert_eq!(parts[0], parts[1], "all of a database or nothing");
+    }
+    assert!(killed > 0, "{killed}");
+    host.watch(&[]).0.good();
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(newest));
+    assert_eq!(host.inbox(), [""; 0]);
+    let own = names(&host.path("inbox/.trivy-ferry"));
+    assert!(!own.iter().any(|name| name.starts_with("taken")), "{own:?}");
+    assert!(host.shelf("quarantine").is_empty(), "{:?}", host.shelf("quarantine"));
+}
+
+/// What a diode does to a bundle's files: each may be lost, damaged, cut off, sent twice or held back. Says
+/// how many are not as they were.
+fn pass(
+    dice: &mut Noise,
+    files: &BTreeMap<String, Vec<u8>>,
+    late: &mut Vec<(String, Vec<u8>)>,
+) -> (Vec<(String, Vec<u8>)>, usize) {
+    let mut through = Vec::new();
+    let mut hit = 0;
+    for (name, bytes) in files {
+        let mut bytes = bytes.clone();
+        let what = dice.below(24);
+        hit += usize::from(what < 3);
+        match what {
+            0 => continue,
+            1 => {
+                let at = dice.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << dice.below(8);
+            }
+            2 => bytes.truncate(dice.below(bytes.len() as u64) as usize),
+            3 => {
+                late.push((name.clone(), bytes));
+                continue;
+            }
+            4 => through.push((name.clone(), bytes.clone())),
+            _ => {}
+        }
+        through.push((name.clone(), bytes));
+    }
+    // In any order.
+    for index in (1..through.len()).rev() {
+        through.swap(index, dice.below(index as u64 + 1) as usize);
+    }
+    (through, hit)
+}
+
+/// What was said of the bundles at last, by their names.
+type Told = BTreeMap<String, String>;
+
+/// Thirty bundles through a diode. Says how many were repaired, and how many were beyond repair and named.
+fn diode(seed: u64) -> (usize, usize) {
+    const BUNDLES: usize = 30;
+    let mut dice = Noise::new(seed);
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (mut late, mut told) = (Vec::new(), Told::new());
+    let (mut sent, mut must): (BTreeMap<String, String>, Vec<String>) = Default::default();
+    let mut repaired = 0;
+    let mut first: Option<String> = None;
+    let mut watch = |told: &mut Told, more: &[&str]| {
+        let before = host.date();
+        let (ran, report) = host.watch(&[&["--quiet"], more].concat());
+        let at = format!("TRIVY_FERRY_SEED={seed}: {ran:#?}");
+        // What is older than the first that was imported is refused: nobody can tell it from a step back.
+        assert!([0, 4, 5, 6].contains(&ran.code), "{at}");
+        assert!(host.date() >= before, "a step back: {at}");
+        for row in report["outcomes"].as_array().unwrap() {
+            let (bundle, outcome) = (row["bundle"].as_str().unwrap(), row["outcome"].as_str().unwrap());
+            let why = fs::read_to_string(row["reason"].as_str().map(|path| host.path(path)).unwrap());
+            // What was put away since is told in the report.
+            let why = why.unwrap_or_else(|_| row.to_string());
+            repaired += usize::from(outcome == "processed" && why.contains("made again"));
+            assert!(outcome == "processed" || row["why"].as_str().is_some_and(|why| why.len() > 20), "{at}");
+            if outcome == "processed" && first.is_none() {
+                first = Some(bundle.into());
+            }
+            let refused = row["exit_code"] == 5;
+            assert!(!refused || Some(bundle) < first.as_deref(), "refused without a reason: {at}");
+            if told.get(bundle).is_none_or(|earlier| earlier != "processed") {
+                told.insert(bundle.into(), outcome.into());
+            }
+        }
+        report
+    };
+    for number in 0..BUNDLES {
+        let (files, date) = sender.export(VOLUMES);
+        let stem = files.keys().next().unwrap().split_once('.').unwrap().0;
+        let bundle = format!("{stem}.tar");
+        let held = std::mem::take(&mut late);
+        let (through, hit) = pass(&mut dice, &files, &mut late);
+        for (name, bytes) in through.into_iter().chain(held) {
+            fs::write(host.path("inbox").join(name), bytes).unwrap();
+        }
+        sent.insert(bundle.clone(), date[..19].to_owned());
+        if hit == 0 {
+            must.push(bundle);
+        }
+        if dice.below(3) == 0 || number == BUNDLES - 1 {
+            watch(&mut told, &[]);
+        }
+    }
+    for (name, bytes) in std::mem::take(&mut late) {
+        fs::write(host.path("inbox").join(name), bytes).unwrap();
+    }
+    watch(&mut told, &[]);
+    // Nothing is stuck: what never came is given up, by its name.
+    std::thread::sleep(Duration::from_millis(1050));
+    watch(&mut told, &["--give-up-after", "1s"]);
+    assert_eq!(host.inbox(), [""; 0], "TRIVY_FERRY_SEED={seed}");
+    let processed = |bundle: &&String| told.get(*bundle).is_some_and(|outcome| outcome == "processed");
+    for bundle in &must {
+        assert!(
+            processed(&bundle),
+            "TRIVY_FERRY_SEED={seed}: {bundle} came whole, and is {:?}",
+            told.get(bundle)
+        );
+    }
+    for bundle in sent.keys() {
+        // What was lost as a whole shows in the numbers of those that came.
+        let known = told.contains_key(bundle);
+        assert!(known, "TRIVY_FERRY_SEED={seed}: nothing was said of {bundle}");
+    }
+    let newest = sent.iter().filter(|(bundle, _)| processed(bundle)).map(|(_, date)| date.clone()).max();
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), newest, "TRIVY_FERRY_SEED={seed}");
+    (repaired, sent.len() - sent.keys().filter(processed).count())
+}
+
+#[test]
+fn a_diode_that_does_its_worst_leaves_the_newest_that_could_be_had() {
+    let (first, runs) = (noise::seed(), runs(4, 200));
+    let threads: Vec<_> = (0..runs.min(8))
+        .map(|thread| {
+            std::thread::spawn(move || {
+                (first + thread..first + runs).step_by(8).map(diode).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let done: Vec<(usize, usize)> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    let (repaired, named): (Vec<usize>, Vec<usize>) = done.iter().copied().unzip();
+    let (repaired, named) = (repaired.iter().sum::<usize>(), named.iter().sum::<usize>());
+    println!("{} runs: {repaired} bundles repaired, {named} beyond repair and named", done.len());
+    assert!(repaired > 0 && named > 0, "the diode was no test");
+}
+
+#[test]
+fn what_is_dropped_is_whole_and_sent_as_often_as_asked() {
+    let mut sender = Sender::new();
+    let drop = sender.host.path("drop");
+    fs::create_dir(&drop).unwrap();
+    let into = ["--drop", "drop", "--repeat", "2"];
+    let (files, _) = sender.export(&[VOLUMES, &into].concat());
+    assert_eq!(names(&drop), files.keys().cloned().collect::<Vec<_>>());
+    for (name, bytes) in &files {
+        assert!(fs::read(drop.join(name)).unwrap() == *bytes, "{name}");
+    }
+    // The diode takes them away; the next run sends this one and the one before it once more.
+    let host = receiver(&sender);
+    fs::remove_dir_all(&drop).unwrap();
+    fs::create_dir(&drop).unwrap();
+    let out = sender.host.path("out");
+    sender.upstream.publish(60, 150_000);
+    let run = |more: &[&str]| {
+        let mut command = sender.host.command();
+        command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
+        command.args(sender.upstream.flags()).args(VOLUMES).args(more);
+        forge::run(command)
+    };
+    run(&into).good();
+    assert_eq!(names(&drop), names(&out));
+    assert!(names(&drop).len() > files.len() && files.keys().all(|name| drop.join(name).exists()));
+    for name in names(&drop) {
+        fs::rename(drop.join(&name), host.path("inbox").join(&name)).unwrap();
+    }
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 2, "{report:#}");
+    // What cannot be dropped is an error, and the bundle is there.
+    run(&["--drop", "nowhere"]).refused(2, &["there is no folder nowhere"]);
+    let before = names(&out).len();
+    // Also root may make no file in there.
+    let ran = run(&["--drop", "/proc/self"]);
+    ran.reported(7, &["could not be put there", "copy it, its head last"]);
+    assert!(names(&out).len() > before);
+}
+
+#[test]
+fn nobodys_name_makes_a_bundle_under_way_superfluous() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (old, _) = sender.export(&[]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let (new, date) = sender.export(VOLUMES);
+    let head = new.keys().find(|name| name.ends_with(".tar.000")).unwrap().clone();
+    let [with_head, rest] = split(&new, |name| name == head);
+    let rest: BTreeMap<_, _> = rest.into_iter().filter(|(name, _)| !name.contains(".par.")).collect();
+    host.put(&rest);
+    host.watch(&[]);
+    // Somebody gives the name of what is under way to an old bundle, which is good.
+    let poisoned = BTreeMap::from([(head.replace(".000", ""), old.into_values().next().unwrap())]);
+    host.put(&poisoned);
+    assert_eq!(host.watch(&[]).1["outcomes"][0]["outcome"], "processed");
+    assert_eq!(host.inbox(), rest.keys().cloned().collect::<Vec<_>>(), "the volumes still wait");
+    host.watch(&[]);
+    host.put(&with_head);
+    assert_eq!(host.watch(&[]).1["outcomes"][0]["outcome"], "processed");
+    assert_eq!(host.date().unwrap()[..19], date[..19]);
+    // And what comes late of it is of no use any more.
+    let [late, _] = split(&rest, |name| name.ends_with(".002"));
+    host.put(&late);
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!((host.inbox(), &report["waiting"]), (Vec::new(), &serde_json::json!([])));
+}
+
+#[test]
+fn a_clock_that_is_wrong_costs_no_bundle() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (good, date) = sender.export(&[]);
+    let future =
+        forge::Bundle::of(forge::hours(30), &forge::Part::all(forge::hours(29))).signed(&sender.host.key);
+    host.file("inbox/future.tar", future);
+    host.put(&good);
+    let (ran, report) = host.watch(&[]);
+    ran.reported(5, &["more than a day after this host's clock"]);
+    assert_eq!(report["waiting"][0]["bundle"], "future.tar");
+    assert_eq!((host.inbox(), host.shelf("quarantine").len()), (vec!["future.tar".to_owned()], 0));
+    assert_eq!(host.date().unwrap()[..19], date[..19], "the other is in use");
+    // Nobody waits for ever, and a clock that was corrected takes it.
+    host.watch(&["--allow-future"]).0.good();
+    assert_eq!(host.shelf("processed").len(), 2);
+}
+
+#[test]
+fn folders_are_left_alone() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let folders = ["x.tar", "x.heartbeat.json", "y.tar.001"];
+    for folder in folders {
+        fs::create_dir_all(host.path("inbox").join(folder).join("inside")).unwrap();
+    }
+    // What a run had taken that was killed, and nobody can put back.
+    host.watch(&[]).0.good();
+    let (files, date) = sender.export(&[]);
+    host.put(&files);
+    host.watch(&[]).0.good();
+    assert_eq!(host.date().unwrap()[..19], date[..19]);
+    assert_eq!(host.inbox(), ["x.heartbeat.json", "x.tar", "y.tar.001"]);
+}
