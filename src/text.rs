@@ -125,7 +125,7 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// Several lines, each made safe for a terminal as by [`line`].
+/// Several lines, each made safe for a terminal as by [`line()`].
 pub fn lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }

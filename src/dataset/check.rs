@@ -1,6 +1,6 @@
 //! The content checks: whether the files of a dataset are what Trivy will accept.
 //!
-//! A [`Checker`] sees every file as it is unpacked, hashes it, keeps what it must look at, and
+//! A `Checker` sees every file as it is unpacked, hashes it, keeps what it must look at, and
 //! ends in [`Contents`] or in what is wrong. It runs at export, where a bad download can still be
 //! repeated, and again at import over the bytes that are installed.
 

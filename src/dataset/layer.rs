@@ -1,6 +1,6 @@
 //! A layer: the gzipped tar archive that a dataset comes in.
 //!
-//! Reads it from any reader and hands the regular files to the [`Checker`], which judges them and
+//! Reads it from any reader and hands the regular files to the `Checker`, which judges them and
 //! passes them on to the [`Sink`]. Hostile archives are expected: every size is bounded before it
 //! is used, and only plain files with plain names come through.
 

@@ -386,7 +386,7 @@ fn write(
     replace(&dir, name, bytes, 0o644, may_replace)
 }
 
-/// As [`write`], in an open directory.
+/// As [`write()`], in an open directory.
 pub(super) fn replace(
     dir: &Dir,
     name: &str,
