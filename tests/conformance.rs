@@ -3,7 +3,7 @@
 //! `serve` only pulls, so that the suite runs in its read-only mode: it is told what is there, asks
 //! for all of it and for what is not there, and pushes and deletes nothing.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code)] // of the kit, which has more than this test needs
+#![allow(dead_code, unused_imports)] // of the kit, which has more than this test needs
 
 mod kit;
 
