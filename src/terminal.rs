@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::Format;
 use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent, Step};
 use crate::text::{self, line, lines, safe, size};
+use crate::util::clock;
 
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
 
 /// A line of the log.
 fn entry(level: &str, mut entry: Value) -> Value {
-    entry["time"] = Timestamp::now().to_string().into();
+    entry["time"] = clock::now().to_string().into();
     entry["level"] = level.into();
     entry
 }

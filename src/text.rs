@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
 use serde::{Serialize, Serializer};
@@ -180,6 +181,14 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
+pub fn duration(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        _ => format!("{} ms", duration.as_millis()),
+    }
+}
+
 /// The time between two moments in the largest unit that says something: `3 h`, `2 d`. A moment
 /// in the future has no age: `0 min`.
 pub fn age(then: Timestamp, now: Timestamp) -> String {
@@ -289,6 +298,8 @@ mod tests {
     #[test]
     fn sizes_and_ages_read_well() {
         assert_eq!(size(1023), "1023 B");
+        assert_eq!(duration(Duration::from_millis(60_000)), "60 s");
+        assert_eq!(duration(Duration::from_millis(1500)), "1500 ms");
         assert_eq!(size(61 << 20), "61.0 MiB");
         assert_eq!(size((1 << 20) - 1), "1.0 MiB");
         let then: Timestamp = "2026-11-21T06:12:30Z".parse().unwrap();

@@ -17,6 +17,7 @@ use crate::trust::TrustError;
 use crate::trust::envelope::{CountersignError, Envelope, MAX_SIGNATURES, NotAnEnvelope, Verified};
 use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
+use crate::util::files;
 
 /// Why a signature could not be added.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,7 @@ impl Signable {
         let after = envelope.to_bytes(before.len()).ok_or(TrustError::NoRoom { most: MAX_SIGNATURES })?;
         let same = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
         let file = self.open_for_writing()?;
-        file.write_all_at(&after[same..], BLOCK + same as u64)?;
+        files::write_all_at(&file, "signatures", &after[same..], BLOCK + same as u64)?;
         file.sync_all()?;
         read.read_exact_at(&mut before, BLOCK)?;
         if before != after {

@@ -14,10 +14,10 @@ pub struct Watch {
     /// The folder into which bundles, volumes and parity come, from a diode, a share or by hand. What was
     /// imported goes to its folder `processed`, what nobody can use to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
-    /// Look so often.
+    /// Look so often, such as 500ms or 10s.
     #[arg(long, default_value = "10s", env = "TRIVY_FERRY_INTERVAL", value_name = "TIME")]
     pub interval: Age,
-    /// A file has come when it has not changed for so long.
+    /// A file has come when it has not changed for so long, such as 500ms or 10s.
     #[arg(long, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
     pub settle: Age,
     /// What is incomplete, or still changing, after so long goes to quarantine.

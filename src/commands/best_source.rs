@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
 use crate::text::moments;
+use crate::util::clock;
 
 /// Data of this age needs no comparison: trivy-db is built four times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
@@ -112,7 +113,7 @@ impl<'a> BestSource<'a> {
         quorum: Quorum<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
-        let (now, rejected, out) = (Timestamp::now(), Vec::new(), BTreeSet::new());
+        let (now, rejected, out) = (clock::now(), Vec::new(), BTreeSet::new());
         BestSource { network, floors, quorum, rejected, now, out, progress }
     }
 

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::progress::{Progress, Step};
 use crate::text::{parse_stamp, size, stamp};
 use crate::trust::key::PublicKey;
+use crate::util::files;
 
 /// What an export that was cut short is called while another is written under its name.
 const OLD: &str = ".old";
@@ -409,7 +410,7 @@ impl Unpublished {
                 let partial = partial::under_way(name);
                 // What an earlier export left is made again: it costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
-                    fs::remove_file(&partial)?;
+                    files::remove_file(&partial)?;
                     drop(abandoned);
                 }
                 files.push((create_locked(&partial)?, partial, parity.shape.parity_length(shards.len())));
@@ -495,7 +496,7 @@ impl Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if self.published {
-            let _ = fs::remove_file(partial::plan_of(&self.partials[0]));
+            let _ = files::remove_file(partial::plan_of(&self.partials[0]));
         } else if !self.ours.get() {
             // Whoever it belongs to still needs it.
         } else if self.failed.get() || !partial::is_worth_keeping(&self.partials) {
@@ -508,7 +509,7 @@ impl Drop for Unpublished {
             for name in &parity.names {
                 let partial = partial::under_way(name);
                 if self.ours.get() && abandoned(&partial).is_some() {
-                    let _ = fs::remove_file(partial);
+                    let _ = files::remove_file(partial);
                 }
             }
         }
@@ -548,8 +549,8 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
         leftovers.retain(|leftover| leftover.path != aside);
         partial::remove_all(&aside);
         for leftover in leftovers.iter_mut().filter(|leftover| has_name(leftover)) {
-            let moved = fs::rename(partial::plan_of(partial), partial::plan_of(&aside));
-            if moved.and_then(|()| fs::rename(partial, &aside)).is_ok() {
+            let moved = files::rename(partial::plan_of(partial), partial::plan_of(&aside));
+            if moved.and_then(|()| files::rename(partial, &aside)).is_ok() {
                 leftover.path.clone_from(&aside);
             }
         }
@@ -559,7 +560,7 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
 /// Makes a file and locks it, so that another run does not take it for abandoned.
 fn create_locked(partial: &Path) -> io::Result<File> {
     for _ in 0..TRIES {
-        match File::options().read(true).write(true).create_new(true).mode(0o644).open(partial) {
+        match files::create_new(partial, 0o644) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             // One that found it before the lock stood has removed it.
@@ -597,7 +598,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         if let Some(of) = of_plan.filter(|_| plain)
             && folder.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
         {
-            let _ = fs::remove_file(entry.path());
+            let _ = files::remove_file(entry.path());
         }
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.
@@ -618,7 +619,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
         if ours && abandoned(&path).is_some() {
-            let _ = fs::remove_file(&path);
+            let _ = files::remove_file(&path);
         }
     }
     found

@@ -3,9 +3,8 @@
 //! A file gets its name when it is whole and synced, and the head of a bundle gets its when the others have
 //! theirs. Bundles stay where they were written, to be sent again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::destination::is_named_for;
@@ -13,6 +12,7 @@ use super::inputs::Inputs;
 use super::parts::{rename_new, sync_folder};
 use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
+use crate::util::{files, step};
 
 /// The folder.
 pub(super) struct DropFolder<'d>(pub(super) &'d Path);
@@ -90,8 +90,9 @@ pub(super) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let hidden = folder.join(hidden);
     let mut put = || -> io::Result<bool> {
         // What a run left there that was killed.
-        let _ = fs::remove_file(&hidden);
-        let mut copy = File::options().write(true).create_new(true).mode(0o644).open(&hidden)?;
+        let _ = files::remove_file(&hidden);
+        let mut copy = files::create_new(&hidden, 0o644)?;
+        step("write", hidden.file_name().unwrap_or_default())?;
         io::copy(from, &mut copy)?;
         copy.sync_all()?;
         rename_new(&hidden, to)?;
@@ -99,6 +100,6 @@ pub(super) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
         Ok(true)
     };
     put().inspect_err(|_| {
-        let _ = fs::remove_file(&hidden);
+        let _ = files::remove_file(&hidden);
     })
 }

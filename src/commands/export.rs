@@ -31,6 +31,7 @@ use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::signer::Signer;
 use crate::trust::state::{ExportState, Side, StateDir};
 use crate::trust::{Refusal, TrustError};
+use crate::util::clock;
 
 /// Data older than this is worth a warning, on both sides.
 pub(super) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -312,7 +313,7 @@ impl Run<'_> {
             errors.push(error);
             Vec::new()
         });
-        let now = Timestamp::now();
+        let now = clock::now();
         let passed_over = |dataset: &Dataset| {
             let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
             item.map_or(&[][..], |item| &item.passed_over)
@@ -414,7 +415,7 @@ fn dry_run(
         progress.note(&format!("A firewall must let through at least: {}", safe(&hosts.join(", "))));
     })?;
     let images = carried_image::collect(args, network, progress)?;
-    let now = Timestamp::now();
+    let now = clock::now();
     let mut report = Report {
         dry_run: true,
         images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
@@ -476,7 +477,7 @@ fn unchanged(
     images: &[carried_image::Collected],
     floors: &BTreeMap<String, Timestamp>,
 ) -> Result<Done, Error> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let (mut datasets, mut warnings) = (Vec::new(), Vec::new());
     for item in collected {
         let dataset = &item.planned.dataset;
@@ -504,8 +505,11 @@ fn apart_from_root(path: &std::path::Path) -> bool {
     device(path) != device(std::path::Path::new("/"))
 }
 
+/// Returns when a bundle expires, in whole seconds, and never at its creation.
 fn expiry(created: Timestamp, age: super::age::Age) -> Result<Timestamp, Error> {
-    created.checked_add(age.duration()).map_err(|_| {
+    let age = age.duration();
+    let seconds = age.as_secs() + i64::from(age.subsec_nanos() != 0);
+    created.checked_add(jiff::SignedDuration::from_secs(seconds)).map_err(|_| {
         Error::usage(
             "--expires names a time beyond the year 9999",
             "Give a shorter time, such as --expires 30d.",
@@ -516,7 +520,7 @@ fn expiry(created: Timestamp, age: super::age::Age) -> Result<Timestamp, Error> 
 /// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one
 /// moment.
 fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Result<Timestamp, Error> {
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = clock::now_in_seconds();
     let Some(last) = last.filter(|last| last.created >= now) else { return Ok(now) };
     let ahead = last.created.duration_since(now);
     let next = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();

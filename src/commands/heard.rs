@@ -16,6 +16,7 @@ use crate::trust::acceptance::hear;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Accepted, Heard, Side, StateDir};
+use crate::util::clock;
 
 /// What became of it.
 #[derive(Serialize)]
@@ -58,7 +59,7 @@ pub(super) fn receive(args: &Import, file: &Path, write_down: bool) -> Result<Ro
             return Err(Refusal::Stream { bundle: name.clone(), found, wanted }.into());
         }
         let mut imports = state.imports(stream)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let heard = said(&heartbeat, now);
         hear(&mut imports, &name, heard.clone(), now)?;
         state.save_imports(stream, &imports)?;
@@ -74,7 +75,7 @@ pub(super) fn receive(args: &Import, file: &Path, write_down: bool) -> Result<Ro
             let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
             // What comes late, or twice, is nobody's fault.
             if !matches!(error, Error::Refused(Refusal::Late { .. })) && (write_down || !unsigned) {
-                let entry = Entry::new(Timestamp::now(), Event::Refused, stream).because(&why);
+                let entry = Entry::new(clock::now(), Event::Refused, stream).because(&why);
                 state.log()?.append(&[Entry { bundle: Some(name.clone()), unsigned, ..entry }])?;
             }
             Ok(Row { file: name, heard: None, why: Some(why), unsigned })

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
 use super::drop_folder::put_new;
 use crate::bundle::Stream;
 use crate::bundle::heartbeat::{Export, Heartbeat, Newest};
 use crate::error::Error;
 use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;
+use crate::util::clock;
+use crate::util::files;
 
 /// Puts a heartbeat into a folder, and takes away what is left there of the stream's earlier ones: they say
 /// nothing that this one does not. Says where it is.
@@ -27,7 +27,7 @@ pub(super) fn send(
     let newest =
         last.map(|last| Newest { identity: last.identity, created: last.created, sequence: last.sequence });
     // After the newest bundle, whatever this host's clock says: it was made after it.
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = clock::now_in_seconds();
     let created = last.map_or(now, |last| now.max(last.created));
     let heartbeat = Heartbeat::new(stream.clone(), created, export, newest);
     let bytes = heartbeat.signed(signer)?;
@@ -46,7 +46,7 @@ pub(super) fn send(
         next: "Make room or mend the folder; the next export sends another.".into(),
     })?;
     for path in earlier {
-        let _ = fs::remove_file(path);
+        let _ = files::remove_file(path);
     }
     Ok(path)
 }

@@ -11,7 +11,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 
 use super::parts::{rename_new, sync_folder};
@@ -19,7 +18,9 @@ use crate::bundle::open_regular;
 use crate::error::Error;
 use crate::held_lock::HeldLock;
 use crate::text::safe;
+use crate::util::clock;
 use crate::util::dir::Dir;
+use crate::util::{files, step};
 
 /// Our own folder there.
 const OWN: &str = ".trivy-ferry";
@@ -74,6 +75,7 @@ impl Pinned {
     /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
     fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
+        step("mkdir", path.file_name().unwrap_or_default()).map_err(failed)?;
         match fs::DirBuilder::new().mode(mode).create(path) {
             // What is put into it must not be lost with it.
             Ok(()) => sync_folder(path).map_err(failed)?,
@@ -138,11 +140,11 @@ impl Taken {
 
     /// Removes the folders, in which nothing is left but a reason: no file is lost here.
     fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(REASON)) {
+        match files::remove_file(self.folder.join(REASON)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.folders().iter().rev().try_for_each(fs::remove_dir)
+        self.folders().iter().rev().try_for_each(files::remove_dir)
     }
 }
 
@@ -256,6 +258,7 @@ impl HotFolder {
                 number => self.beside(number),
             };
             if number > 0 && !folder.is_dir() {
+                step("mkdir", folder.file_name().unwrap_or_default())?;
                 fs::DirBuilder::new().mode(0o700).create(&folder)?;
             }
             match rename_new(file, &folder.join(name)) {
@@ -289,6 +292,7 @@ impl HotFolder {
     /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
     pub(super) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
         let begin = || -> io::Result<PathBuf> {
+            step("mkdir", TAKEN.as_ref())?;
             Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own.path)?.keep())
         };
         let taken = Taken { folder: begin().map_err(|error| self.failed(&self.place, error))? };
@@ -304,9 +308,11 @@ impl HotFolder {
             };
             let made = match to.is_dir() {
                 true => Ok(()),
-                false => fs::DirBuilder::new().mode(0o700).create(&to),
+                false => {
+                    step("mkdir", to.as_os_str()).and_then(|()| fs::DirBuilder::new().mode(0o700).create(&to))
+                }
             };
-            let claimed = made.and_then(|()| fs::rename(file, to.join(name)));
+            let claimed = made.and_then(|()| files::rename(file, to.join(name)));
             // Somebody may have put one of our folders there in the meantime.
             if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
                 rename_new(&to.join(name), file).map_err(|error| self.failed(file, error))?;
@@ -368,7 +374,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(super) fn discard(&self, taken: Taken) -> Result<(), Error> {
-        fs::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
+        files::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
     }
 
     /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
@@ -391,11 +397,11 @@ impl HotFolder {
             text.push(b'\n');
             let path = taken.folder.join(REASON);
             // Whatever came under this name is not ours to keep.
-            let _ = fs::remove_file(&path);
-            let mut file = File::options().write(true).create_new(true).mode(0o644).open(&path)?;
-            io::Write::write_all(&mut file, &text)?;
+            let _ = files::remove_file(&path);
+            let file = files::create_new(&path, 0o644)?;
+            files::write_all(&file, &path, &text)?;
             file.sync_all()?;
-            let now = Timestamp::now().strftime("%Y%m%dt%H%M%S%3fz");
+            let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
             for number in 0..100 {
                 let to = match number {
                     0 => format!("{now}-{name}"),
@@ -423,7 +429,7 @@ impl HotFolder {
         all.sort_by_key(|path| (*path < made, path.clone()));
         let old = all.len().saturating_sub(most.saturating_sub(1) as usize);
         for path in &all[..old] {
-            let _ = fs::remove_dir_all(path);
+            let _ = files::remove_dir_all(path);
         }
         Ok(shown.join(kept).join(REASON))
     }

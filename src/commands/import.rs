@@ -32,6 +32,7 @@ use crate::trust::TrustError;
 use crate::trust::acceptance::Policy;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
+use crate::util::clock;
 
 /// Everything about this host that decides.
 pub(super) struct Host {
@@ -336,7 +337,7 @@ fn host(args: &Import) -> Result<Host, Error> {
         |home: &PathBuf| std::path::absolute(home).map_err(Error::unexpected("finding --data-home"));
     let data_home = args.data_home.as_ref().map(absolute).transpose()?;
     Ok(Host {
-        now: Timestamp::now(),
+        now: clock::now(),
         version: args.trivy_version.unwrap_or_else(after::trivy_version),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
         data_home,

@@ -13,6 +13,7 @@ use crate::text::safe;
 use crate::trust::TrustError;
 use crate::trust::log::{Entry, Event, LoggedDataset, LoggedKey};
 use crate::trust::state::StateView;
+use crate::util::clock;
 
 /// What happened before any target was looked at.
 #[derive(Default)]
@@ -36,7 +37,7 @@ pub(super) struct Entries<'r> {
 impl<'r> Entries<'r> {
     /// None yet.
     pub(super) fn new(stream: &'r str, inputs: &'r [PathBuf]) -> Self {
-        Entries { stream, inputs, now: Timestamp::now(), entries: Vec::new() }
+        Entries { stream, inputs, now: clock::now(), entries: Vec::new() }
     }
 
     /// What happened before any target was looked at.

@@ -14,6 +14,7 @@ use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;
+use crate::util::step;
 
 /// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
 /// bundles are fewer.
@@ -156,7 +157,8 @@ pub(super) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
     let mut opening = Opening { passed_over, ..Opening::new(Rc::clone(&there), keyring) };
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
-        let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch);
+        let made = step("mkdir", SCRATCH.as_ref());
+        let scratch = made.and_then(|()| tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch));
         let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
         let mender = Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
         opening.found.mender = Some(mender);

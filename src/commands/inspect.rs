@@ -23,6 +23,7 @@ use crate::redacted::Redacted;
 use crate::text::{Unverified, age, line, moment, safe, size};
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
+use crate::util::clock;
 
 #[derive(Serialize)]
 struct Report {
@@ -214,7 +215,7 @@ fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(Row, usize), B
             Err(_) => return Err(error),
         },
     };
-    let (now, verified) = (Timestamp::now(), why.is_none());
+    let (now, verified) = (clock::now(), why.is_none());
     let row = Row { path: path.into(), verified, why, identity, signers, claimed_keyids, payload, now };
     Ok((row, length))
 }

@@ -1,9 +1,7 @@
 //! `keygen`: a new key pair as two files that are never overwritten.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pkcs8::der::zeroize::Zeroizing;
@@ -14,6 +12,7 @@ use crate::cli::Keygen;
 use crate::error::Error;
 use crate::trust::TrustError;
 use crate::trust::key::SigningKey;
+use crate::util::files;
 
 #[derive(Serialize)]
 struct Report {
@@ -96,7 +95,7 @@ fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
 
 fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+    let file = match files::create_new(path, mode) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(TrustError::Exists { path: path.into() }.into());
         }
@@ -104,7 +103,7 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     };
     // The umask takes from the mode of a new file; a public key is for everybody to read.
     let mode = std::fs::Permissions::from_mode(mode);
-    let written = file.write_all(bytes).and_then(|()| file.set_permissions(mode));
+    let written = files::write_all(&file, path, bytes).and_then(|()| file.set_permissions(mode));
     written.and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::redacted::Redacted;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
+use crate::util::files;
 
 /// What the keys of images begin with. Behind it stands where the target has the image; an older program
 /// wrote its name without the host there.
@@ -54,7 +55,7 @@ impl<'s> Memory<'s> {
         for entry in std::fs::read_dir(self.dir.path()).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
-                std::fs::remove_dir_all(entry.path()).map_err(failed())?;
+                files::remove_dir_all(entry.path()).map_err(failed())?;
             }
         }
         Ok(self.dir.path())

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::inbox::SCRATCH;
@@ -15,6 +15,7 @@ use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular}
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;
+use crate::util::files;
 
 /// What is said of what was made whole.
 pub(super) const MADE_AGAIN: &str = "made again from parity";
@@ -108,7 +109,7 @@ fn from(
         let stands_for =
             found[index].clone().or_else(|| name(index)).ok_or(std::io::ErrorKind::InvalidInput)?;
         let path = place(&stands_for);
-        let _ = std::fs::remove_file(&path);
+        let _ = files::remove_file(&path);
         made.borrow_mut().push((index, path.clone(), stands_for));
         claimed = shape.files()[index].saturating_add(claimed);
         let free = free(path.parent().unwrap_or(Path::new(".")))?;
@@ -116,12 +117,12 @@ fn from(
         if claimed > if is_vouched { free } else { free / 2 } {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
-        File::options().read(true).write(true).create_new(true).mode(0o644).open(&path)
+        files::create_new(&path, 0o644)
     };
     let rebuilt = parity::rebuild(parity, &data, &mut make);
     let mut made = made.into_inner();
     let clean = |made: &[(usize, PathBuf, PathBuf)]| {
-        made.iter().for_each(|(_, path, _)| drop(std::fs::remove_file(path)));
+        made.iter().for_each(|(_, path, _)| drop(files::remove_file(path)));
     };
     let rebuilt = rebuilt.map_err(|failed| {
         clean(&made);
@@ -156,7 +157,7 @@ fn from(
         && is_newer_head(head, &made[0].1, keyring)
     {
         let (_, path, _) = made.remove(0);
-        let _ = std::fs::remove_file(path);
+        let _ = files::remove_file(path);
         if made.is_empty() {
             return Ok(None);
         }

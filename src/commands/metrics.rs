@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::status::Status;
 use crate::error::Error;
+use crate::util::clock;
 use crate::util::dir::Dir;
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
@@ -28,7 +29,7 @@ pub(super) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Resu
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("something that is not a regular file has its name"));
         }
-        let text = text(status, exit_code, &String::from_utf8_lossy(&earlier), Timestamp::now());
+        let text = text(status, exit_code, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
         dir.replace(&name.to_string_lossy(), text.as_bytes(), 0o644, None)
     };

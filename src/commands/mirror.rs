@@ -26,6 +26,7 @@ use crate::remote::RemoteOptions;
 use crate::source::Network;
 use crate::target::registry::PushError;
 use crate::text::size;
+use crate::util::clock;
 
 /// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
 const MOST_PLACES: usize = 6;
@@ -99,7 +100,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let network = &network;
     let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
-    let mut run = Run { args, now: Timestamp::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
+    let mut run = Run { args, now: clock::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
         // Of several versions the highest, which comes last, has the tags that are no version.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);

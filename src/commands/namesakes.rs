@@ -12,13 +12,14 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::SeekFrom;
 
 use crate::bundle::open_regular;
 use crate::bundle::volumes::Volume;
 use crate::digest::{Digest, digest_of};
+use crate::util::clock;
 
 /// How many namesakes of a volume are read in one look and turn out to be another file.
 const MOST_WRONG: usize = 8;
@@ -94,7 +95,7 @@ fn identity(metadata: &Metadata) -> Identity {
 /// Whether a file's last change is so long ago that a further one would show.
 fn is_at_rest(metadata: &Metadata, unchanged: Duration) -> bool {
     let changed = u64::try_from(metadata.ctime()).map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
-    changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|past| past >= unchanged))
+    changed.is_ok_and(|changed| clock::of_files().duration_since(changed).is_ok_and(|past| past >= unchanged))
 }
 
 /// One look at what lies there: how many namesakes it has read of each volume.

@@ -18,6 +18,7 @@ use crate::bundle::Member;
 use crate::bundle::volumes::{Number, beside};
 use crate::bundle::writer::Plan;
 use crate::digest::Digest;
+use crate::util::files;
 
 /// What the plan beside a file has behind its name.
 pub(super) const PLAN: &str = ".plan.partial";
@@ -218,14 +219,14 @@ impl PartialFile {
         let first = parts.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
         let beside = plan_of(first);
         // Whatever has this name is not ours: a link would lead elsewhere.
-        match fs::remove_file(&beside) {
+        match files::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut text = serde_json::to_vec(&Geometry::of(plan))?;
         text.push(b'\n');
-        let mut plan = File::options().write(true).create_new(true).open(beside)?;
-        plan.write_all(&text)?;
+        let plan = files::create_new(&beside, 0o666)?;
+        files::write_all(&plan, &beside, &text)?;
         Ok(PartialFile::of(parts, plan, 0))
     }
 
@@ -277,8 +278,8 @@ impl Write for PartialFile {
             let mut line = serde_json::to_vec(&Stretch { end: self.at, crc: self.crc.sum() })?;
             line.push(b'\n');
             // What the plan names is in the file.
-            let mut plan = self.plan.try_clone()?;
-            self.out.then(move || plan.write_all(&line))?;
+            let plan = self.plan.try_clone()?;
+            self.out.then(move || files::write_all(&plan, "plan", &line))?;
             self.crc.reset();
         }
         Ok(count)
@@ -334,9 +335,9 @@ pub(super) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
 pub(super) fn remove(partials: &[PathBuf]) {
     // The first one last: it tells the next export that the others are abandoned.
     for path in partials.iter().rev() {
-        let _ = fs::remove_file(path);
+        let _ = files::remove_file(path);
     }
-    partials.first().map(|first| fs::remove_file(plan_of(first)));
+    partials.first().map(|first| files::remove_file(plan_of(first)));
 }
 
 /// Removes what an export left of which only the first file is known.
@@ -354,6 +355,6 @@ fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
         let mut line = Vec::new();
         length += (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
     }
-    plan.set_len(length)?;
+    files::set_len(plan, "plan", length)?;
     plan.seek(SeekFrom::End(0)).map(drop)
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::util::{files, step};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 /// What a file has behind its name while it is written. Readers pass such files over.
@@ -86,7 +87,7 @@ impl Parts {
         for part in self.parts.iter() {
             let keep = length.saturating_sub(part.start).min(part.length);
             if part.file.metadata()?.len() > keep {
-                part.file.set_len(keep)?;
+                files::set_len(&part.file, "part", keep)?;
             }
         }
         Ok(())
@@ -147,7 +148,7 @@ impl Parts {
     pub(super) fn unpublish(&self, names: &[PathBuf]) {
         for (part, name) in self.parts.iter().zip(names) {
             if is_at(&part.file, name) {
-                let _ = fs::rename(name, &part.path);
+                let _ = files::rename(name, &part.path);
             }
         }
     }
@@ -166,6 +167,7 @@ impl Write for Parts {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some((part, left)) = self.find(self.at) else { return Ok(0) };
         let most = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        step("write", part.path.file_name().unwrap_or_default())?;
         let count = part.file.write_at(&bytes[..most], self.at - part.start)?;
         self.at += count as u64;
         Ok(count)
@@ -214,12 +216,13 @@ pub(super) fn open_plain(path: &Path) -> io::Result<File> {
 
 /// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
 pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    step("rename", to.file_name().unwrap_or_default())?;
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
             if to.symlink_metadata().is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            fs::rename(from, to)
+            files::rename(from, to)
         }
         other => Ok(other?),
     }

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::fs;
+use std::fs::{DirBuilder, Permissions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -95,10 +97,13 @@ impl fmt::Display for Report {
 }
 
 pub(super) fn run(args: &Rehearse, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let temporary = tempfile::tempdir().map_err(Error::unexpected("making a temporary folder"))?;
+    let temporary = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(Error::unexpected("making a temporary folder"))?;
     let place = match &args.keep {
         Some(dir) => {
-            fs::create_dir(dir).map_err(|error| {
+            DirBuilder::new().mode(0o755).create(dir).map_err(|error| {
                 Error::usage(
                     format!("{} cannot be made: {error}", dir.display()),
                     "Name a folder that does not exist yet.",
@@ -140,7 +145,8 @@ impl Rehearsal {
 
     fn folder(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path(name);
-        fs::create_dir_all(&path).map_err(Error::unexpected(format!("making {}", path.display())))?;
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&path);
+        made.map_err(Error::unexpected(format!("making {}", path.display())))?;
         Ok(path)
     }
 

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::text::{line, size};
 use crate::trust::keyring::Keyring;
+use crate::util::files;
 
 #[derive(Serialize)]
 struct Report {
@@ -95,7 +96,7 @@ fn repair(there: &Inputs, key: &str, keyring: &Keyring, progress: &dyn Progress)
     let kept = check_bytes(&bundle, progress).map_err(Error::from).and_then(|()| keep(&made));
     if let Err(error) = kept {
         for (path, _) in &made {
-            let _ = std::fs::remove_file(path);
+            let _ = files::remove_file(path);
         }
         return Err(error);
     }
@@ -114,7 +115,7 @@ fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
         let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let rename = || {
             File::open(path)?.sync_all()?;
-            std::fs::rename(path, name)?;
+            files::rename(path, name)?;
             File::open(folder)?.sync_all()
         };
         rename().map_err(|error: std::io::Error| Error::Destination {

@@ -14,6 +14,7 @@ use crate::bundle::volumes::{Number, beside, parse_name};
 use crate::bundle::{Payload, UnverifiedBundle, parity};
 use crate::error::Error;
 use crate::trust::key::PublicKey;
+use crate::util::files;
 
 /// Removes what is older than the newest `keep` bundles of a stream in a folder, of which the one that was
 /// created at `newest` is the last. Says which.
@@ -61,14 +62,14 @@ pub(super) fn retain(
         // The head last: without it, nobody would know whose the others are.
         let behind = (0..volumes).map_while(|index| beside(&path, Number::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
-            match fs::remove_file(&volume) {
+            match files::remove_file(&volume) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(failed(&volume)(error));
                 }
                 _ => {}
             }
         }
-        fs::remove_file(&path).map_err(failed(&path))?;
+        files::remove_file(&path).map_err(failed(&path))?;
         removed.push(path);
     }
     Ok(removed)

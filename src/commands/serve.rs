@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use jiff::Timestamp;
-
 use super::admission::{admit_all, conclude};
 use super::fate::{Judged, decide};
 use super::import::{Host, Setup, beside, places_for_settings, policy};
@@ -31,6 +29,7 @@ use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, Verdict, judge};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
+use crate::util::clock;
 
 pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
@@ -99,7 +98,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
 /// Says a line for each request, until the server ends.
 fn tell(events: Receiver<Event>, lost: &AtomicU64, progress: &dyn Progress) {
     for event in events {
-        let now = second(Timestamp::now());
+        let now = second(clock::now());
         match event {
             Event::Answered(request) => tell_request(&now, &request, progress),
             Event::Refused { client, why } => progress.note(&format!("{now} {client} - {}", safe(&why))),
@@ -160,7 +159,7 @@ fn url(args: &Serve, address: SocketAddr, tls: bool) -> Result<String, Error> {
 fn setup(args: &Serve) -> Result<Setup, Error> {
     Ok(Setup {
         host: Host {
-            now: Timestamp::now(),
+            now: clock::now(),
             version: args.trivy_version.unwrap_or_else(after::trivy_version),
             vex: VexConfig::read_at(None)?,
             data_home: None,

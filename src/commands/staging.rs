@@ -4,7 +4,7 @@
 //! the directory that was opened and judged.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::inbox::no_bundle;
@@ -16,6 +16,7 @@ use crate::progress::{Counted, Progress};
 use crate::text::safe;
 use crate::trust::TrustError;
 use crate::util::dir::Dir;
+use crate::util::files;
 use crate::util::trusted::Trust;
 
 /// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
@@ -159,7 +160,7 @@ fn copy_all(
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => to.write_all(&buffer[..count]).map_err(failed)?,
+            Ok(count) => files::write_all(to, path, &buffer[..count]).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(BundleError::Read { path: path.into(), error }.into()),
         }

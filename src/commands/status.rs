@@ -20,6 +20,7 @@ use crate::text::{age, line, moment, safe, size, stamp};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Heard, ImportState, Origin, Side, StateView, TargetState};
+use crate::util::clock;
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -345,7 +346,7 @@ pub(super) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Err
 }
 
 fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Error> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
     let (refused, errors, asked) = Default::default();
     let Some(state) = state else {

@@ -23,6 +23,7 @@ use crate::trust::Refusal;
 use crate::trust::acceptance::{Candidate, Policy, admit};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
+use crate::util::clock;
 
 #[derive(Serialize)]
 struct Report {
@@ -165,7 +166,7 @@ fn check(
     keyring: &Keyring,
     progress: &dyn Progress,
 ) -> Result<Row, Error> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let candidate = candidate(bundle);
     let policy = Policy {
         stream: args.stream.as_ref().map_or_else(|| candidate.stream.clone(), |stream| stream.to_string()),

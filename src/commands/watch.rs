@@ -10,7 +10,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::hot_folder::{HotFolder, STRAY, Shelf, Taken};
@@ -31,6 +30,7 @@ use crate::trust::Refusal;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Side, StateDir};
+use crate::util::clock;
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
 /// tried again.
@@ -222,7 +222,7 @@ impl Watcher<'_> {
             self.say(&format!("{error}. {}", error.next()));
             self.errors.push(error);
         }
-        if let Some(more) = self.unsigned.take_untold(Timestamp::now()) {
+        if let Some(more) = self.unsigned.take_untold(clock::now()) {
             let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
             self.log(None, Event::Refused, &why, true);
         }
@@ -267,7 +267,7 @@ impl Watcher<'_> {
         // What is left of the name is looked at next.
         self.more |= !matches!(portion, Portion::All);
         if let Some(error) = junk {
-            let now = Timestamp::now();
+            let now = clock::now();
             if !self.unsigned.has_room(now) {
                 self.junk.push(Junk { key: key.to_owned(), files: files.to_vec(), error });
                 return Ok(());
@@ -386,7 +386,7 @@ impl Watcher<'_> {
         let taken = self.folder.take(files)?;
         let mut rows = Vec::new();
         for file in self.folder.files(&taken)? {
-            let now = Timestamp::now();
+            let now = clock::now();
             let has_room = self.unsigned.has_room(now);
             match heard::receive(&self.args.import, &file, has_room) {
                 Ok(row) if row.unsigned && !has_room => self.unsigned.count(1),
@@ -475,7 +475,7 @@ impl Watcher<'_> {
         let bundle = format!("{} files that are no bundles of a trusted key", files.len());
         let reason = json!({
             "outcome": "quarantined", "bundle": bundle, "bundles": names, "exit_code": 4,
-            "at": Timestamp::now().to_string(), "errors": [{ "error": why }], STRAY: true,
+            "at": clock::now().to_string(), "errors": [{ "error": why }], STRAY: true,
         });
         let taken = self.folder.take(files)?;
         let kept =
@@ -492,8 +492,8 @@ impl Watcher<'_> {
 
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
-        let patience = self.args.give_up_after.duration().unsigned_abs().as_secs();
-        let mut waiting: Vec<(bool, Reverse<u64>, String, u64)> = Vec::new();
+        let patience = self.args.give_up_after.duration().unsigned_abs();
+        let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
         for key in there.keys() {
             let Some(seen) = self.seen.get(key) else { continue };
             let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
@@ -501,7 +501,7 @@ impl Watcher<'_> {
                 Todo::Wait | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
                 // What lacked something for long and is coming now gets its time anew. What it takes does not
                 // count yet: it may be whole, and then it is not here for long.
-                Todo::Try => (seen.restless.elapsed().as_secs(), 0),
+                Todo::Try => (seen.restless.elapsed(), 0),
                 // What lacks nothing is never given up; but that it does somebody has to vouch for.
                 Todo::TryAt(_) if seen.vouched => continue,
                 Todo::TryAt(_) => (self.waited.of(key), bytes()),
@@ -536,14 +536,14 @@ impl Watcher<'_> {
             let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
             let error = judged.unwrap_or_else(never);
             let code = error.exit_code();
-            let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited });
+            let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited.as_secs() });
             let why = format!("{why}: {lacks}");
             let (shelf, said, errors) = (Shelf::Quarantine, Some(why.clone()), vec![error]);
             let kept = self.keep(&key, &taken, Verdict { shelf, code, why: said, errors, reason });
             match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
                 Ok(()) if vouched => self.log(Some(&key), Event::GivenUp, &why, false),
-                Ok(()) if self.unsigned.has_room(Timestamp::now()) => {
-                    self.unsigned.name(Timestamp::now());
+                Ok(()) if self.unsigned.has_room(clock::now()) => {
+                    self.unsigned.name(clock::now());
                     self.log(Some(&key), Event::GivenUp, &why, true);
                 }
                 Ok(()) => self.unsigned.count(1),
@@ -558,7 +558,7 @@ impl Watcher<'_> {
     fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
         let import = &self.args.import;
         let stream = import.acceptance.stream.as_str();
-        let entry = Entry::new(Timestamp::now(), event, stream).because(why);
+        let entry = Entry::new(clock::now(), event, stream).because(why);
         let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
         if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
@@ -575,7 +575,7 @@ impl Watcher<'_> {
         };
         reason["outcome"] = outcome.into();
         reason["bundle"] = safe(key).into();
-        reason["at"] = Timestamp::now().to_string().into();
+        reason["at"] = clock::now().to_string().into();
         reason["errors"] = errors.iter().map(Error::to_json).collect();
         // An import says nothing of what is no bundle at all.
         if shelf == Shelf::Quarantine && code == 2 {
@@ -612,14 +612,14 @@ impl Watcher<'_> {
     }
 
     fn say(&self, text: &str) {
-        self.progress.note(&format!("{} {text}", second(Timestamp::now())));
+        self.progress.note(&format!("{} {text}", second(clock::now())));
     }
 
     fn outcome(self) -> Outcome {
         let mut errors = self.errors;
         let mut waiting = Vec::new();
         for (bundle, seen) in self.seen {
-            waiting.push(Waiting { since: self.waited.of(&bundle), why: safe(&seen.why), bundle });
+            waiting.push(Waiting { since: self.waited.of(&bundle).as_secs(), why: safe(&seen.why), bundle });
             errors.extend(seen.failed);
         }
         let report = Report {

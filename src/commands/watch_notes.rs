@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -12,6 +12,8 @@ use super::inputs::Inputs;
 use crate::bundle::UnverifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
+use crate::util::clock;
+use crate::util::files;
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -35,7 +37,7 @@ impl Waited {
 
     /// Counts the time since it was counted last for those that are there.
     pub(super) fn tick<'k>(&mut self, keys: impl Iterator<Item = &'k str>) {
-        let now = Timestamp::now();
+        let now = clock::now();
         let passed = match (self.counted, self.at) {
             (Some(counted), _) => counted.elapsed().as_secs_f64(),
             (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MOST),
@@ -47,8 +49,13 @@ impl Waited {
             .collect();
     }
 
-    pub(super) fn of(&self, key: &str) -> u64 {
-        self.seconds.get(key).map_or(0, |seconds| *seconds as u64)
+    pub(super) fn of(&self, key: &str) -> Duration {
+        let seconds = self.seconds.get(key).copied().unwrap_or_default();
+        Duration::try_from_secs_f64(seconds).unwrap_or(if seconds > 0.0 {
+            Duration::MAX
+        } else {
+            Duration::ZERO
+        })
     }
 
     pub(super) fn forget(&mut self, key: &str) {
@@ -178,9 +185,9 @@ impl Unsigned {
 fn note(own: &Path, name: &str, what: &impl Serialize) {
     let new = own.join(format!("{name}.new"));
     if let Ok(text) = serde_json::to_vec(what)
-        && std::fs::write(&new, text).is_ok()
+        && files::write(&new, &text).is_ok()
     {
-        let _ = std::fs::rename(new, own.join(name));
+        let _ = files::rename(new, own.join(name));
     }
 }
 
@@ -218,7 +225,7 @@ mod tests {
                 counted: None,
             };
             waited.tick(["a", "b"].into_iter());
-            (waited.of("a"), waited.of("b"))
+            (waited.of("a").as_secs(), waited.of("b").as_secs())
         };
         assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
         assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");

@@ -150,8 +150,7 @@ impl Pump {
                 Ok(Ok(Some(piece))) if piece.is_empty() => continue,
                 Ok(Ok(Some(piece))) if waited >= stall && came + (piece.len() as u128) < least => {
                     got += piece.len() as u64;
-                    let seconds = stall.as_secs();
-                    Message::Failed(RemoteError::Stalled { subject, host, got, seconds })
+                    Message::Failed(RemoteError::Stalled { subject, host, got, stall })
                 }
                 Ok(Ok(Some(piece))) => {
                     got += piece.len() as u64;
@@ -174,10 +173,7 @@ impl Pump {
                 Ok(Err(error)) => {
                     Message::Failed(RemoteError::Lost { subject, host, got, why: innermost(&error) })
                 }
-                Err(_) => {
-                    let seconds = stall.as_secs();
-                    Message::Failed(RemoteError::Stalled { subject, host, got, seconds })
-                }
+                Err(_) => Message::Failed(RemoteError::Stalled { subject, host, got, stall }),
             };
             let _ = sender.send(message);
             return;

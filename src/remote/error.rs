@@ -189,7 +189,7 @@ pub enum RemoteError {
         why: String,
     },
     /// No byte came for too long.
-    #[error("{host} sent next to nothing for {seconds} s after {got} bytes of {subject}")]
+    #[error("{host} sent next to nothing for {} after {got} bytes of {subject}", text::duration(*stall))]
     Stalled {
         /// What was asked for.
         subject: String,
@@ -197,8 +197,8 @@ pub enum RemoteError {
         host: String,
         /// The bytes that had come.
         got: u64,
-        /// How long was waited, in seconds.
-        seconds: u64,
+        /// How long the client waited.
+        stall: Duration,
     },
     /// An answer that is not what it must be.
     #[error("{subject} cannot be used: {why}")]
@@ -223,8 +223,8 @@ pub enum Unreachable {
     #[error("the connection was refused")]
     Refused,
     /// It did not answer in time.
-    #[error("it did not answer within {0} s")]
-    Timeout(u64),
+    #[error("it did not answer within {}", text::duration(*.0))]
+    Timeout(Duration),
     /// Anything else, in the network's words.
     #[error("{0}")]
     Other(String),

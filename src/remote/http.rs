@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::proxy::matcher::Matcher;
-use jiff::Timestamp;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
 };
@@ -34,6 +33,7 @@ use super::upload::Upload;
 use crate::redacted::Redacted;
 use crate::text;
 use crate::threads::lock;
+use crate::util::clock;
 
 /// The largest part of an error's answer that is looked at, in bytes.
 const MAX_SAID: u64 = 16 << 10;
@@ -271,7 +271,7 @@ impl Http {
                 Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
                 Ok(Err(error)) => Err(failure(&*error, subject, &url)),
                 Err(_) => {
-                    let why = Unreachable::Timeout(limit.as_secs());
+                    let why = Unreachable::Timeout(limit);
                     Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
                 }
             }
@@ -332,7 +332,7 @@ impl Http {
         let subject = answer.subject.clone();
         let (asked, with_login) = (answer.same_origin, answer.login.is_some());
         let header = answer.header(RETRY_AFTER.as_str());
-        let retry_after = header.and_then(|value| again::retry_after(value, Timestamp::now()));
+        let retry_after = header.and_then(|value| again::retry_after(value, clock::now()));
         let said = self.said(answer);
         let retry_after = retry_after.or_else(|| again::retry_after_said(&said));
         match status {
@@ -494,7 +494,7 @@ pub(super) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
     } else if find::<io::Error>(error).is_some_and(refused) {
         Unreachable::Refused
     } else if by_client.is_some_and(reqwest::Error::is_timeout) || find::<ConnectTimeout>(error).is_some() {
-        Unreachable::Timeout(CONNECT.as_secs())
+        Unreachable::Timeout(CONNECT)
     } else {
         Unreachable::Other(innermost(error))
     };

@@ -10,7 +10,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -58,16 +58,7 @@ impl Upload {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let Request { subject, method, url, .. } = request;
-        let body =
-            StreamBody::new(stream::unfold((waiting, taken.clone()), |(mut waiting, taken)| async move {
-                taken.waits.store(true, Ordering::Relaxed);
-                let piece = waiting.recv().await;
-                if let Some(Ok(piece)) = &piece {
-                    taken.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                }
-                taken.waits.store(false, Ordering::Relaxed);
-                Some((piece?.map(Frame::data), (waiting, taken)))
-            }));
+        let body = StreamBody::new(counted(waiting, taken.clone()));
         let exchange = connection::exchange(way, method, url.clone(), headers, body.boxed_unsync());
         let task = runtime.handle().spawn(async move {
             let result = tokio::select! {
@@ -78,10 +69,10 @@ impl Upload {
                     }
                     Err(error) => Err(failure(&*error, subject, &url)),
                 },
-                seconds = stalled(&taken, length, timeouts.stall) => Err(RemoteError::Unreachable {
+                waited = stalled(&taken, length, timeouts.stall) => Err(RemoteError::Unreachable {
                     subject,
                     host: host_of(&url),
-                    why: Unreachable::Timeout(seconds),
+                    why: Unreachable::Timeout(waited),
                 }),
             };
             let _ = sender.send(result);
@@ -142,9 +133,25 @@ struct Taken {
     waits: AtomicBool,
 }
 
-/// Ends when nothing has moved for too long, with the seconds that this was. To wait for the writer is
+/// Hands the pieces to the connection and counts them.
+fn counted(
+    waiting: mpsc::Receiver<io::Result<Bytes>>,
+    taken: Arc<Taken>,
+) -> impl Stream<Item = io::Result<Frame<Bytes>>> {
+    stream::unfold((waiting, taken), |(mut waiting, taken)| async move {
+        taken.waits.store(true, Ordering::Relaxed);
+        let piece = waiting.recv().await;
+        if let Some(Ok(piece)) = &piece {
+            taken.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+        taken.waits.store(false, Ordering::Relaxed);
+        Some((piece?.map(Frame::data), (waiting, taken)))
+    })
+}
+
+/// Ends when nothing has moved for too long, with how long that was. To wait for the writer is
 /// no stall: that may be a slow source, or another registry that gets the same bytes.
-async fn stalled(taken: &Taken, length: u64, stall: Duration) -> u64 {
+async fn stalled(taken: &Taken, length: u64, stall: Duration) -> Duration {
     let mut last = 0;
     loop {
         let storing = last == length;
@@ -152,7 +159,7 @@ async fn stalled(taken: &Taken, length: u64, stall: Duration) -> u64 {
         tokio::time::sleep(patience).await;
         let now = taken.bytes.load(Ordering::Relaxed);
         if now == last && !taken.waits.load(Ordering::Relaxed) {
-            return patience.as_secs();
+            return patience;
         }
         last = now;
     }
@@ -162,35 +169,37 @@ async fn stalled(taken: &Taken, length: u64, stall: Duration) -> u64 {
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
+    use std::task::{Context, Waker};
 
     use reqwest::{Method, Url};
 
     use super::*;
     use crate::remote::Http;
     use crate::remote::tls::TlsOptions;
+    use crate::util::seed::rounds;
+
+    /// Runs what needs a clock.
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
 
     #[test]
     fn a_writer_that_is_slow_is_no_stall() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
-        let server = std::thread::spawn(move || {
-            let mut stream = listener.accept().unwrap().0;
-            let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
-            while !seen.ends_with(b"abcd") {
-                let count = stream.read(&mut piece).unwrap();
-                assert!(count > 0, "broken off after {}", String::from_utf8_lossy(&seen));
-                seen.extend_from_slice(&piece[..count]);
-            }
-            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let taken = Arc::new(Taken::default());
+        let (pieces, waiting) = mpsc::channel(1);
+        let mut body = Box::pin(counted(waiting, taken.clone()));
+        let state = || (taken.bytes.load(Ordering::Relaxed), taken.waits.load(Ordering::Relaxed));
+        run(async {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(body.as_mut().poll_next(&mut context).is_pending());
+            assert_eq!(state(), (0, true), "the connection waits for the writer");
+            let (soon, long) = (Duration::from_millis(1), Duration::from_millis(50));
+            assert!(tokio::time::timeout(long, stalled(&taken, 4, soon)).await.is_err(), "no stall");
+            pieces.try_send(Ok(Bytes::from_static(b"ab"))).unwrap();
+            assert!(body.as_mut().poll_next(&mut context).is_ready());
+            assert_eq!(state(), (2, false));
+            assert_eq!(stalled(&taken, 4, soon).await, soon, "now the server takes no more");
         });
-        let mut http = Http::new(TlsOptions::default()).unwrap();
-        http.timeouts.stall = Duration::from_millis(100);
-        let mut upload = http.upload(Request::new(Method::PUT, "x", url), 4).unwrap();
-        upload.write_all(b"ab").unwrap();
-        std::thread::sleep(Duration::from_millis(500));
-        upload.write_all(b"cd").unwrap();
-        assert_eq!(upload.finish().unwrap().0.response.status(), 201);
-        server.join().unwrap();
     }
 
     /// How a server closes that has read the head of a request and nothing of its body.
@@ -229,7 +238,6 @@ mod tests {
         url
     }
 
-    const ROUNDS: usize = 40;
     /// More than the buffers of both ends hold.
     const LARGE: usize = 16 << 20;
 
@@ -240,7 +248,7 @@ mod tests {
             for status in [201, 403, 413] {
                 let url = server(status, closes);
                 for method in [Method::PUT, Method::POST, Method::PATCH] {
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds(5) {
                         let request = Request::new(method.clone(), "x", url.clone());
                         let mut upload = http.upload(request, LARGE as u64).unwrap();
                         let written = (0..LARGE / PIECE).try_for_each(|_| upload.write_all(&[7; PIECE]));
@@ -263,7 +271,7 @@ mod tests {
             let url = server(413, closes);
             for method in [Method::PUT, Method::POST, Method::PATCH] {
                 for size in [1, 4 << 20] {
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds(5) {
                         let payload = Some((vec![7; size], "application/json".to_owned()));
                         let request = Request { payload, ..Request::new(method.clone(), "x", url.clone()) };
                         let answer =

@@ -95,7 +95,7 @@ pub enum SourceError {
         named: String,
     },
     /// The time that a run was given is over.
-    #[error("the time that --deadline gives is over: {} s", deadline.as_secs())]
+    #[error("the time that --deadline gives is over: {}", text::duration(*deadline))]
     Deadline {
         /// How long the run was given.
         deadline: Duration,

@@ -5,7 +5,7 @@
 //! and `.well-known/vex-repository.json`, which is replaced last. Every file is made under another name
 //! and renamed, so that a reader gets the old or the new. Knows files; nothing of bundles.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::held_lock::HeldLock;
 use crate::text;
+use crate::util::files;
 
 const LOCK: &str = ".trivy-ferry.lock";
 /// How the name of a file ends that is being made.
@@ -166,7 +167,7 @@ impl WebRoot {
         };
         let at = folder.at(&unfinished);
         let created = folder.remove(&unfinished).and_then(|()| folder.create(&unfinished, 0o644, self.owner));
-        let mut file = created.at("create", &at).map_err(failed)?;
+        let file = created.at("create", &at).map_err(failed)?;
         let mut buffer = vec![0; layer::CHUNK];
         loop {
             let count = content.read(&mut buffer).inspect_err(|_| {
@@ -175,7 +176,7 @@ impl WebRoot {
             if count == 0 {
                 break;
             }
-            file.write_all(&buffer[..count]).at("write", &at).map_err(failed)?;
+            files::write_all(&file, &name, &buffer[..count]).at("write", &at).map_err(failed)?;
         }
         let placed = file.sync_all().and_then(|()| folder.rename(&unfinished, &folder, &name));
         placed.at("write", &at).map_err(failed)

@@ -1,7 +1,7 @@
 //! The keyring: the public keys that this host trusts, and where they lie.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use super::error::TrustError;
 use super::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::Dir;
+use crate::util::files;
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
 
 /// Where an administrator puts the keys that every user of this host trusts.
@@ -188,11 +189,11 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
     if read(&path).is_ok_and(|present| present == *key) {
         return Ok(path);
     }
-    let mut file = dir.create(&file_name, 0o644, None).map_err(|error| match error.kind() {
+    let file = dir.create(&file_name, 0o644, None).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
         _ => failed(error),
     })?;
-    let written = file.write_all(key.to_pem().as_bytes()).and_then(|()| file.sync_all());
+    let written = files::write_all(&file, &file_name, key.to_pem().as_bytes()).and_then(|()| file.sync_all());
     written.and_then(|()| dir.sync()).map_err(failed)?;
     Ok(path)
 }
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn keys_are_added_once_and_found() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let trusted = dir.path().join("a/trusted");
         let (one, two) = (SigningKey::generate().unwrap().public(), SigningKey::generate().unwrap().public());
         let path = add(&trusted, "laptop", &one).unwrap();
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_key_that_others_can_change_is_no_key() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = Keyring::load(&[path]).unwrap_err();
@@ -246,9 +247,9 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let path = dir.path().join("x.pub");
-        fs::write(&path, b"\xff\xfe not a key").unwrap();
+        files::put(&path, b"\xff\xfe not a key");
         assert!(Keyring::load(std::slice::from_ref(&path)).unwrap_err().to_string().contains("x.pub"));
         assert!(matches!(Keyring::load(&[dir.path().join("none")]), Err(TrustError::File { .. })));
     }

@@ -5,7 +5,7 @@
 //! from changing what was written.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::TrustError;
 use crate::digest::Digest;
 use crate::util::dir::Dir;
+use crate::util::files;
 
 /// The file's name, in the folder of the state.
 pub const NAME: &str = "imports.jsonl";
@@ -169,7 +170,7 @@ impl Log {
             return Ok(());
         }
         let append = || -> io::Result<()> {
-            let (mut file, is_new) = self.dir.append(NAME, self.mode)?;
+            let (file, is_new) = self.dir.append(NAME, self.mode)?;
             let length = file.metadata()?.len();
             let mut lines = Vec::new();
             // A line that a power cut left half-written stays half, and spoils no other.
@@ -194,7 +195,7 @@ impl Log {
             if lines.len() == begun {
                 return Ok(());
             }
-            file.write_all(&lines)?;
+            files::write_all(&file, NAME, &lines)?;
             file.sync_all()?;
             if is_new { self.dir.sync() } else { Ok(()) }
         };
@@ -232,6 +233,7 @@ fn ends_in_line(file: &File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
+    use std::io::Write;
 
     use super::*;
 

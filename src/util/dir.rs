@@ -16,6 +16,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::step;
+
 /// How many directories are open at once, and so how deep a tree may be that is walked. A
 /// [`crate::dataset::RelPath`] cannot be deeper.
 const MAX_DEPTH: u32 = 300;
@@ -114,16 +116,6 @@ pub(crate) fn unsupported(error: &io::Error) -> bool {
 pub(crate) fn immovable(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::XDEV | Errno::BUSY))
 }
-
-/// The place of every change to the file system, where tests can stop the world.
-#[cfg(not(test))]
-#[inline(always)]
-pub(crate) fn step(_: &str, _: &OsStr) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-pub(crate) use super::fault::step;
 
 /// `Ok(None)` in place of "no such file".
 fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {

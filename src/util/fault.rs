@@ -1,12 +1,84 @@
-//! Tests only: every change to the file system passes [`step`], where a test stops the world as
-//! if the process had been killed, or makes the kernel refuse an exchange.
+//! Tests only: every change to the file system passes [`step`] just before it happens. It exists in unit tests
+//! and in builds with debug assertions; a release build does not contain it.
+//!
+//! A unit test stops its thread after some steps with [`kill_after`], or makes the kernel refuse an exchange.
+//! An integration test starts the program with environment variables:
+//!
+//! - `TRIVY_FERRY_TEST_KILL_AT=N`: the process sends SIGKILL to itself at its `N`th step, before that change.
+//!   The first step is 1. Steps count over all threads.
+//! - `TRIVY_FERRY_TEST_STEPS=FILE`: the process appends a line for each step to this file, such as
+//!   `17 rename "db"`, so that a test learns how many steps a run has.
 
+#[cfg(test)]
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::io;
 
+#[cfg(test)]
 use rustix::io::Errno;
 
+#[cfg(debug_assertions)]
+mod process {
+    use std::ffi::OsStr;
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// What the environment asks for.
+    struct Plan {
+        kill_at: u64,
+        steps: Option<File>,
+    }
+
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+    impl Plan {
+        fn of_environment() -> Option<Plan> {
+            const KILL_AT: &str = "TRIVY_FERRY_TEST_KILL_AT";
+            const STEPS: &str = "TRIVY_FERRY_TEST_STEPS";
+            let kill_at = std::env::var(KILL_AT)
+                .ok()
+                .map(|number| number.parse().unwrap_or_else(|error| panic!("{KILL_AT}={number:?}: {error}")));
+            let steps = std::env::var_os(STEPS).map(|path| {
+                let file = File::options().create(true).append(true).open(&path);
+                file.unwrap_or_else(|error| panic!("{STEPS}={}: {error}", path.display()))
+            });
+            let is_any = kill_at.is_some() || steps.is_some();
+            is_any.then(|| Plan { kill_at: kill_at.unwrap_or(u64::MAX), steps })
+        }
+    }
+
+    pub(super) fn step(what: &str, name: &OsStr) {
+        let Some(Plan { kill_at, steps }) = PLAN.get_or_init(Plan::of_environment) else { return };
+        let number = TAKEN.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(mut steps) = steps.as_ref() {
+            // One call of write(2), so that the lines of threads do not mix.
+            let _ = steps.write_all(format!("{number} {what} {name:?}\n").as_bytes());
+        }
+        if number >= *kill_at {
+            let _ = kill_process(getpid(), Signal::KILL);
+            // The signal may take a moment to reach this thread, which must change nothing any more.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+/// Stops the world here if a test wants that.
+pub(crate) fn step(what: &str, name: &OsStr) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    process::step(what, name);
+    #[cfg(test)]
+    step_of_thread(what, name)?;
+    Ok(())
+}
+
+#[cfg(test)]
 thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     static TRACE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -14,6 +86,7 @@ thread_local! {
 }
 
 /// What the kernel pretends not to be able to do.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refuse {
     Nothing,
@@ -23,21 +96,25 @@ pub(crate) enum Refuse {
     Move,
 }
 
-/// Lets `steps` more changes through and none after them; `None` lets all through.
+/// Lets `steps` more changes of this thread through and none after them; `None` lets all through.
+#[cfg(test)]
 pub(crate) fn kill_after(steps: Option<u32>) {
     LEFT.set(steps);
 }
 
+#[cfg(test)]
 pub(crate) fn refuse(what: Refuse) {
     REFUSE.set(what);
 }
 
-/// The changes since the last call.
+/// The changes of this thread since the last call.
+#[cfg(test)]
 pub(crate) fn trace() -> Vec<String> {
     TRACE.take()
 }
 
-pub(crate) fn step(what: &str, name: &OsStr) -> io::Result<()> {
+#[cfg(test)]
+fn step_of_thread(what: &str, name: &OsStr) -> io::Result<()> {
     match LEFT.get() {
         Some(0) => return Err(io::Error::other("killed by the test")),
         Some(left) => LEFT.set(Some(left - 1)),
@@ -47,6 +124,7 @@ pub(crate) fn step(what: &str, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
 pub(crate) fn exchange() -> io::Result<()> {
     match REFUSE.get() {
         Refuse::Nothing => Ok(()),

@@ -1,6 +1,20 @@
 //! What the standard library lacks. Knows no other module of this program.
 
+pub(crate) mod clock;
 pub(crate) mod dir;
-#[cfg(test)]
+#[cfg(any(test, debug_assertions))]
 pub(crate) mod fault;
+pub(crate) mod files;
+#[cfg(test)]
+pub(crate) mod seed;
 pub(crate) mod trusted;
+
+/// The place of every change to the file system, where tests can stop the world.
+#[cfg(not(any(test, debug_assertions)))]
+#[inline(always)]
+pub(crate) fn step(_: &str, _: &std::ffi::OsStr) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(any(test, debug_assertions))]
+pub(crate) use fault::step;

@@ -10,6 +10,7 @@ use reed_solomon_simd::ReedSolomonEncoder;
 use super::{Checksum, Shape, file};
 use crate::digest::Digest;
 use crate::progress::Step;
+use crate::util::files;
 
 /// Makes the parity of a bundle's files and writes it into parity files, which begin empty: each with the
 /// shards that [`Shape::parity_files`] gives it.
@@ -58,13 +59,13 @@ pub fn encode(
             let holder = parity.iter().find(|(shards, _)| shards.contains(&shard));
             let (shards, file) = holder.ok_or(io::ErrorKind::InvalidInput)?;
             let index = (shard - shards.start) as u64;
-            file.write_all_at(piece, shape.header() + index * shape.shard() + at)?;
+            files::write_all_at(file, "parity", piece, shape.header() + index * shape.shard() + at)?;
         }
         at += width as u64;
     }
     let checksums: Vec<Checksum> = crcs.iter().map(Crc::sum).collect();
     for (shards, file) in parity {
-        file.write_all_at(&file::header(shape, bundle, shards, &checksums)?, 0)?;
+        files::write_all_at(file, "parity", &file::header(shape, bundle, shards, &checksums)?, 0)?;
     }
     Ok(())
 }

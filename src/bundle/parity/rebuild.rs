@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use reed_solomon_simd::ReedSolomonDecoder;
 
 use super::{ParityFile, Shape, is_good};
+use crate::util::files;
 
 /// What was made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub fn rebuild(
     restore(shape, data, &spare, &bad, &made)?;
     for (number, target) in made.iter().enumerate() {
         if let Some(target) = target {
-            target.set_len(shape.files()[number])?;
+            files::set_len(target, "rebuilt", shape.files()[number])?;
         }
     }
     Ok(Rebuilt { files, shards: bad.len() })
@@ -137,7 +138,7 @@ fn restore(
             let (number, offset, length) = shape.place(shard);
             let there = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX).min(width);
             if let Some(target) = &made[number] {
-                target.write_all_at(&bytes[..there], offset + at)?;
+                files::write_all_at(target, "rebuilt", &bytes[..there], offset + at)?;
             }
         }
         at += width as u64;
@@ -158,7 +159,7 @@ fn copy(source: &File, target: &File, offset: u64, length: u64, most: usize) -> 
     while at < length {
         let count = most.min(usize::try_from(length - at).unwrap_or(usize::MAX));
         source.read_exact_at(&mut buffer[..count], offset + at)?;
-        target.write_all_at(&buffer[..count], offset + at)?;
+        files::write_all_at(target, "rebuilt", &buffer[..count], offset + at)?;
         at += count as u64;
     }
     Ok(())

@@ -371,12 +371,12 @@ impl<'p> Cache<'p> {
                 Some(false) => {}
             }
             let waited = start.elapsed();
-            if waited >= self.scan_wait {
-                return Err(TargetError::ScanLock { path, waited });
-            }
             if waited >= NOTE_AFTER && !noted {
                 noted = true;
                 self.progress.note(&format!("Waiting for a running scan that holds {}.", path.display()));
+            }
+            if waited >= self.scan_wait {
+                return Err(TargetError::ScanLock { path, waited });
             }
             std::thread::sleep(Duration::from_millis(50).min(self.scan_wait - waited));
         }

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 
 use crate::dataset::{Kind, RelPath, Sink};
 use crate::target::error::{At, TargetError};
-use crate::target::sys::{self, Dir, Owner};
+use crate::target::sys::{Dir, Owner};
+use crate::util::step;
 
 use super::layout::Slot;
 use super::metadata::{self, Metadata};
@@ -137,7 +138,7 @@ impl Stage {
 
     fn write_whole(&mut self, path: &str, bytes: &[u8]) -> Result<(), TargetError> {
         let mut file = self.create(path)?;
-        sys::step("write", OsStr::new(path)).at("write", self.dir.at(path))?;
+        step("write", OsStr::new(path)).at("write", self.dir.at(path))?;
         file.write_all(bytes).at("write", self.dir.at(path))
     }
 
@@ -238,7 +239,7 @@ impl Stage {
             To::Memory(held) => held.extend_from_slice(bytes),
             To::File(file) => {
                 let target = self.dir.path().join(&open.path);
-                sys::step("write", OsStr::new(&open.path)).at("write", &target)?;
+                step("write", OsStr::new(&open.path)).at("write", &target)?;
                 file.write_all(bytes).at("write", &target)?;
             }
         }
