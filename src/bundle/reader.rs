@@ -549,7 +549,7 @@ mod tests {
 
     /// Everything that a full verification does.
     fn read(bytes: &[u8]) -> Result<usize, BundleError> {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         File::create(&path).unwrap().write_all(bytes).unwrap();
         read_all(&path)
@@ -567,7 +567,7 @@ mod tests {
 
     /// The same for a bundle in volumes, without those that have no bytes.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));
         for (number, bytes) in volumes.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
             std::fs::write(path(number), bytes).unwrap();
@@ -627,7 +627,7 @@ mod tests {
 
     #[test]
     fn what_is_not_read_is_passed_over() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::util::files::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         std::fs::write(&path, writer::bundle()).unwrap();
         let bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring(dir.path())).unwrap();
@@ -638,7 +638,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+        #![proptest_config(crate::util::seed::cases(400))]
         #[test]
         fn no_flipped_bit_passes(at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let good = writer::bundle();

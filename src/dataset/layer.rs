@@ -354,6 +354,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::util::seed::cases(256))]
         #[test]
         fn damage_never_panics_and_never_passes(at in 0usize..4096, bit in 0u8..8) {
             let good = db().pack();

@@ -243,6 +243,7 @@ fn no_path_leads_anywhere_else() {
 }
 
 proptest! {
+    #![proptest_config(crate::util::seed::cases(256))]
     #[test]
     fn any_range_is_answered_within_the_blob(text in "(bytes=)?[0-9,-]{0,30}") {
         match parse_range(&text, 10) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use test_kit::answers::*;
-use test_kit::http::{Body, Response, Seen, Server};
+use test_kit::http::{Body, ClosedPort, Response, Seen, Server};
 
 use super::testing::*;
 use super::*;
@@ -293,51 +293,52 @@ fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
 
 #[test]
 fn a_server_that_stalls_is_left() {
-    let error = blob_error(&serving_blob(|_| stalling(b"the", CONTENT.len())));
-    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: 3, .. })), "{error}");
+    let server = serving_blob(|_| stalling(b"the", CONTENT.len()));
+    let hasty = network_without_patience();
+    let mut blob = hasty.blob(&source(&server), &descriptor(CONTENT)).unwrap();
+    let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
+    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: ..=3, .. })), "{error}");
     // Nobody accepts, so neither TLS nor HTTP is answered.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut network = network();
     network.remote.http.timeouts.connect = Duration::from_millis(200);
     network.remote.http.timeouts.first_byte = Duration::from_millis(400);
     let source = format!("{}/r:2", listener.local_addr().unwrap());
-    let start = Instant::now();
     let error = network.resolve(&ArtifactSource::parse(&source, "2").unwrap()).unwrap_err();
     let timed_out = |e: &SourceError| {
         matches!(e, SourceError::Remote(RemoteError::Unreachable { why: Unreachable::Timeout(_), .. }))
     };
     assert!(timed_out(&error), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
 fn a_server_that_drips_is_left_as_one_that_stalls() {
     // What came fast before excuses nothing.
     for start in [0, 100_000] {
-        drips(start, start + 1000);
+        // A minute at least, which nobody waits for.
+        drips(start, start + 6000);
     }
 }
 
 fn drips(start: usize, length: usize) {
     let server = serving_blob(move |_| dripping(start, length));
-    let began = Instant::now();
-    let network = network();
+    let network = network_without_patience();
     let mut blob = network.blob(&source(&server), &descriptor(&vec![b'x'; length])).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
-    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: 1.., .. })), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(5), "the whole body would have taken ten");
+    assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { .. })), "{error}");
 }
 
 #[test]
 fn hosts_that_do_not_answer_are_named() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = ClosedPort::new();
+    let free = closed.address();
     let source = ArtifactSource::parse(&format!("{free}/r:2"), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();
     assert!(
         matches!(error, SourceError::Remote(RemoteError::Unreachable { why: Unreachable::Refused, .. })),
         "{error}"
     );
-    assert!(error.to_string().contains(&free.to_string()));
+    assert!(error.to_string().contains(&free));
     let plain = RemoteOptions { plain_http: true, ..Default::default() };
     let source = ArtifactSource::parse("no-such-host.invalid/r:2", "2").unwrap();
     let error = network_with(plain, None).resolve(&source).unwrap_err();
@@ -356,9 +357,9 @@ fn certificates_are_checked_unless_told_otherwise() {
     assert!(error.next().contains("--cacert"));
     let insecure = RemoteOptions { insecure: true, ..Default::default() };
     network_with(insecure, None).resolve(&source).unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::util::files::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    std::fs::write(&path, format!("# a remark\n{}", certificate)).unwrap();
+    crate::util::files::put(&path, format!("# a remark\n{certificate}"));
     let trusting = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     network_with(trusting, None).resolve(&source).unwrap();
 }

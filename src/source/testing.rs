@@ -35,7 +35,10 @@ pub(super) fn source(server: &Server) -> ArtifactSource {
     ArtifactSource::parse(&format!("{}/r:2", server.host), "1").unwrap()
 }
 
-/// A network with short time limits that knows no credentials.
+/// So much that only a server which never answers exceeds it, however slow this machine is.
+const GENEROUS: Duration = Duration::from_secs(60);
+
+/// A network that knows no credentials.
 pub(super) fn network() -> Network<'static> {
     network_with(RemoteOptions::default(), None)
 }
@@ -50,10 +53,17 @@ pub(super) fn network_that_retries(
     config: Option<PathBuf>,
 ) -> Network<'static> {
     let mut network = Network::new(options, Limits { retries, ..Limits::default() }, &Silent).unwrap();
-    network.remote.http.timeouts.connect = Duration::from_secs(5);
-    network.remote.http.timeouts.first_byte = Duration::from_secs(5);
-    network.remote.http.timeouts.stall = Duration::from_millis(300);
+    network.remote.http.timeouts.connect = GENEROUS;
+    network.remote.http.timeouts.first_byte = GENEROUS;
+    network.remote.http.timeouts.stall = GENEROUS;
     network.remote.registries.config = config;
+    network
+}
+
+/// A network that soon gives up a body of which nothing more comes.
+pub(super) fn network_without_patience() -> Network<'static> {
+    let mut network = network();
+    network.remote.http.timeouts.stall = Duration::from_millis(300);
     network
 }
 

@@ -3,15 +3,13 @@
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use test_kit::answers::{breaking, header, ok, redirect, status, with};
-use test_kit::http::{Body, Response, Seen, Server};
+use test_kit::http::{Response, Seen, Server};
 use test_kit::noise::Noise;
 
 use super::testing::{descriptor, network_that_retries, source};
+use super::transfer::FORCE_RANGES;
 use super::{ArtifactSource, SourceError};
 use crate::remote::{RemoteError, RemoteOptions};
 
@@ -32,26 +30,18 @@ fn good(content: &'static [u8], seen: &Seen) -> Response {
     }
 }
 
-/// A range. The first one comes slowly, so that it is worth while to ask for several at once.
+/// A range.
 fn part(content: &'static [u8], start: usize, end: usize) -> Response {
     let of = format!("bytes {start}-{}/{}", end - 1, content.len());
-    let body = if start == 0 { slow(&content[..end]) } else { ok(&content[start..end]) };
-    header(with(body, 206), "content-range", &of)
+    header(with(ok(&content[start..end]), 206), "content-range", &of)
 }
 
-fn slow(bytes: &'static [u8]) -> Response {
-    let pieces = stream::iter(bytes.chunks(64 << 10)).then(|piece| async move {
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        Ok::<_, std::io::Error>(Bytes::from_static(piece))
-    });
-    header(ok(Body::from_stream(pieces)), "content-length", &bytes.len().to_string())
-}
-
-/// Reads a blob from a server that answers like this.
+/// Reads a blob in ranges from a server that answers like this.
 fn fetch(
     content: &'static [u8],
     answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
 ) -> (Result<Vec<u8>, SourceError>, Vec<Seen>) {
+    FORCE_RANGES.set(true);
     let server = Server::new(answer);
     let network = network_that_retries(3, RemoteOptions::default(), None);
     let read = || {
@@ -219,6 +209,7 @@ fn a_blob_may_come_from_several_registries() {
         _ => status(404),
     });
     let other = Server::new(|seen| good(&LARGE, seen));
+    FORCE_RANGES.set(true);
     let network = network_that_retries(1, RemoteOptions::default(), None);
     let sources: Vec<ArtifactSource> = vec![source(&dying), source(&other)];
     let mut blob = network.blob_from(&sources, &descriptor(&LARGE), 0).unwrap();

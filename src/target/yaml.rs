@@ -76,6 +76,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::util::seed::cases(256))]
         #[test]
         fn every_string_is_read_back(text in any::<String>()) {
             for yaml in [quoted(&text), scalar(&text)] {

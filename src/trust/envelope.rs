@@ -411,6 +411,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::util::seed::cases(256))]
         #[test]
         fn the_capacity_always_suffices(payload in proptest::collection::vec(any::<u8>(), 0..3000)) {
             let key = SigningKey::from_pem(KEY, None).unwrap();

@@ -132,7 +132,7 @@ fn names_do_not_meet_those_of_volumes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(crate::util::seed::cases(60))]
     #[test]
     fn any_damage_within_the_parity_is_undone(
         lengths in prop::collection::vec(1u64..90_000, 1..6),
