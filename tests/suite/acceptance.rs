@@ -133,10 +133,10 @@ fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
 
     // One that expires after it was imported: its own date is what the next run goes by.
     let host = Host::new();
-    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    let soon = hours(1);
     let path = host.bundle("soon.tar", &bundle(days(-3)).with("expires", soon));
     host.import(&path, &[]).good();
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    host.wait(2 * 3600);
     let before = host.snapshot();
     host.import(&path, &[]).refused(5, &["expired", "--allow-expired"]);
     assert_eq!(host.snapshot(), before);
@@ -152,9 +152,9 @@ fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
 fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-5), 1)), &[]).good();
-    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    let soon = hours(1);
     host.import(&host.bundle("3.tar", &numbered(days(-3), 3).with("expires", soon)), &[]).good();
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    host.wait(2 * 3600);
     let ran = host.import(&host.bundle("2.tar", &numbered(days(-4), 2)), &[]);
     ran.reported(5, &["what is installed from stream", "--allow-expired"]);
     let ran = host.import(&host.path("2.tar"), &["--allow-expired"]);
@@ -849,12 +849,12 @@ fn two_runs_at_once_call_the_command_once() {
 #[test]
 fn each_dataset_is_watched_until_its_own_exporters_date() {
     let host = Host::new();
-    let soon = Timestamp::from_second(Timestamp::now().as_second() + 2).unwrap();
+    let soon = hours(1);
     host.import(&host.bundle("java.tar", &bundle(days(-5)).with("expires", soon)), &[]).good();
     let weekly = Bundle::of(days(-2), &[Part::db(days(-2)), Part::checks("weekly")]);
     let weekly = host.bundle("weekly.tar", &weekly);
     host.import(&weekly, &[]).good();
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    host.wait(2 * 3600);
     host.import(&weekly, &[]).reported(5, &["unchanged", "what is installed from stream"]);
     host.import(&host.bundle("all.tar", &bundle(days(-1))), &[]).good();
     host.import(&weekly, &[]).good();

@@ -600,7 +600,7 @@ fn whoever_may_write_to_the_folder_leads_an_export_nowhere_else() {
             _ => fs::hard_link(&victim, swapped).unwrap(),
         }
         // A bundle is named after its second, and what has that name already is refused.
-        std::thread::sleep(Duration::from_millis(1100));
+        host.wait(2);
         let ran = host.export(&upstream, &[]);
         ran.good();
         assert_eq!(fs::read(&victim).unwrap(), b"precious", "{change}");

@@ -308,31 +308,37 @@ fn a_thousand_files_are_staged_in_no_time() {
     assert!(staged < Duration::from_secs(60), "{staged:?}");
 }
 
-/// Kills real processes at random moments; then the cache must be old or new, and usable.
+/// Kills real processes at every step; then the cache must be old or new, and usable.
 #[test]
 fn a_killed_process_leaves_old_or_new() {
     let generations = [content("trivy-checks", 1), content("trivy-checks", 2)];
     // The process that is killed is this test once more.
     if let Some(dir) = std::env::var_os("CACHE") {
-        for content in generations.iter().rev().cycle() {
+        for content in generations.iter().rev() {
             import(&mut open(Path::new(&dir)).unwrap(), "trivy-checks", content).unwrap();
         }
+        return;
     }
     let dir = tempfile::tempdir().unwrap();
     import(&mut open(dir.path()).unwrap(), "trivy-checks", &generations[0]).unwrap();
     let exe = std::env::current_exe().unwrap();
     let interrupted = Count::default();
-    for round in 0..100u64 {
-        let mut child = Command::new(&exe)
-            .args(["cache_filesystems::a_killed_process_leaves_old_or_new", "--exact"])
-            .env("CACHE", dir.path())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_micros(15_000 + round * 977 % 20_000));
-        child.kill().unwrap();
-        child.wait().unwrap();
+    let list = dir.path().with_extension("steps");
+    let child = |variable: &str, value: &std::ffi::OsStr| {
+        let mut child = Command::new(&exe);
+        child.args(["cache_filesystems::a_killed_process_leaves_old_or_new", "--exact"]);
+        child.env("CACHE", dir.path()).env(variable, value);
+        child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        child.status().unwrap()
+    };
+    assert!(child("TRIVY_FERRY_TEST_STEPS", list.as_os_str()).success());
+    let steps = std::fs::read_to_string(&list).unwrap().lines().count();
+    std::fs::remove_file(&list).unwrap();
+    assert!(steps > 20, "{steps}");
+    // Every step is one to be killed at.
+    for round in 1..=steps {
+        let status = child("TRIVY_FERRY_TEST_KILL_AT", round.to_string().as_ref());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "step {round}: {status}");
         let cache = Cache::open(options(dir.path()), &interrupted).unwrap();
         let found = generations.iter().filter(|content| holds(&cache, "trivy-checks", content)).count();
         assert_eq!(found, 1, "old or new, in round {round}");

@@ -98,7 +98,7 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
         command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]).current_dir(host.path("."));
         forge::run(command)
     };
-    let watch = ["watch", "out", "--once", "--settle", "1s"];
+    let watch = ["watch", "out", "--once", "--settle", "1ms"];
     for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
         host.put_out(&bad);
         let ran = run("800k", &["import", "out"]);
@@ -195,7 +195,7 @@ fn what_is_beyond_the_parity_is_named_and_left_alone() {
     assert_eq!(host.installed("cache", "db"), None);
     assert!(host.out() == bad, "nothing is left behind");
     // Beside a newer bundle that is good, which is imported; and nothing was made whole.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.wait(2);
     host.export_volumes(120, &[]);
     assert_eq!(host.import_anew().code, 6);
     let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
@@ -267,7 +267,7 @@ fn parity_goes_where_its_bundle_goes() {
     let host = host();
     host.export_volumes(60, VOLUMES);
     let first: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.wait(2);
     host.export_volumes(120, &[VOLUMES, &["--keep", "1", "--verify-after-write"]].concat());
     let left: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
     assert!(!left.iter().any(|name| first.contains(name)), "{left:?}");

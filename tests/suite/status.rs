@@ -298,7 +298,7 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     let success = value(&first, "trivy_ferry_last_success_timestamp_seconds");
     assert!(success >= hours(0).as_second());
     // A run that fails says so, and since when nothing went well any more.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    host.wait(2);
     host.file("inbox/b.tar", "rubbish");
     assert_ne!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 0);
     let second = metrics();

@@ -229,7 +229,7 @@ fn one_stick_comes_after_the_other() {
     // The first stick once more by mistake, and then the next bundle: nothing is left of the old one.
     plug_in(&rest[..2]);
     import("a").refused(6, &["head volume"]);
-    std::thread::sleep(Duration::from_secs(1));
+    host.wait(2);
     host.export(&upstream(61, MIB), &["--output", "next"]).good();
     import("next").reported(6, &[]);
     assert!(
@@ -332,7 +332,7 @@ fn an_export_in_volumes_goes_on_where_it_was() {
     let first = sent();
     kill(export(&["--volume-size", "3M"]));
     // In the same second it would have the same name, and be in the way.
-    std::thread::sleep(Duration::from_millis(1100));
+    host.wait(2);
     forge::run(export(&["--volume-size", "8M"])).good();
     assert!((sent() - first) * 10 < upstream.size() * 15, "{} bytes for {}", sent() - first, upstream.size());
     assert!(
@@ -362,7 +362,7 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
 fn old_volumes_go_with_their_head() {
     let host = host();
     let first = host.split(60);
-    std::thread::sleep(Duration::from_millis(1100));
+    host.wait(2);
     host.export(&upstream(120, 5 * MIB), &["--output", "out", "--volume-size", "1M", "--keep", "1"]).good();
     let left = host.files("out");
     assert!(!left.iter().any(|path| first.contains(path)), "{left:?}");

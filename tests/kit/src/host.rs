@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use tempfile::TempDir;
 
@@ -18,6 +19,8 @@ pub struct Host {
     home: TempDir,
     program: PathBuf,
     tools: Option<String>,
+    /// How many seconds the clock of trivy-ferry is ahead.
+    ahead: AtomicI64,
 }
 
 impl Host {
@@ -26,7 +29,7 @@ impl Host {
     pub fn bare(program: impl Into<PathBuf>) -> Host {
         let home = tempfile::Builder::new().prefix("host").tempdir().unwrap();
         fs::create_dir(home.path().join("tmp")).unwrap();
-        Host { home, program: program.into(), tools: None }
+        Host { home, program: program.into(), tools: None, ahead: AtomicI64::new(0) }
     }
 
     /// A host that has the real tools of a directory on its PATH as well.
@@ -90,7 +93,14 @@ impl Host {
     pub fn program(&self) -> Command {
         let mut command = self.command(&self.program);
         command.env("PATH", self.tools.as_deref().unwrap_or("/nonexistent"));
+        // A debug build shifts its clock.
+        command.env("TRIVY_FERRY_TEST_CLOCK", format!("{}s", self.ahead.load(Relaxed)));
         command
+    }
+
+    /// Lets time pass for all further runs of trivy-ferry.
+    pub fn wait(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds, Relaxed);
     }
 
     /// trivy-ferry with the arguments of a command line.

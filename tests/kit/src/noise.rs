@@ -1,5 +1,8 @@
 //! Bytes and choices that look random and are the same in every run.
 
+use std::fs::File;
+use std::io::Read;
+
 /// A xorshift64 generator: spreads well, and repeats for a seed. Not for secrets.
 #[derive(Debug, Clone)]
 pub struct Noise(u64);
@@ -47,7 +50,11 @@ impl Noise {
 #[must_use]
 pub fn seed() -> u64 {
     let given = std::env::var("TRIVY_FERRY_SEED").ok().and_then(|seed| seed.parse().ok());
-    let drawn = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_007;
+    let drawn = || {
+        let mut bytes = [0; 4];
+        File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
+        u64::from(u32::from_le_bytes(bytes))
+    };
     let seed = given.unwrap_or_else(|| if crate::nightly() { drawn() } else { 1 });
     println!("TRIVY_FERRY_SEED={seed}");
     seed

@@ -1,13 +1,14 @@
-//! kill -9 at random moments: what a pulled plug, a full cgroup or an impatient operator does.
+//! kill -9 at any moment: what a pulled plug, a full cgroup or an impatient operator does.
 //!
-//! The moments come from a seed that is printed; `TRIVY_FERRY_SEED` repeats a run as far as the
-//! machine's own timing allows.
+//! A moment is a step: one of the changes to the file system that a run makes, which a debug build counts. The
+//! kills are spread over all of them. `TRIVY_FERRY_NIGHTLY=1` kills more often, from a random seed that is
+//! printed; `TRIVY_FERRY_SEED` repeats a run.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -20,9 +21,14 @@ use trivy_ferry::digest::Digest;
 
 use crate::stories::bare;
 
-/// A moment up to somewhat after the usual end, for the last steps matter as well.
-fn moment(noise: &mut Noise, usual: Duration) -> Duration {
-    usual.mul_f64(noise.below(1000) as f64 / 900.0)
+/// How often each of the two is killed.
+fn times() -> u64 {
+    runs(12, 200)
+}
+
+/// Some step in the part of a run that kill number `number` is for.
+fn step(noise: &mut Noise, number: u64, steps: u64) -> u64 {
+    1 + (number * steps + noise.below(steps)) / times()
 }
 
 /// Makes a dataset's layer take a while: the first file of its archive whose name ends like this
@@ -108,33 +114,23 @@ fn fingerprints(cache: &str) -> BTreeMap<&'static str, String> {
     found
 }
 
-/// Runs a command and kills it after a while. Whether it was still alive then.
-fn kill_after(mut command: Command, moment: Duration) -> bool {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let start = Instant::now();
-    while start.elapsed() < moment && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_micros(200).min(moment.saturating_sub(start.elapsed())));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap().code().is_none()
+/// Has a command kill itself just before one of its steps.
+fn kill_at(mut command: Command, step: u64) {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).env("TRIVY_FERRY_TEST_KILL_AT", step.to_string());
+    let status = command.status().unwrap();
+    assert_eq!(status.signal(), Some(9), "step {step}: {status}");
 }
 
-/// Follows the machine, which is sometimes busier than when the usual time was taken: most runs
-/// shall be killed, and some only just not, for the last steps matter as much as the first.
-fn adapt(usual: &mut Duration, killed: bool) {
-    *usual = usual.mul_f64(if killed { 1.01 } else { 0.95 });
-}
-
-/// How long a command takes when nothing disturbs it: the shortest of some runs, each begun
-/// afresh.
-fn usual(mut prepare: impl FnMut(), mut run: impl FnMut()) -> Duration {
-    let mut timed = || {
-        prepare();
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    (0..4).map(|_| timed()).min().unwrap()
+/// How many steps a command has when nothing disturbs it.
+fn steps(host: &Host, line: &str) -> u64 {
+    let list = host.at("steps");
+    let _ = fs::remove_file(&list);
+    let mut command = host.ferry_command(line);
+    command.stdout(Stdio::null()).env("TRIVY_FERRY_TEST_STEPS", &list);
+    assert!(command.status().unwrap().success(), "{line}");
+    let steps = read(&list).split(|byte| *byte == b'\n').count() as u64 - 1;
+    assert!(steps >= 10, "{steps}");
+    steps
 }
 
 #[test]
@@ -157,22 +153,16 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
     let back = || {
         station.sh("rm -rf cache state && cp -a cache.old cache && cp -a state.old state").exits(0);
     };
-    let mut usual = usual(back, || {
-        assert_eq!(station.ferry(&line(&new_bundle)).exits(0).statuses(), all_four("installed"));
-    });
+    let steps = steps(&station, &line(&new_bundle));
     let (new, clean) = (fingerprints(&cache), files(&cache));
     for (dataset, fingerprint) in &old {
         assert_ne!(fingerprint, &new[dataset], "{dataset} has no new generation, and proves nothing");
     }
 
-    let (mut round, mut killed, mut mixed) = (0, 0, 0);
-    while killed < runs(10, 100) {
-        round += 1;
-        assert!(round < 4 * runs(10, 100), "most are over before they are killed");
+    let mut mixed = 0;
+    for round in 0..times() {
         back();
-        let was_killed = kill_after(station.ferry_command(&line(&new_bundle)), moment(&mut dice, usual));
-        killed += u64::from(was_killed);
-        adapt(&mut usual, was_killed);
+        kill_at(station.ferry_command(&line(&new_bundle)), step(&mut dice, round, steps));
         let now = fingerprints(&cache);
         for (dataset, fingerprint) in &now {
             let known = fingerprint == &old[dataset] || fingerprint == &new[dataset];
@@ -199,9 +189,7 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
         );
         assert!(files(&station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
     }
-    println!(
-        "killed {killed} of {round} within {usual:?}; {mixed} times some datasets were old and some new"
-    );
+    println!("killed {} times in {steps} steps; {mixed} times some datasets were old and some new", times());
 }
 
 #[test]
@@ -212,16 +200,12 @@ fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
     let [_, flags] = two_generations(&laptop, &mut dice);
     let stick = laptop.dir("stick");
     let clear = || files(&stick).iter().for_each(|name| fs::remove_file(format!("{stick}/{name}")).unwrap());
-    let mut usual = usual(clear, || drop(laptop.export(&stick, &flags)));
     let line = format!("export --key {key} --output {stick} {flags}");
-    let (mut round, mut killed, mut whole) = (0, 0, 0);
-    while killed < runs(10, 100) {
-        round += 1;
-        assert!(round < 4 * runs(10, 100), "most are over before they are killed");
+    let steps = steps(&laptop, &line);
+    let mut whole = 0;
+    for round in 0..times() {
         clear();
-        let was_killed = kill_after(laptop.ferry_command(&line), moment(&mut dice, usual));
-        killed += u64::from(was_killed);
-        adapt(&mut usual, was_killed);
+        kill_at(laptop.ferry_command(&line), step(&mut dice, round, steps));
         let published = files(&stick).into_iter().filter(|name| name.ends_with(".tar")).count();
         if published > 0 {
             whole += 1;
@@ -241,5 +225,5 @@ fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
         let import = format!("import {stick} --trust {public} --cache-dir cache --format json");
         assert_eq!(station.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");
     }
-    println!("killed {killed} of {round} within {usual:?}; {whole} times the bundle was there already");
+    println!("killed {} times in {steps} steps; {whole} times the bundle was there already", times());
 }

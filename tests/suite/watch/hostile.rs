@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Sender, VOLUMES, reason, receiver, split};
+use super::{HOUR, Sender, VOLUMES, reason, receiver, split};
 use crate::forge::Host;
 
 /// Longer than any run here, and much shorter than what is claimed would take to be read.
@@ -85,7 +85,7 @@ fn what_takes_no_room_takes_no_time() {
     let (first, _) = sender.export(&["--volume-size", "48K"]);
     host.put(&first);
     host.watch(&[]).0.good();
-    std::thread::sleep(Duration::from_millis(1100));
+    sender.host.wait(2);
     let (files, date) = sender.export(&[]);
     host.put(&files);
     // Parity that claims 128 GiB, an old date in its name; and a volume of what was imported already.
@@ -172,10 +172,10 @@ fn what_cannot_be_put_away_stays_and_is_not_said_to_be_gone() {
     let host = receiver(&sender);
     let (late, there, date) = lacking_one(&mut sender, &host);
     host.watch(&[]).0.good();
-    std::thread::sleep(Duration::from_secs(1));
+    host.wait(2 * HOUR);
     fs::write(host.path("inbox/quarantine"), "in the way").unwrap();
     let ran =
-        host.run(&host.watch_args(&["--give-up-after", "1s"]).iter().map(String::as_str).collect::<Vec<_>>());
+        host.run(&host.watch_args(&["--give-up-after", "1h"]).iter().map(String::as_str).collect::<Vec<_>>());
     assert_ne!(ran.code, 0, "{ran:#?}");
     assert!(there.keys().all(|name| host.path("inbox").join(name).exists()), "{ran:#?}");
     let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap_or_default();
@@ -219,7 +219,7 @@ fn nothing_of_a_bundle_goes_with_another_of_its_name() {
     let host = receiver(&sender);
     let (old, _) = sender.export(&[]);
     let (_, old_bytes) = old.iter().next().unwrap();
-    std::thread::sleep(Duration::from_millis(1100));
+    sender.host.wait(2);
     let (used, _) = sender.export(&[]);
     host.put(&used);
     host.watch(&[]).0.good();
@@ -231,7 +231,7 @@ fn nothing_of_a_bundle_goes_with_another_of_its_name() {
     let others: [&dyn Fn(&Path); 4] = [&link, &junk, &older, &in_use];
     for (number, other) in others.iter().enumerate() {
         for with_head in [false, true] {
-            std::thread::sleep(Duration::from_millis(1100));
+            sender.host.wait(2);
             let (files, date) = sender.export(VOLUMES);
             let (head, lost) = (named(&files, ".tar.000"), named(&files, ".tar.003"));
             // Its head comes last, or it waits for more than its parity can make.
@@ -302,7 +302,7 @@ fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (old, _) = sender.export(&[]);
-    std::thread::sleep(Duration::from_millis(1100));
+    sender.host.wait(2);
     let (files, date) = sender.export(&[]);
     let (_, bytes) = files.iter().next().unwrap();
     // Signed by somebody else: every byte but those of the signature is good.
