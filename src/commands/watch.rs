@@ -144,7 +144,7 @@ pub(super) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
         if args.once && at_rest {
             return Ok(watcher.outcome());
         }
-        let pause = if args.once { args.settle } else { args.interval };
+        let pause = if args.once { args.settle.min(args.interval) } else { args.interval };
         std::thread::sleep(pause.duration().unsigned_abs());
     }
 }

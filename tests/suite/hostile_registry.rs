@@ -976,7 +976,7 @@ fn a_watch_keeps_a_foreign_tag_and_is_done_with_the_bundle() {
     registry.name(at, SITES.to_vec());
     host.file("inbox/bundle.tar", with_images(days(-1), "a", &[name]).signed(&host.key));
     let mut command = host.command();
-    command.args(["watch", "inbox", "--once", "--settle", "1s", "--trust", "keys/exporter.pub"]);
+    command.args(["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub"]);
     command.args(["--registry", &format!("{}/p", registry.host), "--image", name, "--format", "json"]);
     let ran = forge::run(command);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));

@@ -99,10 +99,8 @@ fn a_log_that_cannot_be_written_is_said_and_spoils_nothing() {
     let host = Host::new();
     let bundle = host.file("b.tar", Bundle::of(hours(-5), &Part::all(days(-2))).signed(&host.key));
     fs::create_dir_all(host.path("state/imports.jsonl")).unwrap();
-    std::os::unix::fs::PermissionsExt::set_mode(
-        &mut fs::metadata(host.path("state")).unwrap().permissions(),
-        0o700,
-    );
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(host.path("state"), private).unwrap();
     host.import(&bundle, &[]).reported(2, &["imports.jsonl cannot be used"]);
     assert!(host.installed("cache", "db").is_some());
 }

@@ -154,7 +154,7 @@ fn unsigned_files_cost_those_who_look_at_them_little() {
 #[test]
 fn unsigned_files_cost_a_watch_little() {
     let host = host_with_junk();
-    let once = &["watch", "inbox", "--once", "--settle", "1s", "--format", "json"];
+    let once = &["watch", "inbox", "--once", "--settle", "1ms", "--format", "json"];
     let measured = host.bounded(&[&once[..], INTO].concat());
     says_little(&measured);
     assert!(host.installed("cache", "db").is_some());
@@ -204,7 +204,7 @@ fn parts_of_bundles_that_nobody_has_cost_a_watch_little_however_many_there_are()
     for number in 0..40_000 {
         host.file(&format!("inbox/{long}-{number}.tar.001"), "");
     }
-    let once = &["watch", "inbox", "--once", "--settle", "1s", "--format", "json"];
+    let once = &["watch", "inbox", "--once", "--settle", "1ms", "--format", "json"];
     let measured = host.bounded(&[&once[..], INTO].concat());
     assert!(host.installed("cache", "db").is_some(), "{}", measured.err);
     assert!(measured.out.len() + measured.err.len() < 1 << 20, "{}", measured.err.len());

@@ -1,12 +1,12 @@
 //! A site with neither a registry nor a web server: `serve` is both, straight out of the bundle.
 
 use std::fs;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_kit::artifact::{Artifact, all_four, findings, flags_of, sample};
 use test_kit::host::{Host, json_file, text};
+use test_kit::http::own_address;
 use test_kit::process::{Process, Run};
 use test_kit::real::write_certificates;
 use test_kit::{needs_root, tools};
@@ -44,7 +44,7 @@ impl Serve {
             let log = text(host.at("log"));
             if let Some(line) = log.lines().find(|line| line.starts_with("Serving ") && line.contains('…'))
             {
-                let word = line.split([' ', ',']).find(|word| word.starts_with("127.0.0.1:")).unwrap();
+                let word = line.split([' ', ',']).find(|word| word.starts_with("127.")).unwrap();
                 return Serve { address: word.to_owned(), process };
             }
             assert!(process.is_running() && Instant::now() < deadline, "it does not serve:\n{log}");
@@ -173,11 +173,9 @@ fn ended(host: &Host, line: &str) -> Run {
 #[test]
 fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
     let (laptop, first, public) = carried();
-    // Bundles of the same second would be two that claim the same moment.
-    std::thread::sleep(Duration::from_millis(1100));
     let second = laptop.export(&laptop.dir("second"), &flags_of(&laptop.at("upstream")));
     let station = bare();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = own_address();
     let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
     let serve = Serve::start(&station, &line(&second));
     // Its address is its own.

@@ -35,8 +35,6 @@ fn two_bundles() -> (Host, [String; 2], String) {
     let (_, public) = laptop.keygen();
     let first = laptop.export(&laptop.dir("first"), &laid_out(&laptop));
     let flags = flags_of(&laptop.at("upstream")).replace(&sample("vex-hub"), &later_hub(&laptop));
-    // Bundles of the same second would be two that claim the same moment.
-    std::thread::sleep(Duration::from_millis(1100));
     let second = laptop.export(&laptop.dir("second"), &flags);
     (laptop, [first, second], public)
 }
