@@ -191,6 +191,9 @@ fn a_clock_that_was_ahead_costs_no_reason() {
     let host = Host::new();
     fs::create_dir_all(host.path("inbox/quarantine/20461122t000000000z-a.tar")).unwrap();
     fs::write(host.path("inbox/quarantine/20461122t000000000z-a.tar/reason.json"), "{}").unwrap();
+    // As a watch makes it, whatever the umask is.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(host.path("inbox/quarantine"), mode).unwrap();
     fs::write(host.path("inbox/b.tar"), "rubbish").unwrap();
     let (_, report) = host.watch(&["--keep-quarantined", "1"]);
     let kept = report["outcomes"][0]["reason"].as_str().unwrap();
