@@ -1,4 +1,9 @@
 //! The command line: every verb with its flags. Parses and nothing else.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "a doc comment of a flag is its help text, not Markdown"
+)]
 
 use std::path::PathBuf;
 

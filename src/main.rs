@@ -54,6 +54,9 @@ fn print(cli: &Cli, outcome: &Outcome) -> std::io::Result<()> {
         Format::Json => writeln!(stdout, "{}", json(&format!("{:#}", outcome.json)))?,
     }
     stdout.flush()?;
+    if cli.format == Format::Text {
+        outcome.warnings.iter().try_for_each(|warning| terminal::say_warning(cli.log_format, warning))?;
+    }
     outcome.errors.iter().try_for_each(|error| terminal::say_error(cli.log_format, error))
 }
 

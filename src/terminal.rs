@@ -97,6 +97,22 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     }
 }
 
+/// Says a warning in the form that was asked for: one sentence.
+///
+/// # Errors
+/// If stderr cannot be written to.
+pub fn say_warning(format: Format, warning: &str) -> std::io::Result<()> {
+    let warning = warning.trim_end_matches('.');
+    let mut stderr = std::io::stderr().lock();
+    match format {
+        Format::Text => writeln!(stderr, "warning: {}.", line(warning)),
+        Format::Json => {
+            let entry = entry("warning", json!({ "what": warning }));
+            writeln!(stderr, "{}", text::json(&entry.to_string()))
+        }
+    }
+}
+
 /// A line of the log.
 fn entry(level: &str, mut entry: Value) -> Value {
     entry["time"] = clock::now().to_string().into();

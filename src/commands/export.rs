@@ -57,7 +57,8 @@ pub(super) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
     }
     let (mut report, errors) = done?;
     report.errors = errors.iter().map(Error::to_json).collect();
-    Ok(Outcome { errors, ..Outcome::done(&report) })
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings: report.warnings, errors, ..outcome })
 }
 
 /// What an export has to say, and what went wrong beside it.

@@ -219,9 +219,6 @@ impl fmt::Display for Report {
         for path in &self.removed {
             writeln!(f, "Removed: {}", line(&path.display().to_string()))?;
         }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
-        }
         Ok(())
     }
 }

@@ -60,11 +60,7 @@ struct Reports {
 
 impl fmt::Display for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        import_report::write_all(f, &self.targets)?;
-        for warning in &self.warnings {
-            writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
-        }
-        Ok(())
+        import_report::write_all(f, &self.targets)
     }
 }
 
@@ -328,8 +324,10 @@ fn outcome(mut reports: Vec<Report>, warnings: Vec<String>) -> Result<Outcome, E
     }
     let reports = Reports { targets: reports, warnings };
     let outcome = Outcome::done(&reports);
+    let mut warnings = import_report::warnings(&reports.targets);
+    warnings.extend(reports.warnings);
     let errors = reports.targets.into_iter().flat_map(|report| report.errors).collect();
-    Ok(Outcome { errors, ..outcome })
+    Ok(Outcome { warnings, errors, ..outcome })
 }
 
 fn host(args: &Import) -> Result<Host, Error> {

@@ -362,6 +362,15 @@ pub(super) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::
     Ok(())
 }
 
+/// The warnings of all targets, which name their target if there are several.
+pub(super) fn warnings(reports: &[Report]) -> Vec<String> {
+    let of = |report: &Report| {
+        let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };
+        report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
+    };
+    reports.iter().flat_map(of).collect()
+}
+
 pub(super) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
@@ -499,9 +508,6 @@ impl fmt::Display for Report {
         }
         for ignored in &self.ignored {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {}.", warning.trim_end_matches('.'))?;
         }
         for path in &self.written {
             writeln!(f, "Written: {}", line(&path.display().to_string()))?;

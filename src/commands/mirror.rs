@@ -133,7 +133,7 @@ pub(super) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
     let targets = run.sites.into_iter().map(|site| site.report).collect();
     let reports =
         Reports { dry_run: args.dry_run, targets, errors: run.errors, would_fetch: run.would_fetch };
-    let outcome = Outcome::done(&reports);
+    let outcome = Outcome { warnings: import_report::warnings(&reports.targets), ..Outcome::done(&reports) };
     let of_targets = reports.targets.into_iter().flat_map(|report| report.errors);
     Ok(Outcome { errors: reports.errors.into_iter().chain(of_targets).collect(), ..outcome })
 }

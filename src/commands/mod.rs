@@ -88,6 +88,8 @@ pub struct Outcome {
     pub text: String,
     /// For programs.
     pub json: serde_json::Value,
+    /// What people have to know beside the text: it goes to stderr. The JSON holds it already.
+    pub warnings: Vec<String>,
     /// What went wrong beside it: one bad bundle of several, one target of two.
     pub errors: Vec<Error>,
     /// What goes on once this was said.
@@ -127,7 +129,7 @@ impl Outcome {
                 "next": "Use --format text, or names that are UTF-8.",
             }] })
         });
-        Outcome { text: report.to_string(), json, errors: Vec::new(), then: None }
+        Outcome { text: report.to_string(), json, warnings: Vec::new(), errors: Vec::new(), then: None }
     }
 
     /// The exit code. Of several errors the gravest decides: a failed target before damage, damage

@@ -83,6 +83,7 @@ pub(super) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         until: Until::Signal,
     };
     let mut outcome = Outcome::done(&report);
+    outcome.warnings = report.warnings;
     outcome.errors = report.errors;
     outcome.then = Some(Then(Box::new(move |progress| {
         let server = Server::start(listener, site, options)?;

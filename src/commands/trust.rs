@@ -65,14 +65,6 @@ impl fmt::Display for Report {
             writeln!(f, "{verb}{}   {}", safe(&key.name), key.path.display())?;
             writeln!(f, "    {}", key.fingerprint)?;
         }
-        for key in &self.still {
-            writeln!(
-                f,
-                "warning: the same key is still trusted as {}: {}",
-                safe(&key.name),
-                key.path.display()
-            )?;
-        }
         Ok(())
     }
 }
@@ -169,10 +161,15 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
     }
     let is_found = |key: &&TrustedKey| found.iter().any(|gone| gone.path == key.path);
     let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
-    let still = keyring.iter().filter(|key| !is_found(key) && same(key)).map(Row::from).collect();
-    Ok(Outcome::done(&Report {
+    let still: Vec<&TrustedKey> = keyring.iter().filter(|key| !is_found(key) && same(key)).collect();
+    let warnings = still
+        .iter()
+        .map(|key| format!("the same key is still trusted as {}: {}", safe(&key.name()), key.path.display()));
+    let warnings = warnings.collect();
+    let outcome = Outcome::done(&Report {
         action: "removed",
         keys: found.iter().copied().map(Row::from).collect(),
-        still,
-    }))
+        still: still.into_iter().map(Row::from).collect(),
+    });
+    Ok(Outcome { warnings, ..outcome })
 }

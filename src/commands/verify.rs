@@ -75,9 +75,6 @@ impl fmt::Display for Report {
         for ignored in &self.ignored {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
         }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}.")?;
-        }
         Ok(())
     }
 }
@@ -143,7 +140,8 @@ pub(super) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
         }
     }
     report.errors = errors.iter().map(Error::to_json).collect();
-    Ok(Outcome { errors, ..Outcome::done(&report) })
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings: report.warnings, errors, ..outcome })
 }
 
 /// Where volumes are missing or cut off, whoever has to copy them wants to know at once which others to copy

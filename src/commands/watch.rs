@@ -737,12 +737,16 @@ fn first(there: &Inputs, key: &str) -> PathBuf {
     there.all(key).into_iter().next().unwrap_or_default()
 }
 
+/// What files look like. The order in which a directory lists them says nothing: tmpfs changes it when a file
+/// is put back.
 fn look(files: &[PathBuf]) -> Look {
     let look = |path: &PathBuf| {
         let metadata = path.symlink_metadata().ok()?;
         Some((path.clone(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
     };
-    files.iter().filter_map(look).collect()
+    let mut looks: Look = files.iter().filter_map(look).collect();
+    looks.sort();
+    looks
 }
 
 /// A bundle's name as the name of a folder, whatever it holds.
@@ -754,6 +758,18 @@ fn file_name(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_order_of_a_listing_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a.tar.000", "a.tar.001", "a.par.001"].map(|name| dir.path().join(name));
+        files.iter().for_each(|file| std::fs::write(file, "x").unwrap());
+        let [a, b, c] = files.clone();
+        assert!(look(&[c.clone(), a.clone(), b.clone()]) == look(&[a.clone(), b.clone(), c.clone()]));
+        std::fs::write(&b, "another").unwrap();
+        assert_eq!(look(&files).len(), 3);
+        assert!(look(&files) != look(&files[..2]));
+    }
 
     #[test]
     fn names_of_folders_are_plain() {

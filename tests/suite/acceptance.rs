@@ -31,13 +31,13 @@ fn date(of: Timestamp) -> Option<String> {
 fn the_first_import_says_so_and_the_next_does_not() {
     let host = Host::new();
     let ran = host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]);
-    ran.good().reported(0, &["first import of this stream here"]);
+    ran.good().prints("first import of this stream here");
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &[]);
     ran.good();
     assert!(!ran.out.contains("first import"), "{ran:#?}");
     // Another cache has a memory of its own.
     let ran = host.import_to("cache-2", &host.path("two.tar"), &[]);
-    ran.good().reported(0, &["first import of this stream here"]);
+    ran.good().prints("first import of this stream here");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn an_older_bundle_is_refused_unless_it_is_asked_for_and_then_written_down() {
     host.verify(&path, &[]).good();
 
     let ran = host.import(&path, &["--allow-rollback"]);
-    ran.good().reported(0, &["admitted only because of --allow-rollback; this was written down"]);
+    ran.good().prints("admitted only because of --allow-rollback; this was written down");
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     let state = host.state("default");
     assert_eq!(state["overrides"][0]["flags"], json!(["--allow-rollback"]));
@@ -79,12 +79,12 @@ fn two_bundles_of_one_moment_are_not_both_right() {
     let path = host.bundle("twin.tar", &twin);
     host.import(&path, &[]).refused(5, &["twin.tar", "creation time of the last", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
-    host.import(&path, &["--allow-rollback"]).good().reported(0, &["--allow-rollback"]);
+    host.import(&path, &["--allow-rollback"]).good().prints("--allow-rollback");
     // Both in one folder: the same alarm, and the first of them is used.
     let other = Host::new();
     other.bundle("inbox/one.tar", &bundle(created));
     other.bundle("inbox/twin.tar", &twin);
-    other.import(&other.path("inbox"), &[]).reported(5, &["installed", "creation time of the last"]);
+    other.import(&other.path("inbox"), &[]).exits(5).prints("installed").warns("creation time of the last");
     assert_eq!(other.state("default")["seen"].as_array().unwrap().len(), 1);
 }
 
@@ -99,7 +99,7 @@ fn the_future_is_refused_and_raises_no_floor() {
     assert!(!host.path("cache/db").exists());
     // A year ahead, data and all.
     let far = host.bundle("far.tar", &bundle(days(365)));
-    host.import(&far, &["--allow-future"]).good().reported(0, &["because of --allow-future"]);
+    host.import(&far, &["--allow-future"]).good().prints("because of --allow-future");
     host.verify(&far, &["--allow-future"]).good();
     let state = host.state("default");
     assert!(state["last"].is_null(), "{state:#}");
@@ -122,7 +122,7 @@ fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
     }
     assert!(!host.path("cache/db").exists());
     let ran = host.import(&path, &["--allow-expired"]);
-    ran.good().reported(0, &["because of --allow-expired"]);
+    ran.good().prints("because of --allow-expired");
     host.verify(&path, &["--allow-expired"]).good();
     assert_eq!(host.state("default")["last"]["expires"], json!(hours(-1)));
     // From now on every run says so: with the same bundle, and also where there is nothing new.
@@ -156,7 +156,7 @@ fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
     host.import(&host.bundle("3.tar", &numbered(days(-3), 3).with("expires", soon)), &[]).good();
     host.wait(2 * 3600);
     let ran = host.import(&host.bundle("2.tar", &numbered(days(-4), 2)), &[]);
-    ran.reported(5, &["what is installed from stream", "--allow-expired"]);
+    ran.exits(5).warns("what is installed from stream").warns("--allow-expired");
     let ran = host.import(&host.path("2.tar"), &["--allow-expired"]);
     ran.good();
 }
@@ -173,7 +173,7 @@ fn another_stream_is_refused_by_name() {
     host.verify(&lab, &["--stream", "default"]).refused(5, &["\"lab\"", "--stream"]);
     host.verify(&lab, &[]).good();
     // Asked for by name, it has a state of its own, and the first one's stays as it was.
-    host.import(&lab, &["--stream", "lab"]).good().reported(0, &["first import of this stream here"]);
+    host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream here");
     assert_eq!(host.state("lab")["seen"].as_array().unwrap().len(), 1);
     assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 1);
     // A folder with both: each is judged, and the right one is used.
@@ -181,7 +181,7 @@ fn another_stream_is_refused_by_name() {
     other.bundle("inbox/lab.tar", &bundle(days(-1)).with("stream", "lab"));
     other.bundle("inbox/mine.tar", &bundle(days(-2)));
     let ran = other.import(&other.path("inbox"), &[]);
-    ran.good().reported(0, &["installed", "ignored: lab.tar: lab.tar belongs to stream"]);
+    ran.good().prints("installed").prints("ignored: lab.tar: lab.tar belongs to stream");
     assert_eq!(other.installed("cache", "db"), date(days(-2)));
 }
 
@@ -190,14 +190,14 @@ fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-8), 1)), &[]).good();
     let ran = host.import(&host.bundle("5.tar", &numbered(days(-4), 5)), &[]);
-    ran.good().reported(0, &["bundles number 2 to 4 of this stream never came here"]);
+    ran.good().prints("bundles number 2 to 4 of this stream never came here");
     assert_eq!(host.state("default")["missing"], json!([2, 3, 4]));
     let ran = host.import(&host.bundle("7.tar", &numbered(days(-2), 7)), &[]);
-    ran.good().reported(0, &["bundle number 6 of this stream never came here"]);
+    ran.good().prints("bundle number 6 of this stream never came here");
     // Number 3 turns up.
     let late = host.bundle("3.tar", &numbered(days(-6), 3));
     let ran = host.import(&late, &[]);
-    ran.good().reported(0, &["late: newer bundles of this stream came before it"]);
+    ran.good().prints("late: newer bundles of this stream came before it");
     assert_eq!(host.installed("cache", "db"), date(days(-2)), "the newest data stays");
     assert_eq!(host.state("default")["missing"], json!([2, 4, 6]));
     assert_eq!(host.state("default")["last"]["sequence"], json!(7));
@@ -208,7 +208,7 @@ fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
     host.import(&host.bundle("3b.tar", &second), &[]).refused(5, &["3b.tar", "--allow-rollback"]);
     // Numbers of any size.
     let last = host.bundle("last.tar", &numbered(days(-1), u64::MAX));
-    host.import(&last, &[]).good().reported(0, &["bundles number 8 to 18446744073709551614"]);
+    host.import(&last, &[]).good().prints("bundles number 8 to 18446744073709551614");
     assert!(host.state("default")["missing"].as_array().unwrap().len() <= 256);
     // An exporter that lost its count, and one that keeps none.
     host.import(&host.bundle("again.tar", &numbered(hours(-3), 1)), &[]).good();
@@ -224,14 +224,14 @@ fn one_older_dataset_in_a_newer_bundle_is_left_alone() {
     let mixed = Bundle::of(days(-1), &[Part::db(days(-1)), Part::java_db(days(-5)), Part::checks("new")]);
     let path = host.bundle("mixed.tar", &mixed);
     let ran = host.import(&path, &[]);
-    ran.good().reported(0, &["trivy-java-db   left alone", "was left alone", "--allow-rollback"]);
+    ran.good().prints("trivy-java-db   left alone").prints("was left alone").prints("--allow-rollback");
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
     assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
     assert_eq!(host.state("default")["floors"]["trivy-java-db-1"], json!(days(-3)));
 
     // Asked for, it is taken; that is written down, and the floor is what was taken.
     let ran = host.import(&path, &["--allow-rollback"]);
-    ran.good().reported(0, &["admitted only because of --allow-rollback"]);
+    ran.good().prints("admitted only because of --allow-rollback");
     assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
     let state = host.state("default");
     assert_eq!(state["floors"]["trivy-java-db-1"], json!(days(-5)), "{state:#}");
@@ -257,10 +257,10 @@ fn going_back_to_a_bundle_that_was_seen_is_written_down_too() {
     // So also the checks, which have no date of their own.
     let settled = host.snapshot();
     let ran = host.import(&path, &[]);
-    ran.good().reported(0, &["trivy-db        left alone", "trivy-checks    left alone"]);
+    ran.good().prints("trivy-db        left alone").prints("trivy-checks    left alone");
     let same = |path: &&String| path.starts_with("cache/");
     assert!(settled.0.keys().filter(same).all(|path| settled.0[path] == host.snapshot().0[path]));
-    host.import(&path, &["--allow-rollback"]).good().reported(0, &["because of --allow-rollback"]);
+    host.import(&path, &["--allow-rollback"]).good().prints("because of --allow-rollback");
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     let state = host.state("default");
     assert_eq!(state["floors"]["trivy-db-2"], json!(days(-5)), "{state:#}");
@@ -273,14 +273,17 @@ fn without_state_the_data_that_is_there_is_the_floor() {
     host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
     fs::remove_dir_all(host.path("state")).unwrap();
     let ran = host.import(&host.bundle("old.tar", &bundle(days(-5))), &[]);
-    ran.good().reported(0, &["first import", "trivy-db        left alone", "trivy-java-db   left alone"]);
+    ran.good()
+        .prints("first import")
+        .prints("trivy-db        left alone")
+        .prints("trivy-java-db   left alone");
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     // What Trivy itself downloaded counts as well, whatever else is not there.
     let other = Host::new();
     other.file("cache/db/trivy.db", forge::bolt());
     other.file("cache/db/metadata.json", forge::metadata_json(2, days(-1)));
     let ran = other.import(&other.bundle("old.tar", &bundle(days(-5))), &[]);
-    ran.good().reported(0, &["trivy-db        left alone", "trivy-java-db   installed"]);
+    ran.good().prints("trivy-db        left alone").prints("trivy-java-db   installed");
     // A date that nobody can believe is no floor, and one at the end of time breaks nothing.
     for date in ["2090-01-01T00:00:00Z", "9999-12-30T22:00:00Z"] {
         let other = Host::new();
@@ -300,7 +303,10 @@ fn without_state_a_date_ahead_of_the_clock_is_ignored_and_reported() {
     host.file("cache/db/trivy.db", forge::bolt());
     host.file("cache/db/metadata.json", forge::metadata_json(2, days(30)));
     let ran = host.import(&host.bundle("one.tar", &bundle(days(-1))), &[]);
-    ran.good().reported(0, &["the date of trivy-db-2 at the target", "more than 24 h ahead", "was ignored"]);
+    ran.good()
+        .prints("the date of trivy-db-2 at the target")
+        .prints("more than 24 h ahead")
+        .prints("was ignored");
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
 }
 
@@ -322,10 +328,10 @@ fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
     fs::remove_dir_all(host.path("state")).unwrap();
     let old = host.bundle("old.tar", &checks(days(-5), "2.9.0"));
     let ran = host.import(&old, &[]);
-    ran.good().reported(
-        0,
-        &["trivy-checks-2 2.9.0 was left alone", "version 2.10.0 was there", "--allow-rollback"],
-    );
+    ran.good()
+        .prints("trivy-checks-2 2.9.0 was left alone")
+        .prints("version 2.10.0 was there")
+        .prints("--allow-rollback");
     assert_eq!(installed(&host), "2.10.0");
     fs::remove_dir_all(host.path("state")).unwrap();
     host.import(&old, &["--allow-rollback"]).good();
@@ -346,9 +352,10 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
     let state = host.at("shared/state");
     let args = ["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state];
     let ran = host.run(&args);
-    match rustix::process::geteuid().is_root() {
-        true => drop(ran.refused(2, &["shared can be changed by others", "mode 0777"])),
-        false => drop(ran.reported(0, &["others can change", "shared (mode 0777)", "leads to the state"])),
+    if rustix::process::geteuid().is_root() {
+        ran.refused(2, &["shared can be changed by others", "mode 0777"]);
+    } else {
+        ran.good().warns("others can change").warns("shared (mode 0777)").warns("leads to the state");
     }
     // In a sticky one nobody else can rename what is there.
     mode(0o1777);
@@ -372,28 +379,24 @@ fn max_age_is_refused_on_the_importing_side_by_dataset() {
     let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];
     let path = host.bundle("aged.tar", &Bundle::of(days(-1), &parts));
     let ran = host.import(&path, &["--max-age", "3d"]);
-    ran.reported(
-        5,
-        &[
-            "trivy-db        refused",
-            "trivy-java-db   installed",
-            "5 d old",
-            "--max-age allows 3 d",
-            "--skip trivy-db",
-        ],
-    );
+    ran.exits(5)
+        .prints("trivy-db        refused")
+        .prints("trivy-java-db   installed")
+        .warns("5 d old")
+        .warns("--max-age allows 3 d")
+        .warns("--skip trivy-db");
     assert!(!host.path("cache/db").exists());
     let ran = host.import(&path, &["--max-age", "trivy-db=7d,trivy-java-db=14d"]);
-    ran.reported(5, &["trivy-java-db   refused"]);
+    ran.exits(5).prints("trivy-java-db   refused");
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     let ran = host.import(&path, &["--max-age", "trivy-db=1w,trivy-java-db=3w"]);
-    ran.good().reported(0, &["unchanged"]);
+    ran.good().prints("unchanged");
     clap_refused(&host.import(&path, &["--max-age", "3y"]));
     clap_refused(&host.import(&path, &["--max-age", "db=3d"]));
     // Old data is a warning where nobody asked for more.
     let fresh = Host::new();
     let ran = fresh.import(&fresh.bundle("aged.tar", &Bundle::of(days(-1), &parts)), &[]);
-    ran.good().reported(0, &["trivy-java-db is 20 d old"]);
+    ran.good().prints("trivy-java-db is 20 d old");
 }
 
 /// A flag that cannot be read: the parser's own form, and exit code 2.
@@ -515,9 +518,13 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         host.bundle("inbox/a-good.tar", &good);
         host.file("inbox/b-damaged.tar", &damaged);
         host.verify(&host.path("inbox"), &[])
-            .reported(4, &["a-good.tar", "good: 14 members", "b-damaged.tar", word]);
+            .exits(4)
+            .prints("a-good.tar")
+            .prints("good: 14 members")
+            .warns("b-damaged.tar")
+            .warns(word);
         let ran = host.import(&host.path("inbox"), &[]);
-        ran.reported(4, &["b-damaged.tar", word]);
+        ran.exits(4).warns("b-damaged.tar").warns(word);
         assert_eq!(ran.out.matches(" installed").count(), 4, "{ran:#?}");
         assert_eq!(host.installed("cache", "db"), date(days(-3)));
         assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
@@ -540,7 +547,7 @@ fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
     host.file("inbox/default-20260102t000000z (1).tar", &zeroed);
     host.file("inbox/backup.tar", &zeroed);
     for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
-        ran.reported(4, &["default-20260101t000000z.tar", "ignored: backup.tar"]);
+        ran.exits(4).prints("default-20260101t000000z.tar").prints("ignored: backup.tar");
         assert!(ran.err.contains("default-20260102t000000z (1).tar is not a trivy-ferry bundle"), "{ran:#?}");
     }
     assert_eq!(host.installed("cache", "db"), date(days(-3)));
@@ -549,7 +556,7 @@ fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
     host.bundle("inbox/one.tar", &bundle(days(-3)));
     host.file("inbox/two.tar", bundle(days(-1)).signed(&Host::new().key));
     for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
-        ran.good().reported(0, &["warning: two.tar was passed over", "new key"]);
+        ran.good().prints("warning: two.tar was passed over").prints("new key");
     }
 }
 
@@ -562,13 +569,13 @@ fn what_a_newer_bundle_beside_it_surpasses_is_passed_over() {
     host.bundle("inbox/new.tar", &bundle(days(-1)));
     for _ in 0..2 {
         let ran = host.import(&host.path("inbox"), &[]);
-        ran.good().reported(
-            0,
-            &["ignored: older-than-the-first.tar: ", "ignored: expired.tar: ", "a newer bundle is here"],
-        );
+        ran.good()
+            .prints("ignored: older-than-the-first.tar: ")
+            .prints("ignored: expired.tar: ")
+            .prints("a newer bundle is here");
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
     }
-    host.verify(&host.path("inbox"), &[]).good().reported(0, &["ignored: expired.tar"]);
+    host.verify(&host.path("inbox"), &[]).good().prints("ignored: expired.tar");
     // Alone, or as the newest that is there, each is still refused.
     host.import(&host.path("inbox/expired.tar"), &[]).refused(5, &["expired.tar", "--allow-expired"]);
     fs::remove_file(host.path("inbox/new.tar")).unwrap();
@@ -620,7 +627,10 @@ fn restore_swaps_back_and_forth() {
         |more: &[&str]| host.run(&[&["import", "--restore", "--cache-dir", &cache][..], more].concat());
     restore(&[])
         .good()
-        .reported(0, &["trivy-db        restored", "trivy-checks    restored", "vex-hub         restored"]);
+        .exits(0)
+        .prints("trivy-db        restored")
+        .prints("trivy-checks    restored")
+        .prints("vex-hub         restored");
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
     restore(&[]).good();
@@ -630,7 +640,7 @@ fn restore_swaps_back_and_forth() {
     assert_eq!(host.installed("cache", "java-db"), date(days(-2)));
     // The newest bundle again brings the rest back, and says what it did.
     let ran = host.import(&host.path("new.tar"), &[]);
-    ran.good().reported(0, &["trivy-db        restored", "trivy-java-db   unchanged"]);
+    ran.good().prints("trivy-db        restored").prints("trivy-java-db   unchanged");
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     // Nothing to go back to.
     let other = Host::new();
@@ -693,7 +703,7 @@ fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
     ran.good();
     assert_eq!(ran.out.matches(" unchanged").count(), 4, "{ran:#?}");
     assert_eq!(host.snapshot(), settled, "nothing to do is done by doing nothing");
-    host.import_to("cache-2", &path, &[]).good().reported(0, &["installed"]);
+    host.import_to("cache-2", &path, &[]).good().prints("installed");
     assert_eq!(host.installed("cache-2", "db"), date(days(-2)));
     // After `trivy clean`, and after somebody's hand.
     fs::remove_dir_all(host.path("cache/db")).unwrap();
@@ -732,11 +742,14 @@ fn a_late_bundle_gives_what_no_newer_one_brought() {
     let late = host.bundle("2.tar", &numbered(days(-4), 2));
     let ran = host.import(&late, &[]);
     ran.good()
-        .reported(0, &["late: newer bundles", "trivy-java-db   installed", "trivy-db        left alone"]);
+        .exits(0)
+        .prints("late: newer bundles")
+        .prints("trivy-java-db   installed")
+        .prints("trivy-db        left alone");
     assert!(!ran.out.contains("warning: trivy-db"), "that it is older is no news: {ran:#?}");
     assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
-    host.import(&late, &[]).good().reported(0, &["trivy-java-db   unchanged"]);
+    host.import(&late, &[]).good().prints("trivy-java-db   unchanged");
 }
 
 #[test]
@@ -752,12 +765,12 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(calls(), 1, "nothing changed");
     // It fails: the data is in place all the same, and the next run calls it again.
     let ran = host.import(&two, &["--exec-after", "exit 3"]);
-    ran.reported(1, &["installed"]);
+    ran.exits(1).prints("installed");
     assert!(ran.err.contains("`exit 3` failed"), "{ran:#?}");
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     host.import(&two, &[]).good();
     assert_eq!(calls(), 1);
-    host.import(&two, &["--exec-after", &call]).good().reported(0, &["unchanged", "Done after the import"]);
+    host.import(&two, &["--exec-after", &call]).good().prints("unchanged").prints("Done after the import");
     assert_eq!(calls(), 2);
     // The run is killed before the command has ended.
     let three = host.bundle("three.tar", &bundle(days(-1)));
@@ -779,7 +792,7 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
     let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
     let call = format!("printf x >> {}", host.at("calls"));
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
-    host.import(&one, &["--exec-after", "exit 1"]).reported(1, &["installed"]);
+    host.import(&one, &["--exec-after", "exit 1"]).exits(1).prints("installed");
     // The stick is empty, or holds nothing that is acceptable: the change of before is told all the same.
     fs::create_dir(host.path("empty")).unwrap();
     host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
@@ -855,7 +868,7 @@ fn each_dataset_is_watched_until_its_own_exporters_date() {
     let weekly = host.bundle("weekly.tar", &weekly);
     host.import(&weekly, &[]).good();
     host.wait(2 * 3600);
-    host.import(&weekly, &[]).reported(5, &["unchanged", "what is installed from stream"]);
+    host.import(&weekly, &[]).exits(5).prints("unchanged").warns("what is installed from stream");
     host.import(&host.bundle("all.tar", &bundle(days(-1))), &[]).good();
     host.import(&weekly, &[]).good();
 }
@@ -880,7 +893,7 @@ fn of_more_bundles_than_anyone_has_the_newest_are_taken() {
         host.bundle(&format!("inbox/{number}.tar"), &bundle);
     }
     let ran = host.import(&host.path("inbox"), &[]);
-    ran.good().reported(0, &["4 bundles: older than the 256 newest"]);
+    ran.good().prints("4 bundles: older than the 256 newest");
     assert_eq!(host.installed("cache", "db"), date(hours(-41)));
 }
 
@@ -924,10 +937,10 @@ fn many_names_and_many_copies_of_a_bundle_are_one() {
     );
     limited.args(["-c", &line]);
     let ran = forge::run(limited);
-    ran.good().reported(
-        0,
-        &["trivy-db        installed", "link-1.tar: another name of a file above", " more: not named"],
-    );
+    ran.good()
+        .prints("trivy-db        installed")
+        .prints("link-1.tar: another name of a file above")
+        .prints(" more: not named");
     assert!(ran.out.lines().count() < 700, "{} lines", ran.out.lines().count());
 }
 
@@ -955,12 +968,12 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     host.file("data/.trivy/vex/repository.yaml", config);
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &["--data-home", &home]).good();
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &["--data-home", &home]);
-    ran.good().reported(0, &["--vex repo", "Scan with XDG_DATA_HOME="]);
+    ran.good().prints("--vex repo").prints("Scan with XDG_DATA_HOME=");
     let index = || fs::read_to_string(host.path("cache/vex/repositories/hub/0.1/index.json")).unwrap();
     let newer = index();
     let cache = host.at("cache");
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
-    ran.good().reported(0, &["vex-hub         restored"]);
+    ran.good().prints("vex-hub         restored");
     assert_ne!(index(), newer);
     // What cannot go back is named.
     fs::rename(
@@ -969,7 +982,7 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     )
     .unwrap();
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
-    ran.good().reported(0, &["the VEX repository Corp VEX stays as it is"]);
+    ran.good().prints("the VEX repository Corp VEX stays as it is");
 }
 
 /// A bundle with VEX Hub, and with the VEX repository `corp` from a source.
@@ -1045,7 +1058,7 @@ fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
     fs::copy(next.path("keys/exporter.pub"), host.path("keys/exporter.pub")).unwrap();
     let path = host.file("three.tar", Bundle::of(days(-2), &[Part::db(days(-2))]).signed(&next.key));
     let ran = host.import(&path, &[]);
-    ran.good().reported(0, &["corp", "not trusted any more"]);
+    ran.good().prints("corp").prints("not trusted any more");
     assert_eq!(entries(), without);
 }
 

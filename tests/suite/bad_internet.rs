@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use test_kit::authority::{Authority, NAME};
 use test_kit::files::Fault;
 use test_kit::noise::{self, Noise};
 use test_kit::process::Run;
+use test_kit::process::wait_for;
 use test_kit::runs;
 use test_kit::squid::{self, Squid};
 use trivy_ferry::digest::Digest;
@@ -623,8 +625,12 @@ fn whoever_may_write_to_the_folder_leads_an_export_nowhere_else() {
 
 #[test]
 fn a_run_that_comes_second_leaves_the_first_its_file() {
-    let upstream = Upstream::new(|_, _| None);
-    upstream.publish(0, 80_000_000);
+    // The first waits in the middle until it is stopped, and goes on from there.
+    let stalls = std::sync::atomic::AtomicBool::new(true);
+    let upstream = Upstream::new(move |_, path| {
+        (path.contains("/db/blobs/") && stalls.swap(false, Relaxed)).then_some(Fault::Stall(10_000_000))
+    });
+    upstream.publish(0, 30_000_000);
     let host = exporter();
     let export = |state: &str| {
         let mut command = host.command();
@@ -634,11 +640,12 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     };
     let sent = upstream.sent();
     let mut first = export("state").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while upstream.sent() < sent + 10_000_000 {
-        assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for("the middle of the first export", || (upstream.sent() >= sent + 9_000_000).then_some(()));
+    let pid = Pid::from_child(&first);
+    kill_process(pid, Signal::STOP).unwrap();
     forge::run(export("state2")).refused(7, &["b.tar"]);
+    assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
+    kill_process(pid, Signal::CONT).unwrap();
     assert!(first.wait().unwrap().success());
     host.holds_good_bundles(1);
 }

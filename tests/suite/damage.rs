@@ -59,8 +59,8 @@ fn then_all_is_well(host: &Host) {
 fn the_forge_keeps_to_the_format() {
     let host = Host::new();
     let path = host.file("good.tar", newer().signed(&host.key));
-    host.verify(&path, &[]).good().reported(0, &["good: 14 members", "trivy-db-2, trivy-java-db-1"]);
-    host.import(&path, &[]).good().reported(0, &["first import", "installed"]);
+    host.verify(&path, &[]).good().prints("good: 14 members").prints("trivy-db-2, trivy-java-db-1");
+    host.import(&path, &[]).good().prints("first import").prints("installed");
 }
 
 /// A change to a member's header that leaves its checksum right.
@@ -584,7 +584,7 @@ fn only_signatures_of_trusted_keys_count() {
         host.verify(&both, &["--trust", trusted]).good();
     }
     let ran = host.verify(&both, &["--trust", &format!("{old_key},{new_key}")]);
-    ran.good().reported(0, &["exporter.pub", "successor.pub"]);
+    ran.good().prints("exporter.pub").prints("successor.pub");
     let only_new = file("new.tar", &[sign(&successor)]);
     host.verify(&only_new, &["--trust", &old_key]).refused(4, &["new.tar", "trust add"]);
     host.import(&only_new, &["--trust", &new_key]).good();
@@ -769,7 +769,7 @@ fn what_is_no_bundle_is_refused_by_what_it_is() {
         both_refuse(&host, &before, &host.path("things").join(name), code, &[word]);
         let ran = host.run(&["inspect", host.path("things").join(name).to_str().unwrap()]);
         if name == "stranger.tar" {
-            ran.reported(0, &["NOT VERIFIED", "not signed by a trusted key"]);
+            ran.exits(0).prints("NOT VERIFIED").prints("not signed by a trusted key");
         } else {
             ran.refused(code, &[name, word]);
         }
@@ -795,7 +795,7 @@ fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
     fs::remove_file(inbox.join("stranger.tar")).unwrap();
     // What was cut inside its manifest is somebody's lost trip, and never passed over.
     let ran = host.import(&inbox, &[]);
-    ran.reported(4, &["empty.tar has a damaged manifest", "short.tar has a damaged manifest"]);
+    ran.exits(4).warns("empty.tar has a damaged manifest").warns("short.tar has a damaged manifest");
     for cut in ["empty.tar", "short.tar"] {
         fs::remove_file(inbox.join(cut)).unwrap();
     }

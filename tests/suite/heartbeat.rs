@@ -128,7 +128,9 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
     link.watch();
     assert_eq!(link.heartbeat()["here"], false);
     link.status(&["--max-silence", "1h", "--metrics", "ferry.prom"])
-        .reported(0, &["not here yet", "number 2"]);
+        .exits(0)
+        .prints("not here yet")
+        .prints("number 2");
     let metrics = fs::read_to_string(link.host.path("ferry.prom")).unwrap();
     for name in
         ["trivy_ferry_heartbeat_timestamp_seconds{stream=\"default\"}", "trivy_ferry_bundle_announced_"]
@@ -137,14 +139,11 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
     }
     // Nothing comes any more.
     link.host.wait(2 * 3600);
-    link.status(&["--max-silence", "1h"]).reported(
-        5,
-        &[
-            "no heartbeat of stream \"default\" has come since",
-            "the bundle of stream \"default\" of",
-            "has not come",
-        ],
-    );
+    link.status(&["--max-silence", "1h"])
+        .exits(5)
+        .warns("no heartbeat of stream \"default\" has come since")
+        .warns("the bundle of stream \"default\" of")
+        .warns("has not come");
 }
 
 #[test]
@@ -156,7 +155,7 @@ fn an_exporter_that_reaches_no_source_is_alive() {
     let report = link.watch();
     assert_eq!(report["heartbeats"][0]["heard"]["export"], "failed");
     assert!(report["heartbeats"][0]["heard"].get("newest").is_none());
-    link.status(&["--max-silence", "1h"]).reported(0, &["the export failed"]);
+    link.status(&["--max-silence", "1h"]).exits(0).prints("the export failed");
 }
 
 #[test]

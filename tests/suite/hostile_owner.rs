@@ -205,7 +205,7 @@ fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the
         let line =
             format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
         // Either the probe shows that the directory is foreign, or it cannot be made.
-        scene.ferry(&line).exits(7).says("home/cache/.trivy-ferry");
+        scene.ferry(&line).exits(7).warns("home/cache/.trivy-ferry");
         assert!(!scene.at("evil").exists(), "root moved a file out of the cache");
     }
 }
@@ -231,7 +231,7 @@ fn a_list_of_files_leads_nowhere_else() {
         r#"[""]"#,
     ] {
         scene.write("home/cache/.trivy-ferry/list-db", list);
-        scene.ferry(&line).exits(7).says("is not what an import wrote there").says("Remove ");
+        scene.ferry(&line).exits(7).warns("is not what an import wrote there").warns("Remove ");
     }
     assert!(scene.at("home/evil").exists() && !scene.at("evil").exists());
     // The advice helps.
@@ -277,7 +277,7 @@ fn a_key_below_a_directory_of_another_user_is_never_used() {
     let _attacker = scene.attack("key");
     for _ in 0..runs(40, 500) {
         let line = format!("verify {} --trust TOP/home/keys/ferry.pub", golden("v1.tar"));
-        scene.ferry(&line).exits(2).says("can be changed by others");
+        scene.ferry(&line).exits(2).warns("can be changed by others");
     }
 }
 
@@ -304,7 +304,7 @@ fn a_staging_directory_that_is_swapped_for_another_costs_nobody_a_file() {
             "import TOP/root/stick --trust {} --cache-dir TOP/root/cache --staging TOP/home/staging",
             golden("one.pub")
         );
-        scene.ferry(&line).exits(2).says("can be changed by others");
+        scene.ferry(&line).exits(2).warns("can be changed by others");
         assert_eq!(scene.contents("victim"), before);
     }
 }
@@ -353,7 +353,7 @@ fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
     );
     let put = || drop(fs::copy(golden("v1.tar"), scene.at("home/inbox/v1.tar")));
     put();
-    scene.ferry(&line).exits(0).says("processed");
+    scene.ferry(&line).exits(0).prints("processed");
     let attacker = scene.attack("inbox");
     for _ in 0..runs(8, 500) {
         put();
@@ -363,7 +363,7 @@ fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
     drop(attacker);
     scene.settle("home/inbox", "home/other");
     put();
-    scene.ferry(&line).exits(0).says("processed");
+    scene.ferry(&line).exits(0).prints("processed");
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn a_state_that_another_user_can_take_away_is_no_state() {
             scene
                 .ferry(&format!("{line} --state-dir TOP/home/state"))
                 .exits(2)
-                .says("can be changed by others");
+                .warns("can be changed by others");
         }
     }
 }

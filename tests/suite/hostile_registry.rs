@@ -147,7 +147,10 @@ fn what_one_dataset_meets_keeps_no_other_from_its_own() {
     let registry =
         Registry::new(|seen| (is_blob(seen) && seen.path.contains("trivy-java-db")).then(|| status(413)));
     let ran = push(&host, &bundle, &registry.host);
-    ran.reported(7, &["trivy-db        pushed", "trivy-java-db   failed", "trivy-checks    pushed"]);
+    ran.exits(7)
+        .prints("trivy-db        pushed")
+        .prints("trivy-java-db   failed")
+        .prints("trivy-checks    pushed");
     assert!(ran.err.contains("client_max_body_size"), "{ran:#?}");
     assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-db:2"]);
     // The next run sends what is missing, and nothing else.
@@ -240,7 +243,10 @@ fn a_tag_that_names_something_else_afterwards_is_an_error() {
         let read_back = seen.method == Method::GET && seen.path.ends_with("trivy-db/manifests/2");
         read_back.then(|| Response::new(Body::from(r#"{"schemaVersion":2}"#)))
     });
-    push(&host, &bundle, &registry.host).reported(7, &["trivy-db        failed", "trivy-java-db   pushed"]);
+    push(&host, &bundle, &registry.host)
+        .exits(7)
+        .prints("trivy-db        failed")
+        .prints("trivy-java-db   pushed");
 }
 
 #[test]
@@ -356,7 +362,7 @@ fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
     host.file("inbox/a.tar", older.signed(&host.key));
     host.file("inbox/b.tar", &bytes);
     let ran = push(&host, &host.path("inbox"), &registry.host);
-    ran.reported(4, &["trivy-db        pushed"]);
+    ran.exits(4).prints("trivy-db        pushed");
     assert_eq!(registry.tags(), ALL);
 }
 
@@ -372,7 +378,10 @@ fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
     let mixed = [Part::db(days(-4)), Part::java_db(hours_ago(2)), Part::checks("new")];
     let mixed = host.file("mixed.tar", Bundle::of(hours_ago(1), &mixed).signed(&host.key));
     let ran = push(&host, &mixed, &registry.host);
-    ran.good().reported(0, &["trivy-db        left alone", "trivy-java-db   pushed", "--allow-rollback"]);
+    ran.good()
+        .prints("trivy-db        left alone")
+        .prints("trivy-java-db   pushed")
+        .prints("--allow-rollback");
 }
 
 fn hours_ago(count: i64) -> jiff::Timestamp {
@@ -394,7 +403,7 @@ fn a_registry_that_claims_to_have_it_harms_no_other_place() {
     let evil = Registry::new(|seen| is_blob(seen).then(|| status(201)));
     let good = Registry::new(|_| None);
     let ran = push_to(&host, &inbox, &format!("{}/p,{}/p", evil.host, good.host));
-    ran.reported(7, &["says that it has it, before it was sent"]);
+    ran.exits(7).warns("says that it has it, before it was sent");
     assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "no tag for what was not sent");
     let newest = Part::db(days(-1)).manifest;
     assert_eq!(good.manifest("p/trivy-db:2"), newest, "{ran:#?}");
@@ -479,10 +488,12 @@ fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
         });
         // Without a login, the registry would get what a service of the internal network answers.
         let words = ["names the token service", realm.as_str(), "another host or port", "over HTTPS"];
-        push(&host, &bundle, &registry.host).reported(7, &words);
+        let ran = push(&host, &bundle, &registry.host);
+        words.iter().fold(ran.exits(7), |ran, word| ran.warns(word));
         let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
         host.file("home/.docker/config.json", config);
-        push(&host, &bundle, &registry.host).reported(7, &words);
+        let ran = push(&host, &bundle, &registry.host);
+        words.iter().fold(ran.exits(7), |ran, word| ran.warns(word));
         assert!(registry.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", registry.seen());
     }
     assert!(service.seen().is_empty(), "{:#?}", service.seen());
@@ -502,7 +513,10 @@ fn a_token_service_leads_to_no_other() {
         seen.authorization.is_none().then(|| header(status(401), "www-authenticate", &asks))
     });
     own.lock().unwrap().clone_from(&registry.host);
-    push(&host, &bundle, &registry.host).reported(7, &["names the token service", "another host or port"]);
+    push(&host, &bundle, &registry.host)
+        .exits(7)
+        .warns("names the token service")
+        .warns("another host or port");
     assert!(internal.seen().is_empty(), "{:#?}", internal.seen());
     assert!(registry.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", registry.seen());
 }
@@ -569,7 +583,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
     let registry = Registry::over(Some(authority.server(true)), |_| None);
     let place = registry.host.replace("127.0.0.1", NAME) + "/p";
     let proxy = tunnels_to(registry.host.clone());
-    push("HTTPS_PROXY", &proxy, &place, &flags).reported(7, &["The proxy wants a login"]);
+    push("HTTPS_PROXY", &proxy, &place, &flags).exits(7).warns("The proxy wants a login");
     push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags).good();
     assert_eq!(registry.tags(), ALL);
     // Early answers are heard through TLS and a tunnel as well.
@@ -577,7 +591,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
     let proxy = tunnels_to(registry.host.clone());
     for _ in 0..3 {
         let ran = push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags);
-        ran.reported(7, &["status 413", "client_max_body_size"]);
+        ran.exits(7).warns("status 413").warns("client_max_body_size");
     }
 }
 
@@ -633,7 +647,10 @@ fn a_damaged_blob_that_a_registry_keeps_is_named() {
     };
     let registry = Registry::new(move |seen| asks(seen).then(|| header(status(200), "content-length", "1")));
     let ran = push(&host, &bundle, &registry.host);
-    ran.reported(7, &["is damaged there: it should have", "did not replace it", "Delete the blob there"]);
+    ran.exits(7)
+        .warns("is damaged there: it should have")
+        .warns("did not replace it")
+        .warns("Delete the blob there");
     assert!(registry.tags().is_empty(), "{:?}", registry.tags());
 }
 
@@ -642,7 +659,10 @@ fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
     let (host, bundle) = station();
     let registry = Registry::new(|seen| seen.path.contains("trivy-checks").then(|| status(403)));
     let ran = push(&host, &bundle, &registry.host);
-    ran.reported(7, &["trivy-db        pushed", "trivy-java-db   pushed", "trivy-checks    failed"]);
+    ran.exits(7)
+        .prints("trivy-db        pushed")
+        .prints("trivy-java-db   pushed")
+        .prints("trivy-checks    failed");
     assert_eq!(registry.tags(), ["p/trivy-db:2", "p/trivy-java-db:1"]);
 }
 
@@ -694,7 +714,7 @@ fn no_image_is_pushed_unless_it_is_requested() {
     registry.name("shop/app:prod", SITES.to_vec());
     let bundle = with_images(days(-1), "a", &["evil.example/shop/app:prod"]);
     let ran = bring(&host, &bundle, &registry.host, &[]);
-    ran.good().reported(0, &["evil.example/shop/app:prod   not requested", "trivy-db        pushed"]);
+    ran.good().prints("evil.example/shop/app:prod   not requested").prints("trivy-db        pushed");
     assert_eq!(registry.tags(), ["shop/app:prod", "trivy-checks:2", "trivy-db:2"]);
     assert_eq!(registry.manifest("shop/app:prod"), SITES);
     assert!(!registry.seen().iter().any(|seen| seen.path.contains("shop/app")), "nobody asked for it");
@@ -704,10 +724,11 @@ fn no_image_is_pushed_unless_it_is_requested() {
     // Requested, it goes where the site has nothing of its own.
     bring(&host, &bundle, &registry.host, &["--image", "evil.example/*"])
         .good()
-        .reported(0, &[&format!("pushed   {}/evil.example/shop/app:prod", registry.host)]);
+        .exits(0)
+        .prints(&format!("pushed   {}/evil.example/shop/app:prod", registry.host));
     assert_eq!(registry.manifest("evil.example/shop/app:prod"), image_of("a"));
     assert_eq!(registry.manifest("shop/app:prod"), SITES);
-    bring(&host, &bundle, &registry.host, &["--image", "evil.example/*"]).good().reported(0, &["unchanged"]);
+    bring(&host, &bundle, &registry.host, &["--image", "evil.example/*"]).good().prints("unchanged");
 }
 
 #[test]
@@ -724,7 +745,8 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
         &place,
         &["--image", "quay.example:5000/a/b:1,alpine*,library/alpine,[::1]:5000/*", "--image", &chosen],
     )
-    .reported(0, &["warning: no bundle here holds an image alpine*"]);
+    .exits(0)
+    .prints("warning: no bundle here holds an image alpine*");
     let mut wanted = [
         "p/0-0-0-0-0-0-0-1-5000/c:1",
         "p/docker.io/library/alpine:3",
@@ -738,7 +760,9 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
     // What is not there may be misspelled. Everything else is delivered.
     let other = Registry::new(|_| None);
     bring(&host, &bundle, &other.host, &["--image", "quay.example:5000/a/c,library/alpine:3"])
-        .reported(2, &["no bundle here holds an image quay.example:5000/a/c", "library/alpine:3"]);
+        .exits(2)
+        .warns("no bundle here holds an image quay.example:5000/a/c")
+        .prints("library/alpine:3");
     assert_eq!(other.tags(), ["docker.io/library/alpine:3", "trivy-checks:2", "trivy-db:2"]);
     // A place is on a registry that the command line names.
     bring(&host, &bundle, &other.host, &["--image", &chosen]).refused(2, &["no --registry names that host"]);
@@ -757,15 +781,11 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
     registry.name(at, SITES.to_vec());
     let first = with_images(days(-3), "a", &[name]);
     let kept = |ran: Run, manifest: &[u8]| {
-        ran.reported(
-            5,
-            &[
-                "b:1   refused",
-                "which trivy-ferry did not set",
-                "--replace-image-tags",
-                "--image NAME=HOST/PATH:TAG",
-            ],
-        );
+        ran.exits(5)
+            .prints("b:1   refused")
+            .warns("which trivy-ferry did not set")
+            .warns("--replace-image-tags")
+            .warns("--image NAME=HOST/PATH:TAG");
         assert_eq!(registry.manifest(at), manifest);
         assert!(!registry.seen().iter().any(|seen| is_upload(seen) && seen.path.contains("ghcr.example")));
     };
@@ -784,7 +804,9 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
     assert_eq!(ledger(&host, &place)["overrides"], serde_json::Value::Null);
     // The flag replaces it, and that is recorded.
     bring(&host, &first, &place, &["--image", name, "--replace-image-tags"])
-        .reported(0, &["replaced image tags because of --replace-image-tags", "b:1   pushed"]);
+        .exits(0)
+        .prints("replaced image tags because of --replace-image-tags")
+        .prints("b:1   pushed");
     assert_eq!(registry.manifest(at), image_of("a"));
     assert_eq!(ledger(&host, &place)["overrides"][0]["flags"][0], "--replace-image-tags");
     let log = std::fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
@@ -792,13 +814,13 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
     assert_eq!(last["overrides"], serde_json::json!(["--replace-image-tags"]), "{log}");
     // From now on it is ours: a newer bundle replaces it, and needs no flag.
     let second = with_images(days(-2), "b", &[name]);
-    bring(&host, &second, &place, &["--image", name]).good().reported(0, &["b:1   pushed"]);
+    bring(&host, &second, &place, &["--image", name]).good().prints("b:1   pushed");
     assert_eq!(registry.manifest(at), image_of("b"));
     assert_eq!(ledger(&host, &place)["overrides"].as_array().unwrap().len(), 1, "no flag was needed");
     // Until somebody else replaces it, even by what it was before.
     registry.name(at, image_of("a"));
     let third = with_images(days(-1), "c", &[name]);
-    bring(&host, &third, &place, &["--image", name]).reported(5, &["which trivy-ferry did not set"]);
+    bring(&host, &third, &place, &["--image", name]).exits(5).warns("which trivy-ferry did not set");
     assert_eq!(registry.manifest(at), image_of("a"));
 }
 
@@ -810,14 +832,14 @@ fn a_tag_that_names_the_image_already_stays_with_whoever_set_it() {
     let place = format!("{}/p", registry.host);
     let first = with_images(days(-2), "a", &[name]);
     bring(&other, &first, &place, &["--image", name]).good();
-    bring(&host, &first, &place, &["--image", name]).good().reported(0, &["b:1   unchanged"]);
+    bring(&host, &first, &place, &["--image", name]).good().prints("b:1   unchanged");
     // What the registry lost below the tag is sent again.
     registry.forget_blobs();
-    bring(&host, &first, &place, &["--image", name]).good().reported(0, &["b:1   restored"]);
+    bring(&host, &first, &place, &["--image", name]).good().prints("b:1   restored");
     let second = with_images(days(-1), "b", &[name]);
-    bring(&host, &second, &place, &["--image", name]).reported(5, &["which trivy-ferry did not set"]);
+    bring(&host, &second, &place, &["--image", name]).exits(5).warns("which trivy-ferry did not set");
     assert_eq!(registry.manifest(at), image_of("a"));
-    bring(&other, &second, &place, &["--image", name]).good().reported(0, &["b:1   pushed"]);
+    bring(&other, &second, &place, &["--image", name]).good().prints("b:1   pushed");
 }
 
 #[test]
@@ -840,7 +862,7 @@ fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
     for (age, generation) in [(-4, "a"), (-3, "b"), (-2, "c")] {
         *was_put.lock().unwrap() = false;
         let bundle = with_images(days(age), generation, &[name]);
-        bring(&host, &bundle, &place, &more).reported(7, &["b:1   failed"]);
+        bring(&host, &bundle, &place, &more).exits(7).prints("b:1   failed");
         assert_eq!(registry.manifest("p/ghcr.example/a/b:1"), image_of(generation));
     }
     // Also if the tag was not reached: then it is what it was before.
@@ -849,7 +871,7 @@ fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
     assert_eq!(state["before"], trivy_ferry::digest::Digest::of(&image_of("b")).to_string(), "{state}");
     *was_put.lock().unwrap() = false;
     let bundle = with_images(days(-1), "d", &[name]);
-    bring(&host, &bundle, &place, &more).reported(7, &["b:1   failed"]);
+    bring(&host, &bundle, &place, &more).exits(7).prints("b:1   failed");
     assert_eq!(registry.manifest("p/ghcr.example/a/b:1"), image_of("d"));
 }
 
@@ -871,7 +893,7 @@ fn a_tag_that_somebody_sets_during_the_upload_is_kept() {
     // Nothing to mount: the image's blobs are sent.
     let bundle = with_images(days(-1), "a", &[name]);
     let ran = bring(&host, &bundle, &place, &["--image", name, "--skip", "trivy-checks"]);
-    ran.reported(5, &["b:1   refused", "which trivy-ferry did not set"]);
+    ran.exits(5).prints("b:1   refused").warns("which trivy-ferry did not set");
     assert_eq!(registry.manifest(at), SITES);
     own.lock().unwrap().take();
 }
@@ -901,28 +923,31 @@ fn no_image_takes_the_place_of_a_dataset() {
     for tag in ["2", "latest"] {
         let chosen = format!("x/trivy-db:2={place}/trivy-db:{tag}");
         let more = ["--image", &chosen, "--image", "good.example/*", "--replace-image-tags"];
-        bring(&host, &bundle, &place, &more).reported(
-            5,
-            &["x/trivy-db:2 is not pushed", "is in the repository of trivy-db", "x:1   unchanged"],
-        );
+        bring(&host, &bundle, &place, &more)
+            .exits(5)
+            .warns("x/trivy-db:2 is not pushed")
+            .warns("is in the repository of trivy-db")
+            .prints("x:1   unchanged");
         is_kept();
         assert!(!registry.tags().contains(&"p/trivy-db:latest".into()));
     }
     // Nor the place that a dataset has by another flag, in this run or in an earlier one.
     let own = format!("{at}/q,trivy-db={at}/q/evil.example/trivy-db");
     bring(&host, &bundle, &own, &["--image", "evil.example/*", "--replace-image-tags"])
-        .reported(5, &["is in the repository of trivy-db"]);
+        .exits(5)
+        .warns("is in the repository of trivy-db");
     assert_eq!(registry.manifest("q/evil.example/trivy-db:2"), Part::db(days(-1)).manifest);
     let later = format!("{at}/q");
     bring(&host, &bundle, &later, &["--image", "evil.example/*", "--replace-image-tags"])
-        .reported(5, &["is in the repository of trivy-db"]);
+        .exits(5)
+        .warns("is in the repository of trivy-db");
     let key = host.at("keys/exporter.pub");
     let mut command = host.command();
     command.args(["import", "bundle.tar", "--registry", &later, "--trust", &key, "--stream", "other"]);
     command.args(["--image", "evil.example/*"]);
     let path = host.file("bundle.tar", bundle.with("stream", "other").signed(&host.key));
     assert!(path.is_file());
-    forge::run(command).reported(5, &["is in the repository of trivy-db"]);
+    forge::run(command).exits(5).warns("is in the repository of trivy-db");
     assert_eq!(registry.manifest("q/evil.example/trivy-db:2"), Part::db(days(-1)).manifest);
 }
 
@@ -939,9 +964,10 @@ fn no_image_replaces_data_that_another_importer_put_there() {
     // This importer's state knows nothing of it.
     let chosen = format!("x/trivy-db:2={}/sec/trivy-db:2", registry.host);
     let place = format!("{}/p", registry.host);
-    bring(&host, &bundle, &place, &["--image", &chosen]).reported(5, &["which trivy-ferry did not set"]);
+    bring(&host, &bundle, &place, &["--image", &chosen]).exits(5).warns("which trivy-ferry did not set");
     bring(&host, &bundle, &place, &["--image", &chosen, "--replace-image-tags"])
-        .reported(5, &["is in the repository of Trivy's data"]);
+        .exits(5)
+        .warns("is in the repository of Trivy's data");
     assert_eq!(registry.manifest("sec/trivy-db:2"), Part::db(days(-1)).manifest);
 }
 
@@ -953,7 +979,7 @@ fn an_image_does_not_inherit_the_tag_of_another_one() {
     let at = |name: &str| format!("{name}={}/tools/t:1", registry.host);
     bring(&host, &with_images(days(-2), "a", &names), &place, &["--image", &at(names[0])]).good();
     let newer = with_images(days(-1), "b", &names);
-    bring(&host, &newer, &place, &["--image", &at(names[1])]).reported(5, &["which trivy-ferry did not set"]);
+    bring(&host, &newer, &place, &["--image", &at(names[1])]).exits(5).warns("which trivy-ferry did not set");
     assert_eq!(registry.manifest("tools/t:1"), image_of("a"));
     bring(&host, &newer, &place, &["--image", &at(names[0])]).good();
     assert_eq!(registry.manifest("tools/t:1"), image_of("b"));
@@ -965,7 +991,9 @@ fn of_two_images_that_would_meet_one_is_pushed() {
     let registry = Registry::new(|_| None);
     let bundle = with_images(days(-1), "a", &["a.example-5000/b:1", "a.example:5000/b:1", "c.example/b:1"]);
     bring(&host, &bundle, &registry.host, &["--image", "*"])
-        .reported(5, &["is already the place of a.example-5000/b:1", "c.example/b:1   pushed"]);
+        .exits(5)
+        .warns("is already the place of a.example-5000/b:1")
+        .prints("c.example/b:1   pushed");
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn a_good_source_is_exported_and_imported() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let ran = host.export_db(&repository(&server));
-    ran.good().harmless().reported(0, &["Checked, signed, synced", "Signed by"]);
+    ran.good().harmless().exits(0).prints("Checked, signed, synced").prints("Signed by");
     let [name] = host.written().try_into().unwrap();
     assert!(name.starts_with("default-") && name.ends_with("z.tar"), "{name}");
     host.import(&host.path("out").join(name), &[]).good();
@@ -1075,7 +1075,7 @@ fn a_dry_run_writes_nothing_anywhere() {
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let (out, state) = (host.at("out"), host.at("state"));
     let only = ["export", "--dry-run", "--only", "trivy-db", "--db-repository", &repository(&server)];
-    host.run(&only).good().reported(0, &["Nothing was written"]);
+    host.run(&only).good().prints("Nothing was written");
     host.run(&[&only[..], &["--output", &out, "--state-dir", &state]].concat()).good();
     host.nothing_signed();
     assert!(!host.path("state").exists() && !host.path("xdg-state").exists());

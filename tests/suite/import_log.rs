@@ -101,6 +101,6 @@ fn a_log_that_cannot_be_written_is_said_and_spoils_nothing() {
     fs::create_dir_all(host.path("state/imports.jsonl")).unwrap();
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(host.path("state"), private).unwrap();
-    host.import(&bundle, &[]).reported(2, &["imports.jsonl cannot be used"]);
+    host.import(&bundle, &[]).exits(2).warns("imports.jsonl cannot be used");
     assert!(host.installed("cache", "db").is_some());
 }

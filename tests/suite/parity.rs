@@ -103,10 +103,10 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
         host.put_out(&bad);
         let ran = run("800k", &["import", "out"]);
         ran.refused(7, &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"]);
-        run("800k", &watch).reported(7, &["waits", "no storage space"]);
+        run("800k", &watch).exits(7).prints("waits").prints("no storage space");
         let there = |name: &String| host.path("out").join(name).exists();
         assert!(bad.keys().all(there), "nothing went to quarantine");
-        run("8m", &watch).good().reported(0, &["processed"]);
+        run("8m", &watch).good().prints("processed");
         assert!(!bad.keys().any(there));
         let _ = fs::remove_dir_all(host.path("cache"));
     }
@@ -170,7 +170,7 @@ fn a_bundle_in_one_file_is_mended_in_its_bad_ranges() {
     for places in [vec![100], vec![2_000_000, 5_000_000], vec![1000, 1_000_000, 2_000_000, 3_000_000]] {
         let bad = with(&good, ".tar", |bytes| places.iter().for_each(|at| bytes[*at] ^= 1));
         host.put_out(&bad);
-        host.import_anew().reported(0, &["made again from parity"]);
+        host.import_anew().exits(0).prints("made again from parity");
         assert!(host.out() == bad);
         host.repair().good();
         assert!(host.out() == good);
@@ -241,7 +241,7 @@ fn parity_is_not_believed() {
     let mut both = with(&good, ".tar.002", Vec::clear);
     both.insert(parities[0].replace(".par.001", ".par.900"), forged[&named(&forged, ".par.001")].clone());
     host.put_out(&both);
-    host.import_anew().reported(0, &["made again from parity"]);
+    host.import_anew().exits(0).prints("made again from parity");
 }
 
 #[test]

@@ -38,38 +38,44 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         assert!(ran.out.contains(words), "{words}: {ran:#?}");
     }
     host.status(&["--max-age", "3d"]).good();
-    host.status(&["--max-age", "1d"]).reported(5, &["trivy-db"]);
-    host.status(&["--max-age", "trivy-db=3d,trivy-java-db=1d"]).reported(5, &["trivy-java-db"]);
+    host.status(&["--max-age", "1d"]).exits(5).prints("trivy-db");
+    host.status(&["--max-age", "trivy-db=3d,trivy-java-db=1d"]).exits(5).prints("trivy-java-db");
     // A bundle that never came.
     host.file(
         "inbox/b.tar",
         Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).reported(0, &["never came       2 bundles: 8, 9"]);
+    host.status(&[]).exits(0).prints("never came       2 bundles: 8, 9");
     // Somebody cleaned the cache, or put something else there.
     let before = host.snapshot();
     fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
     host.status(&[])
-        .reported(7, &["MISSING", "trivy-db-2 is not what was imported", "Import the last bundle again"]);
+        .exits(7)
+        .prints("MISSING")
+        .warns("trivy-db-2 is not what was imported")
+        .warns("Import the last bundle again");
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
     assert!(host.snapshot() == before, "it only looks");
     // Emptied, as a disk that was full leaves it.
     let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
     fs::write(host.path("cache/db/trivy.db"), "").unwrap();
-    host.status(&[]).reported(7, &["DIFFERS", "trivy-db-2 is not what was imported"]);
+    host.status(&[]).exits(7).prints("DIFFERS").warns("trivy-db-2 is not what was imported");
     fs::write(host.path("cache/db/trivy.db"), good).unwrap();
-    host.status(&[]).reported(0, &["signed by"]);
+    host.status(&[]).exits(0).prints("signed by");
     let metadata = host.path("cache/db/metadata.json");
     let text = fs::read_to_string(&metadata).unwrap();
     let other = text.replace(&days(-1).to_string()[..10], "2026-01-01");
     assert_ne!(text, other);
     fs::write(&metadata, other).unwrap();
     host.status(&["--max-age", "3d"])
-        .reported(7, &["OLDER", "trivy-db", "where nobody went back on purpose"]);
+        .exits(7)
+        .prints("OLDER")
+        .prints("trivy-db")
+        .warns("where nobody went back on purpose");
     let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
     fs::write(&metadata, newer).unwrap();
-    host.status(&[]).reported(7, &["NEWER", "Something else updates it"]);
+    host.status(&[]).exits(7).prints("NEWER").warns("Something else updates it");
 }
 
 #[test]
@@ -80,9 +86,9 @@ fn two_streams_into_one_cache_are_no_alarm() {
         host.file("inbox/b.tar", bundle.signed(&host.key));
         host.import_inbox(&["--stream", stream]).good();
     }
-    host.status(&[]).reported(0, &["another stream's, which came later"]);
+    host.status(&[]).exits(0).prints("another stream's, which came later");
     fs::remove_dir_all(host.path("cache/db")).unwrap();
-    host.status(&[]).reported(7, &["MISSING"]);
+    host.status(&[]).exits(7).prints("MISSING");
 }
 
 #[test]
@@ -93,7 +99,11 @@ fn what_was_refused_shows_before_anything_was_accepted_and_no_longer_than_that()
     host.file("inbox/b.tar", bundle.signed(&stranger));
     assert_eq!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 4);
     host.status(&[])
-        .reported(2, &["refused", "b.tar", "not signed by a trusted key", "nothing was imported"]);
+        .exits(2)
+        .prints("refused")
+        .prints("b.tar")
+        .prints("not signed by a trusted key")
+        .warns("nothing was imported");
     let metrics = fs::read_to_string(host.path("ferry.prom")).unwrap();
     assert!(metrics.contains("trivy_ferry_last_exit_code 4"), "{metrics}");
     host.file("inbox/b.tar", bundle.signed(key));
@@ -117,10 +127,10 @@ fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
     let text = fs::read_to_string(&metadata).unwrap();
     let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
     fs::write(&metadata, text.replace(&digest, &"0".repeat(64))).unwrap();
-    host.status(&[]).reported(7, &["trivy-checks-2 is not what was imported", "DIFFERS"]);
+    host.status(&[]).exits(7).warns("trivy-checks-2 is not what was imported").prints("DIFFERS");
     fs::write(&metadata, text).unwrap();
     fs::rename(host.path("cache/vex/repositories"), host.path("away")).unwrap();
-    host.status(&[]).reported(7, &["vex-hub-0.1 is not what was imported", "MISSING"]);
+    host.status(&[]).exits(7).warns("vex-hub-0.1 is not what was imported").prints("MISSING");
 }
 
 /// A bundle with images beside its datasets: one, and one for several platforms.
@@ -155,7 +165,7 @@ fn it_asks_registries_where_it_is_told_to() {
     let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image", "*"];
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
     let pushed = registry.seen().len();
-    host.status(&[]).reported(0, &["not asked        whether it still has them: --registries asks it"]);
+    host.status(&[]).exits(0).prints("not asked        whether it still has them: --registries asks it");
     assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
     let ask = || host.status(&["--registries", "--plain-http"]);
     ask().good();
@@ -169,10 +179,10 @@ fn it_asks_registries_where_it_is_told_to() {
         "p/quay.example/tools/y:1",
     ] {
         let manifest = registry.forget_tag(tag);
-        ask().reported(7, &["MISSING"]);
+        ask().exits(7).prints("MISSING");
         // Somebody else pushes there.
         registry.name(tag, Part::db(days(-9)).manifest);
-        ask().reported(7, &["DIFFERS", "is not what was imported"]);
+        ask().exits(7).prints("DIFFERS").warns("is not what was imported");
         registry.name(tag, manifest);
         ask().good();
     }
@@ -181,19 +191,20 @@ fn it_asks_registries_where_it_is_told_to() {
         registry.tags().into_iter().find(|tag| tag.starts_with("p/quay.example/tools/y:sha256")).unwrap();
     let manifest = registry.forget_tag(&child);
     let what = format!("image:{place}/quay.example/tools/y:1 is not what was imported");
-    ask().reported(7, &["MISSING", &what, "Import the last bundle again, with --image"]);
+    ask().exits(7).prints("MISSING").warns(&what).warns("Import the last bundle again, with --image");
     registry.name(&child, manifest);
     ask().good();
     registry.cut_blobs();
-    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())
-        .reported(0, &["trivy-db        pushed"]);
+        .exits(0)
+        .prints("trivy-db        pushed");
     ask().good();
     registry.forget_blobs();
-    ask().reported(7, &["MISSING", "trivy-db-2 is not what was imported"]);
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
     // Where it cannot be asked, nobody may think that all is well.
     drop(registry);
-    ask().reported(7, &["cannot be reached", "not asked"]);
+    ask().exits(7).warns("cannot be reached").prints("not asked");
 }
 
 #[test]
@@ -208,11 +219,11 @@ fn it_looks_at_images_where_they_were_pushed() {
     let ask = || host.status(&["--registries", "--plain-http"]);
     ask().good();
     let manifest = registry.forget_tag("site/x:stable");
-    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
     // Somebody else's image under the same tag elsewhere says nothing.
     registry.name("p/tools/x:1", manifest.clone());
     registry.name("p/quay.example/tools/x:1", manifest.clone());
-    ask().reported(7, &["MISSING", "site/x:stable is not what was imported"]);
+    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
     registry.name("site/x:stable", manifest);
     ask().good();
 }
@@ -242,12 +253,12 @@ fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
     }
     fs::write(&path, state.to_string()).unwrap();
     let ask = || host.status(&["--registries", "--plain-http"]);
-    ask().reported(7, &["MISSING", "image:tools/x:1 is not what was imported"]);
+    ask().exits(7).prints("MISSING").warns("image:tools/x:1 is not what was imported");
     let manifest = registry.forget_tag("p/quay.example/tools/x:1");
     registry.name("p/tools/x:1", manifest);
-    ask().reported(7, &["MISSING", "image:tools/x:1"]);
+    ask().exits(7).prints("MISSING").prints("image:tools/x:1");
     // The new place is simply new, and the old one is left to the site.
-    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).reported(0, &["x:1   pushed"]);
+    host.run(&[&to[..], &["--image", "*/x"], &more].concat()).exits(0).prints("x:1   pushed");
     let ran = ask();
     ran.good();
     assert!(!ran.out.contains("image:tools/x:1"), "{ran:#?}");
@@ -264,13 +275,13 @@ fn it_looks_whether_a_web_root_still_hands_out() {
     let archive = archive.into_iter().find(|path| path.to_str().unwrap().contains("/repository")).unwrap();
     let good = fs::read(&archive).unwrap();
     fs::write(&archive, "cut off").unwrap();
-    host.status(&[]).reported(7, &["DIFFERS", "vex-hub"]);
+    host.status(&[]).exits(7).prints("DIFFERS").prints("vex-hub");
     fs::remove_file(&archive).unwrap();
-    host.status(&[]).reported(7, &["MISSING", "vex-hub"]);
+    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub");
     fs::write(&archive, good).unwrap();
     host.status(&[]).good();
     fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
-    host.status(&[]).reported(7, &["MISSING", "vex-hub", "is not what was imported"]);
+    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub").warns("is not what was imported");
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn what_is_missing_is_named() {
     fs::write(&volumes[3], good).unwrap();
     host.verify(&host.path("out"), &[]).refused(6, &[&both]);
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
-    shown.reported(0, &["NOT VERIFIED", &both, "What follows is signed by"]);
+    shown.exits(0).prints("NOT VERIFIED").prints(&both).prints("What follows is signed by");
     fs::remove_file(&volumes[0]).unwrap();
     let head = format!("{} is missing, the head volume of {}", name(&volumes[0]), volumes.len() - 3);
     host.import(&host.path("out"), &[]).refused(6, &[&head, "Copy it too"]);
@@ -231,7 +231,7 @@ fn one_stick_comes_after_the_other() {
     import("a").refused(6, &["head volume"]);
     host.wait(2);
     host.export(&upstream(61, MIB), &["--output", "next"]).good();
-    import("next").reported(6, &[]);
+    import("next").exits(6).warns("head volume");
     assert!(
         host.files("gathered/trivy-ferry-staging").is_empty(),
         "{:?}",
@@ -355,7 +355,7 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
     host.export(&upstream, &["--output", "out", "--volume-size", "1M"]).good();
     assert!(!head.exists());
     // Volumes that nobody speaks for are told of, and not taken away: they have a bundle's name.
-    host.verify(&host.path("out"), &[]).reported(6, &["is missing, the head volume", "good: "]);
+    host.verify(&host.path("out"), &[]).exits(6).warns("is missing, the head volume").prints("good: ");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub mod vex_hub;
 
 use std::path::Path;
 
-/// The directory of the real tools: Trivy, crane, regctl, registry, actionlint and kube.
+/// The directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite and kube.
 ///
 /// # Panics
 /// If `TRIVY_FERRY_TOOLS` is not set or a tool is missing there. Tests that call this are marked
@@ -39,7 +39,7 @@ use std::path::Path;
 pub fn tools() -> String {
     let tools = std::env::var("TRIVY_FERRY_TOOLS")
         .expect("TRIVY_FERRY_TOOLS must name the directory of the real tools: run tests/run");
-    for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "kube"] {
+    for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "conformance", "kube"] {
         assert!(Path::new(&tools).join(tool).is_file(), "{tool} is missing in {tools}: run tests/run");
     }
     tools

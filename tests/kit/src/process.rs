@@ -104,20 +104,6 @@ impl Run {
         self
     }
 
-    /// Stdout or stderr holds these words.
-    #[track_caller]
-    pub fn says(&self, what: &str) -> &Run {
-        assert!(self.out.contains(what) || self.err.contains(what), "{what:?} is not in\n{self}");
-        self
-    }
-
-    /// It has this exit code, and stdout or stderr holds these words.
-    #[track_caller]
-    pub fn reported(&self, code: i32, words: &[&str]) -> &Run {
-        self.exits(code);
-        words.iter().fold(self, |run, word| run.says(word))
-    }
-
     /// Neither stdout nor stderr holds these words.
     #[track_caller]
     pub fn does_not_say(&self, what: &str) -> &Run {

@@ -25,12 +25,12 @@ fn a_bundle_is_verified_without_us() {
     let run = auditor.sh(&format!("{script} {bundle} {public}"));
     run.exits(0);
     let created = json_of_envelope(&auditor, &bundle)["created"].as_str().unwrap().to_owned();
-    run.says(&format!("signature good: {created}")).says("files good: 12");
+    run.prints(&format!("signature good: {created}")).prints("files good: 12");
     assert!(auditor.sh("ls tmp").out.is_empty(), "the script leaves nothing behind");
 
     // It says no where it should: another's key, and each part of the file changed.
     let (_, other) = auditor.keygen();
-    auditor.sh(&format!("{script} {bundle} {other}")).exits(1).says("NOT signed by");
+    auditor.sh(&format!("{script} {bundle} {other}")).exits(1).warns("NOT signed by");
     let bytes = fs::read(&bundle).unwrap();
     let changed = auditor.at("changed.tar");
     for (what, at) in [
@@ -96,8 +96,8 @@ fn keys_are_opensslls_own() {
     laptop
         .ferry(&format!("export --key closed.key --output {out} {flags}"))
         .exits(2)
-        .says("closed.key")
-        .says("passphrase");
+        .warns("closed.key")
+        .warns("passphrase");
 
     // And ours are openssl's: it reads them, and sees the same public key.
     laptop.ferry("keygen --out ours").exits(0);

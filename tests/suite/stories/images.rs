@@ -69,8 +69,8 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     laptop
         .ferry(&format!("verify {bundle} --trust {public}"))
         .exits(0)
-        .says("docker.io/aquasec/trivy:0.74.0");
-    laptop.ferry(&format!("inspect {bundle} --trust {public}")).exits(0).says("ghcr.io/custom/checks:1");
+        .prints("docker.io/aquasec/trivy:0.74.0");
+    laptop.ferry(&format!("inspect {bundle} --trust {public}")).exits(0).prints("ghcr.io/custom/checks:1");
     // Any tool finds them in the layout.
     let layout = laptop.dir("layout");
     laptop
@@ -80,7 +80,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     laptop
         .sh(&format!("skopeo inspect --raw oci:{layout}:{name} >raw && sha256sum raw"))
         .exits(0)
-        .says(upstream.digest_of("aquasec/trivy:0.74.0").strip_prefix("sha256:").unwrap());
+        .prints(upstream.digest_of("aquasec/trivy:0.74.0").strip_prefix("sha256:").unwrap());
 
     let station = bare();
     let registry = Registry::distribution(&tools, None);
@@ -120,7 +120,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     one.exits(0);
     assert_eq!(statuses(&one), ["not-requested", "pushed"]);
     assert_eq!(other.digest_of("mirror/ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
-    station.ferry(&format!("{import} --image a/b:1")).exits(2).says("no bundle here holds an image a/b:1");
+    station.ferry(&format!("{import} --image a/b:1")).exits(2).warns("no bundle here holds an image a/b:1");
     // Where a place is chosen, the site's own tag is kept until a flag replaces it.
     let own = format!(
         "crane copy --insecure {}/aquasec/trivy:0.74.0 {}/tools/checks:1",
@@ -128,7 +128,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     );
     other.publisher.sh(&own).exits(0);
     let chosen = format!("{import} --image ghcr.io/custom/checks:1={}/tools/checks:1", other.address);
-    station.ferry(&chosen).exits(5).says("which trivy-ferry did not set");
+    station.ferry(&chosen).exits(5).warns("which trivy-ferry did not set");
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("aquasec/trivy:0.74.0"));
     station.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("custom/checks:1"));
@@ -152,7 +152,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     station
         .ferry(&format!("import {bundle} --trust {public} --cache-dir {cache}"))
         .exits(0)
-        .says("are for a registry");
+        .prints("are for a registry");
 }
 
 #[test]
@@ -180,11 +180,11 @@ fn one_platform_is_carried_without_the_others() {
     // What is for no platform in particular comes along as it is.
     assert_eq!(registry.digest_of("ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     let line = format!("export --key ferry.key --output {} {flags} --platform plan9/mips", laptop.dir("x"));
-    laptop.ferry(&line).exits(3).says("nothing for plan9/mips, only for linux/amd64, linux/arm64");
+    laptop.ferry(&line).exits(3).warns("nothing for plan9/mips, only for linux/amd64, linux/arm64");
     laptop
         .ferry(&format!("{line} --dry-run").replace(" --platform plan9/mips", ""))
         .exits(0)
-        .says("Would fetch");
+        .prints("Would fetch");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     laptop
         .ferry(&format!("export --key ferry.key --output {out} {upstreams} --image a/b:1={missing}"))
         .exits(3)
-        .says("aquasec/none:1");
+        .warns("aquasec/none:1");
     assert!(test_kit::host::files(&out).is_empty());
     let bundle = laptop.export(&out, &format!("{} {}", flags_of(&laptop.at("upstream")), carried(&upstream)));
     // One bit of the last layer, which belongs to an image.
@@ -212,7 +212,7 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     let station = bare();
     let run =
         station.ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address));
-    run.exits(4).says("does not match the signed manifest");
+    run.exits(4).warns("does not match the signed manifest");
     assert_eq!(registry.digest_of("trivy-db:2"), Artifact::db().digest(), "{run}");
     let tags = format!("crane ls --insecure {}/ghcr.io/custom/checks", registry.address);
     registry.publisher.sh(&tags).fails();

@@ -16,11 +16,11 @@ fn keygen_never_overwrites() {
     let (private, public) = laptop.keygen();
     assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o600);
     let before = (text(&private), text(&public));
-    laptop.ferry("keygen --out ferry").exits(2).says("ferry.key");
+    laptop.ferry("keygen --out ferry").exits(2).warns("ferry.key");
     assert_eq!((text(&private), text(&public)), before);
     // Half a pair is somebody's pair.
     fs::remove_file(&private).unwrap();
-    laptop.ferry("keygen --out ferry").exits(2).says("ferry.pub");
+    laptop.ferry("keygen --out ferry").exits(2).warns("ferry.pub");
     assert_eq!(files(&laptop.at("")), ["ferry.pub"]);
     assert_eq!(text(&public), before.1);
 }
@@ -44,16 +44,16 @@ fn no_key_yet() {
     laptop
         .ferry(&format!("export --key missing.key --output {out} {flags}"))
         .exits(2)
-        .says("missing.key")
-        .says("trivy-ferry keygen");
+        .warns("missing.key")
+        .warns("trivy-ferry keygen");
     laptop.keygen();
     let bundle = laptop.export(&out, &flags);
     if !fs::exists("/etc/trivy-ferry/trusted").unwrap() {
-        station.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).says("trivy-ferry trust add");
+        station.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).warns("trivy-ferry trust add");
     }
     // A key that somebody else made.
     let (_, other) = station.keygen();
-    station.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).says(&bundle);
+    station.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).warns(&bundle);
     assert!(!fs::exists(station.at("cache/db")).unwrap());
 }
 
@@ -103,19 +103,19 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     let verify = format!("verify {carried}");
 
     // Nobody is there to compare, so nothing is trusted.
-    user.ferry(&format!("trust add {public}")).exits(2).says("--fingerprint");
+    user.ferry(&format!("trust add {public}")).exits(2).warns("--fingerprint");
     let wrong = fingerprint.replace(|c: char| c.is_ascii_digit(), "0");
-    user.ferry(&format!("trust add {public} --fingerprint {wrong}")).exits(2).says("Do not trust it");
+    user.ferry(&format!("trust add {public} --fingerprint {wrong}")).exits(2).warns("Do not trust it");
     user.ferry(&verify).exits(2);
 
     user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name monday")).exits(0);
     assert_eq!(files(&user.host.at("config")), ["trivy-ferry/trusted/monday.pub"]);
-    user.ferry("trust list").exits(0).says("monday.pub").says(made["fingerprint"].as_str().unwrap());
-    user.ferry(&verify).exits(0).says("trusted: monday.pub");
+    user.ferry("trust list").exits(0).prints("monday.pub").prints(made["fingerprint"].as_str().unwrap());
+    user.ferry(&verify).exits(0).prints("trusted: monday.pub");
 
-    user.ferry("trust remove tuesday").exits(2).says("trust list");
+    user.ferry("trust remove tuesday").exits(2).warns("trust list");
     user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name copy.pub")).exits(0);
-    user.ferry("trust remove copy").exits(0).says("the same key is still trusted as monday.pub");
+    user.ferry("trust remove copy").exits(0).prints("the same key is still trusted as monday.pub");
     user.ferry("trust remove monday").exits(0);
     user.ferry("trust list").exits(0).does_not_say("monday");
     user.ferry(&verify).exits(2);
@@ -133,7 +133,7 @@ fn a_key_beside_the_bundle_earns_a_warning() {
         station
             .ferry(&format!("import {input} --trust {beside} --cache-dir cache"))
             .exits(0)
-            .says("proves nothing by itself");
+            .prints("proves nothing by itself");
     }
     // Elsewhere it is as good as any; but on a medium that is not the system's own, every folder
     // is "beside", and then this part would test nothing.
@@ -157,7 +157,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     verify(&next_public).exits(4);
     // The days of both keys: who trusts the old one and who trusts the next one both accept it.
     let sign = format!("sign {bundle} --key {next} --trust {old_public}");
-    exporter.ferry(&sign).exits(0).says("Checked, signed, synced").says("Payload sha256:");
+    exporter.ferry(&sign).exits(0).prints("Checked, signed, synced").prints("Payload sha256:");
     verify(&old_public).exits(0);
     verify(&next_public).exits(0);
     assert_eq!(fs::metadata(&bundle).unwrap().len(), length);
@@ -166,7 +166,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     assert_eq!(inspected.json()["bundles"][0]["claimed_keyids"].as_array().unwrap().len(), 2);
     // Once more changes nothing.
     let before = fs::read(&bundle).unwrap();
-    exporter.ferry(&sign).exits(0).says("Signed before");
+    exporter.ferry(&sign).exits(0).prints("Signed before");
     assert_eq!(fs::read(&bundle).unwrap(), before);
     // Nobody vouches for what no trusted key has signed, nor for what is damaged.
     exporter.ferry("keygen --out third").exits(0);
@@ -184,7 +184,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
         exporter.ferry(&format!("keygen --out key{number}")).exits(0);
         let run = exporter.ferry(&format!("sign {bundle} --key key{number}.key --trust {old_public}"));
         match number {
-            9 => drop(run.exits(2).says("8 signatures")),
+            9 => drop(run.exits(2).warns("8 signatures")),
             _ => drop(run.exits(0)),
         }
     }
@@ -205,14 +205,14 @@ fn the_key_may_be_where_only_a_command_reaches_it() {
         Run::of(&mut export, &line)
     };
     let openssl = format!("openssl pkeyutl -sign -rawin -inkey {key} -in \"$TRIVY_FERRY_PAE\"");
-    export(&openssl, &public).exits(0).says("Signed by");
+    export(&openssl, &public).exits(0).prints("Signed by");
     exporter.ferry(&format!("verify out --trust {public}")).exits(0);
     let bundles = || files(&exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
     assert_eq!(bundles(), 1);
     // What it prints is used only where it is a signature of the key that was named.
-    export(&openssl, &exporter.at("other.pub")).exits(2).says("no signature of the key");
-    export("false", &public).exits(2).says("`false` did not sign: it ended with exit code 1");
-    export("echo rubbish", &public).exits(2).says("printed 8 bytes");
+    export(&openssl, &exporter.at("other.pub")).exits(2).warns("no signature of the key");
+    export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
+    export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);
     assert!(files(&exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
     // Two ways to sign are one too many, and a command without its key is no way.

@@ -129,7 +129,7 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     let bad = bad_at_its_end();
     upstream.publish_as_it_is(&bad);
     let run = dmz.ferry(&json);
-    run.exits(3).says("serves a bad trivy-db").says("no tag set");
+    run.exits(3).warns("serves a bad trivy-db").prints("no tag set");
     assert_eq!(run.statuses(), ["trivy-checks unchanged", "trivy-db failed", "trivy-java-db pushed"]);
     assert_eq!(run.json()["errors"][0]["kind"], "source", "{run}");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
@@ -164,7 +164,7 @@ fn what_one_source_serves_badly_another_brings() {
     );
     let dmz = bare();
     let run = dmz.ferry(&mirror);
-    run.exits(0).says("serves a bad trivy-db").says("another source is asked");
+    run.exits(0).warns("serves a bad trivy-db").warns("another source is asked");
     assert_eq!(run.statuses(), ["trivy-db pushed"]);
     assert_eq!(
         run.target(0)["datasets"][0]["source"],
@@ -189,13 +189,13 @@ fn newer_data_is_never_replaced_by_older() {
     let older = Artifact::older_db().created(BUILT_BEFORE);
     upstream.publish_as_it_is(&older);
     lose(&upstream, layer(&older));
-    dmz.ferry(&mirror).exits(0).says("left alone").says("of 2026-01-08 06:10 was not pushed");
+    dmz.ferry(&mirror).exits(0).prints("left alone").prints("of 2026-01-08 06:10 was not pushed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
 
     // What says that it is newer is believed only when it is.
     for created in [None, Some("2026-01-20T00:00:00Z")] {
         upstream.publish_as_it_is(&Artifact { created, ..Artifact::older_db() });
-        dmz.ferry(&mirror).exits(0).says("left alone").says("of 2026-01-08 06:00 was not pushed");
+        dmz.ferry(&mirror).exits(0).prints("left alone").prints("of 2026-01-08 06:00 was not pushed");
         assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
         assert!(!has(&registry, "security/trivy-db", layer(&older)), "its upload was broken off");
     }
@@ -214,7 +214,7 @@ fn the_same_data_under_another_manifest_is_not_older_than_itself() {
     let mirror = format!("mirror {} --registry {place}", upstream.flags());
     dmz.ferry(&mirror).exits(0);
     let compat = format!("{mirror} --compat");
-    assert_eq!(dmz.ferry(&compat).exits(0).says("its manifest was rewritten").statuses(), three("pushed"));
+    assert_eq!(dmz.ferry(&compat).exits(0).prints("its manifest was rewritten").statuses(), three("pushed"));
     assert_eq!(dmz.ferry(&compat).exits(0).statuses(), three("unchanged"));
 }
 
@@ -229,7 +229,7 @@ fn data_that_is_too_old_is_refused() {
     let run = dmz.ferry(&format!("{mirror} --max-age 1h --format json"));
     run.exits(5);
     assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db refused", "trivy-java-db pushed"]);
-    run.says("--max-age allows 1 h");
+    run.warns("--max-age allows 1 h");
     assert!(!has_tag(&registry, "security/trivy-db:2"));
     assert!(!has(&registry, "security/trivy-db", layer(&Artifact::db())), "its upload was broken off");
     // What is in place and too old meanwhile is refused as well, so that a job notices.
@@ -263,7 +263,7 @@ fn what_fails_keeps_nothing_else_from_its_place() {
     let run = dmz.ferry(&mirror);
     run.exits(3);
     assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db pushed", "trivy-java-db failed"]);
-    run.says(&format!("{}/no/such", upstream.address));
+    run.warns(&format!("{}/no/such", upstream.address));
     // Scanners of a place are still told of what an earlier run brought there.
     let run = dmz.ferry(&mirror.replace("/c ", "/b "));
     run.exits(3);
@@ -376,10 +376,10 @@ fn each_side_has_its_own_word_on_certificates() {
     let dmz = bare();
     let place = format!("--registry {}/tls --only trivy-db", registry.address);
     let mirror = format!("mirror {place} {}", upstream.flags());
-    dmz.ferry(&mirror).exits(3).says("is not trusted");
+    dmz.ferry(&mirror).exits(3).warns("is not trusted");
     // What loosens the rules for the registry does so for no source.
-    dmz.ferry(&format!("{mirror} --insecure")).exits(3).says("is not trusted");
-    dmz.ferry(&format!("{mirror} --from-insecure")).exits(7).says("is not trusted");
+    dmz.ferry(&format!("{mirror} --insecure")).exits(3).warns("is not trusted");
+    dmz.ferry(&format!("{mirror} --from-insecure")).exits(7).warns("is not trusted");
     let ca = registry.publisher.at("ca.pem");
     let mirror = format!("{mirror} --from-insecure --cacert {ca} --format json");
     let run = dmz.ferry(&mirror);

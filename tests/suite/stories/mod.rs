@@ -5,6 +5,7 @@ use test_kit::host::Host;
 use crate::forge::PROGRAM;
 
 mod auditor;
+mod conformance;
 mod images;
 mod keys;
 mod kill;

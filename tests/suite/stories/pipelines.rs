@@ -112,11 +112,11 @@ fn fills_the_registry(recipe: &str, users: &str, url: &str, sha256: &str, more: 
         site.run(recipe, &variables, max_age)
     };
     // Another program than the one that was meant is not run.
-    run(&"0".repeat(64), "3650d").exits(1).says("computed checksum did NOT match");
+    run(&"0".repeat(64), "3650d").exits(1).warns("computed checksum did NOT match");
     // The sample's data is months old, and the recipe says so.
-    run(&digest.hex(), "3d").exits(5).says("--max-age allows 3 d");
-    run(&digest.hex(), "3650d").exits(0).says("pushed");
-    run(&digest.hex(), "3650d").exits(0).says("unchanged");
+    run(&digest.hex(), "3d").exits(5).warns("--max-age allows 3 d");
+    run(&digest.hex(), "3650d").exits(0).prints("pushed");
+    run(&digest.hex(), "3650d").exits(0).prints("unchanged");
     let login = format!("{}:carried", users.split(':').next().unwrap());
     for artifact in [Artifact::db(), Artifact::java_db(), Artifact::checks("2")] {
         let reference = format!("trivy/{}:{}", artifact.dataset, artifact.tag);
@@ -166,7 +166,7 @@ fn the_cron_job_is_what_kubernetes_takes_and_trivy_approves_of_it() {
     assert_eq!(run.out, "PersistentVolumeClaim\nCronJob\n");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(host.at("bad.yaml"), text.replace("readOnlyRootFilesystem", "readonlyRootFilesystem")).unwrap();
-    host.sh(&format!("kube {}", host.at("bad.yaml"))).fails().says("unknown field");
+    host.sh(&format!("kube {}", host.at("bad.yaml"))).fails().warns("unknown field");
     // Trivy's own checks for Kubernetes and images, those that are built in.
     let misconfigured = |path: &str| -> Vec<String> {
         let scan = "trivy config --skip-check-update --quiet --severity MEDIUM,HIGH,CRITICAL --format json";

@@ -64,7 +64,7 @@ fn what_is_pushed_is_what_upstream_published() {
                 registry.address
             ))
             .exits(0)
-            .says("own/db:stable");
+            .prints("own/db:stable");
         assert_eq!(registry.digest_of("own/db:stable"), Artifact::db().digest());
         assert!(
             !station.at("").is_empty() && !std::path::Path::new(&station.at(".cache")).exists(),
@@ -81,7 +81,7 @@ fn a_private_ca_is_trusted_when_it_is_given() {
     let registry = Distribution { tls: true, ..Distribution::default() }.start(&tools);
     let station = equipped(&tools);
     let import = format!("import {bundle} --trust {public} --registry {}/tls", registry.address);
-    station.ferry(&import).exits(7).says("is not trusted").says("--cacert");
+    station.ferry(&import).exits(7).warns("is not trusted").warns("--cacert");
     let ca = registry.publisher.at("ca.pem");
     let import = station.ferry(&format!("{import} --cacert {ca} --format json"));
     import.exits(0);
@@ -126,7 +126,11 @@ fn a_strict_registry_gets_manifests_that_it_takes() {
         let layer = trivy_ferry::digest::Digest::of(&artifact.layer).to_string();
         assert_eq!(manifest["layers"][0]["digest"], layer, "{manifest:#}");
         // Other tools take it for what it looks like.
-        registry.publisher.sh(&format!("crane config --insecure {reference}")).exits(0).says("architecture");
+        registry
+            .publisher
+            .sh(&format!("crane config --insecure {reference}"))
+            .exits(0)
+            .prints("architecture");
     }
     let db = format!("--db-repository {}/strict/trivy-db:2 --skip-version-check", registry.address);
     let scan = format!("trivy fs {db} --format json {}/Gemfile.lock", sample("project"));
@@ -183,7 +187,7 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     let host = &registry.address;
     let station = bare();
     let import = format!("import {bundle} --trust {public} --registry {host}/security");
-    station.ferry(&import).exits(0).says("--write-config DIR also writes Helm values");
+    station.ferry(&import).exits(0).prints("--write-config DIR also writes Helm values");
     let config = station.dir("config");
     let write = format!("{import} --write-config {config}");
     let written = station.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
@@ -206,7 +210,7 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     // Ours are replaced, somebody else's only when that is asked for.
     station.ferry(&write).exits(0).does_not_say("also writes Helm values");
     fs::write(station.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
-    station.ferry(&write).says("trivy-server-values.yaml").says("--force").exits(7);
+    station.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);
     assert_eq!(text("trivy-server-values.yaml"), "replicaCount: 2\n");
     station.ferry(&format!("{write} --force")).exits(0);
     assert!(text("trivy-server-values.yaml").contains(&server));
@@ -223,11 +227,11 @@ fn a_push_needs_an_account_and_tells_nobody_its_password() {
     let import = format!("import {bundle} --trust {public} --registry {address}/security");
     let denied = station.ferry(&import);
     denied.exits(7);
-    denied.says(&format!("docker login {address}")).says("--password-stdin");
+    denied.warns(&format!("docker login {address}")).warns("--password-stdin");
     log_in(&station, address, "ferry:forgotten");
     station.ferry(&import).exits(7).does_not_say("forgotten");
     log_in(&station, address, "ferry:carried");
-    station.ferry(&import).exits(0).says("pushed").does_not_say("carried\"");
+    station.ferry(&import).exits(0).prints("pushed").does_not_say("carried\"");
 
     let station = bare();
     let with_password = |password: &str| {

@@ -55,7 +55,7 @@ fn has(registry: &Registry, artifact: &Artifact) -> bool {
     let run = registry.publisher.sh(&line);
     if run.code != 0 {
         // Not there, rather than not to be asked.
-        run.says("404");
+        run.warns("404");
         return false;
     }
     true
@@ -87,7 +87,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     let run = station.ferry(&import);
     run.exits(7);
     assert_eq!(run.statuses(), three("failed"));
-    run.says("no space left on device").says(&format!("There is no room left at {}", registry.address));
+    run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
     assert!(!artifacts.iter().any(|artifact| has(&registry, artifact)));
 
     // Room for less than the large layer. What arrived of it is not kept, to fill the disk for a week.
@@ -95,7 +95,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     let run = station.ferry(&import);
     run.exits(7);
     assert!(run.statuses().contains(&"trivy-db failed".to_owned()), "{run}");
-    run.says("no space left on device").says(&format!("There is no room left at {}", registry.address));
+    run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
     assert!(!has(&registry, &db));
     let half: Vec<String> =
         files(&disk.folder).into_iter().filter(|file| file.contains("/_uploads/")).collect();

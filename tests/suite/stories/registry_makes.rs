@@ -24,7 +24,7 @@ fn debians_registry_takes_what_upstream_published() {
             import += &format!(" --cacert {}", registry.publisher.at("ca.pem"));
         }
         if set_up.users.is_some() {
-            station.ferry(&import).exits(7).says("docker login");
+            station.ferry(&import).exits(7).warns("docker login");
             for host in [&station, &registry.publisher] {
                 log_in(host, &registry.address, "ferry:carried");
             }
@@ -61,7 +61,7 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         for certificate in ["", &of_another_ca] {
             let run = host.ferry(&format!("{line} {certificate}"));
             run.exits(code);
-            run.says(&format!("{address} wants a client certificate")).says("--client-cert");
+            run.warns(&format!("{address} wants a client certificate")).warns("--client-cert");
         }
     };
     refused(&station, &import, 7);

@@ -26,18 +26,18 @@ fn a_night_without_news_writes_nothing() {
     let line = format!("export --key {key} --output out --if-changed {flags}");
     let first = host.ferry(&format!("{line} --format json")).exits(0).json();
     assert_eq!((&first["unchanged"], bundles(&host).len()), (&false.into(), 1));
-    host.ferry(&line).exits(0).says("Nothing new since the last bundle of this stream");
+    host.ferry(&line).exits(0).prints("Nothing new since the last bundle of this stream");
     let again = host.ferry(&format!("{line} --format json")).exits(0).json();
     assert_eq!((&again["unchanged"], &again["bundle"]), (&true.into(), &serde_json::Value::Null));
     assert_eq!(again["datasets"].as_array().unwrap().len(), 4, "{again:#}");
     assert_eq!(bundles(&host).len(), 1);
     assert_eq!(json_file(host.at("state/export-default.json"))["sequence"], 1);
     // What is left out or added is news, and so is all of it to another stream.
-    host.ferry(&format!("{line} --skip trivy-java-db --format json")).exits(0).says("\"unchanged\": false");
-    host.ferry(&format!("{line} --stream other --format json")).exits(0).says("\"unchanged\": false");
+    host.ferry(&format!("{line} --skip trivy-java-db --format json")).exits(0).prints("\"unchanged\": false");
+    host.ferry(&format!("{line} --stream other --format json")).exits(0).prints("\"unchanged\": false");
     assert_eq!(bundles(&host).len(), 3);
     // Nothing new for too long is no success.
-    host.ferry(&format!("{line} --stream other --max-age trivy-db=1m")).exits(5).says("--max-age");
+    host.ferry(&format!("{line} --stream other --max-age trivy-db=1m")).exits(5).warns("--max-age");
     // Without the flag every run is a bundle.
     host.ferry(&line.replace("--if-changed", "")).exits(0);
     assert_eq!(bundles(&host).len(), 4);
@@ -155,6 +155,6 @@ fn the_operator_hears_of_every_end() {
     assert!(lines[0].starts_with("written out/default-") && lines[0].ends_with(".tar"), "{heard}");
     assert_eq!(lines[1..], ["unchanged ", "failed "]);
     // A command that fails is an error of its own; the bundle is there.
-    run("--skip trivy-checks", "exit 3").exits(1).says("`exit 3` failed");
+    run("--skip trivy-checks", "exit 3").exits(1).warns("`exit 3` failed");
     assert_eq!(bundles(&host).len(), 2);
 }

@@ -119,7 +119,7 @@ fn scanners_need_nothing_but_this_server() {
     // Whoever does not know the CA is not served, and the log says so.
     let scanner = equipped(&tools);
     let line = format!("{} {project}/Gemfile.lock", printed("fs"));
-    serve.beside(&scanner, &line).fails().says("certificate");
+    serve.beside(&scanner, &line).fails().warns("certificate");
     assert!(text(station.at("log")).contains("no TLS came about"), "{}", text(station.at("log")));
     assert_eq!(serve.process.terminate(), Some(0));
 }
@@ -179,14 +179,14 @@ fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
     let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
     let serve = Serve::start(&station, &line(&second));
     // Its address is its own.
-    ended(&station, &line(&second)).exits(2).says("cannot be listened on").says("--listen");
+    ended(&station, &line(&second)).exits(2).warns("cannot be listened on").warns("--listen");
     let json = ended(&station, &format!("{} --format json", line(&second))).exits(2).json();
     assert_eq!(json["errors"][0]["kind"], "usage");
     assert_eq!(serve.process.terminate(), Some(0));
 
     let refused = ended(&station, &format!("{} --format json", line(&first)));
     let refused = refused;
-    refused.exits(5).says("--allow-rollback");
+    refused.exits(5).warns("--allow-rollback");
     assert_eq!(refused.json()["errors"][0]["kind"], "refused");
     // The same again is no rollback, and a folder gives the newest.
     assert_eq!(Serve::start(&station, &line(&second)).process.terminate(), Some(0));
@@ -220,5 +220,5 @@ fn only_what_is_asked_for_is_served() {
     let scan = format!("{closed} trivy fs {flags} --format json {}/Gemfile.lock", sample("project"));
     assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
     let other = line.replace("trivy-db", "vex-none");
-    ended(&station, &other).exits(2).says("no bundle here holds");
+    ended(&station, &other).exits(2).warns("no bundle here holds");
 }

@@ -106,7 +106,7 @@ fn a_stick_that_was_pulled_changes_nothing() {
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
-    station.ferry(&line).exits(4).says(&whole).says("Nothing of it was used");
+    station.ferry(&line).exits(4).warns(&whole).warns("Nothing of it was used");
     assert_eq!(files(&station.at("cache")), before);
 }
 
@@ -137,7 +137,7 @@ fn each_trivy_gets_its_major_of_the_checks() {
     bare()
         .ferry(&format!("import {out} --trust {public} --cache-dir cache --trivy-version 0.67 --stream new"))
         .exits(0)
-        .says("export with --trivy-version 0.67");
+        .prints("export with --trivy-version 0.67");
 }
 
 #[test]

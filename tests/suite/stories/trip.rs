@@ -84,7 +84,7 @@ fn the_trip() {
     let bundle = station.at("default.tar");
     fs::copy(carried, &bundle).unwrap();
 
-    station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).says("content as signed");
+    station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
     // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
     let (cache, home, config) = (station.at("cache"), station.at(""), station.dir("config"));
     let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
@@ -105,7 +105,7 @@ fn the_trip() {
     let network = station.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
     assert!(network.lines().all(|line| line.trim_start().starts_with("lo:")), "{network}");
     let lock = sample("project/Gemfile.lock");
-    station.offline(&format!("trivy fs --cache-dir {cache} {lock}")).fails().says("DB");
+    station.offline(&format!("trivy fs --cache-dir {cache} {lock}")).fails().warns("DB");
 
     finds_everything(&station, |subcommand| printed(&import, subcommand));
     let image = sample("project/image.tar");
@@ -177,10 +177,10 @@ fn images_scanned_before_get_the_new_java_db() {
     };
     assert!(scan().is_empty(), "the older database does not know the jar");
     // The trap of which the user must hear: the vulnerable jar stays unseen.
-    import(&second, "").says("--clear-scan-cache");
+    import(&second, "").prints("--clear-scan-cache");
     assert!(scan().is_empty(), "Trivy keeps what it knew of an image; does this advice still make sense?");
     import(&second, "--clear-scan-cache")
-        .says("scan cache was cleared")
+        .prints("scan cache was cleared")
         .does_not_say("keep their old result");
     assert_eq!(scan(), ["CVE-2099-0003"]);
 }

@@ -83,8 +83,8 @@ fn a_login_comes_from_the_docker_configuration() {
         laptop
             .ferry(&format!("export --key ferry.key --output {out} {flags}"))
             .exits(3)
-            .says(&format!("{} ", registry.address))
-            .says(&format!("docker login {}", registry.address))
+            .warns(&format!("{} ", registry.address))
+            .warns(&format!("docker login {}", registry.address))
             .does_not_say("forgotten");
         assert!(test_kit::host::files(&out).is_empty(), "nothing is left where a source failed");
     }

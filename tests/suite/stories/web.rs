@@ -71,7 +71,7 @@ fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
     assert_eq!(read(format!("{root}/{by_digest}")), archive, "the one before is kept");
     // Not back again, unless somebody says so.
     let older = import(&first, "");
-    older.exits(0).says("--allow-rollback");
+    older.exits(0).prints("--allow-rollback");
     assert_eq!(older.statuses(), ["vex-hub older"]);
     assert_ne!(read(format!("{root}/{ARCHIVE}")), archive);
     assert_eq!(import(&first, "--allow-rollback").exits(0).statuses(), ["vex-hub restored"]);
@@ -99,14 +99,14 @@ fn a_damaged_bundle_changes_nothing_in_a_web_root() {
     let at = bytes.windows(64).position(|window| window == &archive[archive.len() - 64..]).unwrap();
     bytes[at] ^= 1;
     fs::write(&second, bytes).unwrap();
-    station.ferry(&format!("import {second} {flags}")).exits(4).says("does not match the signed manifest");
+    station.ferry(&format!("import {second} {flags}")).exits(4).warns("does not match the signed manifest");
     let after: Vec<_> = files(&root).iter().map(|name| read(format!("{root}/{name}"))).collect();
     assert_eq!(before, after);
     station
         .ferry(&format!("import {first} --trust {public} --web-root {root}/none --web-url http://x"))
         .exits(7)
-        .says("there is no folder");
-    station.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).says("--web-url");
+        .warns("there is no folder");
+    station.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).warns("--web-url");
 }
 
 /// nginx over a folder of the host, with a login. Serves until it is dropped.
@@ -172,7 +172,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
             registry.address, nginx.url
         ))
     };
-    import(&first).exits(0).says("vex-hub").says("over http:// anybody");
+    import(&first).exits(0).prints("vex-hub").prints("over http:// anybody");
 
     let scanner = equipped(&tools);
     let vex = scanner.dir(".trivy/vex");
@@ -188,7 +188,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     };
     let gems = || scan("fs", &format!("{project}/Gemfile.lock"));
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
-    gems().fails().says("401");
+    gems().fails().warns("401");
     // As the file says where a login goes.
     let enabled = config.rfind("username: \"\"").unwrap();
     let config = config[..enabled].to_owned()
@@ -246,13 +246,13 @@ fn settings_stay_whole_when_a_bundle_brings_less_or_a_target_fails() {
     // A web root that is not mounted today.
     import(&first, "/nonexistent/www", "")
         .exits(7)
-        .says("no settings were written, because web:/nonexistent");
+        .prints("no settings were written, because web:/nonexistent");
     assert_eq!(text(station.at("settings.env")), whole);
     // A further tag is nothing that was lost and came back.
     let tagged = import(&less, &root, "--extra-tag latest --format json");
     tagged.exits(0);
     assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
-    import(&less, &root, "--extra-tag latest").exits(0).says("trivy-db:2 (also :latest)");
+    import(&less, &root, "--extra-tag latest").exits(0).prints("trivy-db:2 (also :latest)");
     // Into a web root that holds nothing, that there is no VEX is an error.
-    import(&less, &station.dir("other"), "").exits(2).says("no VEX repository here");
+    import(&less, &station.dir("other"), "").exits(2).warns("no VEX repository here");
 }

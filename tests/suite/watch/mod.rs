@@ -667,7 +667,7 @@ fn what_is_dropped_is_whole_and_sent_as_often_as_asked() {
     let before = names(&out).len();
     // Also root may make no file in there.
     let ran = run(&["--drop", "/proc/self"]);
-    ran.reported(7, &["could not be put there", "copy it, its head last"]);
+    ran.exits(7).warns("could not be put there").warns("copy it, its head last");
     assert!(names(&out).len() > before);
 }
 
@@ -710,7 +710,7 @@ fn a_clock_that_is_wrong_costs_no_bundle() {
     host.file("inbox/future.tar", future);
     host.put(&good);
     let (ran, report) = host.watch(&[]);
-    ran.reported(5, &["more than a day after this host's clock"]);
+    ran.exits(5).prints("more than a day after this host's clock");
     assert_eq!(report["waiting"][0]["bundle"], "future.tar");
     assert_eq!((host.inbox(), host.shelf("quarantine").len()), (vec!["future.tar".to_owned()], 0));
     assert_eq!(host.date().unwrap()[..19], date[..19], "the other is in use");
