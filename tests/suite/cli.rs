@@ -1,7 +1,7 @@
 //! What the program prints: help, results and errors, with their exit codes.
 //!
 //! Each file in `tests/cmd` is one command with its stdout, its stderr and its exit code. After a
-//! change that is meant, `TRYCMD=overwrite cargo test --test cli` writes them anew: read the
+//! change that is meant, `TRYCMD=overwrite cargo test cli::` writes them anew: read the
 //! difference aloud before you commit it.
 
 /// Nothing of the machine's own settings reaches the commands: every case says

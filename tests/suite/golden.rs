@@ -1,10 +1,8 @@
 //! The golden bundles: made once by version 1 of the format, and readable for ever.
 //!
 //! `fixtures/golden` holds them with the public keys of the two pairs that signed them. They are
-//! never made again for the same version; a later version adds files of its own. How they were
-//! made stands in `make`, which runs only when asked to: `cargo test --test golden -- --ignored`.
-
-// A panic is how a test fails, in its helpers too.
+//! never made again for the same version; a later version adds files of its own. The last test made
+//! them, with `TRIVY_FERRY_MAKE_GOLDEN=1`, and otherwise compares.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -201,9 +199,18 @@ fn sample_vex() -> Made {
     made("vex-hub", catalogue::VEX_SPEC, layers, contents)
 }
 
+/// Compares bytes with a golden file; with `TRIVY_FERRY_MAKE_GOLDEN=1`, writes the file.
+#[track_caller]
+fn golden(name: &str, bytes: impl AsRef<[u8]>) {
+    let path = fixture("golden").join(name);
+    if std::env::var_os("TRIVY_FERRY_MAKE_GOLDEN").is_some_and(|value| value == "1") {
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert!(fs::read(path).unwrap() == bytes.as_ref(), "{name} would be made otherwise now");
+}
+
 #[test]
-#[ignore = "makes the golden bundles anew"]
-fn make() {
+fn the_golden_bundles_are_made_the_same_again() {
     let samples = [
         sample("trivy-db", "2", "trivy-db/db.tar.gz"),
         sample("trivy-java-db", "1", "trivy-java-db/javadb.tar.gz"),
@@ -231,15 +238,15 @@ fn make() {
     }
     let (_, _, out) = writer.finish(contents, &key(1)).unwrap();
     let mut bytes = out.into_inner();
-    fs::write(fixture("golden/v1.tar"), &bytes).unwrap();
+    golden("v1.tar", &bytes);
     // The second signature goes into the room that the format leaves, and changes nothing else.
     let capacity = usize::from_str_radix(&text(&bytes[124..135]), 8).unwrap();
     let envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
     let verified = envelope.clone().verify(PAYLOAD_TYPE, [&key(1).public()]).unwrap();
     let envelope = verified.countersigned(&envelope, &key(2)).unwrap().unwrap();
     bytes[512..512 + capacity].copy_from_slice(&envelope.to_bytes(capacity).unwrap());
-    fs::write(fixture("golden/v1-two-keys.tar"), &bytes).unwrap();
+    golden("v1-two-keys.tar", &bytes);
     for (name, seed) in [("one.pub", 1), ("two.pub", 2)] {
-        fs::write(fixture("golden").join(name), key(seed).public().to_pem()).unwrap();
+        golden(name, key(seed).public().to_pem());
     }
 }

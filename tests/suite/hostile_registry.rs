@@ -381,7 +381,7 @@ fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
     ran.good()
         .prints("trivy-db        left alone")
         .prints("trivy-java-db   pushed")
-        .prints("--allow-rollback");
+        .warns("--allow-rollback");
 }
 
 fn hours_ago(count: i64) -> jiff::Timestamp {
@@ -746,7 +746,7 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
         &["--image", "quay.example:5000/a/b:1,alpine*,library/alpine,[::1]:5000/*", "--image", &chosen],
     )
     .exits(0)
-    .prints("warning: no bundle here holds an image alpine*");
+    .warns("warning: no bundle here holds an image alpine*");
     let mut wanted = [
         "p/0-0-0-0-0-0-0-1-5000/c:1",
         "p/docker.io/library/alpine:3",

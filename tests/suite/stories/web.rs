@@ -246,7 +246,7 @@ fn settings_stay_whole_when_a_bundle_brings_less_or_a_target_fails() {
     // A web root that is not mounted today.
     import(&first, "/nonexistent/www", "")
         .exits(7)
-        .prints("no settings were written, because web:/nonexistent");
+        .warns("no settings were written, because web:/nonexistent");
     assert_eq!(text(station.at("settings.env")), whole);
     // A further tag is nothing that was lost and came back.
     let tagged = import(&less, &root, "--extra-tag latest --format json");
