@@ -66,7 +66,7 @@ fn serving_blob(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> S
 
 fn blob_error(server: &Server) -> SourceError {
     let network = network();
-    read(network.blob(&source(&server), &descriptor(CONTENT))).unwrap_err()
+    read(network.blob(&source(server), &descriptor(CONTENT))).unwrap_err()
 }
 
 fn resolve_error(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> SourceError {

@@ -618,7 +618,7 @@ fn without_a_usable_key_nothing_is_verified() {
         ("rsa.pub", "Ed25519"),
         ("zero.pub", "key is"),
     ] {
-        let key = host.at(&format!("keys/{name}"));
+        let key = host.at(format!("keys/{name}"));
         host.import(&path, &["--trust", &key]).harmless().refused(2, &[name, word]);
         host.verify(&path, &["--trust", &key]).refused(2, &[name]);
     }

@@ -135,11 +135,11 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
         value.map(|value| value.replace("%3A", ":"))
     };
     if path.ends_with("/blobs/uploads/") {
-        if let (Some(digest), Some(from)) = (field("mount="), field("from=")) {
-            if let Some(bytes) = content.blobs.get(&(from, digest.clone())).cloned() {
-                content.blobs.insert((repository, digest), bytes);
-                return status(201);
-            }
+        if let (Some(digest), Some(from)) = (field("mount="), field("from="))
+            && let Some(bytes) = content.blobs.get(&(from, digest.clone())).cloned()
+        {
+            content.blobs.insert((repository, digest), bytes);
+            return status(201);
         }
         return header(status(202), "location", &format!("{path}1?state=x"));
     }

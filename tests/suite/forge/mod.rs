@@ -170,7 +170,7 @@ impl Host {
 
     /// The state of the one target of a stream.
     pub fn state(&self, stream: &str) -> Value {
-        let bytes = fs::read(self.path(&format!("state/import-{stream}.json"))).unwrap();
+        let bytes = fs::read(self.path(format!("state/import-{stream}.json"))).unwrap();
         let state: Value = serde_json::from_slice(&bytes).unwrap();
         state["targets"][format!("cache:{}", self.path("cache").canonicalize().unwrap().display())].clone()
     }

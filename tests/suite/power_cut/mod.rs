@@ -187,7 +187,7 @@ fn cut_everywhere(
     std::thread::scope(|scope| {
         for worker in 0..AT_ONCE {
             let (check, next) = (&check, &next);
-            let place = Place(host.path(&format!("w{worker:02}")));
+            let place = Place(host.path(format!("w{worker:02}")));
             scope.spawn(move || {
                 while let Some(state) = next() {
                     check(state, &place);

@@ -87,8 +87,8 @@ fn keys_are_opensslls_own() {
     laptop.sh("openssl pkey -in closed.key -passin file:words -pubout -out closed.pub").exits(0);
     for (name, more) in [("plain", ""), ("closed", "--passphrase-file words")] {
         let out = laptop.dir(name);
-        let bundle = laptop.export_with(&laptop.at(&format!("{name}.key")), &out, &format!("{flags} {more}"));
-        let public = laptop.at(&format!("{name}.pub"));
+        let bundle = laptop.export_with(&laptop.at(format!("{name}.key")), &out, &format!("{flags} {more}"));
+        let public = laptop.at(format!("{name}.pub"));
         auditor.ferry(&format!("verify {bundle} --trust {public}")).exits(0);
         auditor.sh(&format!("{script} {bundle} {public}")).exits(0);
     }
@@ -104,7 +104,7 @@ fn keys_are_opensslls_own() {
     laptop.ferry("keygen --out ours-closed --passphrase-file words").exits(0);
     for (name, more) in [("ours", ""), ("ours-closed", "-passin file:words")] {
         let seen = laptop.sh(&format!("openssl pkey -in {name}.key {more} -pubout")).exits(0).out.clone();
-        assert_eq!(seen, text(laptop.at(&format!("{name}.pub"))), "{name}");
+        assert_eq!(seen, text(laptop.at(format!("{name}.pub"))), "{name}");
     }
     laptop.sh("openssl pkey -in ours-closed.key -passin pass:wrong -pubout").fails();
 }

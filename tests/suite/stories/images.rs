@@ -91,10 +91,10 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         images.as_array().unwrap().iter().map(|image| image["status"].as_str().unwrap().to_owned()).collect()
     };
     // Nothing is pushed that nobody requested.
-    assert_eq!(statuses(&station.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
+    assert_eq!(statuses(station.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
     registry.publisher.sh(&format!("crane ls --insecure {}/mirror/custom/checks", registry.address)).fails();
     let requested = format!("{import} --image aquasec/*,ghcr.io/custom/checks:1");
-    assert_eq!(statuses(&station.ferry(&requested).exits(0)), ["pushed", "pushed"]);
+    assert_eq!(statuses(station.ferry(&requested).exits(0)), ["pushed", "pushed"]);
     for (name, place) in PLACES {
         assert_eq!(registry.digest_of(&format!("mirror/{place}")), upstream.digest_of(name), "{name}");
     }
@@ -106,7 +106,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         );
         registry.publisher.sh(&pull).exits(0);
     }
-    assert_eq!(statuses(&station.ferry(&requested).exits(0)), ["unchanged", "unchanged"]);
+    assert_eq!(statuses(station.ferry(&requested).exits(0)), ["unchanged", "unchanged"]);
     let db = station.ferry(&format!("{import} --only trivy-db"));
     db.exits(0);
     assert_eq!(

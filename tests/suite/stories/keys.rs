@@ -21,7 +21,7 @@ fn keygen_never_overwrites() {
     // Half a pair is somebody's pair.
     fs::remove_file(&private).unwrap();
     laptop.ferry("keygen --out ferry").exits(2).warns("ferry.pub");
-    assert_eq!(files(&laptop.at("")), ["ferry.pub"]);
+    assert_eq!(files(laptop.at("")), ["ferry.pub"]);
     assert_eq!(text(&public), before.1);
 }
 
@@ -109,7 +109,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry(&verify).exits(2);
 
     user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name monday")).exits(0);
-    assert_eq!(files(&user.host.at("config")), ["trivy-ferry/trusted/monday.pub"]);
+    assert_eq!(files(user.host.at("config")), ["trivy-ferry/trusted/monday.pub"]);
     user.ferry("trust list").exits(0).prints("monday.pub").prints(made["fingerprint"].as_str().unwrap());
     user.ferry(&verify).exits(0).prints("trusted: monday.pub");
 
@@ -207,14 +207,14 @@ fn the_key_may_be_where_only_a_command_reaches_it() {
     let openssl = format!("openssl pkeyutl -sign -rawin -inkey {key} -in \"$TRIVY_FERRY_PAE\"");
     export(&openssl, &public).exits(0).prints("Signed by");
     exporter.ferry(&format!("verify out --trust {public}")).exits(0);
-    let bundles = || files(&exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
+    let bundles = || files(exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
     assert_eq!(bundles(), 1);
     // What it prints is used only where it is a signature of the key that was named.
     export(&openssl, &exporter.at("other.pub")).exits(2).warns("no signature of the key");
     export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
     export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);
-    assert!(files(&exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
+    assert!(files(exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
     // Two ways to sign are one too many, and a command without its key is no way.
     exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
     exporter.ferry("export --output out --signer x").exits(2);

@@ -183,11 +183,11 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
         assert_eq!(fingerprints(&cache), new, "round {round}");
         assert_eq!(files(&cache), clean, "round {round}: something was left in the cache");
         assert_eq!(
-            files(&station.at("state")),
+            files(station.at("state")),
             ["import-default.json", "import.lock", "imports.jsonl"],
             "round {round}"
         );
-        assert!(files(&station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
+        assert!(files(station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
     }
     println!("killed {} times in {steps} steps; {mixed} times some datasets were old and some new", times());
 }
@@ -218,8 +218,8 @@ fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
         let left = files(&stick);
         assert_eq!(left.len(), published + 1, "round {round}: {left:?}");
         assert!(left.iter().all(|name| name.ends_with(".tar")), "round {round}: {left:?}");
-        assert_eq!(files(&laptop.at("state")), ["export-default.json", "export.lock"], "round {round}");
-        assert!(files(&laptop.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
+        assert_eq!(files(laptop.at("state")), ["export-default.json", "export.lock"], "round {round}");
+        assert!(files(laptop.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
         if published == 0 {
             continue;
         }

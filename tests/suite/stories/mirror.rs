@@ -139,13 +139,13 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     fs::write(registry.publisher.at("bad"), &bad.layer).unwrap();
     let put = format!("regctl blob put {}/security/trivy-db <bad", registry.address);
     registry.publisher.sh(&put).exits(0);
-    assert_eq!(status(&dmz.ferry(&json).exits(3), "trivy-db"), "failed");
+    assert_eq!(status(dmz.ferry(&json).exits(3), "trivy-db"), "failed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
 
     // A good one that lies there is checked, and its tag set.
     let newer = Artifact::db().created("2026-01-17T06:10:00Z");
     upstream.publish_as_it_is(&newer);
-    assert_eq!(status(&dmz.ferry(&json).exits(0), "trivy-db"), "pushed");
+    assert_eq!(status(dmz.ferry(&json).exits(0), "trivy-db"), "pushed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), newer.digest());
 }
 
@@ -408,7 +408,7 @@ fn scanners_pull_what_was_mirrored_with_the_settings_that_were_printed() {
         let line = lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap();
         let run = scanner.sh(&format!("{closed} {line} --format json {target}"));
         run.exits(0);
-        findings(&run.does_not_say("Falling back to embedded checks"))
+        findings(run.does_not_say("Falling back to embedded checks"))
     };
     assert_eq!(scan("fs", &format!("{project}/Gemfile.lock")), ["CVE-2099-0001", "CVE-2099-0002"]);
     assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");

@@ -95,7 +95,7 @@ fn a_private_ca_is_trusted_when_it_is_given() {
     let line = line.unwrap();
     assert!(!line.contains("--insecure"), "{line}");
     let scan = format!("SSL_CERT_FILE={ca} {line} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_strict_registry_gets_manifests_that_it_takes() {
     }
     let db = format!("--db-repository {}/strict/trivy-db:2 --skip-version-check", registry.address);
     let scan = format!("trivy fs {db} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     let written = station.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
     let names =
         ["trivy.yaml", "trivy-operator-values.yaml", "trivy-server-values.yaml", "harbor-adapter.env"];
-    assert_eq!(written, serde_json::json!(names.map(|name| station.at(&format!("config/{name}")))));
-    let text = |name: &str| fs::read_to_string(station.at(&format!("config/{name}"))).unwrap();
+    assert_eq!(written, serde_json::json!(names.map(|name| station.at(format!("config/{name}")))));
+    let text = |name: &str| fs::read_to_string(station.at(format!("config/{name}"))).unwrap();
     for line in [
         format!("  dbRegistry: \"{host}\"\n  dbRepository: \"security/trivy-db:2\"\n"),
         format!("  javaDbRegistry: \"{host}\"\n  javaDbRepository: \"security/trivy-java-db:1\"\n"),

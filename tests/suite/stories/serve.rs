@@ -109,7 +109,7 @@ fn scanners_need_nothing_but_this_server() {
         let scan = |subcommand: &str, target: &str| {
             let line =
                 format!("SSL_CERT_FILE={} {} --format json {target}", station.at("ca.pem"), way(subcommand));
-            findings(&serve.beside(&scanner, &line).exits(0).does_not_say("Falling back to embedded checks"))
+            findings(serve.beside(&scanner, &line).exits(0).does_not_say("Falling back to embedded checks"))
         };
         let found = scan("fs", &format!("--show-suppressed {project}/Gemfile.lock"));
         assert_eq!(found, ["CVE-2099-0001", "suppressed CVE-2099-0002"], "by trivy-db and vex-hub");
@@ -148,7 +148,7 @@ fn every_client_gets_upstreams_bytes() {
         sh(&format!("regctl image copy {reference} ocidir://regctl-{name}:1"));
         sh(&format!("skopeo copy docker://{reference} oci:skopeo-{name}:1"));
         for client in ["crane", "regctl", "skopeo"] {
-            let index = json_file(station.at(&format!("{client}-{name}/index.json")));
+            let index = json_file(station.at(format!("{client}-{name}/index.json")));
             assert_eq!(index["manifests"][0]["digest"], digest, "{client}");
             let blob = format!("{client}-{name}/blobs/sha256/{}", Digest::of(&artifact.layer).hex());
             assert_eq!(fs::read(station.at(&blob)).unwrap(), artifact.layer, "{client}");
@@ -218,7 +218,7 @@ fn only_what_is_asked_for_is_served() {
     let flags = printed.unwrap_or_else(|| panic!("no settings in {out}"));
     let closed = "HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1";
     let scan = format!("{closed} trivy fs {flags} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(&station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
     let other = line.replace("trivy-db", "vex-none");
     ended(&station, &other).exits(2).warns("no bundle here holds");
 }

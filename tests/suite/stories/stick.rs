@@ -102,12 +102,12 @@ fn a_stick_that_was_pulled_changes_nothing() {
     let whole = laptop.export(&stick, &laid_out(&laptop));
     let line = format!("import {stick} --trust {public} --cache-dir cache");
     station.ferry(&line).exits(0);
-    let before = files(&station.at("cache"));
+    let before = files(station.at("cache"));
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
     station.ferry(&line).exits(4).warns(&whole).warns("Nothing of it was used");
-    assert_eq!(files(&station.at("cache")), before);
+    assert_eq!(files(station.at("cache")), before);
 }
 
 #[test]

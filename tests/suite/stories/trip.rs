@@ -53,7 +53,7 @@ fn eight_days_later(cache: &str) {
 fn finds_everything(station: &Host, trivy: impl Fn(&str) -> String) {
     let scan = |subcommand: &str, target: &str| {
         let line = format!("{} --format json {target}", trivy(subcommand));
-        findings(&station.offline(&line).exits(0).does_not_say("Falling back to embedded checks"))
+        findings(station.offline(&line).exits(0).does_not_say("Falling back to embedded checks"))
     };
     let project = sample("project");
     assert_eq!(
@@ -146,7 +146,7 @@ fn the_trip() {
          done
          {client} --format json --input {image}"
     ));
-    assert_eq!(findings(&scan.exits(0)), ["CVE-2099-0003"]);
+    assert_eq!(findings(scan.exits(0)), ["CVE-2099-0003"]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn images_scanned_before_get_the_new_java_db() {
     let line = printed(&import(&first, ""), "image");
     let scan = || {
         let image = sample("project/image.tar");
-        findings(&station.offline(&format!("{line} --format json --input {image}")).exits(0))
+        findings(station.offline(&format!("{line} --format json --input {image}")).exits(0))
     };
     assert!(scan().is_empty(), "the older database does not know the jar");
     // The trap of which the user must hear: the vulnerable jar stays unseen.

@@ -198,18 +198,18 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
             1,
         );
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
-    assert_eq!(findings(&gems().exits(0)), ["CVE-2099-0001", "suppressed CVE-2099-0002"]);
-    assert_eq!(findings(&scan("rootfs", &project).exits(0)), ["CVE-2099-0003"], "by trivy-java-db");
+    assert_eq!(findings(gems().exits(0)), ["CVE-2099-0001", "suppressed CVE-2099-0002"]);
+    assert_eq!(findings(scan("rootfs", &project).exits(0)), ["CVE-2099-0003"], "by trivy-java-db");
     let config = scanner.sh(&format!(
         "set -a; {}; trivy config --quiet --format json {project}",
         text(station.at("settings.env")).lines().collect::<Vec<_>>().join("; ")
     ));
-    assert_eq!(findings(&config.exits(0)), ["SAMPLE-9999"], "by the imported checks");
+    assert_eq!(findings(config.exits(0)), ["SAMPLE-9999"], "by the imported checks");
 
     // A scanner that keeps its cache keeps the location too, and finds the new documents there.
     import(&second).exits(0);
     age_vex(&scanner);
-    assert_eq!(findings(&gems().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(gems().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
     let log = text(station.at("nginx/access.log"));
     let asked = |what: &str| {
         log.lines()
