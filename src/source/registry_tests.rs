@@ -2,17 +2,17 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use test_kit::answers::*;
-use test_kit::http::{Body, ClosedPort, Response, Seen, Server};
+use test_kit::http::{ClosedPort, Response, Seen, Server};
 
 use super::testing::*;
 use super::*;
 use crate::error::Next;
 use crate::oci;
 use crate::progress::Silent;
-use crate::remote::{RemoteError, RemoteOptions, Request, Unreachable};
+use crate::remote::{RemoteError, RemoteOptions, Unreachable};
 
 const CONTENT: &[u8] = b"the layer's content";
 

@@ -185,7 +185,6 @@ fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
     assert_eq!(serve.process.terminate(), Some(0));
 
     let refused = ended(&station, &format!("{} --format json", line(&first)));
-    let refused = refused;
     refused.exits(5).warns("--allow-rollback");
     assert_eq!(refused.json()["errors"][0]["kind"], "refused");
     // The same again is no rollback, and a folder gives the newest.
