@@ -1,7 +1,7 @@
 //! Tests only: every change to the file system passes [`step`] just before it happens. It exists in unit tests
 //! and in builds with debug assertions; a release build does not contain it.
 //!
-//! A unit test stops its thread after some steps with [`kill_after`], or makes the kernel refuse an exchange.
+//! A unit test stops its thread after some steps with `kill_after`, or makes the kernel refuse an exchange.
 //! An integration test starts the program with environment variables:
 //!
 //! - `TRIVY_FERRY_TEST_KILL_AT=N`: the process sends SIGKILL to itself at its `N`th step, before that change.

@@ -23,7 +23,7 @@ pub struct Measured {
 }
 
 /// Runs a command to its end and measures the peak of its memory. It gets the environment that the command
-/// sets, as [`Host::program`] does, and nothing else.
+/// sets, as [`crate::host::Host::program`] does, and nothing else.
 pub fn peak(command: &Command) -> Measured {
     assert!(Path::new(TIME).exists(), "{TIME} is missing: install the package `time`");
     let scratch = tempfile::tempdir().unwrap();
