@@ -306,7 +306,7 @@ fn without_state_a_date_ahead_of_the_clock_is_ignored_and_reported() {
     ran.good()
         .warns("the date of trivy-db-2 at the target")
         .warns("more than 24 h ahead")
-        .prints("was ignored");
+        .warns("was ignored");
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
 }
 
@@ -331,7 +331,7 @@ fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
     ran.good()
         .warns("trivy-checks-2 2.9.0 was left alone")
         .warns("version 2.10.0 was there")
-        .prints("--allow-rollback");
+        .warns("--allow-rollback");
     assert_eq!(installed(&host), "2.10.0");
     fs::remove_dir_all(host.path("state")).unwrap();
     host.import(&old, &["--allow-rollback"]).good();

@@ -348,7 +348,7 @@ fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
     scene.link("victim", "home/other", 0);
     let before = scene.contents("victim");
     let line = format!(
-        "watch TOP/home/inbox --once --settle 1s --trust {} --cache-dir TOP/root/cache",
+        "watch TOP/home/inbox --once --settle 50ms --trust {} --cache-dir TOP/root/cache",
         golden("one.pub")
     );
     let put = || drop(fs::copy(golden("v1.tar"), scene.at("home/inbox/v1.tar")));

@@ -2,13 +2,13 @@
 //! sentence that names what failed and one that helps, and no tag names anything that is not whole.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use test_kit::answers::{header, status};
 use test_kit::authority::{Authority, NAME};
-use test_kit::http::{Body, Method, Response, Seen};
+use test_kit::http::{Body, ClosedPort, Method, Response, Seen, each_connection};
 use test_kit::process::Run;
 use test_kit::registry::Registry;
 
@@ -252,12 +252,11 @@ fn a_tag_that_names_something_else_afterwards_is_an_error() {
 #[test]
 fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
     let (host, bundle) = station();
-    // A registry that begins an upload somewhere where nobody listens any more.
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let registry = Registry::new(move |seen| {
-        is_upload(seen)
-            .then(|| header(status(202), "location", &format!("http://{closed}/v2/x/blobs/uploads/1")))
-    });
+    // A registry that begins an upload at a place that refuses connections.
+    let closed = ClosedPort::new();
+    let upload = format!("http://{}/v2/x/blobs/uploads/1", closed.address());
+    let registry =
+        Registry::new(move |seen| is_upload(seen).then(|| header(status(202), "location", &upload)));
     let ran = push(&host, &bundle, &registry.host);
     assert_eq!(ran.code, 7, "{ran:#?}");
     assert!(ran.err.contains("cannot be reached"), "{ran:#?}");
@@ -462,15 +461,9 @@ fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
         ),
         ("/manifests/", 412, 200, ["status 412", "immutable"]),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                std::thread::spawn(move || answers_early(stream.unwrap(), part, code, blobs));
-            }
-        });
+        let address = each_connection(move |stream| answers_early(stream, part, code, blobs));
         for _ in 0..5 {
-            let ran = push(&host, &bundle, &address.to_string());
+            let ran = push(&host, &bundle, &address);
             assert_eq!(ran.code, 7, "{ran:#?}");
             assert!(words.iter().all(|word| ran.err.contains(word)), "{code}: {ran:#?}");
         }
@@ -524,9 +517,7 @@ fn a_token_service_leads_to_no_other() {
 /// A proxy that opens a tunnel to one place, whatever was asked for, for whoever shows the login. Says where
 /// it is.
 fn tunnels_to(place: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serve = move |mut client: TcpStream| {
+    each_connection(move |mut client| {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
             if client.read(&mut byte).unwrap_or(0) == 0 {
@@ -549,14 +540,7 @@ fn tunnels_to(place: String) -> String {
         });
         let _ = std::io::copy(&mut server, &mut client);
         let _ = client.shutdown(std::net::Shutdown::Both);
-    };
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let serve = serve.clone();
-            std::thread::spawn(move || serve(stream.unwrap()));
-        }
-    });
-    address
+    })
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn import() -> Vec<&'static str> {
 }
 
 fn watch() -> Vec<&'static str> {
-    with_place(&["watch", "inbox", "--once", "--settle", "1s"])
+    with_place(&["watch", "inbox", "--once", "--settle", "50ms"])
 }
 
 /// Records a run, cuts the power at each of its writes, and says how many different states that left.

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::Stdio;
 
 use test_kit::artifact::{Artifact, findings, sample};
 use test_kit::host::Host;
+use test_kit::http::each_connection;
 use test_kit::process::Run;
 use test_kit::real::{Distribution, Registry};
 use test_kit::tools;
@@ -272,31 +272,25 @@ fn what_fails_keeps_nothing_else_from_its_place() {
 
 /// A registry that breaks the connection when it has taken some of a layer.
 fn dying() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
-            while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(count) if count > 0 => seen.extend_from_slice(&piece[..count]),
-                    _ => break,
-                }
+    each_connection(|mut stream| {
+        let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+        while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read(&mut piece) {
+                Ok(count) if count > 0 => seen.extend_from_slice(&piece[..count]),
+                _ => break,
             }
-            if seen.starts_with(b"PUT") {
-                let _ = stream.read_exact(&mut [0; 1 << 20]);
-                continue;
-            }
-            let answer = match seen.starts_with(b"POST") {
-                true => "202 Accepted\r\nLocation: /v2/upload",
-                false => "404 Not Found",
-            };
-            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            let _ = stream.write_all(answer.as_bytes());
         }
-    });
-    address
+        if seen.starts_with(b"PUT") {
+            let _ = stream.read_exact(&mut [0; 1 << 20]);
+            return;
+        }
+        let answer = match seen.starts_with(b"POST") {
+            true => "202 Accepted\r\nLocation: /v2/upload",
+            false => "404 Not Found",
+        };
+        let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(answer.as_bytes());
+    })
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A site with a web server: VEX repositories are files that it hands out, and every scanner asks it.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
 
 use test_kit::artifact::{findings, flags_of, laid_out, sample};
 use test_kit::host::{Host, files, json_file, read, text};
-use test_kit::process::Process;
+use test_kit::http::own_address;
+use test_kit::process::{Process, wait_for};
 use test_kit::tools;
 use trivy_ferry::digest::Digest;
 
@@ -120,30 +120,25 @@ impl Nginx {
     fn start(host: &Host, root: &str) -> Nginx {
         let places = host.dir("nginx");
         fs::write(format!("{places}/users"), "ferry:{PLAIN}carried\n").unwrap();
-        for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .map(|name| format!("{name}_temp_path {places}/{name};\n"))
-                .concat();
-            let config = format!(
-                "daemon off; master_process off; pid {places}/pid; error_log {places}/error.log;\n\
-                 events {{}}\nhttp {{\naccess_log {places}/access.log;\n{temporary}\
-                 server {{ listen {address}; root {root}; location /vex/ {{ alias {root}/;\n\
-                 auth_basic vex; auth_basic_user_file {places}/users; }} }} }}\n"
-            );
-            fs::write(format!("{places}/nginx.conf"), config).unwrap();
-            let mut command = host.command("nginx");
-            command.args(["-p", &places, "-e", &format!("{places}/error.log"), "-c", "nginx.conf"]);
-            let mut process = Process::start(&mut command);
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < deadline && process.is_running() {
-                if TcpStream::connect(&address).is_ok() {
-                    return Nginx { url: format!("http://{address}/vex"), _process: process };
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        panic!("nginx does not start");
+        let address = own_address();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {places}/{name};\n"))
+            .concat();
+        let config = format!(
+            "daemon off; master_process off; pid {places}/pid; error_log {places}/error.log;\n\
+             events {{}}\nhttp {{\naccess_log {places}/access.log;\n{temporary}\
+             server {{ listen {address}; root {root}; location /vex/ {{ alias {root}/;\n\
+             auth_basic vex; auth_basic_user_file {places}/users; }} }} }}\n"
+        );
+        fs::write(format!("{places}/nginx.conf"), config).unwrap();
+        let mut command = host.command("nginx");
+        command.args(["-p", &places, "-e", &format!("{places}/error.log"), "-c", "nginx.conf"]);
+        let mut process = Process::start(&mut command);
+        wait_for("nginx", || {
+            assert!(process.is_running(), "nginx has ended: see its error log");
+            TcpStream::connect(&address).ok()
+        });
+        Nginx { url: format!("http://{address}/vex"), _process: process }
     }
 }
 
