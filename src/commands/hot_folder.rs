@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -75,8 +75,7 @@ impl Pinned {
     /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
     fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
-        step("mkdir", path.file_name().unwrap_or_default()).map_err(failed)?;
-        match fs::DirBuilder::new().mode(mode).create(path) {
+        match files::create_dir(path, mode) {
             // What is put into it must not be lost with it.
             Ok(()) => sync_folder(path).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -258,8 +257,7 @@ impl HotFolder {
                 number => self.beside(number),
             };
             if number > 0 && !folder.is_dir() {
-                step("mkdir", folder.file_name().unwrap_or_default())?;
-                fs::DirBuilder::new().mode(0o700).create(&folder)?;
+                files::create_dir(&folder, 0o700)?;
             }
             match rename_new(file, &folder.join(name)) {
                 Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
@@ -308,9 +306,7 @@ impl HotFolder {
             };
             let made = match to.is_dir() {
                 true => Ok(()),
-                false => {
-                    step("mkdir", to.as_os_str()).and_then(|()| fs::DirBuilder::new().mode(0o700).create(&to))
-                }
+                false => files::create_dir(&to, 0o700),
             };
             let claimed = made.and_then(|()| files::rename(file, to.join(name)));
             // Somebody may have put one of our folders there in the meantime.
@@ -558,7 +554,7 @@ mod tests {
         std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
         assert!(HotFolder::open(dir.path()).is_err());
         fs::remove_file(dir.path().join(OWN)).unwrap();
-        fs::DirBuilder::new().mode(0o700).create(dir.path().join(OWN)).unwrap();
+        files::create_dir(dir.path().join(OWN), 0o700).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(dir.path().join(OWN), open).unwrap();
         assert!(HotFolder::open(dir.path()).is_err());

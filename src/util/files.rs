@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::step;
@@ -50,6 +50,12 @@ pub(crate) fn write(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn create_new(path: impl AsRef<Path>, mode: u32) -> io::Result<File> {
     step("create", name(path.as_ref()))?;
     File::options().read(true).write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Creates a directory that must not exist; all above it must.
+pub(crate) fn create_dir(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
+    step("mkdir", name(path.as_ref()))?;
+    fs::DirBuilder::new().mode(mode).create(path)
 }
 
 /// Writes all bytes to a file. The path is for tests alone.

@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use test_kit::process::Run;
 
-use crate::forge;
-use crate::forge::{Bundle, Host, Part, days, hours};
+use crate::forge::{self, Bundle, Host, Part, days, hours};
 
 /// A bundle whose data is as old as itself.
 fn bundle(created: Timestamp) -> Bundle {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::authority::{Authority, NAME};
 use test_kit::files::Fault;
+use test_kit::host::names;
 use test_kit::noise::{self, Noise};
 use test_kit::process::Run;
 use test_kit::process::wait_for;
@@ -18,9 +19,8 @@ use test_kit::runs;
 use test_kit::squid::{self, Squid};
 use trivy_ferry::digest::Digest;
 
-use crate::forge;
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{self, Host};
 
 /// A host that exports, and how it does so.
 fn exporter() -> Host {
@@ -39,11 +39,7 @@ impl Host {
     }
 
     fn left(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("out")).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names(self.path("out"))
     }
 
     fn bundles(&self) -> usize {

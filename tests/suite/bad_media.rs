@@ -3,11 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use test_kit::host::names;
 use test_kit::process::Run;
 
-use crate::forge;
 use crate::forge::upstream::Upstream;
-use crate::forge::{Bundle, Host, Part, days, hours};
+use crate::forge::{self, Bundle, Host, Part, days, hours};
 
 /// A byte in the middle of the large layer of [`upstream`].
 const BAD_BYTE: &str = "3000000";
@@ -137,10 +137,7 @@ fn a_stick_that_fails_at_any_write_holds_no_half_bundle() {
     upstream.publish(0, 9_000_000);
     let args = ["export", "--key", "exporter.key", "--output", "stick/b.tar", "--state-dir", "state"];
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain(upstream.flags()).collect();
-    let stick = || -> Vec<String> {
-        let entries = fs::read_dir(host.path("stick")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
+    let stick = || names(host.path("stick"));
     let mut failed = 0;
     for call in ["write,pwrite64", "fsync", "rename,renameat,renameat2"] {
         for fault in 1.. {

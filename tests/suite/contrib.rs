@@ -6,12 +6,12 @@ use std::process::Command;
 
 use serde_json::Value;
 use test_kit::files::Fault;
+use test_kit::host::names;
 use test_kit::noise::Noise;
 use test_kit::process::Run;
 
-use crate::forge;
 use crate::forge::upstream::Upstream;
-use crate::forge::{Bundle, Host, Part, days, hours};
+use crate::forge::{self, Bundle, Host, Part, days, hours};
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
 const CRON_JOB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes/export.yaml");
@@ -125,8 +125,7 @@ fn the_cron_job_exports_what_is_new() {
 #[ignore = "tools"]
 fn systemd_finds_nothing_wrong_with_the_units() {
     let host = Host::new();
-    let units: Vec<String> =
-        fs::read_dir(UNITS).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let units = names(UNITS);
     assert!(units.len() >= 7, "{units:?}");
     for unit in &units {
         let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();

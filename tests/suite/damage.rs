@@ -18,8 +18,9 @@ use trivy_ferry::dataset::{Discard, Kind};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::trust::key::SigningKey;
 
-use crate::forge;
-use crate::forge::{Archive, Bundle, Host, Part, Snapshot, Span, days, fix_checksum, header, hours, zeros};
+use crate::forge::{
+    self, Archive, Bundle, Host, Part, Snapshot, Span, days, fix_checksum, header, hours, zeros,
+};
 
 /// A host that has imported a bundle of three days ago.
 fn host() -> Host {

@@ -10,9 +10,8 @@ use test_kit::files::Fault;
 use test_kit::process::Run;
 use trivy_ferry::trust::key::SigningKey;
 
-use crate::forge;
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{self, Host};
 
 /// Both ends of a diode: the connected side drops into `drop`, and what the test carries over comes to `inbox`.
 struct Link {

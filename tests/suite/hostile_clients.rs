@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
+use test_kit::process::{wait_for_address, wait_for_line};
 use trivy_ferry::bundle::chunks::CHUNK;
 use trivy_ferry::digest::Digest;
 
@@ -82,12 +83,9 @@ impl Serve {
         command.current_dir(host.path(".")).stdin(Stdio::null());
         command.args(["serve", "bundle.tar", "--listen", "127.0.0.1:0", "--state-dir", "state"]);
         command.args(["--trust", "keys/exporter.pub"]).args(more).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().unwrap();
-        let mut serve = Serve { host, bundle, child, address: String::new() };
-        let line = serve.logs("Serving ");
-        serve.address =
-            line.split([' ', ',']).find(|word| word.starts_with("127.0.0.1:")).unwrap().to_owned();
-        serve
+        let mut child = command.spawn().unwrap();
+        let address = wait_for_address(&mut child, &host.path("log"));
+        Serve { host, bundle, child, address }
     }
 
     fn log(&self) -> String {
@@ -97,17 +95,7 @@ impl Serve {
     /// Waits for a line with these words in the log.
     #[track_caller]
     fn logs(&self, words: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.log();
-            // A line is whole when its end is there.
-            let lines = log.rfind('\n').map_or("", |end| &log[..end]);
-            if let Some(line) = lines.lines().find(|line| line.contains(words)) {
-                return line.to_owned();
-            }
-            assert!(Instant::now() < deadline, "{words:?} is not in\n{log}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_line(&self.host.path("log"), words)
     }
 
     fn connect(&self) -> TcpStream {

@@ -12,8 +12,7 @@ use test_kit::http::{Body, ClosedPort, Method, Response, Seen, each_connection};
 use test_kit::process::Run;
 use test_kit::registry::Registry;
 
-use crate::forge;
-use crate::forge::{Bundle, Host, Part, days};
+use crate::forge::{self, Bundle, Host, Part, days};
 
 /// A host with a bundle of all datasets.
 fn station() -> (Host, PathBuf) {

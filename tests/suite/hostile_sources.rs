@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use test_kit::answers::{breaking, chunked, header, ok, status, with};
+use test_kit::host::names;
 use test_kit::http::Response;
 use test_kit::http::Server;
 use test_kit::process::Run;
@@ -16,8 +17,7 @@ use trivy_ferry::dataset::Kind;
 use trivy_ferry::digest::Digest;
 use trivy_ferry::oci;
 
-use crate::forge;
-use crate::forge::{Archive, Host, days, metadata_json, sample, zeros};
+use crate::forge::{self, Archive, Host, days, metadata_json, sample, zeros};
 
 /// A server that answers by the path alone.
 fn by_path(answer: impl Fn(&str) -> Response + Send + Sync + 'static) -> Server {
@@ -98,8 +98,7 @@ impl Host {
 
     /// The files in the output folder.
     fn written(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("out")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        names(self.path("out"))
     }
 
     /// Nothing was signed, and nothing remembered.

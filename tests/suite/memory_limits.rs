@@ -6,7 +6,7 @@ use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
@@ -17,14 +17,14 @@ use test_kit::answers::ok;
 use test_kit::http::Server;
 use test_kit::noise::Noise;
 use test_kit::peak::{MOST, Measured, high_water};
+use test_kit::process::wait_for_address;
 use test_kit::registry::Registry;
 use trivy_ferry::dataset::check::Limits;
 use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Contents, Discard, Kind, Tree};
 use trivy_ferry::digest::Digest;
 
-use crate::forge;
-use crate::forge::{Archive, Bundle, Host, Part, days, image_layout, metadata_json};
+use crate::forge::{self, Archive, Bundle, Host, Part, days, image_layout, metadata_json};
 
 /// Longer than all that the program waits for.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -291,25 +291,9 @@ impl Serve {
         if tls {
             command.args(["--tls-cert", "cert.pem", "--tls-key", "key.pem"]);
         }
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut serve = Serve { host, child, address: String::new(), tls };
-        serve.address = serve.listens();
-        serve
-    }
-
-    fn listens(&self) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = fs::read_to_string(self.host.path("log")).unwrap();
-            let line =
-                log.split_inclusive('\n').find(|line| line.contains("Serving ") && line.ends_with('\n'));
-            if let Some(line) = line {
-                let mut words = line.split([' ', ',']);
-                return words.find(|word| word.starts_with("127.0.0.1:")).unwrap().to_owned();
-            }
-            assert!(Instant::now() < deadline, "{log}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let address = wait_for_address(&mut child, &host.path("log"));
+        Serve { host, child, address, tls }
     }
 
     fn tcp(&self) -> TcpStream {

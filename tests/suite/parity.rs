@@ -5,12 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use test_kit::host::contents;
 use test_kit::process::Run;
 use trivy_ferry::trust::key::SigningKey;
 
-use crate::forge;
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{self, Host};
 
 const MIB: usize = 1 << 20;
 
@@ -37,10 +37,7 @@ impl Host {
     }
 
     fn out(&self) -> Folder {
-        let entries = fs::read_dir(self.path("out")).unwrap().map(|entry| entry.unwrap());
-        let read =
-            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
-        entries.map(read).collect()
+        contents(self.path("out"))
     }
 
     fn put_out(&self, folder: &Folder) {

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
+use test_kit::host::names;
 use test_kit::needs_root;
 
-use crate::forge;
-use crate::forge::{Bundle, Host, Part, days};
+use crate::forge::{self, Bundle, Host, Part, days};
 
 /// Who runs the program if root runs the test: root may look everywhere.
 const NOBODY: u32 = 65534;
@@ -95,9 +95,8 @@ fn no_core_dump_holds_a_key() {
     }
     let status = child.abort();
     assert!(status.signal() == Some(Signal::ABORT.as_raw()) && !status.core_dumped(), "{status:?}");
-    let left =
-        fs::read_dir(host.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let cores: Vec<String> = left.filter(|name| name.starts_with("core")).collect();
+    let cores: Vec<String> =
+        names(host.path("")).into_iter().filter(|name| name.starts_with("core")).collect();
     assert!(cores.is_empty(), "{cores:?}");
 }
 

@@ -8,8 +8,7 @@ use test_kit::registry::Registry;
 use trivy_ferry::digest::Digest;
 use trivy_ferry::oci::INDEX;
 
-use crate::forge;
-use crate::forge::{Bundle, Host, Part, days, hours};
+use crate::forge::{self, Bundle, Host, Part, days, hours};
 
 fn host_with(bundle: &Bundle) -> Host {
     let host = Host::new();

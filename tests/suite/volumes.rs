@@ -11,9 +11,8 @@ use test_kit::files::Fault;
 use test_kit::process::Run;
 use trivy_ferry::digest::Digest;
 
-use crate::forge;
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{self, Host};
 
 const MIB: usize = 1 << 20;
 

@@ -1,5 +1,6 @@
 //! A computer of one of the users.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -190,11 +191,25 @@ pub fn files(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// The names in a directory, sorted; none if it is not there.
+/// The names in a directory, sorted.
+///
+/// # Panics
+/// If it cannot be read.
+#[track_caller]
 pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten();
+    let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.as_ref().display()));
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// The files of a directory by name, with their bytes.
+///
+/// # Panics
+/// If one cannot be read.
+#[track_caller]
+pub fn contents(dir: impl AsRef<Path>) -> BTreeMap<String, Vec<u8>> {
+    let dir = dir.as_ref();
+    names(dir).into_iter().map(|name| (name.clone(), read(dir.join(name)))).collect()
 }

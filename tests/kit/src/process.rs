@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long a command may run between two looks at its memory.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A command that has ended. Its assertions return it, so that they can be chained.
 #[derive(Debug, Clone)]
@@ -231,18 +232,58 @@ impl Drop for Process {
     }
 }
 
+/// How long [`wait_for`] waits: longer than any limit of the program.
+const PATIENCE: Duration = Duration::from_secs(150);
+
 /// Waits until something is there, for as long as a slow machine may need.
 ///
 /// # Panics
-/// If it is not there after two minutes; `what` is named then.
+/// If it is not there after 150 s; `what` is named then.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(120);
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait(look, || format!("{what}: not after {PATIENCE:?}"))
+}
+
+#[track_caller]
+fn wait<T>(mut look: impl FnMut() -> Option<T>, missed: impl FnOnce() -> String) -> T {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what}: not after two minutes");
+        assert!(Instant::now() < deadline, "{}", missed());
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A line with these words in a log. A line that is still written, whose end is not there, is none.
+fn line_of(log: &Path, words: &str) -> Option<String> {
+    let text = fs::read_to_string(log).unwrap();
+    let lines = &text[..text.rfind('\n')?];
+    lines.lines().find(|line| line.contains(words)).map(str::to_owned)
+}
+
+/// Waits for a line with these words in a log that another process writes.
+///
+/// # Panics
+/// If it is not there after 150 s.
+#[track_caller]
+pub fn wait_for_line(log: &Path, words: &str) -> String {
+    wait(|| line_of(log, words), || format!("{words:?} is not in\n{}", fs::read_to_string(log).unwrap()))
+}
+
+/// Waits until a server says in its log that it serves, and returns its address on loopback, `HOST:PORT`.
+///
+/// # Panics
+/// If it ends before, or does not say so within 150 s.
+#[track_caller]
+pub fn wait_for_address(server: &mut Child, log: &Path) -> String {
+    let said = || format!("it does not serve:\n{}", fs::read_to_string(log).unwrap());
+    let look = || {
+        let line = line_of(log, "Serving ");
+        assert!(line.is_some() || server.try_wait().unwrap().is_none(), "{}", said());
+        line
+    };
+    let line = wait(look, said);
+    line.split([' ', ',']).find(|word| word.starts_with("127.")).unwrap().to_owned()
 }

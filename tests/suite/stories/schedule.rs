@@ -3,18 +3,13 @@
 use std::fs;
 
 use test_kit::artifact::laid_out;
-use test_kit::host::{Host, json_file};
+use test_kit::host::{Host, json_file, names};
 
 use crate::stories::bare;
 
 /// What its folder holds, sorted.
 fn bundles(host: &Host) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(host.at("out"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
+    names(host.at("out"))
 }
 
 #[test]

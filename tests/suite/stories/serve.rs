@@ -1,13 +1,12 @@
 //! A site with neither a registry nor a web server: `serve` is both, straight out of the bundle.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_kit::artifact::{Artifact, all_four, findings, flags_of, sample};
 use test_kit::host::{Host, json_file, text};
 use test_kit::http::own_address;
-use test_kit::process::{Process, Run};
+use test_kit::process::{Process, Run, wait_for_address};
 use test_kit::real::write_certificates;
 use test_kit::{needs_root, tools};
 use trivy_ferry::digest::Digest;
@@ -39,17 +38,7 @@ impl Serve {
     fn run(host: &Host, command: &mut std::process::Command) -> Serve {
         let file = |name: &str| fs::File::create(host.at(name)).unwrap();
         let mut process = Process::start(command.stdout(file("out")).stderr(file("log")));
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let log = text(host.at("log"));
-            if let Some(line) = log.lines().find(|line| line.starts_with("Serving ") && line.contains('…'))
-            {
-                let word = line.split([' ', ',']).find(|word| word.starts_with("127.")).unwrap();
-                return Serve { address: word.to_owned(), process };
-            }
-            assert!(process.is_running() && Instant::now() < deadline, "it does not serve:\n{log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        Serve { address: wait_for_address(process.child(), &host.path("log")), process }
     }
 
     /// Runs a shell line of a host in the server's network.

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use test_kit::host::{self, contents};
 use test_kit::noise::{self, Noise};
 use test_kit::process::Run;
 use test_kit::runs;
 
-use crate::forge;
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{self, Host};
 
 /// The connected side: its bundles lie in `out`, where nobody looks.
 struct Sender {
@@ -45,10 +45,7 @@ impl Sender {
         ran.good();
         let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
         let date = report["datasets"][0]["updated_at"].as_str().unwrap().to_owned();
-        let entries = fs::read_dir(self.host.path("out")).unwrap().map(|entry| entry.unwrap());
-        let read =
-            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
-        (entries.map(read).collect(), date)
+        (contents(self.host.path("out")), date)
     }
 }
 
@@ -112,12 +109,9 @@ const HOUR: i64 = 3600;
 const SHELVES: &[&str] = &[".trivy-ferry", "processed", "quarantine"];
 const VOLUMES: &[&str] = &["--volume-size", "48K", "--parity", "30%"];
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+/// The names in a directory, sorted; none if it is not there.
+fn names(dir: &Path) -> Vec<String> {
+    if dir.is_dir() { host::names(dir) } else { Vec::new() }
 }
 
 fn reason(folder: &Path) -> serde_json::Value {
