@@ -1,15 +1,16 @@
 //! The golden bundles: made once by version 1 of the format, and readable for ever.
 //!
 //! `fixtures/golden` holds them with the public keys of the two pairs that signed them. They are
-//! never made again for the same version; a later version adds files of its own. The last test made
-//! them, with `TRIVY_FERRY_MAKE_GOLDEN=1`, and otherwise compares.
+//! never made again for the same version; a later version adds files of its own. The last test compares
+//! them with what the code makes today. With `TRIVY_FERRY_MAKE_GOLDEN=1` it writes those of a new version.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
+use test_kit::host::Host;
 use trivy_ferry::bundle::payload::Blob;
 use trivy_ferry::bundle::writer::{BundleWriter, Head, Plan, PlannedDataset};
 use trivy_ferry::bundle::{Dataset, PAYLOAD_TYPE};
@@ -21,21 +22,10 @@ use trivy_ferry::oci;
 use trivy_ferry::trust::envelope::Envelope;
 use trivy_ferry::trust::key::SigningKey;
 
+use crate::forge::PROGRAM;
+
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
-}
-
-/// Runs the program with nothing of the user's around it.
-fn ferry(home: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_trivy-ferry"))
-        .args(arguments)
-        .env_clear()
-        .env("HOME", home)
-        .env("TRIVY_FERRY_STATE_DIR", home.join("state"))
-        .env("PATH", "/nonexistent")
-        .current_dir(home)
-        .output()
-        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -44,21 +34,19 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn bundles_of_version_1_are_readable_for_ever() {
-    let home = tempfile::tempdir().unwrap();
+    let host = Host::bare(PROGRAM);
     for (bundle, key) in
         [("v1.tar", "one.pub"), ("v1-two-keys.tar", "one.pub"), ("v1-two-keys.tar", "two.pub")]
     {
         let (bundle, key) = (fixture("golden").join(bundle), fixture("golden").join(key));
         let arguments = ["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()];
-        let output = ferry(home.path(), &arguments);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        assert!(text(&output.stdout).contains("good: 14 members"), "{}", text(&output.stdout));
+        host.run(&arguments).good().prints("good: 14 members");
     }
 }
 
 #[test]
 fn a_golden_bundle_installs_exactly_what_went_in() {
-    let home = tempfile::tempdir().unwrap();
+    let host = Host::bare(PROGRAM);
     let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/one.pub"));
     let arguments = [
         "import",
@@ -70,20 +58,18 @@ fn a_golden_bundle_installs_exactly_what_went_in() {
         "--state-dir",
         "state",
     ];
-    let output = ferry(home.path(), &arguments);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let installed = |path: &str| Digest::of(&fs::read(home.path().join("cache").join(path)).unwrap()).hex();
+    host.run(&arguments).good();
+    let installed = |path: &str| Digest::of(&fs::read(host.path("cache").join(path)).unwrap()).hex();
     // The digests of the files in the sample's layers, computed with sha256sum when they were made.
     assert_eq!(installed("db/trivy.db"), "3ec35b6bdf2d29a3effab75dad35f693a071ec0468a055c2456b3c7ee1f7b994");
     assert_eq!(
         installed("java-db/trivy-java.db"),
         "a669ff66a69b5f5bed3d51169e733d9a79740d5eeca80951bd837a2022b9126a"
     );
-    let check = fs::read_to_string(
-        home.path().join("cache/policy/content/policies/docker/policies/sample_label.rego"),
-    );
+    let check =
+        fs::read_to_string(host.path("cache/policy/content/policies/docker/policies/sample_label.rego"));
     assert!(check.unwrap().contains("SAMPLE-9999"));
-    let vex = home.path().join("cache/vex/repositories/default");
+    let vex = host.path("cache/vex/repositories/default");
     assert!(vex.join("0.1/pkg/gem/trivy-ferry-sample-settled/sample.openvex.json").is_file());
     let manifest = fs::read(vex.join("vex-repository.json")).unwrap();
     assert_eq!(manifest, fs::read(fixture("golden/vex-repository.json")).unwrap());
@@ -91,11 +77,10 @@ fn a_golden_bundle_installs_exactly_what_went_in() {
 
 #[test]
 fn a_key_that_did_not_sign_opens_nothing() {
-    let home = tempfile::tempdir().unwrap();
+    let host = Host::bare(PROGRAM);
     let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/two.pub"));
-    let output = ferry(home.path(), &["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(4));
-    assert!(text(&output.stderr).contains("is not signed by a trusted key"), "{}", text(&output.stderr));
+    let run = host.run(&["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
+    run.exits(4).warns("is not signed by a trusted key");
 }
 
 /// The README's shell commands, run as they stand there.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use test_kit::host::{self, contents};
 use test_kit::noise::{self, Noise};
-use test_kit::process::Run;
+use test_kit::process::{Run, wait_for};
 use test_kit::runs;
 
 use crate::forge::upstream::Upstream;
@@ -413,10 +413,7 @@ fn a_file_that_is_still_written_is_left_alone() {
         std::thread::sleep(Duration::from_millis(70));
     }
     drop(file);
-    let began = Instant::now();
-    while host.shelf("processed").is_empty() && began.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for("the import", || (!host.shelf("processed").is_empty()).then_some(()));
     // Only one may watch.
     host.watch_refused();
     // With nothing to do it sleeps between two looks.
@@ -425,11 +422,8 @@ fn a_file_that_is_still_written_is_left_alone() {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         line.unwrap().trim().parse::<u64>().unwrap()
     };
-    let (began, before) = (Instant::now(), sleeps());
-    while sleeps() < before + 5 {
-        assert!(began.elapsed() < Duration::from_secs(60), "it sleeps no more");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let before = sleeps();
+    wait_for("the next sleeps", || (sleeps() >= before + 5).then_some(()));
     assert!(child.try_wait().unwrap().is_none(), "it was at work until it was ended");
     child.kill().unwrap();
     child.wait().unwrap();
