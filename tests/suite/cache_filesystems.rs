@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symli
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use trivy_ferry::content_digest::ContentDigest;
@@ -294,18 +293,13 @@ fn folders_in_folders_of_any_depth_are_no_obstacle() {
 }
 
 #[test]
-fn a_thousand_files_are_staged_in_no_time() {
+fn a_thousand_files_are_staged() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path()).unwrap();
     let content: Content =
         (0..1000).map(|n| (format!("policies/{}/{n}.rego", n % 40), vec![b'x'; 3000])).collect();
-    let start = Instant::now();
     import(&mut cache, "trivy-checks", &content).unwrap();
-    let staged = start.elapsed();
-    let start = Instant::now();
     assert!(holds(&cache, "trivy-checks", &content));
-    eprintln!("1000 files: staged and switched in {staged:?}, compared in {:?}", start.elapsed());
-    assert!(staged < Duration::from_secs(60), "{staged:?}");
 }
 
 /// Kills real processes at every step; then the cache must be old or new, and usable.

@@ -324,15 +324,13 @@ fn a_token_for_a_mount_is_good_for_both_repositories() {
 
 #[test]
 fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
-    use std::os::unix::fs::PermissionsExt;
     let (host, bundle) = station();
     let registry = Registry::new(|seen| {
         seen.authorization.is_none().then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
     });
     let scripts = [("hangs", "exec /bin/sleep 60"), ("raves", "echo '{\"Secret\": 17, sesame'")];
     for (name, line) in scripts {
-        let script = host.file(&format!("bin/docker-credential-{name}"), format!("#!/bin/sh\n{line}\n"));
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        host.script(&format!("bin/docker-credential-{name}"), &format!("#!/bin/sh\n{line}\n"));
         let config = format!(r#"{{"credHelpers":{{"{}":"{name}"}}}}"#, registry.host);
         host.file("home/.docker/config.json", config);
         let mut command = host.command();

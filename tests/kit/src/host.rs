@@ -73,6 +73,25 @@ impl Host {
         path
     }
 
+    /// Copies a program into its home, and says where.
+    ///
+    /// Another program does the copying: a file that any process has open for writing cannot be run, and
+    /// what another test starts in that moment would inherit our descriptor.
+    pub fn install(&self, from: impl AsRef<Path>, name: &str) -> String {
+        let to = self.at(name);
+        let line = format!("install -D -m 755 {} {to}", from.as_ref().display());
+        Run::of(self.command("sh").args(["-c", &line]), &line).good();
+        to
+    }
+
+    /// Writes a script that can be run, and says where.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let text = self.file(&format!("{name}.text"), text);
+        let script = self.install(&text, name);
+        fs::remove_file(text).unwrap();
+        script
+    }
+
     /// A command with this host's environment and nothing of this machine's.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

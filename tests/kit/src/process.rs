@@ -28,8 +28,9 @@ pub struct Run {
     pub err: String,
     /// The peak of its resident memory in KiB, as far as it was seen in time.
     pub peak: u64,
-    /// How long it ran.
-    pub took: Duration,
+    /// How long it kept a processor busy, in steps of 10 ms. Unlike the time on the clock, that does not
+    /// depend on what else the machine does.
+    pub busy: Duration,
 }
 
 impl Run {
@@ -43,13 +44,17 @@ impl Run {
         command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
         let began = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
-        let mut peak = 0;
+        let (mut peak, mut busy) = (0, Duration::ZERO);
         let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let status = loop {
             peak = peak.max(peak_so_far(child.id()));
             let pause = Timespec::try_from(BETWEEN_LOOKS).unwrap();
-            poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&pause)).unwrap();
-            if let Some(status) = child.try_wait().unwrap() {
+            let has_ended = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&pause)).unwrap() > 0;
+            if has_ended {
+                // Until it is waited for, the kernel still knows.
+                busy = busy_so_far(child.id());
+            }
+            if has_ended && let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
             if began.elapsed() > LONGEST {
@@ -58,7 +63,6 @@ impl Run {
                 panic!("still running after {LONGEST:?}: {line}");
             }
         };
-        let took = began.elapsed();
         let text = |file: &mut fs::File| {
             let mut bytes = Vec::new();
             file.rewind().unwrap();
@@ -66,7 +70,7 @@ impl Run {
             String::from_utf8(bytes).unwrap_or_else(|e| panic!("{line}: {e}"))
         };
         let code = status.code().unwrap_or(-1);
-        Run { line: line.into(), code, out: text(&mut out), err: text(&mut err), peak, took }
+        Run { line: line.into(), code, out: text(&mut out), err: text(&mut err), peak, busy }
     }
 
     /// The exit code is this one.
@@ -170,8 +174,8 @@ impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "$ {}\n{}\n--- stderr, exit {}, {:?}\n{}",
-            self.line, self.out, self.code, self.took, self.err
+            "$ {}\n{}\n--- stderr, exit {}, busy for {:?}\n{}",
+            self.line, self.out, self.code, self.busy, self.err
         )
     }
 }
@@ -186,6 +190,25 @@ fn peak_so_far(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// The processor time of a process and its threads: fields 14 and 15 of proc_pid_stat(5).
+fn busy_so_far(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, behind_the_name) = stat.rsplit_once(')').unwrap();
+    let ticks: u64 =
+        behind_the_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// How long this thread has kept a processor busy so far.
+///
+/// # Panics
+/// If the kernel has no clock for that.
+#[must_use]
+pub fn busy_here() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap()
 }
 
 /// A process that ends with the test.

@@ -13,15 +13,18 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use test_kit::peak::{self, Measured};
-use test_kit::process::Run;
+use test_kit::process::{Run, busy_here};
 use trivy_ferry::bundle::payload::Blob;
 use trivy_ferry::bundle::{Dataset, MANIFEST, PAYLOAD_TYPE, SUMS};
 use trivy_ferry::dataset::check::Limits;
@@ -287,6 +290,18 @@ pub fn zeros(gibibytes: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
     encoder.write_all(&vec![0; STEP]).unwrap();
     encoder.finish().unwrap().repeat(gibibytes * ((1 << 30) / STEP))
+}
+
+/// What it costs this machine to inflate some gibibytes of [`zeros`].
+pub fn inflating(gibibytes: u32) -> Duration {
+    static ONE: LazyLock<Duration> = LazyLock::new(|| {
+        let packed = zeros(1);
+        let before = busy_here();
+        let mut inflated = MultiGzDecoder::new(packed.as_slice());
+        assert_eq!(std::io::copy(&mut inflated, &mut std::io::sink()).unwrap(), 1 << 30);
+        busy_here() - before
+    });
+    *ONE * gibibytes
 }
 
 /// A tar archive that nobody packed.

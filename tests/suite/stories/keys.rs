@@ -8,6 +8,7 @@ use test_kit::artifact::laid_out;
 use test_kit::host::{Host, files, text};
 use test_kit::process::Run;
 
+use crate::forge::PROGRAM;
 use crate::stories::bare;
 
 #[test]
@@ -29,7 +30,7 @@ fn keygen_never_overwrites() {
 fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody() {
     for umask in ["077", "000"] {
         let laptop = bare();
-        let ferry = env!("CARGO_BIN_EXE_trivy-ferry");
+        let ferry = PROGRAM;
         laptop.sh(&format!("umask {umask}; {ferry} keygen --out ferry")).exits(0);
         let mode = |name: &str| fs::metadata(laptop.at(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("ferry.key"), mode("ferry.pub")), (0o600, 0o644));
@@ -70,8 +71,7 @@ impl User {
 
     fn new() -> User {
         let host = bare();
-        let program = host.at("trivy-ferry");
-        fs::copy(env!("CARGO_BIN_EXE_trivy-ferry"), &program).unwrap();
+        let program = host.install(PROGRAM, "trivy-ferry");
         fs::set_permissions(host.at(""), fs::Permissions::from_mode(0o755)).unwrap();
         if rustix::process::geteuid().is_root() {
             chown(host.at(""), Some(Self::ID), Some(Self::ID)).unwrap();

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::{HOUR, Sender, VOLUMES, reason, receiver, split};
 use crate::forge::Host;
 
-/// Longer than any run here, and much shorter than what is claimed would take to be read.
-const SOON: Duration = Duration::from_secs(60);
-const HUGE: u64 = 1 << 37;
+/// What a run that may be watched for five minutes cannot read.
+const HUGE: u64 = 1 << 42;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -79,7 +77,7 @@ fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
 }
 
 #[test]
-fn what_takes_no_room_takes_no_time() {
+fn what_takes_no_room_is_not_read() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (first, _) = sender.export(&["--volume-size", "48K"]);
@@ -92,12 +90,11 @@ fn what_takes_no_room_takes_no_time() {
     let par = host.path("inbox/a-20200101t000000z.par.001");
     sparse(&par, &forged_parity(HUGE), 4096 + HUGE);
     sparse(&host.path("inbox").join(named(&first, ".tar.001")), b"", HUGE);
-    let began = Instant::now();
-    let (ran, report) = host.watch(&[]);
-    assert!(began.elapsed() < SOON, "{ran:#?}");
+    // To read all this takes longer than a command may run here.
+    let (_, report) = host.watch(&[]);
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     is_imported(&host, &date);
-    assert!(host.run(&["repair", "inbox", "--trust", "keys/exporter.pub"]).took < SOON);
+    host.run(&["repair", "inbox", "--trust", "keys/exporter.pub"]);
 }
 
 #[test]
