@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use pkcs8::der::zeroize::Zeroizing;
 use serde::Serialize;
 
+use super::parts::sync_folder;
 use super::{Outcome, passphrase};
 use crate::cli::Keygen;
 use crate::error::Error;
@@ -104,6 +105,6 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     // The umask takes from the mode of a new file; a public key is for everybody to read.
     let mode = std::fs::Permissions::from_mode(mode);
     let written = files::write_all(&file, path, bytes).and_then(|()| file.set_permissions(mode));
-    written.and_then(|()| file.sync_all()).map_err(failed)?;
+    written.and_then(|()| file.sync_all()).and_then(|()| sync_folder(path)).map_err(failed)?;
     Ok(())
 }

@@ -282,6 +282,7 @@ mod tests {
         let mut count = 0;
         let result = patience.persist("h", || {
             count += 1;
+            assert!(count < 1000, "it is asked for ever");
             Err::<(), _>(error())
         });
         (count, result.unwrap_err())

@@ -201,7 +201,9 @@ impl WebRoot {
         }
         let described = folder.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
             dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner)?;
-            folder.sync()
+            folder.sync()?;
+            // The folder may be new, too.
+            self.dir.sync()
         });
         described.at("write", folder.at(WELL_KNOWN).join(MANIFEST))?;
         let before = before.filter(|_| self.keep_previous).map(|record| record.archive);

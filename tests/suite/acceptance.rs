@@ -925,17 +925,15 @@ fn many_names_and_many_copies_of_a_bundle_are_one() {
     for number in 0..300 {
         host.file(&format!("inbox/copy-{number}.tar"), &file);
     }
-    let mut limited = std::process::Command::new("sh");
     let line = format!(
         "ulimit -n 400; exec {} import {} --trust {} --cache-dir {} --state-dir {}",
-        env!("CARGO_BIN_EXE_trivy-ferry"),
+        forge::PROGRAM,
         host.at("inbox"),
         host.at("keys/exporter.pub"),
         host.at("cache"),
         host.at("state"),
     );
-    limited.args(["-c", &line]);
-    let ran = forge::run(limited);
+    let ran = forge::run(host.shell(&line));
     ran.good()
         .prints("trivy-db        installed")
         .prints("link-1.tar: another name of a file above")
@@ -1072,5 +1070,12 @@ fn first_imports_at_once_into_one_state_and_several_caches_all_succeed() {
                 scope.spawn(move || host.import_to(&format!("deep/er/{cache}"), one, &[]).good().code);
             }
         });
+        for cache in ["a", "b", "c", "d"] {
+            assert_eq!(host.installed(&format!("deep/er/{cache}"), "db"), date(days(-3)));
+        }
+        // None has overwritten what another one remembers.
+        let state: Value =
+            serde_json::from_slice(&fs::read(host.path("state/import-default.json")).unwrap()).unwrap();
+        assert_eq!(state["targets"].as_object().unwrap().len(), 4, "{state:#}");
     }
 }

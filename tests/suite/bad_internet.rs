@@ -13,8 +13,7 @@ use test_kit::authority::{Authority, NAME};
 use test_kit::files::Fault;
 use test_kit::host::names;
 use test_kit::noise::{self, Noise};
-use test_kit::process::Run;
-use test_kit::process::wait_for;
+use test_kit::process::{Run, ended, wait_for};
 use test_kit::runs;
 use test_kit::squid::{self, Squid};
 use trivy_ferry::digest::Digest;
@@ -642,7 +641,7 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     forge::run(export("state2")).refused(7, &["b.tar"]);
     assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
     kill_process(pid, Signal::CONT).unwrap();
-    assert!(first.wait().unwrap().success());
+    assert!(ended(&mut first).success());
     host.holds_good_bundles(1);
 }
 

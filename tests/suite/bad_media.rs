@@ -70,10 +70,8 @@ fn it_is_read_from_the_medium_and_not_from_memory() {
         let line = "truncate -s 64M stick.img && mkfs.ext4 -q -F stick.img && mount -o loop stick.img stick && \
                     LD_PRELOAD=./medium.so BAD_IMAGE=./stick.img \"$@\"";
         let export = export(&host, &upstream, more);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", line, "sh"]).arg(export.get_program()).args(export.get_args());
-        command.current_dir(host.path(".")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp")).env("BAD_BYTE", BAD_BYTE);
+        let mut command = host.in_own_mounts(line);
+        command.arg(export.get_program()).args(export.get_args()).env("BAD_BYTE", BAD_BYTE);
         forge::run(command)
     };
     run(&[]).good();

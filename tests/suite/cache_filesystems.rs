@@ -307,7 +307,7 @@ fn a_thousand_files_are_staged() {
 fn a_killed_process_leaves_old_or_new() {
     let generations = [content("trivy-checks", 1), content("trivy-checks", 2)];
     // The process that is killed is this test once more.
-    if let Some(dir) = std::env::var_os("CACHE") {
+    if let Some(dir) = std::env::var_os("TRIVY_FERRY_TEST_CACHE") {
         for content in generations.iter().rev() {
             import(&mut open(Path::new(&dir)).unwrap(), "trivy-checks", content).unwrap();
         }
@@ -321,7 +321,7 @@ fn a_killed_process_leaves_old_or_new() {
     let child = |variable: &str, value: &std::ffi::OsStr| {
         let mut child = Command::new(&exe);
         child.args(["cache_filesystems::a_killed_process_leaves_old_or_new", "--exact"]);
-        child.env("CACHE", dir.path()).env(variable, value);
+        child.env("TRIVY_FERRY_TEST_CACHE", dir.path()).env(variable, value);
         child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         child.status().unwrap()
     };
@@ -357,21 +357,25 @@ impl Progress for Count {
     }
 }
 
+/// Names the place of the mounts to a test that [`in_namespace`] runs once more.
+const MOUNTS: &str = "TRIVY_FERRY_TEST_MOUNTS";
+
 /// Runs the calling test once more in a mount namespace of its own, after a script that mounts things below
 /// `$D`. Returns whether this is that run; if not, it has passed.
-fn in_namespace(script: &str) -> bool {
-    if std::env::var_os("D").is_some() {
+pub fn in_namespace(script: &str) -> bool {
+    if std::env::var_os(MOUNTS).is_some() {
         return true;
     }
     let thread = std::thread::current();
     let dir = tempfile::tempdir().unwrap();
     let line = format!(
-        "set -e; mount -t tmpfs -o size=512m none \"$D\"; {script}\n\
+        "set -e; D=${MOUNTS}; mount -t tmpfs -o size=512m none \"$D\"; {script}\n\
          exec \"$EXE\" $NAME --exact --include-ignored --nocapture"
     );
+    test_kit::needs_mounts();
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private", "bash", "-c", &line])
-        .env("D", dir.path())
+        .env(MOUNTS, dir.path())
         .env("EXE", std::env::current_exe().unwrap())
         .env("NAME", thread.name().unwrap())
         .output()
@@ -381,8 +385,13 @@ fn in_namespace(script: &str) -> bool {
     false
 }
 
+/// The same without a script.
+pub fn in_own_mounts() -> bool {
+    in_namespace(":")
+}
+
 fn d() -> PathBuf {
-    PathBuf::from(std::env::var_os("D").unwrap())
+    PathBuf::from(std::env::var_os(MOUNTS).unwrap())
 }
 
 const OVERLAY: &str = "cd $D; mkdir lower upper work cache; \

@@ -169,9 +169,8 @@ fn of_importer(host: &Host, unit: &str, name: &str) -> String {
 
 /// Runs a script as root in mounts of its own, with the environment of the units.
 fn as_systemd(host: &Host, script: &str) -> Run {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script]).current_dir(host.path("."));
-    command.env("HOME", host.path("home")).env("TRIVY_FERRY_TRUST", host.at("keys/exporter.pub"));
+    let mut command = host.in_own_mounts(script);
+    command.env("TRIVY_FERRY_TRUST", host.at("keys/exporter.pub"));
     forge::run(command)
 }
 

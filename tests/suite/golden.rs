@@ -2,7 +2,8 @@
 //!
 //! `fixtures/golden` holds them with the public keys of the two pairs that signed them. They are
 //! never made again for the same version; a later version adds files of its own. The last test compares
-//! them with what the code makes today. With `TRIVY_FERRY_MAKE_GOLDEN=1` it writes those of a new version.
+//! them with what the code makes today. With `TRIVY_FERRY_MAKE_GOLDEN=1` it writes the files of a new version,
+//! and never one that exists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -184,14 +185,18 @@ fn sample_vex() -> Made {
     made("vex-hub", catalogue::VEX_SPEC, layers, contents)
 }
 
-/// Compares bytes with a golden file; with `TRIVY_FERRY_MAKE_GOLDEN=1`, writes the file.
+/// Compares bytes with a golden file; with `TRIVY_FERRY_MAKE_GOLDEN=1`, writes a file that does not exist.
 #[track_caller]
 fn golden(name: &str, bytes: impl AsRef<[u8]>) {
     let path = fixture("golden").join(name);
-    if std::env::var_os("TRIVY_FERRY_MAKE_GOLDEN").is_some_and(|value| value == "1") {
+    if std::env::var_os("TRIVY_FERRY_MAKE_GOLDEN").is_some_and(|value| value == "1") && !path.exists() {
         fs::write(&path, &bytes).unwrap();
     }
-    assert!(fs::read(path).unwrap() == bytes.as_ref(), "{name} would be made otherwise now");
+    assert!(
+        fs::read(path).unwrap() == bytes.as_ref(),
+        "{name} would be made otherwise now: the format has changed. Restore it, or give the new format a \
+         version and golden files of its own; this file is never made again"
+    );
 }
 
 #[test]

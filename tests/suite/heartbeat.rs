@@ -107,6 +107,7 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
     let report = link.watch();
     assert_eq!(report["outcomes"][0]["outcome"], "processed");
     assert_eq!(report["heartbeats"][0]["heard"]["export"], "written");
+    assert!(report["heartbeats"][0]["file"].as_str().unwrap().ends_with(".heartbeat.json"), "{report:#}");
     assert_eq!(
         (&link.heartbeat()["here"], &link.heartbeat()["newest"]["sequence"]),
         (&true.into(), &1.into())
@@ -226,9 +227,8 @@ fn what_could_not_be_dropped_is_dropped_later() {
     // The folder is full, is emptied, and nothing is new meanwhile.
     let line = "mount -t tmpfs -o size=32k tmpfs drop && ! \"$@\" >/dev/null && mount -o remount,size=64m drop && \
                 \"$@\" >second && ls drop >listed";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", line, "sh"]).arg(export.get_program()).args(export.get_args());
-    command.current_dir(link.host.path(".")).env("HOME", link.host.path("home"));
+    let mut command = link.host.in_own_mounts(line);
+    command.arg(export.get_program()).args(export.get_args());
     forge::run(command).good();
     let second: Value = serde_json::from_slice(&fs::read(link.host.path("second")).unwrap()).unwrap();
     assert_eq!((&second["unchanged"], second["dropped"].as_array().unwrap().len()), (&true.into(), 1));

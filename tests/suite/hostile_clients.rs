@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
-use test_kit::process::{wait_for_address, wait_for_line};
+use test_kit::process::{ended, wait_for_address, wait_for_line};
 use trivy_ferry::bundle::chunks::CHUNK;
 use trivy_ferry::digest::Digest;
 
@@ -565,7 +565,7 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     assert!(received(pull).ends_with(&LAYER[LAYER.len() - (1 << 20)..]));
     // Nor does half a request keep it for as long as a head may take.
     let through = Instant::now();
-    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(through.elapsed() < Duration::from_secs(20), "{}", serve.log());
     assert!(serve.log().ends_with("Ended.\n") && !serve.log().contains("broken-off"), "{}", serve.log());
 
@@ -575,7 +575,7 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     serve.signal();
     serve.logs("Ending when");
     serve.signal();
-    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(received(pull).len() < LAYER.len());
     serve.logs(" broken-off ");
 }

@@ -4,6 +4,7 @@
 //! Needs root. The attacker is this program once more, as the user 65534; it ends with its standard input.
 //! `TRIVY_FERRY_RUNS=500` plays each race longer.
 
+use std::cell::Cell;
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
@@ -12,11 +13,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use tempfile::TempDir;
 use test_kit::needs_root;
 use test_kit::process::Run;
 use test_kit::runs;
 use trivy_ferry::digest::Digest;
+use trivy_ferry::trust::key::SigningKey;
+
+use crate::forge::{Bundle, Part, hours};
 
 const ATTACKER: u32 = 65534;
 const RACE: &str = "TRIVY_FERRY_RACE";
@@ -251,17 +256,81 @@ fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
     scene.write("victim/metadata.json", "the victim's");
     scene.link("victim", "home/cache/other", ATTACKER);
     let before = scene.contents("victim");
-    let line =
-        format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
-    scene.ferry(&line).exits(0);
+    let bundles = Newer::in_scene(&scene);
+    let line = format!("{} --cache-dir TOP/home/cache", Newer::IMPORT);
+    bundles.write(&scene, &Part::db(hours(-900)));
+    scene.ferry(&line).exits(0).prints("installed");
     let attacker = scene.attack("slot");
     for _ in 0..runs(20, 500) {
-        let _ = scene.ferry(&line);
+        // Whatever it finds there, it is at work: there is something newer each time.
+        bundles.write(&scene, &Part::db(bundles.date()));
+        let ran = scene.ferry(&line);
+        assert!(ran.code == 7 || ran.out.contains("trivy-db        installed"), "{ran}");
         assert_eq!(scene.contents("victim"), before);
     }
     drop(attacker);
     scene.settle("home/cache/db", "home/cache/other");
-    scene.ferry(&line).exits(0);
+    bundles.write(&scene, &Part::db(bundles.date()));
+    scene.ferry(&line).exits(0).prints("installed");
+}
+
+/// Bundles of which each is newer than the one before, at `root/stick/b.tar`.
+struct Newer {
+    key: SigningKey,
+    number: Cell<i64>,
+}
+
+impl Newer {
+    const IMPORT: &str = "import TOP/root/stick/b.tar --trust TOP/root/trusted.pub";
+
+    fn in_scene(scene: &Scene) -> Newer {
+        let key = SigningKey::generate().unwrap();
+        scene.write("root/trusted.pub", key.public().to_pem());
+        fs::create_dir(scene.at("root/stick")).unwrap();
+        Newer { key, number: Cell::new(-899) }
+    }
+
+    /// The date of the next one.
+    fn date(&self) -> Timestamp {
+        hours(self.number.get())
+    }
+
+    fn write(&self, scene: &Scene, part: &Part) {
+        let bundle = Bundle::of(self.date(), std::slice::from_ref(part)).signed(&self.key);
+        scene.write("root/stick/b.tar", bundle);
+        self.number.set(self.number.get() + 1);
+    }
+}
+
+/// Where several users may write, as in /tmp, nobody's link is followed but one's own.
+#[test]
+#[ignore = "tools"]
+fn a_link_of_another_user_in_a_shared_directory_is_not_followed() {
+    needs_root();
+    let scene = Scene::new();
+    fs::create_dir(scene.at("shared")).unwrap();
+    fs::set_permissions(scene.at("shared"), Permissions::from_mode(0o1777)).unwrap();
+    scene.write("victim/note", "the victim's");
+    scene.link("victim", "shared/link", ATTACKER);
+    let before = scene.contents("victim");
+    let import = format!("import {} --trust {}", golden("v1.tar"), golden("one.pub"));
+    for line in [
+        format!("{import} --cache-dir TOP/shared/link"),
+        format!("{import} --cache-dir TOP/shared/link/below"),
+        format!("{import} --web-root TOP/shared/link --web-url https://vex.corp.example/"),
+        format!("{import} --cache-dir TOP/root/cache --state-dir TOP/shared/link"),
+        format!("{import} --cache-dir TOP/root/cache --data-home TOP/shared/link"),
+        format!("watch TOP/shared/link --once --trust {} --cache-dir TOP/root/cache", golden("one.pub")),
+    ] {
+        let ran = scene.ferry(&line);
+        assert!(ran.code == 2 || ran.code == 7, "{ran}");
+        assert!(ran.err.contains("link"), "{ran}");
+        assert_eq!(scene.contents("victim"), before, "{ran}");
+    }
+    // One's own is followed.
+    scene.link("victim", "shared/own", 0);
+    scene.ferry(&format!("{import} --cache-dir TOP/shared/own")).exits(0);
+    assert_ne!(scene.contents("victim"), before);
 }
 
 #[test]
@@ -320,20 +389,21 @@ fn a_web_root_whose_directories_are_swapped_leads_nowhere_else() {
     scene.write("victim/repository.tar.gz", "the victim's");
     scene.link("victim", "home/www/other", 0);
     let before = scene.contents("victim");
-    let line = format!(
-        "import {} --trust {} --web-root TOP/home/www --web-url https://vex.corp.example/",
-        golden("v1.tar"),
-        golden("one.pub")
-    );
-    scene.ferry(&line).exits(0);
+    let bundles = Newer::in_scene(&scene);
+    let line = format!("{} --web-root TOP/home/www --web-url https://vex.corp.example/", Newer::IMPORT);
+    bundles.write(&scene, &Part::vex(bundles.date()));
+    scene.ferry(&line).exits(0).prints("installed");
     let attacker = scene.attack("web");
     for _ in 0..runs(20, 500) {
-        let _ = scene.ferry(&line);
+        bundles.write(&scene, &Part::vex(bundles.date()));
+        let ran = scene.ferry(&line);
+        assert!(ran.code == 7 || ran.out.contains("vex-hub         installed"), "{ran}");
         assert_eq!(scene.contents("victim"), before);
     }
     drop(attacker);
     scene.settle("home/www/vex-hub", "home/www/other");
-    scene.ferry(&line).exits(0);
+    bundles.write(&scene, &Part::vex(bundles.date()));
+    scene.ferry(&line).exits(0).prints("installed");
 }
 
 #[test]

@@ -1092,11 +1092,10 @@ fn a_medium_without_room_is_told_before_and_while_writing() {
         let script = format!(
             "mount -t tmpfs -o size={size} tmpfs out && {before} \"$@\"; code=$?; ls -A out >&2; exit $code"
         );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh", &program, "export", "--key", "exporter.key"]);
+        let mut command = host.in_own_mounts(&script);
+        command.args([&program, "export", "--key", "exporter.key"]);
         command.args(["--output", "out", "--state-dir", "state", "--only", "trivy-checks"]);
-        command.args(["--checks-bundle-repository", &repository(&server)]).current_dir(host.path("."));
-        command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp"));
+        command.args(["--checks-bundle-repository", &repository(&server)]);
         forge::run(command)
     };
     export("256k", "").refused(7, &["out: needs", "has 256.0 KiB", "--skip"]);

@@ -26,6 +26,7 @@ fn a_good_bundle_is_far_below_the_limit() {
     host.file("inbox/good.tar", Bundle::of(hours(-1), &Part::all(days(-1))).signed(&host.key));
     let verified = host.bounded(&["verify", "inbox", "--trust", "keys/exporter.pub"]);
     assert_eq!(verified.code, 0, "{verified:?}");
+    assert!(verified.out.contains("content as signed: "), "{verified:?}");
     assert!(verified.peak > 1 << 20, "something was measured: {verified:?}");
 }
 
@@ -173,9 +174,13 @@ fn large_manifests_under_a_trusted_key_are_not_all_kept() {
     }
     let verified = host.bounded(&["verify", "inbox", "--trust", "keys/exporter.pub"]);
     assert_eq!(verified.code, 0, "{}", verified.err);
-    host.bounded(&["inspect", "inbox", "--trust", "keys/exporter.pub"]);
+    assert_eq!(verified.out.matches("content as signed: ").count(), 4, "{}", verified.out);
+    let inspected = host.bounded(&["inspect", "inbox", "--trust", "keys/exporter.pub"]);
+    assert_eq!(inspected.code, 0, "{}", inspected.err);
+    assert!(inspected.out.contains("producer   ppp"), "{}", &inspected.out[..1000]);
     let imported = host.bounded(&[&["import", "inbox"], INTO].concat());
     assert_eq!(imported.code, 0, "{}", imported.err);
+    assert!(imported.out.contains("trivy-checks    installed"), "{}", imported.out);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use test_kit::host::contents;
 use test_kit::process::Run;
@@ -89,10 +88,10 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
     fs::create_dir(host.path("state")).unwrap();
     let run = |size: &str, verb: &[&str]| {
         let line = format!("mount -t tmpfs -o size={size},mode=700 tmpfs state && \"$@\"");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &line, "sh"]).arg(host.command().get_program());
+        let mut command = host.in_own_mounts(&line);
+        command.arg(host.command().get_program());
         command.args(verb).args(["--cache-dir", "cache", "--state-dir", "state"]);
-        command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]).current_dir(host.path("."));
+        command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]);
         forge::run(command)
     };
     let watch = ["watch", "out", "--once", "--settle", "1ms"];

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus};
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::host::names;
 use test_kit::needs_root;
+use test_kit::process::{ended, wait_for};
 
 use crate::forge::{self, Bundle, Host, Part, days};
 
@@ -23,7 +24,7 @@ impl Running {
     /// Dies as in a crash that leaves a core dump. Not by SIGQUIT: processes in the background ignore that.
     fn abort(&mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.0), Signal::ABORT).unwrap();
-        self.0.wait().unwrap()
+        ended(&mut self.0)
     }
 }
 
@@ -67,7 +68,8 @@ fn waiting_export(host: &Host) -> (Running, TcpStream) {
     give(&host.path(""));
     let child = Running(by_nobody(&command).spawn().unwrap());
     // It asks the registry only once it has its key.
-    let (connection, _) = registry.accept().unwrap();
+    registry.set_nonblocking(true).unwrap();
+    let connection = wait_for("a connection", || registry.accept().ok()).0;
     (child, connection)
 }
 

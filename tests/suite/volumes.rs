@@ -37,7 +37,9 @@ impl Host {
     /// A bundle in volumes of 1 MiB in `out`: their paths, the head first.
     fn split(&self, generation: u64) -> Vec<PathBuf> {
         self.export(&upstream(generation, 5 * MIB), &["--output", "out", "--volume-size", "1M"]).good();
-        self.files("out")
+        let files = self.files("out");
+        assert!(files.len() > 4, "{files:?}");
+        files
     }
 
     fn files(&self, folder: &str) -> Vec<PathBuf> {
@@ -260,10 +262,8 @@ fn a_full_medium_goes_on_with_the_next() {
         );
         let more: Vec<&str> = outputs.iter().flat_map(|output| ["--output", output]).collect();
         let export = host.export_command(&upstream, &[&more[..], &["--volume-size", "1M"]].concat());
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &line, "sh"]).arg(export.get_program()).args(export.get_args());
-        command.current_dir(host.path(".")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp"));
+        let mut command = host.in_own_mounts(&line);
+        command.arg(export.get_program()).args(export.get_args());
         forge::run(command)
     };
     run(&["a"], "true").refused(7, &["needs ", "has ", "--output for each"]);
@@ -364,6 +364,7 @@ fn old_volumes_go_with_their_head() {
     host.wait(2);
     host.export(&upstream(120, 5 * MIB), &["--output", "out", "--volume-size", "1M", "--keep", "1"]).good();
     let left = host.files("out");
+    assert!(left.len() > 2, "{left:?}");
     assert!(!left.iter().any(|path| first.contains(path)), "{left:?}");
     host.verify(&host.path("out"), &[]).good();
 }
@@ -387,11 +388,7 @@ fn on_stick(host: &Host, mount: &str, line: &str) -> Run {
     // Both drivers are processes that go when the mount goes.
     let line =
         format!("truncate -s 64M stick.img && {mount} && ( {line} ); status=$?; umount stick; exit $status");
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &line]).current_dir(host.path("."));
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.env("HOME", host.path("home")).env("TMPDIR", host.path("tmp"));
-    forge::run(command)
+    forge::run(host.in_own_mounts(&line))
 }
 
 #[test]

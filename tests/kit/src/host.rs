@@ -77,6 +77,7 @@ impl Host {
     ///
     /// Another program does the copying: a file that any process has open for writing cannot be run, and
     /// what another test starts in that moment would inherit our descriptor.
+    #[track_caller]
     pub fn install(&self, from: impl AsRef<Path>, name: &str) -> String {
         let to = self.at(name);
         let line = format!("install -D -m 755 {} {to}", from.as_ref().display());
@@ -85,6 +86,7 @@ impl Host {
     }
 
     /// Writes a script that can be run, and says where.
+    #[track_caller]
     pub fn script(&self, name: &str, text: &str) -> String {
         let text = self.file(&format!("{name}.text"), text);
         let script = self.install(&text, name);
@@ -132,21 +134,45 @@ impl Host {
     }
 
     /// Runs trivy-ferry with the arguments of a command line.
+    #[track_caller]
     pub fn ferry(&self, line: &str) -> Run {
         Run::of(&mut self.ferry_command(line), &format!("trivy-ferry {line}"))
     }
 
     /// Runs trivy-ferry.
+    #[track_caller]
     pub fn run(&self, args: &[&str]) -> Run {
         Run::of(self.program().args(args), &format!("trivy-ferry {}", args.join(" ")))
     }
 
+    /// A shell line.
+    #[must_use]
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", line]);
+        command
+    }
+
     /// Runs a shell line.
+    #[track_caller]
     pub fn sh(&self, line: &str) -> Run {
-        Run::of(self.command("sh").args(["-c", line]), line)
+        Run::of(&mut self.shell(line), line)
+    }
+
+    /// A shell line as root in mounts of its own, which go with it. Its `"$@"` is what is added.
+    ///
+    /// # Panics
+    /// As [`crate::needs_mounts`].
+    #[must_use]
+    pub fn in_own_mounts(&self, line: &str) -> Command {
+        crate::needs_mounts();
+        let mut command = self.command("unshare");
+        command.args(["--mount", "sh", "-c", line, "sh"]);
+        command
     }
 
     /// Runs a shell line without network: not even loopback is up.
+    #[track_caller]
     pub fn offline(&self, line: &str) -> Run {
         let mut command = self.command("unshare");
         if !rustix::process::geteuid().is_root() {
@@ -156,18 +182,22 @@ impl Host {
     }
 
     /// A key pair; the names of the private and the public file.
+    #[track_caller]
     pub fn keygen(&self) -> (String, String) {
         self.ferry("keygen --out ferry").exits(0);
         (self.at("ferry.key"), self.at("ferry.pub"))
     }
 
-    /// Exports into a directory with the key of [`Host::keygen`] and returns the bundle's path.
+    /// Exports into a directory, which is made, with the key of [`Host::keygen`] and returns the bundle's path.
+    #[track_caller]
     pub fn export(&self, dir: &str, flags: &str) -> String {
         self.export_with(&self.at("ferry.key"), dir, flags)
     }
 
     /// The same with another key.
+    #[track_caller]
     pub fn export_with(&self, key: &str, dir: &str, flags: &str) -> String {
+        self.dir(dir);
         let run = self.ferry(&format!("export --format json --key {key} --output {dir} {flags}"));
         run.exits(0).json()["bundle"]["path"].as_str().unwrap().to_owned()
     }

@@ -29,28 +29,67 @@ pub mod squid;
 pub mod vex_hub;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 /// The directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite and kube.
 ///
 /// # Panics
-/// If `TRIVY_FERRY_TOOLS` is not set or a tool is missing there. Tests that call this are marked
-/// `#[ignore = "tools"]`; `tests/run` sets the variable and runs them.
+/// If `TRIVY_FERRY_TOOLS` is not set, a tool is missing there, or the test that calls this is not marked
+/// `#[ignore = "tools"]`. `tests/run` sets the variable and runs the marked tests.
 #[must_use]
 pub fn tools() -> String {
-    let tools = std::env::var("TRIVY_FERRY_TOOLS")
-        .expect("TRIVY_FERRY_TOOLS must name the directory of the real tools: run tests/run");
+    is_marked();
+    let tools = std::env::var("TRIVY_FERRY_TOOLS").expect(
+        "TRIVY_FERRY_TOOLS must name the directory of the real tools: run this test with `tests/run NAME`",
+    );
+    assert!(Path::new(&tools).is_absolute(), "TRIVY_FERRY_TOOLS must be an absolute path: {tools}");
     for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "conformance", "kube"] {
-        assert!(Path::new(&tools).join(tool).is_file(), "{tool} is missing in {tools}: run tests/run");
+        assert!(Path::new(&tools).join(tool).is_file(), "{tool} is missing in {tools}: run `tests/run NAME`");
     }
     tools
+}
+
+/// Fails a test that needs tools, root or mounts, and that a plain `cargo test` runs all the same.
+fn is_marked() {
+    static ALL: LazyLock<Vec<String>> = LazyLock::new(|| listed(&[]));
+    static MARKED: LazyLock<Vec<String>> = LazyLock::new(|| listed(&["--ignored"]));
+    // The harness names a thread after its test. A test's own threads have other names.
+    let thread = std::thread::current();
+    if let Some(test) = thread.name().filter(|name| ALL.iter().any(|test| test == name)) {
+        assert!(MARKED.iter().any(|marked| marked == test), "mark {test} with #[ignore = \"tools\"]");
+    }
+}
+
+/// The names of the tests in this program.
+fn listed(flags: &[&str]) -> Vec<String> {
+    let mut list = Command::new(std::env::current_exe().unwrap());
+    list.args(["--list", "--format", "terse"]).args(flags).stdin(Stdio::null());
+    let listed = String::from_utf8(list.output().unwrap().stdout).unwrap();
+    listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
 /// Fails a test that only root can run. Such tests are marked `#[ignore = "tools"]` as well.
 ///
 /// # Panics
-/// If the tests do not run as root.
+/// If the tests do not run as root, or the test is not marked.
 pub fn needs_root() {
+    is_marked();
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
+}
+
+/// Fails a test that mounts file systems. Such tests are marked `#[ignore = "tools"]` as well.
+///
+/// # Panics
+/// If the tests may not mount, or the test is not marked.
+pub fn needs_mounts() {
+    static MAY_MOUNT: LazyLock<bool> = LazyLock::new(|| {
+        let mut mount = Command::new("unshare");
+        mount.args(["--mount", "mount", "-t", "tmpfs", "tests", "/tmp"]).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success())
+    });
+    needs_root();
+    assert!(*MAY_MOUNT, "this test mounts file systems, which needs CAP_SYS_ADMIN");
 }
 
 /// Whether counts are raised and seeds are random, as `tests/run --nightly` asks for by

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -117,7 +117,8 @@ impl Run {
         self
     }
 
-    /// It was refused with this exit code, in two sentences on stderr that hold these words.
+    /// It was refused with this exit code, in two sentences on stderr that hold these words. An unknown flag
+    /// is not refused in this way: the command line is not the program's own words.
     #[track_caller]
     pub fn refused(&self, code: i32, words: &[&str]) -> &Run {
         self.exits(code);
@@ -148,7 +149,10 @@ impl Run {
     /// If it is none.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}\n{self}"))
+        match serde_json::from_str(&self.out) {
+            Ok(value) => value,
+            Err(error) => panic!("{error}\n{self}"),
+        }
     }
 
     /// What an import with `--format json` says of one of its targets.
@@ -244,7 +248,7 @@ impl Process {
     pub fn terminate(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.0.wait().unwrap().code()
+        ended(&mut self.0).code()
     }
 }
 
@@ -265,6 +269,15 @@ const PATIENCE: Duration = Duration::from_secs(150);
 #[track_caller]
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait(look, || format!("{what}: not after {PATIENCE:?}"))
+}
+
+/// Waits for the end of a process.
+///
+/// # Panics
+/// If it has not ended after 150 s.
+#[track_caller]
+pub fn ended(child: &mut Child) -> ExitStatus {
+    wait_for("its end", || child.try_wait().unwrap())
 }
 
 #[track_caller]

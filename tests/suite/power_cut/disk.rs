@@ -108,6 +108,12 @@ impl Disk {
                 let Some(inode) = inside(path).and_then(|path| self.find(&path)) else { return false };
                 self.inodes[inode].now.extend(bytes);
             }
+            Op::Overwrite(path, offset, bytes) => {
+                let Some(inode) = inside(path).and_then(|path| self.find(&path)) else { return false };
+                let now = &mut self.inodes[inode].now;
+                now.resize(now.len().max(offset + bytes.len()), 0);
+                now[*offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
             Op::Chmod(path, mode) => {
                 let Some(inode) = inside(path).and_then(|path| self.find(&path)) else { return false };
                 self.inodes[inode].mode = *mode;

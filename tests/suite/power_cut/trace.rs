@@ -18,6 +18,8 @@ pub enum Op {
     Truncate(PathBuf),
     /// Adds to the end of a file.
     Append(PathBuf, Vec<u8>),
+    /// Writes over what is in a file, from an offset on.
+    Overwrite(PathBuf, usize, Vec<u8>),
     Mkdir(PathBuf, u32),
     Rename(PathBuf, PathBuf),
     Exchange(PathBuf, PathBuf),
@@ -92,6 +94,10 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
         "write" => {
             let Some(path) = file(0).filter(|path| path.is_absolute()) else { return Vec::new() };
             vec![Op::Append(path, bytes(&arguments[1]))]
+        }
+        "pwrite64" => {
+            let Some(path) = file(0).filter(|path| path.is_absolute()) else { return Vec::new() };
+            vec![Op::Overwrite(path, arguments[3].parse().unwrap(), bytes(&arguments[1]))]
         }
         "mkdir" => vec![Op::Mkdir(here(0), mode(1))],
         "mkdirat" => vec![Op::Mkdir(at(0), mode(2))],

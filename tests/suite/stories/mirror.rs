@@ -306,20 +306,11 @@ fn a_large_layer_goes_to_several_places_at_once_and_stays_nowhere() {
         dying(),
         upstream.flags()
     ));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-        peak = peak.max(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(7), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    println!("peak: {peak} KiB for {} KiB", large.layer.len() >> 10);
-    assert!((1..64 << 10).contains(&peak), "{peak} KiB");
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let ran = Run::of(&mut command, "mirror");
+    ran.exits(7);
+    println!("peak: {} KiB for {} KiB", ran.peak, large.layer.len() >> 10);
+    assert!((1..64 << 10).contains(&ran.peak), "{ran}");
+    let report = ran.json();
     let statuses: Vec<&str> =
         (0..3).map(|place| report["targets"][place]["datasets"][0]["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["pushed", "pushed", "failed"], "{report:#}");

@@ -362,6 +362,18 @@ fn what_never_comes_to_rest_is_given_up_as_well() {
 }
 
 #[test]
+fn nothing_is_imported_before_it_has_been_at_rest_for_as_long_as_was_said() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, _) = sender.export(&[]);
+    host.put(&files);
+    let (ran, report) = host.watch(&["--settle", "1h", "--interval", "50ms", "--give-up-after", "500ms"]);
+    assert_eq!(ran.code, 6, "{ran:#?}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("still coming"), "{report:#}");
+    assert_eq!(host.date(), None);
+}
+
+#[test]
 fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
