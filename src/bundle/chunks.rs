@@ -9,9 +9,9 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::content::Content;
-use super::header::{self, BLOCK};
-use super::{BundleError, VerifiedBundle};
+use crate::bundle::content::Content;
+use crate::bundle::header::{self, BLOCK};
+use crate::bundle::{BundleError, VerifiedBundle};
 use crate::content_digest::ContentDigest;
 use crate::digest::Digest;
 use crate::progress::Progress;
@@ -132,9 +132,9 @@ impl CheckedBlob {
 mod tests {
     use std::io::Write;
 
-    use super::super::UnverifiedBundle;
-    use super::super::writer::tests as writer;
     use super::*;
+    use crate::bundle::UnverifiedBundle;
+    use crate::bundle::writer::tests as writer;
     use crate::progress::Silent;
     use crate::trust::key::SigningKey;
     use crate::trust::keyring::{self, Keyring};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::BundleError;
+use crate::bundle::BundleError;
 
 /// How many volumes of a bundle are open at once. A bundle may have hundreds, and a process may have
 /// some thousand files open; several are read at once where layers lie in several volumes.

@@ -10,8 +10,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::reader::verified;
-use super::{BundleError, FORMAT, Stream, open_regular};
+use crate::bundle::reader::verified;
+use crate::bundle::{BundleError, FORMAT, Stream, open_regular};
 use crate::digest::Digest;
 use crate::json;
 use crate::text::{parse_stamp, safe, stamp};

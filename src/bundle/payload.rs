@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::volumes::{self, Volume};
-use super::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
+use crate::bundle::volumes::{self, Volume};
+use crate::bundle::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::json;
@@ -518,7 +518,7 @@ mod tests {
     /// A good payload with an image whose parts are blobs that are there.
     fn with_image(change: impl Fn(&mut serde_json::Value)) -> Result<Payload, BadPayload> {
         use crate::trust::envelope::Envelope;
-        let bundle = super::super::writer::tests::bundle();
+        let bundle = crate::bundle::writer::tests::bundle();
         let mut first = [0; 512];
         first.copy_from_slice(&bundle[..512]);
         let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap() as usize;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use rustix::fs::Advice;
 use rustix::io::Errno;
 
-use super::parity::ParityFile;
-use super::{BundleError, UnverifiedBundle};
+use crate::bundle::parity::ParityFile;
+use crate::bundle::{BundleError, UnverifiedBundle};
 use crate::digest::Digest;
 use crate::progress::Step;
 use crate::trust::key::PublicKey;

@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::content::{Content, open_regular};
-use super::header::{self, BLOCK};
-use super::payload::{BadPayload, Member, Payload};
-use super::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
+use crate::bundle::content::{Content, open_regular};
+use crate::bundle::header::{self, BLOCK};
+use crate::bundle::payload::{BadPayload, Member, Payload};
+use crate::bundle::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
 use crate::text::{Unverified, safe};
@@ -537,8 +537,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::writer::tests as writer;
     use super::*;
+    use crate::bundle::writer::tests as writer;
     use crate::trust::key::SigningKey;
     use crate::trust::keyring;
 

@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::header::BLOCK;
-use super::reader::{UnverifiedBundle, VerifiedBundle};
-use super::{BundleError, volumes};
+use crate::bundle::header::BLOCK;
+use crate::bundle::reader::{UnverifiedBundle, VerifiedBundle};
+use crate::bundle::{BundleError, volumes};
 use crate::trust::TrustError;
 use crate::trust::envelope::{CountersignError, Envelope, MAX_SIGNATURES, NotAnEnvelope, Verified};
 use crate::trust::keyring::Keyring;
@@ -110,9 +110,9 @@ impl Signable {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::heartbeat::HEARTBEAT_TYPE;
-    use super::super::{PAYLOAD_TYPE, writer};
     use super::*;
+    use crate::bundle::heartbeat::HEARTBEAT_TYPE;
+    use crate::bundle::{PAYLOAD_TYPE, writer};
     use crate::trust::envelope::{Message, PayloadType};
     use crate::trust::key::{PublicKey, SigningKey};
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::content::{Content, open_regular};
-use super::{BundleError, Payload, SignedBundle};
+use crate::bundle::content::{Content, open_regular};
+use crate::bundle::{BundleError, Payload, SignedBundle};
 use crate::digest::{Digest, digest_of};
 
 /// The feature in `requires` without which a bundle in volumes cannot be read.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Acceptance, Renamed, Selection, TrustedKeys, WriteSettings, renamed_to_image, switch};
+use crate::cli::{Acceptance, Renamed, Selection, TrustedKeys, WriteSettings, renamed_to_image, switch};
 use crate::commands::image_pattern::WantedImage;
 use crate::commands::place::Place;
 use crate::commands::web_url::WebUrl;

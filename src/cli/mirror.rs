@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Persistence, RegistryFlags, Sources, WriteSettings, switch};
+use crate::cli::{Persistence, RegistryFlags, Sources, WriteSettings, switch};
 use crate::commands::age::MaxAge;
 
 /// `mirror`

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Acceptance, Selection, TrustedKeys, WriteSettings};
+use crate::cli::{Acceptance, Selection, TrustedKeys, WriteSettings};
 use crate::commands::image_pattern::ImagePattern;
 use crate::commands::web_url::WebUrl;
 use crate::dataset::catalogue::TrivyVersion;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Connection, switch};
+use crate::cli::{Connection, switch};
 use crate::commands::age::{Age, MaxAge};
 
 /// `status`

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Import, switch};
+use crate::cli::{Import, switch};
 use crate::commands::age::Age;
 use crate::commands::byte_size::ByteSize;
 

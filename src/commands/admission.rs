@@ -1,13 +1,13 @@
 //! Admission: which bundles a target accepts, as far as the command line, the memory and the clock
 //! decide.
 
-use super::admitted::Source;
-use super::import::Setup;
-use super::import_report::{NEWER_BUNDLE, Report};
-use super::inbox::Ignored;
-use super::memory::Memory;
-use super::verify::candidate;
 use crate::bundle::VerifiedBundle;
+use crate::commands::admitted::Source;
+use crate::commands::import::Setup;
+use crate::commands::import_report::{NEWER_BUNDLE, Report};
+use crate::commands::inbox::Ignored;
+use crate::commands::memory::Memory;
+use crate::commands::verify::candidate;
 use crate::error::Error;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, admit, present, record};

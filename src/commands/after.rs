@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::import::Host;
-use super::import_report::{NEWER_BUNDLE, Report};
 use crate::bundle::Dataset;
 use crate::cli::{Import, Layout, WriteSettings};
+use crate::commands::import::Host;
+use crate::commands::import_report::{NEWER_BUNDLE, Report};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Kind, Name};
 use crate::digest::Digest;
@@ -59,7 +59,7 @@ pub(super) fn trivy_version() -> TrivyVersion {
 pub(super) struct Brought<'a> {
     pub(super) stream: &'a str,
     pub(super) keyring: &'a Keyring,
-    /// As [`super::choice::listed`] gives it.
+    /// As [`crate::commands::choice::listed`] gives it.
     pub(super) listed: Vec<(Digest, Carried)>,
 }
 

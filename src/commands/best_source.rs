@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::collect::{Collected, WantedArtifact, announced, complete};
-use super::fate::believable;
-use super::quorum::Quorum;
 use crate::bundle::Dataset;
+use crate::commands::collect::{Collected, WantedArtifact, announced, complete};
+use crate::commands::fate::believable;
+use crate::commands::quorum::Quorum;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;

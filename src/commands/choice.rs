@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::fate::{Judged, decide};
-use super::import::{Host, Setup};
-use super::import_report::{Report, Row, Status};
-use super::offer::{Offer, newest, offers};
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::cli::Import;
+use crate::commands::fate::{Judged, decide};
+use crate::commands::import::{Host, Setup};
+use crate::commands::import_report::{Report, Row, Status};
+use crate::commands::offer::{Offer, newest, offers};
 use crate::dataset::{Kind, catalogue, vex};
 use crate::digest::Digest;
 use crate::error::Error;

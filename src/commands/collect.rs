@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
-use super::best_source::{BestSource, PassedOver};
-use super::spool::{ONE_IN_MEMORY, spool, spooling};
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
 use crate::cli::{Export, Sources};
+use crate::commands::best_source::{BestSource, PassedOver};
+use crate::commands::spool::{ONE_IN_MEMORY, spool, spooling};
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::check::Limits;
 use crate::dataset::{Contents, Discard, Kind, Name, layer, vex};

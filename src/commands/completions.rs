@@ -5,8 +5,8 @@ use std::fmt;
 use clap::CommandFactory;
 use serde::Serialize;
 
-use super::Outcome;
 use crate::cli::{Cli, Completions};
+use crate::commands::Outcome;
 
 #[derive(Serialize)]
 struct Report {

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::byte_size::ByteSize;
-use super::partial::{self, Geometry, Leftover, PLAN, PartialFile, Prefix};
-use super::parts::{self, PARTIAL, Parts, is_at};
 use crate::bundle::parity::{self, Percent, Shape};
 use crate::bundle::volumes::Number;
 use crate::bundle::writer::{Plan, WriteError};
 use crate::bundle::{self, Member, volumes};
+use crate::commands::byte_size::ByteSize;
+use crate::commands::partial::{self, Geometry, Leftover, PLAN, PartialFile, Prefix};
+use crate::commands::parts::{self, PARTIAL, Parts, is_at};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::{Progress, Step};

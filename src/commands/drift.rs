@@ -7,10 +7,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::memory::IMAGE;
-use super::place::Place;
-use super::registries::{date_of, layers_of};
 use crate::bundle::open_regular;
+use crate::commands::memory::IMAGE;
+use crate::commands::place::Place;
+use crate::commands::registries::{date_of, layers_of};
 use crate::dataset::vex::MAX_MANIFEST;
 use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, record};
 use crate::dataset::{Kind, Name};

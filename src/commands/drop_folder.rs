@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::destination::is_named_for;
-use super::inputs::Inputs;
-use super::parts::{rename_new, sync_folder};
 use crate::bundle::volumes::{Number, parse_name};
+use crate::commands::destination::is_named_for;
+use crate::commands::inputs::Inputs;
+use crate::commands::parts::{rename_new, sync_folder};
 use crate::error::Error;
 use crate::util::{files, step};
 
@@ -86,7 +86,7 @@ pub(super) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let folder = to.parent().unwrap_or(Path::new("."));
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(to.file_name().unwrap_or_default());
-    hidden.push(super::parts::PARTIAL);
+    hidden.push(crate::commands::parts::PARTIAL);
     let hidden = folder.join(hidden);
     let mut put = || -> io::Result<bool> {
         // What a run left there that was killed.

@@ -6,20 +6,20 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::after::hook;
-use super::best_source::{BestSource, Rejected};
-use super::checked::bad_content;
-use super::collect::{self, Collected, Wanted};
-use super::destination::Destination;
-use super::drop_folder::DropFolder;
-use super::export_report::{ImageRow, ParityRow, Report, Row, Written};
-use super::quorum::Quorum;
-use super::retention::retain;
-use super::straight::{Bad, Straight};
-use super::{Outcome, carried_image, heartbeats, passphrase};
 use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::bundle::{Dataset, heartbeat};
 use crate::cli::Export;
+use crate::commands::after::hook;
+use crate::commands::best_source::{BestSource, Rejected};
+use crate::commands::checked::bad_content;
+use crate::commands::collect::{self, Collected, Wanted};
+use crate::commands::destination::Destination;
+use crate::commands::drop_folder::DropFolder;
+use crate::commands::export_report::{ImageRow, ParityRow, Report, Row, Written};
+use crate::commands::quorum::Quorum;
+use crate::commands::retention::retain;
+use crate::commands::straight::{Bad, Straight};
+use crate::commands::{Outcome, carried_image, heartbeats, passphrase};
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::{Error, Next};
@@ -507,7 +507,7 @@ fn apart_from_root(path: &std::path::Path) -> bool {
 }
 
 /// Returns when a bundle expires, in whole seconds, and never at its creation.
-fn expiry(created: Timestamp, age: super::age::Age) -> Result<Timestamp, Error> {
+fn expiry(created: Timestamp, age: crate::commands::age::Age) -> Result<Timestamp, Error> {
     let age = age.duration();
     let seconds = age.as_secs() + i64::from(age.subsec_nanos() != 0);
     created.checked_add(jiff::SignedDuration::from_secs(seconds)).map_err(|_| {

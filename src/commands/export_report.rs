@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::best_source::PassedOver;
-use super::destination::Parity;
 use crate::bundle::{Dataset, Image};
+use crate::commands::best_source::PassedOver;
+use crate::commands::destination::Parity;
 use crate::digest::Digest;
 use crate::text::{age, line, moment, safe, size};
 

@@ -11,8 +11,8 @@
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::checked::{bad_content, broke_off, checked};
 use crate::bundle::Dataset;
+use crate::commands::checked::{bad_content, broke_off, checked};
 use crate::dataset::Contents;
 use crate::error::Error;
 use crate::oci::Descriptor;

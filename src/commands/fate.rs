@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 
-use super::import::Setup;
-use super::import_report::{Report, Row, Status};
+use crate::commands::import::Setup;
+use crate::commands::import_report::{Report, Row, Status};
 use crate::error::Error;
 use crate::text::{moment, moments, safe};
 use crate::trust::Refusal;
@@ -60,8 +60,9 @@ pub(super) fn decide(
         Ok(None)
     };
     let max_age = setup.max_age.as_ref();
-    let age =
-        |age: &super::age::MaxAge| age.check(&dataset.name, dataset.contents.updated_at, present(now, state));
+    let age = |age: &crate::commands::age::MaxAge| {
+        age.check(&dataset.name, dataset.contents.updated_at, present(now, state))
+    };
     if let Some(Err(refusal)) = max_age.map(age) {
         report.errors.push(refusal.into());
         return leave(row, Status::Refused);

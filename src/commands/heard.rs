@@ -6,9 +6,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::status::exported;
 use crate::bundle::heartbeat::{Export, Heartbeat};
 use crate::cli::Import;
+use crate::commands::status::exported;
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::Refusal;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::drop_folder::put_new;
 use crate::bundle::Stream;
 use crate::bundle::heartbeat::{Export, Heartbeat, Newest};
+use crate::commands::drop_folder::put_new;
 use crate::error::Error;
 use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::parts::{rename_new, sync_folder};
 use crate::bundle::open_regular;
+use crate::commands::parts::{rename_new, sync_folder};
 use crate::error::Error;
 use crate::held_lock::HeldLock;
 use crate::text::safe;

@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::age::MaxAge;
-use super::drift::Depth;
-use super::import_log::{Beforehand, Entries};
-use super::import_report::{Report, Row, Status, Target};
-use super::inbox::Found;
-use super::memory::Memory;
-use super::push_images::check_places;
-use super::registries::Registries;
-use super::staging::Staging;
-use super::{
+use crate::bundle::Dataset;
+use crate::cli::{Acceptance, Import, ImportBundles, WriteSettings};
+use crate::commands::age::MaxAge;
+use crate::commands::drift::Depth;
+use crate::commands::import_log::{Beforehand, Entries};
+use crate::commands::import_report::{Report, Row, Status, Target};
+use crate::commands::inbox::Found;
+use crate::commands::memory::Memory;
+use crate::commands::push_images::check_places;
+use crate::commands::registries::Registries;
+use crate::commands::staging::Staging;
+use crate::commands::{
     Outcome, after, image_pattern, import_cache, import_registry, import_report, import_web, inbox, metrics,
     site, status,
 };
-use crate::bundle::Dataset;
-use crate::cli::{Acceptance, Import, ImportBundles, WriteSettings};
 use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::{Error, Next};

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::admitted::Source;
-use super::import_report::{ImageRow, Report, Row, Status};
 use crate::bundle::BundleError;
+use crate::commands::admitted::Source;
+use crate::commands::import_report::{ImageRow, Report, Row, Status};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::text::safe;
@@ -135,7 +135,7 @@ impl<'r> Entries<'r> {
     }
 
     fn of(&self, event: Event, target: &str, source: &Source) -> Entry {
-        let key = |signer: &super::admitted::Signer| LoggedKey {
+        let key = |signer: &crate::commands::admitted::Signer| LoggedKey {
             name: signer.name.clone(),
             keyid: signer.keyid.clone(),
         };

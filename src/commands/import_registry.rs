@@ -1,18 +1,18 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
-use super::admission::{admit_all, conclude};
-use super::fate::{Judged, decide};
-use super::import::Setup;
-use super::import_report::{Report, Row, Status, Target};
-use super::inbox::Found;
-use super::memory::Memory;
-use super::offer::{newest, offers};
-use super::place::Place;
-use super::push::{Choice, content, load_manifests, push_blobs, push_tags};
-use super::push_images::Pushes;
-use super::registries::{date_of, is_out, layers_of, name_all, standing, version_of};
 use crate::bundle::VerifiedBundle;
 use crate::cli::Import;
+use crate::commands::admission::{admit_all, conclude};
+use crate::commands::fate::{Judged, decide};
+use crate::commands::import::Setup;
+use crate::commands::import_report::{Report, Row, Status, Target};
+use crate::commands::inbox::Found;
+use crate::commands::memory::Memory;
+use crate::commands::offer::{newest, offers};
+use crate::commands::place::Place;
+use crate::commands::push::{Choice, content, load_manifests, push_blobs, push_tags};
+use crate::commands::push_images::Pushes;
+use crate::commands::registries::{date_of, is_out, layers_of, name_all, standing, version_of};
 use crate::dataset::Kind;
 use crate::digest::Digest;
 use crate::error::Error;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::admitted::Source;
-use super::export::OLD;
-use super::import::Setup;
-use super::inbox::Ignored;
 use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::commands::admitted::Source;
+use crate::commands::export::OLD;
+use crate::commands::import::Setup;
+use crate::commands::inbox::Ignored;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::digest::Digest;

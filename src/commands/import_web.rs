@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::admission::{admit_all, conclude};
-use super::choice::{vex_manifest, vex_manifests};
-use super::fate::{Judged, Taken, decide};
-use super::import::Setup;
-use super::import_report::{Report, Row, Standing, Status, Target};
-use super::inbox::Found;
-use super::memory::Memory;
-use super::offer::{Offer, newest, offers};
-use super::web_url::WebUrl;
 use crate::bundle::{BundleError, VerifiedBundle};
 use crate::cli::Import;
+use crate::commands::admission::{admit_all, conclude};
+use crate::commands::choice::{vex_manifest, vex_manifests};
+use crate::commands::fate::{Judged, Taken, decide};
+use crate::commands::import::Setup;
+use crate::commands::import_report::{Report, Row, Standing, Status, Target};
+use crate::commands::inbox::Found;
+use crate::commands::memory::Memory;
+use crate::commands::offer::{Offer, newest, offers};
+use crate::commands::web_url::WebUrl;
 use crate::dataset::Kind;
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-pub(super) use super::inputs::Ignored;
-use super::inputs::{self, Inputs, PassedOver, why_ignored};
-use super::mend::{Mended, mend};
 use crate::bundle::volumes;
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
+pub(super) use crate::commands::inputs::Ignored;
+use crate::commands::inputs::{self, Inputs, PassedOver, why_ignored};
+use crate::commands::mend::{Mended, mend};
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::namesakes::{Digests, Look};
 use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::{self, Number, Volume, beside};
 use crate::bundle::{
     BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, parity,
 };
+use crate::commands::namesakes::{Digests, Look};
 use crate::error::Error;
 use crate::text::{parse_stamp, safe};
 use crate::trust::keyring::Keyring;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Outcome;
-use super::admitted::Signer;
-use super::inbox::{self, Ignored};
-use super::inputs::Inputs;
 use crate::bundle::volumes::Number;
 use crate::bundle::{BundleError, Payload, UnverifiedBundle};
 use crate::cli::Inspect;
+use crate::commands::Outcome;
+use crate::commands::admitted::Signer;
+use crate::commands::inbox::{self, Ignored};
+use crate::commands::inputs::Inputs;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use pkcs8::der::zeroize::Zeroizing;
 use serde::Serialize;
 
-use super::parts::sync_folder;
-use super::{Outcome, passphrase};
 use crate::cli::Keygen;
+use crate::commands::parts::sync_folder;
+use crate::commands::{Outcome, passphrase};
 use crate::error::Error;
 use crate::trust::TrustError;
 use crate::trust::key::SigningKey;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use serde::Serialize;
 
-use super::Outcome;
 use crate::cli::{Cli, Man};
+use crate::commands::Outcome;
 use crate::error::Error;
 
 #[derive(Serialize)]

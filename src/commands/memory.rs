@@ -5,14 +5,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::drift::name_and_tag;
-use super::image_place::DatasetPlaces;
-use super::import_report::{ImageRow, Report};
-use super::inbox::SCRATCH;
-use super::offer::floor_date;
-use super::place::Place;
-use super::verify::candidate;
 use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::commands::drift::name_and_tag;
+use crate::commands::image_place::DatasetPlaces;
+use crate::commands::import_report::{ImageRow, Report};
+use crate::commands::inbox::SCRATCH;
+use crate::commands::offer::floor_date;
+use crate::commands::place::Place;
+use crate::commands::verify::candidate;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::redacted::Redacted;

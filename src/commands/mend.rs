@@ -5,13 +5,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::inbox::SCRATCH;
-use super::inputs::{Inputs, key};
-use super::namesakes;
-use super::parts::free;
 use crate::bundle::parity::{self, Failed, ParityFile};
 use crate::bundle::volumes::{self, Number};
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
+use crate::commands::inbox::SCRATCH;
+use crate::commands::inputs::{Inputs, key};
+use crate::commands::namesakes;
+use crate::commands::parts::free;
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::keyring::Keyring;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::status::Status;
+use crate::commands::status::Status;
 use crate::error::Error;
 use crate::util::clock;
 use crate::util::dir::Dir;

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
-use super::parts::{PARTIAL, Parts, open_plain, rename_new};
-use super::write_behind::WriteBehind;
 use crate::bundle::Member;
 use crate::bundle::volumes::{Number, beside};
 use crate::bundle::writer::Plan;
+use crate::commands::parts::{PARTIAL, Parts, open_plain, rename_new};
+use crate::commands::write_behind::WriteBehind;
 use crate::digest::Digest;
 use crate::util::files;
 

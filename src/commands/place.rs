@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::image_place::path_of;
+use crate::commands::image_place::path_of;
 use crate::dataset::{Kind, Name};
 use crate::remote::{RemoteError, Repository};
 

@@ -8,12 +8,12 @@ use std::sync::Mutex;
 
 use jiff::Timestamp;
 
-use super::import_report::{Report, Status};
-use super::offer::Offer;
 use crate::bundle::payload::{Blob, Member};
 use crate::bundle::reader::Members;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Import;
+use crate::commands::import_report::{Report, Status};
+use crate::commands::offer::Offer;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci;

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::fate::left_out;
-use super::image_pattern::ChosenPlace;
-use super::image_place::DatasetPlaces;
-use super::import::Setup;
-use super::import_report::{ImageRow, Report, Status};
-use super::memory::{Memory, image_key};
-use super::place::Place;
-use super::registries::is_out;
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Image, VerifiedBundle};
 use crate::cli::Import;
+use crate::commands::fate::left_out;
+use crate::commands::image_pattern::ChosenPlace;
+use crate::commands::image_place::DatasetPlaces;
+use crate::commands::import::Setup;
+use crate::commands::import_report::{ImageRow, Report, Status};
+use crate::commands::memory::{Memory, image_key};
+use crate::commands::place::Place;
+use crate::commands::registries::is_out;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::registry_mirror::RegistryMirror;
+use crate::commands::registry_mirror::RegistryMirror;
 use crate::remote::is_loopback;
 use crate::source::ArtifactSource;
 

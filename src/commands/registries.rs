@@ -6,9 +6,9 @@ use std::io::Read;
 
 use jiff::Timestamp;
 
-use super::import_report::{Report, Standing};
-use super::place::Place;
 use crate::cli::{Connection, RegistryFlags};
+use crate::commands::import_report::{Report, Standing};
+use crate::commands::place::Place;
 use crate::dataset::Name;
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::digest::Digest;

@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Outcome, after, export, import, keygen, sample, verify};
 use crate::bundle::BundleError;
 use crate::cli::{
     Acceptance, Export, Import, Keygen, Layout, Overrides, Persistence, RegistryFlags, Rehearse, Selection,
     Signing, Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
 };
+use crate::commands::{Outcome, after, export, import, keygen, sample, verify};
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 use crate::serve::{Options, Server, Until};

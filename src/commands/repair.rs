@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Outcome;
-use super::inputs::Inputs;
-use super::mend::{Mended, mend, shown};
-use super::partial::under_way;
-use super::verify::check_bytes;
 use crate::bundle::{UnverifiedBundle, VerifiedBundle};
 use crate::cli::Repair;
+use crate::commands::Outcome;
+use crate::commands::inputs::Inputs;
+use crate::commands::mend::{Mended, mend, shown};
+use crate::commands::partial::under_way;
+use crate::commands::verify::check_bytes;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use super::partial::Prefix;
+use crate::commands::partial::Prefix;
 use crate::oci::Descriptor;
 use crate::source::{ArtifactSource, Network, SourceError, UnhashedBlob};
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::destination::is_named_for;
 use crate::bundle::volumes::{Number, beside, parse_name};
 use crate::bundle::{Payload, UnverifiedBundle, parity};
+use crate::commands::destination::is_named_for;
 use crate::error::Error;
 use crate::trust::key::PublicKey;
 use crate::util::files;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::image_place::path_of;
-use super::offer::Offer;
 use crate::bundle::chunks::CHUNK;
 use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
+use crate::commands::image_place::path_of;
+use crate::commands::offer::Offer;
 use crate::dataset::Kind;
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};

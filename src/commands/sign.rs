@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::verify::check_bytes;
-use super::{Outcome, passphrase};
 use crate::bundle::UnverifiedBundle;
 use crate::bundle::sign::SignError;
 use crate::cli::Sign;
+use crate::commands::verify::check_bytes;
+use crate::commands::{Outcome, passphrase};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::after;
-use super::import::Setup;
-use super::import_report::{Report, Target};
-use super::place::Place;
 use crate::cli::Import;
+use crate::commands::after;
+use crate::commands::import::Setup;
+use crate::commands::import_report::{Report, Target};
+use crate::commands::place::Place;
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::error::Error;

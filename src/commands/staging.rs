@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::inbox::no_bundle;
-use super::inputs::{Inputs, key, named_date};
-use super::parts::PARTIAL;
 use crate::bundle::{BundleError, open_regular};
+use crate::commands::inbox::no_bundle;
+use crate::commands::inputs::{Inputs, key, named_date};
+use crate::commands::parts::PARTIAL;
 use crate::error::Error;
 use crate::progress::{Counted, Progress};
 use crate::text::safe;

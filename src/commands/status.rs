@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::drift::{self, Depth, State};
-use super::inputs;
-use super::place::Place;
-use super::registries::{Registries, is_out};
-use super::{Outcome, metrics};
 use crate::cli;
+use crate::commands::drift::{self, Depth, State};
+use crate::commands::inputs;
+use crate::commands::place::Place;
+use crate::commands::registries::{Registries, is_out};
+use crate::commands::{Outcome, metrics};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::progress::Progress;

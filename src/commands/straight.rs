@@ -3,13 +3,13 @@
 
 use std::io::{self, Seek, Write};
 
-use super::best_source::Rejected;
-use super::checked::{bad_content, broke_off, checked};
-use super::collect::Collected;
-use super::destination::Unpublished;
-use super::resumed::Resumed;
 use crate::bundle::Member;
 use crate::bundle::writer::{BundleWriter, WriteError};
+use crate::commands::best_source::Rejected;
+use crate::commands::checked::{bad_content, broke_off, checked};
+use crate::commands::collect::Collected;
+use crate::commands::destination::Unpublished;
+use crate::commands::resumed::Resumed;
 use crate::dataset::Contents;
 use crate::error::Error;
 use crate::oci::Descriptor;

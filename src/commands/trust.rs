@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Outcome;
 use crate::cli::Trust;
+use crate::commands::Outcome;
 use crate::error::Error;
 use crate::text::safe;
 use crate::trust::key::KeyId;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::SpooledTempFile;
 
-use super::spool::{IN_MEMORY, spool, spooling};
 use crate::bundle::payload::Blob;
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
+use crate::commands::spool::{IN_MEMORY, spool, spooling};
 use crate::dataset::check::{Limits, UnpackError};
 use crate::dataset::layer::{self, CHUNK};
 use crate::dataset::vex::{self, ArchiveFormat};

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Outcome;
-use super::admitted::Signer;
-use super::inbox::{self, Ignored};
-use super::inputs::Inputs;
-use super::unload::{Receiver, unload};
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Verify;
+use crate::commands::Outcome;
+use crate::commands::admitted::Signer;
+use crate::commands::inbox::{self, Ignored};
+use crate::commands::inputs::Inputs;
+use crate::commands::unload::{Receiver, unload};
 use crate::dataset::Discard;
 use crate::digest::Digest;
 use crate::error::Error;

@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::hot_folder::{HotFolder, STRAY, Shelf, Taken};
-use super::inputs::{Inputs, name_of, named_date};
-use super::mend::MADE_AGAIN;
-use super::namesakes::Digests;
-use super::push_images::check_places;
-use super::watch_notes::{Done, Imported, Unsigned, Waited};
-use super::watch_report::{Report, Row, Waiting};
-use super::{Outcome, after, gravest, heard, import};
 use crate::bundle::volumes::parse_name;
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::cli::Watch;
+use crate::commands::hot_folder::{HotFolder, STRAY, Shelf, Taken};
+use crate::commands::inputs::{Inputs, name_of, named_date};
+use crate::commands::mend::MADE_AGAIN;
+use crate::commands::namesakes::Digests;
+use crate::commands::push_images::check_places;
+use crate::commands::watch_notes::{Done, Imported, Unsigned, Waited};
+use crate::commands::watch_report::{Report, Row, Waiting};
+use crate::commands::{Outcome, after, gravest, heard, import};
 use crate::error::{Error, Next};
 use crate::progress::{Progress, Silent};
 use crate::text::{line, safe, second};

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::inputs::Inputs;
 use crate::bundle::UnverifiedBundle;
 use crate::bundle::volumes::Volume;
+use crate::commands::inputs::Inputs;
 use crate::digest::Digest;
 use crate::util::clock;
 use crate::util::files;

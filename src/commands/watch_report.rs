@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::heard;
+use crate::commands::heard;
 use crate::text::{line, safe};
 
 /// What `--once` did.

@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::parts::Parts;
+use crate::commands::parts::Parts;
 
 /// The bytes that are written at once: a stick sees few, long writes.
 const CHUNK: usize = 1 << 20;

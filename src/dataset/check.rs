@@ -10,9 +10,9 @@ use std::io;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::vex_index::{Packages, VexIndex};
-use super::{Contents, File, Kind, RelPath, Sink, Tree, bolt, sqlite};
 use crate::content_digest::{ContentDigest, ContentHasher};
+use crate::dataset::vex_index::{Packages, VexIndex};
+use crate::dataset::{Contents, File, Kind, RelPath, Sink, Tree, bolt, sqlite};
 
 /// Content that is not what its kind must be. The text says what is wrong; whoever reports it
 /// adds whose content it is.

@@ -9,8 +9,8 @@ use std::io::{self, BufReader, Read};
 use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 
-use super::check::{Checker, Limits, UnpackError, bad};
-use super::{Contents, Kind, RelPath, Sink};
+use crate::dataset::check::{Checker, Limits, UnpackError, bad};
+use crate::dataset::{Contents, Kind, RelPath, Sink};
 pub(crate) use crate::pipe::CHUNK;
 use crate::pipe::{PipeReader, pipe};
 
@@ -200,8 +200,8 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
 
-    use super::super::{Discard, bolt, sqlite};
     use super::*;
+    use crate::dataset::{Discard, bolt, sqlite};
 
     const METADATA: &str = r#"{"Version":2,"NextUpdate":"2026-01-16T06:00:00.5Z","UpdatedAt":"2026-01-15T06:00:00.25Z","DownloadedAt":"0001-01-01T00:00:00Z"}"#;
 

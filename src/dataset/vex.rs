@@ -5,10 +5,10 @@
 
 use std::io::{Read, Seek};
 
-use super::check::{Checker, Limits, UnpackError, bad};
-use super::layer::{self, plain};
-use super::zip_archive::{EntryKind, ZipArchive};
-use super::{Contents, Kind, RelPath, Sink, catalogue};
+use crate::dataset::check::{Checker, Limits, UnpackError, bad};
+use crate::dataset::layer::{self, plain};
+use crate::dataset::zip_archive::{EntryKind, ZipArchive};
+use crate::dataset::{Contents, Kind, RelPath, Sink, catalogue};
 
 /// The largest `vex-repository.json` that is read, in bytes.
 pub const MAX_MANIFEST: u64 = 1 << 20;
@@ -133,8 +133,8 @@ fn walk_zip(
 mod tests {
     use std::io::Cursor;
 
-    use super::super::Discard;
     use super::*;
+    use crate::dataset::Discard;
 
     const ARCHIVE: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::catalogue::VEX_SPEC;
-use super::vex::ArchiveFormat;
+use crate::dataset::catalogue::VEX_SPEC;
+use crate::dataset::vex::ArchiveFormat;
 use crate::digest::Digest;
 use crate::text::safe;
 

@@ -15,8 +15,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use super::check::{UnpackError, bad};
-use super::layer::CHUNK;
+use crate::dataset::check::{UnpackError, bad};
+use crate::dataset::layer::CHUNK;
 
 /// The signature of the end record, and its length without the comment.
 const END: (&[u8], usize) = (b"PK\x05\x06", 22);

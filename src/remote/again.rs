@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use super::error::{RemoteError, Unreachable};
+use crate::remote::error::{RemoteError, Unreachable};
 
 /// Whether an error goes away by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use super::error::RemoteError;
-use super::http::host_of;
 use crate::redacted::Redacted;
+use crate::remote::error::RemoteError;
+use crate::remote::http::host_of;
 use crate::text;
 
 /// The key under which Docker keeps Docker Hub's credentials.

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::error::RemoteError;
-use super::http::innermost;
-use super::runtime::Runtime;
+use crate::remote::error::RemoteError;
+use crate::remote::http::innermost;
+use crate::remote::runtime::Runtime;
 
 /// The bytes that may wait for the reader.
 const AHEAD: usize = 4 << 20;

@@ -403,7 +403,7 @@ fn proxy_of(host: &str) -> Option<&'static str> {
         entry == "*"
             || !entry.is_empty() && (name == entry || name.ends_with(&format!(".{entry}")) || host == entry)
     };
-    if super::reference::is_loopback(host) || around.split(',').any(excepted) {
+    if crate::remote::reference::is_loopback(host) || around.split(',').any(excepted) {
         return None;
     }
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(|name| set(name).is_some())

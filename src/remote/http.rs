@@ -20,17 +20,17 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use rustls::{AlertDescription, ClientConfig};
 
-use super::again;
-use super::auth;
-use super::body::Body;
-use super::connection::{self, ConnectTimeout, NoAddress, Way};
-use super::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
-use super::reference::is_loopback;
-use super::route::{self, Misled, Resolver, Route};
-use super::runtime::Runtime;
-use super::tls::{self, TlsOptions};
-use super::upload::Upload;
 use crate::redacted::Redacted;
+use crate::remote::again;
+use crate::remote::auth;
+use crate::remote::body::Body;
+use crate::remote::connection::{self, ConnectTimeout, NoAddress, Way};
+use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
+use crate::remote::reference::is_loopback;
+use crate::remote::route::{self, Misled, Resolver, Route};
+use crate::remote::runtime::Runtime;
+use crate::remote::tls::{self, TlsOptions};
+use crate::remote::upload::Upload;
 use crate::text;
 use crate::threads::lock;
 use crate::util::clock;

@@ -6,9 +6,9 @@ use std::fmt;
 
 use oci_client::Reference;
 
-use super::error::RemoteError;
 use crate::digest::Digest;
 use crate::redacted::Redacted;
+use crate::remote::error::RemoteError;
 
 /// What a person reads when a reference is wrong.
 const FORM: &str = "Write it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";

@@ -11,11 +11,11 @@ use std::sync::Mutex;
 use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, Url};
 
-use super::auth::{self, Challenge, Credentials};
-use super::error::{RemoteError, Service, Unreachable};
-use super::http::{Answer, Http, Request, is_html};
-use super::reference::{Repository, is_loopback};
 use crate::redacted::Redacted;
+use crate::remote::auth::{self, Challenge, Credentials};
+use crate::remote::error::{RemoteError, Service, Unreachable};
+use crate::remote::http::{Answer, Http, Request, is_html};
+use crate::remote::reference::{Repository, is_loopback};
 use crate::threads::lock;
 
 /// The largest answer of a token service that is read, in bytes.

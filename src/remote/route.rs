@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::addresses::Place;
-use super::error::RemoteError;
-use super::http::host_of;
+use crate::remote::addresses::Place;
+use crate::remote::error::RemoteError;
+use crate::remote::http::host_of;
 
 /// A place that a host must not lead to.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::error::RemoteError;
+use crate::remote::error::RemoteError;
 
 /// A runtime on a thread of its own. Clones share it; it ends with the last of them.
 #[derive(Clone)]

@@ -10,8 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::error::RemoteError;
-use super::http::innermost;
+use crate::remote::error::RemoteError;
+use crate::remote::http::innermost;
 use crate::util::trusted;
 
 /// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.

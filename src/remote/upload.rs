@@ -17,10 +17,10 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::connection::{self, Way};
-use super::error::{RemoteError, Unreachable};
-use super::http::{Answer, Request, Timeouts, failure, host_of};
-use super::runtime::Runtime;
+use crate::remote::connection::{self, Way};
+use crate::remote::error::{RemoteError, Unreachable};
+use crate::remote::http::{Answer, Request, Timeouts, failure, host_of};
+use crate::remote::runtime::Runtime;
 
 /// The pieces that may wait to be sent.
 const AHEAD: usize = 16;

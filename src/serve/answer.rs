@@ -9,8 +9,8 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
-use super::site::{Blob, File, Manifest, Repository, Site};
 use crate::digest::Digest;
+use crate::serve::site::{Blob, File, Manifest, Repository, Site};
 
 /// What is sent back.
 pub(super) struct Answer {

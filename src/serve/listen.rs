@@ -25,10 +25,10 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::error::ServeError;
-use super::inbound::Inbound;
-use super::respond::{Shared, respond};
-use super::site::Site;
+use crate::serve::error::ServeError;
+use crate::serve::inbound::Inbound;
+use crate::serve::respond::{Shared, respond};
+use crate::serve::site::Site;
 
 /// The most connections at once. Further ones wait until another ends. Each may take 25 KiB: hyper
 /// doubles a buffer that is full.

@@ -14,16 +14,16 @@ use hyper::{HeaderMap, Method, Response, StatusCode, Version, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::answer::{Answer, Body, answer, plain, refusal};
-use super::listen::{Event, Options, Request};
-use super::sending::{Sending, held};
-use super::site::{Blob, Site};
+use crate::serve::answer::{Answer, Body, answer, plain, refusal};
+use crate::serve::listen::{Event, Options, Request};
+use crate::serve::sending::{Sending, held};
+use crate::serve::site::{Blob, Site};
 
 /// The most blobs on their way at once, each with one or two pieces in memory. Further ones wait.
 pub(super) const BODIES: usize = 100;
 /// The most KiB of documents that are made for one request each and are on their way at once.
 const MADE: usize = 4 << 10;
-/// How long a blob waits for its turn. It must be longer than clients may stall ([`super::listen`]):
+/// How long a blob waits for its turn. It must be longer than clients may stall ([`crate::serve::listen`]):
 /// then those that died without a word keep nobody else from it.
 const TURN: Duration = Duration::from_secs(120);
 /// The most bytes of what a client says that are kept for the access log.
@@ -203,8 +203,8 @@ fn base(options: &Options, parts: &Parts) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listen::Until;
     use super::*;
+    use crate::serve::listen::Until;
 
     fn based(fixed: bool, hosts: &[&str]) -> Option<String> {
         let options = Options {

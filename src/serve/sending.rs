@@ -11,8 +11,8 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
-use super::respond::BODIES;
-use super::site::Blob;
+use crate::serve::respond::BODIES;
+use crate::serve::site::Blob;
 
 /// If so many further bodies could be on their way, each is read ahead.
 const FEW: usize = BODIES / 2;

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::error::ServeError;
+use crate::serve::error::ServeError;
 use crate::util::trusted;
 
 /// The largest file of certificates or of a key that is read, in bytes.

@@ -7,10 +7,10 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::error::SourceError;
-use super::transfer::Transfer;
 use crate::digest::{Digest, Hasher};
 use crate::oci::Descriptor;
+use crate::source::error::SourceError;
+use crate::source::transfer::Transfer;
 
 /// How much is read from a file at once, in bytes.
 const PIECE: usize = 256 << 10;

@@ -150,7 +150,7 @@ impl SourceError {
         matches!(self, SourceError::Remote(error) if error.is_usage())
     }
 
-    /// The error that a [`Blob`](super::Blob)'s reader wrapped, or the I/O error as it was.
+    /// The error that a [`Blob`](crate::source::Blob)'s reader wrapped, or the I/O error as it was.
     ///
     /// # Errors
     /// An I/O error that did not come from this room.

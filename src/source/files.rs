@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::error::SourceError;
+use crate::source::error::SourceError;
 
 /// Opens a regular file below `folder`, which itself may be a link. Returns it with its length.
 pub(super) fn open(folder: &Path, parts: &[&str]) -> Result<(File, u64), SourceError> {

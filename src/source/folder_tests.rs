@@ -7,12 +7,12 @@ use std::path::Path;
 use test_kit::answers::{chunked, header, ok, status};
 use test_kit::http::{Response, Seen, Server};
 
-use super::testing::*;
 use super::*;
 use crate::dataset::vex::ArchiveFormat;
 use crate::error::Next;
 use crate::oci;
 use crate::remote::{RemoteError, RemoteOptions, Service};
+use crate::source::testing::*;
 
 const CONTENT: &[u8] = b"the layer's content";
 /// A gzip header, enough for an archive's first bytes.

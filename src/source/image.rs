@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::{ArtifactSource, Network, RawManifest, SourceError};
 use crate::bundle::MAX_MEMBER;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Document, Platform};
+use crate::source::{ArtifactSource, Network, RawManifest, SourceError};
 use crate::text::safe;
 
 /// The most manifests of one image: some platforms with an attestation each.

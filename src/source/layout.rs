@@ -4,11 +4,11 @@
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
-use super::blob::{Blob, Pieces};
-use super::error::SourceError;
-use super::{ArtifactSource, RawManifest, files};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Index};
+use crate::source::blob::{Blob, Pieces};
+use crate::source::error::SourceError;
+use crate::source::{ArtifactSource, RawManifest, files};
 use crate::text;
 
 /// Finds a tag's manifest in a layout.

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::error::SourceError;
 use crate::progress::Progress;
 use crate::remote::{Again, RemoteError};
+use crate::source::error::SourceError;
 use crate::threads::lock;
 
 /// The first pause. Each one after a further failure is twice as long.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use test_kit::answers::*;
 use test_kit::http::{ClosedPort, Response, Seen, Server};
 
-use super::testing::*;
 use super::*;
 use crate::error::Next;
 use crate::oci;
 use crate::progress::Silent;
 use crate::remote::{RemoteError, RemoteOptions, Unreachable};
+use crate::source::testing::*;
 
 const CONTENT: &[u8] = b"the layer's content";
 

@@ -7,11 +7,11 @@ use test_kit::answers::{ok, status};
 use test_kit::authority::Authority;
 use test_kit::http::Server;
 
-use super::patience::Limits;
-use super::{Artifact, ArtifactSource, Network, RemoteOptions};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 use crate::progress::Silent;
+use crate::source::patience::Limits;
+use crate::source::{Artifact, ArtifactSource, Network, RemoteOptions};
 
 /// A registry without login that has one artifact: `r:2` with the layer `content`.
 pub(super) fn registry(content: &'static [u8]) -> Server {

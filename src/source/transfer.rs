@@ -12,10 +12,10 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue};
 use reqwest::{StatusCode, Url};
 
-use super::error::SourceError;
-use super::patience::Patience;
 use crate::digest::Digest;
 use crate::remote::{Access, Answer, Body, Remote, RemoteError, Repository, Request, Service, is_html};
+use crate::source::error::SourceError;
+use crate::source::patience::Patience;
 
 /// The length of a range in bytes. With [`AT_ONCE`] it bounds the memory: a range that waits for its
 /// turn is held whole.
@@ -217,7 +217,7 @@ impl<'n> Transfer<'n> {
             let ahead = part.ahead;
             let end = part.end;
             self.parts.pop_front();
-            if !ahead || super::patience::is_passing(&failure) {
+            if !ahead || crate::source::patience::is_passing(&failure) {
                 self.gave_up(failure)?;
             }
             self.fill(end)?;

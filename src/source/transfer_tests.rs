@@ -8,10 +8,10 @@ use test_kit::answers::{breaking, header, ok, redirect, status, with};
 use test_kit::http::{Response, Seen, Server};
 use test_kit::noise::Noise;
 
-use super::testing::{descriptor, network_that_retries, source};
-use super::transfer::FORCE_RANGES;
-use super::{ArtifactSource, SourceError};
 use crate::remote::{RemoteError, RemoteOptions};
+use crate::source::testing::{descriptor, network_that_retries, source};
+use crate::source::transfer::FORCE_RANGES;
+use crate::source::{ArtifactSource, SourceError};
 
 /// Large enough for several ranges, and no multiple of them.
 static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());

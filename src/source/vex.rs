@@ -12,13 +12,13 @@ use reqwest::header::{CONTENT_TYPE, LAST_MODIFIED};
 use reqwest::{StatusCode, Url};
 use tempfile::SpooledTempFile;
 
-use super::error::SourceError;
-use super::vex_source::{Location, MANIFEST, VexSource, manifest_url};
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
 use crate::redacted::Redacted;
 use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
+use crate::source::error::SourceError;
+use crate::source::vex_source::{Location, MANIFEST, VexSource, manifest_url};
 use crate::text;
 
 /// How many locations of an archive are tried.

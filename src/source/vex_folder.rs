@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 use walkdir::WalkDir;
 
-use super::error::SourceError;
-use super::files;
-use super::vex::{self, Spooled, VexRepository};
-use super::vex_source::{Location, MANIFEST};
 use crate::dataset::check::{Limits, MAX_NAMES};
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
+use crate::source::error::SourceError;
+use crate::source::files;
+use crate::source::vex::{self, Spooled, VexRepository};
+use crate::source::vex_source::{Location, MANIFEST};
 use crate::text::line;
 
 /// Reads a folder.

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
-use super::error::SourceError;
 use crate::dataset::RelPath;
 use crate::redacted::Redacted;
 use crate::remote::RemoteError;
+use crate::source::error::SourceError;
 use crate::text;
 
 /// The file that describes a VEX repository.

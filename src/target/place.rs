@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::error::TargetError;
+use crate::target::error::TargetError;
 
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 

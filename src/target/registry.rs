@@ -11,11 +11,11 @@ use std::sync::Mutex;
 use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
-use super::error::TargetError;
 use crate::digest::Digest;
 use crate::oci;
 use crate::pipe::CHUNK;
 use crate::remote::{Access, Answer, Remote, RemoteError, Repository, Request, Service, Upload};
+use crate::target::error::TargetError;
 use crate::threads::lock;
 
 /// What a tag may name: also what this program would not push, to see that it is there.

@@ -8,11 +8,11 @@
 
 use crate::dataset::catalogue::TrivyVersion;
 
-use super::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
-use super::site_settings::site_files;
-use super::vex_config::Carried;
-use super::vex_scanner;
-use super::yaml;
+use crate::target::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
+use crate::target::site_settings::site_files;
+use crate::target::vex_config::Carried;
+use crate::target::vex_scanner;
+use crate::target::yaml;
 
 /// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::catalogue::TrivyVersion;
 
-use super::error::{At, TargetError};
-use super::sys::{self, Dir, Owner};
-use super::yaml::quoted;
+use crate::target::error::{At, TargetError};
+use crate::target::sys::{self, Dir, Owner};
+use crate::target::yaml::quoted;
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [

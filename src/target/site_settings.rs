@@ -16,9 +16,9 @@
 //!   on to Trivy). It can be sent to other repositories since v0.33.0. Harbor's installer (2.15.0,
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
 
-use super::registry_settings::Pulled;
-use super::settings::{ConfigFile, OURS};
-use super::yaml::quoted;
+use crate::target::registry_settings::Pulled;
+use crate::target::settings::{ConfigFile, OURS};
+use crate::target::yaml::quoted;
 
 /// The files for whatever can use what is in place.
 pub(super) fn site_files(pulled: &Pulled) -> Vec<ConfigFile> {

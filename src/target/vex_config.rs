@@ -8,11 +8,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::error::{At, TargetError};
-use super::settings::{parent_owner, replace};
-use super::sys::Dir;
-pub use super::vex_origin::Origin;
-use super::vex_yaml::{Document, Edits, entry_text};
+use crate::target::error::{At, TargetError};
+use crate::target::settings::{parent_owner, replace};
+use crate::target::sys::Dir;
+pub use crate::target::vex_origin::Origin;
+use crate::target::vex_yaml::{Document, Edits, entry_text};
 use crate::text::safe;
 
 /// The most that the file may have, in bytes.

@@ -1,10 +1,10 @@
 //! The `repository.yaml` of scanners that fetch VEX repositories from a web server of the site's own.
 //! Pure text: it is for other hosts than this one.
 
-use super::settings::OURS;
-use super::vex_config::Carried;
-use super::vex_yaml::entry_text;
 use crate::dataset::catalogue::VEX_HUB;
+use crate::target::settings::OURS;
+use crate::target::vex_config::Carried;
+use crate::target::vex_yaml::entry_text;
 
 /// The name of the file where it is written for other hosts.
 pub const FILE: &str = "vex-repository.yaml";

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use super::vex_config::{Carried, Entry};
-use super::vex_origin::Origin;
-use super::yaml::{scalar, truth};
+use crate::target::vex_config::{Carried, Entry};
+use crate::target::vex_origin::Origin;
+use crate::target::yaml::{scalar, truth};
 
 /// The text as it was parsed.
 #[derive(Debug, Default)]

@@ -10,14 +10,14 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::error::{At, TargetError};
-use super::settings::parent_owner;
-use super::sys::{self, Dir, Owner};
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::held_lock::HeldLock;
+use crate::target::error::{At, TargetError};
+use crate::target::settings::parent_owner;
+use crate::target::sys::{self, Dir, Owner};
 use crate::text;
 use crate::util::files;
 
@@ -283,9 +283,9 @@ fn is(folder: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::fail;
     use super::*;
     use crate::dataset::vex_copy::Record;
+    use crate::target::fail;
 
     fn copy(content: &[u8], subdir: &str) -> Copy {
         let upstream = br#"{"versions":[{"spec_version":"0.1"}]}"#;

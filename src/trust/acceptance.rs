@@ -6,9 +6,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::error::Refusal;
-use super::state::{Accepted, Heard, ImportState, TargetState};
 use crate::digest::Digest;
+use crate::trust::error::Refusal;
+use crate::trust::state::{Accepted, Heard, ImportState, TargetState};
 
 /// How far a bundle may lie ahead of this host's clock before its clock is doubted.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
@@ -206,7 +206,7 @@ pub fn record(
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);
     if !admission.overrides.is_empty() {
-        state.overrides.push(super::state::Override {
+        state.overrides.push(crate::trust::state::Override {
             at: system,
             identity: candidate.identity,
             flags: admission.overrides.iter().map(|flag| (*flag).to_owned()).collect(),

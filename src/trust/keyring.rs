@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::error::TrustError;
-use super::key::{KeyId, MAX_PEM, PublicKey};
+use crate::trust::error::TrustError;
+use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::Dir;
 use crate::util::files;
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
@@ -220,8 +220,8 @@ impl From<Untrusted> for TrustError {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::key::SigningKey;
     use super::*;
+    use crate::trust::key::SigningKey;
 
     #[test]
     fn keys_are_added_once_and_found() {

@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::TrustError;
 use crate::digest::Digest;
+use crate::trust::TrustError;
 use crate::util::dir::Dir;
 use crate::util::files;
 

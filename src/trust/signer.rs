@@ -6,9 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::TrustError;
-use super::envelope::Message;
-use super::key::{PublicKey, SigningKey};
+use crate::trust::TrustError;
+use crate::trust::envelope::Message;
+use crate::trust::key::{PublicKey, SigningKey};
 
 /// How long a command may take: somebody may have to touch a token.
 const PATIENCE: Duration = Duration::from_secs(300);

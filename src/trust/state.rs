@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::error::TrustError;
-use super::log::Log;
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::held_lock::HeldLock;
+use crate::trust::error::TrustError;
+use crate::trust::log::Log;
 use crate::util::dir::{Dir, Entry};
 use crate::util::trusted::{Trust, Untrusted};
 

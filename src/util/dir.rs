@@ -16,7 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::step;
+use crate::util::step;
 
 /// How many directories are open at once, and so how deep a tree may be that is walked. A
 /// [`crate::dataset::RelPath`] cannot be deeper.
@@ -523,7 +523,7 @@ impl Dir {
         let (name, other) = (component(name.as_ref())?, component(other.as_ref())?);
         step("exchange", name)?;
         #[cfg(test)]
-        super::fault::exchange()?;
+        crate::util::fault::exchange()?;
         Ok(fs::renameat_with(&self.fd, name, &with.fd, other, RenameFlags::EXCHANGE)?)
     }
 

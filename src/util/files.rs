@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::step;
+use crate::util::step;
 
 /// The name by which tests know a path.
 fn name(path: &Path) -> &OsStr {

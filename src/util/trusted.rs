@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::dir::{Dir, Entry, Make, Owner, Visit, euid};
+use crate::util::dir::{Dir, Entry, Make, Owner, Visit, euid};
 
 /// Something that another user can change.
 #[derive(Debug, Clone, PartialEq, Eq)]

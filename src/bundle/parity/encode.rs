@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use flate2::Crc;
 use reed_solomon_simd::ReedSolomonEncoder;
 
-use super::{Checksum, Shape, file};
+use crate::bundle::parity::{Checksum, Shape, file};
 use crate::digest::Digest;
 use crate::progress::Step;
 use crate::util::files;

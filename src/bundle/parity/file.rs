@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::BundleError;
-use super::super::content::open_regular;
-use super::{Checksum, Shape};
+use crate::bundle::BundleError;
+use crate::bundle::content::open_regular;
+use crate::bundle::parity::{Checksum, Shape};
 use crate::digest::Digest;
 use crate::json;
 
@@ -154,7 +154,8 @@ impl ParityFile {
     pub fn check(&self) -> Result<(), BundleError> {
         for shard in self.shards.clone() {
             let read = |buffer: &mut [u8], at| self.read(shard, at, buffer);
-            if !super::is_good(&self.shape, self.checksums[self.shape.data() + shard], &read) {
+            if !crate::bundle::parity::is_good(&self.shape, self.checksums[self.shape.data() + shard], &read)
+            {
                 let why = format!("its shard {shard} is damaged");
                 return Err(BundleError::Parity { path: self.path.clone(), why: why.into() });
             }

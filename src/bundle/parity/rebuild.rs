@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use reed_solomon_simd::ReedSolomonDecoder;
 
-use super::{ParityFile, Shape, is_good};
+use crate::bundle::parity::{ParityFile, Shape, is_good};
 use crate::util::files;
 
 /// What was made again.

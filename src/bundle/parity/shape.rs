@@ -68,7 +68,7 @@ impl Shape {
             || !shard.is_multiple_of(BLOCK)
             || shard - BLOCK >= longest.max(1)
             || files.is_empty()
-            || files.len() > super::super::volumes::MAX_VOLUMES + 1
+            || files.len() > crate::bundle::volumes::MAX_VOLUMES + 1
         {
             return Err(format!("{} files in shards of {shard} bytes", files.len()));
         }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use crate::held_lock::HeldLock;
 use crate::progress::Progress;
 
-use super::error::{At, TargetError};
-use super::sys::{self, Dir, Owner};
+use crate::target::error::{At, TargetError};
+use crate::target::sys::{self, Dir, Owner};
 
 mod journal;
 mod layout;

@@ -10,8 +10,8 @@ use std::io;
 
 use crate::target::sys::{Dir, Owner};
 
-use super::layout::Slot;
-use super::working::WORK;
+use crate::target::cache::layout::Slot;
+use crate::target::cache::working::WORK;
 
 /// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
 /// it received everything is the result.

@@ -7,9 +7,9 @@ use crate::target::error::{At, TargetError};
 use crate::target::sys::{Mount, Room};
 use crate::text;
 
-use super::Cache;
-use super::layout::Slot;
-use super::working::{self, PREVIOUS};
+use crate::target::cache::Cache;
+use crate::target::cache::layout::Slot;
+use crate::target::cache::working::{self, PREVIOUS};
 
 impl Cache<'_> {
     /// Whether there is room for what is coming: each slot with the bytes and the number of files and

@@ -3,11 +3,11 @@
 use crate::target::error::{At, TargetError};
 use crate::target::sys::Dir;
 
-use super::Cache;
-use super::journal;
-use super::layout::Slot;
-use super::switch::Switching;
-use super::working::{self, Place, WORK};
+use crate::target::cache::Cache;
+use crate::target::cache::journal;
+use crate::target::cache::layout::Slot;
+use crate::target::cache::switch::Switching;
+use crate::target::cache::working::{self, Place, WORK};
 
 impl Cache<'_> {
     /// Finishes or undoes what the journal names, then removes what a killed run has left.

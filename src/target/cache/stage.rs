@@ -11,9 +11,9 @@ use crate::target::error::{At, TargetError};
 use crate::target::sys::{Dir, Owner};
 use crate::util::step;
 
-use super::layout::Slot;
-use super::metadata::{self, Metadata};
-use super::working::{self, Names, Place};
+use crate::target::cache::layout::Slot;
+use crate::target::cache::metadata::{self, Metadata};
+use crate::target::cache::working::{self, Names, Place};
 
 /// The largest `metadata.json` of a database, in bytes; upstream's have about 150.
 const MAX_METADATA: u64 = 1 << 20;

@@ -32,11 +32,11 @@ use std::io;
 use crate::target::error::{At, TargetError};
 use crate::target::sys::{self, Dir, Owner};
 
-use super::Switch;
-use super::journal::{Journal, Operation, Way};
-use super::layout::Slot;
-use super::per_file;
-use super::working::{self, Names, PREVIOUS, Place};
+use crate::target::cache::Switch;
+use crate::target::cache::journal::{Journal, Operation, Way};
+use crate::target::cache::layout::Slot;
+use crate::target::cache::per_file;
+use crate::target::cache::working::{self, Names, PREVIOUS, Place};
 use crate::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.

@@ -9,9 +9,9 @@ use crate::dataset::{self, Contents, Kind, Name, Tree};
 use crate::target::error::{At, TargetError};
 use crate::target::sys::Dir;
 
-use super::layout::{Layout, Slot};
-use super::metadata::{self, Installed, Metadata};
-use super::working;
+use crate::target::cache::layout::{Layout, Slot};
+use crate::target::cache::metadata::{self, Installed, Metadata};
+use crate::target::cache::working;
 
 /// The most that a metadata file may have, in bytes.
 const MAX_METADATA: u64 = 1 << 20;

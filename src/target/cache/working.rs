@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use crate::target::error::{At, TargetError};
 use crate::target::sys::{self, Dir, Entry, Owner};
 
-use super::layout::Slot;
+use crate::target::cache::layout::Slot;
 
 /// The working folder's name, in the cache directory or inside a slot that is a mount of its own.
 pub(super) const WORK: &str = ".trivy-ferry";
