@@ -5,9 +5,9 @@
 
 use crate::bundle::BundleError;
 use crate::remote::RemoteError;
-use crate::serve::ServeError;
+use crate::serve::http::ServeError;
 use crate::source::SourceError;
-use crate::target::TargetError;
+use crate::targets::TargetError;
 use crate::trust::{Refusal, TrustError};
 
 /// What the second sentence of an error says: what to do next.
@@ -161,6 +161,12 @@ impl Error {
             _ => "unexpected",
         }
     }
+}
+
+/// The exit code of some errors.
+pub(crate) fn gravest(errors: &[Error]) -> u8 {
+    let codes: Vec<u8> = errors.iter().map(Error::exit_code).collect();
+    [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
 }
 
 impl Next for Error {

@@ -1,40 +1,61 @@
 //! trivy-ferry carries what Trivy downloads to hosts without internet: trivy-db, trivy-java-db,
 //! trivy-checks and VEX repositories, in one signed and checksummed bundle.
 //!
-//! Two pipelines meet at a file. Data flows one way, and so do the imports:
+//! [`cli`] turns flags into options and reports into text. The modules below it do the work and know neither.
+//! A module imports modules of lower layers only; `tests/architecture.rs` reads this table and checks that.
 //!
-//! - [`dataset`]: what Trivy uses and what valid content looks like. No I/O.
-//! - [`remote`]: how servers are talked to.
-//! - [`source`]: where bytes come from.
-//! - [`bundle`]: the format, its writer and its reader. `bundle-format.md` specifies it.
-//! - [`trust`]: keys, signatures, and whether a bundle is acceptable.
-//! - [`target`]: where bytes go.
-//! - [`commands`]: one file a verb; each joins the rooms above.
+//! | layer | modules | what they are for |
+//! |---|---|---|
+//! | 0 | `digest`, `progress`, `util` | what the standard library lacks |
+//! | 1 | `content_digest`, `oci` | what OCI and the bundle say of content |
+//! | 2 | `dataset`, `remote`, `serve/http` | what Trivy uses; how servers are talked to; a server that knows no bundle |
+//! | 3 | `source`, `trust`, `targets` | where bytes come from, whom to believe, where bytes go |
+//! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; what Trivy has to be told |
+//! | 5 | `error` | the error of a whole run |
+//! | 6 | `intake`, `collect` | bundles on media; datasets from their sources |
+//! | 7 | `export`, `delivery` | writing a bundle; what `import`, `mirror` and `serve` share |
+//! | 8 | `status` | what this host has |
+//! | 9 | `import`, `mirror`, `serve` | taking datasets to targets |
+//! | 10 | `watch`, `rehearse` | commands that run others |
+//! | 11 | `cli`, `main` | the command line |
 //!
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
 //! short way where one host reaches both sides: dataset + source → target.
 
+pub(crate) mod collect;
+pub(crate) mod delivery;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod intake;
+pub(crate) mod mirror;
+pub(crate) mod rehearse;
+pub mod scanner;
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod watch;
+
+pub mod targets;
+
 pub mod bundle;
-pub mod cli;
-pub mod commands;
+
 pub mod content_digest;
+
 pub mod dataset;
+
 pub mod digest;
+
 pub mod error;
-mod held_lock;
-pub mod json;
+
 pub mod oci;
-pub mod pipe;
+
 pub mod progress;
-pub mod redacted;
+
 pub mod remote;
-mod serve;
+
 pub mod source;
-pub mod target;
-pub mod terminal;
-pub mod text;
-mod threads;
+
+pub mod cli;
 pub mod trust;
-mod util;
+pub mod util;
 
 pub use error::Error;

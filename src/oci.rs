@@ -10,8 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::json;
-use crate::text::safe;
+use crate::util::json;
+use crate::util::text::safe;
 
 /// Media type of an OCI image manifest (image-spec v1.1, manifest.md).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Next;
-use crate::text::{Unverified, size};
+use crate::util::text::{Unverified, size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
 #[derive(Debug, thiserror::Error)]

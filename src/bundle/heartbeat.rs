@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::reader::verified;
 use crate::bundle::{BundleError, FORMAT, Stream, open_regular};
 use crate::digest::Digest;
-use crate::json;
-use crate::text::{parse_stamp, safe, stamp};
 use crate::trust::TrustError;
 use crate::trust::envelope::{Envelope, PayloadType};
 use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
+use crate::util::json;
+use crate::util::text::{parse_stamp, safe, stamp};
 
 /// The type of its payload.
 pub const HEARTBEAT_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-ferry.heartbeat.v1+json");

@@ -8,13 +8,20 @@ pub mod chunks;
 mod content;
 mod error;
 mod header;
+
 pub mod heartbeat;
+
 pub mod parity;
+
 pub mod payload;
 mod read_back;
+
 pub mod reader;
+
 pub mod sign;
+
 pub mod volumes;
+
 pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};

@@ -12,10 +12,10 @@ use crate::bundle::volumes::{self, Volume};
 use crate::bundle::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
-use crate::json;
 use crate::oci;
-use crate::text::Unverified;
-use crate::text::safe;
+use crate::util::json;
+use crate::util::text::Unverified;
+use crate::util::text::safe;
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.

@@ -15,10 +15,10 @@ use crate::bundle::payload::{BadPayload, Member, Payload};
 use crate::bundle::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
-use crate::text::{Unverified, safe};
 use crate::trust::envelope::{Envelope, PayloadType, Verified};
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
+use crate::util::text::{Unverified, safe};
 
 /// A bundle of which nobody has said that it is genuine.
 #[derive(Debug)]

@@ -76,7 +76,7 @@ pub fn beside(head: &Path, number: Number) -> Option<PathBuf> {
 /// How a volume is called where it is missed.
 fn expected(head: &Path, number: Number) -> String {
     let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    crate::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
+    crate::util::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
 }
 
 /// What is wrong with the volumes of a bundle.
@@ -92,7 +92,7 @@ struct Faults {
 impl Faults {
     fn damaged(&mut self, path: &Path, why: &str) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.damaged.push(format!("{} {}", crate::text::safe(&name), crate::text::safe(why)));
+        self.damaged.push(format!("{} {}", crate::util::text::safe(&name), crate::util::text::safe(why)));
     }
 
     /// One error for all; `None` where there are none.

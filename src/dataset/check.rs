@@ -36,7 +36,7 @@ pub enum UnpackError {
 
 /// A shorthand for an [`UnpackError::Content`].
 pub(super) fn bad(text: impl Into<String>) -> UnpackError {
-    UnpackError::Content(ContentError(crate::text::safe(&text.into())))
+    UnpackError::Content(ContentError(crate::util::text::safe(&text.into())))
 }
 
 /// What unpacking may cost at the most. Nothing is written beyond it, whatever an archive claims.
@@ -275,7 +275,7 @@ impl<'a> Checker<'a> {
         }
         let size = self.files.iter().find(|file| file.path.as_str() == name).map_or(0, |file| file.size);
         check(&self.head, size).map_err(|what| bad(format!("{name} {what}")))?;
-        let metadata: Metadata = crate::json::from_slice(&self.json)
+        let metadata: Metadata = crate::util::json::from_slice(&self.json)
             .map_err(|e| bad(format!("metadata.json cannot be read: {e}")))?;
         if metadata.version != schema {
             return Err(bad(format!(

@@ -11,8 +11,8 @@ use tar::EntryType;
 
 use crate::dataset::check::{Checker, Limits, UnpackError, bad};
 use crate::dataset::{Contents, Kind, RelPath, Sink};
-pub(crate) use crate::pipe::CHUNK;
-use crate::pipe::{PipeReader, pipe};
+pub(crate) use crate::util::pipe::CHUNK;
+use crate::util::pipe::{PipeReader, pipe};
 
 /// The most that an extension header (a long name, pax records) may hold, in bytes.
 const MAX_EXTENSION: u64 = 64 << 10;
@@ -136,7 +136,7 @@ fn broken(error: io::Error) -> UnpackError {
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::Other
-            if error.get_ref().is_none_or(|inner| !inner.is::<crate::pipe::Upstream>()) =>
+            if error.get_ref().is_none_or(|inner| !inner.is::<crate::util::pipe::Upstream>()) =>
         {
             bad(format!("it is not a whole gzipped tar archive ({error})"))
         }

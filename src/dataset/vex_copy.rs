@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
 use crate::digest::Digest;
-use crate::text::safe;
+use crate::util::text::safe;
 
 /// The file that describes a VEX repository.
 pub const MANIFEST: &str = "vex-repository.json";

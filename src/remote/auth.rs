@@ -15,10 +15,10 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use crate::redacted::Redacted;
 use crate::remote::error::RemoteError;
 use crate::remote::http::host_of;
-use crate::text;
+use crate::util::redacted::Redacted;
+use crate::util::text;
 
 /// The key under which Docker keeps Docker Hub's credentials.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -241,7 +241,7 @@ pub(crate) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let answer: Answer = crate::json::from_slice(answer).ok()?;
+    let answer: Answer = crate::util::json::from_slice(answer).ok()?;
     let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token)?;
     if token.is_empty() { None } else { header(&format!("Bearer {token}")) }
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Next;
-use crate::redacted::Redacted;
-use crate::text;
+use crate::util::redacted::Redacted;
+use crate::util::text;
 
 /// Why a server did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,6 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use rustls::{AlertDescription, ClientConfig};
 
-use crate::redacted::Redacted;
 use crate::remote::again;
 use crate::remote::auth;
 use crate::remote::body::Body;
@@ -31,9 +30,10 @@ use crate::remote::route::{self, Misled, Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
 use crate::remote::upload::Upload;
-use crate::text;
-use crate::threads::lock;
 use crate::util::clock;
+use crate::util::redacted::Redacted;
+use crate::util::text;
+use crate::util::threads::lock;
 
 /// The largest part of an error's answer that is looked at, in bytes.
 const MAX_SAID: u64 = 16 << 10;
@@ -374,7 +374,7 @@ impl Http {
         if text.contains("http request") && text.contains("https") {
             return SPEAKS_TLS.into();
         }
-        let all = crate::json::from_slice::<All>(&bytes).ok();
+        let all = crate::util::json::from_slice::<All>(&bytes).ok();
         let Some(first) = all.and_then(|all| all.errors.into_iter().next()) else {
             return String::new();
         };

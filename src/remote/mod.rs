@@ -12,6 +12,7 @@ mod again;
 mod auth;
 mod body;
 mod connection;
+
 pub mod error;
 pub(crate) mod http;
 mod reference;

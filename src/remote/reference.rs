@@ -7,8 +7,8 @@ use std::fmt;
 use oci_client::Reference;
 
 use crate::digest::Digest;
-use crate::redacted::Redacted;
 use crate::remote::error::RemoteError;
+use crate::util::redacted::Redacted;
 
 /// What a person reads when a reference is wrong.
 const FORM: &str = "Write it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";

@@ -11,12 +11,12 @@ use std::sync::Mutex;
 use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, Url};
 
-use crate::redacted::Redacted;
 use crate::remote::auth::{self, Challenge, Credentials};
 use crate::remote::error::{RemoteError, Service, Unreachable};
 use crate::remote::http::{Answer, Http, Request, is_html};
 use crate::remote::reference::{Repository, is_loopback};
-use crate::threads::lock;
+use crate::util::redacted::Redacted;
+use crate::util::threads::lock;
 
 /// The largest answer of a token service that is read, in bytes.
 const MAX_TOKEN: u64 = 256 << 10;

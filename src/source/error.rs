@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::error::Next;
 use crate::remote::RemoteError;
-use crate::text;
+use crate::util::text;
 
 /// Why bytes could not be had from where they were asked for.
 #[derive(Debug, thiserror::Error)]

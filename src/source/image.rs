@@ -10,7 +10,7 @@ use crate::bundle::MAX_MEMBER;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Document, Platform};
 use crate::source::{ArtifactSource, Network, RawManifest, SourceError};
-use crate::text::safe;
+use crate::util::text::safe;
 
 /// The most manifests of one image: some platforms with an attestation each.
 const MOST_MANIFESTS: usize = 128;

@@ -9,7 +9,7 @@ use crate::oci::{self, Descriptor, Index};
 use crate::source::blob::{Blob, Pieces};
 use crate::source::error::SourceError;
 use crate::source::{ArtifactSource, RawManifest, files};
-use crate::text;
+use crate::util::text;
 
 /// Finds a tag's manifest in a layout.
 ///
@@ -19,7 +19,7 @@ use crate::text;
 pub(super) fn manifest(folder: &Path, tag: &str) -> Result<RawManifest, SourceError> {
     let broken = |why: String| SourceError::Layout { folder: folder.into(), why };
     let index = files::read(folder, &["index.json"], oci::MAX_MANIFEST)?;
-    let index: Index = crate::json::from_slice(&index).map_err(|error| {
+    let index: Index = crate::util::json::from_slice(&index).map_err(|error| {
         broken(format!("its index.json is not an image index: {}", text::safe(&error.to_string())))
     })?;
     let descriptor = select(&index, tag).map_err(broken)?;

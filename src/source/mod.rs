@@ -12,20 +12,26 @@ use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository, host_of};
 
 mod blob;
+
 pub mod error;
 mod files;
+
 #[cfg(test)]
 mod folder_tests;
 mod image;
 mod layout;
+
 pub mod patience;
 mod reference;
 mod registry;
+
 #[cfg(test)]
 mod registry_tests;
+
 #[cfg(test)]
 mod testing;
 mod transfer;
+
 #[cfg(test)]
 mod transfer_tests;
 mod vex;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::progress::Progress;
 use crate::remote::{Again, RemoteError};
 use crate::source::error::SourceError;
-use crate::threads::lock;
+use crate::util::threads::lock;
 
 /// The first pause. Each one after a further failure is twice as long.
 const FIRST: Duration = Duration::from_millis(200);

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::redacted::Redacted;
 use crate::remote::{RemoteError, Repository, is_tag};
 use crate::source::error::SourceError;
+use crate::util::redacted::Redacted;
 
 /// The prefix of a source that is an OCI image layout on disk.
 const LAYOUT: &str = "oci-layout:";

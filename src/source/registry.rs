@@ -41,8 +41,10 @@ pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<RawMa
 /// The artifact of a manifest's bytes.
 pub(super) fn artifact(source: ArtifactSource, raw: RawManifest) -> Result<Artifact, SourceError> {
     let RawManifest { bytes, digest: manifest_digest, media_type: typed } = raw;
-    let manifest = Manifest::parse(&bytes)
-        .map_err(|why| SourceError::Manifest { subject: source.to_string(), why: crate::text::safe(&why) })?;
+    let manifest = Manifest::parse(&bytes).map_err(|why| SourceError::Manifest {
+        subject: source.to_string(),
+        why: crate::util::text::safe(&why),
+    })?;
     // The bytes' own word is what a registry will hold them against when they are pushed.
     let known = |typed: &&str| [oci::MANIFEST, oci::DOCKER_MANIFEST].contains(typed);
     let header = typed.as_deref().map(|typed| typed.split(';').next().unwrap_or_default().trim());

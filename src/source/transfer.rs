@@ -398,7 +398,7 @@ fn is_range(
     let promised = format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1);
     let header = answer.header(CONTENT_RANGE.as_str()).unwrap_or("").trim();
     if !header.eq_ignore_ascii_case(&promised) {
-        return Err(format!("it says {:?}, and should say {promised:?}", crate::text::safe(header)));
+        return Err(format!("it says {:?}, and should say {promised:?}", crate::util::text::safe(header)));
     }
     let length = wanted.end - wanted.start;
     if answer.response.content_length().is_some_and(|announced| announced != length) {

@@ -15,11 +15,11 @@ use tempfile::SpooledTempFile;
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
-use crate::redacted::Redacted;
 use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::source::error::SourceError;
 use crate::source::vex_source::{Location, MANIFEST, VexSource, manifest_url};
-use crate::text;
+use crate::util::redacted::Redacted;
+use crate::util::text;
 
 /// How many locations of an archive are tried.
 const MOST_LOCATIONS: usize = 16;
@@ -75,7 +75,7 @@ pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>
         why,
         next: next.to_owned(),
     };
-    let manifest: Manifest = crate::json::from_slice(manifest).map_err(|error| {
+    let manifest: Manifest = crate::util::json::from_slice(manifest).map_err(|error| {
         let why = format!("its {MANIFEST} is not as it should be: {}", text::safe(&error.to_string()));
         unusable(why, "Check that it is the repository's own file and that it is complete.")
     })?;

@@ -18,7 +18,7 @@ use crate::source::error::SourceError;
 use crate::source::files;
 use crate::source::vex::{self, Spooled, VexRepository};
 use crate::source::vex_source::{Location, MANIFEST};
-use crate::text::line;
+use crate::util::text::line;
 
 /// Reads a folder.
 pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceError> {
@@ -62,7 +62,7 @@ pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceErro
             "Leave only one of the two beside vex-repository.json.",
         )),
         (several, _) => Err(unusable(
-            &format!("it has several archives: {}", crate::text::safe(&several.join(", "))),
+            &format!("it has several archives: {}", crate::util::text::safe(&several.join(", "))),
             "Leave only the archive that belongs to vex-repository.json.",
         )),
     }

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use reqwest::Url;
 
 use crate::dataset::RelPath;
-use crate::redacted::Redacted;
 use crate::remote::RemoteError;
 use crate::source::error::SourceError;
-use crate::text;
+use crate::util::redacted::Redacted;
+use crate::util::text;
 
 /// The file that describes a VEX repository.
 pub(super) const MANIFEST: &str = "vex-repository.json";

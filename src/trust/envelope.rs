@@ -15,11 +15,11 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 
-use crate::json;
-use crate::text::Unverified;
 use crate::trust::TrustError;
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::signer::Signer;
+use crate::util::json;
+use crate::util::text::Unverified;
 
 /// The signatures for which an envelope leaves room.
 pub const MAX_SIGNATURES: usize = 8;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::digest::Digest;
 use crate::error::Next;
-use crate::text::{moment, second};
+use crate::util::text::{moment, second};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]

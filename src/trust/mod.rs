@@ -4,12 +4,19 @@
 //! acceptance. It knows nothing of archives, targets or networks.
 
 pub mod acceptance;
+
 pub mod envelope;
+
 pub mod key;
+
 pub mod keyring;
+
 pub mod log;
+
 pub mod secret;
+
 pub mod signer;
+
 pub mod state;
 
 mod error;

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Contents;
 use crate::digest::Digest;
-use crate::held_lock::HeldLock;
 use crate::trust::error::TrustError;
 use crate::trust::log::Log;
 use crate::util::dir::{Dir, Entry};
+use crate::util::file_lock::HeldLock;
 use crate::util::trusted::{Trust, Untrusted};
 
 /// Where state lies for root, and where there is no home.

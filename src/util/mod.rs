@@ -1,10 +1,27 @@
 //! What the standard library lacks. Knows no other module of this program.
 
+pub(crate) mod spool;
+
+pub mod byte_size;
+
+pub mod age;
+
+pub mod redacted;
+
+pub mod json;
+
+pub mod text;
+pub(crate) mod threads;
+
 pub(crate) mod clock;
 pub(crate) mod dir;
+pub(crate) mod file_lock;
+pub mod pipe;
+
 #[cfg(any(test, debug_assertions))]
 pub(crate) mod fault;
 pub(crate) mod files;
+
 #[cfg(test)]
 pub(crate) mod seed;
 pub(crate) mod trusted;

@@ -13,7 +13,7 @@ use trivy_ferry::dataset::{Contents, File, Name, RelPath, Sink, Tree};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::error::Next;
 use trivy_ferry::progress::{Progress, Silent, Step};
-use trivy_ferry::target::{
+use trivy_ferry::targets::{
     Activated, Cache, CacheOptions, Layout, Metadata, NotAll, Owner, Slot, Switch, TargetError,
 };
 

@@ -7,9 +7,9 @@ use trivy_ferry::dataset::catalogue::{TrivyVersion, VEX_HUB};
 use trivy_ferry::dataset::{Name, RelPath, Sink};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::progress::Silent;
-use trivy_ferry::target::settings::{InPlace, Scanner, Settings, settings};
-use trivy_ferry::target::vex_config::{Carried, Origin, VexConfig, Wanted};
-use trivy_ferry::target::{Cache, CacheOptions, Layout, Metadata};
+use trivy_ferry::scanner::settings::{InPlace, Scanner, Settings, settings};
+use trivy_ferry::scanner::vex_config::{Carried, Origin, VexConfig, Wanted};
+use trivy_ferry::targets::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> PathBuf {
     PathBuf::from(test_kit::tools()).join("trivy")

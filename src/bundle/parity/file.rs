@@ -13,7 +13,7 @@ use crate::bundle::BundleError;
 use crate::bundle::content::open_regular;
 use crate::bundle::parity::{Checksum, Shape};
 use crate::digest::Digest;
-use crate::json;
+use crate::util::json;
 
 /// How a parity file begins.
 const MAGIC: &str = "trivy-ferry-parity-1";

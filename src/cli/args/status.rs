@@ -1,0 +1,32 @@
+//! The command line of `status`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::args::{Connection, switch};
+use crate::util::age::{Age, MaxAge};
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
+    pub max_age: Option<MaxAge>,
+    /// Fail where the last heartbeat is older than this, as when a diode is dead, or the bundle has not come for so long of
+    /// which it tells.
+    #[arg(long, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
+    pub max_silence: Option<Age>,
+    /// Ask registries too whether they still hold what was imported. Needs no more than the right to read there.
+    #[arg(long, env = "TRIVY_FERRY_REGISTRIES", value_parser = switch)]
+    pub registries: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: Connection,
+    /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
+    #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Where this host remembers what it accepted (default: as `import` has it).
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}

@@ -1,0 +1,109 @@
+//! What signs, and passphrases: from a file's first line, or from the terminal without an echo.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+
+use pkcs8::der::zeroize::Zeroizing;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::cli::args::Signing;
+use crate::error::Error;
+use crate::trust::TrustError;
+use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
+use crate::trust::keyring::not_opened;
+use crate::trust::secret;
+use crate::trust::signer::{External, Signer};
+use crate::util::trusted::{self, Failed};
+
+/// The most of a passphrase, in bytes.
+const MOST_PASSPHRASE: usize = 4096;
+
+/// The first line of a file.
+pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
+    let line = secret::read_line(file, MOST_PASSPHRASE).map_err(failed)?;
+    if line.is_empty() {
+        return Err(Error::usage(
+            format!("{} holds no passphrase", path.display()),
+            "Write the passphrase into its first line.",
+        ));
+    }
+    Ok(line)
+}
+
+/// Asks on the terminal; `None` where there is none.
+pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
+    let unexpected = || Error::unexpected("asking for the passphrase");
+    let Ok(mut terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    if !terminal.is_terminal() {
+        return Ok(None);
+    }
+    let before = tcgetattr(&terminal).map_err(|e| unexpected()(e.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    write!(terminal, "{prompt}: ").map_err(unexpected())?;
+    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| unexpected()(e.into()))?;
+    let read = secret::read_line(&terminal, MOST_PASSPHRASE);
+    let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
+    let _ = writeln!(terminal);
+    let line = read.map_err(unexpected())?;
+    restored.map_err(|e| unexpected()(e.into()))?;
+    Ok(Some(line))
+}
+
+/// What signs: the key that was named, or the command that has it.
+pub(crate) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
+    match (&args.key, &args.signer, &args.signer_key) {
+        (_, Some(command), Some(path)) => {
+            let failed = |error| TrustError::File { path: path.into(), error };
+            let mut pem = String::new();
+            let wanted = "the public key (PEM) of the one that the command has";
+            let file = trusted::open(path).map_err(|failed| not_opened(path, wanted, failed))?;
+            file.take(MAX_PEM).read_to_string(&mut pem).map_err(failed)?;
+            let public = PublicKey::from_pem(&pem).map_err(|why| TrustError::NotAKey {
+                path: path.into(),
+                wanted,
+                why,
+            })?;
+            Ok(Box::new(External::new(command.clone(), public)))
+        }
+        (Some(path), ..) => Ok(Box::new(signing_key(path, args.passphrase_file.as_deref())?)),
+        _ => Err(Error::usage(
+            "there is no key to sign with",
+            "Name the private key with --key FILE; `trivy-ferry keygen` makes one.",
+        )),
+    }
+}
+
+/// What a file of a private key holds, in words.
+const PRIVATE: &str = "an Ed25519 private key (PEM)";
+
+/// Reads a private key, with its passphrase where it has one.
+fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let file = trusted::open(path).map_err(|error| match error {
+        Failed::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
+            format!("there is no private key at {}", path.display()),
+            "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
+        ),
+        error => not_opened(path, PRIVATE, error).into(),
+    })?;
+    let pem = secret::read(file, MAX_PEM as usize).and_then(secret::text).map_err(failed)?;
+    let bad = |bad: BadKey| match bad {
+        BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
+        BadKey::WrongPassphrase => {
+            TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" }
+        }
+        BadKey::NotAKey(why) => TrustError::NotAKey { path: path.into(), wanted: PRIVATE, why },
+    };
+    let given = passphrase_file.map(from_file).transpose()?;
+    match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {
+        Err(BadKey::Encrypted) => {
+            let asked = ask(&format!("Passphrase for {}", path.display()))?;
+            Ok(SigningKey::from_pem(&pem, asked.as_ref().map(|text| text.as_str())).map_err(bad)?)
+        }
+        other => Ok(other.map_err(bad)?),
+    }
+}

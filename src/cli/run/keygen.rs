@@ -1,0 +1,110 @@
+//! `keygen`: a new key pair as two files that are never overwritten.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use pkcs8::der::zeroize::Zeroizing;
+use serde::Serialize;
+
+use crate::cli::args::Keygen;
+use crate::cli::{Outcome, prompt};
+use crate::error::Error;
+use crate::export::output::volume_files::sync_folder;
+use crate::trust::TrustError;
+use crate::trust::key::SigningKey;
+use crate::util::files;
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(serialize_with = "crate::util::text::path")]
+    private_key: PathBuf,
+    #[serde(serialize_with = "crate::util::text::path")]
+    public_key: PathBuf,
+    fingerprint: String,
+    keyid: String,
+    encrypted: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.encrypted { "encrypted" } else { "not encrypted: guard it" };
+        writeln!(f, "{}   private, {how}; stays on this host", self.private_key.display())?;
+        writeln!(f, "{}   public; take it to every importing host", self.public_key.display())?;
+        writeln!(f, "Fingerprint, to compare there over another channel:")?;
+        let (first, second) = self.fingerprint.split_at(39);
+        writeln!(f, "  {first}\n  {}", second.trim())?;
+        writeln!(f, "There:  trivy-ferry trust add {}", self.public_key.display())
+    }
+}
+
+pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
+    let named = |extension: &str| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    let (private, public) = (named(".key"), named(".pub"));
+    for path in [&private, &public] {
+        if path.symlink_metadata().is_ok() {
+            return Err(TrustError::Exists { path: path.clone() }.into());
+        }
+    }
+    let folder = private.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::usage(
+            format!("there is no folder {} to write the keys to", folder.display()),
+            "Make it first, or name another with --out.",
+        ));
+    }
+    let passphrase = passphrase(args)?;
+    let failed = || Error::unexpected("making a key");
+    let key = SigningKey::generate().map_err(failed())?;
+    let pem = key.to_pem(passphrase.as_ref().map(|text| text.as_str())).map_err(failed())?;
+    write_new(&private, 0o600, pem.as_bytes())?;
+    write_new(&public, 0o644, key.public().to_pem().as_bytes())?;
+    let id = key.public().id();
+    Ok(Outcome::done(&Report {
+        private_key: private,
+        public_key: public,
+        fingerprint: id.fingerprint(),
+        keyid: id.hex(),
+        encrypted: passphrase.is_some(),
+    }))
+}
+
+fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
+    if let Some(path) = &args.passphrase_file {
+        return prompt::from_file(path).map(Some);
+    }
+    if !args.encrypt {
+        return Ok(None);
+    }
+    let no_terminal = || {
+        Error::usage(
+            "there is no terminal to ask for a passphrase on",
+            "Give it with --passphrase-file FILE.",
+        )
+    };
+    let first = prompt::ask("Passphrase for the new key")?.ok_or_else(no_terminal)?;
+    let second = prompt::ask("The same again")?.ok_or_else(no_terminal)?;
+    if first != second || first.is_empty() {
+        return Err(Error::usage("the two passphrases differ or are empty", "Run the command again."));
+    }
+    Ok(Some(first))
+}
+
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |error| TrustError::File { path: path.into(), error };
+    let file = match files::create_new(path, mode) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(TrustError::Exists { path: path.into() }.into());
+        }
+        other => other.map_err(failed)?,
+    };
+    // The umask takes from the mode of a new file; a public key is for everybody to read.
+    let mode = std::fs::Permissions::from_mode(mode);
+    let written = files::write_all(&file, path, bytes).and_then(|()| file.set_permissions(mode));
+    written.and_then(|()| file.sync_all()).and_then(|()| sync_folder(path)).map_err(failed)?;
+    Ok(())
+}

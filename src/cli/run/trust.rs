@@ -1,0 +1,175 @@
+//! `trust`: which exporters this host trusts.
+
+use std::fmt;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::cli::Outcome;
+use crate::cli::args::Trust;
+use crate::error::Error;
+use crate::trust::key::KeyId;
+use crate::trust::keyring::{self, Keyring, TrustedKey};
+use crate::util::text::safe;
+
+pub(crate) fn run(verb: &Trust) -> Result<Outcome, Error> {
+    match verb {
+        Trust::Add { file, fingerprint, name } => add(file, fingerprint.as_deref(), name.as_deref()),
+        Trust::List => list(),
+        Trust::Remove { key } => remove(key),
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    #[serde(serialize_with = "crate::util::text::path")]
+    path: PathBuf,
+    fingerprint: String,
+    keyid: String,
+}
+
+impl From<&TrustedKey> for Row {
+    fn from(trusted: &TrustedKey) -> Self {
+        let id = trusted.key.id();
+        Row {
+            name: trusted.name(),
+            path: trusted.path.clone(),
+            fingerprint: id.fingerprint(),
+            keyid: id.hex(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    action: &'static str,
+    keys: Vec<Row>,
+    /// The same keys under other names, which were not removed.
+    #[serde(rename = "still_trusted")]
+    still: Vec<Row>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.keys.is_empty() {
+            return writeln!(f, "No key is trusted yet. Add one with `trivy-ferry trust add FILE`.");
+        }
+        for key in &self.keys {
+            let verb = match self.action {
+                "added" => "trusted now: ",
+                "removed" => "no longer trusted: ",
+                _ => "",
+            };
+            writeln!(f, "{verb}{}   {}", safe(&key.name), key.path.display())?;
+            writeln!(f, "    {}", key.fingerprint)?;
+        }
+        Ok(())
+    }
+}
+
+fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Outcome, Error> {
+    let key = keyring::read(file)?;
+    let id = key.id();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = name.map_or(stem.as_str(), |name| name.strip_suffix(".pub").unwrap_or(name));
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
+        return Err(Error::usage(
+            format!("{:?} cannot be a key's name", safe(name)),
+            "Give one with --name: letters, digits, '.', '_' and '-'.",
+        ));
+    }
+    match fingerprint {
+        Some(typed) if !KeyId::is_whole(typed) => {
+            return Err(Error::usage(
+                format!("{:?} is no whole fingerprint", safe(typed)),
+                "Give all 64 hex digits, in groups or not.",
+            ));
+        }
+        Some(typed) if !id.matches(typed) => {
+            return Err(Error::usage(
+                format!("{} has the fingerprint {id}, not the one given", file.display()),
+                "Do not trust it: ask its owner for the fingerprint over another channel, and compare the whole of it.",
+            ));
+        }
+        Some(_) => {}
+        None => confirm(file, id)?,
+    }
+    let directory = keyring::directories().swap_remove(0);
+    let path = keyring::add(&directory, name, &key)?;
+    Ok(Outcome::done(&Report {
+        action: "added",
+        keys: vec![Row::from(&TrustedKey { path, key })],
+        still: Vec::new(),
+    }))
+}
+
+/// Asks whether the fingerprint was compared.
+fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::usage(
+            format!("nobody is here to compare the fingerprint of {}: {id}", file.display()),
+            "Compare it over another channel, then give it with --fingerprint.",
+        ));
+    }
+    let mut answer = String::new();
+    let failed = || Error::unexpected("asking on the terminal");
+    let mut stderr = std::io::stderr();
+    write!(
+        stderr,
+        "{} has the fingerprint\n  {id}\nCompare it with what the exporter's owner tells you over another channel (telephone, paper).\nIs it the same? [y/N] ",
+        safe(&file.display().to_string())
+    )
+    .map_err(failed())?;
+    stdin.lock().read_line(&mut answer).map_err(failed())?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "the fingerprint was not confirmed, so the key is not trusted",
+        "Compare it, and run the command again.",
+    ))
+}
+
+fn list() -> Result<Outcome, Error> {
+    let keyring = Keyring::from_directories(&keyring::directories())?;
+    Ok(Outcome::done(&Report {
+        action: "list",
+        keys: keyring.iter().map(Row::from).collect(),
+        still: Vec::new(),
+    }))
+}
+
+fn remove(wanted: &str) -> Result<Outcome, Error> {
+    let keyring = Keyring::from_directories(&keyring::directories())?;
+    let is_it = |key: &&TrustedKey| {
+        let name = key.name();
+        name == wanted || name.strip_suffix(".pub") == Some(wanted) || key.key.id().matches(wanted)
+    };
+    let found: Vec<&TrustedKey> = keyring.iter().filter(is_it).collect();
+    if found.is_empty() {
+        return Err(Error::usage(
+            format!("no trusted key is called {:?}", safe(wanted)),
+            "See what there is with `trivy-ferry trust list`.",
+        ));
+    }
+    for key in &found {
+        keyring::remove(key)?;
+    }
+    let is_found = |key: &&TrustedKey| found.iter().any(|gone| gone.path == key.path);
+    let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
+    let still: Vec<&TrustedKey> = keyring.iter().filter(|key| !is_found(key) && same(key)).collect();
+    let warnings = still
+        .iter()
+        .map(|key| format!("the same key is still trusted as {}: {}", safe(&key.name()), key.path.display()));
+    let warnings = warnings.collect();
+    let outcome = Outcome::done(&Report {
+        action: "removed",
+        keys: found.iter().copied().map(Row::from).collect(),
+        still: still.into_iter().map(Row::from).collect(),
+    });
+    Ok(Outcome { warnings, ..outcome })
+}

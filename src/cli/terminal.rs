@@ -1,0 +1,207 @@
+//! How progress is shown: bars on a terminal, a plain line every few seconds elsewhere, nothing
+//! when asked to be quiet. Everything goes to stderr.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use serde_json::{Value, json};
+
+use crate::cli::args::Format;
+use crate::error::{Error, Next};
+use crate::progress::{Progress, Silent, Step};
+use crate::util::clock;
+use crate::util::text::{self, line, lines, safe, size};
+
+/// How often a step says where it is, where there is no terminal.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The way of showing that suits stderr.
+pub fn progress(format: Format, quiet: bool) -> Box<dyn Progress> {
+    if format == Format::Json {
+        Box::new(Logs { quiet })
+    } else if quiet {
+        Box::new(Quiet)
+    } else if std::io::stderr().is_terminal() {
+        Box::new(Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
+    } else {
+        Box::new(Lines)
+    }
+}
+
+/// Only what went wrong.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _: &str, _: u64, _: &str) -> Box<dyn Step> {
+        Box::new(Silent)
+    }
+
+    fn note(&self, _: &str) {}
+
+    fn alarm(&self, message: &str) {
+        say(&lines(message));
+    }
+}
+
+struct Bars(MultiProgress);
+
+struct Bar(ProgressBar);
+
+impl Progress for Bars {
+    fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step> {
+        let bar = self.0.add(ProgressBar::new(total));
+        let template = "{prefix:<16} {binary_bytes:>11} of {binary_total_bytes:<11} {bar:24} {percent:>3} %  {binary_bytes_per_sec:>13}  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(safe(what));
+        bar.set_message(safe(from));
+        Box::new(Bar(bar))
+    }
+
+    fn note(&self, message: &str) {
+        let _ = self.0.println(lines(message));
+    }
+}
+
+impl Step for Bar {
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Says an error in the form that was asked for: for people in two sentences, what failed and what to do
+/// next.
+///
+/// # Errors
+/// Those of stderr.
+pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
+    let what = error.to_string();
+    let what = what.trim_end_matches('.');
+    let mut stderr = std::io::stderr().lock();
+    match format {
+        Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.next())),
+        Format::Json => {
+            writeln!(stderr, "{}", text::json(&entry("error", error.to_json()).to_string()))
+        }
+    }
+}
+
+/// Says a warning in the form that was asked for: one sentence.
+///
+/// # Errors
+/// If stderr cannot be written to.
+pub fn say_warning(format: Format, warning: &str) -> std::io::Result<()> {
+    let warning = warning.trim_end_matches('.');
+    let mut stderr = std::io::stderr().lock();
+    match format {
+        Format::Text => writeln!(stderr, "warning: {}.", line(warning)),
+        Format::Json => {
+            let entry = entry("warning", json!({ "what": warning }));
+            writeln!(stderr, "{}", text::json(&entry.to_string()))
+        }
+    }
+}
+
+/// A line of the log.
+fn entry(level: &str, mut entry: Value) -> Value {
+    entry["time"] = clock::now().to_string().into();
+    entry["level"] = level.into();
+    entry
+}
+
+/// A line of JSON for everything.
+struct Logs {
+    quiet: bool,
+}
+
+impl Logs {
+    fn write(level: &str, what: Value) {
+        say(&text::json(&entry(level, what).to_string()));
+    }
+}
+
+impl Progress for Logs {
+    fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step> {
+        if self.quiet {
+            return Box::new(Silent);
+        }
+        Logs::write("info", json!({ "what": what, "from": from, "done": 0, "total": total }));
+        let (done, said) = (AtomicU64::new(0), Mutex::new(Instant::now()));
+        Box::new(Logged(Line { what: what.to_owned(), total, done, said }))
+    }
+
+    fn note(&self, message: &str) {
+        if !self.quiet {
+            let warning = message.strip_prefix("warning: ");
+            let level = if warning.is_some() { "warning" } else { "info" };
+            Logs::write(level, json!({ "what": warning.unwrap_or(message) }));
+        }
+    }
+
+    fn alarm(&self, message: &str) {
+        Logs::write("error", json!({ "what": message }));
+    }
+}
+
+struct Logged(Line);
+
+impl Step for Logged {
+    fn advance(&self, bytes: u64) {
+        if let Some(done) = self.0.is_due(bytes) {
+            Logs::write("info", json!({ "what": self.0.what, "done": done, "total": self.0.total }));
+        }
+    }
+}
+
+/// A remark that nobody can read is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+struct Lines;
+
+struct Line {
+    what: String,
+    total: u64,
+    done: AtomicU64,
+    said: Mutex<Instant>,
+}
+
+impl Progress for Lines {
+    fn begin(&self, what: &str, total: u64, _: &str) -> Box<dyn Step> {
+        Box::new(Line { what: safe(what), total, done: AtomicU64::new(0), said: Mutex::new(Instant::now()) })
+    }
+
+    fn note(&self, message: &str) {
+        say(&lines(message));
+    }
+}
+
+impl Line {
+    /// So many more bytes are done: how many it are in all, where it is time to say so.
+    fn is_due(&self, bytes: u64) -> Option<u64> {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let mut said = self.said.try_lock().ok().filter(|said| said.elapsed() >= EVERY)?;
+        *said = Instant::now();
+        Some(done)
+    }
+}
+
+impl Step for Line {
+    fn advance(&self, bytes: u64) {
+        if let Some(done) = self.is_due(bytes) {
+            say(&format!("{}: {} of {}", self.what, size(done), size(self.total)));
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Which of its sources a dataset is fetched from: the first that has it, unless that one lags behind.
+//!
+//! Pull-through caches and mirrors go on serving what they have when nobody refreshes them, and say
+//! nothing. Dates are those that manifests announce: good enough to prefer one source, and not believed
+//! for anything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::bundle::Dataset;
+use crate::collect::quorum::Quorum;
+use crate::collect::{Collected, WantedArtifact, announced, complete};
+use crate::dataset::Name;
+use crate::delivery::decision::believable;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Descriptor};
+use crate::progress::Progress;
+use crate::remote::{RemoteError, Unreachable};
+use crate::source::{Artifact, ArtifactSource, Network, SourceError};
+use crate::util::clock;
+use crate::util::text::moments;
+
+/// Data of this age needs no comparison: trivy-db is built four times a day.
+const FRESH: SignedDuration = SignedDuration::from_hours(24);
+
+/// How many bad layers a run gets over.
+const MOST_REJECTED: usize = 16;
+
+/// How long is waited before registries that disagree are asked again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// A layer that is not to be taken again.
+pub(crate) struct Rejected {
+    pub(crate) dataset: Name,
+    layer: Digest,
+    /// From these sources; none stands for whoever has it.
+    from: Vec<ArtifactSource>,
+    pub(crate) error: Error,
+}
+
+impl Rejected {
+    /// A layer that is bad wherever it is had from.
+    pub(crate) fn anywhere(error: Error, dataset: &Dataset, layer: Digest) -> Self {
+        Rejected { dataset: dataset.name.clone(), layer, from: Vec::new(), error }
+    }
+
+    /// A layer that could not be had from these sources, of which the first was asked first.
+    pub(crate) fn from(error: Error, dataset: &Dataset, layer: Digest, sources: &[ArtifactSource]) -> Self {
+        // What one source sends may be another than what the next one has under the same digest.
+        let wrong = matches!(
+            error,
+            Error::Content { .. } | Error::Source(SourceError::Digest { .. } | SourceError::Long { .. })
+        );
+        // What is no registry is asked alone, and nothing else is asked after a registry.
+        let alone = wrong || sources.first().is_some_and(|source| source.host().is_none());
+        let asked = sources.iter().enumerate().filter(|(index, source)| match alone {
+            true => *index == 0,
+            false => source.host().is_some(),
+        });
+        let from = asked.map(|(_, source)| source.clone()).collect();
+        Rejected { dataset: dataset.name.clone(), layer, from, error }
+    }
+
+    /// Whether it is about one of these layers, from this source.
+    fn concerns(&self, layers: &[Descriptor], source: &ArtifactSource) -> bool {
+        layers.iter().any(|layer| layer.digest == self.layer)
+            && (self.from.is_empty() || self.from.contains(source))
+    }
+
+    fn why(&self) -> String {
+        match &self.error {
+            Error::Content { why, .. } => why.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// A source that was not taken.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PassedOver {
+    pub(crate) source: String,
+    pub(crate) why: String,
+}
+
+impl PassedOver {
+    fn of((source, error): &(ArtifactSource, Error)) -> Self {
+        PassedOver { source: source.to_string(), why: error.to_string() }
+    }
+}
+
+/// Chooses between sources for a whole run.
+pub(crate) struct BestSource<'a> {
+    network: &'a Network<'a>,
+    /// The newest date signed of each dataset, by reference name.
+    floors: BTreeMap<String, Timestamp>,
+    quorum: Quorum<'a>,
+    /// What was taken before, and turned out bad when it was read.
+    rejected: Vec<Rejected>,
+    now: Timestamp,
+    /// Hosts that nobody reached: they are asked once, and not for every dataset.
+    out: BTreeSet<String>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> BestSource<'a> {
+    pub(crate) fn new(
+        network: &'a Network<'a>,
+        floors: BTreeMap<String, Timestamp>,
+        quorum: Quorum<'a>,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let (now, rejected, out) = (clock::now(), Vec::new(), BTreeSet::new());
+        BestSource { network, floors, quorum, rejected, now, out, progress }
+    }
+
+    /// Takes a layer from its sources no more.
+    ///
+    /// # Errors
+    /// The reason, where it is not worth asking for the dataset again.
+    pub(crate) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> Result<(), Error> {
+        if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MOST_REJECTED {
+            return Err(rejected.error);
+        }
+        self.progress.note(&format!("{}; another source is asked", rejected.error));
+        self.rejected.push(rejected);
+        Ok(())
+    }
+
+    fn rejects(&self, layers: &[Descriptor], source: &ArtifactSource) -> Option<&Rejected> {
+        self.rejected.iter().find(|rejected| rejected.concerns(layers, source))
+    }
+
+    /// Takes those out that are not to be taken again.
+    fn without_rejected(
+        &self,
+        artifacts: Vec<Artifact>,
+        failed: &mut Vec<(ArtifactSource, Error)>,
+    ) -> Vec<Artifact> {
+        let mut left = Vec::new();
+        for artifact in artifacts {
+            match self.rejects(&artifact.manifest.layers, &artifact.source) {
+                Some(rejected) => {
+                    let (dataset, source_name) = (rejected.dataset.to_string(), artifact.source.to_string());
+                    let error = Error::Content { dataset, source_name, why: rejected.why() };
+                    failed.push((artifact.source, error));
+                }
+                None => left.push(artifact),
+            }
+        }
+        left
+    }
+
+    /// The newest date signed of a dataset.
+    fn floor(&self, name: &Name, tag: &str) -> Option<Timestamp> {
+        self.floors.get(&format!("{name}-{tag}")).copied()
+    }
+
+    /// Fetches all of a dataset but its large layer, from the best of its sources.
+    ///
+    /// # Errors
+    /// That of the last source, where none is good; or that of the last which was rejected.
+    pub(crate) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
+        let collected = self.choose(wanted);
+        // Where no other source answers, the one that did is the reason.
+        collected.map_err(|error| {
+            let of_it = self.rejected.iter().rposition(|rejected| rejected.dataset == wanted.name);
+            of_it.map_or(error, |index| self.rejected.remove(index).error)
+        })
+    }
+
+    fn choose(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
+        let WantedArtifact { name, tag, .. } = wanted;
+        let mut failed = Vec::new();
+        let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
+        let mut lagging = Vec::new();
+        if self.quorum.wanted > 1 {
+            (candidates, lagging) = self.agreed(wanted, candidates, &mut failed)?;
+            // What a source says counts also where its bytes were bad.
+            candidates = self.without_rejected(candidates, &mut failed);
+        }
+        let (mut good, stale) = self.sift(name, tag, candidates);
+        lagging.extend(stale.iter().map(|(_, passed)| passed.clone()));
+        // What lags behind is still better than nothing, and judged like all else before it is signed.
+        good.extend(stale.into_iter().map(|(artifact, _)| artifact));
+        for (index, artifact) in good.iter().enumerate() {
+            let source = &artifact.source;
+            let collected = match complete(self.network, name, tag, artifact.clone()) {
+                Ok(collected) => collected,
+                Err(error) => {
+                    failed.push((source.clone(), error));
+                    continue;
+                }
+            };
+            let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
+            let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
+            let rejected = |other: &&ArtifactSource| self.rejects(&artifact.manifest.layers, other).is_some();
+            let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
+            let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
+            let passed_over = passed_over.filter(|passed| passed.source != source.to_string()).collect();
+            self.say(&passed_over);
+            return Ok(Collected { others, passed_over, ..collected });
+        }
+        // One reason is for the end, and the others for the log.
+        let last = failed.pop();
+        self.say(&failed.iter().map(PassedOver::of).collect());
+        Err(last.map(|(_, error)| error).unwrap_or_else(|| {
+            Error::usage(
+                format!("there is no source for {name}"),
+                "Name one: see `trivy-ferry export --help`.",
+            )
+        }))
+    }
+
+    /// The candidates that enough of them agree with, and the others. Those that lag behind are waited for.
+    fn agreed(
+        &mut self,
+        wanted: &WantedArtifact,
+        mut candidates: Vec<Artifact>,
+        failed: &mut Vec<(ArtifactSource, Error)>,
+    ) -> Result<(Vec<Artifact>, Vec<PassedOver>), Error> {
+        let quorum = self.quorum.clone();
+        let until = Instant::now() + quorum.wait;
+        loop {
+            let words = |one: &Artifact| {
+                let same = candidates.iter().filter(|other| says(other) == says(one));
+                quorum.words(same.map(|other| &other.source))
+            };
+            let enough = candidates.iter().filter(|one| words(one) >= quorum.wanted);
+            // Of several that agree among themselves the newest, and of those the first.
+            let date = |one: &Artifact| believable(announced(one), self.now);
+            if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
+                let word = says(best);
+                let (agreed, others): (Vec<_>, Vec<_>) =
+                    candidates.iter().cloned().partition(|one| says(one) == word);
+                let passed_over = |one: &Artifact| PassedOver {
+                    source: one.source.to_string(),
+                    why: "it names other data than those that agree".into(),
+                };
+                return Ok((agreed, others.iter().map(passed_over).collect()));
+            }
+            let most = candidates.iter().map(words).max().unwrap_or(0);
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                self.progress.note(&format!(
+                    "{most} of {} registries name the same {}; asking again in a minute",
+                    quorum.wanted, wanted.name
+                ));
+                std::thread::sleep(self.network.within_deadline(left.min(AGAIN)));
+            }
+            if left.is_zero() || self.network.check_deadline().is_err() {
+                let named = |artifact: &Artifact| {
+                    let layer = artifact.manifest.layers.first().map(|layer| layer.digest.to_string());
+                    format!("{} {}", artifact.source, layer.unwrap_or_default())
+                };
+                let named: Vec<String> = candidates.iter().map(named).collect();
+                let named = if named.is_empty() { "none answers".into() } else { named.join(", ") };
+                let (dataset, wanted) = (wanted.name.to_string(), quorum.wanted);
+                return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
+            }
+            failed.clear();
+            self.out.clear();
+            candidates = self.candidates(wanted, failed).0;
+        }
+    }
+
+    fn say(&self, passed_over: &Vec<PassedOver>) {
+        for PassedOver { source, why } in passed_over {
+            self.progress.note(&format!("{source} is passed over: {why}"));
+        }
+    }
+
+    /// The sources that answer, with their manifests, and those that need not be asked.
+    fn candidates<'w>(
+        &mut self,
+        wanted: &'w WantedArtifact,
+        failed: &mut Vec<(ArtifactSource, Error)>,
+    ) -> (Vec<Artifact>, &'w [ArtifactSource]) {
+        let mut candidates: Vec<Artifact> = Vec::new();
+        for (index, source) in wanted.sources.iter().enumerate() {
+            let host = source.host().unwrap_or_default().to_owned();
+            if self.out.contains(&host) {
+                let (subject, why) =
+                    (source.to_string(), Unreachable::Other("it did not answer before".into()));
+                let error = SourceError::from(RemoteError::Unreachable { subject, host, why });
+                failed.push((source.clone(), error.into()));
+                continue;
+            }
+            let resolved = self.network.resolve(source);
+            self.network.take_notes().iter().for_each(|note| self.progress.note(note));
+            match resolved {
+                Ok(artifact) => {
+                    let taken = match self.quorum.wanted {
+                        1 => self.without_rejected(vec![artifact], failed),
+                        _ => vec![artifact],
+                    };
+                    let date = taken.first().and_then(|one| believable(announced(one), self.now));
+                    let floor = self.floor(&wanted.name, &wanted.tag);
+                    let fresh = date.is_some_and(|date| {
+                        self.now.duration_since(date) < FRESH && floor.is_none_or(|floor| date >= floor)
+                    });
+                    candidates.extend(taken);
+                    if fresh && self.quorum.wanted == 1 {
+                        return (candidates, &wanted.sources[index + 1..]);
+                    }
+                }
+                Err(error) => {
+                    if matches!(error, SourceError::Remote(RemoteError::Unreachable { .. })) {
+                        self.out.insert(host);
+                    }
+                    failed.push((source.clone(), error.into()));
+                }
+            }
+        }
+        (candidates, &[])
+    }
+
+    /// The candidates in the order in which to take them, and those that are older than others or than
+    /// what was signed before.
+    fn sift(
+        &self,
+        name: &Name,
+        tag: &str,
+        candidates: Vec<Artifact>,
+    ) -> (Vec<Artifact>, Vec<(Artifact, PassedOver)>) {
+        let date = |artifact: &Artifact| believable(announced(artifact), self.now);
+        let newest = candidates.iter().filter_map(date).max();
+        let layers = |wanted: Option<Timestamp>| {
+            candidates
+                .iter()
+                .find(|artifact| date(artifact) == wanted)
+                .map(|artifact| artifact.manifest.layers.clone())
+        };
+        let of_newest = layers(newest);
+        let floor = self.floor(name, tag);
+        let (mut good, mut stale) = (Vec::new(), Vec::new());
+        for artifact in candidates {
+            let why = match (date(&artifact), newest, floor) {
+                (Some(date), _, Some(floor)) if date < floor => {
+                    let (date, floor) = moments(date, floor);
+                    Some(format!("its data is of {date}, and this stream has signed some of {floor}"))
+                }
+                // The same data under another manifest is not older.
+                (Some(date), Some(newest), _)
+                    if date < newest && of_newest.as_ref() != Some(&artifact.manifest.layers) =>
+                {
+                    let (date, newest) = moments(date, newest);
+                    Some(format!("its data is of {date}, and another source has some of {newest}"))
+                }
+                _ => None,
+            };
+            match why {
+                Some(why) => {
+                    let source = artifact.source.to_string();
+                    stale.push((artifact, PassedOver { source, why }));
+                }
+                None => good.push(artifact),
+            }
+        }
+        (good, stale)
+    }
+}
+
+/// What a quorum is about: the data, and what it says it is.
+fn says(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
+    let layers = artifact.manifest.layers.iter().map(|layer| layer.digest);
+    (layers.collect(), artifact.manifest.annotations.get(oci::VERSION))
+}

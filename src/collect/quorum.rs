@@ -1,0 +1,115 @@
+//! How many registries say the same: the only check that there is on one that lies.
+//!
+//! Knows whose word a source's is by its name; nothing of what it says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::collect::registry_mirror::RegistryMirror;
+use crate::remote::is_loopback;
+use crate::source::ArtifactSource;
+
+/// How many must agree, and how long that may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Quorum<'a> {
+    pub(crate) wanted: u32,
+    /// What has no word of its own.
+    pub(crate) mirrors: &'a [RegistryMirror],
+    /// How long those are waited for that lag behind.
+    pub(crate) wait: Duration,
+}
+
+impl Quorum<'_> {
+    pub(crate) const NONE: Quorum<'static> = Quorum { wanted: 1, mirrors: &[], wait: Duration::ZERO };
+
+    /// How many independent words these sources are. A mirror's is that of its registry, and also that of
+    /// whoever runs the mirror: neither may speak twice.
+    pub(crate) fn words<'s>(&self, sources: impl Iterator<Item = &'s ArtifactSource>) -> u32 {
+        let mut speakers: Vec<(String, String)> = sources.map(|source| self.speakers(source)).collect();
+        // Those that speak for themselves first: a mirror takes two names out of the count.
+        speakers.sort_by_key(|(origin, host)| origin != host);
+        let mut heard = BTreeSet::new();
+        let new = |(origin, host): &(String, String)| {
+            let new = !heard.contains(origin) && !heard.contains(host);
+            heard.extend([origin.clone(), host.clone()]);
+            new
+        };
+        speakers.iter().map(new).filter(|new| *new).count() as u32
+    }
+
+    /// Whose word a source's is, and who passes it on.
+    fn speakers(&self, source: &ArtifactSource) -> (String, String) {
+        // Whoever fetched it, nobody here can tell.
+        let Some(host) = source.host() else { return ("a layout".into(), "a layout".into()) };
+        let host = canonical(host);
+        let mirrored = self.mirrors.iter().filter_map(|mirror| mirror.origin(source));
+        // Of two mirrors in one registry, the one with the longer prefix.
+        let mirrored = mirrored.max_by_key(|(_, prefix)| *prefix).map(|(origin, _)| canonical(origin));
+        let origin = mirrored.unwrap_or_else(|| match host.as_str() {
+            // A pull-through cache of Docker Hub's.
+            "mirror.gcr.io" => "docker.io".into(),
+            own => own.into(),
+        });
+        (origin, host)
+    }
+}
+
+/// One name for one registry.
+fn canonical(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) && !port.is_empty() => (name, port),
+        _ => (host.as_str(), ""),
+    };
+    let name = match name.trim_end_matches('.') {
+        name if is_loopback(name) => "localhost",
+        "registry-1.docker.io" | "index.docker.io" => "docker.io",
+        name => name,
+    };
+    match port {
+        "" | "80" | "443" => name.to_owned(),
+        port => format!("{name}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(mirrors: &[&str], sources: &[&str]) -> u32 {
+        let mirrors: Vec<RegistryMirror> = mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect();
+        let quorum = Quorum { mirrors: &mirrors, ..Quorum::NONE };
+        let sources: Vec<_> =
+            sources.iter().map(|source| ArtifactSource::parse(source, "2").unwrap()).collect();
+        quorum.words(sources.iter())
+    }
+
+    #[test]
+    fn nobody_has_two_words() {
+        assert_eq!(words(&[], &["ghcr.io/a/b", "public.ecr.aws/a/b", "a/b"]), 3);
+        for one in [
+            &["ghcr.io/a/b", "ghcr.io/c/d"][..],
+            &["mirror.gcr.io/a/b", "a/b"],
+            &["docker.io/a/b", "registry-1.docker.io/a/b"],
+            &["ghcr.io/a/b", "GHCR.io/a/b", "ghcr.io:443/a/b"],
+            &["localhost:5000/a", "127.0.0.1:5000/a", "[::1]:5000/a"],
+            &["oci-layout:x", "oci-layout:./x", "oci-layout:y"],
+        ] {
+            assert_eq!(words(&[], one), 1, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_speaks_for_its_registry_and_for_itself_once() {
+        let both = ["ghcr.io=harbor.example/ghcr", "docker.io=harbor.example/hub"];
+        // Two prefixes of one Harbor.
+        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "harbor.example/hub/a/b"]), 1);
+        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "ghcr.io/a/b"]), 1);
+        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "docker.io/a/b"]), 2);
+        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "harbor.example/own/a"]), 1);
+        // One mirror lies below the other.
+        let below = ["ghcr.io=harbor.example", "docker.io=harbor.example/hub"];
+        assert_eq!(words(&below, &["harbor.example/hub/a/b", "docker.io/a/b"]), 1);
+        assert_eq!(words(&below, &["harbor.example/hub/a/b", "ghcr.io/a/b"]), 2);
+    }
+}

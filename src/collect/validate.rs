@@ -1,0 +1,81 @@
+//! A large layer that is checked as it passes: whoever takes its bytes takes them in the caller's
+//! thread, while another inflates them and judges the content. Nothing is kept.
+//!
+//! Knows what good content is by the dataset room; nothing of where the bytes come from or go.
+
+use std::io::{self, Read, Write};
+
+use crate::bundle::Dataset;
+use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::{Contents, Discard, Kind, layer};
+use crate::error::Error;
+use crate::progress::Step;
+use crate::source::SourceError;
+use crate::util::pipe::{PipeWriter, pipe};
+use crate::util::text::safe;
+use crate::util::threads::panicked;
+
+/// What the checker found.
+pub(crate) type Checked = Result<Contents, UnpackError>;
+
+/// Hands a layer to `take` while its content is checked. Says what `take` came to and what was found,
+/// in that order: a checker that was left without the end says no more than that.
+///
+/// # Errors
+/// Only the unexpected.
+pub(crate) fn checked<R: Read, T>(
+    kind: Kind,
+    source: R,
+    step: Box<dyn Step>,
+    take: impl FnOnce(Passing<R>) -> T,
+) -> Result<(T, Checked), Error> {
+    let (copy, reader) = pipe();
+    let (taken, checked) = std::thread::scope(|scope| {
+        let checker = scope.spawn(move || layer::unpack(kind, reader, Limits::of(kind), &mut Discard));
+        let taken = take(Passing { source, copy: Some(copy), step });
+        (taken, checker.join())
+    });
+    Ok((taken, checked.map_err(panicked("checking"))?))
+}
+
+/// What it means that reading a layer ended with an error. The checker sees a cut stream as the
+/// reader's failure, so the reader's own word is better, unless the checker had seen enough.
+pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, checked: &Checked) -> Error {
+    match checked {
+        Err(UnpackError::Content(bad)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            bad_content(dataset, &bad.0)
+        }
+        _ => match SourceError::from_io(error) {
+            Ok(error) => error.into(),
+            Err(error) => Error::unexpected(format!("reading {}", dataset.source))(error),
+        },
+    }
+}
+
+/// Content that a source serves and Trivy could not use.
+pub(crate) fn bad_content(dataset: &Dataset, why: &str) -> Error {
+    Error::Content { dataset: dataset.name.to_string(), source_name: dataset.source.clone(), why: safe(why) }
+}
+
+/// Reads a source and hands a copy of its bytes to the checker. A checker that has seen enough
+/// stops the reading: there is no point in fetching what nobody will use.
+pub(crate) struct Passing<R> {
+    source: R,
+    copy: Option<PipeWriter>,
+    step: Box<dyn Step>,
+}
+
+impl<R: Read> Read for Passing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if count == 0 {
+            if let Some(copy) = self.copy.take() {
+                copy.finish();
+            }
+        } else if let Some(copy) = &mut self.copy {
+            copy.write_all(&buffer[..count])?;
+        }
+        self.step.advance(count as u64);
+        Ok(count)
+    }
+}

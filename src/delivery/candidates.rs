@@ -1,0 +1,62 @@
+//! What the admitted bundles offer to a target, and of what belongs into one place the newest.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::bundle::{Dataset, VerifiedBundle};
+use crate::cli::args::Selection;
+use crate::trust::acceptance::Admission;
+
+/// A dataset of an admitted bundle.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    /// The index of its bundle.
+    pub(crate) bundle: usize,
+    pub(crate) dataset: Dataset,
+    /// By which the floor is judged.
+    pub(crate) date: Timestamp,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    pub(crate) late: bool,
+}
+
+/// The date by which a dataset is older or newer than another. What carries none of its own, as
+/// checks do, is dated by its bundle: else a bundle seen long ago would put its old checks over
+/// the new ones.
+pub(crate) fn floor_date(dataset: &Dataset, created: Timestamp) -> Timestamp {
+    dataset.contents.updated_at.unwrap_or(created)
+}
+
+/// The wanted datasets of the admitted bundles, in the order of the bundles.
+pub(crate) fn offers(
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    selection: &Selection,
+) -> Vec<Offer> {
+    let mut offers = Vec::new();
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
+        let Some(admission) = admission else { continue };
+        let payload = bundle.payload();
+        let wanted = payload.datasets.iter().filter(|dataset| selection.wants(&dataset.name));
+        offers.extend(wanted.map(|dataset| Offer {
+            bundle: index,
+            dataset: dataset.clone(),
+            date: floor_date(dataset, payload.created),
+            late: admission.superseded,
+        }));
+    }
+    offers
+}
+
+/// Of the offers for one place the newest, in the order of the places; of equals the last. A place is
+/// given by its name and by what the caller knows of it.
+pub(crate) fn newest<P>(placed: impl IntoIterator<Item = (String, P, Offer)>) -> Vec<(P, Offer)> {
+    let mut newest: BTreeMap<String, (P, Offer)> = BTreeMap::new();
+    for (name, place, offer) in placed {
+        let date = |offer: &Offer| offer.dataset.contents.updated_at;
+        if newest.get(&name).is_none_or(|(_, have)| date(&offer) >= date(have)) {
+            newest.insert(name, (place, offer));
+        }
+    }
+    newest.into_values().collect()
+}

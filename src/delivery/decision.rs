@@ -1,0 +1,157 @@
+//! The fate of one dataset at one target: taken, or left out and why. The same rules for every
+//! kind of target; what there is at the target was looked up before.
+
+use jiff::Timestamp;
+
+use crate::delivery::report::{Report, Row, Status};
+use crate::error::Error;
+use crate::import::Setup;
+use crate::trust::Refusal;
+use crate::trust::acceptance::{CLOCK_TOLERANCE, Verdict, judge, present};
+use crate::trust::state::TargetState;
+use crate::util::text::{moment, moments, safe};
+
+/// What decides about a dataset.
+pub(crate) struct Judged {
+    /// How it is to appear in the report, with the date of what the target has.
+    pub(crate) row: Row,
+    /// By which the floor is judged.
+    pub(crate) date: Option<Timestamp>,
+    /// The date of what the target has, where that must not be gone behind.
+    pub(crate) floor: Option<Timestamp>,
+    /// The target has nothing in its place.
+    pub(crate) vacant: bool,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    pub(crate) late: bool,
+    /// What did not happen where it is too old: `left alone`, `not pushed`.
+    pub(crate) otherwise: &'static str,
+    /// Upstream's version of what the target has. It decides about checks, which have no date, if
+    /// nothing is remembered of them.
+    pub(crate) version: Option<String>,
+}
+
+/// How a dataset is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// It was accepted here before.
+    pub(crate) known: bool,
+    /// It is older than what was there, and taken all the same.
+    pub(crate) rollback: bool,
+}
+
+/// Judges a dataset, and reports it. `None`: it is left out. `same` says whether the target holds it
+/// already, which may take a while to find out.
+///
+/// # Errors
+/// Those of `same`.
+pub(crate) fn decide(
+    setup: &Setup,
+    state: &TargetState,
+    judged: Judged,
+    same: impl FnOnce() -> Result<bool, Error>,
+    report: &mut Report,
+) -> Result<Option<Taken>, Error> {
+    let now = setup.host.now;
+    let Judged { mut row, date, floor, vacant, late, otherwise, version } = judged;
+    let Some(dataset) = row.dataset.clone() else { return Ok(None) };
+    let mut leave = |mut row: Row, status: Status| {
+        row.status = status;
+        report.rows.push(row);
+        Ok(None)
+    };
+    let max_age = setup.max_age.as_ref();
+    let age = |age: &crate::util::age::MaxAge| {
+        age.check(&dataset.name, dataset.contents.updated_at, present(now, state))
+    };
+    if let Some(Err(refusal)) = max_age.map(age) {
+        report.errors.push(refusal.into());
+        return leave(row, Status::Refused);
+    }
+    if same()? {
+        return leave(row, Status::Unchanged);
+    }
+    let remembered = state.floors.get(&dataset.reference()).copied();
+    let believed = believable(floor, now);
+    if let (Some(ahead), None) = (floor, believed) {
+        report.warnings.push(ignored(&dataset.reference(), ahead));
+    }
+    let newer = version.filter(|_| remembered.is_none() && dataset.contents.updated_at.is_none());
+    let newer = newer.filter(|have| is_newer(have, dataset.version.as_deref()));
+    if let Some(have) = newer.filter(|_| !setup.policy.allow_rollback) {
+        let offered = dataset.version.as_deref().unwrap_or_default();
+        report.warnings.push(format!(
+            "{} {} was {otherwise}, because version {} was there already; --allow-rollback takes the older one",
+            dataset.reference(),
+            safe(offered),
+            safe(&have)
+        ));
+        return leave(row, Status::Older);
+    }
+    let floor = remembered.max(believed);
+    let verdict = judge(date, floor);
+    if let Verdict::Older { floor } = verdict
+        && !setup.policy.allow_rollback
+    {
+        if let (true, Some(date)) = (vacant, date) {
+            let refusal = Refusal::MissingAndOlder { dataset: dataset.reference(), date, floor };
+            report.errors.push(refusal.into());
+            return leave(row, Status::Refused);
+        }
+        if !late {
+            let date = date.unwrap_or(floor);
+            report.warnings.push(left_out(&dataset.reference(), otherwise, date, floor));
+        }
+        row.was = Some(floor);
+        return leave(row, Status::Older);
+    }
+    report.rows.push(row);
+    let known = state.floors.contains_key(&dataset.reference());
+    Ok(Some(Taken { known, rollback: verdict != Verdict::Take }))
+}
+
+/// The date of what a target holds, as a floor. A date from the future in a target that others write
+/// must not lock out true data.
+pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
+}
+
+/// What is said of a date at a target that is ahead of this host's clock.
+pub(crate) fn ignored(dataset: &str, date: Timestamp) -> String {
+    format!(
+        "the date of {dataset} at the target, {}, is more than 24 h ahead of this host's clock and was ignored",
+        moment(date)
+    )
+}
+
+/// Whether a version is higher than another. Versions that are not numbers with dots compare as nothing.
+fn is_newer(have: &str, offered: Option<&str>) -> bool {
+    let numbers = |version: &str| -> Option<Vec<u64>> {
+        let version = version.strip_prefix('v').unwrap_or(version);
+        version.split('.').map(|number| number.parse().ok()).collect()
+    };
+    numbers(have).zip(offered.and_then(numbers)).is_some_and(|(have, offered)| have > offered)
+}
+
+/// What is said of data that is older than what a target holds.
+pub(crate) fn left_out(dataset: &str, otherwise: &str, date: Timestamp, floor: Timestamp) -> String {
+    let (date, floor) = moments(date, floor);
+    format!(
+        "{dataset} of {date} was {otherwise}, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(is_newer("2.10.0", Some("2.9.1")));
+        assert!(is_newer("v2.1.0", Some("2.0.9")));
+        for (have, offered) in
+            [("2.1.0", Some("2.1.0")), ("2.1.0", None), ("latest", Some("1")), ("1", Some("main"))]
+        {
+            assert!(!is_newer(have, offered), "{have} {offered:?}");
+        }
+    }
+}

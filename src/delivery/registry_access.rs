@@ -1,0 +1,184 @@
+//! The registries of a run: how they are reached, and what is asked of each before anything is pushed.
+//!
+//! Knows tags and dates; nothing of where the data comes from.
+
+use std::io::Read;
+
+use jiff::Timestamp;
+
+use crate::cli::args::{Connection, RegistryFlags};
+use crate::dataset::Name;
+use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::delivery::registry_place::Place;
+use crate::delivery::report::{Report, Standing};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Manifest};
+use crate::remote::{Remote, RemoteError, RemoteOptions, Repository};
+use crate::targets::TargetError;
+use crate::targets::registry::Registry;
+
+/// The way to the registries of a run; none where no `--registry` is given.
+pub(crate) struct Registries {
+    remote: Option<Remote>,
+}
+
+impl Registries {
+    /// Prepares the way for pushing, and reads the password that comes on standard input.
+    pub(crate) fn new(flags: &RegistryFlags) -> Result<Self, Error> {
+        for tag in &flags.extra_tag {
+            Repository::at("localhost", "x", tag).map_err(|_| {
+                Error::usage(
+                    format!("{tag:?} cannot be a tag"),
+                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
+                )
+            })?;
+        }
+        Registries::to(&flags.places, &flags.connection)
+    }
+
+    /// Prepares the way to some places, and reads the password that comes on standard input.
+    pub(crate) fn to(places: &[Place], connection: &Connection) -> Result<Self, Error> {
+        if places.is_empty() {
+            return Ok(Registries { remote: None });
+        }
+        let login =
+            connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
+        let mut hosts: Vec<&str> = places.iter().map(Place::host).collect();
+        hosts.dedup();
+        if login.is_some() && hosts.len() > 1 {
+            return Err(Error::usage(
+                "--username is for one registry, and several are named",
+                "Log in to each with `docker login HOST` instead.",
+            ));
+        }
+        let options = RemoteOptions {
+            insecure: connection.insecure,
+            plain_http: connection.plain_http,
+            ca_cert: connection.cacert.clone(),
+            client_cert: connection.client_cert.clone(),
+            login,
+        };
+        Ok(Registries { remote: Some(Remote::new(options)?) })
+    }
+
+    /// The way; there is one where a place was named.
+    ///
+    /// # Errors
+    /// Only the unexpected.
+    pub(crate) fn remote(&self) -> Result<&Remote, Error> {
+        let none = || Error::unexpected("pushing")(std::io::Error::other("no registry was prepared"));
+        self.remote.as_ref().ok_or_else(none)
+    }
+
+    /// Whether a scanner must accept plain HTTP or any certificate to reach this registry.
+    pub(crate) fn is_insecure(&self, host: &str) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.is_insecure(host))
+    }
+
+    /// Whether a login was used at this registry.
+    pub(crate) fn has_login(&self, host: &str) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.has_login(host))
+    }
+
+    /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
+    /// next.
+    pub(crate) fn to_push(&self) -> Option<Registry<'_>> {
+        self.remote.as_ref().map(Registry::new)
+    }
+
+    /// What is only read with.
+    pub(crate) fn to_read(&self) -> Option<Registry<'_>> {
+        self.remote.as_ref().map(Registry::to_read)
+    }
+
+    /// The remarks since they were last taken: credentials that were not accepted, a helper that
+    /// failed.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
+    }
+}
+
+/// The first line of standard input.
+fn password() -> Result<String, Error> {
+    /// Longer than any password or token.
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
+    read.map_err(Error::unexpected("reading the password from standard input"))?;
+    let line = text.lines().next().unwrap_or_default();
+    match line {
+        "" => Err(Error::usage(
+            "there is no password on standard input",
+            "Pipe it in: … --password-stdin < FILE.",
+        )),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// Whether a registry cannot be talked to at all, or lets nobody in: to ask it again would only take
+/// time. What it forbids (403) is for one repository.
+pub(crate) fn is_out(error: &TargetError) -> bool {
+    matches!(
+        error,
+        TargetError::Remote(
+            RemoteError::Unreachable { .. }
+                | RemoteError::Certificate { .. }
+                | RemoteError::ClientCertificateWanted { .. }
+                | RemoteError::Denied { status: 401, .. }
+        )
+    )
+}
+
+/// What a place has from before, beside what a run brought: what scanners pull from there.
+pub(crate) fn standing(
+    place: &Place,
+    registry: &Registry<'_>,
+    version: TrivyVersion,
+    report: &Report,
+) -> Vec<Standing> {
+    let all = [
+        (Name::trivy_db(), catalogue::DB_TAG),
+        (Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
+        (Name::trivy_checks(), version.checks_tag()),
+    ];
+    let stands = |(name, tag): (Name, &str)| {
+        let reference = place.repository(&name, tag).ok()??;
+        let text = reference.to_string();
+        let brought = report.in_place().any(|row| row.reference.as_ref() == Some(&text));
+        // A registry that does not say has been reported where it mattered.
+        let has = !brought && registry.manifest(&reference).ok()?.is_some();
+        has.then(|| Standing { name, tag: tag.to_owned(), reference: text })
+    };
+    all.into_iter().filter_map(stands).collect()
+}
+
+/// Whether each of some further tags of a repository names a manifest.
+pub(crate) fn name_all(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    tags: &[String],
+    manifest: &[u8],
+) -> Result<bool, TargetError> {
+    for tag in tags {
+        if registry.manifest(&reference.tagged(tag))?.as_deref() != Some(manifest) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When upstream built what a manifest describes, as far as the manifest says so.
+pub(crate) fn date_of(manifest: &[u8]) -> Option<Timestamp> {
+    Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
+}
+
+/// Upstream's version of what a manifest describes, if the manifest says so.
+pub(crate) fn version_of(manifest: &[u8]) -> Option<String> {
+    Manifest::parse(manifest).ok()?.annotations.get(oci::VERSION).cloned()
+}
+
+/// The digests of the layers that a manifest names.
+pub(crate) fn layers_of(manifest: &[u8]) -> Option<Vec<Digest>> {
+    Some(Manifest::parse(manifest).ok()?.layers.iter().map(|layer| layer.digest).collect())
+}

@@ -1,0 +1,530 @@
+//! What an import or a mirror says of a target at its end, for people and for programs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Contents, Name};
+use crate::delivery::admitted::Source;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::export::OLD;
+use crate::import::Setup;
+use crate::intake::open::Ignored;
+use crate::targets::Switch;
+use crate::trust::acceptance::Admission;
+use crate::util::text::{age, line, moment, moments, safe, size};
+
+/// What helps an importing host whose data is old.
+pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
+
+/// What became of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Status {
+    /// It is new here.
+    Installed,
+    /// It is new in this registry.
+    Pushed,
+    /// It is handed out from now on.
+    Served,
+    /// It would be, were this no dry run.
+    WouldPush,
+    /// It was in place.
+    Unchanged,
+    /// It was accepted before, was missing or different, and is back.
+    Restored,
+    /// The target failed.
+    Failed,
+    /// Something newer was there already.
+    Older,
+    /// It is older than `--max-age` allows.
+    Refused,
+    /// The layout has no place for it.
+    NoPlace,
+    /// The Trivy here wants another one.
+    NotWanted,
+    /// No `--image` names it.
+    NotRequested,
+    /// Not yet decided.
+    #[serde(rename = "failed")]
+    Installing,
+}
+
+impl Status {
+    /// Whether the target has it now.
+    fn is_in_place(self) -> bool {
+        self.is_change() || self == Status::Unchanged
+    }
+
+    /// Whether the target did not have it before.
+    fn is_change(self) -> bool {
+        matches!(self, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
+    }
+
+    /// The word for programs.
+    pub(crate) fn key(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(key)) => key,
+            _ => self.word().into(),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Status::Installed => "installed",
+            Status::Pushed => "pushed",
+            Status::Served => "served",
+            Status::WouldPush => "would push",
+            Status::Unchanged => "unchanged",
+            Status::Restored => "restored",
+            Status::Failed | Status::Installing => "failed",
+            Status::Older => "left alone",
+            Status::Refused => "refused",
+            Status::NoPlace => "no place",
+            Status::NotWanted => "not wanted",
+            Status::NotRequested => "not requested",
+        }
+    }
+}
+
+/// Where an import goes. Its text is what the memory knows it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Trivy's cache directory, without symbolic links.
+    Cache(PathBuf),
+    /// A place in a registry.
+    Registry(String),
+    /// A web root, without symbolic links.
+    Web(PathBuf),
+    /// A server of ours, by the address that it listens on.
+    Serve(SocketAddr),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Cache(dir) => write!(f, "cache:{}", dir.display()),
+            Target::Registry(place) => write!(f, "registry:{place}"),
+            Target::Serve(address) => write!(f, "serve:{address}"),
+            Target::Web(dir) => write!(f, "web:{}", dir.display()),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A dataset and what became of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: Name,
+    pub(crate) tag: String,
+    pub(crate) status: Status,
+    version: Option<String>,
+    pub(crate) updated_at: Option<Timestamp>,
+    next_update: Option<Timestamp>,
+    pub(crate) was: Option<Timestamp>,
+    /// How it took its place: `atomic`, `two-step` or `per-file`.
+    switch: Option<&'static str>,
+    /// The reference under which a registry has it, or the URL under which a web server does.
+    pub(crate) reference: Option<String>,
+    /// The further tags there that name it.
+    pub(crate) extra_tags: Vec<String>,
+    /// The digest of its manifest.
+    pub(crate) digest: Option<Digest>,
+    /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
+    #[serde(flatten)]
+    fetched: Option<Fetched>,
+    #[serde(skip)]
+    pub(crate) dataset: Option<Dataset>,
+    /// The name that the scanner here has for a VEX repository in a cache.
+    #[serde(skip)]
+    pub(crate) repository: Option<String>,
+}
+
+/// What a row says of a dataset that was fetched, or would be.
+#[derive(Debug, Serialize)]
+struct Fetched {
+    source: String,
+    size: u64,
+}
+
+impl Row {
+    pub(crate) fn new(dataset: &Dataset, was: Option<Timestamp>, status: Status) -> Self {
+        Row {
+            name: dataset.name.clone(),
+            tag: dataset.tag.clone(),
+            status,
+            version: dataset.version.as_deref().map(safe),
+            updated_at: dataset.contents.updated_at,
+            next_update: dataset.contents.next_update,
+            was,
+            switch: None,
+            reference: None,
+            extra_tags: Vec::new(),
+            digest: Some(dataset.manifest.digest),
+            fetched: None,
+            dataset: Some(dataset.clone()),
+            repository: None,
+        }
+    }
+
+    /// A dataset that comes from its source. `announced` is the date that its manifest has.
+    pub(crate) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
+        let size = dataset.blobs().map(|blob| blob.size).sum();
+        Row {
+            updated_at: dataset.contents.updated_at.or(announced),
+            reference: Some(reference),
+            fetched: Some(Fetched { source: dataset.source.clone(), size }),
+            ..Row::new(dataset, None, Status::Installing)
+        }
+    }
+
+    /// A dataset that no source has.
+    pub(crate) fn missing(name: &Name, tag: &str, reference: String) -> Self {
+        Row { tag: tag.into(), status: Status::Failed, reference: Some(reference), ..Row::bare(name) }
+    }
+
+    fn bare(name: &Name) -> Self {
+        Row {
+            name: name.clone(),
+            tag: String::new(),
+            status: Status::Installing,
+            version: None,
+            updated_at: None,
+            next_update: None,
+            was: None,
+            switch: None,
+            reference: None,
+            extra_tags: Vec::new(),
+            digest: None,
+            fetched: None,
+            dataset: None,
+            repository: None,
+        }
+    }
+
+    /// A dataset that went back to its kept generation.
+    pub(crate) fn went_back(
+        name: &Name,
+        now: Option<Timestamp>,
+        was: Option<Timestamp>,
+        how: Switch,
+    ) -> Self {
+        Row { status: Status::Restored, updated_at: now, was, switch: Some(how.as_str()), ..Row::bare(name) }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (now, was) = match (self.updated_at, self.was) {
+            (Some(now), Some(was)) if now != was => {
+                let (now, was) = moments(now, was);
+                (Some(now), Some(was))
+            }
+            (now, was) => (now.map(moment), was.map(moment)),
+        };
+        let date = now.or_else(|| self.version.clone()).unwrap_or_default();
+        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
+        f.write_str(line.trim_end())?;
+        match (self.status, was) {
+            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
+                if self.was != self.updated_at =>
+            {
+                write!(f, ", was {was}")?;
+            }
+            (Status::Older, Some(was)) => write!(f, ", has {was}")?,
+            _ => {}
+        }
+        match self.switch {
+            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
+            Some("two-step") => write!(f, "   (in two steps)")?,
+            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
+        }
+        if !self.extra_tags.is_empty() {
+            write!(f, " (also :{})", self.extra_tags.join(", :"))?;
+        }
+        match (self.status, &self.fetched) {
+            (Status::WouldPush, Some(fetched)) => {
+                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An image beside the datasets and what became of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImageRow {
+    pub(crate) name: String,
+    pub(crate) status: Status,
+    pub(crate) digest: Digest,
+    /// The reference under which a registry has it.
+    pub(crate) reference: Option<String>,
+    /// What the memory knows this place of it by.
+    #[serde(skip)]
+    pub(crate) key: String,
+    /// Where its exporter had it from.
+    #[serde(skip)]
+    pub(crate) source: String,
+}
+
+impl ImageRow {
+    pub(crate) fn new(image: &Image) -> Self {
+        ImageRow {
+            name: image.name.clone(),
+            status: Status::Failed,
+            digest: image.manifest.digest,
+            reference: None,
+            key: String::new(),
+            source: image.source.clone(),
+        }
+    }
+
+    /// An image that no `--image` names.
+    pub(crate) fn not_requested(image: &Image) -> Self {
+        ImageRow { status: Status::NotRequested, ..ImageRow::new(image) }
+    }
+}
+
+impl fmt::Display for ImageRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}   {}", self.name, self.status.word())?;
+        self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))
+    }
+}
+
+/// A dataset that a target has from before.
+pub(crate) struct Standing {
+    pub(crate) name: Name,
+    pub(crate) tag: String,
+    /// As in [`Row`].
+    pub(crate) reference: String,
+}
+
+/// The whole report.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) target: Target,
+    trivy_version: String,
+    #[serde(rename = "bundles")]
+    pub(crate) sources: Vec<Source>,
+    /// The bundles that were refused, and why: the errors say the same without who made them.
+    #[serde(skip)]
+    pub(crate) refused: Vec<(Source, String)>,
+    #[serde(rename = "datasets")]
+    pub(crate) rows: Vec<Row>,
+    pub(crate) images: Vec<ImageRow>,
+    pub(crate) ignored: Vec<Ignored>,
+    pub(crate) warnings: Vec<String>,
+    #[serde(serialize_with = "errors")]
+    pub(crate) errors: Vec<Error>,
+    /// The settings that keep Trivy offline, a line for each subcommand.
+    pub(crate) commands: Vec<String>,
+    /// The same for people: subcommands that take the same flags share a line.
+    #[serde(skip)]
+    pub(crate) settings: Vec<(Vec<&'static str>, String)>,
+    /// What is said above them.
+    #[serde(skip)]
+    pub(crate) heading: String,
+    /// What the target has from before, and this run did not bring.
+    #[serde(skip)]
+    pub(crate) standing: Vec<Standing>,
+    /// It failed as a whole: nobody looked what it has.
+    #[serde(skip)]
+    pub(crate) failed: bool,
+    /// The same as environment variables.
+    pub(crate) environment: Vec<(String, String)>,
+    #[serde(serialize_with = "crate::util::text::paths")]
+    pub(crate) written: Vec<PathBuf>,
+    pub(crate) advice: Vec<String>,
+    /// From when Trivy would try to download, and fail, without these settings.
+    pub(crate) fails_from: Option<Timestamp>,
+}
+
+/// Writes the reports of a run, each under its target where there are several.
+pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::Result {
+    for report in reports {
+        if reports.len() > 1 {
+            writeln!(f, "{}:", report.target)?;
+        }
+        fmt::Display::fmt(report, f)?;
+    }
+    Ok(())
+}
+
+/// The warnings of all targets, which name their target if there are several.
+pub(crate) fn warnings(reports: &[Report]) -> Vec<String> {
+    let of = |report: &Report| {
+        let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };
+        report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
+    };
+    reports.iter().flat_map(of).collect()
+}
+
+pub(crate) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(Error::to_json))
+}
+
+impl Report {
+    pub(crate) fn new(target: Target, setup: &Setup, ignored: Vec<Ignored>) -> Self {
+        Report { ignored, ..Report::of(target, setup.host.version) }
+    }
+
+    /// The report of a target that no bundle goes to.
+    pub(crate) fn of(target: Target, version: TrivyVersion) -> Self {
+        Report {
+            target,
+            trivy_version: version.to_string(),
+            sources: Vec::new(),
+            refused: Vec::new(),
+            rows: Vec::new(),
+            images: Vec::new(),
+            ignored: Vec::new(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            commands: Vec::new(),
+            settings: Vec::new(),
+            heading: String::new(),
+            standing: Vec::new(),
+            failed: false,
+            environment: Vec::new(),
+            written: Vec::new(),
+            advice: Vec::new(),
+            fails_from: None,
+        }
+    }
+
+    /// Writes down that something of a bundle is older than what was there, and taken all the same: that
+    /// shows only after it was admitted.
+    pub(crate) fn rolls_back(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
+        admission.rolls_back();
+        self.overrides(bundle, admission);
+    }
+
+    /// Writes down that an image of a bundle replaces a tag that trivy-ferry did not set.
+    pub(crate) fn replaces_tags(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
+        admission.replaces_tags();
+        self.overrides(bundle, admission);
+    }
+
+    fn overrides(&mut self, bundle: &VerifiedBundle, admission: &Admission) {
+        for source in self.sources.iter_mut().filter(|source| source.identity == bundle.identity()) {
+            source.overrides.clone_from(&admission.overrides);
+        }
+    }
+
+    /// Writes down a dataset that the target refuses.
+    pub(crate) fn fails(&mut self, dataset: &Dataset, reference: String, error: Error) {
+        let mut row = Row::new(dataset, None, Status::Failed);
+        row.reference = Some(reference);
+        self.rows.push(row);
+        self.errors.push(error);
+    }
+
+    /// Sets what became of a dataset.
+    pub(crate) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
+        let reference = dataset.reference();
+        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+            row.status = status;
+            row.switch = how.map(Switch::as_str);
+        }
+    }
+
+    /// Sets what the content of a dataset was found to be.
+    pub(crate) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
+        let reference = dataset.reference();
+        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+            (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
+        }
+    }
+
+    /// Whether a dataset is in place now.
+    pub(crate) fn is_in_place(&self, dataset: &Dataset) -> bool {
+        self.in_place().any(|row| row.dataset.as_ref() == Some(dataset))
+    }
+
+    /// Warns of databases that are old, each time, and says what would help: a stick that nobody
+    /// refreshes must not stay green for ever. VEX documents and checks stay true for long.
+    pub(crate) fn warn_of_old(&mut self, now: Timestamp, remedy: &str) {
+        let is_old = |row: &&Row| {
+            row.name.kind().is_large() && row.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
+        };
+        let old = self.in_place().filter(is_old).map(|row| {
+            let date = row.updated_at.map_or_else(String::new, |date| age(date, now));
+            format!("{} is {date} old: {remedy}", row.name)
+        });
+        let old: Vec<String> = old.collect();
+        self.warnings.extend(old);
+    }
+
+    /// The datasets that are in place now.
+    pub(crate) fn in_place(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.status.is_in_place())
+    }
+
+    /// The datasets that changed.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.status.is_change())
+    }
+
+    /// The places in which an image is now.
+    pub(crate) fn places_of(&self, image: &Image) -> impl Iterator<Item = &ImageRow> {
+        let is = |row: &&ImageRow| row.name == image.name && row.digest == image.manifest.digest;
+        self.images.iter().filter(is).filter(|row| row.status.is_in_place())
+    }
+
+    /// Whether anything changed.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed().next().is_some() || self.images.iter().any(|row| row.status.is_change())
+    }
+
+    /// Whether anything is in place, be it new or not.
+    pub(crate) fn has_something_in_place(&self) -> bool {
+        let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
+        !self.rows.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for source in &self.sources {
+            source.fmt(f)?;
+        }
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
+        for image in &self.images {
+            writeln!(f, "{image}")?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        for path in &self.written {
+            writeln!(f, "Written: {}", line(&path.display().to_string()))?;
+        }
+        // Said once; who imports the same again knows.
+        if self.changed().count() > 0 && !self.settings.is_empty() {
+            writeln!(f, "{}", self.heading)?;
+            for (subcommands, flags) in &self.settings {
+                writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
+            }
+            if let Some(time) = self.fails_from {
+                writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+            }
+        }
+        for advice in &self.advice {
+            writeln!(f, "{advice}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! The settings for scanners that fetch from a site's own registry and web server: what the targets of
+//! one run have together.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::cli::args::Import;
+use crate::dataset::Name;
+use crate::dataset::catalogue::TrivyVersion;
+use crate::delivery::registry_place::Place;
+use crate::delivery::report::{Report, Target};
+use crate::error::Error;
+use crate::import::Setup;
+use crate::import::cache_finish;
+use crate::scanner::registry_settings::{Pulled, registry_settings};
+use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_scanner::{self, repository_yaml};
+
+/// Whether the targets of a run are one site: no scanner would have to choose between two of them.
+pub(crate) fn is_one(args: &Import) -> bool {
+    let places = &args.registry.places;
+    let whole = places.iter().filter(|place| matches!(place, Place::Registry { .. })).count();
+    let datasets: Vec<_> = places.iter().filter_map(Place::dataset).collect();
+    let distinct: BTreeSet<_> = datasets.iter().collect();
+    args.cache_dir.is_none()
+        && whole + usize::from(!datasets.is_empty()) <= 1
+        && distinct.len() == datasets.len()
+}
+
+/// What is known of the registries of a run, as far as scanners have to be told.
+pub(crate) struct Way<'a> {
+    /// Whether they must accept plain HTTP or any certificate to reach a host.
+    pub(crate) insecure: &'a dyn Fn(&str) -> bool,
+    /// Whether a host asked for a login.
+    pub(crate) login: &'a dyn Fn(&str) -> bool,
+    /// A CA of the site's own was given.
+    pub(crate) own_ca: bool,
+    /// Where the settings are written as files.
+    pub(crate) config: Option<&'a Path>,
+}
+
+/// Puts the settings into the reports, and writes them where that was asked for.
+pub(crate) fn settings(args: &Import, setup: &Setup, way: &Way<'_>, reports: &mut [Report]) {
+    let version = setup.host.version;
+    let failed: Vec<String> =
+        reports.iter().filter(|report| report.failed).map(|report| report.target.to_string()).collect();
+    let mut site: Vec<&mut Report> =
+        reports.iter_mut().filter(|report| !matches!(report.target, Target::Cache(_))).collect();
+    if !is_one(args) {
+        for report in site {
+            let pulled = pulled(version, way.insecure, &[report]);
+            say(version, &pulled, way, report);
+        }
+        return;
+    }
+    let all: Vec<&Report> = site.iter().map(|report| &**report).collect();
+    let pulled = pulled(version, way.insecure, &all);
+    // They are said once, where something has changed.
+    let changed = site.iter().rposition(|report| report.changed().count() > 0);
+    let last = changed.or(site.len().checked_sub(1));
+    let Some(report) = last.and_then(|last| site.get_mut(last)) else { return };
+    say(version, &pulled, way, report);
+    if !args.settings.is_asked_for() {
+        if changed.is_some() && pulled.is_in_registry() {
+            report.advice.push(MORE.into());
+        }
+    } else if !failed.is_empty() {
+        // What is there may be whole, and this is not.
+        report.warnings.push(format!(
+            "no settings were written, because {} failed and they would lack what is there",
+            failed.join(" and ")
+        ));
+    } else if pulled != Pulled::default() {
+        let settings = registry_settings(version, &pulled);
+        if let Err(error) = cache_finish::write_files(&args.settings, &settings, report) {
+            report.errors.push(error);
+        }
+    }
+}
+
+const MORE: &str = "--write-config DIR also writes Helm values for trivy-operator and a Trivy server, and the environment of Harbor's adapter.";
+
+/// Says what scanners must be told.
+pub(crate) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report: &mut Report) {
+    if *pulled == Pulled::default() {
+        return;
+    }
+    cache_finish::show(&registry_settings(version, pulled), report);
+    report.heading = match (pulled.is_in_registry(), pulled.vex.is_empty()) {
+        (true, true) => format!("Scan with these settings, and Trivy {version} asks this registry:"),
+        (true, false) => format!("Scan with these settings, and Trivy {version} asks this site's servers:"),
+        (false, _) => "For VEX, scanners need this beside their other settings:".into(),
+    };
+    if report.changed().count() == 0 {
+        return;
+    }
+    let references = [&pulled.db, &pulled.java_db, &pulled.checks].into_iter().flatten();
+    let hosts: BTreeSet<&str> = references.filter_map(|reference| reference.split('/').next()).collect();
+    for host in hosts.iter().filter(|host| (way.login)(host)) {
+        report.advice.push(format!(
+            "{host} asks for a login: each scanner needs `docker login {host}`, or TRIVY_USERNAME and TRIVY_PASSWORD."
+        ));
+    }
+    if way.own_ca {
+        report.advice.push(
+            "Each scanner needs the CA that was given here: as --cacert FILE (TRIVY_CACERT), before Trivy 0.74 as SSL_CERT_FILE."
+                .into(),
+        );
+    }
+    if let (Some(dir), false) = (way.config, pulled.vex.is_empty()) {
+        let file = dir.join(vex_scanner::FILE);
+        report.advice.push(format!(
+            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails.",
+            file.display()
+        ));
+    } else if !pulled.vex.is_empty() {
+        let text = repository_yaml(&pulled.vex);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# Written")).collect();
+        report.advice.push(format!(
+            "Each scanner needs this as .trivy/vex/repository.yaml in its XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails:\n{}",
+            lines.join("\n")
+        ));
+    }
+}
+
+/// Where scanners find what is in place in these targets, or was before.
+pub(crate) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, reports: &[&Report]) -> Pulled {
+    let rows = reports.iter().flat_map(|report| report.in_place());
+    let now = rows.filter_map(|row| Some((&row.name, row.tag.as_str(), row.reference.as_ref()?)));
+    let before = reports.iter().flat_map(|report| &report.standing);
+    let before = before.map(|standing| (&standing.name, standing.tag.as_str(), &standing.reference));
+    let all: Vec<(&Name, &str, &String)> = now.chain(before).collect();
+    let there = |name: &str, tag: Option<&str>| {
+        let found =
+            all.iter().find(|(have, its, _)| have.as_str() == name && tag.is_none_or(|tag| *its == tag));
+        found.map(|(_, _, reference)| (*reference).clone())
+    };
+    let (db, java_db) = (there("trivy-db", None), there("trivy-java-db", None));
+    let checks = there("trivy-checks", Some(version.checks_tag()));
+    let served = all.iter().filter_map(|(name, _, reference)| {
+        // `default` stays the one on the internet, and disabled.
+        let known = name.vex_repository()?;
+        let known = if known == "default" { name.as_str() } else { known };
+        Some(Carried { name: known.to_owned(), url: (*reference).clone(), origin: None })
+    });
+    let references = [&db, &java_db, &checks].into_iter().flatten();
+    let insecure = references.filter_map(|reference| reference.split('/').next()).any(insecure);
+    Pulled { vex: served.collect(), db, java_db, checks, insecure }
+}
+
+/// The settings are for one site.
+pub(crate) fn check(args: &Import, targets: usize) -> Result<(), Error> {
+    if args.settings.is_asked_for() && targets > 1 && !is_one(args) {
+        return Err(Error::usage(
+            "the settings differ from target to target, and several are named",
+            "Import into one target at a time where --write-env or --write-config is given.",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `--drop`: bundles for a folder from which somebody takes whatever has a name, as diodes and gateways do.
+//!
+//! A file gets its name when it is whole and synced, and the head of a bundle gets its when the others have
+//! theirs. Bundles stay where they were written, to be sent again.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::volumes::{Number, parse_name};
+use crate::error::Error;
+use crate::export::output::is_named_for;
+use crate::export::output::volume_files::{rename_new, sync_folder};
+use crate::intake::file_sets::Inputs;
+use crate::util::{files, step};
+
+/// The folder.
+pub(crate) struct DropFolder<'d>(pub(crate) &'d Path);
+
+impl DropFolder<'_> {
+    /// Looks at the folder, before anything is fetched for it.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.0.is_dir() {
+            true => Ok(()),
+            false => Err(Error::usage(
+                format!("there is no folder {} to drop bundles into", self.0.display()),
+                "Make it first, or check that it is mounted there.",
+            )),
+        }
+    }
+
+    /// Puts the newest `count` bundles of a stream there that lie in some folders, the oldest first. What has
+    /// not been taken away yet is left as it is. Says what was put there.
+    ///
+    /// # Errors
+    /// Where that fails; the bundles are still where they were.
+    pub(crate) fn send(&self, from: &[PathBuf], stream: &str, count: usize) -> Result<Vec<PathBuf>, Error> {
+        let there = Inputs::read(from)?;
+        let mut bundles: Vec<Vec<PathBuf>> = there
+            .keys()
+            .filter(|key| is_named_for(key, stream) && !there.heads(key).is_empty())
+            .map(|key| there.all(key))
+            .collect();
+        // By their dates, which their names end in.
+        let old = bundles.len().saturating_sub(count);
+        let mut sent = Vec::new();
+        for files in bundles.split_off(old) {
+            let is_first = |file: &PathBuf| {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let volume = parse_name(&name).map(|(_, number)| number);
+                volume == Some(Number::HEAD) || volume.is_none() && name.to_lowercase().ends_with(".tar")
+            };
+            let (first, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_first);
+            for file in others.into_iter().chain(first) {
+                sent.extend(self.put(&file)?);
+            }
+        }
+        Ok(sent)
+    }
+
+    /// A copy of a file, unless one has its name.
+    fn put(&self, file: &Path) -> Result<Option<PathBuf>, Error> {
+        let to = self.0.join(file.file_name().unwrap_or_default());
+        match File::open(file).and_then(|mut file| put_new(&to, &mut file)) {
+            Ok(true) => Ok(Some(to)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(Error::Destination {
+                path: to,
+                what: format!("it could not be put there: {error}"),
+                next: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
+                    .into(),
+            }),
+        }
+    }
+}
+
+/// Makes a file that has its name when it is whole and synced. Says whether it was made: where something has
+/// the name, that stays.
+pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
+    if to.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(to.file_name().unwrap_or_default());
+    hidden.push(crate::export::output::volume_files::PARTIAL);
+    let hidden = folder.join(hidden);
+    let mut put = || -> io::Result<bool> {
+        // What a run left there that was killed.
+        let _ = files::remove_file(&hidden);
+        let mut copy = files::create_new(&hidden, 0o644)?;
+        step("write", hidden.file_name().unwrap_or_default())?;
+        io::copy(from, &mut copy)?;
+        copy.sync_all()?;
+        rename_new(&hidden, to)?;
+        sync_folder(to)?;
+        Ok(true)
+    };
+    put().inspect_err(|_| {
+        let _ = files::remove_file(&hidden);
+    })
+}

@@ -1,0 +1,688 @@
+//! The destination of an export: a temporary name while it is written, and the true one only when
+//! everything is signed and synced. What an export that was cut short left there is found by the next.
+
+pub(crate) mod resume;
+pub(crate) mod volume_files;
+pub(crate) mod write_behind;
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::bundle::parity::{self, Percent, Shape};
+use crate::bundle::volumes::Number;
+use crate::bundle::writer::{Plan, WriteError};
+use crate::bundle::{self, Member, volumes};
+use crate::util::byte_size::ByteSize;
+
+use crate::export::output::resume::{Geometry, Leftover, PLAN, PartialFile, Prefix};
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::export::output::volume_files::{PARTIAL, Parts, is_at};
+use crate::progress::{Progress, Step};
+use crate::trust::key::PublicKey;
+use crate::util::files;
+use crate::util::text::{parse_stamp, size, stamp};
+
+/// What an export that was cut short is called while another is written under its name.
+const OLD: &str = ".old";
+/// How many leftovers are looked at.
+const MOST_LEFTOVERS: usize = 4;
+/// How often, and after what pause, a name is tried that another run holds for a moment.
+const TRIES: u32 = 50;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+/// The size of volumes in bytes that are not asked for, but needed.
+const DEFAULT_VOLUME: u64 = 1 << 30;
+/// The largest file that FAT holds, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
+const FAT_MOST: u64 = u32::MAX as u64;
+
+/// Where a bundle is to go.
+#[derive(Clone)]
+pub(crate) struct Destination {
+    /// Its folders; several where it may take several media.
+    folders: Vec<PathBuf>,
+    /// The file's name, where the user chose it.
+    name: Option<String>,
+    stream: String,
+}
+
+/// A bundle that is being written. Dropped before it is published, it leaves what the next export can
+/// go on with, if there is any.
+pub(crate) struct Unpublished {
+    /// The names that its files get at the end, the first one first.
+    names: Vec<PathBuf>,
+    /// How they are called until then.
+    partials: Vec<PathBuf>,
+    /// What is to lie beside them.
+    parity: Option<Parity>,
+    /// What earlier exports left and this one may use.
+    leftovers: Vec<Leftover>,
+    /// Nobody can go on with it: the medium is full, or gone.
+    failed: Cell<bool>,
+    /// The files are this run's, and not some that another run writes.
+    ours: Cell<bool>,
+    /// What it was made from is not what it should be, from this byte on.
+    spoiled: Cell<Option<u64>>,
+    /// So is what earlier exports left.
+    leftovers_spoiled: Cell<bool>,
+    geometry: Geometry,
+    published: bool,
+}
+
+/// The parity beside a bundle.
+pub(crate) struct Parity {
+    pub(crate) shape: Shape,
+    /// The shards of each of its files.
+    shards: Vec<std::ops::Range<usize>>,
+    pub(crate) names: Vec<PathBuf>,
+}
+
+/// A bundle that is on its medium as a whole, under its temporary names, and its parity.
+pub(crate) struct Synced {
+    parts: Parts,
+    parity: Option<Parts>,
+}
+
+impl Destination {
+    /// The folder in which bundles are named after their stream; `None` where the user chose a name, or
+    /// several folders.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match (&self.name, self.folders.as_slice()) {
+            (None, [one]) => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Looks at the place, before anything is fetched for it.
+    ///
+    /// # Errors
+    /// A folder that is not there, or a file that is.
+    pub(crate) fn new(outputs: &[PathBuf], stream: &str) -> Result<Self, Error> {
+        let [output] = outputs else {
+            return match outputs.iter().find(|output| !output.is_dir()) {
+                Some(none) => Err(no_folder(none)),
+                None => Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() }),
+            };
+        };
+        if output.is_dir() {
+            return Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() });
+        }
+        let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
+        let parent =
+            output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A mount point that is not there must not become a file of its name.
+        let named_as_folder = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
+        let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
+            return Err(no_folder(if named_as_folder { output } else { parent }));
+        };
+        let destination =
+            Destination { folders: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
+        if let Some(taken) = destination.taken(&name) {
+            let path = output.with_file_name(taken.file_name().unwrap_or_default());
+            return Err(Error::usage(
+                format!("{} exists already, and a bundle is never overwritten", path.display()),
+                "Name a new file, or a folder: the file is then named after stream and date.",
+            ));
+        }
+        Ok(destination)
+    }
+
+    /// What has the name of this bundle already, or that of its head.
+    fn taken(&self, name: &str) -> Option<PathBuf> {
+        let names = [name.to_owned(), volumes::name(name, Number::HEAD)];
+        let paths = self.folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+        paths.into_iter().find(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// The size in bytes above which a bundle is split: what was asked for, and what the folders need.
+    pub(crate) fn volume_size(&self, asked: Option<ByteSize>) -> Option<u64> {
+        let several = (self.folders.len() > 1).then_some(DEFAULT_VOLUME);
+        let fat = self.folders.iter().any(|folder| is_fat(folder)).then_some(FAT_MOST);
+        match asked.map(ByteSize::bytes).or(several) {
+            Some(size) => Some(size.min(fat.unwrap_or(u64::MAX))),
+            None => fat,
+        }
+    }
+
+    /// The first moment from this one on that no bundle in the folder is named after. An export
+    /// that was killed when its bundle had its name, and a second exporter, know nothing of it.
+    pub(crate) fn free_moment(&self, created: Timestamp) -> Result<Timestamp, Error> {
+        /// More than a few runs in a row ever take; a medium full of later names is a trick.
+        const MOST: i64 = 60;
+        let moments =
+            (0..MOST).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
+        let free = |moment: &Timestamp| {
+            self.name.is_some() || self.taken(&file_name(&self.stream, *moment)).is_none()
+        };
+        moments.into_iter().find(free).ok_or_else(|| Error::Destination {
+            path: self.folders[0].clone(),
+            what: "it holds bundles of this stream dated now and later".into(),
+            next: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
+        })
+    }
+
+    /// Begins the files for a bundle of this plan, and for so much parity in files of at most so many bytes.
+    ///
+    /// # Errors
+    /// Where there is no room for them.
+    pub(crate) fn create(
+        self,
+        plan: &Plan,
+        created: Timestamp,
+        parity: Option<(Percent, Option<u64>)>,
+        progress: &dyn Progress,
+    ) -> Result<Unpublished, Error> {
+        let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
+        let mut lengths = plan.files();
+        let count = lengths.len();
+        let parity = parity.map(|(percent, most)| Ok((Shape::new(plan.files(), percent)?, most))).transpose();
+        let parity = parity.map_err(|why: String| {
+            Error::usage(
+                format!("there can be no such parity for this bundle: {why}"),
+                "Make the volumes larger.",
+            )
+        })?;
+        let shards = parity.as_ref().map_or_else(Vec::new, |(shape, most)| shape.parity_files(*most));
+        if let Some((shape, _)) = &parity {
+            lengths.extend(shards.iter().map(|shards| shape.parity_length(shards.len())));
+        }
+        let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
+        let name = |index: usize| match count {
+            _ if index >= count => parity::name(&bundle, index - count + 1),
+            1 => bundle.clone(),
+            _ => number(index).map_or_else(String::new, |number| volumes::name(&bundle, number)),
+        };
+        // What is much larger than what is to be written was not left by an export like this one.
+        let most = plan.length().saturating_mul(4);
+        let mut leftovers: Vec<Leftover> =
+            self.folders.iter().flat_map(|folder| left_over(folder, &name(0), &self.stream, most)).collect();
+        leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
+        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.folders.len() == 1);
+        let going_on = fits.map(|leftover| (leftover.paths(), leftover.length()));
+        let mut first = self.folders[0].join(format!("{}{PARTIAL}", name(0)));
+        if let Some((paths, _)) = &going_on {
+            first.clone_from(&paths[0]);
+        } else {
+            set_aside(&first, &mut leftovers);
+        }
+        let there = going_on.as_ref().map_or(0, |(_, there)| *there);
+        let places = || place(&self.folders, &lengths, there).map_err(|(path, error)| failed(&path, error));
+        // What is left from before is worth less than that this one has room.
+        let mut placed = places()?;
+        while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != first) {
+            if let Some(leftover) = leftovers.pop() {
+                progress.note(&format!(
+                    "{} is removed to make room: its bytes are fetched again",
+                    leftover.path.display()
+                ));
+                resume::remove(&leftover.paths());
+            }
+            placed = places()?;
+        }
+        let placed = placed.map_err(|free| Error::Destination {
+            what: match lengths.iter().sum::<u64>().saturating_sub(there) {
+                all if all > free => format!("needs {}, has {}", size(all), size(free)),
+                all => format!("needs {}, and {} are free there, but not for whole volumes", size(all), size(free)),
+            },
+            path: self.folders[0].clone(),
+            next: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
+                .into(),
+        })?;
+        let mut names: Vec<PathBuf> =
+            placed.into_iter().enumerate().map(|(index, folder)| folder.join(name(index))).collect();
+        let parity_names = names.split_off(count);
+        let parity = parity.map(|(shape, _)| Parity { shape, shards, names: parity_names });
+        let partials = match going_on {
+            Some((paths, _)) => paths,
+            None => names.iter().map(|name| resume::under_way(name)).collect(),
+        };
+        let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
+        let geometry = Geometry::of(plan);
+        let published = false;
+        Ok(Unpublished {
+            names,
+            partials,
+            parity,
+            leftovers,
+            failed,
+            ours,
+            spoiled,
+            leftovers_spoiled,
+            geometry,
+            published,
+        })
+    }
+}
+
+fn no_folder(path: &Path) -> Error {
+    Error::usage(
+        format!("there is no folder {}", path.display()),
+        "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
+    )
+}
+
+/// The folder for each file of these lengths, in their order: the next one where one is full. `there` bytes
+/// are in the first one already. Where there is no room, the bytes that are free.
+fn place<'f>(
+    folders: &'f [PathBuf],
+    lengths: &[u64],
+    there: u64,
+) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
+    let room = |folder: &'f PathBuf| {
+        volume_files::free(folder)
+            .map(|free| (folder.as_path(), free))
+            .map_err(|error| (folder.clone(), error))
+    };
+    let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
+    let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
+    if let Some((_, free)) = rooms.first_mut() {
+        *free = free.saturating_add(there);
+    }
+    let mut placed = Vec::new();
+    let mut rooms = rooms.into_iter();
+    let mut room = rooms.next();
+    for length in lengths {
+        while let Some((_, free)) = room
+            && free < *length
+        {
+            room = rooms.next();
+        }
+        let Some((folder, free)) = &mut room else { return Ok(Err(all)) };
+        *free -= length;
+        placed.push(*folder);
+    }
+    Ok(Ok(placed))
+}
+
+/// Whether a folder lies in a FAT file system, whoever drives it. exFAT is none: it holds large files.
+fn is_fat(folder: &Path) -> bool {
+    let Ok(stat) = rustix::fs::statfs(folder) else { return false };
+    // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
+    stat.f_type == 0x4d44
+        || stat.f_type == 0x6573_5546
+            && fs::canonicalize(folder).is_ok_and(|folder| {
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
+            })
+}
+
+/// The type of the file system that a folder lies in (proc_pid_mountinfo(5)).
+fn type_of<'m>(folder: &Path, mounts: &'m str) -> Option<&'m str> {
+    let mount = |line: &'m str| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let point = fields.split(' ').nth(4)?.replace("\\040", " ");
+        Some((point, rest.split(' ').next()?))
+    };
+    // Of two at one place the later one is seen.
+    let over = mounts.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
+    over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
+}
+
+/// What a bundle is called where nobody chose a name.
+fn file_name(stream: &str, created: Timestamp) -> String {
+    format!("{stream}-{}.tar", stamp(created))
+}
+
+/// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
+/// volumes or parity files.
+pub(crate) fn is_named_for(name: &str, stream: &str) -> bool {
+    let parity = parity::parse_name(name);
+    let name = parity.as_deref().or(volumes::parse_name(name).map(|(bundle, _)| bundle)).unwrap_or(name);
+    let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
+    date.and_then(parse_stamp).is_some()
+}
+
+impl Unpublished {
+    /// Opens the files for writing.
+    ///
+    /// # Errors
+    /// Where they cannot be made.
+    pub(crate) fn writer(&self, plan: &Plan) -> Result<PartialFile, Error> {
+        let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partials[0]) {
+            Some(leftover) => {
+                self.ours.set(true);
+                leftover.go_on()
+            }
+            None => {
+                let mut files = Vec::new();
+                for (partial, length) in self.partials.iter().zip(plan.files()) {
+                    files.push((create_locked(partial)?, partial.clone(), length));
+                    self.ours.set(true);
+                }
+                PartialFile::new(Parts::new(files), plan)
+            }
+        };
+        more_files(self.partials.len());
+        begin().map_err(|error| self.broke(&self.partials[0], error))
+    }
+
+    /// The start of a blob, as far as an earlier export has fetched it.
+    pub(crate) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
+        let found = self.leftovers.iter().filter_map(|leftover| leftover.prefix(digest, size));
+        found.max_by_key(Prefix::left)
+    }
+
+    /// What is here of a blob is not what it should be: nobody must go on with it, nor, where a part of it
+    /// was `left`, with what that came from.
+    pub(crate) fn spoil(&self, member: &Member, left: bool) {
+        self.leftovers_spoiled.set(self.leftovers_spoiled.get() || left);
+        let at = self.geometry.find(member.digest, member.size).unwrap_or(0);
+        self.spoiled.set(Some(self.spoiled.get().map_or(at, |earlier| earlier.min(at))));
+    }
+
+    fn broke(&self, path: &Path, error: io::Error) -> Error {
+        self.failed.set(true);
+        failed(path, error)
+    }
+
+    /// Writes what is still in memory to the medium.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn sync(&self, writer: PartialFile) -> Result<Synced, Error> {
+        let sync = || {
+            let parts = writer.into_parts()?;
+            parts.each(|file| {
+                // Whatever the umask is: it is carried to be read. FAT knows no modes.
+                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                Ok(())
+            })?;
+            if !parts.are_whole()? {
+                return Err(io::Error::other("it has another length than was planned"));
+            }
+            parts.each(File::sync_all).map(|()| Synced { parts, parity: None })
+        };
+        sync().map_err(|error| self.broke(&self.partials[0], error))
+    }
+
+    /// Makes the parity, where there is to be some.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(crate) fn add_parity(
+        &self,
+        synced: &mut Synced,
+        identity: Digest,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let Some(parity) = &self.parity else { return Ok(()) };
+        let step = progress.begin("making parity", parity.shape.files().iter().sum(), "");
+        let make = || {
+            let mut files = Vec::new();
+            for (name, shards) in parity.names.iter().zip(&parity.shards) {
+                let partial = resume::under_way(name);
+                // What an earlier export left is made again: it costs no download.
+                if let Some(abandoned) = abandoned(&partial) {
+                    files::remove_file(&partial)?;
+                    drop(abandoned);
+                }
+                files.push((create_locked(&partial)?, partial, parity.shape.parity_length(shards.len())));
+            }
+            let parts = Parts::new(files);
+            let with: Vec<_> = parity.shards.iter().cloned().zip(parts.files()).collect();
+            let data: Vec<&File> = synced.parts.files().collect();
+            bundle::parity::encode(&parity.shape, identity, &data, &with, &*step)?;
+            parts.each(|file| {
+                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                file.sync_all()
+            })?;
+            Ok(parts)
+        };
+        let made = make().map_err(|error| self.broke(&parity.names[0], error))?;
+        synced.parity = Some(made);
+        Ok(())
+    }
+
+    /// What lies beside the bundle.
+    pub(crate) fn parity(&self) -> Option<&Parity> {
+        self.parity.as_ref()
+    }
+
+    /// Reads the files back from the medium and compares them with what was signed.
+    ///
+    /// # Errors
+    /// Where they differ; nothing is left behind then.
+    pub(crate) fn read_back(
+        &self,
+        synced: &Synced,
+        key: &PublicKey,
+        identity: Digest,
+        step: &dyn Step,
+    ) -> Result<(), Error> {
+        let parity: Vec<PathBuf> =
+            synced.parity.iter().flat_map(|parts| parts.paths().map(Path::to_path_buf)).collect();
+        bundle::read_back(&self.partials, &parity, key, identity, step).map_err(|error| {
+            self.failed.set(true);
+            Error::Destination {
+                path: self.names[0].clone(),
+                what: format!("what was read back is not what was written: {error}"),
+                next: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
+                    .into(),
+            }
+        })
+    }
+
+    /// Gives the files their names.
+    ///
+    /// # Errors
+    /// Where that fails; nothing is left behind then.
+    pub(crate) fn publish(mut self, synced: Synced) -> Result<Vec<PathBuf>, Error> {
+        let Synced { parts, parity } = synced;
+        let names = self.parity.as_ref().map_or(&[][..], |parity| &parity.names);
+        let publish = || {
+            // The head comes last of all.
+            parity.as_ref().map_or(Ok(()), |parity| parity.publish(names))?;
+            parts.publish(&self.names).inspect_err(|_| {
+                if let Some(parity) = &parity {
+                    parity.unpublish(names);
+                }
+            })
+        };
+        publish().map_err(|error| self.broke(&self.names[0], error))?;
+        self.published = true;
+        Ok(std::mem::take(&mut self.names))
+    }
+
+    /// What an error of the writer means.
+    pub(crate) fn failed(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Destination(error) => self.broke(&self.names[0], error),
+            WriteError::Sign(error) => error.into(),
+            WriteError::Source { member, error } => Error::unexpected(format!("reading {member}"))(error),
+            other => {
+                Error::unexpected(format!("writing {}", self.names[0].display()))(io::Error::other(other))
+            }
+        }
+    }
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        if self.published {
+            let _ = files::remove_file(resume::plan_of(&self.partials[0]));
+        } else if !self.ours.get() {
+            // Whoever it belongs to still needs it.
+        } else if self.failed.get() || !resume::is_worth_keeping(&self.partials) {
+            resume::remove(&self.partials);
+        } else if let Some(end) = self.spoiled.get() {
+            self.geometry.cut(&self.partials, end);
+        }
+        if let (Some(parity), false) = (&self.parity, self.published) {
+            // It is made of the whole, which there is not yet.
+            for name in &parity.names {
+                let partial = resume::under_way(name);
+                if self.ours.get() && abandoned(&partial).is_some() {
+                    let _ = files::remove_file(partial);
+                }
+            }
+        }
+        for leftover in &self.leftovers {
+            // Its bytes are in the bundle now, or nobody wants them any more.
+            if leftover.path != self.partials[0] && (self.published || self.leftovers_spoiled.get()) {
+                resume::remove(&leftover.paths());
+            }
+        }
+    }
+}
+
+/// So many files may be open beside those that any export has.
+fn more_files(count: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const OTHERS: u64 = 200;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = OTHERS + count as u64;
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        // Without it, making a file may fail, which is said then.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+/// Gives a leftover another name that has the one which is wanted. One in volumes is removed.
+fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
+    let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside =
+        partial.with_file_name(format!("{}{OLD}{PARTIAL}", name.strip_suffix(PARTIAL).unwrap_or(&name)));
+    let has_name = |leftover: &Leftover| leftover.path == partial;
+    if leftovers.iter().any(|leftover| has_name(leftover) && leftover.paths().len() > 1) {
+        leftovers.retain(|leftover| !has_name(leftover));
+        resume::remove_all(partial);
+    }
+    if leftovers.iter().any(has_name) {
+        leftovers.retain(|leftover| leftover.path != aside);
+        resume::remove_all(&aside);
+        for leftover in leftovers.iter_mut().filter(|leftover| has_name(leftover)) {
+            let moved = files::rename(resume::plan_of(partial), resume::plan_of(&aside));
+            if moved.and_then(|()| files::rename(partial, &aside)).is_ok() {
+                leftover.path.clone_from(&aside);
+            }
+        }
+    }
+}
+
+/// Makes a file and locks it, so that another run does not take it for abandoned.
+fn create_locked(partial: &Path) -> io::Result<File> {
+    for _ in 0..TRIES {
+        match files::create_new(partial, 0o644) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            // One that found it before the lock stood has removed it.
+            Ok(file) => match file.try_lock() {
+                Ok(()) if !is_at(&file, partial) => {}
+                // Some file systems know no locks.
+                Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) => {}
+            },
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
+/// is still running holds its lock.
+fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
+    let (mut found, mut volumes) = (Vec::new(), Vec::new());
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name().to_string_lossy().into_owned();
+        let is_volume = file_name.strip_suffix(PARTIAL).and_then(bundle::volumes::parse_name);
+        let is_parity = file_name.strip_suffix(PARTIAL).and_then(bundle::parity::parse_name);
+        if is_parity.is_some() || is_volume.is_some_and(|(_, number)| number != Number::HEAD) {
+            volumes.push(entry.path());
+            continue;
+        }
+        let ours = file_name == format!("{name}{PARTIAL}")
+            || file_name == format!("{name}{OLD}{PARTIAL}")
+            || file_name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
+        let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
+        // An export that was killed when its bundle had its name has left the plan alone.
+        let of_plan = file_name.strip_suffix(PLAN).filter(|of| *of == name || is_named_for(of, stream));
+        if let Some(of) = of_plan.filter(|_| plain)
+            && folder.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
+        {
+            let _ = files::remove_file(entry.path());
+        }
+        if ours && plain {
+            // Only who holds the lock takes or removes, and only what the lock is on.
+            let path = entry.path();
+            let Some(file) = abandoned(&path) else { continue };
+            // More than a few are not what exports leave.
+            let enough = found.len() >= MOST_LEFTOVERS;
+            let small = file.metadata().is_ok_and(|metadata| metadata.len() <= most);
+            let looked = (small && !enough).then(|| Leftover::look(&path, file)).flatten();
+            match looked {
+                Some(leftover) => found.push(leftover),
+                None => resume::remove_all(&path),
+            }
+        }
+    }
+    // Parity, and volumes that no head speaks for any more. Those of a leftover are locked with it.
+    for path in volumes {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
+        if ours && abandoned(&path).is_some() {
+            let _ = files::remove_file(&path);
+        }
+    }
+    found
+}
+
+/// Opens a file that nobody writes any more.
+fn abandoned(path: &Path) -> Option<File> {
+    let free = |file: &File| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+    volume_files::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    use io::ErrorKind::{AlreadyExists, FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    let next = match error.kind() {
+        AlreadyExists => "Another export of this stream writes there at this moment; run the command again.",
+        StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
+        FileTooLarge => {
+            "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip."
+        }
+        PermissionDenied | ReadOnlyFilesystem => {
+            "Choose a folder that you may write, or mount the medium for writing."
+        }
+        _ => {
+            "Nothing was left there; check the medium (it may have been unplugged) and run the command again."
+        }
+    };
+    Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fat_is_known_by_whoever_drives_it() {
+        let mounts = "22 1 0:1 / / rw - ext4 /dev/root rw\n\
+                      42 22 0:39 / /media/old rw,nosuid - fuse.fusefat fusefat rw,user_id=0\n\
+                      43 22 7:0 / /media/new rw - fuseblk /dev/loop0 rw\n\
+                      44 22 7:1 / /media/my\\040stick rw shared:1 - vfat /dev/sda1 rw\n";
+        let kind = |folder: &str| type_of(Path::new(folder), mounts);
+        assert_eq!(kind("/home/ann"), Some("ext4"));
+        assert_eq!(kind("/media/old/bundles"), Some("fuse.fusefat"));
+        assert_eq!(kind("/media/older"), Some("ext4"), "a name that begins alike");
+        assert_eq!(kind("/media/new"), Some("fuseblk"));
+        assert_eq!(kind("/media/my stick"), Some("vfat"));
+    }
+
+    #[test]
+    fn files_go_where_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
+        let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
+        assert_eq!(placed, [dir.path(); 3]);
+        let all = volume_files::free(dir.path()).unwrap();
+        assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
+        assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
+    }
+}

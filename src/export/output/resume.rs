@@ -1,0 +1,360 @@
+//! A bundle while it is written, as the next export finds it when this one is cut short: its files, the
+//! plan beside the first, and how far they are good.
+//!
+//! The plan is lines of JSON: what is where, then a checksum for each stretch that was written. Nothing of
+//! it is believed for more than to save a download: the checksums tell where the good bytes end, and
+//! whatever is used again is hashed again with the rest.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Crc;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Member;
+use crate::bundle::volumes::{Number, beside};
+use crate::bundle::writer::Plan;
+use crate::digest::Digest;
+use crate::export::output::volume_files::{PARTIAL, Parts, open_plain, rename_new};
+use crate::export::output::write_behind::WriteBehind;
+use crate::util::files;
+
+/// What the plan beside a file has behind its name.
+pub(crate) const PLAN: &str = ".plan.partial";
+/// The length of a stretch with a checksum, in bytes: what a killed export loses at the most.
+const STRETCH: u64 = 4 << 20;
+/// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
+const MAX_LINE: u64 = 2 << 20;
+
+/// What is where in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Geometry {
+    /// Where the first member after the manifest begins.
+    start: u64,
+    members: Vec<Member>,
+    /// The lengths of its files.
+    files: Vec<u64>,
+}
+
+/// The end of a stretch and the checksum of its bytes: CRC-32, which finds what a crash leaves.
+#[derive(Serialize, Deserialize)]
+struct Stretch {
+    end: u64,
+    crc: u32,
+}
+
+impl Geometry {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Geometry { start: plan.start(), members: plan.members().to_vec(), files: plan.files() }
+    }
+
+    /// Keeps of files of this geometry only what stands before the byte `end`; nothing, where that is not
+    /// worth it.
+    pub(crate) fn cut(&self, partials: &[PathBuf], end: u64) {
+        let end = end - end % STRETCH;
+        let open = |(path, length): (&PathBuf, &u64)| Ok((open_plain(path)?, path.clone(), *length));
+        let parts = partials.iter().zip(&self.files).map(open).collect::<io::Result<_>>().map(Parts::new);
+        if end == 0 || parts.and_then(|parts| parts.set_len(end)).is_err() {
+            remove(partials);
+        }
+    }
+
+    /// Where the content of a blob of this length lies.
+    pub(crate) fn find(&self, digest: Digest, size: u64) -> Option<u64> {
+        let mut at = self.start;
+        for member in &self.members {
+            let (offset, next) = Plan::place(at, member.size);
+            if member.digest == digest && member.size == size && member.path.starts_with("blobs/") {
+                return Some(offset);
+            }
+            at = next;
+        }
+        None
+    }
+}
+
+/// What an export left that was cut short. Its first file is locked while this lives; none is opened by its
+/// name again, which somebody else may give to another one.
+pub(crate) struct Leftover {
+    /// Its first file.
+    pub(crate) path: PathBuf,
+    parts: Parts,
+    plan: File,
+    geometry: Geometry,
+    /// The bytes from the start that are as they were written.
+    good: u64,
+}
+
+impl Leftover {
+    /// Looks at a file whose lock is held, and at those behind it. `None` where it has no plan that can be
+    /// used, or no good byte.
+    pub(crate) fn look(path: &Path, file: File) -> Option<Self> {
+        let plan = open_plain(&plan_of(path)).ok()?;
+        let mut lines = BufReader::new(&plan);
+        let mut line = || {
+            let mut bytes = Vec::new();
+            let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut bytes).ok()?;
+            // The last line may have been cut off.
+            (read > 0 && bytes.ends_with(b"\n")).then_some(bytes)
+        };
+        let geometry: Geometry = serde_json::from_slice(&line()?).ok()?;
+        let mut files = vec![(file, path.to_path_buf(), *geometry.files.first()?)];
+        for (behind, length) in behind(path).zip(geometry.files.iter().skip(1)) {
+            // An export that was killed while it gave the files their names.
+            if let (Some(name), false) = (published(&behind), behind.symlink_metadata().is_ok()) {
+                let _ = rename_new(&name, &behind);
+            }
+            let file = open_plain(&behind).ok()?;
+            let held = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+            files.push((Some(file).filter(|_| !held)?, behind, *length));
+        }
+        let parts = Parts::new(files);
+        let mut good = 0;
+        let mut buffer = vec![0; STRETCH as usize];
+        while let Some(stretch) = line().and_then(|line| serde_json::from_slice::<Stretch>(&line).ok()) {
+            let mut crc = Crc::new();
+            if stretch.end != good + STRETCH || parts.read_exact_at(&mut buffer, good).is_err() {
+                break;
+            }
+            // The manifest is filled in at the end, and not a part of what was checked.
+            let manifest = geometry.start.saturating_sub(good).min(STRETCH) as usize;
+            buffer[..manifest].fill(0);
+            crc.update(&buffer);
+            if crc.sum() != stretch.crc {
+                break;
+            }
+            good = stretch.end;
+        }
+        (good > 0).then_some(())?;
+        Some(Leftover { path: path.into(), parts, plan, geometry, good })
+    }
+
+    /// Its files, the first one first.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let behind = self.parts.paths().skip(1).map(Path::to_path_buf);
+        [self.path.clone()].into_iter().chain(behind).collect()
+    }
+
+    /// Whether a bundle of this plan can be written where this one was left.
+    pub(crate) fn fits(&self, plan: &Plan) -> bool {
+        self.geometry == Geometry::of(plan) && self.good <= plan.length()
+    }
+
+    /// The good bytes at the start of the file.
+    pub(crate) fn good(&self) -> u64 {
+        self.good
+    }
+
+    /// The bytes that its files take.
+    pub(crate) fn length(&self) -> u64 {
+        self.parts.taken()
+    }
+
+    /// The start of a blob, as far as it is good.
+    pub(crate) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
+        let at = self.geometry.find(digest, size)?;
+        let length = self.good.checked_sub(at)?.min(size);
+        (length > 0).then(|| Prefix { parts: self.parts.clone(), at, left: length })
+    }
+
+    /// Goes on with the files. What is not known to be good is cut off.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(crate) fn go_on(&self) -> io::Result<PartialFile> {
+        self.parts.set_len(self.good)?;
+        let mut plan = self.plan.try_clone()?;
+        shorten(&mut plan, self.good)?;
+        Ok(PartialFile::of(self.parts.clone(), plan, self.good))
+    }
+}
+
+/// The start of a blob that an earlier export has fetched.
+pub(crate) struct Prefix {
+    parts: Parts,
+    at: u64,
+    left: u64,
+}
+
+impl Prefix {
+    /// The bytes that are still to be read.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Read for Prefix {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.parts.read_at(&mut buffer[..most], self.at)?;
+        if count == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Files under way that keep their plan up to date.
+pub(crate) struct PartialFile {
+    out: WriteBehind,
+    plan: File,
+    crc: Crc,
+    at: u64,
+    /// The bytes at the start that an earlier export has written. They are compared with what is to be
+    /// there, and written again only where they differ.
+    there: u64,
+    /// What is written at the start at the end is no news for the plan.
+    ended: bool,
+}
+
+impl PartialFile {
+    /// Begins new files, with their plan beside the first.
+    ///
+    /// # Errors
+    /// Where the plan cannot be written.
+    pub(crate) fn new(parts: Parts, plan: &Plan) -> io::Result<Self> {
+        let first = parts.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
+        let beside = plan_of(first);
+        // Whatever has this name is not ours: a link would lead elsewhere.
+        match files::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut text = serde_json::to_vec(&Geometry::of(plan))?;
+        text.push(b'\n');
+        let plan = files::create_new(&beside, 0o666)?;
+        files::write_all(&plan, &beside, &text)?;
+        Ok(PartialFile::of(parts, plan, 0))
+    }
+
+    fn of(parts: Parts, plan: File, there: u64) -> Self {
+        PartialFile { out: WriteBehind::new(parts), plan, crc: Crc::new(), at: 0, there, ended: false }
+    }
+
+    /// The files, when everything is written.
+    ///
+    /// # Errors
+    /// Where the last bytes cannot be written.
+    pub(crate) fn into_parts(self) -> io::Result<Parts> {
+        self.out.into_parts()
+    }
+
+    /// Passes over bytes that are there already, or writes over others.
+    fn compare(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let known = usize::try_from(self.there - self.at).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(known)];
+        let mut found = vec![0; bytes.len()];
+        self.out.parts().read_exact_at(&mut found, self.at)?;
+        if found != bytes {
+            let mut place = self.out.parts().clone();
+            place.seek(SeekFrom::Start(self.at))?;
+            place.write_all(bytes)?;
+        }
+        self.at += bytes.len() as u64;
+        if self.at == self.there {
+            self.out.seek(SeekFrom::Start(self.at))?;
+        }
+        Ok(bytes.len())
+    }
+}
+
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.ended {
+            return self.out.write(bytes);
+        }
+        if self.at < self.there {
+            return self.compare(bytes);
+        }
+        let room = STRETCH - self.at % STRETCH;
+        let most = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let count = self.out.write(&bytes[..most])?;
+        self.crc.update(&bytes[..count]);
+        self.at += count as u64;
+        if self.at.is_multiple_of(STRETCH) {
+            let mut line = serde_json::to_vec(&Stretch { end: self.at, crc: self.crc.sum() })?;
+            line.push(b'\n');
+            // What the plan names is in the file.
+            let plan = self.plan.try_clone()?;
+            self.out.then(move || files::write_all(&plan, "plan", &line))?;
+            self.crc.reset();
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Seek for PartialFile {
+    /// Only once everything is written, for what stands at the start.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.ended = true;
+        self.out.seek(to)
+    }
+}
+
+/// The plan of files that are being written, of which this is the first.
+pub(crate) fn plan_of(partial: &Path) -> PathBuf {
+    let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    partial.with_file_name(format!("{}{PLAN}", name.strip_suffix(PARTIAL).unwrap_or(&name)))
+}
+
+/// What the volumes behind a head are called while they are written; none where it is no head.
+pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
+    let head = published(head);
+    let volume = move |index| beside(head.as_ref()?, Number::at(index)?).map(|volume| under_way(&volume));
+    (0..).map_while(volume)
+}
+
+/// What a file is called while it is written.
+pub(crate) fn under_way(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(PARTIAL);
+    path.with_file_name(name)
+}
+
+/// The name that a file gets at the end.
+pub(crate) fn published(partial: &Path) -> Option<PathBuf> {
+    let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
+    Some(partial.with_file_name(name))
+}
+
+/// Whether the next export would have something to go on with.
+pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
+    let length = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+    let together = partials.iter().all(|path| path.parent() == partials[0].parent());
+    together && partials.iter().map(length).fold(0, u64::saturating_add) >= STRETCH
+}
+
+/// Removes files that were being written, and their plan.
+pub(crate) fn remove(partials: &[PathBuf]) {
+    // The first one last: it tells the next export that the others are abandoned.
+    for path in partials.iter().rev() {
+        let _ = files::remove_file(path);
+    }
+    partials.first().map(|first| files::remove_file(plan_of(first)));
+}
+
+/// Removes what an export left of which only the first file is known.
+pub(crate) fn remove_all(first: &Path) {
+    let behind = behind(first).take_while(|path| path.symlink_metadata().is_ok());
+    remove(&[first.to_path_buf()].into_iter().chain(behind).collect::<Vec<_>>());
+}
+
+/// Cuts a plan off behind the stretch that ends at `good`.
+fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
+    plan.rewind()?;
+    let mut length = 0;
+    let mut reader = BufReader::new(&*plan);
+    for _ in 0..good / STRETCH + 1 {
+        let mut line = Vec::new();
+        length += (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
+    }
+    files::set_len(plan, "plan", length)?;
+    plan.seek(SeekFrom::End(0)).map(drop)
+}

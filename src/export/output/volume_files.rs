@@ -1,0 +1,295 @@
+//! The files that a bundle under way lies in, as one: the only one, or the head and its volumes.
+//!
+//! They stay open from the first byte to the last. None is opened by its name again, which somebody else
+//! may give to another one.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::util::{files, step};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+
+/// What a file has behind its name while it is written. Readers pass such files over.
+pub(crate) const PARTIAL: &str = ".partial";
+
+/// The open files of a bundle under way, and a place in them. A clone is another place in the same files.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    parts: Arc<Vec<Part>>,
+    at: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    file: File,
+    path: PathBuf,
+    start: u64,
+    /// The bytes that it is to hold.
+    length: u64,
+}
+
+impl Parts {
+    /// Files of these lengths in bytes.
+    pub(crate) fn new(files: Vec<(File, PathBuf, u64)>) -> Self {
+        let mut start = 0;
+        let part = |(file, path, length)| {
+            let part = Part { file, path, start, length };
+            start += length;
+            part
+        };
+        Parts { parts: Arc::new(files.into_iter().map(part).collect()), at: 0 }
+    }
+
+    /// How the files are called while they are written, the head first.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.path.as_path())
+    }
+
+    /// The files, the head first.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        self.parts.iter().map(|part| &part.file)
+    }
+
+    /// The bytes that the files take.
+    pub(crate) fn taken(&self) -> u64 {
+        self.parts.iter().filter_map(|part| part.file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Whether each file has the bytes that it is to hold, and no more.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(crate) fn are_whole(&self) -> io::Result<bool> {
+        for part in self.parts.iter() {
+            if part.file.metadata()?.len() != part.length {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Does something with each file.
+    ///
+    /// # Errors
+    /// The first that there is.
+    pub(crate) fn each(&self, action: impl FnMut(&File) -> io::Result<()>) -> io::Result<()> {
+        self.files().try_for_each(action)
+    }
+
+    /// Cuts off everything behind the first `length` bytes.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
+        for part in self.parts.iter() {
+            let keep = length.saturating_sub(part.start).min(part.length);
+            if part.file.metadata()?.len() > keep {
+                files::set_len(&part.file, "part", keep)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that holds a byte, and how many it is to hold from there on.
+    fn find(&self, at: u64) -> Option<(&Part, u64)> {
+        let index = self.parts.partition_point(|part| part.start + part.length <= at);
+        let part = self.parts.get(index)?;
+        Some((part, part.start + part.length - at))
+    }
+
+    /// Reads some bytes; none at the end of what was written.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let Some((part, left)) = self.find(at) else { return Ok(0) };
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        part.file.read_at(&mut buffer[..most], at - part.start)
+    }
+
+    /// Fills the buffer.
+    ///
+    /// # Errors
+    /// Where the medium fails, and `UnexpectedEof` where fewer bytes were written.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.read_at(&mut buffer[done..], at + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all files their true names, the head last: it says that the rest is there. Never over a file
+    /// that exists. Where that fails, none has its true name.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn publish(&self, names: &[PathBuf]) -> io::Result<()> {
+        let pairs = || self.parts.iter().zip(names);
+        let volumes = pairs().skip(1);
+        let all = || -> io::Result<()> {
+            volumes.clone().try_for_each(|(part, name)| part.publish(name))?;
+            // The head must not be found before the others are.
+            volumes.clone().try_for_each(|(_, name)| sync_folder(name))?;
+            pairs().take(1).try_for_each(|(part, name)| part.publish(name).and_then(|()| sync_folder(name)))
+        };
+        all().inspect_err(|_| self.unpublish(names))
+    }
+
+    /// Takes their true names from the files again, where they have them.
+    pub(crate) fn unpublish(&self, names: &[PathBuf]) {
+        for (part, name) in self.parts.iter().zip(names) {
+            if is_at(&part.file, name) {
+                let _ = files::rename(name, &part.path);
+            }
+        }
+    }
+}
+
+impl Part {
+    fn publish(&self, name: &Path) -> io::Result<()> {
+        let swapped = || io::Error::other("another file has its name now");
+        is_at(&self.file, &self.path).then_some(()).ok_or_else(swapped)?;
+        rename_new(&self.path, name)?;
+        is_at(&self.file, name).then_some(()).ok_or_else(swapped)
+    }
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some((part, left)) = self.find(self.at) else { return Ok(0) };
+        let most = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        step("write", part.path.file_name().unwrap_or_default())?;
+        let count = part.file.write_at(&bytes[..most], self.at - part.start)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Parts {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self
+                .find(0)
+                .and(self.parts.last())
+                .and_then(|last| (last.start + last.length).checked_add_signed(by)),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// Whether a path still leads to an open file.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().is_ok_and(|open| path.symlink_metadata().is_ok_and(|found| same(open, found)))
+}
+
+/// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
+///
+/// # Errors
+/// Where it is something else, or cannot be read and written.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no plain file"))
+    }
+}
+
+/// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    step("rename", to.file_name().unwrap_or_default())?;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            files::rename(from, to)
+        }
+        other => Ok(other?),
+    }
+}
+
+pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {
+    match of.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
+/// size (fusefat 0.1a): then only writing shows.
+pub(crate) fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(dir: &Path, lengths: &[u64]) -> Parts {
+        let file = |(number, length): (usize, &u64)| {
+            let path = dir.join(format!("{number}{PARTIAL}"));
+            let file =
+                File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+            (file, path, *length)
+        };
+        Parts::new(lengths.iter().enumerate().map(file).collect())
+    }
+
+    #[test]
+    fn several_files_are_written_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = parts(dir.path(), &[10, 3, 4]);
+        let bytes: Vec<u8> = (0..17).collect();
+        all.write_all(&bytes).unwrap();
+        assert!(all.are_whole().unwrap());
+        assert_eq!(fs::read(dir.path().join("1.partial")).unwrap(), [10, 11, 12]);
+        assert_eq!(all.write(&[1]).unwrap(), 0, "there is no room behind the last");
+        let mut found = [0; 6];
+        all.read_exact_at(&mut found, 8).unwrap();
+        assert_eq!(found, [8, 9, 10, 11, 12, 13]);
+        all.seek(SeekFrom::Start(9)).unwrap();
+        all.write_all(&[99, 98]).unwrap();
+        assert_eq!(fs::read(dir.path().join("1.partial")).unwrap(), [98, 11, 12]);
+        all.set_len(11).unwrap();
+        assert_eq!((all.taken(), all.are_whole().unwrap()), (11, false));
+    }
+
+    #[test]
+    fn all_files_get_their_names_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = parts(dir.path(), &[1, 1, 1]);
+        let name = |number: usize| dir.path().join(number.to_string());
+        let names: Vec<PathBuf> = (0..3).map(name).collect();
+        fs::write(name(2), "in the way").unwrap();
+        assert!(all.publish(&names).is_err());
+        assert!(!name(0).exists() && !name(1).exists(), "none is half there");
+        assert!(all.paths().all(Path::exists));
+        fs::remove_file(name(2)).unwrap();
+        all.publish(&names).unwrap();
+        assert!(names.iter().all(|name| name.exists()) && !all.paths().any(Path::exists));
+    }
+}

@@ -1,0 +1,195 @@
+//! Writing behind: one thread writes while another fetches and checks what comes next, so that a slow medium
+//! never waits.
+
+use std::io::{self, Seek, SeekFrom, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::export::output::volume_files::Parts;
+
+/// The bytes that are written at once: a stick sees few, long writes.
+const CHUNK: usize = 1 << 20;
+/// The chunks under way at the most.
+const DEPTH: usize = 4;
+
+/// What the thread does, one after the other.
+enum Job {
+    /// Writes bytes at a place.
+    Write(u64, Vec<u8>),
+    /// Does something that counts on what was written before.
+    Then(Box<dyn FnOnce() -> io::Result<()> + Send>),
+}
+
+/// Files that are written by a thread of their own. Errors come with a later write, or with the flush.
+pub(crate) struct WriteBehind {
+    parts: Parts,
+    /// Where the next chunk goes.
+    at: u64,
+    chunk: Vec<u8>,
+    writer: Option<Writer>,
+}
+
+struct Writer {
+    jobs: SyncSender<Job>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl WriteBehind {
+    /// Writes from the beginning.
+    pub(crate) fn new(parts: Parts) -> Self {
+        WriteBehind { parts, at: 0, chunk: Vec::new(), writer: None }
+    }
+
+    /// The files. What was not flushed may not be in them yet.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The files, when everything is in them.
+    ///
+    /// # Errors
+    /// Where they could not be written.
+    pub(crate) fn into_parts(mut self) -> io::Result<Parts> {
+        self.flush()?;
+        Ok(self.parts.clone())
+    }
+
+    /// Hands over the chunk.
+    fn send(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        let count = chunk.len() as u64;
+        self.hand_over(Job::Write(self.at, chunk))?;
+        self.at += count;
+        Ok(())
+    }
+
+    /// Has something done when all that was written so far is in the files. Where that fails, it is not done.
+    ///
+    /// # Errors
+    /// Those of what was handed over before.
+    pub(crate) fn then(
+        &mut self,
+        action: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        self.send()?;
+        self.hand_over(Job::Then(Box::new(action)))
+    }
+
+    fn hand_over(&mut self, job: Job) -> io::Result<()> {
+        let parts = &self.parts;
+        let writer = self.writer.get_or_insert_with(|| Writer::start(parts.clone()));
+        if writer.jobs.send(job).is_err() {
+            self.wait()?;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was handed over is written.
+    fn wait(&mut self) -> io::Result<()> {
+        let Some(Writer { jobs, thread }) = self.writer.take() else { return Ok(()) };
+        drop(jobs);
+        thread.join().map_err(|_| io::Error::other("the thread that writes has panicked"))?
+    }
+}
+
+impl Writer {
+    fn start(mut parts: Parts) -> Self {
+        let (jobs, received) = sync_channel(DEPTH);
+        let thread = std::thread::spawn(move || {
+            received.into_iter().try_for_each(|job| match job {
+                Job::Write(at, chunk) => {
+                    parts.seek(SeekFrom::Start(at))?;
+                    parts.write_all(&chunk)
+                }
+                Job::Then(action) => action(),
+            })
+        });
+        Writer { jobs, thread }
+    }
+}
+
+impl Write for WriteBehind {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.reserve_exact(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..count]);
+        if self.chunk.len() == CHUNK {
+            self.send()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()?;
+        self.wait()
+    }
+}
+
+impl Seek for WriteBehind {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.flush()?;
+        self.at = self.parts.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+impl Drop for WriteBehind {
+    /// Whoever removes the files must not be written to meanwhile.
+    fn drop(&mut self) {
+        let _ = self.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// Two files of which the first holds a chunk and a half.
+    fn parts(dir: &tempfile::TempDir) -> Parts {
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            (file, path)
+        };
+        let ((one, at), (two, there)) = (file("one"), file("two"));
+        Parts::new(vec![(one, at, (CHUNK + CHUNK / 2) as u64), (two, there, 3 * CHUNK as u64)])
+    }
+
+    #[test]
+    fn what_is_written_is_there_after_the_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut out = WriteBehind::new(parts(&dir));
+        let bytes: Vec<u8> = (0..3 * CHUNK + 17).map(|index| (index % 251) as u8).collect();
+        for piece in bytes.chunks(99_991) {
+            out.write_all(piece).unwrap();
+        }
+        out.seek(SeekFrom::Start(5)).unwrap();
+        out.write_all(b"over").unwrap();
+        let (one, dir_path) = (dir.path().join("one"), dir.path().join("then"));
+        out.then(move || std::fs::write(dir_path, &std::fs::read(one)?[5..9])).unwrap();
+        out.flush().unwrap();
+        let mut wanted = bytes;
+        wanted[5..9].copy_from_slice(b"over");
+        let found =
+            [std::fs::read(dir.path().join("one")).unwrap(), std::fs::read(dir.path().join("two")).unwrap()];
+        assert!(found.concat() == wanted);
+        assert_eq!(std::fs::read(dir.path().join("then")).unwrap(), b"over");
+    }
+
+    #[test]
+    fn an_error_comes_at_the_latest_with_the_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "").unwrap();
+        let read_only = Parts::new(vec![(File::open(&path).unwrap(), path, 10 * CHUNK as u64)]);
+        let mut out = WriteBehind::new(read_only);
+        let written = (0..20).try_for_each(|_| out.write_all(&[1; CHUNK / 2])).and_then(|()| out.flush());
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(9), "EBADF and nothing else");
+    }
+}

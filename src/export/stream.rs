@@ -1,0 +1,154 @@
+//! Blobs that go straight from their source into a bundle, which keeps no other copy; and whose fault it is
+//! where one does not arrive.
+
+use std::io::{self, Seek, Write};
+
+use crate::bundle::Member;
+use crate::bundle::writer::{BundleWriter, WriteError};
+use crate::collect::Collected;
+use crate::collect::best_source::Rejected;
+use crate::collect::validate::{bad_content, broke_off, checked};
+use crate::dataset::Contents;
+use crate::error::Error;
+use crate::export::output::Unpublished;
+use crate::export::resumed_blob::Resumed;
+use crate::oci::Descriptor;
+use crate::progress::{Counted, Progress};
+use crate::source::{ArtifactSource, Network, SourceError};
+use crate::util::text::size;
+
+/// Why nothing was written.
+pub(crate) enum Bad {
+    /// Another source would not help.
+    Other(Error),
+    /// What an earlier export left was wrong.
+    Leftover(Error),
+    /// A layer cannot be had from its sources.
+    Source(Box<Rejected>),
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        Bad::Other(error)
+    }
+}
+
+impl From<Rejected> for Bad {
+    fn from(rejected: Rejected) -> Self {
+        Bad::Source(Box::new(rejected))
+    }
+}
+
+/// From the network to a file.
+pub(crate) struct Straight<'a> {
+    pub(crate) network: &'a Network<'a>,
+    pub(crate) destination: &'a Unpublished,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+impl Straight<'_> {
+    /// Fetches a blob of an image, of which nothing is known but its digest.
+    ///
+    /// # Errors
+    /// Its source fails, or the destination.
+    pub(crate) fn image_blob<W: Write + Seek>(
+        &self,
+        writer: &mut BundleWriter<W>,
+        source: &ArtifactSource,
+        blob: &Descriptor,
+        member: &Member,
+    ) -> Result<(), Bad> {
+        let blob = self.open(vec![source.clone()], blob, member).map_err(Error::from)?;
+        let known = blob.known();
+        let step = self.progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
+        let error = match writer.member(Counted::new(blob, step)) {
+            Ok(()) => return Ok(()),
+            Err(WriteError::Source { error, .. }) => match SourceError::from_io(error) {
+                Ok(error) => error.into(),
+                Err(error) => Error::unexpected(format!("reading {source}"))(error),
+            },
+            // The writer has hashed in the source's place.
+            Err(WriteError::Digest { found, .. }) => {
+                self.destination.spoil(member, known > 0);
+                let subject = format!("blob {} of {source}", member.digest);
+                let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
+                return Err(if known > 0 { Bad::Leftover(error) } else { Bad::Other(error) });
+            }
+            Err(error) => self.destination.failed(error),
+        };
+        Err(error.into())
+    }
+
+    /// Fetches a large layer, while another thread inflates and checks it.
+    ///
+    /// # Errors
+    /// Its sources fail or have another content than Trivy could use, or the destination fails.
+    pub(crate) fn layer<W: Write + Seek>(
+        &self,
+        writer: &mut BundleWriter<W>,
+        item: &Collected,
+        member: &Member,
+    ) -> Result<Contents, Bad> {
+        let dataset = &item.planned.dataset;
+        let artifact = item.artifact.as_ref();
+        let descriptor =
+            artifact.and_then(|a| a.manifest.blobs().find(|blob| blob.digest == member.digest).cloned());
+        let (Some(artifact), Some(descriptor)) = (artifact, descriptor) else {
+            return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")).into());
+        };
+        let sources: Vec<_> = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
+        let bad = |error| Bad::from(Rejected::from(error, dataset, member.digest, &sources));
+        let blob = self.open(sources.clone(), &descriptor, member).map_err(|error| bad(error.into()))?;
+        let known = blob.known();
+        if known > 0 {
+            self.progress.note(&format!(
+                "{}: {} of {} are here from an export that was cut short",
+                dataset.reference(),
+                size(known),
+                size(member.size)
+            ));
+        }
+        let host = artifact.source.host().unwrap_or("");
+        let step = self.progress.begin(&dataset.reference(), member.size, host);
+        let written = checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
+        // Where a part of it was here from before, no source is to blame.
+        let wrong = |error: Error| {
+            self.destination.spoil(member, known > 0);
+            if known > 0 { Bad::Leftover(error) } else { bad(error) }
+        };
+        match written {
+            (Ok(()), Ok(contents)) => Ok(contents),
+            (Err(WriteError::Source { error, .. }), checked) => {
+                // The checker has seen that what came is wrong; that it was cut short is no such thing.
+                let seen = error.kind() == io::ErrorKind::BrokenPipe;
+                let error = broke_off(dataset, error, &checked);
+                Err(if seen { wrong(error) } else { bad(error) })
+            }
+            // The writer has hashed in the source's place.
+            (Err(WriteError::Digest { found, .. }), _) => {
+                let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
+                Err(wrong(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
+            }
+            (Err(error @ WriteError::Content { .. }), _) => {
+                self.destination.spoil(member, known > 0);
+                Err(self.destination.failed(error).into())
+            }
+            (Err(error), _) => Err(self.destination.failed(error).into()),
+            (Ok(()), Err(error)) => {
+                self.destination.spoil(member, false);
+                Err(Rejected::anywhere(bad_content(dataset, &error.to_string()), dataset, member.digest)
+                    .into())
+            }
+        }
+    }
+
+    /// Begins with what is here already.
+    fn open(
+        &self,
+        sources: Vec<ArtifactSource>,
+        blob: &Descriptor,
+        member: &Member,
+    ) -> Result<Resumed<'_>, SourceError> {
+        Resumed::open(self.network, sources, blob, self.destination.prefix(member.digest, member.size))
+    }
+}

@@ -1,0 +1,213 @@
+//! The choice of an import: of each dataset the newest that is acceptable, and where it belongs.
+//!
+//! Looks at bundles, the cache and the memory; changes nothing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::bundle::{Dataset, VerifiedBundle};
+use crate::cli::args::Import;
+use crate::dataset::{Kind, catalogue, vex};
+use crate::delivery::candidates::{Offer, newest, offers};
+use crate::delivery::decision::{Judged, decide};
+use crate::delivery::report::{Report, Row, Status};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::import::{Host, Setup};
+use crate::scanner::vex_config::{Carried, Origin};
+use crate::targets::{Cache, Metadata, Slot};
+use crate::trust::acceptance::Admission;
+use crate::trust::key::KeyId;
+use crate::trust::state::TargetState;
+
+/// A dataset of an admitted bundle, with the place where it belongs.
+pub(crate) struct Choice {
+    pub(crate) bundle: usize,
+    pub(crate) dataset: Dataset,
+    pub(crate) slot: Slot,
+    pub(crate) vex_manifest: Vec<u8>,
+    /// By which the floor is judged.
+    date: Timestamp,
+    /// What is in its place is no generation to go back to: the same data with a fault, or nothing
+    /// that Trivy could read.
+    pub(crate) repairs: bool,
+    /// It was accepted here before.
+    pub(crate) known: bool,
+    /// It is older than what was there, and taken all the same.
+    pub(crate) rollback: bool,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    late: bool,
+}
+
+/// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
+pub(crate) fn choose(
+    args: &Import,
+    cache: &Cache<'_>,
+    host: &Host,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, (Option<usize>, Error)> {
+    let manifests = vex_manifests(bundles, admitted)?;
+    let mut placed = Vec::new();
+    let mut other_checks = None;
+    for offer in offers(bundles, admitted, &args.selection) {
+        let dataset = &offer.dataset;
+        if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
+            other_checks = Some(offer.dataset);
+            continue;
+        }
+        let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
+        match cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) {
+            Some(slot) => placed.push((slot.path().to_owned(), slot, offer)),
+            None if report.rows.iter().any(|row| row.name == dataset.name) => {}
+            None => report.rows.push(Row::new(dataset, None, Status::NoPlace)),
+        }
+    }
+    let chosen: Vec<Choice> =
+        newest(placed).into_iter().map(|(slot, offer)| choice(slot, offer, &manifests)).collect();
+    if let Some(dataset) = other_checks.filter(|_| !chosen.iter().any(|c| c.slot.kind() == Kind::TrivyChecks))
+    {
+        report.warnings.push(format!(
+            "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
+            dataset.tag,
+            host.version,
+            host.version.checks_tag(),
+            host.version
+        ));
+        report.rows.push(Row::new(&dataset, None, Status::NotWanted));
+    }
+    for name in &args.selection.only {
+        if !chosen.iter().any(|choice| choice.dataset.name == *name) {
+            report.errors.push(Error::usage(
+                format!("no bundle here holds {name}, which --only asks for"),
+                "Bring a bundle that holds it: `trivy-ferry inspect` shows what is in one.",
+            ));
+        }
+    }
+    Ok(chosen)
+}
+
+fn choice(slot: Slot, offer: Offer, manifests: &[VexManifests]) -> Choice {
+    let Offer { bundle, dataset, date, late } = offer;
+    let vex_manifest = vex_manifest(manifests, bundle, &dataset).unwrap_or_default().to_owned();
+    let (repairs, known, rollback) = (false, false, false);
+    Choice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
+}
+
+/// What Trivy's VEX configuration should know of a dataset.
+pub(crate) fn carried(dataset: &Dataset) -> Option<Carried> {
+    let name = dataset.name.vex_repository()?;
+    let url = match (name, dataset.vex_url()) {
+        ("default", _) => catalogue::VEX_HUB.to_owned(),
+        (_, Some(url)) => url.to_owned(),
+        // It came from a directory: Trivy never asks this address while it is told not to update.
+        (other, None) => format!("https://{other}.invalid/"),
+    };
+    Some(Carried { name: name.into(), url, origin: None })
+}
+
+/// What Trivy's VEX configuration should know of all datasets of the bundles that were admitted, with the
+/// bundle that brought them, by the digest of their manifest.
+pub(crate) fn listed(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(Digest, Carried)> {
+    let admitted = bundles.iter().zip(admitted).filter(|(_, admission)| admission.is_some());
+    admitted
+        .flat_map(|(bundle, _)| {
+            bundle.payload().datasets.iter().filter_map(|dataset| {
+                let carried = carried(dataset)?;
+                let origin = Origin {
+                    stream: bundle.payload().stream.as_str().into(),
+                    bundle: bundle.identity(),
+                    keys: bundle.signers().iter().map(KeyId::hex).collect(),
+                };
+                // VEX Hub and its address are Trivy's own default.
+                let origin = (carried.name != "default").then_some(origin);
+                Some((dataset.manifest.digest, Carried { origin, ..carried }))
+            })
+        })
+        .collect()
+}
+
+/// The vex-repository.json files of a bundle, by member name.
+pub(crate) type VexManifests = BTreeMap<String, Vec<u8>>;
+
+/// Reads those of the admitted bundles. An error comes with the index of its bundle.
+pub(crate) fn vex_manifests(
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+) -> Result<Vec<VexManifests>, (Option<usize>, Error)> {
+    let mut manifests = Vec::new();
+    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
+        if admission.is_none() {
+            manifests.push(VexManifests::new());
+            continue;
+        }
+        let layers = bundle.payload().datasets.iter().flat_map(|dataset| &dataset.layers);
+        let wanted =
+            layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
+        let read = bundle.small_members(&wanted, vex::MAX_MANIFEST);
+        manifests.push(read.map_err(|error| (Some(index), error.into()))?);
+    }
+    Ok(manifests)
+}
+
+/// That of one dataset.
+pub(crate) fn vex_manifest<'m>(
+    manifests: &'m [VexManifests],
+    bundle: usize,
+    dataset: &Dataset,
+) -> Option<&'m [u8]> {
+    let manifests = manifests.get(bundle)?;
+    dataset.layers.iter().find_map(|layer| manifests.get(&layer.path())).map(Vec::as_slice)
+}
+
+/// Leaves out what is too old, and what is in place already.
+pub(crate) fn sift(
+    cache: &Cache<'_>,
+    memory: &TargetState,
+    setup: &Setup,
+    chosen: Vec<Choice>,
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let dataset = &choice.dataset;
+        let installed = cache.installed(&choice.slot)?;
+        let was = installed.as_ref().and_then(|installed| installed.updated_at);
+        let mut row = Row::new(dataset, was, Status::Installing);
+        row.repository = (dataset.name.kind() == Kind::Vex).then(|| choice.slot.name().to_owned());
+        let judged = Judged {
+            row,
+            date: Some(choice.date),
+            floor: was,
+            vacant: installed.is_none(),
+            late: choice.late,
+            otherwise: "left alone",
+            version: installed.as_ref().and_then(|installed| installed.version.clone()),
+        };
+        let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &setup.host))?);
+        let Some(taken) = decide(setup, memory, judged, same, report)? else { continue };
+        choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
+            Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
+            _ => have.updated_at == dataset.contents.updated_at,
+        });
+        (choice.known, choice.rollback) = (taken.known, taken.rollback);
+        left.push(choice);
+    }
+    Ok(left)
+}
+
+pub(crate) fn metadata(choice: &Choice, host: &Host) -> Metadata {
+    let downloaded_at = host.now;
+    match choice.slot.kind() {
+        Kind::TrivyDb | Kind::TrivyJavaDb => Metadata::Database { downloaded_at },
+        Kind::TrivyChecks => Metadata::Checks {
+            manifest_digest: choice.dataset.manifest.digest,
+            major: choice.dataset.tag.parse().unwrap_or(0),
+            version: choice.dataset.version.clone(),
+            downloaded_at,
+        },
+        Kind::Vex => Metadata::Vex { manifest_json: choice.vex_manifest.clone(), updated_at: host.now },
+    }
+}

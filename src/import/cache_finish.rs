@@ -1,0 +1,247 @@
+//! After an import: what Trivy must be told, what it must forget, and whom to call.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::bundle::Dataset;
+use crate::cli::args::{Import, Layout, WriteSettings};
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Kind, Name};
+use crate::delivery::report::{NEWER_BUNDLE, Report};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::import::Host;
+use crate::scanner::settings::{InPlace, Scanner, Settings, settings};
+use crate::scanner::vex_config::{Carried, Wanted};
+use crate::targets::{Cache, Installed};
+use crate::trust::keyring::Keyring;
+
+/// The most of an answer of the `trivy` on the PATH that is read, in bytes.
+const MAX_ANSWER: u64 = 16 << 10;
+
+/// What the `trivy` on the PATH says is its version; `None` where there is none.
+pub(crate) fn trivy_on_path() -> Option<String> {
+    /// Trivy answers at once; what does not is no Trivy to wait for.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    // A cache directory that is not there keeps it from reading anybody's databases, and a folder
+    // without a trivy.yaml from reading a stick's.
+    let mut child = Command::new("trivy")
+        .args(["--cache-dir", "/nonexistent", "--version"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let began = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if began.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut text = String::new();
+    child.stdout?.take(MAX_ANSWER).read_to_string(&mut text).ok()?;
+    Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
+}
+
+/// The version of the `trivy` on the PATH, where it is one that can be served; else the newest.
+pub(crate) fn trivy_version() -> TrivyVersion {
+    trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
+}
+
+/// What an import of bundles means for the VEX configuration.
+pub(crate) struct Brought<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) keyring: &'a Keyring,
+    /// As [`crate::import::cache_choice::listed`] gives it.
+    pub(crate) listed: Vec<(Digest, Carried)>,
+}
+
+/// Settings, VEX configuration, scan cache. `brought`: nothing, if no bundle was imported.
+///
+/// The data is in place whatever fails here: every step is tried, and what failed stands in the
+/// report.
+pub(crate) fn finish(
+    args: &Import,
+    cache: &mut Cache<'_>,
+    host: &Host,
+    brought: Option<&Brought<'_>>,
+    report: &mut Report,
+) {
+    report.warn_of_old(host.now, NEWER_BUNDLE);
+    if let Err(error) = vex(cache, host, brought, report) {
+        report.errors.push(error);
+    }
+    for step in [scan_cache, write_settings] {
+        if let Err(error) = step(args, cache, host, report) {
+            report.errors.push(error);
+        }
+    }
+    if report.changed().count() > 0 {
+        report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
+    }
+}
+
+/// Trivy looks for a VEX repository under the name in its own configuration only.
+fn vex(
+    cache: &Cache<'_>,
+    host: &Host,
+    brought: Option<&Brought<'_>>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let Some(brought) = brought else { return Ok(()) };
+    let in_place = report.in_place().filter_map(|row| row.dataset.as_ref());
+    let of = |dataset: &Dataset| {
+        let digest = dataset.manifest.digest;
+        let name = dataset.name.vex_repository()?;
+        brought.listed.iter().rfind(|(of, listed)| *of == digest && listed.name == name)
+    };
+    let carried: Vec<Carried> = in_place.filter_map(of).map(|(_, carried)| carried.clone()).collect();
+    let listed: Vec<Carried> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
+    let trusts = |keyid: &str| brought.keyring.public_keys().any(|key| key.id().hex() == keyid);
+    let wanted = Wanted { stream: brought.stream, listed: &listed, trusts: &trusts };
+    // Another import may have written the file since this one began.
+    let vex = host.vex.read_again()?;
+    let merged = vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;
+    report.written.extend(merged.written);
+    report.advice.extend(merged.findings);
+    Ok(())
+}
+
+/// Whether the cache has a VEX repository of this name.
+fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
+    // A site may call VEX Hub by any name, also by one that names no dataset of ours.
+    let slot = Name::vex("default").ok().and_then(|hub| cache.slot(&hub, name));
+    slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
+}
+
+/// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
+fn scan_cache(args: &Import, cache: &mut Cache<'_>, _: &Host, report: &mut Report) -> Result<(), Error> {
+    let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
+    if args.clear_scan_cache {
+        if cache.clear_scan_cache()? {
+            report.advice.push("The scan cache was cleared: images are analysed anew.".into());
+        }
+    } else if java {
+        report.advice.push(
+            "Images scanned before keep their old result with the new trivy-java-db: import with --clear-scan-cache, or `trivy clean --scan-cache`."
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn write_settings(
+    args: &Import,
+    cache: &mut Cache<'_>,
+    host: &Host,
+    report: &mut Report,
+) -> Result<(), Error> {
+    if args.layout == Layout::Harbor {
+        if !rustix::process::geteuid().is_root() && args.owner.is_none() {
+            report.warnings.push(
+                "the files belong to you, and Harbor's adapter runs as 10000:10000: import as root".into(),
+            );
+        }
+        report.advice.push(
+            "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section."
+                .into(),
+        );
+        return Ok(());
+    }
+    let installed = |name: Name| -> Result<Option<Installed>, Error> {
+        let slot = cache.slot(&name, "");
+        Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
+    };
+    let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
+    let vex = host.vex.read_again()?;
+    let enabled = vex.entries().iter().filter(|entry| entry.enabled);
+    let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
+    let in_place = InPlace {
+        db: db.is_some(),
+        java_db: java_db.is_some(),
+        checks: installed(Name::trivy_checks())?.is_some(),
+        vex: names.iter().any(|name| has_vex(cache, name)),
+    };
+    let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
+    let settings = settings(cache.dir(), host.version, in_place, &scanner);
+    show(&settings, report);
+    report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
+    report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
+    write_files(&args.settings, &settings, report)
+}
+
+/// Puts settings into the report.
+pub(crate) fn show(settings: &Settings, report: &mut Report) {
+    report.commands = settings.lines.iter().map(crate::scanner::settings::Line::command).collect();
+    report.environment = settings.environment.clone();
+    for line in &settings.lines {
+        let flags = line.arguments();
+        match report.settings.iter_mut().find(|(_, have)| *have == flags) {
+            Some((subcommands, _)) => subcommands.push(line.subcommand),
+            None => report.settings.push((vec![line.subcommand], flags)),
+        }
+    }
+    if report.changed().count() > 0 {
+        report.advice.extend(settings.advice.iter().cloned());
+    }
+}
+
+/// Writes settings where they were asked for.
+pub(crate) fn write_files(
+    args: &WriteSettings,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<(), Error> {
+    if let Some(path) = &args.write_env {
+        settings.write_env(path)?;
+        report.written.push(path.clone());
+    }
+    if let Some(dir) = &args.write_config {
+        report.written.push(settings.write_config(dir, args.force)?);
+        for file in &settings.files {
+            report.written.push(file.write(dir, args.force)?);
+        }
+    }
+    Ok(())
+}
+
+/// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the
+/// download, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
+fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Timestamp> {
+    let due = |installed: &Installed, hours| {
+        let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;
+        Some(installed.next_update?.max(rested))
+    };
+    [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
+}
+
+/// Runs the operator's command, with these variables. Its output goes where ours goes that is not the result.
+///
+/// # Errors
+/// [`Error::Hook`] where it fails.
+pub(crate) fn hook(
+    command: &str,
+    done: &'static str,
+    again: bool,
+    environment: &[(&str, String)],
+) -> Result<(), Error> {
+    use std::os::fd::AsFd;
+    let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(command).envs(environment.iter().map(|(name, value)| (name, value)));
+        shell.stdin(Stdio::null()).stdout(stderr).status()
+    });
+    let what = match run {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Hook { done, again, command: command.to_owned(), what })
+}

@@ -1,0 +1,100 @@
+//! A heartbeat that came in: what it says is remembered, whatever it says, and decides nothing.
+
+use std::fmt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::heartbeat::{Export, Heartbeat};
+use crate::cli::args::Import;
+use crate::error::Error;
+use crate::status::exported;
+use crate::trust::Refusal;
+use crate::trust::acceptance::hear;
+use crate::trust::keyring::Keyring;
+use crate::trust::log::{Entry, Event};
+use crate::trust::state::{Accepted, Heard, Side, StateDir};
+use crate::util::clock;
+use crate::util::text::safe;
+
+/// What became of it.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    /// The file's name.
+    pub(crate) file: String,
+    /// What was remembered.
+    pub(crate) heard: Option<Heard>,
+    /// Why it was not.
+    pub(crate) why: Option<String>,
+    /// Whether no trusted key signed it.
+    #[serde(skip)]
+    pub(crate) unsigned: bool,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.heard, &self.why) {
+            (Some(heard), _) => write!(f, "{:<12} {}: {}", "heard", self.file, exported(&heard.export)),
+            (None, Some(why)) => write!(f, "{:<12} {}: {why}", "passed over", self.file),
+            (None, None) => write!(f, "{:<12} {}", "passed over", self.file),
+        }
+    }
+}
+
+/// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
+/// said in the row, and written down in the log; what nobody vouches for only if `write_down` says so.
+///
+/// # Errors
+/// Where it could not be read or remembered at the moment.
+pub(crate) fn receive(args: &Import, file: &Path, write_down: bool) -> Result<Row, Error> {
+    let name = safe(&file.file_name().unwrap_or_default().to_string_lossy());
+    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+    let keyring = Keyring::load(&args.keys.trust)?;
+    let stream = args.acceptance.stream.as_str();
+    let read = Heartbeat::read(file, &keyring).map_err(Error::from);
+    let heard = read.and_then(|heartbeat| {
+        if heartbeat.stream.as_str() != stream {
+            let (found, wanted) = (heartbeat.stream.as_str().to_owned(), stream.to_owned());
+            return Err(Refusal::Stream { bundle: name.clone(), found, wanted }.into());
+        }
+        let mut imports = state.imports(stream)?;
+        let now = clock::now();
+        let heard = said(&heartbeat, now);
+        hear(&mut imports, &name, heard.clone(), now)?;
+        state.save_imports(stream, &imports)?;
+        Ok(heard)
+    });
+    match heard {
+        Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None, unsigned: false }),
+        // What is gone, or may not be read at the moment, says nothing of what is in it.
+        Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
+        Err(error @ (Error::Bundle(_) | Error::Refused(_))) => {
+            let folder = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
+            let why = safe(&error.to_string().replace(&folder, ""));
+            let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
+            // What comes late, or twice, is nobody's fault.
+            if !matches!(error, Error::Refused(Refusal::Late { .. })) && (write_down || !unsigned) {
+                let entry = Entry::new(clock::now(), Event::Refused, stream).because(&why);
+                state.log()?.append(&[Entry { bundle: Some(name.clone()), unsigned, ..entry }])?;
+            }
+            Ok(Row { file: name, heard: None, why: Some(why), unsigned })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn said(heartbeat: &Heartbeat, received: Timestamp) -> Heard {
+    let export = match heartbeat.export {
+        Export::Written => "written",
+        Export::Unchanged => "unchanged",
+        Export::Failed => "failed",
+    };
+    let newest = heartbeat.newest.as_ref().map(|newest| Accepted {
+        identity: newest.identity,
+        created: newest.created,
+        expires: None,
+        sequence: Some(newest.sequence),
+    });
+    Heard { created: heartbeat.created, received, export: export.into(), newest }
+}

@@ -1,0 +1,159 @@
+//! What the log of imports is told of a run.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::bundle::BundleError;
+use crate::delivery::admitted::Source;
+use crate::delivery::report::{ImageRow, Report, Row, Status};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::trust::TrustError;
+use crate::trust::log::{Entry, Event, LoggedDataset, LoggedKey};
+use crate::trust::state::StateView;
+use crate::util::clock;
+use crate::util::text::safe;
+
+/// What happened before any target was looked at.
+#[derive(Default)]
+pub(crate) struct Beforehand {
+    /// What was made whole, a sentence's end for each bundle.
+    pub(crate) repaired: Vec<String>,
+    /// What was passed over, because nobody who is trusted signed it.
+    pub(crate) untrusted: Vec<BundleError>,
+    /// How many more files were.
+    pub(crate) more_untrusted: usize,
+}
+
+/// The entries of one run.
+pub(crate) struct Entries<'r> {
+    stream: &'r str,
+    inputs: &'r [PathBuf],
+    now: Timestamp,
+    entries: Vec<Entry>,
+}
+
+impl<'r> Entries<'r> {
+    /// None yet.
+    pub(crate) fn new(stream: &'r str, inputs: &'r [PathBuf]) -> Self {
+        Entries { stream, inputs, now: clock::now(), entries: Vec::new() }
+    }
+
+    /// What happened before any target was looked at.
+    pub(crate) fn beforehand(&mut self, beforehand: &Beforehand) {
+        for what in &beforehand.repaired {
+            let entry = self.entry(Event::Repaired).because(&self.shortened(what));
+            self.entries.push(entry);
+        }
+        for error in &beforehand.untrusted {
+            self.refused(error, None);
+        }
+        if beforehand.more_untrusted > 0 {
+            let more = beforehand.more_untrusted;
+            let why = format!("{more} more files are not signed by a trusted key");
+            self.entries.push(self.entry(Event::Refused).because(&why).unsigned());
+        }
+    }
+
+    /// What became of one target.
+    pub(crate) fn target(&mut self, report: &Report) {
+        let target = report.target.to_string();
+        for (source, why) in &report.refused {
+            let why = self.shortened(why);
+            let entry = self.of(Event::Refused, &target, source).because(&why);
+            self.entries.push(entry);
+        }
+        for error in &report.errors {
+            if let Error::Bundle(bad) = error
+                && !bad.is_incomplete()
+            {
+                self.refused(bad, Some(&target));
+            }
+        }
+        for source in &report.sources {
+            let row = |row: &Row| Some((format!("{}-{}", row.name, row.tag), row.status, row.digest?));
+            let image = |row: &ImageRow| (row.name.clone(), row.status, row.digest);
+            let all = report.rows.iter().filter_map(row).chain(report.images.iter().map(image));
+            let mine: Vec<_> = all.filter(|(name, _, digest)| source.has(name, *digest)).collect();
+            let has_failed = |status: Status| matches!(status, Status::Failed | Status::Installing);
+            // What nobody requested says nothing of how the target did.
+            let mut tried = mine.iter().filter(|(_, status, _)| *status != Status::NotRequested).peekable();
+            let all_failed = tried.peek().is_some() && tried.all(|(_, status, _)| has_failed(*status));
+            let event = if all_failed { Event::Failed } else { Event::Accepted };
+            let logged = |(name, status, digest): (String, Status, Digest)| LoggedDataset {
+                name,
+                status: status.key(),
+                digest,
+            };
+            let datasets = mine.into_iter().map(logged).collect();
+            let entry = Entry { datasets, ..self.of(event, &target, source) };
+            self.entries.push(entry);
+        }
+        let went_back: Vec<String> =
+            report.rows.iter().filter(|row| row.digest.is_none()).map(|row| row.name.to_string()).collect();
+        if report.sources.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
+            let entry = self.entry(Event::WentBack).because(&went_back.join(", "));
+            self.entries.push(Entry { target: Some(target), ..entry });
+        }
+    }
+
+    /// An error that left nothing to report of a target.
+    pub(crate) fn failed(&mut self, error: &Error) {
+        match error {
+            Error::Bundle(bad) if bad.is_incomplete() || bad.is_usage() => {}
+            Error::Bundle(bad) => self.refused(bad, None),
+            Error::Refused(refusal) => {
+                let entry = self.entry(Event::Refused).because(&safe(&refusal.to_string()));
+                self.entries.push(entry);
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds them to the log.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn write(self, state_dir: Option<&Path>) -> Result<(), TrustError> {
+        match StateView::find(state_dir)? {
+            Some(state) if !self.entries.is_empty() => state.log()?.append(&self.entries),
+            _ => Ok(()),
+        }
+    }
+
+    /// A bundle of which nobody knows what it is.
+    fn refused(&mut self, bad: &BundleError, target: Option<&str>) {
+        let entry = self.entry(Event::Refused).because(&self.shortened(&safe(&bad.to_string())));
+        let bundle = bad.path().and_then(Path::file_name).map(|name| safe(&name.to_string_lossy()));
+        let unsigned = !bad.is_signed();
+        self.entries.push(Entry { target: target.map(str::to_owned), bundle, unsigned, ..entry });
+    }
+
+    fn entry(&self, event: Event) -> Entry {
+        Entry::new(self.now, event, self.stream)
+    }
+
+    fn of(&self, event: Event, target: &str, source: &Source) -> Entry {
+        let key = |signer: &crate::delivery::admitted::Signer| LoggedKey {
+            name: signer.name.clone(),
+            keyid: signer.keyid.clone(),
+        };
+        Entry {
+            target: Some(target.to_owned()),
+            bundle: Some(source.name.clone()),
+            identity: Some(source.identity),
+            created: Some(source.created),
+            sequence: source.sequence,
+            signers: source.signers.iter().map(key).collect(),
+            overrides: source.overrides.iter().map(|flag| (*flag).to_owned()).collect(),
+            ..self.entry(event)
+        }
+    }
+
+    /// Without the folders in which bundles lay, which say nothing later.
+    fn shortened(&self, text: &str) -> String {
+        let folders = self.inputs.iter().filter(|input| input.is_dir());
+        folders.fold(text.to_owned(), |text, folder| text.replace(&format!("{}/", folder.display()), ""))
+    }
+}

@@ -1,0 +1,263 @@
+//! Pushing what was chosen: the blobs that a registry lacks as they pass, and the tags at the end.
+//!
+//! Decides nothing; what is to go where was chosen before.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+
+use crate::bundle::payload::{Blob, Member};
+use crate::bundle::reader::Members;
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
+use crate::cli::args::Import;
+use crate::delivery::candidates::Offer;
+use crate::delivery::report::{Report, Status};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci;
+use crate::progress::{Counted, Progress};
+use crate::remote::Repository;
+use crate::targets::TargetError;
+use crate::targets::compat::Compat;
+use crate::targets::registry::{PushError, Pushed, Registry};
+use crate::trust::acceptance::Admission;
+use crate::util::text::safe;
+use crate::util::threads::{lock, panicked};
+
+/// A dataset that is to be pushed.
+pub(crate) struct Choice {
+    pub(crate) bundle: usize,
+    pub(crate) dataset: Dataset,
+    pub(crate) reference: Repository,
+    /// The further tags that are to name it.
+    pub(crate) tags: Vec<String>,
+    /// What the tags are to name: upstream's manifest, or the one of `--compat`.
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) media_type: String,
+    /// The rewriting of `--compat`.
+    pub(crate) compat: Option<Compat>,
+    /// By which the floor is judged.
+    pub(crate) date: Timestamp,
+    /// Its bundle came after newer ones: that most of it is older is no news.
+    pub(crate) late: bool,
+    /// It is older than what was there, and taken all the same.
+    pub(crate) rollback: bool,
+    /// It was accepted here before.
+    pub(crate) known: bool,
+    /// What its tag names, if anything, are other data.
+    pub(crate) lost: bool,
+}
+
+impl Choice {
+    /// What nobody has read or judged yet.
+    pub(crate) fn new(reference: Repository, offer: Offer) -> Choice {
+        let Offer { bundle, dataset, date, late } = offer;
+        Choice {
+            bundle,
+            media_type: dataset.manifest.media_type.clone(),
+            dataset,
+            reference,
+            tags: Vec::new(),
+            manifest: Vec::new(),
+            compat: None,
+            date,
+            late,
+            rollback: false,
+            known: false,
+            lost: false,
+        }
+    }
+}
+
+/// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
+/// comes with the index of its bundle.
+pub(crate) fn load_manifests(
+    args: &Import,
+    bundles: &[VerifiedBundle],
+    chosen: &mut [Choice],
+) -> Result<(), (Option<usize>, Error)> {
+    for (index, bundle) in bundles.iter().enumerate() {
+        let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
+        let wanted = mine.iter().map(|choice| choice.dataset.manifest.path()).collect();
+        let manifests =
+            bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(|error| (Some(index), error.into()))?;
+        for choice in &mut mine {
+            let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why: why.into() };
+            let upstream = manifests.get(&choice.dataset.manifest.path()).cloned();
+            choice.manifest = upstream.ok_or_else(|| {
+                (Some(index), lacks(format!("{} has no manifest", choice.dataset.reference())).into())
+            })?;
+            choice.dataset.agrees_with(&choice.manifest).map_err(|why| {
+                (Some(index), lacks(format!("{}: {}", choice.dataset.reference(), safe(&why))).into())
+            })?;
+            if args.registry.compat {
+                let compat =
+                    Compat::of(&choice.manifest).map_err(|why| (Some(index), lacks(safe(&why)).into()))?;
+                choice.manifest.clone_from(&compat.manifest);
+                choice.media_type = Compat::MEDIA_TYPE.to_owned();
+                choice.compat = Some(compat);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the registry did not take, by reference.
+pub(crate) type Failed = BTreeMap<String, Error>;
+
+/// Pushes the blobs that are missing, in one pass over each bundle and two at once. Every byte that is sent is one
+/// that was signed. What the registry refuses for one dataset keeps no other from its own; an error of
+/// a bundle comes with its index.
+pub(crate) fn push_blobs(
+    registry: &Registry<'_>,
+    bundles: &[VerifiedBundle],
+    chosen: &[Choice],
+    progress: &dyn Progress,
+) -> Result<Failed, (Option<usize>, Error)> {
+    let mut failed = Failed::new();
+    for (index, bundle) in bundles.iter().enumerate() {
+        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        if !mine.is_empty() {
+            push_from(registry, bundle, &mine, &mut failed, progress)
+                .map_err(|error| (Some(index), error))?;
+        }
+    }
+    for choice in chosen {
+        let Some(compat) = &choice.compat else { continue };
+        let (digest, size) = (Digest::of(compat.config), compat.config.len() as u64);
+        if let Err(PushError::Target(error)) =
+            registry.push_blob(&choice.reference, digest, size, compat.config)
+        {
+            failed.entry(choice.reference.to_string()).or_insert(error.into());
+        }
+    }
+    Ok(failed)
+}
+
+/// How many blobs are on their way at once: while a registry stores one, it takes the next.
+const AT_ONCE: usize = 2;
+
+fn push_from(
+    registry: &Registry<'_>,
+    bundle: &VerifiedBundle,
+    mine: &[&Choice],
+    failed: &mut Failed,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let members = Mutex::new(Some(bundle.members()));
+    let failed = Mutex::new(failed);
+    std::thread::scope(|scope| {
+        let work = || {
+            let done = push_members(registry, &members, mine, &failed, progress);
+            // Nobody goes on with a damaged bundle.
+            done.inspect_err(|_| *lock(&members) = None)
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let done: Vec<_> =
+            workers.into_iter().map(|worker| worker.join().map_err(panicked("pushing"))).collect();
+        done.into_iter().try_for_each(|done| done?)
+    })
+}
+
+/// Pushes what there is until nothing is left.
+fn push_members(
+    registry: &Registry<'_>,
+    members: &Mutex<Option<Members<'_>>>,
+    mine: &[&Choice],
+    failed: &Mutex<&mut Failed>,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let next = || lock(members).as_mut().map_or(Ok(None), Members::next);
+    while let Some(mut member) = next()? {
+        let &Member { path: ref name, digest, size, .. } = member.member();
+        let path = member.bundle_path();
+        let wanting: Vec<&Choice> = mine
+            .iter()
+            .copied()
+            .filter(|choice| !lock(failed).contains_key(&choice.reference.to_string()))
+            .filter(|choice| content(choice).any(|blob| blob.path() == *name))
+            .collect();
+        let written = |choice: &Choice, pushed: Result<Pushed, PushError>| match pushed {
+            Ok(_) => Ok(()),
+            Err(PushError::Source(error)) => Err(BundleError::from_io(path, error)),
+            Err(PushError::Target(error)) => {
+                lock(failed).insert(choice.reference.to_string(), error.into());
+                Ok(())
+            }
+        };
+        match wanting[..] {
+            [] => {}
+            [choice] => {
+                let step = progress.begin(&choice.dataset.reference(), size, choice.reference.host());
+                let counted = Counted::new(member, step);
+                written(choice, registry.push_blob(&choice.reference, digest, size, counted))?;
+            }
+            // A configuration of two bytes that several datasets share; large layers are never shared.
+            _ => {
+                let mut bytes = Vec::new();
+                member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(path, error))?;
+                for choice in wanting {
+                    written(choice, registry.push_blob(&choice.reference, digest, size, &bytes[..]))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything that the manifest names and the bundle holds.
+pub(crate) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
+    let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
+    config.into_iter().chain(&choice.dataset.layers)
+}
+
+/// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
+pub(crate) fn push_tags(
+    registry: &Registry<'_>,
+    mine: &[&Choice],
+    admission: &Admission,
+    report: &mut Report,
+) {
+    for choice in mine {
+        let Choice { reference, tags, .. } = choice;
+        let status = match push_under(registry, reference, tags, &choice.media_type, &choice.manifest) {
+            Ok(()) if admission.seen && choice.known && choice.lost => Status::Restored,
+            Ok(()) => Status::Pushed,
+            Err(error) => {
+                report.errors.push(error.into());
+                Status::Failed
+            }
+        };
+        if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
+            report.advice.push(rewritten(&choice.dataset, compat));
+        }
+        report.set(&choice.dataset, status, None);
+    }
+}
+
+/// Pushes a manifest under a repository's own tag and then under further ones.
+///
+/// # Errors
+/// Those of [`Registry::push_manifest`].
+pub(crate) fn push_under(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    tags: &[String],
+    media_type: &str,
+    manifest: &[u8],
+) -> Result<(), TargetError> {
+    let further = tags.iter().map(|tag| reference.tagged(tag));
+    std::iter::once(reference.clone())
+        .chain(further)
+        .try_for_each(|reference| registry.push_manifest(&reference, media_type, manifest))
+}
+
+/// What `--compat` did to a manifest.
+pub(crate) fn rewritten(dataset: &Dataset, compat: &Compat) -> String {
+    format!(
+        "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
+        dataset.name, compat.changed
+    )
+}

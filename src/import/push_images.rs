@@ -1,0 +1,384 @@
+//! Pushing the requested images that travel beside the datasets: whatever of them a registry lacks, and
+//! their names at the end. What there is to do is decided by asking the registry.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::bundle::payload::Blob;
+use crate::bundle::{BundleError, Image, VerifiedBundle};
+use crate::cli::args::Import;
+use crate::dataset::Name;
+use crate::delivery::decision::left_out;
+use crate::delivery::image_pattern::ChosenPlace;
+use crate::delivery::image_place::DatasetPlaces;
+use crate::delivery::ledger::{Memory, image_key};
+use crate::delivery::registry_access::is_out;
+use crate::delivery::registry_place::Place;
+use crate::delivery::report::{ImageRow, Report, Status};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::import::Setup;
+use crate::oci;
+use crate::progress::{Counted, Progress};
+use crate::remote::Repository;
+use crate::targets::registry::{PushError, Registry};
+use crate::trust::Refusal;
+use crate::trust::acceptance::{Admission, Verdict, judge};
+
+/// Checks the places that `--image` and `--registry` name against each other.
+///
+/// # Errors
+/// An image without a registry that takes it.
+pub(crate) fn check_places(args: &Import) -> Result<(), Error> {
+    let places = &args.registry.places;
+    for chosen in args.image.iter().filter_map(|wanted| wanted.place.as_ref()) {
+        if home_of(chosen, places).is_none() {
+            return Err(Error::usage(
+                format!("--image names a place on {}, and no --registry names that host", chosen.host()),
+                format!("Add --registry {}, or choose a place on another.", chosen.host()),
+            ));
+        }
+    }
+    let takes_none = places.iter().all(|place| place.dataset().is_some());
+    match args.image.iter().find(|wanted| wanted.place.is_none()) {
+        Some(wanted) if takes_none => Err(Error::usage(
+            format!("--image {wanted} requests an image, and no --registry takes images"),
+            "Name one as HOST[/PREFIX] as well, or choose a place with --image NAME=HOST/PATH:TAG.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The `--registry` that a chosen place belongs to: the first of its host, and rather one for everything
+/// than one for a single dataset.
+fn home_of<'p>(chosen: &ChosenPlace, places: &'p [Place]) -> Option<&'p Place> {
+    let mine = || places.iter().filter(|place| place.host() == chosen.host());
+    mine().find(|place| place.dataset().is_none()).or(mine().next())
+}
+
+/// The pushes of one run to one target.
+pub(crate) struct Pushes<'a> {
+    pub(crate) args: &'a Import,
+    pub(crate) setup: &'a Setup,
+    pub(crate) registry: &'a Registry<'a>,
+    pub(crate) place: &'a Place,
+    pub(crate) bundles: &'a [VerifiedBundle],
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// An image of one of the bundles, and where it goes.
+struct Choice {
+    bundle: usize,
+    created: Timestamp,
+    image: Image,
+    reference: Repository,
+    /// What the memory knows this place of it by.
+    key: String,
+}
+
+/// Where an image goes.
+enum Asked {
+    /// No `--image` names it.
+    No,
+    /// To these references of the target; none if it is for another target.
+    To(Vec<Repository>),
+}
+
+impl Pushes<'_> {
+    /// Pushes the requested images of the admitted bundles, of each the newest. What fails keeps no other
+    /// from its place.
+    ///
+    /// # Errors
+    /// A state that cannot be read.
+    pub(crate) fn run(
+        &self,
+        admitted: &mut [Option<Admission>],
+        memory: &mut Memory<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let choices = self.choices(admitted, report);
+        if choices.is_empty() {
+            return Ok(());
+        }
+        let datasets = self.datasets(memory)?;
+        let mut taken = BTreeMap::new();
+        let mut out = false;
+        for choice in choices {
+            let mut row = ImageRow::new(&choice.image);
+            row.reference = Some(choice.reference.to_string());
+            row.key.clone_from(&choice.key);
+            let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
+            let done = match may_go(&choice, &datasets, &mut taken) {
+                Err(refusal) => Err(refusal.into()),
+                Ok(()) if out => Ok(Status::Failed),
+                Ok(()) => self.bring(&choice, &mut Books { admission, memory, report }),
+            };
+            match done {
+                Ok(status) => row.status = status,
+                Err(error) => {
+                    // Whom nobody reaches, nobody asks sixty times.
+                    out |= matches!(&error, Error::Target(error) if is_out(error));
+                    if matches!(error, Error::Refused(_)) {
+                        row.status = Status::Refused;
+                    }
+                    report.errors.push(error);
+                }
+            }
+            report.images.push(row);
+        }
+        Ok(())
+    }
+
+    /// Of each requested image and place the newest admitted bundle's. What is not requested, or has no
+    /// usable name, stands in the report.
+    fn choices(&self, admitted: &[Option<Admission>], report: &mut Report) -> Vec<Choice> {
+        let mut newest: BTreeMap<(String, String), Choice> = BTreeMap::new();
+        let mut others: BTreeMap<String, (ImageRow, Option<Error>)> = BTreeMap::new();
+        for (bundle, (of, admission)) in self.bundles.iter().zip(admitted).enumerate() {
+            for image in of.payload().images.iter().filter(|_| admission.is_some()) {
+                let name = image.name.clone();
+                match self.asked(image) {
+                    Err(error) => drop(others.insert(name, (ImageRow::new(image), Some(error)))),
+                    // A single dataset's repository was never a place for images.
+                    Ok(Asked::No) if self.place.dataset().is_some() => {}
+                    Ok(Asked::No) => drop(others.insert(name, (ImageRow::not_requested(image), None))),
+                    Ok(Asked::To(references)) => {
+                        for reference in references {
+                            let (created, image) = (of.payload().created, image.clone());
+                            let key = image_key(&reference);
+                            let by = (name.clone(), key.clone());
+                            newest.insert(by, Choice { bundle, created, image, reference, key });
+                        }
+                    }
+                }
+            }
+        }
+        for (row, error) in others.into_values() {
+            report.images.push(row);
+            report.errors.extend(error);
+        }
+        newest.into_values().collect()
+    }
+
+    /// Where an image goes at this target. A place that the operator chose comes before the one that
+    /// follows from the name.
+    fn asked(&self, image: &Image) -> Result<Asked, Error> {
+        let mut wanted =
+            self.args.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
+        if wanted.peek().is_none() {
+            return Ok(Asked::No);
+        }
+        let name = Repository::parse(&image.name, "latest")?;
+        let wanted: Vec<_> = wanted.map(|wanted| wanted.place.as_ref()).collect();
+        let chosen: Vec<&ChosenPlace> = wanted.into_iter().flatten().collect();
+        if chosen.is_empty() {
+            return Ok(Asked::To(self.place.image(&name).transpose()?.into_iter().collect()));
+        }
+        let mine = chosen
+            .into_iter()
+            .filter(|chosen| home_of(chosen, &self.args.registry.places) == Some(self.place));
+        let references = mine.map(|chosen| chosen.of(&name)).collect::<Result<_, _>>()?;
+        Ok(Asked::To(references))
+    }
+
+    /// The repositories of datasets: of this run, of earlier ones, and those that Trivy's own datasets
+    /// have at each place.
+    fn datasets(&self, memory: &Memory<'_>) -> Result<DatasetPlaces, Error> {
+        let mut datasets = memory.dataset_places()?;
+        let held = self.bundles.iter().flat_map(|bundle| &bundle.payload().datasets);
+        let held = held.map(|dataset| dataset.name.clone());
+        let known = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
+        for name in held.chain(known) {
+            for place in &self.args.registry.places {
+                if let Ok(Some(repository)) = place.repository(&name, "latest") {
+                    datasets.add(&repository, name.as_str());
+                }
+            }
+        }
+        Ok(datasets)
+    }
+
+    /// Brings an image to its place, if the registry lacks it and the rules allow it.
+    fn bring(&self, choice: &Choice, books: &mut Books<'_, '_>) -> Result<Status, Error> {
+        let Choice { bundle, created, image, reference, key } = choice;
+        let found = self.found(reference)?;
+        if found.is_some_and(|found| found.digest == image.manifest.digest)
+            && is_whole(self.registry, reference, image)?
+        {
+            return Ok(Status::Unchanged);
+        }
+        let floor = books.memory.state().floors.get(key).copied();
+        let is_known = books.admission.seen && floor.is_some();
+        let Some(bundle) = self.bundles.get(*bundle) else { return Ok(Status::Failed) };
+        let mut is_rollback = false;
+        if let Verdict::Older { floor } = judge(Some(*created), floor) {
+            if !self.setup.policy.allow_rollback {
+                if found.is_none() {
+                    let dataset = image.name.clone();
+                    return Err(Refusal::MissingAndOlder { dataset, date: *created, floor }.into());
+                }
+                books.report.warnings.push(left_out(&image.name, "not pushed", *created, floor));
+                return Ok(Status::Older);
+            }
+            is_rollback = true;
+        }
+        // A refusal is better than an upload of gigabytes before it.
+        self.may_name(choice, found, books.memory)?;
+        if is_rollback {
+            books.report.rolls_back(bundle, books.admission);
+        }
+        self.push(choice, bundle, books)?;
+        Ok(if is_known { Status::Restored } else { Status::Pushed })
+    }
+
+    /// Pushes an image: its name comes last, and until then only digests lead to what is below it.
+    fn push(&self, choice: &Choice, bundle: &VerifiedBundle, books: &mut Books<'_, '_>) -> Result<(), Error> {
+        let Choice { image, reference, .. } = choice;
+        books.memory.about_to_change(self.setup.host.now)?;
+        for blob in &image.blobs {
+            self.push_blob(reference, bundle, image, blob)?;
+        }
+        let all = image.manifests.iter().chain([&image.manifest]).map(Blob::path);
+        let bytes = bundle.small_members(&all.collect(), oci::MAX_MANIFEST)?;
+        let bytes_of = |manifest: &Blob| {
+            let why = format!("it has no blob {}", manifest.digest);
+            let lacks = || BundleError::Payload { path: bundle.path().to_path_buf(), why: why.into() };
+            bytes.get(&manifest.path()).ok_or_else(lacks)
+        };
+        for manifest in &image.manifests {
+            let under = reference.by_digest(manifest.digest);
+            self.registry.push_manifest(&under, &manifest.media_type, bytes_of(manifest)?)?;
+        }
+        let top = bytes_of(&image.manifest)?;
+        // The blobs may have taken an hour, and the tag may be somebody else's since.
+        let found = self.found(reference)?;
+        if self.may_name(choice, found, books.memory)? == Right::ByFlag {
+            books.report.replaces_tags(bundle, books.admission);
+        }
+        let (name, digest) = (reference.to_string(), image.manifest.digest);
+        // Whoever gave the tag to this image before keeps it.
+        let found = found.map(|found| found.digest);
+        let is_ours = found != Some(digest) || books.memory.has_set(&name, &image.name, digest);
+        if is_ours && reference.digest().is_none() {
+            books.memory.about_to_set(&name, image, found)?;
+        }
+        self.registry.push_manifest(reference, &image.manifest.media_type, top)?;
+        books.memory.has_now_set(&name);
+        Ok(())
+    }
+
+    /// The manifest that a reference names in the registry.
+    fn found(&self, reference: &Repository) -> Result<Option<Found>, Error> {
+        let manifest = self.registry.manifest(reference)?;
+        Ok(manifest.map(|bytes| Found { digest: Digest::of(&bytes), is_data: is_data(&bytes) }))
+    }
+
+    /// By which right a reference that names `found` may be set to an image.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignTag`] if it has none, and [`Refusal::DatasetPlace`] if `found` is data that scanners
+    /// download.
+    fn may_name(&self, choice: &Choice, found: Option<Found>, memory: &Memory<'_>) -> Result<Right, Refusal> {
+        let reference = choice.reference.to_string();
+        match found {
+            None => Ok(Right::Own),
+            // A digest names one thing for ever.
+            Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
+            Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
+            Some(found) if memory.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
+            Some(Found { digest, .. }) if !self.args.replace_image_tags => {
+                Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
+            }
+            // Checks of the site's own, for example, are such data themselves.
+            Some(found)
+                if found.is_data && !choice.image.blobs.iter().any(|blob| is_of_data(&blob.media_type)) =>
+            {
+                let (image, dataset) = (choice.image.name.clone(), "Trivy's data".into());
+                Err(Refusal::DatasetPlace { image, reference, dataset })
+            }
+            Some(_) => Ok(Right::ByFlag),
+        }
+    }
+
+    fn push_blob(
+        &self,
+        reference: &Repository,
+        bundle: &VerifiedBundle,
+        image: &Image,
+        blob: &Blob,
+    ) -> Result<(), Error> {
+        let member = bundle.blob(blob.digest)?;
+        let step = self.progress.begin(&image.name, blob.size, reference.host());
+        match self.registry.push_blob(reference, blob.digest, blob.size, Counted::new(member, step)) {
+            Ok(_) => Ok(()),
+            Err(PushError::Target(error)) => Err(error.into()),
+            Err(PushError::Source(error)) => Err(BundleError::from_io(bundle.path(), error).into()),
+        }
+    }
+}
+
+/// What a reference names in a registry.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    digest: Digest,
+    /// It is a database or checks, as Trivy downloads them.
+    is_data: bool,
+}
+
+/// Whether a manifest has a layer of data that Trivy downloads.
+fn is_data(manifest: &[u8]) -> bool {
+    oci::Manifest::parse(manifest).is_ok_and(|it| it.layers.iter().any(|layer| is_of_data(&layer.media_type)))
+}
+
+/// Whether a layer's type is one of those that Trivy downloads (Trivy v0.74.0: pkg/db, pkg/javadb,
+/// pkg/policy).
+fn is_of_data(media_type: &str) -> bool {
+    const TYPES: [&str; 2] = ["application/vnd.aquasec.trivy.", "application/vnd.cncf.openpolicyagent."];
+    TYPES.iter().any(|prefix| media_type.starts_with(prefix))
+}
+
+/// What is written down of an image that is pushed.
+struct Books<'b, 's> {
+    admission: &'b mut Admission,
+    memory: &'b mut Memory<'s>,
+    report: &'b mut Report,
+}
+
+/// By which right a tag is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// It is free, names the image already, or was set by trivy-ferry.
+    Own,
+    /// It is somebody else's, and `--replace-image-tags` was given.
+    ByFlag,
+}
+
+/// Whether an image may go to its place, and takes it.
+fn may_go(
+    choice: &Choice,
+    datasets: &DatasetPlaces,
+    taken: &mut BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    let (image, reference) = (choice.image.name.clone(), choice.reference.to_string());
+    if let Some(dataset) = datasets.dataset_at(&choice.reference) {
+        return Err(Refusal::DatasetPlace { image, reference, dataset: dataset.to_owned() });
+    }
+    match taken.get(&reference) {
+        Some(other) => Err(Refusal::SamePlace { image, what: "pushed", reference, other: other.clone() }),
+        None => {
+            taken.insert(reference, image);
+            Ok(())
+        }
+    }
+}
+
+/// Whether a registry has everything below an image's name.
+fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> Result<bool, Error> {
+    for manifest in &image.manifests {
+        if registry.manifest(&reference.by_digest(manifest.digest))?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(registry.has_all(reference, image.blobs.iter().map(|blob| (blob.digest, blob.size)))?)
+}

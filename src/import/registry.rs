@@ -1,0 +1,189 @@
+//! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
+
+use crate::bundle::VerifiedBundle;
+use crate::cli::args::Import;
+use crate::dataset::Kind;
+use crate::delivery::admission::{admit_all, conclude};
+use crate::delivery::candidates::{newest, offers};
+use crate::delivery::decision::{Judged, decide};
+use crate::delivery::ledger::Memory;
+use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing, version_of};
+use crate::delivery::registry_place::Place;
+use crate::delivery::report::{Report, Row, Status, Target};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::import::Setup;
+use crate::import::push::{Choice, content, load_manifests, push_blobs, push_tags};
+use crate::import::push_images::Pushes;
+use crate::intake::open::Found;
+use crate::progress::Progress;
+use crate::targets::TargetError;
+use crate::targets::registry::Registry;
+use crate::trust::acceptance::Admission;
+
+/// Imports into one place of a registry.
+pub(crate) fn run(
+    args: &Import,
+    setup: &Setup,
+    registry: &Registry<'_>,
+    place: &Place,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let target = Target::Registry(place.to_string());
+    memory.of(&target.to_string());
+    let ignored = found.ignored.clone();
+    // No tag names anything of a damaged bundle: the next attempt does without it.
+    let ((mut report, pushed), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        if report.sources.is_empty() {
+            return Ok((report, None));
+        }
+        let nobody = |error: Error| (None, error);
+        let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
+        load_manifests(args, bundles, &mut chosen)?;
+        let chosen = sift(registry, memory, setup, chosen, &mut report).map_err(nobody)?;
+        if !chosen.is_empty() {
+            memory.about_to_change(setup.host.now).map_err(nobody)?;
+        }
+        let failed = push_blobs(registry, bundles, &chosen, progress)?;
+        let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
+        let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
+        without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
+        report.errors.extend(failed.into_values());
+        Ok((report, Some((admitted, chosen))))
+    })?;
+    report.errors.splice(0..0, damaged);
+    let Some((mut admitted, chosen)) = pushed else { return Ok(report) };
+    for (index, (bundle, slot)) in found.bundles.iter().zip(&mut admitted).enumerate() {
+        let Some(mut admission) = slot.take() else { continue };
+        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        if mine.iter().any(|choice| choice.rollback) {
+            report.rolls_back(bundle, &mut admission);
+        }
+        push_tags(registry, &mine, &admission, &mut report);
+        *slot = Some(admission);
+    }
+    let bundles = &found.bundles;
+    let pushes = Pushes { args, setup, registry, place, bundles, progress };
+    if let Err(error) = pushes.run(&mut admitted, memory, &mut report) {
+        // The datasets are in place all the same.
+        report.errors.push(error);
+    }
+    for (bundle, admission) in found.bundles.iter().zip(&admitted) {
+        if let Some(admission) = admission {
+            memory.accept(bundle, admission, &report, setup.host.now);
+        }
+    }
+    conclude(memory, setup, &mut report);
+    report.standing = standing(place, registry, setup.host.version, &report);
+    Ok(report)
+}
+
+/// Of each dataset and tag the newest among the admitted bundles.
+fn choose(
+    args: &Import,
+    place: &Place,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut placed = Vec::new();
+    for offer in offers(bundles, admitted, &args.selection) {
+        let dataset = &offer.dataset;
+        if dataset.name.kind() == Kind::Vex {
+            if matches!(place, Place::Registry { .. })
+                && args.web_root.is_none()
+                && !report.rows.iter().any(|row| row.name == dataset.name)
+            {
+                report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                report.advice.push(format!(
+                    "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
+                    dataset.name
+                ));
+            }
+            continue;
+        }
+        if let Some(reference) = place.repository(&dataset.name, &dataset.tag)? {
+            placed.push((reference.to_string(), reference, offer));
+        }
+    }
+    let mut chosen: Vec<Choice> =
+        newest(placed).into_iter().map(|(reference, offer)| Choice::new(reference, offer)).collect();
+    // Of several versions in one repository the highest has the tags that are no version.
+    for index in 0..chosen.len() {
+        let version = |choice: &Choice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
+        let mine = &chosen[index];
+        let beside = |other: &&Choice| {
+            (other.reference.host(), other.reference.name()) == (mine.reference.host(), mine.reference.name())
+        };
+        if chosen.iter().filter(beside).all(|other| version(other) <= version(mine)) {
+            chosen[index].tags.clone_from(&args.registry.extra_tag);
+        }
+    }
+    Ok(chosen)
+}
+
+/// Leaves out what is too old, and what is there already.
+fn sift(
+    registry: &Registry<'_>,
+    memory: &Memory<'_>,
+    setup: &Setup,
+    chosen: Vec<Choice>,
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let found = match registry.manifest(&choice.reference) {
+            Ok(found) => found,
+            // A host that nobody reaches has none of it; what it refuses is one dataset's.
+            Err(error) if is_out(&error) => return Err(error.into()),
+            Err(error) => {
+                report.fails(&choice.dataset, choice.reference.to_string(), error.into());
+                continue;
+            }
+        };
+        let was = found.as_deref().and_then(date_of);
+        let mut row = Row::new(&choice.dataset, was, Status::Installing);
+        row.reference = Some(choice.reference.to_string());
+        row.extra_tags.clone_from(&choice.tags);
+        let layers = found.as_deref().and_then(layers_of);
+        choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
+        let judged = Judged {
+            row,
+            date: Some(choice.date),
+            // The same layers under another manifest, as with --compat, are not older than themselves:
+            // databases are a little older than the manifests that name them.
+            floor: was.filter(|_| choice.lost),
+            vacant: found.is_none(),
+            late: choice.late,
+            otherwise: "not pushed",
+            version: found.as_deref().filter(|_| choice.lost).and_then(version_of),
+        };
+        let whole = match found.as_ref() == Some(&choice.manifest) {
+            true => is_whole(registry, &choice),
+            false => Ok(false),
+        };
+        match whole {
+            Ok(whole) => {
+                if let Some(taken) = decide(setup, memory.state(), judged, || Ok(whole), report)? {
+                    (choice.known, choice.rollback) = (taken.known, taken.rollback);
+                    left.push(choice);
+                }
+            }
+            Err(error) => report.fails(&choice.dataset, choice.reference.to_string(), error.into()),
+        }
+    }
+    Ok(left)
+}
+
+/// Whether a registry has everything under the tags that name a dataset.
+fn is_whole(registry: &Registry<'_>, choice: &Choice) -> Result<bool, TargetError> {
+    let compat = choice.compat.as_ref();
+    let compat = compat.map(|compat| (Digest::of(compat.config), compat.config.len() as u64));
+    let blobs = content(choice).map(|blob| (blob.digest, blob.size)).chain(compat);
+    Ok(registry.has_all(&choice.reference, blobs)?
+        && name_all(registry, &choice.reference, &choice.tags, &choice.manifest)?)
+}

@@ -1,0 +1,224 @@
+//! Importing into a web root: the VEX repositories of the bundles become files for a web server.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::{BundleError, VerifiedBundle};
+use crate::cli::args::Import;
+use crate::dataset::Kind;
+use crate::dataset::catalogue::VEX_SPEC;
+use crate::dataset::vex::ArchiveFormat;
+use crate::dataset::vex_copy::{self, Record};
+use crate::delivery::admission::{admit_all, conclude};
+use crate::delivery::candidates::{Offer, newest, offers};
+use crate::delivery::decision::{Judged, Taken, decide};
+use crate::delivery::ledger::Memory;
+use crate::delivery::report::{Report, Row, Standing, Status, Target};
+use crate::delivery::web_url::WebUrl;
+use crate::error::Error;
+use crate::import::Setup;
+use crate::import::cache_choice::{vex_manifest, vex_manifests};
+use crate::intake::open::Found;
+use crate::targets::TargetError;
+use crate::targets::web_root::{Copy, WebRoot};
+use crate::trust::acceptance::Admission;
+use crate::util::text::safe;
+
+/// A VEX repository that is to be copied.
+struct Choice {
+    offer: Offer,
+    copy: Copy,
+    record: Record,
+    taken: Taken,
+    /// The same data was in place, handed out under another URL.
+    repointed: bool,
+}
+
+/// Imports into the web root `dir`, which is handed out under `url`.
+pub(crate) fn run(
+    args: &Import,
+    setup: &Setup,
+    dir: &Path,
+    url: &WebUrl,
+    found: &mut Found,
+    memory: &mut Memory<'_>,
+) -> Result<Report, Error> {
+    let root = WebRoot::open(dir, args.keep_previous > 0)?;
+    let target = Target::Web(root.path().to_path_buf());
+    memory.of(&target.to_string());
+    let ignored = found.ignored.clone();
+    // Nothing points at what is staged: the next attempt does without a damaged bundle.
+    let ((mut report, staged), damaged) = found.without_damaged(|bundles| {
+        let mut report = Report::new(target.clone(), setup, ignored.clone());
+        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        if report.sources.is_empty() {
+            return Ok((report, None));
+        }
+        let nobody = |error: Error| (None, error);
+        let chosen = choose(args, url, bundles, &admitted, &mut report)?;
+        // A bundle may leave out what an earlier one brought.
+        if chosen.is_empty() && root.repositories().map_err(|error| (None, error.into()))?.is_empty() {
+            report.errors.push(Error::usage(
+                "there is no VEX repository here to put into the web root",
+                "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
+            ));
+        }
+        let chosen = sift(&root, url, memory, setup, chosen, &mut report).map_err(nobody)?;
+        let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
+        root.preflight(&copies).map_err(|error| (None, error.into()))?;
+        if !chosen.is_empty() {
+            memory.about_to_change(setup.host.now).map_err(nobody)?;
+        }
+        for (index, bundle) in bundles.iter().enumerate() {
+            stage(&root, bundle, chosen.iter().filter(|choice| choice.offer.bundle == index).collect())
+                .map_err(|error| (Some(index), error))?;
+        }
+        Ok((report, Some((admitted, chosen))))
+    })?;
+    report.errors.splice(0..0, damaged);
+    let Some((admitted, chosen)) = staged else { return Ok(report) };
+    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
+        let Some(mut admission) = admission else { continue };
+        let mine = || chosen.iter().filter(|choice| choice.offer.bundle == index);
+        if mine().any(|choice| choice.taken.rollback) {
+            report.rolls_back(bundle, &mut admission);
+        }
+        for choice in mine() {
+            let status = match root.activate(&choice.copy) {
+                Ok(()) if admission.seen && choice.taken.known && !choice.repointed => Status::Restored,
+                Ok(()) => Status::Installed,
+                Err(error) => {
+                    report.errors.push(error.into());
+                    Status::Failed
+                }
+            };
+            report.set(&choice.offer.dataset, status, None);
+        }
+        memory.accept(bundle, &admission, &report, setup.host.now);
+    }
+    conclude(memory, setup, &mut report);
+    for name in root.repositories()? {
+        if !report.in_place().any(|row| row.name == name) {
+            let (tag, reference) = (VEX_SPEC.to_owned(), url.of(&name));
+            report.standing.push(Standing { name, tag, reference });
+        }
+    }
+    if url.is_plain() && report.changed().count() > 0 {
+        report.advice.push(
+            "VEX documents take findings away, and over http:// anybody on the way can write some: https:// is better."
+                .into(),
+        );
+    }
+    Ok(report)
+}
+
+/// Of each VEX repository the newest among the admitted bundles, with the copy that it is to become.
+fn choose(
+    args: &Import,
+    url: &WebUrl,
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+    report: &mut Report,
+) -> Result<Vec<Choice>, (Option<usize>, Error)> {
+    let manifests = vex_manifests(bundles, admitted)?;
+    let mut placed = Vec::new();
+    let mut others: BTreeSet<String> = BTreeSet::new();
+    for offer in offers(bundles, admitted, &args.selection) {
+        if offer.dataset.name.kind() != Kind::Vex {
+            others.insert(offer.dataset.name.to_string());
+            continue;
+        }
+        let upstream = vex_manifest(&manifests, offer.bundle, &offer.dataset);
+        let copy = copy(&offer, url, upstream).map_err(|why| {
+            let path = bundles.get(offer.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+            let why = format!("{}: {}", offer.dataset.reference(), safe(&why));
+            (Some(offer.bundle), BundleError::Payload { path, why: why.into() }.into())
+        })?;
+        placed.push((offer.dataset.name.to_string(), copy, offer));
+    }
+    // Whoever imports them elsewhere in the same run knows.
+    if args.cache_dir.is_none() && args.registry.places.is_empty() && !others.is_empty() {
+        let others = others.into_iter().collect::<Vec<_>>().join(", ");
+        report
+            .advice
+            .push(format!("Not for a web root: {others}. Import them with --registry or --cache-dir."));
+    }
+    let taken = Taken { known: false, rollback: false };
+    let choice = |((copy, record), offer)| Choice { offer, copy, record, taken, repointed: false };
+    Ok(newest(placed).into_iter().map(choice).collect())
+}
+
+/// The copy that a dataset is to become. An error is a sentence's end.
+fn copy(offer: &Offer, url: &WebUrl, upstream: Option<&[u8]>) -> Result<(Copy, Record), String> {
+    let dataset = &offer.dataset;
+    let (Some(layer), Some(upstream)) = (dataset.content_layer(), upstream) else {
+        return Err("it has no archive or no manifest".into());
+    };
+    let format = ArchiveFormat::by_media_type(&layer.media_type);
+    let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
+    let archive = format!("{}/{}", url.of(&dataset.name), vex_copy::archive_name(format, &subdir));
+    let location = vex_copy::location(&archive, &subdir)
+        .ok_or_else(|| format!("the folder {subdir:?} cannot stand in a URL"))?;
+    let record = Record { archive: layer.digest, updated_at: offer.date };
+    let manifest = vex_copy::point_at(upstream, &location, &record)?;
+    let name = dataset.name.clone();
+    Ok((Copy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
+}
+
+/// Leaves out what is too old, and what is in place already.
+fn sift(
+    root: &WebRoot,
+    url: &WebUrl,
+    memory: &Memory<'_>,
+    setup: &Setup,
+    chosen: Vec<Choice>,
+    report: &mut Report,
+) -> Result<Vec<Choice>, Error> {
+    let mut left = Vec::new();
+    for mut choice in chosen {
+        let found = root.manifest(&choice.offer.dataset.name)?;
+        let record = found.as_deref().and_then(vex_copy::record);
+        let was = record.as_ref().map(|record| record.updated_at);
+        let same_archive = record.is_some_and(|record| record.archive == choice.record.archive);
+        let at = found.as_deref().and_then(vex_copy::location_of);
+        let moved = at.filter(|at| Some(at) != vex_copy::location_of(&choice.copy.manifest).as_ref());
+        choice.repointed = same_archive && moved.is_some();
+        let mut row = Row::new(&choice.offer.dataset, was, Status::Installing);
+        row.reference = Some(url.of(&choice.offer.dataset.name));
+        let judged = Judged {
+            row,
+            date: Some(choice.offer.date),
+            floor: was,
+            vacant: found.is_none(),
+            late: choice.offer.late,
+            otherwise: "left alone",
+            version: None,
+        };
+        let same = || Ok(root.holds(&choice.copy)?);
+        if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
+            choice.taken = taken;
+            if let Some(moved) = moved {
+                report.warnings.push(format!(
+                    "{} was handed out at {} until now, and scanners that know that ask there on: `trivy clean --vex-repo` makes them ask anew",
+                    choice.offer.dataset.name,
+                    safe(&moved)
+                ));
+            }
+            left.push(choice);
+        }
+    }
+    Ok(left)
+}
+
+/// Stages the archives that one bundle brought.
+fn stage(root: &WebRoot, bundle: &VerifiedBundle, mine: Vec<&Choice>) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    for choice in mine {
+        let archive = bundle.blob(choice.record.archive)?;
+        root.stage(&choice.copy, archive).map_err(|error| match error.downcast::<TargetError>() {
+            Ok(error) => Error::from(error),
+            Err(error) => BundleError::from_io(&path, error).into(),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,468 @@
+//! What lies where the user points, by its names: bundles, their volumes and their parity, and what is none
+//! of our business.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::parity::ParityFile;
+use crate::bundle::volumes::{self, Number, Volume, beside};
+use crate::bundle::{
+    BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, parity,
+};
+use crate::error::Error;
+use crate::intake::namesakes::{Digests, Look};
+use crate::trust::keyring::Keyring;
+use crate::util::text::{parse_stamp, safe};
+
+/// A file that was passed over, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Ignored {
+    /// Its name.
+    pub(crate) name: String,
+    /// Why it was passed over.
+    pub(crate) why: String,
+}
+
+/// What lies there.
+#[derive(Default)]
+pub(crate) struct Inputs {
+    /// What may be a bundle or the head of one, in the order of the names.
+    pub(crate) bundles: Vec<PathBuf>,
+    /// What is none of our business.
+    pub(crate) ignored: PassedOver,
+    /// Heartbeats, which are ignored by all but `watch`.
+    pub(crate) heartbeats: Vec<PathBuf>,
+    /// Whether all of it is one file that the user named: whatever is wrong with it is said.
+    pub(crate) is_one_file: bool,
+    /// What belongs together, by the bundle's name.
+    sets: BTreeMap<String, Set>,
+    /// How many files are in them.
+    files: usize,
+    /// How many of them have no head here.
+    strays: usize,
+    look: Look,
+}
+
+/// The most bundles and heads that are looked at together.
+const MOST_HEADS: usize = 10_000;
+/// The most files: heads, volumes and parity.
+const MOST_FILES: usize = 20_000;
+/// The most bundles of which parts are here and no head.
+const MOST_STRAYS: usize = 1_000;
+/// The most heartbeats.
+const MOST_HEARTBEATS: usize = 1_000;
+
+/// In which order the files of folders are taken: what belongs to a head comes before what does not, so
+/// that junk crowds out no bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Heads,
+    /// Volumes and parity of a head that is here.
+    Parts,
+    /// The same of none.
+    Strays,
+}
+
+/// Files that were passed over: the first of them by name, and the number of the others. A directory may hold
+/// more than anybody would read.
+#[derive(Default)]
+pub(crate) struct PassedOver {
+    named: Vec<Ignored>,
+    more: usize,
+}
+
+impl PassedOver {
+    /// How many are named.
+    const MOST: usize = 100;
+
+    /// Adds one.
+    pub(crate) fn add(&mut self, ignored: Ignored) {
+        self.named.push(ignored);
+        if self.named.len() > 2 * Self::MOST {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.named.sort_by(|a, b| a.name.cmp(&b.name));
+        self.more += self.named.len().saturating_sub(Self::MOST);
+        self.named.truncate(Self::MOST);
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.named.len() + self.more
+    }
+
+    /// All of them as a list, of which the last entry may stand for many.
+    pub(crate) fn list(mut self) -> Vec<Ignored> {
+        self.cut();
+        if self.more > 0 {
+            self.named.push(Ignored {
+                name: format!("{} more", self.more),
+                why: "not named here, because they are many".into(),
+            });
+        }
+        self.named
+    }
+}
+
+/// The files of one bundle.
+#[derive(Default)]
+struct Set {
+    /// The whole, or the head.
+    first: Vec<PathBuf>,
+    /// Volumes behind a head.
+    volumes: BTreeMap<Number, Vec<PathBuf>>,
+    parity: Vec<PathBuf>,
+}
+
+impl Inputs {
+    /// Looks through folders, and takes files with what belongs to them.
+    ///
+    /// # Errors
+    /// Where a folder cannot be read, and a file is no bundle but a part of one.
+    pub(crate) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
+        Inputs::read_again(inputs, &Digests::default())
+    }
+
+    /// The same, for who looks again and again: what was read before is remembered.
+    ///
+    /// # Errors
+    /// See [`Inputs::read`].
+    pub(crate) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
+        let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
+        let is_folder = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
+        let (folders, files): (Vec<&PathBuf>, Vec<&PathBuf>) = inputs.iter().partition(is_folder);
+        for turn in [Turn::Heads, Turn::Parts, Turn::Strays] {
+            for folder in &folders {
+                found.read_folder(folder, turn)?;
+            }
+        }
+        for input in files {
+            if let ([_], Some(part)) = (inputs, part(input)) {
+                return Err(Error::usage(
+                    format!("{} is {part} of a bundle", input.display()),
+                    "Name its head, whose name ends in .tar.000, or the folder in which all of it lies.",
+                ));
+            } else {
+                found.take(input.clone());
+                found.take_beside(input);
+            }
+        }
+        found.is_one_file = folders.is_empty() && found.bundles.len() == 1;
+        found.bundles.sort();
+        Ok(found)
+    }
+
+    /// Takes what has its turn in a folder. Whoever may put files there can put any number: what is looked
+    /// at together is bounded, and the rest is named and counted.
+    fn read_folder(&mut self, folder: &Path, turn: Turn) -> Result<(), Error> {
+        let failed = || {
+            |error: std::io::Error| match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Error::usage(
+                    format!("the folder {} may not be read by this user", folder.display()),
+                    "Run the command as a user who may, or mount the medium for this one.",
+                ),
+                _ => Error::unexpected(format!("reading the folder {}", folder.display()))(error),
+            }
+        };
+        for entry in fs::read_dir(folder).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if turn == Turn::Heads && Heartbeat::is_named(&name) && self.heartbeats.len() < MOST_HEARTBEATS {
+                self.heartbeats.push(entry.path());
+            }
+            match why_ignored(&name) {
+                Some(why) if turn == Turn::Heads => {
+                    self.ignored.add(Ignored { name: safe(&name), why: why.into() });
+                }
+                None if self.turn_of(&entry.path()) == turn => self.take_if_room(entry.path(), turn),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_of(&self, path: &Path) -> Turn {
+        let has_head =
+            || key(path).and_then(|key| self.sets.get(&key)).is_some_and(|set| !set.first.is_empty());
+        match part(path) {
+            None => Turn::Heads,
+            Some(_) if has_head() => Turn::Parts,
+            Some(_) => Turn::Strays,
+        }
+    }
+
+    fn take_if_room(&mut self, path: PathBuf, turn: Turn) {
+        let is_new = || key(&path).is_some_and(|key| !self.sets.contains_key(&key));
+        let has_room = match turn {
+            Turn::Heads => self.bundles.len() < MOST_HEADS,
+            Turn::Parts => self.files < MOST_FILES,
+            Turn::Strays => self.files < MOST_FILES && (self.strays < MOST_STRAYS || !is_new()),
+        };
+        if !has_room {
+            let why = "there are too many files to look at it with the others".into();
+            return self.ignored.add(Ignored { name: safe(&name_of(&path)), why });
+        }
+        self.strays += usize::from(turn == Turn::Strays && is_new());
+        self.take(path);
+    }
+
+    /// Takes what belongs to a bundle that was named, and nothing else that lies there.
+    fn take_beside(&mut self, bundle: &Path) {
+        let folder = bundle.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+        for path in entries.flatten().map(|entry| bundle.with_file_name(entry.file_name())) {
+            if part(&path).is_some() && key(&path) == key(bundle) {
+                self.take(path);
+            }
+        }
+    }
+
+    fn take(&mut self, path: PathBuf) {
+        let Some(key) = key(&path) else { return };
+        let name = name_of(&path);
+        self.files += 1;
+        let set = self.sets.entry(key).or_default();
+        if parity::parse_name(&name).is_some() {
+            set.parity.push(path);
+        } else if let Some((_, number)) =
+            volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD)
+        {
+            set.volumes.entry(number).or_default().push(path);
+        } else {
+            set.first.push(path.clone());
+            self.bundles.push(path);
+        }
+    }
+
+    /// Puts a bundle together.
+    ///
+    /// # Errors
+    /// Where volumes are missing or damaged.
+    pub(crate) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
+        let find = self.volumes_of(signed.path(), signed.payload());
+        signed.with_volumes(&find)
+    }
+
+    /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that was signed:
+    /// anybody may put another beside it, in a folder of their own or with another case of its letters.
+    fn volumes_of<'i>(
+        &'i self,
+        head: &Path,
+        payload: &Payload,
+    ) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
+        let set = key(head).and_then(|key| self.sets.get(&key));
+        let (volumes, head) = (payload.volumes.clone(), head.to_path_buf());
+        move |number| {
+            let expected = beside(&head, number);
+            self.look.right(expected.as_deref(), set?.volumes.get(&number)?, volumes.get(number.index()?)?)
+        }
+    }
+
+    /// What trusted keys signed among the wholes and heads of a bundle that lie there.
+    pub(crate) fn vouched(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
+        let open = move |head| UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok();
+        self.heads(key).iter().filter_map(move |head| open(head))
+    }
+
+    /// The files that are this bundle's: its head, its volumes, and parity that says so.
+    pub(crate) fn own(&self, key: &str, bundle: &VerifiedBundle) -> Vec<PathBuf> {
+        let volume = self.volumes_of(bundle.path(), bundle.payload());
+        let volumes = (0..bundle.payload().volumes.len()).filter_map(|index| volume(Number::at(index)?));
+        let is_its =
+            |path: &&PathBuf| ParityFile::open(path).is_ok_and(|parity| parity.bundle() == bundle.identity());
+        let parity = self.parity(key).iter().filter(is_its).cloned();
+        std::iter::once(bundle.path().to_path_buf()).chain(volumes).chain(parity).collect()
+    }
+
+    /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.
+    pub(crate) fn bad_volumes(&self, head: &Path, keyring: &Keyring) -> Option<BundleError> {
+        let signed = UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok()?;
+        signed.bad_volumes(&self.volumes_of(signed.path(), signed.payload()))
+    }
+
+    /// The paths of a bundle's files, where they have these lengths in bytes: of the only one, or of the
+    /// head and the volumes behind it. `None` for those that are not there.
+    pub(crate) fn files(&self, key: &str, lengths: &[u64]) -> Vec<Option<PathBuf>> {
+        let set = self.sets.get(key);
+        let is_head = |path: &&PathBuf| volumes::parse_name(&name_of(path)).is_some() == (lengths.len() > 1);
+        let first: Vec<PathBuf> =
+            set.map_or_else(Vec::new, |set| set.first.iter().filter(is_head).cloned().collect());
+        let behind = |index| set?.volumes.get(&Number::at(index)?).map(Vec::as_slice);
+        let all = |index: usize| index.checked_sub(1).map_or(Some(&first[..]), behind);
+        lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
+    }
+
+    /// As [`Inputs::files`], of what a trusted key signed: where a head is there whose files have these lengths.
+    pub(crate) fn vouched_files(
+        &self,
+        key: &str,
+        keyring: &Keyring,
+        lengths: &[u64],
+    ) -> Option<Vec<Option<PathBuf>>> {
+        let has_lengths = |signed: &SignedBundle| {
+            let payload = signed.payload();
+            let behind = payload.volumes.iter().map(|volume| volume.size);
+            std::iter::once(payload.head_length()).chain(behind).eq(lengths.iter().copied())
+        };
+        let signed = self.vouched(key, keyring).find(has_lengths)?;
+        let volume = self.volumes_of(signed.path(), signed.payload());
+        let behind = (0..lengths.len().saturating_sub(1)).map(|index| volume(Number::at(index)?));
+        Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
+    }
+
+    /// The names of the bundles of which something lies there.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
+    }
+
+    /// What lies there of a bundle, the whole or the heads first.
+    pub(crate) fn all(&self, key: &str) -> Vec<PathBuf> {
+        let Some(set) = self.sets.get(key) else { return Vec::new() };
+        let behind = set.volumes.values().flatten();
+        set.first.iter().chain(behind).chain(&set.parity).cloned().collect()
+    }
+
+    /// The wholes or heads of a bundle that lie there.
+    pub(crate) fn heads(&self, key: &str) -> &[PathBuf] {
+        self.sets.get(key).map_or(&[], |set| &set.first)
+    }
+
+    /// The parity files of a bundle.
+    pub(crate) fn parity(&self, key: &str) -> &[PathBuf] {
+        self.sets.get(key).map_or(&[], |set| &set.parity)
+    }
+
+    /// The bundles that have parity here.
+    pub(crate) fn with_parity(&self) -> impl Iterator<Item = &str> {
+        self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
+    }
+
+    /// What lies there of a bundle's volumes behind the head.
+    pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (Number, &Path)> {
+        let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
+        volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
+    }
+
+    /// Whether all that lies there of a bundle's volumes behind the head are these.
+    pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
+        let of = |number: Number| volumes.get(number.index()?);
+        let has_length = |path: &Path, volume: &Volume| {
+            path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
+        };
+        // What a look at the length tells needs no reading.
+        self.volumes(key).all(|(number, path)| of(number).is_some_and(|volume| has_length(path, volume)))
+            && self
+                .volumes(key)
+                .all(|(number, path)| of(number).is_some_and(|volume| self.look.is(path, volume)))
+    }
+
+    /// What is wrong with a bundle of which there are parts, and neither the whole nor the head.
+    pub(crate) fn headless_one(&self, key: &str) -> Option<BundleError> {
+        self.sets.get(key).and_then(without_head)
+    }
+
+    /// Bundles of which there are parts, and neither the whole nor the head.
+    pub(crate) fn headless(&self) -> impl Iterator<Item = (&str, BundleError)> {
+        self.sets.iter().filter_map(|(key, set)| Some((key.as_str(), without_head(set)?)))
+    }
+}
+
+/// What is wrong with parts that have no head.
+fn without_head(set: &Set) -> Option<BundleError> {
+    if !set.first.is_empty() {
+        return None;
+    }
+    let parts = set.volumes.values().flatten().chain(&set.parity);
+    let one = parts.clone().next()?;
+    let name = name_of(one);
+    let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
+    let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
+    Some(BundleError::NoHead { path, parts: parts.count() })
+}
+
+/// Of several files the one with this length, else the first.
+fn best(paths: &[PathBuf], length: u64) -> Option<PathBuf> {
+    let fits = |path: &&PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() == length);
+    paths.iter().find(fits).or(paths.first()).cloned()
+}
+
+/// The last part of a path.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What a file is that is a part of a bundle, and not the whole or the head.
+fn part(path: &Path) -> Option<String> {
+    let name = name_of(path);
+    let volume = volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD);
+    let parity = || parity::parse_name(&name).map(|_| "parity".to_owned());
+    volume.map(|(_, number)| format!("volume {number}")).or_else(parity)
+}
+
+/// The name of the bundle that a file belongs to, in small letters as FAT compares them.
+pub(crate) fn key(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
+    let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()));
+    Some(bundle.unwrap_or(name))
+}
+
+/// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
+pub(crate) fn named_date(key: &str) -> Option<Timestamp> {
+    let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
+    parse_stamp(date)
+}
+
+/// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
+pub(crate) fn why_ignored(name: &str) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    if name.starts_with("._") {
+        Some("left by macOS")
+    } else if lower.ends_with(".partial") {
+        Some("an unfinished copy or export")
+    } else if name.starts_with('.') {
+        Some("hidden")
+    } else if Heartbeat::is_named(name) {
+        Some("a heartbeat, which `watch` reads")
+    } else if !lower.ends_with(".tar")
+        && volumes::parse_name(name).is_none()
+        && parity::parse_name(name).is_none()
+    {
+        Some("not named .tar")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_date_where_nothing_else_does() {
+        let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
+        assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
+        assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
+        for none in ["default.tar", "default-20261121.tar", "default-20261121t091500z.par.001", ""] {
+            assert_eq!(named_date(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn names_tell_what_is_none_of_our_business() {
+        for name in
+            ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017", "a.par.001"]
+        {
+            assert_eq!(why_ignored(name), None, "{name}");
+        }
+        for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {
+            assert!(why_ignored(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The input of verify, inspect, import and serve: one bundle, or folders in which bundles and their volumes
+//! lie among whatever file managers and file systems leave there.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::bundle::volumes;
+use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
+use crate::error::Error;
+use crate::intake::file_sets;
+pub(crate) use crate::intake::file_sets::Ignored;
+use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
+use crate::intake::rebuild::{Mended, mend};
+use crate::trust::keyring::Keyring;
+use crate::util::step;
+use crate::util::text::safe;
+
+/// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
+/// bundles are fewer.
+const MOST_BUNDLES: usize = 256;
+/// How the folder for what was made whole begins.
+pub(crate) const SCRATCH: &str = "mended-";
+/// How many bytes their manifests may have in all: each is in memory.
+const MOST_MANIFESTS: u64 = 4 << 20;
+/// How many damaged bundles are named that a trusted key signed.
+const MOST_DAMAGED: usize = 100;
+/// How many files are named that no trusted key signed, of those that look like bundles.
+const MOST_UNSIGNED: usize = 20;
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Bundles that a trusted key signed, the oldest first.
+    pub(crate) bundles: Vec<VerifiedBundle>,
+    /// Files that are none of our business.
+    pub(crate) ignored: Vec<Ignored>,
+    /// What somebody should know: a bundle that no trusted key signed may be one that was waited for.
+    pub(crate) warnings: Vec<String>,
+    /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
+    pub(crate) damaged: Vec<BundleError>,
+    /// What was made whole from its parity, a sentence's end for each bundle.
+    pub(crate) mended: Vec<String>,
+    /// What could not be, likewise.
+    pub(crate) not_mended: Vec<String>,
+    /// Bundles that no trusted key signed, the first of them.
+    pub(crate) untrusted: Vec<BundleError>,
+    /// How many more there are.
+    pub(crate) more_untrusted: usize,
+    mender: Option<Mender>,
+    /// Why something could not be made whole for which there is enough parity: no fault of the bundle.
+    hindered: Option<Error>,
+}
+
+/// What it takes to make a bundle whole.
+struct Mender {
+    there: Rc<Inputs>,
+    keyring: Keyring,
+    /// Where what was made lies as long as this lives.
+    scratch: tempfile::TempDir,
+}
+
+impl Mender {
+    /// Makes a bundle whole that is signed by a trusted key, where its parity is enough.
+    fn mend(&self, key: &str) -> Result<Option<Mended>, Error> {
+        let name = |path: &Path| self.scratch.path().join(path.file_name().unwrap_or_default());
+        mend(&self.there, key, &self.keyring, &name)
+    }
+}
+
+impl Found {
+    /// Attempts something with all bundles, and again without each that turns out to be damaged deep
+    /// inside: it must not keep out the good one beside it. An attempt says by index which bundle is to
+    /// blame, and leaves nothing in place where it fails. What was damaged comes with the result.
+    ///
+    /// # Errors
+    /// What no bundle is to blame for, and damage to the only bundle.
+    pub(crate) fn without_damaged<T>(
+        &mut self,
+        mut attempt: impl FnMut(&[VerifiedBundle]) -> Result<T, (Option<usize>, Error)>,
+    ) -> Result<(T, Vec<Error>), Error> {
+        let mut damaged = Vec::new();
+        loop {
+            match attempt(&self.bundles) {
+                Ok(done) => return Ok((done, damaged)),
+                Err((Some(index), Error::Bundle(error))) if self.mend(index, &error) => {}
+                Err((Some(index), error @ Error::Bundle(_))) if self.bundles.len() > 1 => {
+                    self.bundles.remove(index);
+                    damaged.push(error);
+                }
+                Err((_, error @ Error::Bundle(_))) => return Err(self.hindered.take().unwrap_or(error)),
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    /// What parity makes of a bundle that is not whole, or turned out to be damaged.
+    fn make_whole(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
+        match self.mender.as_ref()?.mend(key) {
+            Ok(mended) => {
+                let mended = mended?;
+                self.mended.push(mended.said(error));
+                Some(mended.bundle)
+            }
+            Err(why) => {
+                self.not_mended.push(safe(&why.to_string()));
+                if matches!(why, Error::Destination { .. }) {
+                    self.hindered.get_or_insert(why);
+                }
+                None
+            }
+        }
+    }
+
+    /// Puts what parity makes of it in the place of a bundle that turned out to be damaged. Once: what was
+    /// made and is damaged is not made again.
+    fn mend(&mut self, index: usize, error: &BundleError) -> bool {
+        let (Some(mender), Some(bundle)) = (&self.mender, self.bundles.get(index)) else { return false };
+        let made = bundle.path().starts_with(mender.scratch.path());
+        let Some(key) = file_sets::key(bundle.path()).filter(|_| !made) else { return false };
+        let Some(whole) = self.make_whole(&key, error) else { return false };
+        self.bundles[index] = whole;
+        // It may be another bundle than the head said: a head was swapped.
+        self.sort();
+        true
+    }
+
+    /// The oldest first.
+    fn sort(&mut self) {
+        self.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
+    }
+}
+
+/// Whether a file bears a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`, also with what
+/// a browser puts behind it.
+fn is_named_as_bundle(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = volumes::parse_name(&name).map_or(&name[..], |(bundle, _)| bundle);
+    let Some((_, date)) = name.rsplit_once('-') else { return false };
+    let pattern = b"00000000t000000z";
+    date.len() > pattern.len()
+        && date.bytes().zip(pattern).all(|(c, wanted)| match wanted {
+            b'0' => c.is_ascii_digit(),
+            letter => c == *letter,
+        })
+}
+
+/// Opens what is there and checks signatures, payloads and lengths; the content is still to come. What parity
+/// makes whole is written into the folder `scratch`, where there is one, and lies there as long as the result lives.
+///
+/// # Errors
+/// For a single file whatever is wrong with it. For folders, where they hold no bundle that could be used.
+pub(crate) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
+    let mut there = Inputs::read(inputs)?;
+    let passed_over = std::mem::take(&mut there.ignored);
+    let there = Rc::new(there);
+    let mut opening = Opening { passed_over, ..Opening::new(Rc::clone(&there), keyring) };
+    let has_parity = there.with_parity().next().is_some();
+    if let Some(scratch) = scratch.filter(|_| has_parity) {
+        let made = step("mkdir", SCRATCH.as_ref());
+        let scratch = made.and_then(|()| tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch));
+        let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
+        let mender = Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
+        opening.found.mender = Some(mender);
+    }
+    // What is whole comes first: putting the rest together may take long.
+    let may_be_mended =
+        |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
+    let mut later = Vec::new();
+    for path in &there.bundles {
+        if opening.is_known(path) {
+            continue;
+        }
+        match opening.open(path) {
+            Ok(bundle) => opening.keep(bundle),
+            Err(_) if may_be_mended(path) => later.push(path),
+            Err(error) => opening.sort_out(path, error)?,
+        }
+    }
+    for path in later {
+        match opening.open(path).or_else(|error| opening.make_whole(path, error)) {
+            Ok(bundle) => opening.keep(bundle),
+            Err(error) => opening.sort_out(path, error)?,
+        }
+    }
+    for (key, error) in there.headless() {
+        match opening.found.make_whole(key, &error) {
+            Some(bundle) => opening.keep(bundle),
+            None => opening.damaged(error),
+        }
+    }
+    opening.finish(inputs)
+}
+
+/// What was found so far. Nothing in it grows with the number or the size of files that no trusted key signed.
+struct Opening<'k> {
+    there: Rc<Inputs>,
+    keyring: &'k Keyring,
+    found: Found,
+    passed_over: PassedOver,
+    /// Device and inode of files that have several names.
+    files: HashSet<(u64, u64)>,
+    /// Bundles that gave way to newer ones.
+    older: usize,
+    /// Damaged bundles that no trusted key signed.
+    unsigned: Vec<BundleError>,
+    /// Damaged bundles that are only counted.
+    uncounted: usize,
+}
+
+impl<'k> Opening<'k> {
+    fn new(there: Rc<Inputs>, keyring: &'k Keyring) -> Self {
+        Opening {
+            there,
+            keyring,
+            found: Found::default(),
+            passed_over: PassedOver::default(),
+            files: HashSet::new(),
+            older: 0,
+            unsigned: Vec::new(),
+            uncounted: 0,
+        }
+    }
+
+    /// Whether a path is another name of a file that was opened: it adds nothing but an open file.
+    fn is_known(&mut self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let known = fs::symlink_metadata(path)
+            .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !self.files.insert((m.dev(), m.ino())));
+        if known {
+            let why = "another name of a file above".into();
+            self.passed_over.add(Ignored { name: shown(path), why });
+        }
+        known
+    }
+
+    fn open(&self, path: &Path) -> Result<VerifiedBundle, BundleError> {
+        let signed = UnverifiedBundle::open(path)?.signed(self.keyring)?;
+        self.there.complete(signed)
+    }
+
+    fn make_whole(&mut self, path: &Path, error: BundleError) -> Result<VerifiedBundle, BundleError> {
+        file_sets::key(path).and_then(|key| self.found.make_whole(&key, &error)).ok_or(error)
+    }
+
+    /// Keeps a bundle. The oldest gives way where there are too many, or their manifests take too much memory.
+    fn keep(&mut self, bundle: VerifiedBundle) {
+        let bundles = &mut self.found.bundles;
+        bundles.push(bundle);
+        let manifests: u64 = bundles.iter().map(VerifiedBundle::capacity).sum();
+        if bundles.len() > MOST_BUNDLES || (manifests > MOST_MANIFESTS && bundles.len() > 1) {
+            self.found.sort();
+            drop(self.found.bundles.remove(0));
+            self.older += 1;
+        }
+    }
+
+    /// Sorts out a file that cannot be used.
+    ///
+    /// # Errors
+    /// For the only file, which the user named.
+    fn sort_out(&mut self, path: &Path, error: BundleError) -> Result<(), Error> {
+        if self.there.is_one_file {
+            return Err(self.found.hindered.take().unwrap_or(error.into()));
+        }
+        match error {
+            // Something that bears a bundle's name and is none was one, most likely.
+            error @ BundleError::NotABundle { .. } if is_named_as_bundle(path) => self.damaged(error),
+            error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. }) => {
+                self.passed_over.add(ignore(path, &error));
+            }
+            error @ BundleError::Untrusted { .. } => self.untrusted(path, error),
+            error => self.damaged(error),
+        }
+        Ok(())
+    }
+
+    fn untrusted(&mut self, path: &Path, error: BundleError) {
+        let ignored = ignore(path, &error);
+        if self.found.untrusted.len() < MOST_UNSIGNED {
+            self.found.warnings.push(format!(
+                "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
+                ignored.name, ignored.why
+            ));
+            self.found.untrusted.push(error);
+        } else {
+            self.found.more_untrusted += 1;
+        }
+        self.passed_over.add(ignored);
+    }
+
+    /// Each is a sentence of its own on the terminal. Those of signed bundles are not crowded out.
+    fn damaged(&mut self, error: BundleError) {
+        let (list, most) = match error.is_signed() {
+            true => (&mut self.found.damaged, MOST_DAMAGED),
+            false => (&mut self.unsigned, MOST_UNSIGNED),
+        };
+        match list.len() < most {
+            true => list.push(error),
+            false => self.uncounted += 1,
+        }
+    }
+
+    fn finish(self, inputs: &[PathBuf]) -> Result<Found, Error> {
+        let Opening { mut found, mut passed_over, older, mut unsigned, uncounted, .. } = self;
+        found.damaged.append(&mut unsigned);
+        if found.more_untrusted > 0 {
+            let more = found.more_untrusted;
+            found.warnings.push(format!("{more} more files here are not signed by a trusted key"));
+        }
+        if uncounted > 0 {
+            found.warnings.push(format!("{uncounted} more files here are damaged bundles as well"));
+        }
+        if older > 0 {
+            let why = format!("older than the {} newest bundles here", found.bundles.len());
+            passed_over.add(Ignored { name: format!("{older} bundles"), why });
+        }
+        if !found.bundles.is_empty() || found.damaged.len() > 1 {
+            found.sort();
+            found.ignored = passed_over.list();
+            return Ok(found);
+        }
+        if let Some(error) = found.damaged.pop() {
+            return Err(found.hindered.unwrap_or(error.into()));
+        }
+        let untrusted = found.untrusted.into_iter().next();
+        Err(untrusted.map_or_else(|| no_bundle(inputs, passed_over), Error::from))
+    }
+}
+
+fn ignore(path: &Path, error: &BundleError) -> Ignored {
+    let name = shown(path);
+    let why = error.to_string();
+    let why = why.strip_prefix(&format!("{} is ", path.display())).unwrap_or(&why).to_owned();
+    Ignored { name, why: safe(&why) }
+}
+
+fn shown(path: &Path) -> String {
+    safe(&path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The folder holds nothing to work with.
+pub(crate) fn no_bundle(inputs: &[PathBuf], passed_over: PassedOver) -> Error {
+    let all = passed_over.len();
+    let some: Vec<String> =
+        passed_over.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
+    let seen = match all {
+        0 => "it is empty: is the medium mounted there?".to_owned(),
+        1..=3 => some.join("; "),
+        _ => format!("{}; and {} more", some.join("; "), all - 3),
+    };
+    let next = match inputs.iter().find_map(|input| folder_with_bundles(input)) {
+        Some(folder) => format!("Name the folder itself: {} holds files named .tar.", folder.display()),
+        None => "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.".into(),
+    };
+    let inputs: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
+    Error::usage(format!("there is no bundle in {} ({seen})", inputs.join(" and ")), next)
+}
+
+/// A folder in this one that looks like the medium that was meant: `/media/usb` for `/media`.
+fn folder_with_bundles(input: &Path) -> Option<PathBuf> {
+    /// Enough for what lies in a folder of mount points.
+    const MOST: usize = 100;
+    let list = |folder: &Path| fs::read_dir(folder).into_iter().flatten().take(MOST).filter_map(Result::ok);
+    let is_bundle = |entry: fs::DirEntry| why_ignored(&entry.file_name().to_string_lossy()).is_none();
+    list(input)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .find(|folder| list(folder).any(is_bundle))
+}

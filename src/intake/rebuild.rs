@@ -1,0 +1,216 @@
+//! Making a bundle whole from its parity. What is made is a bundle only where a trusted key signed it.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::parity::{self, Failed, ParityFile};
+use crate::bundle::volumes::{self, Number};
+use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
+use crate::error::Error;
+use crate::export::output::volume_files::free;
+use crate::intake::file_sets::{Inputs, key};
+use crate::intake::namesakes;
+use crate::intake::open::SCRATCH;
+use crate::trust::keyring::Keyring;
+use crate::util::files;
+use crate::util::text::safe;
+
+/// What is said of what was made whole.
+pub(crate) const MADE_AGAIN: &str = "made again from parity";
+/// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
+const MOST_KINDS: usize = 4;
+
+/// A bundle that was made whole. Its content is still to be compared, as with every other.
+pub(crate) struct Mended {
+    /// The bundle.
+    pub(crate) bundle: VerifiedBundle,
+    /// Its files that were made: where they are, and what they stand for.
+    pub(crate) made: Vec<(PathBuf, PathBuf)>,
+    /// How many shards were bad.
+    pub(crate) shards: usize,
+}
+
+impl Mended {
+    /// What was done, as a sentence's end, for what was wrong.
+    pub(crate) fn said(&self, error: &BundleError) -> String {
+        format!("{} {MADE_AGAIN}: {}", self.what(), safe(&error.to_string()))
+    }
+
+    /// Which files were made, for people.
+    pub(crate) fn what(&self) -> String {
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let names: Vec<String> = self.made.iter().map(|(_, of)| name(of)).collect();
+        let were = if names.len() == 1 { "was" } else { "were" };
+        format!("{} {were}", safe(&names.join(", ")))
+    }
+}
+
+/// Makes a bundle whole. `place` says where a file is written that stands for the one of this path; what
+/// has that name already is removed. `None` where there is no parity, or it finds nothing wrong.
+///
+/// # Errors
+/// Where the parity is not enough, what it makes is signed by nobody who is trusted, or the disk fails.
+pub(crate) fn mend(
+    there: &Inputs,
+    of: &str,
+    keyring: &Keyring,
+    place: &dyn Fn(&Path) -> PathBuf,
+) -> Result<Option<Mended>, Error> {
+    let mut kinds: Vec<Vec<ParityFile>> = Vec::new();
+    for path in there.parity(of).iter().filter(|path| !is_hollow(path)) {
+        let Ok(file) = ParityFile::open(path) else { continue };
+        match kinds.iter().position(|kind| kind[0].is_of(&file)) {
+            Some(kind) => kinds[kind].push(file),
+            None if kinds.len() < MOST_KINDS => kinds.push(vec![file]),
+            None => {}
+        }
+    }
+    // Where several were mixed up, the one that has the most is most likely the right one.
+    kinds.sort_by_key(|kind| std::cmp::Reverse(kind.len()));
+    let mut failed = None;
+    for kind in &kinds {
+        match from(there, of, kind, keyring, place) {
+            Ok(mended) => return Ok(mended),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+fn from(
+    there: &Inputs,
+    of: &str,
+    parity: &[ParityFile],
+    keyring: &Keyring,
+    place: &dyn Fn(&Path) -> PathBuf,
+) -> Result<Option<Mended>, Error> {
+    let shape = parity[0].shape();
+    let vouched = there.vouched_files(of, keyring, shape.files());
+    let is_vouched = vouched.is_some();
+    let mut found = vouched.unwrap_or_else(|| there.files(of, shape.files()));
+    if !is_vouched {
+        found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
+    }
+    let name = |index: usize| {
+        let beside = parity[0].path();
+        let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;
+        let number = index.checked_sub(1).map_or(Some(Number::HEAD), Number::at)?;
+        Some(beside.with_file_name(if found.len() == 1 { bundle } else { volumes::name(&bundle, number) }))
+    };
+    let data: Vec<Option<File>> =
+        found.iter().map(|path| open_regular(path.as_ref()?).ok().map(|(file, _)| file)).collect();
+    let made: RefCell<Vec<(usize, PathBuf, PathBuf)>> = RefCell::default();
+    let mut claimed = 0u64;
+    let mut make = |index: usize| {
+        let stands_for =
+            found[index].clone().or_else(|| name(index)).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let path = place(&stands_for);
+        let _ = files::remove_file(&path);
+        made.borrow_mut().push((index, path.clone(), stands_for));
+        claimed = shape.files()[index].saturating_add(claimed);
+        let free = free(path.parent().unwrap_or(Path::new(".")))?;
+        // Where nobody vouches for the lengths that parity claims, they must not fill a disk before that shows.
+        if claimed > if is_vouched { free } else { free / 2 } {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        files::create_new(&path, 0o644)
+    };
+    let rebuilt = parity::rebuild(parity, &data, &mut make);
+    let mut made = made.into_inner();
+    let clean = |made: &[(usize, PathBuf, PathBuf)]| {
+        made.iter().for_each(|(_, path, _)| drop(files::remove_file(path)));
+    };
+    let rebuilt = rebuilt.map_err(|failed| {
+        clean(&made);
+        let path = found.iter().flatten().next().cloned().or_else(|| name(0)).unwrap_or_default();
+        match failed {
+            Failed::TooMuch { .. } => {
+                Error::from(BundleError::BeyondParity { path, why: failed.to_string() })
+            }
+            // Who claims without anybody's word that much is to be made has not hindered anything.
+            Failed::Io(error) if !is_vouched && error.kind() == std::io::ErrorKind::StorageFull => {
+                let why = "what its parity claims takes more room than there is".into();
+                BundleError::BeyondParity { path, why }.into()
+            }
+            Failed::Io(error) => {
+                let (at, of) =
+                    made.last().map_or((path.clone(), path), |(_, at, of)| (at.clone(), of.clone()));
+                let folder = at.ancestors().skip(1).find(|folder| !is_scratch(folder)).unwrap_or(&at);
+                let name = of.file_name().unwrap_or_default().to_string_lossy();
+                Error::Destination {
+                    path: folder.to_path_buf(),
+                    what: format!("{} could not be made whole there: {error}", safe(&name)),
+                    next: "Make room there, or copy the volumes again that are missing or damaged.".into(),
+                }
+            }
+        }
+    })?;
+    if made.is_empty() {
+        return Ok(None);
+    }
+    // A head that was signed again since the parity was made differs in its signatures alone.
+    if let (Some(Some(head)), Some(0)) = (found.first(), made.first().map(|(index, ..)| *index))
+        && is_newer_head(head, &made[0].1, keyring)
+    {
+        let (_, path, _) = made.remove(0);
+        let _ = files::remove_file(path);
+        if made.is_empty() {
+            return Ok(None);
+        }
+    }
+    let path = |index: usize| {
+        let remade = made.iter().find(|(number, ..)| *number == index).map(|(_, path, _)| path.clone());
+        remade.or_else(|| found.get(index).cloned().flatten())
+    };
+    let open = || {
+        let head = path(0).unwrap_or_default();
+        let signed = UnverifiedBundle::open(&head)?.signed(keyring)?;
+        signed.with_volumes(&|number| path(number.index()? + 1))
+    };
+    let bundle = open().inspect_err(|_| clean(&made))?;
+    let made = made.into_iter().map(|(_, path, stands_for)| (path, stands_for)).collect();
+    Ok(Some(Mended { bundle, made, shards: rebuilt.shards }))
+}
+
+/// Whether a folder is one that is gone with the run, so that its name says nothing.
+fn is_scratch(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
+}
+
+/// Whether a path leads to a file that is mostly holes: what takes no room must not take hours to be read.
+fn is_hollow(path: &Path) -> bool {
+    open_regular(path).is_ok_and(|(file, length)| namesakes::is_hollow(&file, length))
+}
+
+/// Whether a head is good, and another one has the same bytes behind the manifest.
+fn is_newer_head(head: &Path, other: &Path, keyring: &Keyring) -> bool {
+    let signed = |path: &Path| UnverifiedBundle::open(path).and_then(|bundle| bundle.signed(keyring)).ok();
+    let (Some(one), Some(two)) = (signed(head), signed(other)) else { return false };
+    let same = || -> std::io::Result<bool> {
+        let (one, two) = (File::open(head)?, File::open(other)?);
+        let (mut at, length) = (signed(head).map_or(0, |bundle| bundle.start()), two.metadata()?.len());
+        let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        while at < length {
+            let count = left.len().min(usize::try_from(length - at).unwrap_or(usize::MAX));
+            one.read_exact_at(&mut left[..count], at)?;
+            two.read_exact_at(&mut right[..count], at)?;
+            if left[..count] != right[..count] {
+                return Ok(false);
+            }
+            at += count as u64;
+        }
+        Ok(one.metadata()?.len() == length)
+    };
+    one.payload() == two.payload() && same().unwrap_or(false)
+}
+
+/// What a bundle is called in messages that is known by its parity alone.
+pub(crate) fn shown(there: &Inputs, of: &str) -> PathBuf {
+    let same = |path: &&PathBuf| key(path).as_deref() == Some(of);
+    let first = there.bundles.iter().find(same).or(there.parity(of).first());
+    first.cloned().unwrap_or_default()
+}

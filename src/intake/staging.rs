@@ -1,0 +1,168 @@
+//! A folder in which a bundle is put together whose parts come on several media, one after the other.
+//!
+//! What lies there is believed no more than what lies on a medium. Files are written and removed there through
+//! the directory that was opened and judged.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::{BundleError, open_regular};
+use crate::error::Error;
+use crate::export::output::volume_files::PARTIAL;
+use crate::intake::file_sets::{Inputs, key, named_date};
+use crate::intake::open::no_bundle;
+use crate::progress::{Counted, Progress};
+use crate::trust::TrustError;
+use crate::util::dir::Dir;
+use crate::util::files;
+use crate::util::text::safe;
+use crate::util::trusted::Trust;
+
+/// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
+const OWN: &str = "trivy-ferry-staging";
+
+/// The folder.
+pub(crate) struct Staging {
+    /// Our own folder, in which files are written and removed whatever becomes of its name.
+    dir: Dir,
+    own: PathBuf,
+}
+
+impl Staging {
+    /// Finds it in a directory, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made, another user can change it or what leads to it, or it is imported from.
+    pub(crate) fn open(folder: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
+        let own = folder.join(OWN);
+        let failed = |error: io::Error| failed(&own, &error);
+        let trust = Trust::own().with_groups();
+        let (dir, on_the_way) = trust.directory(folder, Some(0o755)).map_err(failed)?;
+        // Whoever can put another directory in its place has bundles of this user removed elsewhere.
+        let judged = on_the_way.into_iter().next().map_or(Ok(()), Err);
+        let parent = dir.entry().map_err(failed)?;
+        judged.and_then(|()| trust.judge(folder, &parent)).map_err(TrustError::from)?;
+        let mode = if trust.shares(&parent) { 0o2770 } else { 0o700 };
+        let dir = dir.open_or_make(OWN, mode, None);
+        let dir = dir.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => not_private(&own),
+            _ => failed(error),
+        })?;
+        let entry = dir.entry().map_err(failed)?;
+        let is_mine = entry.owner.uid == rustix::process::geteuid().as_raw() && entry.mode & 0o077 == 0;
+        if !is_mine && !trust.shares(&entry) {
+            return Err(not_private(&own));
+        }
+        let place = own.canonicalize().map_err(failed)?;
+        let is_own = |input: &PathBuf| input.canonicalize().is_ok_and(|input| input.starts_with(&place));
+        if inputs.iter().any(is_own) {
+            return Err(Error::usage(
+                format!("--staging names the folder {} that is imported from", own.display()),
+                "Name another: what lies in it is removed when it was imported.",
+            ));
+        }
+        Ok(Staging { dir, own })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.own
+    }
+
+    /// Copies what belongs to bundles into it. What has a name there already is replaced: it may be a volume
+    /// that was to be copied again. A file that cannot be read is left out: parity may make up for it.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub(crate) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
+        let there = Inputs::read(inputs)?;
+        if there.keys().next().is_none() {
+            return Err(no_bundle(inputs, there.ignored));
+        }
+        for (number, file) in there.keys().flat_map(|key| there.all(key)).enumerate() {
+            match self.copy(&file, number, progress) {
+                Err(Error::Bundle(error)) => {
+                    progress.alarm(&format!("{error}; the others are copied"));
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, file: &Path, number: usize, progress: &dyn Progress) -> Result<(), Error> {
+        let name = file.file_name().unwrap_or_default();
+        let (source, length) = match open_regular(file) {
+            Ok(open) => open,
+            // It is none of a bundle's files, whatever its name is.
+            Err(BundleError::NotAFile { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let step = progress.begin(&safe(&name.to_string_lossy()), length, &file.display().to_string());
+        let (hidden, to) = (format!("{number}{PARTIAL}"), self.own.join(name));
+        let failed = |error: io::Error| failed(&to, &error);
+        let created = self.dir.remove(&hidden).and_then(|()| self.dir.create(&hidden, 0o644, None));
+        let mut copy = created.map_err(failed)?;
+        let copied = copy_all(Counted::new(source, step), &mut copy, file, &failed)
+            .and_then(|()| copy.sync_all().map_err(failed))
+            .and_then(|()| self.dir.rename(&hidden, &self.dir, name).map_err(failed))
+            .and_then(|()| self.dir.sync().map_err(failed));
+        copied.inspect_err(|_| {
+            let _ = self.dir.remove(&hidden);
+        })
+    }
+
+    /// Removes the bundles that were imported, which are these, and the remains of older ones, for which nobody
+    /// waits any longer.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn clear(&self, imported: &[String]) -> Result<(), Error> {
+        let there = Inputs::read(std::slice::from_ref(&self.own))?;
+        let newest = imported.iter().filter_map(|name| named_date(&name.to_lowercase())).max();
+        let is_over = |name: &&str| {
+            let bundle = |imported: &String| key(Path::new(imported)).is_some_and(|key| key == **name);
+            imported.iter().any(bundle)
+                || named_date(name).zip(newest).is_some_and(|(date, newest)| date < newest)
+        };
+        for file in there.keys().filter(is_over).flat_map(|key| there.all(key)) {
+            let name = file.file_name().unwrap_or_default();
+            self.dir.remove(name).map_err(|error| failed(&file, &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_private(own: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a directory of this user alone", own.display()),
+        "Name another directory with --staging, or remove that one.",
+    )
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::Destination {
+        path: path.into(),
+        what: error.to_string(),
+        next: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
+    }
+}
+
+/// Copies, and tells the medium's errors from the disk's.
+fn copy_all(
+    mut from: impl io::Read,
+    to: &mut File,
+    path: &Path,
+    failed: &dyn Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; crate::dataset::layer::CHUNK];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => files::write_all(to, path, &buffer[..count]).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(BundleError::Read { path: path.into(), error }.into()),
+        }
+    }
+}

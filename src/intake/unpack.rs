@@ -1,0 +1,217 @@
+//! Unloading: one pass over a verified bundle that unpacks datasets and compares what comes out
+//! with what was signed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::SpooledTempFile;
+
+use crate::bundle::payload::Blob;
+use crate::bundle::reader::MemberReader;
+use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
+use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::layer::{self, CHUNK};
+use crate::dataset::vex::{self, ArchiveFormat};
+use crate::dataset::{Contents, Kind, Sink};
+use crate::error::Error;
+use crate::progress::{Progress, Step};
+use crate::util::pipe::{PipeWriter, pipe};
+use crate::util::spool::{IN_MEMORY, spool, spooling};
+use crate::util::threads::panicked;
+
+/// Where the datasets of a bundle go.
+pub(crate) trait Receiver {
+    /// What takes one dataset's files.
+    type Sink: Sink + Send;
+
+    /// Whether a dataset is wanted at all.
+    fn wants(&self, dataset: &Dataset) -> bool;
+
+    /// Whether images beside the datasets are to be looked at.
+    fn wants_images(&self) -> bool {
+        false
+    }
+
+    /// The sink for a wanted dataset.
+    fn sink(&mut self, dataset: &Dataset) -> Result<Self::Sink, Error>;
+
+    /// What a sink's error means.
+    fn failed(&self, dataset: &Dataset, error: io::Error) -> Error;
+
+    /// The dataset is complete, and is what was signed.
+    fn complete(&mut self, dataset: &Dataset, sink: Self::Sink) -> Result<(), Error>;
+}
+
+/// Reads the bundle from front to back. Every header and every byte of a wanted dataset is
+/// compared with what was signed; a large layer that nobody wants is passed over.
+///
+/// # Errors
+/// Where the bundle is damaged, its content is not what was signed, or a sink fails.
+pub(crate) fn unload<R: Receiver>(
+    bundle: &VerifiedBundle,
+    receiver: &mut R,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let datasets: Vec<Dataset> =
+        bundle.payload().datasets.iter().filter(|dataset| receiver.wants(dataset)).cloned().collect();
+    let large = |member: &payload::Member| {
+        datasets
+            .iter()
+            .find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
+    };
+    let skippable = skippable(bundle.payload(), receiver.wants_images());
+    let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
+    let mut in_memory = IN_MEMORY;
+    let mut members = bundle.members();
+    while let Some(member) = members.next()? {
+        if let Some(dataset) = large(member.member()) {
+            let step = progress.begin(&dataset.reference(), member.member().size, "");
+            let mut sink = receiver.sink(dataset)?;
+            let contents = stream(member, dataset, &mut sink, &*step, receiver)?;
+            same(&path, dataset, &contents)?;
+            receiver.complete(dataset, sink)?;
+        } else if skippable.contains(&member.member().path) {
+            continue;
+        } else if let Some(name) = content_of(&datasets, member.member()) {
+            // A bundle may have 64 of them.
+            let most = in_memory.min(member.member().size);
+            let spooled = spool(member, most, |e| BundleError::from_io(&path, e).into())?;
+            in_memory -= if spooled.is_rolled() { 0 } else { most };
+            small.insert(name, spooled);
+        } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
+            // The payload's rules keep it small.
+            let mut manifest = Vec::new();
+            let mut member = member;
+            member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
+            dataset.agrees_with(&manifest).map_err(|why| BundleError::Payload {
+                path: path.clone(),
+                why: format!("{}: {}", dataset.reference(), crate::util::text::safe(&why)).into(),
+            })?;
+        } else {
+            member.check()?;
+        }
+    }
+    for dataset in datasets.iter().filter(|dataset| !dataset.name.kind().is_large()) {
+        let missing = || BundleError::Payload {
+            path: path.clone(),
+            why: format!("{} has no layer", dataset.reference()).into(),
+        };
+        let mut sink = receiver.sink(dataset)?;
+        let layer = dataset.content_layer().ok_or_else(missing)?;
+        let file = small.get_mut(&layer.path()).ok_or_else(missing)?;
+        file.rewind().map_err(spooling)?;
+        let unpacked = unpack(dataset, layer, file, &mut sink);
+        let contents = unpacked.map_err(|error| match error {
+            UnpackError::Sink(error) => receiver.failed(dataset, error),
+            UnpackError::Read(error) => spooling(error),
+            UnpackError::Content(error) => not_as_signed(&path, dataset, &error.to_string()),
+        })?;
+        same(&path, dataset, &contents)?;
+        receiver.complete(dataset, sink)?;
+    }
+    Ok(())
+}
+
+/// The members that only somebody else would use: large layers, and what images alone are made of.
+fn skippable(payload: &payload::Payload, images: bool) -> BTreeSet<String> {
+    let of_datasets = || payload.datasets.iter().flat_map(Dataset::blobs);
+    let small: BTreeSet<String> = of_datasets().filter(|blob| !blob.is_large()).map(Blob::path).collect();
+    let of_images = payload.images.iter().filter(|_| !images).flat_map(payload::Image::all);
+    let paths = of_datasets().filter(|blob| blob.is_large()).chain(of_images).map(Blob::path);
+    paths.filter(|path| !small.contains(path)).collect()
+}
+
+/// The name of a member that holds the content of one of these datasets.
+fn content_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
+    let mut layers = datasets.iter().filter_map(Dataset::content_layer);
+    layers.any(|layer| layer.path() == member.path).then(|| member.path.clone())
+}
+
+fn unpack(
+    dataset: &Dataset,
+    layer: &Blob,
+    archive: &mut SpooledTempFile,
+    sink: &mut dyn Sink,
+) -> Result<Contents, UnpackError> {
+    let limits = Limits::exactly(&dataset.contents);
+    match dataset.name.kind() {
+        Kind::Vex => {
+            let format = ArchiveFormat::by_media_type(&layer.media_type);
+            let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str());
+            vex::unpack(format, archive, subdir, limits, sink)
+        }
+        kind => layer::unpack(kind, archive, limits, sink),
+    }
+}
+
+/// Unpacks a large layer while it is read: this thread reads and hashes, another inflates, hashes
+/// and writes.
+fn stream<R: Receiver>(
+    member: MemberReader<'_>,
+    dataset: &Dataset,
+    sink: &mut R::Sink,
+    step: &dyn Step,
+    receiver: &R,
+) -> Result<Contents, Error> {
+    let path = member.bundle_path().to_path_buf();
+    let (writer, reader) = pipe();
+    let sink_failed = AtomicBool::new(false);
+    let (read, unpacked) = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let limits = Limits::exactly(&dataset.contents);
+            let result = layer::unpack(dataset.name.kind(), reader, limits, sink);
+            sink_failed.store(matches!(result, Err(UnpackError::Sink(_))), Ordering::Relaxed);
+            result
+        });
+        let read = feed(member, writer, &sink_failed, step);
+        (read, worker.join())
+    });
+    let unpacked = unpacked.map_err(panicked("unpacking"))?;
+    if let Err(UnpackError::Sink(error)) = unpacked {
+        return Err(receiver.failed(dataset, error));
+    }
+    // Damage shows in both; that the bytes are not the signed ones is the better answer.
+    read.map_err(|error| BundleError::from_io(&path, error))?;
+    unpacked.map_err(|error| not_as_signed(&path, dataset, &error.to_string()))
+}
+
+/// Reads to the end, also where the other side has seen enough: only the end tells whether the
+/// bytes are the signed ones.
+fn feed(
+    mut member: MemberReader<'_>,
+    writer: PipeWriter,
+    stop: &AtomicBool,
+    step: &dyn Step,
+) -> io::Result<()> {
+    let mut writer = Some(writer);
+    let mut buffer = vec![0; CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        let count = member.read(&mut buffer)?;
+        if count == 0 {
+            if let Some(writer) = writer.take() {
+                writer.finish();
+            }
+            break;
+        }
+        if writer.as_mut().is_some_and(|writer| writer.write_all(&buffer[..count]).is_err()) {
+            writer = None;
+        }
+        step.advance(count as u64);
+    }
+    Ok(())
+}
+
+fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
+    let member = dataset.content_layer().map_or_else(String::new, Blob::path);
+    let why = format!("does not hold the {} that was signed: {why}", dataset.name);
+    BundleError::Member { path: path.into(), member: member.into(), why: why.into() }.into()
+}
+
+fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {
+    if *contents == dataset.contents {
+        return Ok(());
+    }
+    Err(not_as_signed(path, dataset, "its files have other digests"))
+}

@@ -1,0 +1,279 @@
+//! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
+//! import. What there is to do is decided by asking each registry; nothing is remembered.
+
+pub(crate) mod destination;
+pub(crate) mod fan_out;
+
+use std::collections::BTreeMap;
+use std::{fmt, io};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::Outcome;
+use crate::cli::args::Mirror;
+use crate::collect::best_source::{BestSource, Rejected};
+use crate::collect::quorum::Quorum;
+use crate::collect::{self, Collected, WantedArtifact};
+use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Contents, Kind};
+use crate::delivery::registry_access::Registries;
+use crate::delivery::registry_place::Place;
+use crate::delivery::report;
+use crate::delivery::report::{Report, Status};
+use crate::error::Error;
+use crate::import::places_for_settings;
+use crate::mirror::destination::{Lack, Offer, Site};
+use crate::mirror::fan_out::{FannedOut, Taker, fan_out};
+use crate::progress::Progress;
+use crate::remote::RemoteOptions;
+use crate::source::Network;
+use crate::targets::registry::PushError;
+use crate::util::clock;
+use crate::util::text::size;
+
+/// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
+const MOST_PLACES: usize = 6;
+
+/// What became of all places.
+#[derive(Serialize)]
+struct Reports {
+    dry_run: bool,
+    targets: Vec<Report>,
+    /// What concerns every place: sources that failed.
+    #[serde(serialize_with = "crate::delivery::report::errors")]
+    errors: Vec<Error>,
+    /// The bytes that a dry run would have fetched.
+    #[serde(skip)]
+    would_fetch: u64,
+}
+
+impl fmt::Display for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        report::write_all(f, &self.targets)?;
+        match (self.dry_run, self.would_fetch) {
+            (false, _) => Ok(()),
+            (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),
+            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", size(bytes)),
+        }
+    }
+}
+
+/// A run.
+struct Run<'r> {
+    args: &'r Mirror,
+    now: Timestamp,
+    network: &'r Network<'r>,
+    sites: Vec<Site<'r>>,
+    errors: Vec<Error>,
+    would_fetch: u64,
+}
+
+pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
+    places_for_settings(&args.settings)?;
+    let mut places: Vec<&Place> = Vec::new();
+    for place in &args.registry.places {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    if places.len() > MOST_PLACES {
+        return Err(Error::usage(
+            format!("{} places are named, and one run serves {MOST_PLACES} at the most", places.len()),
+            "Mirror to the others in a second run.",
+        ));
+    }
+    if places.len() > 1 && args.settings.is_asked_for() {
+        return Err(Error::usage(
+            "the settings differ from place to place, and several are named",
+            "Mirror to one place at a time where --write-env or --write-config is given.",
+        ));
+    }
+    let wanted = wanted(args, &places)?;
+    let registries = Registries::new(&args.registry)?;
+    let remote = registries.remote()?;
+    // The registry's login and client certificate are nothing that a source should see.
+    let options = RemoteOptions {
+        insecure: args.from_insecure,
+        plain_http: args.from_plain_http,
+        ca_cert: args.registry.connection.cacert.clone(),
+        ..RemoteOptions::default()
+    };
+    let network = Network::new(options, args.persistence.limits(), progress)?;
+    let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
+    let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
+    let network = &network;
+    let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
+    let mut run = Run { args, now: clock::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
+    for (index, artifact) in wanted.iter().enumerate() {
+        // Of several versions the highest, which comes last, has the tags that are no version.
+        let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
+        let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
+        let said: Vec<_> = run.sites.iter().map(Site::said).collect();
+        let error = loop {
+            let item = match best.collect(artifact) {
+                Ok(item) => item,
+                Err(error) => {
+                    run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
+                    break Some(error);
+                }
+            };
+            let Some(rejected) = run.mirror(item, tags, progress)? else { break None };
+            if let Err(error) = best.reject(rejected, artifact) {
+                break Some(error);
+            }
+            run.sites.iter_mut().zip(&said).for_each(|(site, said)| site.take_back(*said));
+        };
+        run.errors.extend(error);
+        let notes = run.network.take_notes().into_iter().chain(registries.take_notes());
+        notes.for_each(|note| progress.note(&note));
+    }
+    for site in &mut run.sites {
+        if !args.dry_run {
+            site.report.warn_of_old(run.now, "another source may have a newer one");
+            site.settings(&args.settings, args.registry.connection.cacert.is_some(), version, remote);
+        }
+    }
+    let targets = run.sites.into_iter().map(|site| site.report).collect();
+    let reports =
+        Reports { dry_run: args.dry_run, targets, errors: run.errors, would_fetch: run.would_fetch };
+    let outcome = Outcome { warnings: report::warnings(&reports.targets), ..Outcome::done(&reports) };
+    let of_targets = reports.targets.into_iter().flat_map(|report| report.errors);
+    Ok(Outcome { errors: reports.errors.into_iter().chain(of_targets).collect(), ..outcome })
+}
+
+/// What is to be mirrored: what the command line asks for, as far as a place takes it.
+fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error> {
+    if let Some(name) = args.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
+        return Err(Error::usage(
+            format!(
+                "{name} cannot be mirrored: Trivy fetches VEX repositories over HTTP, not from registries"
+            ),
+            "Leave it out of --only; `trivy-ferry export` and `import` carry it.",
+        ));
+    }
+    let takes = |artifact: &WantedArtifact| {
+        places.iter().any(|place| !matches!(place.repository(&artifact.name, &artifact.tag), Ok(None)))
+    };
+    let wanted: Vec<_> = collect::artifacts(&args.sources)?.into_iter().filter(takes).collect();
+    if wanted.is_empty() {
+        return Err(Error::usage(
+            "--registry, --only and --skip leave no dataset to mirror",
+            "Select at least one that a --registry takes.",
+        ));
+    }
+    Ok(wanted)
+}
+
+/// What became of a large layer.
+enum Brought {
+    /// It was found good, and it is in each place that lacked the dataset or not.
+    All { contents: Contents, uploads: Vec<Result<(), PushError>> },
+    /// Every place failed before its end.
+    Nowhere,
+    /// It was not found good, or not at all.
+    Bad(Rejected),
+}
+
+impl Run<'_> {
+    /// Brings one dataset to every place that lacks it; or says why its source is not to be asked again.
+    ///
+    /// # Errors
+    /// Only the unexpected: what fails otherwise is written down.
+    fn mirror(
+        &mut self,
+        mut item: Collected,
+        tags: &[String],
+        progress: &dyn Progress,
+    ) -> Result<Option<Rejected>, Error> {
+        let offer = &mut Offer { args: self.args, item: &mut item, tags, now: self.now };
+        let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
+        if lacks.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        if self.args.dry_run {
+            let fetched = lacking(&mut self.sites, &lacks).map(|(site, _)| site.would_take(offer));
+            if fetched.fold(false, |any, one| any | one) {
+                self.would_fetch += offer.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();
+            }
+            return Ok(None);
+        }
+        let large = offer.item.planned.dataset.name.kind().is_large();
+        let brought = if large {
+            self.stream(offer, &lacks, progress)?
+        } else {
+            let nothing_large = lacks.iter().flatten().map(|_| Ok(())).collect();
+            let contents = offer.item.planned.dataset.contents.clone();
+            Brought::All { contents, uploads: nothing_large }
+        };
+        match brought {
+            Brought::All { contents, uploads } => {
+                for ((site, lack), upload) in lacking(&mut self.sites, &lacks).zip(uploads) {
+                    site.finish(lack, offer, &contents, upload);
+                }
+                Ok(None)
+            }
+            Brought::Nowhere => Ok(None),
+            Brought::Bad(rejected) => Ok(Some(rejected)),
+        }
+    }
+
+    /// Brings the large layer to every place that lacks the dataset.
+    ///
+    /// # Errors
+    /// Only the unexpected.
+    fn stream(
+        &mut self,
+        offer: &Offer<'_>,
+        lacks: &[Option<Lack>],
+        progress: &dyn Progress,
+    ) -> Result<Brought, Error> {
+        let dataset = &offer.item.planned.dataset;
+        let artifact = offer.item.artifact.as_ref();
+        let layer = artifact.and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
+        let (artifact, layer) = layer
+            .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
+        let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
+        let sources: Vec<_> = std::iter::once(&artifact.source).chain(&offer.item.others).cloned().collect();
+        let fanned = match self.network.blob_of(&sources, layer) {
+            Ok(blob) => {
+                let host = artifact.source.host().unwrap_or("");
+                let step = progress.begin(&dataset.reference(), layer.size, host);
+                let to = takers()
+                    .map(|(site, lack)| Taker { registry: &site.registry, repository: &lack.reference });
+                let wanting: Vec<&Lack> = takers().map(|(_, lack)| lack).collect();
+                let wants = |index: usize, contents: &Contents| {
+                    wanting.get(index).is_some_and(|lack| lack.wants(offer, contents))
+                };
+                fan_out(dataset, layer, blob, step, &to.collect::<Vec<_>>(), wants)?
+            }
+            Err(error) => {
+                let uploads = takers().map(|_| Ok(())).collect();
+                FannedOut { contents: Some(Err(error.into())), uploads }
+            }
+        };
+        let error = match fanned.contents {
+            Some(Ok(contents)) => return Ok(Brought::All { contents, uploads: fanned.uploads }),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        for ((site, _), upload) in lacking(&mut self.sites, lacks).zip(fanned.uploads) {
+            match upload {
+                Err(PushError::Target(error)) => site.fails(dataset, error.into()),
+                _ => site.report.set(dataset, Status::Failed, None),
+            }
+        }
+        Ok(match error {
+            Some(error) => Brought::Bad(Rejected::from(error, dataset, layer.digest, &sources)),
+            None => Brought::Nowhere,
+        })
+    }
+}
+
+/// The places that lack a dataset, with what they lack.
+fn lacking<'a, 'r>(
+    sites: &'a mut [Site<'r>],
+    lacks: &'a [Option<Lack>],
+) -> impl Iterator<Item = (&'a mut Site<'r>, &'a Lack)> {
+    sites.iter_mut().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)))
+}

@@ -1,0 +1,204 @@
+//! Settings for scanners that pull from a registry of their own: what Trivy must be told so that it
+//! asks that registry and no other.
+//!
+//! Which flag each subcommand has was read from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
+//! trivy.yaml from what `--generate-default-config` writes. A repository always carries its tag: a
+//! checks repository without one means `latest`, and where there is none, silently the checks that
+//! are built into Trivy.
+
+use crate::dataset::catalogue::TrivyVersion;
+
+use crate::scanner::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
+use crate::scanner::site_settings::site_files;
+use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_scanner;
+use crate::scanner::yaml;
+
+/// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pulled {
+    /// trivy-db.
+    pub db: Option<String>,
+    /// trivy-java-db.
+    pub java_db: Option<String>,
+    /// The trivy-checks that suit this Trivy.
+    pub checks: Option<String>,
+    /// VEX repositories on a web server, under the names that scanners are to know them by.
+    pub vex: Vec<Carried>,
+    /// The registry speaks plain HTTP, or shows a certificate that nobody vouches for: Trivy has one
+    /// flag for both.
+    pub insecure: bool,
+}
+
+/// The settings for scanners that pull.
+pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
+    let since = |minor| version.major > 0 || version.minor >= minor;
+    // Where only VEX comes from here, everything else is somebody else's affair.
+    let alone = !pulled.is_in_registry();
+    let lines = SUBCOMMANDS
+        .iter()
+        .filter(|subcommand| !alone || subcommand.scans)
+        .map(|subcommand| {
+            let mut flags = Vec::new();
+            let mut add = |wanted: bool, flag: &str, value: &Option<String>| {
+                if let (true, Some(value)) = (wanted, value) {
+                    flags.extend([flag.to_owned(), value.clone()]);
+                }
+            };
+            add(subcommand.db, "--db-repository", &pulled.db);
+            add(subcommand.java, "--java-db-repository", &pulled.java_db);
+            // `vm` pulls checks too, though it has no flag to skip that.
+            let checks = subcommand.checks || subcommand.name == "vm";
+            add(checks, "--checks-bundle-repository", &pulled.checks);
+            let mut switch = |wanted: bool, switches: &str| {
+                if wanted {
+                    flags.extend(switches.split(' ').map(str::to_owned));
+                }
+            };
+            switch(!pulled.vex.is_empty() && subcommand.scans, "--vex repo");
+            switch(pulled.insecure, "--insecure");
+            switch(!alone && subcommand.scans, "--offline-scan");
+            switch(
+                !alone && subcommand.version_check.is_some_and(since),
+                "--skip-version-check --disable-telemetry",
+            );
+            Line { environment: None, subcommand: subcommand.name, flags }
+        })
+        .collect();
+    Settings {
+        lines,
+        environment: environment(pulled, since(63)),
+        config: config(pulled, since(63)),
+        files: site_files(pulled).into_iter().chain(vex_file(pulled)).collect(),
+        advice: advice(pulled),
+    }
+}
+
+/// The VEX configuration of each scanner.
+fn vex_file(pulled: &Pulled) -> Option<ConfigFile> {
+    let text = || vex_scanner::repository_yaml(&pulled.vex);
+    (!pulled.vex.is_empty()).then(|| ConfigFile { name: vex_scanner::FILE, text: text() })
+}
+
+impl Pulled {
+    /// Whether a registry has any of it.
+    pub fn is_in_registry(&self) -> bool {
+        self.db.is_some() || self.java_db.is_some() || self.checks.is_some()
+    }
+}
+
+fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
+    let repositories = [
+        ("TRIVY_DB_REPOSITORY", &pulled.db),
+        ("TRIVY_JAVA_DB_REPOSITORY", &pulled.java_db),
+        ("TRIVY_CHECKS_BUNDLE_REPOSITORY", &pulled.checks),
+    ];
+    let switches = [
+        ("TRIVY_INSECURE", pulled.insecure),
+        ("TRIVY_OFFLINE_SCAN", pulled.is_in_registry()),
+        ("TRIVY_SKIP_VERSION_CHECK", pulled.is_in_registry() && version_check),
+        ("TRIVY_DISABLE_TELEMETRY", pulled.is_in_registry() && version_check),
+    ];
+    let repositories = repositories.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let vex = (!pulled.vex.is_empty()).then(|| ("TRIVY_VEX", "repo".to_owned()));
+    let switches =
+        switches.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, "true".to_owned()));
+    repositories.chain(vex).chain(switches).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn config(pulled: &Pulled, version_check: bool) -> String {
+    let mut text = String::from_utf8_lossy(OURS).into_owned()
+        + " Trivy pulls what was imported from this site's servers.\n";
+    let mut line = |wanted: bool, line: String| {
+        if wanted {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    };
+    let quoted = |value: &Option<String>| yaml::quoted(value.as_deref().unwrap_or_default());
+    let (db, java_db, checks) = (&pulled.db, &pulled.java_db, &pulled.checks);
+    line(db.is_some() || java_db.is_some(), "db:".into());
+    line(db.is_some(), format!("  repository: {}", quoted(db)));
+    line(java_db.is_some(), format!("  java-repository: {}", quoted(java_db)));
+    line(checks.is_some(), format!("misconfiguration:\n  checks-bundle-repository: {}", quoted(checks)));
+    line(!pulled.vex.is_empty(), "vulnerability:\n  vex:\n    - repo".into());
+    line(pulled.insecure, "insecure: true".into());
+    let whole = pulled.is_in_registry();
+    line(whole, "scan:\n  offline: true".into());
+    line(whole && version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
+    text
+}
+
+fn advice(pulled: &Pulled) -> Vec<String> {
+    let mut advice = Vec::new();
+    for (missing, name) in [
+        (pulled.db.is_none(), "trivy-db"),
+        (pulled.java_db.is_none(), "trivy-java-db"),
+        (pulled.checks.is_none(), "trivy-checks for this Trivy"),
+    ] {
+        if missing && pulled.is_in_registry() {
+            advice.push(format!("No {name} is there: Trivy goes to its own repository for it."));
+        }
+    }
+    if pulled.insecure {
+        advice.push("Trivy's --insecure also accepts any certificate: a registry with TLS is better.".into());
+    }
+    advice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pulled() -> Pulled {
+        Pulled {
+            db: Some("h/trivy-db:2".into()),
+            java_db: Some("h/trivy-java-db:1".into()),
+            checks: Some("h/trivy-checks:2".into()),
+            vex: Vec::new(),
+            insecure: true,
+        }
+    }
+
+    #[test]
+    fn each_subcommand_gets_the_flags_that_it_has() {
+        let settings = registry_settings(TrivyVersion::newest(), &pulled());
+        let of = |name: &str| settings.lines.iter().find(|line| line.subcommand == name).unwrap().arguments();
+        assert_eq!(
+            of("image"),
+            "--db-repository h/trivy-db:2 --java-db-repository h/trivy-java-db:1 --checks-bundle-repository h/trivy-checks:2 --insecure --offline-scan --skip-version-check --disable-telemetry"
+        );
+        assert_eq!(of("server"), "--db-repository h/trivy-db:2 --insecure");
+        assert_eq!(
+            of("config"),
+            "--checks-bundle-repository h/trivy-checks:2 --insecure --skip-version-check --disable-telemetry"
+        );
+        assert!(!of("sbom").contains("checks"));
+        assert!(of("vm").contains("checks"));
+    }
+
+    #[test]
+    fn vex_from_a_web_server_is_asked_for() {
+        let hub = Carried { name: "vex-hub".into(), url: "https://w/vex-hub".into(), origin: None };
+        let settings = registry_settings(TrivyVersion::newest(), &Pulled { vex: vec![hub], ..pulled() });
+        let of = |name: &str| settings.lines.iter().find(|line| line.subcommand == name).unwrap().arguments();
+        assert!(of("image").contains("--vex repo --insecure"), "{}", of("image"));
+        assert!(!of("config").contains("vex") && !of("server").contains("vex"));
+        assert!(settings.environment.contains(&("TRIVY_VEX".into(), "repo".into())));
+        assert!(settings.config.contains("  vex:\n    - repo\n"), "{}", settings.config);
+        assert_eq!(settings.files.last().map(|file| file.name), Some("vex-repository.yaml"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let some = Pulled { java_db: None, insecure: false, ..pulled() };
+        let settings = registry_settings(TrivyVersion::newest(), &some);
+        assert!(settings.advice[0].contains("No trivy-java-db"), "{:?}", settings.advice);
+        assert!(
+            !settings.config.contains("java") && !settings.config.contains("insecure"),
+            "{}",
+            settings.config
+        );
+        assert!(!settings.environment.iter().any(|(name, _)| name == "TRIVY_INSECURE"));
+    }
+}

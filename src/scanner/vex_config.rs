@@ -1,0 +1,573 @@
+//! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: under which
+//! name Trivy looks for a repository, an entry for one that it does not know yet, and the end of an entry
+//! that no bundle brings any more.
+//!
+//! Entries of the operator are never changed. An entry that came from a bundle has a comment that says so
+//! ([`Origin`]), and is changed and removed as long as nobody has edited it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::scanner::settings::{parent_owner, replace};
+pub use crate::scanner::vex_origin::Origin;
+use crate::scanner::vex_yaml::{Document, Edits, entry_text};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::Dir;
+use crate::util::text::safe;
+
+/// The most that the file may have, in bytes.
+const MOST: u64 = 64 << 10;
+const FILE: &str = "repository.yaml";
+
+/// A repository that was carried here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The name for an entry that has to be added: `default` for VEX Hub.
+    pub name: String,
+    /// The repository's URL as Trivy's configuration has it.
+    pub url: String,
+    /// The bundle that brought it, if the URL is the bundle's and not Trivy's own default.
+    pub origin: Option<Origin>,
+}
+
+/// One entry of the file (Trivy v0.74.0, pkg/vex/repo/repo.go: `Repository`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// The folder's name in Trivy's cache.
+    pub name: String,
+    /// Where Trivy would download it.
+    pub url: String,
+    /// Whether Trivy uses it.
+    pub enabled: bool,
+    /// The bundle that brought it, if an import added the entry and nobody has edited it.
+    pub origin: Option<Origin>,
+}
+
+/// Which entries of earlier imports are still wanted.
+pub struct Wanted<'a> {
+    /// The stream of the import. Entries of other streams stay as they are.
+    pub stream: &'a str,
+    /// The repositories that the accepted bundles list. None at all: the bundles carry other data only.
+    pub listed: &'a [Carried],
+    /// Whether a key is trusted, by its identifier in hex.
+    pub trusts: &'a dyn Fn(&str) -> bool,
+}
+
+/// The VEX configuration as it stands.
+#[derive(Debug)]
+pub struct VexConfig {
+    /// The directory that holds `.trivy`; `None`: there is no home.
+    home: Option<PathBuf>,
+    /// The file's bytes; `None` where there is no file yet.
+    bytes: Option<Vec<u8>>,
+    /// What they say, or why they could not be understood.
+    document: Result<Document, String>,
+}
+
+/// What became of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Merged {
+    /// The file, if it was written.
+    pub written: Option<PathBuf>,
+    /// What the operator should know or do, a sentence or a snippet each.
+    pub findings: Vec<String>,
+}
+
+impl VexConfig {
+    /// Reads the configuration of the user who runs this.
+    ///
+    /// # Errors
+    /// A symbolic link or something else in place of the file, or the system refuses. No home is
+    /// no error.
+    pub fn read() -> Result<VexConfig, TargetError> {
+        VexConfig::read_at(home(&|name| std::env::var_os(name)))
+    }
+
+    /// Reads the configuration below a given home (what `XDG_DATA_HOME`, else `HOME`, names).
+    ///
+    /// # Errors
+    /// As for [`VexConfig::read`].
+    pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
+        let mut config = VexConfig { home, bytes: None, document: Ok(Document::default()) };
+        let Some(dir) = config.folder(false)? else { return Ok(config) };
+        let path = dir.at(FILE);
+        match dir.find(FILE).at("look", &path)? {
+            None => return Ok(config),
+            Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
+            Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
+            Some(_) => {}
+        }
+        let bytes = dir.read_small(FILE, MOST).at("read", &path)?.unwrap_or_default();
+        config.document = match std::str::from_utf8(&bytes) {
+            Ok(text) => Document::parse(text),
+            Err(_) => Err("it is not UTF-8".into()),
+        };
+        config.bytes = Some(bytes);
+        Ok(config)
+    }
+
+    /// Reads the same file once more.
+    ///
+    /// # Errors
+    /// As for [`VexConfig::read`].
+    pub fn read_again(&self) -> Result<VexConfig, TargetError> {
+        VexConfig::read_at(self.home.clone())
+    }
+
+    /// The file's path; `None` without a home.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(".trivy/vex").join(FILE))
+    }
+
+    /// The entries, in the file's order.
+    pub fn entries(&self) -> &[Entry] {
+        self.document.as_ref().map_or(&[], |document| &document.entries)
+    }
+
+    /// The name under which Trivy looks for a repository: that of the enabled entry with its URL,
+    /// else the enabled entry of its name, else its own name.
+    pub fn name_for<'a>(&'a self, carried: &'a Carried) -> &'a str {
+        let enabled = || self.entries().iter().filter(|entry| entry.enabled);
+        enabled()
+            .find(|entry| same_url(&entry.url, &carried.url))
+            .or_else(|| enabled().find(|entry| entry.name == carried.name))
+            .map_or(&carried.name, |entry| &entry.name)
+    }
+
+    /// Adds an entry for each carried repository that Trivy would not look for, creating the file
+    /// as Trivy would where it is missing, and removes the entries of earlier imports that are no longer
+    /// wanted. `holds` says whether the cache has a repository of a name (`0.1/index.json`).
+    ///
+    /// # Errors
+    /// The system refuses, or a symbolic link stands on the way.
+    pub fn merge(
+        &self,
+        carried: &[Carried],
+        wanted: Option<&Wanted<'_>>,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> Result<Merged, TargetError> {
+        let mut merged = Merged::default();
+        let Some(path) = self.path() else {
+            if !carried.is_empty() {
+                merged.findings.push(
+                    "There is no home directory, so Trivy's VEX configuration was not written: set XDG_DATA_HOME for the scanner, and run the import with it.".into(),
+                );
+            }
+            return Ok(merged);
+        };
+        let mut edits = Edits::default();
+        for repository in carried {
+            self.add_or_replace(repository, &path, &mut edits, &mut merged.findings);
+        }
+        let mut removed = Vec::new();
+        if let Some(wanted) = wanted {
+            removed = self.remove_unwanted(wanted, &path, &mut edits);
+        }
+        if !carried.is_empty() {
+            merged.findings.extend(self.not_carried(carried, &edits, &path, holds));
+        }
+        if edits.is_empty() && (self.document.is_ok() || carried.is_empty()) {
+            return Ok(merged);
+        }
+        match self.document.as_ref().map_err(String::clone).and_then(|document| document.edited(&edits)) {
+            Ok(text) => {
+                if let Some(dir) = self.folder(true)? {
+                    self.write(&dir, &text)?;
+                    merged.written = Some(path);
+                    merged.findings.extend(removed);
+                }
+            }
+            Err(what) => {
+                let new: String =
+                    edits.add.iter().map(|repository| entry_text(repository, true, "  ", "\n")).collect();
+                merged.findings.push(format!(
+                    "{} was left as it is, because {what}: add this by hand under repositories:\n{new}",
+                    path.display()
+                ));
+            }
+        }
+        Ok(merged)
+    }
+
+    /// What a carried repository needs: nothing, an entry, or its own entry anew.
+    fn add_or_replace<'c>(
+        &self,
+        repository: &'c Carried,
+        path: &Path,
+        edits: &mut Edits<'c>,
+        findings: &mut Vec<String>,
+    ) {
+        let find = |is_it: &dyn Fn(&Entry) -> bool| self.entries().iter().enumerate().find(|(_, e)| is_it(e));
+        let at_url = |entry: &Entry| same_url(&entry.url, &repository.url);
+        let named = |entry: &Entry| entry.name == repository.name;
+        let known = find(&|entry| entry.enabled && at_url(entry))
+            .or_else(|| find(&|entry| entry.enabled && named(entry)))
+            .or_else(|| find(&|entry| at_url(entry) || named(entry)));
+        match (known, &repository.origin) {
+            (None, _) => edits.add.push(repository),
+            (Some((_, entry)), _) if !entry.enabled => findings.push(format!(
+                "{} has the VEX repository {} disabled: set its enabled to true to use what was imported.",
+                path.display(),
+                safe(&entry.name)
+            )),
+            // An entry of another bundle follows its exporter, to another address or another key.
+            (Some((index, entry)), Some(origin)) => {
+                let is_stale = |old: &Origin| {
+                    old.stream == origin.stream
+                        && (!same_url(&entry.url, &repository.url)
+                            || !old.keys.iter().any(|key| origin.keys.contains(key)))
+                };
+                if entry.name == repository.name && entry.origin.as_ref().is_some_and(is_stale) {
+                    edits.replace.insert(index, repository);
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Removes the entries of the stream that its bundles list no longer, or whose bundle was signed by keys
+    /// that are trusted no longer. Returns a sentence for each.
+    fn remove_unwanted(&self, wanted: &Wanted<'_>, path: &Path, edits: &mut Edits<'_>) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for (index, entry) in self.entries().iter().enumerate() {
+            let Some(origin) = entry.origin.as_ref().filter(|origin| origin.stream == wanted.stream) else {
+                continue;
+            };
+            let is_it = |listed: &Carried| self.name_for(listed) == entry.name;
+            if edits.replace.contains_key(&index) || wanted.listed.iter().any(is_it) {
+                continue;
+            }
+            let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
+                true if wanted.listed.is_empty() => continue,
+                true => "no bundle of its stream brings it any more",
+                false => "the key that signed its bundle is not trusted any more",
+            };
+            edits.remove.push(index);
+            sentences.push(format!(
+                "The VEX repository {} ({}) was removed from {}, because {why}. Its documents in the cache are not used.",
+                safe(&entry.name),
+                safe(&entry.url),
+                path.display()
+            ));
+        }
+        sentences
+    }
+
+    /// A sentence for each enabled repository that Trivy would miss.
+    fn not_carried(
+        &self,
+        carried: &[Carried],
+        edits: &Edits<'_>,
+        path: &Path,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let known = |name: &str| carried.iter().any(|repository| self.name_for(repository) == name);
+        let stays = |index: &usize| !edits.remove.contains(index);
+        let entries =
+            self.entries().iter().enumerate().filter(|(index, entry)| entry.enabled && stays(index));
+        let missing =
+            entries.map(|(_, entry)| entry).filter(|entry| !known(&entry.name) && !holds(&entry.name));
+        missing
+            .map(|entry| {
+                format!(
+                    "{} enables the VEX repository {}, which is not in the cache: Trivy warns and filters without it (and fails without --skip-vex-repo-update); carry it too, or disable it.",
+                    path.display(),
+                    safe(&entry.name)
+                )
+            })
+            .collect()
+    }
+
+    /// Writes the file, if it still is the one that was read.
+    fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
+        let changed = || TargetError::Exists {
+            path: dir.at(FILE),
+            what: "was changed while the import ran",
+            advice: "Run the import again.",
+        };
+        if self.bytes.is_some() && dir.find(FILE).at("look", dir.at(FILE))?.is_none() {
+            return Err(changed());
+        }
+        let is_same = |held: &[u8]| match self.bytes.as_deref() == Some(held) {
+            true => Ok(()),
+            false => Err(changed()),
+        };
+        replace(dir, FILE, text.as_bytes(), 0o644, is_same)
+    }
+
+    /// The folder of the file, made where that is asked for, as Trivy makes it (mode 0700).
+    fn folder(&self, make: bool) -> Result<Option<Dir>, TargetError> {
+        let Some(home) = &self.home else { return Ok(None) };
+        let mut dir = match Dir::top(home) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !make => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let above = home.ancestors().skip(1).find_map(|above| Dir::top(above).ok());
+                let owner = above.map(|above| parent_owner(&above)).transpose().at("look", home)?.flatten();
+                Dir::top_or_make(home, owner).at("make the folder", home)?
+            }
+            Err(error) => return Err(TargetError::io("open", home, error)),
+        };
+        for name in [".trivy", "vex"] {
+            let path = dir.at(name);
+            dir = match dir.find(name).at("look", &path)? {
+                Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
+                Some(_) => dir.open(name).at("open", path)?,
+                None if !make => return Ok(None),
+                None => {
+                    let owner = parent_owner(&dir).at("look", dir.path())?;
+                    dir.make(name, 0o700, owner).at("make the folder", path)?
+                }
+            };
+        }
+        Ok(Some(dir))
+    }
+}
+
+/// Trivy's home (Trivy v0.74.0, pkg/utils/fsutils/fs.go: `HomeDir`).
+fn home(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_DATA_HOME").or_else(|| set("HOME")).filter(|home| home != Path::new("/nonexistent"))
+}
+
+fn same_url(one: &str, other: &str) -> bool {
+    fn plain(url: &str) -> String {
+        let url = url.trim_end_matches('/');
+        url.strip_suffix(".git").unwrap_or(url).to_ascii_lowercase()
+    }
+    plain(one) == plain(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{FileType, Mode};
+
+    use super::*;
+    use crate::dataset::catalogue::VEX_HUB;
+    use crate::digest::Digest;
+
+    fn hub() -> Carried {
+        Carried { name: "default".into(), url: VEX_HUB.into(), origin: None }
+    }
+
+    fn corp() -> Carried {
+        Carried { name: "corp".into(), url: "https://vex.corp.example/x?y=1".into(), origin: None }
+    }
+
+    fn with_file(text: &str) -> (tempfile::TempDir, VexConfig) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join(".trivy/vex")).unwrap();
+        std::fs::write(dir.path().join(".trivy/vex/repository.yaml"), text).unwrap();
+        let config = VexConfig::read_at(Some(dir.path().into())).unwrap();
+        (dir, config)
+    }
+
+    fn merged(text: &str, carried: &[Carried]) -> (String, Merged) {
+        let (dir, config) = with_file(text);
+        let merged = config.merge(carried, None, &|_| false).unwrap();
+        (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
+    }
+
+    const DEFAULT: &str = "repositories:\n  - name: default\n    url: https://github.com/aquasecurity/vexhub\n    enabled: true\n    username: \"\"\n    password: \"\"\n    token: \"\"\n    insecure: false\n";
+
+    #[test]
+    fn a_missing_file_becomes_what_trivy_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("not/yet");
+        let config = VexConfig::read_at(Some(home.clone())).unwrap();
+        let merged = config.merge(&[hub()], None, &|_| true).unwrap();
+        let file = home.join(".trivy/vex/repository.yaml");
+        assert_eq!(merged, Merged { written: Some(file.clone()), findings: vec![] });
+        assert_eq!(std::fs::read_to_string(file).unwrap(), DEFAULT);
+        let nowhere = VexConfig::read_at(None).unwrap().merge(&[hub()], None, &|_| true).unwrap();
+        assert!(nowhere.written.is_none() && nowhere.findings.len() == 1);
+    }
+
+    #[test]
+    fn the_name_is_the_one_that_is_enabled() {
+        let (_dir, config) = with_file(
+            "# mine\nrepositories:\n- name: 'off'\n  url: https://github.com/aquasecurity/vexhub\n  enabled: false\n- {name: hub, url: https://github.com/aquasecurity/vexhub/, enabled: yes}\n",
+        );
+        assert_eq!(config.name_for(&hub()), "hub");
+        assert_eq!(config.name_for(&corp()), "corp");
+        assert_eq!(config.entries().len(), 2);
+        assert!(!config.entries()[0].enabled && config.entries()[1].enabled);
+    }
+
+    #[test]
+    fn what_is_there_stays_to_the_byte() {
+        for (text, indent) in [
+            (DEFAULT, "  "),
+            (
+                "# top\nrepositories: # list\n- url: https://github.com/aquasecurity/vexhub # c\n  name: default\n  enabled: true\n# end\nother: 1\n",
+                "",
+            ),
+            (
+                "other: [a, b]\nrepositories:\n    -   name: default\n        url: x\n        extra: {a: [1]}\n        enabled: true",
+                "    ",
+            ),
+            ("repositories:\r\n  - name: default\r\n    url: y\r\n    enabled: true\r\n", "  "),
+        ] {
+            let (new, merged) = merged(text, &[hub(), corp()]);
+            assert!(merged.written.is_some(), "{text}: {merged:?}");
+            let end = if text.contains('\r') { "\r\n" } else { "\n" };
+            let added = entry_text(&corp(), true, indent, end);
+            assert!(new.contains(&added), "{new}");
+            let without = new.replace(&added, "");
+            assert_eq!(without.trim_end_matches('\n'), text.trim_end_matches('\n'));
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_twice_or_for_nothing() {
+        let (new, merged) = merged(DEFAULT, &[hub()]);
+        assert_eq!((new.as_str(), merged), (DEFAULT, Merged::default()));
+        let (new, _) = self::merged(DEFAULT, &[hub(), corp()]);
+        assert_eq!(self::merged(&new, &[hub(), corp()]), (new.clone(), Merged::default()));
+        let (new, _) = self::merged("# nothing yet", &[hub()]);
+        assert_eq!(new, format!("# nothing yet\n{DEFAULT}"));
+    }
+
+    #[test]
+    fn what_cannot_be_edited_is_explained() {
+        for text in [
+            "repositories: []\n",
+            "repositories: [{name: a, url: b, enabled: false}]\n",
+            "{repositories: []}\n",
+            "repositories:\n  - &a {name: x, url: y}\n  - *a\n",
+            "repositories: [\n",
+            "--- 1\n--- 2\n",
+            "just text\n",
+        ] {
+            let (new, merged) = merged(text, &[corp()]);
+            assert_eq!(new, text);
+            assert!(merged.written.is_none(), "{text}");
+            assert!(
+                merged.findings.iter().any(|finding| finding.contains("- name: corp")),
+                "{text}: {merged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn disabled_and_uncarried_repositories_are_reported() {
+        let text = "repositories:\n- name: default\n  url: https://github.com/aquasecurity/vexhub\n  enabled: false\n- name: other\n  url: z\n  enabled: true\n";
+        let (new, merged) = merged(text, &[hub()]);
+        assert_eq!((new.as_str(), &merged.written), (text, &None));
+        assert_eq!(merged.findings.len(), 2, "{merged:?}");
+        let (_dir, config) = with_file(text);
+        assert_eq!(config.merge(&[hub()], None, &|name| name == "other").unwrap().findings.len(), 1);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join(".trivy/vex")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(".trivy/vex/repository.yaml")).unwrap();
+        let read = || VexConfig::read_at(Some(dir.path().into()));
+        assert!(matches!(read(), Err(TargetError::Symlink { .. })));
+        std::fs::remove_file(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
+        let fifo = dir.path().join(".trivy/vex/repository.yaml");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(read(), Err(TargetError::NotAFile { .. })));
+        std::fs::remove_file(&fifo).unwrap();
+        std::fs::write(&fifo, vec![b'#'; MOST as usize + 1]).unwrap();
+        assert!(matches!(read(), Err(TargetError::Io { .. })));
+    }
+
+    fn origin(stream: &str, key: &str) -> Origin {
+        Origin { stream: stream.into(), bundle: Digest::of(stream.as_bytes()), keys: vec![key.into()] }
+    }
+
+    /// The repository of [`corp`] from a bundle of the stream `default` that a key signed.
+    fn brought(url: &str, key: &str) -> Carried {
+        Carried { url: url.into(), origin: Some(origin("default", key)), ..corp() }
+    }
+
+    const URL: &str = "https://vex.corp.example/x";
+
+    /// The file after an import that lists some repositories, and has them in place.
+    fn imported(text: &str, stream: &str, listed: &[Carried], trusted: &str) -> (String, Merged) {
+        let (dir, config) = with_file(text);
+        let wanted = Wanted { stream, listed, trusts: &|key| key == trusted };
+        let merged = config.merge(listed, Some(&wanted), &|_| true).unwrap();
+        (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
+    }
+
+    #[test]
+    fn an_entry_ends_with_its_bundles() {
+        let (with, _) = imported(DEFAULT, "default", &[hub(), brought(URL, "a")], "a");
+        assert_ne!(with, DEFAULT);
+        // Bundles with other data only, another stream, the same bundle.
+        assert_eq!(imported(&with, "default", &[], "a"), (with.clone(), Merged::default()));
+        assert_eq!(imported(&with, "lab", &[hub()], "b"), (with.clone(), Merged::default()));
+        assert_eq!(imported(&with, "default", &[hub(), brought(URL, "a")], "a").0, with);
+        // A bundle without it, and a key that is not trusted any more.
+        for (listed, trusted, word) in [(&[hub()][..], "a", "no bundle"), (&[], "b", "not trusted")] {
+            let (without, merged) = imported(&with, "default", listed, trusted);
+            assert_eq!(without, DEFAULT);
+            let [finding] = merged.findings.as_slice() else { panic!("{merged:?}") };
+            assert!(finding.contains("corp") && finding.contains(URL) && finding.contains(word), "{finding}");
+        }
+    }
+
+    #[test]
+    fn an_entry_follows_its_exporter() {
+        let (with, _) = imported(DEFAULT, "default", &[brought(URL, "a")], "a");
+        let new = brought("https://new.example/", "b");
+        for listed in [brought(URL, "b"), new.clone()] {
+            let (text, merged) = imported(&with, "default", std::slice::from_ref(&listed), "b");
+            let wanted = format!("{DEFAULT}{}", entry_text(&listed, true, "  ", "\n"));
+            assert_eq!(text, wanted);
+            assert!(merged.written.is_some() && merged.findings.is_empty(), "{merged:?}");
+        }
+        // The operator's own entry has that address already.
+        let mine = format!("{with}  - name: mine\n    url: https://new.example\n    enabled: true\n");
+        let (text, _) = imported(&mine, "default", &[new], "b");
+        assert_eq!(
+            text,
+            format!("{DEFAULT}  - name: mine\n    url: https://new.example\n    enabled: true\n")
+        );
+    }
+
+    #[test]
+    fn what_an_operator_wrote_or_edited_is_never_removed() {
+        let (with, _) = imported("", "default", &[brought(URL, "a")], "a");
+        let plain = with.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let plain: String = plain.map(|line| format!("{line}\n")).collect();
+        let moved = with.replacen("    url:", "    # mine\n    url:", 1);
+        let edits = [
+            ("enabled: true", "enabled: false"),
+            ("token: \"\"", "token: \"t\""),
+            (URL, "https://inner.example/"),
+            ("name: corp", "name: mine"),
+            ("stream=default", "stream=other"),
+        ];
+        let edited = edits.map(|(from, to)| with.replacen(from, to, 1));
+        for text in edited.into_iter().chain([plain, moved]) {
+            assert_ne!(text, with);
+            let (after, _) = imported(&text, "default", &[], "b");
+            assert_eq!(after, text);
+        }
+    }
+
+    #[test]
+    fn the_last_entry_leaves_a_list_that_can_be_added_to() {
+        let (with, _) = imported("# mine\n", "default", &[brought(URL, "a")], "a");
+        let (empty, _) = imported(&with, "default", &[], "b");
+        assert_eq!(empty, "# mine\nrepositories:\n");
+        assert_eq!(imported(&empty, "default", &[brought(URL, "a")], "a").0, with);
+    }
+
+    #[test]
+    fn a_file_that_changed_meanwhile_is_not_written() {
+        let (dir, config) = with_file(DEFAULT);
+        let file = dir.path().join(".trivy/vex/repository.yaml");
+        let merge = || config.merge(&[corp()], None, &|_| true);
+        std::fs::write(&file, "repositories:\n").unwrap();
+        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "repositories:\n");
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
+    }
+}

@@ -1,0 +1,42 @@
+//! The `repository.yaml` of scanners that fetch VEX repositories from a web server of the site's own.
+//! Pure text: it is for other hosts than this one.
+
+use crate::dataset::catalogue::VEX_HUB;
+use crate::scanner::settings::OURS;
+use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_yaml::entry_text;
+
+/// The name of the file where it is written for other hosts.
+pub const FILE: &str = "vex-repository.yaml";
+
+/// The text of a `repository.yaml` that enables these repositories and disables VEX Hub on the
+/// internet, without which Trivy fails where there is none (v0.74.0, pkg/vex/repo/manager.go).
+pub fn repository_yaml(served: &[Carried]) -> String {
+    let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
+    let mut text = String::from_utf8_lossy(OURS).into_owned()
+        + " each scanner needs it as .trivy/vex/repository.yaml in its XDG_DATA_HOME, else HOME.\n\
+           # Where the web server asks for a login: a username and a password, or a token.\n\
+           repositories:\n";
+    text.push_str(&entry_text(&hub, false, "  ", "\n"));
+    text.extend(served.iter().map(|repository| entry_text(repository, true, "  ", "\n")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_internet_is_disabled_and_the_site_is_enabled() {
+        let served = Carried {
+            name: "vex-hub".into(),
+            url: "https://web.corp.example/vex/vex-hub".into(),
+            origin: None,
+        };
+        let text = repository_yaml(&[served]);
+        let wanted = "repositories:\n  - name: default\n    url: https://github.com/aquasecurity/vexhub\n    enabled: false\n";
+        assert!(text.contains(wanted), "{text}");
+        let wanted = "  - name: vex-hub\n    url: https://web.corp.example/vex/vex-hub\n    enabled: true\n    username: \"\"\n";
+        assert!(text.contains(wanted), "{text}");
+    }
+}

@@ -1,0 +1,174 @@
+//! What a server is given: the datasets and images of verified bundles as repositories, and VEX
+//! repositories as files.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::bundle::chunks::CHUNK;
+use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
+use crate::dataset::Kind;
+use crate::dataset::vex::ArchiveFormat;
+use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};
+use crate::delivery::candidates::Offer;
+use crate::delivery::image_place::path_of;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci;
+use crate::progress::Progress;
+use crate::remote::Repository;
+use crate::serve::http::{Blob, File, Site};
+use crate::util::text::safe;
+
+/// Verifies what is served of one bundle, and adds it.
+pub(crate) fn add(
+    site: &mut Site,
+    bundle: &VerifiedBundle,
+    mine: &[&Choice],
+    images: &[&Image],
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let path = bundle.path().to_path_buf();
+    let of_images = images.iter().flat_map(|image| image.all());
+    let wanted: BTreeSet<Digest> = mine
+        .iter()
+        .flat_map(|choice| choice.offer.dataset.blobs())
+        .chain(of_images)
+        .map(|blob| blob.digest)
+        .collect();
+    let what = |digest: Digest| {
+        let mut datasets = mine.iter().map(|choice| &choice.offer.dataset);
+        let dataset = datasets.find(|dataset| dataset.blobs().any(|blob| blob.digest == digest));
+        let image = images.iter().find(|image| image.all().any(|blob| blob.digest == digest));
+        dataset.map(Dataset::reference).or(image.map(|image| image.name.clone())).unwrap_or_default()
+    };
+    let checked = bundle.check_in_chunks(&wanted, what, progress)?;
+    for choice in mine {
+        let dataset = &choice.offer.dataset;
+        let lacks = |why: String| BundleError::Payload {
+            path: path.clone(),
+            why: format!("{}: {}", dataset.reference(), safe(&why)).into(),
+        };
+        let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
+            .map_err(|error| BundleError::from_io(&path, error))?;
+        dataset.agrees_with(&manifest).map_err(&lacks)?;
+        for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
+            let checked = checked.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
+            site.blob(dataset.name.as_str(), blob.digest, Arc::new(checked));
+        }
+        site.manifest(dataset.name.as_str(), Some(&dataset.tag), &dataset.manifest.media_type, manifest);
+        if dataset.name.kind() == Kind::Vex {
+            add_vex(site, &checked, &choice.offer).map_err(lacks)?;
+        }
+    }
+    for image in images {
+        add_image(site, &checked, image).map_err(|why| {
+            let why = format!("{}: {}", image.name, safe(&why));
+            Error::from(BundleError::Payload { path: path.clone(), why: why.into() })
+        })?;
+    }
+    Ok(())
+}
+
+/// Where an image is served.
+pub(crate) struct ServedAs {
+    repository: String,
+    tag: Option<String>,
+    digest: Digest,
+}
+
+impl fmt::Display for ServedAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tag {
+            Some(tag) => write!(f, "{}:{tag}", self.repository),
+            None => write!(f, "{}@{}", self.repository, self.digest),
+        }
+    }
+}
+
+/// Where an image is served: below the host of its source, where no dataset is.
+pub(crate) fn place_of(image: &Image) -> Option<ServedAs> {
+    let name = Repository::parse(&image.name, "latest").ok()?;
+    let (tag, digest) = (name.tag().map(str::to_owned), image.manifest.digest);
+    Some(ServedAs { repository: path_of(&name), tag, digest })
+}
+
+/// An error is a sentence's end.
+fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Result<(), String> {
+    let ServedAs { repository: name, tag, .. } = place_of(image).ok_or("it has no usable name")?;
+    for blob in &image.blobs {
+        let blob_of = checked.blob(blob.digest).ok_or("it lacks a blob")?;
+        site.blob(&name, blob.digest, Arc::new(blob_of));
+    }
+    for manifest in image.manifests.iter().chain([&image.manifest]) {
+        let bytes = whole(checked, manifest.digest, oci::MAX_MANIFEST).map_err(|error| error.to_string())?;
+        let tag = tag.as_deref().filter(|_| manifest.digest == image.manifest.digest);
+        site.manifest(&name, tag, &manifest.media_type, bytes);
+    }
+    Ok(())
+}
+
+/// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
+fn add_vex(site: &mut Site, checked: &Arc<CheckedBlobs>, offer: &Offer) -> Result<(), String> {
+    let dataset = &offer.dataset;
+    let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
+    let format = ArchiveFormat::by_media_type(&layer.media_type);
+    let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
+    let name = dataset.name.clone();
+    let archive = vex_copy::archive_name(format, &subdir);
+    let record = Record { archive: layer.digest, updated_at: offer.date };
+    let upstream = whole(checked, described.digest, crate::dataset::vex::MAX_MANIFEST)
+        .map_err(|error| error.to_string())?;
+    let file = format!("{name}/{archive}");
+    let naming = move |base: &str| {
+        let location = vex_copy::location(&format!("{base}/{name}/{archive}"), &subdir);
+        vex_copy::point_at(&upstream, &location.ok_or("it cannot stand in a URL")?, &record)
+    };
+    // What cannot be said to anybody is better found now.
+    naming("http://localhost")?;
+    let media_type = match format {
+        ArchiveFormat::TarGzip => "application/gzip",
+        ArchiveFormat::Zip => "application/zip",
+    };
+    let checked = checked.blob(layer.digest).ok_or("it lacks its archive")?;
+    site.file(&file, File::Fixed(Arc::new(checked), media_type));
+    let well_known = format!("{}/{WELL_KNOWN}/{MANIFEST}", dataset.name);
+    site.file(&well_known, File::Naming(Box::new(move |base| naming(base).ok())));
+    Ok(())
+}
+
+/// All bytes of a small blob.
+fn whole(checked: &Arc<CheckedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
+    let missing = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let blob = checked.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < blob.size() {
+        bytes.extend(blob.chunk(bytes.len() as u64 / CHUNK)?);
+    }
+    Ok(bytes)
+}
+
+impl Blob for CheckedBlob {
+    fn size(&self) -> u64 {
+        CheckedBlob::size(self)
+    }
+
+    fn read(&self, offset: u64) -> std::io::Result<Bytes> {
+        let within = usize::try_from(offset % CHUNK).unwrap_or(usize::MAX);
+        let chunk = Bytes::from(self.chunk(offset / CHUNK)?);
+        if within < chunk.len() {
+            Ok(chunk.slice(within..))
+        } else {
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
+
+/// A dataset that is to be served.
+pub(crate) struct Choice {
+    pub(crate) offer: Offer,
+    /// It is older than what was served, and taken all the same.
+    pub(crate) rollback: bool,
+}

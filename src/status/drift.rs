@@ -1,0 +1,251 @@
+//! Whether a target still holds what was imported into it. Looks, and changes nothing.
+
+use std::cmp::Ordering;
+use std::io::Read;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::bundle::open_regular;
+use crate::dataset::vex::MAX_MANIFEST;
+use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, record};
+use crate::dataset::{Kind, Name};
+use crate::delivery::ledger::IMAGE;
+use crate::delivery::registry_access::{date_of, layers_of};
+use crate::delivery::registry_place::Place;
+use crate::digest::{Digest, digest_of};
+use crate::oci::Document;
+use crate::remote::Repository;
+use crate::targets::TargetError;
+use crate::targets::cache::{Cache, Layout};
+use crate::targets::registry::Registry;
+use crate::trust::state::Origin;
+
+/// What a look at a target found of one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// What was imported, as far as a quick look can tell: no database is read through.
+    InPlace,
+    /// Nothing.
+    Missing,
+    /// Something else.
+    Differs,
+    /// Older data, as after `--restore`.
+    Older,
+    /// Newer data, which somebody else put there.
+    Newer,
+    /// What another stream brought since.
+    Superseded,
+    /// Nobody looked.
+    NotLookedAt,
+}
+
+impl State {
+    /// What it says to people.
+    pub(crate) fn said(self) -> &'static str {
+        match self {
+            State::InPlace | State::NotLookedAt => "",
+            State::Missing => "MISSING: it was imported and is not there",
+            State::Differs => "DIFFERS from what was imported",
+            State::Older => "OLDER than what was imported",
+            State::Newer => "NEWER than what was imported",
+            State::Superseded => "another stream's, which came later",
+        }
+    }
+
+    /// What is to be done about something by its reference name; `None` where it is as it should be.
+    pub(crate) fn next(self, reference: &str) -> Option<&'static str> {
+        match self {
+            State::Missing if reference.starts_with(IMAGE) => {
+                Some("Import the last bundle again, with --image: it brings back what is missing.")
+            }
+            State::Differs if reference.starts_with(IMAGE) => Some(
+                "Find out who replaced the tag. To set it to the bundle's image again, import the last bundle with --image and --replace-image-tags.",
+            ),
+            State::InPlace | State::NotLookedAt | State::Superseded => None,
+            State::Missing | State::Differs => {
+                Some("Import the last bundle again: it brings back what is missing.")
+            }
+            State::Older => Some(
+                "Import the last bundle again, where nobody went back on purpose (--restore); the next newer one ends it too.",
+            ),
+            State::Newer => Some(
+                "Something else updates it: have the scanner use the settings that `import` prints, which keep it offline; or import a newer bundle.",
+            ),
+        }
+    }
+}
+
+/// How closely somebody looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// At dates alone, as after every import.
+    Dates,
+    /// Also at sizes, and at what a web root hands out.
+    Content,
+}
+
+/// What a target holds, and the date of it, where it has one.
+type Found = (State, Option<Timestamp>);
+
+const NOBODY_LOOKED: Found = (State::NotLookedAt, None);
+
+/// The name and the tag in a reference name: `trivy-db` and 2 in `trivy-db-2`. `None` for an image.
+pub(crate) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
+    let (name, tag) = reference.rsplit_once('-')?;
+    Some((name.parse().ok()?, tag))
+}
+
+/// Looks at a cache or a web root, by the target's name in the state.
+///
+/// # Errors
+/// Where this user may not look.
+pub(crate) fn on_disk(
+    target: &str,
+    reference: &str,
+    accepted: Timestamp,
+    origin: Option<&Origin>,
+    depth: Depth,
+) -> Result<Found, TargetError> {
+    let Some((name, _)) = name_and_tag(reference) else { return Ok(NOBODY_LOOKED) };
+    match target.split_once(':') {
+        Some(("cache", dir)) => in_cache(Path::new(dir), &name, accepted, origin, depth),
+        Some(("web", dir)) if depth == Depth::Content => {
+            Ok((in_web_root(&Path::new(dir).join(name.to_string())), None))
+        }
+        _ => Ok(NOBODY_LOOKED),
+    }
+}
+
+fn in_cache(
+    dir: &Path,
+    name: &Name,
+    accepted: Timestamp,
+    origin: Option<&Origin>,
+    depth: Depth,
+) -> Result<Found, TargetError> {
+    let repository = origin.and_then(|origin| origin.repository.as_deref());
+    // Without its name here nobody knows where to look.
+    if name.kind() == Kind::Vex && repository.is_none() {
+        return Ok(NOBODY_LOOKED);
+    }
+    let missing = (State::Missing, None);
+    let Some(view) = Cache::inspect(dir, Layout::Trivy)? else { return Ok(missing) };
+    let Some(slot) = view.slot(name, repository.unwrap_or_default()) else { return Ok(NOBODY_LOOKED) };
+    let Some(installed) = view.installed(&slot)? else { return Ok(missing) };
+    let date = installed.updated_at;
+    let by_date = match date.map(|date| date.cmp(&accepted)) {
+        Some(Ordering::Less) => State::Older,
+        Some(Ordering::Greater) => State::Newer,
+        // Neither checks nor every VEX repository have a date.
+        None if name.kind().is_large() => State::Differs,
+        None | Some(Ordering::Equal) => State::InPlace,
+    };
+    if by_date != State::InPlace {
+        return Ok((by_date, date));
+    }
+    let manifest = origin.and_then(|origin| origin.manifest);
+    let is_same = match (name.kind(), manifest, origin.and_then(|origin| origin.contents.as_ref())) {
+        (Kind::TrivyChecks, Some(manifest), _) if installed.manifest_digest != Some(manifest) => false,
+        (_, _, Some(contents)) if depth == Depth::Content => view.measures(&slot, contents)?,
+        // An older program kept neither.
+        _ => true,
+    };
+    Ok((if is_same { State::InPlace } else { State::Differs }, date))
+}
+
+/// Whether a web root hands out a VEX repository: its manifest, and the archive to which that points.
+fn in_web_root(folder: &Path) -> State {
+    let read = || -> Option<Vec<u8>> {
+        let (file, _) = open_regular(&folder.join(WELL_KNOWN).join(MANIFEST)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_MANIFEST).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    let Some(manifest) = read() else { return State::Missing };
+    let (Some(record), Some(url)) = (record(&manifest), location_of(&manifest)) else {
+        return State::Differs;
+    };
+    let Ok((file, _)) = open_regular(&folder.join(archive_at(&url))) else { return State::Missing };
+    match digest_of(file) {
+        Ok((digest, _)) if digest == record.archive => State::InPlace,
+        _ => State::Differs,
+    }
+}
+
+/// Asks a registry. What it has lost of a manifest's layers is missing: a scanner cannot download that.
+///
+/// # Errors
+/// Any error of the network, and a registry that refuses to say.
+pub(crate) fn in_registry(
+    registry: &Registry<'_>,
+    place: &Place,
+    reference: &str,
+    origin: Option<&Origin>,
+) -> Result<Found, TargetError> {
+    let image = reference.strip_prefix(IMAGE);
+    let at = match (image, name_and_tag(reference)) {
+        (Some(image), _) => place_of_image(place, image, origin),
+        (None, Some((name, tag))) => place.repository(&name, tag)?,
+        (None, None) => None,
+    };
+    let Some(at) = at else { return Ok(NOBODY_LOOKED) };
+    let Some(manifest) = registry.manifest(&at)? else { return Ok((State::Missing, None)) };
+    let is_same = match (origin, image) {
+        // An older program kept no digests.
+        (None | Some(Origin { manifest: None, .. }), _) => true,
+        (Some(origin), Some(_)) => origin.manifest == Some(Digest::of(&manifest)),
+        (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
+    };
+    if !is_same {
+        return Ok((State::Differs, date_of(&manifest)));
+    }
+    Ok((if is_whole(registry, &at, &manifest, 0)? { State::InPlace } else { State::Missing }, None))
+}
+
+/// Where an image was pushed to, as it was recorded.
+fn place_of_image(place: &Place, image: &str, origin: Option<&Origin>) -> Option<Repository> {
+    if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {
+        return Repository::read(recorded).ok().filter(|at| at.host() == place.host());
+    }
+    // An older program recorded the image's name without its host, and pushed it below the prefix.
+    let Place::Registry { host, prefix } = place else { return None };
+    let separator = if prefix.is_empty() { "" } else { "/" };
+    Repository::read(&format!("{host}/{prefix}{separator}{image}")).ok()
+}
+
+/// Whether a registry has everything that a manifest or an index names, by the digests and lengths.
+fn is_whole(
+    registry: &Registry<'_>,
+    at: &Repository,
+    document: &[u8],
+    depth: usize,
+) -> Result<bool, TargetError> {
+    /// An index names manifests, or one more index, as BuildKit makes them.
+    const DEEPEST: usize = 3;
+    /// More than any image has platforms.
+    const MOST: usize = 200;
+    match Document::parse(document, None) {
+        Ok((_, Document::Manifest(blobs))) => {
+            registry.has_all(at, blobs.iter().map(|blob| (blob.digest, blob.size)))
+        }
+        Ok((_, Document::Index(entries))) if depth < DEEPEST && entries.len() <= MOST => {
+            for entry in entries {
+                let digest = entry.descriptor.digest;
+                match registry.manifest(&at.by_digest(digest))? {
+                    Some(child) if Digest::of(&child) == digest => {
+                        if !is_whole(registry, at, &child, depth + 1)? {
+                            return Ok(false);
+                        }
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            Ok(true)
+        }
+        // No scanner understands it either.
+        _ => Ok(false),
+    }
+}

@@ -1,0 +1,145 @@
+//! Metrics for Prometheus: a file that the textfile collector of its node exporter reads. Times, and no ages:
+//! what is old is decided where it is asked, and a file that nobody writes any more says nothing false.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::error::Error;
+use crate::status::Status;
+use crate::util::clock;
+use crate::util::dir::Dir;
+
+const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
+
+/// Writes the file, whole or not at all. `exit_code` is that of a run that has just ended.
+///
+/// # Errors
+/// Where it cannot be written.
+pub(crate) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Result<(), Error> {
+    /// The largest file of an earlier run that is read, in bytes.
+    const MOST: u64 = 1 << 20;
+    let name = file.file_name().unwrap_or_default();
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let dir = Dir::top(folder)?;
+        // What is no file of ours tells nothing, and is not waited for.
+        let earlier = dir.read_small(name, MOST).ok().flatten().unwrap_or_default();
+        if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
+            return Err(std::io::Error::other("something that is not a regular file has its name"));
+        }
+        let text = text(status, exit_code, &String::from_utf8_lossy(&earlier), clock::now());
+        // It is read by the collector's user.
+        dir.replace(&name.to_string_lossy(), text.as_bytes(), 0o644, None)
+    };
+    write().map_err(|error| Error::Destination {
+        path: file.into(),
+        what: format!("the metrics could not be written: {error}"),
+        next: "Check that the folder is there and may be written.".into(),
+    })
+}
+
+/// The text of the file. What it says of earlier runs is taken from the earlier text.
+fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, help: &str, samples: Vec<(String, String)>| {
+        if !samples.is_empty() {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        }
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let mut datasets = Vec::new();
+    let (mut bundles, mut missing) = (Vec::new(), Vec::new());
+    for target in &status.imports {
+        let of_target = [("stream", &target.stream), ("target", &target.target)];
+        for row in &target.datasets {
+            let labels =
+                labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &target.target)]);
+            let date = row.in_use.unwrap_or(row.accepted);
+            datasets.push((labels, date.as_second().to_string()));
+        }
+        if let Some(bundle) = &target.bundle {
+            bundles.push((labels(&of_target), bundle.created.as_second().to_string()));
+        }
+        missing.push((labels(&of_target), target.missing.len().to_string()));
+    }
+    let of_stream = |stream: &String| labels(&[("stream", stream)]);
+    let heartbeats = status.heartbeats.iter();
+    let made = heartbeats.map(|h| (of_stream(&h.stream), h.heard.created.as_second().to_string())).collect();
+    let announced = status.heartbeats.iter().filter_map(|h| {
+        let newest = h.heard.newest.as_ref()?;
+        Some((of_stream(&h.stream), newest.created.as_second().to_string()))
+    });
+    let announced = announced.collect();
+    let failed = status.heartbeats.iter();
+    let failed = failed.map(|h| (of_stream(&h.stream), u8::from(h.heard.export == "failed").to_string()));
+    let failed = failed.collect();
+    let exports = status.exports.iter();
+    let exports =
+        exports.map(|e| (labels(&[("stream", &e.stream)]), e.created.as_second().to_string())).collect();
+    family(
+        "trivy_ferry_dataset_updated_timestamp_seconds",
+        "When upstream built the data that is in use; where it has no date, when its bundle was made.",
+        datasets,
+    );
+    family(
+        "trivy_ferry_bundle_created_timestamp_seconds",
+        "When the last bundle was made that was accepted.",
+        bundles,
+    );
+    family("trivy_ferry_heartbeat_timestamp_seconds", "When the last heartbeat was made that came.", made);
+    family(
+        "trivy_ferry_bundle_announced_timestamp_seconds",
+        "When the newest bundle was made of which a heartbeat has told.",
+        announced,
+    );
+    family(
+        "trivy_ferry_heartbeat_export_failed",
+        "Whether the export had failed after which the last heartbeat was made that came.",
+        failed,
+    );
+    family("trivy_ferry_bundles_missing", "Bundles that never came.", missing);
+    family(
+        "trivy_ferry_export_created_timestamp_seconds",
+        "When the last bundle was made that was exported.",
+        exports,
+    );
+    let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let run = "trivy_ferry_last_run_timestamp_seconds";
+    let code = "trivy_ferry_last_exit_code";
+    let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
+    let seconds = now.as_second().to_string();
+    let ended = |value: String, name: &str| exit_code.map(|_| value).or_else(|| kept(name));
+    let success = match exit_code {
+        Some(0) => Some(seconds.clone()),
+        _ => kept(SUCCESS),
+    };
+    let one = |value: Option<String>| value.map(|value| (String::new(), value)).into_iter().collect();
+    family(run, "When the last import ended.", one(ended(seconds, run)));
+    let exit = exit_code.map(|code| code.to_string()).unwrap_or_default();
+    family(code, "The exit code of the last import.", one(ended(exit, code)));
+    family(SUCCESS, "When an import ended well for the last time.", one(success));
+    text
+}
+
+/// Labels as the text format has them: backslash, quote and line feed are escaped.
+fn labels(labels: &[(&str, &String)]) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs: Vec<String> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let odd = "a\"b\\c\nd".to_owned();
+        assert_eq!(labels(&[("x", &odd)]), "{x=\"a\\\"b\\\\c\\nd\"}");
+    }
+}

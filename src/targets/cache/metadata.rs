@@ -1,0 +1,228 @@
+//! The small JSON files by which Trivy judges a dataset: read from a cache, and written anew.
+//! Knows their fields; does no I/O.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::digest::Digest;
+
+/// What a staged dataset's metadata shall say.
+#[derive(Debug, Clone)]
+pub enum Metadata {
+    /// trivy-db and trivy-java-db: upstream's `metadata.json` with `DownloadedAt` set.
+    Database {
+        /// The time of the import.
+        downloaded_at: Timestamp,
+    },
+    /// trivy-checks: `policy/metadata.json` (Trivy v0.74.0, pkg/policy/policy.go `Metadata`).
+    Checks {
+        /// The digest of upstream's OCI manifest.
+        manifest_digest: Digest,
+        /// The major version of the checks, from the manifest's version annotation.
+        major: u32,
+        /// Upstream's version, if the manifest gives one.
+        version: Option<String>,
+        /// The time of the import.
+        downloaded_at: Timestamp,
+    },
+    /// A VEX repository: `vex-repository.json` and `cache.json` (Trivy v0.74.0,
+    /// pkg/vex/repo/repo.go).
+    Vex {
+        /// Upstream's `vex-repository.json`, byte for byte.
+        manifest_json: Vec<u8>,
+        /// The time of the import, from which Trivy counts the repository's update interval.
+        updated_at: Timestamp,
+    },
+}
+
+/// What a cache says of a dataset that it holds. A field is `None` where the files do not say it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Installed {
+    /// The database's schema version.
+    pub schema: Option<u32>,
+    /// When upstream built the data: `UpdatedAt`, or the VEX index's `updated_at`. Trivy keeps no
+    /// such date for checks.
+    pub updated_at: Option<Timestamp>,
+    /// When upstream meant to publish the next build.
+    pub next_update: Option<Timestamp>,
+    /// When the data came here. Go's zero time counts as unknown.
+    pub downloaded_at: Option<Timestamp>,
+    /// Checks: the digest of the OCI manifest.
+    pub manifest_digest: Option<Digest>,
+    /// Checks: the major version.
+    pub major: Option<u32>,
+    /// Checks: upstream's version, if an import of this program wrote it.
+    pub version: Option<String>,
+}
+
+/// `metadata.json` of both databases, in the order in which Trivy writes it (trivy-db
+/// pkg/metadata/metadata.go and trivy-java-db pkg/db/metadata.go, as Trivy v0.74.0 has them).
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Database {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_update: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    updated_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    downloaded_at: Option<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// `policy/metadata.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Checks {
+    digest: String,
+    downloaded_at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    major_version: Option<u32>,
+    /// Ours: Trivy skips fields that it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+/// `cache.json` of a VEX repository. `ETags` is never written: Trivy before 0.73 took the 304 that
+/// an old one brings as a reason to empty the repository. A missing field decodes to the same nil
+/// map as `null`.
+#[derive(Serialize, Deserialize)]
+struct VexCache {
+    #[serde(rename = "UpdatedAt")]
+    updated_at: String,
+    #[serde(rename = "ETags", default, skip_serializing)]
+    etags: Option<Map<String, Value>>,
+}
+
+/// As Go's `time.Time` marshals: RFC 3339 in UTC with up to nine decimals.
+fn go_time(time: Timestamp) -> String {
+    time.to_string()
+}
+
+/// A time that Go wrote; its zero time (`0001-01-01T00:00:00Z`) is no time.
+fn parse_time(text: Option<&str>) -> Option<Timestamp> {
+    let time: Timestamp = text?.parse().ok()?;
+    (time > Timestamp::UNIX_EPOCH).then_some(time)
+}
+
+/// As Go's encoder ends a document: with a newline.
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    let mut bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Upstream's `metadata.json` with `DownloadedAt` set and everything else as it was.
+///
+/// # Errors
+/// In words: it is not such a file.
+pub(crate) fn downloaded(upstream: &[u8], at: Timestamp) -> Result<Vec<u8>, String> {
+    let mut metadata: Database = serde_json::from_slice(upstream)
+        .map_err(|error| format!("its metadata.json is not Trivy's: {error}"))?;
+    metadata.downloaded_at = Some(go_time(at));
+    encode(&metadata)
+}
+
+pub(crate) fn checks(
+    digest: &Digest,
+    major: u32,
+    version: Option<String>,
+    at: Timestamp,
+) -> Result<Vec<u8>, String> {
+    let (digest, downloaded_at) = (digest.to_string(), go_time(at));
+    encode(&Checks { digest, downloaded_at, major_version: Some(major), version })
+}
+
+pub(crate) fn vex_cache(at: Timestamp) -> Result<Vec<u8>, String> {
+    encode(&VexCache { updated_at: go_time(at), etags: None })
+}
+
+/// What a database's `metadata.json` says; `None` for anything that Trivy would not read.
+pub(crate) fn read_database(bytes: &[u8]) -> Option<Installed> {
+    let metadata: Database = serde_json::from_slice(bytes).ok()?;
+    Some(Installed {
+        schema: Some(metadata.version?),
+        updated_at: parse_time(metadata.updated_at.as_deref()),
+        next_update: parse_time(metadata.next_update.as_deref()),
+        downloaded_at: parse_time(metadata.downloaded_at.as_deref()),
+        ..Installed::default()
+    })
+}
+
+/// What `policy/metadata.json` says.
+pub(crate) fn read_checks(bytes: &[u8]) -> Option<Installed> {
+    let metadata: Checks = serde_json::from_slice(bytes).ok()?;
+    Some(Installed {
+        downloaded_at: parse_time(Some(&metadata.downloaded_at)),
+        manifest_digest: metadata.digest.parse().ok(),
+        major: metadata.major_version,
+        version: metadata.version,
+        ..Installed::default()
+    })
+}
+
+/// What a VEX repository's `0.1/index.json` and `cache.json` say.
+pub(crate) fn read_vex(index: impl std::io::Read, cache: Option<&[u8]>) -> Option<Installed> {
+    #[derive(Deserialize)]
+    struct Index {
+        updated_at: Option<String>,
+    }
+    let index: Index = serde_json::from_reader(std::io::BufReader::new(index)).ok()?;
+    let cache: Option<VexCache> = cache.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    Some(Installed {
+        updated_at: parse_time(index.updated_at.as_deref()),
+        downloaded_at: parse_time(cache.map(|cache| cache.updated_at).as_deref()),
+        ..Installed::default()
+    })
+}
+
+/// Whether `cache.json` holds a date and no ETag.
+pub(crate) fn vex_cache_is_clean(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<VexCache>(bytes).is_ok_and(|cache| {
+        parse_time(Some(&cache.updated_at)).is_some() && cache.etags.is_none_or(|etags| etags.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_downloaded_at_changes() {
+        let upstream = br#"{"Version":2,"NextUpdate":"2026-11-22T06:12:30.123456789Z","UpdatedAt":"2026-11-21T06:12:30.120Z","DownloadedAt":"0001-01-01T00:00:00Z","Extra":{"b":1,"a":[2]}}"#;
+        let at: Timestamp = "2026-11-21T09:00:00.5Z".parse().unwrap();
+        let text = String::from_utf8(downloaded(upstream, at).unwrap()).unwrap();
+        assert!(text.starts_with(r#"{"Version":2,"NextUpdate":"2026-11-22T06:12:30.123456789Z","UpdatedAt":"2026-11-21T06:12:30.120Z","DownloadedAt":"2026-11-21T09:00:00.5Z","Extra":"#), "{text}");
+        assert!(text.ends_with("}\n"));
+        let installed = read_database(text.as_bytes()).unwrap();
+        assert_eq!((installed.schema, installed.downloaded_at), (Some(2), Some(at)));
+        assert_eq!(read_database(upstream).unwrap().downloaded_at, None, "Go's zero time is no time");
+        assert!(downloaded(b"<html>", at).is_err());
+    }
+
+    #[test]
+    fn checks_and_vex_are_written_as_trivy_reads_them() {
+        let at: Timestamp = "2026-11-21T09:00:00Z".parse().unwrap();
+        let digest = Digest::of(b"");
+        let bytes = checks(&digest, 2, Some("2.1.0".into()), at).unwrap();
+        let wanted = format!(
+            "{{\"Digest\":\"{digest}\",\"DownloadedAt\":\"2026-11-21T09:00:00Z\",\"MajorVersion\":2,\"Version\":\"2.1.0\"}}\n"
+        );
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), wanted);
+        let read = read_checks(&bytes).unwrap();
+        assert_eq!((read.manifest_digest, read.version.as_deref()), (Some(digest), Some("2.1.0")));
+        let cache = vex_cache(at).unwrap();
+        assert_eq!(cache, b"{\"UpdatedAt\":\"2026-11-21T09:00:00Z\"}\n");
+        assert!(vex_cache_is_clean(&cache));
+        assert!(vex_cache_is_clean(br#"{"UpdatedAt":"2026-11-21T09:00:00Z","ETags":null}"#));
+        assert!(!vex_cache_is_clean(br#"{"UpdatedAt":"2026-11-21T09:00:00Z","ETags":{"https://x":"y"}}"#));
+        assert!(!vex_cache_is_clean(br#"{"UpdatedAt":"0001-01-01T00:00:00Z"}"#));
+        let vex =
+            read_vex(&br#"{"updated_at":"2026-11-20T00:00:00Z","packages":[{"id":"x"}]}"#[..], Some(&cache));
+        assert_eq!(vex.unwrap().downloaded_at, Some(at));
+        assert_eq!(read_vex(&b"\0\0"[..], None), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! Trivy's cache directory as a target.
+//!
+//! A dataset is staged in a private folder on its slot's own file system, made durable, and then
+//! switched. A kill or a power cut at any moment leaves each dataset old or new, and the next
+//! [`Cache::open`] finishes or cleans up. The old generation is kept and can be brought back.
+//!
+//! Working files: `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal,
+//! the import lock) and `<cache>/.trivy-ferry.lock` (mode 0644), which a scan that must not
+//! straddle a switch may hold shared (`flock -s`). A slot that is a mount of its own has a
+//! `.trivy-ferry/` inside.
+
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::progress::Progress;
+use crate::util::file_lock::HeldLock;
+
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{self, Dir, Owner};
+
+mod journal;
+mod layout;
+mod metadata;
+mod per_file;
+mod preflight;
+mod recovery;
+mod stage;
+mod switch;
+
+#[cfg(test)]
+mod tests;
+mod view;
+mod working;
+
+pub use layout::{HARBOR_OWNER, Layout, Slot};
+pub use metadata::{Installed, Metadata};
+pub use stage::Stage;
+pub use view::View;
+
+use journal::Journal;
+use switch::Switching;
+use working::{PREVIOUS, WORK};
+
+/// The file that scans may hold shared.
+pub const SCAN_LOCK: &str = ".trivy-ferry.lock";
+/// How long a switch waits for running scans.
+const SCAN_WAIT: Duration = Duration::from_secs(600);
+/// After how long a wait is worth a note.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
+
+/// Which cache, and how to write to it.
+#[derive(Debug, Clone)]
+pub struct CacheOptions {
+    /// The cache directory; may itself be a symbolic link.
+    pub dir: PathBuf,
+    /// Whose layout it has.
+    pub layout: Layout,
+    /// Who shall own what is written. `None`: the owner of what is in the slot, else of the cache
+    /// directory. Has an effect only for root; Harbor's layout defaults to [`HARBOR_OWNER`].
+    pub owner: Option<Owner>,
+    /// Whether one previous generation of each dataset is kept. `false` removes the kept one
+    /// before staging, to make room.
+    pub keep_previous: bool,
+}
+
+/// How a dataset took its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// In one step.
+    Atomic,
+    /// In two renames, between which the slot was missing for an instant.
+    TwoStep,
+    /// File by file, metadata last.
+    PerFile,
+}
+
+impl Switch {
+    /// The word for reports and JSON: `atomic`, `two-step`, `per-file`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Switch::Atomic => "atomic",
+            Switch::TwoStep => "two-step",
+            Switch::PerFile => "per-file",
+        }
+    }
+}
+
+/// A dataset that has taken its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activated {
+    /// Its place.
+    pub slot: Slot,
+    /// How it got there.
+    pub how: Switch,
+}
+
+/// What was activated, and what was not and why.
+#[derive(Debug)]
+pub struct NotAll {
+    /// The datasets that are in place.
+    pub activated: Vec<Activated>,
+    /// The others; never empty. Their old generation is in place, but for
+    /// [`TargetError::Unfinished`].
+    pub failed: Vec<(Slot, TargetError)>,
+}
+
+/// A cache directory under the exclusive import lock, which is held while this lives.
+pub struct Cache<'p> {
+    view: View,
+    work: Dir,
+    journal: Journal,
+    owner: Option<Owner>,
+    keep_previous: bool,
+    scan_wait: Duration,
+    progress: &'p dyn Progress,
+    _lock: HeldLock,
+}
+
+impl Deref for Cache<'_> {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl<'p> Cache<'p> {
+    /// Opens a cache directory for an import: makes it if it is missing, takes the lock, and
+    /// finishes or cleans up what a killed run has left, saying so through `progress`.
+    ///
+    /// # Errors
+    /// Something else stands there, the directory is a database's own folder, another import is at
+    /// work, the working folder belongs to someone else, or the system refuses.
+    pub fn open(options: CacheOptions, progress: &'p dyn Progress) -> Result<Cache<'p>, TargetError> {
+        let owner = match (options.owner, options.layout) {
+            (None, Layout::Harbor) => Some(HARBOR_OWNER),
+            (owner, _) => owner,
+        };
+        let root = open_root(&options.dir, owner)?;
+        refuse_database_folder(&root)?;
+        if let Some(owner) = options.owner
+            && sys::euid() != 0
+            && owner.uid != sys::euid()
+        {
+            return Err(TargetError::Owner { path: root.path().into(), uid: owner.uid });
+        }
+        let work = working::private(&root)?;
+        let lock = work.lock_file("lock", 0o600).at("open the import lock", work.at("lock"))?;
+        match sys::try_lock(&lock).at("take the import lock", work.at("lock"))? {
+            Some(true) => {}
+            Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
+            None => progress.note("This file system has no locks: make sure that only one import runs."),
+        }
+        let (journal, readable) = match Journal::read(&work).at("read the journal", work.at(journal::FILE))? {
+            Some(journal) => (journal, true),
+            None => (Journal::empty(), false),
+        };
+        let mut cache = Cache {
+            view: View { root, layout: options.layout },
+            work,
+            journal,
+            owner: if sys::euid() == 0 { owner } else { options.owner },
+            keep_previous: options.keep_previous,
+            scan_wait: SCAN_WAIT,
+            progress,
+            _lock: HeldLock::on(lock),
+        };
+        cache.recover(readable)?;
+        Ok(cache)
+    }
+
+    /// A look without a lock, for what only asks. `None`: there is no such directory.
+    ///
+    /// # Errors
+    /// Something else stands there, or it cannot be read.
+    pub fn inspect(dir: &Path, layout: Layout) -> Result<Option<View>, TargetError> {
+        match Dir::top(dir) {
+            Ok(root) => {
+                refuse_database_folder(&root)?;
+                Ok(Some(View { root, layout }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(TargetError::io("open the cache directory", dir, error)),
+        }
+    }
+
+    /// As [`View::holds`]; and, where an owner was asked for by number, whether it owns the data.
+    ///
+    /// # Errors
+    /// As for [`View::installed`].
+    pub fn holds(
+        &self,
+        slot: &Slot,
+        contents: &crate::dataset::Contents,
+        fresh: &Metadata,
+    ) -> Result<bool, TargetError> {
+        if let (Some(owner), 0) = (self.owner, sys::euid())
+            && let Some(dir) = working::open_slot(&self.root, slot.path())?
+            && dir.find(slot.main()).at("look", dir.path())?.is_some_and(|entry| entry.owner != owner)
+        {
+            return Ok(false);
+        }
+        self.view.holds(slot, contents, fresh)
+    }
+
+    /// Begins to stage a dataset: a private folder on the slot's own file system.
+    ///
+    /// # Errors
+    /// The slot is a symbolic link or has a mount inside, a switch of it is unfinished, or the
+    /// system refuses.
+    pub fn stage(&self, slot: &Slot, metadata: Metadata) -> Result<Stage, TargetError> {
+        if self.journal.has(slot.path()) {
+            let error = io::Error::other("an earlier switch is unfinished");
+            return Err(TargetError::Unfinished { path: self.root.at(slot.path()), error });
+        }
+        let owner = self.owner_for(slot)?;
+        let place = working::place(&self.root, &self.work, slot, owner)?;
+        if !self.keep_previous
+            && let Some(previous) = working::open_real(&place.dir, PREVIOUS)?
+        {
+            previous.remove(slot.key()).at("remove the previous generation", previous.at(slot.key()))?;
+        }
+        Stage::new(&self.root, slot, place, metadata, owner)
+    }
+
+    /// Puts staged datasets in place, one after the other: each is sealed and made durable, then,
+    /// under the scan lock, switched. One that fails leaves the others in peace.
+    ///
+    /// # Errors
+    /// Which did and which did not.
+    pub fn activate(&mut self, stages: Vec<Stage>) -> Result<Vec<Activated>, NotAll> {
+        let (mut activated, mut failed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
+        for mut stage in stages {
+            match stage.seal() {
+                Ok(()) => sealed.push(stage),
+                Err(error) => failed.push((stage.slot().clone(), error)),
+            }
+        }
+        match if sealed.is_empty() { Ok(None) } else { self.lock_scans() } {
+            Ok(_lock) => {
+                for stage in sealed {
+                    let slot = stage.slot().clone();
+                    match self.switch(stage) {
+                        Ok(how) => activated.push(Activated { slot, how }),
+                        Err(error) => failed.push((slot, error)),
+                    }
+                }
+            }
+            Err(TargetError::ScanLock { path, waited }) => {
+                let error = || TargetError::ScanLock { path: path.clone(), waited };
+                failed.extend(sealed.iter().map(|stage| (stage.slot().clone(), error())));
+            }
+            Err(error) => {
+                let again = error.to_string();
+                let mut first = Some(error);
+                let path = self.root.at(SCAN_LOCK);
+                failed.extend(sealed.iter().map(|stage| {
+                    let error = first.take().unwrap_or_else(|| TargetError::Io {
+                        doing: "take the scan lock",
+                        path: path.clone(),
+                        error: io::Error::other(again.clone()),
+                    });
+                    (stage.slot().clone(), error)
+                }));
+            }
+        }
+        if failed.is_empty() { Ok(activated) } else { Err(NotAll { activated, failed }) }
+    }
+
+    /// Exchanges a slot with its kept generation. `None`: none is kept.
+    ///
+    /// # Errors
+    /// As for one dataset of [`Cache::activate`].
+    pub fn restore_previous(&mut self, slot: &Slot) -> Result<Option<Activated>, TargetError> {
+        let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
+        if !self.has_previous(slot, inside)? {
+            return Ok(None);
+        }
+        let owner = self.owner_for(slot)?;
+        let _lock = self.lock_scans()?;
+        let place = working::open_place(&self.root, &self.work, slot, inside, owner)?;
+        let switching =
+            Switching::new(&self.view.root, &self.work, &mut self.journal, slot.clone(), place, true, owner);
+        Ok(switching.restore()?.map(|how| Activated { slot: slot.clone(), how }))
+    }
+
+    /// The names of the VEX repositories of which an earlier generation is kept.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kept_vex(&self) -> Result<Vec<String>, TargetError> {
+        let Some(previous) = working::open_real(&self.work, PREVIOUS)? else { return Ok(Vec::new()) };
+        let keys = previous.list().at("look", previous.path())?;
+        let slots = keys.iter().filter_map(|key| Slot::from_key(key.to_str()?));
+        Ok(slots
+            .filter(|slot| slot.kind() == crate::dataset::Kind::Vex)
+            .map(|slot| slot.name().to_owned())
+            .collect())
+    }
+
+    /// Removes Trivy's scan cache, `fanal/`, as `trivy clean --scan-cache` does (Trivy v0.74.0,
+    /// pkg/cache/fs.go). Whether there was one.
+    ///
+    /// # Errors
+    /// It is a symbolic link, or the system refuses.
+    pub fn clear_scan_cache(&mut self) -> Result<bool, TargetError> {
+        const SCAN_CACHE: &str = "fanal";
+        const TRASH: &str = "trash-fanal";
+        let root = &self.view.root;
+        let path = root.at(SCAN_CACHE);
+        let Some(dir) = working::open_real(root, SCAN_CACHE)? else { return Ok(false) };
+        self.work.remove(TRASH).at("clear", self.work.at(TRASH))?;
+        match root.rename(SCAN_CACHE, &self.work, TRASH) {
+            Ok(()) => self.work.remove(TRASH).at("remove", self.work.at(TRASH))?,
+            // It cannot be moved: a mount, or part of an overlay's lower layer.
+            Err(error) if sys::immovable(&error) => {
+                for name in dir.list().at("list", &path)? {
+                    dir.remove(&name).at("remove", dir.at(&name))?;
+                }
+                let _ = root.remove_empty(SCAN_CACHE);
+            }
+            Err(error) => return Err(TargetError::io("remove", path, error)),
+        }
+        Ok(true)
+    }
+
+    fn switch(&mut self, stage: Stage) -> Result<Switch, TargetError> {
+        let owner = self.owner_for(stage.slot())?;
+        let keep = self.keep_previous && stage.keeps_replaced();
+        let (slot, place, staged, files) = stage.hand_over()?;
+        Switching::new(&self.view.root, &self.work, &mut self.journal, slot, place, keep, owner)
+            .run(staged, &files)
+    }
+
+    /// Who gets what is written to a slot; nobody in particular unless this is root.
+    fn owner_for(&self, slot: &Slot) -> Result<Option<Owner>, TargetError> {
+        match self.owner {
+            Some(owner) => Ok(Some(owner)),
+            None if sys::euid() == 0 => working::default_owner(&self.root, slot).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn working_folder(&self, slot: &Slot, inside: bool) -> Result<Option<Dir>, TargetError> {
+        if !inside {
+            return self.work.try_clone().map(Some).at("open", self.work.path());
+        }
+        match working::open_slot(&self.root, slot.path())? {
+            Some(dir) => working::open_real(&dir, WORK),
+            None => Ok(None),
+        }
+    }
+
+    fn has_previous(&self, slot: &Slot, inside: bool) -> Result<bool, TargetError> {
+        let Some(folder) = self.working_folder(slot, inside)? else { return Ok(false) };
+        let Some(previous) = working::open_real(&folder, PREVIOUS)? else { return Ok(false) };
+        Ok(working::open_real(&previous, &slot.key())?.is_some())
+    }
+
+    /// Takes the scan lock, waiting for scans that hold it shared.
+    fn lock_scans(&self) -> Result<Option<HeldLock>, TargetError> {
+        let path = self.root.at(SCAN_LOCK);
+        let file = self.root.lock_file(SCAN_LOCK, 0o644).at("open the scan lock", &path)?;
+        let start = Instant::now();
+        let mut noted = false;
+        loop {
+            match sys::try_lock(&file).at("take the scan lock", &path)? {
+                Some(true) => return Ok(Some(HeldLock::on(file))),
+                None => return Ok(None),
+                Some(false) => {}
+            }
+            let waited = start.elapsed();
+            if waited >= NOTE_AFTER && !noted {
+                noted = true;
+                self.progress.note(&format!("Waiting for a running scan that holds {}.", path.display()));
+            }
+            if waited >= self.scan_wait {
+                return Err(TargetError::ScanLock { path, waited });
+            }
+            std::thread::sleep(Duration::from_millis(50).min(self.scan_wait - waited));
+        }
+    }
+}
+
+fn open_root(path: &Path, owner: Option<Owner>) -> Result<Dir, TargetError> {
+    Dir::top_or_make(path, owner).at("open the cache directory", path)
+}
+
+/// `--cache-dir …/db` in place of `--cache-dir …`.
+fn refuse_database_folder(root: &Dir) -> Result<(), TargetError> {
+    for name in ["trivy.db", "trivy-java.db"] {
+        if root.find(name).at("look", root.at(name))?.is_some() {
+            return Err(TargetError::DatabaseFolder { path: root.path().into() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The switch file by file, for a slot whose directory cannot be moved: new files are renamed over
+//! old ones, files that the new content does not have go, and the file by which Trivy judges the
+//! dataset comes last.
+//!
+//! Each step can be repeated: a file that is no longer staged is in place. So a switch that was
+//! cut short is completed by running it again with the same list.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use crate::targets::sys::{Dir, Owner};
+
+use crate::targets::cache::layout::Slot;
+use crate::targets::cache::working::WORK;
+
+/// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
+/// it received everything is the result.
+pub(crate) fn switch(
+    slot: &Slot,
+    to: &Dir,
+    staged: &Dir,
+    old: Option<&Dir>,
+    files: &BTreeSet<String>,
+    owner: Option<Owner>,
+) -> io::Result<bool> {
+    let mut order: Vec<&str> = files.iter().map(String::as_str).filter(|path| *path != slot.seal()).collect();
+    order.sort_by_key(|path| slot.rank(path));
+    let mut kept = true;
+    for path in order {
+        kept &= put(to, staged, old, path, owner)?;
+    }
+    kept &= remove_extras(to, old, files, "", true)?;
+    // The old metadata belongs to the old generation; it stays in place until `seal`.
+    if let Some(old) = old
+        && staged.find(slot.seal())?.is_some()
+    {
+        kept &= keep(to, old, slot.seal())?;
+    }
+    to.sync_all()?;
+    Ok(kept)
+}
+
+/// The sealing file, last.
+pub(crate) fn seal(slot: &Slot, to: &Dir, staged: &Dir, old: Option<&Dir>) -> io::Result<()> {
+    put(to, staged, old, slot.seal(), None)?;
+    to.sync_all()
+}
+
+/// Moves one staged file to its place, keeping what is there.
+fn put(to: &Dir, staged: &Dir, old: Option<&Dir>, path: &str, owner: Option<Owner>) -> io::Result<bool> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(from) = staged.open_path(folder)? else { return Ok(true) };
+    if from.find(name)?.is_none() {
+        return Ok(true);
+    }
+    let (dir, mut kept) = folder_in(to, old, folder, owner)?;
+    if dir.find(name)?.is_some_and(|entry| entry.is_dir()) {
+        kept &= take_away(&dir, old, path, name)?;
+    } else if let Some(old) = old {
+        kept &= keep(to, old, path)?;
+    }
+    from.rename(name, &dir, name)?;
+    Ok(kept)
+}
+
+/// Opens or makes the folders of a path, taking away whatever else stands in their place.
+fn folder_in(to: &Dir, old: Option<&Dir>, folder: &str, owner: Option<Owner>) -> io::Result<(Dir, bool)> {
+    let (mut dir, mut kept, mut path) = (to.try_clone()?, true, String::new());
+    for name in folder.split('/').filter(|name| !name.is_empty()) {
+        path = if path.is_empty() { name.into() } else { format!("{path}/{name}") };
+        if dir.find(name)?.is_some_and(|entry| !entry.is_dir()) {
+            kept &= take_away(&dir, old, &path, name)?;
+        }
+        dir = dir.open_or_make(name, 0o755, owner)?;
+    }
+    Ok((dir, kept))
+}
+
+/// Gives the old file a second name in the old generation. A file system without hard links, or
+/// an overlay too full to copy the file up, costs the generation and not the import.
+fn keep(to: &Dir, old: &Dir, path: &str) -> io::Result<bool> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(dir) = to.open_path(folder)? else { return Ok(true) };
+    if dir.find(name)?.is_none() {
+        return Ok(true);
+    }
+    let into = old.open_or_make_path(folder, None)?;
+    if into.find(name)?.is_some() {
+        return Ok(true);
+    }
+    lossy(dir.link(name, &into, name))
+}
+
+/// Moves something away that the new content does not have, into the old generation if it can be.
+fn take_away(dir: &Dir, old: Option<&Dir>, path: &str, name: &str) -> io::Result<bool> {
+    if let Some(old) = old {
+        let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
+        let into = old.open_or_make_path(folder, None)?;
+        if lossy(dir.rename(name, &into, name))? {
+            return Ok(true);
+        }
+    }
+    dir.remove(name)?;
+    Ok(old.is_none())
+}
+
+/// `false` for an error that only means that the old file cannot be kept.
+fn lossy(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error().is_some() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes away every file that is not listed, and every folder that this leaves empty.
+fn remove_extras(
+    dir: &Dir,
+    old: Option<&Dir>,
+    files: &BTreeSet<String>,
+    prefix: &str,
+    top: bool,
+) -> io::Result<bool> {
+    let mut kept = true;
+    for name in dir.list()? {
+        if top && name == WORK {
+            continue;
+        }
+        let Some(entry) = dir.find(&name)? else { continue };
+        let path = name.to_str().map(|name| format!("{prefix}{name}"));
+        match path {
+            Some(path) if entry.is_dir() => {
+                let below = format!("{path}/");
+                kept &= remove_extras(&dir.open(&name)?, old, files, &below, false)?;
+                let wanted = files.range(below.clone()..).next().is_some_and(|file| file.starts_with(&below));
+                if !wanted {
+                    dir.remove_empty(&name)?;
+                }
+            }
+            Some(path) if files.contains(&path) => {}
+            Some(path) => kept &= take_away(dir, old, &path, name.to_str().unwrap_or_default())?,
+            // Not a name that Trivy's data has.
+            None => {
+                dir.remove(&name)?;
+                kept = false;
+            }
+        }
+    }
+    Ok(kept)
+}

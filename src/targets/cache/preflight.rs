@@ -1,0 +1,103 @@
+//! Preflight: whether what is coming has room, file system by file system, before the first byte.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{Mount, Room};
+use crate::util::text;
+
+use crate::targets::cache::Cache;
+use crate::targets::cache::layout::Slot;
+use crate::targets::cache::working::{self, PREVIOUS};
+
+impl Cache<'_> {
+    /// Whether there is room for what is coming: each slot with the bytes and the number of files and
+    /// folders that it unpacks to. Counts what `keep_previous: false` will free.
+    ///
+    /// # Errors
+    /// [`TargetError::Space`] and [`TargetError::Inodes`]; also whatever would keep a slot from
+    /// being staged at all, such as a symbolic link in its place.
+    pub fn preflight(&self, incoming: &[(Slot, u64, u64)]) -> Result<(), TargetError> {
+        let mut needs: HashMap<Mount, Need> = HashMap::new();
+        for (slot, bytes, files) in incoming {
+            let (inside, dir) = working::stands_apart(&self.root, &self.work, slot)?;
+            let dir = if inside { dir } else { self.work.try_clone().at("open", self.work.path())? };
+            let mount = dir.mount().at("look at the mount", dir.path())?;
+            let room = dir.room().at("look for free space", dir.path())?;
+            let previous = self.previous_size(slot, inside)?;
+            let freed = if self.keep_previous { 0 } else { previous };
+            let need = needs.entry(mount).or_insert_with(|| Need::new(dir.path().into(), room));
+            // A file takes whole blocks, and half a block more for its name and its inode.
+            let padding = files.saturating_mul(room.block);
+            need.bytes = need.bytes.saturating_add(*bytes).saturating_add(padding);
+            need.files = need.files.saturating_add(*files).saturating_add(files / 4 + 8);
+            need.freed = need.freed.saturating_add(freed);
+            need.could_free |= self.keep_previous && previous > 0;
+            if need.largest.as_ref().is_none_or(|(most, _)| most < bytes) {
+                need.largest = Some((*bytes, slot.dataset()));
+            }
+        }
+        needs.into_values().try_for_each(|need| need.check(incoming.len()))
+    }
+
+    fn previous_size(&self, slot: &Slot, inside: bool) -> Result<u64, TargetError> {
+        let mut size = 0u64;
+        if let Some(folder) = self.working_folder(slot, inside)?
+            && let Some(previous) = working::open_real(&folder, PREVIOUS)?
+            && let Some(kept) = working::open_real(&previous, &slot.key())?
+        {
+            // A tree that cannot be walked to its end frees at least what was seen of it.
+            let _ = kept.walk(|_, _, _, entry| {
+                size = size.saturating_add(entry.size);
+                Ok(())
+            });
+        }
+        Ok(size)
+    }
+}
+
+/// What is needed on one file system.
+struct Need {
+    path: PathBuf,
+    room: Room,
+    bytes: u64,
+    files: u64,
+    freed: u64,
+    /// An earlier generation is kept that could go.
+    could_free: bool,
+    largest: Option<(u64, String)>,
+}
+
+impl Need {
+    fn new(path: PathBuf, room: Room) -> Self {
+        Need { path, room, bytes: 0, files: 0, freed: 0, could_free: false, largest: None }
+    }
+
+    fn check(self, incoming: usize) -> Result<(), TargetError> {
+        let available = self.room.bytes.saturating_add(self.freed);
+        if self.bytes > available {
+            let mut ways = Vec::new();
+            if self.could_free {
+                ways.push("--keep-previous 0".to_owned());
+            }
+            if let Some((_, name)) = self.largest
+                && incoming > 1
+            {
+                ways.push(format!("--skip {name}"));
+            }
+            let missing = text::size(self.bytes - available);
+            let advice = match ways.join(" or ") {
+                ways if ways.is_empty() => format!("Nothing was changed: free {missing} there."),
+                ways => format!("Nothing was changed: free {missing} there, or use {ways}."),
+            };
+            return Err(TargetError::Space { path: self.path, needed: self.bytes, available, advice });
+        }
+        match self.room.inodes {
+            Some(inodes) if self.files > inodes => {
+                Err(TargetError::Inodes { path: self.path, needed: self.files, available: inodes })
+            }
+            _ => Ok(()),
+        }
+    }
+}

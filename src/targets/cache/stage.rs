@@ -1,0 +1,286 @@
+//! Staging: a dataset's files are written beside their place, in a private folder on the same
+//! file system, and are put in place only when all of them have arrived.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::dataset::{Kind, RelPath, Sink};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{Dir, Owner};
+use crate::util::step;
+
+use crate::targets::cache::layout::Slot;
+use crate::targets::cache::metadata::{self, Metadata};
+use crate::targets::cache::working::{self, Names, Place};
+
+/// The largest `metadata.json` of a database, in bytes; upstream's have about 150.
+const MAX_METADATA: u64 = 1 << 20;
+
+/// One dataset being staged. Takes its files as a [`Sink`]; dropped without having been
+/// activated, it removes them.
+pub struct Stage {
+    slot: Slot,
+    metadata: Metadata,
+    root: Dir,
+    place: Place,
+    names: Names,
+    dir: Dir,
+    owner: Option<Owner>,
+    open: Option<Open>,
+    folder: Option<(String, Dir)>,
+    /// The files of a database. A tree's names could take megabytes; they are read from the disk when they
+    /// are needed.
+    files: BTreeSet<String>,
+    has_main: bool,
+    has_index: bool,
+    upstream: Option<Vec<u8>>,
+    complete: bool,
+    /// What it replaces is worth keeping as the previous generation.
+    keeps_replaced: bool,
+}
+
+/// The file being written.
+struct Open {
+    path: String,
+    left: u64,
+    to: To,
+}
+
+enum To {
+    File(File),
+    /// Upstream's `metadata.json`, which is rewritten.
+    Memory(Vec<u8>),
+}
+
+impl Stage {
+    pub(crate) fn new(
+        root: &Dir,
+        slot: &Slot,
+        place: Place,
+        metadata: Metadata,
+        owner: Option<Owner>,
+    ) -> Result<Stage, TargetError> {
+        let names = Names::of(slot);
+        let path = place.dir.at(&names.stage);
+        place.dir.remove(&names.stage).at("clear the staging folder", &path)?;
+        let dir = place.dir.make(&names.stage, 0o755, owner).at("make the staging folder", &path)?;
+        Ok(Stage {
+            slot: slot.clone(),
+            metadata,
+            root: root.try_clone().at("open", root.path())?,
+            place,
+            names,
+            dir,
+            owner,
+            open: None,
+            folder: None,
+            files: BTreeSet::new(),
+            has_main: false,
+            has_index: false,
+            upstream: None,
+            complete: false,
+            keeps_replaced: true,
+        })
+    }
+
+    /// What this replaces is damaged: it does not become the previous generation, and the one that
+    /// is kept stays.
+    pub fn discards_replaced(mut self) -> Self {
+        self.keeps_replaced = false;
+        self
+    }
+
+    pub(crate) fn keeps_replaced(&self) -> bool {
+        self.keeps_replaced
+    }
+
+    /// Where this will go.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// The path in the slot of a file of the content.
+    fn place_of(&self, path: &RelPath) -> Result<String, TargetError> {
+        match self.slot.kind() {
+            Kind::TrivyDb | Kind::TrivyJavaDb => {
+                if path.as_str() != self.slot.main() && path.as_str() != self.slot.seal() {
+                    return Err(self.content(format!("{path} does not belong in it")));
+                }
+                Ok(path.as_str().into())
+            }
+            Kind::TrivyChecks | Kind::Vex => Ok(format!("{}/{path}", self.slot.main())),
+        }
+    }
+
+    fn content(&self, what: String) -> TargetError {
+        TargetError::Content { path: self.root.at(self.slot.path()), what }
+    }
+
+    fn create(&mut self, path: &str) -> Result<File, TargetError> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if self.folder.as_ref().is_none_or(|(known, _)| known != folder) {
+            let dir =
+                self.dir.open_or_make_path(folder, self.owner).at("make a folder", self.dir.at(folder))?;
+            self.folder = Some((folder.into(), dir));
+        }
+        let dir = self.folder.as_ref().map_or(&self.dir, |(_, dir)| dir);
+        let file = dir.create(name, 0o644, self.owner).at("create a file", dir.at(name))?;
+        if self.slot.is_database() {
+            self.files.insert(path.into());
+        }
+        let below = path.strip_prefix(self.slot.main());
+        self.has_main |= below.is_some_and(|below| below.is_empty() || below.starts_with('/'));
+        self.has_index |= path == "0.1/index.json";
+        Ok(file)
+    }
+
+    fn write_whole(&mut self, path: &str, bytes: &[u8]) -> Result<(), TargetError> {
+        let mut file = self.create(path)?;
+        step("write", OsStr::new(path)).at("write", self.dir.at(path))?;
+        file.write_all(bytes).at("write", self.dir.at(path))
+    }
+
+    /// Writes the metadata, checks that nothing is missing, and makes all of it durable.
+    pub(crate) fn seal(&mut self) -> Result<(), TargetError> {
+        if let Some(open) = &self.open {
+            return Err(self.content(format!("{} is not complete", open.path)));
+        }
+        let seal = self.slot.seal();
+        match self.metadata.clone() {
+            Metadata::Database { downloaded_at } => {
+                let upstream =
+                    self.upstream.take().ok_or_else(|| self.content("it has no metadata.json".into()))?;
+                let bytes =
+                    metadata::downloaded(&upstream, downloaded_at).map_err(|what| self.content(what))?;
+                self.write_whole(seal, &bytes)?;
+            }
+            Metadata::Checks { manifest_digest, major, version, downloaded_at } => {
+                let bytes = metadata::checks(&manifest_digest, major, version, downloaded_at);
+                self.write_whole(seal, &bytes.map_err(|what| self.content(what))?)?;
+            }
+            Metadata::Vex { manifest_json, updated_at } => {
+                if !self.has_index {
+                    return Err(self.content("it has no index.json".into()));
+                }
+                self.write_whole("vex-repository.json", &manifest_json)?;
+                let bytes = metadata::vex_cache(updated_at).map_err(|what| self.content(what))?;
+                self.write_whole(seal, &bytes)?;
+            }
+        }
+        if !self.has_main {
+            return Err(self.content(format!("it has no {}", self.slot.main())));
+        }
+        self.sync().at("make it durable", self.dir.path())
+    }
+
+    /// Databases are two files, which are synced by themselves; trees with hundreds go with one
+    /// call for the whole file system.
+    fn sync(&self) -> io::Result<()> {
+        if self.slot.is_database() {
+            for file in &self.files {
+                if let Some(file) = self.dir.read(file)? {
+                    file.sync_all()?;
+                }
+            }
+            self.dir.sync()?;
+        } else {
+            self.dir.sync_all()?;
+        }
+        self.place.dir.sync()
+    }
+
+    /// Hands the staged files over to the switch: slot, working folder, the staged directory and
+    /// the paths of all files.
+    pub(crate) fn hand_over(mut self) -> Result<(Slot, Place, u64, BTreeSet<String>), TargetError> {
+        let inode = self.dir.entry().at("look", self.dir.path())?.inode;
+        let dir = self.place.dir.try_clone().at("open", self.place.dir.path())?;
+        let place = Place { dir, inside: self.place.inside };
+        if !self.slot.is_database() {
+            let files = &mut self.files;
+            let walked = self.dir.walk(|path, _, _, _| {
+                files.insert(path.to_owned());
+                Ok(())
+            });
+            walked.at("read", self.dir.path())?;
+        }
+        self.complete = true;
+        Ok((self.slot.clone(), place, inode, std::mem::take(&mut self.files)))
+    }
+
+    fn begin_file(&mut self, path: &RelPath, size: u64) -> Result<(), TargetError> {
+        if let Some(open) = &self.open {
+            return Err(self.content(format!("{} is not complete", open.path)));
+        }
+        let path = self.place_of(path)?;
+        let to = if self.slot.is_database() && path == self.slot.seal() {
+            if size > MAX_METADATA || self.upstream.is_some() {
+                return Err(self.content("its metadata.json is too large or comes twice".into()));
+            }
+            To::Memory(Vec::new())
+        } else {
+            To::File(self.create(&path)?)
+        };
+        self.open = Some(Open { path, left: size, to });
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), TargetError> {
+        let path = self.root.at(self.slot.path());
+        let Some(open) = &mut self.open else {
+            return Err(TargetError::Content { path, what: "data without a file".into() });
+        };
+        open.left = open.left.checked_sub(bytes.len() as u64).ok_or_else(|| TargetError::Content {
+            path,
+            what: format!("{} is longer than it was said to be", open.path),
+        })?;
+        match &mut open.to {
+            To::Memory(held) => held.extend_from_slice(bytes),
+            To::File(file) => {
+                let target = self.dir.path().join(&open.path);
+                step("write", OsStr::new(&open.path)).at("write", &target)?;
+                file.write_all(bytes).at("write", &target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_file(&mut self) -> Result<(), TargetError> {
+        match self.open.take() {
+            Some(Open { left: 0, to: To::Memory(held), .. }) => self.upstream = Some(held),
+            Some(Open { left: 0, .. }) => {}
+            Some(open) => {
+                return Err(self.content(format!("{} is shorter than it was said to be", open.path)));
+            }
+            None => return Err(self.content("an end without a file".into())),
+        }
+        Ok(())
+    }
+}
+
+/// Errors are [`TargetError`]s inside an `io::Error`: [`io::Error::into_inner`] and a downcast
+/// give them back.
+impl Sink for Stage {
+    fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()> {
+        self.begin_file(path, size).map_err(TargetError::into_io)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.take(bytes).map_err(TargetError::into_io)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.end_file().map_err(TargetError::into_io)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.complete {
+            // What cannot be removed now is removed by the next import.
+            let _ = self.place.dir.remove(&self.names.stage);
+            let _ = working::tidy(&self.root, &self.slot, &self.place);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading a cache: what is installed, and whether it is exactly what a bundle has.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::content_digest::content_digest_of;
+use crate::dataset::{self, Contents, Kind, Name, Tree};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::Dir;
+
+use crate::targets::cache::layout::{Layout, Slot};
+use crate::targets::cache::metadata::{self, Installed, Metadata};
+use crate::targets::cache::working;
+
+/// The most that a metadata file may have, in bytes.
+const MAX_METADATA: u64 = 1 << 20;
+/// The most of a VEX index that is read, in bytes.
+const MAX_INDEX: u64 = 16 << 20;
+
+/// A cache directory, looked at without a lock and without changing anything.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) root: Dir,
+    pub(crate) layout: Layout,
+}
+
+impl View {
+    /// The cache directory's path, links resolved.
+    pub fn dir(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The place of a dataset, or `None` where this layout has none for it. `vex_repository` is
+    /// the name under which Trivy's configuration knows a VEX repository, and one plain folder
+    /// name; other kinds ignore it.
+    pub fn slot(&self, name: &Name, vex_repository: &str) -> Option<Slot> {
+        Slot::of(self.layout, name.kind(), vex_repository)
+    }
+
+    /// What the cache says of a slot: `None` where nothing is there or where the metadata is not
+    /// what Trivy could read.
+    ///
+    /// # Errors
+    /// A link or a file where the folder should be; folders that cannot be read.
+    pub fn installed(&self, slot: &Slot) -> Result<Option<Installed>, TargetError> {
+        let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(None) };
+        let main = dir.find(slot.main()).at("look", dir.at(slot.main()))?;
+        if !main.is_some_and(|main| if slot.is_database() { main.is_file() } else { main.is_dir() }) {
+            return Ok(None);
+        }
+        let seal = small(&dir, slot.seal())?;
+        Ok(match slot.kind() {
+            Kind::TrivyDb | Kind::TrivyJavaDb => seal.and_then(|bytes| metadata::read_database(&bytes)),
+            Kind::TrivyChecks => seal.and_then(|bytes| metadata::read_checks(&bytes)),
+            Kind::Vex => match working::open_slot(&dir, slot.main())? {
+                Some(tree) => index(&tree)?.and_then(|index| metadata::read_vex(index, seal.as_deref())),
+                None => None,
+            },
+        })
+    }
+
+    /// Whether exactly these contents are in place with the metadata that `fresh` would write
+    /// (its times aside): every file is hashed, sizes first, and nothing else lies in the tree.
+    ///
+    /// # Errors
+    /// As for [`View::installed`]; files that cannot be read.
+    pub fn holds(&self, slot: &Slot, contents: &Contents, fresh: &Metadata) -> Result<bool, TargetError> {
+        let Some(installed) = self.installed(slot)? else { return Ok(false) };
+        let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
+        if installed.downloaded_at.is_none() {
+            return Ok(false);
+        }
+        match fresh {
+            Metadata::Database { .. } => {
+                let same = installed.schema == contents.schema
+                    && installed.updated_at == contents.updated_at
+                    && installed.next_update == contents.next_update;
+                Ok(same && files_match(&dir, slot, contents)?)
+            }
+            Metadata::Checks { manifest_digest, major, .. } => {
+                let same =
+                    installed.manifest_digest == Some(*manifest_digest) && installed.major == Some(*major);
+                Ok(same && tree_matches(&dir, slot, contents)?)
+            }
+            Metadata::Vex { manifest_json, .. } => {
+                let same = small(&dir, "vex-repository.json")?.as_ref() == Some(manifest_json)
+                    && small(&dir, slot.seal())?.is_some_and(|bytes| metadata::vex_cache_is_clean(&bytes));
+                Ok(same && tree_matches(&dir, slot, contents)?)
+            }
+        }
+    }
+}
+
+impl View {
+    /// Whether what is in place has the number and the sizes of files that these contents have. A quick look: no
+    /// file is read through.
+    ///
+    /// # Errors
+    /// As for [`View::installed`].
+    pub fn measures(&self, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
+        let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
+        // A database's metadata is written anew at import.
+        for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
+            let path = wanted.path.as_str();
+            let found = dir.find(path).at("look", dir.at(path))?;
+            if !found.is_some_and(|found| found.is_file() && found.size == wanted.size) {
+                return Ok(false);
+            }
+        }
+        let Some(wanted) = &contents.tree else { return Ok(true) };
+        let Some(top) = working::open_slot(&dir, slot.main())? else { return Ok(false) };
+        let (mut files, mut size) = (0u64, 0u64);
+        let walked = top.walk(|_, _, _, entry| {
+            files += 1;
+            size = size.saturating_add(entry.size);
+            Ok(())
+        });
+        let walked = unreadable_is_none(walked.map(Some)).at("read", top.path())?;
+        Ok(walked.is_some() && (files, size) == (wanted.files, wanted.size))
+    }
+}
+
+/// A small file's bytes; `None` for whatever Trivy could not read either.
+fn small(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, TargetError> {
+    unreadable_is_none(dir.read_small(name, MAX_METADATA)).at("read", dir.at(name))
+}
+
+fn index(tree: &Dir) -> Result<Option<impl io::Read>, TargetError> {
+    let file = unreadable_is_none(tree.read("index.json")).at("read", tree.at("index.json"))?;
+    Ok(file.map(|file| io::Read::take(file, MAX_INDEX)))
+}
+
+/// A link, a device or a huge file is not metadata; that is no failure of the disk.
+fn unreadable_is_none<T>(result: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    use rustix::io::Errno;
+    match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
+            Ok(None)
+        }
+        Err(error)
+            if matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NXIO | Errno::ISDIR)) =>
+        {
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// The files of a database but its metadata, which is rewritten at import and compared by field.
+fn files_match(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
+    let mut main = false;
+    for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
+        let path = wanted.path.as_str();
+        main |= path == slot.main();
+        let file = unreadable_is_none(dir.read(path)).at("read", dir.at(path))?;
+        let Some(file) = file else { return Ok(false) };
+        if !file_matches(file, wanted).at("read", dir.at(path))? {
+            return Ok(false);
+        }
+    }
+    Ok(main)
+}
+
+fn file_matches(file: File, wanted: &dataset::File) -> io::Result<bool> {
+    if file.metadata()?.len() != wanted.size {
+        return Ok(false);
+    }
+    Ok(content_digest_of(buffered(file))? == (wanted.digest, wanted.size))
+}
+
+fn buffered(file: File) -> io::BufReader<File> {
+    io::BufReader::with_capacity(256 << 10, file)
+}
+
+fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
+    let (Some(wanted), Some(top)) = (&contents.tree, working::open_slot(dir, slot.main())?) else {
+        return Ok(false);
+    };
+    let (mut files, mut size, mut plain) = (0u64, 0u64, true);
+    let walked = top.walk(|path, _, name, entry| {
+        plain &= entry.is_file() && name.to_str().is_some() && path.parse::<dataset::RelPath>().is_ok();
+        files += 1;
+        size = size.saturating_add(entry.size);
+        Ok(())
+    });
+    // Nothing that was signed is nested too deeply to be walked.
+    let walked = unreadable_is_none(walked.map(Some)).at("read", top.path())?;
+    if walked.is_none() || !plain || (files, size) != (wanted.files, wanted.size) {
+        return Ok(false);
+    }
+    let mut found = Vec::new();
+    top.walk(|path, folder, name, _| {
+        if let (Some(file), Ok(path)) = (folder.read(name)?, path.parse()) {
+            let (digest, size) = content_digest_of(buffered(file))?;
+            found.push(dataset::File { path, size, digest });
+        }
+        Ok(())
+    })
+    .at("read", top.path())?;
+    Ok(Tree::of(found) == *wanted)
+}

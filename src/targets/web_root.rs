@@ -1,0 +1,407 @@
+//! A web root: copies of VEX repositories as plain files, for any web server.
+//!
+//! Each repository is a folder of the dataset's name. In it lie the archive under a name that stays
+//! ([`vex_copy::archive_name`]), the same archive under its digest, the one before it under its digest,
+//! and `.well-known/vex-repository.json`, which is replaced last. Every file is made under another name
+//! and renamed, so that a reader gets the old or the new. Knows files; nothing of bundles.
+
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
+use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
+use crate::dataset::{Kind, Name, layer};
+use crate::digest::{Digest, Hasher};
+use crate::scanner::settings::parent_owner;
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{self, Dir, Owner};
+use crate::util::file_lock::HeldLock;
+use crate::util::files;
+use crate::util::text;
+
+const LOCK: &str = ".trivy-ferry.lock";
+/// How the name of a file ends that is being made.
+const UNFINISHED: &str = ".trivy-ferry.tmp";
+
+/// A web root that is imported into, and locked for that.
+pub struct WebRoot {
+    dir: Dir,
+    owner: Option<Owner>,
+    keep_previous: bool,
+    _lock: HeldLock,
+}
+
+/// A copy of a VEX repository as it is to be in the web root.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The dataset, and its folder.
+    pub name: Name,
+    /// The archive.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its form.
+    pub format: ArchiveFormat,
+    /// The folder inside it that holds the repository; may be empty.
+    pub subdir: String,
+    /// The `vex-repository.json` that names it.
+    pub manifest: Vec<u8>,
+}
+
+impl Copy {
+    /// The name to which the manifest points.
+    fn lasting(&self) -> String {
+        vex_copy::archive_name(self.format, &self.subdir)
+    }
+
+    /// The name that holds its digest.
+    fn by_digest(&self) -> String {
+        format!("{}{}{}", BY_DIGEST, self.digest.hex(), self.format.extension())
+    }
+}
+
+const BY_DIGEST: &str = "sha256-";
+const LASTING: &str = "repository";
+
+impl WebRoot {
+    /// Opens a web root, which must be there: where it is not, what serves it looks elsewhere.
+    ///
+    /// # Errors
+    /// [`TargetError::NoWebRoot`], [`TargetError::Locked`], or the system refuses.
+    pub fn open(path: &Path, keep_previous: bool) -> Result<Self, TargetError> {
+        let dir = Dir::top(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                TargetError::NoWebRoot { path: path.into() }
+            }
+            _ => TargetError::io("open the web root", path, error),
+        })?;
+        let lock = dir.lock_file(LOCK, 0o600).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => TargetError::WebRootDenied { path: dir.path().into() },
+            _ => TargetError::io("open the lock", dir.at(LOCK), error),
+        })?;
+        if sys::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
+            return Err(TargetError::Locked { path: dir.path().into() });
+        }
+        let owner = parent_owner(&dir).at("look", dir.path())?;
+        Ok(WebRoot { dir, owner, keep_previous, _lock: HeldLock::on(lock) })
+    }
+
+    /// The web root's path, without symbolic links.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The `vex-repository.json` that is served for a dataset; `None` where there is none.
+    ///
+    /// # Errors
+    /// The system refuses, or a link stands in the way.
+    pub fn manifest(&self, name: &Name) -> Result<Option<Vec<u8>>, TargetError> {
+        let place = format!("{name}/{WELL_KNOWN}");
+        let Some(dir) = self.dir.open_path(&place).at("open", self.dir.at(&place))? else { return Ok(None) };
+        match dir.read_small(MANIFEST, MAX_MANIFEST) {
+            // What is larger than any of ours is none of ours, and is replaced.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
+            other => other.at("read", dir.at(MANIFEST)),
+        }
+    }
+
+    /// The VEX repositories of which there are copies of ours.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn repositories(&self) -> Result<Vec<Name>, TargetError> {
+        let names = self.dir.list().at("list", self.dir.path())?;
+        let names = names.iter().filter_map(|name| name.to_str()?.parse::<Name>().ok());
+        let is_copy = |name: &Name| {
+            let manifest = self.manifest(name).ok().flatten();
+            manifest.as_deref().and_then(vex_copy::record).is_some()
+        };
+        Ok(names.filter(|name| name.kind() == Kind::Vex && is_copy(name)).collect())
+    }
+
+    /// Whether a copy is in place, every byte of it.
+    ///
+    /// # Errors
+    /// As for [`WebRoot::manifest`].
+    pub fn holds(&self, copy: &Copy) -> Result<bool, TargetError> {
+        if self.manifest(&copy.name)?.as_ref() != Some(&copy.manifest) {
+            return Ok(false);
+        }
+        let Some(folder) = self.folder(&copy.name)? else { return Ok(false) };
+        Ok(is(&folder, &copy.by_digest(), copy.digest)? && is(&folder, &copy.lasting(), copy.digest)?)
+    }
+
+    /// Whether there is room for these copies.
+    ///
+    /// # Errors
+    /// [`TargetError::Space`].
+    pub fn preflight(&self, copies: &[&Copy]) -> Result<(), TargetError> {
+        /// For names and manifests.
+        const BESIDE: u64 = 64 << 10;
+        let needed = copies.iter().map(|copy| copy.size.saturating_add(BESIDE)).sum();
+        let available = self.dir.room().at("look for free space", self.dir.path())?.bytes;
+        if needed <= available {
+            return Ok(());
+        }
+        let advice = format!("Nothing was changed: free {} there.", text::size(needed - available));
+        Err(TargetError::Space { path: self.dir.path().into(), needed, available, advice })
+    }
+
+    /// Puts a copy's archive there under the name with its digest, to which nothing points yet. It gets
+    /// that name only when `content`, which checks itself at its end, has ended well.
+    ///
+    /// # Errors
+    /// What `content` says, or a [`TargetError`] inside.
+    pub fn stage(&self, copy: &Copy, mut content: impl Read) -> io::Result<()> {
+        let folder = self
+            .dir
+            .open_or_make(copy.name.as_str(), 0o755, self.owner)
+            .at("make the folder", self.dir.at(copy.name.as_str()))
+            .map_err(TargetError::into_io)?;
+        let (name, unfinished) = (copy.by_digest(), copy.by_digest() + UNFINISHED);
+        let failed = |error: TargetError| {
+            let _ = folder.remove(&unfinished);
+            error.into_io()
+        };
+        let at = folder.at(&unfinished);
+        let created = folder.remove(&unfinished).and_then(|()| folder.create(&unfinished, 0o644, self.owner));
+        let file = created.at("create", &at).map_err(failed)?;
+        let mut buffer = vec![0; layer::CHUNK];
+        loop {
+            let count = content.read(&mut buffer).inspect_err(|_| {
+                let _ = folder.remove(&unfinished);
+            })?;
+            if count == 0 {
+                break;
+            }
+            files::write_all(&file, &name, &buffer[..count]).at("write", &at).map_err(failed)?;
+        }
+        let placed = file.sync_all().and_then(|()| folder.rename(&unfinished, &folder, &name));
+        placed.at("write", &at).map_err(failed)
+    }
+
+    /// Makes a staged copy the one that is served. Of the archives under their digests the one that was
+    /// served before stays, where it is to be kept; everything else of ours goes.
+    ///
+    /// # Errors
+    /// The system refuses. Then the copy before is still served, or this one already is.
+    pub fn activate(&self, copy: &Copy) -> Result<(), TargetError> {
+        let manifest = self.manifest(&copy.name)?.unwrap_or_default();
+        let (before, was_at) = (vex_copy::record(&manifest), vex_copy::location_of(&manifest));
+        let folder = self.dir.open(copy.name.as_str()).at("open", self.dir.at(copy.name.as_str()))?;
+        let (from, to) = (copy.by_digest(), copy.lasting());
+        if !is(&folder, &to, copy.digest)? {
+            let unfinished = format!("{to}{UNFINISHED}");
+            let placed = self
+                .double(&folder, &from, &unfinished)
+                .and_then(|()| folder.rename(&unfinished, &folder, &to));
+            placed.and_then(|()| folder.sync()).at("write", folder.at(&to))?;
+        }
+        let described = folder.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
+            dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner)?;
+            folder.sync()?;
+            // The folder may be new, too.
+            self.dir.sync()
+        });
+        described.at("write", folder.at(WELL_KNOWN).join(MANIFEST))?;
+        let before = before.filter(|_| self.keep_previous).map(|record| record.archive);
+        self.tidy(&folder, copy, before, was_at.as_deref()).at("remove what is old", folder.path())
+    }
+
+    /// A second name for a file; a second file where the file system has no such thing (FAT).
+    fn double(&self, folder: &Dir, from: &str, to: &str) -> io::Result<()> {
+        folder.remove(to)?;
+        match folder.link(from, folder, to) {
+            Err(error) if sys::unsupported(&error) || Errno::from_io_error(&error) == Some(Errno::PERM) => {}
+            other => return other,
+        }
+        let mut source = folder.read(from)?.ok_or(io::ErrorKind::NotFound)?;
+        source.rewind()?;
+        let mut file = folder.create(to, 0o644, self.owner)?;
+        io::copy(&mut source, &mut file)?;
+        file.sync_all()
+    }
+
+    /// Removes files of ours that nothing needs any more: archives under their digests, what was being
+    /// made, and the archive at which scanners were sent before. What others put here stays.
+    fn tidy(
+        &self,
+        folder: &Dir,
+        copy: &Copy,
+        before: Option<Digest>,
+        was_at: Option<&str>,
+    ) -> io::Result<()> {
+        let (lasting, by_digest) = (copy.lasting(), copy.by_digest());
+        let lasted = was_at.and_then(|url| {
+            url.split('/').find(|part| part.starts_with(LASTING) && ArchiveFormat::by_name(part).is_some())
+        });
+        // What was in place is served again: the one before that is still the one before.
+        let keep = |digest: Digest| before == Some(digest) || before == Some(copy.digest);
+        for name in folder.list()? {
+            let Some(name) = name.to_str() else { continue };
+            let whole = name.strip_suffix(UNFINISHED).unwrap_or(name);
+            let is_lasting = whole == lasting || Some(whole) == lasted;
+            let goes = match digest_in(whole) {
+                Some(digest) => name != whole || name != by_digest && !keep(digest),
+                None => is_lasting && (name != whole || name != lasting),
+            };
+            if goes {
+                folder.remove(name)?;
+            }
+        }
+        folder.sync()
+    }
+
+    fn folder(&self, name: &Name) -> Result<Option<Dir>, TargetError> {
+        self.dir.open_path(name.as_str()).at("open", self.dir.at(name.as_str()))
+    }
+}
+
+/// The digest in the name of an archive of ours.
+fn digest_in(name: &str) -> Option<Digest> {
+    let hex = name.strip_prefix(BY_DIGEST)?;
+    let hex = hex.strip_suffix(".tar.gz").or_else(|| hex.strip_suffix(".zip"))?;
+    Digest::from_hex(hex).ok()
+}
+
+/// Whether a file is there and has this digest.
+fn is(folder: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
+    let Some(mut file) = folder.read(name).at("open", folder.at(name))? else { return Ok(false) };
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; layer::CHUNK];
+    loop {
+        match file.read(&mut buffer).at("read", folder.at(name))? {
+            0 => return Ok(hasher.finish() == digest),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::dataset::vex_copy::Record;
+    use crate::targets::fail;
+
+    fn copy(content: &[u8], subdir: &str) -> Copy {
+        let upstream = br#"{"versions":[{"spec_version":"0.1"}]}"#;
+        let digest = Digest::of(content);
+        let record = Record { archive: digest, updated_at: Timestamp::UNIX_EPOCH };
+        Copy {
+            name: "vex-hub".parse().unwrap(),
+            digest,
+            size: content.len() as u64,
+            format: ArchiveFormat::TarGzip,
+            subdir: subdir.into(),
+            manifest: vex_copy::point_at(
+                upstream,
+                &vex_copy::location(
+                    &format!("http://h/{}", vex_copy::archive_name(ArchiveFormat::TarGzip, subdir)),
+                    subdir,
+                )
+                .unwrap(),
+                &record,
+            )
+            .unwrap(),
+        }
+    }
+
+    fn put(root: &WebRoot, content: &[u8], copy: &Copy) -> Result<(), String> {
+        root.stage(copy, content).map_err(|error| error.to_string())?;
+        root.activate(copy).map_err(|error| error.to_string())
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir.join("vex-hub"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_copy_takes_the_place_of_the_one_before_which_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = WebRoot::open(dir.path(), true).unwrap();
+        let (one, two, three) = (copy(b"one", "main"), copy(b"two", "main"), copy(b"three", "other"));
+        put(&root, b"one", &one).unwrap();
+        assert!(root.holds(&one).unwrap());
+        assert_eq!(names(dir.path()), [".well-known", "repository-main.tar.gz", &one.by_digest()]);
+        put(&root, b"two", &two).unwrap();
+        assert!(root.holds(&two).unwrap() && !root.holds(&one).unwrap());
+        let both = std::collections::BTreeSet::from([one.by_digest(), two.by_digest()]);
+        assert_eq!(names(dir.path())[2..], both.iter().cloned().collect::<Vec<_>>());
+        // Once more, after it was damaged: the one before is still the one before.
+        std::fs::write(dir.path().join("vex-hub/repository-main.tar.gz"), b"other").unwrap();
+        assert!(!root.holds(&two).unwrap());
+        put(&root, b"two", &two).unwrap();
+        assert!(root.holds(&two).unwrap());
+        assert_eq!(names(dir.path())[2..], both.into_iter().collect::<Vec<_>>());
+        // Another folder inside means another name, and a scanner that knows the old one is to fail.
+        put(&root, b"three", &three).unwrap();
+        assert!(!names(dir.path()).contains(&"repository-main.tar.gz".into()));
+        assert!(
+            names(dir.path()).contains(&two.by_digest()) && !names(dir.path()).contains(&one.by_digest())
+        );
+    }
+
+    #[test]
+    fn a_reader_sees_the_old_or_the_new_wherever_it_stops() {
+        let (one, two) = (copy(b"one", "main"), copy(b"two", "main"));
+        for steps in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let root = WebRoot::open(dir.path(), false).unwrap();
+            put(&root, b"one", &one).unwrap();
+            fail::kill_after(Some(steps));
+            let done = put(&root, b"two", &two);
+            fail::kill_after(None);
+            let served = std::fs::read(dir.path().join("vex-hub/repository-main.tar.gz")).unwrap();
+            assert!([&b"one"[..], b"two"].contains(&&served[..]), "{steps}");
+            let manifest = root.manifest(&one.name).unwrap().unwrap();
+            assert!(manifest == one.manifest || manifest == two.manifest && served == b"two", "{steps}");
+            // The next run goes on, and leaves nothing behind.
+            put(&root, b"two", &two).unwrap();
+            assert!(root.holds(&two).unwrap());
+            assert_eq!(names(dir.path()), [".well-known", "repository-main.tar.gz", &two.by_digest()]);
+            if done.is_ok() {
+                return;
+            }
+        }
+        panic!("it never ended");
+    }
+
+    #[test]
+    fn what_others_put_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = WebRoot::open(dir.path(), false).unwrap();
+        put(&root, b"one", &copy(b"one", "main")).unwrap();
+        let others = ["repository-backup.zip", "sha256-mine.tar.gz", "x.trivy-ferry.tmp", "notes"];
+        for name in others {
+            std::fs::write(dir.path().join("vex-hub").join(name), name).unwrap();
+        }
+        // A manifest that is larger than any of ours is replaced.
+        let manifest = dir.path().join("vex-hub/.well-known/vex-repository.json");
+        std::fs::write(manifest, vec![b' '; 2 << 20]).unwrap();
+        let two = copy(b"two", "other");
+        put(&root, b"two", &two).unwrap();
+        assert!(root.holds(&two).unwrap());
+        assert!(others.iter().all(|name| names(dir.path()).contains(&(*name).to_owned())));
+    }
+
+    #[test]
+    fn a_missing_root_and_a_link_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = WebRoot::open(&dir.path().join("none"), true);
+        assert!(matches!(missing, Err(TargetError::NoWebRoot { .. })));
+        let root = WebRoot::open(dir.path(), true).unwrap();
+        assert!(matches!(WebRoot::open(dir.path(), true), Err(TargetError::Locked { .. })));
+        std::os::unix::fs::symlink("/tmp", dir.path().join("vex-hub")).unwrap();
+        assert!(put(&root, b"one", &copy(b"one", "")).is_err());
+        assert!(root.manifest(&"vex-hub".parse().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! Durations on the command line: `500ms`, `36h`, `1h30m`, `3d`, and lists of them by dataset.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::IntErrorKind;
+use std::str::FromStr;
+
+use jiff::fmt::friendly::SpanParser;
+use jiff::{SignedDuration, SpanRelativeTo, Timestamp};
+
+use crate::dataset::Name;
+use crate::trust::Refusal;
+use crate::util::text;
+
+/// A duration from 1 ms to 100 years. A day has 24 hours and a week has 7 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age(SignedDuration);
+
+/// A string that is not a duration of this kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAge {
+    /// It has another form.
+    #[error("not a duration. Write numbers with units, such as 500ms, 90s, 1h30m, 36h, 3d or 2w")]
+    Syntax,
+    /// It has months or years.
+    #[error("months and years differ in length. Write the duration in days or weeks, such as 30d")]
+    Calendar,
+    /// It is negative.
+    #[error("a duration cannot be negative. Remove the sign or the word `ago`, such as in 3d")]
+    Negative,
+    /// It is zero or nearly zero.
+    #[error("a duration must be at least 1 ms. Write a longer one, such as 500ms or 10s")]
+    TooShort,
+    /// It is longer than a century.
+    #[error("a duration must be at most 100 years. Write a shorter one, such as 365d")]
+    TooLong,
+}
+
+impl Age {
+    /// The shortest: with less, a loop that waits would take a whole processor.
+    const LEAST: SignedDuration = SignedDuration::from_millis(1);
+    /// A century is more than anyone means, and keeps all sums of dates in range.
+    const MOST: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
+
+    /// The age as a duration.
+    pub fn duration(self) -> SignedDuration {
+        self.0
+    }
+
+    fn new(duration: SignedDuration) -> Result<Self, InvalidAge> {
+        match duration {
+            negative if negative.is_negative() => Err(InvalidAge::Negative),
+            short if short < Self::LEAST => Err(InvalidAge::TooShort),
+            long if long > Self::MOST => Err(InvalidAge::TooLong),
+            duration => Ok(Age(duration)),
+        }
+    }
+}
+
+/// Parses a single number with a unit of one letter. Its range is not that of the general parser, which takes
+/// fewer numbers.
+fn simple(text: &str) -> Option<Result<SignedDuration, InvalidAge>> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
+        _ => return None,
+    };
+    match number.parse::<u32>() {
+        Ok(number) => Some(Ok(SignedDuration::from_secs(i64::from(number) * seconds))),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(Err(InvalidAge::TooLong)),
+        Err(_) => None,
+    }
+}
+
+impl FromStr for Age {
+    type Err = InvalidAge;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAge> {
+        if let Some(duration) = simple(text) {
+            return Age::new(duration?);
+        }
+        let span = SpanParser::new().parse_span(text).map_err(|_| InvalidAge::Syntax)?;
+        if span.get_years() != 0 || span.get_months() != 0 {
+            return Err(InvalidAge::Calendar);
+        }
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
+        Age::new(duration.map_err(|_| InvalidAge::TooLong)?)
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MINUTE: i64 = 60;
+        const HOUR: i64 = 60 * MINUTE;
+        const DAY: i64 = 24 * HOUR;
+        match self.0.as_secs() {
+            _ if self.0.subsec_nanos() != 0 => write!(f, "{} ms", self.0.as_millis()),
+            seconds if seconds % DAY == 0 => write!(f, "{} d", seconds / DAY),
+            seconds if seconds % HOUR == 0 => write!(f, "{} h", seconds / HOUR),
+            seconds if seconds % MINUTE == 0 => write!(f, "{} min", seconds / MINUTE),
+            seconds => write!(f, "{seconds} s"),
+        }
+    }
+}
+
+/// The greatest age by dataset. A bare age means trivy-db, which is the one that changes daily.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MaxAge(BTreeMap<Name, Age>);
+
+/// A string that is not a list of ages.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMaxAge {
+    /// An age is wrong.
+    #[error(transparent)]
+    Age(#[from] InvalidAge),
+    /// A dataset's name is wrong.
+    #[error(transparent)]
+    Name(#[from] crate::dataset::InvalidName),
+    /// A dataset without a date.
+    #[error("trivy-checks carry no date that could be too old")]
+    Undated,
+}
+
+impl FromStr for MaxAge {
+    type Err = InvalidMaxAge;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMaxAge> {
+        let mut ages = BTreeMap::new();
+        for part in text.split(',') {
+            let (name, age) = part.split_once('=').unwrap_or(("trivy-db", part));
+            let name: Name = name.parse()?;
+            if name == Name::trivy_checks() {
+                return Err(InvalidMaxAge::Undated);
+            }
+            ages.insert(name, age.parse()?);
+        }
+        Ok(MaxAge(ages))
+    }
+}
+
+impl MaxAge {
+    /// Checks a dataset's date.
+    ///
+    /// # Errors
+    /// [`Refusal::TooOld`].
+    pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+        match (self.0.get(name), updated_at) {
+            (Some(allowed), Some(date)) if now.duration_since(date) > allowed.0 => Err(Refusal::TooOld {
+                dataset: name.to_string(),
+                updated_at: date,
+                age: text::age(date, now),
+                allowed: allowed.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_numbers_with_a_unit() {
+        for (text, minutes, said) in [
+            ("120s", 2, "2 min"),
+            ("90m", 90, "90 min"),
+            ("36h", 2160, "36 h"),
+            ("3d", 4320, "3 d"),
+            ("+3d", 4320, "3 d"),
+            ("007d", 10080, "7 d"),
+            ("2w", 20160, "14 d"),
+            ("1h30m", 90, "90 min"),
+            ("1h 30m", 90, "90 min"),
+            ("1.5h", 90, "90 min"),
+            ("01:30:00", 90, "90 min"),
+            ("2 weeks, 1 day", 21600, "15 d"),
+            ("3days", 4320, "3 d"),
+            ("36600d", 52_704_000, "36600 d"),
+            // More hours and seconds than the general parser takes in one unit would be no less an age.
+            ("3153600000s", 52_560_000, "36500 d"),
+        ] {
+            let age: Age = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((age.duration().as_mins(), age.to_string().as_str()), (minutes, said), "{text}");
+        }
+        for (text, millis, said) in [
+            ("45s", 45_000, "45 s"),
+            ("1ms", 1, "1 ms"),
+            ("500ms", 500, "500 ms"),
+            ("1.5s", 1500, "1500 ms"),
+            ("1s500ms", 1500, "1500 ms"),
+            ("1500us", 1, "1 ms"),
+        ] {
+            let age: Age = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((age.duration().as_millis(), age.to_string().as_str()), (millis, said), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_age_is_named() {
+        use InvalidAge::{Calendar, Negative, Syntax, TooLong, TooShort};
+        for (text, wanted) in [
+            ("", Syntax),
+            ("d", Syntax),
+            ("3", Syntax),
+            ("3 x", Syntax),
+            ("3.5d", Syntax),
+            (" 3d", Syntax),
+            ("ä", Syntax),
+            ("3y", Calendar),
+            ("1mo", Calendar),
+            ("-3d", Negative),
+            ("3d ago", Negative),
+            ("-500ms", Negative),
+            ("0s", TooShort),
+            ("0d", TooShort),
+            ("0ms", TooShort),
+            ("999us", TooShort),
+            ("36601d", TooLong),
+            ("36600d1ms", TooLong),
+            ("99999999d", TooLong),
+            ("99999999999999999999d", TooLong),
+        ] {
+            assert_eq!(text.parse::<Age>(), Err(wanted), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_age_means_the_database() {
+        let ages: MaxAge = "3d,trivy-java-db=14d".parse().unwrap();
+        let (now, date): (Timestamp, Timestamp) =
+            ("2026-11-21T00:00:00Z".parse().unwrap(), "2026-11-17T00:00:00Z".parse().unwrap());
+        let check = |name: &str| ages.check(&name.parse().unwrap(), Some(date), now);
+        assert!(check("trivy-db").unwrap_err().to_string().contains("4 d old, and --max-age allows 3 d"));
+        assert!(check("trivy-java-db").is_ok());
+        assert!(check("trivy-checks").is_ok());
+        assert!("db=3d".parse::<MaxAge>().is_err());
+        assert!("1d, 2h".parse::<MaxAge>().is_err(), "a comma separates datasets, and not units");
+    }
+}

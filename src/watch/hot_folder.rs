@@ -1,0 +1,563 @@
+//! A folder into which others put files: taking them away, putting them back, and keeping them with a reason.
+//!
+//! Whoever puts files there may be anybody. Files are taken by renaming, which follows no link, into a
+//! folder that is ours alone; what is in them is looked at only there. The watched folder and our own in it
+//! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
+//! puts nothing in their place.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::bundle::open_regular;
+use crate::error::Error;
+use crate::export::output::volume_files::{rename_new, sync_folder};
+use crate::util::clock;
+use crate::util::dir::Dir;
+use crate::util::file_lock::HeldLock;
+use crate::util::text::safe;
+use crate::util::{files, step};
+
+/// Our own folder there.
+const OWN: &str = ".trivy-ferry";
+/// What a folder of taken files is called.
+const TAKEN: &str = "taken-";
+/// What a folder is called in which files stay whose name somebody gave to another while they were dealt with.
+const BESIDE: &str = "beside-";
+/// How many files of one name stay.
+const MOST_BESIDE: usize = 8;
+/// What a reason says of something that only bore a bundle's name: it is not brought back.
+pub(crate) const STRAY: &str = "stray";
+/// What was said of kept files.
+pub(crate) const REASON: &str = "reason.json";
+
+/// Where files are kept that were dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    Processed,
+    Quarantine,
+}
+
+impl Shelf {
+    fn name(self) -> &'static str {
+        match self {
+            Shelf::Processed => "processed",
+            Shelf::Quarantine => "quarantine",
+        }
+    }
+}
+
+/// The folder. While this lives, no other run works on it.
+pub(crate) struct HotFolder {
+    /// As the user calls it, for messages.
+    path: PathBuf,
+    watched: Dir,
+    /// The path that leads to `watched`, whatever becomes of its name.
+    place: PathBuf,
+    /// What a run that was killed had taken, and that cannot be put back.
+    stuck: Vec<Error>,
+    own: Pinned,
+    _lock: HeldLock,
+}
+
+/// A folder of this user alone, whatever becomes of its name.
+struct Pinned {
+    /// Keeps the path below alive.
+    _open: File,
+    path: PathBuf,
+}
+
+impl Pinned {
+    /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
+    fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
+        let failed = |error| failed(shown, error);
+        match files::create_dir(path, mode) {
+            // What is put into it must not be lost with it.
+            Ok(()) => sync_folder(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let not_ours = || {
+            Error::usage(
+                format!("{} is not a folder of this user alone", safe(&shown.display().to_string())),
+                "Remove it, or run the command as the user to whom it belongs.",
+            )
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open: File = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(not_ours()),
+            other => other.map_err(|error| failed(error.into()))?.into(),
+        };
+        let metadata = open.metadata().map_err(failed)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            return Err(not_ours());
+        }
+        let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        Ok(Pinned { _open: open, path })
+    }
+}
+
+/// Files that were taken from the folder.
+pub(crate) struct Taken {
+    /// Where they are, under their names.
+    pub(crate) folder: PathBuf,
+}
+
+impl Taken {
+    /// All folders in which they are: those that were beside are in folders of their own.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let beside = (1..=MOST_BESIDE).map(|number| self.folder.join(number.to_string()));
+        std::iter::once(self.folder.clone()).chain(beside.filter(|folder| folder.is_dir())).collect()
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// Where a folder cannot be read.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let folders = self.folders();
+        let mut files = Vec::new();
+        for folder in &folders {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name() != REASON && !folders.contains(&entry.path()) {
+                    files.push(entry.path());
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Where a file of these was: 0 for the watched folder itself.
+    fn was(&self, file: &Path) -> usize {
+        file.parent().filter(|folder| *folder != self.folder).and_then(number_of).unwrap_or(0)
+    }
+
+    /// Removes the folders, in which nothing is left but a reason: no file is lost here.
+    fn remove(&self) -> io::Result<()> {
+        match files::remove_file(self.folder.join(REASON)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.folders().iter().rev().try_for_each(files::remove_dir)
+    }
+}
+
+impl HotFolder {
+    /// Begins to work on a folder. What a run had taken that was killed is put back.
+    ///
+    /// # Errors
+    /// Where another run works on it, or our own folder there is not ours.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let watched = Dir::top(path).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => failed(path, error),
+            Some(rustix::io::Errno::LOOP) => Error::usage(
+                format!("{} is or leads through a symbolic link that others can change", path.display()),
+                "Name the folder itself.",
+            ),
+            _ => Error::usage(
+                format!("there is no folder {}", path.display()),
+                "Make it first, or check that the share is mounted there.",
+            ),
+        })?;
+        let place = watched.pinned();
+        let own = Pinned::open(&place.join(OWN), &path.join(OWN), 0o700)?;
+        let failed = |error| failed(&path.join(OWN), error);
+        let lock =
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(own.path.join("lock"));
+        let lock = lock.map_err(failed)?;
+        if matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+            return Err(Error::usage(
+                format!("another run watches {}", path.display()),
+                "One is enough: end the other first.",
+            ));
+        }
+        let lock = HeldLock::on(lock);
+        let mut folder = HotFolder { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
+        for entry in fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TAKEN) {
+                // What cannot be put back must not keep the others out.
+                let put_back = folder.put_back(&Taken { folder: entry.path() });
+                folder.stuck.extend(put_back.err());
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The folder, as the user calls it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path by which files in it are reached.
+    pub(crate) fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Whether another directory has come under its name, such as a share that was mounted again.
+    pub(crate) fn is_replaced(&self) -> bool {
+        let same = |other: &Dir| Ok::<_, io::Error>(other.identity()? == self.watched.identity()?);
+        Dir::top(&self.path).and_then(|other| same(&other)).is_ok_and(|same| !same)
+    }
+
+    /// All folders in which files wait: the folder, and our own for files whose name there is another's.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let beside = (1..=MOST_BESIDE).map(|number| self.beside(number)).filter(|folder| folder.is_dir());
+        std::iter::once(self.place.clone()).chain(beside).collect()
+    }
+
+    /// An error with a file, by the name that the user knows.
+    fn failed(&self, path: &Path, error: io::Error) -> Error {
+        let below = |top: &Path, shown: PathBuf| path.strip_prefix(top).ok().map(|rest| shown.join(rest));
+        let own = || below(&self.own.path, self.path.join(OWN));
+        let shown = below(&self.place, self.path.clone()).or_else(own);
+        failed(&shown.unwrap_or_else(|| path.into()), error)
+    }
+
+    fn beside(&self, number: usize) -> PathBuf {
+        self.own.path.join(format!("{BESIDE}{number}"))
+    }
+
+    /// What a run that was killed had taken, and that cannot be put back.
+    pub(crate) fn stuck(&self) -> &[Error] {
+        &self.stuck
+    }
+
+    /// All files that were taken.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub(crate) fn files(&self, taken: &Taken) -> Result<Vec<PathBuf>, Error> {
+        taken.files().map_err(|error| self.failed(&taken.folder, error))
+    }
+
+    /// Puts one file back under its name.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn release(&self, taken: &Taken, file: &Path) -> Result<(), Error> {
+        self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
+    }
+
+    /// Gives a file a place again: where it was, 0 for the folder itself, or where another has come there
+    /// meanwhile, beside. Nobody gets rid of a file by giving its name to another.
+    ///
+    /// # Errors
+    /// Where that fails; also where too many have come under its name. It stays where it is then.
+    fn give_back(&self, file: &Path, was: usize) -> io::Result<()> {
+        let name = file.file_name().unwrap_or_default();
+        let mut error = io::ErrorKind::AlreadyExists.into();
+        for number in std::iter::once(was).chain((1..=MOST_BESIDE).filter(|number| *number != was)) {
+            let folder = match number {
+                0 => self.place.clone(),
+                number => self.beside(number),
+            };
+            if number > 0 && !folder.is_dir() {
+                files::create_dir(&folder, 0o700)?;
+            }
+            match rename_new(file, &folder.join(name)) {
+                Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
+                other => return other,
+            }
+        }
+        Err(error)
+    }
+
+    /// Gives all files of a folder that were taken or kept a place again, and removes it.
+    fn give_all_back(&self, taken: &Taken) -> io::Result<()> {
+        let mut failed = None;
+        // What came last gives way where there is no place for all.
+        for file in taken.files()?.iter().rev() {
+            if let Err(error) = self.give_back(file, taken.was(file)) {
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or_else(|| taken.remove(), Err)
+    }
+
+    /// Where we may keep notes of our own.
+    pub(crate) fn own(&self) -> &Path {
+        &self.own.path
+    }
+
+    /// Takes files away from those who put them there.
+    ///
+    /// # Errors
+    /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
+    pub(crate) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
+        let begin = || -> io::Result<PathBuf> {
+            step("mkdir", TAKEN.as_ref())?;
+            Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own.path)?.keep())
+        };
+        let taken = Taken { folder: begin().map_err(|error| self.failed(&self.place, error))? };
+        for file in files {
+            let Some(name) = file.file_name() else { continue };
+            // What somebody keeps in a folder is in the way when it is to be removed.
+            if file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                continue;
+            }
+            let to = match file.parent().filter(|parent| *parent != self.place).and_then(number_of) {
+                None => taken.folder.clone(),
+                Some(number) => taken.folder.join(number.to_string()),
+            };
+            let made = match to.is_dir() {
+                true => Ok(()),
+                false => files::create_dir(&to, 0o700),
+            };
+            let claimed = made.and_then(|()| files::rename(file, to.join(name)));
+            // Somebody may have put one of our folders there in the meantime.
+            if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
+                rename_new(&to.join(name), file).map_err(|error| self.failed(file, error))?;
+                continue;
+            }
+            match claimed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.put_back(&taken)?;
+                    return Err(self.failed(file, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts files back. One whose name another has got meanwhile stays beside, and counts like that one.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn put_back(&self, taken: &Taken) -> Result<(), Error> {
+        self.give_all_back(taken).map_err(|error| self.failed(&taken.folder, error))
+    }
+
+    /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
+    /// come. Says whether anything was put back.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
+        let (place, shown) =
+            (self.place.join(Shelf::Quarantine.name()), self.path.join(Shelf::Quarantine.name()));
+        if !place.is_dir() {
+            return Ok(false);
+        }
+        let pinned = Pinned::open(&place, &shown, 0o755)?;
+        let back = || -> io::Result<bool> {
+            let mut any = false;
+            for folder in fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
+                let reason = folder.join(REASON);
+                if !is_kept(&folder) || !could_be_mended(&reason, bundle) {
+                    continue;
+                }
+                let taken = Taken { folder };
+                let before = taken.files()?.len();
+                // What finds no place stays where it is.
+                any |= match self.give_all_back(&taken) {
+                    Ok(()) => before > 0,
+                    Err(_) => taken.files()?.len() < before,
+                };
+            }
+            Ok(any)
+        };
+        back().map_err(|error| failed(&shown, error))
+    }
+
+    /// Removes files.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn discard(&self, taken: Taken) -> Result<(), Error> {
+        files::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
+    }
+
+    /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
+    /// where the reason lies.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn keep(
+        &self,
+        taken: &Taken,
+        shelf: Shelf,
+        name: &str,
+        reason: &serde_json::Value,
+        most: u32,
+    ) -> Result<PathBuf, Error> {
+        let shown = self.path.join(shelf.name());
+        let pinned = Pinned::open(&self.place.join(shelf.name()), &shown, 0o755)?;
+        let keep = || -> io::Result<String> {
+            let mut text = serde_json::to_vec_pretty(reason)?;
+            text.push(b'\n');
+            let path = taken.folder.join(REASON);
+            // Whatever came under this name is not ours to keep.
+            let _ = files::remove_file(&path);
+            let file = files::create_new(&path, 0o644)?;
+            files::write_all(&file, &path, &text)?;
+            file.sync_all()?;
+            let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
+            for number in 0..100 {
+                let to = match number {
+                    0 => format!("{now}-{name}"),
+                    _ => format!("{now}-{name}-{number}"),
+                };
+                match rename_new(&taken.folder, &pinned.path.join(&to)) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                    Ok(()) => {
+                        File::open(&pinned.path)?.sync_all()?;
+                        return Ok(to);
+                    }
+                }
+            }
+            Err(io::ErrorKind::AlreadyExists.into())
+        };
+        let kept = keep().map_err(|error| failed(&shown, error))?;
+        // Those who look at it may be others than this user.
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let _ = fs::set_permissions(pinned.path.join(&kept), readable);
+        let all = fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
+        // What was kept under a clock that was ahead is no newer than this.
+        let made = pinned.path.join(&kept);
+        let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
+        all.sort_by_key(|path| (*path < made, path.clone()));
+        let old = all.len().saturating_sub(most.saturating_sub(1) as usize);
+        for path in &all[..old] {
+            let _ = files::remove_dir_all(path);
+        }
+        Ok(shown.join(kept).join(REASON))
+    }
+}
+
+/// The number that a folder's name ends in.
+fn number_of(folder: &Path) -> Option<usize> {
+    let name = folder.file_name()?.to_str()?;
+    name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MOST_BESIDE).contains(number))
+}
+
+/// Whether a reason of ours says that a bundle of this name was damaged or incomplete.
+fn could_be_mended(reason: &Path, bundle: &str) -> bool {
+    /// Larger than any report.
+    const MOST: u64 = 16 << 20;
+    let read = || -> Option<serde_json::Value> {
+        let mut text = Vec::new();
+        let (file, _) = open_regular(reason).ok()?;
+        io::Read::read_to_end(&mut io::Read::take(file, MOST), &mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    read().filter(|reason| reason[STRAY].is_null()).is_some_and(|reason| {
+        reason["bundle"] == bundle && (reason["exit_code"] == 4 || reason["exit_code"] == 6)
+    })
+}
+
+/// Whether a path is called as a folder is that we keep: its moment, then a name.
+fn is_kept(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let moment = name.split('-').next().unwrap_or_default();
+    moment.len() == 19 && moment.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::Destination {
+        path: path.into(),
+        what: error.to_string(),
+        next: "This user must be allowed to write and rename in the folder that is watched.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_taken_is_kept_or_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let folder = HotFolder::open(dir.path()).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err(), "one is enough");
+        let files = [file("a", "first"), file("b", "b"), dir.path().join("gone")];
+        let taken = folder.take(&files).unwrap();
+        assert_eq!(names(dir.path()), [OWN]);
+        file("a", "came again");
+        folder.put_back(&taken).unwrap();
+        assert_eq!(names(dir.path()), [OWN, "a", "b"]);
+        // Nobody gets rid of a file by giving its name to another, not even again and again.
+        let beside = folder.own().join("beside-1");
+        let is_as_it_was = |folder: &HotFolder| {
+            assert_eq!(folder.folders(), [folder.place().to_path_buf(), folder.own().join("beside-1")]);
+            assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
+            assert_eq!(fs::read_to_string(folder.own().join("beside-1/a")).unwrap(), "first");
+        };
+        is_as_it_was(&folder);
+        let all = [&files[..], &[beside.join("a")]].concat();
+        let taken = folder.take(&all).unwrap();
+        assert_eq!(taken.folders(), [taken.folder.clone(), taken.folder.join("1")]);
+        folder.put_back(&taken).unwrap();
+        is_as_it_was(&folder);
+        // A run that is killed has taken something.
+        let _ = folder.take(&all).unwrap();
+        drop(folder);
+        let folder = HotFolder::open(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [OWN, "a", "b"]);
+        is_as_it_was(&folder);
+        let taken = folder.take(&[folder.own().join("beside-1/a")]).unwrap();
+        folder.discard(taken).unwrap();
+        for _ in 0..4 {
+            let taken = folder.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
+            let reason = serde_json::json!({ "why": "a test" });
+            let kept = folder.keep(&taken, Shelf::Quarantine, "c", &reason, 2).unwrap();
+            assert!(fs::read_to_string(kept).unwrap().contains("a test"));
+        }
+        let kept = names(&dir.path().join("quarantine"));
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert_eq!(names(folder.own()), ["beside-1", "lock"]);
+    }
+
+    #[test]
+    fn nobody_puts_something_in_the_place_of_our_folders() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = HotFolder::open(dir.path()).unwrap();
+        let swap = |name: &str| {
+            let path = dir.path().join(name);
+            let _ = fs::rename(&path, dir.path().join(format!("{name}-away")));
+            std::os::unix::fs::symlink(elsewhere.path(), path).unwrap();
+        };
+        swap(OWN);
+        fs::write(dir.path().join("a"), "a").unwrap();
+        let taken = folder.take(&[folder.place().join("a")]).unwrap();
+        assert_eq!(names(elsewhere.path()), [""; 0]);
+        swap("processed");
+        let kept = folder.keep(&taken, Shelf::Processed, "a", &serde_json::json!({}), 1);
+        assert!(kept.unwrap_err().to_string().contains("is not a folder of this user alone"));
+        assert_eq!(names(elsewhere.path()), [""; 0]);
+        folder.put_back(&taken).unwrap();
+        assert!(dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn somebody_elses_folder_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err());
+        fs::remove_file(dir.path().join(OWN)).unwrap();
+        files::create_dir(dir.path().join(OWN), 0o700).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(dir.path().join(OWN), open).unwrap();
+        assert!(HotFolder::open(dir.path()).is_err());
+        assert!(HotFolder::open(&dir.path().join("none")).is_err());
+    }
+}

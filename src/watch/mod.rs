@@ -1,0 +1,785 @@
+//! `watch`: imports whatever comes into a folder, for years and with nobody there.
+//!
+//! It asks the folder again and again, since shares and gateways tell of nothing. A bundle is whole by what
+//! its signed manifest says, and never because some time has passed; time decides only when a file has come
+//! to rest, and when the rest is not waited for any longer.
+
+pub(crate) mod hot_folder;
+pub(crate) mod report;
+pub(crate) mod state;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::bundle::volumes::parse_name;
+use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
+use crate::cli::Outcome;
+use crate::cli::args::Watch;
+use crate::error::gravest;
+use crate::error::{Error, Next};
+use crate::import::push_images::check_places;
+use crate::import::{self, cache_finish, heartbeat};
+use crate::intake::file_sets::{Inputs, name_of, named_date};
+use crate::intake::namesakes::Digests;
+use crate::intake::rebuild::MADE_AGAIN;
+use crate::progress::{Progress, Silent};
+use crate::trust::Refusal;
+use crate::trust::keyring::Keyring;
+use crate::trust::log::{Entry, Event};
+use crate::trust::state::{Side, StateDir};
+use crate::util::clock;
+use crate::util::text::{line, safe, second};
+use crate::watch::hot_folder::{HotFolder, STRAY, Shelf, Taken};
+use crate::watch::report::{Report, Row, Waiting};
+use crate::watch::state::{Done, Imported, Unsigned, Waited};
+
+/// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
+/// tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
+const JUDGE_AGAIN: Duration = Duration::from_secs(600);
+
+/// What tells whether a file is still as it was: length, modification, and which file it is.
+type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
+
+/// What is known of a bundle that is not dealt with yet.
+struct Seen {
+    look: Look,
+    /// Since when it has looked like this.
+    since: Instant,
+    /// Since when it has been changing.
+    restless: Instant,
+    /// What is to be done with it.
+    todo: Todo,
+    /// Why it has to wait.
+    why: String,
+    /// What it was tried for without success, in this run.
+    failed: Option<Error>,
+    /// Whether a trusted key signed its head.
+    vouched: bool,
+}
+
+/// What is to be done with a bundle that has come to rest.
+enum Todo {
+    /// It was not tried yet.
+    Try,
+    /// It lacks something: there is nothing to do until it looks different.
+    Wait,
+    /// It could not be imported, and is tried again then.
+    TryAt(Instant),
+    /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.
+    JudgeAt(Instant),
+}
+
+/// What became of a bundle.
+struct Verdict {
+    shelf: Shelf,
+    code: u8,
+    why: Option<String>,
+    errors: Vec<Error>,
+    /// What else is to be said in its reason.json.
+    reason: Value,
+}
+
+/// Files of one name that are no bundle and no part of one.
+struct Junk {
+    key: String,
+    files: Vec<PathBuf>,
+    error: BundleError,
+}
+
+struct Watcher<'w> {
+    args: &'w Watch,
+    folder: HotFolder,
+    seen: BTreeMap<String, Seen>,
+    /// For how long bundles have waited, in seconds, also in earlier runs.
+    waited: Waited,
+    /// What was imported: what comes late of it is of no use any more.
+    done: Done,
+    /// Files that no trusted key signed, of which there may be any number.
+    unsigned: Unsigned,
+    /// Such files of this round that are not dealt with one by one.
+    junk: Vec<Junk>,
+    /// What was read of volumes' namesakes.
+    digests: Digests,
+    outcomes: Vec<Row>,
+    heartbeats: Vec<heartbeat::Row>,
+    errors: Vec<Error>,
+    /// Whether something is there in this round that was not when it began.
+    more: bool,
+    progress: &'w dyn Progress,
+}
+
+pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
+    // What is wrong with the set-up is said at once, and not when something comes.
+    Keyring::load(&args.import.keys.trust)?;
+    check_places(&args.import)?;
+    let folder = HotFolder::open(&args.inbox)?;
+    let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
+    let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
+    let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
+    let mut watcher = Watcher {
+        args,
+        folder,
+        seen,
+        waited,
+        done,
+        unsigned,
+        junk,
+        digests,
+        outcomes,
+        heartbeats,
+        errors,
+        more,
+        progress,
+    };
+    progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
+    for error in watcher.folder.stuck() {
+        progress.alarm(&format!(
+            "{error}. Remove by hand what is left in {}/.trivy-ferry.",
+            line(&args.inbox.display().to_string())
+        ));
+    }
+    loop {
+        let at_rest = watcher.round()?;
+        if args.once && at_rest {
+            return Ok(watcher.outcome());
+        }
+        let pause = if args.once { args.settle.min(args.interval) } else { args.interval };
+        std::thread::sleep(pause.duration().unsigned_abs());
+    }
+}
+
+impl Watcher<'_> {
+    /// Looks at the folder once. Says whether nothing there is about to change by itself.
+    fn round(&mut self) -> Result<bool, Error> {
+        if self.folder.is_replaced() {
+            self.folder = HotFolder::open(&self.args.inbox)?;
+        }
+        let there = match Inputs::read_again(&self.folder.folders(), &self.digests) {
+            Ok(there) => there,
+            // A share that is away for a while comes back.
+            Err(error) if !self.args.once => {
+                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
+                self.progress.note(&format!("{error}; trying again"));
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
+        let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in &there.heartbeats {
+            heartbeats.entry(name_of(file)).or_default().push(file.clone());
+        }
+        let sets: Vec<(String, Vec<PathBuf>)> = bundles.chain(heartbeats).collect();
+        let names: BTreeSet<&String> = sets.iter().map(|(key, _)| key).collect();
+        self.seen.retain(|key, _| names.contains(key));
+        self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
+        let settle = self.args.settle.duration().unsigned_abs();
+        self.more = false;
+        let mut at_rest = true;
+        let mut due = Vec::new();
+        for (key, files) in sets {
+            // A folder is nobody's bundle, whatever its name is.
+            if files.iter().all(|file| file.is_dir() && !file.is_symlink()) {
+                continue;
+            }
+            let look = look(&files);
+            let known = self.seen.get(&key);
+            let Some(seen) = known.filter(|seen| seen.look == look) else {
+                let since = Instant::now();
+                let changing = known.filter(|seen| matches!(seen.todo, Todo::Try));
+                let restless = changing.map_or(since, |seen| seen.restless);
+                let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
+                let vouched = false;
+                self.seen.insert(key, Seen { look, since, restless, todo, why, failed, vouched });
+                at_rest = false;
+                continue;
+            };
+            if seen.since.elapsed() < settle {
+                at_rest = false;
+                continue;
+            }
+            let is_due = match seen.todo {
+                Todo::Try => true,
+                Todo::Wait => false,
+                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
+            };
+            if is_due {
+                due.push((key, files));
+            }
+        }
+        self.sort(&there, &mut due);
+        for (key, files) in due {
+            // What is in the way of one must not end the watch: it is tried again, like a target that fails.
+            if let Err(error) = self.deal_with(&there, &key, &files) {
+                let again = Todo::TryAt(Instant::now() + AGAIN);
+                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
+                self.wait(&there, &key, &safe(&error.to_string()), again, Some(error));
+            }
+        }
+        self.put_away(&there);
+        if let Err(error) = self.give_up(&there) {
+            self.say(&format!("{error}. {}", error.next()));
+            self.errors.push(error);
+        }
+        if let Some(more) = self.unsigned.take_untold(clock::now()) {
+            let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
+            self.log(None, Event::Refused, &why, true);
+        }
+        self.unsigned.save(self.folder.own());
+        self.waited.save(self.folder.own());
+        if !self.args.once {
+            // They were said, and nobody asks for them.
+            self.errors.clear();
+        }
+        Ok(at_rest && !self.more)
+    }
+
+    /// The watched folder, as the user calls it.
+    fn shown(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    /// The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
+    /// nobody vouches for comes last, whatever date it bears: it may take long.
+    fn sort(&self, there: &Inputs, due: &mut [(String, Vec<PathBuf>)]) {
+        if due.len() < 2 {
+            return;
+        }
+        let keyring = Keyring::load(&self.args.import.keys.trust).unwrap_or_default();
+        due.sort_by_cached_key(|(key, _)| {
+            let created = there.vouched(key, &keyring).next().map(|signed| signed.payload().created);
+            (created.is_none(), created.or_else(|| named_date(key)), key.clone())
+        });
+    }
+
+    /// Imports a bundle that has come to rest, or finds out what it waits for.
+    fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        if Heartbeat::is_named(key) {
+            return self.hear(key, files);
+        }
+        let keyring = Keyring::load(&self.args.import.keys.trust)?;
+        let Sorted { portion, vouched, lacks, junk } = Sorted::of(there, key, &keyring);
+        if let Some(seen) = self.seen.get_mut(key) {
+            seen.vouched = vouched;
+        }
+        let files = portion.files(files);
+        // What is left of the name is looked at next.
+        self.more |= !matches!(portion, Portion::All);
+        if let Some(error) = junk {
+            let now = clock::now();
+            if !self.unsigned.has_room(now) {
+                self.junk.push(Junk { key: key.to_owned(), files: files.to_vec(), error });
+                return Ok(());
+            }
+            self.unsigned.name(now);
+        }
+        let incomplete = lacks.as_ref().is_some_and(BundleError::is_incomplete);
+        if incomplete && self.done.has_all(there, key) {
+            self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
+            let taken = self.folder.take(files)?;
+            self.seen.remove(key);
+            return self.folder.discard(taken);
+        }
+        if incomplete {
+            match self.folder.bring_back(&safe(key)) {
+                Ok(true) => {
+                    self.say(&format!("back         {}: more of it has come", safe(key)));
+                    self.more = true;
+                    return Ok(());
+                }
+                Ok(false) => {}
+                // What is here may do without.
+                Err(error) => self.say(&format!("{error}. {}", error.next())),
+            }
+        }
+        // A copy that has come to a halt may go on.
+        let unfinished = lacks.as_ref().is_some_and(|error| error.is_incomplete() || error.is_short());
+        if let Some(error) = lacks
+            && unfinished
+            && there.parity(key).is_empty()
+        {
+            let place = format!("{}/", self.folder.place().display());
+            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
+            return Ok(());
+        }
+        let is_none = matches!(portion, Portion::Stray(_))
+            || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
+        let taken = self.folder.take(files)?;
+        let imported = import::run_on(&self.args.import, &taken.folders(), false, &Silent);
+        let (errors, report) = match imported {
+            Ok(outcome) => (outcome.errors, outcome.json),
+            Err(error) => (vec![error], Value::Null),
+        };
+        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
+        // By their names alone: where they lie at the moment is of no use to anybody.
+        let place = format!("{}/", taken.folder.display());
+        let itself = place.trim_end_matches('/').to_owned();
+        let inbox = self.shown();
+        let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, &inbox));
+        let errors: Vec<Error> = errors.collect();
+        let report = restated(report, &place);
+        let code = gravest(&errors);
+        let why = errors.first().map(|error| safe(&error.to_string()));
+        let bundles = |target: &Value| target["bundles"].as_array().is_some_and(|all| !all.is_empty());
+        let admitted = report["targets"].as_array().is_some_and(|targets| targets.iter().any(bundles));
+        let shelf = match code {
+            0 => Shelf::Processed,
+            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
+            // put beside it under its name.
+            2 | 4 | 5 if admitted => Shelf::Processed,
+            4 if !unfinished => Shelf::Quarantine,
+            5 if !by_clock => Shelf::Quarantine,
+            // None of the files is a bundle.
+            2 if is_none => Shelf::Quarantine,
+            code => {
+                self.folder.put_back(&taken)?;
+                // What is incomplete may still become whole, and is no failure until then.
+                let failed = errors.into_iter().next().filter(|_| !matches!(code, 4 | 6));
+                let todo = match code {
+                    5 => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
+                    4 | 6 => Todo::Wait,
+                    _ => Todo::TryAt(Instant::now() + AGAIN),
+                };
+                self.wait(there, key, &why.unwrap_or_default(), todo, failed);
+                return Ok(());
+            }
+        };
+        if shelf == Shelf::Processed {
+            self.remember(key, &report, &taken)?;
+        }
+        // A link that gets worse shows here first.
+        let mended = report["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for what in mended.filter(|what| what.contains(MADE_AGAIN)) {
+            self.say(&format!("repaired     {}: {}", safe(key), safe(what)));
+        }
+        let mut reason = json!({ "exit_code": code, "import": report });
+        if let Portion::Stray(_) = portion {
+            reason[STRAY] = true.into();
+        }
+        let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });
+        kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
+    }
+
+    /// Remembers what was imported, and puts back volumes that lay there and are none of its.
+    fn remember(&mut self, key: &str, report: &Value, taken: &Taken) -> Result<(), Error> {
+        let targets = report["targets"].as_array().into_iter().flatten();
+        let bundle = targets.filter_map(|target| target["bundles"].as_array()).flatten().next();
+        let Some(bundle) = bundle else { return Ok(()) };
+        let identity = serde_json::from_value(bundle["identity"].clone());
+        let volumes = serde_json::from_value(bundle["volumes"].clone());
+        let (Ok(identity), Ok(volumes)) = (identity, volumes) else { return Ok(()) };
+        let imported = Imported { key: key.to_owned(), identity, volumes };
+        for file in self.folder.files(taken)? {
+            let number = parse_name(&name_of(&file)).and_then(|(_, number)| number.index());
+            if number.is_some_and(|index| index >= imported.volumes.len()) {
+                self.folder.release(taken, &file)?;
+            }
+        }
+        self.done.add(imported);
+        self.done.save(self.folder.own());
+        Ok(())
+    }
+
+    /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
+    fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        let taken = self.folder.take(files)?;
+        let mut rows = Vec::new();
+        for file in self.folder.files(&taken)? {
+            let now = clock::now();
+            let has_room = self.unsigned.has_room(now);
+            match heartbeat::receive(&self.args.import, &file, has_room) {
+                Ok(row) if row.unsigned && !has_room => self.unsigned.count(1),
+                Ok(row) => {
+                    if row.unsigned {
+                        self.unsigned.name(now);
+                    }
+                    rows.push(row);
+                }
+                Err(error) => return self.folder.put_back(&taken).and(Err(error)),
+            }
+        }
+        self.seen.remove(key);
+        self.folder.discard(taken)?;
+        for row in rows {
+            self.say(&row.to_string());
+            if row.heard.is_some() {
+                import::write_metrics(&self.args.import, None, self.progress);
+            }
+            if self.args.once {
+                self.heartbeats.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a bundle where it is, for what is to be done with it next.
+    fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
+        let files = match Heartbeat::is_named(key) {
+            true => there.heartbeats.iter().filter(|file| name_of(file) == key).cloned().collect(),
+            false => there.all(key),
+        };
+        let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
+        let has_failed = failed.is_some();
+        if !told {
+            self.say(&format!("waits        {}: {}", safe(key), safe(why)));
+        }
+        if let Some(seen) = self.seen.get_mut(key) {
+            // Putting it back is no change that somebody else made.
+            seen.look = look(&files);
+            why.clone_into(&mut seen.why);
+            seen.todo = todo;
+            seen.failed = failed;
+        }
+        if has_failed && !told {
+            self.hook(key, "failed", Path::new(""));
+        }
+    }
+
+    /// Puts away what is no bundle and was not dealt with one by one: together, with one reason.
+    fn put_away(&mut self, there: &Inputs) {
+        /// How many names go into one folder.
+        const TOGETHER: usize = 1000;
+        let mut junk = std::mem::take(&mut self.junk);
+        while !junk.is_empty() {
+            let mut some: Vec<Junk> = junk.drain(..junk.len().min(TOGETHER)).collect();
+            let files: Vec<PathBuf> = some.iter().flat_map(|junk| junk.files.iter().cloned()).collect();
+            let count = files.len();
+            let names: Vec<String> = some.iter().map(|junk| safe(&junk.key)).collect();
+            match self.put_away_together(&files, &names, &some[0].error) {
+                Ok(()) => {
+                    self.unsigned.count(count);
+                    names_gone(&some, &mut self.seen, &mut self.waited);
+                    self.errors.push(some.swap_remove(0).error.into());
+                }
+                Err(error) => {
+                    let why = safe(&error.to_string());
+                    for Junk { key, .. } in &some {
+                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + AGAIN), None);
+                    }
+                    self.errors.push(error);
+                }
+            }
+        }
+    }
+
+    /// Puts some of them away.
+    fn put_away_together(
+        &mut self,
+        files: &[PathBuf],
+        names: &[String],
+        example: &BundleError,
+    ) -> Result<(), Error> {
+        let inbox = format!("{}/", self.folder.place().display());
+        let why = safe(&format!("such as: {}", example.to_string().replace(&inbox, "")));
+        let bundle = format!("{} files that are no bundles of a trusted key", files.len());
+        let reason = json!({
+            "outcome": "quarantined", "bundle": bundle, "bundles": names, "exit_code": 4,
+            "at": clock::now().to_string(), "errors": [{ "error": why }], STRAY: true,
+        });
+        let taken = self.folder.take(files)?;
+        let kept =
+            self.folder.keep(&taken, Shelf::Quarantine, "unsigned", &reason, self.args.keep_quarantined);
+        let kept = kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))?;
+        self.say(&format!("{:<12} {bundle}, {why}", "quarantined"));
+        self.hook(&bundle, "quarantined", &kept);
+        if self.args.once {
+            let (outcome, why) = ("quarantined", Some(why));
+            self.outcomes.push(Row { bundle, outcome, exit_code: 4, why, reason: kept });
+        }
+        Ok(())
+    }
+
+    /// Puts away what is not waited for any longer.
+    fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
+        let patience = self.args.give_up_after.duration().unsigned_abs();
+        let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
+        for key in there.keys() {
+            let Some(seen) = self.seen.get(key) else { continue };
+            let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
+            let (waited, bytes) = match seen.todo {
+                Todo::Wait | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
+                // What lacked something for long and is coming now gets its time anew. What it takes does not
+                // count yet: it may be whole, and then it is not here for long.
+                Todo::Try => (seen.restless.elapsed(), 0),
+                // What lacks nothing is never given up; but that it does somebody has to vouch for.
+                Todo::TryAt(_) if seen.vouched => continue,
+                Todo::TryAt(_) => (self.waited.of(key), bytes()),
+            };
+            waiting.push((seen.vouched, Reverse(waited), key.to_owned(), bytes));
+        }
+        // What nobody vouches for goes first.
+        waiting.sort();
+        let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
+        let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
+        let mut first = Ok(());
+        for (vouched, Reverse(waited), key, bytes) in waiting {
+            let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
+            let why = match () {
+                () if waited >= patience && judged => "it was still refused after so long",
+                () if waited >= patience => "it has waited too long for what is missing",
+                () if all > most && bytes > 0 => {
+                    "what waits takes too much room, and this has waited longest"
+                }
+                () => continue,
+            };
+            all = all.saturating_sub(bytes);
+            let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
+            let taken = match self.folder.take(&there.all(&key)) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    first = first.and(Err(error));
+                    continue;
+                }
+            };
+            let never = || BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into();
+            let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
+            let error = judged.unwrap_or_else(never);
+            let code = error.exit_code();
+            let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited.as_secs() });
+            let why = format!("{why}: {lacks}");
+            let (shelf, said, errors) = (Shelf::Quarantine, Some(why.clone()), vec![error]);
+            let kept = self.keep(&key, &taken, Verdict { shelf, code, why: said, errors, reason });
+            match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
+                Ok(()) if vouched => self.log(Some(&key), Event::GivenUp, &why, false),
+                Ok(()) if self.unsigned.has_room(clock::now()) => {
+                    self.unsigned.name(clock::now());
+                    self.log(Some(&key), Event::GivenUp, &why, true);
+                }
+                Ok(()) => self.unsigned.count(1),
+                // One that cannot be put away does not keep the others.
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// Writes down what no import has. It goes to quarantine all the same.
+    fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
+        let import = &self.args.import;
+        let stream = import.acceptance.stream.as_str();
+        let entry = Entry::new(clock::now(), event, stream).because(why);
+        let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
+        let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
+        if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
+            self.say(&format!("{error}. {}", error.next()));
+        }
+    }
+
+    /// Puts a bundle away that is dealt with.
+    fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict) -> Result<(), Error> {
+        let Verdict { shelf, code, why, errors, mut reason } = verdict;
+        let (outcome, most) = match shelf {
+            Shelf::Processed => ("processed", self.args.keep_processed),
+            Shelf::Quarantine => ("quarantined", self.args.keep_quarantined),
+        };
+        reason["outcome"] = outcome.into();
+        reason["bundle"] = safe(key).into();
+        reason["at"] = clock::now().to_string().into();
+        reason["errors"] = errors.iter().map(Error::to_json).collect();
+        // An import says nothing of what is no bundle at all.
+        if shelf == Shelf::Quarantine && code == 2 {
+            self.log(Some(key), Event::Refused, why.as_deref().unwrap_or_default(), true);
+        }
+        let kept = self.folder.keep(taken, shelf, &file_name(key), &reason, most)?;
+        self.seen.remove(key);
+        self.waited.forget(key);
+        let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        self.say(&format!("{outcome:<12} {}{said}", safe(key)));
+        // Also of what was processed: what is in use may have expired, or be too old.
+        self.errors.extend(errors);
+        let result = if shelf == Shelf::Processed { "processed" } else { "quarantined" };
+        self.hook(key, result, &kept);
+        if self.args.once {
+            let bundle = key.to_owned();
+            self.outcomes.push(Row { bundle, outcome, exit_code: code, why, reason: kept });
+        }
+        Ok(())
+    }
+
+    /// Tells the operator's command. What it does is its own affair: the bundle is dealt with.
+    fn hook(&mut self, key: &str, result: &str, reason: &Path) {
+        let Some(command) = &self.args.exec_outcome else { return };
+        let environment = [
+            ("TRIVY_FERRY_RESULT", result.to_owned()),
+            ("TRIVY_FERRY_BUNDLE", safe(key)),
+            ("TRIVY_FERRY_REASON", reason.display().to_string()),
+        ];
+        if let Err(error) = cache_finish::hook(command, "the bundle is dealt with", false, &environment) {
+            self.say(&format!("{error}. {}", error.next()));
+            self.errors.push(error);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.progress.note(&format!("{} {text}", second(clock::now())));
+    }
+
+    fn outcome(self) -> Outcome {
+        let mut errors = self.errors;
+        let mut waiting = Vec::new();
+        for (bundle, seen) in self.seen {
+            waiting.push(Waiting { since: self.waited.of(&bundle).as_secs(), why: safe(&seen.why), bundle });
+            errors.extend(seen.failed);
+        }
+        let report = Report {
+            outcomes: self.outcomes,
+            waiting,
+            heartbeats: self.heartbeats,
+            errors: errors.iter().map(Error::to_json).collect(),
+        };
+        Outcome { errors, ..Outcome::done(&report) }
+    }
+}
+
+/// What is dealt with at once of all that bears a bundle's name: anybody may put something else under it.
+enum Portion {
+    /// All of it.
+    All,
+    /// The files of a bundle that is whole and that a trusted key signed.
+    Own(Vec<PathBuf>),
+    /// Heads that are none, beside something else.
+    Stray(Vec<PathBuf>),
+}
+
+/// What a look at all that bears a bundle's name found.
+struct Sorted {
+    portion: Portion,
+    /// Whether a trusted key signed one of its heads.
+    vouched: bool,
+    /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
+    lacks: Option<BundleError>,
+    /// Why what is dealt with is nothing that a trusted key signed, nor may become it.
+    junk: Option<BundleError>,
+}
+
+impl Sorted {
+    fn of(there: &Inputs, key: &str, keyring: &Keyring) -> Sorted {
+        let mut lacks = None;
+        let mut bad: Vec<(&PathBuf, BundleError)> = Vec::new();
+        for head in there.heads(key) {
+            match UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)) {
+                Ok(signed) => match there.complete(signed) {
+                    Ok(bundle) => {
+                        let portion = Portion::Own(there.own(key, &bundle));
+                        return Sorted { portion, vouched: true, lacks: None, junk: None };
+                    }
+                    Err(error) => drop(lacks.get_or_insert(error)),
+                },
+                Err(error) => bad.push((head, error)),
+            }
+        }
+        let vouched = lacks.is_some();
+        let has_others = vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
+        let is_stray = |why: &BundleError| match why {
+            BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
+            // A head may still be coming, and one that is damaged may be made again.
+            why => vouched && !why.is_short(),
+        };
+        let (stray, other): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, why)| is_stray(why));
+        if has_others && !stray.is_empty() {
+            let files = stray.iter().map(|(head, _)| PathBuf::from(head)).collect();
+            let junk = stray.into_iter().map(|(_, why)| why).find(is_junk);
+            return Sorted { portion: Portion::Stray(files), vouched, lacks: None, junk };
+        }
+        let bad: Vec<BundleError> = stray.into_iter().chain(other).map(|(_, why)| why).collect();
+        let all_junk = !has_others && !bad.is_empty() && bad.iter().all(is_junk);
+        let mut bad = bad.into_iter();
+        let lacks = there.headless_one(key).or(lacks);
+        match all_junk {
+            true => Sorted { portion: Portion::All, vouched, lacks, junk: bad.next() },
+            false => {
+                Sorted { portion: Portion::All, vouched, lacks: lacks.or_else(|| bad.next()), junk: None }
+            }
+        }
+    }
+}
+
+impl Portion {
+    fn files<'f>(&'f self, all: &'f [PathBuf]) -> &'f [PathBuf] {
+        match self {
+            Portion::All => all,
+            Portion::Own(files) | Portion::Stray(files) => files,
+        }
+    }
+}
+
+/// Forgets names under which nothing is left.
+fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Waited) {
+    for Junk { key, .. } in junk {
+        seen.remove(key);
+        waited.forget(key);
+    }
+}
+
+/// Whether a head is nothing that a trusted key signed, and does not become it by waiting.
+fn is_junk(why: &BundleError) -> bool {
+    !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
+}
+
+/// A report without the place where files lay for a moment.
+fn restated(report: Value, place: &str) -> Value {
+    match report {
+        Value::String(text) => Value::String(text.replace(place, "")),
+        Value::Array(all) => all.into_iter().map(|value| restated(value, place)).collect(),
+        Value::Object(all) => all.into_iter().map(|(key, value)| (key, restated(value, place))).collect(),
+        other => other,
+    }
+}
+
+/// Whether a bundle was refused because of the time, by whichever clock.
+fn is_by_clock(error: &Error) -> bool {
+    matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
+}
+
+/// The whole, or the head; or what else there is.
+fn first(there: &Inputs, key: &str) -> PathBuf {
+    there.all(key).into_iter().next().unwrap_or_default()
+}
+
+/// What files look like. The order in which a directory lists them says nothing: tmpfs changes it when a file
+/// is put back.
+fn look(files: &[PathBuf]) -> Look {
+    let look = |path: &PathBuf| {
+        let metadata = path.symlink_metadata().ok()?;
+        Some((path.clone(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
+    };
+    let mut looks: Look = files.iter().filter_map(look).collect();
+    looks.sort();
+    looks
+}
+
+/// A bundle's name as the name of a folder, whatever it holds.
+fn file_name(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
+    key.chars().take(100).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_a_listing_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a.tar.000", "a.tar.001", "a.par.001"].map(|name| dir.path().join(name));
+        files.iter().for_each(|file| std::fs::write(file, "x").unwrap());
+        let [a, b, c] = files.clone();
+        assert!(look(&[c.clone(), a.clone(), b.clone()]) == look(&[a.clone(), b.clone(), c.clone()]));
+        std::fs::write(&b, "another").unwrap();
+        assert_eq!(look(&files).len(), 3);
+        assert!(look(&files) != look(&files[..2]));
+    }
+
+    #[test]
+    fn names_of_folders_are_plain() {
+        assert_eq!(file_name("default-20261121t091500z.tar"), "default-20261121t091500z.tar");
+        assert_eq!(file_name("../\u{1b}[2J x"), "..___2J_x");
+    }
+}
