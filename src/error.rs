@@ -1,20 +1,15 @@
 //! The error of a whole command: which kind it is, its exit code, and its two sentences.
 //!
 //! Each room has an error type of its own; this module only sorts them. An error is shown as two
-//! sentences: what failed (its `Display`) and what to do next ([`Next::next`]).
+//! sentences: what failed (its `Display`) and what to do about it ([`Hint::hint`]).
 
 use crate::bundle::BundleError;
+use crate::hint::Hint;
 use crate::remote::RemoteError;
 use crate::serve::http::ServeError;
 use crate::source::SourceError;
 use crate::targets::TargetError;
 use crate::trust::{Refusal, TrustError};
-
-/// What the second sentence of an error says: what to do next.
-pub trait Next {
-    /// One sentence with the command, flag or person that helps.
-    fn next(&self) -> String;
-}
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +109,7 @@ impl Error {
 
     /// The same error, with some text in its words replaced.
     pub fn restated(&self, from: &str, to: &str) -> Self {
-        let (what, next) = (self.to_string().replace(from, to), self.next().replace(from, to));
+        let (what, next) = (self.to_string().replace(from, to), self.hint().replace(from, to));
         Error::Restated { what, next, code: self.exit_code() }
     }
 
@@ -145,7 +140,7 @@ impl Error {
             "kind": self.kind(),
             "exit_code": self.exit_code(),
             "what": self.to_string(),
-            "next": self.next(),
+            "next": self.hint(),
         })
     }
 
@@ -169,8 +164,8 @@ pub(crate) fn gravest(errors: &[Error]) -> u8 {
     [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
 }
 
-impl Next for Error {
-    fn next(&self) -> String {
+impl Hint for Error {
+    fn hint(&self) -> String {
         match self {
             Error::Unexpected { .. } => {
                 "This is not expected: look at the disk and the system's log, then run the command again."
@@ -186,18 +181,18 @@ impl Next for Error {
             Error::Usage { next, .. } | Error::Destination { next, .. } | Error::Restated { next, .. } => {
                 next.clone()
             }
-            Error::Trust(e) => e.next(),
-            Error::Source(e) => e.next(),
-            Error::Remote(e) => e.next(),
+            Error::Trust(e) => e.hint(),
+            Error::Source(e) => e.hint(),
+            Error::Remote(e) => e.hint(),
             Error::Content { dataset, .. } => {
                 format!(
                     "Name another source for it, or leave it out with --skip {dataset}; nothing was signed, and no tag set."
                 )
             }
-            Error::Bundle(e) => e.next(),
-            Error::Refused(e) => e.next(),
-            Error::Serve(e) => e.next(),
-            Error::Target(e) => e.next(),
+            Error::Bundle(e) => e.hint(),
+            Error::Refused(e) => e.hint(),
+            Error::Serve(e) => e.hint(),
+            Error::Target(e) => e.hint(),
         }
     }
 }

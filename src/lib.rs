@@ -6,7 +6,7 @@
 //!
 //! | layer | modules | what they are for |
 //! |---|---|---|
-//! | 0 | `digest`, `progress`, `util` | what the standard library lacks |
+//! | 0 | `digest`, `hint`, `progress`, `util` | what the standard library lacks |
 //! | 1 | `content_digest`, `oci` | what OCI and the bundle say of content |
 //! | 2 | `dataset`, `remote`, `serve/http` | what Trivy uses; how servers are talked to; a server that knows no bundle |
 //! | 3 | `source`, `trust`, `targets` | where bytes come from, whom to believe, where bytes go |
@@ -22,40 +22,30 @@
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
 //! short way where one host reaches both sides: dataset + source → target.
 
+pub mod bundle;
+pub mod cli;
 pub(crate) mod collect;
+pub mod content_digest;
+pub mod dataset;
 pub(crate) mod delivery;
+pub mod digest;
+pub mod error;
 pub(crate) mod export;
+pub mod hint;
 pub(crate) mod import;
 pub(crate) mod intake;
 pub(crate) mod mirror;
+pub mod oci;
+pub mod progress;
 pub(crate) mod rehearse;
+pub mod remote;
 pub mod scanner;
 pub(crate) mod serve;
-pub(crate) mod status;
-pub(crate) mod watch;
-
-pub mod targets;
-
-pub mod bundle;
-
-pub mod content_digest;
-
-pub mod dataset;
-
-pub mod digest;
-
-pub mod error;
-
-pub mod oci;
-
-pub mod progress;
-
-pub mod remote;
-
 pub mod source;
-
-pub mod cli;
+pub(crate) mod status;
+pub mod targets;
 pub mod trust;
 pub mod util;
+pub(crate) mod watch;
 
 pub use error::Error;

@@ -8,20 +8,14 @@ pub mod chunks;
 mod content;
 mod error;
 mod header;
-
 pub mod heartbeat;
-
+mod hint;
 pub mod parity;
-
 pub mod payload;
 mod read_back;
-
 pub mod reader;
-
 pub mod sign;
-
 pub mod volumes;
-
 pub mod writer;
 
 pub use chunks::{CheckedBlob, CheckedBlobs};

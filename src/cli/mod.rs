@@ -18,13 +18,11 @@ use crate::util::redacted::Redacted;
 use crate::util::text::{json, lines};
 use crate::{export, import, mirror, rehearse, serve, status, watch};
 
-pub(crate) mod prompt;
-pub(crate) mod run;
-
-pub mod terminal;
-
 pub mod args;
 mod outcome;
+pub(crate) mod prompt;
+pub(crate) mod run;
+pub mod terminal;
 
 pub use outcome::{Outcome, Then};
 

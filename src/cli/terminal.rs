@@ -11,7 +11,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::args::Format;
-use crate::error::{Error, Next};
+use crate::error::Error;
+use crate::hint::Hint;
 use crate::progress::{Progress, Silent, Step};
 use crate::util::clock;
 use crate::util::text::{self, line, lines, safe, size};
@@ -90,7 +91,7 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     let what = what.trim_end_matches('.');
     let mut stderr = std::io::stderr().lock();
     match format {
-        Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.next())),
+        Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.hint())),
         Format::Json => {
             writeln!(stderr, "{}", text::json(&entry("error", error.to_json()).to_string()))
         }

@@ -1,12 +1,11 @@
 //! Collecting: which datasets an export wants, from where, and everything about them that can be
 //! known before the first byte of a bundle is written.
 
-pub mod images;
-pub(crate) mod validate;
-
 pub(crate) mod best_source;
+pub mod images;
 pub(crate) mod quorum;
 pub mod registry_mirror;
+pub(crate) mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -14,16 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::content_digest::{ContentDigest, ContentHasher};
 
 mod bolt;
-
 pub mod catalogue;
-
 pub mod check;
-
 pub mod layer;
 mod sqlite;
-
 pub mod vex;
-
 pub mod vex_copy;
 mod vex_index;
 mod zip_archive;

@@ -1,17 +1,14 @@
 //! What `import`, `mirror` and `serve` share: which targets there are, what each takes, and what is reported of it.
 
-pub(crate) mod settings;
-
-pub(crate) mod registry_access;
-pub mod web_url;
-
-pub mod image_pattern;
-pub(crate) mod image_place;
-
 pub(crate) mod admission;
 pub(crate) mod admitted;
 pub(crate) mod candidates;
 pub(crate) mod decision;
+pub mod image_pattern;
+pub(crate) mod image_place;
 pub(crate) mod ledger;
+pub(crate) mod registry_access;
 pub mod registry_place;
 pub(crate) mod report;
+pub(crate) mod settings;
+pub mod web_url;

@@ -25,12 +25,13 @@ use crate::collect::validate::bad_content;
 use crate::collect::{self, Collected, Wanted};
 use crate::dataset::Contents;
 use crate::digest::Digest;
-use crate::error::{Error, Next};
+use crate::error::Error;
 use crate::export::drop_folder::DropFolder;
 use crate::export::output::Destination;
 use crate::export::report::{ImageRow, ParityRow, Report, Row, Written};
 use crate::export::retention::retain;
 use crate::export::stream::{Bad, Straight};
+use crate::hint::Hint;
 use crate::import::cache_finish::hook;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
             (Ok(()), _) => {}
             (Err(error), Ok((_, errors))) => errors.push(error),
             // The first error is the one that matters.
-            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.next())),
+            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
         }
     }
     let (mut report, errors) = done?;
@@ -134,7 +135,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
             (Ok(_), Err(_)) => {}
             (Err(error), Ok((_, errors))) => errors.push(error),
             // The first error is the one that matters.
-            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.next())),
+            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
         }
     }
     done
@@ -399,7 +400,7 @@ fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Err
             Ok(Some(state))
         }
         Err(error @ TrustError::NoStateDir { .. }) => {
-            progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.next()));
+            progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.hint()));
             Ok(None)
         }
         Err(error) => Err(error.into()),

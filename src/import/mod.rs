@@ -32,7 +32,8 @@ use crate::util::age::MaxAge;
 use crate::dataset::Kind;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::{image_pattern, report, settings};
-use crate::error::{Error, Next};
+use crate::error::Error;
+use crate::hint::Hint;
 use crate::intake::open;
 use crate::progress::Progress;
 use crate::scanner::default_cache::{default_cache_dir, default_cache_dir_findings};
@@ -133,7 +134,7 @@ pub(crate) fn write_metrics(args: &Import, code: Option<u8>, progress: &dyn Prog
     let looked = status::look(args.state_dir.as_deref(), Depth::Dates);
     let written = looked.and_then(|status| metrics::write(file, &status, code));
     if let Err(error) = written {
-        progress.alarm(&format!("{error}. {}", error.next()));
+        progress.alarm(&format!("{error}. {}", error.hint()));
     }
 }
 
@@ -156,7 +157,7 @@ fn import_and_tell(
             Ok(Some(report)) => report.errors.push(error.into()),
             // What kept the import from its state is said once.
             Err(other) if other.to_string() == error.to_string() => {}
-            _ => progress.alarm(&format!("{error}. {}", error.next())),
+            _ => progress.alarm(&format!("{error}. {}", error.hint())),
         }
     }
     // Also where nothing could be imported: what changed in an earlier run is still to be told.
@@ -167,7 +168,7 @@ fn import_and_tell(
         (Ok(Some(advice)), Some(report)) => report.advice.push(advice),
         (Err(error), Some(report)) => report.errors.push(error),
         (Ok(Some(advice)), None) => progress.note(&advice),
-        (Err(error), None) => progress.note(&format!("{error}. {}", error.next())),
+        (Err(error), None) => progress.note(&format!("{error}. {}", error.hint())),
     }
     let (reports, warnings) = done?;
     outcome(reports, warnings)

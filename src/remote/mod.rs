@@ -12,8 +12,8 @@ mod again;
 mod auth;
 mod body;
 mod connection;
-
 pub mod error;
+mod hint;
 pub(crate) mod http;
 mod reference;
 pub(crate) mod registry;

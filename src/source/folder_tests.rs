@@ -9,7 +9,7 @@ use test_kit::http::{Response, Seen, Server};
 
 use super::*;
 use crate::dataset::vex::ArchiveFormat;
-use crate::error::Next;
+use crate::hint::Hint;
 use crate::oci;
 use crate::remote::{RemoteError, RemoteOptions, Service};
 use crate::source::testing::*;
@@ -199,7 +199,7 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
     let error = vex_error(|_| ok("<!doctype html>"));
     assert!(
         matches!(error, SourceError::Remote(RemoteError::Html { .. }))
-            && error.next().contains("repository.yaml"),
+            && error.hint().contains("repository.yaml"),
         "{error}"
     );
     let error = vex_error(|_| ok("{}"));
@@ -222,7 +222,7 @@ fn plain_http_is_left_to_those_who_ask_for_it() {
     let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
     let options = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     let error = network_with(options.clone(), None).vex(&source).err().unwrap();
-    assert!(error.to_string().contains("uses plain HTTP") && error.next().contains("--insecure"), "{error}");
+    assert!(error.to_string().contains("uses plain HTTP") && error.hint().contains("--insecure"), "{error}");
     let error = network_with(RemoteOptions { insecure: true, ..options }, None).vex(&source).err().unwrap();
     assert!(error.to_string().contains("resolved"), "{error}");
 }

@@ -12,15 +12,14 @@ use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository, host_of};
 
 mod blob;
-
 pub mod error;
 mod files;
+mod hint;
 
 #[cfg(test)]
 mod folder_tests;
 mod image;
 mod layout;
-
 pub mod patience;
 mod reference;
 mod registry;

@@ -8,7 +8,7 @@ use test_kit::answers::*;
 use test_kit::http::{ClosedPort, Response, Seen, Server};
 
 use super::*;
-use crate::error::Next;
+use crate::hint::Hint;
 use crate::oci;
 use crate::progress::Silent;
 use crate::remote::{RemoteError, RemoteOptions, Unreachable};
@@ -164,7 +164,7 @@ fn basic_logins_work_without_a_token_service() {
     network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap();
     let error = network().resolve(&source(&server)).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 401, .. })), "{error}");
-    assert!(error.next().contains(&format!("docker login {}", server.host)));
+    assert!(error.hint().contains(&format!("docker login {}", server.host)));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn refusals_say_what_happened() {
     );
     let error = resolve_error(|_| status(500));
     assert!(matches!(error, SourceError::Remote(RemoteError::Status { status: 500, .. })));
-    assert!(error.next().contains("later"));
+    assert!(error.hint().contains("later"));
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn certificates_are_checked_unless_told_otherwise() {
     let source = ArtifactSource::parse(&format!("{}/r:2", server.host), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Certificate { .. })), "{error}");
-    assert!(error.next().contains("--cacert"));
+    assert!(error.hint().contains("--cacert"));
     let insecure = RemoteOptions { insecure: true, ..Default::default() };
     network_with(insecure, None).resolve(&source).unwrap();
     let folder = crate::util::files::tempdir().unwrap();

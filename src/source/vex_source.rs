@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn pages_and_files_get_the_right_address_as_advice() {
-        use crate::error::Next;
+        use crate::hint::Hint;
         let github = "https://github.com/o/r ";
         for (text, advice) in [
             ("https://github.com/o/r/blob/main/vex-repository.json", github),
@@ -213,7 +213,7 @@ mod tests {
             ("", "folder"),
         ] {
             let error = VexSource::parse(text).unwrap_err();
-            assert!(error.is_usage() && error.next().contains(advice), "{text}: {}", error.next());
+            assert!(error.is_usage() && error.hint().contains(advice), "{text}: {}", error.hint());
         }
         let error = VexSource::parse("https://me:secret@v.example/").unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");

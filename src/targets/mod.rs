@@ -15,13 +15,10 @@
 //! - `site_settings`: the same for trivy-operator, a Trivy server and Harbor's adapter.
 
 pub mod cache;
-
 pub mod compat;
-
 pub mod error;
-
+mod hint;
 pub mod registry;
-
 pub mod web_root;
 
 pub(crate) use crate::util::dir as sys;

@@ -4,21 +4,14 @@
 //! acceptance. It knows nothing of archives, targets or networks.
 
 pub mod acceptance;
-
 pub mod envelope;
-
-pub mod key;
-
-pub mod keyring;
-
-pub mod log;
-
-pub mod secret;
-
-pub mod signer;
-
-pub mod state;
-
 mod error;
+mod hint;
+pub mod key;
+pub mod keyring;
+pub mod log;
+pub mod secret;
+pub mod signer;
+pub mod state;
 
 pub use error::{Refusal, TrustError};

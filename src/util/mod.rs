@@ -1,22 +1,16 @@
 //! What the standard library lacks. Knows no other module of this program.
 
-pub(crate) mod spool;
-
-pub mod byte_size;
-
 pub mod age;
-
-pub mod redacted;
-
-pub mod json;
-
-pub mod text;
-pub(crate) mod threads;
-
+pub mod byte_size;
 pub(crate) mod clock;
 pub(crate) mod dir;
 pub(crate) mod file_lock;
+pub mod json;
 pub mod pipe;
+pub mod redacted;
+pub(crate) mod spool;
+pub mod text;
+pub(crate) mod threads;
 
 #[cfg(any(test, debug_assertions))]
 pub(crate) mod fault;

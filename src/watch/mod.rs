@@ -20,8 +20,9 @@ use crate::bundle::volumes::parse_name;
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::cli::Outcome;
 use crate::cli::args::Watch;
+use crate::error::Error;
 use crate::error::gravest;
-use crate::error::{Error, Next};
+use crate::hint::Hint;
 use crate::import::push_images::check_places;
 use crate::import::{self, cache_finish, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
@@ -225,7 +226,7 @@ impl Watcher<'_> {
         }
         self.put_away(&there);
         if let Err(error) = self.give_up(&there) {
-            self.say(&format!("{error}. {}", error.next()));
+            self.say(&format!("{error}. {}", error.hint()));
             self.errors.push(error);
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
@@ -296,7 +297,7 @@ impl Watcher<'_> {
                 }
                 Ok(false) => {}
                 // What is here may do without.
-                Err(error) => self.say(&format!("{error}. {}", error.next())),
+                Err(error) => self.say(&format!("{error}. {}", error.hint())),
             }
         }
         // A copy that has come to a halt may go on.
@@ -568,7 +569,7 @@ impl Watcher<'_> {
         let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
         if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
-            self.say(&format!("{error}. {}", error.next()));
+            self.say(&format!("{error}. {}", error.hint()));
         }
     }
 
@@ -612,7 +613,7 @@ impl Watcher<'_> {
             ("TRIVY_FERRY_REASON", reason.display().to_string()),
         ];
         if let Err(error) = cache_finish::hook(command, "the bundle is dealt with", false, &environment) {
-            self.say(&format!("{error}. {}", error.next()));
+            self.say(&format!("{error}. {}", error.hint()));
             self.errors.push(error);
         }
     }

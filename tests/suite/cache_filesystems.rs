@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use trivy_ferry::content_digest::ContentDigest;
 use trivy_ferry::dataset::{Contents, File, Name, RelPath, Sink, Tree};
 use trivy_ferry::digest::Digest;
-use trivy_ferry::error::Next;
+use trivy_ferry::hint::Hint;
 use trivy_ferry::progress::{Progress, Silent, Step};
 use trivy_ferry::targets::{
     Activated, Cache, CacheOptions, Layout, Metadata, NotAll, Owner, Slot, Switch, TargetError,
@@ -194,7 +194,7 @@ fn a_link_in_place_of_a_slot_is_refused_and_not_followed() {
         let mut cache = open(&cache_dir).unwrap();
         let error = import(&mut cache, dataset, &content(dataset, 1)).unwrap_err();
         assert!(matches!(&error, TargetError::Symlink { path: at } if at.ends_with(path)), "{error:?}");
-        assert!(error.next().contains(path), "{}", error.next());
+        assert!(error.hint().contains(path), "{}", error.hint());
         assert!(cache.preflight(&[(slot(&cache, dataset), 1, 1)]).is_err());
         assert!(std::fs::read_dir(&elsewhere).unwrap().next().is_none());
     }
@@ -217,7 +217,7 @@ fn what_is_not_a_cache_directory_is_refused() {
     let mut cache = open(dir.path()).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 1)).unwrap();
     let Err(error) = open(&dir.path().join("db")) else { panic!("the db folder was taken") };
-    assert!(error.next().contains(dir.path().to_str().unwrap()), "{}", error.next());
+    assert!(error.hint().contains(dir.path().to_str().unwrap()), "{}", error.hint());
     assert!(matches!(open(dir.path()), Err(TargetError::Locked { .. })));
     drop(cache);
     std::fs::remove_dir_all(dir.path().join(".trivy-ferry")).unwrap();
@@ -257,7 +257,7 @@ fn too_little_room_is_found_before_the_first_byte() {
     let error = cache.preflight(&[(db.clone(), 1 << 40, 2), (java, 1 << 60, 2)]).unwrap_err();
     assert!(matches!(error, TargetError::Space { .. }));
     assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
-    assert!(error.next().ends_with("or use --skip trivy-java-db."), "{}", error.next());
+    assert!(error.hint().ends_with("or use --skip trivy-java-db."), "{}", error.hint());
     // What an earlier generation takes can be had back.
     drop(cache);
     let mut cache = open(dir.path()).unwrap();
@@ -265,7 +265,7 @@ fn too_little_room_is_found_before_the_first_byte() {
         import(&mut cache, "trivy-db", &content("trivy-db", generation)).unwrap();
     }
     let error = cache.preflight(&[(db.clone(), 1 << 60, 2)]).unwrap_err();
-    assert!(error.next().ends_with("or use --keep-previous 0."), "{}", error.next());
+    assert!(error.hint().ends_with("or use --keep-previous 0."), "{}", error.hint());
     // Some file systems have no limit of inodes to run into.
     if let Err(error) = cache.preflight(&[(db, 0, 1 << 33)]) {
         assert!(matches!(error, TargetError::Inodes { .. } | TargetError::Space { .. }), "{error}");
@@ -579,5 +579,5 @@ fn an_ordinary_user_in_a_cache_that_is_not_theirs() {
     }
     let Err(error) = open(&d().join("cache")) else { panic!("opened") };
     assert!(matches!(error, TargetError::Permission { .. }), "{error:?}");
-    assert!(error.next().contains("--owner"), "{}", error.next());
+    assert!(error.hint().contains("--owner"), "{}", error.hint());
 }

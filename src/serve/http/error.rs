@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::Next;
-
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -27,19 +25,4 @@ pub enum ServeError {
     /// The system gives no thread.
     #[error("the server cannot be started: {0}")]
     Setup(io::Error),
-}
-
-impl Next for ServeError {
-    fn next(&self) -> String {
-        match self {
-            ServeError::Tls { .. } => {
-                "Give --tls-cert a PEM file with the server's certificate and those above it, and --tls-key one with its private key (not encrypted).".into()
-            }
-            ServeError::Listen { .. } => {
-                "Name another with --listen ADDRESS:PORT, or end what listens there already (ss -ltnp shows it)."
-                    .into()
-            }
-            ServeError::Setup(_) => "Check the limits for threads and open files, then run the command again.".into(),
-        }
-    }
 }

@@ -14,6 +14,7 @@
 
 mod answer;
 pub mod error;
+mod hint;
 mod inbound;
 mod listen;
 mod respond;

@@ -1,0 +1,57 @@
+//! What to do about the errors of this module.
+
+use crate::bundle::error::BundleError;
+use crate::hint::Hint;
+
+impl Hint for BundleError {
+    fn hint(&self) -> String {
+        match self {
+            BundleError::Open { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                "Run the command as a user who may read it, or change its mode.".into()
+            }
+            BundleError::Open { .. } => {
+                "Name a bundle or the folder that holds it, and check that the medium is mounted.".into()
+            }
+            BundleError::NotAFile { .. } => "Copy the bundle to a plain file, and name that.".into(),
+            BundleError::NotABundle { .. } => {
+                "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
+            }
+            BundleError::Manifest { .. }
+            | BundleError::CutOff { .. }
+            | BundleError::Read { .. }
+            | BundleError::Short { .. } => {
+                "Nothing of it was used; copy the file again, and wait for the medium before unplugging it; where its parity lies beside it, `trivy-ferry repair` makes it again.".into()
+            }
+            BundleError::Heartbeat { .. } => "Nothing has to be done: the next export sends another.".into(),
+            BundleError::Parity { .. } => {
+                "Copy it again, or do without: it is needed only where something else is lost.".into()
+            }
+            BundleError::NeverWhole { .. } => {
+                "Send it again, or what is missing of it; for a link that loses much, export with more --parity."
+                    .into()
+            }
+            BundleError::BeyondParity { .. } => {
+                "Copy the volumes again that are missing or damaged (`trivy-ferry verify` names them), or more parity files.".into()
+            }
+            BundleError::NoHead { .. } => {
+                "Copy it too, into the folder of the others: it is written last, when the bundle is whole; with parity beside them, `trivy-ferry repair` makes it again.".into()
+            }
+            BundleError::Volumes { .. } => {
+                "Copy these volumes again into the folder of those that are here, or name both folders (`trivy-ferry verify` says whether the others are good); where there is enough parity, `trivy-ferry repair` makes them again."
+                    .into()
+            }
+            BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {
+                "Nothing of it was used; copy the file again, and if that does not help, export anew; where its parity lies beside it, `trivy-ferry repair` makes it again."
+                    .into()
+            }
+            BundleError::Untrusted { .. } => {
+                "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
+                    .into()
+            }
+            BundleError::Unknown { .. } => "Use the version of trivy-ferry that wrote it, or a newer one.".into(),
+            BundleError::Payload { .. } => {
+                "Export anew with the current version; the exporter that signed this one has a fault.".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What to do about the errors of this module.
+
+use crate::hint::Hint;
+use crate::source::error::SourceError;
+
+impl Hint for SourceError {
+    fn hint(&self) -> String {
+        const DAMAGED: &str = "Run the command again; if it happens again, use another source or look for a proxy that changes what passes.";
+        match self {
+            SourceError::Remote(error) => error.hint(),
+            SourceError::Vex { next, .. } => next.clone(),
+            SourceError::TooLarge { .. } => {
+                "Check that the address is right: nothing that Trivy uses is this large.".into()
+            }
+            SourceError::Manifest { .. } => {
+                "Check the repository and its tag: a dataset of Trivy's is a single manifest.".into()
+            }
+            SourceError::Image { next, .. } => (*next).into(),
+            SourceError::Length { .. }
+            | SourceError::Short { .. }
+            | SourceError::Long { .. }
+            | SourceError::Digest { .. } => DAMAGED.into(),
+            SourceError::Quorum { .. } => {
+                "Wait for those that lag behind (--quorum-wait 1h), name further sources, or find out why one of them has other data."
+                    .into()
+            }
+            SourceError::Deadline { .. } => {
+                "Run the command again, which goes on where it was, or give it more time.".into()
+            }
+            SourceError::Local { .. } => {
+                "Check that the path is right and that this user may read it; a URL begins with https://.".into()
+            }
+            SourceError::Temporary { .. } => {
+                "Free space there, or set TMPDIR to a folder that has it.".into()
+            }
+            SourceError::Layout { .. } => {
+                "Give a folder that `oras copy --to-oci-layout`, skopeo, crane or regctl wrote, and the tag that it was written with.".into()
+            }
+            SourceError::Locations { tried, .. } => {
+                tried.last().map_or_else(|| DAMAGED.into(), |(_, error)| error.hint())
+            }
+        }
+    }
+}

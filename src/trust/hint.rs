@@ -1,0 +1,109 @@
+//! What to do about the errors of this module.
+
+use crate::hint::Hint;
+use crate::trust::error::{Refusal, TrustError};
+
+impl Hint for TrustError {
+    fn hint(&self) -> String {
+        match self {
+            TrustError::File { .. } => "Check that the file is there and that you may use it.".into(),
+            TrustError::NotAKey { wanted, .. } => format!(
+                "Give {wanted}: `trivy-ferry keygen` makes a pair, NAME.key (private) and NAME.pub (public)."
+            ),
+            TrustError::Passphrase { .. } => {
+                "Run it in a terminal to be asked for the passphrase, or give --passphrase-file FILE.".into()
+            }
+            TrustError::Signer { .. } => {
+                "Run it by hand on a file: it must print the 64 bytes of an Ed25519 signature of that file, by the key that --signer-key names."
+                    .into()
+            }
+            TrustError::NoRoom { .. } => {
+                "Export again with the keys that are needed now.".into()
+            }
+            TrustError::Exists { .. } => {
+                "Choose another name with --out, or move the old key away first.".into()
+            }
+            TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
+            TrustError::Writable { path, .. } => {
+                let is_key = path.extension().is_some_and(|extension| extension == "pub");
+                let take = if is_key { "; `trivy-ferry trust add` takes a key from anywhere" } else { "" };
+                format!(
+                    "Let only root or yourself own and write {} (`chown`, `chmod go-w`; a directory that a group shares also has its setgid bit, and you are in the group), or use another place{take}.",
+                    path.display()
+                )
+            }
+            TrustError::NoTrustedKeys { .. } => {
+                "Add the exporter's public key with `trivy-ferry trust add FILE`, or give --trust FILE."
+                    .into()
+            }
+            TrustError::State { .. } => {
+                "Restore the file from a copy, or move it away: the next import is then treated as the first."
+                    .into()
+            }
+            TrustError::StateHeld { .. } => {
+                "Wait until it has ended, or name another folder with --state-dir.".into()
+            }
+            TrustError::NoStateDir { .. } => "Name a folder that you may write with --state-dir DIR.".into(),
+        }
+    }
+}
+
+impl Hint for Refusal {
+    fn hint(&self) -> String {
+        match self {
+            Refusal::Stream { found, .. } => format!(
+                "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
+            ),
+            Refusal::Rollback { .. } => {
+                "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
+                    .into()
+            }
+            Refusal::Equivocation { .. } => {
+                "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
+                    .into()
+            }
+            Refusal::NotHere { .. } => {
+                "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
+            }
+            Refusal::Silent { .. } => {
+                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
+            }
+            Refusal::Late { .. } => {
+                "Nothing has to be done: it was late, or came twice.".into()
+            }
+            Refusal::Future { .. } => {
+                "Correct the clock on either side, or admit it with --allow-future: the age of the data is then not checked."
+                    .into()
+            }
+            Refusal::Expired { .. } => {
+                "Fetch a newer bundle, or admit it with --allow-expired: scans then use data that its exporter called too old."
+                    .into()
+            }
+            Refusal::InstalledExpired { .. } => {
+                "Bring a newer bundle; --allow-expired silences this, and scans go on with data that is too old.".into()
+            }
+            Refusal::MissingAndOlder { .. } => {
+                "Import the newer bundle again, or take the older data with --allow-rollback: vulnerabilities found since go unseen."
+                    .into()
+            }
+            Refusal::ForeignTag { .. } => {
+                "Push the image to another place with --image NAME=HOST/PATH:TAG, or replace the tag with --replace-image-tags: whoever uses it then gets the bundle's image."
+                    .into()
+            }
+            Refusal::DatasetPlace { .. } => {
+                "Give it another place with --image NAME=HOST/PATH:TAG; no flag lets an image into a dataset's repository, because scanners would download it as data."
+                    .into()
+            }
+            Refusal::SamePlace { .. } => {
+                "Request only one of the two with --image, or export one under another name; users of the one would get the other."
+                    .into()
+            }
+            Refusal::OlderThanSigned { dataset, .. } => format!(
+                "Use a source that is up to date, or leave it out with --skip {dataset}: importers would refuse it as older."
+            ),
+            Refusal::TooOld { dataset, .. } => format!(
+                "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
+            ),
+        }
+    }
+}
