@@ -3,6 +3,9 @@
 //! Each room has an error type of its own; this module only sorts them. An error is shown as two
 //! sentences: what failed (its `Display`) and what to do about it ([`Hint::hint`]).
 
+use std::any::Any;
+use std::io;
+
 use crate::bundle::BundleError;
 use crate::hint::Hint;
 use crate::remote::RemoteError;
@@ -107,6 +110,14 @@ impl Error {
         move |error| Error::Unexpected { doing, error }
     }
 
+    /// What it means that small blobs could not be held in memory or in a temporary file.
+    pub(crate) fn spooling(error: std::io::Error) -> Self {
+        Error::Unexpected {
+            doing: format!("holding small blobs in {}", std::env::temp_dir().display()),
+            error,
+        }
+    }
+
     /// The same error, with some text in its words replaced.
     pub fn restated(&self, from: &str, to: &str) -> Self {
         let (what, next) = (self.to_string().replace(from, to), self.hint().replace(from, to));
@@ -195,4 +206,9 @@ impl Hint for Error {
             Error::Target(e) => e.hint(),
         }
     }
+}
+
+/// What it means that a thread has panicked which did this.
+pub(crate) fn panicked(doing: &'static str) -> impl Fn(Box<dyn Any + Send>) -> Error {
+    move |_| Error::unexpected(doing)(io::Error::other("a thread panicked"))
 }

@@ -10,6 +10,7 @@ mod error;
 mod header;
 pub mod heartbeat;
 mod hint;
+pub(crate) mod names;
 pub mod parity;
 pub mod payload;
 mod read_back;

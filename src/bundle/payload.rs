@@ -14,8 +14,7 @@ use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 use crate::util::json;
-use crate::util::text::Unverified;
-use crate::util::text::safe;
+use crate::util::text::{Unverified, safe};
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.

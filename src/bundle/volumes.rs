@@ -4,9 +4,8 @@
 //! behind the other they are the bundle. Knows their names, their place in a payload, and which of them is
 //! to blame.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 

@@ -9,11 +9,10 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::args::Signing;
 use crate::error::Error;
-use crate::trust::TrustError;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
 use crate::trust::keyring::not_opened;
-use crate::trust::secret;
 use crate::trust::signer::{External, Signer};
+use crate::trust::{TrustError, secret};
 use crate::util::trusted::{self, Failed};
 
 /// The most of a passphrase, in bytes.

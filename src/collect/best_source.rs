@@ -14,13 +14,13 @@ use crate::bundle::Dataset;
 use crate::collect::quorum::Quorum;
 use crate::collect::{Collected, WantedArtifact, announced, complete};
 use crate::dataset::Name;
-use crate::delivery::decision::believable;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor};
 use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
+use crate::trust::acceptance::believable;
 use crate::util::clock;
 use crate::util::text::moments;
 

@@ -26,7 +26,7 @@ use crate::oci::{self, Descriptor, Manifest};
 use crate::progress::Progress;
 use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
 use crate::util::redacted::Redacted;
-use crate::util::spool::{ONE_IN_MEMORY, spool, spooling};
+use crate::util::spool::{ONE_IN_MEMORY, spool};
 use crate::util::text::safe;
 
 /// One of the OCI artifacts, with its sources in the order in which to ask them.
@@ -274,10 +274,11 @@ fn fetch(
     source: &ArtifactSource,
     descriptor: &Descriptor,
 ) -> Result<SpooledTempFile, Error> {
-    spool(network.blob(source, descriptor)?, ONE_IN_MEMORY, |error| match SourceError::from_io(error) {
+    let failed = |error| match SourceError::from_io(error) {
         Ok(error) => Error::from(error),
         Err(error) => Error::unexpected(format!("reading {source}"))(error),
-    })
+    };
+    spool(network.blob(source, descriptor)?, ONE_IN_MEMORY, failed, Error::spooling)
 }
 
 /// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
@@ -332,7 +333,7 @@ fn vex_repository(network: &Network<'_>, name: &Name, source: &VexSource) -> Res
     };
     let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
     for bytes in [config, json] {
-        held.insert(Digest::of(&bytes), spool(&bytes[..], ONE_IN_MEMORY, spooling)?);
+        held.insert(Digest::of(&bytes), spool(&bytes[..], ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
     }
     let dataset = Dataset {
         name: name.clone(),

@@ -8,12 +8,11 @@ use std::io::{self, Read, Write};
 use crate::bundle::Dataset;
 use crate::dataset::check::{Limits, UnpackError};
 use crate::dataset::{Contents, Discard, Kind, layer};
-use crate::error::Error;
+use crate::error::{Error, panicked};
 use crate::progress::Step;
 use crate::source::SourceError;
 use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::text::safe;
-use crate::util::threads::panicked;
 
 /// What the checker found.
 pub(crate) type Checked = Result<Contents, UnpackError>;

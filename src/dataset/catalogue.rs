@@ -184,3 +184,6 @@ impl std::fmt::Display for TrivyVersion {
         write!(f, "{}.{}", self.major, self.minor)
     }
 }
+
+/// Data older than this is worth a warning, on both sides.
+pub(crate) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);

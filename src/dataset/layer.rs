@@ -11,6 +11,7 @@ use tar::EntryType;
 
 use crate::dataset::check::{Checker, Limits, UnpackError, bad};
 use crate::dataset::{Contents, Kind, RelPath, Sink};
+
 pub(crate) use crate::util::pipe::CHUNK;
 use crate::util::pipe::{PipeReader, pipe};
 

@@ -4,9 +4,8 @@
 //! I/O of its own: content comes as a reader and goes to a [`Sink`].
 
 use std::collections::HashSet;
-use std::fmt;
-use std::io;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -310,6 +309,12 @@ impl Sink for Discard {
     fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The name and the tag in a reference name: `trivy-db` and 2 in `trivy-db-2`. `None` for an image.
+pub(crate) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
+    let (name, tag) = reference.rsplit_once('-')?;
+    Some((name.parse().ok()?, tag))
 }
 
 #[cfg(test)]

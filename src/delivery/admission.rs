@@ -3,10 +3,10 @@
 
 use crate::bundle::VerifiedBundle;
 use crate::delivery::admitted::Source;
+use crate::delivery::context::Setup;
 use crate::delivery::ledger::Memory;
 use crate::delivery::report::{NEWER_BUNDLE, Report};
 use crate::error::Error;
-use crate::import::Setup;
 use crate::intake::open::Ignored;
 use crate::intake::verify::candidate;
 use crate::trust::Refusal;

@@ -9,39 +9,10 @@ use serde::Serialize;
 use crate::bundle::VerifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
+use crate::intake::signer::Signer;
 use crate::trust::acceptance::{Admission, REPLACE_TAGS};
 use crate::trust::keyring::Keyring;
-use crate::util::text::{age, safe};
-
-/// A trusted key that signed a bundle.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Signer {
-    pub(crate) name: String,
-    pub(crate) fingerprint: String,
-    pub(crate) keyid: String,
-    #[serde(skip)]
-    short: String,
-}
-
-impl Signer {
-    /// The trusted keys that signed a bundle, by the names that they have here.
-    pub(crate) fn of(signers: &[crate::trust::key::KeyId], keyring: &Keyring) -> Vec<Signer> {
-        let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
-        let signer = |id: &crate::trust::key::KeyId| Signer {
-            name: name(*id),
-            fingerprint: id.fingerprint(),
-            keyid: id.hex(),
-            short: id.short(),
-        };
-        signers.iter().map(signer).collect()
-    }
-}
-
-impl fmt::Display for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (trusted: {})", self.short, self.name)
-    }
-}
+use crate::util::text::age;
 
 /// A bundle that was admitted.
 #[derive(Debug, Serialize)]

@@ -3,11 +3,11 @@
 
 use jiff::Timestamp;
 
+use crate::delivery::context::Setup;
 use crate::delivery::report::{Report, Row, Status};
 use crate::error::Error;
-use crate::import::Setup;
 use crate::trust::Refusal;
-use crate::trust::acceptance::{CLOCK_TOLERANCE, Verdict, judge, present};
+use crate::trust::acceptance::{Verdict, believable, judge, present};
 use crate::trust::state::TargetState;
 use crate::util::text::{moment, moments, safe};
 
@@ -60,7 +60,7 @@ pub(crate) fn decide(
         Ok(None)
     };
     let max_age = setup.max_age.as_ref();
-    let age = |age: &crate::util::age::MaxAge| {
+    let age = |age: &crate::trust::max_age::MaxAge| {
         age.check(&dataset.name, dataset.contents.updated_at, present(now, state))
     };
     if let Some(Err(refusal)) = max_age.map(age) {
@@ -107,12 +107,6 @@ pub(crate) fn decide(
     report.rows.push(row);
     let known = state.floors.contains_key(&dataset.reference());
     Ok(Some(Taken { known, rollback: verdict != Verdict::Take }))
-}
-
-/// The date of what a target holds, as a floor. A date from the future in a target that others write
-/// must not lock out true data.
-pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
 }
 
 /// What is said of a date at a target that is ahead of this host's clock.

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
+use crate::dataset::name_and_tag;
 use crate::delivery::candidates::floor_date;
 use crate::delivery::image_place::DatasetPlaces;
 use crate::delivery::registry_place::Place;
@@ -14,7 +15,6 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::open::SCRATCH;
 use crate::intake::verify::candidate;
-use crate::status::drift::name_and_tag;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
 use crate::util::files;

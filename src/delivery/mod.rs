@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod admitted;
 pub(crate) mod candidates;
+pub(crate) mod context;
 pub(crate) mod decision;
 pub mod image_pattern;
 pub(crate) mod image_place;

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
-use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::catalogue::{OLD, TrivyVersion};
 use crate::dataset::{Contents, Name};
 use crate::delivery::admitted::Source;
+use crate::delivery::context::Setup;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::OLD;
-use crate::import::Setup;
 use crate::intake::open::Ignored;
 use crate::targets::Switch;
+use crate::targets::compat::Compat;
 use crate::trust::acceptance::Admission;
 use crate::util::text::{age, line, moment, moments, safe, size};
 
@@ -527,4 +527,12 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// What `--compat` did to a manifest.
+pub(crate) fn rewritten(dataset: &Dataset, compat: &Compat) -> String {
+    format!(
+        "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
+        dataset.name, compat.changed
+    )
 }

@@ -2,17 +2,17 @@
 //! one run have together.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cli::args::Import;
+use crate::cli::args::{Import, WriteSettings};
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+use crate::delivery::context::Setup;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Target};
 use crate::error::Error;
-use crate::import::Setup;
-use crate::import::cache_finish;
 use crate::scanner::registry_settings::{Pulled, registry_settings};
+use crate::scanner::settings::{Settings, may_write_config};
 use crate::scanner::vex_config::Carried;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
@@ -72,7 +72,7 @@ pub(crate) fn settings(args: &Import, setup: &Setup, way: &Way<'_>, reports: &mu
         ));
     } else if pulled != Pulled::default() {
         let settings = registry_settings(version, &pulled);
-        if let Err(error) = cache_finish::write_files(&args.settings, &settings, report) {
+        if let Err(error) = write_files(&args.settings, &settings, report) {
             report.errors.push(error);
         }
     }
@@ -85,7 +85,7 @@ pub(crate) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report:
     if *pulled == Pulled::default() {
         return;
     }
-    cache_finish::show(&registry_settings(version, pulled), report);
+    show(&registry_settings(version, pulled), report);
     report.heading = match (pulled.is_in_registry(), pulled.vex.is_empty()) {
         (true, true) => format!("Scan with these settings, and Trivy {version} asks this registry:"),
         (true, false) => format!("Scan with these settings, and Trivy {version} asks this site's servers:"),
@@ -155,6 +155,60 @@ pub(crate) fn check(args: &Import, targets: usize) -> Result<(), Error> {
             "the settings differ from target to target, and several are named",
             "Import into one target at a time where --write-env or --write-config is given.",
         ));
+    }
+    Ok(())
+}
+
+/// Puts settings into the report.
+pub(crate) fn show(settings: &Settings, report: &mut Report) {
+    report.commands = settings.lines.iter().map(crate::scanner::settings::Line::command).collect();
+    report.environment = settings.environment.clone();
+    for line in &settings.lines {
+        let flags = line.arguments();
+        match report.settings.iter_mut().find(|(_, have)| *have == flags) {
+            Some((subcommands, _)) => subcommands.push(line.subcommand),
+            None => report.settings.push((vec![line.subcommand], flags)),
+        }
+    }
+    if report.changed().count() > 0 {
+        report.advice.extend(settings.advice.iter().cloned());
+    }
+}
+
+/// Writes settings where they were asked for.
+pub(crate) fn write_files(
+    args: &WriteSettings,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<(), Error> {
+    if let Some(path) = &args.write_env {
+        settings.write_env(path)?;
+        report.written.push(path.clone());
+    }
+    if let Some(dir) = &args.write_config {
+        report.written.push(settings.write_config(dir, args.force)?);
+        for file in &settings.files {
+            report.written.push(file.write(dir, args.force)?);
+        }
+    }
+    Ok(())
+}
+
+/// The folders for the settings must be there: better to hear of it before than after.
+pub(crate) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
+    let parent =
+        |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
+    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
+    {
+        if !folder.is_dir() {
+            return Err(Error::usage(
+                format!("there is no folder {} to write settings to", folder.display()),
+                "Make it first, or name another.",
+            ));
+        }
+    }
+    if let Some(dir) = &args.write_config {
+        may_write_config(dir, args.force)?;
     }
     Ok(())
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
-use crate::export::output::volume_files::{rename_new, sync_folder};
 use crate::intake::file_sets::Inputs;
-use crate::util::{files, step};
+use crate::util::files::{self, rename_new, sync_folder};
+use crate::util::step;
 
 /// The folder.
 pub(crate) struct DropFolder<'d>(pub(crate) &'d Path);
@@ -86,7 +86,7 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let folder = to.parent().unwrap_or(Path::new("."));
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(to.file_name().unwrap_or_default());
-    hidden.push(crate::export::output::volume_files::PARTIAL);
+    hidden.push(crate::bundle::names::PARTIAL);
     let hidden = folder.join(hidden);
     let mut put = || -> io::Result<bool> {
         // What a run left there that was killed.

@@ -9,8 +9,7 @@ use crate::error::Error;
 use crate::export::drop_folder::put_new;
 use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;
-use crate::util::clock;
-use crate::util::files;
+use crate::util::{clock, files};
 
 /// Puts a heartbeat into a folder, and takes away what is left there of the stream's earlier ones: they say
 /// nothing that this one does not. Says where it is.

@@ -19,11 +19,11 @@ use crate::bundle::{Dataset, heartbeat as format};
 use crate::cli::args::Export;
 use crate::cli::{Outcome, prompt};
 use crate::collect::best_source::{BestSource, Rejected};
-use crate::collect::images;
 use crate::collect::quorum::Quorum;
 use crate::collect::validate::bad_content;
-use crate::collect::{self, Collected, Wanted};
+use crate::collect::{self, Collected, Wanted, images};
 use crate::dataset::Contents;
+use crate::dataset::catalogue::OLD;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::drop_folder::DropFolder;
@@ -32,7 +32,7 @@ use crate::export::report::{ImageRow, ParityRow, Report, Row, Written};
 use crate::export::retention::retain;
 use crate::export::stream::{Bad, Straight};
 use crate::hint::Hint;
-use crate::import::cache_finish::hook;
+use crate::hook::hook;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::source::Network;
@@ -42,9 +42,6 @@ use crate::trust::state::{ExportState, Side, StateDir};
 use crate::trust::{Refusal, TrustError};
 use crate::util::clock;
 use crate::util::text::{moment, moments, safe};
-
-/// Data older than this is worth a warning, on both sides.
-pub(crate) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
 /// How often a run begins anew because of what earlier ones left.
 const MOST_LEFTOVERS: u32 = 4;

@@ -1,59 +1,21 @@
 //! After an import: what Trivy must be told, what it must forget, and whom to call.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::Dataset;
-use crate::cli::args::{Import, Layout, WriteSettings};
-use crate::dataset::catalogue::TrivyVersion;
+use crate::cli::args::{Import, Layout};
 use crate::dataset::{Kind, Name};
+use crate::delivery::context::Host;
 use crate::delivery::report::{NEWER_BUNDLE, Report};
+use crate::delivery::settings::{show, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::import::Host;
-use crate::scanner::settings::{InPlace, Scanner, Settings, settings};
+use crate::scanner::settings::{InPlace, Scanner, settings};
 use crate::scanner::vex_config::{Carried, Wanted};
 use crate::targets::{Cache, Installed};
 use crate::trust::keyring::Keyring;
-
-/// The most of an answer of the `trivy` on the PATH that is read, in bytes.
-const MAX_ANSWER: u64 = 16 << 10;
-
-/// What the `trivy` on the PATH says is its version; `None` where there is none.
-pub(crate) fn trivy_on_path() -> Option<String> {
-    /// Trivy answers at once; what does not is no Trivy to wait for.
-    const PATIENCE: Duration = Duration::from_secs(10);
-    // A cache directory that is not there keeps it from reading anybody's databases, and a folder
-    // without a trivy.yaml from reading a stick's.
-    let mut child = Command::new("trivy")
-        .args(["--cache-dir", "/nonexistent", "--version"])
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let began = Instant::now();
-    while child.try_wait().ok()?.is_none() {
-        if began.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let mut text = String::new();
-    child.stdout?.take(MAX_ANSWER).read_to_string(&mut text).ok()?;
-    Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
-}
-
-/// The version of the `trivy` on the PATH, where it is one that can be served; else the newest.
-pub(crate) fn trivy_version() -> TrivyVersion {
-    trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
-}
 
 /// What an import of bundles means for the VEX configuration.
 pub(crate) struct Brought<'a> {
@@ -177,41 +139,6 @@ fn write_settings(
     write_files(&args.settings, &settings, report)
 }
 
-/// Puts settings into the report.
-pub(crate) fn show(settings: &Settings, report: &mut Report) {
-    report.commands = settings.lines.iter().map(crate::scanner::settings::Line::command).collect();
-    report.environment = settings.environment.clone();
-    for line in &settings.lines {
-        let flags = line.arguments();
-        match report.settings.iter_mut().find(|(_, have)| *have == flags) {
-            Some((subcommands, _)) => subcommands.push(line.subcommand),
-            None => report.settings.push((vec![line.subcommand], flags)),
-        }
-    }
-    if report.changed().count() > 0 {
-        report.advice.extend(settings.advice.iter().cloned());
-    }
-}
-
-/// Writes settings where they were asked for.
-pub(crate) fn write_files(
-    args: &WriteSettings,
-    settings: &Settings,
-    report: &mut Report,
-) -> Result<(), Error> {
-    if let Some(path) = &args.write_env {
-        settings.write_env(path)?;
-        report.written.push(path.clone());
-    }
-    if let Some(dir) = &args.write_config {
-        report.written.push(settings.write_config(dir, args.force)?);
-        for file in &settings.files {
-            report.written.push(file.write(dir, args.force)?);
-        }
-    }
-    Ok(())
-}
-
 /// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the
 /// download, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
 fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Timestamp> {
@@ -220,28 +147,4 @@ fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Tim
         Some(installed.next_update?.max(rested))
     };
     [db.and_then(|db| due(db, 1)), java_db.and_then(|db| due(db, 24))].into_iter().flatten().min()
-}
-
-/// Runs the operator's command, with these variables. Its output goes where ours goes that is not the result.
-///
-/// # Errors
-/// [`Error::Hook`] where it fails.
-pub(crate) fn hook(
-    command: &str,
-    done: &'static str,
-    again: bool,
-    environment: &[(&str, String)],
-) -> Result<(), Error> {
-    use std::os::fd::AsFd;
-    let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
-        let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(command).envs(environment.iter().map(|(name, value)| (name, value)));
-        shell.stdin(Stdio::null()).stdout(stderr).status()
-    });
-    let what = match run {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    };
-    Err(Error::Hook { done, again, command: command.to_owned(), what })
 }

@@ -135,7 +135,7 @@ impl<'r> Entries<'r> {
     }
 
     fn of(&self, event: Event, target: &str, source: &Source) -> Entry {
-        let key = |signer: &crate::delivery::admitted::Signer| LoggedKey {
+        let key = |signer: &crate::intake::signer::Signer| LoggedKey {
             name: signer.name.clone(),
             keyid: signer.keyid.clone(),
         };

@@ -13,55 +13,36 @@ pub(crate) mod web_root;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::Dataset;
 use crate::cli::Outcome;
-use crate::cli::args::{Acceptance, Import, ImportBundles, WriteSettings};
+use crate::cli::args::{Acceptance, Import, ImportBundles};
+use crate::dataset::Kind;
+use crate::delivery::context::{Host, Setup};
+use crate::delivery::image_pattern;
 use crate::delivery::ledger::Memory;
 use crate::delivery::registry_access::Registries;
-use crate::delivery::report::{Report, Row, Status, Target};
-use crate::import::log::{Beforehand, Entries};
-use crate::import::push_images::check_places;
-use crate::intake::open::Found;
-use crate::intake::staging::Staging;
-use crate::status::drift::Depth;
-use crate::util::age::MaxAge;
-
-use crate::dataset::Kind;
-use crate::dataset::catalogue::TrivyVersion;
-use crate::delivery::{image_pattern, report, settings};
+use crate::delivery::report::{self, Report, Row, Status, Target};
+use crate::delivery::settings::{self, places_for_settings};
 use crate::error::Error;
 use crate::hint::Hint;
-use crate::intake::open;
+use crate::hook::hook;
+use crate::import::log::{Beforehand, Entries};
+use crate::import::push_images::check_places;
+use crate::intake::open::{self, Found, beside};
+use crate::intake::staging::Staging;
 use crate::progress::Progress;
 use crate::scanner::default_cache::{default_cache_dir, default_cache_dir_findings};
-use crate::scanner::settings::may_write_config;
+use crate::scanner::installed::trivy_version;
 use crate::scanner::vex_config::VexConfig;
+use crate::status::drift::Depth;
 use crate::status::{self, metrics};
 use crate::trust::TrustError;
 use crate::trust::acceptance::Policy;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-
-/// Everything about this host that decides.
-pub(crate) struct Host {
-    pub(crate) now: Timestamp,
-    pub(crate) version: TrivyVersion,
-    pub(crate) vex: VexConfig,
-    /// The scanner's XDG_DATA_HOME, where one was named; absolute.
-    pub(crate) data_home: Option<PathBuf>,
-}
-
-/// Everything that is the same for all targets of a run.
-pub(crate) struct Setup {
-    pub(crate) host: Host,
-    pub(crate) keyring: Keyring,
-    pub(crate) policy: Policy,
-    pub(crate) max_age: Option<MaxAge>,
-}
 
 /// What became of all targets.
 #[derive(Serialize)]
@@ -198,7 +179,7 @@ fn call(args: &Import) -> Result<Option<String>, Error> {
     if due.is_empty() {
         return Ok(None);
     }
-    cache_finish::hook(command, INSTALLED, true, &[])?;
+    hook(command, INSTALLED, true, &[])?;
     memory()?.told(&due)?;
     drop(turn);
     Ok(Some(format!("Done after the import: {command}")))
@@ -348,7 +329,7 @@ fn host(args: &Import) -> Result<Host, Error> {
     let data_home = args.data_home.as_ref().map(absolute).transpose()?;
     Ok(Host {
         now: clock::now(),
-        version: args.trivy_version.unwrap_or_else(cache_finish::trivy_version),
+        version: args.trivy_version.unwrap_or_else(trivy_version),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
         data_home,
     })
@@ -365,25 +346,6 @@ fn cache_dir(args: &Import) -> Result<(PathBuf, Vec<String>), Error> {
     }
 }
 
-/// The folders for the settings must be there: better to hear of it before than after.
-pub(crate) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
-    let parent =
-        |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
-    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
-    {
-        if !folder.is_dir() {
-            return Err(Error::usage(
-                format!("there is no folder {} to write settings to", folder.display()),
-                "Make it first, or name another.",
-            ));
-        }
-    }
-    if let Some(dir) = &args.write_config {
-        may_write_config(dir, args.force)?;
-    }
-    Ok(())
-}
-
 pub(crate) fn policy(acceptance: &Acceptance) -> Policy {
     Policy {
         stream: acceptance.stream.to_string(),
@@ -391,24 +353,4 @@ pub(crate) fn policy(acceptance: &Acceptance) -> Policy {
         allow_future: acceptance.overrides.time.allow_future,
         allow_expired: acceptance.overrides.time.allow_expired,
     }
-}
-
-/// A trusted key that came with the bundle proves nothing by itself.
-pub(crate) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let folder = if input.is_dir() { input } else { input.parent()? };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().ok()?;
-    let device = folder.metadata().ok()?.dev();
-    let root = Path::new("/").metadata().ok()?.dev();
-    let close = |path: &Path| {
-        let Ok(path) = path.canonicalize() else { return false };
-        let same_medium = path.metadata().is_ok_and(|metadata| metadata.dev() == device) && device != root;
-        same_medium || path.parent() == Some(&folder)
-    };
-    let key = keyring.iter().find(|key| close(&key.path))?;
-    Some(format!(
-        "the key {} lies beside the bundle and proves nothing by itself: compare its fingerprint ({}) over another channel, then `trivy-ferry trust add` it",
-        key.path.display(),
-        key.key.id()
-    ))
 }

@@ -13,18 +13,17 @@ use crate::bundle::reader::Members;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::args::Import;
 use crate::delivery::candidates::Offer;
-use crate::delivery::report::{Report, Status};
+use crate::delivery::report::{Report, Status, rewritten};
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, panicked};
 use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
-use crate::targets::TargetError;
 use crate::targets::compat::Compat;
-use crate::targets::registry::{PushError, Pushed, Registry};
+use crate::targets::registry::{PushError, Pushed, Registry, push_under};
 use crate::trust::acceptance::Admission;
 use crate::util::text::safe;
-use crate::util::threads::{lock, panicked};
+use crate::util::threads::lock;
 
 /// A dataset that is to be pushed.
 pub(crate) struct Choice {
@@ -235,29 +234,4 @@ pub(crate) fn push_tags(
         }
         report.set(&choice.dataset, status, None);
     }
-}
-
-/// Pushes a manifest under a repository's own tag and then under further ones.
-///
-/// # Errors
-/// Those of [`Registry::push_manifest`].
-pub(crate) fn push_under(
-    registry: &Registry<'_>,
-    reference: &Repository,
-    tags: &[String],
-    media_type: &str,
-    manifest: &[u8],
-) -> Result<(), TargetError> {
-    let further = tags.iter().map(|tag| reference.tagged(tag));
-    std::iter::once(reference.clone())
-        .chain(further)
-        .try_for_each(|reference| registry.push_manifest(&reference, media_type, manifest))
-}
-
-/// What `--compat` did to a manifest.
-pub(crate) fn rewritten(dataset: &Dataset, compat: &Compat) -> String {
-    format!(
-        "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",
-        dataset.name, compat.changed
-    )
 }

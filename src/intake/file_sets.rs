@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::parity::ParityFile;
+use crate::bundle::parity::{self, ParityFile};
 use crate::bundle::volumes::{self, Number, Volume, beside};
-use crate::bundle::{
-    BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, parity,
-};
+use crate::bundle::{BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
 use crate::trust::keyring::Keyring;

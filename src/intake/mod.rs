@@ -7,6 +7,7 @@ pub(crate) mod open;
 pub(crate) mod rebuild;
 pub(crate) mod repair;
 pub(crate) mod sign;
+pub(crate) mod signer;
 pub(crate) mod staging;
 pub(crate) mod unpack;
 pub(crate) mod verify;

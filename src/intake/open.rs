@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::bundle::volumes;
-use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle};
+use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, volumes};
 use crate::error::Error;
 use crate::intake::file_sets;
+
 pub(crate) use crate::intake::file_sets::Ignored;
 use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
 use crate::intake::rebuild::{Mended, mend};
@@ -368,4 +368,24 @@ fn folder_with_bundles(input: &Path) -> Option<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .find(|folder| list(folder).any(is_bundle))
+}
+
+/// A trusted key that came with the bundle proves nothing by itself.
+pub(crate) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = if input.is_dir() { input } else { input.parent()? };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().ok()?;
+    let device = folder.metadata().ok()?.dev();
+    let root = Path::new("/").metadata().ok()?.dev();
+    let close = |path: &Path| {
+        let Ok(path) = path.canonicalize() else { return false };
+        let same_medium = path.metadata().is_ok_and(|metadata| metadata.dev() == device) && device != root;
+        same_medium || path.parent() == Some(&folder)
+    };
+    let key = keyring.iter().find(|key| close(&key.path))?;
+    Some(format!(
+        "the key {} lies beside the bundle and proves nothing by itself: compare its fingerprint ({}) over another channel, then `trivy-ferry trust add` it",
+        key.path.display(),
+        key.key.id()
+    ))
 }

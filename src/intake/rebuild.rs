@@ -9,12 +9,11 @@ use crate::bundle::parity::{self, Failed, ParityFile};
 use crate::bundle::volumes::{self, Number};
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
 use crate::error::Error;
-use crate::export::output::volume_files::free;
 use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::intake::open::SCRATCH;
 use crate::trust::keyring::Keyring;
-use crate::util::files;
+use crate::util::files::{self, free};
 use crate::util::text::safe;
 
 /// What is said of what was made whole.

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::bundle::names::under_way;
 use crate::bundle::{UnverifiedBundle, VerifiedBundle};
 use crate::cli::Outcome;
 use crate::cli::args::Repair;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::output::resume::under_way;
 use crate::intake::file_sets::Inputs;
 use crate::intake::rebuild::{Mended, mend, shown};
 use crate::intake::verify::check_bytes;

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::names::PARTIAL;
 use crate::bundle::{BundleError, open_regular};
 use crate::error::Error;
-use crate::export::output::volume_files::PARTIAL;
 use crate::intake::file_sets::{Inputs, key, named_date};
 use crate::intake::open::no_bundle;
 use crate::progress::{Counted, Progress};

@@ -7,18 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::SpooledTempFile;
 
-use crate::bundle::payload::Blob;
+use crate::bundle::payload::{self, Blob};
 use crate::bundle::reader::MemberReader;
-use crate::bundle::{BundleError, Dataset, VerifiedBundle, payload};
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::dataset::check::{Limits, UnpackError};
 use crate::dataset::layer::{self, CHUNK};
 use crate::dataset::vex::{self, ArchiveFormat};
 use crate::dataset::{Contents, Kind, Sink};
-use crate::error::Error;
+use crate::error::{Error, panicked};
 use crate::progress::{Progress, Step};
 use crate::util::pipe::{PipeWriter, pipe};
-use crate::util::spool::{IN_MEMORY, spool, spooling};
-use crate::util::threads::panicked;
+use crate::util::spool::{IN_MEMORY, spool};
 
 /// Where the datasets of a bundle go.
 pub(crate) trait Receiver {
@@ -77,7 +76,8 @@ pub(crate) fn unload<R: Receiver>(
         } else if let Some(name) = content_of(&datasets, member.member()) {
             // A bundle may have 64 of them.
             let most = in_memory.min(member.member().size);
-            let spooled = spool(member, most, |e| BundleError::from_io(&path, e).into())?;
+            let failed = |error| BundleError::from_io(&path, error).into();
+            let spooled = spool(member, most, failed, Error::spooling)?;
             in_memory -= if spooled.is_rolled() { 0 } else { most };
             small.insert(name, spooled);
         } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
@@ -101,11 +101,11 @@ pub(crate) fn unload<R: Receiver>(
         let mut sink = receiver.sink(dataset)?;
         let layer = dataset.content_layer().ok_or_else(missing)?;
         let file = small.get_mut(&layer.path()).ok_or_else(missing)?;
-        file.rewind().map_err(spooling)?;
+        file.rewind().map_err(Error::spooling)?;
         let unpacked = unpack(dataset, layer, file, &mut sink);
         let contents = unpacked.map_err(|error| match error {
             UnpackError::Sink(error) => receiver.failed(dataset, error),
-            UnpackError::Read(error) => spooling(error),
+            UnpackError::Read(error) => Error::spooling(error),
             UnpackError::Content(error) => not_as_signed(&path, dataset, &error.to_string()),
         })?;
         same(&path, dataset, &contents)?;

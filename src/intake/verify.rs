@@ -1,8 +1,7 @@
 //! `verify`: everything that import would check, changing nothing.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,12 +10,11 @@ use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::cli::Outcome;
 use crate::cli::args::Verify;
 use crate::dataset::Discard;
-use crate::delivery::admitted::Signer;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
-use crate::intake::open;
-use crate::intake::open::Ignored;
+use crate::intake::open::{self, Ignored};
+use crate::intake::signer::Signer;
 use crate::intake::unpack::{Receiver, unload};
 use crate::progress::Progress;
 use crate::trust::Refusal;

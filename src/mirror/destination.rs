@@ -13,21 +13,19 @@ use crate::cli::args::{Mirror, WriteSettings};
 use crate::collect::Collected;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
-use crate::delivery::decision::{believable, ignored, left_out};
+use crate::delivery::decision::{ignored, left_out};
 use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing};
 use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Row, Status, Target};
-use crate::delivery::settings::{Way, pulled, say};
+use crate::delivery::report::{Report, Row, Status, Target, rewritten};
+use crate::delivery::settings::{Way, pulled, say, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::import::cache_finish;
-use crate::import::push::{push_under, rewritten};
 use crate::remote::{Remote, Repository};
 use crate::scanner::registry_settings::registry_settings;
 use crate::targets::compat::Compat;
-use crate::targets::registry::{PushError, Registry};
+use crate::targets::registry::{PushError, Registry, push_under};
 use crate::trust::Refusal;
-use crate::trust::acceptance::{Verdict, judge};
+use crate::trust::acceptance::{Verdict, believable, judge};
 
 /// A place of the run.
 pub(crate) struct Site<'r> {
@@ -266,8 +264,7 @@ impl<'r> Site<'r> {
         let pulled = pulled(version, way.insecure, &[&self.report]);
         say(version, &pulled, &way, &mut self.report);
         if self.report.in_place().count() > 0
-            && let Err(error) =
-                cache_finish::write_files(args, &registry_settings(version, &pulled), &mut self.report)
+            && let Err(error) = write_files(args, &registry_settings(version, &pulled), &mut self.report)
         {
             self.report.errors.push(error);
         }

@@ -14,14 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::bundle::Dataset;
 use crate::collect::validate::{bad_content, broke_off, checked};
 use crate::dataset::Contents;
-use crate::error::Error;
+use crate::error::{Error, panicked};
 use crate::oci::Descriptor;
 use crate::progress::Step;
 use crate::remote::Repository;
 use crate::source::Blob;
 use crate::targets::registry::{PushError, Registry};
 use crate::util::pipe::{CHUNK, PipeWriter, pipe};
-use crate::util::threads::panicked;
 
 /// Where the layer is to go.
 pub(crate) struct Taker<'a> {

@@ -6,8 +6,7 @@
 pub(crate) mod sample;
 
 use std::fmt;
-use std::fs;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,12 +22,12 @@ use crate::cli::args::{
     Signing, Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
 };
 use crate::cli::run::keygen;
-use crate::export;
-use crate::import::{self, cache_finish};
-
 use crate::error::Error;
+use crate::export;
+use crate::import;
 use crate::intake::verify;
 use crate::progress::{Progress, Silent};
+use crate::scanner::installed::trivy_on_path;
 use crate::serve::http::{Options, Server, Until};
 use crate::util::text::{safe, size};
 
@@ -295,7 +294,7 @@ impl Rehearsal {
     /// Scans the sample project with the `trivy` on the PATH, with the settings that the import
     /// gave and every way out closed.
     fn scan(&self, imported: &Outcome) -> Result<Option<Scan>, Error> {
-        let Some(version) = cache_finish::trivy_on_path() else { return Ok(None) };
+        let Some(version) = trivy_on_path() else { return Ok(None) };
         let project = self.folder("project")?;
         let doing = || Error::unexpected("scanning with the trivy on the PATH");
         fs::write(project.join("Gemfile.lock"), sample::LOCK_FILE).map_err(doing())?;

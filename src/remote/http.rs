@@ -20,8 +20,6 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use rustls::{AlertDescription, ClientConfig};
 
-use crate::remote::again;
-use crate::remote::auth;
 use crate::remote::body::Body;
 use crate::remote::connection::{self, ConnectTimeout, NoAddress, Way};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
@@ -30,10 +28,10 @@ use crate::remote::route::{self, Misled, Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
 use crate::remote::upload::Upload;
-use crate::util::clock;
+use crate::remote::{again, auth};
 use crate::util::redacted::Redacted;
-use crate::util::text;
 use crate::util::threads::lock;
+use crate::util::{clock, text};
 
 /// The largest part of an error's answer that is looked at, in bytes.
 const MAX_SAID: u64 = 16 << 10;

@@ -1,6 +1,7 @@
 //! What Trivy has to be told to use what was imported: settings, VEX configuration, its default cache.
 
 pub mod default_cache;
+pub(crate) mod installed;
 pub mod registry_settings;
 pub mod settings;
 pub(crate) mod site_settings;

@@ -7,12 +7,10 @@
 //! are built into Trivy.
 
 use crate::dataset::catalogue::TrivyVersion;
-
 use crate::scanner::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
 use crate::scanner::site_settings::site_files;
 use crate::scanner::vex_config::Carried;
-use crate::scanner::vex_scanner;
-use crate::scanner::yaml;
+use crate::scanner::{vex_scanner, yaml};
 
 /// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -9,10 +9,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::catalogue::TrivyVersion;
-
 use crate::scanner::yaml::quoted;
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Owner};
+use crate::targets::sys::{self, Dir};
+use crate::util::dir::parent_owner;
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [
@@ -406,11 +406,6 @@ pub(crate) fn replace(
         }
     };
     dir.replace(name, bytes, mode, owner).at("write", path)
-}
-
-/// Files that root makes in another user's folder become that user's.
-pub(crate) fn parent_owner(dir: &Dir) -> io::Result<Option<Owner>> {
-    if sys::euid() == 0 { Ok(Some(dir.entry()?.owner)) } else { Ok(None) }
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::scanner::settings::{parent_owner, replace};
+use crate::scanner::settings::replace;
+
 pub use crate::scanner::vex_origin::Origin;
 use crate::scanner::vex_yaml::{Document, Edits, entry_text};
 use crate::targets::error::{At, TargetError};
 use crate::targets::sys::Dir;
+use crate::util::dir::parent_owner;
 use crate::util::text::safe;
 
 /// The most that the file may have, in bytes.

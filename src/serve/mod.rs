@@ -15,21 +15,20 @@ use crate::cli::{Outcome, Then};
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{newest, offers};
+use crate::delivery::context::{Host, Setup};
 use crate::delivery::decision::{Judged, decide};
 use crate::delivery::image_pattern;
 use crate::delivery::ledger::{Memory, image_key};
 use crate::delivery::report::{ImageRow, Report, Row, Status, Target};
-use crate::delivery::settings;
+use crate::delivery::settings::{self, places_for_settings, write_files};
 use crate::error::Error;
-use crate::import::cache_finish;
-use crate::import::{Host, Setup, beside, places_for_settings, policy};
-use crate::intake::open;
-use crate::intake::open::Found;
+use crate::import::policy;
+use crate::intake::open::{self, Found, beside};
 use crate::progress::Progress;
-use crate::serve::content::{Choice, add, place_of};
-
+use crate::scanner::installed::trivy_version;
 use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::vex_config::VexConfig;
+use crate::serve::content::{Choice, add, place_of};
 use crate::serve::http::{Event, Options, Request, Server, Site, Until};
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, Verdict, judge};
@@ -168,7 +167,7 @@ fn setup(args: &Serve) -> Result<Setup, Error> {
     Ok(Setup {
         host: Host {
             now: clock::now(),
-            version: args.trivy_version.unwrap_or_else(cache_finish::trivy_version),
+            version: args.trivy_version.unwrap_or_else(trivy_version),
             vex: VexConfig::read_at(None)?,
             data_home: None,
         },
@@ -352,7 +351,7 @@ fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
                 .into(),
         );
     }
-    if let Err(error) = cache_finish::write_files(&args.settings, &settings, report) {
+    if let Err(error) = write_files(&args.settings, &settings, report) {
         report.errors.push(error);
     }
 }

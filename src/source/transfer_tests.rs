@@ -1,7 +1,8 @@
 //! Blobs that come in pieces from a server that breaks off, forgets, lies or moves.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 
 use test_kit::answers::{breaking, header, ok, redirect, status, with};

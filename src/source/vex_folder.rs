@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 use walkdir::WalkDir;
 
+use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::check::{Limits, MAX_NAMES};
 use crate::dataset::vex::ArchiveFormat;
-use crate::dataset::{Kind, RelPath, catalogue::VEX_SPEC};
+use crate::dataset::{Kind, RelPath};
 use crate::source::error::SourceError;
 use crate::source::files;
 use crate::source::vex::{self, Spooled, VexRepository};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::bundle::open_regular;
 use crate::dataset::vex::MAX_MANIFEST;
 use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, record};
-use crate::dataset::{Kind, Name};
+use crate::dataset::{Kind, Name, name_and_tag};
 use crate::delivery::ledger::IMAGE;
 use crate::delivery::registry_access::{date_of, layers_of};
 use crate::delivery::registry_place::Place;
@@ -91,12 +91,6 @@ pub(crate) enum Depth {
 type Found = (State, Option<Timestamp>);
 
 const NOBODY_LOOKED: Found = (State::NotLookedAt, None);
-
-/// The name and the tag in a reference name: `trivy-db` and 2 in `trivy-db-2`. `None` for an image.
-pub(crate) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
-    let (name, tag) = reference.rsplit_once('-')?;
-    Some((name.parse().ok()?, tag))
-}
 
 /// Looks at a cache or a web root, by the target's name in the state.
 ///

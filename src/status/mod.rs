@@ -10,16 +10,15 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::Outcome;
-use crate::cli::args;
+use crate::cli::{Outcome, args};
+use crate::dataset::name_and_tag;
 use crate::delivery::registry_access::{Registries, is_out};
 use crate::delivery::registry_place::Place;
-use crate::intake::file_sets;
-use crate::status::drift::{Depth, State};
-
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::intake::file_sets;
 use crate::progress::Progress;
+use crate::status::drift::{Depth, State};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Heard, ImportState, Origin, Side, StateView, TargetState};
@@ -247,7 +246,7 @@ pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcom
                     next: next.into(),
                 });
             }
-            let name = drift::name_and_tag(&row.name).map(|(name, _)| name);
+            let name = name_and_tag(&row.name).map(|(name, _)| name);
             if let (Some(max_age), Some(name)) = (&args.max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
                 errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));

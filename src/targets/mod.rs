@@ -25,6 +25,7 @@ pub(crate) use crate::util::dir as sys;
 pub use crate::util::dir::Owner;
 #[cfg(test)]
 use crate::util::fault as fail;
+
 pub use cache::{
     Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,
 };

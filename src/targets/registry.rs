@@ -354,3 +354,20 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
         next.resize(CHUNK, 0);
     }
 }
+
+/// Pushes a manifest under a repository's own tag and then under further ones.
+///
+/// # Errors
+/// Those of [`Registry::push_manifest`].
+pub(crate) fn push_under(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    tags: &[String],
+    media_type: &str,
+    manifest: &[u8],
+) -> Result<(), TargetError> {
+    let further = tags.iter().map(|tag| reference.tagged(tag));
+    std::iter::once(reference.clone())
+        .chain(further)
+        .try_for_each(|reference| registry.push_manifest(&reference, media_type, manifest))
+}

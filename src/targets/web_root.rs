@@ -14,12 +14,11 @@ use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
-use crate::scanner::settings::parent_owner;
 use crate::targets::error::{At, TargetError};
 use crate::targets::sys::{self, Dir, Owner};
+use crate::util::dir::parent_owner;
 use crate::util::file_lock::HeldLock;
-use crate::util::files;
-use crate::util::text;
+use crate::util::{files, text};
 
 const LOCK: &str = ".trivy-ferry.lock";
 /// How the name of a file ends that is being made.

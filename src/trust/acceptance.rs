@@ -250,6 +250,12 @@ fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
     list.drain(..list.len().saturating_sub(most));
 }
 
+/// The date of what a target holds, as a floor. A date from the future in a target that others write
+/// must not lock out true data.
+pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

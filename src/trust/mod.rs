@@ -10,6 +10,7 @@ mod hint;
 pub mod key;
 pub mod keyring;
 pub mod log;
+pub mod max_age;
 pub mod secret;
 pub mod signer;
 pub mod state;

@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::targets::sys;
 use crate::util::step;
 
 /// How many directories are open at once, and so how deep a tree may be that is walked. A
@@ -719,6 +720,11 @@ fn mount(fd: &OwnedFd, name: &OsStr, flags: AtFlags) -> io::Result<Mount> {
     let root = (id.is_none() && stat.stx_attributes_mask.contains(fs::StatxAttributes::MOUNT_ROOT))
         .then(|| stat.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT));
     Ok(Mount { device: (stat.stx_dev_major, stat.stx_dev_minor), id, root })
+}
+
+/// Files that root makes in another user's folder become that user's.
+pub(crate) fn parent_owner(dir: &Dir) -> io::Result<Option<Owner>> {
+    if sys::euid() == 0 { Ok(Some(dir.entry()?.owner)) } else { Ok(None) }
 }
 
 #[cfg(test)]

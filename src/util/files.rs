@@ -4,8 +4,10 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use crate::util::step;
 
@@ -89,4 +91,56 @@ pub(crate) fn put(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     use std::os::unix::fs::PermissionsExt;
     fs::write(&path, bytes).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// Whether a path still leads to an open file.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().is_ok_and(|open| path.symlink_metadata().is_ok_and(|found| same(open, found)))
+}
+
+/// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
+///
+/// # Errors
+/// Where it is something else, or cannot be read and written.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no plain file"))
+    }
+}
+
+/// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    step("rename", to.file_name().unwrap_or_default())?;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            rename(from, to)
+        }
+        other => Ok(other?),
+    }
+}
+
+pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {
+    match of.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
+/// size (fusefat 0.1a): then only writing shows.
+pub(crate) fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

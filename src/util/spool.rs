@@ -5,21 +5,24 @@ use std::io::{self, Read, Seek, Write};
 
 use tempfile::SpooledTempFile;
 
-use crate::dataset::layer::CHUNK;
-use crate::error::Error;
+use crate::util::pipe::CHUNK;
 
 /// How much of all blobs that wait at the same time stays in memory, in bytes.
 pub(crate) const IN_MEMORY: u64 = 4 << 20;
 /// How much of one blob of an export stays in memory, in bytes: it may carry dozens.
 pub(crate) const ONE_IN_MEMORY: u64 = 1 << 20;
 
-/// Takes all that a source holds, and rewinds. Up to `in_memory` bytes stay in memory. `failed` says what
-/// an error of the source means.
-pub(crate) fn spool(
+/// Takes all that a source holds, and rewinds. Up to `in_memory` bytes stay in memory. `failed` says what an
+/// error of the source means, and `spooling` what one of the spool itself does.
+///
+/// # Errors
+/// Whichever of both sides failed.
+pub(crate) fn spool<E>(
     mut source: impl Read,
     in_memory: u64,
-    failed: impl Fn(io::Error) -> Error,
-) -> Result<SpooledTempFile, Error> {
+    failed: impl Fn(io::Error) -> E,
+    spooling: impl Fn(io::Error) -> E,
+) -> Result<SpooledTempFile, E> {
     let mut file = SpooledTempFile::new(usize::try_from(in_memory).unwrap_or(0));
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -28,11 +31,6 @@ pub(crate) fn spool(
             file.rewind().map_err(spooling)?;
             return Ok(file);
         }
-        file.write_all(&buffer[..count]).map_err(spooling)?;
+        file.write_all(&buffer[..count]).map_err(&spooling)?;
     }
-}
-
-/// What an error of the spool itself means.
-pub(crate) fn spooling(error: io::Error) -> Error {
-    Error::Unexpected { doing: format!("holding small blobs in {}", std::env::temp_dir().display()), error }
 }

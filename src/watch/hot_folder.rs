@@ -15,12 +15,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::bundle::open_regular;
 use crate::error::Error;
-use crate::export::output::volume_files::{rename_new, sync_folder};
-use crate::util::clock;
 use crate::util::dir::Dir;
 use crate::util::file_lock::HeldLock;
+use crate::util::files::{self, rename_new, sync_folder};
 use crate::util::text::safe;
-use crate::util::{files, step};
+use crate::util::{clock, step};
 
 /// Our own folder there.
 const OWN: &str = ".trivy-ferry";

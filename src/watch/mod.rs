@@ -20,11 +20,11 @@ use crate::bundle::volumes::parse_name;
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::cli::Outcome;
 use crate::cli::args::Watch;
-use crate::error::Error;
-use crate::error::gravest;
+use crate::error::{Error, gravest};
 use crate::hint::Hint;
+use crate::hook;
 use crate::import::push_images::check_places;
-use crate::import::{self, cache_finish, heartbeat};
+use crate::import::{self, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
 use crate::intake::rebuild::MADE_AGAIN;
@@ -612,7 +612,7 @@ impl Watcher<'_> {
             ("TRIVY_FERRY_BUNDLE", safe(key)),
             ("TRIVY_FERRY_REASON", reason.display().to_string()),
         ];
-        if let Err(error) = cache_finish::hook(command, "the bundle is dealt with", false, &environment) {
+        if let Err(error) = hook::hook(command, "the bundle is dealt with", false, &environment) {
             self.say(&format!("{error}. {}", error.hint()));
             self.errors.push(error);
         }

@@ -12,8 +12,7 @@ use crate::bundle::UnverifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::intake::file_sets::Inputs;
-use crate::util::clock;
-use crate::util::files;
+use crate::util::{clock, files};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::args::{Persistence, RegistryFlags, Sources, WriteSettings, switch};
-use crate::util::age::MaxAge;
+use crate::trust::max_age::MaxAge;
 
 /// `mirror`
 #[derive(Debug, Args)]

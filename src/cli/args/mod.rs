@@ -24,7 +24,8 @@ use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::oci::Platform;
 use crate::source::patience::{Limits, RETRIES, STALL};
-use crate::util::age::{Age, MaxAge};
+use crate::trust::max_age::MaxAge;
+use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
 pub use import::{Connection, Import, ImportBundles, Layout, RegistryFlags};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{Connection, switch};
-use crate::util::age::{Age, MaxAge};
+use crate::trust::max_age::MaxAge;
+use crate::util::age::Age;
 
 /// `status`
 #[derive(Debug, Args)]

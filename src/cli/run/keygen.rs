@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::cli::args::Keygen;
 use crate::cli::{Outcome, prompt};
+
 use crate::error::Error;
-use crate::export::output::volume_files::sync_folder;
 use crate::trust::TrustError;
 use crate::trust::key::SigningKey;
-use crate::util::files;
+use crate::util::files::{self, sync_folder};
 
 #[derive(Serialize)]
 struct Report {

@@ -1,10 +1,9 @@
 //! `man`: the manual pages, which say what `--help` says.
 
-use std::fmt;
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use clap::CommandFactory;
 use serde::Serialize;

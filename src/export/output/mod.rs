@@ -13,20 +13,19 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::bundle::names::{self, PARTIAL};
 use crate::bundle::parity::{self, Percent, Shape};
-use crate::bundle::volumes::Number;
+use crate::bundle::volumes::{self, Number};
 use crate::bundle::writer::{Plan, WriteError};
-use crate::bundle::{self, Member, volumes};
-use crate::util::byte_size::ByteSize;
-
-use crate::export::output::resume::{Geometry, Leftover, PLAN, PartialFile, Prefix};
-
+use crate::bundle::{self, Member};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::output::volume_files::{PARTIAL, Parts, is_at};
+use crate::export::output::resume::{Geometry, Leftover, PLAN, PartialFile, Prefix};
+use crate::export::output::volume_files::Parts;
 use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
-use crate::util::files;
+use crate::util::byte_size::ByteSize;
+use crate::util::files::{self, is_at};
 use crate::util::text::{parse_stamp, size, stamp};
 
 /// What an export that was cut short is called while another is written under its name.
@@ -239,7 +238,7 @@ impl Destination {
         let parity = parity.map(|(shape, _)| Parity { shape, shards, names: parity_names });
         let partials = match going_on {
             Some((paths, _)) => paths,
-            None => names.iter().map(|name| resume::under_way(name)).collect(),
+            None => names.iter().map(|name| names::under_way(name)).collect(),
         };
         let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
         let geometry = Geometry::of(plan);
@@ -274,9 +273,7 @@ fn place<'f>(
     there: u64,
 ) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
     let room = |folder: &'f PathBuf| {
-        volume_files::free(folder)
-            .map(|free| (folder.as_path(), free))
-            .map_err(|error| (folder.clone(), error))
+        files::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
     };
     let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
     let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
@@ -415,7 +412,7 @@ impl Unpublished {
         let make = || {
             let mut files = Vec::new();
             for (name, shards) in parity.names.iter().zip(&parity.shards) {
-                let partial = resume::under_way(name);
+                let partial = names::under_way(name);
                 // What an earlier export left is made again: it costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
                     files::remove_file(&partial)?;
@@ -515,7 +512,7 @@ impl Drop for Unpublished {
         if let (Some(parity), false) = (&self.parity, self.published) {
             // It is made of the whole, which there is not yet.
             for name in &parity.names {
-                let partial = resume::under_way(name);
+                let partial = names::under_way(name);
                 if self.ours.get() && abandoned(&partial).is_some() {
                     let _ = files::remove_file(partial);
                 }
@@ -636,7 +633,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
 /// Opens a file that nobody writes any more.
 fn abandoned(path: &Path) -> Option<File> {
     let free = |file: &File| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
-    volume_files::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
+    files::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {
@@ -681,7 +678,7 @@ mod tests {
         let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
         let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
         assert_eq!(placed, [dir.path(); 3]);
-        let all = volume_files::free(dir.path()).unwrap();
+        let all = crate::util::files::free(dir.path()).unwrap();
         assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
         assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
     }

@@ -13,12 +13,13 @@ use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Member;
+use crate::bundle::names::{PARTIAL, published, under_way};
 use crate::bundle::volumes::{Number, beside};
 use crate::bundle::writer::Plan;
 use crate::digest::Digest;
-use crate::export::output::volume_files::{PARTIAL, Parts, open_plain, rename_new};
+use crate::export::output::volume_files::Parts;
 use crate::export::output::write_behind::WriteBehind;
-use crate::util::files;
+use crate::util::files::{self, open_plain, rename_new};
 
 /// What the plan beside a file has behind its name.
 pub(crate) const PLAN: &str = ".plan.partial";
@@ -309,19 +310,6 @@ pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
     let head = published(head);
     let volume = move |index| beside(head.as_ref()?, Number::at(index)?).map(|volume| under_way(&volume));
     (0..).map_while(volume)
-}
-
-/// What a file is called while it is written.
-pub(crate) fn under_way(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(PARTIAL);
-    path.with_file_name(name)
-}
-
-/// The name that a file gets at the end.
-pub(crate) fn published(partial: &Path) -> Option<PathBuf> {
-    let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
-    Some(partial.with_file_name(name))
 }
 
 /// Whether the next export would have something to go on with.

@@ -15,10 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
-use crate::util::file_lock::HeldLock;
-
 use crate::targets::error::{At, TargetError};
 use crate::targets::sys::{self, Dir, Owner};
+use crate::util::file_lock::HeldLock;
 
 mod journal;
 mod layout;

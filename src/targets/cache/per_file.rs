@@ -8,10 +8,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::targets::sys::{Dir, Owner};
-
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::WORK;
+use crate::targets::sys::{Dir, Owner};
 
 /// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
 /// it received everything is the result.

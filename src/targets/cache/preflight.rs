@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{Mount, Room};
-use crate::util::text;
-
 use crate::targets::cache::Cache;
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::{self, PREVIOUS};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{Mount, Room};
+use crate::util::text;
 
 impl Cache<'_> {
     /// Whether there is room for what is coming: each slot with the bytes and the number of files and

@@ -1,13 +1,11 @@
 //! Recovery: what an import finds that a killed one has left, it finishes, undoes or removes.
 
-use crate::targets::error::{At, TargetError};
-use crate::targets::sys::Dir;
-
-use crate::targets::cache::Cache;
-use crate::targets::cache::journal;
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::switch::Switching;
 use crate::targets::cache::working::{self, Place, WORK};
+use crate::targets::cache::{Cache, journal};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::Dir;
 
 impl Cache<'_> {
     /// Finishes or undoes what the journal names, then removes what a killed run has left.

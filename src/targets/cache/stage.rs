@@ -7,13 +7,12 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use crate::dataset::{Kind, RelPath, Sink};
-use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{Dir, Owner};
-use crate::util::step;
-
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::metadata::{self, Metadata};
 use crate::targets::cache::working::{self, Names, Place};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{Dir, Owner};
+use crate::util::step;
 
 /// The largest `metadata.json` of a database, in bytes; upstream's have about 150.
 const MAX_METADATA: u64 = 1 << 20;

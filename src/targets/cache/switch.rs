@@ -29,14 +29,12 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Owner};
-
-use crate::targets::cache::Switch;
 use crate::targets::cache::journal::{Journal, Operation, Way};
 use crate::targets::cache::layout::Slot;
-use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
+use crate::targets::cache::{Switch, per_file};
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::{self, Dir, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.

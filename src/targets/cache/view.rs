@@ -6,12 +6,11 @@ use std::path::Path;
 
 use crate::content_digest::content_digest_of;
 use crate::dataset::{self, Contents, Kind, Name, Tree};
-use crate::targets::error::{At, TargetError};
-use crate::targets::sys::Dir;
-
 use crate::targets::cache::layout::{Layout, Slot};
 use crate::targets::cache::metadata::{self, Installed, Metadata};
 use crate::targets::cache::working;
+use crate::targets::error::{At, TargetError};
+use crate::targets::sys::Dir;
 
 /// The most that a metadata file may have, in bytes.
 const MAX_METADATA: u64 = 1 << 20;

@@ -3,10 +3,9 @@
 
 use std::ffi::OsStr;
 
+use crate::targets::cache::layout::Slot;
 use crate::targets::error::{At, TargetError};
 use crate::targets::sys::{self, Dir, Entry, Owner};
-
-use crate::targets::cache::layout::Slot;
 
 /// The working folder's name, in the cache directory or inside a slot that is a mount of its own.
 pub(crate) const WORK: &str = ".trivy-ferry";

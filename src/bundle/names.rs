@@ -1,0 +1,19 @@
+//! What the files of a bundle are called.
+
+use std::path::{Path, PathBuf};
+
+/// What a file has behind its name while it is written. Readers pass such files over.
+pub(crate) const PARTIAL: &str = ".partial";
+
+/// What a file is called while it is written.
+pub(crate) fn under_way(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(PARTIAL);
+    path.with_file_name(name)
+}
+
+/// The name that a file gets at the end.
+pub(crate) fn published(partial: &Path) -> Option<PathBuf> {
+    let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
+    Some(partial.with_file_name(name))
+}

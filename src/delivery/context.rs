@@ -1,0 +1,28 @@
+//! What is the same for all targets of a run.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::dataset::catalogue::TrivyVersion;
+use crate::scanner::vex_config::VexConfig;
+use crate::trust::acceptance::Policy;
+use crate::trust::keyring::Keyring;
+use crate::trust::max_age::MaxAge;
+
+/// Everything about this host that decides.
+pub(crate) struct Host {
+    pub(crate) now: Timestamp,
+    pub(crate) version: TrivyVersion,
+    pub(crate) vex: VexConfig,
+    /// The scanner's XDG_DATA_HOME, where one was named; absolute.
+    pub(crate) data_home: Option<PathBuf>,
+}
+
+/// Everything that is the same for all targets of a run.
+pub(crate) struct Setup {
+    pub(crate) host: Host,
+    pub(crate) keyring: Keyring,
+    pub(crate) policy: Policy,
+    pub(crate) max_age: Option<MaxAge>,
+}

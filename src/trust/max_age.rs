@@ -1,0 +1,84 @@
+//! How old the data of a bundle may be, by dataset: `3d,trivy-java-db=14d`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::dataset::Name;
+use crate::trust::Refusal;
+use crate::util::age::{Age, InvalidAge};
+use crate::util::text;
+
+/// The greatest age by dataset. A bare age means trivy-db, which is the one that changes daily.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MaxAge(BTreeMap<Name, Age>);
+
+/// A string that is not a list of ages.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMaxAge {
+    /// An age is wrong.
+    #[error(transparent)]
+    Age(#[from] InvalidAge),
+    /// A dataset's name is wrong.
+    #[error(transparent)]
+    Name(#[from] crate::dataset::InvalidName),
+    /// A dataset without a date.
+    #[error("trivy-checks carry no date that could be too old")]
+    Undated,
+}
+
+impl FromStr for MaxAge {
+    type Err = InvalidMaxAge;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMaxAge> {
+        let mut ages = BTreeMap::new();
+        for part in text.split(',') {
+            let (name, age) = part.split_once('=').unwrap_or(("trivy-db", part));
+            let name: Name = name.parse()?;
+            if name == Name::trivy_checks() {
+                return Err(InvalidMaxAge::Undated);
+            }
+            ages.insert(name, age.parse()?);
+        }
+        Ok(MaxAge(ages))
+    }
+}
+
+impl MaxAge {
+    /// Checks a dataset's date.
+    ///
+    /// # Errors
+    /// [`Refusal::TooOld`].
+    pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+        match (self.0.get(name), updated_at) {
+            (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
+                Err(Refusal::TooOld {
+                    dataset: name.to_string(),
+                    updated_at: date,
+                    age: text::age(date, now),
+                    allowed: allowed.to_string(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_age_means_the_database() {
+        let ages: MaxAge = "3d,trivy-java-db=14d".parse().unwrap();
+        let (now, date): (Timestamp, Timestamp) =
+            ("2026-11-21T00:00:00Z".parse().unwrap(), "2026-11-17T00:00:00Z".parse().unwrap());
+        let check = |name: &str| ages.check(&name.parse().unwrap(), Some(date), now);
+        assert!(check("trivy-db").unwrap_err().to_string().contains("4 d old, and --max-age allows 3 d"));
+        assert!(check("trivy-java-db").is_ok());
+        assert!(check("trivy-checks").is_ok());
+        assert!("db=3d".parse::<MaxAge>().is_err());
+        assert!("1d, 2h".parse::<MaxAge>().is_err(), "a comma separates datasets, and not units");
+    }
+}
