@@ -9,7 +9,7 @@ const MTIME: u64 = 315_532_800;
 
 /// The header of a regular file. `None` where the name or the size does not fit ustar.
 pub(super) fn header(path: &str, size: u64) -> Option<[u8; BLOCK as usize]> {
-    if path.len() > 100 || size > crate::bundle::MAX_MEMBER {
+    if path.len() > 100 || size > crate::bundle::format::MAX_MEMBER {
         return None;
     }
     let mut header = tar::Header::new_ustar();
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_has_no_header() {
         assert!(header(&"x".repeat(101), 1).is_none());
-        assert!(header("x", crate::bundle::MAX_MEMBER).is_some());
-        assert!(header("x", crate::bundle::MAX_MEMBER + 1).is_none());
+        assert!(header("x", crate::bundle::format::MAX_MEMBER).is_some());
+        assert!(header("x", crate::bundle::format::MAX_MEMBER + 1).is_none());
     }
 }

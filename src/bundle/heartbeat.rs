@@ -10,12 +10,14 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::format::FORMAT;
 use crate::bundle::reader::verified;
-use crate::bundle::{BundleError, FORMAT, Stream, open_regular};
+use crate::bundle::{BundleError, Stream, open_regular};
 use crate::digest::Digest;
 use crate::trust::TrustError;
-use crate::trust::envelope::{Envelope, PayloadType};
+use crate::trust::envelope::Envelope;
 use crate::trust::keyring::Keyring;
+use crate::trust::message::PayloadType;
 use crate::trust::signer::Signer;
 use crate::util::json;
 use crate::util::text::{parse_stamp, safe, stamp};
@@ -170,7 +172,7 @@ mod tests {
         let bytes = heartbeat().signed(&other).unwrap();
         assert!(matches!(read(&bytes, &key), Err(BundleError::Untrusted { .. })));
         let payload = serde_json::to_vec(&heartbeat()).unwrap();
-        let envelope = Envelope::signed(crate::bundle::PAYLOAD_TYPE, payload, &key).unwrap();
+        let envelope = Envelope::signed(crate::bundle::format::PAYLOAD_TYPE, payload, &key).unwrap();
         let as_bundle = envelope.to_bytes(4096).unwrap();
         assert!(matches!(read(&as_bundle, &key), Err(BundleError::Heartbeat { .. })));
         let renamed = String::from_utf8(as_bundle).unwrap().replace(".bundle.", ".heartbeat.");

@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
+use crate::bundle::header;
 use crate::bundle::volumes::{self, Volume};
-use crate::bundle::{FORMAT, MANIFEST, MAX_MEMBER, SUMS, header};
 use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;

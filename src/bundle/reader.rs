@@ -10,14 +10,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::content::{Content, open_regular};
+use crate::bundle::format::{MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::bundle::header::{self, BLOCK};
 use crate::bundle::payload::{BadPayload, Member, Payload};
-use crate::bundle::{BundleError, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, volumes};
+use crate::bundle::{BundleError, assemble, volumes};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
-use crate::trust::envelope::{Envelope, PayloadType, Verified};
+use crate::trust::envelope::{Envelope, Verified};
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
+use crate::trust::message::PayloadType;
 use crate::util::text::{Unverified, safe};
 
 /// A bundle of which nobody has said that it is genuine.
@@ -187,7 +189,7 @@ impl SignedBundle {
         find: &dyn Fn(volumes::Number) -> Option<PathBuf>,
     ) -> Result<VerifiedBundle, BundleError> {
         if self.content.length() < self.payload.length {
-            volumes::gather(&self.path, &mut self.content, &self.payload, find)?;
+            assemble::gather(&self.path, &mut self.content, &self.payload, find)?;
         }
         Ok(VerifiedBundle(self))
     }
@@ -442,7 +444,7 @@ impl<'b> Members<'b> {
 
 /// What is wrong with a member; or rather, where there are volumes, which of them is to be copied again.
 fn bad(path: &Path, content: &Content, payload: &Payload, member: &str, why: &str) -> BundleError {
-    volumes::damaged(path, content, payload).unwrap_or_else(|| BundleError::Member {
+    assemble::damaged(path, content, payload).unwrap_or_else(|| BundleError::Member {
         path: path.into(),
         member: member.into(),
         why: why.into(),

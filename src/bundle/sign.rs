@@ -111,10 +111,11 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::bundle::format::PAYLOAD_TYPE;
     use crate::bundle::heartbeat::HEARTBEAT_TYPE;
-    use crate::bundle::{PAYLOAD_TYPE, writer};
-    use crate::trust::envelope::{Message, PayloadType};
+    use crate::bundle::writer;
     use crate::trust::key::{PublicKey, SigningKey};
+    use crate::trust::message::{Message, PayloadType};
 
     /// A signed bundle, verified by the key of [`writer::tests`].
     fn verified(dir: &tempfile::TempDir) -> (PathBuf, Signable) {

@@ -4,14 +4,12 @@
 //! behind the other they are the bundle. Knows their names, their place in a payload, and which of them is
 //! to blame.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::content::{Content, open_regular};
-use crate::bundle::{BundleError, Payload, SignedBundle};
-use crate::digest::{Digest, digest_of};
+use crate::digest::Digest;
 
 /// The feature in `requires` without which a bundle in volumes cannot be read.
 pub(super) const FEATURE: &str = "volumes";
@@ -70,122 +68,6 @@ pub fn beside(head: &Path, number: Number) -> Option<PathBuf> {
     let file = head.file_name()?.to_str()?;
     let (bundle, _) = parse_name(file).filter(|(_, of)| *of == Number::HEAD)?;
     Some(head.with_file_name(name(bundle, number)))
-}
-
-/// How a volume is called where it is missed.
-fn expected(head: &Path, number: Number) -> String {
-    let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    crate::util::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
-}
-
-/// What is wrong with the volumes of a bundle.
-#[derive(Default)]
-struct Faults {
-    missing: Vec<String>,
-    /// Sentences' ends: which volume, and what is wrong with it.
-    damaged: Vec<String>,
-    /// Whether one is shorter than was signed.
-    short: bool,
-}
-
-impl Faults {
-    fn damaged(&mut self, path: &Path, why: &str) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.damaged.push(format!("{} {}", crate::util::text::safe(&name), crate::util::text::safe(why)));
-    }
-
-    /// One error for all; `None` where there are none.
-    fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
-        let Faults { missing, damaged, short } = self;
-        let (path, all) = (head.to_path_buf(), payload.volumes.len() + 1);
-        let any = !missing.is_empty() || !damaged.is_empty();
-        any.then_some(BundleError::Volumes { path, all, missing, damaged, short })
-    }
-}
-
-/// Where a volume lies, where it is there and as long as was signed.
-fn locate(
-    head: &Path,
-    number: Number,
-    volume: &Volume,
-    find: &dyn Fn(Number) -> Option<PathBuf>,
-    faults: &mut Faults,
-) -> Option<PathBuf> {
-    let path = find(number);
-    match path.as_deref().map(open_regular) {
-        None => faults.missing.push(expected(head, number)),
-        Some(Err(BundleError::Open { error, .. })) if error.kind() == io::ErrorKind::NotFound => {
-            faults.missing.push(expected(head, number));
-        }
-        Some(Err(error)) => faults.damaged(&path?, &error.to_string()),
-        Some(Ok((_, length))) if length != volume.size => {
-            faults.short |= length < volume.size;
-            faults.damaged(&path?, &format!("has {length} bytes, and {} were signed", volume.size));
-        }
-        Some(Ok(_)) => return path,
-    }
-    None
-}
-
-/// Puts the volumes behind the head, where each is there and as long as was signed.
-///
-/// # Errors
-/// [`BundleError::Volumes`] names all that are missing or of another length.
-pub(super) fn gather(
-    head: &Path,
-    content: &mut Content,
-    payload: &Payload,
-    find: &dyn Fn(Number) -> Option<PathBuf>,
-) -> Result<(), BundleError> {
-    let mut faults = Faults::default();
-    for (index, volume) in payload.volumes.iter().enumerate() {
-        let Some(number) = Number::at(index) else { continue };
-        if let Some(path) = locate(head, number, volume, find, &mut faults) {
-            content.push(path, volume.size);
-        }
-    }
-    faults.error(head, payload).map_or(Ok(()), Err)
-}
-
-impl SignedBundle {
-    /// Reads all volumes behind the head that are there, found by their number, and names each that is
-    /// missing or is not what was signed: those are to be copied again. `None` where all are good.
-    pub fn bad_volumes(&self, find: &dyn Fn(Number) -> Option<PathBuf>) -> Option<BundleError> {
-        let mut faults = Faults::default();
-        for (index, volume) in self.payload().volumes.iter().enumerate() {
-            let Some(number) = Number::at(index) else { continue };
-            if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
-                compare(&path, volume, &mut faults);
-            }
-        }
-        faults.error(self.path(), self.payload())
-    }
-}
-
-/// Reads all volumes behind the head and names those that are not what was signed.
-pub(super) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
-    let mut faults = Faults::default();
-    for (index, path) in content.volumes_in(0..content.length()) {
-        if let Some(volume) = payload.volumes.get(index) {
-            compare(path, volume, &mut faults);
-        }
-    }
-    faults.error(head, payload)
-}
-
-/// Reads a volume through.
-fn compare(path: &Path, volume: &Volume, faults: &mut Faults) {
-    match digest(path, volume.size) {
-        Ok(digest) if digest == volume.digest => {}
-        Ok(_) => faults.damaged(path, "is not what was signed"),
-        Err(error) => faults.damaged(path, &format!("cannot be read ({error})")),
-    }
-}
-
-/// The digest of the first `most` bytes of a file.
-fn digest(path: &Path, most: u64) -> io::Result<Digest> {
-    let (file, _) = open_regular(path).map_err(io::Error::other)?;
-    digest_of(io::Read::take(file, most)).map(|(digest, _)| digest)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
+use crate::bundle::format::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS};
+use crate::bundle::header;
 use crate::bundle::payload::{Blob, Dataset, Image, Member, Payload, Stream, sums};
 use crate::bundle::volumes::{self, Volume};
-use crate::bundle::{FORMAT, MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE, SUMS, header};
 use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, File, Kind};
 use crate::digest::{Digest, Hasher};

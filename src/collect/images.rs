@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bundle::format::MAX_MEMBER;
 use crate::bundle::payload::{Blob, Image, MAX_IMAGES};
 use crate::bundle::writer::PlannedImage;
 use crate::cli::args::Export;
@@ -97,7 +98,7 @@ pub(crate) fn collect(
         if collected.iter().any(|other| other.planned.image.name == name) {
             return Err(Error::usage(format!("--image {name} is given twice"), "Give each image once."));
         }
-        let source = network.image(&carried.source, args.platform.as_ref())?;
+        let source = network.image(&carried.source, args.platform.as_ref(), MAX_MEMBER)?;
         network.take_notes().iter().for_each(|note| progress.note(note));
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(

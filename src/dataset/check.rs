@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::content_digest::{ContentDigest, ContentHasher};
+use crate::dataset::tree::{Contents, File, RelPath, Sink, Tree};
 use crate::dataset::vex_index::{Packages, VexIndex};
-use crate::dataset::{Contents, File, Kind, RelPath, Sink, Tree, bolt, sqlite};
+use crate::dataset::{Kind, bolt, sqlite};
 
 /// Content that is not what its kind must be. The text says what is wrong; whoever reports it
 /// adds whose content it is.

@@ -9,8 +9,9 @@ use std::io::{self, BufReader, Read};
 use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 
+use crate::dataset::Kind;
 use crate::dataset::check::{Checker, Limits, UnpackError, bad};
-use crate::dataset::{Contents, Kind, RelPath, Sink};
+use crate::dataset::tree::{Contents, RelPath, Sink};
 
 pub(crate) use crate::util::pipe::CHUNK;
 use crate::util::pipe::{PipeReader, pipe};
@@ -202,7 +203,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataset::{Discard, bolt, sqlite};
+    use crate::dataset::tree::Discard;
+    use crate::dataset::{bolt, sqlite};
 
     const METADATA: &str = r#"{"Version":2,"NextUpdate":"2026-01-16T06:00:00.5Z","UpdatedAt":"2026-01-15T06:00:00.25Z","DownloadedAt":"0001-01-01T00:00:00Z"}"#;
 

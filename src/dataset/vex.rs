@@ -7,8 +7,9 @@ use std::io::{Read, Seek};
 
 use crate::dataset::check::{Checker, Limits, UnpackError, bad};
 use crate::dataset::layer::{self, plain};
+use crate::dataset::tree::{Contents, RelPath, Sink};
 use crate::dataset::zip_archive::{EntryKind, ZipArchive};
-use crate::dataset::{Contents, Kind, RelPath, Sink, catalogue};
+use crate::dataset::{Kind, catalogue};
 
 /// The largest `vex-repository.json` that is read, in bytes.
 pub const MAX_MANIFEST: u64 = 1 << 20;
@@ -134,7 +135,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::dataset::Discard;
+    use crate::dataset::tree::Discard;
 
     const ARCHIVE: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 

@@ -13,7 +13,7 @@ use crate::delivery::registry_place::Place;
 use crate::delivery::report::{ImageRow, Report};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::intake::open::SCRATCH;
+use crate::intake::rebuild::SCRATCH;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};

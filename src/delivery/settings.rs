@@ -11,9 +11,10 @@ use crate::delivery::context::Setup;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Target};
 use crate::error::Error;
-use crate::scanner::registry_settings::{Pulled, registry_settings};
+use crate::scanner::pulled::Pulled;
+use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::settings::{Settings, may_write_config};
-use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_entry::Carried;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
 /// Whether the targets of a run are one site: no scanner would have to choose between two of them.

@@ -18,7 +18,7 @@ use crate::import::cache_finish::{self, Brought};
 use crate::intake::open::Found;
 use crate::intake::unpack::{Receiver, unload};
 use crate::progress::Progress;
-use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_entry::Carried;
 use crate::targets::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;

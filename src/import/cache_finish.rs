@@ -13,7 +13,8 @@ use crate::delivery::settings::{show, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::scanner::settings::{InPlace, Scanner, settings};
-use crate::scanner::vex_config::{Carried, Wanted};
+use crate::scanner::vex_config::Wanted;
+use crate::scanner::vex_entry::Carried;
 use crate::targets::{Cache, Installed};
 use crate::trust::keyring::Keyring;
 

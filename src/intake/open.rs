@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, volumes};
 use crate::error::Error;
 use crate::intake::file_sets;
+use crate::intake::rebuild::SCRATCH;
 
 pub(crate) use crate::intake::file_sets::Ignored;
 use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
@@ -20,8 +21,7 @@ use crate::util::text::safe;
 /// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
 /// bundles are fewer.
 const MOST_BUNDLES: usize = 256;
-/// How the folder for what was made whole begins.
-pub(crate) const SCRATCH: &str = "mended-";
+
 /// How many bytes their manifests may have in all: each is in memory.
 const MOST_MANIFESTS: u64 = 4 << 20;
 /// How many damaged bundles are named that a trusted key signed.

@@ -11,7 +11,6 @@ use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular}
 use crate::error::Error;
 use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
-use crate::intake::open::SCRATCH;
 use crate::trust::keyring::Keyring;
 use crate::util::files::{self, free};
 use crate::util::text::safe;
@@ -213,3 +212,6 @@ pub(crate) fn shown(there: &Inputs, of: &str) -> PathBuf {
     let first = there.bundles.iter().find(same).or(there.parity(of).first());
     first.cloned().unwrap_or_default()
 }
+
+/// How the folder for what was made whole begins.
+pub(crate) const SCRATCH: &str = "mended-";

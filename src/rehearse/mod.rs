@@ -23,13 +23,12 @@ use crate::cli::args::{
 };
 use crate::cli::run::keygen;
 use crate::error::Error;
-use crate::export;
-use crate::import;
 use crate::intake::verify;
 use crate::progress::{Progress, Silent};
 use crate::scanner::installed::trivy_on_path;
 use crate::serve::http::{Options, Server, Until};
 use crate::util::text::{safe, size};
+use crate::{export, import};
 
 #[derive(Serialize)]
 struct Report {

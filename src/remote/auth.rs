@@ -16,7 +16,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::remote::error::RemoteError;
-use crate::remote::http::host_of;
+use crate::remote::exchange::host_of;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::remote::error::RemoteError;
-use crate::remote::http::innermost;
+use crate::remote::exchange::innermost;
 use crate::remote::runtime::Runtime;
 
 /// The bytes that may wait for the reader.

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::remote::http::{AGENT, host_of};
+use crate::remote::exchange::{AGENT, host_of};
 use crate::remote::route::{Misled, Route};
 
 /// The largest body of an answer that is kept, in bytes.
@@ -400,6 +400,6 @@ mod tests {
         assert_eq!(put(with(closes(answer))).await.unwrap(), 413);
         // A server that says nothing has broken the connection.
         let error = put(with(closes(b""))).await.unwrap_err();
-        assert!(crate::remote::http::innermost(&error).contains("broken pipe"), "{error:?}");
+        assert!(crate::remote::exchange::innermost(&error).contains("broken pipe"), "{error:?}");
     }
 }

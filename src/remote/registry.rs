@@ -13,7 +13,8 @@ use reqwest::{StatusCode, Url};
 
 use crate::remote::auth::{self, Challenge, Credentials};
 use crate::remote::error::{RemoteError, Service, Unreachable};
-use crate::remote::http::{Answer, Http, Request, is_html};
+use crate::remote::exchange::{Answer, Request, is_html};
+use crate::remote::http::Http;
 use crate::remote::reference::{Repository, is_loopback};
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;

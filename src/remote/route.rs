@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::remote::addresses::Place;
 use crate::remote::error::RemoteError;
-use crate::remote::http::host_of;
+use crate::remote::exchange::host_of;
 
 /// A place that a host must not lead to.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::remote::error::RemoteError;
-use crate::remote::http::innermost;
+use crate::remote::exchange::innermost;
 use crate::util::trusted;
 
 /// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.

@@ -7,26 +7,10 @@
 //! are built into Trivy.
 
 use crate::dataset::catalogue::TrivyVersion;
+use crate::scanner::pulled::Pulled;
 use crate::scanner::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
 use crate::scanner::site_settings::site_files;
-use crate::scanner::vex_config::Carried;
 use crate::scanner::{vex_scanner, yaml};
-
-/// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pulled {
-    /// trivy-db.
-    pub db: Option<String>,
-    /// trivy-java-db.
-    pub java_db: Option<String>,
-    /// The trivy-checks that suit this Trivy.
-    pub checks: Option<String>,
-    /// VEX repositories on a web server, under the names that scanners are to know them by.
-    pub vex: Vec<Carried>,
-    /// The registry speaks plain HTTP, or shows a certificate that nobody vouches for: Trivy has one
-    /// flag for both.
-    pub insecure: bool,
-}
 
 /// The settings for scanners that pull.
 pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
@@ -76,13 +60,6 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
 fn vex_file(pulled: &Pulled) -> Option<ConfigFile> {
     let text = || vex_scanner::repository_yaml(&pulled.vex);
     (!pulled.vex.is_empty()).then(|| ConfigFile { name: vex_scanner::FILE, text: text() })
-}
-
-impl Pulled {
-    /// Whether a registry has any of it.
-    pub fn is_in_registry(&self) -> bool {
-        self.db.is_some() || self.java_db.is_some() || self.checks.is_some()
-    }
 }
 
 fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
@@ -147,6 +124,7 @@ fn advice(pulled: &Pulled) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scanner::vex_entry::Carried;
 
     fn pulled() -> Pulled {
         Pulled {

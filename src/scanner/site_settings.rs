@@ -16,7 +16,7 @@
 //!   on to Trivy). It can be sent to other repositories since v0.33.0. Harbor's installer (2.15.0,
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
 
-use crate::scanner::registry_settings::Pulled;
+use crate::scanner::pulled::Pulled;
 use crate::scanner::settings::{ConfigFile, OURS};
 use crate::scanner::yaml::quoted;
 

@@ -3,7 +3,7 @@
 
 use crate::dataset::catalogue::VEX_HUB;
 use crate::scanner::settings::OURS;
-use crate::scanner::vex_config::Carried;
+use crate::scanner::vex_entry::Carried;
 use crate::scanner::vex_yaml::entry_text;
 
 /// The name of the file where it is written for other hosts.

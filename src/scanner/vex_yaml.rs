@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::scanner::vex_config::{Carried, Entry};
+use crate::scanner::vex_entry::{Carried, Entry};
 use crate::scanner::vex_origin::Origin;
 use crate::scanner::yaml::{scalar, truth};
 

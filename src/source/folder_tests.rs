@@ -1,5 +1,7 @@
 //! Sources on disk, and VEX repositories from folders and web servers.
 
+use crate::digest::Digest;
+use crate::oci::Descriptor;
 use std::fs;
 use std::io::Read;
 use std::path::Path;

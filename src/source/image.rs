@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 
-use crate::bundle::MAX_MEMBER;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Document, Platform};
-use crate::source::{ArtifactSource, Network, RawManifest, SourceError};
+use crate::source::artifact::RawManifest;
+use crate::source::network::Network;
+use crate::source::{ArtifactSource, SourceError};
 use crate::util::text::safe;
 
 /// The most manifests of one image: some platforms with an attestation each.
@@ -48,6 +49,7 @@ pub struct ImageManifest {
 struct Gathered<'n> {
     network: &'n Network<'n>,
     source: &'n ArtifactSource,
+    max_blob: u64,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
     /// Manifests, and blobs: bytes that are both are rare, and registries want each.
@@ -60,9 +62,10 @@ pub(super) fn fetch(
     network: &Network<'_>,
     source: &ArtifactSource,
     platform: Option<&Platform>,
+    max_blob: u64,
 ) -> Result<Image, SourceError> {
     let (below, blobs, seen, seen_blobs, bytes) = Default::default();
-    let mut gathered = Gathered { network, source, below, blobs, seen, seen_blobs, bytes };
+    let mut gathered = Gathered { network, source, max_blob, below, blobs, seen, seen_blobs, bytes };
     let raw = network.manifest(source)?;
     let raw = match platform {
         Some(platform) => gathered.for_platform(raw, platform)?,
@@ -112,7 +115,7 @@ impl Gathered<'_> {
         match document {
             Document::Manifest(blobs) => {
                 for blob in blobs {
-                    if blob.size > MAX_MEMBER {
+                    if blob.size > self.max_blob {
                         return Err(self.bad(format!("its blob {} is too large", blob.digest)));
                     }
                     if self.seen_blobs.insert(blob.digest) {
@@ -142,6 +145,8 @@ impl Gathered<'_> {
 
 #[cfg(test)]
 mod tests {
+    const MAX_BLOB: u64 = 1 << 30;
+
     use std::fs;
     use std::path::Path;
 
@@ -186,7 +191,7 @@ mod tests {
             let network =
                 Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
             let platform = platform.map(|platform| platform.parse().unwrap());
-            network.image(&source, platform.as_ref()).map_err(|error| error.to_string())
+            network.image(&source, platform.as_ref(), MAX_BLOB).map_err(|error| error.to_string())
         }
 
         fn path(&self) -> &Path {
@@ -237,7 +242,7 @@ mod tests {
             let error = layout.fetch(&top, None).unwrap_err();
             assert!(error.contains("too many manifests"), "{error}");
         }
-        let huge = layout.manifest("one", MAX_MEMBER + 1);
+        let huge = layout.manifest("one", MAX_BLOB + 1);
         assert!(layout.fetch(&huge, None).unwrap_err().contains("too large"));
         let two_sizes = layout.index(&[layout.manifest("one", 3), layout.manifest("one", 4)]);
         assert!(layout.fetch(&two_sizes, None).unwrap_err().contains("two sizes"));

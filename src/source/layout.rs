@@ -6,9 +6,10 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor, Index};
+use crate::source::artifact::RawManifest;
 use crate::source::blob::{Blob, Pieces};
 use crate::source::error::SourceError;
-use crate::source::{ArtifactSource, RawManifest, files};
+use crate::source::{ArtifactSource, files};
 use crate::util::text;
 
 /// Finds a tag's manifest in a layout.

@@ -5,7 +5,8 @@ use reqwest::header::CONTENT_TYPE;
 use crate::digest::Digest;
 use crate::oci::{self, Manifest};
 use crate::remote::{Remote, RemoteError, Repository, Service, is_html};
-use crate::source::{Artifact, ArtifactSource, RawManifest, SourceError};
+use crate::source::artifact::{Artifact, RawManifest};
+use crate::source::{ArtifactSource, SourceError};
 
 /// What a manifest may be. Indexes stand here so that one is named in the error instead of
 /// appearing as "not found".

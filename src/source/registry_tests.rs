@@ -1,5 +1,6 @@
 //! The registry against a server that does what registries do, and what they should not do.
 
+use crate::digest::Digest;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -17,43 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::trust::TrustError;
 use crate::trust::key::{KeyId, PublicKey};
+use crate::trust::message::{Message, PayloadType};
 use crate::trust::signer::Signer;
 use crate::util::json;
 use crate::util::text::Unverified;
 
 /// The signatures for which an envelope leaves room.
 pub const MAX_SIGNATURES: usize = 8;
-
-/// The type of a payload: one that this program knows, never one that a file names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadType(&'static str);
-
-impl PayloadType {
-    /// A type by its media type.
-    pub const fn new(media_type: &'static str) -> Self {
-        PayloadType(media_type)
-    }
-
-    /// The media type.
-    pub const fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
-/// What a key signs: the pre-authentication encoding of a payload that this program made or verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message(Vec<u8>);
-
-impl Message {
-    fn new(payload_type: PayloadType, payload: &[u8]) -> Self {
-        Message(pae(payload_type.as_str(), payload))
-    }
-
-    /// The bytes to sign.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
 
 /// A payload of a known type that trusted keys signed: exactly the bytes that their signatures cover.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,13 +126,6 @@ struct WireSignature<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAnEnvelope(Unverified);
-
-/// The pre-authentication encoding: the bytes that are signed.
-pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
-    bytes.extend_from_slice(payload);
-    bytes
-}
 
 impl Envelope {
     /// Signs a payload that this program made.
@@ -285,6 +248,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use crate::trust::message::pae;
     use proptest::prelude::*;
 
     use super::*;

@@ -11,6 +11,7 @@ pub mod key;
 pub mod keyring;
 pub mod log;
 pub mod max_age;
+pub mod message;
 pub mod secret;
 pub mod signer;
 pub mod state;

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::trust::TrustError;
-use crate::trust::envelope::Message;
 use crate::trust::key::{PublicKey, SigningKey};
+use crate::trust::message::Message;
 
 /// How long a command may take: somebody may have to touch a token.
 const PATIENCE: Duration = Duration::from_secs(300);

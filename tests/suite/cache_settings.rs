@@ -8,7 +8,8 @@ use trivy_ferry::dataset::{Name, RelPath, Sink};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::progress::Silent;
 use trivy_ferry::scanner::settings::{InPlace, Scanner, Settings, settings};
-use trivy_ferry::scanner::vex_config::{Carried, Origin, VexConfig, Wanted};
+use trivy_ferry::scanner::vex_config::{Origin, VexConfig, Wanted};
+use trivy_ferry::scanner::vex_entry::Carried;
 use trivy_ferry::targets::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> PathBuf {

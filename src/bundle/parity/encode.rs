@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use flate2::Crc;
 use reed_solomon_simd::ReedSolomonEncoder;
 
-use crate::bundle::parity::{Checksum, Shape, file};
+use crate::bundle::parity::shape::Checksum;
+use crate::bundle::parity::{Shape, file};
 use crate::digest::Digest;
 use crate::progress::Step;
 use crate::util::files;

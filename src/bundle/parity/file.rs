@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::BundleError;
 use crate::bundle::content::open_regular;
-use crate::bundle::parity::{Checksum, Shape};
+use crate::bundle::parity::Shape;
+use crate::bundle::parity::shape::Checksum;
 use crate::digest::Digest;
 use crate::util::json;
 
@@ -154,8 +155,11 @@ impl ParityFile {
     pub fn check(&self) -> Result<(), BundleError> {
         for shard in self.shards.clone() {
             let read = |buffer: &mut [u8], at| self.read(shard, at, buffer);
-            if !crate::bundle::parity::is_good(&self.shape, self.checksums[self.shape.data() + shard], &read)
-            {
+            if !crate::bundle::parity::shape::is_good(
+                &self.shape,
+                self.checksums[self.shape.data() + shard],
+                &read,
+            ) {
                 let why = format!("its shard {shard} is damaged");
                 return Err(BundleError::Parity { path: self.path.clone(), why: why.into() });
             }

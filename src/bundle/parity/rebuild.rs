@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use reed_solomon_simd::ReedSolomonDecoder;
 
-use crate::bundle::parity::{ParityFile, Shape, is_good};
+use crate::bundle::parity::shape::is_good;
+use crate::bundle::parity::{ParityFile, Shape};
 use crate::util::files;
 
 /// What was made again.

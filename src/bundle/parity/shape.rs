@@ -167,3 +167,27 @@ impl Shape {
         self.header() + shards as u64 * self.shard
     }
 }
+
+/// The checksum of a shard: CRC-32, as gzip has it. It has to find damage, at the speed of the memory; what is
+/// true is found by digests under the signature.
+pub(crate) type Checksum = u32;
+
+/// Whether a shard has the checksum that it should have. One that cannot be read has not.
+pub(crate) fn is_good(
+    shape: &Shape,
+    checksum: Checksum,
+    read: &dyn Fn(&mut [u8], u64) -> std::io::Result<()>,
+) -> bool {
+    let mut crc = flate2::Crc::new();
+    let mut buffer = vec![0; crate::dataset::layer::CHUNK];
+    let mut at = 0;
+    while at < shape.shard() {
+        let count = buffer.len().min(usize::try_from(shape.shard() - at).unwrap_or(usize::MAX));
+        if read(&mut buffer[..count], at).is_err() {
+            return false;
+        }
+        crc.update(&buffer[..count]);
+        at += count as u64;
+    }
+    crc.sum() == checksum
+}

@@ -14,6 +14,7 @@
 
 mod answer;
 pub mod error;
+mod events;
 mod hint;
 mod inbound;
 mod listen;
@@ -23,6 +24,7 @@ mod site;
 mod tls;
 
 pub use error::ServeError;
-pub(crate) use listen::{Event, Options, Request, Server, Until};
+pub(crate) use events::{Event, Options, Request, Until};
+pub(crate) use listen::Server;
 pub(crate) use site::{Blob, File, Site};
 pub(crate) use tls::configuration;

@@ -15,12 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::serve::http::answer::{Answer, Body, answer, plain, refusal};
-use crate::serve::http::listen::{Event, Options, Request};
-use crate::serve::http::sending::{Sending, held};
+use crate::serve::http::events::{Event, Options, Request};
+use crate::serve::http::sending::{BODIES, Sending, held};
 use crate::serve::http::site::{Blob, Site};
 
-/// The most blobs on their way at once, each with one or two pieces in memory. Further ones wait.
-pub(crate) const BODIES: usize = 100;
 /// The most KiB of documents that are made for one request each and are on their way at once.
 const MADE: usize = 4 << 10;
 /// How long a blob waits for its turn. It must be longer than clients may stall ([`crate::serve::http::listen`]):
@@ -204,7 +202,7 @@ fn base(options: &Options, parts: &Parts) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::http::listen::Until;
+    use crate::serve::http::events::Until;
 
     fn based(fixed: bool, hosts: &[&str]) -> Option<String> {
         let options = Options {

@@ -11,7 +11,6 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
-use crate::serve::http::respond::BODIES;
 use crate::serve::http::site::Blob;
 
 /// If so many further bodies could be on their way, each is read ahead.
@@ -169,3 +168,6 @@ impl Drop for Sending {
         }
     }
 }
+
+/// The most blobs on their way at once, each with one or two pieces in memory. Further ones wait.
+pub(crate) const BODIES: usize = 100;

@@ -36,6 +36,7 @@ mod working;
 pub use layout::{HARBOR_OWNER, Layout, Slot};
 pub use metadata::{Installed, Metadata};
 pub use stage::Stage;
+pub use switch::Switch;
 pub use view::View;
 
 use journal::Journal;
@@ -62,28 +63,6 @@ pub struct CacheOptions {
     /// Whether one previous generation of each dataset is kept. `false` removes the kept one
     /// before staging, to make room.
     pub keep_previous: bool,
-}
-
-/// How a dataset took its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    /// In one step.
-    Atomic,
-    /// In two renames, between which the slot was missing for an instant.
-    TwoStep,
-    /// File by file, metadata last.
-    PerFile,
-}
-
-impl Switch {
-    /// The word for reports and JSON: `atomic`, `two-step`, `per-file`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Switch::Atomic => "atomic",
-            Switch::TwoStep => "two-step",
-            Switch::PerFile => "per-file",
-        }
-    }
 }
 
 /// A dataset that has taken its place.

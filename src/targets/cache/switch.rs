@@ -31,8 +31,8 @@ use std::io;
 
 use crate::targets::cache::journal::{Journal, Operation, Way};
 use crate::targets::cache::layout::Slot;
+use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
-use crate::targets::cache::{Switch, per_file};
 use crate::targets::error::{At, TargetError};
 use crate::targets::sys::{self, Dir, Owner};
 use crate::util::text;
@@ -379,4 +379,26 @@ enum TwoStepError {
     Undone(io::Error),
     /// The slot is away and could not be brought back.
     Stuck(io::Error),
+}
+
+/// How a dataset took its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// In one step.
+    Atomic,
+    /// In two renames, between which the slot was missing for an instant.
+    TwoStep,
+    /// File by file, metadata last.
+    PerFile,
+}
+
+impl Switch {
+    /// The word for reports and JSON: `atomic`, `two-step`, `per-file`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Switch::Atomic => "atomic",
+            Switch::TwoStep => "two-step",
+            Switch::PerFile => "per-file",
+        }
+    }
 }

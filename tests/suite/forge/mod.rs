@@ -32,8 +32,8 @@ use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Contents, Discard, Kind, Name, catalogue, layer};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::oci;
-use trivy_ferry::trust::envelope::pae;
 use trivy_ferry::trust::key::{PublicKey, SigningKey};
+use trivy_ferry::trust::message::pae;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_trivy-ferry");

@@ -1,0 +1,115 @@
+//! The names of datasets: `trivy-db`, `vex/default`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::catalogue::Kind;
+
+/// A dataset's name: `trivy-db`, `trivy-java-db`, `trivy-checks`, `vex-hub`, or `vex-NAME` for a
+/// further VEX repository. The same everywhere: on the command line, in JSON, in the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// A string that cannot name a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a dataset's name: they are trivy-db, trivy-java-db, trivy-checks, vex-hub and vex-NAME")]
+pub struct InvalidName;
+
+impl Name {
+    /// The name of the VEX repository that Trivy calls `repository`: `default` is VEX Hub.
+    ///
+    /// # Errors
+    /// A name that is not `[a-z0-9][a-z0-9._-]*` of at most 32 characters.
+    pub fn vex(repository: &str) -> Result<Self, InvalidName> {
+        match repository {
+            "default" => Ok(Name("vex-hub".into())),
+            "hub" => Err(InvalidName),
+            other => format!("vex-{other}").parse(),
+        }
+    }
+
+    /// `trivy-db`.
+    pub fn trivy_db() -> Self {
+        Name("trivy-db".into())
+    }
+
+    /// `trivy-java-db`.
+    pub fn trivy_java_db() -> Self {
+        Name("trivy-java-db".into())
+    }
+
+    /// `trivy-checks`.
+    pub fn trivy_checks() -> Self {
+        Name("trivy-checks".into())
+    }
+
+    /// The kind of content that goes by this name.
+    pub fn kind(&self) -> Kind {
+        match self.0.as_str() {
+            "trivy-db" => Kind::TrivyDb,
+            "trivy-java-db" => Kind::TrivyJavaDb,
+            "trivy-checks" => Kind::TrivyChecks,
+            _ => Kind::Vex,
+        }
+    }
+
+    /// The name under which Trivy's configuration knows this VEX repository; `None` for the others.
+    pub fn vex_repository(&self) -> Option<&str> {
+        match self.0.as_str() {
+            "vex-hub" => Some("default"),
+            name => name.strip_prefix("vex-"),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let good = match text {
+            "trivy-db" | "trivy-java-db" | "trivy-checks" => true,
+            // `vex-default` would be a second name for `vex-hub`.
+            "vex-default" => false,
+            other => other.strip_prefix("vex-").is_some_and(|name| {
+                name.len() <= 32
+                    && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                    && name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+            }),
+        };
+        if good { Ok(Name(text.into())) } else { Err(InvalidName) }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The name and the tag in a reference name: `trivy-db` and 2 in `trivy-db-2`. `None` for an image.
+pub(crate) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
+    let (name, tag) = reference.rsplit_once('-')?;
+    Some((name.parse().ok()?, tag))
+}

@@ -1,0 +1,195 @@
+//! Files of a dataset: their paths, what is known of them, and where they go while they are unpacked.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::{fmt, io};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::content_digest::{ContentDigest, ContentHasher};
+
+/// A relative path inside a layer or an archive that cannot leave its place: no empty, `.` or `..`
+/// component, no backslash, no control character, at most 512 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelPath(String);
+
+/// A string that is not a [`RelPath`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a plain relative path")]
+pub struct InvalidPath;
+
+impl RelPath {
+    /// The path as text, components separated by `/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components in order; never empty.
+    pub fn components(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// This path below the folder `prefix`, or `None` where it is not below it. An empty prefix
+    /// is the top.
+    pub fn below(&self, prefix: &str) -> Option<RelPath> {
+        let rest = match prefix {
+            "" => self.0.as_str(),
+            prefix => self.0.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        Some(RelPath(rest.into()))
+    }
+}
+
+impl FromStr for RelPath {
+    type Err = InvalidPath;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPath> {
+        let good = text.len() <= 512
+            && !text.contains(|c: char| c == '\\' || c.is_control())
+            && text.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255);
+        if good { Ok(RelPath(text.into())) } else { Err(InvalidPath) }
+    }
+}
+
+impl TryFrom<String> for RelPath {
+    type Error = InvalidPath;
+
+    fn try_from(text: String) -> Result<Self, InvalidPath> {
+        text.parse()
+    }
+}
+
+impl From<RelPath> for String {
+    fn from(path: RelPath) -> String {
+        path.0
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the content of one dataset was found to be. Computed at export, signed in the bundle's
+/// payload, computed again at import from the bytes that are installed, and compared whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The database's schema version (`Version` in metadata.json): 2 for trivy-db, 1 for
+    /// trivy-java-db.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<u32>,
+    /// When upstream built the data, as the data itself says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+    /// When upstream expects to publish the next build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_update: Option<Timestamp>,
+    /// Each file, for the databases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
+    /// All files as one digest, for checks and VEX, which hold hundreds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
+}
+
+impl Contents {
+    /// The bytes that the content takes when unpacked.
+    pub fn unpacked_size(&self) -> u64 {
+        let files = self.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
+        files.saturating_add(self.tree.as_ref().map_or(0, |tree| tree.size))
+    }
+
+    /// The number of folders that the content unpacks to, without its top.
+    pub fn folder_count(&self) -> u64 {
+        self.tree.as_ref().map_or(0, |tree| tree.folders)
+    }
+
+    /// The number of files that the content unpacks to.
+    pub fn file_count(&self) -> u64 {
+        self.files.len() as u64 + self.tree.as_ref().map_or(0, |tree| tree.files)
+    }
+}
+
+/// One file of a database's layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Where it stands in the layer.
+    pub path: RelPath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub digest: ContentDigest,
+}
+
+/// Hundreds of files as one digest: the content digest of the lines that
+/// `find -type f | LC_ALL=C sort | xargs b3sum` prints with paths relative to the content's
+/// top and without `./`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// The digest over all paths and contents.
+    pub digest: ContentDigest,
+    /// The number of files.
+    pub files: u64,
+    /// The number of folders that hold them, without the top.
+    pub folders: u64,
+    /// The sum of their lengths in bytes.
+    pub size: u64,
+}
+
+impl Tree {
+    /// The tree digest of files in any order.
+    pub fn of(mut files: Vec<File>) -> Self {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut hasher = ContentHasher::new();
+        let mut size = 0u64;
+        let mut folders = HashSet::new();
+        for file in &files {
+            let path = file.path.as_str();
+            folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+            hasher.update(format!("{}  {}\n", file.digest.hex(), file.path).as_bytes());
+            size = size.saturating_add(file.size);
+        }
+        Tree { digest: hasher.finish(), files: files.len() as u64, folders: folders.len() as u64, size }
+    }
+}
+
+/// Where unpacked content goes, file by file. `begin`, any number of `data`, `end`, and again.
+pub trait Sink {
+    /// A regular file of `size` bytes begins.
+    ///
+    /// # Errors
+    /// Whatever keeps the sink from taking it; unpacking stops and hands the error on.
+    fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()>;
+
+    /// The file's next bytes.
+    ///
+    /// # Errors
+    /// As for [`Sink::begin`].
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// The file is complete.
+    ///
+    /// # Errors
+    /// As for [`Sink::begin`].
+    fn end(&mut self) -> io::Result<()>;
+}
+
+/// The sink of a check that keeps nothing.
+pub struct Discard;
+
+impl Sink for Discard {
+    fn begin(&mut self, _: &RelPath, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn data(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

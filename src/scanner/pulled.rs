@@ -1,0 +1,26 @@
+//! Where scanners of a site pull each dataset from.
+
+use crate::scanner::vex_entry::Carried;
+
+/// Where the datasets are, each as `HOST/REPOSITORY:TAG`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pulled {
+    /// trivy-db.
+    pub db: Option<String>,
+    /// trivy-java-db.
+    pub java_db: Option<String>,
+    /// The trivy-checks that suit this Trivy.
+    pub checks: Option<String>,
+    /// VEX repositories on a web server, under the names that scanners are to know them by.
+    pub vex: Vec<Carried>,
+    /// The registry speaks plain HTTP, or shows a certificate that nobody vouches for: Trivy has one
+    /// flag for both.
+    pub insecure: bool,
+}
+
+impl Pulled {
+    /// Whether a registry has any of it.
+    pub fn is_in_registry(&self) -> bool {
+        self.db.is_some() || self.java_db.is_some() || self.checks.is_some()
+    }
+}

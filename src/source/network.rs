@@ -1,0 +1,188 @@
+//! The way to all sources.
+
+use std::collections::BTreeSet;
+
+use crate::oci::{Descriptor, Platform};
+use crate::progress::Progress;
+use crate::remote::{Remote, RemoteOptions, Repository, host_of};
+use crate::source::artifact::{Artifact, RawManifest};
+use crate::source::blob::Pieces;
+use crate::source::patience::{self, Patience};
+use crate::source::transfer::Transfer;
+use crate::source::{
+    ArtifactSource, Blob, Image, SourceError, UnhashedBlob, VexRepository, VexSource, image, layout,
+    registry, vex,
+};
+
+/// The way to every source.
+pub struct Network<'p> {
+    pub(super) remote: Remote,
+    patience: Patience<'p>,
+}
+
+impl<'p> Network<'p> {
+    /// Prepares the way. What went wrong and is tried again is told to `progress`.
+    ///
+    /// # Errors
+    /// Those of [`Remote::new`].
+    pub fn new(
+        options: RemoteOptions,
+        limits: patience::Limits,
+        progress: &'p dyn Progress,
+    ) -> Result<Self, SourceError> {
+        let patience = Patience::new(limits, progress);
+        let mut remote = Remote::new(options)?;
+        remote.http.until = patience.until();
+        remote.http.timeouts.allow(limits.stall);
+        Ok(Network { remote, patience })
+    }
+
+    /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with
+    /// that of the reference and that which the registry claims.
+    ///
+    /// # Errors
+    /// Any [`SourceError`] of a registry or a layout.
+    pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
+        registry::artifact(source.clone(), self.manifest(source)?)
+    }
+
+    /// Fetches what a source names, be it a manifest or an index.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`].
+    pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
+        match source {
+            ArtifactSource::Registry(repository) => self.registry_manifest(repository),
+            ArtifactSource::Layout { folder, tag } => layout::manifest(folder, tag),
+        }
+    }
+
+    /// Fetches a manifest that an index of a source names.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`].
+    pub fn child(
+        &self,
+        source: &ArtifactSource,
+        descriptor: &Descriptor,
+    ) -> Result<RawManifest, SourceError> {
+        match source {
+            ArtifactSource::Registry(repository) => {
+                self.registry_manifest(&repository.by_digest(descriptor.digest))
+            }
+            ArtifactSource::Layout { folder, tag } => layout::described(folder, tag, descriptor),
+        }
+    }
+
+    /// Fetches the manifests of an image and of everything below it. No blob may have more than `max_blob`
+    /// bytes.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`]; also where it is of a form that no registry of today takes, or too
+    /// large.
+    pub fn image(
+        &self,
+        source: &ArtifactSource,
+        platform: Option<&Platform>,
+        max_blob: u64,
+    ) -> Result<Image, SourceError> {
+        image::fetch(self, source, platform, max_blob)
+    }
+
+    fn registry_manifest(&self, repository: &Repository) -> Result<RawManifest, SourceError> {
+        self.patience.persist(repository.host(), || registry::manifest(&self.remote, repository))
+    }
+
+    /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].
+    ///
+    /// # Errors
+    /// Any [`SourceError`] of a registry or a layout; a length other than the descriptor's is
+    /// found here where the source announces one.
+    pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
+        self.blob_of(std::slice::from_ref(source), descriptor)
+    }
+
+    /// As [`Network::blob`], where several sources should have it: where one fails, the next goes on.
+    ///
+    /// # Errors
+    /// As for [`Network::blob`].
+    pub fn blob_of(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+    ) -> Result<Blob<'_>, SourceError> {
+        self.open(sources, descriptor, 0)
+    }
+
+    /// As [`Network::blob_of`], from the blob's byte `at` on: of a part no digest can be compared.
+    ///
+    /// # Errors
+    /// As for [`Network::blob`].
+    pub fn blob_from(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+        at: u64,
+    ) -> Result<UnhashedBlob<'_>, SourceError> {
+        Ok(self.open(sources, descriptor, at)?.unhashed())
+    }
+
+    fn open(
+        &self,
+        sources: &[ArtifactSource],
+        descriptor: &Descriptor,
+        at: u64,
+    ) -> Result<Blob<'_>, SourceError> {
+        if let Some(ArtifactSource::Layout { folder, tag }) = sources.first() {
+            return layout::blob(folder, tag, descriptor, at);
+        }
+        let repositories: Vec<Repository> =
+            sources.iter().filter_map(ArtifactSource::repository).cloned().collect();
+        let what = (descriptor.digest, descriptor.size);
+        let transfer = Transfer::begin(&self.remote, &self.patience, &repositories, what, at)?;
+        let subject = transfer.subject().to_owned();
+        Ok(Blob::new(Pieces::Registry(Box::new(transfer)), subject, descriptor, at))
+    }
+
+    /// Fetches a whole VEX repository: its manifest and its archive, whose size no one can know
+    /// before.
+    ///
+    /// # Errors
+    /// Any [`SourceError`] of a web server or a folder.
+    pub fn vex(&self, source: &VexSource) -> Result<VexRepository, SourceError> {
+        let most = crate::dataset::Kind::Vex.max_packed();
+        match source {
+            VexSource::Url(url) => {
+                let options = &self.remote.options;
+                let any_http = options.insecure || options.plain_http;
+                let host = host_of(url);
+                self.patience.persist(&host, || vex::fetch(&self.remote.http, url, any_http, most))
+            }
+            VexSource::Folder(folder) => crate::source::vex_folder::read(folder, most),
+        }
+    }
+
+    /// So long, or until the deadline.
+    pub fn within_deadline(&self, pause: std::time::Duration) -> std::time::Duration {
+        self.remote.http.patience(pause)
+    }
+
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    /// Where the deadline has passed.
+    pub fn check_deadline(&self) -> Result<(), SourceError> {
+        self.patience.check()
+    }
+
+    /// The hosts that were asked so far, those behind redirects as well.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.remote.http.hosts()
+    }
+
+    /// The remarks since they were last taken, each worth a line: credentials that were not
+    /// accepted, a helper that failed.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.remote.take_notes()
+    }
+}
