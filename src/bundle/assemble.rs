@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::content::{Content, open_regular};
 use crate::bundle::volumes::{Number, Volume, beside};
-use crate::bundle::{BundleError, Payload, SignedBundle};
+use crate::bundle::{BundleError, Payload};
 use crate::digest::{Digest, digest_of};
 
 /// How a volume is called where it is missed.
@@ -31,7 +31,7 @@ impl Faults {
     }
 
     /// One error for all; `None` where there are none.
-    fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
+    pub(crate) fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
         let Faults { missing, damaged, short } = self;
         let (path, all) = (head.to_path_buf(), payload.volumes.len() + 1);
         let any = !missing.is_empty() || !damaged.is_empty();
@@ -81,21 +81,6 @@ pub(crate) fn gather(
         }
     }
     faults.error(head, payload).map_or(Ok(()), Err)
-}
-
-impl SignedBundle {
-    /// Reads all volumes behind the head that are there, found by their number, and names each that is
-    /// missing or is not what was signed: those are to be copied again. `None` where all are good.
-    pub fn bad_volumes(&self, find: &dyn Fn(Number) -> Option<PathBuf>) -> Option<BundleError> {
-        let mut faults = Faults::default();
-        for (index, volume) in self.payload().volumes.iter().enumerate() {
-            let Some(number) = Number::at(index) else { continue };
-            if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
-                compare(&path, volume, &mut faults);
-            }
-        }
-        faults.error(self.path(), self.payload())
-    }
 }
 
 /// Reads all volumes behind the head and names those that are not what was signed.

@@ -9,11 +9,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::BundleError;
+use crate::bundle::assemble::{self, Faults, compare, locate};
 use crate::bundle::content::{Content, open_regular};
 use crate::bundle::format::{MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::bundle::header::{self, BLOCK};
 use crate::bundle::payload::{BadPayload, Member, Payload};
-use crate::bundle::{BundleError, assemble, volumes};
+use crate::bundle::volumes::{self, Number};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
 use crate::trust::envelope::{Envelope, Verified};
@@ -530,6 +532,21 @@ impl BundleError {
             Ok(bundle) => bundle,
             Err(error) => BundleError::Read { path: path.into(), error },
         }
+    }
+}
+
+impl SignedBundle {
+    /// Reads all volumes behind the head that are there, found by their number, and names each that is
+    /// missing or is not what was signed: those are to be copied again. `None` where all are good.
+    pub fn bad_volumes(&self, find: &dyn Fn(Number) -> Option<PathBuf>) -> Option<BundleError> {
+        let mut faults = Faults::default();
+        for (index, volume) in self.payload().volumes.iter().enumerate() {
+            let Some(number) = Number::at(index) else { continue };
+            if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
+                compare(&path, volume, &mut faults);
+            }
+        }
+        faults.error(self.path(), self.payload())
     }
 }
 

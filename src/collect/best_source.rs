@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::bundle::Dataset;
+use crate::collect::artifact::{Collected, announced, complete};
 use crate::collect::quorum::Quorum;
-use crate::collect::{Collected, WantedArtifact, announced, complete};
+use crate::collect::wanted::WantedArtifact;
 use crate::dataset::Name;
 use crate::digest::Digest;
 use crate::error::Error;

@@ -18,10 +18,12 @@ use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::bundle::{Dataset, heartbeat as format};
 use crate::cli::args::Export;
 use crate::cli::{Outcome, prompt};
+use crate::collect::artifact::Collected;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
 use crate::collect::validate::bad_content;
-use crate::collect::{self, Collected, Wanted, images};
+use crate::collect::wanted::{self, Wanted};
+use crate::collect::{self, images};
 use crate::dataset::Contents;
 use crate::dataset::catalogue::OLD;
 use crate::digest::Digest;
@@ -94,7 +96,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
         login: None,
     };
     let network = Network::new(options, args.persistence.limits(), progress)?;
-    let wanted = collect::wanted(args)?;
+    let wanted = wanted::wanted(args)?;
     let (Some(signer), false) = (signer, args.output.is_empty()) else {
         return dry_run(args, &network, &wanted, progress);
     };

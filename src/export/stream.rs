@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 
 use crate::bundle::Member;
 use crate::bundle::writer::{BundleWriter, WriteError};
-use crate::collect::Collected;
+use crate::collect::artifact::Collected;
 use crate::collect::best_source::Rejected;
 use crate::collect::validate::{bad_content, broke_off, checked};
 use crate::dataset::Contents;

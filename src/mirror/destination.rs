@@ -10,7 +10,7 @@ use tempfile::SpooledTempFile;
 
 use crate::bundle::Dataset;
 use crate::cli::args::{Mirror, WriteSettings};
-use crate::collect::Collected;
+use crate::collect::artifact::Collected;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::delivery::decision::{ignored, left_out};

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use crate::cli::Outcome;
 use crate::cli::args::Mirror;
+use crate::collect::artifact::Collected;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
-use crate::collect::{self, Collected, WantedArtifact};
+use crate::collect::wanted::{WantedArtifact, artifacts};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Kind};
 use crate::delivery::registry_access::Registries;
@@ -154,7 +155,7 @@ fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error
     let takes = |artifact: &WantedArtifact| {
         places.iter().any(|place| !matches!(place.repository(&artifact.name, &artifact.tag), Ok(None)))
     };
-    let wanted: Vec<_> = collect::artifacts(&args.sources)?.into_iter().filter(takes).collect();
+    let wanted: Vec<_> = artifacts(&args.sources)?.into_iter().filter(takes).collect();
     if wanted.is_empty() {
         return Err(Error::usage(
             "--registry, --only and --skip leave no dataset to mirror",

@@ -1,17 +1,13 @@
 //! One request and its answer.
 
 use std::error::Error;
-use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, Url};
-use rustls::AlertDescription;
 
-use crate::remote::connection::{ConnectTimeout, NoAddress};
-use crate::remote::error::{RemoteError, Unreachable};
-use crate::remote::route::Misled;
+use crate::remote::failure::inside;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -154,67 +150,6 @@ impl Answer {
     }
 }
 
-/// What an exchange that failed means.
-pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url) -> RemoteError {
-    let by_client = find::<reqwest::Error>(error);
-    let host = host_of(by_client.and_then(reqwest::Error::url).unwrap_or(url));
-    if let Some(misled) = find::<Misled>(error) {
-        return misled.clone().about(subject);
-    }
-    if let Some(WrongService { registry, realm, why }) = find::<WrongService>(error) {
-        let (host, realm) = (registry.clone(), text::safe(&realm.to_string()));
-        return RemoteError::Realm { host, realm, why: (*why).into() };
-    }
-    if by_client.is_some_and(reqwest::Error::is_redirect) {
-        return RemoteError::Redirect { subject, host: host_of(url), why: innermost(error) };
-    }
-    match find::<rustls::Error>(error) {
-        Some(tls @ rustls::Error::InvalidCertificate(_)) => {
-            return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
-        }
-        Some(tls @ rustls::Error::AlertReceived(alert)) if is_about_certificates(*alert) => {
-            return RemoteError::ClientCertificateWanted { host, why: text::safe(&tls.to_string()) };
-        }
-        _ => {}
-    }
-    let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    let why = if by_client.is_some_and(reqwest::Error::is_dns) || find::<NoAddress>(error).is_some() {
-        Unreachable::Name
-    } else if find::<io::Error>(error).is_some_and(refused) {
-        Unreachable::Refused
-    } else if by_client.is_some_and(reqwest::Error::is_timeout) || find::<ConnectTimeout>(error).is_some() {
-        Unreachable::Timeout(CONNECT)
-    } else {
-        Unreachable::Other(innermost(error))
-    };
-    RemoteError::Unreachable { subject, host, why }
-}
-
-/// Whether a server that sent this alert did not like a certificate: then it is the client's, or that
-/// there was none.
-pub(crate) fn is_about_certificates(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-    )
-}
-
-/// A token service leads to one that must not be asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{why}")]
-pub(crate) struct WrongService {
-    pub(super) registry: String,
-    pub(super) realm: Redacted,
-    pub(super) why: &'static str,
-}
-
 /// A URL's host, with its port where it is not the scheme's own.
 pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -241,19 +176,6 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
             |url| words.replace(url.as_str(), &Redacted::from(url).to_string()),
         ),
     )
-}
-
-/// The first error of type `T` in a chain.
-pub(crate) fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
-    std::iter::successors(Some(error), |error| inside(*error)).find_map(|error| error.downcast_ref())
-}
-
-pub(crate) fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    // An I/O error hides from `source` what it wraps.
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
 }
 
 /// Whether an answer's type or first bytes say that it is a web page.

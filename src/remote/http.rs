@@ -19,9 +19,8 @@ use rustls::ClientConfig;
 use crate::remote::body::Body;
 use crate::remote::connection::{self, Way};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
-use crate::remote::exchange::{
-    AGENT, Answer, Redirects, Request, Timeouts, WrongService, failure, host_of, innermost, shown,
-};
+use crate::remote::exchange::{AGENT, Answer, Redirects, Request, Timeouts, host_of, innermost, shown};
+use crate::remote::failure::{WrongService, failure};
 use crate::remote::reference::is_loopback;
 use crate::remote::route::{self, Resolver, Route};
 use crate::remote::runtime::Runtime;

@@ -14,6 +14,7 @@ mod body;
 mod connection;
 pub mod error;
 mod exchange;
+mod failure;
 mod hint;
 pub(crate) mod http;
 mod reference;

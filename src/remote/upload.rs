@@ -18,7 +18,8 @@ use tokio::task::AbortHandle;
 
 use crate::remote::connection::{self, Way};
 use crate::remote::error::{RemoteError, Unreachable};
-use crate::remote::exchange::{Answer, Request, Timeouts, failure, host_of};
+use crate::remote::exchange::{Answer, Request, Timeouts, host_of};
+use crate::remote::failure::failure;
 use crate::remote::runtime::Runtime;
 
 /// The pieces that may wait to be sent.

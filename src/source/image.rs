@@ -58,7 +58,24 @@ struct Gathered<'n> {
     bytes: usize,
 }
 
-pub(super) fn fetch(
+impl Network<'_> {
+    /// Fetches the manifests of an image and of everything below it. No blob may have more than `max_blob`
+    /// bytes.
+    ///
+    /// # Errors
+    /// As for [`Network::resolve`]; also where it is of a form that no registry of today takes, or too
+    /// large.
+    pub fn image(
+        &self,
+        source: &ArtifactSource,
+        platform: Option<&Platform>,
+        max_blob: u64,
+    ) -> Result<Image, SourceError> {
+        fetch(self, source, platform, max_blob)
+    }
+}
+
+fn fetch(
     network: &Network<'_>,
     source: &ArtifactSource,
     platform: Option<&Platform>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::oci::{Descriptor, Platform};
+use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository, host_of};
 use crate::source::artifact::{Artifact, RawManifest};
@@ -10,8 +10,7 @@ use crate::source::blob::Pieces;
 use crate::source::patience::{self, Patience};
 use crate::source::transfer::Transfer;
 use crate::source::{
-    ArtifactSource, Blob, Image, SourceError, UnhashedBlob, VexRepository, VexSource, image, layout,
-    registry, vex,
+    ArtifactSource, Blob, SourceError, UnhashedBlob, VexRepository, VexSource, layout, registry, vex,
 };
 
 /// The way to every source.
@@ -72,21 +71,6 @@ impl<'p> Network<'p> {
             }
             ArtifactSource::Layout { folder, tag } => layout::described(folder, tag, descriptor),
         }
-    }
-
-    /// Fetches the manifests of an image and of everything below it. No blob may have more than `max_blob`
-    /// bytes.
-    ///
-    /// # Errors
-    /// As for [`Network::resolve`]; also where it is of a form that no registry of today takes, or too
-    /// large.
-    pub fn image(
-        &self,
-        source: &ArtifactSource,
-        platform: Option<&Platform>,
-        max_blob: u64,
-    ) -> Result<Image, SourceError> {
-        image::fetch(self, source, platform, max_blob)
     }
 
     fn registry_manifest(&self, repository: &Repository) -> Result<RawManifest, SourceError> {

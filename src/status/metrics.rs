@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::error::Error;
-use crate::status::Status;
+use crate::status::report::Status;
 use crate::util::clock;
 use crate::util::dir::Dir;
 

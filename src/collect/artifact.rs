@@ -1,0 +1,212 @@
+//! One dataset at its source: its manifest, its small blobs, and what is known of its large one.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use tempfile::SpooledTempFile;
+
+use crate::bundle::Dataset;
+use crate::bundle::payload::Blob;
+use crate::bundle::writer::PlannedDataset;
+use crate::collect::best_source::PassedOver;
+use crate::dataset::check::Limits;
+use crate::dataset::{Contents, Discard, Kind, Name, catalogue, layer, vex};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::oci::{self, Descriptor, Manifest};
+use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
+use crate::util::spool::{ONE_IN_MEMORY, spool};
+use crate::util::text::safe;
+
+/// A dataset whose manifest and small blobs are here.
+pub(crate) struct Collected {
+    /// What goes into the plan.
+    pub(crate) planned: PlannedDataset,
+    /// Where its large layer is to be fetched from.
+    pub(crate) artifact: Option<Artifact>,
+    /// Where else it may be had.
+    pub(crate) others: Vec<ArtifactSource>,
+    /// The sources that were not taken.
+    pub(crate) passed_over: Vec<PassedOver>,
+    /// The small blobs.
+    pub(crate) held: BTreeMap<Digest, SpooledTempFile>,
+    /// The date that the manifest announces, of which nothing is believed.
+    pub(crate) announced: Option<Timestamp>,
+}
+
+/// When a manifest says that it was made, of which nothing is believed.
+pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
+    artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
+}
+
+/// Fetches and checks the small blobs of an artifact.
+///
+/// # Errors
+/// A source that fails, or content that Trivy could not use.
+pub(crate) fn complete(
+    network: &Network<'_>,
+    name: &Name,
+    tag: &str,
+    artifact: Artifact,
+) -> Result<Collected, Error> {
+    let source = &artifact.source.clone();
+    let kind = name.kind();
+    let bad =
+        |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
+    kind.check_manifest(&artifact.manifest)
+        .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", safe(&why))))?;
+    let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| safe(version));
+    let tag = match kind {
+        Kind::TrivyChecks => checks_major(version.as_deref(), source, tag),
+        _ => tag.to_owned(),
+    };
+    let mut held = BTreeMap::new();
+    let mut contents = empty();
+    for descriptor in artifact.manifest.blobs() {
+        let is_layer = artifact.manifest.layers.contains(descriptor);
+        if is_layer && kind.is_large() || held.contains_key(&descriptor.digest) {
+            continue;
+        }
+        if descriptor.size > kind.max_packed() {
+            return Err(bad(format!("its configuration has {} bytes", descriptor.size)));
+        }
+        let mut spool = fetch(network, source, descriptor)?;
+        if is_layer {
+            contents = layer::unpack(kind, &mut spool, Limits::of(kind), &mut Discard)
+                .map_err(|e| bad(e.to_string()))?;
+        }
+        held.insert(descriptor.digest, spool);
+    }
+    let announced = announced(&artifact);
+    let manifest = Blob {
+        media_type: artifact.manifest_media_type.clone(),
+        digest: artifact.manifest_digest,
+        size: artifact.manifest_bytes.len() as u64,
+    };
+    let dataset = Dataset {
+        name: name.clone(),
+        tag,
+        source: source.to_string(),
+        manifest,
+        config: Blob::from(&artifact.manifest.config),
+        layers: artifact.manifest.layers.iter().map(Blob::from).collect(),
+        version,
+        subdir: None,
+        contents,
+    };
+    let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
+    let (others, passed_over) = Default::default();
+    Ok(Collected { planned, artifact: Some(artifact), others, passed_over, held, announced })
+}
+
+/// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
+/// better than the tag by which it was asked for.
+pub(crate) fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> String {
+    let major = |text: &str| {
+        let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        (1..=4).contains(&digits.len()).then_some(digits)
+    };
+    let tag = source.to_string();
+    let tag = tag.rsplit(':').next().unwrap_or_default();
+    version.and_then(major).or_else(|| major(tag)).unwrap_or_else(|| asked.to_owned())
+}
+
+pub(crate) fn fetch(
+    network: &Network<'_>,
+    source: &ArtifactSource,
+    descriptor: &Descriptor,
+) -> Result<SpooledTempFile, Error> {
+    let failed = |error| match SourceError::from_io(error) {
+        Ok(error) => Error::from(error),
+        Err(error) => Error::unexpected(format!("reading {source}"))(error),
+    };
+    spool(network.blob(source, descriptor)?, ONE_IN_MEMORY, failed, Error::spooling)
+}
+
+/// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
+pub(crate) fn vex_repository(
+    network: &Network<'_>,
+    name: &Name,
+    source: &VexSource,
+) -> Result<Collected, Error> {
+    let mut repository = network.vex(source)?;
+    let format = repository.format;
+    let limits = Limits::of(Kind::Vex);
+    let mut contents = vex::unpack(format, &mut repository.archive, &repository.subdir, limits, &mut Discard)
+        .map_err(|error| Error::Content {
+            dataset: name.to_string(),
+            source_name: repository.source.clone(),
+            why: error.to_string(),
+        })?;
+    contents.updated_at = contents.updated_at.or(repository.last_modified);
+    let layer = |media_type: &str, digest: Digest, size: u64, title: &str| Descriptor {
+        media_type: media_type.into(),
+        digest,
+        size,
+        annotations: BTreeMap::from([(oci::TITLE.to_owned(), title.to_owned())]),
+    };
+    let json = repository.manifest_json;
+    let config = b"{}".to_vec();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(oci::MANIFEST.into()),
+        artifact_type: Some(catalogue::VEX_ARTIFACT.into()),
+        config: Descriptor {
+            media_type: "application/vnd.oci.empty.v1+json".into(),
+            digest: Digest::of(&config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers: vec![
+            layer(
+                format.media_type(),
+                repository.archive_digest,
+                repository.archive_size,
+                &repository.archive_name,
+            ),
+            layer(catalogue::VEX_MANIFEST_LAYER, Digest::of(&json), json.len() as u64, "vex-repository.json"),
+        ],
+        annotations: BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::unexpected("describing VEX")(e.into()))?;
+    let subdir = match repository.subdir.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Error::Content {
+            dataset: name.to_string(),
+            source_name: repository.source.clone(),
+            why: format!("its location names the folder {:?}", safe(text)),
+        })?),
+    };
+    let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
+    for bytes in [config, json] {
+        held.insert(Digest::of(&bytes), spool(&bytes[..], ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
+    }
+    let dataset = Dataset {
+        name: name.clone(),
+        tag: catalogue::VEX_SPEC.into(),
+        source: repository.source,
+        manifest: Blob {
+            media_type: oci::MANIFEST.into(),
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+        },
+        config: Blob::from(&manifest.config),
+        layers: manifest.layers.iter().map(Blob::from).collect(),
+        version: None,
+        subdir,
+        contents,
+    };
+    Ok(Collected {
+        planned: PlannedDataset { dataset, manifest: bytes },
+        artifact: None,
+        others: Vec::new(),
+        passed_over: Vec::new(),
+        held,
+        announced: None,
+    })
+}
+
+/// The contents of a dataset that was not looked at yet.
+pub(crate) fn empty() -> Contents {
+    Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
+}

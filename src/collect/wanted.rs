@@ -1,0 +1,137 @@
+//! What an export or a mirror is to bring, and from where.
+
+use std::collections::BTreeSet;
+
+use crate::cli::args::{Export, Sources};
+use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::dataset::{Kind, Name};
+use crate::error::Error;
+use crate::source::{ArtifactSource, VexSource};
+use crate::util::redacted::Redacted;
+use crate::util::text::safe;
+
+/// One of the OCI artifacts, with its sources in the order in which to ask them.
+pub(crate) struct WantedArtifact {
+    pub(crate) name: Name,
+    pub(crate) tag: String,
+    pub(crate) sources: Vec<ArtifactSource>,
+}
+
+/// A dataset that is to be carried.
+pub(crate) enum Wanted {
+    /// One of the OCI artifacts.
+    Artifact(WantedArtifact),
+    /// A VEX repository.
+    Vex { name: Name, source: VexSource },
+}
+
+impl Wanted {
+    /// The artifact, where it is one.
+    pub(crate) fn artifact(&self) -> Option<&WantedArtifact> {
+        match self {
+            Wanted::Artifact(artifact) => Some(artifact),
+            Wanted::Vex { .. } => None,
+        }
+    }
+
+    /// The hosts of all its registries.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        match self {
+            Wanted::Artifact(artifact) => {
+                let repositories = artifact.sources.iter().filter_map(ArtifactSource::repository);
+                repositories.map(|repository| repository.api_host().to_owned()).collect()
+            }
+            Wanted::Vex { .. } => Vec::new(),
+        }
+    }
+}
+
+/// The OCI artifacts that the command line asks for.
+///
+/// # Errors
+/// A source that is none.
+pub(crate) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
+    let mut wanted: Vec<WantedArtifact> = Vec::new();
+    let mut artifact = |name: Name, tag: &str, given: &[String]| -> Result<(), Error> {
+        if !args.selection.wants(&name) {
+            return Ok(());
+        }
+        let defaults = name.kind().default_repositories().iter().map(|text| (*text).to_owned());
+        let texts: Vec<String> = if given.is_empty() { defaults.collect() } else { given.to_vec() };
+        let mut sources = Vec::new();
+        for text in &texts {
+            let source = ArtifactSource::parse(text, tag)?;
+            sources.extend(args.registry_mirror.iter().filter_map(|mirror| mirror.of(&source)));
+            sources.push(source);
+        }
+        // A tag in the reference overrides ours, and then two majors would be the same artifact.
+        if !wanted.iter().any(|have| have.sources == sources) {
+            wanted.push(WantedArtifact { name, tag: tag.into(), sources });
+        }
+        Ok(())
+    };
+    artifact(Name::trivy_db(), catalogue::DB_TAG, &args.db_repository)?;
+    artifact(Name::trivy_java_db(), catalogue::JAVA_DB_TAG, &args.java_db_repository)?;
+    let versions =
+        if args.trivy_version.is_empty() { vec![TrivyVersion::newest()] } else { args.trivy_version.clone() };
+    let majors: BTreeSet<&str> = versions.into_iter().map(TrivyVersion::checks_tag).collect();
+    for major in majors {
+        artifact(Name::trivy_checks(), major, &args.checks_bundle_repository)?;
+    }
+    Ok(wanted)
+}
+
+/// What the command line asks for.
+///
+/// # Errors
+/// A source that is none, or a selection that leaves nothing.
+pub(crate) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
+    let selection = &args.sources.selection;
+    let mut wanted: Vec<Wanted> = artifacts(&args.sources)?.into_iter().map(Wanted::Artifact).collect();
+    let default = format!("default={}", catalogue::VEX_HUB);
+    let vex = if args.vex.is_empty() { vec![default] } else { args.vex.clone() };
+    let mut names = BTreeSet::new();
+    for text in &vex {
+        let (repository, source) = text.split_once('=').ok_or_else(|| {
+            Error::usage(
+                format!("--vex {:?} has no name", safe(&Redacted::new(text).to_string())),
+                "Write NAME=URL or NAME=DIR; the name `default` is VEX Hub's.",
+            )
+        })?;
+        let name = Name::vex(repository).map_err(|_| {
+            let next = match repository {
+                "hub" => {
+                    "It would be taken for VEX Hub, whose name here is `default`: choose that or another."
+                }
+                _ => "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
+            };
+            Error::usage(
+                format!("{:?} cannot name a VEX repository", safe(&Redacted::new(repository).to_string())),
+                next,
+            )
+        })?;
+        if !names.insert(name.clone()) {
+            return Err(Error::usage(
+                format!("--vex {repository} is given twice"),
+                "Give each repository once.",
+            ));
+        }
+        if selection.wants(&name) {
+            wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
+        }
+    }
+    // VEX Hub may be left out also where it is not asked for; another name is a slip of the pen.
+    let hub = Name::vex("default").ok();
+    let unknown =
+        |name: &&Name| name.kind() == Kind::Vex && !names.contains(name) && hub.as_ref() != Some(name);
+    if let Some(name) = selection.only.iter().chain(&selection.skip).find(unknown) {
+        return Err(Error::usage(
+            format!("--only or --skip names {name}, which this export does not know"),
+            "Give its source with --vex NAME=SOURCE, or correct the name.",
+        ));
+    }
+    if wanted.is_empty() && args.image.is_empty() {
+        return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));
+    }
+    Ok(wanted)
+}
