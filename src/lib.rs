@@ -17,7 +17,8 @@
 //! | 8 | `status` | what this host has |
 //! | 9 | `import`, `mirror`, `serve` | taking datasets to targets |
 //! | 10 | `watch`, `rehearse` | commands that run others |
-//! | 11 | `cli`, `main` | the command line |
+//! | 11 | `cli` | the command line |
+//! | 12 | `main` | the program |
 //!
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
 //! short way where one host reaches both sides: dataset + source → target.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use tempfile::SpooledTempFile;
 
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
-use crate::collect::best_source::PassedOver;
 use crate::dataset::check::Limits;
 use crate::dataset::{Contents, Discard, Kind, Name, catalogue, layer, vex};
 use crate::digest::Digest;
@@ -209,4 +209,11 @@ pub(crate) fn vex_repository(
 /// The contents of a dataset that was not looked at yet.
 pub(crate) fn empty() -> Contents {
     Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
+}
+
+/// A source that was not taken.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PassedOver {
+    pub(crate) source: String,
+    pub(crate) why: String,
 }

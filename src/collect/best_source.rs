@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 use crate::bundle::Dataset;
-use crate::collect::artifact::{Collected, announced, complete};
+use crate::collect::artifact::{Collected, PassedOver, announced, complete};
 use crate::collect::quorum::Quorum;
 use crate::collect::wanted::WantedArtifact;
 use crate::dataset::Name;
@@ -78,13 +77,6 @@ impl Rejected {
             other => other.to_string(),
         }
     }
-}
-
-/// A source that was not taken.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct PassedOver {
-    pub(crate) source: String,
-    pub(crate) why: String,
 }
 
 impl PassedOver {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{Dataset, Image};
-use crate::collect::best_source::PassedOver;
+use crate::collect::artifact::PassedOver;
 use crate::digest::Digest;
 use crate::export::output::Parity;
 use crate::util::text::{age, line, moment, safe, size};

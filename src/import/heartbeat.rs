@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::bundle::heartbeat::{Export, Heartbeat};
 use crate::cli::args::Import;
 use crate::error::Error;
-use crate::status::exported;
+use crate::status::report::exported;
 use crate::trust::Refusal;
 use crate::trust::acceptance::hear;
 use crate::trust::keyring::Keyring;

@@ -1,13 +1,13 @@
 //! One request and its answer.
 
 use std::error::Error;
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, Url};
 
-use crate::remote::failure::inside;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -182,4 +182,17 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
     let typed = content_type.is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("text/html"));
     typed || bytes.trim_ascii_start().first() == Some(&b'<')
+}
+
+/// The first error of type `T` in a chain.
+pub(crate) fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    std::iter::successors(Some(error), |error| inside(*error)).find_map(|error| error.downcast_ref())
+}
+
+pub(crate) fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    // An I/O error hides from `source` what it wraps.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
 }

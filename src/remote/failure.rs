@@ -8,7 +8,7 @@ use rustls::AlertDescription;
 
 use crate::remote::connection::{ConnectTimeout, NoAddress};
 use crate::remote::error::{RemoteError, Unreachable};
-use crate::remote::exchange::{CONNECT, host_of, innermost};
+use crate::remote::exchange::{CONNECT, find, host_of, innermost};
 use crate::remote::route::Misled;
 use crate::util::redacted::Redacted;
 use crate::util::text;
@@ -72,17 +72,4 @@ pub(crate) struct WrongService {
     pub(crate) registry: String,
     pub(crate) realm: Redacted,
     pub(crate) why: &'static str,
-}
-
-/// The first error of type `T` in a chain.
-pub(crate) fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
-    std::iter::successors(Some(error), |error| inside(*error)).find_map(|error| error.downcast_ref())
-}
-
-pub(crate) fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    // An I/O error hides from `source` what it wraps.
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
 }

@@ -21,26 +21,11 @@ use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{ImportState, Side, StateView, TargetState};
 use crate::util::clock;
-use crate::util::text::{age, moment, safe};
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 /// How many refusals are shown, the latest.
 const MOST_REFUSED: usize = 20;
-
-/// What an export came to, as a sentence's end.
-pub(crate) fn exported(export: &str) -> String {
-    match export {
-        "written" => "the export wrote a bundle".into(),
-        "unchanged" => "the export found nothing new".into(),
-        "failed" => "the export failed".into(),
-        other => format!("the export was {}", safe(other)),
-    }
-}
-
-fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
-    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
-}
 
 pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
     let state = StateView::find(args.state_dir.as_deref())?;

@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::State;
-use crate::status::{dated, exported};
 use crate::trust::state::{Heard, Origin};
 use crate::util::text::{age, line, moment, safe, size, stamp};
 
@@ -209,4 +208,18 @@ impl Status {
             }
         }
     }
+}
+
+/// What an export came to, as a sentence's end.
+pub(crate) fn exported(export: &str) -> String {
+    match export {
+        "written" => "the export wrote a bundle".into(),
+        "unchanged" => "the export found nothing new".into(),
+        "failed" => "the export failed".into(),
+        other => format!("the export was {}", safe(other)),
+    }
+}
+
+pub(crate) fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
+    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
 }
