@@ -169,6 +169,14 @@ impl Error {
     }
 }
 
+/// Serializes the errors of a report.
+pub(crate) fn serialize_all<S: serde::Serializer>(
+    errors: &[Error],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(Error::to_json))
+}
+
 /// The exit code of some errors.
 pub(crate) fn gravest(errors: &[Error]) -> u8 {
     let codes: Vec<u8> = errors.iter().map(Error::exit_code).collect();

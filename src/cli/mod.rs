@@ -9,9 +9,8 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 
 use crate::cli::args::{Cli, Format, Verb};
-use crate::cli::run::{completions, keygen, man, trust};
+use crate::cli::run::{bundle, completions, keygen, man, trust};
 use crate::error::Error;
-use crate::intake::{inspect, repair, sign, verify};
 use crate::progress::Progress;
 use crate::trust::secret;
 use crate::util::redacted::Redacted;
@@ -20,6 +19,7 @@ use crate::{export, import, mirror, rehearse, serve, status, watch};
 
 pub mod args;
 mod outcome;
+mod print;
 pub(crate) mod prompt;
 pub(crate) mod run;
 pub mod terminal;
@@ -97,10 +97,10 @@ pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
         Verb::Keygen(args) => keygen::run(args),
         Verb::Trust(args) => trust::run(args),
         Verb::Export(args) => export::run(args, progress),
-        Verb::Sign(args) => sign::run(args, progress),
-        Verb::Verify(args) => verify::run(args, progress),
-        Verb::Inspect(args) => inspect::run(args, progress),
-        Verb::Repair(args) => repair::run(args, progress),
+        Verb::Sign(args) => bundle::sign(args, progress),
+        Verb::Verify(args) => bundle::verify(args, progress),
+        Verb::Inspect(args) => bundle::inspect(args),
+        Verb::Repair(args) => bundle::repair(args, progress),
         Verb::Import(args) => import::run(args, progress),
         Verb::Watch(args) => watch::run(args, progress),
         Verb::Status(args) => status::run(args, progress),

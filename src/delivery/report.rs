@@ -326,7 +326,7 @@ pub(crate) struct Report {
     pub(crate) images: Vec<ImageRow>,
     pub(crate) ignored: Vec<Ignored>,
     pub(crate) warnings: Vec<String>,
-    #[serde(serialize_with = "errors")]
+    #[serde(serialize_with = "crate::error::serialize_all")]
     pub(crate) errors: Vec<Error>,
     /// The settings that keep Trivy offline, a line for each subcommand.
     pub(crate) commands: Vec<String>,
@@ -369,10 +369,6 @@ pub(crate) fn warnings(reports: &[Report]) -> Vec<String> {
         report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
     };
     reports.iter().flat_map(of).collect()
-}
-
-pub(crate) fn errors<S: serde::Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
 impl Report {

@@ -3,146 +3,69 @@
 //! Shows unverified bundles too, and says so. Every text from a bundle is made safe for the
 //! terminal.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::volumes::Number;
 use crate::bundle::{BundleError, Payload, UnverifiedBundle};
-use crate::cli::Outcome;
-use crate::cli::args::Inspect;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
 use crate::intake::open::{self, Ignored};
 use crate::intake::signer::Signer;
-use crate::progress::Progress;
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 use crate::util::clock;
-use crate::util::redacted::Redacted;
-use crate::util::text::{Unverified, age, line, moment, safe, size};
+use crate::util::text::{Unverified, safe};
 
-#[derive(Serialize)]
-struct Report {
-    bundles: Vec<Row>,
-    ignored: Vec<Ignored>,
+/// What [`inspect`] found.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct InspectReport {
+    /// The bundles, those that a trusted key signed first.
+    pub bundles: Vec<InspectedBundle>,
+    /// What was found beside them and skipped.
+    pub ignored: Vec<Ignored>,
 }
 
-#[derive(Serialize)]
-struct Row {
+/// A bundle and what it says of itself.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct InspectedBundle {
+    /// Its file, or that of its head.
     #[serde(serialize_with = "crate::util::text::path")]
-    path: PathBuf,
-    /// Whether a trusted key signed it, and its file or all its volumes have the signed length. The content
-    /// is only looked at by `verify` and `import`.
-    verified: bool,
+    pub path: PathBuf,
+    /// Whether a trusted key signed it, and its file or all its volumes have the signed length. Only
+    /// [`verify`](crate::intake::verify::verify) and an import look at the content.
+    pub verified: bool,
     /// Why it is not verified.
-    why: Option<String>,
-    identity: Digest,
-    signers: Vec<Signer>,
-    claimed_keyids: Vec<Unverified>,
-    payload: Payload,
+    pub why: Option<String>,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// The trusted keys that signed it.
+    pub signers: Vec<Signer>,
+    /// The key IDs that its signatures claim.
+    pub claimed_keyids: Vec<Unverified>,
+    /// What it says of itself.
+    pub payload: Payload,
+    /// When it was inspected.
     #[serde(skip)]
-    now: Timestamp,
+    pub inspected_at: Timestamp,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.bundles {
-            row.fmt(f)?;
-        }
-        for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = &self.payload;
-        writeln!(f, "{}", line(&self.path.display().to_string()))?;
-        match &self.why {
-            None => {
-                for signer in &self.signers {
-                    writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
-                }
-            }
-            Some(why) => {
-                writeln!(f, "  NOT VERIFIED: {why}")?;
-                match self.signers.as_slice() {
-                    [] => writeln!(f, "  What follows is only what the file says of itself.")?,
-                    signers => {
-                        let names: Vec<String> = signers.iter().map(Signer::to_string).collect();
-                        writeln!(f, "  What follows is signed by {}.", names.join(" and "))?;
-                    }
-                }
-            }
-        }
-        writeln!(f, "  payload    {}", self.identity)?;
-        writeln!(f, "  stream     {}", payload.stream)?;
-        writeln!(f, "  created    {} ({} ago)", moment(payload.created), age(payload.created, self.now))?;
-        if let Some(expires) = payload.expires {
-            writeln!(f, "  expires    {}", moment(expires))?;
-        }
-        if let Some(sequence) = payload.sequence {
-            writeln!(f, "  sequence   {sequence}")?;
-        }
-        writeln!(f, "  producer   {}", safe(&payload.producer))?;
-        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
-        if !payload.volumes.is_empty() {
-            writeln!(
-                f,
-                "  volumes    {}, the head with {}",
-                payload.volumes.len() + 1,
-                size(payload.head_length())
-            )?;
-            for (index, volume) in payload.volumes.iter().enumerate() {
-                let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
-                writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
-            }
-        }
-        for dataset in &payload.datasets {
-            let contents = &dataset.contents;
-            let date =
-                contents.updated_at.map(|date| format!("{} ({} old)", moment(date), age(date, self.now)));
-            let version = dataset.version.as_deref().map(safe);
-            let what = date.or(version).unwrap_or_default();
-            writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
-            writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
-            writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
-            for layer in &dataset.layers {
-                writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
-            }
-            for file in &contents.files {
-                writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
-            }
-            if let Some(tree) = &contents.tree {
-                writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
-            }
-        }
-        for image in &payload.images {
-            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
-            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
-            writeln!(f, "    manifest   {}", image.manifest.digest)?;
-        }
-        writeln!(f, "\n  members")?;
-        for member in &payload.members {
-            writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
+/// Reads what bundles say of themselves and who signed them. `trust` names files of public keys to trust; if it
+/// is empty, those that `trust add` keeps are trusted.
+///
+/// # Errors
+/// If there is no bundle in these inputs.
+pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, Error> {
     // Without any trusted key there is still something to show.
-    let keyring = match Keyring::load(&args.keys.trust) {
+    let keyring = match Keyring::load(trust) {
         Err(TrustError::NoTrustedKeys { .. }) => Keyring::default(),
         other => other?,
     };
-    let mut there = Inputs::read(&args.bundle)?;
+    let mut there = Inputs::read(inputs)?;
     let mut passed_over = std::mem::take(&mut there.ignored);
     let (mut signed, mut unsigned) = (Rows::default(), Rows::default());
     for path in &there.bundles {
@@ -164,20 +87,20 @@ pub(crate) fn run(args: &Inspect, _: &dyn Progress) -> Result<Outcome, Error> {
             passed_over.add(Ignored { name: format!("{} bundles", rows.more), why });
         }
     }
-    let bundles: Vec<Row> = signed.rows.into_iter().chain(unsigned.rows).collect();
+    let bundles: Vec<InspectedBundle> = signed.rows.into_iter().chain(unsigned.rows).collect();
     if let (true, Some((_, error))) = (bundles.is_empty(), there.headless().next()) {
         return Err(error.into());
     }
     if bundles.is_empty() {
-        return Err(open::no_bundle(&args.bundle, passed_over));
+        return Err(open::no_bundle(inputs, passed_over));
     }
-    Ok(Outcome::done(&Report { bundles, ignored: passed_over.list() }))
+    Ok(InspectReport { bundles, ignored: passed_over.list() })
 }
 
 /// Bundles that are shown. What they say is in memory until all are shown.
 #[derive(Default)]
 struct Rows {
-    rows: Vec<Row>,
+    rows: Vec<InspectedBundle>,
     /// The bytes of their manifests.
     bytes: usize,
     /// How many are not shown.
@@ -188,7 +111,7 @@ impl Rows {
     /// The most bytes of manifests, but for a single one.
     const MOST: usize = 1 << 20;
 
-    fn add(&mut self, row: Row, length: usize) {
+    fn add(&mut self, row: InspectedBundle, length: usize) {
         if self.rows.is_empty() || self.bytes + length <= Self::MOST {
             self.bytes += length;
             self.rows.push(row);
@@ -199,7 +122,7 @@ impl Rows {
 }
 
 /// A bundle, and the bytes of its payload.
-fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(Row, usize), BundleError> {
+fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(InspectedBundle, usize), BundleError> {
     let bundle = UnverifiedBundle::open(path)?;
     let claimed_keyids = bundle.claimed_keyids();
     let (identity, length) = (bundle.identity(), bundle.payload_length());
@@ -215,7 +138,9 @@ fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(Row, usize), B
             Err(_) => return Err(error),
         },
     };
-    let (now, verified) = (clock::now(), why.is_none());
-    let row = Row { path: path.into(), verified, why, identity, signers, claimed_keyids, payload, now };
+    let (inspected_at, verified) = (clock::now(), why.is_none());
+    let path = path.into();
+    let row =
+        InspectedBundle { path, verified, why, identity, signers, claimed_keyids, payload, inspected_at };
     Ok((row, length))
 }

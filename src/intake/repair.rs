@@ -1,6 +1,5 @@
 //! `repair`: what is missing or damaged of a bundle is made again where it belongs.
 
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +7,6 @@ use serde::Serialize;
 
 use crate::bundle::names::under_way;
 use crate::bundle::{UnverifiedBundle, VerifiedBundle};
-use crate::cli::Outcome;
-use crate::cli::args::Repair;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
@@ -18,50 +15,44 @@ use crate::intake::verify::check_bytes;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
 use crate::util::files;
-use crate::util::text::{line, size};
 
-#[derive(Serialize)]
-struct Report {
-    bundles: Vec<Row>,
-    errors: Vec<serde_json::Value>,
+/// What [`repair`] did.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// The bundles that are complete now.
+    pub bundles: Vec<RepairedBundle>,
+    /// The bundles that could not be rebuilt, if others were.
+    #[serde(serialize_with = "crate::error::serialize_all")]
+    pub errors: Vec<Error>,
 }
 
-#[derive(Serialize)]
-struct Row {
-    /// The bundle, or its head.
+/// A bundle that is complete.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct RepairedBundle {
+    /// Its file, or that of its head.
     #[serde(serialize_with = "crate::util::text::path")]
-    path: PathBuf,
-    identity: Digest,
-    length: u64,
-    /// The files that were made again.
+    pub path: PathBuf,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// Its bytes, with all volumes.
+    pub length: u64,
+    /// The files that were rebuilt.
     #[serde(serialize_with = "crate::util::text::paths")]
-    made: Vec<PathBuf>,
+    pub made: Vec<PathBuf>,
     /// How many shards were missing or damaged.
-    shards: usize,
+    pub shards: usize,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.bundles {
-            let path = line(&row.path.display().to_string());
-            match row.made.as_slice() {
-                [] => writeln!(f, "{path} is whole: {}, every byte as signed.", size(row.length))?,
-                made => {
-                    writeln!(f, "{path} is whole again: {}, every byte as signed.", size(row.length))?;
-                    for made in made {
-                        writeln!(f, "  made again from parity: {}", line(&made.display().to_string()))?;
-                    }
-                }
-            }
-            writeln!(f, "  payload {}", row.identity)?;
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn run(args: &Repair, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let keyring = Keyring::load(&args.keys.trust)?;
-    let there = Inputs::read(&args.bundle)?;
+/// Rebuilds what is missing or damaged of bundles from their parity, in place. `trust` names files of public
+/// keys to trust; if it is empty, those that `trust add` keeps are trusted.
+///
+/// # Errors
+/// If there is no parity; if there is one bundle alone, also why it cannot be rebuilt.
+pub fn repair(inputs: &[PathBuf], trust: &[PathBuf], progress: &dyn Progress) -> Result<RepairReport, Error> {
+    let keyring = Keyring::load(trust)?;
+    let there = Inputs::read(inputs)?;
     let keys: Vec<&str> = there.with_parity().collect();
     if keys.is_empty() {
         return Err(Error::usage(
@@ -69,10 +60,10 @@ pub(crate) fn run(args: &Repair, progress: &dyn Progress) -> Result<Outcome, Err
             "Copy the files that are named .par.001 and so on; `trivy-ferry export --parity 10%` makes them.",
         ));
     }
-    let mut report = Report { bundles: Vec::new(), errors: Vec::new() };
+    let mut report = RepairReport { bundles: Vec::new(), errors: Vec::new() };
     let mut errors = Vec::new();
     for key in keys {
-        match repair(&there, key, &keyring, progress) {
+        match repair_one(&there, key, &keyring, progress) {
             Ok(row) => report.bundles.push(row),
             Err(error) => errors.push(error),
         }
@@ -80,11 +71,16 @@ pub(crate) fn run(args: &Repair, progress: &dyn Progress) -> Result<Outcome, Err
     if report.bundles.is_empty() && errors.len() == 1 {
         return Err(errors.remove(0));
     }
-    report.errors = errors.iter().map(Error::to_json).collect();
-    Ok(Outcome { errors, ..Outcome::done(&report) })
+    report.errors = errors;
+    Ok(report)
 }
 
-fn repair(there: &Inputs, key: &str, keyring: &Keyring, progress: &dyn Progress) -> Result<Row, Error> {
+fn repair_one(
+    there: &Inputs,
+    key: &str,
+    keyring: &Keyring,
+    progress: &dyn Progress,
+) -> Result<RepairedBundle, Error> {
     let Some(mended) = mend(there, key, keyring, &|path| under_way(path))? else {
         // Parity is not to be believed about that either.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
@@ -104,9 +100,9 @@ fn repair(there: &Inputs, key: &str, keyring: &Keyring, progress: &dyn Progress)
     Ok(row(&bundle, head, made.iter().map(|(_, name)| name.clone()).collect(), shards))
 }
 
-fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) -> Row {
+fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) -> RepairedBundle {
     let length = bundle.payload().length;
-    Row { path: head.into(), identity: bundle.identity(), length, made, shards }
+    RepairedBundle { path: head.into(), identity: bundle.identity(), length, made, shards }
 }
 
 /// Puts what was made in the place of what was lost.

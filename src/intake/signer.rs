@@ -1,7 +1,5 @@
 //! Who signed a bundle, as reports say it.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use crate::trust::keyring::Keyring;
@@ -9,12 +7,17 @@ use crate::util::text::safe;
 
 /// A trusted key that signed a bundle.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Signer {
-    pub(crate) name: String,
-    pub(crate) fingerprint: String,
-    pub(crate) keyid: String,
+#[non_exhaustive]
+pub struct Signer {
+    /// The name that the key has here.
+    pub name: String,
+    /// Its fingerprint, for people to compare.
+    pub fingerprint: String,
+    /// Its key ID in hexadecimal.
+    pub keyid: String,
+    /// The beginning of its fingerprint.
     #[serde(skip)]
-    short: String,
+    pub short: String,
 }
 
 impl Signer {
@@ -28,11 +31,5 @@ impl Signer {
             short: id.short(),
         };
         signers.iter().map(signer).collect()
-    }
-}
-
-impl fmt::Display for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (trusted: {})", self.short, self.name)
     }
 }

@@ -1,14 +1,12 @@
 //! `verify`: everything that import would check, changing nothing.
 
+use std::io;
 use std::path::PathBuf;
-use std::{fmt, io};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::{BundleError, Dataset, VerifiedBundle};
-use crate::cli::Outcome;
-use crate::cli::args::Verify;
+use crate::bundle::{BundleError, Dataset, Stream, VerifiedBundle};
 use crate::dataset::Discard;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -22,60 +20,72 @@ use crate::trust::acceptance::{Candidate, Policy, admit};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
 use crate::util::clock;
-use crate::util::text::{age, line, size};
 
-#[derive(Serialize)]
-struct Report {
-    bundles: Vec<Row>,
-    ignored: Vec<Ignored>,
-    warnings: Vec<String>,
-    errors: Vec<serde_json::Value>,
+/// What [`verify`] is to check, and by which rules.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    /// A bundle, or directories that hold bundles and their volumes.
+    pub inputs: Vec<PathBuf>,
+    /// Files of public keys to trust; if there are none, those that `trust add` keeps.
+    pub trust: Vec<PathBuf>,
+    /// The stream that is accepted; `None` accepts any.
+    pub stream: Option<Stream>,
+    /// Accepts a bundle that was created after the time of this host's clock.
+    pub allow_future: bool,
+    /// Accepts a bundle past the date that its exporter gave it.
+    pub allow_expired: bool,
 }
 
-#[derive(Serialize)]
-struct Row {
-    #[serde(serialize_with = "crate::util::text::path")]
-    path: PathBuf,
-    identity: Digest,
-    signers: Vec<Signer>,
-    stream: String,
-    created: Timestamp,
-    length: u64,
-    members: usize,
-    datasets: Vec<String>,
-    images: Vec<String>,
-    #[serde(skip)]
-    age: String,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.bundles {
-            let signers: Vec<String> = row.signers.iter().map(Signer::to_string).collect();
-            writeln!(
-                f,
-                "{}   signed by {}, created {} ago",
-                line(&row.path.display().to_string()),
-                signers.join(" and "),
-                row.age
-            )?;
-            writeln!(
-                f,
-                "  good: {} members, {}, content as signed: {}",
-                row.members + 1,
-                size(row.length),
-                row.datasets.join(", ")
-            )?;
-            if !row.images.is_empty() {
-                writeln!(f, "  images: {}", row.images.join(", "))?;
-            }
-            writeln!(f, "  payload {}", row.identity)?;
-        }
-        for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
-        }
-        Ok(())
+impl VerifyOptions {
+    /// Options that check these inputs by the default rules.
+    #[must_use]
+    pub fn new(inputs: Vec<PathBuf>) -> Self {
+        VerifyOptions { inputs, ..VerifyOptions::default() }
     }
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// The bundles of which every byte and all content is as signed.
+    pub bundles: Vec<CheckedBundle>,
+    /// What was found beside them and skipped.
+    pub ignored: Vec<Ignored>,
+    /// What the operator has to know.
+    pub warnings: Vec<String>,
+    /// The bundles that were rejected, if others were good.
+    #[serde(serialize_with = "crate::error::serialize_all")]
+    pub errors: Vec<Error>,
+}
+
+/// A bundle that is good.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct CheckedBundle {
+    /// Its file, or that of its head.
+    #[serde(serialize_with = "crate::util::text::path")]
+    pub path: PathBuf,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// The trusted keys that signed it.
+    pub signers: Vec<Signer>,
+    /// Its stream.
+    pub stream: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its bytes, with all volumes.
+    pub length: u64,
+    /// Its members without the envelope.
+    pub members: usize,
+    /// Its datasets, as `trivy-db-2`.
+    pub datasets: Vec<String>,
+    /// The names of its images.
+    pub images: Vec<String>,
+    /// When it was checked.
+    #[serde(skip)]
+    pub checked_at: Timestamp,
 }
 
 /// Unpacks everything and keeps nothing.
@@ -105,10 +115,14 @@ impl Receiver for Checking {
     }
 }
 
-pub(crate) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let keyring = Keyring::load(&args.keys.trust)?;
-    let deep = |error| name_all_damage(error, &args.bundle, &keyring, progress);
-    let mut found = match open::open(&args.bundle, &keyring, None) {
+/// Checks everything that an import would check, and changes nothing.
+///
+/// # Errors
+/// If nothing can be read or no key is trusted; if there is one bundle alone, also what is wrong with it.
+pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, Error> {
+    let keyring = Keyring::load(&options.trust)?;
+    let deep = |error| name_all_damage(error, &options.inputs, &keyring, progress);
+    let mut found = match open::open(&options.inputs, &keyring, None) {
         Err(Error::Bundle(error)) => return Err(deep(error).into()),
         other => other?,
     };
@@ -116,10 +130,11 @@ pub(crate) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
     let mut errors: Vec<Error> =
         std::mem::take(&mut found.damaged).into_iter().map(deep).map(Error::from).collect();
     let warnings = found.warnings;
-    let mut report = Report { bundles: Vec::new(), ignored: found.ignored, warnings, errors: Vec::new() };
+    let mut report =
+        VerifyReport { bundles: Vec::new(), ignored: found.ignored, warnings, errors: Vec::new() };
     let mut expired = Vec::new();
     for bundle in &found.bundles {
-        match check(bundle, args, &keyring, progress) {
+        match check(bundle, options, &keyring, progress) {
             Ok(row) => report.bundles.push(row),
             Err(error) if single => return Err(error),
             Err(Error::Refused(refusal @ Refusal::Expired { .. })) => {
@@ -138,9 +153,8 @@ pub(crate) fn run(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Err
             _ => errors.push(refusal.into()),
         }
     }
-    report.errors = errors.iter().map(Error::to_json).collect();
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings: report.warnings, errors, ..outcome })
+    report.errors = errors;
+    Ok(report)
 }
 
 /// Where volumes are missing or cut off, whoever has to copy them wants to know at once which others to copy
@@ -159,22 +173,22 @@ fn name_all_damage(
 
 fn check(
     bundle: &VerifiedBundle,
-    args: &Verify,
+    options: &VerifyOptions,
     keyring: &Keyring,
     progress: &dyn Progress,
-) -> Result<Row, Error> {
+) -> Result<CheckedBundle, Error> {
     let now = clock::now();
     let candidate = candidate(bundle);
     let policy = Policy {
-        stream: args.stream.as_ref().map_or_else(|| candidate.stream.clone(), |stream| stream.to_string()),
+        stream: options.stream.as_ref().map_or_else(|| candidate.stream.clone(), |stream| stream.to_string()),
         allow_rollback: false,
-        allow_future: args.overrides.allow_future,
-        allow_expired: args.overrides.allow_expired,
+        allow_future: options.allow_future,
+        allow_expired: options.allow_expired,
     };
     admit(&candidate, &TargetState::default(), &policy, now)?;
     unload(bundle, &mut Checking, progress)?;
     let payload = bundle.payload();
-    Ok(Row {
+    Ok(CheckedBundle {
         path: bundle.path().into(),
         identity: bundle.identity(),
         signers: Signer::of(bundle.signers(), keyring),
@@ -184,7 +198,7 @@ fn check(
         members: payload.members.len(),
         datasets: payload.datasets.iter().map(Dataset::reference).collect(),
         images: payload.images.iter().map(|image| image.name.clone()).collect(),
-        age: age(payload.created, now),
+        checked_at: now,
     })
 }
 

@@ -41,7 +41,7 @@ struct Reports {
     dry_run: bool,
     targets: Vec<Report>,
     /// What concerns every place: sources that failed.
-    #[serde(serialize_with = "crate::delivery::report::errors")]
+    #[serde(serialize_with = "crate::error::serialize_all")]
     errors: Vec<Error>,
     /// The bytes that a dry run would have fetched.
     #[serde(skip)]

@@ -19,11 +19,11 @@ use crate::bundle::BundleError;
 use crate::cli::Outcome;
 use crate::cli::args::{
     Acceptance, Export, Import, Keygen, Layout, Overrides, Persistence, RegistryFlags, Rehearse, Selection,
-    Signing, Sources, TimeOverrides, TrustedKeys, Verify, WriteSettings,
+    Signing, Sources, TrustedKeys, WriteSettings,
 };
 use crate::cli::run::keygen;
 use crate::error::Error;
-use crate::intake::verify;
+use crate::intake::verify::{VerifyOptions, VerifyReport, verify};
 use crate::progress::{Progress, Silent};
 use crate::scanner::installed::trivy_on_path;
 use crate::serve::http::{Options, Server, Until};
@@ -35,7 +35,7 @@ struct Report {
     collected: usize,
     bundle_size: u64,
     refused: String,
-    members: u64,
+    members: usize,
     imported_seconds: f64,
     /// What the scan found; `None` where there is no `trivy` on the PATH.
     scan: Option<Scan>,
@@ -217,16 +217,10 @@ impl Rehearsal {
         TrustedKeys { trust: vec![self.path("ferry.pub")] }
     }
 
-    fn check(&self, bundle: &Path) -> Result<Outcome, Error> {
-        verify::run(
-            &Verify {
-                bundle: vec![bundle.into()],
-                keys: self.keys(),
-                stream: None,
-                overrides: TimeOverrides::default(),
-            },
-            &Silent,
-        )
+    fn check(&self, bundle: &Path) -> Result<VerifyReport, Error> {
+        let mut options = VerifyOptions::new(vec![bundle.into()]);
+        options.trust = self.keys().trust;
+        verify(&options, &Silent)
     }
 
     /// On the way: a copy with one bit flipped near its end, inside the last layer.
@@ -250,9 +244,10 @@ impl Rehearsal {
         }
     }
 
-    fn verify(&self, bundle: &Path) -> Result<u64, Error> {
-        let outcome = self.check(bundle)?;
-        Ok(outcome.json["bundles"][0]["members"].as_u64().unwrap_or(0) + 1)
+    fn verify(&self, bundle: &Path) -> Result<usize, Error> {
+        let report = self.check(bundle)?;
+        // The envelope is one, too.
+        Ok(report.bundles.first().map_or(0, |bundle| bundle.members) + 1)
     }
 
     /// The air-gapped side.

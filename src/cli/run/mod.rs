@@ -1,5 +1,6 @@
-//! One file for each command that needs no module of the library.
+//! One file for each command, or for those that are alike: options in, report out.
 
+pub(crate) mod bundle;
 pub(crate) mod completions;
 pub(crate) mod keygen;
 pub(crate) mod man;

@@ -1,0 +1,170 @@
+//! What `verify`, `inspect`, `repair` and `sign` print.
+
+use std::fmt;
+
+use crate::bundle::volumes::Number;
+use crate::intake::inspect::{InspectReport, InspectedBundle};
+use crate::intake::repair::RepairReport;
+use crate::intake::sign::SignReport;
+use crate::intake::signer::Signer;
+use crate::intake::verify::VerifyReport;
+use crate::util::redacted::Redacted;
+use crate::util::text::{age, line, moment, safe, size};
+
+impl fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.bundles {
+            let signers: Vec<String> = row.signers.iter().map(Signer::to_string).collect();
+            writeln!(
+                f,
+                "{}   signed by {}, created {} ago",
+                line(&row.path.display().to_string()),
+                signers.join(" and "),
+                age(row.created, row.checked_at)
+            )?;
+            writeln!(
+                f,
+                "  good: {} members, {}, content as signed: {}",
+                row.members + 1,
+                size(row.length),
+                row.datasets.join(", ")
+            )?;
+            if !row.images.is_empty() {
+                writeln!(f, "  images: {}", row.images.join(", "))?;
+            }
+            writeln!(f, "  payload {}", row.identity)?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for SignReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = if self.unchanged { "Signed before" } else { "Checked, signed, synced" };
+        writeln!(f, "{done}: {}", line(&self.path.display().to_string()))?;
+        writeln!(f, "Signed by {}", self.fingerprint)?;
+        writeln!(f, "Payload {}, for your log.", self.identity)
+    }
+}
+
+impl fmt::Display for InspectReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.bundles {
+            fmt::Display::fmt(row, f)?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for InspectedBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = &self.payload;
+        writeln!(f, "{}", line(&self.path.display().to_string()))?;
+        match &self.why {
+            None => {
+                for signer in &self.signers {
+                    writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
+                }
+            }
+            Some(why) => {
+                writeln!(f, "  NOT VERIFIED: {why}")?;
+                match self.signers.as_slice() {
+                    [] => writeln!(f, "  What follows is only what the file says of itself.")?,
+                    signers => {
+                        let names: Vec<String> = signers.iter().map(Signer::to_string).collect();
+                        writeln!(f, "  What follows is signed by {}.", names.join(" and "))?;
+                    }
+                }
+            }
+        }
+        writeln!(f, "  payload    {}", self.identity)?;
+        writeln!(f, "  stream     {}", payload.stream)?;
+        writeln!(
+            f,
+            "  created    {} ({} ago)",
+            moment(payload.created),
+            age(payload.created, self.inspected_at)
+        )?;
+        if let Some(expires) = payload.expires {
+            writeln!(f, "  expires    {}", moment(expires))?;
+        }
+        if let Some(sequence) = payload.sequence {
+            writeln!(f, "  sequence   {sequence}")?;
+        }
+        writeln!(f, "  producer   {}", safe(&payload.producer))?;
+        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
+        if !payload.volumes.is_empty() {
+            writeln!(
+                f,
+                "  volumes    {}, the head with {}",
+                payload.volumes.len() + 1,
+                size(payload.head_length())
+            )?;
+            for (index, volume) in payload.volumes.iter().enumerate() {
+                let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
+                writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
+            }
+        }
+        for dataset in &payload.datasets {
+            let contents = &dataset.contents;
+            let date = contents
+                .updated_at
+                .map(|date| format!("{} ({} old)", moment(date), age(date, self.inspected_at)));
+            let version = dataset.version.as_deref().map(safe);
+            let what = date.or(version).unwrap_or_default();
+            writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
+            writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
+            writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
+            for layer in &dataset.layers {
+                writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
+            }
+            for file in &contents.files {
+                writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
+            }
+            if let Some(tree) = &contents.tree {
+                writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
+            }
+        }
+        for image in &payload.images {
+            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
+            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
+            writeln!(f, "    manifest   {}", image.manifest.digest)?;
+        }
+        writeln!(f, "\n  members")?;
+        for member in &payload.members {
+            writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RepairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.bundles {
+            let path = line(&row.path.display().to_string());
+            match row.made.as_slice() {
+                [] => writeln!(f, "{path} is whole: {}, every byte as signed.", size(row.length))?,
+                made => {
+                    writeln!(f, "{path} is whole again: {}, every byte as signed.", size(row.length))?;
+                    for made in made {
+                        writeln!(f, "  made again from parity: {}", line(&made.display().to_string()))?;
+                    }
+                }
+            }
+            writeln!(f, "  payload {}", row.identity)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (trusted: {})", self.short, self.name)
+    }
+}

@@ -1,0 +1,3 @@
+//! Reports as text for people.
+
+mod bundle;

@@ -1,0 +1,38 @@
+//! `verify`, `inspect`, `repair` and `sign`.
+
+use crate::cli::args::{Inspect, Repair, Sign, Verify};
+use crate::cli::{Outcome, prompt};
+use crate::error::Error;
+use crate::intake;
+use crate::intake::verify::VerifyOptions;
+use crate::progress::Progress;
+use crate::trust::keyring::Keyring;
+
+pub(crate) fn verify(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = VerifyOptions {
+        inputs: args.bundle.clone(),
+        trust: args.keys.trust.clone(),
+        stream: args.stream.clone(),
+        allow_future: args.overrides.allow_future,
+        allow_expired: args.overrides.allow_expired,
+    };
+    let report = intake::verify::verify(&options, progress)?;
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
+}
+
+pub(crate) fn inspect(args: &Inspect) -> Result<Outcome, Error> {
+    Ok(Outcome::done(&intake::inspect::inspect(&args.bundle, &args.keys.trust)?))
+}
+
+pub(crate) fn repair(args: &Repair, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let report = intake::repair::repair(&args.bundle, &args.keys.trust, progress)?;
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { errors: report.errors, ..outcome })
+}
+
+pub(crate) fn sign(args: &Sign, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let keyring = Keyring::load(&args.keys.trust)?;
+    let signer = prompt::signer(&args.signing)?;
+    Ok(Outcome::done(&intake::sign::sign(&args.bundle, &keyring, &*signer, progress)?))
+}
