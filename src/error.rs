@@ -178,8 +178,8 @@ pub(crate) fn serialize_all<S: serde::Serializer>(
 }
 
 /// The exit code of some errors.
-pub(crate) fn gravest(errors: &[Error]) -> u8 {
-    let codes: Vec<u8> = errors.iter().map(Error::exit_code).collect();
+pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Error>) -> u8 {
+    let codes: Vec<u8> = errors.into_iter().map(Error::exit_code).collect();
     [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
 }
 

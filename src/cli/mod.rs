@@ -9,13 +9,14 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 
 use crate::cli::args::{Cli, Format, Verb};
-use crate::cli::run::{bundle, completions, keygen, man, trust};
+use crate::cli::run::{
+    bundle, completions, export, import, keygen, man, mirror, rehearse, serve, status, trust, watch,
+};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::trust::secret;
 use crate::util::redacted::Redacted;
 use crate::util::text::{json, lines};
-use crate::{export, import, mirror, rehearse, serve, status, watch};
 
 pub mod args;
 mod outcome;

@@ -7,8 +7,9 @@ use std::path::Path;
 use pkcs8::der::zeroize::Zeroizing;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use crate::cli::args::Signing;
+use crate::cli::args::{Connection, Signing};
 use crate::error::Error;
+use crate::remote::RemoteOptions;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
 use crate::trust::keyring::not_opened;
 use crate::trust::signer::{External, Signer};
@@ -105,4 +106,33 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
         }
         other => Ok(other.map_err(bad)?),
     }
+}
+
+/// The first line of standard input.
+fn password() -> Result<String, Error> {
+    /// Longer than any password or token.
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
+    read.map_err(Error::unexpected("reading the password from standard input"))?;
+    let line = text.lines().next().unwrap_or_default();
+    match line {
+        "" => Err(Error::usage(
+            "there is no password on standard input",
+            "Pipe it in: … --password-stdin < FILE.",
+        )),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// How registries are reached, with the password from standard input if there is a name.
+pub(crate) fn remote(connection: &Connection) -> Result<RemoteOptions, Error> {
+    let login = connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
+    Ok(RemoteOptions {
+        insecure: connection.insecure,
+        plain_http: connection.plain_http,
+        ca_cert: connection.cacert.clone(),
+        client_cert: connection.client_cert.clone(),
+        login,
+    })
 }

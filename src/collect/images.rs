@@ -7,9 +7,8 @@ use std::str::FromStr;
 use crate::bundle::format::MAX_MEMBER;
 use crate::bundle::payload::{Blob, Image, MAX_IMAGES};
 use crate::bundle::writer::PlannedImage;
-use crate::cli::args::Export;
 use crate::error::Error;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::remote::Repository;
 use crate::source::{self, ArtifactSource, Network};
@@ -82,23 +81,24 @@ impl Collected {
 /// # Errors
 /// An image that its source does not have, or that registries of today refuse.
 pub(crate) fn collect(
-    args: &Export,
+    images: &[CarriedImage],
+    platform: Option<&Platform>,
     network: &Network<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Collected>, Error> {
-    if args.image.len() > MAX_IMAGES {
+    if images.len() > MAX_IMAGES {
         return Err(Error::usage(
-            format!("{} images are named, and a bundle takes {MAX_IMAGES}", args.image.len()),
+            format!("{} images are named, and a bundle takes {MAX_IMAGES}", images.len()),
             "Take the others in a second bundle, of a stream of its own.",
         ));
     }
     let mut collected: Vec<Collected> = Vec::new();
-    for carried in &args.image {
+    for carried in images {
         let name = carried.name.to_string();
         if collected.iter().any(|other| other.planned.image.name == name) {
             return Err(Error::usage(format!("--image {name} is given twice"), "Give each image once."));
         }
-        let source = network.image(&carried.source, args.platform.as_ref(), MAX_MEMBER)?;
+        let source = network.image(&carried.source, platform, MAX_MEMBER)?;
         network.take_notes().iter().for_each(|note| progress.note(note));
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(

@@ -4,6 +4,7 @@
 pub(crate) mod artifact;
 pub(crate) mod best_source;
 pub mod images;
+pub mod options;
 pub(crate) mod quorum;
 pub mod registry_mirror;
 pub(crate) mod validate;

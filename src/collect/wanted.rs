@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cli::args::{Export, Sources};
+use crate::collect::options::SourceOptions;
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::{Kind, Name};
 use crate::error::Error;
@@ -46,14 +46,14 @@ impl Wanted {
     }
 }
 
-/// The OCI artifacts that the command line asks for.
+/// The OCI artifacts that are asked for.
 ///
 /// # Errors
 /// A source that is none.
-pub(crate) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
+pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, Error> {
     let mut wanted: Vec<WantedArtifact> = Vec::new();
     let mut artifact = |name: Name, tag: &str, given: &[String]| -> Result<(), Error> {
-        if !args.selection.wants(&name) {
+        if !options.selection.wants(&name) {
             return Ok(());
         }
         let defaults = name.kind().default_repositories().iter().map(|text| (*text).to_owned());
@@ -61,7 +61,7 @@ pub(crate) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
         let mut sources = Vec::new();
         for text in &texts {
             let source = ArtifactSource::parse(text, tag)?;
-            sources.extend(args.registry_mirror.iter().filter_map(|mirror| mirror.of(&source)));
+            sources.extend(options.registry_mirror.iter().filter_map(|mirror| mirror.of(&source)));
             sources.push(source);
         }
         // A tag in the reference overrides ours, and then two majors would be the same artifact.
@@ -70,26 +70,34 @@ pub(crate) fn artifacts(args: &Sources) -> Result<Vec<WantedArtifact>, Error> {
         }
         Ok(())
     };
-    artifact(Name::trivy_db(), catalogue::DB_TAG, &args.db_repository)?;
-    artifact(Name::trivy_java_db(), catalogue::JAVA_DB_TAG, &args.java_db_repository)?;
-    let versions =
-        if args.trivy_version.is_empty() { vec![TrivyVersion::newest()] } else { args.trivy_version.clone() };
+    artifact(Name::trivy_db(), catalogue::DB_TAG, &options.db_repository)?;
+    artifact(Name::trivy_java_db(), catalogue::JAVA_DB_TAG, &options.java_db_repository)?;
+    let versions = if options.trivy_version.is_empty() {
+        vec![TrivyVersion::newest()]
+    } else {
+        options.trivy_version.clone()
+    };
     let majors: BTreeSet<&str> = versions.into_iter().map(TrivyVersion::checks_tag).collect();
     for major in majors {
-        artifact(Name::trivy_checks(), major, &args.checks_bundle_repository)?;
+        artifact(Name::trivy_checks(), major, &options.checks_bundle_repository)?;
     }
     Ok(wanted)
 }
 
-/// What the command line asks for.
+/// The datasets that are asked for. `vex` names VEX repositories, as `NAME=URL` or `NAME=DIR`; if it is empty, VEX
+/// Hub is one. With images, no dataset need be left.
 ///
 /// # Errors
 /// A source that is none, or a selection that leaves nothing.
-pub(crate) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
-    let selection = &args.sources.selection;
-    let mut wanted: Vec<Wanted> = artifacts(&args.sources)?.into_iter().map(Wanted::Artifact).collect();
+pub(crate) fn wanted(
+    options: &SourceOptions,
+    vex: &[String],
+    has_images: bool,
+) -> Result<Vec<Wanted>, Error> {
+    let selection = &options.selection;
+    let mut wanted: Vec<Wanted> = artifacts(options)?.into_iter().map(Wanted::Artifact).collect();
     let default = format!("default={}", catalogue::VEX_HUB);
-    let vex = if args.vex.is_empty() { vec![default] } else { args.vex.clone() };
+    let vex = if vex.is_empty() { vec![default] } else { vex.to_vec() };
     let mut names = BTreeSet::new();
     for text in &vex {
         let (repository, source) = text.split_once('=').ok_or_else(|| {
@@ -130,7 +138,7 @@ pub(crate) fn wanted(args: &Export) -> Result<Vec<Wanted>, Error> {
             "Give its source with --vex NAME=SOURCE, or correct the name.",
         ));
     }
-    if wanted.is_empty() && args.image.is_empty() {
+    if wanted.is_empty() && !has_images {
         return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));
     }
     Ok(wanted)

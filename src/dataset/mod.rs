@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod check;
 pub mod layer;
 mod name;
+mod selection;
 mod sqlite;
 mod tree;
 pub mod vex;
@@ -19,6 +20,7 @@ pub use catalogue::Kind;
 pub use check::ContentError;
 pub(crate) use name::name_and_tag;
 pub use name::{InvalidName, Name};
+pub use selection::Selection;
 pub use tree::{Contents, Discard, File, InvalidPath, RelPath, Sink, Tree};
 
 #[cfg(test)]

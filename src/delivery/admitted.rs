@@ -1,6 +1,5 @@
 //! A bundle that was admitted, and who signed it: what every report says of it.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -10,7 +9,7 @@ use crate::bundle::VerifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::intake::signer::Signer;
-use crate::trust::acceptance::{Admission, REPLACE_TAGS};
+use crate::trust::acceptance::Admission;
 use crate::trust::keyring::Keyring;
 use crate::util::text::age;
 
@@ -18,22 +17,22 @@ use crate::util::text::age;
 #[derive(Debug, Serialize)]
 pub(crate) struct Source {
     #[serde(serialize_with = "crate::util::text::path")]
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) identity: Digest,
     pub(crate) signers: Vec<Signer>,
     pub(crate) created: Timestamp,
     pub(crate) sequence: Option<u64>,
-    first_import: bool,
-    seen_before: bool,
-    superseded: bool,
-    missing: Option<(u64, u64)>,
+    pub(crate) first_import: bool,
+    pub(crate) seen_before: bool,
+    pub(crate) superseded: bool,
+    pub(crate) missing: Option<(u64, u64)>,
     pub(crate) overrides: Vec<&'static str>,
     /// The volumes behind its head.
-    volumes: Vec<Volume>,
+    pub(crate) volumes: Vec<Volume>,
     #[serde(skip)]
     pub(crate) name: String,
     #[serde(skip)]
-    age: String,
+    pub(crate) age: String,
     /// The names of its datasets and images, and the digests of their manifests.
     #[serde(skip)]
     content: Vec<(String, Digest)>,
@@ -70,31 +69,5 @@ impl Source {
     /// Whether a dataset or an image is its.
     pub(crate) fn has(&self, name: &str, digest: Digest) -> bool {
         self.content.iter().any(|(other, of)| other == name && *of == digest)
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
-        writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
-        if self.first_import {
-            writeln!(f, "  first import of this stream here")?;
-        }
-        if self.superseded {
-            writeln!(f, "  late: newer bundles of this stream came before it")?;
-        }
-        if let Some((from, to)) = self.missing {
-            match to - from {
-                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
-                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
-            }
-        }
-        for flag in &self.overrides {
-            match *flag {
-                REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this was recorded")?,
-                _ => writeln!(f, "  admitted only because of {flag}; this was written down")?,
-            }
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::cli::args::Selection;
+use crate::dataset::Selection;
 use crate::trust::acceptance::Admission;
 
 /// A dataset of an admitted bundle.

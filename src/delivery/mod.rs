@@ -8,6 +8,7 @@ pub(crate) mod decision;
 pub mod image_pattern;
 pub(crate) mod image_place;
 pub(crate) mod ledger;
+pub mod options;
 pub(crate) mod registry_access;
 pub mod registry_place;
 pub(crate) mod report;

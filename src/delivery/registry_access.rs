@@ -2,13 +2,11 @@
 //!
 //! Knows tags and dates; nothing of where the data comes from.
 
-use std::io::Read;
-
 use jiff::Timestamp;
 
-use crate::cli::args::{Connection, RegistryFlags};
 use crate::dataset::Name;
 use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::delivery::options::RegistryOptions;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Standing};
 use crate::digest::Digest;
@@ -24,8 +22,8 @@ pub(crate) struct Registries {
 }
 
 impl Registries {
-    /// Prepares the way for pushing, and reads the password that comes on standard input.
-    pub(crate) fn new(flags: &RegistryFlags) -> Result<Self, Error> {
+    /// Prepares the way for pushing.
+    pub(crate) fn new(flags: &RegistryOptions) -> Result<Self, Error> {
         for tag in &flags.extra_tag {
             Repository::at("localhost", "x", tag).map_err(|_| {
                 Error::usage(
@@ -34,32 +32,23 @@ impl Registries {
                 )
             })?;
         }
-        Registries::to(&flags.places, &flags.connection)
+        Registries::to(&flags.places, &flags.remote)
     }
 
-    /// Prepares the way to some places, and reads the password that comes on standard input.
-    pub(crate) fn to(places: &[Place], connection: &Connection) -> Result<Self, Error> {
+    /// Prepares the way to some places.
+    pub(crate) fn to(places: &[Place], options: &RemoteOptions) -> Result<Self, Error> {
         if places.is_empty() {
             return Ok(Registries { remote: None });
         }
-        let login =
-            connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
         let mut hosts: Vec<&str> = places.iter().map(Place::host).collect();
         hosts.dedup();
-        if login.is_some() && hosts.len() > 1 {
+        if options.login.is_some() && hosts.len() > 1 {
             return Err(Error::usage(
                 "--username is for one registry, and several are named",
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
-        let options = RemoteOptions {
-            insecure: connection.insecure,
-            plain_http: connection.plain_http,
-            ca_cert: connection.cacert.clone(),
-            client_cert: connection.client_cert.clone(),
-            login,
-        };
-        Ok(Registries { remote: Some(Remote::new(options)?) })
+        Ok(Registries { remote: Some(Remote::new(options.clone())?) })
     }
 
     /// The way; there is one where a place was named.
@@ -96,23 +85,6 @@ impl Registries {
     /// failed.
     pub(crate) fn take_notes(&self) -> Vec<String> {
         self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
-    }
-}
-
-/// The first line of standard input.
-fn password() -> Result<String, Error> {
-    /// Longer than any password or token.
-    const MOST: u64 = 64 << 10;
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
-    read.map_err(Error::unexpected("reading the password from standard input"))?;
-    let line = text.lines().next().unwrap_or_default();
-    match line {
-        "" => Err(Error::usage(
-            "there is no password on standard input",
-            "Pipe it in: … --password-stdin < FILE.",
-        )),
-        line => Ok(line.to_owned()),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::intake::open::Ignored;
 use crate::targets::Switch;
 use crate::targets::compat::Compat;
 use crate::trust::acceptance::Admission;
-use crate::util::text::{age, line, moment, moments, safe, size};
+use crate::util::text::{age, safe};
 
 /// What helps an importing host whose data is old.
 pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
@@ -75,7 +75,7 @@ impl Status {
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Status::Installed => "installed",
             Status::Pushed => "pushed",
@@ -129,12 +129,12 @@ pub(crate) struct Row {
     pub(crate) name: Name,
     pub(crate) tag: String,
     pub(crate) status: Status,
-    version: Option<String>,
+    pub(crate) version: Option<String>,
     pub(crate) updated_at: Option<Timestamp>,
-    next_update: Option<Timestamp>,
+    pub(crate) next_update: Option<Timestamp>,
     pub(crate) was: Option<Timestamp>,
     /// How it took its place: `atomic`, `two-step` or `per-file`.
-    switch: Option<&'static str>,
+    pub(crate) switch: Option<&'static str>,
     /// The reference under which a registry has it, or the URL under which a web server does.
     pub(crate) reference: Option<String>,
     /// The further tags there that name it.
@@ -143,7 +143,7 @@ pub(crate) struct Row {
     pub(crate) digest: Option<Digest>,
     /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
     #[serde(flatten)]
-    fetched: Option<Fetched>,
+    pub(crate) fetched: Option<Fetched>,
     #[serde(skip)]
     pub(crate) dataset: Option<Dataset>,
     /// The name that the scanner here has for a VEX repository in a cache.
@@ -153,9 +153,9 @@ pub(crate) struct Row {
 
 /// What a row says of a dataset that was fetched, or would be.
 #[derive(Debug, Serialize)]
-struct Fetched {
-    source: String,
-    size: u64,
+pub(crate) struct Fetched {
+    pub(crate) source: String,
+    pub(crate) size: u64,
 }
 
 impl Row {
@@ -224,44 +224,6 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (now, was) = match (self.updated_at, self.was) {
-            (Some(now), Some(was)) if now != was => {
-                let (now, was) = moments(now, was);
-                (Some(now), Some(was))
-            }
-            (now, was) => (now.map(moment), was.map(moment)),
-        };
-        let date = now.or_else(|| self.version.clone()).unwrap_or_default();
-        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
-        f.write_str(line.trim_end())?;
-        match (self.status, was) {
-            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
-                if self.was != self.updated_at =>
-            {
-                write!(f, ", was {was}")?;
-            }
-            (Status::Older, Some(was)) => write!(f, ", has {was}")?,
-            _ => {}
-        }
-        match self.switch {
-            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
-            Some("two-step") => write!(f, "   (in two steps)")?,
-            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
-        }
-        if !self.extra_tags.is_empty() {
-            write!(f, " (also :{})", self.extra_tags.join(", :"))?;
-        }
-        match (self.status, &self.fetched) {
-            (Status::WouldPush, Some(fetched)) => {
-                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// An image beside the datasets and what became of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct ImageRow {
@@ -296,13 +258,6 @@ impl ImageRow {
     }
 }
 
-impl fmt::Display for ImageRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}   {}", self.name, self.status.word())?;
-        self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))
-    }
-}
-
 /// A dataset that a target has from before.
 pub(crate) struct Standing {
     pub(crate) name: Name,
@@ -315,7 +270,7 @@ pub(crate) struct Standing {
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) target: Target,
-    trivy_version: String,
+    pub(crate) trivy_version: String,
     #[serde(rename = "bundles")]
     pub(crate) sources: Vec<Source>,
     /// The bundles that were refused, and why: the errors say the same without who made them.
@@ -349,26 +304,6 @@ pub(crate) struct Report {
     pub(crate) advice: Vec<String>,
     /// From when Trivy would try to download, and fail, without these settings.
     pub(crate) fails_from: Option<Timestamp>,
-}
-
-/// Writes the reports of a run, each under its target where there are several.
-pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::Result {
-    for report in reports {
-        if reports.len() > 1 {
-            writeln!(f, "{}:", report.target)?;
-        }
-        fmt::Display::fmt(report, f)?;
-    }
-    Ok(())
-}
-
-/// The warnings of all targets, which name their target if there are several.
-pub(crate) fn warnings(reports: &[Report]) -> Vec<String> {
-    let of = |report: &Report| {
-        let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };
-        report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
-    };
-    reports.iter().flat_map(of).collect()
 }
 
 impl Report {
@@ -488,40 +423,6 @@ impl Report {
     pub(crate) fn has_something_in_place(&self) -> bool {
         let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
         !self.rows.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for source in &self.sources {
-            source.fmt(f)?;
-        }
-        for row in &self.rows {
-            writeln!(f, "{row}")?;
-        }
-        for image in &self.images {
-            writeln!(f, "{image}")?;
-        }
-        for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
-        }
-        for path in &self.written {
-            writeln!(f, "Written: {}", line(&path.display().to_string()))?;
-        }
-        // Said once; who imports the same again knows.
-        if self.changed().count() > 0 && !self.settings.is_empty() {
-            writeln!(f, "{}", self.heading)?;
-            for (subcommands, flags) in &self.settings {
-                writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
-            }
-            if let Some(time) = self.fails_from {
-                writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
-            }
-        }
-        for advice in &self.advice {
-            writeln!(f, "{advice}")?;
-        }
-        Ok(())
     }
 }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::{Import, WriteSettings};
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::context::Setup;
+use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Target};
 use crate::error::Error;
@@ -18,14 +18,11 @@ use crate::scanner::vex_entry::Carried;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
 /// Whether the targets of a run are one site: no scanner would have to choose between two of them.
-pub(crate) fn is_one(args: &Import) -> bool {
-    let places = &args.registry.places;
+pub(crate) fn is_one(places: &[Place], has_cache: bool) -> bool {
     let whole = places.iter().filter(|place| matches!(place, Place::Registry { .. })).count();
     let datasets: Vec<_> = places.iter().filter_map(Place::dataset).collect();
     let distinct: BTreeSet<_> = datasets.iter().collect();
-    args.cache_dir.is_none()
-        && whole + usize::from(!datasets.is_empty()) <= 1
-        && distinct.len() == datasets.len()
+    !has_cache && whole + usize::from(!datasets.is_empty()) <= 1 && distinct.len() == datasets.len()
 }
 
 /// What is known of the registries of a run, as far as scanners have to be told.
@@ -41,13 +38,19 @@ pub(crate) struct Way<'a> {
 }
 
 /// Puts the settings into the reports, and writes them where that was asked for.
-pub(crate) fn settings(args: &Import, setup: &Setup, way: &Way<'_>, reports: &mut [Report]) {
+pub(crate) fn settings(
+    one_site: bool,
+    write: &SettingsOptions,
+    setup: &Setup,
+    way: &Way<'_>,
+    reports: &mut [Report],
+) {
     let version = setup.host.version;
     let failed: Vec<String> =
         reports.iter().filter(|report| report.failed).map(|report| report.target.to_string()).collect();
     let mut site: Vec<&mut Report> =
         reports.iter_mut().filter(|report| !matches!(report.target, Target::Cache(_))).collect();
-    if !is_one(args) {
+    if !one_site {
         for report in site {
             let pulled = pulled(version, way.insecure, &[report]);
             say(version, &pulled, way, report);
@@ -61,7 +64,7 @@ pub(crate) fn settings(args: &Import, setup: &Setup, way: &Way<'_>, reports: &mu
     let last = changed.or(site.len().checked_sub(1));
     let Some(report) = last.and_then(|last| site.get_mut(last)) else { return };
     say(version, &pulled, way, report);
-    if !args.settings.is_asked_for() {
+    if !write.is_asked_for() {
         if changed.is_some() && pulled.is_in_registry() {
             report.advice.push(MORE.into());
         }
@@ -73,7 +76,7 @@ pub(crate) fn settings(args: &Import, setup: &Setup, way: &Way<'_>, reports: &mu
         ));
     } else if pulled != Pulled::default() {
         let settings = registry_settings(version, &pulled);
-        if let Err(error) = write_files(&args.settings, &settings, report) {
+        if let Err(error) = write_files(write, &settings, report) {
             report.errors.push(error);
         }
     }
@@ -150,8 +153,8 @@ pub(crate) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, rep
 }
 
 /// The settings are for one site.
-pub(crate) fn check(args: &Import, targets: usize) -> Result<(), Error> {
-    if args.settings.is_asked_for() && targets > 1 && !is_one(args) {
+pub(crate) fn check(one_site: bool, write: &SettingsOptions, targets: usize) -> Result<(), Error> {
+    if write.is_asked_for() && targets > 1 && !one_site {
         return Err(Error::usage(
             "the settings differ from target to target, and several are named",
             "Import into one target at a time where --write-env or --write-config is given.",
@@ -178,28 +181,29 @@ pub(crate) fn show(settings: &Settings, report: &mut Report) {
 
 /// Writes settings where they were asked for.
 pub(crate) fn write_files(
-    args: &WriteSettings,
+    options: &SettingsOptions,
     settings: &Settings,
     report: &mut Report,
 ) -> Result<(), Error> {
-    if let Some(path) = &args.write_env {
+    if let Some(path) = &options.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
     }
-    if let Some(dir) = &args.write_config {
-        report.written.push(settings.write_config(dir, args.force)?);
+    if let Some(dir) = &options.write_config {
+        report.written.push(settings.write_config(dir, options.force)?);
         for file in &settings.files {
-            report.written.push(file.write(dir, args.force)?);
+            report.written.push(file.write(dir, options.force)?);
         }
     }
     Ok(())
 }
 
 /// The folders for the settings must be there: better to hear of it before than after.
-pub(crate) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
+pub(crate) fn places_for_settings(options: &SettingsOptions) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
-    for folder in [args.write_env.as_ref().and_then(parent), args.write_config.clone()].into_iter().flatten()
+    for folder in
+        [options.write_env.as_ref().and_then(parent), options.write_config.clone()].into_iter().flatten()
     {
         if !folder.is_dir() {
             return Err(Error::usage(
@@ -208,8 +212,8 @@ pub(crate) fn places_for_settings(args: &WriteSettings) -> Result<(), Error> {
             ));
         }
     }
-    if let Some(dir) = &args.write_config {
-        may_write_config(dir, args.force)?;
+    if let Some(dir) = &options.write_config {
+        may_write_config(dir, options.force)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod drop_folder;
 pub(crate) mod heartbeat;
+pub mod options;
 pub(crate) mod output;
 pub(crate) mod report;
 pub(crate) mod resumed_blob;
@@ -16,8 +17,6 @@ use jiff::Timestamp;
 
 use crate::bundle::writer::{BundleWriter, Head, Plan};
 use crate::bundle::{Dataset, heartbeat as format};
-use crate::cli::args::Export;
-use crate::cli::{Outcome, prompt};
 use crate::collect::artifact::Collected;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
@@ -29,6 +28,7 @@ use crate::dataset::catalogue::OLD;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::drop_folder::DropFolder;
+use crate::export::options::ExportOptions;
 use crate::export::output::Destination;
 use crate::export::report::{ImageRow, ParityRow, Report, Row, Written};
 use crate::export::retention::retain;
@@ -36,7 +36,6 @@ use crate::export::stream::{Bad, Straight};
 use crate::hint::Hint;
 use crate::hook::hook;
 use crate::progress::Progress;
-use crate::remote::RemoteOptions;
 use crate::source::Network;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::signer::Signer;
@@ -48,9 +47,21 @@ use crate::util::text::{moment, moments, safe};
 /// How often a run begins anew because of what earlier ones left.
 const MOST_LEFTOVERS: u32 = 4;
 
-pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let mut done = export(args, progress);
-    if let Some(command) = args.exec_after.as_ref().filter(|_| !args.dry_run) {
+/// What opens the key: it may ask for a passphrase.
+pub(crate) type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer>, Error> + 's;
+
+/// Collects what the options name, and writes one signed bundle. `open` is asked for what signs once the options
+/// have been checked.
+///
+/// # Errors
+/// Whatever keeps the bundle from being written. What went wrong after that is in the report.
+pub(crate) fn export(
+    options: &ExportOptions,
+    open: &OpenSigner<'_>,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let mut done = collect_and_write(options, open, progress);
+    if let Some(command) = &options.exec_after {
         let (result, bundle) = match &done {
             Ok((Report { bundle: Some(bundle), .. }, _)) => ("written", bundle.path.display().to_string()),
             Ok(_) => ("unchanged", String::new()),
@@ -64,44 +75,34 @@ pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
             (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
         }
     }
-    let (mut report, errors) = done?;
-    report.errors = errors.iter().map(Error::to_json).collect();
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings: report.warnings, errors, ..outcome })
+    let (report, errors) = done?;
+    Ok(Report { errors, ..report })
+}
+
+/// Finds out what an export would collect, from where and how large, and writes nothing.
+///
+/// # Errors
+/// As [`export`].
+pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Result<Report, Error> {
+    let network = Network::new(options.remote.clone(), options.limits, progress)?;
+    let wanted = wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
+    dry_run(options, &network, &wanted, progress)
 }
 
 /// What an export has to say, and what went wrong beside it.
 type Done = (Report, Vec<Error>);
 
-fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
-    if !args.dry_run && args.output.is_empty() {
-        return Err(Error::usage(
-            "there is no place to write the bundle to",
-            "Name a folder or a new file with --output DIR|FILE.",
-        ));
-    }
-    let signer = if args.dry_run { None } else { Some(prompt::signer(&args.signing)?) };
-    if let Some(path) = args.signing.key.as_ref().filter(|path| signer.is_some() && readable_by_others(path))
-    {
-        progress.note(&format!(
-            "warning: {} can be read by others, who could sign as you: chmod 600",
-            path.display()
-        ));
-    }
-    let options = RemoteOptions {
-        insecure: args.insecure,
-        plain_http: args.plain_http,
-        ca_cert: args.cacert.clone(),
-        client_cert: args.client_cert.clone(),
-        login: None,
-    };
-    let network = Network::new(options, args.persistence.limits(), progress)?;
-    let wanted = wanted::wanted(args)?;
-    let (Some(signer), false) = (signer, args.output.is_empty()) else {
-        return dry_run(args, &network, &wanted, progress);
-    };
-    let destination = Destination::new(&args.output, args.stream.as_str())?;
-    if let Some(folder) = &args.drop_into {
+fn collect_and_write(
+    options: &ExportOptions,
+    open: &OpenSigner<'_>,
+    progress: &dyn Progress,
+) -> Result<Done, Error> {
+    options.check()?;
+    let signer = open()?;
+    let network = Network::new(options.remote.clone(), options.limits, progress)?;
+    let wanted = wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
+    let destination = Destination::new(&options.output, options.stream.as_str())?;
+    if let Some(folder) = &options.drop_into {
         DropFolder(folder).check()?;
         if destination.folder().is_none() {
             return Err(Error::usage(
@@ -110,13 +111,13 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
             ));
         }
     }
-    let state = state(args, progress)?;
+    let state = state(options, progress)?;
     let last = match &state {
-        Some(state) => state.exports(args.stream.as_str())?,
+        Some(state) => state.exports(options.stream.as_str())?,
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let beats = match (args.heartbeat, args.drop_into.as_deref().or(destination.folder())) {
+    let beats = match (options.heartbeat, options.drop_into.as_deref().or(destination.folder())) {
         (false, _) => None,
         (true, Some(folder)) => Some(folder.to_path_buf()),
         (true, None) => {
@@ -126,7 +127,8 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
             ));
         }
     };
-    let run = Run { args, signer: &*signer, destination, network: &network, state, last, floors, progress };
+    let run =
+        Run { options, signer: &*signer, destination, network: &network, state, last, floors, progress };
     let mut done = run.export(&wanted);
     if let Some(folder) = beats {
         match (run.beat(&folder, &done), &mut done) {
@@ -142,7 +144,7 @@ fn export(args: &Export, progress: &dyn Progress) -> Result<Done, Error> {
 
 /// An export that writes.
 struct Run<'r> {
-    args: &'r Export,
+    options: &'r ExportOptions,
     signer: &'r dyn Signer,
     destination: Destination,
     network: &'r Network<'r>,
@@ -162,7 +164,7 @@ impl Run<'_> {
             Ok(_) => format::Export::Unchanged,
             Err(_) => format::Export::Failed,
         };
-        let stream = &self.args.stream;
+        let stream = &self.options.stream;
         let last = match &self.state {
             Some(state) => state.exports(stream.as_str())?,
             None => None,
@@ -172,15 +174,15 @@ impl Run<'_> {
 
     /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
     fn export(&self, wanted: &[Wanted]) -> Result<Done, Error> {
-        let Run { args, network, progress, .. } = *self;
-        let mut best = BestSource::new(network, self.floors.clone(), quorum(args), progress);
+        let Run { options, network, progress, .. } = *self;
+        let mut best = BestSource::new(network, self.floors.clone(), quorum(options), progress);
         let mut leftovers = 0;
         loop {
             let collected = collect::collect(network, wanted, &mut best, progress)?;
-            let images = images::collect(args, network, progress)?;
+            let images = images::collect(&options.image, options.platform.as_ref(), network, progress)?;
             let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
-            if args.if_changed && self.last.as_ref().is_some_and(of_last) {
-                let (mut report, mut errors) = unchanged(args, &collected, &images, &self.floors)?;
+            if options.if_changed && self.last.as_ref().is_some_and(of_last) {
+                let (mut report, mut errors) = unchanged(options, &collected, &images, &self.floors)?;
                 // What an earlier run could not put there is not new any more, and still to be sent.
                 if let Some(last) = self.last.as_ref().filter(|last| last.to_drop) {
                     match self.send(last) {
@@ -215,11 +217,11 @@ impl Run<'_> {
 
     /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
     fn send(&self, last: &ExportState) -> Result<Vec<PathBuf>, Error> {
-        let (Some(into), Some(from)) = (&self.args.drop_into, self.destination.folder()) else {
+        let (Some(into), Some(from)) = (&self.options.drop_into, self.destination.folder()) else {
             return Ok(Vec::new());
         };
-        let stream = self.args.stream.as_str();
-        let sent = DropFolder(into).send(&[from.to_path_buf()], stream, self.args.repeat as usize)?;
+        let stream = self.options.stream.as_str();
+        let sent = DropFolder(into).send(&[from.to_path_buf()], stream, self.options.repeat as usize)?;
         if let Some(state) = self.state.as_ref().filter(|_| last.to_drop) {
             state.save_exports(stream, &ExportState { to_drop: false, ..last.clone() })?;
         }
@@ -228,25 +230,25 @@ impl Run<'_> {
 
     /// Writes and signs a bundle of what was collected.
     fn write(&self, mut collected: Vec<Collected>, images: &[images::Collected]) -> Result<Done, Bad> {
-        let Run { args, signer, network, progress, .. } = *self;
+        let Run { options, signer, network, progress, .. } = *self;
         let (last, floors) = (self.last.as_ref(), &self.floors);
         let destination = self.destination.clone();
         let created = destination.free_moment(created(last, progress)?)?;
         for item in &collected {
             let dataset = &item.planned.dataset;
-            judge(args, dataset, dataset.contents.updated_at, floors, created)?;
+            judge(options, dataset, dataset.contents.updated_at, floors, created)?;
         }
         let head = Head {
-            stream: args.stream.clone(),
+            stream: options.stream.clone(),
             created,
-            expires: args.expires.map(|age| expiry(created, age)).transpose()?,
+            expires: options.expires.map(|age| expiry(created, age)).transpose()?,
             sequence: self.state.as_ref().map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
             previous: last.map(|last| last.identity),
             volume_size: None,
         };
         let datasets = collected.iter().map(|item| item.planned.clone()).collect();
         let planned = images.iter().map(|image| image.planned.clone()).collect();
-        let head = Head { volume_size: destination.volume_size(args.volume_size), ..head };
+        let head = Head { volume_size: destination.volume_size(options.volume_size), ..head };
         let plan = Plan::new(head, datasets, planned).map_err(|why| {
             Error::usage(
                 format!("this makes no bundle: {why}"),
@@ -254,8 +256,8 @@ impl Run<'_> {
             )
         })?;
         let folder = destination.folder().map(std::path::Path::to_path_buf);
-        let most = destination.volume_size(args.volume_size);
-        let parity = args.parity.map(|percent| (percent, most));
+        let most = destination.volume_size(options.volume_size);
+        let parity = options.parity.map(|percent| (percent, most));
         let destination = destination.create(&plan, created, parity, progress)?;
         let file = destination.writer(&plan)?;
         let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
@@ -279,7 +281,7 @@ impl Run<'_> {
             let dataset = &item.planned.dataset;
             let found = straight.layer(&mut writer, item, &member)?;
             // Whoever has this layer has the same.
-            judge(args, dataset, found.updated_at, floors, created)
+            judge(options, dataset, found.updated_at, floors, created)
                 .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
             contents.insert(dataset.reference(), found);
         }
@@ -287,7 +289,7 @@ impl Run<'_> {
         let mut synced = destination.sync(file)?;
         destination.add_parity(&mut synced, identity, progress)?;
         let parity = destination.parity().map(ParityRow::new);
-        if args.verify_after_write {
+        if options.verify_after_write {
             let step = progress.begin("reading back", payload.length, "");
             destination.read_back(&synced, &signer.public(), identity, &*step)?;
         }
@@ -303,19 +305,19 @@ impl Run<'_> {
             }
             let sequence = payload.sequence.unwrap_or(1);
             let manifests = manifests(&collected, images);
-            let to_drop = args.drop_into.is_some();
+            let to_drop = options.drop_into.is_some();
             ExportState { identity, created, sequence, floors, manifests, to_drop }
         };
         if let Some(state) = &self.state {
-            errors.extend(state.save_exports(args.stream.as_str(), &export).err().map(Error::from));
+            errors.extend(state.save_exports(options.stream.as_str(), &export).err().map(Error::from));
         }
         let dropped = self.send(&export).unwrap_or_else(|error| {
             errors.push(error);
             Vec::new()
         });
-        let removed = match (args.keep, &folder) {
+        let removed = match (options.keep, &folder) {
             (Some(keep), Some(folder)) => {
-                retain(folder, args.stream.as_str(), &signer.public(), created, keep as usize)
+                retain(folder, options.stream.as_str(), &signer.public(), created, keep as usize)
             }
             _ => Ok(Vec::new()),
         };
@@ -342,7 +344,7 @@ impl Run<'_> {
             images: payload.images.iter().map(ImageRow::new).collect(),
             bundle: Some(Written {
                 on_medium: files.iter().any(|path| apart_from_root(path)),
-                read_back: args.verify_after_write,
+                read_back: options.verify_after_write,
                 path: files[0].clone(),
                 files,
                 parity,
@@ -381,19 +383,9 @@ fn entangled(collected: &[Collected]) -> Option<Bad> {
     None
 }
 
-fn readable_by_others(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let own = rustix::process::geteuid().as_raw();
-    // What another user has set up for this one's group, as systemd and Kubernetes do, is no slip.
-    path.metadata().is_ok_and(|metadata| {
-        let theirs = if metadata.uid() == own { 0o077 } else { 0o007 };
-        metadata.mode() & theirs != 0
-    })
-}
-
 /// The exporter's memory; without any, bundles carry no sequence number.
-fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
-    match StateDir::open(args.state_dir.as_deref(), Side::Export) {
+fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
+    match StateDir::open(options.state_dir.as_deref(), Side::Export) {
         Ok(state) => {
             state.warnings().iter().for_each(|warning| progress.alarm(warning));
             Ok(Some(state))
@@ -407,12 +399,12 @@ fn state(args: &Export, progress: &dyn Progress) -> Result<Option<StateDir>, Err
 }
 
 fn dry_run(
-    args: &Export,
+    options: &ExportOptions,
     network: &Network<'_>,
     wanted: &[Wanted],
     progress: &dyn Progress,
-) -> Result<Done, Error> {
-    let mut best = BestSource::new(network, BTreeMap::new(), quorum(args), progress);
+) -> Result<Report, Error> {
+    let mut best = BestSource::new(network, BTreeMap::new(), quorum(options), progress);
     let hosts = || {
         let mut hosts = network.hosts();
         // Those that would be asked if the ones before them failed.
@@ -424,7 +416,7 @@ fn dry_run(
         let hosts: Vec<String> = hosts().into_iter().collect();
         progress.note(&format!("A firewall must let through at least: {}", safe(&hosts.join(", "))));
     })?;
-    let images = images::collect(args, network, progress)?;
+    let images = images::collect(&options.image, options.platform.as_ref(), network, progress)?;
     let now = clock::now();
     let mut report = Report {
         dry_run: true,
@@ -433,7 +425,7 @@ fn dry_run(
     };
     for item in &collected {
         let date = item.planned.dataset.contents.updated_at.or(item.announced);
-        if let Some(max_age) = &args.max_age {
+        if let Some(max_age) = &options.max_age {
             max_age.check(&item.planned.dataset.name, date, now)?;
         }
         report.datasets.push(Row::new(&item.planned.dataset, date, &item.passed_over, now));
@@ -448,12 +440,12 @@ fn dry_run(
         drop(network.blob(source, blob)?);
     }
     report.hosts = hosts();
-    Ok((report, Vec::new()))
+    Ok(report)
 }
 
-fn quorum(args: &Export) -> Quorum<'_> {
-    let wait = args.quorum_wait.map_or(std::time::Duration::ZERO, |age| age.duration().unsigned_abs());
-    Quorum { wanted: args.quorum, mirrors: &args.sources.registry_mirror, wait }
+fn quorum(options: &ExportOptions) -> Quorum<'_> {
+    let wait = options.quorum_wait.map_or(std::time::Duration::ZERO, |age| age.duration().unsigned_abs());
+    Quorum { wanted: options.quorum, mirrors: &options.sources.registry_mirror, wait }
 }
 
 /// The manifests of everything that is to be signed, by name.
@@ -482,7 +474,7 @@ fn old(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<Str
 
 /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
 fn unchanged(
-    args: &Export,
+    options: &ExportOptions,
     collected: &[Collected],
     images: &[images::Collected],
     floors: &BTreeMap<String, Timestamp>,
@@ -492,7 +484,7 @@ fn unchanged(
     for item in collected {
         let dataset = &item.planned.dataset;
         let date = floors.get(&dataset.reference()).copied();
-        if let Some(max_age) = &args.max_age {
+        if let Some(max_age) = &options.max_age {
             max_age.check(&dataset.name, date, now)?;
         }
         warnings.extend(old(dataset, date, now));
@@ -557,13 +549,13 @@ fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Result<Timest
 
 /// What must hold for a dataset before it is signed.
 fn judge(
-    args: &Export,
+    options: &ExportOptions,
     dataset: &Dataset,
     updated_at: Option<Timestamp>,
     floors: &BTreeMap<String, Timestamp>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    if let Some(max_age) = &args.max_age {
+    if let Some(max_age) = &options.max_age {
         max_age.check(&dataset.name, updated_at, now)?;
     }
     if let Some(date) = updated_at.filter(|date| *date > now) {

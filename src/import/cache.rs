@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::cli::args::{Import, Layout as CliLayout};
 use crate::dataset::Name;
 use crate::dataset::catalogue::VEX_HUB;
 use crate::delivery::admission::{admit_all, watch_expiry};
@@ -15,11 +14,12 @@ use crate::delivery::report::{Report, Row, Status, Target};
 use crate::error::Error;
 use crate::import::cache_choice::{Choice, choose, listed, metadata, sift};
 use crate::import::cache_finish::{self, Brought};
+use crate::import::options::ImportOptions;
 use crate::intake::open::Found;
 use crate::intake::unpack::{Receiver, unload};
 use crate::progress::Progress;
 use crate::scanner::vex_entry::Carried;
-use crate::targets::{Cache, CacheOptions, Layout, Owner, Slot, Stage, TargetError};
+use crate::targets::{Cache, CacheOptions, Slot, Stage, TargetError};
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 use crate::util::text::safe;
@@ -33,7 +33,7 @@ struct Prepared {
 
 /// Imports into a cache: everything is verified and staged before anything is switched.
 pub(crate) fn run(
-    args: &Import,
+    options: &ImportOptions,
     setup: &Setup,
     dir: &Path,
     found: &mut Found,
@@ -41,7 +41,7 @@ pub(crate) fn run(
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let host = &setup.host;
-    let mut cache = open_cache(args, dir, progress)?;
+    let mut cache = open_cache(options, dir, progress)?;
     let target = Target::Cache(cache.dir().into());
     memory.of(&target.to_string());
     let ignored = found.ignored.clone();
@@ -52,7 +52,7 @@ pub(crate) fn run(
             return Ok((report, None));
         }
         let prepared =
-            prepare(args, &cache, memory.state(), setup, bundles, &admitted, &mut report, progress)?;
+            prepare(options, &cache, memory.state(), setup, bundles, &admitted, &mut report, progress)?;
         Ok((report, Some((admitted, prepared))))
     })?;
     report.errors.splice(0..0, damaged);
@@ -76,39 +76,34 @@ pub(crate) fn run(
     watch_expiry(memory.state(), setup, &mut report);
     memory.save(&mut report);
     let images = found.bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
-    if images && args.registry.places.is_empty() {
+    if images && options.registry.places.is_empty() {
         report.advice.push(
             "The images in this bundle are for a registry: import it with --registry and --image.".into(),
         );
     }
-    cache_finish::finish(args, &mut cache, host, Some(&brought), &mut report);
+    cache_finish::finish(options, &mut cache, host, Some(&brought), &mut report);
     Ok(report)
 }
 
-fn open_cache<'p>(args: &Import, dir: &Path, progress: &'p dyn Progress) -> Result<Cache<'p>, Error> {
+fn open_cache<'p>(
+    options: &ImportOptions,
+    dir: &Path,
+    progress: &'p dyn Progress,
+) -> Result<Cache<'p>, Error> {
     let options = CacheOptions {
         dir: dir.into(),
-        layout: match args.layout {
-            CliLayout::Trivy => Layout::Trivy,
-            CliLayout::Harbor => Layout::Harbor,
-        },
-        owner: args.owner.as_deref().map(owner).transpose()?,
-        keep_previous: args.keep_previous > 0,
+        layout: options.layout,
+        owner: options.owner,
+        keep_previous: options.keep_previous,
     };
     Ok(Cache::open(options, progress)?)
-}
-
-fn owner(text: &str) -> Result<Owner, Error> {
-    let wrong = || Error::usage(format!("{text:?} is no owner"), "Write --owner UID or UID:GID, in numbers.");
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    Ok(Owner { uid: uid.parse().map_err(|_| wrong())?, gid: gid.parse().map_err(|_| wrong())? })
 }
 
 /// Chooses, and stages what was chosen. An error that one bundle is to blame for comes with its
 /// index.
 #[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
 fn prepare(
-    args: &Import,
+    options: &ImportOptions,
     cache: &Cache<'_>,
     memory: &TargetState,
     setup: &Setup,
@@ -118,7 +113,7 @@ fn prepare(
     progress: &dyn Progress,
 ) -> Result<Prepared, (Option<usize>, Error)> {
     let host = &setup.host;
-    let chosen = choose(args, cache, host, bundles, admitted, report)?;
+    let chosen = choose(options, cache, host, bundles, admitted, report)?;
     let chosen = sift(cache, memory, setup, chosen, report).map_err(|error| (None, error))?;
     let incoming: Vec<(Slot, u64, u64)> = chosen
         .iter()
@@ -223,14 +218,14 @@ fn install(
 
 /// `--restore`: every wanted dataset goes back to its kept generation.
 pub(crate) fn restore(
-    args: &Import,
+    options: &ImportOptions,
     setup: &Setup,
     dir: &Path,
     mut memory: Option<&mut Memory<'_>>,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let host = &setup.host;
-    let mut cache = open_cache(args, dir, progress)?;
+    let mut cache = open_cache(options, dir, progress)?;
     let mut report = Report::new(Target::Cache(cache.dir().into()), setup, Vec::new());
     if let Some(memory) = &mut memory {
         memory.of(&report.target.to_string());
@@ -258,7 +253,7 @@ pub(crate) fn restore(
         };
         slots.extend(cache.slot(&name, repository).map(|slot| (slot.path().to_owned(), (name, slot))));
     }
-    for (name, slot) in slots.into_values().filter(|(name, _)| args.selection.wants(name)) {
+    for (name, slot) in slots.into_values().filter(|(name, _)| options.selection.wants(name)) {
         let was = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
         match cache.restore_previous(&slot) {
             Ok(None) => {}
@@ -279,6 +274,6 @@ pub(crate) fn restore(
         ));
     }
     report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
-    cache_finish::finish(args, &mut cache, host, None, &mut report);
+    cache_finish::finish(options, &mut cache, host, None, &mut report);
     Ok(report)
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::cli::args::Import;
 use crate::dataset::{Kind, catalogue, vex};
 use crate::delivery::candidates::{Offer, newest, offers};
 use crate::delivery::context::{Host, Setup};
@@ -15,6 +14,7 @@ use crate::delivery::decision::{Judged, decide};
 use crate::delivery::report::{Report, Row, Status};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::import::options::ImportOptions;
 use crate::scanner::vex_config::Origin;
 use crate::scanner::vex_entry::Carried;
 use crate::targets::{Cache, Metadata, Slot};
@@ -43,7 +43,7 @@ pub(crate) struct Choice {
 
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
 pub(crate) fn choose(
-    args: &Import,
+    options: &ImportOptions,
     cache: &Cache<'_>,
     host: &Host,
     bundles: &[VerifiedBundle],
@@ -53,7 +53,7 @@ pub(crate) fn choose(
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut other_checks = None;
-    for offer in offers(bundles, admitted, &args.selection) {
+    for offer in offers(bundles, admitted, &options.selection) {
         let dataset = &offer.dataset;
         if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
             other_checks = Some(offer.dataset);
@@ -79,7 +79,7 @@ pub(crate) fn choose(
         ));
         report.rows.push(Row::new(&dataset, None, Status::NotWanted));
     }
-    for name in &args.selection.only {
+    for name in &options.selection.only {
         if !chosen.iter().any(|choice| choice.dataset.name == *name) {
             report.errors.push(Error::usage(
                 format!("no bundle here holds {name}, which --only asks for"),

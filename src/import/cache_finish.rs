@@ -5,17 +5,17 @@ use std::io::Read;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::Dataset;
-use crate::cli::args::{Import, Layout};
 use crate::dataset::{Kind, Name};
 use crate::delivery::context::Host;
 use crate::delivery::report::{NEWER_BUNDLE, Report};
 use crate::delivery::settings::{show, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::import::options::ImportOptions;
 use crate::scanner::settings::{InPlace, Scanner, settings};
 use crate::scanner::vex_config::Wanted;
 use crate::scanner::vex_entry::Carried;
-use crate::targets::{Cache, Installed};
+use crate::targets::{Cache, Installed, Layout};
 use crate::trust::keyring::Keyring;
 
 /// What an import of bundles means for the VEX configuration.
@@ -31,7 +31,7 @@ pub(crate) struct Brought<'a> {
 /// The data is in place whatever fails here: every step is tried, and what failed stands in the
 /// report.
 pub(crate) fn finish(
-    args: &Import,
+    options: &ImportOptions,
     cache: &mut Cache<'_>,
     host: &Host,
     brought: Option<&Brought<'_>>,
@@ -42,7 +42,7 @@ pub(crate) fn finish(
         report.errors.push(error);
     }
     for step in [scan_cache, write_settings] {
-        if let Err(error) = step(args, cache, host, report) {
+        if let Err(error) = step(options, cache, host, report) {
             report.errors.push(error);
         }
     }
@@ -85,9 +85,14 @@ fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
 }
 
 /// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
-fn scan_cache(args: &Import, cache: &mut Cache<'_>, _: &Host, report: &mut Report) -> Result<(), Error> {
+fn scan_cache(
+    options: &ImportOptions,
+    cache: &mut Cache<'_>,
+    _: &Host,
+    report: &mut Report,
+) -> Result<(), Error> {
     let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
-    if args.clear_scan_cache {
+    if options.clear_scan_cache {
         if cache.clear_scan_cache()? {
             report.advice.push("The scan cache was cleared: images are analysed anew.".into());
         }
@@ -101,13 +106,13 @@ fn scan_cache(args: &Import, cache: &mut Cache<'_>, _: &Host, report: &mut Repor
 }
 
 fn write_settings(
-    args: &Import,
+    options: &ImportOptions,
     cache: &mut Cache<'_>,
     host: &Host,
     report: &mut Report,
 ) -> Result<(), Error> {
-    if args.layout == Layout::Harbor {
-        if !rustix::process::geteuid().is_root() && args.owner.is_none() {
+    if options.layout == Layout::Harbor {
+        if !rustix::process::geteuid().is_root() && options.owner.is_none() {
             report.warnings.push(
                 "the files belong to you, and Harbor's adapter runs as 10000:10000: import as root".into(),
             );
@@ -137,7 +142,7 @@ fn write_settings(
     show(&settings, report);
     report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
-    write_files(&args.settings, &settings, report)
+    write_files(&options.settings, &settings, report)
 }
 
 /// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::heartbeat::{Export, Heartbeat};
-use crate::cli::args::Import;
 use crate::error::Error;
+use crate::import::options::ImportOptions;
 use crate::status::report::exported;
 use crate::trust::Refusal;
 use crate::trust::acceptance::hear;
@@ -47,11 +47,11 @@ impl fmt::Display for Row {
 ///
 /// # Errors
 /// Where it could not be read or remembered at the moment.
-pub(crate) fn receive(args: &Import, file: &Path, write_down: bool) -> Result<Row, Error> {
+pub(crate) fn receive(options: &ImportOptions, file: &Path, write_down: bool) -> Result<Row, Error> {
     let name = safe(&file.file_name().unwrap_or_default().to_string_lossy());
-    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
-    let keyring = Keyring::load(&args.keys.trust)?;
-    let stream = args.acceptance.stream.as_str();
+    let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
+    let keyring = Keyring::load(&options.trust)?;
+    let stream = options.acceptance.stream.as_str();
     let read = Heartbeat::read(file, &keyring).map_err(Error::from);
     let heard = read.and_then(|heartbeat| {
         if heartbeat.stream.as_str() != stream {

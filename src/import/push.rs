@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use crate::bundle::payload::{Blob, Member};
 use crate::bundle::reader::Members;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
-use crate::cli::args::Import;
 use crate::delivery::candidates::Offer;
 use crate::delivery::report::{Report, Status, rewritten};
 use crate::digest::Digest;
 use crate::error::{Error, panicked};
+use crate::import::options::ImportOptions;
 use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
@@ -73,7 +73,7 @@ impl Choice {
 /// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
 /// comes with the index of its bundle.
 pub(crate) fn load_manifests(
-    args: &Import,
+    options: &ImportOptions,
     bundles: &[VerifiedBundle],
     chosen: &mut [Choice],
 ) -> Result<(), (Option<usize>, Error)> {
@@ -91,7 +91,7 @@ pub(crate) fn load_manifests(
             choice.dataset.agrees_with(&choice.manifest).map_err(|why| {
                 (Some(index), lacks(format!("{}: {}", choice.dataset.reference(), safe(&why))).into())
             })?;
-            if args.registry.compat {
+            if options.registry.compat {
                 let compat =
                     Compat::of(&choice.manifest).map_err(|why| (Some(index), lacks(safe(&why)).into()))?;
                 choice.manifest.clone_from(&compat.manifest);

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Image, VerifiedBundle};
-use crate::cli::args::Import;
 use crate::dataset::Name;
 use crate::delivery::context::Setup;
 use crate::delivery::decision::left_out;
@@ -19,6 +18,7 @@ use crate::delivery::registry_place::Place;
 use crate::delivery::report::{ImageRow, Report, Status};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::import::options::ImportOptions;
 use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
@@ -30,9 +30,9 @@ use crate::trust::acceptance::{Admission, Verdict, judge};
 ///
 /// # Errors
 /// An image without a registry that takes it.
-pub(crate) fn check_places(args: &Import) -> Result<(), Error> {
-    let places = &args.registry.places;
-    for chosen in args.image.iter().filter_map(|wanted| wanted.place.as_ref()) {
+pub(crate) fn check_places(options: &ImportOptions) -> Result<(), Error> {
+    let places = &options.registry.places;
+    for chosen in options.image.iter().filter_map(|wanted| wanted.place.as_ref()) {
         if home_of(chosen, places).is_none() {
             return Err(Error::usage(
                 format!("--image names a place on {}, and no --registry names that host", chosen.host()),
@@ -41,7 +41,7 @@ pub(crate) fn check_places(args: &Import) -> Result<(), Error> {
         }
     }
     let takes_none = places.iter().all(|place| place.dataset().is_some());
-    match args.image.iter().find(|wanted| wanted.place.is_none()) {
+    match options.image.iter().find(|wanted| wanted.place.is_none()) {
         Some(wanted) if takes_none => Err(Error::usage(
             format!("--image {wanted} requests an image, and no --registry takes images"),
             "Name one as HOST[/PREFIX] as well, or choose a place with --image NAME=HOST/PATH:TAG.",
@@ -59,7 +59,7 @@ fn home_of<'p>(chosen: &ChosenPlace, places: &'p [Place]) -> Option<&'p Place> {
 
 /// The pushes of one run to one target.
 pub(crate) struct Pushes<'a> {
-    pub(crate) args: &'a Import,
+    pub(crate) options: &'a ImportOptions,
     pub(crate) setup: &'a Setup,
     pub(crate) registry: &'a Registry<'a>,
     pub(crate) place: &'a Place,
@@ -165,7 +165,7 @@ impl Pushes<'_> {
     /// follows from the name.
     fn asked(&self, image: &Image) -> Result<Asked, Error> {
         let mut wanted =
-            self.args.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
+            self.options.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
         if wanted.peek().is_none() {
             return Ok(Asked::No);
         }
@@ -177,7 +177,7 @@ impl Pushes<'_> {
         }
         let mine = chosen
             .into_iter()
-            .filter(|chosen| home_of(chosen, &self.args.registry.places) == Some(self.place));
+            .filter(|chosen| home_of(chosen, &self.options.registry.places) == Some(self.place));
         let references = mine.map(|chosen| chosen.of(&name)).collect::<Result<_, _>>()?;
         Ok(Asked::To(references))
     }
@@ -190,7 +190,7 @@ impl Pushes<'_> {
         let held = held.map(|dataset| dataset.name.clone());
         let known = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
         for name in held.chain(known) {
-            for place in &self.args.registry.places {
+            for place in &self.options.registry.places {
                 if let Ok(Some(repository)) = place.repository(&name, "latest") {
                     datasets.add(&repository, name.as_str());
                 }
@@ -287,7 +287,7 @@ impl Pushes<'_> {
             Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
             Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
             Some(found) if memory.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
-            Some(Found { digest, .. }) if !self.args.replace_image_tags => {
+            Some(Found { digest, .. }) if !self.options.replace_image_tags => {
                 Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
             }
             // Checks of the site's own, for example, are such data themselves.

@@ -1,7 +1,6 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
 use crate::bundle::VerifiedBundle;
-use crate::cli::args::Import;
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{newest, offers};
@@ -13,6 +12,7 @@ use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Row, Status, Target};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::import::options::ImportOptions;
 use crate::import::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use crate::import::push_images::Pushes;
 use crate::intake::open::Found;
@@ -23,7 +23,7 @@ use crate::trust::acceptance::Admission;
 
 /// Imports into one place of a registry.
 pub(crate) fn run(
-    args: &Import,
+    options: &ImportOptions,
     setup: &Setup,
     registry: &Registry<'_>,
     place: &Place,
@@ -42,8 +42,8 @@ pub(crate) fn run(
             return Ok((report, None));
         }
         let nobody = |error: Error| (None, error);
-        let mut chosen = choose(args, place, bundles, &admitted, &mut report).map_err(nobody)?;
-        load_manifests(args, bundles, &mut chosen)?;
+        let mut chosen = choose(options, place, bundles, &admitted, &mut report).map_err(nobody)?;
+        load_manifests(options, bundles, &mut chosen)?;
         let chosen = sift(registry, memory, setup, chosen, &mut report).map_err(nobody)?;
         if !chosen.is_empty() {
             memory.about_to_change(setup.host.now).map_err(nobody)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(
         *slot = Some(admission);
     }
     let bundles = &found.bundles;
-    let pushes = Pushes { args, setup, registry, place, bundles, progress };
+    let pushes = Pushes { options, setup, registry, place, bundles, progress };
     if let Err(error) = pushes.run(&mut admitted, memory, &mut report) {
         // The datasets are in place all the same.
         report.errors.push(error);
@@ -84,18 +84,18 @@ pub(crate) fn run(
 
 /// Of each dataset and tag the newest among the admitted bundles.
 fn choose(
-    args: &Import,
+    options: &ImportOptions,
     place: &Place,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
 ) -> Result<Vec<Choice>, Error> {
     let mut placed = Vec::new();
-    for offer in offers(bundles, admitted, &args.selection) {
+    for offer in offers(bundles, admitted, &options.selection) {
         let dataset = &offer.dataset;
         if dataset.name.kind() == Kind::Vex {
             if matches!(place, Place::Registry { .. })
-                && args.web_root.is_none()
+                && options.web_root.is_none()
                 && !report.rows.iter().any(|row| row.name == dataset.name)
             {
                 report.rows.push(Row::new(dataset, None, Status::NoPlace));
@@ -120,7 +120,7 @@ fn choose(
             (other.reference.host(), other.reference.name()) == (mine.reference.host(), mine.reference.name())
         };
         if chosen.iter().filter(beside).all(|other| version(other) <= version(mine)) {
-            chosen[index].tags.clone_from(&args.registry.extra_tag);
+            chosen[index].tags.clone_from(&options.registry.extra_tag);
         }
     }
     Ok(chosen)

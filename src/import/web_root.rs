@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{BundleError, VerifiedBundle};
-use crate::cli::args::Import;
 use crate::dataset::Kind;
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
@@ -18,6 +17,7 @@ use crate::delivery::report::{Report, Row, Standing, Status, Target};
 use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::import::cache_choice::{vex_manifest, vex_manifests};
+use crate::import::options::ImportOptions;
 use crate::intake::open::Found;
 use crate::targets::TargetError;
 use crate::targets::web_root::{Copy, WebRoot};
@@ -36,14 +36,14 @@ struct Choice {
 
 /// Imports into the web root `dir`, which is handed out under `url`.
 pub(crate) fn run(
-    args: &Import,
+    options: &ImportOptions,
     setup: &Setup,
     dir: &Path,
     url: &WebUrl,
     found: &mut Found,
     memory: &mut Memory<'_>,
 ) -> Result<Report, Error> {
-    let root = WebRoot::open(dir, args.keep_previous > 0)?;
+    let root = WebRoot::open(dir, options.keep_previous)?;
     let target = Target::Web(root.path().to_path_buf());
     memory.of(&target.to_string());
     let ignored = found.ignored.clone();
@@ -55,7 +55,7 @@ pub(crate) fn run(
             return Ok((report, None));
         }
         let nobody = |error: Error| (None, error);
-        let chosen = choose(args, url, bundles, &admitted, &mut report)?;
+        let chosen = choose(options, url, bundles, &admitted, &mut report)?;
         // A bundle may leave out what an earlier one brought.
         if chosen.is_empty() && root.repositories().map_err(|error| (None, error.into()))?.is_empty() {
             report.errors.push(Error::usage(
@@ -114,7 +114,7 @@ pub(crate) fn run(
 
 /// Of each VEX repository the newest among the admitted bundles, with the copy that it is to become.
 fn choose(
-    args: &Import,
+    options: &ImportOptions,
     url: &WebUrl,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
@@ -123,7 +123,7 @@ fn choose(
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut others: BTreeSet<String> = BTreeSet::new();
-    for offer in offers(bundles, admitted, &args.selection) {
+    for offer in offers(bundles, admitted, &options.selection) {
         if offer.dataset.name.kind() != Kind::Vex {
             others.insert(offer.dataset.name.to_string());
             continue;
@@ -137,7 +137,7 @@ fn choose(
         placed.push((offer.dataset.name.to_string(), copy, offer));
     }
     // Whoever imports them elsewhere in the same run knows.
-    if args.cache_dir.is_none() && args.registry.places.is_empty() && !others.is_empty() {
+    if options.cache_dir.is_none() && options.registry.places.is_empty() && !others.is_empty() {
         let others = others.into_iter().collect::<Vec<_>>().join(", ");
         report
             .advice

@@ -9,17 +9,18 @@ use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
 use crate::bundle::Dataset;
-use crate::cli::args::{Mirror, WriteSettings};
 use crate::collect::artifact::Collected;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Name};
 use crate::delivery::decision::{ignored, left_out};
+use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing};
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Row, Status, Target, rewritten};
 use crate::delivery::settings::{Way, pulled, say, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::mirror::options::MirrorOptions;
 use crate::remote::{Remote, Repository};
 use crate::scanner::registry_settings::registry_settings;
 use crate::targets::compat::Compat;
@@ -48,7 +49,7 @@ pub(crate) struct Lack {
 
 /// A dataset that was fetched but for its large layer, and the rules by which places take it.
 pub(crate) struct Offer<'a> {
-    pub(crate) args: &'a Mirror,
+    pub(crate) options: &'a MirrorOptions,
     pub(crate) item: &'a mut Collected,
     /// The further tags under which it is to be had.
     pub(crate) tags: &'a [String],
@@ -126,7 +127,7 @@ impl<'r> Site<'r> {
                 "Name the place without a tag, so that each version keeps its own.",
             ));
         }
-        let compat = offer.args.registry.compat.then(|| Compat::of(&planned.manifest)).transpose();
+        let compat = offer.options.registry.compat.then(|| Compat::of(&planned.manifest)).transpose();
         let compat =
             compat.map_err(|why| Error::unexpected("rewriting a manifest")(std::io::Error::other(why)))?;
         let (manifest, media_type) = match &compat {
@@ -151,7 +152,7 @@ impl<'r> Site<'r> {
         if let (Some(ahead), None) = (row.was, believed) {
             self.report.warnings.push(ignored(&planned.dataset.reference(), ahead));
         }
-        let floor = believed.filter(|_| !same && !offer.args.allow_rollback);
+        let floor = believed.filter(|_| !same && !offer.options.allow_rollback);
         let lack = Lack { reference, manifest, media_type, compat, floor };
         // Who announces older data is believed without fetching it.
         if let Some((date, floor)) = lack.older(offer.item.announced) {
@@ -246,7 +247,7 @@ impl<'r> Site<'r> {
     /// What Trivy must be told to pull from here: also of what this run did not bring.
     pub(crate) fn settings(
         &mut self,
-        args: &WriteSettings,
+        write: &SettingsOptions,
         own_ca: bool,
         version: TrivyVersion,
         remote: &Remote,
@@ -259,12 +260,12 @@ impl<'r> Site<'r> {
             insecure: &|host| remote.is_insecure(host),
             login: &|host| remote.has_login(host),
             own_ca,
-            config: args.write_config.as_deref(),
+            config: write.write_config.as_deref(),
         };
         let pulled = pulled(version, way.insecure, &[&self.report]);
         say(version, &pulled, &way, &mut self.report);
         if self.report.in_place().count() > 0
-            && let Err(error) = write_files(args, &registry_settings(version, &pulled), &mut self.report)
+            && let Err(error) = write_files(write, &registry_settings(version, &pulled), &mut self.report)
         {
             self.report.errors.push(error);
         }
@@ -273,7 +274,7 @@ impl<'r> Site<'r> {
 
 impl Offer<'_> {
     fn too_old(&self, date: Option<Timestamp>) -> Option<Refusal> {
-        self.args.max_age.as_ref()?.check(&self.item.planned.dataset.name, date, self.now).err()
+        self.options.max_age.as_ref()?.check(&self.item.planned.dataset.name, date, self.now).err()
     }
 }
 

@@ -3,15 +3,14 @@
 
 pub(crate) mod destination;
 pub(crate) mod fan_out;
+pub mod options;
 
 use std::collections::BTreeMap;
-use std::{fmt, io};
+use std::io;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::Outcome;
-use crate::cli::args::Mirror;
 use crate::collect::artifact::Collected;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
@@ -20,48 +19,39 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, Kind};
 use crate::delivery::registry_access::Registries;
 use crate::delivery::registry_place::Place;
-use crate::delivery::report::{self, Report, Status};
+use crate::delivery::report::{Report, Status};
 use crate::delivery::settings::places_for_settings;
 use crate::error::Error;
 use crate::mirror::destination::{Lack, Offer, Site};
 use crate::mirror::fan_out::{FannedOut, Taker, fan_out};
+use crate::mirror::options::MirrorOptions;
 use crate::progress::Progress;
-use crate::remote::RemoteOptions;
 use crate::source::Network;
 use crate::targets::registry::PushError;
 use crate::util::clock;
-use crate::util::text::size;
 
 /// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
 const MOST_PLACES: usize = 6;
 
 /// What became of all places.
 #[derive(Serialize)]
-struct Reports {
-    dry_run: bool,
-    targets: Vec<Report>,
+#[non_exhaustive]
+pub(crate) struct MirrorReport {
+    /// Whether nothing was pushed.
+    pub(crate) dry_run: bool,
+    /// The places, each with its datasets, warnings and errors.
+    pub(crate) targets: Vec<Report>,
     /// What concerns every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    errors: Vec<Error>,
+    pub(crate) errors: Vec<Error>,
     /// The bytes that a dry run would have fetched.
     #[serde(skip)]
-    would_fetch: u64,
-}
-
-impl fmt::Display for Reports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        report::write_all(f, &self.targets)?;
-        match (self.dry_run, self.would_fetch) {
-            (false, _) => Ok(()),
-            (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),
-            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", size(bytes)),
-        }
-    }
+    pub(crate) would_fetch: u64,
 }
 
 /// A run.
 struct Run<'r> {
-    args: &'r Mirror,
+    options: &'r MirrorOptions,
     now: Timestamp,
     network: &'r Network<'r>,
     sites: Vec<Site<'r>>,
@@ -69,10 +59,15 @@ struct Run<'r> {
     would_fetch: u64,
 }
 
-pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
-    places_for_settings(&args.settings)?;
+/// Fills registries straight from the sources.
+///
+/// # Errors
+/// If the options contradict each other, or a registry cannot be prepared. What fails at a source or a registry is
+/// in the report.
+pub(crate) fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
+    places_for_settings(&options.settings)?;
     let mut places: Vec<&Place> = Vec::new();
-    for place in &args.registry.places {
+    for place in &options.registry.places {
         if !places.contains(&place) {
             places.push(place);
         }
@@ -83,32 +78,25 @@ pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
             "Mirror to the others in a second run.",
         ));
     }
-    if places.len() > 1 && args.settings.is_asked_for() {
+    if places.len() > 1 && options.settings.is_asked_for() {
         return Err(Error::usage(
             "the settings differ from place to place, and several are named",
             "Mirror to one place at a time where --write-env or --write-config is given.",
         ));
     }
-    let wanted = wanted(args, &places)?;
-    let registries = Registries::new(&args.registry)?;
+    let wanted = wanted(options, &places)?;
+    let registries = Registries::new(&options.registry)?;
     let remote = registries.remote()?;
-    // The registry's login and client certificate are nothing that a source should see.
-    let options = RemoteOptions {
-        insecure: args.from_insecure,
-        plain_http: args.from_plain_http,
-        ca_cert: args.registry.connection.cacert.clone(),
-        ..RemoteOptions::default()
-    };
-    let network = Network::new(options, args.persistence.limits(), progress)?;
-    let version = args.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
+    let network = Network::new(options.from.clone(), options.limits, progress)?;
+    let version = options.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
     let network = &network;
     let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
-    let mut run = Run { args, now: clock::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
+    let mut run = Run { options, now: clock::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
         // Of several versions the highest, which comes last, has the tags that are no version.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
-        let tags = if last { args.registry.extra_tag.as_slice() } else { &[] };
+        let tags = if last { options.registry.extra_tag.as_slice() } else { &[] };
         let said: Vec<_> = run.sites.iter().map(Site::said).collect();
         let error = loop {
             let item = match best.collect(artifact) {
@@ -129,22 +117,19 @@ pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
         notes.for_each(|note| progress.note(&note));
     }
     for site in &mut run.sites {
-        if !args.dry_run {
+        if !options.dry_run {
             site.report.warn_of_old(run.now, "another source may have a newer one");
-            site.settings(&args.settings, args.registry.connection.cacert.is_some(), version, remote);
+            site.settings(&options.settings, options.registry.remote.ca_cert.is_some(), version, remote);
         }
     }
     let targets = run.sites.into_iter().map(|site| site.report).collect();
-    let reports =
-        Reports { dry_run: args.dry_run, targets, errors: run.errors, would_fetch: run.would_fetch };
-    let outcome = Outcome { warnings: report::warnings(&reports.targets), ..Outcome::done(&reports) };
-    let of_targets = reports.targets.into_iter().flat_map(|report| report.errors);
-    Ok(Outcome { errors: reports.errors.into_iter().chain(of_targets).collect(), ..outcome })
+    let (dry_run, errors, would_fetch) = (options.dry_run, run.errors, run.would_fetch);
+    Ok(MirrorReport { dry_run, targets, errors, would_fetch })
 }
 
 /// What is to be mirrored: what the command line asks for, as far as a place takes it.
-fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error> {
-    if let Some(name) = args.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
+fn wanted(options: &MirrorOptions, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error> {
+    if let Some(name) = options.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
         return Err(Error::usage(
             format!(
                 "{name} cannot be mirrored: Trivy fetches VEX repositories over HTTP, not from registries"
@@ -155,7 +140,7 @@ fn wanted(args: &Mirror, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error
     let takes = |artifact: &WantedArtifact| {
         places.iter().any(|place| !matches!(place.repository(&artifact.name, &artifact.tag), Ok(None)))
     };
-    let wanted: Vec<_> = artifacts(&args.sources)?.into_iter().filter(takes).collect();
+    let wanted: Vec<_> = artifacts(&options.sources)?.into_iter().filter(takes).collect();
     if wanted.is_empty() {
         return Err(Error::usage(
             "--registry, --only and --skip leave no dataset to mirror",
@@ -186,12 +171,12 @@ impl Run<'_> {
         tags: &[String],
         progress: &dyn Progress,
     ) -> Result<Option<Rejected>, Error> {
-        let offer = &mut Offer { args: self.args, item: &mut item, tags, now: self.now };
+        let offer = &mut Offer { options: self.options, item: &mut item, tags, now: self.now };
         let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
         if lacks.iter().all(Option::is_none) {
             return Ok(None);
         }
-        if self.args.dry_run {
+        if self.options.dry_run {
             let fetched = lacking(&mut self.sites, &lacks).map(|(site, _)| site.would_take(offer));
             if fetched.fold(false, |any, one| any | one) {
                 self.would_fetch += offer.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();

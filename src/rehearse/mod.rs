@@ -5,7 +5,6 @@
 
 pub(crate) mod sample;
 
-use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -15,98 +14,59 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::bundle::BundleError;
-use crate::cli::Outcome;
-use crate::cli::args::{
-    Acceptance, Export, Import, Keygen, Layout, Overrides, Persistence, RegistryFlags, Rehearse, Selection,
-    Signing, Sources, TrustedKeys, WriteSettings,
-};
-use crate::cli::run::keygen;
+use crate::bundle::{BundleError, Stream};
 use crate::error::Error;
+use crate::export::export;
+use crate::export::options::ExportOptions;
+use crate::import::options::ImportOptions;
+use crate::import::{ImportReport, import};
 use crate::intake::verify::{VerifyOptions, VerifyReport, verify};
 use crate::progress::{Progress, Silent};
 use crate::scanner::installed::trivy_on_path;
 use crate::serve::http::{Options, Server, Until};
-use crate::util::text::{safe, size};
-use crate::{export, import};
+use crate::trust::key::SigningKey;
+use crate::trust::key_files;
+use crate::trust::signer::Signer;
+use crate::util::text::safe;
 
+/// What a rehearsal came to.
 #[derive(Serialize)]
-struct Report {
-    collected: usize,
-    bundle_size: u64,
-    refused: String,
-    members: usize,
-    imported_seconds: f64,
-    /// What the scan found; `None` where there is no `trivy` on the PATH.
-    scan: Option<Scan>,
-    kept: Option<PathBuf>,
+pub(crate) struct RehearsalReport {
+    /// How many datasets were collected.
+    pub(crate) collected: usize,
+    /// The bytes of the bundle.
+    pub(crate) bundle_size: u64,
+    /// Why the damaged copy was rejected.
+    pub(crate) refused: String,
+    /// How many members of the good one were checked.
+    pub(crate) members: usize,
+    /// How long the import took, in seconds.
+    pub(crate) imported_seconds: f64,
+    /// What the scan found; `None` if there is no `trivy` on the PATH.
+    pub(crate) scan: Option<Scan>,
+    /// Where everything is kept, if that was asked for.
+    pub(crate) kept: Option<PathBuf>,
 }
 
+/// What Trivy found in the sample project.
 #[derive(Serialize)]
-struct Scan {
-    trivy_version: String,
-    found: Vec<String>,
+pub(crate) struct Scan {
+    /// Its version.
+    pub(crate) trivy_version: String,
+    /// The vulnerabilities.
+    pub(crate) found: Vec<String>,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Rehearsing the whole trip on this machine, with sample data and no network.")?;
-        writeln!(
-            f,
-            "  1. connected side    {} datasets collected from a registry started for this:",
-            self.collected
-        )?;
-        writeln!(
-            f,
-            "                       one bundle, {}, signed by a throw-away key",
-            size(self.bundle_size)
-        )?;
-        writeln!(f, "  2. on the way        one bit flipped: refused ({})", self.refused)?;
-        writeln!(
-            f,
-            "  3. air-gapped side   signature good, {} members good, imported in {:.2} s",
-            self.members, self.imported_seconds
-        )?;
-        match &self.scan {
-            Some(scan) => {
-                writeln!(
-                    f,
-                    "  4. trivy {:<11} found {} in Gemfile.lock, offline;",
-                    scan.trivy_version,
-                    scan.found.join(", ")
-                )?;
-                writeln!(
-                    f,
-                    "                       {} was left out by the VEX document that came along",
-                    sample::SETTLED
-                )?;
-            }
-            None => {
-                writeln!(f, "  4. scan              left out: there is no `trivy` on the PATH")?;
-                writeln!(
-                    f,
-                    "                       (install it from https://trivy.dev to see it find something)"
-                )?;
-            }
-        }
-        if let Some(kept) = &self.kept {
-            writeln!(f, "Everything is kept in {}.", kept.display())?;
-        }
-        writeln!(f, "It works here. For real, on the connected side:")?;
-        writeln!(f, "  trivy-ferry keygen --out ferry")?;
-        writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
-        writeln!(f, "and on the air-gapped side:")?;
-        writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;
-        writeln!(f, "  trivy-ferry import /media/usb")
-    }
-}
-
-pub(crate) fn run(args: &Rehearse, progress: &dyn Progress) -> Result<Outcome, Error> {
+/// Makes the whole trip on this machine, with sample data. `keep` names a new directory in which everything stays.
+///
+/// # Errors
+/// Whatever does not work here.
+pub(crate) fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
     let temporary = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
         .map_err(Error::unexpected("making a temporary folder"))?;
-    let place = match &args.keep {
+    let place = match keep {
         Some(dir) => {
             DirBuilder::new().mode(0o755).create(dir).map_err(|error| {
                 Error::usage(
@@ -127,16 +87,15 @@ pub(crate) fn run(args: &Rehearse, progress: &dyn Progress) -> Result<Outcome, E
     let begun = Instant::now();
     let imported = rehearsal.import(&bundle)?;
     let imported_seconds = begun.elapsed().as_secs_f64();
-    let report = Report {
+    Ok(RehearsalReport {
         collected,
         bundle_size: fs::metadata(&bundle).map_or(0, |metadata| metadata.len()),
         refused,
         members,
         imported_seconds,
         scan: rehearsal.scan(&imported)?,
-        kept: args.keep.as_ref().map(|_| rehearsal.place.clone()),
-    };
-    Ok(Outcome::done(&report))
+        kept: keep.map(|_| rehearsal.place.clone()),
+    })
 }
 
 struct Rehearsal {
@@ -156,7 +115,9 @@ impl Rehearsal {
     }
 
     fn make_key(&self) -> Result<(), Error> {
-        keygen::run(&Keygen { out: self.path("ferry"), encrypt: false, passphrase_file: None }).map(|_| ())
+        let failed = Error::unexpected("making a key");
+        let key = SigningKey::generate().map_err(failed)?;
+        Ok(key_files::write_pair(&self.path("ferry.key"), &self.path("ferry.pub"), &key, None)?)
     }
 
     /// The connected side: a registry on loopback stands for the internet.
@@ -171,55 +132,30 @@ impl Rehearsal {
             vec![format!("{address}/{name}")]
         };
         let bundle = self.folder("usb")?.join("rehearsal.tar");
-        let outcome = export::run(
-            &Export {
-                heartbeat: false,
-                signing: Signing { key: Some(self.path("ferry.key")), ..Signing::default() },
-                output: vec![bundle.clone()],
-                volume_size: None,
-                parity: None,
-                stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
-                sources: Sources {
-                    db_repository: repository(0),
-                    java_db_repository: repository(1),
-                    checks_bundle_repository: repository(2),
-                    ..Sources::default()
-                },
-                vex: vec![format!("default=http://{address}")],
-                image: Vec::new(),
-                also: None,
-                platform: None,
-                max_age: None,
-                expires: None,
-                quorum: 1,
-                quorum_wait: None,
-                if_changed: false,
-                verify_after_write: false,
-                keep: None,
-                drop_into: None,
-                repeat: 1,
-                exec_after: None,
-                dry_run: false,
-                insecure: false,
-                plain_http: true,
-                cacert: None,
-                client_cert: None,
-                persistence: Persistence::default(),
-                state_dir: Some(self.path("state-connected")),
-            },
-            &Silent,
-        )?;
-        let collected = outcome.json["datasets"].as_array().map_or(0, Vec::len);
+        let mut options = ExportOptions::new(stream()?, bundle.clone());
+        options.sources.db_repository = repository(0);
+        options.sources.java_db_repository = repository(1);
+        options.sources.checks_bundle_repository = repository(2);
+        options.vex = vec![format!("default=http://{address}")];
+        options.remote.plain_http = true;
+        options.state_dir = Some(self.path("state-connected"));
+        let open = || -> Result<Box<dyn Signer>, Error> {
+            let failed = || Error::unexpected("reading the new key");
+            let pem = fs::read_to_string(self.path("ferry.key")).map_err(failed())?;
+            let bad = |_| std::io::Error::other("it is no key");
+            Ok(Box::new(SigningKey::from_pem(&pem, None).map_err(bad).map_err(failed())?))
+        };
+        let collected = export(&options, &open, &Silent)?.datasets.len();
         Ok((bundle, collected))
     }
 
-    fn keys(&self) -> TrustedKeys {
-        TrustedKeys { trust: vec![self.path("ferry.pub")] }
+    fn trusted(&self) -> Vec<PathBuf> {
+        vec![self.path("ferry.pub")]
     }
 
     fn check(&self, bundle: &Path) -> Result<VerifyReport, Error> {
         let mut options = VerifyOptions::new(vec![bundle.into()]);
-        options.trust = self.keys().trust;
+        options.trust = self.trusted();
         verify(&options, &Silent)
     }
 
@@ -251,43 +187,18 @@ impl Rehearsal {
     }
 
     /// The air-gapped side.
-    fn import(&self, bundle: &Path) -> Result<Outcome, Error> {
-        import::run_on(
-            &Import {
-                keys: self.keys(),
-                cache_dir: Some(self.path("cache")),
-                layout: Layout::Trivy,
-                owner: None,
-                keep_previous: 1,
-                registry: RegistryFlags::default(),
-                web_root: None,
-                web_url: None,
-                image: Vec::new(),
-                also: None,
-                replace_image_tags: false,
-                selection: Selection::default(),
-                acceptance: Acceptance {
-                    stream: "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))?,
-                    max_age: None,
-                    overrides: Overrides::default(),
-                },
-                trivy_version: None,
-                settings: WriteSettings::default(),
-                clear_scan_cache: false,
-                exec_after: None,
-                metrics: None,
-                data_home: Some(self.folder("home")?),
-                state_dir: Some(self.path("state-air-gapped")),
-            },
-            &[bundle.into()],
-            false,
-            &Silent,
-        )
+    fn import(&self, bundle: &Path) -> Result<ImportReport, Error> {
+        let mut options = ImportOptions::new(stream()?);
+        options.trust = self.trusted();
+        options.cache_dir = Some(self.path("cache"));
+        options.data_home = Some(self.folder("home")?);
+        options.state_dir = Some(self.path("state-air-gapped"));
+        import(&options, &[bundle.into()], &Silent)
     }
 
     /// Scans the sample project with the `trivy` on the PATH, with the settings that the import
     /// gave and every way out closed.
-    fn scan(&self, imported: &Outcome) -> Result<Option<Scan>, Error> {
+    fn scan(&self, imported: &ImportReport) -> Result<Option<Scan>, Error> {
         let Some(version) = trivy_on_path() else { return Ok(None) };
         let project = self.folder("project")?;
         let doing = || Error::unexpected("scanning with the trivy on the PATH");
@@ -298,11 +209,8 @@ impl Rehearsal {
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
             command.env(variable, "http://127.0.0.1:9");
         }
-        for pair in imported.json["targets"][0]["environment"].as_array().into_iter().flatten() {
-            if let (Some(name), Some(value)) = (pair[0].as_str(), pair[1].as_str()) {
-                command.env(name, value);
-            }
-        }
+        let environment = imported.targets.iter().flat_map(|target| &target.environment);
+        command.envs(environment.map(|(name, value)| (name, value)));
         let output = command.output().map_err(doing())?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -322,4 +230,8 @@ impl Rehearsal {
         }
         Ok(Some(Scan { trivy_version: safe(&version), found }))
     }
+}
+
+fn stream() -> Result<Stream, Error> {
+    "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))
 }

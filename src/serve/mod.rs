@@ -2,16 +2,15 @@
 
 pub(crate) mod content;
 pub(crate) mod http;
+pub mod options;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::bundle::{Image, VerifiedBundle};
-use crate::cli::args::Serve;
-use crate::cli::{Outcome, Then};
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{newest, offers};
@@ -22,7 +21,6 @@ use crate::delivery::ledger::{Memory, image_key};
 use crate::delivery::report::{ImageRow, Report, Row, Status, Target};
 use crate::delivery::settings::{self, places_for_settings, write_files};
 use crate::error::Error;
-use crate::import::policy;
 use crate::intake::open::{self, Found, beside};
 use crate::progress::Progress;
 use crate::scanner::installed::trivy_version;
@@ -30,6 +28,7 @@ use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::vex_config::VexConfig;
 use crate::serve::content::{Choice, add, place_of};
 use crate::serve::http::{Event, Options, Request, Server, Site, Until};
+use crate::serve::options::ServeOptions;
 use crate::trust::Refusal;
 use crate::trust::acceptance::{Admission, Verdict, judge};
 use crate::trust::keyring::Keyring;
@@ -37,24 +36,30 @@ use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{safe, second};
 
-pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
-    let tls = tls.map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
+/// Verifies bundles and prepares a server for what is acceptable of them. It is listening when this returns, and
+/// answers once it runs.
+///
+/// # Errors
+/// If there is nothing to serve, or the address cannot be listened on.
+pub(crate) fn serve(wanted: &ServeOptions, progress: &dyn Progress) -> Result<(Report, BundleServer), Error> {
+    let tls =
+        wanted.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
     more_files();
-    places_for_settings(&args.settings)?;
-    let setup = setup(args)?;
-    let mut found = open::open(&args.bundle, &setup.keyring, None)?;
-    let state = StateDir::open(args.state_dir.as_deref(), Side::Import)?;
+    places_for_settings(&wanted.settings)?;
+    let setup = setup(wanted)?;
+    let mut found = open::open(&wanted.inputs, &setup.keyring, None)?;
+    let state = StateDir::open(wanted.state_dir.as_deref(), Side::Import)?;
     // Whoever cannot listen need not read the bundle first.
-    let listener = Server::bind(args.listen)?;
+    let listener = Server::bind(wanted.listen)?;
     let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
-    let url = url(args, address, tls.is_some())?;
-    let mut memory = Memory::open(state, args.acceptance.stream.as_str(), false)?;
-    let (mut report, site) = prepare(args, &setup, &url, &mut found, &mut memory, progress)?;
+    let url = url(wanted, address, tls.is_some())?;
+    let mut memory = Memory::open(state, wanted.acceptance.stream.as_str(), false)?;
+    let (mut report, site) = prepare(wanted, &setup, &url, &mut found, &mut memory, progress)?;
     report.warnings.extend(memory.warnings());
     report.warnings.splice(
         0..0,
-        args.bundle
+        wanted
+            .inputs
             .iter()
             .find_map(|input| beside(&setup.keyring, input))
             .into_iter()
@@ -63,7 +68,7 @@ pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
             .chain(found.not_mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
-    let (misspelled, unmatched) = image_pattern::unmatched(&args.image, &found.bundles);
+    let (misspelled, unmatched) = image_pattern::unmatched(&wanted.image, &found.bundles);
     report.errors.extend(misspelled);
     report.warnings.extend(unmatched);
     drop(memory);
@@ -72,14 +77,14 @@ pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         let nothing = || Error::usage("no bundle here holds what is to be served", next);
         return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
     }
-    advise(args, &setup, &url, &mut report);
+    advise(wanted, &setup, &url, &mut report);
     let (log, events) = sync_channel(1024);
     let lost = Arc::new(AtomicU64::new(0));
     let count = lost.clone();
     let options = Options {
         tls,
         url: url.clone(),
-        fixed: args.url.is_some(),
+        fixed: wanted.url.is_some(),
         // A log that nobody reads must not hold up those who are served.
         log: Box::new(move |event| {
             if log.try_send(event).is_err() {
@@ -88,18 +93,33 @@ pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         }),
         until: Until::Signal,
     };
-    let mut outcome = Outcome::done(&report);
-    outcome.warnings = report.warnings;
-    outcome.errors = report.errors;
-    outcome.then = Some(Then(Box::new(move |progress| {
-        let server = Server::start(listener, site, options)?;
-        progress.note(&format!("Serving {url} from {address}, until SIGTERM or Ctrl-C …"));
-        tell(events, &lost, progress);
+    Ok((report, BundleServer { listener, address, url, site, options, events, lost }))
+}
+
+/// A server that is listening.
+pub(crate) struct BundleServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    url: String,
+    site: Site,
+    options: Options,
+    events: Receiver<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl BundleServer {
+    /// Serves until a signal ends it. Says a line for each request.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn run(self, progress: &dyn Progress) -> Result<(), Error> {
+        let server = Server::start(self.listener, self.site, self.options)?;
+        progress.note(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
+        tell(self.events, &self.lost, progress);
         server.wait();
         progress.note("Ended.");
         Ok(())
-    })));
-    Ok(outcome)
+    }
 }
 
 /// Says a line for each request, until the server ends.
@@ -147,9 +167,9 @@ fn more_files() {
 }
 
 /// The URL under which scanners are told to reach the server.
-fn url(args: &Serve, address: SocketAddr, tls: bool) -> Result<String, Error> {
+fn url(wanted: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String, Error> {
     let scheme = if tls { "https" } else { "http" };
-    match &args.url {
+    match &wanted.url {
         Some(url) if url.has_path() => Err(Error::usage(
             format!("--url {url} has a path, and registries have none"),
             "Write it as https://HOST[:PORT].",
@@ -163,39 +183,39 @@ fn url(args: &Serve, address: SocketAddr, tls: bool) -> Result<String, Error> {
     }
 }
 
-fn setup(args: &Serve) -> Result<Setup, Error> {
+fn setup(wanted: &ServeOptions) -> Result<Setup, Error> {
     Ok(Setup {
         host: Host {
             now: clock::now(),
-            version: args.trivy_version.unwrap_or_else(trivy_version),
+            version: wanted.trivy_version.unwrap_or_else(trivy_version),
             vex: VexConfig::read_at(None)?,
             data_home: None,
         },
-        keyring: Keyring::load(&args.keys.trust)?,
-        policy: policy(&args.acceptance),
-        max_age: args.acceptance.max_age.clone(),
+        keyring: Keyring::load(&wanted.trust)?,
+        policy: wanted.acceptance.policy(),
+        max_age: wanted.acceptance.max_age.clone(),
     })
 }
 
 /// Decides what is served, verifies it, and puts it together.
 fn prepare(
-    args: &Serve,
+    wanted: &ServeOptions,
     setup: &Setup,
     url: &str,
     found: &mut Found,
     memory: &mut Memory<'_>,
     progress: &dyn Progress,
 ) -> Result<(Report, Site), Error> {
-    let target = Target::Serve(args.listen);
+    let target = Target::Serve(wanted.listen);
     // Scanners know the port: on which of this host's addresses it is open is nothing new to them.
-    memory.of(&format!("serve:{}", args.listen.port()));
+    memory.of(&format!("serve:{}", wanted.listen.port()));
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let mut admitted = admit_all(bundles, memory.state(), setup, &mut report);
-        let chosen = choose(args, bundles, &admitted);
+        let chosen = choose(wanted, bundles, &admitted);
         let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
-        let images = choose_images(args, setup, url, memory, bundles, &mut admitted, &mut report);
+        let images = choose_images(wanted, setup, url, memory, bundles, &mut admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
@@ -222,8 +242,8 @@ fn prepare(
 }
 
 /// Of each dataset and tag the newest among the admitted bundles.
-fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
-    let offers = offers(bundles, admitted, &args.selection).into_iter();
+fn choose(wanted: &ServeOptions, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
+    let offers = offers(bundles, admitted, &wanted.selection).into_iter();
     let placed = offers.map(|offer| (offer.dataset.reference(), (), offer));
     newest(placed).into_iter().map(|((), offer)| Choice { offer, rollback: false }).collect()
 }
@@ -231,7 +251,7 @@ fn choose(args: &Serve, bundles: &[VerifiedBundle], admitted: &[Option<Admission
 /// Of each requested image the newest among the admitted bundles, if nothing newer was served before; with
 /// the index of its bundle.
 fn choose_images(
-    args: &Serve,
+    wanted: &ServeOptions,
     setup: &Setup,
     url: &str,
     memory: &Memory<'_>,
@@ -243,7 +263,7 @@ fn choose_images(
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     let mut chosen = Vec::new();
     for (index, image) in newest_images(bundles, admitted) {
-        if !args.image.iter().any(|pattern| pattern.matches(&image.name)) {
+        if !wanted.image.iter().any(|pattern| pattern.matches(&image.name)) {
             report.images.push(ImageRow::not_requested(&image));
             continue;
         }
@@ -330,13 +350,13 @@ fn sift(
 }
 
 /// What scanners must be told.
-fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
+fn advise(wanted: &ServeOptions, setup: &Setup, url: &str, report: &mut Report) {
     let insecure = url.starts_with("http:");
     let way = settings::Way {
         insecure: &|_| insecure,
         login: &|_| false,
         own_ca: false,
-        config: args.settings.write_config.as_deref(),
+        config: wanted.settings.write_config.as_deref(),
     };
     let pulled = settings::pulled(setup.host.version, way.insecure, &[report]);
     settings::say(setup.host.version, &pulled, &way, report);
@@ -345,13 +365,13 @@ fn advise(args: &Serve, setup: &Setup, url: &str, report: &mut Report) {
         report
             .advice
             .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
-    } else if !args.listen.ip().is_loopback() {
+    } else if !wanted.listen.ip().is_loopback() {
         report.advice.push(
             "Anybody on the way can change what goes over plain HTTP: --tls-cert and --tls-key are better."
                 .into(),
         );
     }
-    if let Err(error) = write_files(&args.settings, &settings, report) {
+    if let Err(error) = write_files(&wanted.settings, &settings, report) {
         report.errors.push(error);
     }
 }

@@ -2,20 +2,22 @@
 
 pub(crate) mod drift;
 pub(crate) mod metrics;
+pub(crate) mod options;
 pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::cli::{Outcome, args};
 use crate::dataset::name_and_tag;
 use crate::delivery::registry_access::{Registries, is_out};
 use crate::delivery::registry_place::Place;
 use crate::error::Error;
 use crate::intake::file_sets;
 use crate::progress::Progress;
+use crate::remote::RemoteOptions;
 use crate::status::drift::{Depth, State};
+use crate::status::options::StatusOptions;
 use crate::status::report::{Bundle, Export, Heartbeat, Refused, Row, Status, Target};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event};
@@ -27,8 +29,12 @@ const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 /// How many refusals are shown, the latest.
 const MOST_REFUSED: usize = 20;
 
-pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let state = StateView::find(args.state_dir.as_deref())?;
+/// Reads what this host remembers, and looks whether it is still in place.
+///
+/// # Errors
+/// If nothing is remembered, or the state cannot be read. What is old, missing or lost is in the report.
+pub(crate) fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status, Error> {
+    let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
     warnings.for_each(|warning| progress.alarm(&warning));
     let mut status = look_at_state(state.as_ref(), Depth::Content)?;
@@ -44,8 +50,8 @@ pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcom
         }
         errors.push(error);
     }
-    if args.registries {
-        errors.extend(ask_registries(&mut status, &args.connection, progress)?);
+    if let Some(remote) = &options.registries {
+        errors.extend(ask_registries(&mut status, remote, progress)?);
     }
     status.pass_over_superseded();
     for target in &mut status.imports {
@@ -59,7 +65,7 @@ pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcom
                 });
             }
             let name = name_and_tag(&row.name).map(|(name, _)| name);
-            if let (Some(max_age), Some(name)) = (&args.max_age, &name) {
+            if let (Some(max_age), Some(name)) = (&options.max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
                 errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));
             }
@@ -69,7 +75,7 @@ pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcom
             }
         }
     }
-    if let Some(most) = args.max_silence {
+    if let Some(most) = options.max_silence {
         let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
         streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
         streams.sort_unstable();
@@ -90,22 +96,22 @@ pub(crate) fn run(args: &args::Status, progress: &dyn Progress) -> Result<Outcom
             }
         }
     }
-    status.errors = errors.iter().map(Error::to_json).collect();
-    if let Some(file) = &args.metrics {
+    status.errors = errors;
+    if let Some(file) = &options.metrics {
         metrics::write(file, &status, None)?;
     }
-    Ok(Outcome { errors, ..Outcome::done(&status) })
+    Ok(status)
 }
 
 /// Asks the registries what they hold. Says which could not be asked.
 fn ask_registries(
     status: &mut Status,
-    connection: &args::Connection,
+    remote: &RemoteOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Error>, Error> {
     let place = |target: &Target| target.target.strip_prefix("registry:")?.parse::<Place>().ok();
     let places: Vec<Place> = status.imports.iter().filter_map(place).collect();
-    let registries = Registries::to(&places, connection)?;
+    let registries = Registries::to(&places, remote)?;
     let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
     status.asked = true;
     let mut errors = Vec::new();

@@ -1,7 +1,6 @@
 //! What `status` found.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,7 +9,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::State;
 use crate::trust::state::{Heard, Origin};
-use crate::util::text::{age, line, moment, safe, size, stamp};
+use crate::util::text::safe;
 
 /// What a host knows of its streams.
 #[derive(Serialize)]
@@ -20,7 +19,8 @@ pub(crate) struct Status {
     pub(crate) heartbeats: Vec<Heartbeat>,
     /// What was refused lately, the latest last; empty in what [`look`] gives.
     pub(crate) refused: Vec<Refused>,
-    pub(crate) errors: Vec<serde_json::Value>,
+    #[serde(serialize_with = "crate::error::serialize_all")]
+    pub(crate) errors: Vec<Error>,
     #[serde(skip)]
     pub(crate) now: Timestamp,
     /// Where this user may not look.
@@ -103,86 +103,6 @@ pub(crate) struct Export {
     pub(crate) datasets: BTreeMap<String, Timestamp>,
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for target in &self.imports {
-            writeln!(f, "{}   stream {}", line(&target.target), safe(&target.stream))?;
-            if let Some(bundle) = &target.bundle {
-                let number = bundle.sequence.map_or_else(String::new, |number| format!(", number {number}"));
-                let ago = age(bundle.created, self.now);
-                writeln!(f, "  last bundle      {} ({ago} ago){number}", moment(bundle.created))?;
-            }
-            for row in &target.datasets {
-                let what = row.state.said();
-                let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
-                let date = dated(date, self.now);
-                let expired = row.expires.is_some_and(|expires| expires < self.now);
-                let expired = if expired { "EXPIRED" } else { "" };
-                let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
-                writeln!(f, "{}", text.trim_end())?;
-                // Where something else came from, nobody knows.
-                if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
-                    let version = row.version.iter().map(|version| format!(" {}", safe(version)));
-                    let version: String = version.collect();
-                    let signers = safe(&row.signers.join(" and "));
-                    writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
-                }
-            }
-            let is_unasked = |row: &Row| row.state == State::NotLookedAt;
-            if target.target.starts_with("registry:") && target.datasets.iter().any(is_unasked) {
-                let why = if self.asked { "it did not say" } else { "--registries asks it" };
-                writeln!(f, "  not asked        whether it still has them: {why}")?;
-            }
-            if !target.missing.is_empty() {
-                let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
-                writeln!(f, "  never came       {} bundles: {}", target.missing.len(), missing.join(", "))?;
-            }
-            if target.overrides > 0 {
-                writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
-            }
-            if let Some(disk) = target.disk {
-                writeln!(f, "  on the disk      {}", size(disk))?;
-            }
-        }
-        for heartbeat in &self.heartbeats {
-            let heard = &heartbeat.heard;
-            writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
-            let ago = age(heard.created, self.now);
-            writeln!(
-                f,
-                "  last made        {} ({ago} ago): {}",
-                moment(heard.created),
-                exported(&heard.export)
-            )?;
-            if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
-                let number = newest.sequence.map_or_else(String::new, |number| format!(", number {number}"));
-                let name = format!("{}-{}", safe(&heartbeat.stream), stamp(newest.created));
-                writeln!(f, "  not here yet     {name}{number}")?;
-            }
-        }
-        for refused in &self.refused {
-            let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", safe(bundle)));
-            let bundle: String = bundle.collect();
-            let what = if refused.given_up { "given up" } else { "refused" };
-            writeln!(f, "{what:<10} {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
-        }
-        for export in &self.exports {
-            writeln!(f, "exported   stream {}", safe(&export.stream))?;
-            let ago = age(export.created, self.now);
-            writeln!(
-                f,
-                "  last bundle      {} ({ago} ago), number {}",
-                moment(export.created),
-                export.sequence
-            )?;
-            for (name, date) in &export.datasets {
-                writeln!(f, "  {:<16} {}", safe(name), dated(Some(*date), self.now))?;
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Status {
     /// Whether nothing is remembered.
     pub(crate) fn is_empty(&self) -> bool {
@@ -218,8 +138,4 @@ pub(crate) fn exported(export: &str) -> String {
         "failed" => "the export failed".into(),
         other => format!("the export was {}", safe(other)),
     }
-}
-
-pub(crate) fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
-    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
 }

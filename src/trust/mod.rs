@@ -8,6 +8,7 @@ pub mod envelope;
 mod error;
 mod hint;
 pub mod key;
+pub mod key_files;
 pub mod keyring;
 pub mod log;
 pub mod max_age;

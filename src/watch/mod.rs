@@ -5,6 +5,7 @@
 //! to rest, and when the rest is not waited for any longer.
 
 pub(crate) mod hot_folder;
+pub mod options;
 pub(crate) mod report;
 pub(crate) mod state;
 
@@ -16,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bundle::volumes::parse_name;
+use crate::bundle::volumes::{Volume, parse_name};
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
-use crate::cli::Outcome;
-use crate::cli::args::Watch;
+use crate::digest::Digest;
 use crate::error::{Error, gravest};
 use crate::hint::Hint;
 use crate::hook;
@@ -36,6 +36,7 @@ use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{line, safe, second};
 use crate::watch::hot_folder::{HotFolder, STRAY, Shelf, Taken};
+use crate::watch::options::WatchOptions;
 use crate::watch::report::{Report, Row, Waiting};
 use crate::watch::state::{Done, Imported, Unsigned, Waited};
 
@@ -95,7 +96,7 @@ struct Junk {
 }
 
 struct Watcher<'w> {
-    args: &'w Watch,
+    options: &'w WatchOptions,
     folder: HotFolder,
     seen: BTreeMap<String, Seen>,
     /// For how long bundles have waited, in seconds, also in earlier runs.
@@ -116,16 +117,20 @@ struct Watcher<'w> {
     progress: &'w dyn Progress,
 }
 
-pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
+/// Imports what comes into a directory, until it is ended or, with `once`, until all has been dealt with.
+///
+/// # Errors
+/// If the directory cannot be watched. What fails with a bundle is in the report.
+pub(crate) fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
-    Keyring::load(&args.import.keys.trust)?;
-    check_places(&args.import)?;
-    let folder = HotFolder::open(&args.inbox)?;
+    Keyring::load(&options.import.trust)?;
+    check_places(&options.import)?;
+    let folder = HotFolder::open(&options.inbox)?;
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
     let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
     let mut watcher = Watcher {
-        args,
+        options,
         folder,
         seen,
         waited,
@@ -139,19 +144,19 @@ pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
         more,
         progress,
     };
-    progress.note(&format!("Watching {} …", line(&args.inbox.display().to_string())));
+    progress.note(&format!("Watching {} …", line(&options.inbox.display().to_string())));
     for error in watcher.folder.stuck() {
         progress.alarm(&format!(
             "{error}. Remove by hand what is left in {}/.trivy-ferry.",
-            line(&args.inbox.display().to_string())
+            line(&options.inbox.display().to_string())
         ));
     }
     loop {
         let at_rest = watcher.round()?;
-        if args.once && at_rest {
-            return Ok(watcher.outcome());
+        if options.once && at_rest {
+            return Ok(watcher.report());
         }
-        let pause = if args.once { args.settle.min(args.interval) } else { args.interval };
+        let pause = if options.once { options.settle.min(options.interval) } else { options.interval };
         std::thread::sleep(pause.duration().unsigned_abs());
     }
 }
@@ -160,12 +165,12 @@ impl Watcher<'_> {
     /// Looks at the folder once. Says whether nothing there is about to change by itself.
     fn round(&mut self) -> Result<bool, Error> {
         if self.folder.is_replaced() {
-            self.folder = HotFolder::open(&self.args.inbox)?;
+            self.folder = HotFolder::open(&self.options.inbox)?;
         }
         let there = match Inputs::read_again(&self.folder.folders(), &self.digests) {
             Ok(there) => there,
             // A share that is away for a while comes back.
-            Err(error) if !self.args.once => {
+            Err(error) if !self.options.once => {
                 let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
                 self.progress.note(&format!("{error}; trying again"));
                 return Ok(false);
@@ -181,7 +186,7 @@ impl Watcher<'_> {
         let names: BTreeSet<&String> = sets.iter().map(|(key, _)| key).collect();
         self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
-        let settle = self.args.settle.duration().unsigned_abs();
+        let settle = self.options.settle.duration().unsigned_abs();
         self.more = false;
         let mut at_rest = true;
         let mut due = Vec::new();
@@ -235,7 +240,7 @@ impl Watcher<'_> {
         }
         self.unsigned.save(self.folder.own());
         self.waited.save(self.folder.own());
-        if !self.args.once {
+        if !self.options.once {
             // They were said, and nobody asks for them.
             self.errors.clear();
         }
@@ -253,7 +258,7 @@ impl Watcher<'_> {
         if due.len() < 2 {
             return;
         }
-        let keyring = Keyring::load(&self.args.import.keys.trust).unwrap_or_default();
+        let keyring = Keyring::load(&self.options.import.trust).unwrap_or_default();
         due.sort_by_cached_key(|(key, _)| {
             let created = there.vouched(key, &keyring).next().map(|signed| signed.payload().created);
             (created.is_none(), created.or_else(|| named_date(key)), key.clone())
@@ -265,7 +270,7 @@ impl Watcher<'_> {
         if Heartbeat::is_named(key) {
             return self.hear(key, files);
         }
-        let keyring = Keyring::load(&self.args.import.keys.trust)?;
+        let keyring = Keyring::load(&self.options.import.trust)?;
         let Sorted { portion, vouched, lacks, junk } = Sorted::of(there, key, &keyring);
         if let Some(seen) = self.seen.get_mut(key) {
             seen.vouched = vouched;
@@ -313,9 +318,18 @@ impl Watcher<'_> {
         let is_none = matches!(portion, Portion::Stray(_))
             || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.folder.take(files)?;
-        let imported = import::run_on(&self.args.import, &taken.folders(), false, &Silent);
+        let imported = import::import(&self.options.import, &taken.folders(), &Silent);
+        let first_bundle = imported.as_ref().ok().and_then(|report| {
+            let source = report.targets.iter().flat_map(|target| &target.sources).next()?;
+            Some((source.identity, source.volumes.clone()))
+        });
+        let mended: Vec<String> =
+            imported.as_ref().map_or_else(|_| Vec::new(), |report| report.warnings.clone());
         let (errors, report) = match imported {
-            Ok(outcome) => (outcome.errors, outcome.json),
+            Ok(report) => {
+                let json = serde_json::to_value(&report).unwrap_or_default();
+                (report.into_errors(), json)
+            }
             Err(error) => (vec![error], Value::Null),
         };
         let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
@@ -328,8 +342,7 @@ impl Watcher<'_> {
         let report = restated(report, &place);
         let code = gravest(&errors);
         let why = errors.first().map(|error| safe(&error.to_string()));
-        let bundles = |target: &Value| target["bundles"].as_array().is_some_and(|all| !all.is_empty());
-        let admitted = report["targets"].as_array().is_some_and(|targets| targets.iter().any(bundles));
+        let admitted = first_bundle.is_some();
         let shelf = match code {
             0 => Shelf::Processed,
             // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
@@ -353,12 +366,11 @@ impl Watcher<'_> {
             }
         };
         if shelf == Shelf::Processed {
-            self.remember(key, &report, &taken)?;
+            self.remember(key, first_bundle, &taken)?;
         }
         // A link that gets worse shows here first.
-        let mended = report["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        for what in mended.filter(|what| what.contains(MADE_AGAIN)) {
-            self.say(&format!("repaired     {}: {}", safe(key), safe(what)));
+        for what in mended.iter().filter(|what| what.contains(MADE_AGAIN)) {
+            self.say(&format!("repaired     {}: {}", safe(key), safe(&what.replace(&place, ""))));
         }
         let mut reason = json!({ "exit_code": code, "import": report });
         if let Portion::Stray(_) = portion {
@@ -369,13 +381,13 @@ impl Watcher<'_> {
     }
 
     /// Remembers what was imported, and puts back volumes that lay there and are none of its.
-    fn remember(&mut self, key: &str, report: &Value, taken: &Taken) -> Result<(), Error> {
-        let targets = report["targets"].as_array().into_iter().flatten();
-        let bundle = targets.filter_map(|target| target["bundles"].as_array()).flatten().next();
-        let Some(bundle) = bundle else { return Ok(()) };
-        let identity = serde_json::from_value(bundle["identity"].clone());
-        let volumes = serde_json::from_value(bundle["volumes"].clone());
-        let (Ok(identity), Ok(volumes)) = (identity, volumes) else { return Ok(()) };
+    fn remember(
+        &mut self,
+        key: &str,
+        bundle: Option<(Digest, Vec<Volume>)>,
+        taken: &Taken,
+    ) -> Result<(), Error> {
+        let Some((identity, volumes)) = bundle else { return Ok(()) };
         let imported = Imported { key: key.to_owned(), identity, volumes };
         for file in self.folder.files(taken)? {
             let number = parse_name(&name_of(&file)).and_then(|(_, number)| number.index());
@@ -395,7 +407,7 @@ impl Watcher<'_> {
         for file in self.folder.files(&taken)? {
             let now = clock::now();
             let has_room = self.unsigned.has_room(now);
-            match heartbeat::receive(&self.args.import, &file, has_room) {
+            match heartbeat::receive(&self.options.import, &file, has_room) {
                 Ok(row) if row.unsigned && !has_room => self.unsigned.count(1),
                 Ok(row) => {
                     if row.unsigned {
@@ -411,9 +423,9 @@ impl Watcher<'_> {
         for row in rows {
             self.say(&row.to_string());
             if row.heard.is_some() {
-                import::write_metrics(&self.args.import, None, self.progress);
+                import::write_metrics(&self.options.import, None, self.progress);
             }
-            if self.args.once {
+            if self.options.once {
                 self.heartbeats.push(row);
             }
         }
@@ -486,11 +498,11 @@ impl Watcher<'_> {
         });
         let taken = self.folder.take(files)?;
         let kept =
-            self.folder.keep(&taken, Shelf::Quarantine, "unsigned", &reason, self.args.keep_quarantined);
+            self.folder.keep(&taken, Shelf::Quarantine, "unsigned", &reason, self.options.keep_quarantined);
         let kept = kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))?;
         self.say(&format!("{:<12} {bundle}, {why}", "quarantined"));
         self.hook(&bundle, "quarantined", &kept);
-        if self.args.once {
+        if self.options.once {
             let (outcome, why) = ("quarantined", Some(why));
             self.outcomes.push(Row { bundle, outcome, exit_code: 4, why, reason: kept });
         }
@@ -499,7 +511,7 @@ impl Watcher<'_> {
 
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
-        let patience = self.args.give_up_after.duration().unsigned_abs();
+        let patience = self.options.give_up_after.duration().unsigned_abs();
         let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
         for key in there.keys() {
             let Some(seen) = self.seen.get(key) else { continue };
@@ -518,7 +530,7 @@ impl Watcher<'_> {
         // What nobody vouches for goes first.
         waiting.sort();
         let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
-        let most = self.args.max_waiting.map_or(u64::MAX, |size| size.bytes());
+        let most = self.options.max_waiting.map_or(u64::MAX, |size| size.bytes());
         let mut first = Ok(());
         for (vouched, Reverse(waited), key, bytes) in waiting {
             let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
@@ -563,7 +575,7 @@ impl Watcher<'_> {
 
     /// Writes down what no import has. It goes to quarantine all the same.
     fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
-        let import = &self.args.import;
+        let import = &self.options.import;
         let stream = import.acceptance.stream.as_str();
         let entry = Entry::new(clock::now(), event, stream).because(why);
         let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
@@ -577,8 +589,8 @@ impl Watcher<'_> {
     fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict) -> Result<(), Error> {
         let Verdict { shelf, code, why, errors, mut reason } = verdict;
         let (outcome, most) = match shelf {
-            Shelf::Processed => ("processed", self.args.keep_processed),
-            Shelf::Quarantine => ("quarantined", self.args.keep_quarantined),
+            Shelf::Processed => ("processed", self.options.keep_processed),
+            Shelf::Quarantine => ("quarantined", self.options.keep_quarantined),
         };
         reason["outcome"] = outcome.into();
         reason["bundle"] = safe(key).into();
@@ -597,7 +609,7 @@ impl Watcher<'_> {
         self.errors.extend(errors);
         let result = if shelf == Shelf::Processed { "processed" } else { "quarantined" };
         self.hook(key, result, &kept);
-        if self.args.once {
+        if self.options.once {
             let bundle = key.to_owned();
             self.outcomes.push(Row { bundle, outcome, exit_code: code, why, reason: kept });
         }
@@ -606,7 +618,7 @@ impl Watcher<'_> {
 
     /// Tells the operator's command. What it does is its own affair: the bundle is dealt with.
     fn hook(&mut self, key: &str, result: &str, reason: &Path) {
-        let Some(command) = &self.args.exec_outcome else { return };
+        let Some(command) = &self.options.exec_outcome else { return };
         let environment = [
             ("TRIVY_FERRY_RESULT", result.to_owned()),
             ("TRIVY_FERRY_BUNDLE", safe(key)),
@@ -622,20 +634,14 @@ impl Watcher<'_> {
         self.progress.note(&format!("{} {text}", second(clock::now())));
     }
 
-    fn outcome(self) -> Outcome {
+    fn report(self) -> Report {
         let mut errors = self.errors;
         let mut waiting = Vec::new();
         for (bundle, seen) in self.seen {
             waiting.push(Waiting { since: self.waited.of(&bundle).as_secs(), why: safe(&seen.why), bundle });
             errors.extend(seen.failed);
         }
-        let report = Report {
-            outcomes: self.outcomes,
-            waiting,
-            heartbeats: self.heartbeats,
-            errors: errors.iter().map(Error::to_json).collect(),
-        };
-        Outcome { errors, ..Outcome::done(&report) }
+        Report { outcomes: self.outcomes, waiting, heartbeats: self.heartbeats, errors }
     }
 }
 

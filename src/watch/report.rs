@@ -1,13 +1,11 @@
 //! What `watch --once` says at its end, for people and for programs.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use serde_json::Value;
 
+use crate::error::Error;
 use crate::import::heartbeat;
-use crate::util::text::{line, safe};
 
 /// What `--once` did.
 #[derive(Serialize)]
@@ -16,7 +14,8 @@ pub(crate) struct Report {
     pub(crate) waiting: Vec<Waiting>,
     /// The heartbeats that came.
     pub(crate) heartbeats: Vec<heartbeat::Row>,
-    pub(crate) errors: Vec<Value>,
+    #[serde(serialize_with = "crate::error::serialize_all")]
+    pub(crate) errors: Vec<Error>,
 }
 
 /// What became of a bundle.
@@ -37,26 +36,4 @@ pub(crate) struct Waiting {
     /// For how long, in seconds.
     pub(crate) since: u64,
     pub(crate) why: String,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.outcomes {
-            writeln!(f, "{:<12} {}", row.outcome, safe(&row.bundle))?;
-            if let Some(why) = &row.why {
-                writeln!(f, "  {why}")?;
-            }
-            writeln!(f, "  see {}", line(&row.reason.display().to_string()))?;
-        }
-        for waiting in &self.waiting {
-            writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
-        }
-        for row in &self.heartbeats {
-            writeln!(f, "{row}")?;
-        }
-        if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
-            writeln!(f, "Nothing has come.")?;
-        }
-        Ok(())
-    }
 }

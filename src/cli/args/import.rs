@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{
-    Acceptance, Renamed, Selection, TrustedKeys, WriteSettings, renamed_to_image, switch,
+    Acceptance, Renamed, SelectionFlags, TrustedKeys, WriteSettings, renamed_to_image, switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
@@ -150,7 +150,7 @@ pub struct Import {
     pub replace_image_tags: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub selection: Selection,
+    pub selection: SelectionFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub acceptance: Acceptance,

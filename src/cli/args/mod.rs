@@ -19,9 +19,11 @@ mod watch;
 use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
 use crate::collect::images::CarriedImage;
+use crate::collect::options::SourceOptions;
 use crate::collect::registry_mirror::RegistryMirror;
-use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
+use crate::dataset::{Name, Selection};
+use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::oci::Platform;
 use crate::source::patience::{Limits, RETRIES, STALL};
 use crate::trust::max_age::MaxAge;
@@ -232,7 +234,7 @@ pub enum Trust {
 
 /// Which datasets.
 #[derive(Debug, Clone, Args, Default)]
-pub struct Selection {
+pub struct SelectionFlags {
     /// Only these datasets: trivy-db, trivy-java-db, trivy-checks, vex-hub, vex-NAME.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_ONLY", value_name = "DATASET")]
     pub only: Vec<Name>,
@@ -247,19 +249,12 @@ pub struct Selection {
     pub skip: Vec<Name>,
 }
 
-impl Selection {
-    /// Whether a dataset is wanted.
-    pub fn wants(&self, name: &Name) -> bool {
-        (self.only.is_empty() || self.only.contains(name)) && !self.skip.contains(name)
-    }
-}
-
 /// Which of Trivy's datasets are fetched, and from where.
 #[derive(Debug, Clone, Args, Default)]
 pub struct Sources {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub selection: Selection,
+    pub selection: SelectionFlags,
     /// Where trivy-db is fetched from, as HOST/REPOSITORY[:TAG] or oci-layout:DIR:TAG (default: as
     /// Trivy has it). Of several, the first that answers is used.
     #[arg(
@@ -303,6 +298,12 @@ pub struct Sources {
     pub trivy_version: Vec<TrivyVersion>,
 }
 
+impl From<&SelectionFlags> for Selection {
+    fn from(flags: &SelectionFlags) -> Self {
+        Selection { only: flags.only.clone(), skip: flags.skip.clone() }
+    }
+}
+
 /// How long a run keeps on where the network fails.
 #[derive(Debug, Clone, Args)]
 pub struct Persistence {
@@ -324,13 +325,47 @@ impl Default for Persistence {
     }
 }
 
-impl Persistence {
-    /// The same for the sources.
-    pub fn limits(&self) -> Limits {
+impl From<&Persistence> for Limits {
+    fn from(flags: &Persistence) -> Self {
         Limits {
-            retries: self.retries,
-            deadline: self.deadline.map(|age| age.duration().unsigned_abs()),
-            stall: self.stall_timeout.map_or(STALL, |age| age.duration().unsigned_abs()),
+            retries: flags.retries,
+            deadline: flags.deadline.map(|age| age.duration().unsigned_abs()),
+            stall: flags.stall_timeout.map_or(STALL, |age| age.duration().unsigned_abs()),
+        }
+    }
+}
+
+impl From<&Sources> for SourceOptions {
+    fn from(flags: &Sources) -> Self {
+        SourceOptions {
+            selection: (&flags.selection).into(),
+            db_repository: flags.db_repository.clone(),
+            java_db_repository: flags.java_db_repository.clone(),
+            checks_bundle_repository: flags.checks_bundle_repository.clone(),
+            registry_mirror: flags.registry_mirror.clone(),
+            trivy_version: flags.trivy_version.clone(),
+        }
+    }
+}
+
+impl From<&Acceptance> for AcceptanceOptions {
+    fn from(flags: &Acceptance) -> Self {
+        AcceptanceOptions {
+            stream: flags.stream.clone(),
+            max_age: flags.max_age.clone(),
+            allow_rollback: flags.overrides.allow_rollback,
+            allow_future: flags.overrides.time.allow_future,
+            allow_expired: flags.overrides.time.allow_expired,
+        }
+    }
+}
+
+impl From<&WriteSettings> for SettingsOptions {
+    fn from(flags: &WriteSettings) -> Self {
+        SettingsOptions {
+            write_env: flags.write_env.clone(),
+            write_config: flags.write_config.clone(),
+            force: flags.force,
         }
     }
 }
@@ -579,13 +614,6 @@ pub struct WriteSettings {
     /// Let --write-config overwrite files that are not ours.
     #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
     pub force: bool,
-}
-
-impl WriteSettings {
-    /// Whether settings are to be written anywhere.
-    pub fn is_asked_for(&self) -> bool {
-        self.write_env.is_some() || self.write_config.is_some()
-    }
 }
 
 /// `completions`

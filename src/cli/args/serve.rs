@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Acceptance, Selection, TrustedKeys, WriteSettings};
+use crate::cli::args::{Acceptance, SelectionFlags, TrustedKeys, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;
@@ -39,7 +39,7 @@ pub struct Serve {
     pub image: Vec<ImagePattern>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub selection: Selection,
+    pub selection: SelectionFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub acceptance: Acceptance,

@@ -1,3 +1,8 @@
 //! Reports as text for people.
 
 mod bundle;
+pub(crate) mod delivery;
+mod export;
+mod rehearse;
+mod status;
+mod watch;

@@ -1,19 +1,16 @@
 //! `keygen`: a new key pair as two files that are never overwritten.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pkcs8::der::zeroize::Zeroizing;
 use serde::Serialize;
 
 use crate::cli::args::Keygen;
 use crate::cli::{Outcome, prompt};
-
 use crate::error::Error;
-use crate::trust::TrustError;
 use crate::trust::key::SigningKey;
-use crate::util::files::{self, sync_folder};
+use crate::trust::{TrustError, key_files};
 
 #[derive(Serialize)]
 struct Report {
@@ -60,9 +57,7 @@ pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
     let passphrase = passphrase(args)?;
     let failed = || Error::unexpected("making a key");
     let key = SigningKey::generate().map_err(failed())?;
-    let pem = key.to_pem(passphrase.as_ref().map(|text| text.as_str())).map_err(failed())?;
-    write_new(&private, 0o600, pem.as_bytes())?;
-    write_new(&public, 0o644, key.public().to_pem().as_bytes())?;
+    key_files::write_pair(&private, &public, &key, passphrase.as_ref().map(|text| text.as_str()))?;
     let id = key.public().id();
     Ok(Outcome::done(&Report {
         private_key: private,
@@ -92,19 +87,4 @@ fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
         return Err(Error::usage("the two passphrases differ or are empty", "Run the command again."));
     }
     Ok(Some(first))
-}
-
-fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |error| TrustError::File { path: path.into(), error };
-    let file = match files::create_new(path, mode) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(TrustError::Exists { path: path.into() }.into());
-        }
-        other => other.map_err(failed)?,
-    };
-    // The umask takes from the mode of a new file; a public key is for everybody to read.
-    let mode = std::fs::Permissions::from_mode(mode);
-    let written = files::write_all(&file, path, bytes).and_then(|()| file.set_permissions(mode));
-    written.and_then(|()| file.sync_all()).and_then(|()| sync_folder(path)).map_err(failed)?;
-    Ok(())
 }

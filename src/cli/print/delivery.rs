@@ -1,0 +1,153 @@
+//! What `import`, `mirror` and `serve` print of their targets.
+
+use std::fmt;
+
+use crate::delivery::admitted::Source;
+use crate::delivery::report::{ImageRow, Report, Row, Status};
+use crate::import::ImportReport;
+use crate::intake::signer::Signer;
+use crate::mirror::MirrorReport;
+use crate::trust::acceptance::REPLACE_TAGS;
+use crate::util::text::{line, moment, moments, safe, size};
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_all(f, &self.targets)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
+        if self.first_import {
+            writeln!(f, "  first import of this stream here")?;
+        }
+        if self.superseded {
+            writeln!(f, "  late: newer bundles of this stream came before it")?;
+        }
+        if let Some((from, to)) = self.missing {
+            match to - from {
+                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
+                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
+            }
+        }
+        for flag in &self.overrides {
+            match *flag {
+                REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this was recorded")?,
+                _ => writeln!(f, "  admitted only because of {flag}; this was written down")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (now, was) = match (self.updated_at, self.was) {
+            (Some(now), Some(was)) if now != was => {
+                let (now, was) = moments(now, was);
+                (Some(now), Some(was))
+            }
+            (now, was) => (now.map(moment), was.map(moment)),
+        };
+        let date = now.or_else(|| self.version.clone()).unwrap_or_default();
+        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
+        f.write_str(line.trim_end())?;
+        match (self.status, was) {
+            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
+                if self.was != self.updated_at =>
+            {
+                write!(f, ", was {was}")?;
+            }
+            (Status::Older, Some(was)) => write!(f, ", has {was}")?,
+            _ => {}
+        }
+        match self.switch {
+            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
+            Some("two-step") => write!(f, "   (in two steps)")?,
+            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
+        }
+        if !self.extra_tags.is_empty() {
+            write!(f, " (also :{})", self.extra_tags.join(", :"))?;
+        }
+        match (self.status, &self.fetched) {
+            (Status::WouldPush, Some(fetched)) => {
+                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ImageRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}   {}", self.name, self.status.word())?;
+        self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for source in &self.sources {
+            source.fmt(f)?;
+        }
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
+        for image in &self.images {
+            writeln!(f, "{image}")?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+        }
+        for path in &self.written {
+            writeln!(f, "Written: {}", line(&path.display().to_string()))?;
+        }
+        // Said once; who imports the same again knows.
+        if self.changed().count() > 0 && !self.settings.is_empty() {
+            writeln!(f, "{}", self.heading)?;
+            for (subcommands, flags) in &self.settings {
+                writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
+            }
+            if let Some(time) = self.fails_from {
+                writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+            }
+        }
+        for advice in &self.advice {
+            writeln!(f, "{advice}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the reports of a run, each under its target if there are several.
+pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::Result {
+    for report in reports {
+        if reports.len() > 1 {
+            writeln!(f, "{}:", report.target)?;
+        }
+        fmt::Display::fmt(report, f)?;
+    }
+    Ok(())
+}
+
+/// The warnings of all targets, which name their target if there are several.
+pub(crate) fn warnings(reports: &[Report]) -> Vec<String> {
+    let of = |report: &Report| {
+        let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };
+        report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
+    };
+    reports.iter().flat_map(of).collect()
+}
+
+impl fmt::Display for MirrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_all(f, &self.targets)?;
+        match (self.dry_run, self.would_fetch) {
+            (false, _) => Ok(()),
+            (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),
+            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", size(bytes)),
+        }
+    }
+}

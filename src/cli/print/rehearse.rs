@@ -1,0 +1,59 @@
+//! What `rehearse` prints.
+
+use std::fmt;
+
+use crate::rehearse::{RehearsalReport, sample};
+use crate::util::text::size;
+
+impl fmt::Display for RehearsalReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Rehearsing the whole trip on this machine, with sample data and no network.")?;
+        writeln!(
+            f,
+            "  1. connected side    {} datasets collected from a registry started for this:",
+            self.collected
+        )?;
+        writeln!(
+            f,
+            "                       one bundle, {}, signed by a throw-away key",
+            size(self.bundle_size)
+        )?;
+        writeln!(f, "  2. on the way        one bit flipped: refused ({})", self.refused)?;
+        writeln!(
+            f,
+            "  3. air-gapped side   signature good, {} members good, imported in {:.2} s",
+            self.members, self.imported_seconds
+        )?;
+        match &self.scan {
+            Some(scan) => {
+                writeln!(
+                    f,
+                    "  4. trivy {:<11} found {} in Gemfile.lock, offline;",
+                    scan.trivy_version,
+                    scan.found.join(", ")
+                )?;
+                writeln!(
+                    f,
+                    "                       {} was left out by the VEX document that came along",
+                    sample::SETTLED
+                )?;
+            }
+            None => {
+                writeln!(f, "  4. scan              left out: there is no `trivy` on the PATH")?;
+                writeln!(
+                    f,
+                    "                       (install it from https://trivy.dev to see it find something)"
+                )?;
+            }
+        }
+        if let Some(kept) = &self.kept {
+            writeln!(f, "Everything is kept in {}.", kept.display())?;
+        }
+        writeln!(f, "It works here. For real, on the connected side:")?;
+        writeln!(f, "  trivy-ferry keygen --out ferry")?;
+        writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
+        writeln!(f, "and on the air-gapped side:")?;
+        writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;
+        writeln!(f, "  trivy-ferry import /media/usb")
+    }
+}

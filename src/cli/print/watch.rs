@@ -1,0 +1,28 @@
+//! What `watch --once` prints.
+
+use std::fmt;
+
+use crate::util::text::{line, safe};
+use crate::watch::report::Report;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.outcomes {
+            writeln!(f, "{:<12} {}", row.outcome, safe(&row.bundle))?;
+            if let Some(why) = &row.why {
+                writeln!(f, "  {why}")?;
+            }
+            writeln!(f, "  see {}", line(&row.reason.display().to_string()))?;
+        }
+        for waiting in &self.waiting {
+            writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
+        }
+        for row in &self.heartbeats {
+            writeln!(f, "{row}")?;
+        }
+        if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
+            writeln!(f, "Nothing has come.")?;
+        }
+        Ok(())
+    }
+}

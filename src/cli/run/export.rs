@@ -1,0 +1,73 @@
+//! `export`.
+
+use crate::cli::args::Export;
+use crate::cli::{Outcome, prompt};
+use crate::error::Error;
+use crate::export::options::ExportOptions;
+use crate::export::{export, preview};
+use crate::progress::Progress;
+use crate::remote::RemoteOptions;
+use crate::trust::signer::Signer;
+
+pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = options(args);
+    let open = || -> Result<Box<dyn Signer>, Error> {
+        let signer = prompt::signer(&args.signing)?;
+        if let Some(path) = args.signing.key.as_ref().filter(|path| readable_by_others(path)) {
+            progress.note(&format!(
+                "warning: {} can be read by others, who could sign as you: chmod 600",
+                path.display()
+            ));
+        }
+        Ok(signer)
+    };
+    let report = match args.dry_run {
+        true => preview(&options, progress)?,
+        false => export(&options, &open, progress)?,
+    };
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
+}
+
+fn options(args: &Export) -> ExportOptions {
+    ExportOptions {
+        output: args.output.clone(),
+        volume_size: args.volume_size,
+        parity: args.parity,
+        stream: args.stream.clone(),
+        sources: (&args.sources).into(),
+        vex: args.vex.clone(),
+        image: args.image.clone(),
+        platform: args.platform.clone(),
+        max_age: args.max_age.clone(),
+        expires: args.expires,
+        quorum: args.quorum,
+        quorum_wait: args.quorum_wait,
+        if_changed: args.if_changed,
+        verify_after_write: args.verify_after_write,
+        keep: args.keep,
+        drop_into: args.drop_into.clone(),
+        repeat: args.repeat,
+        heartbeat: args.heartbeat,
+        exec_after: args.exec_after.clone(),
+        remote: RemoteOptions {
+            insecure: args.insecure,
+            plain_http: args.plain_http,
+            ca_cert: args.cacert.clone(),
+            client_cert: args.client_cert.clone(),
+            login: None,
+        },
+        limits: (&args.persistence).into(),
+        state_dir: args.state_dir.clone(),
+    }
+}
+
+fn readable_by_others(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    // What another user has set up for this one's group, as systemd and Kubernetes do, is no slip.
+    path.metadata().is_ok_and(|metadata| {
+        let theirs = if metadata.uid() == own { 0o077 } else { 0o007 };
+        metadata.mode() & theirs != 0
+    })
+}

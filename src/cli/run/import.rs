@@ -1,0 +1,67 @@
+//! `import`.
+
+use crate::cli::args::{Import, ImportBundles, Layout};
+use crate::cli::print::delivery;
+use crate::cli::{Outcome, prompt};
+use crate::delivery::options::RegistryOptions;
+use crate::error::Error;
+use crate::import::options::ImportOptions;
+use crate::import::{import, import_staged, restore};
+use crate::progress::Progress;
+use crate::targets;
+
+pub(crate) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = options(&args.import)?;
+    let report = match &args.staging {
+        Some(staging) => import_staged(&options, staging, &args.bundle, progress)?,
+        None if args.restore => restore(&options, progress)?,
+        None => import(&options, &args.bundle, progress)?,
+    };
+    let mut warnings = delivery::warnings(&report.targets);
+    warnings.extend(report.warnings.iter().cloned());
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings, errors: report.into_errors(), ..outcome })
+}
+
+/// What the flags say that `import` and `watch` share. Reads the password from standard input.
+pub(crate) fn options(args: &Import) -> Result<ImportOptions, Error> {
+    let remote = match args.registry.places.is_empty() {
+        true => Default::default(),
+        false => prompt::remote(&args.registry.connection)?,
+    };
+    let mut options = ImportOptions::new(args.acceptance.stream.clone());
+    options.trust = args.keys.trust.clone();
+    options.cache_dir = args.cache_dir.clone();
+    options.layout = match args.layout {
+        Layout::Trivy => targets::Layout::Trivy,
+        Layout::Harbor => targets::Layout::Harbor,
+    };
+    options.owner = args.owner.as_deref().map(owner).transpose()?;
+    options.keep_previous = args.keep_previous > 0;
+    options.registry = RegistryOptions {
+        places: args.registry.places.clone(),
+        extra_tag: args.registry.extra_tag.clone(),
+        compat: args.registry.compat,
+        remote,
+    };
+    options.web_root = args.web_root.clone();
+    options.web_url = args.web_url.clone();
+    options.image = args.image.clone();
+    options.replace_image_tags = args.replace_image_tags;
+    options.selection = (&args.selection).into();
+    options.acceptance = (&args.acceptance).into();
+    options.trivy_version = args.trivy_version;
+    options.settings = (&args.settings).into();
+    options.clear_scan_cache = args.clear_scan_cache;
+    options.exec_after = args.exec_after.clone();
+    options.metrics = args.metrics.clone();
+    options.data_home = args.data_home.clone();
+    options.state_dir = args.state_dir.clone();
+    Ok(options)
+}
+
+fn owner(text: &str) -> Result<targets::Owner, Error> {
+    let wrong = || Error::usage(format!("{text:?} is no owner"), "Write --owner UID or UID:GID, in numbers.");
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    Ok(targets::Owner { uid: uid.parse().map_err(|_| wrong())?, gid: gid.parse().map_err(|_| wrong())? })
+}

@@ -1,0 +1,40 @@
+//! `mirror`.
+
+use crate::cli::args::Mirror;
+use crate::cli::print::delivery;
+use crate::cli::{Outcome, prompt};
+use crate::delivery::options::RegistryOptions;
+use crate::error::Error;
+use crate::mirror::mirror;
+use crate::mirror::options::MirrorOptions;
+use crate::progress::Progress;
+use crate::remote::RemoteOptions;
+
+pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = MirrorOptions {
+        registry: RegistryOptions {
+            places: args.registry.places.clone(),
+            extra_tag: args.registry.extra_tag.clone(),
+            compat: args.registry.compat,
+            remote: prompt::remote(&args.registry.connection)?,
+        },
+        sources: (&args.sources).into(),
+        // The registry's login and client certificate are nothing that a source should see.
+        from: RemoteOptions {
+            insecure: args.from_insecure,
+            plain_http: args.from_plain_http,
+            ca_cert: args.registry.connection.cacert.clone(),
+            ..RemoteOptions::default()
+        },
+        limits: (&args.persistence).into(),
+        max_age: args.max_age.clone(),
+        allow_rollback: args.allow_rollback,
+        dry_run: args.dry_run,
+        settings: (&args.settings).into(),
+    };
+    let report = mirror(&options, progress)?;
+    let warnings = delivery::warnings(&report.targets);
+    let outcome = Outcome { warnings, ..Outcome::done(&report) };
+    let of_targets = report.targets.into_iter().flat_map(|target| target.errors);
+    Ok(Outcome { errors: report.errors.into_iter().chain(of_targets).collect(), ..outcome })
+}

@@ -1,0 +1,28 @@
+//! `serve`.
+
+use crate::cli::args::Serve;
+use crate::cli::{Outcome, Then};
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::serve::options::ServeOptions;
+use crate::serve::serve;
+
+pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = ServeOptions {
+        inputs: args.bundle.clone(),
+        trust: args.keys.trust.clone(),
+        listen: args.listen,
+        tls: args.tls_cert.clone().zip(args.tls_key.clone()),
+        url: args.url.clone(),
+        image: args.image.clone(),
+        selection: (&args.selection).into(),
+        acceptance: (&args.acceptance).into(),
+        trivy_version: args.trivy_version,
+        settings: (&args.settings).into(),
+        state_dir: args.state_dir.clone(),
+    };
+    let (report, server) = serve(&options, progress)?;
+    let then = Some(Then(Box::new(move |progress| server.run(progress))));
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { warnings: report.warnings, errors: report.errors, then, ..outcome })
+}

@@ -1,0 +1,22 @@
+//! `status`.
+
+use crate::cli::args::Status;
+use crate::cli::{Outcome, prompt};
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::status::options::StatusOptions;
+use crate::status::status;
+
+pub(crate) fn run(args: &Status, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let registries = args.registries.then(|| prompt::remote(&args.connection)).transpose()?;
+    let options = StatusOptions {
+        max_age: args.max_age.clone(),
+        max_silence: args.max_silence,
+        registries,
+        metrics: args.metrics.clone(),
+        state_dir: args.state_dir.clone(),
+    };
+    let status = status(&options, progress)?;
+    let outcome = Outcome::done(&status);
+    Ok(Outcome { errors: status.errors, ..outcome })
+}

@@ -1,0 +1,27 @@
+//! `watch`.
+
+use crate::cli::Outcome;
+use crate::cli::args::Watch;
+use crate::cli::run::import;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::watch::options::WatchOptions;
+use crate::watch::watch;
+
+pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let options = WatchOptions {
+        inbox: args.inbox.clone(),
+        interval: args.interval,
+        settle: args.settle,
+        give_up_after: args.give_up_after,
+        keep_processed: args.keep_processed,
+        keep_quarantined: args.keep_quarantined,
+        max_waiting: args.max_waiting,
+        once: args.once,
+        exec_outcome: args.exec_outcome.clone(),
+        import: import::options(&args.import)?,
+    };
+    let report = watch(&options, progress)?;
+    let outcome = Outcome::done(&report);
+    Ok(Outcome { errors: report.errors, ..outcome })
+}

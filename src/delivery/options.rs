@@ -1,0 +1,67 @@
+//! Options that `import`, `mirror` and `serve` share.
+
+use std::path::PathBuf;
+
+use crate::bundle::Stream;
+use crate::delivery::registry_place::Place;
+use crate::remote::RemoteOptions;
+use crate::trust::acceptance::Policy;
+use crate::trust::max_age::MaxAge;
+
+/// Registries that are pushed to.
+#[derive(Clone, Default)]
+pub struct RegistryOptions {
+    /// Where in which registry.
+    pub places: Vec<Place>,
+    /// Further tags for each dataset.
+    pub extra_tag: Vec<String>,
+    /// Rewrites manifests for registries that refuse those of upstream.
+    pub compat: bool,
+    /// How the registries are reached.
+    pub remote: RemoteOptions,
+}
+
+/// Which bundles are accepted.
+#[derive(Debug, Clone)]
+pub struct AcceptanceOptions {
+    /// The stream.
+    pub stream: Stream,
+    /// Rejects data that is older.
+    pub max_age: Option<MaxAge>,
+    /// Accepts a bundle or dataset older than the last one.
+    pub allow_rollback: bool,
+    /// Accepts a bundle that was created after the time of this host's clock.
+    pub allow_future: bool,
+    /// Accepts a bundle past the date that its exporter gave it.
+    pub allow_expired: bool,
+}
+
+impl AcceptanceOptions {
+    /// The rules as the trust module knows them.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            stream: self.stream.to_string(),
+            allow_rollback: self.allow_rollback,
+            allow_future: self.allow_future,
+            allow_expired: self.allow_expired,
+        }
+    }
+}
+
+/// Where scanner settings are written.
+#[derive(Debug, Clone, Default)]
+pub struct SettingsOptions {
+    /// A file for environment variables.
+    pub write_env: Option<PathBuf>,
+    /// A directory for trivy.yaml and what belongs to it.
+    pub write_config: Option<PathBuf>,
+    /// Overwrites files in that directory that others wrote.
+    pub force: bool,
+}
+
+impl SettingsOptions {
+    /// Whether settings are to be written anywhere.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.write_env.is_some() || self.write_config.is_some()
+    }
+}

@@ -1,0 +1,38 @@
+//! What is served, where, and what is accepted.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::dataset::Selection;
+use crate::dataset::catalogue::TrivyVersion;
+use crate::delivery::image_pattern::ImagePattern;
+use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
+use crate::delivery::web_url::WebUrl;
+
+/// What is served, where, and what is accepted.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// A bundle, or directories that hold bundles and their volumes.
+    pub inputs: Vec<PathBuf>,
+    /// Files of public keys to trust; if there are none, those that `trust add` keeps.
+    pub trust: Vec<PathBuf>,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The files of the certificate and its private key; `None` serves plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The URL under which scanners reach the server; `None` for its address.
+    pub url: Option<WebUrl>,
+    /// Images that are served as well.
+    pub image: Vec<ImagePattern>,
+    /// Which datasets.
+    pub selection: Selection,
+    /// Which bundles.
+    pub acceptance: AcceptanceOptions,
+    /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
+    pub trivy_version: Option<TrivyVersion>,
+    /// Where scanner settings are written.
+    pub settings: SettingsOptions,
+    /// Where this host keeps its state; `None` for the default.
+    pub state_dir: Option<PathBuf>,
+}
