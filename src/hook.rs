@@ -14,12 +14,11 @@ pub(crate) fn hook(
     again: bool,
     environment: &[(&str, String)],
 ) -> Result<(), Error> {
-    use std::os::fd::AsFd;
-    let run = std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| {
-        let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(command).envs(environment.iter().map(|(name, value)| (name, value)));
-        shell.stdin(Stdio::null()).stdout(stderr).status()
-    });
+    // What it prints is no result of ours.
+    let line = format!("exec 1>&2\n{command}");
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(line).envs(environment.iter().map(|(name, value)| (name, value)));
+    let run = shell.stdin(Stdio::null()).status();
     let what = match run {
         Ok(status) if status.success() => return Ok(()),
         Ok(status) => status.to_string(),

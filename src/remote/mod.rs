@@ -7,7 +7,6 @@
 
 use std::path::PathBuf;
 
-mod addresses;
 mod again;
 mod auth;
 mod body;

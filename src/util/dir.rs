@@ -4,6 +4,11 @@
 //! and never upwards, because an import may run as root in a directory that another user owns. A name
 //! is one component: whatever else a caller passes is an error. Knows the system, and nothing of Trivy.
 
+mod entry;
+
+pub use entry::Owner;
+pub(crate) use entry::{Entry, Mount, Room};
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,84 +16,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
-};
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::targets::sys;
 use crate::util::step;
 
 /// How many directories are open at once, and so how deep a tree may be that is walked. A
 /// [`crate::dataset::RelPath`] cannot be deeper.
 const MAX_DEPTH: u32 = 300;
-
-/// Who owns what is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// The numeric user.
-    pub uid: u32,
-    /// The numeric group.
-    pub gid: u32,
-}
-
-/// What a name stands for, without following it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry {
-    pub kind: FileType,
-    pub size: u64,
-    pub inode: u64,
-    pub owner: Owner,
-    pub mode: u32,
-}
-
-impl Entry {
-    fn of(stat: fs::Stat) -> Self {
-        Entry {
-            kind: FileType::from_raw_mode(stat.st_mode),
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            inode: stat.st_ino,
-            owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
-            mode: stat.st_mode & 0o7777,
-        }
-    }
-
-    /// Of an open file.
-    pub fn of_file(file: &File) -> io::Result<Self> {
-        Ok(Entry::of(fs::fstat(file)?))
-    }
-
-    pub fn is_dir(&self) -> bool {
-        self.kind == FileType::Directory
-    }
-
-    pub fn is_file(&self) -> bool {
-        self.kind == FileType::RegularFile
-    }
-
-    pub fn is_symlink(&self) -> bool {
-        self.kind == FileType::Symlink
-    }
-}
-
-/// What a file system has left for this user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
-    /// Free bytes.
-    pub bytes: u64,
-    /// Free inodes; `None` where the file system has no such limit.
-    pub inodes: Option<u64>,
-    /// Bytes of the smallest unit that a file takes.
-    pub block: u64,
-}
-
-/// Which mount a directory stands on: two directories with equal values can exchange their entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Mount {
-    device: (u32, u32),
-    id: Option<u64>,
-    root: Option<bool>,
-}
 
 /// An open directory. The path is for messages; nothing is looked up by it.
 #[derive(Debug)]
@@ -724,64 +659,8 @@ fn mount(fd: &OwnedFd, name: &OsStr, flags: AtFlags) -> io::Result<Mount> {
 
 /// Files that root makes in another user's folder become that user's.
 pub(crate) fn parent_owner(dir: &Dir) -> io::Result<Option<Owner>> {
-    if sys::euid() == 0 { Ok(Some(dir.entry()?.owner)) } else { Ok(None) }
+    if euid() == 0 { Ok(Some(dir.entry()?.owner)) } else { Ok(None) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    #[test]
-    fn no_name_leads_out_of_a_directory() {
-        let top = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(top.path().join("in/deep")).unwrap();
-        std::fs::write(top.path().join("out"), "out").unwrap();
-        let dir = Dir::top(&top.path().join("in")).unwrap();
-        let root = OsStr::from_bytes(b"/etc");
-        for bad in
-            ["", ".", "..", "../out", "deep/..", "/", "deep/x"].map(OsStr::new).into_iter().chain([root])
-        {
-            let invalid = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
-            invalid(dir.open(bad).unwrap_err());
-            invalid(dir.find(bad).unwrap_err());
-            invalid(dir.read(bad).unwrap_err());
-            invalid(dir.append(bad, 0o600).unwrap_err());
-            invalid(dir.create(bad, 0o600, None).unwrap_err());
-            invalid(dir.make(bad, 0o700, None).unwrap_err());
-            invalid(dir.remove(bad).unwrap_err());
-            invalid(dir.remove_empty(bad).unwrap_err());
-            invalid(dir.rename(bad, &dir, "new").unwrap_err());
-            invalid(dir.rename("deep", &dir, bad).unwrap_err());
-            invalid(dir.exchange(bad, &dir, "deep").unwrap_err());
-            invalid(dir.exchange("deep", &dir, bad).unwrap_err());
-            invalid(dir.link(bad, &dir, "new").unwrap_err());
-            invalid(dir.link("deep", &dir, bad).unwrap_err());
-            invalid(dir.mount_of(bad).unwrap_err());
-        }
-        for bad in ["..", "deep/../..", "/deep", "deep//", "./deep"] {
-            assert_eq!(dir.open_path(bad).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{bad:?}");
-            let made = dir.open_or_make_path(bad, None).unwrap_err();
-            assert_eq!(made.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
-        }
-        assert!(dir.open_path("deep").unwrap().is_some() && dir.open_path("").unwrap().is_some());
-        assert_eq!(dir.list().unwrap(), ["deep"]);
-    }
-
-    #[test]
-    fn a_link_in_a_directory_that_others_write_is_not_followed() {
-        let top = tempfile::tempdir().unwrap();
-        std::fs::create_dir(top.path().join("elsewhere")).unwrap();
-        std::fs::create_dir(top.path().join("shared")).unwrap();
-        symlink("../elsewhere", top.path().join("shared/link")).unwrap();
-        let open = |mode| {
-            std::fs::set_permissions(top.path().join("shared"), Permissions::from_mode(mode)).unwrap();
-            Dir::top(&top.path().join("shared/link")).map(|dir| dir.path().to_path_buf())
-        };
-        assert_eq!(open(0o755).unwrap(), top.path().join("elsewhere"));
-        assert_eq!(open(0o1777).unwrap(), top.path().join("elsewhere"));
-        assert_eq!(Errno::from_io_error(&open(0o777).unwrap_err()), Some(Errno::LOOP));
-    }
-}
+mod tests;

@@ -6,12 +6,12 @@
 
 pub(crate) mod hot_folder;
 pub mod options;
+pub(crate) mod portion;
 pub(crate) mod report;
 pub(crate) mod state;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ use crate::util::clock;
 use crate::util::text::{line, safe, second};
 use crate::watch::hot_folder::{HotFolder, STRAY, Shelf, Taken};
 use crate::watch::options::WatchOptions;
+use crate::watch::portion::{Look, Portion, Sorted, first, look};
 use crate::watch::report::{Report, Row, Waiting};
 use crate::watch::state::{Done, Imported, Unsigned, Waited};
 
@@ -45,9 +46,6 @@ use crate::watch::state::{Done, Imported, Unsigned, Waited};
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
 const JUDGE_AGAIN: Duration = Duration::from_secs(600);
-
-/// What tells whether a file is still as it was: length, modification, and which file it is.
-type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
 
 /// What is known of a bundle that is not dealt with yet.
 struct Seen {
@@ -645,89 +643,12 @@ impl Watcher<'_> {
     }
 }
 
-/// What is dealt with at once of all that bears a bundle's name: anybody may put something else under it.
-enum Portion {
-    /// All of it.
-    All,
-    /// The files of a bundle that is whole and that a trusted key signed.
-    Own(Vec<PathBuf>),
-    /// Heads that are none, beside something else.
-    Stray(Vec<PathBuf>),
-}
-
-/// What a look at all that bears a bundle's name found.
-struct Sorted {
-    portion: Portion,
-    /// Whether a trusted key signed one of its heads.
-    vouched: bool,
-    /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
-    lacks: Option<BundleError>,
-    /// Why what is dealt with is nothing that a trusted key signed, nor may become it.
-    junk: Option<BundleError>,
-}
-
-impl Sorted {
-    fn of(there: &Inputs, key: &str, keyring: &Keyring) -> Sorted {
-        let mut lacks = None;
-        let mut bad: Vec<(&PathBuf, BundleError)> = Vec::new();
-        for head in there.heads(key) {
-            match UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)) {
-                Ok(signed) => match there.complete(signed) {
-                    Ok(bundle) => {
-                        let portion = Portion::Own(there.own(key, &bundle));
-                        return Sorted { portion, vouched: true, lacks: None, junk: None };
-                    }
-                    Err(error) => drop(lacks.get_or_insert(error)),
-                },
-                Err(error) => bad.push((head, error)),
-            }
-        }
-        let vouched = lacks.is_some();
-        let has_others = vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
-        let is_stray = |why: &BundleError| match why {
-            BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
-            // A head may still be coming, and one that is damaged may be made again.
-            why => vouched && !why.is_short(),
-        };
-        let (stray, other): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, why)| is_stray(why));
-        if has_others && !stray.is_empty() {
-            let files = stray.iter().map(|(head, _)| PathBuf::from(head)).collect();
-            let junk = stray.into_iter().map(|(_, why)| why).find(is_junk);
-            return Sorted { portion: Portion::Stray(files), vouched, lacks: None, junk };
-        }
-        let bad: Vec<BundleError> = stray.into_iter().chain(other).map(|(_, why)| why).collect();
-        let all_junk = !has_others && !bad.is_empty() && bad.iter().all(is_junk);
-        let mut bad = bad.into_iter();
-        let lacks = there.headless_one(key).or(lacks);
-        match all_junk {
-            true => Sorted { portion: Portion::All, vouched, lacks, junk: bad.next() },
-            false => {
-                Sorted { portion: Portion::All, vouched, lacks: lacks.or_else(|| bad.next()), junk: None }
-            }
-        }
-    }
-}
-
-impl Portion {
-    fn files<'f>(&'f self, all: &'f [PathBuf]) -> &'f [PathBuf] {
-        match self {
-            Portion::All => all,
-            Portion::Own(files) | Portion::Stray(files) => files,
-        }
-    }
-}
-
 /// Forgets names under which nothing is left.
 fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Waited) {
     for Junk { key, .. } in junk {
         seen.remove(key);
         waited.forget(key);
     }
-}
-
-/// Whether a head is nothing that a trusted key signed, and does not become it by waiting.
-fn is_junk(why: &BundleError) -> bool {
-    !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
 }
 
 /// A report without the place where files lay for a moment.
@@ -743,23 +664,6 @@ fn restated(report: Value, place: &str) -> Value {
 /// Whether a bundle was refused because of the time, by whichever clock.
 fn is_by_clock(error: &Error) -> bool {
     matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
-}
-
-/// The whole, or the head; or what else there is.
-fn first(there: &Inputs, key: &str) -> PathBuf {
-    there.all(key).into_iter().next().unwrap_or_default()
-}
-
-/// What files look like. The order in which a directory lists them says nothing: tmpfs changes it when a file
-/// is put back.
-fn look(files: &[PathBuf]) -> Look {
-    let look = |path: &PathBuf| {
-        let metadata = path.symlink_metadata().ok()?;
-        Some((path.clone(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
-    };
-    let mut looks: Look = files.iter().filter_map(look).collect();
-    looks.sort();
-    looks
 }
 
 /// A bundle's name as the name of a folder, whatever it holds.

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{
-    Acceptance, Renamed, SelectionFlags, TrustedKeys, WriteSettings, renamed_to_image, switch,
+use crate::cli::args::shared::{
+    Acceptance, RegistryFlags, Renamed, SelectionFlags, TrustedKeys, WriteSettings, renamed_to_image, switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
-use crate::delivery::registry_place::Place;
 use crate::delivery::web_url::WebUrl;
 
 /// How the cache directory is laid out.
@@ -20,60 +19,6 @@ pub enum Layout {
     Trivy,
     /// As Harbor's scanner adapter has it: only the databases, owned by 10000:10000.
     Harbor,
-}
-
-/// Registries that are pushed to.
-#[derive(Debug, Args, Default)]
-pub struct RegistryFlags {
-    /// Push into this registry: HOST[:PORT][/PREFIX] for all datasets, or DATASET=HOST/PATH[:TAG] for
-    /// one. Without --cache-dir, no cache is touched.
-    #[arg(
-        long = "registry",
-        value_delimiter = ',',
-        env = "TRIVY_FERRY_REGISTRY",
-        hide_env_values = true,
-        value_name = "HOST[/PREFIX]"
-    )]
-    pub places: Vec<Place>,
-    /// A further tag for each dataset that is pushed, such as latest.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        env = "TRIVY_FERRY_EXTRA_TAG",
-        value_name = "TAG",
-        requires = "places"
-    )]
-    pub extra_tag: Vec<String>,
-    /// Rewrite manifests for a registry that refuses upstream's: an image's configuration, no
-    /// artifactType. The layers keep their digests.
-    #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
-    pub compat: bool,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub connection: Connection,
-}
-
-/// How registries are reached.
-#[derive(Debug, Args, Default)]
-pub struct Connection {
-    /// The name to log in to the registry with (default: Docker's configuration and its helpers).
-    #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
-    pub username: Option<String>,
-    /// Read the password for --username from standard input.
-    #[arg(long, requires = "username")]
-    pub password_stdin: bool,
-    /// Accept any certificate of a registry, and plain HTTP where HTTPS does not answer.
-    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = switch)]
-    pub insecure: bool,
-    /// Speak plain HTTP to the registry. Trivy has no such flag: it needs --insecure for it.
-    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = switch)]
-    pub plain_http: bool,
-    /// A PEM file with further certificate authorities.
-    #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
-    pub cacert: Option<PathBuf>,
-    /// A PEM file with a client certificate and its key.
-    #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
-    pub client_cert: Option<PathBuf>,
 }
 
 /// `import`

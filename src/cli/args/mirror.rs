@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::args::{Persistence, RegistryFlags, Sources, WriteSettings, switch};
+use crate::cli::args::RegistryFlags;
+use crate::cli::args::shared::{Persistence, Sources, WriteSettings, switch};
 use crate::trust::max_age::MaxAge;
 
 /// `mirror`

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Acceptance, SelectionFlags, TrustedKeys, WriteSettings};
+use crate::cli::args::shared::{Acceptance, SelectionFlags, TrustedKeys, WriteSettings};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;

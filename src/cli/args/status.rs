@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Connection, switch};
+use crate::cli::args::Connection;
+use crate::cli::args::shared::switch;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 

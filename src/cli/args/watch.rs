@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Import, switch};
+use crate::cli::args::Import;
+use crate::cli::args::shared::switch;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 

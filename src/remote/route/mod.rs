@@ -1,6 +1,8 @@
 //! Where the host that the user named may lead this program: by a redirect, by an address in an
 //! answer, or by its DNS.
 
+pub(crate) mod addresses;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -9,14 +11,14 @@ use std::sync::{Arc, OnceLock};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::remote::addresses::Place;
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
+use crate::remote::route::addresses::Place;
 
 /// A place that a host must not lead to.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{to} is {}", place.words())]
-pub(super) struct Misled {
+pub(crate) struct Misled {
     /// The host that the user named.
     pub named: String,
     /// The host, with its port if that is known, to which it led.
@@ -26,7 +28,7 @@ pub(super) struct Misled {
 
 impl Misled {
     /// The error of a request that was led there.
-    pub(super) fn about(self, subject: String) -> RemoteError {
+    pub(crate) fn about(self, subject: String) -> RemoteError {
         let Misled { named: host, to, place } = self;
         RemoteError::Misled { subject, host, to, what: place.words() }
     }
@@ -35,7 +37,7 @@ impl Misled {
 /// What one host that the user named may lead to: places elsewhere, and this host only if the user
 /// named this host. It stays what its name meant when it was first looked up, so that its DNS cannot
 /// change its mind later.
-pub(super) struct Route {
+pub(crate) struct Route {
     named: String,
     place: OnceLock<Place>,
     proxies: Arc<BTreeSet<String>>,
@@ -44,7 +46,7 @@ pub(super) struct Route {
 impl Route {
     /// The route that begins at a URL of the user's. `proxies` are the names of hosts that may have any
     /// address, because the user named them too.
-    pub(super) fn new(url: &Url, proxies: Arc<BTreeSet<String>>) -> Self {
+    pub(crate) fn new(url: &Url, proxies: Arc<BTreeSet<String>>) -> Self {
         let place = OnceLock::new();
         if Place::written(url) != Place::Elsewhere {
             let _ = place.set(Place::written(url));
@@ -53,7 +55,7 @@ impl Route {
     }
 
     /// Judges a URL by what is written in it. Behind a proxy nothing else can be judged here.
-    pub(super) fn check(&self, url: &Url) -> Result<(), Misled> {
+    pub(crate) fn check(&self, url: &Url) -> Result<(), Misled> {
         let place = Place::written(url);
         let is_named = url.host_str() == Some(&self.named);
         if is_named || self.may_lead_to(place, false) {
@@ -64,7 +66,7 @@ impl Route {
     }
 
     /// The addresses of a host that may be connected to; their ports are 0.
-    pub(super) async fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let found = tokio::net::lookup_host((host, 0)).await?.collect();
         self.select(host, found)
     }
@@ -113,7 +115,7 @@ fn whole(places: &[Place]) -> Place {
 }
 
 /// A route as reqwest asks for addresses.
-pub(super) struct Resolver(pub Arc<Route>);
+pub(crate) struct Resolver(pub Arc<Route>);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -126,7 +128,7 @@ impl Resolve for Resolver {
 }
 
 /// The hosts of the proxies that the environment names.
-pub(super) fn proxies() -> BTreeSet<String> {
+pub(crate) fn proxies() -> BTreeSet<String> {
     let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
     let values = names.into_iter().filter_map(|name| std::env::var(name).ok());
     let host = |value: String| {

@@ -1,0 +1,73 @@
+//! What the kernel says of an entry of a directory and of its file system.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{self, FileType};
+
+/// Who owns what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The numeric user.
+    pub uid: u32,
+    /// The numeric group.
+    pub gid: u32,
+}
+
+/// What a name stands for, without following it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub kind: FileType,
+    pub size: u64,
+    pub inode: u64,
+    pub owner: Owner,
+    pub mode: u32,
+}
+
+impl Entry {
+    pub(super) fn of(stat: fs::Stat) -> Self {
+        Entry {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            inode: stat.st_ino,
+            owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+            mode: stat.st_mode & 0o7777,
+        }
+    }
+
+    /// Of an open file.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Entry::of(fs::fstat(file)?))
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+}
+
+/// What a file system has left for this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Free bytes.
+    pub bytes: u64,
+    /// Free inodes; `None` where the file system has no such limit.
+    pub inodes: Option<u64>,
+    /// Bytes of the smallest unit that a file takes.
+    pub block: u64,
+}
+
+/// Which mount a directory stands on: two directories with equal values can exchange their entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Mount {
+    pub(super) device: (u32, u32),
+    pub(super) id: Option<u64>,
+    pub(super) root: Option<bool>,
+}
