@@ -12,7 +12,7 @@
 //! | 3 | `source`, `trust`, `targets` | where bytes come from, whom to believe, where bytes go |
 //! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; what Trivy has to be told |
 //! | 5 | `error` | the error of a whole run |
-//! | 6 | `hook`, `intake`, `collect` | bundles on media; datasets from their sources |
+//! | 6 | `hook`, `intake`, `collect` | the command of the operator; bundles on media; datasets from their sources |
 //! | 7 | `export`, `delivery` | writing a bundle; what `import`, `mirror` and `serve` share |
 //! | 8 | `status` | what this host has |
 //! | 9 | `import`, `mirror`, `serve` | taking datasets to targets |
@@ -24,6 +24,7 @@
 //! short way where one host reaches both sides: dataset + source → target.
 
 pub mod bundle;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub(crate) mod collect;
 pub mod content_digest;

@@ -4,6 +4,8 @@
 //!
 //! Tests inside of `src` are not looked at: they may import what they like.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! After an import: what Trivy must be told, what it must forget, and whom to call.
 
-use std::io::Read;
-
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::Dataset;

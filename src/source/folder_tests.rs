@@ -1,7 +1,5 @@
 //! Sources on disk, and VEX repositories from folders and web servers.
 
-use crate::digest::Digest;
-use crate::oci::Descriptor;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -11,8 +9,9 @@ use test_kit::http::{Response, Seen, Server};
 
 use super::*;
 use crate::dataset::vex::ArchiveFormat;
+use crate::digest::Digest;
 use crate::hint::Hint;
-use crate::oci;
+use crate::oci::{self, Descriptor};
 use crate::remote::{RemoteError, RemoteOptions, Service};
 use crate::source::testing::*;
 

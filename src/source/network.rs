@@ -16,7 +16,7 @@ use crate::source::{
 /// The way to every source.
 pub struct Network<'p> {
     pub(super) remote: Remote,
-    patience: Patience<'p>,
+    pub(super) patience: Patience<'p>,
 }
 
 impl<'p> Network<'p> {

@@ -1,6 +1,5 @@
 //! The registry against a server that does what registries do, and what they should not do.
 
-use crate::digest::Digest;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use test_kit::answers::*;
 use test_kit::http::{ClosedPort, Response, Seen, Server};
 
 use super::*;
+use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci;
 use crate::progress::Silent;

@@ -17,7 +17,7 @@ pub(crate) struct Status {
     pub(crate) imports: Vec<Target>,
     pub(crate) exports: Vec<Export>,
     pub(crate) heartbeats: Vec<Heartbeat>,
-    /// What was refused lately, the latest last; empty in what [`look`] gives.
+    /// What was refused lately, the latest last; empty in what [`look`](crate::status::look) gives.
     pub(crate) refused: Vec<Refused>,
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub(crate) errors: Vec<Error>,
@@ -42,7 +42,7 @@ pub(crate) struct Target {
     /// How many bundles were admitted against the rules.
     pub(crate) overrides: usize,
     pub(crate) datasets: Vec<Row>,
-    /// What the files of a cache or a web root take, in bytes; `None` in what [`look`] gives.
+    /// What the files of a cache or a web root take, in bytes; `None` in what [`look`](crate::status::look) gives.
     pub(crate) disk: Option<u64>,
 }
 

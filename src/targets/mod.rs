@@ -3,16 +3,10 @@
 //! This room knows datasets and how Trivy keeps them. It knows nothing of bundles and signatures,
 //! and it blocks.
 //!
-//! - [`cache`]: Trivy's cache directory.
-//! - [`settings`]: what Trivy must be told so that it uses the data offline.
-//! - [`vex_config`]: under which name Trivy looks for a VEX repository.
-//! - [`vex_scanner`]: what scanners must know of a web root.
-//! - [`place`]: which cache directory Trivy would take by itself.
+//! - [`cache`]: the cache directory of Trivy.
 //! - [`web_root`]: files for a web server.
 //! - [`registry`]: an OCI registry.
-//! - [`compat`]: a manifest for registries that refuse upstream's.
-//! - [`registry_settings`]: what Trivy must be told so that it asks that registry.
-//! - `site_settings`: the same for trivy-operator, a Trivy server and Harbor's adapter.
+//! - [`compat`]: a manifest for registries that refuse that of upstream.
 
 pub mod cache;
 pub mod compat;

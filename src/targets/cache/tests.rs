@@ -282,6 +282,24 @@ fn the_steps_of_an_exchange_are_these() {
     );
 }
 
+/// Trivy judges a database by its metadata.json: that comes when all else is in place.
+#[test]
+fn file_by_file_the_seal_comes_last() {
+    let dir = tempdir();
+    import(dir.path(), &["trivy-db"], 1).unwrap();
+    let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
+    let stage = stage(&cache, "trivy-db", 2).unwrap();
+    fail::refuse(Refuse::Move);
+    fail::trace();
+    let activated = cache.activate(vec![stage]).unwrap();
+    let steps = fail::trace();
+    fail::refuse(Refuse::Nothing);
+    assert_eq!(activated[0].how, Switch::PerFile);
+    let last = |name: &str| steps.iter().rposition(|step| step == &format!("rename {name}"));
+    let (content, seal) = (last("trivy.db"), last("metadata.json"));
+    assert!(content.is_some() && content < seal, "{steps:#?}");
+}
+
 #[test]
 fn each_way_reports_itself_and_restores() {
     for (refuse, how) in [
