@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use test_kit::answers::{header, status};
 use test_kit::host::{self, contents};
 use test_kit::noise::{self, Noise};
 use test_kit::process::{Run, wait_for};
+use test_kit::registry::Registry;
 use test_kit::runs;
 
 use crate::forge::upstream::Upstream;
@@ -371,6 +373,31 @@ fn nothing_is_imported_before_it_has_been_at_rest_for_as_long_as_was_said() {
     assert_eq!(ran.code, 6, "{ran:#?}");
     assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("still coming"), "{report:#}");
     assert_eq!(host.date(), None);
+}
+
+/// Standard input can be read once, and a watch imports for years.
+#[test]
+fn a_password_from_standard_input_is_there_for_every_import() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let registry = Registry::new(|seen| {
+        seen.authorization.is_none().then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
+    });
+    for _ in 0..2 {
+        let (files, _) = sender.export(&[]);
+        host.put(&files);
+        sender.host.wait(2);
+    }
+    host.file("password", "sesame\n");
+    let mut command = host.command();
+    command.args(host.watch_args(&["--registry", &registry.host, "--username", "u", "--password-stdin"]));
+    command.stdin(fs::File::open(host.path("password")).unwrap());
+    let ran = forge::run(command);
+    let report = ran.good().json();
+    let outcomes: Vec<&serde_json::Value> =
+        report["outcomes"].as_array().unwrap().iter().map(|outcome| &outcome["outcome"]).collect();
+    assert_eq!(outcomes, ["processed", "processed"], "{report:#}");
+    assert!(!registry.tags().is_empty());
 }
 
 #[test]
