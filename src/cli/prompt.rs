@@ -7,7 +7,8 @@ use std::path::Path;
 use pkcs8::der::zeroize::Zeroizing;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use crate::cli::args::{Connection, Signing};
+use crate::cli::args::{Connection, RegistryFlags, Signing};
+use crate::delivery::options::RegistryOptions;
 use crate::error::Error;
 use crate::remote::RemoteOptions;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
@@ -134,5 +135,19 @@ pub(crate) fn remote(connection: &Connection) -> Result<RemoteOptions, Error> {
         ca_cert: connection.cacert.clone(),
         client_cert: connection.client_cert.clone(),
         login,
+    })
+}
+
+/// Registries that are pushed to. The password is read only if there is one.
+pub(crate) fn registry(flags: &RegistryFlags) -> Result<RegistryOptions, Error> {
+    let remote = match flags.places.is_empty() {
+        true => RemoteOptions::default(),
+        false => remote(&flags.connection)?,
+    };
+    Ok(RegistryOptions {
+        places: flags.places.clone(),
+        extra_tag: flags.extra_tag.clone(),
+        compat: flags.compat,
+        remote,
     })
 }

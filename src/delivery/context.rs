@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::dataset::catalogue::TrivyVersion;
+use crate::delivery::options::AcceptanceOptions;
 use crate::scanner::vex_config::VexConfig;
 use crate::trust::acceptance::Policy;
 use crate::trust::keyring::Keyring;
@@ -25,4 +26,10 @@ pub(crate) struct Setup {
     pub(crate) keyring: Keyring,
     pub(crate) policy: Policy,
     pub(crate) max_age: Option<MaxAge>,
+}
+
+impl Setup {
+    pub(crate) fn new(host: Host, keyring: Keyring, acceptance: &AcceptanceOptions) -> Self {
+        Setup { host, keyring, policy: acceptance.policy(), max_age: acceptance.max_age.clone() }
+    }
 }

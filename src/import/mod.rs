@@ -242,10 +242,8 @@ fn deliver(
     settings::check(one_site, &options.settings, targets)?;
     check_places(options)?;
     let host = host(options)?;
-    let policy = options.acceptance.policy();
-    if inputs.is_empty() {
-        let setup =
-            Setup { host, keyring: Keyring::default(), policy, max_age: options.acceptance.max_age.clone() };
+    if restore {
+        let setup = Setup::new(host, Keyring::default(), &options.acceptance);
         let Some(dir) = cache else {
             return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
         };
@@ -259,7 +257,7 @@ fn deliver(
     }
     let keyring = Keyring::load(&options.trust)?;
     warnings.extend(inputs.iter().find_map(|input| beside(&keyring, input)));
-    let setup = Setup { host, keyring, policy, max_age: options.acceptance.max_age.clone() };
+    let setup = Setup::new(host, keyring, &options.acceptance);
     let mut memory = open_memory(options)?;
     warnings.extend(memory.warnings());
     let mut found = open::open(inputs, &setup.keyring, Some(memory.scratch()?))?;

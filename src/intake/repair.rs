@@ -14,7 +14,7 @@ use crate::intake::rebuild::{Mended, mend, shown};
 use crate::intake::verify::check_bytes;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
-use crate::util::files;
+use crate::util::files::{self, sync_folder};
 
 /// What [`repair`] did.
 #[derive(Debug, Serialize)]
@@ -108,11 +108,10 @@ fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) 
 /// Puts what was made in the place of what was lost.
 fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
     for (path, name) in made {
-        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let rename = || {
             File::open(path)?.sync_all()?;
             files::rename(path, name)?;
-            File::open(folder)?.sync_all()
+            sync_folder(name)
         };
         rename().map_err(|error: std::io::Error| Error::Destination {
             path: name.clone(),

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::yaml::quoted;
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir};
-use crate::util::dir::parent_owner;
+use crate::util::dir::{self, Dir, parent_owner};
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [
@@ -402,7 +401,7 @@ pub(crate) fn replace(
         Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
         Some(entry) => {
             may_replace(&dir.read_small(name, MOST).at("read", &path)?.unwrap_or_default())?;
-            (entry.mode & 0o777, (sys::euid() == 0).then_some(entry.owner))
+            (entry.mode & 0o777, (dir::euid() == 0).then_some(entry.owner))
         }
     };
     dir.replace(name, bytes, mode, owner).at("write", path)

@@ -14,7 +14,7 @@ use crate::scanner::vex_entry::{Carried, Entry};
 pub use crate::scanner::vex_origin::Origin;
 use crate::scanner::vex_yaml::{Document, Edits, entry_text};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::Dir;
+use crate::util::dir::Dir;
 use crate::util::dir::parent_owner;
 use crate::util::text::safe;
 

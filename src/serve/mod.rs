@@ -41,24 +41,27 @@ use crate::util::text::{safe, second};
 ///
 /// # Errors
 /// If there is nothing to serve, or the address cannot be listened on.
-pub(crate) fn serve(wanted: &ServeOptions, progress: &dyn Progress) -> Result<(Report, BundleServer), Error> {
+pub(crate) fn serve(
+    options: &ServeOptions,
+    progress: &dyn Progress,
+) -> Result<(Report, BundleServer), Error> {
     let tls =
-        wanted.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
+        options.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
     more_files();
-    places_for_settings(&wanted.settings)?;
-    let setup = setup(wanted)?;
-    let mut found = open::open(&wanted.inputs, &setup.keyring, None)?;
-    let state = StateDir::open(wanted.state_dir.as_deref(), Side::Import)?;
+    places_for_settings(&options.settings)?;
+    let setup = setup(options)?;
+    let mut found = open::open(&options.inputs, &setup.keyring, None)?;
+    let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
     // Whoever cannot listen need not read the bundle first.
-    let listener = Server::bind(wanted.listen)?;
+    let listener = Server::bind(options.listen)?;
     let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
-    let url = url(wanted, address, tls.is_some())?;
-    let mut memory = Memory::open(state, wanted.acceptance.stream.as_str(), false)?;
-    let (mut report, site) = prepare(wanted, &setup, &url, &mut found, &mut memory, progress)?;
+    let url = url(options, address, tls.is_some())?;
+    let mut memory = Memory::open(state, options.acceptance.stream.as_str(), false)?;
+    let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut memory, progress)?;
     report.warnings.extend(memory.warnings());
     report.warnings.splice(
         0..0,
-        wanted
+        options
             .inputs
             .iter()
             .find_map(|input| beside(&setup.keyring, input))
@@ -68,7 +71,7 @@ pub(crate) fn serve(wanted: &ServeOptions, progress: &dyn Progress) -> Result<(R
             .chain(found.not_mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
-    let (misspelled, unmatched) = image_pattern::unmatched(&wanted.image, &found.bundles);
+    let (misspelled, unmatched) = image_pattern::unmatched(&options.image, &found.bundles);
     report.errors.extend(misspelled);
     report.warnings.extend(unmatched);
     drop(memory);
@@ -77,14 +80,14 @@ pub(crate) fn serve(wanted: &ServeOptions, progress: &dyn Progress) -> Result<(R
         let nothing = || Error::usage("no bundle here holds what is to be served", next);
         return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
     }
-    advise(wanted, &setup, &url, &mut report);
+    advise(options, &setup, &url, &mut report);
     let (log, events) = sync_channel(1024);
     let lost = Arc::new(AtomicU64::new(0));
     let count = lost.clone();
-    let options = Options {
+    let http_options = Options {
         tls,
         url: url.clone(),
-        fixed: wanted.url.is_some(),
+        fixed: options.url.is_some(),
         // A log that nobody reads must not hold up those who are served.
         log: Box::new(move |event| {
             if log.try_send(event).is_err() {
@@ -93,7 +96,7 @@ pub(crate) fn serve(wanted: &ServeOptions, progress: &dyn Progress) -> Result<(R
         }),
         until: Until::Signal,
     };
-    Ok((report, BundleServer { listener, address, url, site, options, events, lost }))
+    Ok((report, BundleServer { listener, address, url, site, http_options, events, lost }))
 }
 
 /// A server that is listening.
@@ -102,7 +105,7 @@ pub(crate) struct BundleServer {
     address: SocketAddr,
     url: String,
     site: Site,
-    options: Options,
+    http_options: Options,
     events: Receiver<Event>,
     lost: Arc<AtomicU64>,
 }
@@ -113,7 +116,7 @@ impl BundleServer {
     /// # Errors
     /// If it cannot be started.
     pub(crate) fn run(self, progress: &dyn Progress) -> Result<(), Error> {
-        let server = Server::start(self.listener, self.site, self.options)?;
+        let server = Server::start(self.listener, self.site, self.http_options)?;
         progress.note(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
         tell(self.events, &self.lost, progress);
         server.wait();
@@ -167,9 +170,9 @@ fn more_files() {
 }
 
 /// The URL under which scanners are told to reach the server.
-fn url(wanted: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String, Error> {
+fn url(options: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String, Error> {
     let scheme = if tls { "https" } else { "http" };
-    match &wanted.url {
+    match &options.url {
         Some(url) if url.has_path() => Err(Error::usage(
             format!("--url {url} has a path, and registries have none"),
             "Write it as https://HOST[:PORT].",
@@ -183,39 +186,35 @@ fn url(wanted: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String, 
     }
 }
 
-fn setup(wanted: &ServeOptions) -> Result<Setup, Error> {
-    Ok(Setup {
-        host: Host {
-            now: clock::now(),
-            version: wanted.trivy_version.unwrap_or_else(trivy_version),
-            vex: VexConfig::read_at(None)?,
-            data_home: None,
-        },
-        keyring: Keyring::load(&wanted.trust)?,
-        policy: wanted.acceptance.policy(),
-        max_age: wanted.acceptance.max_age.clone(),
-    })
+fn setup(options: &ServeOptions) -> Result<Setup, Error> {
+    let host = Host {
+        now: clock::now(),
+        version: options.trivy_version.unwrap_or_else(trivy_version),
+        vex: VexConfig::read_at(None)?,
+        data_home: None,
+    };
+    Ok(Setup::new(host, Keyring::load(&options.trust)?, &options.acceptance))
 }
 
 /// Decides what is served, verifies it, and puts it together.
 fn prepare(
-    wanted: &ServeOptions,
+    options: &ServeOptions,
     setup: &Setup,
     url: &str,
     found: &mut Found,
     memory: &mut Memory<'_>,
     progress: &dyn Progress,
 ) -> Result<(Report, Site), Error> {
-    let target = Target::Serve(wanted.listen);
+    let target = Target::Serve(options.listen);
     // Scanners know the port: on which of this host's addresses it is open is nothing new to them.
-    memory.of(&format!("serve:{}", wanted.listen.port()));
+    memory.of(&format!("serve:{}", options.listen.port()));
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let mut admitted = admit_all(bundles, memory.state(), setup, &mut report);
-        let chosen = choose(wanted, bundles, &admitted);
+        let chosen = choose(options, bundles, &admitted);
         let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
-        let images = choose_images(wanted, setup, url, memory, bundles, &mut admitted, &mut report);
+        let images = choose_images(options, setup, url, memory, bundles, &mut admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
@@ -242,8 +241,8 @@ fn prepare(
 }
 
 /// Of each dataset and tag the newest among the admitted bundles.
-fn choose(wanted: &ServeOptions, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
-    let offers = offers(bundles, admitted, &wanted.selection).into_iter();
+fn choose(options: &ServeOptions, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
+    let offers = offers(bundles, admitted, &options.selection).into_iter();
     let placed = offers.map(|offer| (offer.dataset.reference(), (), offer));
     newest(placed).into_iter().map(|((), offer)| Choice { offer, rollback: false }).collect()
 }
@@ -251,7 +250,7 @@ fn choose(wanted: &ServeOptions, bundles: &[VerifiedBundle], admitted: &[Option<
 /// Of each requested image the newest among the admitted bundles, if nothing newer was served before; with
 /// the index of its bundle.
 fn choose_images(
-    wanted: &ServeOptions,
+    options: &ServeOptions,
     setup: &Setup,
     url: &str,
     memory: &Memory<'_>,
@@ -263,7 +262,7 @@ fn choose_images(
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     let mut chosen = Vec::new();
     for (index, image) in newest_images(bundles, admitted) {
-        if !wanted.image.iter().any(|pattern| pattern.matches(&image.name)) {
+        if !options.image.iter().any(|pattern| pattern.matches(&image.name)) {
             report.images.push(ImageRow::not_requested(&image));
             continue;
         }
@@ -350,13 +349,13 @@ fn sift(
 }
 
 /// What scanners must be told.
-fn advise(wanted: &ServeOptions, setup: &Setup, url: &str, report: &mut Report) {
+fn advise(options: &ServeOptions, setup: &Setup, url: &str, report: &mut Report) {
     let insecure = url.starts_with("http:");
     let way = settings::Way {
         insecure: &|_| insecure,
         login: &|_| false,
         own_ca: false,
-        config: wanted.settings.write_config.as_deref(),
+        config: options.settings.write_config.as_deref(),
     };
     let pulled = settings::pulled(setup.host.version, way.insecure, &[report]);
     settings::say(setup.host.version, &pulled, &way, report);
@@ -365,13 +364,13 @@ fn advise(wanted: &ServeOptions, setup: &Setup, url: &str, report: &mut Report) 
         report
             .advice
             .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
-    } else if !wanted.listen.ip().is_loopback() {
+    } else if !options.listen.ip().is_loopback() {
         report.advice.push(
             "Anybody on the way can change what goes over plain HTTP: --tls-cert and --tls-key are better."
                 .into(),
         );
     }
-    if let Err(error) = write_files(&wanted.settings, &settings, report) {
+    if let Err(error) = write_files(&options.settings, &settings, report) {
         report.errors.push(error);
     }
 }

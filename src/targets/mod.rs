@@ -15,10 +15,7 @@ mod hint;
 pub mod registry;
 pub mod web_root;
 
-pub(crate) use crate::util::dir as sys;
 pub use crate::util::dir::Owner;
-#[cfg(test)]
-use crate::util::fault as fail;
 
 pub use cache::{
     Activated, Cache, CacheOptions, Installed, Layout, Metadata, NotAll, Slot, Stage, Switch, View,

@@ -15,8 +15,7 @@ use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Owner};
-use crate::util::dir::parent_owner;
+use crate::util::dir::{self, Dir, Owner, parent_owner};
 use crate::util::file_lock::HeldLock;
 use crate::util::{files, text};
 
@@ -80,7 +79,7 @@ impl WebRoot {
             io::ErrorKind::PermissionDenied => TargetError::WebRootDenied { path: dir.path().into() },
             _ => TargetError::io("open the lock", dir.at(LOCK), error),
         })?;
-        if sys::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
+        if dir::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
         let owner = parent_owner(&dir).at("look", dir.path())?;
@@ -213,7 +212,7 @@ impl WebRoot {
     fn double(&self, folder: &Dir, from: &str, to: &str) -> io::Result<()> {
         folder.remove(to)?;
         match folder.link(from, folder, to) {
-            Err(error) if sys::unsupported(&error) || Errno::from_io_error(&error) == Some(Errno::PERM) => {}
+            Err(error) if dir::unsupported(&error) || Errno::from_io_error(&error) == Some(Errno::PERM) => {}
             other => return other,
         }
         let mut source = folder.read(from)?.ok_or(io::ErrorKind::NotFound)?;
@@ -284,7 +283,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::vex_copy::Record;
-    use crate::targets::fail;
+    use crate::util::fault;
 
     fn copy(content: &[u8], subdir: &str) -> Copy {
         let upstream = br#"{"versions":[{"spec_version":"0.1"}]}"#;
@@ -356,9 +355,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root = WebRoot::open(dir.path(), false).unwrap();
             put(&root, b"one", &one).unwrap();
-            fail::kill_after(Some(steps));
+            fault::kill_after(Some(steps));
             let done = put(&root, b"two", &two);
-            fail::kill_after(None);
+            fault::kill_after(None);
             let served = std::fs::read(dir.path().join("vex-hub/repository-main.tar.gz")).unwrap();
             assert!([&b"one"[..], b"two"].contains(&&served[..]), "{steps}");
             let manifest = root.manifest(&one.name).unwrap().unwrap();

@@ -3,11 +3,12 @@
 //! Tests that mount something need root and run once more in a mount namespace of their own.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::Timestamp;
+use test_kit::mounts::{again_in_mounts, mounts};
 use trivy_ferry::content_digest::ContentDigest;
 use trivy_ferry::dataset::{Contents, File, Name, RelPath, Sink, Tree};
 use trivy_ferry::digest::Digest;
@@ -357,43 +358,6 @@ impl Progress for Count {
     }
 }
 
-/// Names the place of the mounts to a test that [`in_namespace`] runs once more.
-const MOUNTS: &str = "TRIVY_FERRY_TEST_MOUNTS";
-
-/// Runs the calling test once more in a mount namespace of its own, after a script that mounts things below
-/// `$D`. Returns whether this is that run; if not, it has passed.
-pub fn in_namespace(script: &str) -> bool {
-    if std::env::var_os(MOUNTS).is_some() {
-        return true;
-    }
-    let thread = std::thread::current();
-    let dir = tempfile::tempdir().unwrap();
-    let line = format!(
-        "set -e; D=${MOUNTS}; mount -t tmpfs -o size=512m none \"$D\"; {script}\n\
-         exec \"$EXE\" $NAME --exact --include-ignored --nocapture"
-    );
-    test_kit::needs_mounts();
-    let output = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "bash", "-c", &line])
-        .env(MOUNTS, dir.path())
-        .env("EXE", std::env::current_exe().unwrap())
-        .env("NAME", thread.name().unwrap())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    false
-}
-
-/// The same without a script.
-pub fn in_own_mounts() -> bool {
-    in_namespace(":")
-}
-
-fn d() -> PathBuf {
-    PathBuf::from(std::env::var_os(MOUNTS).unwrap())
-}
-
 const OVERLAY: &str = "cd $D; mkdir lower upper work cache; \
     mkdir -p lower/db lower/policy/content/policies/old lower/vex/repositories/default/0.1; \
     echo old > lower/db/trivy.db; echo '{\"Version\":2}' > lower/db/metadata.json; \
@@ -403,10 +367,10 @@ const OVERLAY: &str = "cd $D; mkdir lower upper work cache; \
 #[test]
 #[ignore = "tools"]
 fn an_overlay_with_the_slots_in_a_lower_layer() {
-    if !in_namespace(OVERLAY) {
+    if !again_in_mounts(OVERLAY) {
         return;
     }
-    let dir = d().join("cache");
+    let dir = mounts().join("cache");
     two_generations(&dir, &["trivy-db", "trivy-checks", "vex-hub"], [Switch::PerFile; 2], true);
     assert!(!dir.join("policy/content/policies/old").exists());
 }
@@ -414,16 +378,17 @@ fn an_overlay_with_the_slots_in_a_lower_layer() {
 #[test]
 #[ignore = "tools"]
 fn an_overlay_over_a_cache_of_ours() {
-    if !in_namespace("cd $D; mkdir upper work cache base;") {
+    if !again_in_mounts("cd $D; mkdir upper work cache base;") {
         return;
     }
     // As a container image that was built with an import: the kept generation is in a layer too.
     for generation in [1, 2] {
-        import(&mut open(&d().join("base")).unwrap(), "trivy-db", &content("trivy-db", generation)).unwrap();
+        import(&mut open(&mounts().join("base")).unwrap(), "trivy-db", &content("trivy-db", generation))
+            .unwrap();
     }
     let mount = ["-t", "overlay", "overlay", "-o", "lowerdir=base,upperdir=upper,workdir=work", "cache"];
-    assert!(Command::new("mount").args(mount).current_dir(d()).status().unwrap().success());
-    let dir = d().join("cache");
+    assert!(Command::new("mount").args(mount).current_dir(mounts()).status().unwrap().success());
+    let dir = mounts().join("cache");
     for generation in [3, 4] {
         let mut cache = open(&dir).unwrap();
         let content = content("trivy-db", generation);
@@ -440,15 +405,15 @@ fn an_overlay_over_a_cache_of_ours() {
 #[test]
 #[ignore = "tools"]
 fn a_slot_that_is_a_mount_point() {
-    if !in_namespace(
+    if !again_in_mounts(
         "cd $D; mkdir -p cache/db cache/policy elsewhere; mount --bind elsewhere cache/db; \
          mount -t tmpfs -o size=8m none cache/policy;",
     ) {
         return;
     }
-    let dir = d().join("cache");
+    let dir = mounts().join("cache");
     two_generations(&dir, &["trivy-db", "trivy-checks"], [Switch::PerFile; 2], true);
-    assert!(d().join("elsewhere/trivy.db").exists(), "it went into the mount");
+    assert!(mounts().join("elsewhere/trivy.db").exists(), "it went into the mount");
     let mut cache = Cache::open(CacheOptions { keep_previous: false, ..options(&dir) }, &Silent).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 3)).unwrap();
     let names: Vec<_> =
@@ -463,12 +428,12 @@ fn a_slot_that_is_a_mount_point() {
 #[test]
 #[ignore = "tools"]
 fn a_mount_inside_a_slot_is_refused() {
-    if !in_namespace(
+    if !again_in_mounts(
         "cd $D; mkdir -p cache/policy/content elsewhere; mount --bind elsewhere cache/policy/content;",
     ) {
         return;
     }
-    let mut cache = open(&d().join("cache")).unwrap();
+    let mut cache = open(&mounts().join("cache")).unwrap();
     let error = import(&mut cache, "trivy-checks", &content("trivy-checks", 1)).unwrap_err();
     assert!(
         matches!(&error, TargetError::MountInside { path } if path.ends_with("policy/content")),
@@ -479,10 +444,10 @@ fn a_mount_inside_a_slot_is_refused() {
 #[test]
 #[ignore = "tools"]
 fn a_file_system_that_fills_up() {
-    if !in_namespace("mkdir $D/cache; mount -t tmpfs -o size=2m,nr_inodes=200 none $D/cache;") {
+    if !again_in_mounts("mkdir $D/cache; mount -t tmpfs -o size=2m,nr_inodes=200 none $D/cache;") {
         return;
     }
-    let dir = d().join("cache");
+    let dir = mounts().join("cache");
     let mut cache = open(&dir).unwrap();
     let old = content("trivy-db", 1);
     import(&mut cache, "trivy-db", &old).unwrap();
@@ -504,24 +469,24 @@ fn a_file_system_that_fills_up() {
 #[test]
 #[ignore = "tools"]
 fn a_read_only_file_system() {
-    if !in_namespace(
+    if !again_in_mounts(
         "mkdir -p $D/cache/db; mount --bind $D/cache $D/cache; mount -o remount,ro,bind $D/cache;",
     ) {
         return;
     }
-    let Err(error) = open(&d().join("cache")) else { panic!("opened") };
+    let Err(error) = open(&mounts().join("cache")) else { panic!("opened") };
     assert!(matches!(error, TargetError::ReadOnly { .. }), "{error:?}");
-    let view = Cache::inspect(&d().join("cache"), Layout::Trivy).unwrap().unwrap();
+    let view = Cache::inspect(&mounts().join("cache"), Layout::Trivy).unwrap().unwrap();
     assert_eq!(view.installed(&view.slot(&name("trivy-db"), "").unwrap()).unwrap(), None);
 }
 
 #[test]
 #[ignore = "tools"]
 fn root_in_a_cache_of_another_user() {
-    if !in_namespace("mkdir $D/cache;") {
+    if !again_in_mounts("mkdir $D/cache;") {
         return;
     }
-    let dir = d().join("cache");
+    let dir = mounts().join("cache");
     chown(&dir, Some(1234), Some(1235)).unwrap();
     let mut cache = open(&dir).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 1)).unwrap();
@@ -557,7 +522,7 @@ fn root_in_a_cache_of_another_user() {
     // And a lock file that is a link elsewhere is neither followed nor changed.
     std::fs::remove_dir(dir.join(".trivy-ferry")).unwrap();
     std::fs::remove_file(dir.join(".trivy-ferry.lock")).unwrap();
-    let secret = d().join("secret");
+    let secret = mounts().join("secret");
     std::fs::write(&secret, "s").unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     symlink(&secret, dir.join(".trivy-ferry.lock")).unwrap();
@@ -571,13 +536,13 @@ fn root_in_a_cache_of_another_user() {
 #[test]
 #[ignore = "tools"]
 fn an_ordinary_user_in_a_cache_that_is_not_theirs() {
-    if !in_namespace(
+    if !again_in_mounts(
         "chmod 755 $D; mkdir $D/cache; cp \"$EXE\" $D/exe; chmod 755 $D/exe; EXE=$D/exe; \
          exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$EXE\" $NAME --exact --include-ignored --nocapture;",
     ) {
         return;
     }
-    let Err(error) = open(&d().join("cache")) else { panic!("opened") };
+    let Err(error) = open(&mounts().join("cache")) else { panic!("opened") };
     assert!(matches!(error, TargetError::Permission { .. }), "{error:?}");
     assert!(error.hint().contains("--owner"), "{}", error.hint());
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use tempfile::TempDir;
+use test_kit::host::install;
 use test_kit::needs_root;
 use test_kit::process::Run;
 use test_kit::runs;
@@ -75,11 +76,9 @@ impl Scene {
 
     /// Sets the attacker to work.
     fn attack(&self, what: &str) -> Attacker {
-        // Where the attacker can run it. Copied by another process: what this one writes, a process that
-        // another test forks meanwhile has open for writing, and then it cannot be run.
+        // Where the attacker can run it.
         let program = self.at("attacker");
-        let copied = Command::new("install").arg(std::env::current_exe().unwrap()).arg(&program).status();
-        assert!(copied.unwrap().success());
+        install(std::env::current_exe().unwrap(), &program);
         let mut child = Command::new(program)
             .args(["--exact", "hostile_owner::attacker", "--ignored", "--nocapture"])
             .env(RACE, format!("{what}:{}", self.top.path().display()))

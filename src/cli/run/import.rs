@@ -3,7 +3,6 @@
 use crate::cli::args::{Import, ImportBundles, Layout};
 use crate::cli::print::delivery;
 use crate::cli::{Outcome, prompt};
-use crate::delivery::options::RegistryOptions;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::import::{import, import_staged, restore};
@@ -25,10 +24,6 @@ pub(crate) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outco
 
 /// What the flags say that `import` and `watch` share. Reads the password from standard input.
 pub(crate) fn options(args: &Import) -> Result<ImportOptions, Error> {
-    let remote = match args.registry.places.is_empty() {
-        true => Default::default(),
-        false => prompt::remote(&args.registry.connection)?,
-    };
     let mut options = ImportOptions::new(args.acceptance.stream.clone());
     options.trust = args.keys.trust.clone();
     options.cache_dir = args.cache_dir.clone();
@@ -38,12 +33,7 @@ pub(crate) fn options(args: &Import) -> Result<ImportOptions, Error> {
     };
     options.owner = args.owner.as_deref().map(owner).transpose()?;
     options.keep_previous = args.keep_previous > 0;
-    options.registry = RegistryOptions {
-        places: args.registry.places.clone(),
-        extra_tag: args.registry.extra_tag.clone(),
-        compat: args.registry.compat,
-        remote,
-    };
+    options.registry = prompt::registry(&args.registry)?;
     options.web_root = args.web_root.clone();
     options.web_url = args.web_url.clone();
     options.image = args.image.clone();

@@ -3,7 +3,6 @@
 use crate::cli::args::Mirror;
 use crate::cli::print::delivery;
 use crate::cli::{Outcome, prompt};
-use crate::delivery::options::RegistryOptions;
 use crate::error::Error;
 use crate::mirror::mirror;
 use crate::mirror::options::MirrorOptions;
@@ -12,12 +11,7 @@ use crate::remote::RemoteOptions;
 
 pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = MirrorOptions {
-        registry: RegistryOptions {
-            places: args.registry.places.clone(),
-            extra_tag: args.registry.extra_tag.clone(),
-            compat: args.registry.compat,
-            remote: prompt::remote(&args.registry.connection)?,
-        },
+        registry: prompt::registry(&args.registry)?,
         sources: (&args.sources).into(),
         // The registry's login and client certificate are nothing that a source should see.
         from: RemoteOptions {

@@ -193,7 +193,7 @@ impl Seek for Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::output::PARTIAL;
+    use crate::bundle::names::PARTIAL;
     use std::fs;
 
     fn parts(dir: &Path, lengths: &[u64]) -> Parts {

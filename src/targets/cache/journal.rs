@@ -5,7 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::targets::sys::Dir;
+use crate::util::dir::Dir;
 
 /// The journal's file in the working folder.
 pub(crate) const FILE: &str = "journal.json";

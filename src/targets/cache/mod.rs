@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Owner};
+use crate::util::dir::{self, Dir, Owner};
 use crate::util::file_lock::HeldLock;
 
 mod journal;
@@ -119,14 +119,14 @@ impl<'p> Cache<'p> {
         let root = open_root(&options.dir, owner)?;
         refuse_database_folder(&root)?;
         if let Some(owner) = options.owner
-            && sys::euid() != 0
-            && owner.uid != sys::euid()
+            && dir::euid() != 0
+            && owner.uid != dir::euid()
         {
             return Err(TargetError::Owner { path: root.path().into(), uid: owner.uid });
         }
         let work = working::private(&root)?;
         let lock = work.lock_file("lock", 0o600).at("open the import lock", work.at("lock"))?;
-        match sys::try_lock(&lock).at("take the import lock", work.at("lock"))? {
+        match dir::try_lock(&lock).at("take the import lock", work.at("lock"))? {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
             None => progress.note("This file system has no locks: make sure that only one import runs."),
@@ -139,7 +139,7 @@ impl<'p> Cache<'p> {
             view: View { root, layout: options.layout },
             work,
             journal,
-            owner: if sys::euid() == 0 { owner } else { options.owner },
+            owner: if dir::euid() == 0 { owner } else { options.owner },
             keep_previous: options.keep_previous,
             scan_wait: SCAN_WAIT,
             progress,
@@ -174,7 +174,7 @@ impl<'p> Cache<'p> {
         contents: &crate::dataset::Contents,
         fresh: &Metadata,
     ) -> Result<bool, TargetError> {
-        if let (Some(owner), 0) = (self.owner, sys::euid())
+        if let (Some(owner), 0) = (self.owner, dir::euid())
             && let Some(dir) = working::open_slot(&self.root, slot.path())?
             && dir.find(slot.main()).at("look", dir.path())?.is_some_and(|entry| entry.owner != owner)
         {
@@ -293,7 +293,7 @@ impl<'p> Cache<'p> {
         match root.rename(SCAN_CACHE, &self.work, TRASH) {
             Ok(()) => self.work.remove(TRASH).at("remove", self.work.at(TRASH))?,
             // It cannot be moved: a mount, or part of an overlay's lower layer.
-            Err(error) if sys::immovable(&error) => {
+            Err(error) if dir::immovable(&error) => {
                 for name in dir.list().at("list", &path)? {
                     dir.remove(&name).at("remove", dir.at(&name))?;
                 }
@@ -316,7 +316,7 @@ impl<'p> Cache<'p> {
     fn owner_for(&self, slot: &Slot) -> Result<Option<Owner>, TargetError> {
         match self.owner {
             Some(owner) => Ok(Some(owner)),
-            None if sys::euid() == 0 => working::default_owner(&self.root, slot).map(Some),
+            None if dir::euid() == 0 => working::default_owner(&self.root, slot).map(Some),
             None => Ok(None),
         }
     }
@@ -344,7 +344,7 @@ impl<'p> Cache<'p> {
         let start = Instant::now();
         let mut noted = false;
         loop {
-            match sys::try_lock(&file).at("take the scan lock", &path)? {
+            match dir::try_lock(&file).at("take the scan lock", &path)? {
                 Some(true) => return Ok(Some(HeldLock::on(file))),
                 None => return Ok(None),
                 Some(false) => {}

@@ -10,7 +10,7 @@ use std::io;
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::WORK;
-use crate::targets::sys::{Dir, Owner};
+use crate::util::dir::{Dir, Owner};
 
 /// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
 /// it received everything is the result.

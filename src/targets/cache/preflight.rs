@@ -7,7 +7,7 @@ use crate::targets::cache::Cache;
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::{self, PREVIOUS};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{Mount, Room};
+use crate::util::dir::{Mount, Room};
 use crate::util::text;
 
 impl Cache<'_> {

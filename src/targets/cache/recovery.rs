@@ -5,7 +5,7 @@ use crate::targets::cache::switch::Switching;
 use crate::targets::cache::working::{self, Place, WORK};
 use crate::targets::cache::{Cache, journal};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::Dir;
+use crate::util::dir::Dir;
 
 impl Cache<'_> {
     /// Finishes or undoes what the journal names, then removes what a killed run has left.

@@ -11,7 +11,7 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::metadata::{self, Metadata};
 use crate::targets::cache::working::{self, Names, Place};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{Dir, Owner};
+use crate::util::dir::{Dir, Owner};
 use crate::util::step;
 
 /// The largest `metadata.json` of a database, in bytes; upstream's have about 150.

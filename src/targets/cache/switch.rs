@@ -34,7 +34,7 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Owner};
+use crate::util::dir::{self, Dir, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
@@ -201,8 +201,8 @@ impl<'a> Switching<'a> {
             };
             match moved {
                 Ok(()) => return Ok(Switch::Atomic),
-                Err(error) if sys::immovable(&error) => self.go_per_file(files)?,
-                Err(error) if exists && sys::unsupported(&error) => {
+                Err(error) if dir::immovable(&error) => self.go_per_file(files)?,
+                Err(error) if exists && dir::unsupported(&error) => {
                     // From here on, `old-…` is the sign that the slot has moved away.
                     self.place.dir.remove(&self.names.old).at("clear", self.place.dir.at(&self.names.old))?;
                     self.operation.way = Way::TwoStep;
@@ -226,7 +226,7 @@ impl<'a> Switching<'a> {
     fn two_step(&mut self, parent: &Dir, name: &str) -> Result<(), TwoStepError> {
         match parent.rename(name, &self.place.dir, &self.names.old) {
             Ok(()) => {}
-            Err(error) if sys::immovable(&error) => return Err(TwoStepError::Immovable),
+            Err(error) if dir::immovable(&error) => return Err(TwoStepError::Immovable),
             Err(error) => return Err(TwoStepError::Undone(error)),
         }
         let Err(error) = self.place.dir.rename(&self.names.stage, parent, name) else { return Ok(()) };
@@ -286,7 +286,7 @@ impl<'a> Switching<'a> {
                     place.remove(&self.names.trash)?;
                     match previous.rename(&self.names.key, place, &self.names.trash) {
                         // An image layer may hold it; then it goes where it stands.
-                        Err(error) if sys::immovable(&error) => previous.remove(&self.names.key)?,
+                        Err(error) if dir::immovable(&error) => previous.remove(&self.names.key)?,
                         other => other?,
                     }
                 }
@@ -341,7 +341,7 @@ impl<'a> Switching<'a> {
         working::open_real(dir, name)
     }
 
-    fn find(&self, name: &str) -> Result<Option<sys::Entry>, TargetError> {
+    fn find(&self, name: &str) -> Result<Option<dir::Entry>, TargetError> {
         self.place.dir.find(name).at("look", self.place.dir.at(name))
     }
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::dataset::{Name, RelPath, Sink};
 use crate::digest::Digest;
 use crate::progress::{Silent, Step};
-use crate::targets::fail::{self, Refuse};
+use crate::util::fault::{self, Refuse};
 
 /// Keeps what is noted.
 #[derive(Default)]
@@ -170,24 +170,24 @@ fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &
         let mut second = 0;
         while !recovered {
             let dir = tempdir();
-            fail::refuse(Refuse::Nothing);
+            fault::refuse(Refuse::Nothing);
             for generation in first..=2 {
                 import(dir.path(), &[dataset], generation).unwrap();
             }
-            fail::refuse(refuse);
-            fail::kill_after(Some(kill));
-            fail::trace();
+            fault::refuse(refuse);
+            fault::kill_after(Some(kill));
+            fault::trace();
             act(dir.path());
-            let trace = fail::trace();
+            let trace = fault::trace();
             done = trace.len() < kill as usize;
             // The recovery is killed as well, at every step, for every kill of the act.
-            fail::kill_after(Some(second));
+            fault::kill_after(Some(second));
             let opened = Cache::open(options(dir.path()), &Silent).is_ok();
-            recovered = opened && fail::trace().len() < second as usize;
-            fail::kill_after(None);
+            recovered = opened && fault::trace().len() < second as usize;
+            fault::kill_after(None);
             let notes = Notes::default();
             drop(Cache::open(options(dir.path()), &notes).unwrap());
-            fail::refuse(Refuse::Nothing);
+            fault::refuse(Refuse::Nothing);
 
             let at = format!("{dataset}, {refuse:?}, killed after {kill} and {second} steps: {trace:#?}");
             let now = files(&dir.path().join(path(dataset)));
@@ -267,10 +267,10 @@ fn the_steps_of_an_exchange_are_these() {
     import(dir.path(), &["trivy-db"], 2).unwrap();
     let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
     let stage = stage(&cache, "trivy-db", 3).unwrap();
-    fail::trace();
+    fault::trace();
     let activated = cache.activate(vec![stage]).unwrap();
     assert_eq!(activated[0].how, Switch::Atomic);
-    let steps = fail::trace().join("\n");
+    let steps = fault::trace().join("\n");
     assert_eq!(
         steps,
         "create metadata.json\nwrite metadata.json\n\
@@ -289,11 +289,11 @@ fn file_by_file_the_seal_comes_last() {
     import(dir.path(), &["trivy-db"], 1).unwrap();
     let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
     let stage = stage(&cache, "trivy-db", 2).unwrap();
-    fail::refuse(Refuse::Move);
-    fail::trace();
+    fault::refuse(Refuse::Move);
+    fault::trace();
     let activated = cache.activate(vec![stage]).unwrap();
-    let steps = fail::trace();
-    fail::refuse(Refuse::Nothing);
+    let steps = fault::trace();
+    fault::refuse(Refuse::Nothing);
     assert_eq!(activated[0].how, Switch::PerFile);
     let last = |name: &str| steps.iter().rposition(|step| step == &format!("rename {name}"));
     let (content, seal) = (last("trivy.db"), last("metadata.json"));
@@ -311,7 +311,7 @@ fn each_way_reports_itself_and_restores() {
             let generations = [1, 2].map(|generation| expected(dataset, generation));
             let dir = tempdir();
             import(dir.path(), &[dataset], 1).unwrap();
-            fail::refuse(refuse);
+            fault::refuse(refuse);
             assert_eq!(import(dir.path(), &[dataset], 2).unwrap()[0].how, how, "{dataset}");
             let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
             let slot = cache.slot(&name(dataset), "default").unwrap();
@@ -319,7 +319,7 @@ fn each_way_reports_itself_and_restores() {
                 assert_eq!(cache.restore_previous(&slot).unwrap().unwrap().how, how);
                 assert_eq!(files(&dir.path().join(path(dataset))), generations[generation - 1], "{dataset}");
             }
-            fail::refuse(Refuse::Nothing);
+            fault::refuse(Refuse::Nothing);
         }
     }
 }
@@ -394,19 +394,19 @@ fn a_cache_that_was_cleared_after_a_kill_opens_again() {
     for refuse in [Refuse::Nothing, Refuse::Exchange, Refuse::Move] {
         for kill in 0.. {
             let dir = tempdir();
-            fail::refuse(Refuse::Nothing);
+            fault::refuse(Refuse::Nothing);
             import(dir.path(), &["vex-hub"], 1).unwrap();
-            fail::refuse(refuse);
-            fail::trace();
-            fail::kill_after(Some(kill));
+            fault::refuse(refuse);
+            fault::trace();
+            fault::kill_after(Some(kill));
             drop(import(dir.path(), &["vex-hub"], 2));
-            fail::kill_after(None);
-            let done = fail::trace().len() < kill as usize;
+            fault::kill_after(None);
+            let done = fault::trace().len() < kill as usize;
             std::fs::remove_dir_all(dir.path().join("vex")).unwrap_or_default();
             drop(Cache::open(options(dir.path()), &Silent).unwrap());
             assert_eq!(leftovers(dir.path()), Vec::<String>::new(), "{refuse:?}, {kill}");
             import(dir.path(), &["vex-hub"], 3).unwrap();
-            fail::refuse(Refuse::Nothing);
+            fault::refuse(Refuse::Nothing);
             assert_eq!(files(&dir.path().join(path("vex-hub"))), expected("vex-hub", 3));
             if done {
                 break;

@@ -10,7 +10,7 @@ use crate::targets::cache::layout::{Layout, Slot};
 use crate::targets::cache::metadata::{self, Installed, Metadata};
 use crate::targets::cache::working;
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::Dir;
+use crate::util::dir::Dir;
 
 /// The most that a metadata file may have, in bytes.
 const MAX_METADATA: u64 = 1 << 20;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::error::{At, TargetError};
-use crate::targets::sys::{self, Dir, Entry, Owner};
+use crate::util::dir::{self, Dir, Entry, Owner};
 
 /// The working folder's name, in the cache directory or inside a slot that is a mount of its own.
 pub(crate) const WORK: &str = ".trivy-ferry";
@@ -62,7 +62,7 @@ pub(crate) fn private(parent: &Dir) -> Result<Dir, TargetError> {
     }
     let dir = parent.open(WORK).at("open the working folder", &path)?;
     let owner = dir.entry().at("look at the working folder", &path)?.owner.uid;
-    let is_ours = [0, sys::euid()].contains(&owner);
+    let is_ours = [0, dir::euid()].contains(&owner);
     if !is_ours && !shows_as(&dir, owner).at("probe the working folder", &path)? {
         return Err(TargetError::Foreign { path, owner });
     }

@@ -74,15 +74,10 @@ impl Host {
     }
 
     /// Copies a program into its home, and says where.
-    ///
-    /// Another program does the copying: a file that any process has open for writing cannot be run, and
-    /// what another test starts in that moment would inherit our descriptor.
     #[track_caller]
     pub fn install(&self, from: impl AsRef<Path>, name: &str) -> String {
-        let to = self.at(name);
-        let line = format!("install -D -m 755 {} {to}", from.as_ref().display());
-        Run::of(self.command("sh").args(["-c", &line]), &line).good();
-        to
+        install(from, self.path(name));
+        self.at(name)
     }
 
     /// Writes a script that can be run, and says where.
@@ -162,10 +157,10 @@ impl Host {
     /// A shell line as root in mounts of its own, which go with it. Its `"$@"` is what is added.
     ///
     /// # Panics
-    /// As [`crate::needs_mounts`].
+    /// As [`crate::mounts::needs_mounts`].
     #[must_use]
     pub fn in_own_mounts(&self, line: &str) -> Command {
-        crate::needs_mounts();
+        crate::mounts::needs_mounts();
         let mut command = self.command("unshare");
         command.args(["--mount", "sh", "-c", line, "sh"]);
         command
@@ -201,6 +196,20 @@ impl Host {
         let run = self.ferry(&format!("export --format json --key {key} --output {dir} {flags}"));
         run.exits(0).json()["bundle"]["path"].as_str().unwrap().to_owned()
     }
+}
+
+/// Copies a program, and makes the directories above it.
+///
+/// Another program does the copying: a file that any process has open for writing cannot be run, and what another
+/// test starts in that moment would inherit our descriptor.
+///
+/// # Panics
+/// If it cannot be copied.
+#[track_caller]
+pub fn install(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut install = Command::new("install");
+    install.args(["-D", "-m", "755"]).arg(from.as_ref()).arg(to.as_ref());
+    assert!(install.status().unwrap().success(), "{install:?}");
 }
 
 /// A file's bytes.

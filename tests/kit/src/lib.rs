@@ -1,7 +1,7 @@
 //! What the tests of trivy-ferry share, unit tests and integration tests alike.
 //!
 //! - [`host`]: a computer of one of the users, with a home and an environment of its own;
-//!   [`process`]: a command that has ended, and a process that ends with its test.
+//!   [`process`]: a command that has ended, and a process that ends with its test; [`mounts`]: tests that mount.
 //! - [`http`]: a web server that answers as a test says, and [`answers`]: answers good and bad;
 //!   [`registry`]: an OCI registry in memory; [`files`]: a server of files with faults;
 //!   [`authority`]: a private certificate authority for all of them.
@@ -19,6 +19,7 @@ pub mod authority;
 pub mod files;
 pub mod host;
 pub mod http;
+pub mod mounts;
 pub mod noise;
 pub mod peak;
 pub mod process;
@@ -76,20 +77,6 @@ fn listed(flags: &[&str]) -> Vec<String> {
 pub fn needs_root() {
     is_marked();
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
-}
-
-/// Fails a test that mounts file systems. Such tests are marked `#[ignore = "tools"]` as well.
-///
-/// # Panics
-/// If the tests may not mount, or the test is not marked.
-pub fn needs_mounts() {
-    static MAY_MOUNT: LazyLock<bool> = LazyLock::new(|| {
-        let mut mount = Command::new("unshare");
-        mount.args(["--mount", "mount", "-t", "tmpfs", "tests", "/tmp"]).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success())
-    });
-    needs_root();
-    assert!(*MAY_MOUNT, "this test mounts file systems, which needs CAP_SYS_ADMIN");
 }
 
 /// Whether counts are raised and seeds are random, as `tests/run --nightly` asks for by
