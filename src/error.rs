@@ -71,8 +71,8 @@ pub enum Error {
         what: String,
         /// What to do about it.
         next: String,
-        /// The exit code.
-        code: u8,
+        /// The category of the error that it restates.
+        category: Category,
     },
     /// The operator's command at the end failed.
     #[error("{done}, and `{command}` failed: {what}")]
@@ -121,50 +121,99 @@ impl Error {
     /// The same error, with some text in its words replaced.
     pub fn restated(&self, from: &str, to: &str) -> Self {
         let (what, next) = (self.to_string().replace(from, to), self.hint().replace(from, to));
-        Error::Restated { what, next, code: self.exit_code() }
+        Error::Restated { what, next, category: self.category() }
     }
 
-    /// The exit code. Documented in the README; a code never changes its meaning.
-    pub fn exit_code(&self) -> u8 {
+    /// Returns the category, by which callers decide what to do next.
+    pub fn category(&self) -> Category {
         match self {
-            Error::Restated { code, .. } => *code,
-            Error::Unexpected { .. } | Error::Hook { .. } => 1,
+            Error::Restated { category, .. } => *category,
+            Error::Unexpected { .. } | Error::Hook { .. } => Category::Unexpected,
             // A lock that another run holds is gone tomorrow.
-            Error::Trust(TrustError::StateHeld { .. }) => 7,
-            Error::Usage { .. } | Error::Trust(_) | Error::Serve(_) => 2,
-            Error::Source(e) if e.is_usage() => 2,
-            Error::Bundle(e) if e.is_usage() => 2,
-            Error::Remote(e) if e.is_usage() => 2,
-            Error::Target(TargetError::Remote(e)) if e.is_usage() => 2,
-            Error::Remote(_) => 1,
-            Error::Source(_) | Error::Content { .. } => 3,
-            Error::Bundle(e) if e.is_incomplete() => 6,
-            Error::Bundle(_) => 4,
-            Error::Refused(_) => 5,
-            Error::Target(_) | Error::Destination { .. } => 7,
+            Error::Trust(TrustError::StateHeld { .. }) => Category::Target,
+            Error::Usage { .. } | Error::Trust(_) | Error::Serve(_) => Category::Usage,
+            Error::Source(e) if e.is_usage() => Category::Usage,
+            Error::Bundle(e) if e.is_usage() => Category::Usage,
+            Error::Remote(e) if e.is_usage() => Category::Usage,
+            Error::Target(TargetError::Remote(e)) if e.is_usage() => Category::Usage,
+            Error::Remote(_) => Category::Unexpected,
+            Error::Source(_) | Error::Content { .. } => Category::Source,
+            Error::Bundle(e) if e.is_incomplete() => Category::Incomplete,
+            Error::Bundle(_) => Category::Verification,
+            Error::Refused(_) => Category::Rejected,
+            Error::Target(_) | Error::Destination { .. } => Category::Target,
         }
+    }
+
+    /// Returns the exit code of the error's category.
+    pub fn exit_code(&self) -> u8 {
+        self.category().exit_code()
     }
 
     /// The error for programs, in `errors` of every verb's JSON.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
-            "kind": self.kind(),
+            "kind": self.category().as_str(),
             "exit_code": self.exit_code(),
             "what": self.to_string(),
             "next": self.hint(),
         })
     }
+}
 
-    /// The kind as a word, for JSON: one for each exit code.
-    pub fn kind(&self) -> &'static str {
-        match self.exit_code() {
-            2 => "usage",
-            3 => "source",
-            4 => "verification",
-            5 => "refused",
-            6 => "incomplete",
-            7 => "target",
-            _ => "unexpected",
+/// What kind of failure an error is. Each has an exit code of its own, which never changes its meaning.
+///
+/// The order is that of gravity: if a run has several errors, the greatest decides about its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Category {
+    /// Something that should not happen, such as an error of the operating system.
+    Unexpected,
+    /// The command line, a key or the set-up is wrong.
+    Usage,
+    /// A source failed, or served content that Trivy cannot use.
+    Source,
+    /// A genuine bundle is not acceptable: it is too old, expired, or of another stream.
+    Rejected,
+    /// A bundle lacks volumes.
+    Incomplete,
+    /// A bundle is damaged, or not signed by a trusted key.
+    Verification,
+    /// A target failed, or the place that an export writes to.
+    Target,
+}
+
+impl Category {
+    /// Returns the exit code (`docs/reference.md` explains them).
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Category::Unexpected => 1,
+            Category::Usage => 2,
+            Category::Source => 3,
+            Category::Verification => 4,
+            Category::Rejected => 5,
+            Category::Incomplete => 6,
+            Category::Target => 7,
+        }
+    }
+
+    /// Returns the category of an exit code; `None` for success and for codes that no category has.
+    pub fn from_exit_code(code: u8) -> Option<Self> {
+        use Category::{Incomplete, Rejected, Source, Target, Unexpected, Usage, Verification};
+        let all = [Unexpected, Usage, Source, Rejected, Incomplete, Verification, Target];
+        all.into_iter().find(|category| category.exit_code() == code)
+    }
+
+    /// Returns the word that stands for it in JSON, as `kind` of an error.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Category::Unexpected => "unexpected",
+            Category::Usage => "usage",
+            Category::Source => "source",
+            Category::Verification => "verification",
+            Category::Rejected => "refused",
+            Category::Incomplete => "incomplete",
+            Category::Target => "target",
         }
     }
 }
@@ -177,10 +226,9 @@ pub(crate) fn serialize_all<S: serde::Serializer>(
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
-/// The exit code of some errors.
-pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Error>) -> u8 {
-    let codes: Vec<u8> = errors.into_iter().map(Error::exit_code).collect();
-    [7, 4, 6, 5, 3, 2, 1].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
+/// Returns the gravest category of some errors; `None` if there are none.
+pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Error>) -> Option<Category> {
+    errors.into_iter().map(Error::category).max()
 }
 
 impl Hint for Error {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
 use crate::bundle::volumes::{self, Volume};
-use crate::dataset::{Contents, Kind, Name, RelPath, catalogue};
+use crate::dataset::{Contents, DatasetRef, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 use crate::util::json;
@@ -246,7 +246,12 @@ impl From<&oci::Descriptor> for Blob {
 impl Dataset {
     /// Its name in the OCI image layout: `trivy-db-2`. Also the key of its floor in the state.
     pub fn reference(&self) -> String {
-        format!("{}-{}", self.name, self.tag)
+        self.dataset_ref().to_string()
+    }
+
+    /// Returns its name with its tag.
+    pub fn dataset_ref(&self) -> DatasetRef {
+        DatasetRef::new(self.name.clone(), self.tag.clone())
     }
 
     /// All its blobs: manifest, configuration, layers.

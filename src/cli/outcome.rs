@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::error::{Error, gravest};
+use crate::error::{Category, Error, gravest};
 use crate::progress::Progress;
 
 /// What a verb has to say at its end.
@@ -61,6 +61,6 @@ impl Outcome {
     /// The exit code. Of several errors the gravest decides: a failed target before damage, damage
     /// before refusals.
     pub fn exit_code(&self) -> u8 {
-        gravest(&self.errors)
+        gravest(&self.errors).map_or(0, Category::exit_code)
     }
 }

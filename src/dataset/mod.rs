@@ -18,8 +18,7 @@ mod zip_archive;
 
 pub use catalogue::Kind;
 pub use check::ContentError;
-pub(crate) use name::name_and_tag;
-pub use name::{InvalidName, Name};
+pub use name::{DatasetRef, InvalidName, Name};
 pub use selection::Selection;
 pub use tree::{Contents, Discard, File, InvalidPath, RelPath, Sink, Tree};
 
@@ -37,6 +36,18 @@ mod tests {
         }
         assert_eq!(Name::vex("default").unwrap().as_str(), "vex-hub");
         assert!(Name::vex("hub").is_err(), "would be taken for VEX Hub");
+    }
+
+    #[test]
+    fn a_dataset_with_its_tag_comes_back_from_its_text() {
+        for (text, name, tag) in [("trivy-db-2", "trivy-db", "2"), ("vex-hub-0.1", "vex-hub", "0.1")] {
+            let dataset: DatasetRef = text.parse().unwrap();
+            assert_eq!((dataset.name.as_str(), dataset.tag.as_str()), (name, tag));
+            assert_eq!(dataset.to_string(), text);
+        }
+        for none in ["", "trivy-db", "image:ghcr.io/a/b:1", "db-2"] {
+            assert!(none.parse::<DatasetRef>().is_err(), "{none}");
+        }
     }
 
     #[test]

@@ -108,8 +108,34 @@ impl fmt::Display for Name {
     }
 }
 
-/// The name and the tag in a reference name: `trivy-db` and 2 in `trivy-db-2`. `None` for an image.
-pub(crate) fn name_and_tag(reference: &str) -> Option<(Name, &str)> {
-    let (name, tag) = reference.rsplit_once('-')?;
-    Some((name.parse().ok()?, tag))
+/// A dataset with its tag: how the image layout of a bundle names it, and the key of its floor in the state. Its
+/// text is `NAME-TAG`, such as `trivy-db-2`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetRef {
+    /// Its name.
+    pub name: Name,
+    /// Its tag.
+    pub tag: String,
+}
+
+impl DatasetRef {
+    /// A dataset by its name and tag.
+    pub fn new(name: Name, tag: impl Into<String>) -> Self {
+        DatasetRef { name, tag: tag.into() }
+    }
+}
+
+impl FromStr for DatasetRef {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (name, tag) = text.rsplit_once('-').ok_or(InvalidName)?;
+        Ok(DatasetRef::new(name.parse()?, tag))
+    }
+}
+
+impl fmt::Display for DatasetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.name, self.tag)
+    }
 }

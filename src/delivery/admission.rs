@@ -4,7 +4,7 @@
 use crate::bundle::VerifiedBundle;
 use crate::delivery::admitted::Source;
 use crate::delivery::context::Setup;
-use crate::delivery::ledger::Memory;
+use crate::delivery::ledger::TargetLedger;
 use crate::delivery::report::{NEWER_BUNDLE, Report};
 use crate::error::Error;
 use crate::intake::open::Ignored;
@@ -69,9 +69,11 @@ pub(crate) fn admit_all(
 }
 
 /// The end of an import into a target: what is remembered of it, and what is too old in it.
-pub(crate) fn conclude(memory: &mut Memory<'_>, setup: &Setup, report: &mut Report) {
-    watch_expiry(memory.state(), setup, report);
-    memory.save(report);
+pub(crate) fn conclude(ledger: TargetLedger<'_>, setup: &Setup, report: &mut Report) {
+    watch_expiry(ledger.state(), setup, report);
+    if let Err(error) = ledger.finish(report.has_changed()) {
+        report.errors.push(error);
+    }
     report.warn_of_old(setup.host.now, NEWER_BUNDLE);
 }
 

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use crate::bundle::Dataset;
 use crate::delivery::context::Setup;
 use crate::delivery::report::{Report, Row, Status};
 use crate::error::Error;
@@ -12,7 +13,10 @@ use crate::trust::state::TargetState;
 use crate::util::text::{moment, moments, safe};
 
 /// What decides about a dataset.
-pub(crate) struct Judged {
+pub(crate) struct Judged<'d> {
+    pub(crate) dataset: &'d Dataset,
+    /// The name that the scanner here has for a VEX repository in a cache.
+    pub(crate) repository: Option<String>,
     /// How it is to appear in the report, with the date of what the target has.
     pub(crate) row: Row,
     /// By which the floor is judged.
@@ -47,13 +51,12 @@ pub(crate) struct Taken {
 pub(crate) fn decide(
     setup: &Setup,
     state: &TargetState,
-    judged: Judged,
+    judged: Judged<'_>,
     same: impl FnOnce() -> Result<bool, Error>,
     report: &mut Report,
 ) -> Result<Option<Taken>, Error> {
     let now = setup.host.now;
-    let Judged { mut row, date, floor, vacant, late, otherwise, version } = judged;
-    let Some(dataset) = row.dataset.clone() else { return Ok(None) };
+    let Judged { dataset, repository, mut row, date, floor, vacant, late, otherwise, version } = judged;
     let mut leave = |mut row: Row, status: Status| {
         row.status = status;
         report.rows.push(row);
@@ -68,7 +71,10 @@ pub(crate) fn decide(
         return leave(row, Status::Refused);
     }
     if same()? {
-        return leave(row, Status::Unchanged);
+        report.installed.add(dataset, repository);
+        row.status = Status::Unchanged;
+        report.rows.push(row);
+        return Ok(None);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
     let believed = believable(floor, now);

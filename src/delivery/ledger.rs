@@ -1,4 +1,6 @@
-//! What this host remembers of its targets during one import, and when that is written down.
+//! What this host accepted before: one stream's targets, and when that is written down.
+//!
+//! Records what is in place and by which bundle; knows nothing of what a report says.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -6,14 +8,15 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
-use crate::dataset::name_and_tag;
+use crate::dataset::DatasetRef;
 use crate::delivery::candidates::floor_date;
+use crate::delivery::context::Setup;
 use crate::delivery::image_place::DatasetPlaces;
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{ImageRow, Report};
+use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::rebuild::SCRATCH;
+use crate::intake::signer::Signer;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
@@ -29,27 +32,95 @@ pub(crate) fn image_key(place: impl Display) -> String {
     format!("{IMAGE}{place}")
 }
 
-/// The memory of one stream. At any time it is about one target.
-pub(crate) struct Memory<'s> {
-    dir: StateDir,
-    stream: &'s str,
-    imports: ImportState,
-    target: String,
-    /// A command is to be told of changes.
-    has_hook: bool,
-    /// Whether a command was due before this run.
-    was_due: Option<Timestamp>,
+/// What is in place at a target of the bundles of a run, whether it is new or was there before.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    datasets: Vec<InstalledDataset>,
+    images: Vec<InstalledImage>,
 }
 
-impl<'s> Memory<'s> {
-    /// Reads what is remembered of a stream.
-    pub(crate) fn open(dir: StateDir, stream: &'s str, has_hook: bool) -> Result<Self, Error> {
-        let imports = dir.imports(stream)?;
-        Ok(Memory { dir, stream, imports, target: String::new(), has_hook, was_due: None })
+/// A dataset that is in place.
+#[derive(Debug)]
+struct InstalledDataset {
+    dataset: Dataset,
+    /// The name that the scanner here has for a VEX repository in a cache.
+    repository: Option<String>,
+}
+
+/// An image that is in place.
+#[derive(Debug)]
+pub(crate) struct InstalledImage {
+    /// Its name in the bundle.
+    pub(crate) name: String,
+    /// The digest of its manifest.
+    pub(crate) digest: Digest,
+    /// The key of its floor.
+    pub(crate) key: String,
+    /// The reference under which it is to be had.
+    pub(crate) reference: String,
+    /// Where its exporter had it from.
+    pub(crate) source: String,
+}
+
+impl InstalledImage {
+    /// An image that is in place under `reference`.
+    pub(crate) fn new(image: &Image, key: String, reference: String) -> Self {
+        let (name, digest, source) = (image.name.clone(), image.manifest.digest, image.source.clone());
+        InstalledImage { name, digest, key, reference, source }
+    }
+}
+
+impl Installed {
+    /// Adds a dataset. `repository` is the name that the scanner here has for a VEX repository in a cache.
+    pub(crate) fn add(&mut self, dataset: &Dataset, repository: Option<String>) {
+        self.datasets.push(InstalledDataset { dataset: dataset.clone(), repository });
     }
 
-    /// The folder for what lies on the disk for this run alone. What a run left there that was killed is
-    /// removed: nobody else is at work here.
+    /// Adds an image.
+    pub(crate) fn add_image(&mut self, image: InstalledImage) {
+        self.images.push(image);
+    }
+
+    /// Returns the datasets.
+    pub(crate) fn datasets(&self) -> impl Iterator<Item = &Dataset> {
+        self.datasets.iter().map(|installed| &installed.dataset)
+    }
+
+    fn find(&self, dataset: &Dataset) -> Option<&InstalledDataset> {
+        self.datasets.iter().find(|installed| installed.dataset == *dataset)
+    }
+
+    /// Returns every place at which an image is.
+    fn places_of(&self, image: &Image) -> impl Iterator<Item = &InstalledImage> {
+        let is = |have: &&InstalledImage| have.name == image.name && have.digest == image.manifest.digest;
+        self.images.iter().filter(is)
+    }
+}
+
+/// What was accepted of one stream. Others wait as long as it lives.
+pub(crate) struct Ledger {
+    dir: StateDir,
+    stream: String,
+    imports: ImportState,
+    /// A command is to be told of changes.
+    has_hook: bool,
+}
+
+impl Ledger {
+    /// Reads what was accepted of a stream.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub(crate) fn open(dir: StateDir, stream: &str, has_hook: bool) -> Result<Self, Error> {
+        let imports = dir.imports(stream)?;
+        Ok(Ledger { dir, stream: stream.to_owned(), imports, has_hook })
+    }
+
+    /// Returns the directory for files of this run alone. Files that a killed run left there are removed: no
+    /// other run is at work here.
+    ///
+    /// # Errors
+    /// If they cannot be removed.
     pub(crate) fn scratch(&self) -> Result<&Path, Error> {
         let failed = || Error::unexpected(format!("clearing {}", self.dir.path().display()));
         for entry in std::fs::read_dir(self.dir.path()).map_err(failed())? {
@@ -61,29 +132,72 @@ impl<'s> Memory<'s> {
         Ok(self.dir.path())
     }
 
-    /// What is worth a warning about the place where this is kept.
+    /// Returns what is worth a warning about the place of the state.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.dir.warnings()
     }
 
-    /// From now on it is about this target.
-    pub(crate) fn of(&mut self, target: &str) {
-        self.target = target.to_owned();
-        self.was_due = self.imports.targets.entry(self.target.clone()).or_default().hook_due;
+    /// Returns the part that is about one target.
+    pub(crate) fn for_target(&mut self, target: &TargetId) -> TargetLedger<'_> {
+        let key = target.in_ledger().to_string();
+        let was_due = self.imports.targets.entry(key.clone()).or_default().hook_due;
+        TargetLedger { ledger: self, key, was_due }
     }
 
-    /// What is remembered of the target.
+    /// Returns the targets of which the operator's command has not been told yet, and since when.
+    pub(crate) fn due(&self) -> Vec<(String, Timestamp)> {
+        let targets = self.imports.targets.iter();
+        targets.filter_map(|(target, state)| Some((target.clone(), state.hook_due?))).collect()
+    }
+
+    /// Records that the command was told. If another run has changed something since, its own is due.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    pub(crate) fn told(&mut self, due: &[(String, Timestamp)]) -> Result<(), Error> {
+        for (target, since) in due {
+            if let Some(state) = self.imports.targets.get_mut(target)
+                && state.hook_due == Some(*since)
+            {
+                state.hook_due = None;
+            }
+        }
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        Ok(self.dir.save_imports(&self.stream, &self.imports)?)
+    }
+}
+
+/// What one target accepted of a stream.
+pub(crate) struct TargetLedger<'l> {
+    ledger: &'l mut Ledger,
+    key: String,
+    /// Since when the command had not been told when this was opened.
+    was_due: Option<Timestamp>,
+}
+
+impl TargetLedger<'_> {
+    /// Returns what is recorded of the target.
     pub(crate) fn state(&self) -> &TargetState {
         static NOTHING: std::sync::LazyLock<TargetState> = std::sync::LazyLock::new(TargetState::default);
-        self.imports.targets.get(&self.target).unwrap_or(&NOTHING)
+        self.ledger.imports.targets.get(&self.key).unwrap_or(&NOTHING)
     }
 
-    /// Written down before anything changes: a run that is killed after the change and before the
-    /// command leaves the next run to call it.
+    fn state_mut(&mut self) -> &mut TargetState {
+        self.ledger.imports.targets.entry(self.key.clone()).or_default()
+    }
+
+    /// Writes down that something is about to change: if the run is killed between the change and the operator's
+    /// command, the next run calls it.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
     pub(crate) fn about_to_change(&mut self, now: Timestamp) -> Result<(), Error> {
-        if self.has_hook {
-            self.imports.targets.entry(self.target.clone()).or_default().hook_due = Some(now);
-            self.dir.save_imports(self.stream, &self.imports)?;
+        if self.ledger.has_hook {
+            self.state_mut().hook_due = Some(now);
+            self.ledger.save()?;
         }
         Ok(())
     }
@@ -104,50 +218,44 @@ impl<'s> Memory<'s> {
         let manifest = image.manifest.digest;
         let is_own = |found: &Digest| *found != manifest && self.has_set(reference, &image.name, *found);
         let before = found.filter(is_own);
-        let state = self.imports.targets.entry(self.target.clone()).or_default();
         let set = SetTag { manifest, before, image: Some(image.name.clone()) };
-        state.images.insert(reference.to_owned(), set);
-        Ok(self.dir.save_imports(self.stream, &self.imports)?)
+        self.state_mut().images.insert(reference.to_owned(), set);
+        self.ledger.save()
     }
 
     /// The tag names what it was set to: nothing else is its own any more.
     pub(crate) fn has_now_set(&mut self, reference: &str) {
-        let state = self.imports.targets.entry(self.target.clone()).or_default();
-        if let Some(set) = state.images.get_mut(reference) {
+        if let Some(set) = self.state_mut().images.get_mut(reference) {
             set.before = None;
         }
     }
 
-    /// The repositories into which datasets of any stream were imported.
+    /// Returns the repositories into which datasets of any stream were imported.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
     pub(crate) fn dataset_places(&self) -> Result<DatasetPlaces, Error> {
+        let Ledger { dir, stream, imports, .. } = &*self.ledger;
         let mut places = DatasetPlaces::default();
-        add_datasets(&mut places, &self.imports);
-        let Some(view) = StateView::find(Some(self.dir.path()))? else { return Ok(places) };
-        for stream in view.streams(Side::Import)?.iter().filter(|stream| *stream != self.stream) {
-            add_datasets(&mut places, &view.imports(stream)?);
+        add_datasets(&mut places, imports);
+        let Some(view) = StateView::find(Some(dir.path()))? else { return Ok(places) };
+        for other in view.streams(Side::Import)?.iter().filter(|other| *other != stream) {
+            add_datasets(&mut places, &view.imports(other)?);
         }
         Ok(places)
     }
 
-    /// Remembers a bundle. Only what is in place now, and what was in place before, counts as
-    /// accepted.
+    /// Records a bundle. Only what is in place counts as accepted.
     pub(crate) fn accept(
         &mut self,
         bundle: &VerifiedBundle,
         admission: &Admission,
-        report: &Report,
-        now: Timestamp,
+        installed: &Installed,
+        setup: &Setup,
     ) {
         let candidate = candidate(bundle);
-        let accepted = bundle.payload().datasets.iter().filter(|dataset| report.is_in_place(dataset));
-        let accepted: Vec<_> = accepted
-            .map(|dataset| (dataset.reference(), Some(floor_date(dataset, candidate.created))))
-            .collect();
-        let in_place = || bundle.payload().images.iter().flat_map(|image| report.places_of(image));
-        let images = in_place().map(|row| (row.key.clone(), Some(candidate.created)));
-        let source = report.sources.iter().find(|source| source.identity == candidate.identity);
-        let signers = source.into_iter().flat_map(|source| &source.signers);
-        let signers: Vec<String> = signers.map(|signer| signer.name.clone()).collect();
+        let signers = Signer::of(bundle.signers(), &setup.keyring);
+        let signers: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
         let origin = |source: &str, manifest: Digest| Origin {
             bundle: candidate.identity,
             manifest: Some(manifest),
@@ -159,65 +267,49 @@ impl<'s> Memory<'s> {
             version: None,
             signers: signers.clone(),
         };
-        let of_dataset = |dataset: &Dataset| {
-            let row = report.in_place().find(|row| row.dataset.as_ref() == Some(dataset))?;
+        let mut floors = Vec::new();
+        let mut origins = Vec::new();
+        for dataset in &bundle.payload().datasets {
+            let Some(in_place) = installed.find(dataset) else { continue };
+            floors.push((dataset.reference(), Some(floor_date(dataset, candidate.created))));
             let origin = Origin {
                 layers: dataset.layers.iter().map(|layer| layer.digest).collect(),
                 contents: Some(dataset.contents.clone()),
-                repository: row.repository.clone(),
+                repository: in_place.repository.clone(),
                 version: dataset.version.clone(),
                 ..origin(&dataset.source, dataset.manifest.digest)
             };
-            Some((dataset.reference(), origin))
-        };
-        let of_image = |row: &ImageRow| {
-            let reference = row.reference.clone();
-            (row.key.clone(), Origin { reference, ..origin(&row.source, row.digest) })
-        };
-        let of_datasets = bundle.payload().datasets.iter().filter_map(of_dataset);
-        let origins = of_datasets.chain(in_place().map(of_image));
-        let state = self.imports.targets.entry(self.target.clone()).or_default();
+            origins.push((dataset.reference(), origin));
+        }
+        for place in bundle.payload().images.iter().flat_map(|image| installed.places_of(image)) {
+            floors.push((place.key.clone(), Some(candidate.created)));
+            let reference = Some(place.reference.clone());
+            origins.push((place.key.clone(), Origin { reference, ..origin(&place.source, place.digest) }));
+        }
+        let state = self.state_mut();
         forget_former_images(state);
         state.origins.extend(origins);
-        record(state, &candidate, admission, accepted.into_iter().chain(images), now);
+        record(state, &candidate, admission, floors, setup.host.now);
     }
 
-    /// Writes down what became of the target. The data is in place whatever becomes of the memory,
-    /// and the report must say so.
-    pub(crate) fn save(&mut self, report: &mut Report) {
-        if !report.has_changed() {
-            self.imports.targets.entry(self.target.clone()).or_default().hook_due = self.was_due;
+    /// Writes down what became of the target. `has_changed` says whether the operator's command has to be told.
+    ///
+    /// # Errors
+    /// If the state cannot be written. The data is in place all the same.
+    pub(crate) fn finish(mut self, has_changed: bool) -> Result<(), Error> {
+        if !has_changed {
+            self.state_mut().hook_due = self.was_due;
         }
-        if let Err(error) = self.dir.save_imports(self.stream, &self.imports) {
-            report.errors.push(error.into());
-        }
-    }
-
-    /// The targets of which the command has not been told yet, and since when.
-    pub(crate) fn due(&self) -> Vec<(String, Timestamp)> {
-        let targets = self.imports.targets.iter();
-        targets.filter_map(|(target, state)| Some((target.clone(), state.hook_due?))).collect()
-    }
-
-    /// The command was told. Where another run has changed something since, its own is due.
-    pub(crate) fn told(&mut self, due: &[(String, Timestamp)]) -> Result<(), Error> {
-        for (target, since) in due {
-            if let Some(state) = self.imports.targets.get_mut(target)
-                && state.hook_due == Some(*since)
-            {
-                state.hook_due = None;
-            }
-        }
-        Ok(self.dir.save_imports(self.stream, &self.imports)?)
+        self.ledger.save()
     }
 }
 
 fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
     for (target, state) in &imports.targets {
-        let Some(Ok(place)) = target.strip_prefix("registry:").map(str::parse::<Place>) else { continue };
-        for (name, tag) in state.floors.keys().filter_map(|key| name_and_tag(key)) {
-            if let Ok(Some(repository)) = place.repository(&name, tag) {
-                places.add(&repository, name.as_str());
+        let Ok(TargetId::Registry(place)) = target.parse() else { continue };
+        for dataset in state.floors.keys().filter_map(|key| key.parse::<DatasetRef>().ok()) {
+            if let Ok(Some(repository)) = place.repository(&dataset.name, &dataset.tag) {
+                places.add(&repository, dataset.name.as_str());
             }
         }
     }

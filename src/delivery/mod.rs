@@ -13,4 +13,5 @@ pub(crate) mod registry_access;
 pub mod registry_place;
 pub(crate) mod report;
 pub(crate) mod settings;
+pub(crate) mod target_id;
 pub mod web_url;

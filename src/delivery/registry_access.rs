@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 
-use crate::dataset::Name;
 use crate::dataset::catalogue::{self, TrivyVersion};
+use crate::dataset::{DatasetRef, Name};
 use crate::delivery::options::RegistryOptions;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Standing};
@@ -110,17 +110,17 @@ pub(crate) fn standing(
     report: &Report,
 ) -> Vec<Standing> {
     let all = [
-        (Name::trivy_db(), catalogue::DB_TAG),
-        (Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
-        (Name::trivy_checks(), version.checks_tag()),
+        DatasetRef::new(Name::trivy_db(), catalogue::DB_TAG),
+        DatasetRef::new(Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
+        DatasetRef::new(Name::trivy_checks(), version.checks_tag()),
     ];
-    let stands = |(name, tag): (Name, &str)| {
-        let reference = place.repository(&name, tag).ok()??;
+    let stands = |dataset: DatasetRef| {
+        let reference = place.repository(&dataset.name, &dataset.tag).ok()??;
         let text = reference.to_string();
         let brought = report.in_place().any(|row| row.reference.as_ref() == Some(&text));
         // A registry that does not say has been reported where it mattered.
         let has = !brought && registry.manifest(&reference).ok()?.is_some();
-        has.then(|| Standing { name, tag: tag.to_owned(), reference: text })
+        has.then_some(Standing { dataset, reference: text })
     };
     all.into_iter().filter_map(stands).collect()
 }

@@ -1,7 +1,5 @@
 //! What an import or a mirror says of a target at its end, for people and for programs.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -9,9 +7,11 @@ use serde::Serialize;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::dataset::catalogue::{OLD, TrivyVersion};
-use crate::dataset::{Contents, Name};
+use crate::dataset::{Contents, DatasetRef, Name};
 use crate::delivery::admitted::Source;
 use crate::delivery::context::Setup;
+use crate::delivery::ledger::Installed;
+use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::open::Ignored;
@@ -58,7 +58,7 @@ pub(crate) enum Status {
 
 impl Status {
     /// Whether the target has it now.
-    fn is_in_place(self) -> bool {
+    pub(crate) fn is_in_place(self) -> bool {
         self.is_change() || self == Status::Unchanged
     }
 
@@ -93,36 +93,6 @@ impl Status {
     }
 }
 
-/// Where an import goes. Its text is what the memory knows it by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Trivy's cache directory, without symbolic links.
-    Cache(PathBuf),
-    /// A place in a registry.
-    Registry(String),
-    /// A web root, without symbolic links.
-    Web(PathBuf),
-    /// A server of ours, by the address that it listens on.
-    Serve(SocketAddr),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Cache(dir) => write!(f, "cache:{}", dir.display()),
-            Target::Registry(place) => write!(f, "registry:{place}"),
-            Target::Serve(address) => write!(f, "serve:{address}"),
-            Target::Web(dir) => write!(f, "web:{}", dir.display()),
-        }
-    }
-}
-
-impl Serialize for Target {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// A dataset and what became of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -144,11 +114,6 @@ pub(crate) struct Row {
     /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
     #[serde(flatten)]
     pub(crate) fetched: Option<Fetched>,
-    #[serde(skip)]
-    pub(crate) dataset: Option<Dataset>,
-    /// The name that the scanner here has for a VEX repository in a cache.
-    #[serde(skip)]
-    pub(crate) repository: Option<String>,
 }
 
 /// What a row says of a dataset that was fetched, or would be.
@@ -173,8 +138,6 @@ impl Row {
             extra_tags: Vec::new(),
             digest: Some(dataset.manifest.digest),
             fetched: None,
-            dataset: Some(dataset.clone()),
-            repository: None,
         }
     }
 
@@ -190,8 +153,14 @@ impl Row {
     }
 
     /// A dataset that no source has.
-    pub(crate) fn missing(name: &Name, tag: &str, reference: String) -> Self {
-        Row { tag: tag.into(), status: Status::Failed, reference: Some(reference), ..Row::bare(name) }
+    pub(crate) fn missing(dataset: &DatasetRef, reference: String) -> Self {
+        let (tag, reference) = (dataset.tag.clone(), Some(reference));
+        Row { tag, status: Status::Failed, reference, ..Row::bare(&dataset.name) }
+    }
+
+    /// Whether the row is of this dataset.
+    pub(crate) fn is(&self, dataset: &DatasetRef) -> bool {
+        self.name == dataset.name && self.tag == dataset.tag
     }
 
     fn bare(name: &Name) -> Self {
@@ -208,8 +177,6 @@ impl Row {
             extra_tags: Vec::new(),
             digest: None,
             fetched: None,
-            dataset: None,
-            repository: None,
         }
     }
 
@@ -232,12 +199,6 @@ pub(crate) struct ImageRow {
     pub(crate) digest: Digest,
     /// The reference under which a registry has it.
     pub(crate) reference: Option<String>,
-    /// What the memory knows this place of it by.
-    #[serde(skip)]
-    pub(crate) key: String,
-    /// Where its exporter had it from.
-    #[serde(skip)]
-    pub(crate) source: String,
 }
 
 impl ImageRow {
@@ -247,8 +208,6 @@ impl ImageRow {
             status: Status::Failed,
             digest: image.manifest.digest,
             reference: None,
-            key: String::new(),
-            source: image.source.clone(),
         }
     }
 
@@ -260,8 +219,7 @@ impl ImageRow {
 
 /// A dataset that a target has from before.
 pub(crate) struct Standing {
-    pub(crate) name: Name,
-    pub(crate) tag: String,
+    pub(crate) dataset: DatasetRef,
     /// As in [`Row`].
     pub(crate) reference: String,
 }
@@ -269,7 +227,7 @@ pub(crate) struct Standing {
 /// The whole report.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    pub(crate) target: Target,
+    pub(crate) target: TargetId,
     pub(crate) trivy_version: String,
     #[serde(rename = "bundles")]
     pub(crate) sources: Vec<Source>,
@@ -294,6 +252,9 @@ pub(crate) struct Report {
     /// What the target has from before, and this run did not bring.
     #[serde(skip)]
     pub(crate) standing: Vec<Standing>,
+    /// What is in place of the bundles of this run.
+    #[serde(skip)]
+    pub(crate) installed: Installed,
     /// It failed as a whole: nobody looked what it has.
     #[serde(skip)]
     pub(crate) failed: bool,
@@ -307,12 +268,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(target: Target, setup: &Setup, ignored: Vec<Ignored>) -> Self {
+    pub(crate) fn new(target: TargetId, setup: &Setup, ignored: Vec<Ignored>) -> Self {
         Report { ignored, ..Report::of(target, setup.host.version) }
     }
 
     /// The report of a target that no bundle goes to.
-    pub(crate) fn of(target: Target, version: TrivyVersion) -> Self {
+    pub(crate) fn of(target: TargetId, version: TrivyVersion) -> Self {
         Report {
             target,
             trivy_version: version.to_string(),
@@ -327,6 +288,7 @@ impl Report {
             settings: Vec::new(),
             heading: String::new(),
             standing: Vec::new(),
+            installed: Installed::default(),
             failed: false,
             environment: Vec::new(),
             written: Vec::new(),
@@ -362,10 +324,23 @@ impl Report {
         self.errors.push(error);
     }
 
+    /// Sets what became of a dataset that is in place now. `repository` is the name that the scanner here has for
+    /// a VEX repository in a cache.
+    pub(crate) fn installs(
+        &mut self,
+        dataset: &Dataset,
+        repository: Option<String>,
+        status: Status,
+        how: Option<Switch>,
+    ) {
+        self.set(dataset, status, how);
+        self.installed.add(dataset, repository);
+    }
+
     /// Sets what became of a dataset.
     pub(crate) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
-        let reference = dataset.reference();
-        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+        let dataset = dataset.dataset_ref();
+        if let Some(row) = self.rows.iter_mut().find(|row| row.is(&dataset)) {
             row.status = status;
             row.switch = how.map(Switch::as_str);
         }
@@ -373,15 +348,10 @@ impl Report {
 
     /// Sets what the content of a dataset was found to be.
     pub(crate) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
-        let reference = dataset.reference();
-        if let Some(row) = self.rows.iter_mut().find(|row| format!("{}-{}", row.name, row.tag) == reference) {
+        let dataset = dataset.dataset_ref();
+        if let Some(row) = self.rows.iter_mut().find(|row| row.is(&dataset)) {
             (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
         }
-    }
-
-    /// Whether a dataset is in place now.
-    pub(crate) fn is_in_place(&self, dataset: &Dataset) -> bool {
-        self.in_place().any(|row| row.dataset.as_ref() == Some(dataset))
     }
 
     /// Warns of databases that are old, each time, and says what would help: a stick that nobody
@@ -406,12 +376,6 @@ impl Report {
     /// The datasets that changed.
     pub(crate) fn changed(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.status.is_change())
-    }
-
-    /// The places in which an image is now.
-    pub(crate) fn places_of(&self, image: &Image) -> impl Iterator<Item = &ImageRow> {
-        let is = |row: &&ImageRow| row.name == image.name && row.digest == image.manifest.digest;
-        self.images.iter().filter(is).filter(|row| row.status.is_in_place())
     }
 
     /// Whether anything changed.

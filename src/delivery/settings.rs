@@ -9,7 +9,8 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::context::Setup;
 use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Target};
+use crate::delivery::report::Report;
+use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::scanner::pulled::Pulled;
 use crate::scanner::registry_settings::registry_settings;
@@ -49,7 +50,7 @@ pub(crate) fn settings(
     let failed: Vec<String> =
         reports.iter().filter(|report| report.failed).map(|report| report.target.to_string()).collect();
     let mut site: Vec<&mut Report> =
-        reports.iter_mut().filter(|report| !matches!(report.target, Target::Cache(_))).collect();
+        reports.iter_mut().filter(|report| !matches!(report.target, TargetId::Cache(_))).collect();
     if !one_site {
         for report in site {
             let pulled = pulled(version, way.insecure, &[report]);
@@ -132,7 +133,8 @@ pub(crate) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, rep
     let rows = reports.iter().flat_map(|report| report.in_place());
     let now = rows.filter_map(|row| Some((&row.name, row.tag.as_str(), row.reference.as_ref()?)));
     let before = reports.iter().flat_map(|report| &report.standing);
-    let before = before.map(|standing| (&standing.name, standing.tag.as_str(), &standing.reference));
+    let before =
+        before.map(|standing| (&standing.dataset.name, standing.dataset.tag.as_str(), &standing.reference));
     let all: Vec<(&Name, &str, &String)> = now.chain(before).collect();
     let there = |name: &str, tag: Option<&str>| {
         let found =

@@ -9,13 +9,15 @@ use crate::dataset::Name;
 use crate::dataset::catalogue::VEX_HUB;
 use crate::delivery::admission::{admit_all, watch_expiry};
 use crate::delivery::context::{Host, Setup};
-use crate::delivery::ledger::Memory;
-use crate::delivery::report::{Report, Row, Status, Target};
+use crate::delivery::ledger::Ledger;
+use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::import::cache_choice::{Choice, choose, listed, metadata, sift};
 use crate::import::cache_finish::{self, Brought};
 use crate::import::options::ImportOptions;
-use crate::intake::open::Found;
+use crate::import::run::Run;
+use crate::intake::open::Blame;
 use crate::intake::unpack::{Receiver, unload};
 use crate::progress::Progress;
 use crate::scanner::vex_entry::Carried;
@@ -32,50 +34,47 @@ struct Prepared {
 }
 
 /// Imports into a cache: everything is verified and staged before anything is switched.
-pub(crate) fn run(
-    options: &ImportOptions,
-    setup: &Setup,
-    dir: &Path,
-    found: &mut Found,
-    memory: &mut Memory<'_>,
-    progress: &dyn Progress,
-) -> Result<Report, Error> {
+///
+/// # Errors
+/// If the cache cannot be used, or the only bundle is damaged. What fails for one dataset is in the report.
+pub(crate) fn run(run: &mut Run<'_>, dir: &Path) -> Result<Report, Error> {
+    let Run { options, setup, progress, .. } = *run;
     let host = &setup.host;
     let mut cache = open_cache(options, dir, progress)?;
-    let target = Target::Cache(cache.dir().into());
-    memory.of(&target.to_string());
-    let ignored = found.ignored.clone();
-    let ((mut report, prepared), damaged) = found.without_damaged(|bundles| {
+    let target = TargetId::Cache(cache.dir().into());
+    let mut ledger = run.ledger.for_target(&target);
+    let ignored = run.found.ignored.clone();
+    let ((mut report, prepared), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
         if report.sources.is_empty() {
             return Ok((report, None));
         }
-        let prepared =
-            prepare(options, &cache, memory.state(), setup, bundles, &admitted, &mut report, progress)?;
+        let preparing = Preparing { options, setup, cache: &cache, state: ledger.state(), bundles, progress };
+        let prepared = preparing.prepare(&admitted, &mut report)?;
         Ok((report, Some((admitted, prepared))))
     })?;
     report.errors.splice(0..0, damaged);
     let Some((admitted, Prepared { chosen, stages })) = prepared else { return Ok(report) };
-    let brought = Brought {
-        stream: &setup.policy.stream,
-        keyring: &setup.keyring,
-        listed: listed(&found.bundles, &admitted),
-    };
+    let bundles = &run.found.bundles;
+    let listed = listed(bundles, &admitted);
+    let brought = Brought { stream: &setup.policy.stream, keyring: &setup.keyring, listed };
     if !chosen.is_empty() {
-        memory.about_to_change(host.now)?;
+        ledger.about_to_change(host.now)?;
     }
-    for (index, ((bundle, admission), stages)) in found.bundles.iter().zip(admitted).zip(stages).enumerate() {
+    for (index, ((bundle, admission), stages)) in bundles.iter().zip(admitted).zip(stages).enumerate() {
         let (Some(mut admission), Some(stages)) = (admission, stages) else { continue };
         if chosen.iter().any(|choice| choice.rollback && choice.bundle == index) {
             report.rolls_back(bundle, &mut admission);
         }
         install(&mut cache, stages, &chosen, &admission, &mut report);
-        memory.accept(bundle, &admission, &report, host.now);
+        ledger.accept(bundle, &admission, &report.installed, setup);
     }
-    watch_expiry(memory.state(), setup, &mut report);
-    memory.save(&mut report);
-    let images = found.bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
+    watch_expiry(ledger.state(), setup, &mut report);
+    if let Err(error) = ledger.finish(report.has_changed()) {
+        report.errors.push(error);
+    }
+    let images = bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
     if images && options.registry.places.is_empty() {
         report.advice.push(
             "The images in this bundle are for a registry: import it with --registry and --image.".into(),
@@ -99,49 +98,51 @@ fn open_cache<'p>(
     Ok(Cache::open(options, progress)?)
 }
 
-/// Chooses, and stages what was chosen. An error that one bundle is to blame for comes with its
-/// index.
-#[allow(clippy::too_many_arguments)] // One call; a struct would only rename them.
-fn prepare(
-    options: &ImportOptions,
-    cache: &Cache<'_>,
-    memory: &TargetState,
-    setup: &Setup,
-    bundles: &[VerifiedBundle],
-    admitted: &[Option<Admission>],
-    report: &mut Report,
-    progress: &dyn Progress,
-) -> Result<Prepared, (Option<usize>, Error)> {
-    let host = &setup.host;
-    let chosen = choose(options, cache, host, bundles, admitted, report)?;
-    let chosen = sift(cache, memory, setup, chosen, report).map_err(|error| (None, error))?;
-    let incoming: Vec<(Slot, u64, u64)> = chosen
-        .iter()
-        .map(|c| {
-            (
-                c.slot.clone(),
-                c.dataset.contents.unpacked_size(),
-                c.dataset.contents.file_count() + c.dataset.contents.folder_count(),
-            )
-        })
-        .collect();
-    cache.preflight(&incoming).map_err(|error| (None, error.into()))?;
-    let mut stages = Vec::new();
-    for (index, bundle) in bundles.iter().enumerate() {
-        let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
-        let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
-        let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };
-        match unloaded {
-            Ok(()) => stages.push(Some(staging.stages)),
-            Err(error @ Error::Bundle(_)) => return Err((Some(index), error)),
-            // What came with the other bundles is good all the same.
-            Err(error) => {
-                report.errors.push(error);
-                stages.push(None);
+/// What is looked at before anything is switched.
+struct Preparing<'a, 'p> {
+    options: &'a ImportOptions,
+    setup: &'a Setup,
+    cache: &'a Cache<'p>,
+    state: &'a TargetState,
+    bundles: &'a [VerifiedBundle],
+    progress: &'a dyn Progress,
+}
+
+impl Preparing<'_, '_> {
+    /// Chooses what the cache lacks, and stages it.
+    fn prepare(&self, admitted: &[Option<Admission>], report: &mut Report) -> Result<Prepared, Blame> {
+        let Preparing { options, setup, cache, state, bundles, progress } = *self;
+        let host = &setup.host;
+        let chosen = choose(options, cache, host, bundles, admitted, report)?;
+        let chosen = sift(cache, state, setup, chosen, report)?;
+        let incoming: Vec<(Slot, u64, u64)> = chosen
+            .iter()
+            .map(|c| {
+                (
+                    c.slot.clone(),
+                    c.dataset.contents.unpacked_size(),
+                    c.dataset.contents.file_count() + c.dataset.contents.folder_count(),
+                )
+            })
+            .collect();
+        cache.preflight(&incoming)?;
+        let mut stages = Vec::new();
+        for (index, bundle) in bundles.iter().enumerate() {
+            let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+            let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
+            let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };
+            match unloaded {
+                Ok(()) => stages.push(Some(staging.stages)),
+                Err(error @ Error::Bundle(_)) => return Err(Blame::on(index)(error)),
+                // What came with the other bundles is good all the same.
+                Err(error) => {
+                    report.errors.push(error);
+                    stages.push(None);
+                }
             }
         }
+        Ok(Prepared { chosen, stages })
     }
-    Ok(Prepared { chosen, stages })
 }
 
 /// Stages the chosen datasets of one bundle.
@@ -206,7 +207,7 @@ fn install(
         let Some(choice) = choice(&done.slot) else { continue };
         let back = admission.seen && choice.known;
         let status = if back { Status::Restored } else { Status::Installed };
-        report.set(&choice.dataset, status, Some(done.how));
+        report.installs(&choice.dataset, choice.repository(), status, Some(done.how));
     }
     for (slot, error) in failed {
         if let Some(choice) = choice(&slot) {
@@ -221,15 +222,15 @@ pub(crate) fn restore(
     options: &ImportOptions,
     setup: &Setup,
     dir: &Path,
-    mut memory: Option<&mut Memory<'_>>,
+    ledger: Option<&mut Ledger>,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let host = &setup.host;
     let mut cache = open_cache(options, dir, progress)?;
-    let mut report = Report::new(Target::Cache(cache.dir().into()), setup, Vec::new());
-    if let Some(memory) = &mut memory {
-        memory.of(&report.target.to_string());
-        memory.about_to_change(host.now)?;
+    let mut report = Report::new(TargetId::Cache(cache.dir().into()), setup, Vec::new());
+    let mut ledger = ledger.map(|ledger| ledger.for_target(&report.target));
+    if let Some(ledger) = &mut ledger {
+        ledger.about_to_change(host.now)?;
     }
     let mut slots = BTreeMap::new();
     for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
@@ -264,8 +265,8 @@ pub(crate) fn restore(
             Err(error) => report.errors.push(error.into()),
         }
     }
-    if let Some(memory) = memory {
-        memory.save(&mut report);
+    if let Some(Err(error)) = ledger.map(|ledger| ledger.finish(report.has_changed())) {
+        report.errors.push(error);
     }
     if report.rows.is_empty() && report.errors.is_empty() {
         return Err(Error::usage(

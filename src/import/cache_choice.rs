@@ -15,6 +15,7 @@ use crate::delivery::report::{Report, Row, Status};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
+use crate::intake::open::Blame;
 use crate::scanner::vex_config::Origin;
 use crate::scanner::vex_entry::Carried;
 use crate::targets::{Cache, Metadata, Slot};
@@ -41,6 +42,13 @@ pub(crate) struct Choice {
     late: bool,
 }
 
+impl Choice {
+    /// The name that the scanner here has for a VEX repository.
+    pub(crate) fn repository(&self) -> Option<String> {
+        (self.dataset.name.kind() == Kind::Vex).then(|| self.slot.name().to_owned())
+    }
+}
+
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
 pub(crate) fn choose(
     options: &ImportOptions,
@@ -49,7 +57,7 @@ pub(crate) fn choose(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
-) -> Result<Vec<Choice>, (Option<usize>, Error)> {
+) -> Result<Vec<Choice>, Blame> {
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut other_checks = None;
@@ -137,7 +145,7 @@ pub(crate) type VexManifests = BTreeMap<String, Vec<u8>>;
 pub(crate) fn vex_manifests(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
-) -> Result<Vec<VexManifests>, (Option<usize>, Error)> {
+) -> Result<Vec<VexManifests>, Blame> {
     let mut manifests = Vec::new();
     for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
         if admission.is_none() {
@@ -148,7 +156,7 @@ pub(crate) fn vex_manifests(
         let wanted =
             layers.filter(|l| l.media_type == catalogue::VEX_MANIFEST_LAYER).map(|l| l.path()).collect();
         let read = bundle.small_members(&wanted, vex::MAX_MANIFEST);
-        manifests.push(read.map_err(|error| (Some(index), error.into()))?);
+        manifests.push(read.map_err(Blame::on(index))?);
     }
     Ok(manifests)
 }
@@ -176,10 +184,10 @@ pub(crate) fn sift(
         let dataset = &choice.dataset;
         let installed = cache.installed(&choice.slot)?;
         let was = installed.as_ref().and_then(|installed| installed.updated_at);
-        let mut row = Row::new(dataset, was, Status::Installing);
-        row.repository = (dataset.name.kind() == Kind::Vex).then(|| choice.slot.name().to_owned());
         let judged = Judged {
-            row,
+            dataset,
+            repository: choice.repository(),
+            row: Row::new(dataset, was, Status::Installing),
             date: Some(choice.date),
             floor: was,
             vacant: installed.is_none(),

@@ -57,7 +57,7 @@ fn vex(
     report: &mut Report,
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
-    let in_place = report.in_place().filter_map(|row| row.dataset.as_ref());
+    let in_place = report.installed.datasets();
     let of = |dataset: &Dataset| {
         let digest = dataset.manifest.digest;
         let name = dataset.name.vex_repository()?;

@@ -9,6 +9,7 @@ use crate::delivery::admitted::Source;
 use crate::delivery::report::{ImageRow, Report, Row, Status};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::intake::rebuild::Rebuilt;
 use crate::trust::TrustError;
 use crate::trust::log::{Entry, Event, LoggedDataset, LoggedKey};
 use crate::trust::state::StateView;
@@ -18,8 +19,8 @@ use crate::util::text::safe;
 /// What happened before any target was looked at.
 #[derive(Default)]
 pub(crate) struct Beforehand {
-    /// What was made whole, a sentence's end for each bundle.
-    pub(crate) repaired: Vec<String>,
+    /// What was rebuilt from parity, for each bundle.
+    pub(crate) repaired: Vec<Rebuilt>,
     /// What was passed over, because nobody who is trusted signed it.
     pub(crate) untrusted: Vec<BundleError>,
     /// How many more files were.
@@ -43,7 +44,7 @@ impl<'r> Entries<'r> {
     /// What happened before any target was looked at.
     pub(crate) fn beforehand(&mut self, beforehand: &Beforehand) {
         for what in &beforehand.repaired {
-            let entry = self.entry(Event::Repaired).because(&self.shortened(what));
+            let entry = self.entry(Event::Repaired).because(&self.shortened(&what.to_string()));
             self.entries.push(entry);
         }
         for error in &beforehand.untrusted {

@@ -16,6 +16,7 @@ use crate::delivery::report::{Report, Status, rewritten};
 use crate::digest::Digest;
 use crate::error::{Error, panicked};
 use crate::import::options::ImportOptions;
+use crate::intake::open::Blame;
 use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
@@ -76,24 +77,22 @@ pub(crate) fn load_manifests(
     options: &ImportOptions,
     bundles: &[VerifiedBundle],
     chosen: &mut [Choice],
-) -> Result<(), (Option<usize>, Error)> {
+) -> Result<(), Blame> {
     for (index, bundle) in bundles.iter().enumerate() {
         let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
         let wanted = mine.iter().map(|choice| choice.dataset.manifest.path()).collect();
-        let manifests =
-            bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(|error| (Some(index), error.into()))?;
+        let manifests = bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(Blame::on(index))?;
         for choice in &mut mine {
             let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why: why.into() };
             let upstream = manifests.get(&choice.dataset.manifest.path()).cloned();
-            choice.manifest = upstream.ok_or_else(|| {
-                (Some(index), lacks(format!("{} has no manifest", choice.dataset.reference())).into())
-            })?;
-            choice.dataset.agrees_with(&choice.manifest).map_err(|why| {
-                (Some(index), lacks(format!("{}: {}", choice.dataset.reference(), safe(&why))).into())
-            })?;
+            let none = || lacks(format!("{} has no manifest", choice.dataset.reference()));
+            choice.manifest = upstream.ok_or_else(none).map_err(Blame::on(index))?;
+            let differs = |why: String| lacks(format!("{}: {}", choice.dataset.reference(), safe(&why)));
+            let agrees = choice.dataset.agrees_with(&choice.manifest);
+            agrees.map_err(differs).map_err(Blame::on(index))?;
             if options.registry.compat {
-                let compat =
-                    Compat::of(&choice.manifest).map_err(|why| (Some(index), lacks(safe(&why)).into()))?;
+                let compat = Compat::of(&choice.manifest).map_err(|why| lacks(safe(&why)));
+                let compat = compat.map_err(Blame::on(index))?;
                 choice.manifest.clone_from(&compat.manifest);
                 choice.media_type = Compat::MEDIA_TYPE.to_owned();
                 choice.compat = Some(compat);
@@ -114,13 +113,12 @@ pub(crate) fn push_blobs(
     bundles: &[VerifiedBundle],
     chosen: &[Choice],
     progress: &dyn Progress,
-) -> Result<Failed, (Option<usize>, Error)> {
+) -> Result<Failed, Blame> {
     let mut failed = Failed::new();
     for (index, bundle) in bundles.iter().enumerate() {
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if !mine.is_empty() {
-            push_from(registry, bundle, &mine, &mut failed, progress)
-                .map_err(|error| (Some(index), error))?;
+            push_from(registry, bundle, &mine, &mut failed, progress).map_err(Blame::on(index))?;
         }
     }
     for choice in chosen {
@@ -232,6 +230,9 @@ pub(crate) fn push_tags(
         if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
             report.advice.push(rewritten(&choice.dataset, compat));
         }
-        report.set(&choice.dataset, status, None);
+        match status.is_in_place() {
+            true => report.installs(&choice.dataset, None, status, None),
+            false => report.set(&choice.dataset, status, None),
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::delivery::context::Setup;
 use crate::delivery::decision::left_out;
 use crate::delivery::image_pattern::ChosenPlace;
 use crate::delivery::image_place::DatasetPlaces;
-use crate::delivery::ledger::{Memory, image_key};
+use crate::delivery::ledger::{InstalledImage, TargetLedger, image_key};
 use crate::delivery::registry_access::is_out;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{ImageRow, Report, Status};
@@ -94,28 +94,34 @@ impl Pushes<'_> {
     pub(crate) fn run(
         &self,
         admitted: &mut [Option<Admission>],
-        memory: &mut Memory<'_>,
+        ledger: &mut TargetLedger<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
         let choices = self.choices(admitted, report);
         if choices.is_empty() {
             return Ok(());
         }
-        let datasets = self.datasets(memory)?;
+        let datasets = self.datasets(ledger)?;
         let mut taken = BTreeMap::new();
         let mut out = false;
         for choice in choices {
             let mut row = ImageRow::new(&choice.image);
-            row.reference = Some(choice.reference.to_string());
-            row.key.clone_from(&choice.key);
+            let reference = choice.reference.to_string();
+            row.reference = Some(reference.clone());
             let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
             let done = match may_go(&choice, &datasets, &mut taken) {
                 Err(refusal) => Err(refusal.into()),
                 Ok(()) if out => Ok(Status::Failed),
-                Ok(()) => self.bring(&choice, &mut Books { admission, memory, report }),
+                Ok(()) => self.bring(&choice, &mut Books { admission, ledger, report }),
             };
             match done {
-                Ok(status) => row.status = status,
+                Ok(status) => {
+                    row.status = status;
+                    if status.is_in_place() {
+                        let installed = InstalledImage::new(&choice.image, choice.key.clone(), reference);
+                        report.installed.add_image(installed);
+                    }
+                }
                 Err(error) => {
                     // Whom nobody reaches, nobody asks sixty times.
                     out |= matches!(&error, Error::Target(error) if is_out(error));
@@ -184,8 +190,8 @@ impl Pushes<'_> {
 
     /// The repositories of datasets: of this run, of earlier ones, and those that Trivy's own datasets
     /// have at each place.
-    fn datasets(&self, memory: &Memory<'_>) -> Result<DatasetPlaces, Error> {
-        let mut datasets = memory.dataset_places()?;
+    fn datasets(&self, ledger: &TargetLedger<'_>) -> Result<DatasetPlaces, Error> {
+        let mut datasets = ledger.dataset_places()?;
         let held = self.bundles.iter().flat_map(|bundle| &bundle.payload().datasets);
         let held = held.map(|dataset| dataset.name.clone());
         let known = [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()];
@@ -208,7 +214,7 @@ impl Pushes<'_> {
         {
             return Ok(Status::Unchanged);
         }
-        let floor = books.memory.state().floors.get(key).copied();
+        let floor = books.ledger.state().floors.get(key).copied();
         let is_known = books.admission.seen && floor.is_some();
         let Some(bundle) = self.bundles.get(*bundle) else { return Ok(Status::Failed) };
         let mut is_rollback = false;
@@ -224,7 +230,7 @@ impl Pushes<'_> {
             is_rollback = true;
         }
         // A refusal is better than an upload of gigabytes before it.
-        self.may_name(choice, found, books.memory)?;
+        self.may_name(choice, found, books.ledger)?;
         if is_rollback {
             books.report.rolls_back(bundle, books.admission);
         }
@@ -235,7 +241,7 @@ impl Pushes<'_> {
     /// Pushes an image: its name comes last, and until then only digests lead to what is below it.
     fn push(&self, choice: &Choice, bundle: &VerifiedBundle, books: &mut Books<'_, '_>) -> Result<(), Error> {
         let Choice { image, reference, .. } = choice;
-        books.memory.about_to_change(self.setup.host.now)?;
+        books.ledger.about_to_change(self.setup.host.now)?;
         for blob in &image.blobs {
             self.push_blob(reference, bundle, image, blob)?;
         }
@@ -253,18 +259,18 @@ impl Pushes<'_> {
         let top = bytes_of(&image.manifest)?;
         // The blobs may have taken an hour, and the tag may be somebody else's since.
         let found = self.found(reference)?;
-        if self.may_name(choice, found, books.memory)? == Right::ByFlag {
+        if self.may_name(choice, found, books.ledger)? == Right::ByFlag {
             books.report.replaces_tags(bundle, books.admission);
         }
         let (name, digest) = (reference.to_string(), image.manifest.digest);
         // Whoever gave the tag to this image before keeps it.
         let found = found.map(|found| found.digest);
-        let is_ours = found != Some(digest) || books.memory.has_set(&name, &image.name, digest);
+        let is_ours = found != Some(digest) || books.ledger.has_set(&name, &image.name, digest);
         if is_ours && reference.digest().is_none() {
-            books.memory.about_to_set(&name, image, found)?;
+            books.ledger.about_to_set(&name, image, found)?;
         }
         self.registry.push_manifest(reference, &image.manifest.media_type, top)?;
-        books.memory.has_now_set(&name);
+        books.ledger.has_now_set(&name);
         Ok(())
     }
 
@@ -279,14 +285,19 @@ impl Pushes<'_> {
     /// # Errors
     /// [`Refusal::ForeignTag`] if it has none, and [`Refusal::DatasetPlace`] if `found` is data that scanners
     /// download.
-    fn may_name(&self, choice: &Choice, found: Option<Found>, memory: &Memory<'_>) -> Result<Right, Refusal> {
+    fn may_name(
+        &self,
+        choice: &Choice,
+        found: Option<Found>,
+        ledger: &TargetLedger<'_>,
+    ) -> Result<Right, Refusal> {
         let reference = choice.reference.to_string();
         match found {
             None => Ok(Right::Own),
             // A digest names one thing for ever.
             Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
             Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
-            Some(found) if memory.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
+            Some(found) if ledger.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
             Some(Found { digest, .. }) if !self.options.replace_image_tags => {
                 Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
             }
@@ -341,7 +352,7 @@ fn is_of_data(media_type: &str) -> bool {
 /// What is written down of an image that is pushed.
 struct Books<'b, 's> {
     admission: &'b mut Admission,
-    memory: &'b mut Memory<'s>,
+    ledger: &'b mut TargetLedger<'s>,
     report: &'b mut Report,
 }
 

@@ -6,47 +6,42 @@ use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{newest, offers};
 use crate::delivery::context::Setup;
 use crate::delivery::decision::{Judged, decide};
-use crate::delivery::ledger::Memory;
 use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing, version_of};
 use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Row, Status, Target};
+use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::import::push::{Choice, content, load_manifests, push_blobs, push_tags};
 use crate::import::push_images::Pushes;
-use crate::intake::open::Found;
-use crate::progress::Progress;
+use crate::import::run::Run;
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::acceptance::Admission;
+use crate::trust::state::TargetState;
 
 /// Imports into one place of a registry.
-pub(crate) fn run(
-    options: &ImportOptions,
-    setup: &Setup,
-    registry: &Registry<'_>,
-    place: &Place,
-    found: &mut Found,
-    memory: &mut Memory<'_>,
-    progress: &dyn Progress,
-) -> Result<Report, Error> {
-    let target = Target::Registry(place.to_string());
-    memory.of(&target.to_string());
-    let ignored = found.ignored.clone();
+///
+/// # Errors
+/// If the registry cannot be reached, or the only bundle is damaged. What fails for one dataset is in the report.
+pub(crate) fn run(run: &mut Run<'_>, registry: &Registry<'_>, place: &Place) -> Result<Report, Error> {
+    let Run { options, setup, progress, .. } = *run;
+    let target = TargetId::Registry(place.clone());
+    let mut ledger = run.ledger.for_target(&target);
+    let ignored = run.found.ignored.clone();
     // No tag names anything of a damaged bundle: the next attempt does without it.
-    let ((mut report, pushed), damaged) = found.without_damaged(|bundles| {
+    let ((mut report, pushed), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
         if report.sources.is_empty() {
             return Ok((report, None));
         }
-        let nobody = |error: Error| (None, error);
-        let mut chosen = choose(options, place, bundles, &admitted, &mut report).map_err(nobody)?;
+        let mut chosen = choose(options, place, bundles, &admitted, &mut report)?;
         load_manifests(options, bundles, &mut chosen)?;
-        let chosen = sift(registry, memory, setup, chosen, &mut report).map_err(nobody)?;
+        let chosen = sift(registry, ledger.state(), setup, chosen, &mut report)?;
         if !chosen.is_empty() {
-            memory.about_to_change(setup.host.now).map_err(nobody)?;
+            ledger.about_to_change(setup.host.now)?;
         }
         let failed = push_blobs(registry, bundles, &chosen, progress)?;
         let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
@@ -57,7 +52,8 @@ pub(crate) fn run(
     })?;
     report.errors.splice(0..0, damaged);
     let Some((mut admitted, chosen)) = pushed else { return Ok(report) };
-    for (index, (bundle, slot)) in found.bundles.iter().zip(&mut admitted).enumerate() {
+    let bundles = &run.found.bundles;
+    for (index, (bundle, slot)) in bundles.iter().zip(&mut admitted).enumerate() {
         let Some(mut admission) = slot.take() else { continue };
         let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if mine.iter().any(|choice| choice.rollback) {
@@ -66,18 +62,17 @@ pub(crate) fn run(
         push_tags(registry, &mine, &admission, &mut report);
         *slot = Some(admission);
     }
-    let bundles = &found.bundles;
     let pushes = Pushes { options, setup, registry, place, bundles, progress };
-    if let Err(error) = pushes.run(&mut admitted, memory, &mut report) {
+    if let Err(error) = pushes.run(&mut admitted, &mut ledger, &mut report) {
         // The datasets are in place all the same.
         report.errors.push(error);
     }
-    for (bundle, admission) in found.bundles.iter().zip(&admitted) {
+    for (bundle, admission) in bundles.iter().zip(&admitted) {
         if let Some(admission) = admission {
-            memory.accept(bundle, admission, &report, setup.host.now);
+            ledger.accept(bundle, admission, &report.installed, setup);
         }
     }
-    conclude(memory, setup, &mut report);
+    conclude(ledger, setup, &mut report);
     report.standing = standing(place, registry, setup.host.version, &report);
     Ok(report)
 }
@@ -129,7 +124,7 @@ fn choose(
 /// Leaves out what is too old, and what is there already.
 fn sift(
     registry: &Registry<'_>,
-    memory: &Memory<'_>,
+    state: &TargetState,
     setup: &Setup,
     chosen: Vec<Choice>,
     report: &mut Report,
@@ -152,6 +147,8 @@ fn sift(
         let layers = found.as_deref().and_then(layers_of);
         choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
         let judged = Judged {
+            dataset: &choice.dataset,
+            repository: None,
             row,
             date: Some(choice.date),
             // The same layers under another manifest, as with --compat, are not older than themselves:
@@ -168,7 +165,7 @@ fn sift(
         };
         match whole {
             Ok(whole) => {
-                if let Some(taken) = decide(setup, memory.state(), judged, || Ok(whole), report)? {
+                if let Some(taken) = decide(setup, state, judged, || Ok(whole), report)? {
                     (choice.known, choice.rollback) = (taken.known, taken.rollback);
                     left.push(choice);
                 }

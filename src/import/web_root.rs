@@ -4,24 +4,26 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{BundleError, VerifiedBundle};
-use crate::dataset::Kind;
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, Record};
+use crate::dataset::{DatasetRef, Kind};
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{Offer, newest, offers};
 use crate::delivery::context::Setup;
 use crate::delivery::decision::{Judged, Taken, decide};
-use crate::delivery::ledger::Memory;
-use crate::delivery::report::{Report, Row, Standing, Status, Target};
+use crate::delivery::report::{Report, Row, Standing, Status};
+use crate::delivery::target_id::TargetId;
 use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::import::cache_choice::{vex_manifest, vex_manifests};
 use crate::import::options::ImportOptions;
-use crate::intake::open::Found;
+use crate::import::run::Run;
+use crate::intake::open::Blame;
 use crate::targets::TargetError;
 use crate::targets::web_root::{Copy, WebRoot};
 use crate::trust::acceptance::Admission;
+use crate::trust::state::TargetState;
 use crate::util::text::safe;
 
 /// A VEX repository that is to be copied.
@@ -35,72 +37,57 @@ struct Choice {
 }
 
 /// Imports into the web root `dir`, which is handed out under `url`.
-pub(crate) fn run(
-    options: &ImportOptions,
-    setup: &Setup,
-    dir: &Path,
-    url: &WebUrl,
-    found: &mut Found,
-    memory: &mut Memory<'_>,
-) -> Result<Report, Error> {
+///
+/// # Errors
+/// If the directory cannot be used, or the only bundle is damaged. What fails for one repository is in the report.
+pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report, Error> {
+    let Run { options, setup, .. } = *run;
     let root = WebRoot::open(dir, options.keep_previous)?;
-    let target = Target::Web(root.path().to_path_buf());
-    memory.of(&target.to_string());
-    let ignored = found.ignored.clone();
+    let target = TargetId::WebRoot(root.path().to_path_buf());
+    let mut ledger = run.ledger.for_target(&target);
+    let ignored = run.found.ignored.clone();
     // Nothing points at what is staged: the next attempt does without a damaged bundle.
-    let ((mut report, staged), damaged) = found.without_damaged(|bundles| {
+    let ((mut report, staged), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, memory.state(), setup, &mut report);
+        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
         if report.sources.is_empty() {
             return Ok((report, None));
         }
-        let nobody = |error: Error| (None, error);
         let chosen = choose(options, url, bundles, &admitted, &mut report)?;
         // A bundle may leave out what an earlier one brought.
-        if chosen.is_empty() && root.repositories().map_err(|error| (None, error.into()))?.is_empty() {
+        if chosen.is_empty() && root.repositories()?.is_empty() {
             report.errors.push(Error::usage(
                 "there is no VEX repository here to put into the web root",
                 "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
             ));
         }
-        let chosen = sift(&root, url, memory, setup, chosen, &mut report).map_err(nobody)?;
-        let copies: Vec<&Copy> = chosen.iter().map(|choice| &choice.copy).collect();
-        root.preflight(&copies).map_err(|error| (None, error.into()))?;
+        let chosen = sift(&root, url, ledger.state(), setup, chosen, &mut report)?;
+        root.preflight(&chosen.iter().map(|choice| &choice.copy).collect::<Vec<_>>())?;
         if !chosen.is_empty() {
-            memory.about_to_change(setup.host.now).map_err(nobody)?;
+            ledger.about_to_change(setup.host.now)?;
         }
         for (index, bundle) in bundles.iter().enumerate() {
             stage(&root, bundle, chosen.iter().filter(|choice| choice.offer.bundle == index).collect())
-                .map_err(|error| (Some(index), error))?;
+                .map_err(Blame::on(index))?;
         }
         Ok((report, Some((admitted, chosen))))
     })?;
     report.errors.splice(0..0, damaged);
     let Some((admitted, chosen)) = staged else { return Ok(report) };
-    for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
+    for (index, (bundle, admission)) in run.found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
-        let mine = || chosen.iter().filter(|choice| choice.offer.bundle == index);
-        if mine().any(|choice| choice.taken.rollback) {
+        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
+        if mine.iter().any(|choice| choice.taken.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
-        for choice in mine() {
-            let status = match root.activate(&choice.copy) {
-                Ok(()) if admission.seen && choice.taken.known && !choice.repointed => Status::Restored,
-                Ok(()) => Status::Installed,
-                Err(error) => {
-                    report.errors.push(error.into());
-                    Status::Failed
-                }
-            };
-            report.set(&choice.offer.dataset, status, None);
-        }
-        memory.accept(bundle, &admission, &report, setup.host.now);
+        activate(&root, &mine, &admission, &mut report);
+        ledger.accept(bundle, &admission, &report.installed, setup);
     }
-    conclude(memory, setup, &mut report);
+    conclude(ledger, setup, &mut report);
     for name in root.repositories()? {
         if !report.in_place().any(|row| row.name == name) {
-            let (tag, reference) = (VEX_SPEC.to_owned(), url.of(&name));
-            report.standing.push(Standing { name, tag, reference });
+            let reference = url.of(&name);
+            report.standing.push(Standing { dataset: DatasetRef::new(name, VEX_SPEC), reference });
         }
     }
     if url.is_plain() && report.changed().count() > 0 {
@@ -112,6 +99,24 @@ pub(crate) fn run(
     Ok(report)
 }
 
+/// Puts in place what was staged of one bundle.
+fn activate(root: &WebRoot, mine: &[&Choice], admission: &Admission, report: &mut Report) {
+    for choice in mine {
+        let dataset = &choice.offer.dataset;
+        match root.activate(&choice.copy) {
+            Ok(()) => {
+                let is_back = admission.seen && choice.taken.known && !choice.repointed;
+                let status = if is_back { Status::Restored } else { Status::Installed };
+                report.installs(dataset, None, status, None);
+            }
+            Err(error) => {
+                report.errors.push(error.into());
+                report.set(dataset, Status::Failed, None);
+            }
+        }
+    }
+}
+
 /// Of each VEX repository the newest among the admitted bundles, with the copy that it is to become.
 fn choose(
     options: &ImportOptions,
@@ -119,7 +124,7 @@ fn choose(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     report: &mut Report,
-) -> Result<Vec<Choice>, (Option<usize>, Error)> {
+) -> Result<Vec<Choice>, Blame> {
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut others: BTreeSet<String> = BTreeSet::new();
@@ -132,7 +137,7 @@ fn choose(
         let copy = copy(&offer, url, upstream).map_err(|why| {
             let path = bundles.get(offer.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
             let why = format!("{}: {}", offer.dataset.reference(), safe(&why));
-            (Some(offer.bundle), BundleError::Payload { path, why: why.into() }.into())
+            Blame::on(offer.bundle)(BundleError::Payload { path, why: why.into() })
         })?;
         placed.push((offer.dataset.name.to_string(), copy, offer));
     }
@@ -169,7 +174,7 @@ fn copy(offer: &Offer, url: &WebUrl, upstream: Option<&[u8]>) -> Result<(Copy, R
 fn sift(
     root: &WebRoot,
     url: &WebUrl,
-    memory: &Memory<'_>,
+    state: &TargetState,
     setup: &Setup,
     chosen: Vec<Choice>,
     report: &mut Report,
@@ -186,6 +191,8 @@ fn sift(
         let mut row = Row::new(&choice.offer.dataset, was, Status::Installing);
         row.reference = Some(url.of(&choice.offer.dataset.name));
         let judged = Judged {
+            dataset: &choice.offer.dataset,
+            repository: None,
             row,
             date: Some(choice.offer.date),
             floor: was,
@@ -195,7 +202,7 @@ fn sift(
             version: None,
         };
         let same = || Ok(root.holds(&choice.copy)?);
-        if let Some(taken) = decide(setup, memory.state(), judged, same, report)? {
+        if let Some(taken) = decide(setup, state, judged, same, report)? {
             choice.taken = taken;
             if let Some(moved) = moved {
                 report.warnings.push(format!(

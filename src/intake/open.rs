@@ -13,7 +13,7 @@ use crate::intake::rebuild::SCRATCH;
 
 pub(crate) use crate::intake::file_sets::Ignored;
 use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
-use crate::intake::rebuild::{Mended, mend};
+use crate::intake::rebuild::{Mended, Rebuilt, mend};
 use crate::trust::keyring::Keyring;
 use crate::util::step;
 use crate::util::text::safe;
@@ -40,8 +40,8 @@ pub(crate) struct Found {
     pub(crate) warnings: Vec<String>,
     /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
     pub(crate) damaged: Vec<BundleError>,
-    /// What was made whole from its parity, a sentence's end for each bundle.
-    pub(crate) mended: Vec<String>,
+    /// What was rebuilt from parity, for each bundle.
+    pub(crate) mended: Vec<Rebuilt>,
     /// What could not be, likewise.
     pub(crate) not_mended: Vec<String>,
     /// Bundles that no trusted key signed, the first of them.
@@ -69,28 +69,54 @@ impl Mender {
     }
 }
 
+/// An error, and the bundle that is to blame for it.
+pub(crate) struct Blame {
+    /// The index of the bundle; `None` if no bundle is to blame.
+    bundle: Option<usize>,
+    error: Error,
+}
+
+impl Blame {
+    /// Blames a bundle, by its index.
+    pub(crate) fn on<E: Into<Error>>(bundle: usize) -> impl Fn(E) -> Blame {
+        move |error| Blame { bundle: Some(bundle), error: error.into() }
+    }
+}
+
+/// Blames no bundle.
+impl<E: Into<Error>> From<E> for Blame {
+    fn from(error: E) -> Self {
+        Blame { bundle: None, error: error.into() }
+    }
+}
+
 impl Found {
     /// Attempts something with all bundles, and again without each that turns out to be damaged deep
-    /// inside: it must not keep out the good one beside it. An attempt says by index which bundle is to
-    /// blame, and leaves nothing in place where it fails. What was damaged comes with the result.
+    /// inside: it must not keep out the good one beside it. An attempt says which bundle is to blame, and
+    /// leaves nothing in place where it fails. What was damaged comes with the result.
     ///
     /// # Errors
     /// What no bundle is to blame for, and damage to the only bundle.
     pub(crate) fn without_damaged<T>(
         &mut self,
-        mut attempt: impl FnMut(&[VerifiedBundle]) -> Result<T, (Option<usize>, Error)>,
+        mut attempt: impl FnMut(&[VerifiedBundle]) -> Result<T, Blame>,
     ) -> Result<(T, Vec<Error>), Error> {
         let mut damaged = Vec::new();
         loop {
             match attempt(&self.bundles) {
                 Ok(done) => return Ok((done, damaged)),
-                Err((Some(index), Error::Bundle(error))) if self.mend(index, &error) => {}
-                Err((Some(index), error @ Error::Bundle(_))) if self.bundles.len() > 1 => {
+                Err(Blame { bundle: Some(index), error: Error::Bundle(error) })
+                    if self.mend(index, &error) => {}
+                Err(Blame { bundle: Some(index), error: error @ Error::Bundle(_) })
+                    if self.bundles.len() > 1 =>
+                {
                     self.bundles.remove(index);
                     damaged.push(error);
                 }
-                Err((_, error @ Error::Bundle(_))) => return Err(self.hindered.take().unwrap_or(error)),
-                Err((_, error)) => return Err(error),
+                Err(Blame { error: error @ Error::Bundle(_), .. }) => {
+                    return Err(self.hindered.take().unwrap_or(error));
+                }
+                Err(Blame { error, .. }) => return Err(error),
             }
         }
     }
@@ -100,7 +126,7 @@ impl Found {
         match self.mender.as_ref()?.mend(key) {
             Ok(mended) => {
                 let mended = mended?;
-                self.mended.push(mended.said(error));
+                self.mended.push(mended.rebuilt(error));
                 Some(mended.bundle)
             }
             Err(why) => {

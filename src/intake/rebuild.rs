@@ -1,6 +1,7 @@
 //! Making a bundle whole from its parity. What is made is a bundle only where a trusted key signed it.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,6 @@ use crate::trust::keyring::Keyring;
 use crate::util::files::{self, free};
 use crate::util::text::safe;
 
-/// What is said of what was made whole.
-pub(crate) const MADE_AGAIN: &str = "made again from parity";
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
 const MOST_KINDS: usize = 4;
 
@@ -30,18 +29,28 @@ pub(crate) struct Mended {
     pub(crate) shards: usize,
 }
 
-impl Mended {
-    /// What was done, as a sentence's end, for what was wrong.
-    pub(crate) fn said(&self, error: &BundleError) -> String {
-        format!("{} {MADE_AGAIN}: {}", self.what(), safe(&error.to_string()))
-    }
+/// Files that were rebuilt from parity, and why.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Rebuilt {
+    /// The names of the files.
+    pub files: Vec<String>,
+    /// What was wrong.
+    pub error: String,
+}
 
-    /// Which files were made, for people.
-    pub(crate) fn what(&self) -> String {
+impl fmt::Display for Rebuilt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let were = if self.files.len() == 1 { "was" } else { "were" };
+        write!(f, "{} {were} made again from parity: {}", safe(&self.files.join(", ")), safe(&self.error))
+    }
+}
+
+impl Mended {
+    /// Describes what was rebuilt, for what was wrong.
+    pub(crate) fn rebuilt(&self, error: &BundleError) -> Rebuilt {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let names: Vec<String> = self.made.iter().map(|(_, of)| name(of)).collect();
-        let were = if names.len() == 1 { "was" } else { "were" };
-        format!("{} {were}", safe(&names.join(", ")))
+        Rebuilt { files: self.made.iter().map(|(_, of)| name(of)).collect(), error: error.to_string() }
     }
 }
 

@@ -11,13 +11,14 @@ use tempfile::SpooledTempFile;
 use crate::bundle::Dataset;
 use crate::collect::artifact::Collected;
 use crate::dataset::catalogue::TrivyVersion;
-use crate::dataset::{Contents, Name};
+use crate::dataset::{Contents, DatasetRef};
 use crate::delivery::decision::{ignored, left_out};
 use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing};
 use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Row, Status, Target, rewritten};
+use crate::delivery::report::{Report, Row, Status, rewritten};
 use crate::delivery::settings::{Way, pulled, say, write_files};
+use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::mirror::options::MirrorOptions;
@@ -65,7 +66,7 @@ enum Judged {
 
 impl<'r> Site<'r> {
     pub(crate) fn new(place: &'r Place, remote: &'r Remote, version: TrivyVersion) -> Self {
-        let report = Report::of(Target::Registry(place.to_string()), version);
+        let report = Report::of(TargetId::Registry(place.clone()), version);
         Site { place, registry: Registry::new(remote), report, out: false }
     }
 
@@ -81,10 +82,10 @@ impl<'r> Site<'r> {
     }
 
     /// Writes down a dataset that no source has, where nothing is written down yet of a bad one.
-    pub(crate) fn goes_without(&mut self, name: &Name, tag: &str) {
-        let known = self.report.rows.iter().any(|row| row.name == *name && row.tag == tag);
-        if let (false, Ok(Some(reference))) = (known, self.place.repository(name, tag)) {
-            self.report.rows.push(Row::missing(name, tag, reference.to_string()));
+    pub(crate) fn goes_without(&mut self, dataset: &DatasetRef) {
+        let known = self.report.rows.iter().any(|row| row.is(dataset));
+        if let (false, Ok(Some(reference))) = (known, self.place.repository(&dataset.name, &dataset.tag)) {
+            self.report.rows.push(Row::missing(dataset, reference.to_string()));
         }
     }
 
@@ -99,7 +100,8 @@ impl<'r> Site<'r> {
             }
         };
         // What another source had may have been bad; a place that has it all the same stays as it is.
-        let same = |row: &Row| row.name == dataset.name && row.tag == dataset.tag;
+        let id = dataset.dataset_ref();
+        let same = |row: &Row| row.is(&id);
         if self.report.rows.iter().any(|row| same(row) && row.status == Status::Unchanged) {
             return None;
         }

@@ -16,7 +16,7 @@ use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
 use crate::collect::wanted::{WantedArtifact, artifacts};
 use crate::dataset::catalogue::TrivyVersion;
-use crate::dataset::{Contents, Kind};
+use crate::dataset::{Contents, DatasetRef, Kind};
 use crate::delivery::registry_access::Registries;
 use crate::delivery::registry_place::Place;
 use crate::delivery::report::{Report, Status};
@@ -102,7 +102,8 @@ pub(crate) fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result
             let item = match best.collect(artifact) {
                 Ok(item) => item,
                 Err(error) => {
-                    run.sites.iter_mut().for_each(|site| site.goes_without(&artifact.name, &artifact.tag));
+                    let missing = DatasetRef::new(artifact.name.clone(), artifact.tag.clone());
+                    run.sites.iter_mut().for_each(|site| site.goes_without(&missing));
                     break Some(error);
                 }
             };

@@ -18,8 +18,9 @@ use crate::bundle::{BundleError, Stream};
 use crate::error::Error;
 use crate::export::export;
 use crate::export::options::ExportOptions;
+use crate::import::Importer;
 use crate::import::options::ImportOptions;
-use crate::import::{ImportReport, import};
+use crate::import::report::ImportReport;
 use crate::intake::verify::{VerifyOptions, VerifyReport, verify};
 use crate::progress::{Progress, Silent};
 use crate::scanner::installed::trivy_on_path;
@@ -193,7 +194,7 @@ impl Rehearsal {
         options.cache_dir = Some(self.path("cache"));
         options.data_home = Some(self.folder("home")?);
         options.state_dir = Some(self.path("state-air-gapped"));
-        import(&options, &[bundle.into()], &Silent)
+        Importer::new(options).run(&[bundle.into()], &Silent)
     }
 
     /// Scans the sample project with the `trivy` on the PATH, with the settings that the import

@@ -3,34 +3,32 @@
 pub(crate) mod content;
 pub(crate) mod http;
 pub mod options;
+pub(crate) mod selecting;
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::bundle::{Image, VerifiedBundle};
-use crate::dataset::Kind;
+use crate::bundle::Image;
 use crate::delivery::admission::{admit_all, conclude};
-use crate::delivery::candidates::{newest, offers};
 use crate::delivery::context::{Host, Setup};
-use crate::delivery::decision::{Judged, decide};
 use crate::delivery::image_pattern;
-use crate::delivery::ledger::{Memory, image_key};
-use crate::delivery::report::{ImageRow, Report, Row, Status, Target};
+use crate::delivery::ledger::Ledger;
+use crate::delivery::report::{Report, Status};
 use crate::delivery::settings::{self, places_for_settings, write_files};
+use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::intake::open::{self, Found, beside};
+use crate::intake::open::{self, Blame, Found, beside};
+use crate::intake::rebuild::Rebuilt;
 use crate::progress::Progress;
 use crate::scanner::installed::trivy_version;
 use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::vex_config::VexConfig;
-use crate::serve::content::{Choice, add, place_of};
+use crate::serve::content::{Choice, add};
 use crate::serve::http::{Event, Options, Request, Server, Site, Until};
 use crate::serve::options::ServeOptions;
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, Verdict, judge};
+use crate::serve::selecting::Selecting;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
@@ -56,9 +54,9 @@ pub(crate) fn serve(
     let listener = Server::bind(options.listen)?;
     let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
     let url = url(options, address, tls.is_some())?;
-    let mut memory = Memory::open(state, options.acceptance.stream.as_str(), false)?;
-    let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut memory, progress)?;
-    report.warnings.extend(memory.warnings());
+    let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
+    let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut ledger, progress)?;
+    report.warnings.extend(ledger.warnings());
     report.warnings.splice(
         0..0,
         options
@@ -67,14 +65,14 @@ pub(crate) fn serve(
             .find_map(|input| beside(&setup.keyring, input))
             .into_iter()
             .chain(found.warnings)
-            .chain(found.mended)
+            .chain(found.mended.iter().map(Rebuilt::to_string))
             .chain(found.not_mended),
     );
     report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
     let (misspelled, unmatched) = image_pattern::unmatched(&options.image, &found.bundles);
     report.errors.extend(misspelled);
     report.warnings.extend(unmatched);
-    drop(memory);
+    drop(ledger);
     if !report.has_something_in_place() {
         let next = "See `trivy-ferry inspect`; images are served only if --image names them.";
         let nothing = || Error::usage("no bundle here holds what is to be served", next);
@@ -202,26 +200,25 @@ fn prepare(
     setup: &Setup,
     url: &str,
     found: &mut Found,
-    memory: &mut Memory<'_>,
+    ledger: &mut Ledger,
     progress: &dyn Progress,
 ) -> Result<(Report, Site), Error> {
-    let target = Target::Serve(options.listen);
-    // Scanners know the port: on which of this host's addresses it is open is nothing new to them.
-    memory.of(&format!("serve:{}", options.listen.port()));
+    let target = TargetId::from(options.listen);
+    let mut ledger = ledger.for_target(&target);
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let mut admitted = admit_all(bundles, memory.state(), setup, &mut report);
-        let chosen = choose(options, bundles, &admitted);
-        let chosen = sift(setup, url, memory, chosen, &mut report).map_err(|error| (None, error))?;
-        let images = choose_images(options, setup, url, memory, bundles, &mut admitted, &mut report);
+        let mut admitted = admit_all(bundles, ledger.state(), setup, &mut report);
+        let selecting = Selecting { options, setup, url, state: ledger.state(), bundles };
+        let chosen = selecting.datasets(&admitted, &mut report)?;
+        let images = selecting.images(&mut admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter().enumerate() {
             let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
             let images: Vec<&Image> =
                 images.iter().filter(|(at, _)| *at == index).map(|(_, image)| image).collect();
             if !mine.is_empty() || !images.is_empty() {
-                add(&mut site, bundle, &mine, &images, progress).map_err(|error| (Some(index), error))?;
+                add(&mut site, bundle, &mine, &images, progress).map_err(Blame::on(index))?;
             }
         }
         Ok((report, admitted, chosen, site))
@@ -233,119 +230,11 @@ fn prepare(
         if mine().any(|choice| choice.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
-        mine().for_each(|choice| report.set(&choice.offer.dataset, Status::Served, None));
-        memory.accept(bundle, &admission, &report, setup.host.now);
+        mine().for_each(|choice| report.installs(&choice.offer.dataset, None, Status::Served, None));
+        ledger.accept(bundle, &admission, &report.installed, setup);
     }
-    conclude(memory, setup, &mut report);
+    conclude(ledger, setup, &mut report);
     Ok((report, site))
-}
-
-/// Of each dataset and tag the newest among the admitted bundles.
-fn choose(options: &ServeOptions, bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<Choice> {
-    let offers = offers(bundles, admitted, &options.selection).into_iter();
-    let placed = offers.map(|offer| (offer.dataset.reference(), (), offer));
-    newest(placed).into_iter().map(|((), offer)| Choice { offer, rollback: false }).collect()
-}
-
-/// Of each requested image the newest among the admitted bundles, if nothing newer was served before; with
-/// the index of its bundle.
-fn choose_images(
-    options: &ServeOptions,
-    setup: &Setup,
-    url: &str,
-    memory: &Memory<'_>,
-    bundles: &[VerifiedBundle],
-    admitted: &mut [Option<Admission>],
-    report: &mut Report,
-) -> Vec<(usize, Image)> {
-    let host = url.split_once("://").map_or(url, |(_, host)| host);
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
-    let mut chosen = Vec::new();
-    for (index, image) in newest_images(bundles, admitted) {
-        if !options.image.iter().any(|pattern| pattern.matches(&image.name)) {
-            report.images.push(ImageRow::not_requested(&image));
-            continue;
-        }
-        let mut row = ImageRow::new(&image);
-        let (Some(place), Some(bundle), Some(Some(admission))) =
-            (place_of(&image), bundles.get(index), admitted.get_mut(index))
-        else {
-            report.images.push(row);
-            report.errors.push(Error::usage(
-                format!("{} is not served: it has no usable name", image.name),
-                "Export it under another name with --image NAME=SOURCE; everything else is served.",
-            ));
-            continue;
-        };
-        row.reference = Some(format!("{host}/{place}"));
-        row.key = image_key(&place);
-        let created = bundle.payload().created;
-        let older = match judge(Some(created), memory.state().floors.get(&row.key).copied()) {
-            Verdict::Older { floor } => Some(floor),
-            Verdict::Take => None,
-        };
-        let name = || image.name.clone();
-        let refusal = match (taken.get(&row.key).cloned(), older) {
-            (Some(other), _) => {
-                let reference = place.to_string();
-                Some(Refusal::SamePlace { image: name(), what: "served", reference, other })
-            }
-            (None, Some(floor)) if !setup.policy.allow_rollback => {
-                Some(Refusal::MissingAndOlder { dataset: name(), date: created, floor })
-            }
-            _ => None,
-        };
-        row.status = if refusal.is_some() { Status::Refused } else { Status::Served };
-        report.errors.extend(refusal.map(Error::from));
-        if row.status == Status::Served {
-            taken.insert(row.key.clone(), name());
-            if older.is_some() {
-                report.rolls_back(bundle, admission);
-            }
-            chosen.push((index, image));
-        }
-        report.images.push(row);
-    }
-    chosen
-}
-
-/// Of each image by its name the newest among the admitted bundles, with the index of its bundle.
-fn newest_images(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(usize, Image)> {
-    let mut newest: BTreeMap<&str, (usize, &Image)> = BTreeMap::new();
-    for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
-        for image in bundle.payload().images.iter().filter(|_| admission.is_some()) {
-            newest.insert(&image.name, (index, image));
-        }
-    }
-    newest.into_values().map(|(index, image)| (index, image.clone())).collect()
-}
-
-/// Leaves out what is too old.
-fn sift(
-    setup: &Setup,
-    url: &str,
-    memory: &Memory<'_>,
-    chosen: Vec<Choice>,
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
-    let host = url.split_once("://").map_or(url, |(_, host)| host);
-    let mut left = Vec::new();
-    for mut choice in chosen {
-        let dataset = &choice.offer.dataset;
-        let mut row = Row::new(dataset, None, Status::Installing);
-        row.reference = Some(match dataset.name.kind() {
-            Kind::Vex => format!("{url}/{}", dataset.name),
-            _ => format!("{host}/{}:{}", dataset.name, dataset.tag),
-        });
-        let (date, late) = (Some(choice.offer.date), choice.offer.late);
-        let (floor, vacant, version) = (None, true, None);
-        let judged = Judged { row, date, floor, vacant, late, otherwise: "not served", version };
-        if let Some(taken) = decide(setup, memory.state(), judged, || Ok(false), report)? {
-            choice.rollback = taken.rollback;
-            left.push(choice);
-        }
-    }
-    Ok(left)
 }
 
 /// What scanners must be told.

@@ -10,10 +10,11 @@ use serde::Serialize;
 use crate::bundle::open_regular;
 use crate::dataset::vex::MAX_MANIFEST;
 use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, record};
-use crate::dataset::{Kind, Name, name_and_tag};
+use crate::dataset::{DatasetRef, Kind, Name};
 use crate::delivery::ledger::IMAGE;
 use crate::delivery::registry_access::{date_of, layers_of};
 use crate::delivery::registry_place::Place;
+use crate::delivery::target_id::TargetId;
 use crate::digest::{Digest, digest_of};
 use crate::oci::Document;
 use crate::remote::Repository;
@@ -97,17 +98,17 @@ const NOBODY_LOOKED: Found = (State::NotLookedAt, None);
 /// # Errors
 /// Where this user may not look.
 pub(crate) fn on_disk(
-    target: &str,
+    target: &TargetId,
     reference: &str,
     accepted: Timestamp,
     origin: Option<&Origin>,
     depth: Depth,
 ) -> Result<Found, TargetError> {
-    let Some((name, _)) = name_and_tag(reference) else { return Ok(NOBODY_LOOKED) };
-    match target.split_once(':') {
-        Some(("cache", dir)) => in_cache(Path::new(dir), &name, accepted, origin, depth),
-        Some(("web", dir)) if depth == Depth::Content => {
-            Ok((in_web_root(&Path::new(dir).join(name.to_string())), None))
+    let Ok(DatasetRef { name, .. }) = reference.parse() else { return Ok(NOBODY_LOOKED) };
+    match target {
+        TargetId::Cache(dir) => in_cache(dir, &name, accepted, origin, depth),
+        TargetId::WebRoot(dir) if depth == Depth::Content => {
+            Ok((in_web_root(&dir.join(name.to_string())), None))
         }
         _ => Ok(NOBODY_LOOKED),
     }
@@ -180,9 +181,9 @@ pub(crate) fn in_registry(
     origin: Option<&Origin>,
 ) -> Result<Found, TargetError> {
     let image = reference.strip_prefix(IMAGE);
-    let at = match (image, name_and_tag(reference)) {
+    let at = match (image, reference.parse::<DatasetRef>().ok()) {
         (Some(image), _) => place_of_image(place, image, origin),
-        (None, Some((name, tag))) => place.repository(&name, tag)?,
+        (None, Some(dataset)) => place.repository(&dataset.name, &dataset.tag)?,
         (None, None) => None,
     };
     let Some(at) = at else { return Ok(NOBODY_LOOKED) };

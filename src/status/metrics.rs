@@ -6,18 +6,21 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::error::Error;
+use crate::error::{Category, Error};
 use crate::status::report::Status;
 use crate::util::clock;
 use crate::util::dir::Dir;
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
-/// Writes the file, whole or not at all. `exit_code` is that of a run that has just ended.
+/// How an import ended.
+type Ended = Result<(), Category>;
+
+/// Replaces the file. `ended` says how an import has just ended, if one has.
 ///
 /// # Errors
-/// Where it cannot be written.
-pub(crate) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Result<(), Error> {
+/// If it cannot be written, or something that is not a regular file has its name.
+pub(crate) fn write(file: &Path, status: &Status, ended: Option<Ended>) -> Result<(), Error> {
     /// The largest file of an earlier run that is read, in bytes.
     const MOST: u64 = 1 << 20;
     let name = file.file_name().unwrap_or_default();
@@ -29,7 +32,7 @@ pub(crate) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Resu
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("something that is not a regular file has its name"));
         }
-        let text = text(status, exit_code, &String::from_utf8_lossy(&earlier), clock::now());
+        let text = text(status, ended, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
         dir.replace(&name.to_string_lossy(), text.as_bytes(), 0o644, None)
     };
@@ -41,7 +44,7 @@ pub(crate) fn write(file: &Path, status: &Status, exit_code: Option<u8>) -> Resu
 }
 
 /// The text of the file. What it says of earlier runs is taken from the earlier text.
-fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -> String {
+fn text(status: &Status, ended: Option<Ended>, earlier: &str, now: Timestamp) -> String {
     let mut text = String::new();
     let mut family = |name: &str, help: &str, samples: Vec<(String, String)>| {
         if !samples.is_empty() {
@@ -54,10 +57,10 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
     let mut datasets = Vec::new();
     let (mut bundles, mut missing) = (Vec::new(), Vec::new());
     for target in &status.imports {
-        let of_target = [("stream", &target.stream), ("target", &target.target)];
+        let place = target.target.to_string();
+        let of_target = [("stream", &target.stream), ("target", &place)];
         for row in &target.datasets {
-            let labels =
-                labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &target.target)]);
+            let labels = labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
             let date = row.in_use.unwrap_or(row.accepted);
             datasets.push((labels, date.as_second().to_string()));
         }
@@ -112,15 +115,16 @@ fn text(status: &Status, exit_code: Option<u8>, earlier: &str, now: Timestamp) -
     let code = "trivy_ferry_last_exit_code";
     let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
     let seconds = now.as_second().to_string();
-    let ended = |value: String, name: &str| exit_code.map(|_| value).or_else(|| kept(name));
-    let success = match exit_code {
-        Some(0) => Some(seconds.clone()),
+    let new = |value: String, name: &str| ended.map(|_| value).or_else(|| kept(name));
+    let success = match ended {
+        Some(Ok(())) => Some(seconds.clone()),
         _ => kept(SUCCESS),
     };
     let one = |value: Option<String>| value.map(|value| (String::new(), value)).into_iter().collect();
-    family(run, "When the last import ended.", one(ended(seconds, run)));
-    let exit = exit_code.map(|code| code.to_string()).unwrap_or_default();
-    family(code, "The exit code of the last import.", one(ended(exit, code)));
+    family(run, "When the last import ended.", one(new(seconds, run)));
+    let exit = ended.map(|ended| ended.err().map_or(0, Category::exit_code).to_string());
+    let exit = exit.unwrap_or_default();
+    family(code, "The exit code of the last import.", one(new(exit, code)));
     family(SUCCESS, "When an import ended well for the last time.", one(success));
     text
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::dataset::name_and_tag;
+use crate::dataset::DatasetRef;
 use crate::delivery::registry_access::{Registries, is_out};
 use crate::delivery::registry_place::Place;
+use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::intake::file_sets;
 use crate::progress::Progress;
@@ -59,12 +60,12 @@ pub(crate) fn status(options: &StatusOptions, progress: &dyn Progress) -> Result
         for row in &target.datasets {
             if let Some(next) = row.state.next(&row.name) {
                 errors.push(Error::Destination {
-                    path: PathBuf::from(&target.target),
+                    path: PathBuf::from(target.target.to_string()),
                     what: format!("{} is not what was imported", row.name),
                     next: next.into(),
                 });
             }
-            let name = name_and_tag(&row.name).map(|(name, _)| name);
+            let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
             if let (Some(max_age), Some(name)) = (&options.max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
                 errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));
@@ -109,7 +110,10 @@ fn ask_registries(
     remote: &RemoteOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Error>, Error> {
-    let place = |target: &Target| target.target.strip_prefix("registry:")?.parse::<Place>().ok();
+    let place = |target: &Target| match &target.target {
+        TargetId::Registry(place) => Some(place.clone()),
+        _ => None,
+    };
     let places: Vec<Place> = status.imports.iter().filter_map(place).collect();
     let registries = Registries::to(&places, remote)?;
     let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
@@ -155,7 +159,8 @@ fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Erro
             heartbeats.push(Heartbeat { stream: stream.clone(), heard, here });
         }
         for (target, of) in targets {
-            imports.push(look_at(&stream, &target, &of, depth, &mut unseen));
+            let Ok(target) = target.parse();
+            imports.push(look_at(&stream, target, &of, depth, &mut unseen));
         }
     }
     for stream in state.streams(Side::Export)? {
@@ -191,11 +196,17 @@ fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
     one.is_some() && key(one) == key(other)
 }
 
-fn look_at(stream: &str, target: &str, of: &TargetState, depth: Depth, unseen: &mut Vec<Error>) -> Target {
+fn look_at(
+    stream: &str,
+    target: TargetId,
+    of: &TargetState,
+    depth: Depth,
+    unseen: &mut Vec<Error>,
+) -> Target {
     let row = |(reference, accepted): (&String, &Timestamp)| {
         let origin = of.origins.get(reference);
         let (state, in_use) =
-            drift::on_disk(target, reference, *accepted, origin, depth).unwrap_or_else(|error| {
+            drift::on_disk(&target, reference, *accepted, origin, depth).unwrap_or_else(|error| {
                 unseen.push(error.into());
                 (State::NotLookedAt, None)
             });
@@ -211,9 +222,10 @@ fn look_at(stream: &str, target: &str, of: &TargetState, depth: Depth, unseen: &
             origin: origin.cloned(),
         }
     };
+    let datasets = of.floors.iter().map(row).collect();
     Target {
         stream: stream.into(),
-        target: target.into(),
+        target,
         bundle: of.last.as_ref().map(|last| Bundle {
             identity: last.identity,
             created: last.created,
@@ -221,14 +233,14 @@ fn look_at(stream: &str, target: &str, of: &TargetState, depth: Depth, unseen: &
         }),
         missing: of.missing.clone(),
         overrides: of.overrides.len(),
-        datasets: of.floors.iter().map(row).collect(),
+        datasets,
         disk: None,
     }
 }
 
 /// What the files of a cache or a web root take, in bytes. `None` where there is no such folder.
-fn disk(target: &str) -> Option<u64> {
-    let folder = Path::new(target.strip_prefix("cache:").or(target.strip_prefix("web:"))?);
+fn disk(target: &TargetId) -> Option<u64> {
+    let folder = target.directory()?;
     folder.is_dir().then(|| {
         let files = walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok);
         let files = files.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());

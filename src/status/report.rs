@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::State;
@@ -35,7 +36,7 @@ pub(crate) struct Status {
 #[derive(Serialize)]
 pub(crate) struct Target {
     pub(crate) stream: String,
-    pub(crate) target: String,
+    pub(crate) target: TargetId,
     pub(crate) bundle: Option<Bundle>,
     /// The numbers of bundles that never came.
     pub(crate) missing: Vec<u64>,
@@ -116,10 +117,10 @@ impl Status {
             let target = target.target.clone();
             rows.map(move |row| (target.clone(), row.name.clone(), row.accepted)).collect::<Vec<_>>()
         };
-        let good: Vec<(String, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
+        let good: Vec<(TargetId, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
         for target in &mut self.imports {
             for row in target.datasets.iter_mut().filter(|row| row.state.next(&row.name).is_some()) {
-                let is_later = |(place, name, accepted): &(String, String, Timestamp)| {
+                let is_later = |(place, name, accepted): &(TargetId, String, Timestamp)| {
                     (place, name) == (&target.target, &row.name) && *accepted >= row.accepted
                 };
                 if good.iter().any(is_later) {

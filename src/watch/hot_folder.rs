@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::bundle::open_regular;
 use crate::error::Error;
 use crate::util::dir::Dir;
 use crate::util::file_lock::HeldLock;
 use crate::util::files::{self, rename_new, sync_folder};
 use crate::util::text::safe;
 use crate::util::{clock, step};
+use crate::watch::reason::{Outcome, Reason, may_be_completed};
 
 /// Our own folder there.
 const OWN: &str = ".trivy-ferry";
@@ -29,24 +29,14 @@ const TAKEN: &str = "taken-";
 const BESIDE: &str = "beside-";
 /// How many files of one name stay.
 const MOST_BESIDE: usize = 8;
-/// What a reason says of something that only bore a bundle's name: it is not brought back.
-pub(crate) const STRAY: &str = "stray";
 /// What was said of kept files.
 pub(crate) const REASON: &str = "reason.json";
 
-/// Where files are kept that were dealt with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shelf {
-    Processed,
-    Quarantine,
-}
-
-impl Shelf {
-    fn name(self) -> &'static str {
-        match self {
-            Shelf::Processed => "processed",
-            Shelf::Quarantine => "quarantine",
-        }
+/// The directory of the inbox into which bundles of an outcome are put.
+fn directory_of(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Processed => "processed",
+        Outcome::Quarantined => "quarantine",
     }
 }
 
@@ -338,8 +328,8 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(crate) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
-        let (place, shown) =
-            (self.place.join(Shelf::Quarantine.name()), self.path.join(Shelf::Quarantine.name()));
+        let quarantine = directory_of(Outcome::Quarantined);
+        let (place, shown) = (self.place.join(quarantine), self.path.join(quarantine));
         if !place.is_dir() {
             return Ok(false);
         }
@@ -348,7 +338,7 @@ impl HotFolder {
             let mut any = false;
             for folder in fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
                 let reason = folder.join(REASON);
-                if !is_kept(&folder) || !could_be_mended(&reason, bundle) {
+                if !is_kept(&folder) || !may_be_completed(&reason, bundle) {
                     continue;
                 }
                 let taken = Taken { folder };
@@ -380,16 +370,15 @@ impl HotFolder {
     pub(crate) fn keep(
         &self,
         taken: &Taken,
-        shelf: Shelf,
         name: &str,
-        reason: &serde_json::Value,
+        reason: &Reason<'_>,
         most: u32,
     ) -> Result<PathBuf, Error> {
-        let shown = self.path.join(shelf.name());
-        let pinned = Pinned::open(&self.place.join(shelf.name()), &shown, 0o755)?;
+        let directory = directory_of(reason.outcome);
+        let shown = self.path.join(directory);
+        let pinned = Pinned::open(&self.place.join(directory), &shown, 0o755)?;
         let keep = || -> io::Result<String> {
-            let mut text = serde_json::to_vec_pretty(reason)?;
-            text.push(b'\n');
+            let text = reason.to_bytes()?;
             let path = taken.folder.join(REASON);
             // Whatever came under this name is not ours to keep.
             let _ = files::remove_file(&path);
@@ -436,21 +425,6 @@ fn number_of(folder: &Path) -> Option<usize> {
     name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MOST_BESIDE).contains(number))
 }
 
-/// Whether a reason of ours says that a bundle of this name was damaged or incomplete.
-fn could_be_mended(reason: &Path, bundle: &str) -> bool {
-    /// Larger than any report.
-    const MOST: u64 = 16 << 20;
-    let read = || -> Option<serde_json::Value> {
-        let mut text = Vec::new();
-        let (file, _) = open_regular(reason).ok()?;
-        io::Read::read_to_end(&mut io::Read::take(file, MOST), &mut text).ok()?;
-        serde_json::from_slice(&text).ok()
-    };
-    read().filter(|reason| reason[STRAY].is_null()).is_some_and(|reason| {
-        reason["bundle"] == bundle && (reason["exit_code"] == 4 || reason["exit_code"] == 6)
-    })
-}
-
 /// Whether a path is called as a folder is that we keep: its moment, then a name.
 fn is_kept(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -469,6 +443,13 @@ fn failed(path: &Path, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::reason::Details;
+
+    fn reason(outcome: Outcome) -> Reason<'static> {
+        let (bundle, at) = ("c".into(), clock::now());
+        let details = Details::given_up("a test", std::time::Duration::ZERO);
+        Reason { outcome, bundle, exit_code: 4, at, errors: Vec::new(), stray: false, details }
+    }
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(folder)
@@ -517,8 +498,7 @@ mod tests {
         folder.discard(taken).unwrap();
         for _ in 0..4 {
             let taken = folder.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
-            let reason = serde_json::json!({ "why": "a test" });
-            let kept = folder.keep(&taken, Shelf::Quarantine, "c", &reason, 2).unwrap();
+            let kept = folder.keep(&taken, "c", &reason(Outcome::Quarantined), 2).unwrap();
             assert!(fs::read_to_string(kept).unwrap().contains("a test"));
         }
         let kept = names(&dir.path().join("quarantine"));
@@ -540,7 +520,7 @@ mod tests {
         let taken = folder.take(&[folder.place().join("a")]).unwrap();
         assert_eq!(names(elsewhere.path()), [""; 0]);
         swap("processed");
-        let kept = folder.keep(&taken, Shelf::Processed, "a", &serde_json::json!({}), 1);
+        let kept = folder.keep(&taken, "a", &reason(Outcome::Processed), 1);
         assert!(kept.unwrap_err().to_string().contains("is not a folder of this user alone"));
         assert_eq!(names(elsewhere.path()), [""; 0]);
         folder.put_back(&taken).unwrap();

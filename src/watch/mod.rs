@@ -7,6 +7,7 @@
 pub(crate) mod hot_folder;
 pub mod options;
 pub(crate) mod portion;
+pub(crate) mod reason;
 pub(crate) mod report;
 pub(crate) mod state;
 
@@ -15,19 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use crate::bundle::volumes::{Volume, parse_name};
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::digest::Digest;
-use crate::error::{Error, gravest};
+use crate::error::{Category, Error, gravest};
 use crate::hint::Hint;
 use crate::hook;
 use crate::import::push_images::check_places;
-use crate::import::{self, heartbeat};
+use crate::import::{Importer, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
-use crate::intake::rebuild::MADE_AGAIN;
 use crate::progress::{Progress, Silent};
 use crate::trust::Refusal;
 use crate::trust::keyring::Keyring;
@@ -35,9 +33,10 @@ use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{line, safe, second};
-use crate::watch::hot_folder::{HotFolder, STRAY, Shelf, Taken};
+use crate::watch::hot_folder::{HotFolder, Taken};
 use crate::watch::options::WatchOptions;
 use crate::watch::portion::{Look, Portion, Sorted, first, look};
+use crate::watch::reason::{Details, Outcome, Reason, errors_as_json};
 use crate::watch::report::{Report, Row, Waiting};
 use crate::watch::state::{Done, Imported, Unsigned, Waited};
 
@@ -64,6 +63,17 @@ struct Seen {
     vouched: bool,
 }
 
+impl Seen {
+    /// A bundle that looks different from before, if it was there before.
+    fn changed(look: Look, before: Option<&Seen>) -> Self {
+        let since = Instant::now();
+        let changing = before.filter(|seen| matches!(seen.todo, Todo::Try));
+        let restless = changing.map_or(since, |seen| seen.restless);
+        let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
+        Seen { look, since, restless, todo, why, failed, vouched: false }
+    }
+}
+
 /// What is to be done with a bundle that has come to rest.
 enum Todo {
     /// It was not tried yet.
@@ -77,13 +87,13 @@ enum Todo {
 }
 
 /// What became of a bundle.
-struct Verdict {
-    shelf: Shelf,
-    code: u8,
+struct Verdict<'v> {
+    outcome: Outcome,
+    category: Option<Category>,
     why: Option<String>,
     errors: Vec<Error>,
-    /// What else is to be said in its reason.json.
-    reason: Value,
+    stray: bool,
+    details: Details<'v>,
 }
 
 /// Files of one name that are no bundle and no part of one.
@@ -95,6 +105,7 @@ struct Junk {
 
 struct Watcher<'w> {
     options: &'w WatchOptions,
+    importer: Importer,
     folder: HotFolder,
     seen: BTreeMap<String, Seen>,
     /// For how long bundles have waited, in seconds, also in earlier runs.
@@ -127,8 +138,10 @@ pub(crate) fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<R
     let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
     let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
+    let importer = Importer::new(options.import.clone());
     let mut watcher = Watcher {
         options,
+        importer,
         folder,
         seen,
         waited,
@@ -175,49 +188,12 @@ impl Watcher<'_> {
             }
             Err(error) => return Err(error),
         };
-        let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
-        let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-        for file in &there.heartbeats {
-            heartbeats.entry(name_of(file)).or_default().push(file.clone());
-        }
-        let sets: Vec<(String, Vec<PathBuf>)> = bundles.chain(heartbeats).collect();
+        let sets = sets_of(&there);
         let names: BTreeSet<&String> = sets.iter().map(|(key, _)| key).collect();
         self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
-        let settle = self.options.settle.duration().unsigned_abs();
         self.more = false;
-        let mut at_rest = true;
-        let mut due = Vec::new();
-        for (key, files) in sets {
-            // A folder is nobody's bundle, whatever its name is.
-            if files.iter().all(|file| file.is_dir() && !file.is_symlink()) {
-                continue;
-            }
-            let look = look(&files);
-            let known = self.seen.get(&key);
-            let Some(seen) = known.filter(|seen| seen.look == look) else {
-                let since = Instant::now();
-                let changing = known.filter(|seen| matches!(seen.todo, Todo::Try));
-                let restless = changing.map_or(since, |seen| seen.restless);
-                let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
-                let vouched = false;
-                self.seen.insert(key, Seen { look, since, restless, todo, why, failed, vouched });
-                at_rest = false;
-                continue;
-            };
-            if seen.since.elapsed() < settle {
-                at_rest = false;
-                continue;
-            }
-            let is_due = match seen.todo {
-                Todo::Try => true,
-                Todo::Wait => false,
-                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
-            };
-            if is_due {
-                due.push((key, files));
-            }
-        }
+        let (mut due, at_rest) = self.look_at(sets);
         self.sort(&there, &mut due);
         for (key, files) in due {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
@@ -243,6 +219,40 @@ impl Watcher<'_> {
             self.errors.clear();
         }
         Ok(at_rest && !self.more)
+    }
+
+    /// Looks at everything that is there. Returns what has come to rest and is due, and whether all of it is at
+    /// rest.
+    fn look_at(&mut self, sets: Vec<(String, Vec<PathBuf>)>) -> (Vec<(String, Vec<PathBuf>)>, bool) {
+        let settle = self.options.settle.duration().unsigned_abs();
+        let (mut due, mut at_rest) = (Vec::new(), true);
+        for (key, files) in sets {
+            // A directory is no bundle, whatever its name is.
+            if files.iter().all(|file| file.is_dir() && !file.is_symlink()) {
+                continue;
+            }
+            let look = look(&files);
+            let known = self.seen.get(&key);
+            let Some(seen) = known.filter(|seen| seen.look == look) else {
+                let seen = Seen::changed(look, known);
+                self.seen.insert(key, seen);
+                at_rest = false;
+                continue;
+            };
+            if seen.since.elapsed() < settle {
+                at_rest = false;
+                continue;
+            }
+            let is_due = match seen.todo {
+                Todo::Try => true,
+                Todo::Wait => false,
+                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
+            };
+            if is_due {
+                due.push((key, files));
+            }
+        }
+        (due, at_rest)
     }
 
     /// The watched folder, as the user calls it.
@@ -285,23 +295,8 @@ impl Watcher<'_> {
             self.unsigned.name(now);
         }
         let incomplete = lacks.as_ref().is_some_and(BundleError::is_incomplete);
-        if incomplete && self.done.has_all(there, key) {
-            self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
-            let taken = self.folder.take(files)?;
-            self.seen.remove(key);
-            return self.folder.discard(taken);
-        }
-        if incomplete {
-            match self.folder.bring_back(&safe(key)) {
-                Ok(true) => {
-                    self.say(&format!("back         {}: more of it has come", safe(key)));
-                    self.more = true;
-                    return Ok(());
-                }
-                Ok(false) => {}
-                // What is here may do without.
-                Err(error) => self.say(&format!("{error}. {}", error.hint())),
-            }
+        if incomplete && self.is_late_or_back(there, key, files)? {
+            return Ok(());
         }
         // A copy that has come to a halt may go on.
         let unfinished = lacks.as_ref().is_some_and(|error| error.is_incomplete() || error.is_short());
@@ -313,69 +308,88 @@ impl Watcher<'_> {
             self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
-        let is_none = matches!(portion, Portion::Stray(_))
-            || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
+        let stray = matches!(portion, Portion::Stray(_));
+        let is_none =
+            stray || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.folder.take(files)?;
-        let imported = import::import(&self.options.import, &taken.folders(), &Silent);
-        let first_bundle = imported.as_ref().ok().and_then(|report| {
-            let source = report.targets.iter().flat_map(|target| &target.sources).next()?;
-            Some((source.identity, source.volumes.clone()))
-        });
-        let mended: Vec<String> =
-            imported.as_ref().map_or_else(|_| Vec::new(), |report| report.warnings.clone());
-        let (errors, report) = match imported {
-            Ok(report) => {
-                let json = serde_json::to_value(&report).unwrap_or_default();
-                (report.into_errors(), json)
-            }
-            Err(error) => (vec![error], Value::Null),
+        let tried = self.try_import(&taken);
+        let Some(outcome) = tried.outcome(unfinished, is_none) else {
+            self.folder.put_back(&taken)?;
+            self.wait_after(there, key, tried);
+            return Ok(());
         };
-        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
+        if outcome == Outcome::Processed {
+            self.remember(key, tried.first_bundle, &taken)?;
+        }
+        // A link that gets worse shows here first.
+        for repaired in &tried.repaired {
+            self.say(&format!("repaired     {}: {}", safe(key), safe(repaired)));
+        }
+        let Tried { category, why, errors, details, .. } = tried;
+        let kept = self.keep(key, &taken, Verdict { outcome, category, why, errors, stray, details });
+        kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
+    }
+
+    /// Whether incomplete files belong to a bundle that was imported before, and are not needed, or to one in
+    /// quarantine, which is brought back.
+    fn is_late_or_back(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<bool, Error> {
+        if self.done.has_all(there, key) {
+            self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
+            let taken = self.folder.take(files)?;
+            self.seen.remove(key);
+            self.folder.discard(taken)?;
+            return Ok(true);
+        }
+        match self.folder.bring_back(&safe(key)) {
+            Ok(true) => {
+                self.say(&format!("back         {}: more of it has come", safe(key)));
+                self.more = true;
+                return Ok(true);
+            }
+            Ok(false) => {}
+            // What is here may do without.
+            Err(error) => self.say(&format!("{error}. {}", error.hint())),
+        }
+        Ok(false)
+    }
+
+    /// Imports files that were taken.
+    fn try_import(&self, taken: &Taken) -> Tried {
+        let imported = self.importer.run(&taken.folders(), &Silent);
         // By their names alone: where they lie at the moment is of no use to anybody.
         let place = format!("{}/", taken.folder.display());
         let itself = place.trim_end_matches('/').to_owned();
+        let details = Details::import(imported.as_ref().ok(), &place);
+        let report = imported.as_ref().ok();
+        let first_bundle = report.and_then(|report| {
+            let source = report.targets.iter().flat_map(|target| &target.sources).next()?;
+            Some((source.identity, source.volumes.clone()))
+        });
+        let repaired = report.map_or(&[][..], |report| &report.repaired).iter();
+        let repaired = repaired.map(|repaired| repaired.to_string().replace(&place, "")).collect();
+        let errors = match imported {
+            Ok(report) => report.into_errors(),
+            Err(error) => vec![error],
+        };
+        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
         let inbox = self.shown();
         let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, &inbox));
         let errors: Vec<Error> = errors.collect();
-        let report = restated(report, &place);
-        let code = gravest(&errors);
-        let why = errors.first().map(|error| safe(&error.to_string()));
-        let admitted = first_bundle.is_some();
-        let shelf = match code {
-            0 => Shelf::Processed,
-            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
-            // put beside it under its name.
-            2 | 4 | 5 if admitted => Shelf::Processed,
-            4 if !unfinished => Shelf::Quarantine,
-            5 if !by_clock => Shelf::Quarantine,
-            // None of the files is a bundle.
-            2 if is_none => Shelf::Quarantine,
-            code => {
-                self.folder.put_back(&taken)?;
-                // What is incomplete may still become whole, and is no failure until then.
-                let failed = errors.into_iter().next().filter(|_| !matches!(code, 4 | 6));
-                let todo = match code {
-                    5 => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
-                    4 | 6 => Todo::Wait,
-                    _ => Todo::TryAt(Instant::now() + AGAIN),
-                };
-                self.wait(there, key, &why.unwrap_or_default(), todo, failed);
-                return Ok(());
-            }
+        let (category, why) = (gravest(&errors), errors.first().map(|error| safe(&error.to_string())));
+        Tried { first_bundle, repaired, errors, category, why, by_clock, details }
+    }
+
+    /// Leaves a bundle where it is that could not be imported.
+    fn wait_after(&mut self, there: &Inputs, key: &str, tried: Tried) {
+        // What is incomplete may still become complete, and is no failure until then.
+        let lacks = matches!(tried.category, Some(Category::Verification | Category::Incomplete));
+        let failed = tried.errors.into_iter().next().filter(|_| !lacks);
+        let todo = match tried.category {
+            Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
+            _ if lacks => Todo::Wait,
+            _ => Todo::TryAt(Instant::now() + AGAIN),
         };
-        if shelf == Shelf::Processed {
-            self.remember(key, first_bundle, &taken)?;
-        }
-        // A link that gets worse shows here first.
-        for what in mended.iter().filter(|what| what.contains(MADE_AGAIN)) {
-            self.say(&format!("repaired     {}: {}", safe(key), safe(&what.replace(&place, ""))));
-        }
-        let mut reason = json!({ "exit_code": code, "import": report });
-        if let Portion::Stray(_) = portion {
-            reason[STRAY] = true.into();
-        }
-        let kept = self.keep(key, &taken, Verdict { shelf, code, why, errors, reason });
-        kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
+        self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);
     }
 
     /// Remembers what was imported, and puts back volumes that lay there and are none of its.
@@ -421,7 +435,7 @@ impl Watcher<'_> {
         for row in rows {
             self.say(&row.to_string());
             if row.heard.is_some() {
-                import::write_metrics(&self.options.import, None, self.progress);
+                self.importer.write_metrics(None, self.progress);
             }
             if self.options.once {
                 self.heartbeats.push(row);
@@ -490,19 +504,25 @@ impl Watcher<'_> {
         let inbox = format!("{}/", self.folder.place().display());
         let why = safe(&format!("such as: {}", example.to_string().replace(&inbox, "")));
         let bundle = format!("{} files that are no bundles of a trusted key", files.len());
-        let reason = json!({
-            "outcome": "quarantined", "bundle": bundle, "bundles": names, "exit_code": 4,
-            "at": clock::now().to_string(), "errors": [{ "error": why }], STRAY: true,
-        });
+        let category = Category::Verification;
+        let reason = Reason {
+            outcome: Outcome::Quarantined,
+            bundle: bundle.clone(),
+            exit_code: category.exit_code(),
+            at: clock::now(),
+            errors: vec![serde_json::json!({ "error": why })],
+            stray: true,
+            details: Details::Unsigned { bundles: names },
+        };
         let taken = self.folder.take(files)?;
-        let kept =
-            self.folder.keep(&taken, Shelf::Quarantine, "unsigned", &reason, self.options.keep_quarantined);
+        let kept = self.folder.keep(&taken, "unsigned", &reason, self.options.keep_quarantined);
         let kept = kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))?;
         self.say(&format!("{:<12} {bundle}, {why}", "quarantined"));
         self.hook(&bundle, "quarantined", &kept);
         if self.options.once {
-            let (outcome, why) = ("quarantined", Some(why));
-            self.outcomes.push(Row { bundle, outcome, exit_code: 4, why, reason: kept });
+            let (outcome, why) = (Outcome::Quarantined, Some(why));
+            let exit_code = category.exit_code();
+            self.outcomes.push(Row { bundle, outcome, exit_code, why, reason: kept });
         }
         Ok(())
     }
@@ -552,11 +572,11 @@ impl Watcher<'_> {
             let never = || BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into();
             let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
             let error = judged.unwrap_or_else(never);
-            let code = error.exit_code();
-            let reason = json!({ "exit_code": code, "given_up": why, "waited_seconds": waited.as_secs() });
+            let (category, details) = (Some(error.category()), Details::given_up(why, waited));
             let why = format!("{why}: {lacks}");
-            let (shelf, said, errors) = (Shelf::Quarantine, Some(why.clone()), vec![error]);
-            let kept = self.keep(&key, &taken, Verdict { shelf, code, why: said, errors, reason });
+            let (outcome, said, errors) = (Outcome::Quarantined, Some(why.clone()), vec![error]);
+            let verdict = Verdict { outcome, category, why: said, errors, stray: false, details };
+            let kept = self.keep(&key, &taken, verdict);
             match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
                 Ok(()) if vouched => self.log(Some(&key), Event::GivenUp, &why, false),
                 Ok(()) if self.unsigned.has_room(clock::now()) => {
@@ -584,32 +604,37 @@ impl Watcher<'_> {
     }
 
     /// Puts a bundle away that is dealt with.
-    fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict) -> Result<(), Error> {
-        let Verdict { shelf, code, why, errors, mut reason } = verdict;
-        let (outcome, most) = match shelf {
-            Shelf::Processed => ("processed", self.options.keep_processed),
-            Shelf::Quarantine => ("quarantined", self.options.keep_quarantined),
+    fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict<'_>) -> Result<(), Error> {
+        let Verdict { outcome, category, why, errors, stray, details } = verdict;
+        let most = match outcome {
+            Outcome::Processed => self.options.keep_processed,
+            Outcome::Quarantined => self.options.keep_quarantined,
         };
-        reason["outcome"] = outcome.into();
-        reason["bundle"] = safe(key).into();
-        reason["at"] = clock::now().to_string().into();
-        reason["errors"] = errors.iter().map(Error::to_json).collect();
+        let exit_code = category.map_or(0, Category::exit_code);
+        let reason = Reason {
+            outcome,
+            bundle: safe(key),
+            exit_code,
+            at: clock::now(),
+            errors: errors_as_json(&errors),
+            stray,
+            details,
+        };
         // An import says nothing of what is no bundle at all.
-        if shelf == Shelf::Quarantine && code == 2 {
+        if outcome == Outcome::Quarantined && category == Some(Category::Usage) {
             self.log(Some(key), Event::Refused, why.as_deref().unwrap_or_default(), true);
         }
-        let kept = self.folder.keep(taken, shelf, &file_name(key), &reason, most)?;
+        let kept = self.folder.keep(taken, &file_name(key), &reason, most)?;
         self.seen.remove(key);
         self.waited.forget(key);
         let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        self.say(&format!("{outcome:<12} {}{said}", safe(key)));
+        self.say(&format!("{:<12} {}{said}", outcome.as_str(), safe(key)));
         // Also of what was processed: what is in use may have expired, or be too old.
         self.errors.extend(errors);
-        let result = if shelf == Shelf::Processed { "processed" } else { "quarantined" };
-        self.hook(key, result, &kept);
+        self.hook(key, outcome.as_str(), &kept);
         if self.options.once {
             let bundle = key.to_owned();
-            self.outcomes.push(Row { bundle, outcome, exit_code: code, why, reason: kept });
+            self.outcomes.push(Row { bundle, outcome, exit_code, why, reason: kept });
         }
         Ok(())
     }
@@ -643,21 +668,56 @@ impl Watcher<'_> {
     }
 }
 
+/// What came of an import of files that were taken.
+struct Tried {
+    /// The identity and the volumes of the first bundle that a target accepted.
+    first_bundle: Option<(Digest, Vec<Volume>)>,
+    /// What was rebuilt from parity.
+    repaired: Vec<String>,
+    errors: Vec<Error>,
+    category: Option<Category>,
+    why: Option<String>,
+    /// It was rejected because of the time alone.
+    by_clock: bool,
+    details: Details<'static>,
+}
+
+impl Tried {
+    /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
+    /// the bundle may come, `is_none` whether no file is a bundle.
+    fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Outcome> {
+        match self.category {
+            None => Some(Outcome::Processed),
+            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
+            // put beside it under its name.
+            Some(Category::Usage | Category::Verification | Category::Rejected)
+                if self.first_bundle.is_some() =>
+            {
+                Some(Outcome::Processed)
+            }
+            Some(Category::Verification) if !unfinished => Some(Outcome::Quarantined),
+            Some(Category::Rejected) if !self.by_clock => Some(Outcome::Quarantined),
+            Some(Category::Usage) if is_none => Some(Outcome::Quarantined),
+            Some(_) => None,
+        }
+    }
+}
+
+/// All files that are there, by the name of their bundle or heartbeat.
+fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
+    let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
+    let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in &there.heartbeats {
+        heartbeats.entry(name_of(file)).or_default().push(file.clone());
+    }
+    bundles.chain(heartbeats).collect()
+}
+
 /// Forgets names under which nothing is left.
 fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Waited) {
     for Junk { key, .. } in junk {
         seen.remove(key);
         waited.forget(key);
-    }
-}
-
-/// A report without the place where files lay for a moment.
-fn restated(report: Value, place: &str) -> Value {
-    match report {
-        Value::String(text) => Value::String(text.replace(place, "")),
-        Value::Array(all) => all.into_iter().map(|value| restated(value, place)).collect(),
-        Value::Object(all) => all.into_iter().map(|(key, value)| (key, restated(value, place))).collect(),
-        other => other,
     }
 }
 

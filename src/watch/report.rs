@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::import::heartbeat;
+use crate::watch::reason::Outcome;
 
 /// What `--once` did.
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ pub(crate) struct Report {
 #[derive(Serialize)]
 pub(crate) struct Row {
     pub(crate) bundle: String,
-    pub(crate) outcome: &'static str,
+    pub(crate) outcome: Outcome,
     pub(crate) exit_code: u8,
     pub(crate) why: Option<String>,
     #[serde(serialize_with = "crate::util::text::path")]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::delivery::admitted::Source;
 use crate::delivery::report::{ImageRow, Report, Row, Status};
-use crate::import::ImportReport;
+use crate::import::report::ImportReport;
 use crate::intake::signer::Signer;
 use crate::mirror::MirrorReport;
 use crate::trust::acceptance::REPLACE_TAGS;

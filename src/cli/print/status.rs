@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::delivery::target_id::TargetId;
 use crate::status::drift::State;
 use crate::status::report::{Row, Status, exported};
 use crate::util::text::{age, line, moment, safe, size, stamp};
@@ -11,7 +12,7 @@ use crate::util::text::{age, line, moment, safe, size, stamp};
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for target in &self.imports {
-            writeln!(f, "{}   stream {}", line(&target.target), safe(&target.stream))?;
+            writeln!(f, "{}   stream {}", line(&target.target.to_string()), safe(&target.stream))?;
             if let Some(bundle) = &target.bundle {
                 let number = bundle.sequence.map_or_else(String::new, |number| format!(", number {number}"));
                 let ago = age(bundle.created, self.now);
@@ -34,7 +35,8 @@ impl fmt::Display for Status {
                 }
             }
             let is_unasked = |row: &Row| row.state == State::NotLookedAt;
-            if target.target.starts_with("registry:") && target.datasets.iter().any(is_unasked) {
+            let is_registry = matches!(target.target, TargetId::Registry(_));
+            if is_registry && target.datasets.iter().any(is_unasked) {
                 let why = if self.asked { "it did not say" } else { "--registries asks it" };
                 writeln!(f, "  not asked        whether it still has them: {why}")?;
             }

@@ -8,7 +8,7 @@ use crate::watch::report::Report;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.outcomes {
-            writeln!(f, "{:<12} {}", row.outcome, safe(&row.bundle))?;
+            writeln!(f, "{:<12} {}", row.outcome.as_str(), safe(&row.bundle))?;
             if let Some(why) = &row.why {
                 writeln!(f, "  {why}")?;
             }

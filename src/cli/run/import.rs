@@ -4,17 +4,17 @@ use crate::cli::args::{Import, ImportBundles, Layout};
 use crate::cli::print::delivery;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
+use crate::import::Importer;
 use crate::import::options::ImportOptions;
-use crate::import::{import, import_staged, restore};
 use crate::progress::Progress;
 use crate::targets;
 
 pub(crate) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let options = options(&args.import)?;
+    let importer = Importer::new(options(&args.import)?);
     let report = match &args.staging {
-        Some(staging) => import_staged(&options, staging, &args.bundle, progress)?,
-        None if args.restore => restore(&options, progress)?,
-        None => import(&options, &args.bundle, progress)?,
+        Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,
+        None if args.restore => importer.restore(progress)?,
+        None => importer.run(&args.bundle, progress)?,
     };
     let mut warnings = delivery::warnings(&report.targets);
     warnings.extend(report.warnings.iter().cloned());

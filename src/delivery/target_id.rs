@@ -1,0 +1,144 @@
+//! The name of a target: what the state knows it by, and what reports and the log call it.
+//!
+//! Knows how names are written; nothing of what a target holds.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::delivery::registry_place::Place;
+
+/// A place that datasets are delivered to. Its text, such as `cache:/var/cache/trivy`, is its name in JSON, in the
+/// log and in the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TargetId {
+    /// Trivy's cache directory, without symbolic links.
+    Cache(PathBuf),
+    /// A place in a registry.
+    Registry(Place),
+    /// The directory of a web server, without symbolic links.
+    WebRoot(PathBuf),
+    /// A server of trivy-ferry, by the address that it listens on.
+    Server {
+        /// The address; `None` in the ledger, because scanners know a server by its port.
+        address: Option<IpAddr>,
+        /// The TCP port.
+        port: u16,
+    },
+    /// A name in a state file that this version does not understand.
+    Other(String),
+}
+
+impl TargetId {
+    /// Returns the target under which the ledger keeps what was accepted.
+    pub(crate) fn in_ledger(&self) -> TargetId {
+        match self {
+            TargetId::Server { port, .. } => TargetId::Server { address: None, port: *port },
+            other => other.clone(),
+        }
+    }
+
+    /// Returns the directory of a cache or a web root.
+    pub(crate) fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            TargetId::Cache(dir) | TargetId::WebRoot(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
+    fn understood(text: &str) -> Option<TargetId> {
+        let (kind, place) = text.split_once(':')?;
+        let id = match kind {
+            "cache" => TargetId::Cache(place.into()),
+            "registry" => TargetId::Registry(place.parse().ok()?),
+            "web" => TargetId::WebRoot(place.into()),
+            "serve" => match place.parse() {
+                Ok(port) => TargetId::Server { address: None, port },
+                Err(_) => place.parse::<SocketAddr>().ok()?.into(),
+            },
+            _ => return None,
+        };
+        // A name that would be written differently is the name of something else.
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl From<SocketAddr> for TargetId {
+    fn from(address: SocketAddr) -> Self {
+        TargetId::Server { address: Some(address.ip()), port: address.port() }
+    }
+}
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetId::Cache(dir) => write!(f, "cache:{}", dir.display()),
+            TargetId::Registry(place) => write!(f, "registry:{place}"),
+            TargetId::WebRoot(dir) => write!(f, "web:{}", dir.display()),
+            TargetId::Server { address: Some(ip), port } => {
+                write!(f, "serve:{}", SocketAddr::new(*ip, *port))
+            }
+            TargetId::Server { address: None, port } => write!(f, "serve:{port}"),
+            TargetId::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl FromStr for TargetId {
+    type Err = Infallible;
+
+    /// Understands every name: one that this version does not know is [`TargetId::Other`].
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(TargetId::understood(text).unwrap_or_else(|| TargetId::Other(text.to_owned())))
+    }
+}
+
+impl Serialize for TargetId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> TargetId {
+        text.parse().unwrap()
+    }
+
+    /// A name that changed on its way would be a target of which nothing is known: no floor holds there.
+    #[test]
+    fn names_of_state_files_come_back_as_they_were() {
+        for text in [
+            "cache:/var/cache/trivy",
+            "cache:/srv/a:b/é",
+            "web:/srv/www",
+            "registry:registry.corp:5000/security",
+            "registry:registry.corp",
+            "registry:trivy-db=registry.corp/mirror/db:2",
+            "serve:8080",
+            "serve:127.0.0.1:8080",
+            "serve:[::1]:8080",
+            "serve:0.0.0.0:80",
+        ] {
+            assert_eq!(id(text).to_string(), text);
+            assert!(!matches!(id(text), TargetId::Other(_)), "{text}");
+        }
+        for text in ["", "cache", "moon:/x", "serve:", "serve:08080", "registry:", "registry:https://x/"] {
+            assert_eq!(id(text), TargetId::Other(text.into()));
+            assert_eq!(id(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_ledger_knows_a_server_by_its_port() {
+        assert_eq!(id("serve:127.0.0.1:8080").in_ledger().to_string(), "serve:8080");
+        assert_eq!(id("cache:/x").in_ledger(), id("cache:/x"));
+    }
+}

@@ -1,0 +1,239 @@
+//! The delivery of an import: opens the bundles once, and gives them to each target in turn.
+
+use std::path::{Path, PathBuf};
+
+use crate::bundle::Dataset;
+use crate::dataset::Kind;
+use crate::delivery::context::{Host, Setup};
+use crate::delivery::image_pattern;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::registry_access::Registries;
+use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::settings::{self, places_for_settings};
+use crate::delivery::target_id::TargetId;
+use crate::error::Error;
+use crate::import::log::Beforehand;
+use crate::import::options::ImportOptions;
+use crate::import::push_images::check_places;
+use crate::import::run::Run;
+use crate::import::{cache, registry, web_root};
+use crate::intake::open::{self, Found, beside};
+use crate::intake::rebuild::Rebuilt;
+use crate::progress::Progress;
+use crate::scanner::default_cache::{default_cache_dir, default_cache_dir_findings};
+use crate::scanner::installed::trivy_version;
+use crate::scanner::vex_config::VexConfig;
+use crate::trust::keyring::Keyring;
+use crate::trust::state::{Side, StateDir};
+use crate::util::clock;
+
+/// What an import is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Task<'t> {
+    /// To import what is in these places.
+    Import(&'t [PathBuf]),
+    /// To bring back what was in the cache before the last import.
+    Restore,
+}
+
+impl<'t> Task<'t> {
+    /// Returns the places that are looked at.
+    pub(crate) fn inputs(self) -> &'t [PathBuf] {
+        match self {
+            Task::Import(inputs) => inputs,
+            Task::Restore => &[],
+        }
+    }
+}
+
+/// What became of the targets.
+pub(crate) struct Delivered {
+    pub(crate) targets: Vec<Report>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) repaired: Vec<Rebuilt>,
+}
+
+/// Delivers what is acceptable to each target. What happens before a target is looked at goes into `beforehand`.
+///
+/// # Errors
+/// If the options contradict each other, the set-up is wrong, or there is nothing to import. What fails for one
+/// target is in its report.
+pub(crate) fn deliver(
+    options: &ImportOptions,
+    task: Task<'_>,
+    beforehand: &mut Beforehand,
+    progress: &dyn Progress,
+) -> Result<Delivered, Error> {
+    places_for_settings(&options.settings)?;
+    let elsewhere = !options.registry.places.is_empty() || options.web_root.is_some();
+    let into_cache = options.cache_dir.is_some() || matches!(task, Task::Restore) || !elsewhere;
+    let (cache, warnings) = match into_cache {
+        true => cache_dir(options).map(|(dir, findings)| (Some(dir), findings))?,
+        false => (None, Vec::new()),
+    };
+    let targets = options.registry.places.len()
+        + usize::from(cache.is_some())
+        + usize::from(options.web_root.is_some());
+    let one_site = settings::is_one(&options.registry.places, options.cache_dir.is_some());
+    settings::check(one_site, &options.settings, targets)?;
+    check_places(options)?;
+    let host = host(options)?;
+    let mut delivered = match task {
+        Task::Restore => restore(options, host, cache.as_deref(), progress)?,
+        Task::Import(inputs) => import(options, inputs, host, cache.as_deref(), beforehand, progress)?,
+    };
+    delivered.warnings.splice(0..0, warnings);
+    Ok(delivered)
+}
+
+fn restore(
+    options: &ImportOptions,
+    host: Host,
+    cache: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Delivered, Error> {
+    let setup = Setup::new(host, Keyring::default(), &options.acceptance);
+    let Some(dir) = cache else {
+        return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
+    };
+    // Only a command that is to be told needs the ledger here.
+    let mut ledger = match options.exec_after {
+        Some(_) => Some(open_ledger(options)?),
+        None => None,
+    };
+    let report = cache::restore(options, &setup, dir, ledger.as_mut(), progress)?;
+    Ok(Delivered { targets: vec![report], warnings: Vec::new(), repaired: Vec::new() })
+}
+
+fn import(
+    options: &ImportOptions,
+    inputs: &[PathBuf],
+    host: Host,
+    cache: Option<&Path>,
+    beforehand: &mut Beforehand,
+    progress: &dyn Progress,
+) -> Result<Delivered, Error> {
+    let keyring = Keyring::load(&options.trust)?;
+    let mut warnings: Vec<String> =
+        inputs.iter().find_map(|input| beside(&keyring, input)).into_iter().collect();
+    let setup = Setup::new(host, keyring, &options.acceptance);
+    let mut ledger = open_ledger(options)?;
+    warnings.extend(ledger.warnings());
+    let mut found = open::open(inputs, &setup.keyring, Some(ledger.scratch()?))?;
+    let (misspelled, unmatched) =
+        image_pattern::unmatched(options.image.iter().map(|wanted| &wanted.pattern), &found.bundles);
+    warnings.extend(unmatched);
+    warnings.append(&mut found.warnings);
+    let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
+    let registries = Registries::new(&options.registry)?;
+    let run = Run { options, setup: &setup, found: &mut found, ledger: &mut ledger, progress };
+    let mut targets = each_target(run, cache, &registries);
+    let way = settings::Way {
+        insecure: &|host| registries.is_insecure(host),
+        login: &|host| registries.has_login(host),
+        own_ca: options.registry.remote.ca_cert.is_some(),
+        config: options.settings.write_config.as_deref(),
+    };
+    let one_site = settings::is_one(&options.registry.places, options.cache_dir.is_some());
+    settings::settings(one_site, &options.settings, &setup, &way, &mut targets);
+    let repaired = std::mem::take(&mut found.mended);
+    beforehand.repaired.clone_from(&repaired);
+    beforehand.untrusted = std::mem::take(&mut found.untrusted);
+    beforehand.more_untrusted = found.more_untrusted;
+    warnings.extend(repaired.iter().map(Rebuilt::to_string));
+    warnings.append(&mut found.not_mended);
+    // What was damaged or missing to begin with is no target's fault.
+    if let Some(first) = targets.first_mut() {
+        first.errors.splice(0..0, damaged);
+        first.errors.extend(misspelled);
+    }
+    Ok(Delivered { targets, warnings, repaired })
+}
+
+/// Imports into one target after the other. One that fails does not keep the others from theirs.
+fn each_target(mut run: Run<'_>, cache: Option<&Path>, registries: &Registries) -> Vec<Report> {
+    let options = run.options;
+    let mut reports = Vec::new();
+    if let Some(dir) = cache {
+        let done = cache::run(&mut run, dir);
+        let goes = |_: &Dataset| Some(String::new());
+        reports.push(or_failed(done, || TargetId::Cache(dir.to_path_buf()), goes, &run));
+    }
+    if let Some(registry) = &registries.to_push() {
+        for place in &options.registry.places {
+            let done = registry::run(&mut run, registry, place);
+            registries.take_notes().iter().for_each(|note| run.progress.note(note));
+            let goes = |dataset: &Dataset| match dataset.name.kind() {
+                Kind::Vex => None,
+                _ => Some(place.repository(&dataset.name, &dataset.tag).ok()??.to_string()),
+            };
+            reports.push(or_failed(done, || TargetId::Registry(place.clone()), goes, &run));
+        }
+    }
+    if let (Some(dir), Some(url)) = (&options.web_root, &options.web_url) {
+        let done = web_root::run(&mut run, dir, url);
+        let goes = |dataset: &Dataset| (dataset.name.kind() == Kind::Vex).then(|| url.of(&dataset.name));
+        reports.push(or_failed(done, || TargetId::WebRoot(dir.clone()), goes, &run));
+    }
+    reports
+}
+
+/// Opens the ledger of the stream.
+///
+/// # Errors
+/// If the state cannot be used.
+pub(crate) fn open_ledger(options: &ImportOptions) -> Result<Ledger, Error> {
+    let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
+    Ledger::open(state, options.acceptance.stream.as_str(), options.exec_after.is_some())
+}
+
+/// A target that failed as a whole does not keep the others from theirs. `goes` says where a dataset
+/// would have gone.
+fn or_failed(
+    done: Result<Report, Error>,
+    target: impl Fn() -> TargetId,
+    goes: impl Fn(&Dataset) -> Option<String>,
+    run: &Run<'_>,
+) -> Report {
+    let Run { options, setup, .. } = *run;
+    let found: &Found = run.found;
+    done.unwrap_or_else(|error| {
+        let mut report = Report::new(target(), setup, Vec::new());
+        // Of each the newest, as it would have been.
+        let newest = found.bundles.iter().rev().flat_map(|bundle| &bundle.payload().datasets);
+        for dataset in newest.filter(|dataset| options.selection.wants(&dataset.name)) {
+            let known = report.rows.iter().any(|row| row.is(&dataset.dataset_ref()));
+            if let (Some(place), false) = (goes(dataset), known) {
+                let mut row = Row::new(dataset, None, Status::Failed);
+                row.reference = Some(place).filter(|place| !place.is_empty());
+                report.rows.push(row);
+            }
+        }
+        report.errors.push(error);
+        report.failed = true;
+        report
+    })
+}
+
+fn host(options: &ImportOptions) -> Result<Host, Error> {
+    let absolute =
+        |home: &PathBuf| std::path::absolute(home).map_err(Error::unexpected("finding --data-home"));
+    let data_home = options.data_home.as_ref().map(absolute).transpose()?;
+    Ok(Host {
+        now: clock::now(),
+        version: options.trivy_version.unwrap_or_else(trivy_version),
+        vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,
+        data_home,
+    })
+}
+
+fn cache_dir(options: &ImportOptions) -> Result<(PathBuf, Vec<String>), Error> {
+    match &options.cache_dir {
+        Some(dir) => Ok((dir.clone(), Vec::new())),
+        None => {
+            let dir = default_cache_dir()?;
+            let findings = default_cache_dir_findings(&dir);
+            Ok((dir, findings))
+        }
+    }
+}

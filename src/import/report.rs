@@ -1,0 +1,53 @@
+//! What an import did.
+//!
+//! Plain data: knows neither how it came about nor how it is printed.
+
+use serde::Serialize;
+
+use crate::delivery::admitted::Source;
+use crate::delivery::report::{Report, Status};
+use crate::error::Error;
+use crate::intake::rebuild::Rebuilt;
+
+/// What became of all targets.
+#[derive(Serialize)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// The targets, each with its datasets, warnings and errors.
+    pub targets: Vec<Report>,
+    /// What the operator has to know beside that.
+    pub warnings: Vec<String>,
+    /// What was rebuilt from parity, for each bundle; the warnings say the same.
+    #[serde(skip)]
+    pub repaired: Vec<Rebuilt>,
+    /// What went wrong after all targets were done.
+    #[serde(skip)]
+    pub errors: Vec<Error>,
+}
+
+impl ImportReport {
+    /// Returns all errors, those of the targets first.
+    pub fn errors(&self) -> impl Iterator<Item = &Error> {
+        self.targets.iter().flat_map(|target| &target.errors).chain(&self.errors)
+    }
+
+    /// Returns all errors, those of the targets first, without the rest.
+    pub fn into_errors(self) -> Vec<Error> {
+        self.targets.into_iter().flat_map(|target| target.errors).chain(self.errors).collect()
+    }
+
+    /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.
+    pub(crate) fn imported(&self) -> Vec<String> {
+        let has_failed = |target: &Report| {
+            let rows = target.rows.iter().map(|row| row.status);
+            let all = rows.chain(target.images.iter().map(|image| image.status));
+            all.into_iter().any(|status| matches!(status, Status::Failed | Status::Installing))
+        };
+        if self.targets.iter().any(has_failed) {
+            return Vec::new();
+        }
+        let bundles = self.targets.iter().flat_map(|target| &target.sources);
+        let name = |source: &Source| Some(source.path.file_name()?.to_string_lossy().into_owned());
+        bundles.filter_map(name).collect()
+    }
+}

@@ -1,0 +1,191 @@
+//! Why a bundle was put away: the `reason.json` beside its files.
+//!
+//! Knows what is written and what is read back of it; nothing of the directories in which it lies.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::bundle::open_regular;
+use crate::error::{Category, Error};
+use crate::import::report::ImportReport;
+
+/// Where a bundle was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was imported, or is not needed.
+    Processed,
+    /// It was rejected.
+    Quarantined,
+}
+
+impl Outcome {
+    /// Returns the word that stands for it in JSON and in the environment of the operator's command.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Processed => "processed",
+            Outcome::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// The content of `reason.json`.
+#[derive(Serialize)]
+pub(crate) struct Reason<'r> {
+    pub(crate) outcome: Outcome,
+    pub(crate) bundle: String,
+    pub(crate) exit_code: u8,
+    pub(crate) at: Timestamp,
+    pub(crate) errors: Vec<Value>,
+    /// The files only had a bundle's name: they are not brought back when more of it comes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stray: bool,
+    #[serde(flatten)]
+    pub(crate) details: Details<'r>,
+}
+
+/// What was done before it was put away.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Details<'r> {
+    /// It was imported, or the import failed as a whole.
+    Import {
+        /// The report of the import.
+        import: Value,
+    },
+    /// It was not waited for any longer.
+    GivenUp {
+        /// Why.
+        given_up: &'r str,
+        /// For how long it had waited.
+        waited_seconds: u64,
+    },
+    /// Unsigned files that were put away together.
+    Unsigned {
+        /// Their names.
+        bundles: &'r [String],
+    },
+}
+
+impl Details<'_> {
+    /// Describes an import from `place`, a directory that is gone when somebody reads this.
+    pub(crate) fn import(report: Option<&ImportReport>, place: &str) -> Self {
+        let report = report.and_then(|report| serde_json::to_value(report).ok());
+        Details::Import { import: report.map_or(Value::Null, |report| without(report, place)) }
+    }
+
+    /// Describes a bundle that was given up.
+    pub(crate) fn given_up(why: &'static str, waited: Duration) -> Self {
+        Details::GivenUp { given_up: why, waited_seconds: waited.as_secs() }
+    }
+}
+
+impl Reason<'_> {
+    /// Returns the content of the file, with sorted keys.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(&serde_json::to_value(self)?)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
+
+/// What is read back of a `reason.json`.
+#[derive(Deserialize)]
+struct Earlier {
+    bundle: String,
+    exit_code: u8,
+    #[serde(default)]
+    stray: bool,
+}
+
+/// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that files which
+/// come later may complete it.
+pub(crate) fn may_be_completed(reason: &Path, bundle: &str) -> bool {
+    /// Larger than any report, in bytes.
+    const MOST: u64 = 16 << 20;
+    let read = || -> Option<Earlier> {
+        let mut text = Vec::new();
+        let (file, _) = open_regular(reason).ok()?;
+        file.take(MOST).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    read().is_some_and(|earlier| {
+        let category = Category::from_exit_code(earlier.exit_code);
+        let lacks = matches!(category, Some(Category::Verification | Category::Incomplete));
+        lacks && !earlier.stray && earlier.bundle == bundle
+    })
+}
+
+/// Returns a report without the directory in which files lay for a moment.
+fn without(report: Value, place: &str) -> Value {
+    match report {
+        Value::String(text) => Value::String(text.replace(place, "")),
+        Value::Array(all) => all.into_iter().map(|value| without(value, place)).collect(),
+        Value::Object(all) => all.into_iter().map(|(key, value)| (key, without(value, place))).collect(),
+        other => other,
+    }
+}
+
+/// Returns the errors as `reason.json` has them.
+pub(crate) fn errors_as_json(errors: &[Error]) -> Vec<Value> {
+    errors.iter().map(Error::to_json).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What earlier versions wrote is still understood: names of fields and codes are a contract.
+    #[test]
+    fn a_reason_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reason.json");
+        for (text, expected) in [
+            (r#"{"bundle":"a.tar","exit_code":4,"import":null,"errors":[]}"#, true),
+            (r#"{"bundle":"a.tar","exit_code":6}"#, true),
+            (r#"{"bundle":"a.tar","exit_code":4,"stray":true}"#, false),
+            (r#"{"bundle":"b.tar","exit_code":4}"#, false),
+            (r#"{"bundle":"a.tar","exit_code":5}"#, false),
+            (r#"{"why":"a test"}"#, false),
+            ("", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(may_be_completed(&path, "a.tar"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reason_has_the_fields_of_its_case_alone() {
+        let reason = |details| Reason {
+            outcome: Outcome::Quarantined,
+            bundle: "a.tar".into(),
+            exit_code: 6,
+            at: "2026-11-21T12:00:00Z".parse().unwrap(),
+            errors: Vec::new(),
+            stray: false,
+            details,
+        };
+        let text = |details| String::from_utf8(reason(details).to_bytes().unwrap()).unwrap();
+        let given_up = text(Details::given_up("it has waited too long", Duration::from_secs(9)));
+        let expected = r#"{
+  "at": "2026-11-21T12:00:00Z",
+  "bundle": "a.tar",
+  "errors": [],
+  "exit_code": 6,
+  "given_up": "it has waited too long",
+  "outcome": "quarantined",
+  "waited_seconds": 9
+}
+"#;
+        assert_eq!(given_up, expected);
+        assert!(text(Details::import(None, "/x/")).contains("\"import\": null"));
+    }
+}
