@@ -36,17 +36,17 @@ const MOST_PLACES: usize = 6;
 /// What became of all places.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub(crate) struct MirrorReport {
+pub struct MirrorReport {
     /// Whether nothing was pushed.
-    pub(crate) dry_run: bool,
+    pub dry_run: bool,
     /// The places, each with its datasets, warnings and errors.
-    pub(crate) targets: Vec<Report>,
+    pub targets: Vec<Report>,
     /// What concerns every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    pub(crate) errors: Vec<Error>,
+    pub errors: Vec<Error>,
     /// The bytes that a dry run would have fetched.
     #[serde(skip)]
-    pub(crate) would_fetch: u64,
+    pub would_fetch: u64,
 }
 
 /// A run.
@@ -59,12 +59,30 @@ struct Run<'r> {
     would_fetch: u64,
 }
 
-/// Fills registries straight from the sources.
-///
-/// # Errors
-/// If the options contradict each other, or a registry cannot be prepared. What fails at a source or a registry is
-/// in the report.
-pub(crate) fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
+/// Fills registries directly from the sources, without a bundle.
+#[derive(Clone)]
+pub struct Mirror {
+    options: MirrorOptions,
+}
+
+impl Mirror {
+    /// A mirror with these options. They are checked when it runs.
+    #[must_use]
+    pub fn new(options: MirrorOptions) -> Self {
+        Mirror { options }
+    }
+
+    /// Brings to each registry what it lacks.
+    ///
+    /// # Errors
+    /// If the options contradict each other, or a registry cannot be prepared. What fails at a source or a
+    /// registry is in the report.
+    pub fn run(&self, progress: &dyn Progress) -> Result<MirrorReport, Error> {
+        mirror(&self.options, progress)
+    }
+}
+
+fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
     places_for_settings(&options.settings)?;
     let mut places: Vec<&Place> = Vec::new();
     for place in &options.registry.places {

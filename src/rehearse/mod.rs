@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::bundle::{BundleError, Stream};
 use crate::error::Error;
-use crate::export::export;
+use crate::export::Exporter;
 use crate::export::options::ExportOptions;
 use crate::import::Importer;
 use crate::import::options::ImportOptions;
@@ -146,7 +146,7 @@ impl Rehearsal {
             let bad = |_| std::io::Error::other("it is no key");
             Ok(Box::new(SigningKey::from_pem(&pem, None).map_err(bad).map_err(failed())?))
         };
-        let collected = export(&options, &open, &Silent)?.datasets.len();
+        let collected = Exporter::new(options).run(&open, &Silent)?.datasets.len();
         Ok((bundle, collected))
     }
 

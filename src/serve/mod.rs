@@ -34,71 +34,8 @@ use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{safe, second};
 
-/// Verifies bundles and prepares a server for what is acceptable of them. It is listening when this returns, and
-/// answers once it runs.
-///
-/// # Errors
-/// If there is nothing to serve, or the address cannot be listened on.
-pub(crate) fn serve(
-    options: &ServeOptions,
-    progress: &dyn Progress,
-) -> Result<(Report, BundleServer), Error> {
-    let tls =
-        options.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
-    more_files();
-    places_for_settings(&options.settings)?;
-    let setup = setup(options)?;
-    let mut found = open::open(&options.inputs, &setup.keyring, None)?;
-    let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
-    // Whoever cannot listen need not read the bundle first.
-    let listener = Server::bind(options.listen)?;
-    let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
-    let url = url(options, address, tls.is_some())?;
-    let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
-    let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut ledger, progress)?;
-    report.warnings.extend(ledger.warnings());
-    report.warnings.splice(
-        0..0,
-        options
-            .inputs
-            .iter()
-            .find_map(|input| beside(&setup.keyring, input))
-            .into_iter()
-            .chain(found.warnings)
-            .chain(found.mended.iter().map(Rebuilt::to_string))
-            .chain(found.not_mended),
-    );
-    report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
-    let (misspelled, unmatched) = image_pattern::unmatched(&options.image, &found.bundles);
-    report.errors.extend(misspelled);
-    report.warnings.extend(unmatched);
-    drop(ledger);
-    if !report.has_something_in_place() {
-        let next = "See `trivy-ferry inspect`; images are served only if --image names them.";
-        let nothing = || Error::usage("no bundle here holds what is to be served", next);
-        return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
-    }
-    advise(options, &setup, &url, &mut report);
-    let (log, events) = sync_channel(1024);
-    let lost = Arc::new(AtomicU64::new(0));
-    let count = lost.clone();
-    let http_options = Options {
-        tls,
-        url: url.clone(),
-        fixed: options.url.is_some(),
-        // A log that nobody reads must not hold up those who are served.
-        log: Box::new(move |event| {
-            if log.try_send(event).is_err() {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        }),
-        until: Until::Signal,
-    };
-    Ok((report, BundleServer { listener, address, url, site, http_options, events, lost }))
-}
-
-/// A server that is listening.
-pub(crate) struct BundleServer {
+/// A server that hands out datasets and images of bundles as a registry, and VEX repositories as a web server.
+pub struct BundleServer {
     listener: TcpListener,
     address: SocketAddr,
     url: String,
@@ -109,11 +46,77 @@ pub(crate) struct BundleServer {
 }
 
 impl BundleServer {
-    /// Serves until a signal ends it. Says a line for each request.
+    /// Verifies bundles and prepares a server for what is acceptable of them. It is listening when this returns, and
+    /// answers once it [runs](BundleServer::run).
     ///
     /// # Errors
-    /// If it cannot be started.
-    pub(crate) fn run(self, progress: &dyn Progress) -> Result<(), Error> {
+    /// If no key is trusted, there is nothing to serve, or the address cannot be listened on. The report says what
+    /// else was wrong.
+    pub fn open(options: &ServeOptions, progress: &dyn Progress) -> Result<(Report, BundleServer), Error> {
+        let tls =
+            options.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
+        more_files();
+        places_for_settings(&options.settings)?;
+        let setup = setup(options)?;
+        let mut found = open::open(&options.inputs, &setup.keyring, None)?;
+        let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
+        // Whoever cannot listen need not read the bundle first.
+        let listener = Server::bind(options.listen)?;
+        let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
+        let url = url(options, address, tls.is_some())?;
+        let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
+        let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut ledger, progress)?;
+        report.warnings.extend(ledger.warnings());
+        report.warnings.splice(
+            0..0,
+            options
+                .inputs
+                .iter()
+                .find_map(|input| beside(&setup.keyring, input))
+                .into_iter()
+                .chain(found.warnings)
+                .chain(found.mended.iter().map(Rebuilt::to_string))
+                .chain(found.not_mended),
+        );
+        report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
+        let (misspelled, unmatched) = image_pattern::unmatched(&options.image, &found.bundles);
+        report.errors.extend(misspelled);
+        report.warnings.extend(unmatched);
+        drop(ledger);
+        if !report.has_something_in_place() {
+            let next = "See `trivy-ferry inspect`; images are served only if --image names them.";
+            let nothing = || Error::usage("no bundle here holds what is to be served", next);
+            return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
+        }
+        advise(options, &setup, &url, &mut report);
+        let (log, events) = sync_channel(1024);
+        let lost = Arc::new(AtomicU64::new(0));
+        let count = lost.clone();
+        let http_options = Options {
+            tls,
+            url: url.clone(),
+            fixed: options.url.is_some(),
+            // A log that nobody reads must not hold up those who are served.
+            log: Box::new(move |event| {
+                if log.try_send(event).is_err() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }),
+            until: Until::Signal,
+        };
+        Ok((report, BundleServer { listener, address, url, site, http_options, events, lost }))
+    }
+
+    /// Returns the address that the server listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until SIGTERM or SIGINT. Tells `progress` a line for each request.
+    ///
+    /// # Errors
+    /// If the server cannot be started.
+    pub fn run(self, progress: &dyn Progress) -> Result<(), Error> {
         let server = Server::start(self.listener, self.site, self.http_options)?;
         progress.note(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
         tell(self.events, &self.lost, progress);

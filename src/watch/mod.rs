@@ -103,7 +103,7 @@ struct Junk {
     error: BundleError,
 }
 
-struct Watcher<'w> {
+struct Watch<'w> {
     options: &'w WatchOptions,
     importer: Importer,
     folder: HotFolder,
@@ -126,11 +126,30 @@ struct Watcher<'w> {
     progress: &'w dyn Progress,
 }
 
-/// Imports what comes into a directory, until it is ended or, with `once`, until all has been dealt with.
-///
-/// # Errors
-/// If the directory cannot be watched. What fails with a bundle is in the report.
-pub(crate) fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Error> {
+/// Imports whatever comes into a directory.
+#[derive(Clone)]
+pub struct Watcher {
+    options: WatchOptions,
+}
+
+impl Watcher {
+    /// A watcher with these options. They are checked when it runs.
+    #[must_use]
+    pub fn new(options: WatchOptions) -> Self {
+        Watcher { options }
+    }
+
+    /// Imports what comes into the directory: without `once` until the process ends, otherwise until all of it has
+    /// been dealt with.
+    ///
+    /// # Errors
+    /// If no key is trusted, or the directory cannot be watched. What fails with a bundle is in the report.
+    pub fn run(&self, progress: &dyn Progress) -> Result<Report, Error> {
+        watch(&self.options, progress)
+    }
+}
+
+fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
     Keyring::load(&options.import.trust)?;
     check_places(&options.import)?;
@@ -139,7 +158,7 @@ pub(crate) fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<R
     let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
     let importer = Importer::new(options.import.clone());
-    let mut watcher = Watcher {
+    let mut watcher = Watch {
         options,
         importer,
         folder,
@@ -172,7 +191,7 @@ pub(crate) fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<R
     }
 }
 
-impl Watcher<'_> {
+impl Watch<'_> {
     /// Looks at the folder once. Says whether nothing there is about to change by itself.
     fn round(&mut self) -> Result<bool, Error> {
         if self.folder.is_replaced() {

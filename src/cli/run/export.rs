@@ -4,13 +4,13 @@ use crate::cli::args::Export;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
 use crate::export::options::ExportOptions;
-use crate::export::{export, preview};
+use crate::export::Exporter;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::trust::signer::Signer;
 
 pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
-    let options = options(args);
+    let exporter = Exporter::new(options(args));
     let open = || -> Result<Box<dyn Signer>, Error> {
         let signer = prompt::signer(&args.signing)?;
         if let Some(path) = args.signing.key.as_ref().filter(|path| readable_by_others(path)) {
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
         Ok(signer)
     };
     let report = match args.dry_run {
-        true => preview(&options, progress)?,
-        false => export(&options, &open, progress)?,
+        true => exporter.preview(progress)?,
+        false => exporter.run(&open, progress)?,
     };
     let outcome = Outcome::done(&report);
     Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })

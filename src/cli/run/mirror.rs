@@ -1,15 +1,15 @@
 //! `mirror`.
 
-use crate::cli::args::Mirror;
+use crate::cli::args;
 use crate::cli::print::delivery;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
-use crate::mirror::mirror;
+use crate::mirror::Mirror;
 use crate::mirror::options::MirrorOptions;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 
-pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &args::Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = MirrorOptions {
         registry: prompt::registry(&args.registry)?,
         sources: (&args.sources).into(),
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Mirror, progress: &dyn Progress) -> Result<Outcome, Err
         dry_run: args.dry_run,
         settings: (&args.settings).into(),
     };
-    let report = mirror(&options, progress)?;
+    let report = Mirror::new(options).run(progress)?;
     let warnings = delivery::warnings(&report.targets);
     let outcome = Outcome { warnings, ..Outcome::done(&report) };
     let of_targets = report.targets.into_iter().flat_map(|target| target.errors);

@@ -5,7 +5,7 @@ use crate::cli::{Outcome, Then};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::serve::options::ServeOptions;
-use crate::serve::serve;
+use crate::serve::BundleServer;
 
 pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = ServeOptions {
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         settings: (&args.settings).into(),
         state_dir: args.state_dir.clone(),
     };
-    let (report, server) = serve(&options, progress)?;
+    let (report, server) = BundleServer::open(&options, progress)?;
     let then = Some(Then(Box::new(move |progress| server.run(progress))));
     let outcome = Outcome::done(&report);
     Ok(Outcome { warnings: report.warnings, errors: report.errors, then, ..outcome })

@@ -6,7 +6,7 @@ use crate::cli::run::import;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::watch::options::WatchOptions;
-use crate::watch::watch;
+use crate::watch::Watcher;
 
 pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = WatchOptions {
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Erro
         exec_outcome: args.exec_outcome.clone(),
         import: import::options(&args.import)?,
     };
-    let report = watch(&options, progress)?;
+    let report = Watcher::new(options).run(progress)?;
     let outcome = Outcome::done(&report);
     Ok(Outcome { errors: report.errors, ..outcome })
 }

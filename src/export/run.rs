@@ -1,0 +1,434 @@
+//! One export: what is collected is written, signed and put in its place.
+//!
+//! Knows sources and destinations; nothing of what runs after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::bundle::payload::Payload;
+use crate::bundle::writer::{BundleWriter, Head, Plan};
+use crate::bundle::{Dataset, heartbeat as format};
+use crate::collect::artifact::Collected;
+use crate::collect::best_source::{BestSource, Rejected};
+use crate::collect::validate::bad_content;
+use crate::collect::wanted::{self, Wanted};
+use crate::collect::{self, images};
+use crate::dataset::Contents;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::export::OpenSigner;
+use crate::export::drop_folder::DropFolder;
+use crate::export::heartbeat;
+use crate::export::options::ExportOptions;
+use crate::export::output::Destination;
+use crate::export::report::{ImageRow, ParityRow, Report, Row, Written};
+use crate::export::retention::retain;
+use crate::export::rules::{created, expiry, judge, old, quorum};
+use crate::export::stream::{Bad, Straight};
+use crate::hint::Hint;
+use crate::progress::Progress;
+use crate::source::Network;
+use crate::trust::TrustError;
+use crate::trust::signer::Signer;
+use crate::trust::state::{ExportState, Side, StateDir};
+use crate::util::clock;
+
+/// How often a run begins anew because of what earlier ones left.
+const MOST_LEFTOVERS: u32 = 4;
+
+/// Collects what the options name, writes it, and sends a heartbeat if one is wanted.
+///
+/// # Errors
+/// If no bundle was written.
+pub(crate) fn collect_and_write(
+    options: &ExportOptions,
+    open: &OpenSigner<'_>,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    options.check()?;
+    let signer = open()?;
+    let network = Network::new(options.remote.clone(), options.limits, progress)?;
+    let wanted = wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
+    let destination = Destination::new(&options.output, options.stream.as_str())?;
+    if let Some(folder) = &options.drop_into {
+        DropFolder(folder).check()?;
+        if destination.folder().is_none() {
+            return Err(Error::usage(
+                "--drop needs one folder for --output, in which bundles are named after their stream",
+                "Name it with --output DIR.",
+            ));
+        }
+    }
+    let state = state(options, progress)?;
+    let last = match &state {
+        Some(state) => state.exports(options.stream.as_str())?,
+        None => None,
+    };
+    let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
+    let beats = heartbeat_folder(options, &destination)?;
+    let run =
+        Run { options, signer: &*signer, destination, network: &network, state, last, floors, progress };
+    let mut done = run.export(&wanted);
+    if let Some(folder) = beats {
+        match (run.beat(&folder, &done), &mut done) {
+            (Ok(path), Ok(report)) => report.heartbeat = Some(path),
+            (Ok(_), Err(_)) => {}
+            (Err(error), Ok(report)) => report.errors.push(error),
+            // The first error is the one that matters.
+            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
+        }
+    }
+    done
+}
+
+/// Returns the directory for heartbeats, if one is wanted.
+fn heartbeat_folder(options: &ExportOptions, destination: &Destination) -> Result<Option<PathBuf>, Error> {
+    match (options.heartbeat, options.drop_into.as_deref().or(destination.folder())) {
+        (false, _) => Ok(None),
+        (true, Some(folder)) => Ok(Some(folder.to_path_buf())),
+        (true, None) => Err(Error::usage(
+            "--heartbeat needs a folder to put the file into",
+            "Name it with --drop DIR, or a folder with --output DIR.",
+        )),
+    }
+}
+
+/// An export that writes.
+struct Run<'r> {
+    options: &'r ExportOptions,
+    signer: &'r dyn Signer,
+    destination: Destination,
+    network: &'r Network<'r>,
+    state: Option<StateDir>,
+    /// What the stream's last bundle was.
+    last: Option<ExportState>,
+    /// The newest date that was signed of each dataset.
+    floors: BTreeMap<String, Timestamp>,
+    progress: &'r dyn Progress,
+}
+
+impl Run<'_> {
+    /// Says what the export came to.
+    fn beat(&self, folder: &Path, done: &Result<Report, Error>) -> Result<PathBuf, Error> {
+        let export = match done {
+            Ok(report) if report.bundle.is_some() => format::Export::Written,
+            Ok(_) => format::Export::Unchanged,
+            Err(_) => format::Export::Failed,
+        };
+        let stream = &self.options.stream;
+        let last = match &self.state {
+            Some(state) => state.exports(stream.as_str())?,
+            None => None,
+        };
+        heartbeat::send(folder, stream, export, last.as_ref(), self.signer)
+    }
+
+    /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
+    fn export(&self, wanted: &[Wanted]) -> Result<Report, Error> {
+        let Run { options, network, progress, .. } = *self;
+        let mut best = BestSource::new(network, self.floors.clone(), quorum(options), progress);
+        let mut leftovers = 0;
+        loop {
+            let collected = collect::collect(network, wanted, &mut best, progress)?;
+            let images = images::collect(&options.image, options.platform.as_ref(), network, progress)?;
+            let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
+            if options.if_changed && self.last.as_ref().is_some_and(of_last) {
+                let mut report = unchanged(options, &collected, &images, &self.floors)?;
+                // What an earlier run could not put there is not new any more, and still to be sent.
+                if let Some(last) = self.last.as_ref().filter(|last| last.to_drop) {
+                    match self.send(last) {
+                        Ok(sent) => report.dropped = sent,
+                        Err(error) => report.errors.push(error),
+                    }
+                }
+                return Ok(report);
+            }
+            // A source that answers well may still turn out to have a bad layer, or none.
+            let written = match entangled(&collected) {
+                Some(bad) => Err(bad),
+                None => self.write(collected, &images),
+            };
+            match written {
+                Ok(done) => return Ok(done),
+                Err(Bad::Leftover(error)) if leftovers < MOST_LEFTOVERS => {
+                    progress.note(&format!("{error}; all of it is fetched again"));
+                    leftovers += 1;
+                }
+                Err(Bad::Source(rejected)) => {
+                    let mut artifacts = wanted.iter().filter_map(Wanted::artifact);
+                    match artifacts.find(|artifact| artifact.name == rejected.dataset) {
+                        Some(artifact) => best.reject(*rejected, artifact)?,
+                        None => return Err(rejected.error),
+                    }
+                }
+                Err(Bad::Leftover(error) | Bad::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
+    fn send(&self, last: &ExportState) -> Result<Vec<PathBuf>, Error> {
+        let (Some(into), Some(from)) = (&self.options.drop_into, self.destination.folder()) else {
+            return Ok(Vec::new());
+        };
+        let stream = self.options.stream.as_str();
+        let sent = DropFolder(into).send(&[from.to_path_buf()], stream, self.options.repeat as usize)?;
+        if let Some(state) = self.state.as_ref().filter(|_| last.to_drop) {
+            state.save_exports(stream, &ExportState { to_drop: false, ..last.clone() })?;
+        }
+        Ok(sent)
+    }
+
+    /// Writes and signs a bundle of what was collected.
+    fn write(&self, mut collected: Vec<Collected>, images: &[images::Collected]) -> Result<Report, Bad> {
+        let Run { options, signer, progress, .. } = *self;
+        let created = self.destination.free_moment(created(self.last.as_ref(), progress)?)?;
+        for item in &collected {
+            let dataset = &item.planned.dataset;
+            judge(options, dataset, dataset.contents.updated_at, &self.floors, created)?;
+        }
+        let plan = self.plan(&collected, images, created)?;
+        let most = self.destination.volume_size(options.volume_size);
+        let parity = options.parity.map(|percent| (percent, most));
+        let destination = self.destination.clone().create(&plan, created, parity, progress)?;
+        let file = destination.writer(&plan)?;
+        let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
+        let straight = Straight { network: self.network, destination: &destination, progress };
+        let contents = self.write_members(&mut writer, &straight, &mut collected, images, created)?;
+        let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
+        let mut synced = destination.sync(file)?;
+        destination.add_parity(&mut synced, identity, progress)?;
+        let parity = destination.parity().map(ParityRow::new);
+        if options.verify_after_write {
+            let step = progress.begin("reading back", payload.length, "");
+            destination.read_back(&synced, &signer.public(), identity, &*step)?;
+        }
+        let files = destination.publish(synced)?;
+        let written = Written {
+            on_medium: files.iter().any(|path| apart_from_root(path)),
+            read_back: options.verify_after_write,
+            path: files[0].clone(),
+            files,
+            parity,
+            length: payload.length,
+            identity,
+            fingerprint: signer.public().id().fingerprint(),
+            stream: payload.stream.to_string(),
+            created,
+            expires: payload.expires,
+            sequence: payload.sequence,
+        };
+        Ok(self.conclude(written, &payload, &collected, images))
+    }
+
+    /// Plans the bundle: its head, and the order of its members.
+    fn plan(
+        &self,
+        collected: &[Collected],
+        images: &[images::Collected],
+        created: Timestamp,
+    ) -> Result<Plan, Error> {
+        let (options, last) = (self.options, self.last.as_ref());
+        let head = Head {
+            stream: options.stream.clone(),
+            created,
+            expires: options.expires.map(|age| expiry(created, age)).transpose()?,
+            sequence: self.state.as_ref().map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
+            previous: last.map(|last| last.identity),
+            volume_size: self.destination.volume_size(options.volume_size),
+        };
+        let datasets = collected.iter().map(|item| item.planned.clone()).collect();
+        let planned = images.iter().map(|image| image.planned.clone()).collect();
+        Plan::new(head, datasets, planned).map_err(|why| {
+            Error::usage(
+                format!("this makes no bundle: {why}"),
+                "Leave something out with --skip or fewer --image, or give another --volume-size.",
+            )
+        })
+    }
+
+    /// Writes every member that the plan names. Returns what the large layers were found to hold.
+    fn write_members<W: io::Write + Seek>(
+        &self,
+        writer: &mut BundleWriter<W>,
+        straight: &Straight<'_>,
+        collected: &mut [Collected],
+        images: &[images::Collected],
+        created: Timestamp,
+    ) -> Result<BTreeMap<String, Contents>, Bad> {
+        let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
+        while let Some(member) = writer.wants().cloned() {
+            let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
+            let Some(item) = collected.iter_mut().find(|item| has(item)) else {
+                if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
+                    straight.image_blob(writer, source, blob, &member)?;
+                    continue;
+                }
+                let nothing = io::Error::other(format!("nothing brings {}", member.path));
+                return Err(Error::unexpected("writing")(nothing).into());
+            };
+            if let Some(blob) = item.held.get_mut(&member.digest) {
+                blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
+                writer.member(blob).map_err(|e| straight.destination.failed(e))?;
+                continue;
+            }
+            let dataset = &item.planned.dataset;
+            let found = straight.layer(writer, item, &member)?;
+            // Whoever has this layer has the same.
+            judge(self.options, dataset, found.updated_at, &self.floors, created)
+                .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
+            contents.insert(dataset.reference(), found);
+        }
+        Ok(contents)
+    }
+
+    /// Records the bundle, sends it on, and removes older ones. The bundle is there whatever fails here, and the
+    /// report says so.
+    fn conclude(
+        &self,
+        written: Written,
+        payload: &Payload,
+        collected: &[Collected],
+        images: &[images::Collected],
+    ) -> Report {
+        let Run { options, signer, .. } = *self;
+        let stream = options.stream.as_str();
+        let mut errors = Vec::new();
+        let mut floors = self.floors.clone();
+        for dataset in &payload.datasets {
+            if let Some(date) = dataset.contents.updated_at {
+                floors.insert(dataset.reference(), date);
+            }
+        }
+        let export = ExportState {
+            identity: written.identity,
+            created: written.created,
+            sequence: payload.sequence.unwrap_or(1),
+            floors,
+            manifests: manifests(collected, images),
+            to_drop: options.drop_into.is_some(),
+        };
+        if let Some(state) = &self.state {
+            errors.extend(state.save_exports(stream, &export).err().map(Error::from));
+        }
+        let dropped = self.send(&export).unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        let removed = match (options.keep, self.destination.folder()) {
+            (Some(keep), Some(folder)) => {
+                retain(folder, stream, &signer.public(), written.created, keep as usize)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let removed = removed.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        let now = clock::now();
+        let passed_over = |dataset: &Dataset| {
+            let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
+            item.map_or(&[][..], |item| &item.passed_over)
+        };
+        let rows = payload.datasets.iter();
+        let rows = rows.map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now)).collect();
+        let warnings = payload.datasets.iter().filter_map(|d| old(d, d.contents.updated_at, now));
+        Report {
+            removed,
+            dropped,
+            warnings: warnings.collect(),
+            datasets: rows,
+            images: payload.images.iter().map(ImageRow::new).collect(),
+            bundle: Some(written),
+            errors,
+            ..Report::default()
+        }
+    }
+}
+
+/// A large layer that a manifest shares with something else: nobody would look at it as what it is to be.
+fn entangled(collected: &[Collected]) -> Option<Bad> {
+    let mut seen: BTreeSet<Digest> = BTreeSet::new();
+    for item in collected {
+        let dataset = &item.planned.dataset;
+        let layers = || dataset.layers.iter().map(|layer| layer.digest);
+        let shared = |layer: &Digest| {
+            seen.contains(layer) || *layer == dataset.config.digest || *layer == dataset.manifest.digest
+        };
+        if let (true, Some(artifact)) = (dataset.name.kind().is_large(), &item.artifact)
+            && let Some(layer) = layers().find(shared)
+        {
+            let error = bad_content(dataset, &format!("its layer {layer} is something else as well"));
+            let source = std::slice::from_ref(&artifact.source);
+            return Some(Rejected::from(error, dataset, layer, source).into());
+        }
+        seen.extend(dataset.blobs().map(|blob| blob.digest));
+    }
+    None
+}
+
+/// The exporter's memory; without any, bundles carry no sequence number.
+fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
+    match StateDir::open(options.state_dir.as_deref(), Side::Export) {
+        Ok(state) => {
+            state.warnings().iter().for_each(|warning| progress.alarm(warning));
+            Ok(Some(state))
+        }
+        Err(error @ TrustError::NoStateDir { .. }) => {
+            progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.hint()));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The manifests of everything that is to be signed, by name.
+fn manifests(collected: &[Collected], images: &[images::Collected]) -> BTreeMap<String, Digest> {
+    let datasets = collected.iter().map(|item| {
+        let dataset = &item.planned.dataset;
+        (dataset.reference(), dataset.manifest.digest)
+    });
+    let images = images.iter().map(|item| {
+        let image = &item.planned.image;
+        (image.name.clone(), image.manifest.digest)
+    });
+    datasets.chain(images).collect()
+}
+
+/// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
+fn unchanged(
+    options: &ExportOptions,
+    collected: &[Collected],
+    images: &[images::Collected],
+    floors: &BTreeMap<String, Timestamp>,
+) -> Result<Report, Error> {
+    let now = clock::now();
+    let (mut datasets, mut warnings) = (Vec::new(), Vec::new());
+    for item in collected {
+        let dataset = &item.planned.dataset;
+        let date = floors.get(&dataset.reference()).copied();
+        if let Some(max_age) = &options.max_age {
+            max_age.check(&dataset.name, date, now)?;
+        }
+        warnings.extend(old(dataset, date, now));
+        datasets.push(Row::new(dataset, date, &item.passed_over, now));
+    }
+    Ok(Report {
+        unchanged: true,
+        datasets,
+        images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        warnings,
+        ..Report::default()
+    })
+}
+
+/// Whether a file is on another file system than this one's root, as a medium is.
+fn apart_from_root(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
+    device(path) != device(Path::new("/"))
+}
+
