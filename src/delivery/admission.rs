@@ -34,7 +34,7 @@ pub(crate) fn admit_all(
                 // A second copy in the folder is not what earlier imports accepted.
                 admission.seen = before.seen.contains(&candidate.identity);
                 record(&mut memory, &candidate, &admission, [], host.now);
-                report.sources.push(Source::new(bundle, &admission, keyring, host.now));
+                report.bundles.push(Source::new(bundle, &admission, keyring, host.now));
                 admitted.push(Some(admission));
             }
             // Another stream's bundle on the same medium is somebody else's.

@@ -15,24 +15,37 @@ use crate::util::text::age;
 
 /// A bundle that was admitted.
 #[derive(Debug, Serialize)]
-pub(crate) struct Source {
+#[non_exhaustive]
+pub struct Source {
+    /// Its file, or that of its head.
     #[serde(serialize_with = "crate::util::text::path")]
-    pub(crate) path: PathBuf,
-    pub(crate) identity: Digest,
-    pub(crate) signers: Vec<Signer>,
-    pub(crate) created: Timestamp,
-    pub(crate) sequence: Option<u64>,
-    pub(crate) first_import: bool,
-    pub(crate) seen_before: bool,
-    pub(crate) superseded: bool,
-    pub(crate) missing: Option<(u64, u64)>,
-    pub(crate) overrides: Vec<&'static str>,
+    pub path: PathBuf,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// The trusted keys that signed it.
+    pub signers: Vec<Signer>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its number in the stream, if its exporter keeps count.
+    pub sequence: Option<u64>,
+    /// Nothing of its stream was accepted for this target before.
+    pub first_import: bool,
+    /// This very bundle was accepted before.
+    pub seen_before: bool,
+    /// It came late: newer bundles of its stream came before it.
+    pub superseded: bool,
+    /// The numbers of bundles before it that never came, from and to, both included.
+    pub missing: Option<(u64, u64)>,
+    /// The flags without which it would have been rejected.
+    pub overrides: Vec<&'static str>,
     /// The volumes behind its head.
-    pub(crate) volumes: Vec<Volume>,
+    pub volumes: Vec<Volume>,
+    /// The name of its file.
     #[serde(skip)]
-    pub(crate) name: String,
+    pub name: String,
+    /// Its age, for people.
     #[serde(skip)]
-    pub(crate) age: String,
+    pub age: String,
     /// The names of its datasets and images, and the digests of their manifests.
     #[serde(skip)]
     content: Vec<(String, Digest)>,

@@ -59,7 +59,7 @@ pub(crate) fn decide(
     let Judged { dataset, repository, mut row, date, floor, vacant, late, otherwise, version } = judged;
     let mut leave = |mut row: Row, status: Status| {
         row.status = status;
-        report.rows.push(row);
+        report.datasets.push(row);
         Ok(None)
     };
     let max_age = setup.max_age.as_ref();
@@ -73,7 +73,7 @@ pub(crate) fn decide(
     if same()? {
         report.installed.add(dataset, repository);
         row.status = Status::Unchanged;
-        report.rows.push(row);
+        report.datasets.push(row);
         return Ok(None);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
@@ -110,7 +110,7 @@ pub(crate) fn decide(
         row.was = Some(floor);
         return leave(row, Status::Older);
     }
-    report.rows.push(row);
+    report.datasets.push(row);
     let known = state.floors.contains_key(&dataset.reference());
     Ok(Some(Taken { known, rollback: verdict != Verdict::Take }))
 }

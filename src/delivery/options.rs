@@ -37,6 +37,18 @@ pub struct AcceptanceOptions {
 }
 
 impl AcceptanceOptions {
+    /// Accepts bundles of a stream by the default rules.
+    #[must_use]
+    pub fn new(stream: Stream) -> Self {
+        AcceptanceOptions {
+            stream,
+            max_age: None,
+            allow_rollback: false,
+            allow_future: false,
+            allow_expired: false,
+        }
+    }
+
     /// The rules as the trust module knows them.
     pub(crate) fn policy(&self) -> Policy {
         Policy {

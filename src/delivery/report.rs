@@ -26,7 +26,8 @@ pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
 /// What became of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Status {
+#[non_exhaustive]
+pub enum Status {
     /// It is new here.
     Installed,
     /// It is new in this registry.
@@ -58,12 +59,12 @@ pub(crate) enum Status {
 
 impl Status {
     /// Whether the target has it now.
-    pub(crate) fn is_in_place(self) -> bool {
+    pub fn is_in_place(self) -> bool {
         self.is_change() || self == Status::Unchanged
     }
 
     /// Whether the target did not have it before.
-    fn is_change(self) -> bool {
+    pub fn is_change(self) -> bool {
         matches!(self, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
     }
 
@@ -75,7 +76,8 @@ impl Status {
         }
     }
 
-    pub(crate) fn word(self) -> &'static str {
+    /// Returns the word for people.
+    pub fn word(self) -> &'static str {
         match self {
             Status::Installed => "installed",
             Status::Pushed => "pushed",
@@ -95,32 +97,43 @@ impl Status {
 
 /// A dataset and what became of it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) name: Name,
-    pub(crate) tag: String,
-    pub(crate) status: Status,
-    pub(crate) version: Option<String>,
-    pub(crate) updated_at: Option<Timestamp>,
-    pub(crate) next_update: Option<Timestamp>,
-    pub(crate) was: Option<Timestamp>,
-    /// How it took its place: `atomic`, `two-step` or `per-file`.
-    pub(crate) switch: Option<&'static str>,
+#[non_exhaustive]
+pub struct Row {
+    /// Its name.
+    pub name: Name,
+    /// Its tag; empty for one that went back to its kept generation.
+    pub tag: String,
+    /// What became of it.
+    pub status: Status,
+    /// Upstream's version, if it has one.
+    pub version: Option<String>,
+    /// When upstream built it, if it says so.
+    pub updated_at: Option<Timestamp>,
+    /// When upstream will have a newer one, if it says so.
+    pub next_update: Option<Timestamp>,
+    /// When upstream built what the target had before.
+    pub was: Option<Timestamp>,
+    /// How it took its place in a cache: `atomic`, `two-step` or `per-file`.
+    pub switch: Option<&'static str>,
     /// The reference under which a registry has it, or the URL under which a web server does.
-    pub(crate) reference: Option<String>,
+    pub reference: Option<String>,
     /// The further tags there that name it.
-    pub(crate) extra_tags: Vec<String>,
+    pub extra_tags: Vec<String>,
     /// The digest of its manifest.
-    pub(crate) digest: Option<Digest>,
-    /// Where it is fetched from, and the bytes of all its parts, where it comes from no bundle.
+    pub digest: Option<Digest>,
+    /// Where it was fetched from, if it comes from no bundle.
     #[serde(flatten)]
-    pub(crate) fetched: Option<Fetched>,
+    pub fetched: Option<Fetched>,
 }
 
-/// What a row says of a dataset that was fetched, or would be.
+/// Where a dataset was fetched from, or would be.
 #[derive(Debug, Serialize)]
-pub(crate) struct Fetched {
-    pub(crate) source: String,
-    pub(crate) size: u64,
+#[non_exhaustive]
+pub struct Fetched {
+    /// The source.
+    pub source: String,
+    /// The bytes of its manifest, configuration and layers.
+    pub size: u64,
 }
 
 impl Row {
@@ -193,12 +206,16 @@ impl Row {
 
 /// An image beside the datasets and what became of it.
 #[derive(Debug, Serialize)]
-pub(crate) struct ImageRow {
-    pub(crate) name: String,
-    pub(crate) status: Status,
-    pub(crate) digest: Digest,
+#[non_exhaustive]
+pub struct ImageRow {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub status: Status,
+    /// The digest of its manifest.
+    pub digest: Digest,
     /// The reference under which a registry has it.
-    pub(crate) reference: Option<String>,
+    pub reference: Option<String>,
 }
 
 impl ImageRow {
@@ -224,47 +241,56 @@ pub(crate) struct Standing {
     pub(crate) reference: String,
 }
 
-/// The whole report.
+/// What became of one target.
 #[derive(Serialize)]
-pub(crate) struct Report {
-    pub(crate) target: TargetId,
-    pub(crate) trivy_version: String,
-    #[serde(rename = "bundles")]
-    pub(crate) sources: Vec<Source>,
-    /// The bundles that were refused, and why: the errors say the same without who made them.
+#[non_exhaustive]
+pub struct Report {
+    /// The target.
+    pub target: TargetId,
+    /// The version of Trivy that the settings are for.
+    pub trivy_version: String,
+    /// The bundles that were admitted.
+    pub bundles: Vec<Source>,
+    /// The bundles that were rejected, and why: the errors say the same without who made them.
     #[serde(skip)]
-    pub(crate) refused: Vec<(Source, String)>,
-    #[serde(rename = "datasets")]
-    pub(crate) rows: Vec<Row>,
-    pub(crate) images: Vec<ImageRow>,
-    pub(crate) ignored: Vec<Ignored>,
-    pub(crate) warnings: Vec<String>,
+    pub refused: Vec<(Source, String)>,
+    /// The datasets.
+    pub datasets: Vec<Row>,
+    /// The images.
+    pub images: Vec<ImageRow>,
+    /// The files that were skipped.
+    pub ignored: Vec<Ignored>,
+    /// What the operator has to know.
+    pub warnings: Vec<String>,
+    /// What went wrong.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    pub(crate) errors: Vec<Error>,
-    /// The settings that keep Trivy offline, a line for each subcommand.
-    pub(crate) commands: Vec<String>,
-    /// The same for people: subcommands that take the same flags share a line.
+    pub errors: Vec<Error>,
+    /// The settings that keep Trivy offline, as a command line for each subcommand.
+    pub commands: Vec<String>,
+    /// The same settings as flags, with the subcommands that take them.
     #[serde(skip)]
-    pub(crate) settings: Vec<(Vec<&'static str>, String)>,
-    /// What is said above them.
+    pub settings: Vec<(Vec<&'static str>, String)>,
+    /// What the settings are for, in a sentence.
     #[serde(skip)]
-    pub(crate) heading: String,
+    pub heading: String,
     /// What the target has from before, and this run did not bring.
     #[serde(skip)]
     pub(crate) standing: Vec<Standing>,
     /// What is in place of the bundles of this run.
     #[serde(skip)]
     pub(crate) installed: Installed,
-    /// It failed as a whole: nobody looked what it has.
+    /// The target failed as a whole: nobody looked at what it has.
     #[serde(skip)]
-    pub(crate) failed: bool,
-    /// The same as environment variables.
-    pub(crate) environment: Vec<(String, String)>,
+    pub failed: bool,
+    /// The same settings as environment variables.
+    pub environment: Vec<(String, String)>,
+    /// The files that were written beside the target.
     #[serde(serialize_with = "crate::util::text::paths")]
-    pub(crate) written: Vec<PathBuf>,
-    pub(crate) advice: Vec<String>,
+    pub written: Vec<PathBuf>,
+    /// What the operator may want to do next.
+    pub advice: Vec<String>,
     /// From when Trivy would try to download, and fail, without these settings.
-    pub(crate) fails_from: Option<Timestamp>,
+    pub fails_from: Option<Timestamp>,
 }
 
 impl Report {
@@ -277,9 +303,9 @@ impl Report {
         Report {
             target,
             trivy_version: version.to_string(),
-            sources: Vec::new(),
+            bundles: Vec::new(),
             refused: Vec::new(),
-            rows: Vec::new(),
+            datasets: Vec::new(),
             images: Vec::new(),
             ignored: Vec::new(),
             warnings: Vec::new(),
@@ -311,7 +337,7 @@ impl Report {
     }
 
     fn overrides(&mut self, bundle: &VerifiedBundle, admission: &Admission) {
-        for source in self.sources.iter_mut().filter(|source| source.identity == bundle.identity()) {
+        for source in self.bundles.iter_mut().filter(|source| source.identity == bundle.identity()) {
             source.overrides.clone_from(&admission.overrides);
         }
     }
@@ -320,7 +346,7 @@ impl Report {
     pub(crate) fn fails(&mut self, dataset: &Dataset, reference: String, error: Error) {
         let mut row = Row::new(dataset, None, Status::Failed);
         row.reference = Some(reference);
-        self.rows.push(row);
+        self.datasets.push(row);
         self.errors.push(error);
     }
 
@@ -340,7 +366,7 @@ impl Report {
     /// Sets what became of a dataset.
     pub(crate) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
         let dataset = dataset.dataset_ref();
-        if let Some(row) = self.rows.iter_mut().find(|row| row.is(&dataset)) {
+        if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
             row.status = status;
             row.switch = how.map(Switch::as_str);
         }
@@ -349,7 +375,7 @@ impl Report {
     /// Sets what the content of a dataset was found to be.
     pub(crate) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
         let dataset = dataset.dataset_ref();
-        if let Some(row) = self.rows.iter_mut().find(|row| row.is(&dataset)) {
+        if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
             (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
         }
     }
@@ -369,24 +395,24 @@ impl Report {
     }
 
     /// The datasets that are in place now.
-    pub(crate) fn in_place(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.status.is_in_place())
+    pub fn in_place(&self) -> impl Iterator<Item = &Row> {
+        self.datasets.iter().filter(|row| row.status.is_in_place())
     }
 
     /// The datasets that changed.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.status.is_change())
+    pub fn changed(&self) -> impl Iterator<Item = &Row> {
+        self.datasets.iter().filter(|row| row.status.is_change())
     }
 
     /// Whether anything changed.
-    pub(crate) fn has_changed(&self) -> bool {
+    pub fn has_changed(&self) -> bool {
         self.changed().next().is_some() || self.images.iter().any(|row| row.status.is_change())
     }
 
     /// Whether anything is in place, be it new or not.
-    pub(crate) fn has_something_in_place(&self) -> bool {
+    pub fn has_something_in_place(&self) -> bool {
         let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
-        !self.rows.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
+        !self.datasets.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::trust::signer::Signer;
 
 /// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
-pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer>, Error> + 's;
+pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer + 's>, Error> + 's;
 
 /// Collects datasets from their sources and writes them as one signed bundle.
 #[derive(Clone)]
@@ -37,8 +37,7 @@ impl Exporter {
         Exporter { options }
     }
 
-    /// Collects what the options name, and writes a bundle. `open` is called for what signs it once the options have
-    /// been checked, and before any source is asked.
+    /// Collects what the options name, and writes a bundle that `signer` signs.
     ///
     /// # Errors
     /// If no bundle was written. The error is of category [`Category::Usage`] for wrong options,
@@ -50,7 +49,16 @@ impl Exporter {
     /// [`Category::Source`]: crate::Category::Source
     /// [`Category::Rejected`]: crate::Category::Rejected
     /// [`Category::Target`]: crate::Category::Target
-    pub fn run(&self, open: &OpenSigner<'_>, progress: &dyn Progress) -> Result<Report, Error> {
+    pub fn run(&self, signer: &dyn Signer, progress: &dyn Progress) -> Result<Report, Error> {
+        self.run_with(&|| Ok(Box::new(signer)), progress)
+    }
+
+    /// Does the same with a key that is not open yet. `open` is called once the options have been checked, and before
+    /// any source is asked.
+    ///
+    /// # Errors
+    /// As [`Exporter::run`], and whatever `open` fails with.
+    pub fn run_with(&self, open: &OpenSigner<'_>, progress: &dyn Progress) -> Result<Report, Error> {
         let mut done = collect_and_write(&self.options, open, progress);
         if let Some(command) = &self.options.exec_after {
             let (result, bundle) = match &done {

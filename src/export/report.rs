@@ -1,4 +1,6 @@
-//! What an export says at its end, for people and for programs.
+//! What an export did.
+//!
+//! Plain data: knows neither how it came about nor how it is printed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,37 +15,52 @@ use crate::error::Error;
 use crate::export::output::Parity;
 use crate::util::text::age;
 
+/// What an export did.
 #[derive(Serialize, Default)]
-pub(crate) struct Report {
-    pub(crate) dry_run: bool,
+#[non_exhaustive]
+pub struct Report {
+    /// Nothing was written.
+    pub dry_run: bool,
     /// Upstream has nothing new: nothing was written.
-    pub(crate) unchanged: bool,
-    pub(crate) bundle: Option<Written>,
-    pub(crate) datasets: Vec<Row>,
-    pub(crate) images: Vec<ImageRow>,
+    pub unchanged: bool,
+    /// The bundle that was written.
+    pub bundle: Option<Written>,
+    /// The datasets.
+    pub datasets: Vec<Row>,
+    /// The images.
+    pub images: Vec<ImageRow>,
     /// The hosts that a dry run found to be asked, in the order of the alphabet.
-    pub(crate) hosts: BTreeSet<String>,
+    pub hosts: BTreeSet<String>,
     /// What was put into the folder of --drop.
     #[serde(serialize_with = "crate::util::text::paths")]
-    pub(crate) dropped: Vec<PathBuf>,
+    pub dropped: Vec<PathBuf>,
     /// The heartbeat.
     #[serde(serialize_with = "crate::util::text::maybe_path")]
-    pub(crate) heartbeat: Option<PathBuf>,
+    pub heartbeat: Option<PathBuf>,
     /// Older bundles that --keep did not keep.
     #[serde(serialize_with = "crate::util::text::paths")]
-    pub(crate) removed: Vec<PathBuf>,
-    pub(crate) warnings: Vec<String>,
+    pub removed: Vec<PathBuf>,
+    /// What the operator has to know.
+    pub warnings: Vec<String>,
+    /// What went wrong after the bundle was written.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    pub(crate) errors: Vec<Error>,
+    pub errors: Vec<Error>,
 }
 
+/// An image that a bundle carries.
 #[derive(Serialize)]
-pub(crate) struct ImageRow {
-    pub(crate) name: String,
-    pub(crate) source: String,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    pub(crate) manifests: usize,
+#[non_exhaustive]
+pub struct ImageRow {
+    /// Its name.
+    pub name: String,
+    /// Where it was fetched from.
+    pub source: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The bytes of all its blobs.
+    pub size: u64,
+    /// How many manifests it has, with those of its platforms.
+    pub manifests: usize,
 }
 
 impl ImageRow {
@@ -58,39 +75,52 @@ impl ImageRow {
     }
 }
 
+/// A bundle that was written.
 #[derive(Serialize)]
-pub(crate) struct Written {
+#[non_exhaustive]
+pub struct Written {
+    /// Its file, or that of its head.
     #[serde(serialize_with = "crate::util::text::path")]
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// All its files: the only one, or the head and its volumes.
     #[serde(serialize_with = "crate::util::text::paths")]
-    pub(crate) files: Vec<PathBuf>,
-    pub(crate) parity: Option<ParityRow>,
-    pub(crate) length: u64,
-    pub(crate) identity: Digest,
-    pub(crate) fingerprint: String,
-    pub(crate) stream: String,
-    pub(crate) created: Timestamp,
-    pub(crate) expires: Option<Timestamp>,
-    pub(crate) sequence: Option<u64>,
+    pub files: Vec<PathBuf>,
+    /// The parity beside it.
+    pub parity: Option<ParityRow>,
+    /// Its bytes, with all volumes.
+    pub length: u64,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// The fingerprint of the key that signed it.
+    pub fingerprint: String,
+    /// Its stream.
+    pub stream: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// After when importers reject it.
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream; none without a state directory.
+    pub sequence: Option<u64>,
     /// Whether it was read back from its medium and compared.
-    pub(crate) read_back: bool,
+    pub read_back: bool,
     /// On a file system of its own, as a stick is.
     #[serde(skip)]
-    pub(crate) on_medium: bool,
+    pub on_medium: bool,
 }
 
 /// The parity beside a bundle.
 #[derive(Serialize)]
-pub(crate) struct ParityRow {
+#[non_exhaustive]
+pub struct ParityRow {
+    /// The files.
     #[serde(serialize_with = "crate::util::text::paths")]
-    pub(crate) files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
     /// The length of a shard in bytes.
-    pub(crate) shard: u64,
+    pub shard: u64,
     /// How many damaged shards can be made good.
-    pub(crate) shards: usize,
+    pub shards: usize,
     /// How many lost files, whichever they are.
-    pub(crate) lost_files: usize,
+    pub lost_files: usize,
 }
 
 impl ParityRow {
@@ -104,19 +134,29 @@ impl ParityRow {
     }
 }
 
+/// A dataset that a bundle carries.
 #[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) name: String,
-    pub(crate) tag: String,
-    pub(crate) source: String,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    pub(crate) version: Option<String>,
-    pub(crate) updated_at: Option<Timestamp>,
+#[non_exhaustive]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its tag.
+    pub tag: String,
+    /// Where it was fetched from.
+    pub source: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The bytes of all its blobs.
+    pub size: u64,
+    /// Upstream's version, if it has one.
+    pub version: Option<String>,
+    /// When upstream built it, if it says so.
+    pub updated_at: Option<Timestamp>,
     /// The sources that were not taken, and why.
-    pub(crate) passed_over: Vec<PassedOver>,
+    pub passed_over: Vec<PassedOver>,
+    /// Its age, for people.
     #[serde(skip)]
-    pub(crate) age: Option<String>,
+    pub age: Option<String>,
 }
 
 impl Row {

@@ -431,4 +431,3 @@ fn apart_from_root(path: &Path) -> bool {
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
     device(path) != device(Path::new("/"))
 }
-

@@ -47,7 +47,7 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path) -> Result<Report, Error> {
     let ((mut report, prepared), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
-        if report.sources.is_empty() {
+        if report.bundles.is_empty() {
             return Ok((report, None));
         }
         let preparing = Preparing { options, setup, cache: &cache, state: ledger.state(), bundles, progress };
@@ -260,7 +260,7 @@ pub(crate) fn restore(
             Ok(None) => {}
             Ok(Some(activated)) => {
                 let now = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
-                report.rows.push(Row::went_back(&name, now, was, activated.how));
+                report.datasets.push(Row::went_back(&name, now, was, activated.how));
             }
             Err(error) => report.errors.push(error.into()),
         }
@@ -268,7 +268,7 @@ pub(crate) fn restore(
     if let Some(Err(error)) = ledger.map(|ledger| ledger.finish(report.has_changed())) {
         report.errors.push(error);
     }
-    if report.rows.is_empty() && report.errors.is_empty() {
+    if report.datasets.is_empty() && report.errors.is_empty() {
         return Err(Error::usage(
             format!("no earlier generation is kept in {}", cache.dir().display()),
             "Import an older bundle with --allow-rollback instead.",

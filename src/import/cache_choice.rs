@@ -70,8 +70,8 @@ pub(crate) fn choose(
         let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
         match cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) {
             Some(slot) => placed.push((slot.path().to_owned(), slot, offer)),
-            None if report.rows.iter().any(|row| row.name == dataset.name) => {}
-            None => report.rows.push(Row::new(dataset, None, Status::NoPlace)),
+            None if report.datasets.iter().any(|row| row.name == dataset.name) => {}
+            None => report.datasets.push(Row::new(dataset, None, Status::NoPlace)),
         }
     }
     let chosen: Vec<Choice> =
@@ -85,7 +85,7 @@ pub(crate) fn choose(
             host.version.checks_tag(),
             host.version
         ));
-        report.rows.push(Row::new(&dataset, None, Status::NotWanted));
+        report.datasets.push(Row::new(&dataset, None, Status::NotWanted));
     }
     for name in &options.selection.only {
         if !chosen.iter().any(|choice| choice.dataset.name == *name) {

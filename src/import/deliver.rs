@@ -202,11 +202,11 @@ fn or_failed(
         // Of each the newest, as it would have been.
         let newest = found.bundles.iter().rev().flat_map(|bundle| &bundle.payload().datasets);
         for dataset in newest.filter(|dataset| options.selection.wants(&dataset.name)) {
-            let known = report.rows.iter().any(|row| row.is(&dataset.dataset_ref()));
+            let known = report.datasets.iter().any(|row| row.is(&dataset.dataset_ref()));
             if let (Some(place), false) = (goes(dataset), known) {
                 let mut row = Row::new(dataset, None, Status::Failed);
                 row.reference = Some(place).filter(|place| !place.is_empty());
-                report.rows.push(row);
+                report.datasets.push(row);
             }
         }
         report.errors.push(error);

@@ -20,16 +20,17 @@ use crate::util::text::safe;
 
 /// What became of it.
 #[derive(Serialize)]
-pub(crate) struct Row {
+#[non_exhaustive]
+pub struct Row {
     /// The file's name.
-    pub(crate) file: String,
+    pub file: String,
     /// What was remembered.
-    pub(crate) heard: Option<Heard>,
+    pub heard: Option<Heard>,
     /// Why it was not.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
     /// Whether no trusted key signed it.
     #[serde(skip)]
-    pub(crate) unsigned: bool,
+    pub unsigned: bool,
 }
 
 impl fmt::Display for Row {

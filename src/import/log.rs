@@ -72,10 +72,10 @@ impl<'r> Entries<'r> {
                 self.refused(bad, Some(&target));
             }
         }
-        for source in &report.sources {
+        for source in &report.bundles {
             let row = |row: &Row| Some((format!("{}-{}", row.name, row.tag), row.status, row.digest?));
             let image = |row: &ImageRow| (row.name.clone(), row.status, row.digest);
-            let all = report.rows.iter().filter_map(row).chain(report.images.iter().map(image));
+            let all = report.datasets.iter().filter_map(row).chain(report.images.iter().map(image));
             let mine: Vec<_> = all.filter(|(name, _, digest)| source.has(name, *digest)).collect();
             let has_failed = |status: Status| matches!(status, Status::Failed | Status::Installing);
             // What nobody requested says nothing of how the target did.
@@ -91,9 +91,13 @@ impl<'r> Entries<'r> {
             let entry = Entry { datasets, ..self.of(event, &target, source) };
             self.entries.push(entry);
         }
-        let went_back: Vec<String> =
-            report.rows.iter().filter(|row| row.digest.is_none()).map(|row| row.name.to_string()).collect();
-        if report.sources.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
+        let went_back: Vec<String> = report
+            .datasets
+            .iter()
+            .filter(|row| row.digest.is_none())
+            .map(|row| row.name.to_string())
+            .collect();
+        if report.bundles.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
             let entry = self.entry(Event::WentBack).because(&went_back.join(", "));
             self.entries.push(Entry { target: Some(target), ..entry });
         }

@@ -34,7 +34,7 @@ pub(crate) fn run(run: &mut Run<'_>, registry: &Registry<'_>, place: &Place) -> 
     let ((mut report, pushed), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
-        if report.sources.is_empty() {
+        if report.bundles.is_empty() {
             return Ok((report, None));
         }
         let mut chosen = choose(options, place, bundles, &admitted, &mut report)?;
@@ -91,9 +91,9 @@ fn choose(
         if dataset.name.kind() == Kind::Vex {
             if matches!(place, Place::Registry { .. })
                 && options.web_root.is_none()
-                && !report.rows.iter().any(|row| row.name == dataset.name)
+                && !report.datasets.iter().any(|row| row.name == dataset.name)
             {
-                report.rows.push(Row::new(dataset, None, Status::NoPlace));
+                report.datasets.push(Row::new(dataset, None, Status::NoPlace));
                 report.advice.push(format!(
                     "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
                     dataset.name

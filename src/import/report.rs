@@ -39,14 +39,14 @@ impl ImportReport {
     /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.
     pub(crate) fn imported(&self) -> Vec<String> {
         let has_failed = |target: &Report| {
-            let rows = target.rows.iter().map(|row| row.status);
+            let rows = target.datasets.iter().map(|row| row.status);
             let all = rows.chain(target.images.iter().map(|image| image.status));
             all.into_iter().any(|status| matches!(status, Status::Failed | Status::Installing))
         };
         if self.targets.iter().any(has_failed) {
             return Vec::new();
         }
-        let bundles = self.targets.iter().flat_map(|target| &target.sources);
+        let bundles = self.targets.iter().flat_map(|target| &target.bundles);
         let name = |source: &Source| Some(source.path.file_name()?.to_string_lossy().into_owned());
         bundles.filter_map(name).collect()
     }

@@ -50,7 +50,7 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report,
     let ((mut report, staged), damaged) = run.found.without_damaged(|bundles| {
         let mut report = Report::new(target.clone(), setup, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
-        if report.sources.is_empty() {
+        if report.bundles.is_empty() {
             return Ok((report, None));
         }
         let chosen = choose(options, url, bundles, &admitted, &mut report)?;

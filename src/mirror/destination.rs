@@ -83,9 +83,9 @@ impl<'r> Site<'r> {
 
     /// Writes down a dataset that no source has, where nothing is written down yet of a bad one.
     pub(crate) fn goes_without(&mut self, dataset: &DatasetRef) {
-        let known = self.report.rows.iter().any(|row| row.is(dataset));
+        let known = self.report.datasets.iter().any(|row| row.is(dataset));
         if let (false, Ok(Some(reference))) = (known, self.place.repository(&dataset.name, &dataset.tag)) {
-            self.report.rows.push(Row::missing(dataset, reference.to_string()));
+            self.report.datasets.push(Row::missing(dataset, reference.to_string()));
         }
     }
 
@@ -102,14 +102,14 @@ impl<'r> Site<'r> {
         // What another source had may have been bad; a place that has it all the same stays as it is.
         let id = dataset.dataset_ref();
         let same = |row: &Row| row.is(&id);
-        if self.report.rows.iter().any(|row| same(row) && row.status == Status::Unchanged) {
+        if self.report.datasets.iter().any(|row| same(row) && row.status == Status::Unchanged) {
             return None;
         }
-        self.report.rows.retain(|row| !same(row));
+        self.report.datasets.retain(|row| !same(row));
         let mut row = Row::fetched(dataset, offer.item.announced, reference.to_string());
         row.extra_tags.extend_from_slice(offer.tags);
         let looked = if self.out { Ok(None) } else { self.look(offer, reference, &mut row) };
-        self.report.rows.push(row);
+        self.report.datasets.push(row);
         looked.unwrap_or_else(|error| {
             self.fails(dataset, error);
             None
@@ -123,7 +123,7 @@ impl<'r> Site<'r> {
         row: &mut Row,
     ) -> Result<Option<Lack>, Error> {
         let planned = &offer.item.planned;
-        if self.report.rows.iter().any(|other| other.reference == row.reference) {
+        if self.report.datasets.iter().any(|other| other.reference == row.reference) {
             return Err(Error::usage(
                 format!("two versions of {} would both be {reference}", row.name),
                 "Name the place without a tag, so that each version keeps its own.",

@@ -32,37 +32,39 @@ use crate::util::text::safe;
 
 /// What a rehearsal came to.
 #[derive(Serialize)]
-pub(crate) struct RehearsalReport {
+#[non_exhaustive]
+pub struct RehearsalReport {
     /// How many datasets were collected.
-    pub(crate) collected: usize,
+    pub collected: usize,
     /// The bytes of the bundle.
-    pub(crate) bundle_size: u64,
+    pub bundle_size: u64,
     /// Why the damaged copy was rejected.
-    pub(crate) refused: String,
+    pub refused: String,
     /// How many members of the good one were checked.
-    pub(crate) members: usize,
+    pub members: usize,
     /// How long the import took, in seconds.
-    pub(crate) imported_seconds: f64,
+    pub imported_seconds: f64,
     /// What the scan found; `None` if there is no `trivy` on the PATH.
-    pub(crate) scan: Option<Scan>,
+    pub scan: Option<Scan>,
     /// Where everything is kept, if that was asked for.
-    pub(crate) kept: Option<PathBuf>,
+    pub kept: Option<PathBuf>,
 }
 
 /// What Trivy found in the sample project.
 #[derive(Serialize)]
-pub(crate) struct Scan {
+#[non_exhaustive]
+pub struct Scan {
     /// Its version.
-    pub(crate) trivy_version: String,
+    pub trivy_version: String,
     /// The vulnerabilities.
-    pub(crate) found: Vec<String>,
+    pub found: Vec<String>,
 }
 
 /// Makes the whole trip on this machine, with sample data. `keep` names a new directory in which everything stays.
 ///
 /// # Errors
 /// Whatever does not work here.
-pub(crate) fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
+pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
     let temporary = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
@@ -146,7 +148,7 @@ impl Rehearsal {
             let bad = |_| std::io::Error::other("it is no key");
             Ok(Box::new(SigningKey::from_pem(&pem, None).map_err(bad).map_err(failed())?))
         };
-        let collected = Exporter::new(options).run(&open, &Silent)?.datasets.len();
+        let collected = Exporter::new(options).run_with(&open, &Silent)?.datasets.len();
         Ok((bundle, collected))
     }
 

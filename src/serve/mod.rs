@@ -53,8 +53,11 @@ impl BundleServer {
     /// If no key is trusted, there is nothing to serve, or the address cannot be listened on. The report says what
     /// else was wrong.
     pub fn open(options: &ServeOptions, progress: &dyn Progress) -> Result<(Report, BundleServer), Error> {
-        let tls =
-            options.tls.as_ref().map(|(certificate, key)| http::configuration(certificate, key)).transpose()?;
+        let tls = options
+            .tls
+            .as_ref()
+            .map(|(certificate, key)| http::configuration(certificate, key))
+            .transpose()?;
         more_files();
         places_for_settings(&options.settings)?;
         let setup = setup(options)?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::bundle::Stream;
 use crate::dataset::Selection;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
@@ -35,4 +36,24 @@ pub struct ServeOptions {
     pub settings: SettingsOptions,
     /// Where this host keeps its state; `None` for the default.
     pub state_dir: Option<PathBuf>,
+}
+
+impl ServeOptions {
+    /// Options that serve all datasets of a stream over plain HTTP, by the default rules.
+    #[must_use]
+    pub fn new(stream: Stream, inputs: Vec<PathBuf>, listen: SocketAddr) -> Self {
+        ServeOptions {
+            inputs,
+            trust: Vec::new(),
+            listen,
+            tls: None,
+            url: None,
+            image: Vec::new(),
+            selection: Selection::default(),
+            acceptance: AcceptanceOptions::new(stream),
+            trivy_version: None,
+            settings: SettingsOptions::default(),
+            state_dir: None,
+        }
+    }
 }

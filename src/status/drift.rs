@@ -26,7 +26,8 @@ use crate::trust::state::Origin;
 /// What a look at a target found of one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum State {
+#[non_exhaustive]
+pub enum State {
     /// What was imported, as far as a quick look can tell: no database is read through.
     InPlace,
     /// Nothing.

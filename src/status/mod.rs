@@ -34,7 +34,7 @@ const MOST_REFUSED: usize = 20;
 ///
 /// # Errors
 /// If nothing is remembered, or the state cannot be read. What is old, missing or lost is in the report.
-pub(crate) fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status, Error> {
+pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status, Error> {
     let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
     warnings.for_each(|warning| progress.alarm(&warning));

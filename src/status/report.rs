@@ -14,94 +14,129 @@ use crate::util::text::safe;
 
 /// What a host knows of its streams.
 #[derive(Serialize)]
-pub(crate) struct Status {
-    pub(crate) imports: Vec<Target>,
-    pub(crate) exports: Vec<Export>,
-    pub(crate) heartbeats: Vec<Heartbeat>,
+#[non_exhaustive]
+pub struct Status {
+    /// The targets.
+    pub imports: Vec<Target>,
+    /// The streams that are exported here.
+    pub exports: Vec<Export>,
+    /// The streams of which heartbeats came.
+    pub heartbeats: Vec<Heartbeat>,
     /// What was refused lately, the latest last; empty in what [`look`](crate::status::look) gives.
-    pub(crate) refused: Vec<Refused>,
+    pub refused: Vec<Refused>,
+    /// What is old, missing or lost.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    pub(crate) errors: Vec<Error>,
+    pub errors: Vec<Error>,
+    /// When it was looked at.
     #[serde(skip)]
-    pub(crate) now: Timestamp,
+    pub now: Timestamp,
     /// Where this user may not look.
     #[serde(skip)]
-    pub(crate) unseen: Vec<Error>,
+    pub unseen: Vec<Error>,
     /// Whether registries were asked.
     #[serde(skip)]
-    pub(crate) asked: bool,
+    pub asked: bool,
 }
 
 /// What one target has of one stream.
 #[derive(Serialize)]
-pub(crate) struct Target {
-    pub(crate) stream: String,
-    pub(crate) target: TargetId,
-    pub(crate) bundle: Option<Bundle>,
+#[non_exhaustive]
+pub struct Target {
+    /// The stream.
+    pub stream: String,
+    /// The target.
+    pub target: TargetId,
+    /// The newest bundle that was accepted.
+    pub bundle: Option<Bundle>,
     /// The numbers of bundles that never came.
-    pub(crate) missing: Vec<u64>,
+    pub missing: Vec<u64>,
     /// How many bundles were admitted against the rules.
-    pub(crate) overrides: usize,
-    pub(crate) datasets: Vec<Row>,
+    pub overrides: usize,
+    /// The datasets, with their dates.
+    pub datasets: Vec<Row>,
     /// What the files of a cache or a web root take, in bytes; `None` in what [`look`](crate::status::look) gives.
-    pub(crate) disk: Option<u64>,
+    pub disk: Option<u64>,
 }
 
 /// The last heartbeat of a stream.
 #[derive(Serialize)]
-pub(crate) struct Heartbeat {
-    pub(crate) stream: String,
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// The stream.
+    pub stream: String,
+    /// What it said.
     #[serde(flatten)]
-    pub(crate) heard: Heard,
+    pub heard: Heard,
     /// Whether the newest bundle that it tells of was accepted by every target of the stream.
-    pub(crate) here: bool,
+    pub here: bool,
 }
 
 /// Something that was refused.
 #[derive(Serialize)]
-pub(crate) struct Refused {
-    pub(crate) at: Timestamp,
-    pub(crate) bundle: Option<String>,
-    pub(crate) why: String,
+#[non_exhaustive]
+pub struct Refused {
+    /// When.
+    pub at: Timestamp,
+    /// The newest bundle that was accepted.
+    pub bundle: Option<String>,
+    /// Why.
+    pub why: String,
     /// It never became whole.
-    pub(crate) given_up: bool,
+    pub given_up: bool,
 }
 
 /// The newest bundle that was accepted.
 #[derive(Serialize)]
-pub(crate) struct Bundle {
-    pub(crate) identity: Digest,
-    pub(crate) created: Timestamp,
-    pub(crate) sequence: Option<u64>,
+#[non_exhaustive]
+pub struct Bundle {
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its number in the stream, if its exporter keeps count.
+    pub sequence: Option<u64>,
 }
 
 /// A dataset, or an image.
 #[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) name: String,
+#[non_exhaustive]
+pub struct Row {
+    /// Its reference name, such as `trivy-db-2`.
+    pub name: String,
     /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
     /// made.
-    pub(crate) accepted: Timestamp,
+    pub accepted: Timestamp,
     /// The date of what the target holds now, where that was looked at and has one.
-    pub(crate) in_use: Option<Timestamp>,
-    pub(crate) state: State,
-    pub(crate) expires: Option<Timestamp>,
+    pub in_use: Option<Timestamp>,
+    /// Whether it is still in place.
+    pub state: State,
+    /// After when it must not be used.
+    pub expires: Option<Timestamp>,
     /// Where its exporter had it from, upstream's version, and who signed the bundle that brought it.
-    pub(crate) source: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) signers: Vec<String>,
+    pub source: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// The trusted keys that signed its bundle, by the names that they have here.
+    pub signers: Vec<String>,
+    /// Where it came from.
     #[serde(skip)]
-    pub(crate) origin: Option<Origin>,
+    pub origin: Option<Origin>,
 }
 
 /// The last bundle of a stream that was exported here.
 #[derive(Serialize)]
-pub(crate) struct Export {
-    pub(crate) stream: String,
-    pub(crate) identity: Digest,
-    pub(crate) created: Timestamp,
-    pub(crate) sequence: u64,
-    pub(crate) datasets: BTreeMap<String, Timestamp>,
+#[non_exhaustive]
+pub struct Export {
+    /// The stream.
+    pub stream: String,
+    /// The digest of its payload.
+    pub identity: Digest,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its number in the stream, if its exporter keeps count.
+    pub sequence: u64,
+    /// The datasets, with their dates.
+    pub datasets: BTreeMap<String, Timestamp>,
 }
 
 impl Status {

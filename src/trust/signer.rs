@@ -28,6 +28,16 @@ pub trait Signer {
     fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError>;
 }
 
+impl<S: Signer + ?Sized> Signer for &S {
+    fn public(&self) -> PublicKey {
+        (**self).public()
+    }
+
+    fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
+        (**self).sign(message)
+    }
+}
+
 impl Signer for SigningKey {
     fn public(&self) -> PublicKey {
         SigningKey::public(self)

@@ -381,7 +381,7 @@ impl Watch<'_> {
         let details = Details::import(imported.as_ref().ok(), &place);
         let report = imported.as_ref().ok();
         let first_bundle = report.and_then(|report| {
-            let source = report.targets.iter().flat_map(|target| &target.sources).next()?;
+            let source = report.targets.iter().flat_map(|target| &target.bundles).next()?;
             Some((source.identity, source.volumes.clone()))
         });
         let repaired = report.map_or(&[][..], |report| &report.repaired).iter();

@@ -1,4 +1,6 @@
-//! What `watch --once` says at its end, for people and for programs.
+//! What a watch with `once` did.
+//!
+//! Plain data: knows neither how it came about nor how it is printed.
 
 use std::path::PathBuf;
 
@@ -10,31 +12,44 @@ use crate::watch::reason::Outcome;
 
 /// What `--once` did.
 #[derive(Serialize)]
-pub(crate) struct Report {
-    pub(crate) outcomes: Vec<Row>,
-    pub(crate) waiting: Vec<Waiting>,
+#[non_exhaustive]
+pub struct Report {
+    /// The bundles that were dealt with.
+    pub outcomes: Vec<Row>,
+    /// The bundles that wait for more.
+    pub waiting: Vec<Waiting>,
     /// The heartbeats that came.
-    pub(crate) heartbeats: Vec<heartbeat::Row>,
+    pub heartbeats: Vec<heartbeat::Row>,
+    /// What went wrong.
     #[serde(serialize_with = "crate::error::serialize_all")]
-    pub(crate) errors: Vec<Error>,
+    pub errors: Vec<Error>,
 }
 
 /// What became of a bundle.
 #[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) bundle: String,
-    pub(crate) outcome: Outcome,
-    pub(crate) exit_code: u8,
-    pub(crate) why: Option<String>,
+#[non_exhaustive]
+pub struct Row {
+    /// Its name.
+    pub bundle: String,
+    /// Where it was put.
+    pub outcome: Outcome,
+    /// The exit code of its import.
+    pub exit_code: u8,
+    /// Why.
+    pub why: Option<String>,
+    /// The file that says why.
     #[serde(serialize_with = "crate::util::text::path")]
-    pub(crate) reason: PathBuf,
+    pub reason: PathBuf,
 }
 
 /// A bundle that is not whole yet.
 #[derive(Serialize)]
-pub(crate) struct Waiting {
-    pub(crate) bundle: String,
+#[non_exhaustive]
+pub struct Waiting {
+    /// Its name.
+    pub bundle: String,
     /// For how long, in seconds.
-    pub(crate) since: u64,
-    pub(crate) why: String,
+    pub since: u64,
+    /// Why.
+    pub why: String,
 }

@@ -89,10 +89,10 @@ impl fmt::Display for ImageRow {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for source in &self.sources {
+        for source in &self.bundles {
             source.fmt(f)?;
         }
-        for row in &self.rows {
+        for row in &self.datasets {
             writeln!(f, "{row}")?;
         }
         for image in &self.images {

@@ -3,8 +3,8 @@
 use crate::cli::args::Export;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
-use crate::export::options::ExportOptions;
 use crate::export::Exporter;
+use crate::export::options::ExportOptions;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::trust::signer::Signer;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
     };
     let report = match args.dry_run {
         true => exporter.preview(progress)?,
-        false => exporter.run(&open, progress)?,
+        false => exporter.run_with(&open, progress)?,
     };
     let outcome = Outcome::done(&report);
     Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })

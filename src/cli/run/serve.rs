@@ -4,8 +4,8 @@ use crate::cli::args::Serve;
 use crate::cli::{Outcome, Then};
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::serve::options::ServeOptions;
 use crate::serve::BundleServer;
+use crate::serve::options::ServeOptions;
 
 pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = ServeOptions {

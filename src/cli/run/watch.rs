@@ -5,8 +5,8 @@ use crate::cli::args::Watch;
 use crate::cli::run::import;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::watch::options::WatchOptions;
 use crate::watch::Watcher;
+use crate::watch::options::WatchOptions;
 
 pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = WatchOptions {
