@@ -72,59 +72,13 @@ impl Plan {
     /// # Errors
     /// In words, where the datasets and images do not make a valid bundle.
     pub fn new(head: Head, planned: Vec<PlannedDataset>, images: Vec<PlannedImage>) -> Result<Self, String> {
-        let index = oci::Index {
-            schema_version: 2,
-            media_type: Some(oci::INDEX.into()),
-            manifests: planned
-                .iter()
-                .map(|p| reference(&p.dataset))
-                .chain(images.iter().map(|p| image_reference(&p.image)))
-                .collect(),
-        };
-        let index = serde_json::to_vec(&index).map_err(|e| e.to_string())?;
         let mut derived = BTreeMap::from([
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-            ("index.json".to_owned(), index),
+            ("index.json".to_owned(), index(&planned, &images)?),
         ]);
-        let mut blobs: Vec<&Blob> = planned.iter().flat_map(|p| p.dataset.blobs()).collect();
-        // Small ones in the order of the datasets; large ones last, the smallest first.
-        blobs.sort_by_key(|blob| if blob.is_large() { (true, blob.size) } else { (false, 0) });
-        let mut members = vec![Member { path: SUMS.into(), size: 0, digest: Digest::of(b"") }];
-        for (path, bytes) in
-            ["oci-layout", "index.json"].iter().filter_map(|path| derived.get_key_value(*path))
-        {
-            members.push(Member { path: path.clone(), size: bytes.len() as u64, digest: Digest::of(bytes) });
-        }
-        // What no cache is waiting for comes last.
-        let of_images = images.iter().flat_map(|p| p.image.all());
-        for blob in blobs.into_iter().chain(of_images) {
-            if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
-                members.push(Member { path: blob.path(), size: blob.size, digest: blob.digest });
-            }
-        }
-        let sums = sums(&members).into_bytes();
-        members[0] = Member { path: SUMS.into(), size: sums.len() as u64, digest: Digest::of(&sums) };
+        let (members, sums) = members(&derived, &planned, &images);
         derived.insert(SUMS.into(), sums);
-        let mut datasets = Vec::new();
-        for PlannedDataset { mut dataset, manifest } in planned {
-            if Digest::of(&manifest) != dataset.manifest.digest {
-                return Err(format!("{} has a manifest of another digest", dataset.reference()));
-            }
-            derived.insert(dataset.manifest.path(), manifest);
-            if dataset.name.kind().is_large() {
-                dataset.contents = widest(dataset.name.kind());
-            }
-            datasets.push(dataset);
-        }
-        for bytes in images.iter().flat_map(|p| &p.manifests) {
-            derived.insert(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.clone());
-        }
-        let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
-        let of_images = images.iter().flat_map(|p| p.image.all());
-        let last: BTreeSet<String> = of_datasets.chain(of_images).map(Blob::path).collect();
-        let small = members.iter().position(|member| last.contains(&member.path)).unwrap_or(members.len());
-        let footprint = |members: &[Member]| members.iter().map(|m| header::footprint(m.size)).sum::<u64>();
-        let (small, large) = (footprint(&members[..small]), footprint(&members[small..]));
+        derived.extend(manifests(&planned, &images)?);
         let payload = Payload {
             format: FORMAT,
             requires: Vec::new(),
@@ -136,11 +90,12 @@ impl Plan {
             previous: head.previous,
             length: u64::MAX,
             members,
-            datasets,
+            datasets: planned.into_iter().map(|planned| with_room(planned.dataset)).collect(),
             images: images.into_iter().map(|planned| planned.image).collect(),
             volumes: Vec::new(),
         };
         let mut plan = Plan { payload, capacity: 0, derived };
+        let (small, large) = plan.footprints();
         plan.measure(small + large)?;
         if let Some(most) = head.volume_size.filter(|most| plan.length() > *most) {
             plan.split(large, most)?;
@@ -151,6 +106,17 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// Returns the bytes that the members before the first large one take, and those from there on.
+    fn footprints(&self) -> (u64, u64) {
+        let Payload { members, datasets, images, .. } = &self.payload;
+        let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
+        let of_images = images.iter().flat_map(Image::all);
+        let last: BTreeSet<String> = of_datasets.chain(of_images).map(Blob::path).collect();
+        let small = members.iter().position(|member| last.contains(&member.path)).unwrap_or(members.len());
+        let footprint = |members: &[Member]| members.iter().map(|m| header::footprint(m.size)).sum::<u64>();
+        (footprint(&members[..small]), footprint(&members[small..]))
     }
 
     /// Finds out what room the manifest takes, and with it the length of the whole.
@@ -208,6 +174,75 @@ impl Plan {
     pub fn place(at: u64, size: u64) -> (u64, u64) {
         (at.saturating_add(header::BLOCK), at.saturating_add(header::footprint(size)))
     }
+}
+
+/// Returns `index.json`, which names the manifests.
+fn index(planned: &[PlannedDataset], images: &[PlannedImage]) -> Result<Vec<u8>, String> {
+    let datasets = planned.iter().map(|planned| reference(&planned.dataset));
+    let images = images.iter().map(|planned| image_reference(&planned.image));
+    let index = oci::Index {
+        schema_version: 2,
+        media_type: Some(oci::INDEX.into()),
+        manifests: datasets.chain(images).collect(),
+    };
+    serde_json::to_vec(&index).map_err(|e| e.to_string())
+}
+
+/// Lists the members behind the manifest in the order of the file, and returns the bytes of the first,
+/// `SHA256SUMS`, as well.
+fn members(
+    derived: &BTreeMap<String, Vec<u8>>,
+    planned: &[PlannedDataset],
+    images: &[PlannedImage],
+) -> (Vec<Member>, Vec<u8>) {
+    let of_bytes = |path: &str, bytes: &[u8]| Member {
+        path: path.into(),
+        size: bytes.len() as u64,
+        digest: Digest::of(bytes),
+    };
+    let mut members = vec![of_bytes(SUMS, b"")];
+    for (path, bytes) in ["oci-layout", "index.json"].iter().filter_map(|path| derived.get_key_value(*path)) {
+        members.push(of_bytes(path, bytes));
+    }
+    let mut blobs: Vec<&Blob> = planned.iter().flat_map(|planned| planned.dataset.blobs()).collect();
+    // Small ones in the order of the datasets; large ones last, the smallest first.
+    blobs.sort_by_key(|blob| if blob.is_large() { (true, blob.size) } else { (false, 0) });
+    // What no cache is waiting for comes last.
+    let of_images = images.iter().flat_map(|planned| planned.image.all());
+    for blob in blobs.into_iter().chain(of_images) {
+        if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
+            members.push(Member { path: blob.path(), size: blob.size, digest: blob.digest });
+        }
+    }
+    let sums = sums(&members).into_bytes();
+    members[0] = of_bytes(SUMS, &sums);
+    (members, sums)
+}
+
+/// Returns the bytes of the manifests by path.
+fn manifests(
+    planned: &[PlannedDataset],
+    images: &[PlannedImage],
+) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let mut manifests = BTreeMap::new();
+    for PlannedDataset { dataset, manifest } in planned {
+        if Digest::of(manifest) != dataset.manifest.digest {
+            return Err(format!("{} has a manifest of another digest", dataset.reference()));
+        }
+        manifests.insert(dataset.manifest.path(), manifest.clone());
+    }
+    for bytes in images.iter().flat_map(|planned| &planned.manifests) {
+        manifests.insert(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.clone());
+    }
+    Ok(manifests)
+}
+
+/// Leaves room for the contents of a large dataset, which are still to come.
+fn with_room(mut dataset: Dataset) -> Dataset {
+    if dataset.name.kind().is_large() {
+        dataset.contents = widest(dataset.name.kind());
+    }
+    dataset
 }
 
 /// The contents that take the most room in a payload: what is left free until the true ones are
