@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::bundle::Dataset;
 use crate::bundle::volumes::Number;
 use crate::intake::inspect::{InspectReport, InspectedBundle};
 use crate::intake::repair::RepairReport;
@@ -64,25 +65,46 @@ impl fmt::Display for InspectReport {
 
 impl fmt::Display for InspectedBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = &self.payload;
         writeln!(f, "{}", line(&self.path.display().to_string()))?;
-        match &self.why {
-            None => {
-                for signer in &self.signers {
-                    writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
-                }
-            }
-            Some(why) => {
-                writeln!(f, "  NOT VERIFIED: {why}")?;
-                match self.signers.as_slice() {
-                    [] => writeln!(f, "  What follows is only what the file says of itself.")?,
-                    signers => {
-                        let names: Vec<String> = signers.iter().map(Signer::to_string).collect();
-                        writeln!(f, "  What follows is signed by {}.", names.join(" and "))?;
-                    }
-                }
-            }
+        self.write_signatures(f)?;
+        self.write_head(f)?;
+        self.write_volumes(f)?;
+        for dataset in &self.payload.datasets {
+            self.write_dataset(f, dataset)?;
         }
+        for image in &self.payload.images {
+            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
+            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
+            writeln!(f, "    manifest   {}", image.manifest.digest)?;
+        }
+        writeln!(f, "\n  members")?;
+        for member in &self.payload.members {
+            writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl InspectedBundle {
+    /// Says who signed the bundle, or why it is not verified.
+    fn write_signatures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(why) = &self.why else {
+            for signer in &self.signers {
+                writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
+            }
+            return Ok(());
+        };
+        writeln!(f, "  NOT VERIFIED: {why}")?;
+        if self.signers.is_empty() {
+            return writeln!(f, "  What follows is only what the file says of itself.");
+        }
+        let names: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        writeln!(f, "  What follows is signed by {}.", names.join(" and "))
+    }
+
+    /// Says what the bundle says of itself as a whole.
+    fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = &self.payload;
         writeln!(f, "  payload    {}", self.identity)?;
         writeln!(f, "  stream     {}", payload.stream)?;
         writeln!(
@@ -98,47 +120,47 @@ impl fmt::Display for InspectedBundle {
             writeln!(f, "  sequence   {sequence}")?;
         }
         writeln!(f, "  producer   {}", safe(&payload.producer))?;
-        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)?;
-        if !payload.volumes.is_empty() {
-            writeln!(
-                f,
-                "  volumes    {}, the head with {}",
-                payload.volumes.len() + 1,
-                size(payload.head_length())
-            )?;
-            for (index, volume) in payload.volumes.iter().enumerate() {
-                let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
-                writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
-            }
+        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)
+    }
+
+    /// Lists the volumes behind the head, if there are any.
+    fn write_volumes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = &self.payload;
+        if payload.volumes.is_empty() {
+            return Ok(());
         }
-        for dataset in &payload.datasets {
-            let contents = &dataset.contents;
-            let date = contents
-                .updated_at
-                .map(|date| format!("{} ({} old)", moment(date), age(date, self.inspected_at)));
-            let version = dataset.version.as_deref().map(safe);
-            let what = date.or(version).unwrap_or_default();
-            writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
-            writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
-            writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
-            for layer in &dataset.layers {
-                writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
-            }
-            for file in &contents.files {
-                writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
-            }
-            if let Some(tree) = &contents.tree {
-                writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
-            }
+        writeln!(
+            f,
+            "  volumes    {}, the head with {}",
+            payload.volumes.len() + 1,
+            size(payload.head_length())
+        )?;
+        for (index, volume) in payload.volumes.iter().enumerate() {
+            let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
+            writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
         }
-        for image in &payload.images {
-            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
-            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
-            writeln!(f, "    manifest   {}", image.manifest.digest)?;
+        Ok(())
+    }
+
+    /// Describes a dataset: its age or version, its source, its blobs and its files.
+    fn write_dataset(&self, f: &mut fmt::Formatter<'_>, dataset: &Dataset) -> fmt::Result {
+        let contents = &dataset.contents;
+        let date = contents
+            .updated_at
+            .map(|date| format!("{} ({} old)", moment(date), age(date, self.inspected_at)));
+        let version = dataset.version.as_deref().map(safe);
+        let what = date.or(version).unwrap_or_default();
+        writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
+        writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
+        writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
+        for layer in &dataset.layers {
+            writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
         }
-        writeln!(f, "\n  members")?;
-        for member in &payload.members {
-            writeln!(f, "    {} {:>12} {}", member.digest.hex(), member.size, member.path)?;
+        for file in &contents.files {
+            writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
+        }
+        if let Some(tree) = &contents.tree {
+            writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
         }
         Ok(())
     }

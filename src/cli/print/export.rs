@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::export::report::{ParityRow, Report};
+use crate::export::report::{ParityRow, Report, Written};
 use crate::util::text::{line, moment, safe, size};
 
 impl fmt::Display for ParityRow {
@@ -21,6 +21,34 @@ impl fmt::Display for ParityRow {
             0 => write!(f, ", not for a lost file"),
             _ => write!(f, ", or {lost} lost file{}", s(lost)),
         }
+    }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Checked, signed, synced{}: {} ({}).{}",
+            if self.read_back { ", read back" } else { "" },
+            line(&self.path.display().to_string()),
+            size(self.length),
+            if self.on_medium { " Safe to unplug." } else { "" }
+        )?;
+        let mut folders: Vec<(&Path, usize)> = Vec::new();
+        for folder in self.files.iter().skip(1).filter_map(|file| file.parent()) {
+            match folders.iter_mut().find(|(known, _)| *known == folder) {
+                Some((_, count)) => *count += 1,
+                None => folders.push((folder, 1)),
+            }
+        }
+        for (folder, count) in folders {
+            writeln!(f, "  with {count} volumes behind it in {}", line(&folder.display().to_string()))?;
+        }
+        if let Some(parity) = &self.parity {
+            writeln!(f, "  with {parity}")?;
+        }
+        writeln!(f, "Signed by {}", self.fingerprint)?;
+        writeln!(f, "Payload {}, for your log.", self.identity)
     }
 }
 
@@ -46,29 +74,7 @@ impl fmt::Display for Report {
             writeln!(f, "{:<48} {:>10}", safe(&image.name), size(image.size))?;
         }
         if let Some(bundle) = &self.bundle {
-            writeln!(
-                f,
-                "Checked, signed, synced{}: {} ({}).{}",
-                if bundle.read_back { ", read back" } else { "" },
-                line(&bundle.path.display().to_string()),
-                size(bundle.length),
-                if bundle.on_medium { " Safe to unplug." } else { "" }
-            )?;
-            let mut folders: Vec<(&Path, usize)> = Vec::new();
-            for folder in bundle.files.iter().skip(1).filter_map(|file| file.parent()) {
-                match folders.iter_mut().find(|(known, _)| *known == folder) {
-                    Some((_, count)) => *count += 1,
-                    None => folders.push((folder, 1)),
-                }
-            }
-            for (folder, count) in folders {
-                writeln!(f, "  with {count} volumes behind it in {}", line(&folder.display().to_string()))?;
-            }
-            if let Some(parity) = &bundle.parity {
-                writeln!(f, "  with {parity}")?;
-            }
-            writeln!(f, "Signed by {}", bundle.fingerprint)?;
-            writeln!(f, "Payload {}, for your log.", bundle.identity)?;
+            write!(f, "{bundle}")?;
         } else if self.unchanged {
             writeln!(f, "Nothing new since the last bundle of this stream. Nothing was written.")?;
         } else {
