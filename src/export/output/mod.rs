@@ -2,6 +2,7 @@
 //! everything is signed and synced. What an export that was cut short left there is found by the next.
 
 pub(crate) mod resume;
+pub(crate) mod room;
 pub(crate) mod volume_files;
 pub(crate) mod write_behind;
 
@@ -21,6 +22,7 @@ use crate::bundle::{self, Member};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::output::resume::{Geometry, Leftover, PLAN, PartialFile, Prefix};
+use crate::export::output::room::{FAT_MOST, is_fat, place};
 use crate::export::output::volume_files::Parts;
 use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
@@ -37,8 +39,6 @@ const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// The size of volumes in bytes that are not asked for, but needed.
 const DEFAULT_VOLUME: u64 = 1 << 30;
-/// The largest file that FAT holds, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
-const FAT_MOST: u64 = u32::MAX as u64;
 
 /// Where a bundle is to go.
 #[derive(Clone)]
@@ -263,61 +263,6 @@ fn no_folder(path: &Path) -> Error {
         format!("there is no folder {}", path.display()),
         "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
     )
-}
-
-/// The folder for each file of these lengths, in their order: the next one where one is full. `there` bytes
-/// are in the first one already. Where there is no room, the bytes that are free.
-fn place<'f>(
-    folders: &'f [PathBuf],
-    lengths: &[u64],
-    there: u64,
-) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
-    let room = |folder: &'f PathBuf| {
-        files::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
-    };
-    let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
-    let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
-    if let Some((_, free)) = rooms.first_mut() {
-        *free = free.saturating_add(there);
-    }
-    let mut placed = Vec::new();
-    let mut rooms = rooms.into_iter();
-    let mut room = rooms.next();
-    for length in lengths {
-        while let Some((_, free)) = room
-            && free < *length
-        {
-            room = rooms.next();
-        }
-        let Some((folder, free)) = &mut room else { return Ok(Err(all)) };
-        *free -= length;
-        placed.push(*folder);
-    }
-    Ok(Ok(placed))
-}
-
-/// Whether a folder lies in a FAT file system, whoever drives it. exFAT is none: it holds large files.
-fn is_fat(folder: &Path) -> bool {
-    let Ok(stat) = rustix::fs::statfs(folder) else { return false };
-    // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
-    stat.f_type == 0x4d44
-        || stat.f_type == 0x6573_5546
-            && fs::canonicalize(folder).is_ok_and(|folder| {
-                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-                type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
-            })
-}
-
-/// The type of the file system that a folder lies in (proc_pid_mountinfo(5)).
-fn type_of<'m>(folder: &Path, mounts: &'m str) -> Option<&'m str> {
-    let mount = |line: &'m str| {
-        let (fields, rest) = line.split_once(" - ")?;
-        let point = fields.split(' ').nth(4)?.replace("\\040", " ");
-        Some((point, rest.split(' ').next()?))
-    };
-    // Of two at one place the later one is seen.
-    let over = mounts.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
-    over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
 }
 
 /// What a bundle is called where nobody chose a name.
@@ -652,34 +597,4 @@ fn failed(path: &Path, error: io::Error) -> Error {
         }
     };
     Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fat_is_known_by_whoever_drives_it() {
-        let mounts = "22 1 0:1 / / rw - ext4 /dev/root rw\n\
-                      42 22 0:39 / /media/old rw,nosuid - fuse.fusefat fusefat rw,user_id=0\n\
-                      43 22 7:0 / /media/new rw - fuseblk /dev/loop0 rw\n\
-                      44 22 7:1 / /media/my\\040stick rw shared:1 - vfat /dev/sda1 rw\n";
-        let kind = |folder: &str| type_of(Path::new(folder), mounts);
-        assert_eq!(kind("/home/ann"), Some("ext4"));
-        assert_eq!(kind("/media/old/bundles"), Some("fuse.fusefat"));
-        assert_eq!(kind("/media/older"), Some("ext4"), "a name that begins alike");
-        assert_eq!(kind("/media/new"), Some("fuseblk"));
-        assert_eq!(kind("/media/my stick"), Some("vfat"));
-    }
-
-    #[test]
-    fn files_go_where_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
-        let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
-        assert_eq!(placed, [dir.path(); 3]);
-        let all = crate::util::files::free(dir.path()).unwrap();
-        assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
-        assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
-    }
 }
