@@ -177,69 +177,16 @@ impl Destination {
         progress: &dyn Progress,
     ) -> Result<Unpublished, Error> {
         let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
-        let mut lengths = plan.files();
-        let count = lengths.len();
-        let parity = parity.map(|(percent, most)| Ok((Shape::new(plan.files(), percent)?, most))).transpose();
-        let parity = parity.map_err(|why: String| {
-            Error::usage(
-                format!("there can be no such parity for this bundle: {why}"),
-                "Make the volumes larger.",
-            )
-        })?;
-        let shards = parity.as_ref().map_or_else(Vec::new, |(shape, most)| shape.parity_files(*most));
-        if let Some((shape, _)) = &parity {
-            lengths.extend(shards.iter().map(|shards| shape.parity_length(shards.len())));
-        }
-        let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
-        let name = |index: usize| match count {
-            _ if index >= count => parity::name(&bundle, index - count + 1),
-            1 => bundle.clone(),
-            _ => number(index).map_or_else(String::new, |number| volumes::name(&bundle, number)),
-        };
-        // What is much larger than what is to be written was not left by an export like this one.
-        let most = plan.length().saturating_mul(4);
-        let mut leftovers: Vec<Leftover> =
-            self.folders.iter().flat_map(|folder| left_over(folder, &name(0), &self.stream, most)).collect();
-        leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
-        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.folders.len() == 1);
-        let going_on = fits.map(|leftover| (leftover.paths(), leftover.length()));
-        let mut first = self.folders[0].join(format!("{}{PARTIAL}", name(0)));
-        if let Some((paths, _)) = &going_on {
-            first.clone_from(&paths[0]);
-        } else {
-            set_aside(&first, &mut leftovers);
-        }
-        let there = going_on.as_ref().map_or(0, |(_, there)| *there);
-        let places = || place(&self.folders, &lengths, there).map_err(|(path, error)| failed(&path, error));
-        // What is left from before is worth less than that this one has room.
-        let mut placed = places()?;
-        while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != first) {
-            if let Some(leftover) = leftovers.pop() {
-                progress.note(&format!(
-                    "{} is removed to make room: its bytes are fetched again",
-                    leftover.path.display()
-                ));
-                resume::remove(&leftover.paths());
-            }
-            placed = places()?;
-        }
-        let placed = placed.map_err(|free| Error::Destination {
-            what: match lengths.iter().sum::<u64>().saturating_sub(there) {
-                all if all > free => format!("needs {}, has {}", size(all), size(free)),
-                all => format!("needs {}, and {} are free there, but not for whole volumes", size(all), size(free)),
-            },
-            path: self.folders[0].clone(),
-            next: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
-                .into(),
-        })?;
+        let files = Files::new(bundle, plan, parity)?;
+        let mut leftovers = self.leftovers(plan, &files);
+        let start = self.start(plan, &files, &mut leftovers);
+        let folders = self.make_room(&files, &start, &mut leftovers, progress)?;
         let mut names: Vec<PathBuf> =
-            placed.into_iter().enumerate().map(|(index, folder)| folder.join(name(index))).collect();
-        let parity_names = names.split_off(count);
-        let parity = parity.map(|(shape, _)| Parity { shape, shards, names: parity_names });
-        let partials = match going_on {
-            Some((paths, _)) => paths,
-            None => names.iter().map(|name| names::under_way(name)).collect(),
-        };
+            folders.into_iter().enumerate().map(|(index, folder)| folder.join(files.name(index))).collect();
+        let parity_names = names.split_off(files.volumes);
+        let parity = files.parity.map(|(shape, shards)| Parity { shape, shards, names: parity_names });
+        let partials =
+            start.resumed.unwrap_or_else(|| names.iter().map(|name| names::under_way(name)).collect());
         let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
         let geometry = Geometry::of(plan);
         let published = false;
@@ -256,6 +203,118 @@ impl Destination {
             published,
         })
     }
+
+    /// Returns what earlier exports left that were cut short: first those that fit this plan, and of these
+    /// the longest.
+    fn leftovers(&self, plan: &Plan, files: &Files) -> Vec<Leftover> {
+        // What is much larger than what is to be written was not left by an export like this one.
+        let most = plan.length().saturating_mul(4);
+        let in_folder = |folder: &PathBuf| left_over(folder, &files.name(0), &self.stream, most);
+        let mut leftovers: Vec<Leftover> = self.folders.iter().flat_map(in_folder).collect();
+        leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
+        leftovers
+    }
+
+    /// Decides whether the first leftover is resumed. If it is not, no leftover keeps the name that the new
+    /// files need.
+    fn start(&self, plan: &Plan, files: &Files, leftovers: &mut Vec<Leftover>) -> Start {
+        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.folders.len() == 1);
+        if let Some(leftover) = fits {
+            let paths = leftover.paths();
+            return Start { first: paths[0].clone(), there: leftover.length(), resumed: Some(paths) };
+        }
+        let first = self.folders[0].join(format!("{}{PARTIAL}", files.name(0)));
+        set_aside(&first, leftovers);
+        Start { first, there: 0, resumed: None }
+    }
+
+    /// Finds the folder for each file, and removes leftovers until there is room.
+    fn make_room(
+        &self,
+        files: &Files,
+        start: &Start,
+        leftovers: &mut Vec<Leftover>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<&Path>, Error> {
+        let places = || {
+            place(&self.folders, &files.lengths, start.there).map_err(|(path, error)| failed(&path, error))
+        };
+        // What is left from before is worth less than that this one has room.
+        let mut placed = places()?;
+        while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != start.first) {
+            if let Some(leftover) = leftovers.pop() {
+                progress.note(&format!(
+                    "{} is removed to make room: its bytes are fetched again",
+                    leftover.path.display()
+                ));
+                resume::remove(&leftover.paths());
+            }
+            placed = places()?;
+        }
+        placed.map_err(|free| Error::Destination {
+            what: match files.lengths.iter().sum::<u64>().saturating_sub(start.there) {
+                all if all > free => format!("needs {}, has {}", size(all), size(free)),
+                all => format!("needs {}, and {} are free there, but not for whole volumes", size(all), size(free)),
+            },
+            path: self.folders[0].clone(),
+            next: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
+                .into(),
+        })
+    }
+}
+
+/// The files that a bundle is to have: the only one, or the head and its volumes; then its parity files.
+struct Files {
+    /// What the bundle is called.
+    bundle: String,
+    /// How many files there are without parity.
+    volumes: usize,
+    /// The lengths of all files in bytes.
+    lengths: Vec<u64>,
+    /// The shape of the parity, and the shards of each of its files.
+    parity: Option<(Shape, Vec<std::ops::Range<usize>>)>,
+}
+
+impl Files {
+    fn new(bundle: String, plan: &Plan, parity: Option<(Percent, Option<u64>)>) -> Result<Self, Error> {
+        let mut lengths = plan.files();
+        let volumes = lengths.len();
+        let shaped = |(percent, most)| {
+            let shape = Shape::new(plan.files(), percent)?;
+            let shards = shape.parity_files(most);
+            Ok((shape, shards))
+        };
+        let parity = parity.map(shaped).transpose().map_err(|why: String| {
+            Error::usage(
+                format!("there can be no such parity for this bundle: {why}"),
+                "Make the volumes larger.",
+            )
+        })?;
+        if let Some((shape, shards)) = &parity {
+            lengths.extend(shards.iter().map(|shards| shape.parity_length(shards.len())));
+        }
+        Ok(Files { bundle, volumes, lengths, parity })
+    }
+
+    /// Returns the name of a file.
+    fn name(&self, index: usize) -> String {
+        let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
+        match self.volumes {
+            count if index >= count => parity::name(&self.bundle, index - count + 1),
+            1 => self.bundle.clone(),
+            _ => number(index).map_or_else(String::new, |number| volumes::name(&self.bundle, number)),
+        }
+    }
+}
+
+/// Where the writing of a bundle begins.
+struct Start {
+    /// The first file, under its temporary name.
+    first: PathBuf,
+    /// The files of the leftover that is resumed.
+    resumed: Option<Vec<PathBuf>>,
+    /// How many bytes of them are there already.
+    there: u64,
 }
 
 fn no_folder(path: &Path) -> Error {
