@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::error::{Category, Error};
-use crate::status::report::Status;
+use crate::status::report::{Status, Target};
 use crate::util::clock;
 use crate::util::dir::Dir;
 
@@ -45,88 +45,128 @@ pub(crate) fn write(file: &Path, status: &Status, ended: Option<Ended>) -> Resul
 
 /// The text of the file. What it says of earlier runs is taken from the earlier text.
 fn text(status: &Status, ended: Option<Ended>, earlier: &str, now: Timestamp) -> String {
-    let mut text = String::new();
-    let mut family = |name: &str, help: &str, samples: Vec<(String, String)>| {
-        if !samples.is_empty() {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    let mut families = Families(String::new());
+    families.add_imports(status);
+    families.add_heartbeats(status);
+    families.add_missing(status);
+    families.add_exports(status);
+    families.add_runs(ended, earlier, now);
+    families.0
+}
+
+/// A sample of a metric: its labels and its value.
+type Sample = (String, String);
+
+/// The text of the metrics so far.
+struct Families(String);
+
+impl Families {
+    fn add_imports(&mut self, status: &Status) {
+        let (mut datasets, mut bundles) = (Vec::new(), Vec::new());
+        for target in &status.imports {
+            for row in &target.datasets {
+                let place = target.target.to_string();
+                let labels = labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
+                datasets.push((labels, seconds(row.in_use.unwrap_or(row.accepted))));
+            }
+            if let Some(bundle) = &target.bundle {
+                bundles.push((of_target(target), seconds(bundle.created)));
+            }
+        }
+        self.add(
+            "trivy_ferry_dataset_updated_timestamp_seconds",
+            "When upstream built the data that is in use; where it has no date, when its bundle was made.",
+            datasets,
+        );
+        self.add(
+            "trivy_ferry_bundle_created_timestamp_seconds",
+            "When the last bundle was made that was accepted.",
+            bundles,
+        );
+    }
+
+    fn add_heartbeats(&mut self, status: &Status) {
+        let heartbeats = &status.heartbeats;
+        self.add(
+            "trivy_ferry_heartbeat_timestamp_seconds",
+            "When the last heartbeat was made that came.",
+            heartbeats.iter().map(|h| (of_stream(&h.stream), seconds(h.heard.created))),
+        );
+        self.add(
+            "trivy_ferry_bundle_announced_timestamp_seconds",
+            "When the newest bundle was made of which a heartbeat has told.",
+            heartbeats.iter().filter_map(|h| {
+                let newest = h.heard.newest.as_ref()?;
+                Some((of_stream(&h.stream), seconds(newest.created)))
+            }),
+        );
+        self.add(
+            "trivy_ferry_heartbeat_export_failed",
+            "Whether the export had failed after which the last heartbeat was made that came.",
+            heartbeats
+                .iter()
+                .map(|h| (of_stream(&h.stream), u8::from(h.heard.export == "failed").to_string())),
+        );
+    }
+
+    fn add_missing(&mut self, status: &Status) {
+        let missing = |target: &Target| (of_target(target), target.missing.len().to_string());
+        self.add(
+            "trivy_ferry_bundles_missing",
+            "Bundles that never came.",
+            status.imports.iter().map(missing),
+        );
+    }
+
+    fn add_exports(&mut self, status: &Status) {
+        self.add(
+            "trivy_ferry_export_created_timestamp_seconds",
+            "When the last bundle was made that was exported.",
+            status.exports.iter().map(|export| (of_stream(&export.stream), seconds(export.created))),
+        );
+    }
+
+    /// Adds how the last import ended: the one that has just ended, or what the earlier text says.
+    fn add_runs(&mut self, ended: Option<Ended>, earlier: &str, now: Timestamp) {
+        let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
+        let run = "trivy_ferry_last_run_timestamp_seconds";
+        let code = "trivy_ferry_last_exit_code";
+        let at = ended.map(|_| seconds(now)).or_else(|| kept(run));
+        let exit = ended.map(|ended| ended.err().map_or(0, Category::exit_code).to_string());
+        let exit = exit.or_else(|| kept(code));
+        let success = match ended {
+            Some(Ok(())) => Some(seconds(now)),
+            _ => kept(SUCCESS),
+        };
+        let one = |value: Option<String>| value.map(|value| (String::new(), value));
+        self.add(run, "When the last import ended.", one(at));
+        self.add(code, "The exit code of the last import.", one(exit));
+        self.add(SUCCESS, "When an import ended well for the last time.", one(success));
+    }
+
+    /// Adds a metric, if there are samples of it.
+    fn add(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_some() {
+            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
         }
         for (labels, value) in samples {
-            let _ = writeln!(text, "{name}{labels} {value}");
+            let _ = writeln!(self.0, "{name}{labels} {value}");
         }
-    };
-    let mut datasets = Vec::new();
-    let (mut bundles, mut missing) = (Vec::new(), Vec::new());
-    for target in &status.imports {
-        let place = target.target.to_string();
-        let of_target = [("stream", &target.stream), ("target", &place)];
-        for row in &target.datasets {
-            let labels = labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
-            let date = row.in_use.unwrap_or(row.accepted);
-            datasets.push((labels, date.as_second().to_string()));
-        }
-        if let Some(bundle) = &target.bundle {
-            bundles.push((labels(&of_target), bundle.created.as_second().to_string()));
-        }
-        missing.push((labels(&of_target), target.missing.len().to_string()));
     }
-    let of_stream = |stream: &String| labels(&[("stream", stream)]);
-    let heartbeats = status.heartbeats.iter();
-    let made = heartbeats.map(|h| (of_stream(&h.stream), h.heard.created.as_second().to_string())).collect();
-    let announced = status.heartbeats.iter().filter_map(|h| {
-        let newest = h.heard.newest.as_ref()?;
-        Some((of_stream(&h.stream), newest.created.as_second().to_string()))
-    });
-    let announced = announced.collect();
-    let failed = status.heartbeats.iter();
-    let failed = failed.map(|h| (of_stream(&h.stream), u8::from(h.heard.export == "failed").to_string()));
-    let failed = failed.collect();
-    let exports = status.exports.iter();
-    let exports =
-        exports.map(|e| (labels(&[("stream", &e.stream)]), e.created.as_second().to_string())).collect();
-    family(
-        "trivy_ferry_dataset_updated_timestamp_seconds",
-        "When upstream built the data that is in use; where it has no date, when its bundle was made.",
-        datasets,
-    );
-    family(
-        "trivy_ferry_bundle_created_timestamp_seconds",
-        "When the last bundle was made that was accepted.",
-        bundles,
-    );
-    family("trivy_ferry_heartbeat_timestamp_seconds", "When the last heartbeat was made that came.", made);
-    family(
-        "trivy_ferry_bundle_announced_timestamp_seconds",
-        "When the newest bundle was made of which a heartbeat has told.",
-        announced,
-    );
-    family(
-        "trivy_ferry_heartbeat_export_failed",
-        "Whether the export had failed after which the last heartbeat was made that came.",
-        failed,
-    );
-    family("trivy_ferry_bundles_missing", "Bundles that never came.", missing);
-    family(
-        "trivy_ferry_export_created_timestamp_seconds",
-        "When the last bundle was made that was exported.",
-        exports,
-    );
-    let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let run = "trivy_ferry_last_run_timestamp_seconds";
-    let code = "trivy_ferry_last_exit_code";
-    let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
-    let seconds = now.as_second().to_string();
-    let new = |value: String, name: &str| ended.map(|_| value).or_else(|| kept(name));
-    let success = match ended {
-        Some(Ok(())) => Some(seconds.clone()),
-        _ => kept(SUCCESS),
-    };
-    let one = |value: Option<String>| value.map(|value| (String::new(), value)).into_iter().collect();
-    family(run, "When the last import ended.", one(new(seconds, run)));
-    let exit = ended.map(|ended| ended.err().map_or(0, Category::exit_code).to_string());
-    let exit = exit.unwrap_or_default();
-    family(code, "The exit code of the last import.", one(new(exit, code)));
-    family(SUCCESS, "When an import ended well for the last time.", one(success));
-    text
+}
+
+fn seconds(time: Timestamp) -> String {
+    time.as_second().to_string()
+}
+
+fn of_stream(stream: &String) -> String {
+    labels(&[("stream", stream)])
+}
+
+fn of_target(target: &Target) -> String {
+    labels(&[("stream", &target.stream), ("target", &target.target.to_string())])
 }
 
 /// Labels as the text format has them: backslash, quote and line feed are escaped.

@@ -22,7 +22,9 @@ use crate::status::options::StatusOptions;
 use crate::status::report::{Bundle, Export, Heartbeat, Refused, Row, Status, Target};
 use crate::trust::Refusal;
 use crate::trust::log::{Entry, Event};
+use crate::trust::max_age::MaxAge;
 use crate::trust::state::{ImportState, Side, StateView, TargetState};
+use crate::util::age::Age;
 use crate::util::clock;
 
 /// For how long a refusal is shown.
@@ -57,6 +59,22 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     status.pass_over_superseded();
     for target in &mut status.imports {
         target.disk = disk(&target.target);
+    }
+    errors.extend(unfit(&status, options.max_age.as_ref()));
+    if let Some(most) = options.max_silence {
+        errors.extend(silent(&status, most));
+    }
+    status.errors = errors;
+    if let Some(file) = &options.metrics {
+        metrics::write(file, &status, None)?;
+    }
+    Ok(status)
+}
+
+/// Returns an error for each dataset that is not what was imported, too old or expired.
+fn unfit(status: &Status, max_age: Option<&MaxAge>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for target in &status.imports {
         for row in &target.datasets {
             if let Some(next) = row.state.next(&row.name) {
                 errors.push(Error::Destination {
@@ -66,7 +84,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
                 });
             }
             let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
-            if let (Some(max_age), Some(name)) = (&options.max_age, &name) {
+            if let (Some(max_age), Some(name)) = (max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
                 errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));
             }
@@ -76,32 +94,31 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
             }
         }
     }
-    if let Some(most) = options.max_silence {
-        let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
-        streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
-        streams.sort_unstable();
-        streams.dedup();
-        for stream in streams {
-            let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
-            // A clock that was ahead, here or there, must not hide silence.
-            let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
-            let is_over = |since: Timestamp| status.now.duration_since(since) > most.duration();
-            if last.is_none_or(is_over) {
-                errors.push(Refusal::Silent { stream: stream.to_owned(), last }.into());
-            }
-            let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
-            let lost =
-                lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
-            if let Some(created) = lost.filter(|created| is_over(*created)) {
-                errors.push(Refusal::NotHere { stream: stream.to_owned(), created }.into());
-            }
+    errors
+}
+
+/// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
+fn silent(status: &Status, most: Age) -> Vec<Error> {
+    let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
+    streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
+    streams.sort_unstable();
+    streams.dedup();
+    let is_over = |since: Timestamp| status.now.duration_since(since) > most.duration();
+    let mut errors = Vec::new();
+    for stream in streams {
+        let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
+        // A clock that was ahead, here or there, must not hide silence.
+        let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
+        if last.is_none_or(is_over) {
+            errors.push(Refusal::Silent { stream: stream.to_owned(), last }.into());
+        }
+        let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
+        let lost = lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
+        if let Some(created) = lost.filter(|created| is_over(*created)) {
+            errors.push(Refusal::NotHere { stream: stream.to_owned(), created }.into());
         }
     }
-    status.errors = errors;
-    if let Some(file) = &options.metrics {
-        metrics::write(file, &status, None)?;
-    }
-    Ok(status)
+    errors
 }
 
 /// Asks the registries what they hold. Says which could not be asked.

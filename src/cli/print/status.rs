@@ -6,66 +6,16 @@ use jiff::Timestamp;
 
 use crate::delivery::target_id::TargetId;
 use crate::status::drift::State;
-use crate::status::report::{Row, Status, exported};
+use crate::status::report::{Export, Heartbeat, Row, Status, Target, exported};
 use crate::util::text::{age, line, moment, safe, size, stamp};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for target in &self.imports {
-            writeln!(f, "{}   stream {}", line(&target.target.to_string()), safe(&target.stream))?;
-            if let Some(bundle) = &target.bundle {
-                let number = bundle.sequence.map_or_else(String::new, |number| format!(", number {number}"));
-                let ago = age(bundle.created, self.now);
-                writeln!(f, "  last bundle      {} ({ago} ago){number}", moment(bundle.created))?;
-            }
-            for row in &target.datasets {
-                let what = row.state.said();
-                let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
-                let date = dated(date, self.now);
-                let expired = row.expires.is_some_and(|expires| expires < self.now);
-                let expired = if expired { "EXPIRED" } else { "" };
-                let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
-                writeln!(f, "{}", text.trim_end())?;
-                // Where something else came from, nobody knows.
-                if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
-                    let version = row.version.iter().map(|version| format!(" {}", safe(version)));
-                    let version: String = version.collect();
-                    let signers = safe(&row.signers.join(" and "));
-                    writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
-                }
-            }
-            let is_unasked = |row: &Row| row.state == State::NotLookedAt;
-            let is_registry = matches!(target.target, TargetId::Registry(_));
-            if is_registry && target.datasets.iter().any(is_unasked) {
-                let why = if self.asked { "it did not say" } else { "--registries asks it" };
-                writeln!(f, "  not asked        whether it still has them: {why}")?;
-            }
-            if !target.missing.is_empty() {
-                let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
-                writeln!(f, "  never came       {} bundles: {}", target.missing.len(), missing.join(", "))?;
-            }
-            if target.overrides > 0 {
-                writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
-            }
-            if let Some(disk) = target.disk {
-                writeln!(f, "  on the disk      {}", size(disk))?;
-            }
+            self.write_target(f, target)?;
         }
         for heartbeat in &self.heartbeats {
-            let heard = &heartbeat.heard;
-            writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
-            let ago = age(heard.created, self.now);
-            writeln!(
-                f,
-                "  last made        {} ({ago} ago): {}",
-                moment(heard.created),
-                exported(&heard.export)
-            )?;
-            if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
-                let number = newest.sequence.map_or_else(String::new, |number| format!(", number {number}"));
-                let name = format!("{}-{}", safe(&heartbeat.stream), stamp(newest.created));
-                writeln!(f, "  not here yet     {name}{number}")?;
-            }
+            self.write_heartbeat(f, heartbeat)?;
         }
         for refused in &self.refused {
             let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", safe(bundle)));
@@ -74,20 +24,90 @@ impl fmt::Display for Status {
             writeln!(f, "{what:<10} {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
         }
         for export in &self.exports {
-            writeln!(f, "exported   stream {}", safe(&export.stream))?;
-            let ago = age(export.created, self.now);
-            writeln!(
-                f,
-                "  last bundle      {} ({ago} ago), number {}",
-                moment(export.created),
-                export.sequence
-            )?;
-            for (name, date) in &export.datasets {
-                writeln!(f, "  {:<16} {}", safe(name), dated(Some(*date), self.now))?;
-            }
+            self.write_export(f, export)?;
         }
         Ok(())
     }
+}
+
+impl Status {
+    /// Describes a target of imports: its last bundle, its datasets, and what is missing or odd.
+    fn write_target(&self, f: &mut fmt::Formatter<'_>, target: &Target) -> fmt::Result {
+        writeln!(f, "{}   stream {}", line(&target.target.to_string()), safe(&target.stream))?;
+        if let Some(bundle) = &target.bundle {
+            let number = numbered(bundle.sequence);
+            let ago = age(bundle.created, self.now);
+            writeln!(f, "  last bundle      {} ({ago} ago){number}", moment(bundle.created))?;
+        }
+        for row in &target.datasets {
+            self.write_row(f, row)?;
+        }
+        let is_unasked = |row: &Row| row.state == State::NotLookedAt;
+        let is_registry = matches!(target.target, TargetId::Registry(_));
+        if is_registry && target.datasets.iter().any(is_unasked) {
+            let why = if self.asked { "it did not say" } else { "--registries asks it" };
+            writeln!(f, "  not asked        whether it still has them: {why}")?;
+        }
+        if !target.missing.is_empty() {
+            let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
+            writeln!(f, "  never came       {} bundles: {}", target.missing.len(), missing.join(", "))?;
+        }
+        if target.overrides > 0 {
+            writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
+        }
+        if let Some(disk) = target.disk {
+            writeln!(f, "  on the disk      {}", size(disk))?;
+        }
+        Ok(())
+    }
+
+    /// Describes a dataset in a target: its date and state, and where it came from.
+    fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
+        let what = row.state.said();
+        let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
+        let date = dated(date, self.now);
+        let expired = row.expires.is_some_and(|expires| expires < self.now);
+        let expired = if expired { "EXPIRED" } else { "" };
+        let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
+        writeln!(f, "{}", text.trim_end())?;
+        // Where something else came from, nobody knows.
+        if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
+            let version = row.version.iter().map(|version| format!(" {}", safe(version)));
+            let version: String = version.collect();
+            let signers = safe(&row.signers.join(" and "));
+            writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
+        }
+        Ok(())
+    }
+
+    /// Describes the last heartbeat of a stream, and the bundle that it announces if that is not here.
+    fn write_heartbeat(&self, f: &mut fmt::Formatter<'_>, heartbeat: &Heartbeat) -> fmt::Result {
+        let heard = &heartbeat.heard;
+        writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
+        let ago = age(heard.created, self.now);
+        writeln!(f, "  last made        {} ({ago} ago): {}", moment(heard.created), exported(&heard.export))?;
+        if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
+            let number = numbered(newest.sequence);
+            let name = format!("{}-{}", safe(&heartbeat.stream), stamp(newest.created));
+            writeln!(f, "  not here yet     {name}{number}")?;
+        }
+        Ok(())
+    }
+
+    /// Describes the last bundle that was exported to a stream.
+    fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &Export) -> fmt::Result {
+        writeln!(f, "exported   stream {}", safe(&export.stream))?;
+        let ago = age(export.created, self.now);
+        writeln!(f, "  last bundle      {} ({ago} ago), number {}", moment(export.created), export.sequence)?;
+        for (name, date) in &export.datasets {
+            writeln!(f, "  {:<16} {}", safe(name), dated(Some(*date), self.now))?;
+        }
+        Ok(())
+    }
+}
+
+fn numbered(sequence: Option<u64>) -> String {
+    sequence.map_or_else(String::new, |number| format!(", number {number}"))
 }
 
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
