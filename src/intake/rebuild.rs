@@ -1,8 +1,8 @@
 //! Making a bundle whole from its parity. What is made is a bundle only where a trusted key signed it.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -95,58 +95,92 @@ fn from(
     keyring: &Keyring,
     place: &dyn Fn(&Path) -> PathBuf,
 ) -> Result<Option<Mended>, Error> {
-    let shape = parity[0].shape();
-    let vouched = there.vouched_files(of, keyring, shape.files());
-    let is_vouched = vouched.is_some();
-    let mut found = vouched.unwrap_or_else(|| there.files(of, shape.files()));
-    if !is_vouched {
-        found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
+    let remains = Remains::find(there, of, keyring, &parity[0]);
+    let mut making = Making { remains: &remains, place, made: Vec::new(), claimed: 0 };
+    let rebuilt = parity::rebuild(parity, &remains.open(), &mut |index| making.create(index));
+    let mut made = making.made;
+    let rebuilt = rebuilt.map_err(|failed| {
+        remove(&made);
+        remains.failed(failed, made.last())
+    })?;
+    // A head that was signed again since the parity was made differs in its signatures alone.
+    if let (Some(Some(head)), Some(first)) = (remains.found.first(), made.first())
+        && first.index == 0
+        && is_newer_head(head, &first.path, keyring)
+    {
+        remove(&made[..1]);
+        made.remove(0);
     }
-    let name = |index: usize| {
-        let beside = parity[0].path();
+    if made.is_empty() {
+        return Ok(None);
+    }
+    let bundle = remains.completed(&made, keyring).inspect_err(|_| remove(&made))?;
+    let made = made.into_iter().map(|made| (made.path, made.stands_for)).collect();
+    Ok(Some(Mended { bundle, made, shards: rebuilt.shards }))
+}
+
+/// What is there of a bundle that has parity.
+struct Remains<'a> {
+    /// Its files in their order, as far as they are there.
+    found: Vec<Option<PathBuf>>,
+    /// Whether a trusted key has signed the lengths of the files.
+    is_trusted: bool,
+    parity: &'a ParityFile,
+}
+
+impl<'a> Remains<'a> {
+    fn find(there: &Inputs, of: &str, keyring: &Keyring, parity: &'a ParityFile) -> Self {
+        let lengths = parity.shape().files();
+        if let Some(found) = there.vouched_files(of, keyring, lengths) {
+            return Remains { found, is_trusted: true, parity };
+        }
+        let mut found = there.files(of, lengths);
+        found.iter_mut().for_each(|file| drop(file.take_if(|file| is_hollow(file))));
+        Remains { found, is_trusted: false, parity }
+    }
+
+    fn open(&self) -> Vec<Option<File>> {
+        let open = |path: &PathBuf| open_regular(path).ok().map(|(file, _)| file);
+        self.found.iter().map(|path| path.as_ref().and_then(open)).collect()
+    }
+
+    /// Returns the path of a file; for a missing one that which it would have beside the parity.
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.found[index].clone().or_else(|| self.beside(index))
+    }
+
+    fn beside(&self, index: usize) -> Option<PathBuf> {
+        let beside = self.parity.path();
         let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;
         let number = index.checked_sub(1).map_or(Some(Number::HEAD), Number::at)?;
-        Some(beside.with_file_name(if found.len() == 1 { bundle } else { volumes::name(&bundle, number) }))
-    };
-    let data: Vec<Option<File>> =
-        found.iter().map(|path| open_regular(path.as_ref()?).ok().map(|(file, _)| file)).collect();
-    let made: RefCell<Vec<(usize, PathBuf, PathBuf)>> = RefCell::default();
-    let mut claimed = 0u64;
-    let mut make = |index: usize| {
-        let stands_for =
-            found[index].clone().or_else(|| name(index)).ok_or(std::io::ErrorKind::InvalidInput)?;
-        let path = place(&stands_for);
-        let _ = files::remove_file(&path);
-        made.borrow_mut().push((index, path.clone(), stands_for));
-        claimed = shape.files()[index].saturating_add(claimed);
-        let free = free(path.parent().unwrap_or(Path::new(".")))?;
-        // Where nobody vouches for the lengths that parity claims, they must not fill a disk before that shows.
-        if claimed > if is_vouched { free } else { free / 2 } {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        files::create_new(&path, 0o644)
-    };
-    let rebuilt = parity::rebuild(parity, &data, &mut make);
-    let mut made = made.into_inner();
-    let clean = |made: &[(usize, PathBuf, PathBuf)]| {
-        made.iter().for_each(|(_, path, _)| drop(files::remove_file(path)));
-    };
-    let rebuilt = rebuilt.map_err(|failed| {
-        clean(&made);
-        let path = found.iter().flatten().next().cloned().or_else(|| name(0)).unwrap_or_default();
+        let name = if self.found.len() == 1 { bundle } else { volumes::name(&bundle, number) };
+        Some(beside.with_file_name(name))
+    }
+
+    /// Opens the bundle with the files that were made in place of those that were bad or missing.
+    fn completed(&self, made: &[Made], keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
+        let path = |index: usize| {
+            let made = made.iter().find(|made| made.index == index).map(|made| made.path.clone());
+            made.or_else(|| self.found.get(index).cloned().flatten())
+        };
+        let head = path(0).unwrap_or_default();
+        let signed = UnverifiedBundle::open(&head)?.signed(keyring)?;
+        signed.with_volumes(&|number| path(number.index()? + 1))
+    }
+
+    /// Returns what it means that no files could be made, where `last` was the last one that was begun.
+    fn failed(&self, failed: Failed, last: Option<&Made>) -> Error {
+        let path = self.found.iter().flatten().next().cloned().or_else(|| self.beside(0)).unwrap_or_default();
         match failed {
-            Failed::TooMuch { .. } => {
-                Error::from(BundleError::BeyondParity { path, why: failed.to_string() })
-            }
+            Failed::TooMuch { .. } => BundleError::BeyondParity { path, why: failed.to_string() }.into(),
             // Who claims without anybody's word that much is to be made has not hindered anything.
-            Failed::Io(error) if !is_vouched && error.kind() == std::io::ErrorKind::StorageFull => {
+            Failed::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
                 let why = "what its parity claims takes more room than there is".into();
                 BundleError::BeyondParity { path, why }.into()
             }
             Failed::Io(error) => {
-                let (at, of) =
-                    made.last().map_or((path.clone(), path), |(_, at, of)| (at.clone(), of.clone()));
-                let folder = at.ancestors().skip(1).find(|folder| !is_scratch(folder)).unwrap_or(&at);
+                let (at, of) = last.map_or((&path, &path), |last| (&last.path, &last.stands_for));
+                let folder = at.ancestors().skip(1).find(|folder| !is_scratch(folder)).unwrap_or(at);
                 let name = of.file_name().unwrap_or_default().to_string_lossy();
                 Error::Destination {
                     path: folder.to_path_buf(),
@@ -155,32 +189,44 @@ fn from(
                 }
             }
         }
-    })?;
-    if made.is_empty() {
-        return Ok(None);
     }
-    // A head that was signed again since the parity was made differs in its signatures alone.
-    if let (Some(Some(head)), Some(0)) = (found.first(), made.first().map(|(index, ..)| *index))
-        && is_newer_head(head, &made[0].1, keyring)
-    {
-        let (_, path, _) = made.remove(0);
-        let _ = files::remove_file(path);
-        if made.is_empty() {
-            return Ok(None);
+}
+
+/// The making of files from parity.
+struct Making<'a> {
+    remains: &'a Remains<'a>,
+    place: &'a dyn Fn(&Path) -> PathBuf,
+    made: Vec<Made>,
+    /// The lengths of those that were begun, as the parity claims them.
+    claimed: u64,
+}
+
+/// A file that was made, or at least begun.
+struct Made {
+    index: usize,
+    path: PathBuf,
+    /// The path of the file that it replaces.
+    stands_for: PathBuf,
+}
+
+impl Making<'_> {
+    fn create(&mut self, index: usize) -> io::Result<File> {
+        let stands_for = self.remains.path(index).ok_or(io::ErrorKind::InvalidInput)?;
+        let path = (self.place)(&stands_for);
+        let _ = files::remove_file(&path);
+        self.made.push(Made { index, path: path.clone(), stands_for });
+        self.claimed = self.remains.parity.shape().files()[index].saturating_add(self.claimed);
+        let free = free(path.parent().unwrap_or(Path::new(".")))?;
+        // Where nobody vouches for the lengths that parity claims, they must not fill a disk before that shows.
+        if self.claimed > if self.remains.is_trusted { free } else { free / 2 } {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        files::create_new(&path, 0o644)
     }
-    let path = |index: usize| {
-        let remade = made.iter().find(|(number, ..)| *number == index).map(|(_, path, _)| path.clone());
-        remade.or_else(|| found.get(index).cloned().flatten())
-    };
-    let open = || {
-        let head = path(0).unwrap_or_default();
-        let signed = UnverifiedBundle::open(&head)?.signed(keyring)?;
-        signed.with_volumes(&|number| path(number.index()? + 1))
-    };
-    let bundle = open().inspect_err(|_| clean(&made))?;
-    let made = made.into_iter().map(|(_, path, stands_for)| (path, stands_for)).collect();
-    Ok(Some(Mended { bundle, made, shards: rebuilt.shards }))
+}
+
+fn remove(made: &[Made]) {
+    made.iter().for_each(|made| drop(files::remove_file(&made.path)));
 }
 
 /// Whether a folder is one that is gone with the run, so that its name says nothing.
