@@ -120,11 +120,11 @@ impl Registries {
             return Ok(answer);
         };
         let origin = answer.response.url().clone();
+        let required = RequiredLogin { challenge, origin, repository, access };
         let credentials = self.credentials(repository.host());
         // Old credentials must not keep anyone from public data. Nobody pushes without a login.
         let without = credentials.is_some() && *access == Access::Pull;
-        let login = |credentials| self.login(http, &challenge, credentials, repository, access, &origin);
-        let with = match login(credentials) {
+        let with = match required.header(http, credentials) {
             Err(RemoteError::Denied { .. }) if without => None,
             other => Some(other?),
         };
@@ -135,7 +135,7 @@ impl Registries {
                 Some(header) => header,
                 None => {
                     self.refused(repository.host());
-                    login(None)?
+                    required.header(http, None)?
                 }
             };
             let Some(header) = header else { return Ok(answer) };
@@ -228,35 +228,53 @@ impl Registries {
     fn refused(&self, host: &str) {
         self.note(format!("{host} refuses the credentials that are kept for it; going on without a login"));
     }
+}
 
-    /// Does what a challenge asks for. `None` where it asks for a password and there is none.
-    fn login(
+/// A login that a registry asks for.
+struct RequiredLogin<'a> {
+    challenge: Challenge,
+    /// The address at which the registry asked for it.
+    origin: Url,
+    repository: &'a Repository,
+    access: &'a Access,
+}
+
+impl RequiredLogin<'_> {
+    /// Returns the header that satisfies the challenge; `None` if it asks for a password and there is none.
+    fn header(
         &self,
         http: &Http,
-        challenge: &Challenge,
         credentials: Option<Credentials>,
-        repository: &Repository,
-        access: &Access,
-        origin: &Url,
     ) -> Result<Option<HeaderValue>, RemoteError> {
-        let (realm, service, offered) = match challenge {
-            Challenge::Bearer { realm, service, scope } => (realm, service, scope),
-            Challenge::Basic => {
-                return Ok(match credentials {
-                    Some(Credentials::Password(name, password)) => auth::basic(&name, &password),
-                    _ => None,
-                });
+        match &self.challenge {
+            Challenge::Basic => Ok(basic(credentials)),
+            Challenge::Bearer { realm, service, scope } => {
+                let url = auth::realm(realm, &self.origin)?;
+                let scope = self.scope(scope.clone());
+                let request = self.token_request(url, service.as_deref(), &scope, credentials)?;
+                self.token(http, request).map(Some)
             }
-        };
-        let mut url = auth::realm(realm, origin)?;
-        let scope = match access {
-            Access::Pull => auth::scope(offered.clone(), repository.name()),
-            Access::Push => format!("repository:{}:pull,push", repository.name()),
-            Access::Mount { from } => {
-                format!("repository:{}:pull,push repository:{from}:pull", repository.name())
-            }
-        };
-        let subject = format!("a token for {repository}");
+        }
+    }
+
+    /// Returns the rights that the token has to have.
+    fn scope(&self, offered: Option<String>) -> String {
+        let name = self.repository.name();
+        match self.access {
+            Access::Pull => auth::scope(offered, name),
+            Access::Push => format!("repository:{name}:pull,push"),
+            Access::Mount { from } => format!("repository:{name}:pull,push repository:{from}:pull"),
+        }
+    }
+
+    fn token_request(
+        &self,
+        mut url: Url,
+        service: Option<&str>,
+        scope: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Request, RemoteError> {
+        let subject = format!("a token for {}", self.repository);
         let mut request = match credentials {
             Some(Credentials::Token(token)) => {
                 // The form of the Docker registry's token specification ("oauth").
@@ -264,8 +282,8 @@ impl Registries {
                 form.query_pairs_mut()
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("client_id", "trivy-ferry")
-                    .append_pair("service", service.as_deref().unwrap_or_default())
-                    .append_pair("scope", &scope)
+                    .append_pair("service", service.unwrap_or_default())
+                    .append_pair("scope", scope)
                     .append_pair("refresh_token", &token);
                 let form = form.query().unwrap_or_default().to_owned();
                 Request::form(subject, url, form)
@@ -274,24 +292,25 @@ impl Registries {
                 if let Some(service) = service {
                     url.query_pairs_mut().append_pair("service", service);
                 }
-                url.query_pairs_mut().append_pair("scope", &scope);
-                let authorization = match password_or_none {
-                    Some(Credentials::Password(name, password)) => auth::basic(&name, &password),
-                    _ => None,
-                };
-                Request { authorization, ..Request::get(subject, url) }
+                url.query_pairs_mut().append_pair("scope", scope);
+                Request { authorization: basic(password_or_none), ..Request::get(subject, url) }
             }
         };
         request.accept = Some("application/json");
-        request.named_by = Some(origin.clone());
+        request.named_by = Some(self.origin.clone());
         request.is_token = true;
+        Ok(request)
+    }
+
+    /// Gets a token from the token service.
+    fn token(&self, http: &Http, request: Request) -> Result<HeaderValue, RemoteError> {
         let answer = http.send(request)?;
         if answer.response.status() != StatusCode::OK {
             return Err(match http.refusal(answer, Service::Registry) {
                 // It is at the registry that one logs in, not at its token service.
                 RemoteError::Denied { status, said, service, with_login, .. } => RemoteError::Denied {
-                    subject: repository.to_string(),
-                    host: repository.host().to_owned(),
+                    subject: self.repository.to_string(),
+                    host: self.repository.host().to_owned(),
                     status,
                     said,
                     service,
@@ -303,12 +322,19 @@ impl Registries {
         let (host, subject) = (answer.host(), answer.subject.clone());
         let bytes = http.bytes(answer, MAX_TOKEN)?;
         match auth::bearer(&bytes) {
-            Some(header) => Ok(Some(header)),
+            Some(header) => Ok(header),
             None if is_html(None, &bytes) => {
                 Err(RemoteError::Html { subject, host, service: Service::Registry })
             }
             None => Err(RemoteError::Unusable { subject, why: format!("{host} answered without a token") }),
         }
+    }
+}
+
+fn basic(credentials: Option<Credentials>) -> Option<HeaderValue> {
+    match credentials {
+        Some(Credentials::Password(name, password)) => auth::basic(&name, &password),
+        _ => None,
     }
 }
 
