@@ -11,41 +11,14 @@ impl Hint for RemoteError {
                 "Give --cacert a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----).".into()
             }
             RemoteError::ClientCertificate { .. } => {
-                "Give --client-cert a PEM file with the certificate and its private key, one after the other.".into()
+                "Give --client-cert a PEM file with the certificate and its private key, one after the other."
+                    .into()
             }
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
-            RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said.contains("proxy auth") => {
-                PROXY_LOGIN.into()
-            }
-            RemoteError::Unreachable { host, .. } if proxy_of(host).is_some() => format!(
-                "Check the proxy that {} names, and that it lets this host reach {host}; NO_PROXY={host} goes round it.",
-                proxy_of(host).unwrap_or_default()
-            ),
-            RemoteError::Unreachable { host, why, .. } => match why {
-                Unreachable::Name => format!(
-                    "Check the spelling of {host} and this host's DNS; behind a proxy set HTTPS_PROXY."
-                ),
-                Unreachable::Refused => format!(
-                    "Check that {host} is running and that the port is right; behind a proxy set HTTPS_PROXY."
-                ),
-                Unreachable::Timeout(_) => {
-                    format!("Check that a firewall lets this host reach {host}; behind a proxy set HTTPS_PROXY.")
-                }
-                Unreachable::Other(_) => format!(
-                    "Check the way to {host}; if it is a registry that speaks only plain HTTP, give --plain-http."
-                ),
-            },
-            RemoteError::Certificate { why, .. } if why.contains("CaUsedAsEndEntity") => {
-                "The server shows a CA's certificate as its own: give it one that a CA has issued for its name, and that CA's with --cacert."
-                    .into()
-            }
-            RemoteError::Certificate { .. } => {
-                "If the host or a proxy uses your organisation's own CA, give its certificate with --cacert FILE; \
-                 on a system without CA certificates install them or set SSL_CERT_FILE."
-                    .into()
-            }
+            RemoteError::Unreachable { host, why, .. } => of_unreachable(host, why),
+            RemoteError::Certificate { why, .. } => of_certificate(why),
             RemoteError::ClientCertificateWanted { host, .. } => format!(
                 "Give --client-cert a PEM file with a certificate of a CA that {host} accepts, and its private key."
             ),
@@ -57,78 +30,27 @@ impl Hint for RemoteError {
                     "There is no room left at {host}: make some, or raise its quota, and run the command again; what is there already is not sent again."
                 )
             }
-            RemoteError::Denied { host, status: 401, with_login: true, service: Service::Registry, .. } => format!(
-                "The login for {host} was not accepted: `docker login {host}` makes a new one."
-            ),
-            RemoteError::Denied { host, status: 401, with_login: true, service: Service::Target, .. } => format!(
-                "The login for {host} was not accepted: check the name and the password (--username and --password-stdin, or `docker login {host}`), and that the account may push."
-            ),
-            RemoteError::Denied { host, service: Service::Registry, .. } => format!(
-                "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
-            ),
-            RemoteError::Denied { host, status: 401, service: Service::Target, .. } => format!(
-                "Log in with `docker login {host}`, or give --username and --password-stdin: pushing needs an account."
-            ),
-            RemoteError::Denied { host, service: Service::Target, .. } => format!(
-                "Make sure that the project exists at {host} and that this account may push to it and pull from it."
-            ),
-            RemoteError::Denied { service: Service::Web, .. } => {
-                "Fetch the repository with a tool that can log in, and give the folder instead of the URL.".into()
+            RemoteError::Denied { host, status, with_login, service, .. } => {
+                of_denied(host, *service, *status, *with_login)
             }
-            RemoteError::NotFound { service: Service::Registry, .. } => {
-                "Check the repository and its tag; a private repository may need `docker login` before it is shown."
-                    .into()
-            }
-            RemoteError::NotFound { host, service: Service::Target, .. } => format!(
-                "Make the project at {host} first, or check the path: some registries make none by themselves."
-            ),
-            RemoteError::NotFound { service: Service::Web, .. } => {
-                "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name.".into()
-            }
+            RemoteError::NotFound { host, service, .. } => of_not_found(host, *service),
             RemoteError::RateLimited { host, .. } => format!(
                 "Wait and run the command again, log in with `docker login {host}`, or use another repository."
             ),
-            RemoteError::Status { status: 412, service: Service::Target, .. } => {
-                "The tag is immutable there: exempt this repository from the rule, or have the tag removed.".into()
-            }
-            RemoteError::Status { status: 413, service: Service::Target, host, .. } => format!(
-                "A proxy before {host} limits the size of a request: raise it (nginx: client_max_body_size 0)."
-            ),
-            RemoteError::Status { status: 507 | 500, service: Service::Target, host, .. } => format!(
-                "{host} could not store it: look at its disk and its log, then run the command again."
-            ),
-            RemoteError::Status { status: 501.., service: Service::Target, host, .. } => format!(
-                "{host}, or a proxy before it, is not well: run the command again later; what is there already is not sent again."
-            ),
-            RemoteError::Status { host, said, .. } if said == SPEAKS_TLS => {
-                format!("{host} wants HTTPS: leave out --plain-http.")
-            }
-            RemoteError::Status { status: 400..=499, service: Service::Target, host, .. } => format!(
-                "{host} does not take it as it is: look at its log and at the rules of the repository."
-            ),
-            RemoteError::Status { status: 407, .. } => PROXY_LOGIN.into(),
-            RemoteError::Status { status: 500.., host, .. } => {
-                format!("{host} has a fault of its own: run the command again later, or use another source.")
-            }
-            RemoteError::Status { host, .. } => {
-                format!("Check the address, and whether a proxy stands between this host and {host}.")
+            RemoteError::Status { host, service, status, said, .. } => {
+                of_status(host, *service, *status, said)
             }
             RemoteError::Realm { host, .. } => format!(
                 "Ask who runs {host} to serve its token service over HTTPS, or at the registry's own host and port."
             ),
             RemoteError::Redirect { .. } => {
-                "Use the address that it redirects to, or --insecure where plain HTTP is what you want.".into()
+                "Use the address that it redirects to, or --insecure where plain HTTP is what you want."
+                    .into()
             }
             RemoteError::Misled { host, to, .. } => format!(
                 "Find out why {host} names {to}; if that is right, name {to} in its place, or fetch the files with another tool."
             ),
-            RemoteError::Html { service: Service::Registry | Service::Target, host, .. } => format!(
-                "Check that {host} is a registry, and whether a proxy or a portal wants a login first."
-            ),
-            RemoteError::Html { service: Service::Web, .. } => {
-                "Give the repository's URL as in Trivy's repository.yaml, not a page that shows it; check whether a portal wants a login first."
-                    .into()
-            }
+            RemoteError::Html { host, service, .. } => of_html(host, *service),
             RemoteError::TooLarge { .. } => {
                 "Check that the address is right: nothing that Trivy uses is this large.".into()
             }
@@ -138,6 +60,120 @@ impl Hint for RemoteError {
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => {
                 "Check the network and run the command again.".into()
             }
+        }
+    }
+}
+
+fn of_unreachable(host: &str, why: &Unreachable) -> String {
+    if matches!(why, Unreachable::Other(said) if said.contains("proxy auth")) {
+        return PROXY_LOGIN.into();
+    }
+    if let Some(proxy) = proxy_of(host) {
+        return format!(
+            "Check the proxy that {proxy} names, and that it lets this host reach {host}; NO_PROXY={host} goes round it."
+        );
+    }
+    match why {
+        Unreachable::Name => {
+            format!("Check the spelling of {host} and this host's DNS; behind a proxy set HTTPS_PROXY.")
+        }
+        Unreachable::Refused => {
+            format!(
+                "Check that {host} is running and that the port is right; behind a proxy set HTTPS_PROXY."
+            )
+        }
+        Unreachable::Timeout(_) => {
+            format!("Check that a firewall lets this host reach {host}; behind a proxy set HTTPS_PROXY.")
+        }
+        Unreachable::Other(_) => format!(
+            "Check the way to {host}; if it is a registry that speaks only plain HTTP, give --plain-http."
+        ),
+    }
+}
+
+fn of_certificate(why: &str) -> String {
+    if why.contains("CaUsedAsEndEntity") {
+        return "The server shows a CA's certificate as its own: give it one that a CA has issued for its name, and that CA's with --cacert."
+            .into();
+    }
+    "If the host or a proxy uses your organisation's own CA, give its certificate with --cacert FILE; \
+     on a system without CA certificates install them or set SSL_CERT_FILE."
+        .into()
+}
+
+fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> String {
+    match (service, status, with_login) {
+        (Service::Registry, 401, true) => {
+            format!("The login for {host} was not accepted: `docker login {host}` makes a new one.")
+        }
+        (Service::Registry, ..) => format!(
+            "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
+        ),
+        (Service::Target, 401, true) => format!(
+            "The login for {host} was not accepted: check the name and the password (--username and --password-stdin, or `docker login {host}`), and that the account may push."
+        ),
+        (Service::Target, 401, false) => format!(
+            "Log in with `docker login {host}`, or give --username and --password-stdin: pushing needs an account."
+        ),
+        (Service::Target, ..) => format!(
+            "Make sure that the project exists at {host} and that this account may push to it and pull from it."
+        ),
+        (Service::Web, ..) => {
+            "Fetch the repository with a tool that can log in, and give the folder instead of the URL.".into()
+        }
+    }
+}
+
+fn of_not_found(host: &str, service: Service) -> String {
+    match service {
+        Service::Registry => {
+            "Check the repository and its tag; a private repository may need `docker login` before it is shown."
+                .into()
+        }
+        Service::Target => format!(
+            "Make the project at {host} first, or check the path: some registries make none by themselves."
+        ),
+        Service::Web => {
+            "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name.".into()
+        }
+    }
+}
+
+fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
+    match (service, status) {
+        (Service::Target, 412) => {
+            "The tag is immutable there: exempt this repository from the rule, or have the tag removed."
+                .into()
+        }
+        (Service::Target, 413) => format!(
+            "A proxy before {host} limits the size of a request: raise it (nginx: client_max_body_size 0)."
+        ),
+        (Service::Target, 500 | 507) => {
+            format!("{host} could not store it: look at its disk and its log, then run the command again.")
+        }
+        (Service::Target, 501..) => format!(
+            "{host}, or a proxy before it, is not well: run the command again later; what is there already is not sent again."
+        ),
+        _ if said == SPEAKS_TLS => format!("{host} wants HTTPS: leave out --plain-http."),
+        (Service::Target, 400..=499) => {
+            format!("{host} does not take it as it is: look at its log and at the rules of the repository.")
+        }
+        (_, 407) => PROXY_LOGIN.into(),
+        (_, 500..) => {
+            format!("{host} has a fault of its own: run the command again later, or use another source.")
+        }
+        _ => format!("Check the address, and whether a proxy stands between this host and {host}."),
+    }
+}
+
+fn of_html(host: &str, service: Service) -> String {
+    match service {
+        Service::Registry | Service::Target => {
+            format!("Check that {host} is a registry, and whether a proxy or a portal wants a login first.")
+        }
+        Service::Web => {
+            "Give the repository's URL as in Trivy's repository.yaml, not a page that shows it; check whether a portal wants a login first."
+                .into()
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What to do about the errors of this module.
 
+use std::path::Path;
+
 use crate::hint::Hint;
 use crate::targets::error::TargetError;
 
@@ -25,12 +27,7 @@ impl Hint for TargetError {
                 "Replace {} by what it points to (for a directory a bind mount works too), or name the place that it points to.",
                 path.display()
             ),
-            TargetError::DatabaseFolder { path } => match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => {
-                    format!("Give the folder above it: --cache-dir {}.", parent.display())
-                }
-                _ => "Give the folder above it as --cache-dir.".into(),
-            },
+            TargetError::DatabaseFolder { path } => of_database_folder(path),
             TargetError::Foreign { path, .. } => format!(
                 "Import into this cache always as the same user; or remove {} (and with it the generation kept for --restore) and run the command again.",
                 path.display()
@@ -55,10 +52,7 @@ impl Hint for TargetError {
                 "Run the command as the owner of the directory or as root (with --owner for the user who scans).".into()
             }
             TargetError::ReadOnly { .. } => "Mount it writable for the import, or name another --cache-dir.".into(),
-            TargetError::MountInside { path } => match path.parent() {
-                Some(parent) => format!("Mount {} as a whole instead.", parent.display()),
-                None => "Mount the folder above it as a whole instead.".into(),
-            },
+            TargetError::MountInside { path } => of_mount_inside(path),
             TargetError::Unfinished { .. } => {
                 "Cure that and run the import again: it begins by finishing this switch.".into()
             }
@@ -69,5 +63,21 @@ impl Hint for TargetError {
             }
             TargetError::Io { .. } => "Check the disk and the system log, then run the command again.".into(),
         }
+    }
+}
+
+fn of_database_folder(path: &Path) -> String {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => {
+            format!("Give the folder above it: --cache-dir {}.", parent.display())
+        }
+        _ => "Give the folder above it as --cache-dir.".into(),
+    }
+}
+
+fn of_mount_inside(path: &Path) -> String {
+    match path.parent() {
+        Some(parent) => format!("Mount {} as a whole instead.", parent.display()),
+        None => "Mount the folder above it as a whole instead.".into(),
     }
 }
