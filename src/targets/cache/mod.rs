@@ -260,7 +260,7 @@ impl<'p> Cache<'p> {
         let _lock = self.lock_scans()?;
         let place = working::open_place(&self.root, &self.work, slot, inside, owner)?;
         let switching =
-            Switching::new(&self.view.root, &self.work, &mut self.journal, slot.clone(), place, true, owner);
+            Switching::new(&self.view.root, &self.work, &mut self.journal, slot.clone(), place, owner);
         Ok(switching.restore()?.map(|how| Activated { slot: slot.clone(), how }))
     }
 
@@ -308,8 +308,8 @@ impl<'p> Cache<'p> {
         let owner = self.owner_for(stage.slot())?;
         let keep = self.keep_previous && stage.keeps_replaced();
         let (slot, place, staged, files) = stage.hand_over()?;
-        Switching::new(&self.view.root, &self.work, &mut self.journal, slot, place, keep, owner)
-            .run(staged, &files)
+        Switching::new(&self.view.root, &self.work, &mut self.journal, slot, place, owner)
+            .run(staged, &files, keep)
     }
 
     /// Who gets what is written to a slot; nobody in particular unless this is root.

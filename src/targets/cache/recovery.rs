@@ -22,7 +22,7 @@ impl Cache<'_> {
                 let place = working::open_place(&self.view.root, &self.work, &slot, operation.inside, owner)?;
                 let root = &self.view.root;
                 let mut switching =
-                    Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, false, owner);
+                    Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, owner);
                 switching.operation = operation;
                 let did = switching.resume()?;
                 self.progress.note(&format!("An earlier import was cut short: {did} its switch of {slot}."));

@@ -61,7 +61,6 @@ impl<'a> Switching<'a> {
         journal: &'a mut Journal,
         slot: Slot,
         place: Place,
-        keep: bool,
         owner: Option<Owner>,
     ) -> Self {
         let way = if place.inside { Way::PerFile } else { Way::Exchange };
@@ -70,19 +69,19 @@ impl<'a> Switching<'a> {
             inside: place.inside,
             way,
             staged: 0,
-            keep,
+            keep: false,
             restore: false,
         };
         Switching { root, work, journal, names: Names::of(&slot), slot, place, operation, owner }
     }
 
-    /// Puts the staged files in place.
+    /// Puts the staged files in place. `keep` says whether what they replace is kept for a later restore.
     ///
     /// # Errors
     /// The slot is as it was; or, where that is no longer possible, [`TargetError::Unfinished`]:
     /// the journal then keeps what is left to do.
-    pub fn run(mut self, staged: u64, files: &BTreeSet<String>) -> Result<Switch, TargetError> {
-        self.operation.staged = staged;
+    pub fn run(mut self, staged: u64, files: &BTreeSet<String>, keep: bool) -> Result<Switch, TargetError> {
+        (self.operation.staged, self.operation.keep) = (staged, keep);
         if let Err(error) = self.announce(files) {
             let _ = self.undo();
             return Err(error);
