@@ -10,13 +10,16 @@ use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
 use crate::dataset::check::Limits;
-use crate::dataset::{Contents, Discard, Kind, Name, catalogue, layer, vex};
+use crate::dataset::{Contents, Discard, Kind, Name, RelPath, catalogue, layer, vex};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor, Manifest};
-use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexSource};
+use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexRepository, VexSource};
 use crate::util::spool::{ONE_IN_MEMORY, spool};
 use crate::util::text::safe;
+
+/// The configuration of an artifact that needs none (OCI image specification, "empty descriptor").
+const EMPTY_CONFIG: &[u8] = b"{}";
 
 /// A dataset whose manifest and small blobs are here.
 pub(crate) struct Collected {
@@ -130,57 +133,10 @@ pub(crate) fn vex_repository(
     source: &VexSource,
 ) -> Result<Collected, Error> {
     let mut repository = network.vex(source)?;
-    let format = repository.format;
-    let limits = Limits::of(Kind::Vex);
-    let mut contents = vex::unpack(format, &mut repository.archive, &repository.subdir, limits, &mut Discard)
-        .map_err(|error| Error::Content {
-            dataset: name.to_string(),
-            source_name: repository.source.clone(),
-            why: error.to_string(),
-        })?;
-    contents.updated_at = contents.updated_at.or(repository.last_modified);
-    let layer = |media_type: &str, digest: Digest, size: u64, title: &str| Descriptor {
-        media_type: media_type.into(),
-        digest,
-        size,
-        annotations: BTreeMap::from([(oci::TITLE.to_owned(), title.to_owned())]),
-    };
-    let json = repository.manifest_json;
-    let config = b"{}".to_vec();
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(oci::MANIFEST.into()),
-        artifact_type: Some(catalogue::VEX_ARTIFACT.into()),
-        config: Descriptor {
-            media_type: "application/vnd.oci.empty.v1+json".into(),
-            digest: Digest::of(&config),
-            size: config.len() as u64,
-            annotations: BTreeMap::new(),
-        },
-        layers: vec![
-            layer(
-                format.media_type(),
-                repository.archive_digest,
-                repository.archive_size,
-                &repository.archive_name,
-            ),
-            layer(catalogue::VEX_MANIFEST_LAYER, Digest::of(&json), json.len() as u64, "vex-repository.json"),
-        ],
-        annotations: BTreeMap::new(),
-    };
+    let contents = vex_contents(name, &mut repository)?;
+    let subdir = vex_subdir(name, &repository)?;
+    let manifest = vex_manifest(&repository);
     let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::unexpected("describing VEX")(e.into()))?;
-    let subdir = match repository.subdir.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| Error::Content {
-            dataset: name.to_string(),
-            source_name: repository.source.clone(),
-            why: format!("its location names the folder {:?}", safe(text)),
-        })?),
-    };
-    let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
-    for bytes in [config, json] {
-        held.insert(Digest::of(&bytes), spool(&bytes[..], ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
-    }
     let dataset = Dataset {
         name: name.clone(),
         tag: catalogue::VEX_SPEC.into(),
@@ -196,6 +152,10 @@ pub(crate) fn vex_repository(
         subdir,
         contents,
     };
+    let mut held = BTreeMap::from([(repository.archive_digest, repository.archive)]);
+    for bytes in [EMPTY_CONFIG, &repository.manifest_json] {
+        held.insert(Digest::of(bytes), spool(bytes, ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
+    }
     Ok(Collected {
         planned: PlannedDataset { dataset, manifest: bytes },
         artifact: None,
@@ -204,6 +164,63 @@ pub(crate) fn vex_repository(
         held,
         announced: None,
     })
+}
+
+/// Reads the archive of a VEX repository, and returns what it holds.
+fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<Contents, Error> {
+    let VexRepository { format, archive, subdir, .. } = repository;
+    let unpacked = vex::unpack(*format, archive, subdir, Limits::of(Kind::Vex), &mut Discard);
+    let mut contents = unpacked.map_err(|error| Error::Content {
+        dataset: name.to_string(),
+        source_name: repository.source.clone(),
+        why: error.to_string(),
+    })?;
+    contents.updated_at = contents.updated_at.or(repository.last_modified);
+    Ok(contents)
+}
+
+/// Returns the directory of the archive that holds the repository; `None` for the top.
+fn vex_subdir(name: &Name, repository: &VexRepository) -> Result<Option<RelPath>, Error> {
+    match repository.subdir.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Error::Content {
+            dataset: name.to_string(),
+            source_name: repository.source.clone(),
+            why: format!("its location names the folder {:?}", safe(text)),
+        }),
+    }
+}
+
+/// Describes a VEX repository as an artifact of two layers: the archive, and the repository's manifest.
+fn vex_manifest(repository: &VexRepository) -> Manifest {
+    let layer = |media_type: &str, digest: Digest, size: u64, title: &str| Descriptor {
+        media_type: media_type.into(),
+        digest,
+        size,
+        annotations: BTreeMap::from([(oci::TITLE.to_owned(), title.to_owned())]),
+    };
+    let archive = layer(
+        repository.format.media_type(),
+        repository.archive_digest,
+        repository.archive_size,
+        &repository.archive_name,
+    );
+    let json = &repository.manifest_json;
+    let manifest =
+        layer(catalogue::VEX_MANIFEST_LAYER, Digest::of(json), json.len() as u64, "vex-repository.json");
+    Manifest {
+        schema_version: 2,
+        media_type: Some(oci::MANIFEST.into()),
+        artifact_type: Some(catalogue::VEX_ARTIFACT.into()),
+        config: Descriptor {
+            media_type: "application/vnd.oci.empty.v1+json".into(),
+            digest: Digest::of(EMPTY_CONFIG),
+            size: EMPTY_CONFIG.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers: vec![archive, manifest],
+        annotations: BTreeMap::new(),
+    }
 }
 
 /// The contents of a dataset that was not looked at yet.
