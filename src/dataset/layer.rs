@@ -101,13 +101,7 @@ fn walk_tar(
                     continue;
                 };
                 checker.begin(path, size)?;
-                loop {
-                    let count = entry.read(&mut buffer).map_err(broken)?;
-                    if count == 0 {
-                        break;
-                    }
-                    checker.data(&buffer[..count])?;
-                }
+                copy(&mut entry, &mut buffer, checker)?;
                 checker.end()?;
             }
             // Links and devices are never followed or made. A repository of VEX documents may
@@ -127,6 +121,17 @@ fn walk_tar(
         }
     }
     padding(archive.into_inner())
+}
+
+/// Hands the content of a file to the checker.
+fn copy(file: &mut impl Read, buffer: &mut [u8], checker: &mut Checker<'_>) -> Result<(), UnpackError> {
+    loop {
+        let count = file.read(buffer).map_err(broken)?;
+        if count == 0 {
+            return Ok(());
+        }
+        checker.data(&buffer[..count])?;
+    }
 }
 
 /// What a reader's error says about the archive: damage is the content's fault, the rest is not.
