@@ -144,70 +144,18 @@ fn answer(request: &Request, files: &Shared, counts: &Counts, faults: &Faults, e
     let path = request.uri().path();
     let Some(bytes) = files.lock().unwrap().get(path).cloned() else { return status(404) };
     let fault = faults(counts.asked.fetch_add(1, Relaxed), path);
-    let sent = counts.sent.clone();
-    let asked = request.headers().get("range").and_then(|value| value.to_str().ok());
-    let range = asked.and_then(|range| {
-        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-        Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()? + 1))
-    });
-    let range = range.filter(|_| fault != Some(Fault::NoRange) && path.contains("/blobs/"));
-    let (start, end) = range.unwrap_or((0, bytes.len()));
-    let mut body = bytes.slice(start..end);
-    let length = body.len();
-    let (mut announced, mut whole) = (true, true);
-    match &fault {
-        Some(Fault::Status(code, more)) => {
-            let answer = status(*code);
-            return more.iter().fold(answer, |answer, (name, value)| header(answer, name, value));
-        }
-        Some(Fault::Words(words)) => {
-            let text = json!({"errors": [{"code": "TOOMANYREQUESTS", "message": words}]}).to_string();
-            return with(ok(text), 429);
-        }
-        Some(Fault::Page) => {
-            return header(ok("<html>log in</html>"), "content-type", "text/html");
-        }
-        Some(Fault::Elsewhere) if path.contains("/blobs/") => {
-            return header(status(307), "location", &format!("{elsewhere}{path}"));
-        }
-        Some(Fault::Silence) => {
-            let mut answer = status(504);
-            answer.extensions_mut().insert(LONG);
-            return answer;
-        }
-        Some(Fault::Cut(at) | Fault::Stall(at)) => {
-            whole = false;
-            body = body.slice(..length.min(*at));
-        }
-        Some(Fault::Short(at)) => {
-            announced = false;
-            body = body.slice(..length.min(*at));
-        }
-        Some(Fault::Long(more)) => {
-            announced = false;
-            body = [&body[..], &vec![7; *more]].concat().into();
-        }
-        Some(Fault::Flip(at)) if length > 0 => {
-            let mut bytes = body.to_vec();
-            bytes[at % length] ^= 1;
-            body = bytes.into();
-        }
-        _ => {}
+    if let Some(answer) = fault.as_ref().and_then(|fault| instead(fault, path, elsewhere)) {
+        return answer;
     }
-    let pieces: Vec<Bytes> =
-        (0..body.len()).step_by(PIECE).map(|at| body.slice(at..body.len().min(at + PIECE))).collect();
-    let pieces = stream::iter(pieces).map(move |piece| {
-        sent.fetch_add(piece.len() as u64, Relaxed);
-        Ok::<_, std::io::Error>(piece)
-    });
-    let pause = if matches!(fault, Some(Fault::Stall(_))) { LONG } else { Duration::from_millis(20) };
-    let breaking = stream::iter((!whole).then_some(())).then(move |()| async move {
-        // A pause, so that the start is on its way before the connection breaks.
-        tokio::time::sleep(pause).await;
-        Err(std::io::Error::other("broken"))
-    });
-    let mut answer = Response::new(Body::from_stream(pieces.chain(breaking)));
-    if announced {
+    let takes_ranges = fault != Some(Fault::NoRange) && path.contains("/blobs/");
+    let range = range(request).filter(|_| takes_ranges);
+    let (start, end) = range.unwrap_or((0, bytes.len()));
+    let body = bytes.slice(start..end);
+    let length = body.len();
+    let sent = Sent::of(body, fault.as_ref());
+    let is_announced = sent.is_announced;
+    let mut answer = Response::new(sent.into_body(counts.sent.clone()));
+    if is_announced {
         answer = header(answer, "content-length", &length.to_string());
     }
     if range.is_some() {
@@ -216,4 +164,88 @@ fn answer(request: &Request, files: &Shared, counts: &Counts, faults: &Faults, e
         answer = header(answer, "content-range", &format!("bytes {first}-{}/{}", end - 1, bytes.len()));
     }
     answer
+}
+
+/// The range of bytes that is asked for.
+fn range(request: &Request) -> Option<(usize, usize)> {
+    let range = request.headers().get("range")?.to_str().ok()?;
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1))
+}
+
+/// The answer that a fault gives in place of the file; `None` if it gives the file, whole or not.
+fn instead(fault: &Fault, path: &str, elsewhere: &str) -> Option<Response> {
+    match fault {
+        Fault::Status(code, more) => {
+            let answer = status(*code);
+            Some(more.iter().fold(answer, |answer, (name, value)| header(answer, name, value)))
+        }
+        Fault::Words(words) => {
+            let text = json!({"errors": [{"code": "TOOMANYREQUESTS", "message": words}]}).to_string();
+            Some(with(ok(text), 429))
+        }
+        Fault::Page => Some(header(ok("<html>log in</html>"), "content-type", "text/html")),
+        Fault::Elsewhere if path.contains("/blobs/") => {
+            Some(header(status(307), "location", &format!("{elsewhere}{path}")))
+        }
+        Fault::Silence => {
+            let mut answer = status(504);
+            answer.extensions_mut().insert(LONG);
+            Some(answer)
+        }
+        _ => None,
+    }
+}
+
+/// What is sent of a file.
+struct Sent {
+    body: Bytes,
+    /// Whether the length of the file is announced.
+    is_announced: bool,
+    /// After which pause the connection breaks, if it does.
+    breaks: Option<Duration>,
+}
+
+impl Sent {
+    fn of(body: Bytes, fault: Option<&Fault>) -> Sent {
+        let length = body.len();
+        let whole = Sent { body: body.clone(), is_announced: true, breaks: None };
+        match fault {
+            // A pause, so that the start is on its way before the connection breaks.
+            Some(Fault::Cut(at)) => {
+                Sent { body: body.slice(..length.min(*at)), breaks: Some(Duration::from_millis(20)), ..whole }
+            }
+            Some(Fault::Stall(at)) => {
+                Sent { body: body.slice(..length.min(*at)), breaks: Some(LONG), ..whole }
+            }
+            Some(Fault::Short(at)) => {
+                Sent { body: body.slice(..length.min(*at)), is_announced: false, ..whole }
+            }
+            Some(Fault::Long(more)) => {
+                Sent { body: [&body[..], &vec![7; *more]].concat().into(), is_announced: false, ..whole }
+            }
+            Some(Fault::Flip(at)) if length > 0 => {
+                let mut bytes = body.to_vec();
+                bytes[at % length] ^= 1;
+                Sent { body: bytes.into(), ..whole }
+            }
+            _ => whole,
+        }
+    }
+
+    /// Sends it in pieces, and counts the bytes as they go.
+    fn into_body(self, count: Arc<AtomicU64>) -> Body {
+        let Sent { body, breaks, .. } = self;
+        let pieces: Vec<Bytes> =
+            (0..body.len()).step_by(PIECE).map(|at| body.slice(at..body.len().min(at + PIECE))).collect();
+        let pieces = stream::iter(pieces).map(move |piece| {
+            count.fetch_add(piece.len() as u64, Relaxed);
+            Ok::<_, std::io::Error>(piece)
+        });
+        let breaking = stream::iter(breaks).then(|pause| async move {
+            tokio::time::sleep(pause).await;
+            Err(std::io::Error::other("broken"))
+        });
+        Body::from_stream(pieces.chain(breaking))
+    }
 }
