@@ -89,10 +89,22 @@ fn places(seed: usize, from: usize, to: usize) -> Vec<(usize, u32)> {
     drawn.collect::<Vec<_>>().into_iter().chain([(from, 0), (to - 1, 7)]).collect()
 }
 
-type Untruth = Box<dyn Fn(&mut Value)>;
+/// A file with a damage, and what was done to it.
+type Damaged = (String, Vec<u8>);
 
 /// Everything that can happen to one member of a file.
-fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> {
+fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
+    [
+        moved(file, spans, index),
+        with_flips(file, &spans[index], index),
+        reheaded_all(file, &spans[index]),
+        resized(file, &spans[index]),
+    ]
+    .concat()
+}
+
+/// A member that is cut, removed, doubled or swapped with the next one.
+fn moved(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
     let span = &spans[index];
     let (before, this, after) = (&file[..span.start], &file[span.start..span.end], &file[span.end..]);
     let mut damaged = vec![
@@ -106,6 +118,12 @@ fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> 
         let swapped = [before, &file[next.start..next.end], this, &file[next.end..]].concat();
         damaged.push(("swapped with the next".into(), swapped));
     }
+    damaged
+}
+
+/// A member with a flipped bit in its header, its content or its padding.
+fn with_flips(file: &[u8], span: &Span, index: usize) -> Vec<Damaged> {
+    let mut damaged = Vec::new();
     for (at, bit) in places(index, span.start, span.content) {
         damaged.push((format!("header bit flipped at {}", at - span.start), flipped(file, at, bit)));
     }
@@ -124,6 +142,12 @@ fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> 
             damaged.push((format!("padding bit flipped at {at}"), flipped(file, at, bit)));
         }
     }
+    damaged
+}
+
+/// A member with another name, type, mode or owner in its header.
+fn reheaded_all(file: &[u8], span: &Span) -> Vec<Damaged> {
+    let mut damaged = Vec::new();
     let names =
         ["../x", "/etc/cron.d/x", "blobs/sha256/../../../x", "", &span.name.to_uppercase(), "Sha256sums"];
     for name in names.iter().filter(|name| **name != span.name) {
@@ -148,7 +172,13 @@ fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<(String, Vec<u8>)> 
         "with another owner".into(),
         reheaded(file, span, |header| header[265..269].copy_from_slice(b"root")),
     ));
-    // Grown and shrunk, with a header that says so: only what was signed can tell.
+    damaged
+}
+
+/// A member that has grown or shrunk, with a header that says so: only what was signed can tell.
+fn resized(file: &[u8], span: &Span) -> Vec<Damaged> {
+    let (before, after) = (&file[..span.start], &file[span.end..]);
+    let mut damaged = Vec::new();
     for (what, size) in [("grown by a byte", span.size + 1), ("grown by a block", span.size + 512)] {
         let mut content = file[span.content..span.content + span.size].to_vec();
         content.resize(size, b' ');
@@ -295,132 +325,126 @@ fn an_array_is_no_envelope_and_no_signature() {
     then_all_is_well(&host);
 }
 
-#[test]
-fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
+/// A change to a payload.
+type Change = fn(&mut Value);
+
+/// What is said, the change that says it, and a word of the answer.
+type Lie = (&'static str, Change, &'static str);
+
+/// Payloads of another format or form.
+const OF_FORM: &[Lie] = &[
+    ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
+    ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),
+    ("format 2", |p| p["format"] = json!(2), "format version 2"),
+    ("format 0", |p| p["format"] = json!(0), "format version 0"),
+    ("no format", |p| drop(p.as_object_mut().unwrap().remove("format")), "format"),
+    ("an array", |p| *p = json!([1, 2]), "rules"),
+    (
+        "a member as an array",
+        |p| {
+            let member = &p["members"][3];
+            p["members"][3] = json!([member["path"], member["size"], member["digest"]]);
+        },
+        "invalid type: sequence",
+    ),
+    (
+        "a blob as an array",
+        |p| {
+            let blob = &p["datasets"][0]["config"];
+            p["datasets"][0]["config"] = json!([blob["mediaType"], blob["digest"], blob["size"]]);
+        },
+        "invalid type: sequence",
+    ),
+    ("a stream with a path", |p| p["stream"] = json!("../default"), "not a stream's name"),
+    ("no time", |p| p["created"] = json!("yesterday"), "rules"),
+];
+
+/// Members and lengths that break the rules.
+const OF_MEMBERS: &[Lie] = &[
+    ("a path twice", |p| p["members"][4] = p["members"][3].clone(), "twice"),
+    (
+        "a path with ..",
+        |p| p["members"][3]["path"] = json!("blobs/../../etc/passwd"),
+        "cannot be a member's name",
+    ),
+    ("an absolute path", |p| p["members"][3]["path"] = json!("/etc/passwd"), "cannot be a member's name"),
+    ("a backslash", |p| p["members"][3]["path"] = json!("blobs\\x"), "cannot be a member's name"),
+    ("an empty path", |p| p["members"][3]["path"] = json!(""), "cannot be a member's name"),
+    (
+        "a path with escapes",
+        |p| p["members"][3]["path"] = json!("\u{1b}]0;x\u{7}"),
+        "cannot be a member's name",
+    ),
+    ("a long path", |p| p["members"][3]["path"] = json!("x".repeat(101)), "cannot be a member"),
+    (
+        "a manifest among members",
+        |p| p["members"][3]["path"] = json!("manifest.dsse.json"),
+        "cannot be a member's name",
+    ),
+    ("a stray member", |p| p["members"][1]["path"] = json!("autorun.inf"), "oci-layout"),
+    ("a size of 2^64-1", |p| p["members"][5]["size"] = json!(u64::MAX), "cannot be a member of"),
+    ("a size of 2^64", |p| p["members"][5]["size"] = json!(18_446_744_073_709_551_616.0), "rules"),
+    ("a negative size", |p| p["members"][5]["size"] = json!(-1), "rules"),
+    (
+        "all sizes at the limit",
+        |p| p["members"].as_array_mut().unwrap().iter_mut().for_each(|m| m["size"] = json!((8u64 << 30) - 1)),
+        "not listed with its size",
+    ),
+    ("a length too small", |p| p["length"] = json!(p["length"].as_u64().unwrap() - 512), "its length is"),
+    ("a length of 2^64-1", |p| p["length"] = json!(u64::MAX), "its length is"),
+    ("no members", |p| p["members"] = json!([]), "SHA256SUMS"),
+    (
+        "an upper-case digest",
+        |p| p["members"][3]["digest"] = json!(format!("sha256:{}", "A".repeat(64))),
+        "not a sha256 digest",
+    ),
+];
+
+/// Datasets that break the rules.
+const OF_DATASETS: &[Lie] = &[
+    ("no datasets", |p| p["datasets"] = json!([]), "0 datasets"),
+    ("a dataset twice", |p| p["datasets"][3] = p["datasets"][2].clone(), "twice"),
+    (
+        "a database twice",
+        |p| {
+            p["datasets"][3] = p["datasets"][0].clone();
+            p["datasets"][3]["tag"] = json!("3");
+        },
+        "two datasets",
+    ),
+    ("an unknown dataset", |p| p["datasets"][0]["name"] = json!("trivy-malware"), "not a dataset's name"),
+    ("a dataset with a path", |p| p["datasets"][0]["name"] = json!("vex-../../x"), "not a dataset's name"),
+    ("a tag with a path", |p| p["datasets"][0]["tag"] = json!("../../2"), "has the tag"),
+    ("a folder with ..", |p| p["datasets"][3]["subdir"] = json!("../x"), "not a plain relative path"),
+    (
+        "a dataset of tomorrow",
+        |p| p["datasets"][0]["contents"]["updated_at"] = json!(hours(2)),
+        "dated after the bundle",
+    ),
+    (
+        "16 EiB of content",
+        |p| p["datasets"][0]["contents"]["files"][0]["size"] = json!(u64::MAX),
+        "unpacks to",
+    ),
+    (
+        "a layer too many",
+        |p| p["datasets"][0]["layers"] = json!([p["datasets"][0]["layers"][0], p["datasets"][0]["config"]]),
+        "2 layers",
+    ),
+    ("no layer", |p| p["datasets"][0]["layers"] = json!([]), "0 layers"),
+    ("another media type", |p| p["datasets"][2]["layers"][0]["mediaType"] = json!("text/html"), "of type"),
+    ("no contents", |p| p["datasets"][0]["contents"]["files"] = json!([]), "does not describe"),
+];
+
+/// Signs each lie and shows it to a host that trusts the key.
+fn refuses_lies(lies: &[Lie], code: i32) {
     let host = host();
     let before = host.snapshot();
-    type Change = fn(&mut Value);
-    let other = json!(ContentDigest::of(b"other"));
-    let lies: Vec<(&str, Change, &str)> = vec![
-        ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
-        ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),
-        ("format 2", |p| p["format"] = json!(2), "format version 2"),
-        ("format 0", |p| p["format"] = json!(0), "format version 0"),
-        ("no format", |p| drop(p.as_object_mut().unwrap().remove("format")), "format"),
-        ("an array", |p| *p = json!([1, 2]), "rules"),
-        (
-            "a member as an array",
-            |p| {
-                let member = &p["members"][3];
-                p["members"][3] = json!([member["path"], member["size"], member["digest"]]);
-            },
-            "invalid type: sequence",
-        ),
-        (
-            "a blob as an array",
-            |p| {
-                let blob = &p["datasets"][0]["config"];
-                p["datasets"][0]["config"] = json!([blob["mediaType"], blob["digest"], blob["size"]]);
-            },
-            "invalid type: sequence",
-        ),
-        ("a path twice", |p| p["members"][4] = p["members"][3].clone(), "twice"),
-        (
-            "a path with ..",
-            |p| p["members"][3]["path"] = json!("blobs/../../etc/passwd"),
-            "cannot be a member's name",
-        ),
-        ("an absolute path", |p| p["members"][3]["path"] = json!("/etc/passwd"), "cannot be a member's name"),
-        ("a backslash", |p| p["members"][3]["path"] = json!("blobs\\x"), "cannot be a member's name"),
-        ("an empty path", |p| p["members"][3]["path"] = json!(""), "cannot be a member's name"),
-        (
-            "a path with escapes",
-            |p| p["members"][3]["path"] = json!("\u{1b}]0;x\u{7}"),
-            "cannot be a member's name",
-        ),
-        ("a long path", |p| p["members"][3]["path"] = json!("x".repeat(101)), "cannot be a member"),
-        (
-            "a manifest among members",
-            |p| p["members"][3]["path"] = json!("manifest.dsse.json"),
-            "cannot be a member's name",
-        ),
-        ("a stray member", |p| p["members"][1]["path"] = json!("autorun.inf"), "oci-layout"),
-        ("a size of 2^64-1", |p| p["members"][5]["size"] = json!(u64::MAX), "cannot be a member of"),
-        ("a size of 2^64", |p| p["members"][5]["size"] = json!(18_446_744_073_709_551_616.0), "rules"),
-        ("a negative size", |p| p["members"][5]["size"] = json!(-1), "rules"),
-        (
-            "all sizes at the limit",
-            |p| {
-                p["members"]
-                    .as_array_mut()
-                    .unwrap()
-                    .iter_mut()
-                    .for_each(|m| m["size"] = json!((8u64 << 30) - 1))
-            },
-            "not listed with its size",
-        ),
-        ("a length too small", |p| p["length"] = json!(p["length"].as_u64().unwrap() - 512), "its length is"),
-        ("a length of 2^64-1", |p| p["length"] = json!(u64::MAX), "its length is"),
-        ("no members", |p| p["members"] = json!([]), "SHA256SUMS"),
-        ("no datasets", |p| p["datasets"] = json!([]), "0 datasets"),
-        ("a dataset twice", |p| p["datasets"][3] = p["datasets"][2].clone(), "twice"),
-        (
-            "a database twice",
-            |p| {
-                p["datasets"][3] = p["datasets"][0].clone();
-                p["datasets"][3]["tag"] = json!("3");
-            },
-            "two datasets",
-        ),
-        ("an unknown dataset", |p| p["datasets"][0]["name"] = json!("trivy-malware"), "not a dataset's name"),
-        (
-            "a dataset with a path",
-            |p| p["datasets"][0]["name"] = json!("vex-../../x"),
-            "not a dataset's name",
-        ),
-        ("a tag with a path", |p| p["datasets"][0]["tag"] = json!("../../2"), "has the tag"),
-        ("a folder with ..", |p| p["datasets"][3]["subdir"] = json!("../x"), "not a plain relative path"),
-        ("a stream with a path", |p| p["stream"] = json!("../default"), "not a stream's name"),
-        (
-            "a dataset of tomorrow",
-            |p| p["datasets"][0]["contents"]["updated_at"] = json!(hours(2)),
-            "dated after the bundle",
-        ),
-        ("no time", |p| p["created"] = json!("yesterday"), "rules"),
-        ("the last of all times", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999"),
-        (
-            "16 EiB of content",
-            |p| p["datasets"][0]["contents"]["files"][0]["size"] = json!(u64::MAX),
-            "unpacks to",
-        ),
-        (
-            "a layer too many",
-            |p| {
-                p["datasets"][0]["layers"] =
-                    json!([p["datasets"][0]["layers"][0], p["datasets"][0]["config"]])
-            },
-            "2 layers",
-        ),
-        ("no layer", |p| p["datasets"][0]["layers"] = json!([]), "0 layers"),
-        (
-            "another media type",
-            |p| p["datasets"][2]["layers"][0]["mediaType"] = json!("text/html"),
-            "of type",
-        ),
-        ("no contents", |p| p["datasets"][0]["contents"]["files"] = json!([]), "does not describe"),
-        (
-            "an upper-case digest",
-            |p| p["members"][3]["digest"] = json!(format!("sha256:{}", "A".repeat(64))),
-            "not a sha256 digest",
-        ),
-    ];
     for (what, change, word) in lies {
         let mut bundle = newer();
         bundle.edit(change);
         let path = host.file("lying.tar", bundle.signed(&host.key));
         println!("{what}");
-        // A far future breaks no rule of the format.
-        let code = if what == "the last of all times" { 5 } else { 4 };
         both_refuse(&host, &before, &path, code, &[word]);
         // Anyone can write an unsigned one; looking at it must be as safe.
         let unsigned = host.file("lying.tar", bundle.file(&[]));
@@ -428,26 +452,51 @@ fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
         assert!([0, 4].contains(&ran.code), "{what}: {ran:#?}");
         ran.harmless();
     }
-    // What is said of a content must be so: another file, another date, another size, fewer files.
-    let untruths: Vec<(&str, Untruth)> = vec![
-        ("another file", {
-            let other = other.clone();
-            Box::new(move |p| p["datasets"][0]["contents"]["files"][1]["digest"] = other.clone())
-        }),
-        ("another date", Box::new(|p| p["datasets"][0]["contents"]["updated_at"] = json!(days(-2)))),
-        ("a smaller file", Box::new(|p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(512))),
-        ("a larger file", Box::new(|p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(1 << 20))),
-        ("another schema", Box::new(|p| p["datasets"][0]["contents"]["schema"] = json!(3))),
-        ("another tree", {
-            let other = other.clone();
-            Box::new(move |p| p["datasets"][2]["contents"]["tree"]["digest"] = other.clone())
-        }),
-        ("fewer files", Box::new(|p| p["datasets"][2]["contents"]["tree"]["files"] = json!(1))),
-        ("more files", Box::new(|p| p["datasets"][3]["contents"]["tree"]["files"] = json!(9))),
-        ("another folder", Box::new(|p| p["datasets"][3]["subdir"] = json!("elsewhere"))),
-        ("the date of VEX", Box::new(|p| p["datasets"][3]["contents"]["updated_at"] = json!(days(-2)))),
-    ];
-    for (what, change) in untruths {
+    then_all_is_well(&host);
+}
+
+#[test]
+fn a_payload_of_another_form_is_refused_though_its_signature_is_good() {
+    refuses_lies(OF_FORM, 4);
+}
+
+#[test]
+fn a_payload_with_members_that_break_the_rules_is_refused_though_its_signature_is_good() {
+    refuses_lies(OF_MEMBERS, 4);
+}
+
+#[test]
+fn a_payload_with_datasets_that_break_the_rules_is_refused_though_its_signature_is_good() {
+    refuses_lies(OF_DATASETS, 4);
+}
+
+/// It breaks no rule of the format.
+#[test]
+fn a_payload_of_a_far_future_is_refused_for_its_date() {
+    refuses_lies(&[("the last of all times", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
+}
+
+/// What is said of a content and is not so: another file, another date, another size, fewer files.
+const UNTRUTHS: [(&str, Change); 10] = [
+    ("another file", |p| {
+        p["datasets"][0]["contents"]["files"][1]["digest"] = json!(ContentDigest::of(b"other"))
+    }),
+    ("another date", |p| p["datasets"][0]["contents"]["updated_at"] = json!(days(-2))),
+    ("a smaller file", |p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(512)),
+    ("a larger file", |p| p["datasets"][1]["contents"]["files"][1]["size"] = json!(1 << 20)),
+    ("another schema", |p| p["datasets"][0]["contents"]["schema"] = json!(3)),
+    ("another tree", |p| p["datasets"][2]["contents"]["tree"]["digest"] = json!(ContentDigest::of(b"other"))),
+    ("fewer files", |p| p["datasets"][2]["contents"]["tree"]["files"] = json!(1)),
+    ("more files", |p| p["datasets"][3]["contents"]["tree"]["files"] = json!(9)),
+    ("another folder", |p| p["datasets"][3]["subdir"] = json!("elsewhere")),
+    ("the date of VEX", |p| p["datasets"][3]["contents"]["updated_at"] = json!(days(-2))),
+];
+
+#[test]
+fn contents_that_are_not_what_was_signed_are_refused() {
+    let host = host();
+    let before = host.snapshot();
+    for (what, change) in UNTRUTHS {
         let mut bundle = newer();
         bundle.edit(change);
         println!("{what}");
@@ -459,7 +508,14 @@ fn a_payload_that_lies_is_refused_though_its_signature_is_good() {
             &["that was signed"],
         );
     }
-    // Checksums that anyone would take at their word.
+    then_all_is_well(&host);
+}
+
+/// Anyone would take them at their word.
+#[test]
+fn checksums_that_are_not_of_the_members_are_refused() {
+    let host = host();
+    let before = host.snapshot();
     let mut sums = newer();
     let digit = sums.members[0].1[0];
     sums.members[0].1[0] = if digit == b'0' { b'1' } else { b'0' };
