@@ -289,13 +289,23 @@ fn over_the_wire_as_in_the_rules() {
     assert_eq!(answers(&serve.raw(three.as_bytes())), 3);
 }
 
+impl Serve {
+    /// Answers these bytes with this status, and nothing else.
+    #[track_caller]
+    fn answers_once(&self, what: &str, bytes: &[u8], status: u16) {
+        let came = self.raw(bytes);
+        assert_eq!(Response::of(&came).status, status, "{what}: {}", String::from_utf8_lossy(&came));
+        assert_eq!(answers(&came), 1, "{what}");
+    }
+}
+
 #[test]
 fn what_is_no_good_request_gets_no_good_answer() {
     let mut serve = Serve::plain();
     let blob = &*BLOB;
     let long = "a".repeat(20_000);
     let headers: String = (0..10_000).map(|number| format!("X-{number}: y\r\n")).collect();
-    let statuses: [(&str, String, u16); 19] = [
+    let requests: [(&str, String, u16); 13] = [
         ("a long header", format!("GET {blob} HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), 431),
         ("many headers", format!("GET {blob} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"), 431),
         ("a long path", format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 431),
@@ -313,46 +323,45 @@ fn what_is_no_good_request_gets_no_good_answer() {
             400,
         ),
         ("a bad length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na".into(), 400),
-        (
-            "CONNECT",
-            "CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: 10.0.0.1:22\r\nConnection: close\r\n\r\n".into(),
-            405,
-        ),
+    ];
+    for (what, bytes, status) in requests {
+        serve.answers_once(what, bytes.as_bytes(), status);
+    }
+    assert_eq!(answers(&serve.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), 0, "no HTTP/2 is spoken");
+    serve.logs("what came is no request");
+    serve.serves();
+}
+
+#[test]
+fn what_is_not_served_is_not_served_by_any_other_name() {
+    let mut serve = Serve::plain();
+    let requests = [
+        ("CONNECT", "CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: 10.0.0.1:22\r\nConnection: close\r\n\r\n", 405),
         (
             "another server's address",
-            "GET http://evil.example/etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
+            "GET http://evil.example/etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             404,
         ),
         (
             "an upload",
-            "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n".into(),
+            "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n",
             405,
         ),
         (
             "one that wants to be asked on",
-            "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-                .into(),
+            "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
             405,
         ),
-        (
-            "a way out",
-            "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
-            404,
-        ),
+        ("a way out", "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
         (
             "a hidden way out",
-            "GET /vex-hub/%2e%2e%2f%2e%2e%2fetc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-                .into(),
+            "GET /vex-hub/%2e%2e%2f%2e%2e%2fetc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             404,
         ),
     ];
-    for (what, bytes, status) in statuses {
-        let came = serve.raw(bytes.as_bytes());
-        assert_eq!(Response::of(&came).status, status, "{what}: {}", String::from_utf8_lossy(&came));
-        assert_eq!(answers(&came), 1, "{what}");
+    for (what, bytes, status) in requests {
+        serve.answers_once(what, bytes.as_bytes(), status);
     }
-    assert_eq!(answers(&serve.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), 0, "no HTTP/2 is spoken");
-    serve.logs("what came is no request");
     serve.serves();
 }
 
