@@ -129,9 +129,8 @@ fn a_good_source_is_exported_and_imported() {
     assert_eq!(host.installed("cache", "db"), Some(days(-1).to_string()));
 }
 
-#[test]
-fn a_manifest_that_is_none_is_refused() {
-    let host = exporter();
+/// What a registry gives for a manifest, by what is wrong with it, and a word of the answer.
+fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
     let media_type = Kind::TrivyDb.layer_media_type().unwrap();
     let good: Value = serde_json::from_slice(&forge::manifest(media_type, &db())).unwrap();
     let changed = |change: &dyn Fn(&mut Value)| {
@@ -141,7 +140,7 @@ fn a_manifest_that_is_none_is_refused() {
     };
     let index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [good["layers"][0]]});
     let layer = good["layers"][0].clone();
-    let bodies: Vec<(&str, String, &str)> = vec![
+    vec![
         ("a page", PAGE.into(), "HTML page"),
         ("a page behind blanks", format!("\n\n  {PAGE}"), "HTML page"),
         ("nothing", String::new(), "JSON"),
@@ -178,8 +177,13 @@ fn a_manifest_that_is_none_is_refused() {
             changed(&|m| m["layers"][0]["mediaType"] = json!("\u{1b}[2J\u{9b}x")),
             "Trivy takes only",
         ),
-    ];
-    for (what, body, word) in bodies {
+    ]
+}
+
+#[test]
+fn a_manifest_that_is_none_is_refused() {
+    let host = exporter();
+    for (what, body, word) in bad_manifests() {
         println!("{what}");
         let server = artifact(Kind::TrivyDb, db(), move |path, _| {
             path.contains("/manifests/").then(|| ok(body.clone()))
@@ -188,40 +192,45 @@ fn a_manifest_that_is_none_is_refused() {
         ran.harmless().refused(3, &[&server.host, word]);
         host.nothing_signed();
     }
-    type Answer = fn(&[u8]) -> Response;
-    let answers: Vec<(&str, Answer, &str)> = vec![
-        (
-            "another digest",
-            |bytes| header(ok(bytes.to_vec()), "docker-content-digest", &Digest::of(b"x").to_string()),
-            "digest",
-        ),
-        (
-            "a page by its type",
-            |_| header(ok("login"), "content-type", "text/html; charset=utf-8"),
-            "HTML page",
-        ),
-        ("401", |_| status(401), "docker login"),
-        ("403", |_| status(403), "docker login"),
-        ("404", |_| status(404), "status 404"),
-        ("429", |_| header(status(429), "retry-after", "30"), "status 429"),
-        ("500", |_| status(500), "status 500"),
-        ("204", |_| status(204), "status 204"),
-        ("broken off", half, "broke after"),
-        ("round and round", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
-        ("to nowhere", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
-        ("to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
-        (
-            "words with escapes",
-            |_| {
-                let mut response =
-                    ok(json!({"errors": [{"code": "DENIED", "message": "\u{1b}[2J\u{202e}"}]}).to_string());
-                response = with(response, 403);
-                response
-            },
-            "DENIED",
-        ),
-    ];
-    for (what, answer, word) in answers {
+}
+
+/// What a server makes of the bytes that were asked for.
+type Answer = fn(&[u8]) -> Response;
+
+/// Answers to a request for a manifest, by what is wrong with them, and a word of what is said then.
+const NO_MANIFEST: [(&str, Answer, &str); 13] = [
+    (
+        "another digest",
+        |bytes| header(ok(bytes.to_vec()), "docker-content-digest", &Digest::of(b"x").to_string()),
+        "digest",
+    ),
+    ("a page by its type", |_| header(ok("login"), "content-type", "text/html; charset=utf-8"), "HTML page"),
+    ("401", |_| status(401), "docker login"),
+    ("403", |_| status(403), "docker login"),
+    ("404", |_| status(404), "status 404"),
+    ("429", |_| header(status(429), "retry-after", "30"), "status 429"),
+    ("500", |_| status(500), "status 500"),
+    ("204", |_| status(204), "status 204"),
+    ("broken off", half, "broke after"),
+    ("round and round", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
+    ("to nowhere", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
+    ("to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
+    (
+        "words with escapes",
+        |_| {
+            let mut response =
+                ok(json!({"errors": [{"code": "DENIED", "message": "\u{1b}[2J\u{202e}"}]}).to_string());
+            response = with(response, 403);
+            response
+        },
+        "DENIED",
+    ),
+];
+
+#[test]
+fn an_answer_that_is_no_manifest_is_refused() {
+    let host = exporter();
+    for (what, answer, word) in NO_MANIFEST {
         println!("{what}");
         let server = artifact(Kind::TrivyDb, db(), move |path, bytes| {
             path.contains("/manifests/").then(|| answer(bytes))
@@ -235,7 +244,6 @@ fn a_manifest_that_is_none_is_refused() {
 #[test]
 fn a_layer_that_is_not_the_one_asked_for_is_refused() {
     let host = exporter();
-    type Answer = fn(&[u8]) -> Response;
     let answers: Vec<(&str, Answer, &str)> = vec![
         (
             "other bytes",
@@ -296,16 +304,107 @@ fn a_layer_that_is_not_the_one_asked_for_is_refused() {
     host.export_db(&repository(&server)).good();
 }
 
-#[test]
-fn content_that_trivy_could_not_use_is_never_signed() {
+/// No layer of these is signed; each comes with what is wrong with it, and a word of the answer.
+fn never_signs(kind: Kind, layers: Vec<(&str, Vec<u8>, &str)>) {
     let host = exporter();
+    for (what, layer, word) in layers {
+        println!("{kind:?}: {what}");
+        let server = artifact(kind, layer, |_, _| None);
+        let ran = host.export_kind(kind, &repository(&server));
+        ran.harmless().refused(3, &[&server.host, word, "nothing was signed", "--skip"]);
+        host.nothing_signed();
+    }
+}
+
+/// A database in a file of this name, and what stands beside it.
+fn database(name: &str, bytes: &[u8], metadata: &[u8]) -> Archive {
+    Archive::new().file(name, bytes).file("metadata.json", metadata)
+}
+
+fn metadata(schema: u32) -> Vec<u8> {
+    metadata_json(schema, days(-1))
+}
+
+#[test]
+fn a_database_with_bad_metadata_is_never_signed() {
     let bolt = forge::bolt();
-    let sqlite = forge::sqlite();
-    let metadata = |schema| metadata_json(schema, days(-1));
-    let database = |name: &str, bytes: &[u8], metadata: &[u8]| {
-        Archive::new().file(name, bytes).file("metadata.json", metadata)
-    };
     let bolt_with = |metadata: &[u8]| database("trivy.db", &bolt, metadata).pack();
+    never_signs(
+        Kind::TrivyDb,
+        vec![
+            ("schema 3", bolt_with(&metadata(3)), "schema version 3"),
+            ("schema 1", bolt_with(&metadata(1)), "schema version 1"),
+            ("no dates", bolt_with(b"{\"Version\":2}"), "metadata.json cannot be read"),
+            (
+                "impossible dates",
+                bolt_with(
+                    br#"{"Version":2,"UpdatedAt":"2026-02-30T00:00:00Z","NextUpdate":"2026-03-01T00:00:00Z"}"#,
+                ),
+                "metadata.json cannot be read",
+            ),
+            (
+                "the zero date",
+                bolt_with(
+                    br#"{"Version":2,"UpdatedAt":"0001-01-01T00:00:00Z","NextUpdate":"0001-01-01T00:00:00Z"}"#,
+                ),
+                "no believable dates",
+            ),
+            ("a page for metadata", bolt_with(PAGE.as_bytes()), "metadata.json cannot be read"),
+            ("no metadata", Archive::new().file("trivy.db", &bolt).pack(), "no metadata.json"),
+        ],
+    );
+}
+
+#[test]
+fn a_database_of_other_files_is_never_signed() {
+    let (bolt, sqlite) = (forge::bolt(), forge::sqlite());
+    never_signs(
+        Kind::TrivyDb,
+        vec![
+            ("no database", Archive::new().file("metadata.json", &metadata(2)).pack(), "no trivy.db"),
+            ("an empty archive", Archive::new().pack(), "no trivy.db"),
+            (
+                "a file too many",
+                database("trivy.db", &bolt, &metadata(2)).file("x.so", b"x").pack(),
+                "x.so, which does not belong",
+            ),
+            (
+                "a name twice",
+                database("trivy.db", &bolt, &metadata(2)).file("trivy.db", &bolt).pack(),
+                "twice",
+            ),
+            ("a cut database", database("trivy.db", &bolt[..8192], &metadata(2)).pack(), "cut short"),
+            ("an empty database", database("trivy.db", b"", &metadata(2)).pack(), "not a bbolt"),
+            ("another database", database("trivy.db", &sqlite, &metadata(2)).pack(), "not a bbolt"),
+            ("the java database", forge::java_db_layer(days(-1)), "does not belong"),
+        ],
+    );
+}
+
+#[test]
+fn an_archive_that_is_damaged_or_hostile_is_never_signed() {
+    let bolt = forge::bolt();
+    never_signs(
+        Kind::TrivyDb,
+        vec![
+            ("plain text", b"this is no archive".to_vec(), "not a whole gzipped tar"),
+            ("a page", PAGE.into(), "not a whole gzipped tar"),
+            ("a plain tar", forge::plain_tar("trivy.db", &bolt), "not a whole gzipped tar"),
+            ("cut gzip", db()[..db().len() / 2].to_vec(), "not a whole gzipped tar"),
+            ("a gzip without its end", db()[..db().len() - 4].to_vec(), "not a whole gzipped tar"),
+            ("a way out", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
+            ("an absolute name", Archive::new().file("/etc/cron.d/x", b"x").pack(), "unsafe name"),
+            ("escapes in a name", Archive::new().file("\u{1b}[2Jx", b"x").pack(), "unsafe name"),
+            ("a symbolic link", Archive::new().entry(b'2', "trivy.db", 0, b"").pack(), "link"),
+            ("a hard link", Archive::new().entry(b'1', "trivy.db", 0, b"").pack(), "link"),
+            ("a device", Archive::new().entry(b'4', "trivy.db", 0, b"").pack(), "entry of type"),
+        ],
+    );
+}
+
+#[test]
+fn a_java_database_that_trivy_could_not_use_is_never_signed() {
+    let (bolt, sqlite) = (forge::bolt(), forge::sqlite());
     // In the same place and length: wherever the schema names it.
     let without = |what: &[u8]| {
         let mut bytes = sqlite.clone();
@@ -316,133 +415,45 @@ fn content_that_trivy_could_not_use_is_never_signed() {
         }
         bytes
     };
+    never_signs(
+        Kind::TrivyJavaDb,
+        vec![
+            ("schema 2", database("trivy-java.db", &sqlite, &metadata(2)).pack(), "schema version 2"),
+            (
+                "no artifacts",
+                database("trivy-java.db", &without(b"artifacts"), &metadata(1)).pack(),
+                "no table artifacts",
+            ),
+            (
+                "no indices",
+                database("trivy-java.db", &without(b"indices"), &metadata(1)).pack(),
+                "no table indices",
+            ),
+            (
+                "a cut database",
+                database("trivy-java.db", &sqlite[..sqlite.len() - 512], &metadata(1)).pack(),
+                "cut short",
+            ),
+            ("another database", database("trivy-java.db", &bolt, &metadata(1)).pack(), "not a SQLite"),
+        ],
+    );
+}
+
+#[test]
+fn checks_that_trivy_could_not_use_are_never_signed() {
     let rego = "policies/docker/policies/x.rego";
     let library = "policies/docker/lib/x.rego";
-    let layers: Vec<(Kind, &str, Vec<u8>, &str)> = vec![
-        (Kind::TrivyDb, "schema 3", bolt_with(&metadata(3)), "schema version 3"),
-        (Kind::TrivyDb, "schema 1", bolt_with(&metadata(1)), "schema version 1"),
-        (Kind::TrivyDb, "no dates", bolt_with(b"{\"Version\":2}"), "metadata.json cannot be read"),
-        (
-            Kind::TrivyDb,
-            "impossible dates",
-            bolt_with(
-                br#"{"Version":2,"UpdatedAt":"2026-02-30T00:00:00Z","NextUpdate":"2026-03-01T00:00:00Z"}"#,
-            ),
-            "metadata.json cannot be read",
-        ),
-        (
-            Kind::TrivyDb,
-            "the zero date",
-            bolt_with(
-                br#"{"Version":2,"UpdatedAt":"0001-01-01T00:00:00Z","NextUpdate":"0001-01-01T00:00:00Z"}"#,
-            ),
-            "no believable dates",
-        ),
-        (Kind::TrivyDb, "a page for metadata", bolt_with(PAGE.as_bytes()), "metadata.json cannot be read"),
-        (Kind::TrivyDb, "no metadata", Archive::new().file("trivy.db", &bolt).pack(), "no metadata.json"),
-        (
-            Kind::TrivyDb,
-            "no database",
-            Archive::new().file("metadata.json", &metadata(2)).pack(),
-            "no trivy.db",
-        ),
-        (Kind::TrivyDb, "an empty archive", Archive::new().pack(), "no trivy.db"),
-        (
-            Kind::TrivyDb,
-            "a file too many",
-            database("trivy.db", &bolt, &metadata(2)).file("x.so", b"x").pack(),
-            "x.so, which does not belong",
-        ),
-        (
-            Kind::TrivyDb,
-            "a name twice",
-            database("trivy.db", &bolt, &metadata(2)).file("trivy.db", &bolt).pack(),
-            "twice",
-        ),
-        (
-            Kind::TrivyDb,
-            "a cut database",
-            database("trivy.db", &bolt[..8192], &metadata(2)).pack(),
-            "cut short",
-        ),
-        (Kind::TrivyDb, "an empty database", database("trivy.db", b"", &metadata(2)).pack(), "not a bbolt"),
-        (
-            Kind::TrivyDb,
-            "another database",
-            database("trivy.db", &sqlite, &metadata(2)).pack(),
-            "not a bbolt",
-        ),
-        (Kind::TrivyDb, "the java database", forge::java_db_layer(days(-1)), "does not belong"),
-        (Kind::TrivyDb, "plain text", b"this is no archive".to_vec(), "not a whole gzipped tar"),
-        (Kind::TrivyDb, "a page", PAGE.into(), "not a whole gzipped tar"),
-        (Kind::TrivyDb, "a plain tar", forge::plain_tar("trivy.db", &bolt), "not a whole gzipped tar"),
-        (Kind::TrivyDb, "cut gzip", db()[..db().len() / 2].to_vec(), "not a whole gzipped tar"),
-        (Kind::TrivyDb, "a gzip without its end", db()[..db().len() - 4].to_vec(), "not a whole gzipped tar"),
-        (Kind::TrivyDb, "a way out", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
-        (Kind::TrivyDb, "an absolute name", Archive::new().file("/etc/cron.d/x", b"x").pack(), "unsafe name"),
-        (Kind::TrivyDb, "escapes in a name", Archive::new().file("\u{1b}[2Jx", b"x").pack(), "unsafe name"),
-        (Kind::TrivyDb, "a symbolic link", Archive::new().entry(b'2', "trivy.db", 0, b"").pack(), "link"),
-        (Kind::TrivyDb, "a hard link", Archive::new().entry(b'1', "trivy.db", 0, b"").pack(), "link"),
-        (Kind::TrivyDb, "a device", Archive::new().entry(b'4', "trivy.db", 0, b"").pack(), "entry of type"),
-        (
-            Kind::TrivyJavaDb,
-            "schema 2",
-            database("trivy-java.db", &sqlite, &metadata(2)).pack(),
-            "schema version 2",
-        ),
-        (
-            Kind::TrivyJavaDb,
-            "no artifacts",
-            database("trivy-java.db", &without(b"artifacts"), &metadata(1)).pack(),
-            "no table artifacts",
-        ),
-        (
-            Kind::TrivyJavaDb,
-            "no indices",
-            database("trivy-java.db", &without(b"indices"), &metadata(1)).pack(),
-            "no table indices",
-        ),
-        (
-            Kind::TrivyJavaDb,
-            "a cut database",
-            database("trivy-java.db", &sqlite[..sqlite.len() - 512], &metadata(1)).pack(),
-            "cut short",
-        ),
-        (
-            Kind::TrivyJavaDb,
-            "another database",
-            database("trivy-java.db", &bolt, &metadata(1)).pack(),
-            "not a SQLite",
-        ),
-        (Kind::TrivyChecks, "no checks", Archive::new().file(library, b"package x").pack(), "no .rego file"),
-        (Kind::TrivyChecks, "no libraries", Archive::new().file(rego, b"package x").pack(), "no libraries"),
-        (
-            Kind::TrivyChecks,
-            "a way out",
-            Archive::new().file("policies/../../x.rego", b"x").pack(),
-            "unsafe name",
-        ),
-        (
-            Kind::TrivyChecks,
-            "a link",
-            Archive::new().file(rego, b"").entry(b'2', library, 0, b"").pack(),
-            "link",
-        ),
-        (
-            Kind::TrivyChecks,
-            "an unknown entry",
-            Archive::new().entry(b'S', rego, 0, b"").pack(),
-            "entry of type",
-        ),
-        (Kind::TrivyChecks, "an empty archive", Archive::new().pack(), "no .rego file"),
-    ];
-    for (kind, what, layer, word) in layers {
-        println!("{kind:?}: {what}");
-        let server = artifact(kind, layer, |_, _| None);
-        let ran = host.export_kind(kind, &repository(&server));
-        ran.harmless().refused(3, &[&server.host, word, "nothing was signed", "--skip"]);
-        host.nothing_signed();
-    }
+    never_signs(
+        Kind::TrivyChecks,
+        vec![
+            ("no checks", Archive::new().file(library, b"package x").pack(), "no .rego file"),
+            ("no libraries", Archive::new().file(rego, b"package x").pack(), "no libraries"),
+            ("a way out", Archive::new().file("policies/../../x.rego", b"x").pack(), "unsafe name"),
+            ("a link", Archive::new().file(rego, b"").entry(b'2', library, 0, b"").pack(), "link"),
+            ("an unknown entry", Archive::new().entry(b'S', rego, 0, b"").pack(), "entry of type"),
+            ("an empty archive", Archive::new().pack(), "no .rego file"),
+        ],
+    );
 }
 
 #[test]
@@ -610,8 +621,13 @@ fn a_vex_repository_that_is_none_is_refused() {
         ran.harmless().refused(3, &[&server.host, word]);
         host.nothing_signed();
     }
+}
+
+#[test]
+fn an_answer_that_is_no_vex_repository_is_refused() {
+    let host = exporter();
     type Answer = fn() -> Response;
-    let answers: Vec<(Answer, &str)> = vec![
+    let answers: [(Answer, &str); 7] = [
         (|| status(401), "status 401"),
         (|| status(403), "status 403"),
         (|| status(404), "status 404"),
@@ -625,7 +641,12 @@ fn a_vex_repository_that_is_none_is_refused() {
         host.export_vex(&format!("http://{}", server.host)).harmless().refused(3, &[&server.host, word]);
         host.nothing_signed();
     }
-    // What people paste from a browser: refused before anything is asked, with the right address.
+}
+
+/// What people paste from a browser: refused before anything is asked, with the right address.
+#[test]
+fn an_address_that_is_no_vex_repository_is_refused_before_anything_is_asked() {
+    let host = exporter();
     for (address, word) in [
         (
             "https://github.com/aquasecurity/vexhub/blob/main/vex-repository.json",
@@ -650,6 +671,11 @@ fn a_vex_repository_that_is_none_is_refused() {
         assert!(!ran.err.contains("secret"), "{ran:#?}");
         host.nothing_signed();
     }
+}
+
+#[test]
+fn a_folder_without_a_vex_repository_is_refused() {
+    let host = exporter();
     host.export_vex(&host.at("nowhere")).refused(3, &["nowhere"]);
     host.export_vex(&host.at("tmp")).refused(3, &["it has no vex-repository.json"]);
 }
