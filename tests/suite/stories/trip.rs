@@ -66,30 +66,57 @@ fn finds_everything(station: &Host, trivy: impl Fn(&str) -> String) {
     assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the carried checks");
 }
 
+/// A station that has imported what a laptop has exported. No server of the connected side is left.
+struct Trip {
+    station: Host,
+    bundle: String,
+    public: String,
+    cache: String,
+    /// The folder of the trivy.yaml that was written.
+    config: String,
+    /// The digest of the checks in the registry.
+    checks: String,
+    import: Run,
+}
+
+impl Trip {
+    fn new() -> Trip {
+        let tools = tools();
+        let (laptop, station) = (equipped(&tools), equipped(&tools));
+        let (_, public) = laptop.keygen();
+        let registry = Registry::distribution(&tools, None);
+        for artifact in [Artifact::db(), Artifact::java_db()] {
+            registry.publish(&artifact);
+        }
+        let checks = registry.publish(&Artifact::checks("2"));
+        let hub = vex_hub::over_http();
+        let flags = format!("{} --vex default={}", registry.flags(), hub.url(""));
+        let carried = laptop.export(&laptop.dir("out"), &flags);
+        drop(registry);
+        let bundle = station.at("default.tar");
+        fs::copy(carried, &bundle).unwrap();
+
+        station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
+        // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
+        let (cache, config) = (station.at("cache"), station.dir("config"));
+        let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
+        let import = station.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
+        import.exits(0);
+        Trip { station, bundle, public, cache, config, checks, import }
+    }
+
+    /// A trip after which eight days have passed.
+    fn eight_days_ago() -> Trip {
+        let trip = Trip::new();
+        eight_days_later(&trip.cache);
+        trip
+    }
+}
+
 #[test]
 #[ignore = "tools"]
-fn the_trip() {
-    let tools = tools();
-    let (laptop, station) = (equipped(&tools), equipped(&tools));
-    let (_, public) = laptop.keygen();
-    let registry = Registry::distribution(&tools, None);
-    for artifact in [Artifact::db(), Artifact::java_db()] {
-        registry.publish(&artifact);
-    }
-    let checks = registry.publish(&Artifact::checks("2"));
-    let hub = vex_hub::over_http();
-    let flags = format!("{} --vex default={}", registry.flags(), hub.url(""));
-    let carried = laptop.export(&laptop.dir("out"), &flags);
-    drop(registry);
-    let bundle = station.at("default.tar");
-    fs::copy(carried, &bundle).unwrap();
-
-    station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
-    // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
-    let (cache, home, config) = (station.at("cache"), station.at(""), station.dir("config"));
-    let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
-    let import = station.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
-    import.exits(0);
+fn the_trip_brings_all_four_datasets_into_the_cache() {
+    let Trip { station, cache, checks, import, .. } = Trip::new();
     assert_eq!(import.statuses(), all_four("installed"));
     assert_eq!(import.target(0)["trivy_version"], "0.74", "the trivy on the PATH was asked");
 
@@ -100,8 +127,12 @@ fn the_trip() {
         assert_eq!(version[database]["UpdatedAt"], "2026-01-15T06:00:00Z", "{version:#}");
     }
     assert_eq!(version["CheckBundle"]["Digest"], checks, "{version:#}");
+}
 
-    eight_days_later(&cache);
+#[test]
+#[ignore = "tools"]
+fn the_printed_lines_find_everything_eight_days_later() {
+    let Trip { station, cache, import, .. } = Trip::eight_days_ago();
     let network = station.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
     assert!(network.lines().all(|line| line.trim_start().starts_with("lo:")), "{network}");
     let lock = sample("project/Gemfile.lock");
@@ -112,17 +143,28 @@ fn the_trip() {
     let scan = station.offline(&format!("{} --format json --input {image}", printed(&import, "image")));
     scan.exits(0);
     assert_eq!(findings(&scan), ["CVE-2099-0003"]);
+}
 
-    // As a systemd unit or a pipeline would: no flag, and no variable but these.
-    let trivy = format!("{tools}/trivy");
+/// As a systemd unit or a pipeline would: no flag, and no variable but these.
+#[test]
+#[ignore = "tools"]
+fn the_written_settings_find_everything_eight_days_later() {
+    let Trip { station, config, .. } = Trip::eight_days_ago();
+    let home = station.at("");
+    let trivy = format!("{}/trivy", tools());
     finds_everything(&station, |subcommand| {
         format!("env -i HOME={home} $(cat settings.env) {trivy} {subcommand}")
     });
     finds_everything(&station, |subcommand| {
         format!("env -i HOME={home} {trivy} {subcommand} --config {config}/trivy.yaml")
     });
+}
 
-    // A service without a home: the written lines alone must do.
+/// The written lines alone must do.
+#[test]
+#[ignore = "tools"]
+fn a_service_without_a_home_finds_everything() {
+    let Trip { station, bundle, public, cache, .. } = Trip::eight_days_ago();
     let data = station.at("data");
     let again = format!("import {bundle} --trust {public} --cache-dir {cache} --data-home {data}");
     let again = station.ferry(&format!("{again} --write-env homeless.env --format json"));
@@ -130,9 +172,16 @@ fn the_trip() {
     // The dates of the VEX repository and of the metadata were moved by this test alone.
     assert!(again.statuses().iter().all(|row| !row.ends_with("failed")), "{again}");
     eight_days_later(&cache);
+    let trivy = format!("{}/trivy", tools());
     finds_everything(&station, |subcommand| format!("env -i $(cat homeless.env) {trivy} {subcommand}"));
+}
 
-    // Client and server share nothing but the address; both lines are used as printed.
+/// Client and server share nothing but the address; both lines are used as printed.
+#[test]
+#[ignore = "tools"]
+fn a_client_finds_what_its_server_knows() {
+    let Trip { station, import, .. } = Trip::eight_days_ago();
+    let image = sample("project/image.tar");
     let server = printed(&import, "server");
     let client = printed(&import, "image --server URL").replace(" URL ", " http://127.0.0.1:4954 ");
     let scan = station.offline(&format!(
