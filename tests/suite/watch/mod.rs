@@ -562,82 +562,130 @@ fn pass(
 /// What was said of the bundles at last, by their names.
 type Told = BTreeMap<String, String>;
 
+/// A sender, a diode, and a watch behind it.
+struct Diode {
+    seed: u64,
+    dice: Noise,
+    sender: Sender,
+    host: Host,
+    /// The files that the diode holds back.
+    late: Vec<(String, Vec<u8>)>,
+    told: Told,
+    /// The dates of the bundles that were sent.
+    sent: BTreeMap<String, String>,
+    /// The bundles of which every file comes as it was.
+    must: Vec<String>,
+    /// The first that was imported.
+    first: Option<String>,
+    /// How many were repaired.
+    repaired: usize,
+}
+
+impl Diode {
+    fn new(seed: u64) -> Diode {
+        let sender = Sender::new();
+        let host = receiver(&sender);
+        let (late, told, sent, must, first, repaired) = Default::default();
+        Diode { seed, dice: Noise::new(seed), sender, host, late, told, sent, must, first, repaired }
+    }
+
+    /// Sends one more bundle, and what was held back.
+    fn send(&mut self) {
+        let (files, date) = self.sender.export(VOLUMES);
+        let stem = files.keys().next().unwrap().split_once('.').unwrap().0;
+        let bundle = format!("{stem}.tar");
+        let held = std::mem::take(&mut self.late);
+        let (through, hit) = pass(&mut self.dice, &files, &mut self.late);
+        self.put(through);
+        self.put(held);
+        self.sent.insert(bundle.clone(), date[..19].to_owned());
+        if hit == 0 {
+            self.must.push(bundle);
+        }
+    }
+
+    fn send_late(&mut self) {
+        let held = std::mem::take(&mut self.late);
+        self.put(held);
+    }
+
+    fn put(&self, files: Vec<(String, Vec<u8>)>) {
+        for (name, bytes) in files {
+            fs::write(self.host.path("inbox").join(name), bytes).unwrap();
+        }
+    }
+
+    /// Watches once. Nothing steps back, and every outcome has its reason.
+    fn watch(&mut self, more: &[&str]) {
+        let before = self.host.date();
+        let (ran, report) = self.host.watch(&[&["--quiet"], more].concat());
+        let at = format!("TRIVY_FERRY_SEED={}: {ran:#?}", self.seed);
+        // What is older than the first that was imported is refused: nobody can tell it from a step back.
+        assert!([0, 4, 5, 6].contains(&ran.code), "{at}");
+        assert!(self.host.date() >= before, "a step back: {at}");
+        for row in report["outcomes"].as_array().unwrap() {
+            let (bundle, outcome) = (row["bundle"].as_str().unwrap(), row["outcome"].as_str().unwrap());
+            let why = fs::read_to_string(row["reason"].as_str().map(|path| self.host.path(path)).unwrap());
+            // What was put away since is told in the report.
+            let why = why.unwrap_or_else(|_| row.to_string());
+            self.repaired += usize::from(outcome == "processed" && why.contains("made again"));
+            assert!(outcome == "processed" || row["why"].as_str().is_some_and(|why| why.len() > 20), "{at}");
+            if outcome == "processed" && self.first.is_none() {
+                self.first = Some(bundle.into());
+            }
+            let refused = row["exit_code"] == 5;
+            assert!(!refused || Some(bundle) < self.first.as_deref(), "refused without a reason: {at}");
+            if self.told.get(bundle).is_none_or(|earlier| earlier != "processed") {
+                self.told.insert(bundle.into(), outcome.into());
+            }
+        }
+    }
+
+    fn is_processed(&self, bundle: &str) -> bool {
+        self.told.get(bundle).is_some_and(|outcome| outcome == "processed")
+    }
+
+    /// What came whole was imported, something was said of everything, and the newest is in use. Returns how
+    /// many were not imported.
+    fn judge(&self) -> usize {
+        let seed = self.seed;
+        assert_eq!(self.host.inbox(), [""; 0], "TRIVY_FERRY_SEED={seed}");
+        for bundle in &self.must {
+            assert!(
+                self.is_processed(bundle),
+                "TRIVY_FERRY_SEED={seed}: {bundle} came whole, and is {:?}",
+                self.told.get(bundle)
+            );
+        }
+        for bundle in self.sent.keys() {
+            // What was lost as a whole shows in the numbers of those that came.
+            let known = self.told.contains_key(bundle);
+            assert!(known, "TRIVY_FERRY_SEED={seed}: nothing was said of {bundle}");
+        }
+        let processed = self.sent.iter().filter(|(bundle, _)| self.is_processed(bundle));
+        let newest = processed.clone().map(|(_, date)| date.clone()).max();
+        assert_eq!(self.host.date().map(|date| date[..19].to_owned()), newest, "TRIVY_FERRY_SEED={seed}");
+        self.sent.len() - processed.count()
+    }
+}
+
 /// Thirty bundles through a diode. Says how many were repaired, and how many were beyond repair and named.
 fn diode(seed: u64) -> (usize, usize) {
     const BUNDLES: usize = 30;
-    let mut dice = Noise::new(seed);
-    let mut sender = Sender::new();
-    let host = receiver(&sender);
-    let (mut late, mut told) = (Vec::new(), Told::new());
-    let (mut sent, mut must): (BTreeMap<String, String>, Vec<String>) = Default::default();
-    let mut repaired = 0;
-    let mut first: Option<String> = None;
-    let mut watch = |told: &mut Told, more: &[&str]| {
-        let before = host.date();
-        let (ran, report) = host.watch(&[&["--quiet"], more].concat());
-        let at = format!("TRIVY_FERRY_SEED={seed}: {ran:#?}");
-        // What is older than the first that was imported is refused: nobody can tell it from a step back.
-        assert!([0, 4, 5, 6].contains(&ran.code), "{at}");
-        assert!(host.date() >= before, "a step back: {at}");
-        for row in report["outcomes"].as_array().unwrap() {
-            let (bundle, outcome) = (row["bundle"].as_str().unwrap(), row["outcome"].as_str().unwrap());
-            let why = fs::read_to_string(row["reason"].as_str().map(|path| host.path(path)).unwrap());
-            // What was put away since is told in the report.
-            let why = why.unwrap_or_else(|_| row.to_string());
-            repaired += usize::from(outcome == "processed" && why.contains("made again"));
-            assert!(outcome == "processed" || row["why"].as_str().is_some_and(|why| why.len() > 20), "{at}");
-            if outcome == "processed" && first.is_none() {
-                first = Some(bundle.into());
-            }
-            let refused = row["exit_code"] == 5;
-            assert!(!refused || Some(bundle) < first.as_deref(), "refused without a reason: {at}");
-            if told.get(bundle).is_none_or(|earlier| earlier != "processed") {
-                told.insert(bundle.into(), outcome.into());
-            }
-        }
-        report
-    };
+    let mut diode = Diode::new(seed);
     for number in 0..BUNDLES {
-        let (files, date) = sender.export(VOLUMES);
-        let stem = files.keys().next().unwrap().split_once('.').unwrap().0;
-        let bundle = format!("{stem}.tar");
-        let held = std::mem::take(&mut late);
-        let (through, hit) = pass(&mut dice, &files, &mut late);
-        for (name, bytes) in through.into_iter().chain(held) {
-            fs::write(host.path("inbox").join(name), bytes).unwrap();
-        }
-        sent.insert(bundle.clone(), date[..19].to_owned());
-        if hit == 0 {
-            must.push(bundle);
-        }
-        if dice.below(3) == 0 || number == BUNDLES - 1 {
-            watch(&mut told, &[]);
+        diode.send();
+        if diode.dice.below(3) == 0 || number == BUNDLES - 1 {
+            diode.watch(&[]);
         }
     }
-    for (name, bytes) in std::mem::take(&mut late) {
-        fs::write(host.path("inbox").join(name), bytes).unwrap();
-    }
-    watch(&mut told, &[]);
+    diode.send_late();
+    diode.watch(&[]);
     // Nothing is stuck: what never came is given up, by its name.
-    host.wait(2 * HOUR);
-    watch(&mut told, &["--give-up-after", "1h"]);
-    assert_eq!(host.inbox(), [""; 0], "TRIVY_FERRY_SEED={seed}");
-    let processed = |bundle: &&String| told.get(*bundle).is_some_and(|outcome| outcome == "processed");
-    for bundle in &must {
-        assert!(
-            processed(&bundle),
-            "TRIVY_FERRY_SEED={seed}: {bundle} came whole, and is {:?}",
-            told.get(bundle)
-        );
-    }
-    for bundle in sent.keys() {
-        // What was lost as a whole shows in the numbers of those that came.
-        let known = told.contains_key(bundle);
-        assert!(known, "TRIVY_FERRY_SEED={seed}: nothing was said of {bundle}");
-    }
-    let newest = sent.iter().filter(|(bundle, _)| processed(bundle)).map(|(_, date)| date.clone()).max();
-    assert_eq!(host.date().map(|date| date[..19].to_owned()), newest, "TRIVY_FERRY_SEED={seed}");
-    (repaired, sent.len() - sent.keys().filter(processed).count())
+    diode.host.wait(2 * HOUR);
+    diode.watch(&["--give-up-after", "1h"]);
+    let named = diode.judge();
+    (diode.repaired, named)
 }
 
 #[test]
