@@ -1,6 +1,5 @@
 //! A heartbeat that came in: what it says is remembered, whatever it says, and decides nothing.
 
-use std::fmt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -33,12 +32,13 @@ pub struct Row {
     pub unsigned: bool,
 }
 
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Row {
+    /// Returns a line that says what became of it.
+    pub(crate) fn summary(&self) -> String {
         match (&self.heard, &self.why) {
-            (Some(heard), _) => write!(f, "{:<12} {}: {}", "heard", self.file, exported(&heard.export)),
-            (None, Some(why)) => write!(f, "{:<12} {}: {why}", "passed over", self.file),
-            (None, None) => write!(f, "{:<12} {}", "passed over", self.file),
+            (Some(heard), _) => format!("{:<12} {}: {}", "heard", self.file, exported(&heard.export)),
+            (None, Some(why)) => format!("{:<12} {}: {why}", "passed over", self.file),
+            (None, None) => format!("{:<12} {}", "passed over", self.file),
         }
     }
 }

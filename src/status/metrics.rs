@@ -66,7 +66,8 @@ impl Families {
         for target in &status.imports {
             for row in &target.datasets {
                 let place = target.target.to_string();
-                let labels = labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
+                let labels =
+                    labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
                 datasets.push((labels, seconds(row.in_use.unwrap_or(row.accepted))));
             }
             if let Some(bundle) = &target.bundle {

@@ -37,6 +37,11 @@ impl Age {
     /// A century is more than anyone means, and keeps all sums of dates in range.
     const MOST: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
 
+    /// An age of so many seconds, at least 1.
+    pub(crate) const fn seconds(seconds: u32) -> Self {
+        Age(SignedDuration::from_secs(if seconds == 0 { 1 } else { seconds as i64 }))
+    }
+
     /// The age as a duration.
     pub fn duration(self) -> SignedDuration {
         self.0

@@ -452,7 +452,7 @@ impl Watch<'_> {
         self.seen.remove(key);
         self.folder.discard(taken)?;
         for row in rows {
-            self.say(&row.to_string());
+            self.say(&row.summary());
             if row.heard.is_some() {
                 self.importer.write_metrics(None, self.progress);
             }

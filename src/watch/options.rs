@@ -31,3 +31,23 @@ pub struct WatchOptions {
     /// How bundles are imported.
     pub import: ImportOptions,
 }
+
+impl WatchOptions {
+    /// Options that watch a directory: every 10 s, for files that have not changed for 10 s. What is incomplete is
+    /// kept for 3 days, and of what was imported and rejected the 3 and 10 latest bundles.
+    #[must_use]
+    pub fn new(inbox: PathBuf, import: ImportOptions) -> Self {
+        WatchOptions {
+            inbox,
+            interval: Age::seconds(10),
+            settle: Age::seconds(10),
+            give_up_after: Age::seconds(3 * 24 * 60 * 60),
+            keep_processed: 3,
+            keep_quarantined: 10,
+            max_waiting: None,
+            once: false,
+            exec_outcome: None,
+            import,
+        }
+    }
+}

@@ -18,7 +18,7 @@ impl fmt::Display for Report {
             writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
         }
         for row in &self.heartbeats {
-            writeln!(f, "{row}")?;
+            writeln!(f, "{}", row.summary())?;
         }
         if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
             writeln!(f, "Nothing has come.")?;
