@@ -1,4 +1,5 @@
-//! The volumes of a bundle: found beside its head, and checked against what was signed.
+//! Finds the volumes of a bundle beside its head, and compares their lengths and digests with what was
+//! signed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,8 @@ pub(crate) fn locate(
 /// Puts the volumes behind the head, where each is there and as long as was signed.
 ///
 /// # Errors
-/// [`BundleError::Volumes`] names all that are missing or of another length.
+/// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
+/// signed. It names all such volumes.
 pub(crate) fn gather(
     head: &Path,
     content: &mut Content,

@@ -1,8 +1,8 @@
-//! Blobs of a verified bundle in chunks that can be read in any order and by many at once, each
-//! compared again with what was verified: nobody can change what is read after it was found good.
+//! Blobs of a verified bundle that many threads read at once and in any order, in chunks.
 //!
-//! While the bundle is verified, a digest of every chunk is taken (BLAKE3, which costs next to nothing
-//! beside sha256). They are never written anywhere.
+//! Each chunk is compared again when it is read, so that a change to the file after the verification is
+//! found. The verification takes a BLAKE3 digest of each chunk, which costs little beside SHA-256. The
+//! digests stay in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -48,7 +48,8 @@ impl VerifiedBundle {
     /// signed, and keeps them for reading. `what` names a blob where it is shown.
     ///
     /// # Errors
-    /// Where the medium fails, or the bundle is damaged.
+    /// [`BundleError::Read`] if a file cannot be read or opened a second time. [`BundleError::Member`] or
+    /// [`BundleError::Volumes`] if the bytes differ from what was signed.
     pub fn check_in_chunks(
         &self,
         wanted: &BTreeSet<Digest>,
@@ -102,7 +103,8 @@ impl CheckedBlob {
     /// The bytes of its chunk of this number, counted from 0; all but the last have [`CHUNK`] bytes.
     ///
     /// # Errors
-    /// Where the medium fails, there is no such chunk, or the file was changed since it was verified.
+    /// `InvalidInput` if there is no chunk of this number; the error of the system if the file cannot be
+    /// read; an error that holds [`BundleError::Member`] if the bytes were changed after the verification.
     pub fn chunk(&self, number: u64) -> io::Result<Vec<u8>> {
         let none = || io::Error::from(io::ErrorKind::InvalidInput);
         let placed = self.placed().ok_or_else(none)?;

@@ -1,4 +1,5 @@
-//! The bytes of a bundle, at any place: those of one file, or of its volumes one behind the other.
+//! Reads the bytes of a bundle at any offset, from one file or from its volumes in their order. Knows no
+//! members and no signature.
 
 use std::fs::File;
 use std::io;
@@ -66,7 +67,7 @@ impl Content {
     /// Reads some bytes; none at the end. The end of a volume that has become shorter is the end of all.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// If a volume cannot be opened, or the system cannot read the file.
     pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         if self.volumes.is_empty() || at < self.head_length {
             let most = if self.volumes.is_empty() { u64::MAX } else { self.head_length - at };
@@ -83,7 +84,7 @@ impl Content {
     /// Fills the buffer.
     ///
     /// # Errors
-    /// Those of the medium, and `UnexpectedEof` where fewer bytes are left.
+    /// As [`Content::read_at`], and `UnexpectedEof` if the bundle ends before the buffer is full.
     pub(super) fn read_exact_at(&self, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.read_at(buffer, at) {
@@ -117,7 +118,7 @@ impl Content {
     /// The same bytes once more, for whoever keeps them longer.
     ///
     /// # Errors
-    /// Where the system has no further file for it.
+    /// If the system gives no further file descriptor.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let volume = |v: &Volume| Volume { path: v.path.clone(), start: v.start, length: v.length };
         Ok(Content {

@@ -1,4 +1,4 @@
-//! What can be wrong with a bundle.
+//! The errors of bundles: they cannot be read, are damaged, or are not signed by a trusted key.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The constants of the format.
+//! The constants of the bundle format: names, types and limits.
 
 use crate::trust::message::PayloadType;
 

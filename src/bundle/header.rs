@@ -1,6 +1,6 @@
-//! The tar header of a member: one name and size, one possible header.
+//! The tar header of a member. There is one possible header for a name and a size.
 //!
-//! A reader compares headers byte for byte with these, so nothing can hide in one.
+//! The reader compares headers byte for byte with these, so that a header cannot hold anything else.
 
 /// The length of a header and of a block, in bytes (POSIX.1-2001, "ustar Interchange Format").
 pub(super) const BLOCK: u64 = 512;

@@ -1,8 +1,8 @@
-//! The heartbeat: a small signed file without data, that tells "the way is broken" from "there is nothing
-//! new". `bundle-format.md`, section 14, specifies it.
+//! The heartbeat: a small signed file without data. It tells a broken connection from a day without new
+//! data. `bundle-format.md`, section 14, specifies it.
 //!
-//! Its type is another than a bundle's, so that no signature over one holds for the other. It moves no floor:
-//! what an importer accepts does not depend on it.
+//! Its payload has another type than that of a bundle, so that a signature over one is not valid for the
+//! other. A heartbeat changes no floor: it does not affect which bundles an importer accepts.
 
 use std::io::Read;
 use std::path::Path;
@@ -96,7 +96,7 @@ impl Heartbeat {
     /// The bytes of its file.
     ///
     /// # Errors
-    /// Those of the signer.
+    /// [`TrustError::Signer`] if the signer is a command and fails.
     pub fn signed(&self, signer: &dyn Signer) -> Result<Vec<u8>, TrustError> {
         let payload = serde_json::to_vec(self).unwrap_or_default();
         let envelope = Envelope::signed(HEARTBEAT_TYPE, payload, signer)?;
@@ -110,7 +110,10 @@ impl Heartbeat {
     /// Reads a file and checks its signature, and then what it says. Links are not followed.
     ///
     /// # Errors
-    /// Where it is none, no trusted key signed it, or it breaks the rules.
+    /// [`BundleError::Open`], [`BundleError::NotAFile`] or [`BundleError::Read`] if the file cannot be
+    /// read; [`BundleError::Heartbeat`] if it is too large or not a heartbeat; [`BundleError::Untrusted`]
+    /// or [`BundleError::Unfitting`] if no trusted key has signed it; [`BundleError::Unknown`] if its
+    /// format is newer.
     pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
         let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why: why.into() };

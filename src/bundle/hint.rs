@@ -1,4 +1,4 @@
-//! What to do about the errors of this module.
+//! What to do about the errors of bundles.
 
 use crate::bundle::error::BundleError;
 use crate::hint::Hint;

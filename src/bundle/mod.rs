@@ -1,8 +1,7 @@
-//! The bundle: one signed tar file that holds everything, whole or in volumes. `bundle-format.md` specifies
-//! it.
+//! The bundle format: one signed tar file, whole or in volumes. `bundle-format.md` specifies it.
 //!
-//! This room knows the format, its writer and its reader, and the envelope that signs it. It knows
-//! nothing of networks or of Trivy's cache.
+//! This module reads, writes, signs and verifies bundles, and makes and uses their parity. It knows nothing
+//! of networks, sources or targets.
 
 mod assemble;
 pub mod chunks;

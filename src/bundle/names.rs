@@ -1,4 +1,4 @@
-//! What the files of a bundle are called.
+//! The temporary names that files have while they are written.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The payload: what a bundle's signature covers. Its JSON form and its rules.
+//! The payload: what the signature of a bundle covers. Its JSON form and its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -263,7 +263,8 @@ impl Dataset {
     /// then what was signed and judged.
     ///
     /// # Errors
-    /// A sentence's end: in what they differ.
+    /// If the bytes are not a manifest, or name other blobs than the payload lists. The text is the end of
+    /// a sentence about the dataset.
     pub fn agrees_with(&self, manifest: &[u8]) -> Result<(), String> {
         let manifest = oci::Manifest::parse(manifest).map_err(|why| format!("its manifest is {why}"))?;
         let named = manifest.blobs().map(|blob| (blob.digest, blob.size));

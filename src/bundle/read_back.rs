@@ -1,7 +1,7 @@
-//! A new bundle, read back from the medium that it was written to.
+//! Reads a new bundle back from the medium that it was written to.
 //!
-//! What was just written lies in memory, and would be compared with itself: the system is asked to forget
-//! it first. Fake and failing sticks are found so, before they are carried away.
+//! The bytes are still in the page cache, so that a comparison would not touch the medium. Therefore the
+//! system is first asked to drop them. This finds fake and failing USB sticks before they are carried away.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,8 @@ use crate::trust::keyring::Keyring;
 /// one, or the head and the volumes behind it; and those of its parity.
 ///
 /// # Errors
-/// Where the medium fails, or holds anything else than was written.
+/// If a file cannot be opened or read, the bundle has another signature, identity or content than was
+/// written, or a parity file is damaged.
 pub fn read_back(
     files: &[PathBuf],
     parity: &[PathBuf],

@@ -1,8 +1,8 @@
-//! The reader: strict, in one order, and in two types.
+//! The reader. It accepts one order of members and one form of each, and has two types for a bundle.
 //!
-//! An [`UnverifiedBundle`] is a file that looks like a bundle; nothing that it says is to be acted
-//! on. A [`VerifiedBundle`] carries the signature of a trusted key; the bytes of its members are
-//! compared with what was signed as they are read, and only then.
+//! An [`UnverifiedBundle`] is a file that looks like a bundle; its content may be shown, and nothing may be
+//! done because of it. A [`VerifiedBundle`] carries the signature of a trusted key. The bytes of its
+//! members are compared with what was signed when they are read, not before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -55,7 +55,10 @@ impl UnverifiedBundle {
     /// read.
     ///
     /// # Errors
-    /// Where the path is no regular file, or the file does not begin as a bundle does.
+    /// [`BundleError::Open`] or [`BundleError::Read`] if the file cannot be read; [`BundleError::NotAFile`]
+    /// if it is not a regular file; [`BundleError::NotABundle`] if it begins with something else;
+    /// [`BundleError::CutOff`] if it ends within the manifest; [`BundleError::Manifest`] if the manifest is
+    /// damaged.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let (mut file, length) = open_regular(path)?;
         let not = |why: String| BundleError::NotABundle { path: path.into(), why: why.into() };
@@ -99,7 +102,8 @@ impl UnverifiedBundle {
     /// What the bundle claims, for showing only. Nothing vouches for it.
     ///
     /// # Errors
-    /// Where the payload cannot be read.
+    /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
+    /// [`BundleError::Payload`] if it breaks the rules of the format.
     pub fn claims(&self) -> Result<Payload, BundleError> {
         parse(&self.path, self.envelope.payload())
     }
@@ -131,7 +135,8 @@ impl UnverifiedBundle {
     /// beside the head.
     ///
     /// # Errors
-    /// Where no trusted key signed it, what was signed cannot be used, or volumes are missing.
+    /// Every error of [`UnverifiedBundle::signed`], and [`BundleError::Volumes`] if a volume is missing or
+    /// has another length than was signed.
     pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
         let signed = self.signed(keyring)?;
         let head = signed.path.clone();
@@ -141,7 +146,10 @@ impl UnverifiedBundle {
     /// Checks the signature, then the payload, then the length of the file.
     ///
     /// # Errors
-    /// Where no trusted key signed it, or what was signed cannot be used.
+    /// [`BundleError::Untrusted`] or [`BundleError::Unfitting`] if no trusted key has signed it;
+    /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
+    /// [`BundleError::Payload`] if it breaks the rules of the format; [`BundleError::Short`] or
+    /// [`BundleError::Long`] if the file has another length than was signed.
     pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
         Ok(self.signed_and_payload(keyring)?.0)
     }
@@ -185,7 +193,8 @@ impl SignedBundle {
     /// Puts the volumes behind the head, found by their number, where they are not in one file with it.
     ///
     /// # Errors
-    /// Where some are missing, or have another length than was signed. All of them are named.
+    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
+    /// signed. It names all such volumes.
     pub fn with_volumes(
         mut self,
         find: &dyn Fn(volumes::Number) -> Option<PathBuf>,
@@ -311,7 +320,8 @@ impl VerifiedBundle {
     /// gives back hears how many more bytes were read.
     ///
     /// # Errors
-    /// Where the medium fails, or holds anything else than was signed.
+    /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
+    /// if bytes differ from what was signed.
     pub fn check<F: Fn(u64)>(&self, mut begin: impl FnMut(&Member) -> F) -> Result<(), BundleError> {
         let mut buffer = vec![0; CHUNK];
         let mut members = self.members();
@@ -330,7 +340,9 @@ impl VerifiedBundle {
     /// A blob by its digest. What stands before it is passed over.
     ///
     /// # Errors
-    /// Where the medium fails, a header differs from what was signed, or there is no such blob.
+    /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
+    /// if a header before the blob differs from what was signed; [`BundleError::Payload`] if there is no
+    /// such blob.
     pub fn blob(&self, digest: Digest) -> Result<MemberReader<'_>, BundleError> {
         let mut members = self.members();
         while let Some(member) = members.next()? {
@@ -349,7 +361,9 @@ impl VerifiedBundle {
     /// stand before the large layers.
     ///
     /// # Errors
-    /// Where the medium fails, a member is not the signed one, or one is larger than `most` bytes.
+    /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
+    /// if a member differs from what was signed; [`BundleError::Payload`] if a member is larger than `most`
+    /// bytes.
     pub fn small_members(
         &self,
         wanted: &BTreeSet<String>,
@@ -392,7 +406,8 @@ impl<'b> Members<'b> {
     /// file was found to be as it must be.
     ///
     /// # Errors
-    /// Where the medium fails, or the header or the end differ from what was signed.
+    /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
+    /// if the header, or the end of the bundle, differs from what was signed.
     #[allow(clippy::should_implement_trait)] // An iterator could not lend its file.
     pub fn next(&mut self) -> Result<Option<MemberReader<'b>>, BundleError> {
         let Some(member) = self.payload.members.get(self.next) else {
@@ -481,7 +496,8 @@ impl<'b> MemberReader<'b> {
     /// Reads to the end and throws the bytes away.
     ///
     /// # Errors
-    /// Where the medium fails or the bytes are not the signed ones.
+    /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
+    /// if the bytes differ from what was signed.
     pub fn check(mut self) -> Result<(), BundleError> {
         io::copy(&mut self, &mut io::sink()).map(|_| ()).map_err(|e| BundleError::from_io(self.path, e))
     }

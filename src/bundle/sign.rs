@@ -1,8 +1,8 @@
-//! A further signature for a bundle, in the room that was left for it.
+//! Adds a signature to a bundle, in the room that the writer left for it.
 //!
-//! The envelope lists signatures at its end and is filled up with spaces, so that a further one changes
-//! nothing before it, and no other byte of the file. What is signed is what was verified, from memory: a
-//! medium may show something else each time that it is read.
+//! The signatures are at the end of the envelope, which is filled up with spaces. So a further signature
+//! changes nothing before it, and no other byte of the file. The key signs the bytes that were verified,
+//! which are kept in memory, because a medium may return other bytes each time that it is read.
 
 use std::fs::File;
 use std::io;
@@ -44,7 +44,8 @@ impl UnverifiedBundle {
     /// As [`UnverifiedBundle::verify`], and keeps the signed bytes for a further signature.
     ///
     /// # Errors
-    /// As for [`UnverifiedBundle::verify`].
+    /// Every error of [`UnverifiedBundle::verify`]: no trusted key has signed it, what was signed cannot be
+    /// used, or volumes are missing.
     pub fn signable(self, keyring: &Keyring) -> Result<Signable, BundleError> {
         let (signed, verified) = self.signed_and_payload(keyring)?;
         let head = signed.path().to_path_buf();
@@ -62,7 +63,9 @@ impl Signable {
     /// Adds a signature and syncs. Returns whether the key had not signed the bundle yet.
     ///
     /// # Errors
-    /// See [`SignError`].
+    /// [`SignError::Bundle`] if the file holds another envelope than was verified, or changes meanwhile;
+    /// [`SignError::Trust`] if the signer fails, or there is no room for a further signature;
+    /// [`SignError::Write`] if the file cannot be read, written or synced.
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
         let changed =
             |why: String| BundleError::Manifest { path: self.bundle.path().into(), why: why.into() };

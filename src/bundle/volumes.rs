@@ -1,8 +1,7 @@
-//! Volumes: a bundle in several files, for media that are small or hold no large files.
+//! Volumes: a bundle in several files, for media that are small or cannot hold large files.
 //!
-//! `NAME.tar.000`, the head, begins with the manifest; `NAME.tar.001` and so on are what follows. Put one
-//! behind the other they are the bundle. Knows their names, their place in a payload, and which of them is
-//! to blame.
+//! The head volume `NAME.tar.000` begins with the manifest; `NAME.tar.001` and so on follow. Concatenated
+//! they are the bundle. This module knows the names of volumes and their place in a payload.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

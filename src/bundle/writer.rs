@@ -1,8 +1,8 @@
-//! The writer: from a plan to a signed bundle, in one pass from front to back.
+//! The writer: turns a plan into a signed bundle in one pass.
 //!
-//! Everything but the content of the large layers is known before the first byte is written:
-//! names, sizes and digests come from the registries' descriptors. Only the manifest is filled in
-//! at the end, in the room that was left for it.
+//! Names, sizes and digests are known from the descriptors of the registries before the first byte is
+//! written; only the content of the large layers is not. The manifest is written last, into the room that
+//! was left for it at the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -70,7 +70,8 @@ impl Plan {
     /// Plans a bundle.
     ///
     /// # Errors
-    /// In words, where the datasets and images do not make a valid bundle.
+    /// If a manifest has another digest than its dataset says, the manifest of the bundle would be too
+    /// large, or the bundle cannot be divided into volumes of the given size. The text says which.
     pub fn new(head: Head, planned: Vec<PlannedDataset>, images: Vec<PlannedImage>) -> Result<Self, String> {
         let mut derived = BTreeMap::from([
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
@@ -382,7 +383,7 @@ impl<W: Write + Seek> BundleWriter<W> {
     /// Begins: leaves room for the manifest.
     ///
     /// # Errors
-    /// Those of the destination.
+    /// [`WriteError::Destination`] if the destination cannot be written.
     pub fn new(plan: Plan, out: W) -> Result<Self, WriteError> {
         let mut out = Volumes::new(&plan, out);
         io::copy(&mut io::repeat(0).take(plan.start()), &mut out).map_err(WriteError::Destination)?;
@@ -399,7 +400,9 @@ impl<W: Write + Seek> BundleWriter<W> {
     /// Takes the bytes of the wanted member, to the reader's end.
     ///
     /// # Errors
-    /// Where source or destination fail, or the bytes are not the planned ones.
+    /// [`WriteError::Source`] or [`WriteError::Destination`] if one of the two fails;
+    /// [`WriteError::Content`] or [`WriteError::Digest`] if the bytes are not the planned ones;
+    /// [`WriteError::Rules`] if no further member is planned, or it does not fit tar.
     pub fn member(&mut self, mut source: impl Read) -> Result<(), WriteError> {
         let Some(member) = self.plan.payload.members.get(self.next).cloned() else {
             return Err(WriteError::Rules("it has no further member".into()));
@@ -451,7 +454,9 @@ impl<W: Write + Seek> BundleWriter<W> {
     /// destination is handed back for syncing.
     ///
     /// # Errors
-    /// Where members or contents are missing, and where the destination fails.
+    /// [`WriteError::Rules`] if members or contents are missing, or the payload would break the rules of
+    /// the format; [`WriteError::Sign`] if the signer fails; [`WriteError::Destination`] if the destination
+    /// cannot be written.
     pub fn finish(
         mut self,
         mut contents: BTreeMap<String, Contents>,

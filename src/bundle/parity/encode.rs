@@ -1,4 +1,4 @@
-//! Making parity: every byte of the bundle is read once, from all shards at the same place.
+//! Encodes parity. Reads every byte of the bundle once, from all shards at the same offset.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,8 @@ use crate::util::files;
 /// shards that [`Shape::parity_files`] gives it.
 ///
 /// # Errors
-/// Where the medium fails.
+/// If a file of the bundle cannot be read, a parity file cannot be written, or the parity files do not hold
+/// all shards of the shape.
 pub fn encode(
     shape: &Shape,
     bundle: Digest,

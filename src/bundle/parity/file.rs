@@ -1,5 +1,5 @@
-//! A parity file: a line, a description in JSON, and shards. Every parity file has the whole description, so
-//! that any of them will do.
+//! A parity file: one line, a description in JSON, and shards. Every parity file holds the whole
+//! description, so that each can be used without the others.
 
 use std::fs::File;
 use std::io;
@@ -85,7 +85,9 @@ impl ParityFile {
     /// Opens a parity file and reads its description.
     ///
     /// # Errors
-    /// Where it is none, or its description is damaged.
+    /// [`BundleError::Open`], [`BundleError::NotAFile`] or [`BundleError::Read`] if the file cannot be
+    /// read; [`BundleError::Parity`] if it is not a parity file, or its description is cut off, damaged or
+    /// contradictory.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
         let bad = |why: &str| BundleError::Parity { path: path.into(), why: why.into() };
@@ -151,7 +153,7 @@ impl ParityFile {
     /// Reads all of it.
     ///
     /// # Errors
-    /// Where the medium fails, or a shard is not what it should be.
+    /// [`BundleError::Parity`] if a shard is damaged or cannot be read, or the file is cut off.
     pub fn check(&self) -> Result<(), BundleError> {
         for shard in self.shards.clone() {
             let read = |buffer: &mut [u8], at| self.read(shard, at, buffer);

@@ -1,7 +1,7 @@
-//! Parity: files beside a bundle from which lost or damaged parts of it are made again (Reed–Solomon).
+//! Parity: files beside a bundle from which its lost or damaged parts are rebuilt (Reed–Solomon).
 //!
-//! Nothing here is trusted: what parity gives is compared with what was signed, as everything is that comes
-//! from a medium. Forged parity can keep a repair from succeeding, and nothing more.
+//! This module trusts nothing that it reads. The caller compares what was rebuilt with what was signed, as
+//! it does with everything from a medium. Forged parity can make a rebuild fail, and can do no other harm.
 
 mod encode;
 mod file;

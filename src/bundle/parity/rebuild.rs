@@ -1,4 +1,4 @@
-//! Making lost and damaged parts of a bundle again, from what is left of it and its parity.
+//! Rebuilds the lost and damaged files of a bundle from its other files and its parity.
 
 use std::fs::File;
 use std::io;
@@ -43,7 +43,8 @@ pub enum Failed {
 /// What was made is what `parity` says it was, which nobody has vouched for.
 ///
 /// # Errors
-/// See [`Failed`].
+/// [`Failed::TooMuch`] if more shards are lost than there are good parity shards; [`Failed::Io`] if a file
+/// cannot be read, made or written.
 pub fn rebuild(
     parity: &[ParityFile],
     data: &[Option<File>],

@@ -1,4 +1,4 @@
-//! How a bundle is divided into shards, and its parity into files.
+//! Divides a bundle into shards, and its parity shards into files.
 
 use std::str::FromStr;
 
@@ -60,7 +60,8 @@ impl Shape {
     /// With shards of this length in bytes, and so many of parity.
     ///
     /// # Errors
-    /// In words, where these are no numbers to work with.
+    /// If there are no files or too many, the length of a shard is not a multiple of the block or is larger
+    /// than any file needs, or there are more shards than can be encoded. The text names the numbers.
     pub fn of(files: Vec<u64>, shard: u64, parity: u64) -> Result<Self, String> {
         // A shard beyond the longest file would be zeros, which cost nothing to claim and much to work through.
         let longest = files.iter().copied().max().unwrap_or(0);
