@@ -1,4 +1,4 @@
-//! Whether it helps to ask a server again, and when: what its answers say of that.
+//! Decides from an error whether a retry can help, and how long to wait for it.
 
 use std::time::Duration;
 

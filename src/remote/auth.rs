@@ -1,7 +1,7 @@
-//! Logging in to a registry: where credentials come from, what a registry's challenge asks for,
-//! and which token service may see a password.
+//! Logging in to a registry: where credentials come from, what the challenge of a registry asks for, and
+//! which token service may get a password.
 //!
-//! Nothing in here prints a credential, and none leaves by a way that [`realm`] does not allow.
+//! This module prints no credential, and sends none to a token service that [`realm`] does not allow.
 
 use std::fs::File;
 use std::io::{self, BufReader};

@@ -1,7 +1,6 @@
-//! The body of an HTTP answer: read on the network's thread, handed to a blocking reader in the
-//! pieces in which it came.
+//! The body of an HTTP answer. The network thread reads it; a blocking reader gets the pieces as they came.
 //!
-//! Knows nothing of lengths or digests; those are the reader's.
+//! Knows no lengths and no digests. The reader checks those.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};

@@ -1,7 +1,7 @@
 //! A connection for one request that carries a body.
 //!
-//! reqwest loses the answer of a server that refuses a body and closes before it has read all of it:
-//! writing fails, and nothing is read any more. Here a failed write leaves the answer readable.
+//! If a server refuses a body and closes the connection before it has read all of it, reqwest fails to
+//! write and never reads the answer. Here the answer can still be read after a failed write.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! What can go wrong on the way to a server, each with what to do about it.
+//! The errors of requests to servers.
 //!
-//! Knows hosts, references and URLs as text only. Whatever a server said has passed
-//! [`text::safe`] before it stands in a field here; no field ever holds a credential.
+//! Knows hosts, references and URLs as text only. Text from a server has passed [`text::safe`] before it is
+//! stored in a field here. No field holds a credential.
 
 use std::path::PathBuf;
 use std::time::Duration;

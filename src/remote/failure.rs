@@ -1,4 +1,4 @@
-//! What a failed exchange means.
+//! Turns a failed exchange into an error.
 
 use std::error::Error;
 use std::io;

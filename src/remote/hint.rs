@@ -1,4 +1,4 @@
-//! What to do about the errors of this module.
+//! What to do about the errors of requests to servers.
 
 use crate::hint::Hint;
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};

@@ -1,7 +1,7 @@
-//! One HTTP exchange: the client with its TLS set-up and time limits, redirects, answers of
-//! bounded size, and what a failed exchange means.
+//! The HTTP client: TLS settings, time limits, redirects, and answers of limited size.
 //!
-//! Knows URLs and headers; nothing of registries, VEX repositories or where credentials come from.
+//! Knows URLs and headers. It knows no registries and no VEX repositories, and not where credentials come
+//! from.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -248,7 +248,7 @@ impl Http {
     /// Where the host that the user named may lead.
     ///
     /// # Errors
-    /// [`RemoteError::Misled`] if the request goes to where it must not.
+    /// [`RemoteError::Misled`] if the request would go to an address that a server may not name.
     fn route(&self, request: &Request) -> Result<Arc<Route>, RemoteError> {
         let origin = request.origin();
         let named = origin.host_str().unwrap_or_default().to_owned();

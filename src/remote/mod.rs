@@ -1,9 +1,8 @@
-//! How servers are talked to: HTTP with its time limits and certificates, registries with their
-//! logins, and the names of repositories.
+//! How servers are talked to: HTTP with its time limits and certificates, registries with their logins, and
+//! the names of repositories.
 //!
-//! Shared by the rooms at both ends of the program, and knows neither: what is fetched is the
-//! source room's, what is pushed the target room's. To everybody else it is blocking: the runtime
-//! and its one thread stay inside.
+//! `source` pulls with it and `targets` pushes with it; this module knows neither. For its callers it is
+//! blocking: the asynchronous runtime and its one thread are private.
 
 use std::path::PathBuf;
 
@@ -60,8 +59,8 @@ impl Remote {
     /// Prepares the way.
     ///
     /// # Errors
-    /// [`RemoteError::CaFile`] for a file without certificates, [`RemoteError::Setup`] where
-    /// the system gives no thread.
+    /// [`RemoteError::CaFile`] or [`RemoteError::ClientCertificate`] if such a file cannot be used;
+    /// [`RemoteError::Setup`] if the system gives no thread, or the TLS library rejects the settings.
     pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
         let roots = match &options.ca_cert {
             Some(path) => tls::certificates(path)?,

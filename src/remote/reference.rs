@@ -1,6 +1,6 @@
 //! The names of artifacts in registries: `HOST/REPOSITORY:TAG`.
 //!
-//! Knows how such a name is written, and nothing of how it is used.
+//! Reads and writes such names. It asks no registry.
 
 use std::fmt;
 
@@ -27,7 +27,8 @@ impl Repository {
     /// taken: `latest` is nothing that Trivy asks for.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for anything that names no repository.
+    /// [`RemoteError::Address`] if the text has a scheme, a login or no repository, or breaks the rules of
+    /// references.
     pub fn parse(text: &str, default_tag: &str) -> Result<Self, RemoteError> {
         if text.contains("://") {
             return Err(wrong(text, "a registry's repository has no scheme such as https://"));
@@ -68,7 +69,7 @@ impl Repository {
     /// port: `registry/trivy-db` is a repository of Docker Hub's to others.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for what is no host, no repository's name or no tag.
+    /// [`RemoteError::Address`] if one of the three is not a host, the name of a repository or a tag.
     pub fn at(host: &str, name: &str, tag: &str) -> Result<Self, RemoteError> {
         let text = format!("{host}/{name}:{tag}");
         if host.starts_with('[') {
@@ -85,7 +86,8 @@ impl Repository {
     /// Reads what [`fmt::Display`] wrote, in which the first part is always the host.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for anything else.
+    /// [`RemoteError::Address`] if the text is not a whole reference, or its digest is not a sha256 in
+    /// lower case.
     pub(crate) fn read(text: &str) -> Result<Self, RemoteError> {
         let none = || wrong(text, "it has no repository behind the host");
         let (host, rest) = text.split_once('/').ok_or_else(none)?;

@@ -1,8 +1,8 @@
-//! Talking to OCI registries (distribution specification v1.1): by the scheme that answers, with
-//! the login that is asked for.
+//! Requests to OCI registries (distribution specification v1.1): tries HTTPS and plain HTTP as far as that
+//! is allowed, and logs in if the registry asks for it.
 //!
-//! The exchange is written here rather than left to oci-client, which asks any token service that
-//! a registry names for a token with the password in hand, and hides the status of a refusal.
+//! It does not use the client of oci-client. That sends the password to any token service that a registry
+//! names, and hides the status of a refusal.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

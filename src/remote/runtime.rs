@@ -1,6 +1,6 @@
-//! The one thread on which everything asynchronous runs, and the way to wait for it.
+//! The one thread that runs everything asynchronous, and the way to wait for it.
 //!
-//! The rest of the program is blocking; it neither sees futures nor has to be inside a runtime.
+//! The rest of the program is blocking, sees no futures, and need not run inside a runtime.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;

@@ -1,4 +1,4 @@
-//! The TLS settings that every connection of a run shares.
+//! The TLS settings that all connections of a run share.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! A request body that is written while it is sent.
 //!
-//! The writing end is `io::Write` for the blocking rest of the program; sending is done on the
-//! network's thread. At most a few MiB are under way.
+//! The caller writes to an `io::Write`; the network thread sends. At most a few MiB are buffered.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,7 +84,8 @@ impl Upload {
     /// server had taken all of them when it answered.
     ///
     /// # Errors
-    /// Where the connection broke or the server did not answer in time.
+    /// [`RemoteError::Unreachable`] if the server does not read on or answer in time; the error of the
+    /// exchange if the connection breaks; [`RemoteError::Setup`] if the network thread has ended.
     pub(crate) fn finish(mut self) -> Sent {
         drop(self.pieces.take());
         self.answer

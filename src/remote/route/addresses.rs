@@ -1,7 +1,7 @@
-//! What kind of place an IP address is: this host, the link, or somewhere else.
+//! Tells addresses of this host and link-local addresses from all others.
 //!
-//! A server must not be able to make this program ask this host's own services, or those that a
-//! cloud offers on a link-local address.
+//! A server must not be able to make this program send requests to services of this host, or to the
+//! services of a cloud at a link-local address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;

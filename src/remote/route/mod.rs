@@ -1,5 +1,5 @@
-//! Where the host that the user named may lead this program: by a redirect, by an address in an
-//! answer, or by its DNS.
+//! Decides where a host that the user named may lead this program: by a redirect, by an address in an
+//! answer, or by DNS.
 
 pub(crate) mod addresses;
 
