@@ -1,6 +1,7 @@
-//! A blob's bytes as a reader that ends well only after exactly the bytes that were asked for.
+//! Reads a blob. The reader succeeds only if exactly the requested bytes came: their number and their
+//! digest.
 //!
-//! Knows where the pieces come from only as far as to ask for the next one.
+//! It asks its source for the next piece and knows nothing else of it.
 
 use std::fs::File;
 use std::io::{self, Read};

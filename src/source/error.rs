@@ -1,4 +1,4 @@
-//! What can go wrong while bytes are fetched, each with what to do about it.
+//! The errors of fetching.
 //!
 //! Knows references, URLs and digests as text only.
 
@@ -152,7 +152,7 @@ impl SourceError {
     /// The error that a [`Blob`](crate::source::Blob)'s reader wrapped, or the I/O error as it was.
     ///
     /// # Errors
-    /// An I/O error that did not come from this room.
+    /// The given error, if it holds no [`SourceError`].
     pub fn from_io(error: io::Error) -> Result<Self, io::Error> {
         error.downcast()
     }

@@ -1,5 +1,5 @@
-//! Reading files that others may have laid out: no link is followed below the folder that was
-//! named, only regular files are read, and nothing beyond a limit.
+//! Reads files that other users may have written: follows no link below the directory that was named, reads
+//! regular files only, and reads no more than a limit.
 
 use std::fs::File;
 use std::io::{self, Read};

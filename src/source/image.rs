@@ -1,8 +1,8 @@
-//! An image as it stands in a registry: a manifest, or an index with manifests below it, and the blobs
-//! that they name.
+//! An image in a registry: a manifest, or an index with the manifests below it, and the blobs that they
+//! name.
 //!
-//! Fetches the manifests only; blobs are read when they are needed. Everything below is named by its
-//! digest, so that nothing can be put in its place.
+//! Fetches the manifests only; blobs are read when they are needed. Everything below the top is named by
+//! its digest, so that it cannot be replaced.
 
 use std::collections::HashSet;
 
@@ -63,8 +63,8 @@ impl Network<'_> {
     /// bytes.
     ///
     /// # Errors
-    /// As for [`Network::resolve`]; also where it is of a form that no registry of today takes, or too
-    /// large.
+    /// The errors of [`Network::resolve`]; [`SourceError::Image`] if the image has a form that registries
+    /// reject, too many manifests, a blob that is too large, or nothing for the platform.
     pub fn image(
         &self,
         source: &ArtifactSource,

@@ -1,5 +1,5 @@
-//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md), as another tool
-//! fetched them. Checked as strictly as what a registry sends.
+//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md) that another tool has
+//! fetched. They are checked as strictly as the answers of a registry.
 
 use std::io::{Seek, SeekFrom};
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Where bytes come from: a registry, a web server, a folder.
+//! Where data comes from: registries, web servers and directories.
 //!
-//! This room fetches and checks that it got what was asked for: size, digest, and that an answer
-//! is of the kind that it should be. What the content means is the dataset room's, and how a
-//! server is talked to the remote room's.
+//! This module fetches, and checks that it got what was asked for: the size, the digest and the kind of the
+//! answer. It does not know what the content means, which is the business of `dataset`, nor how a server is
+//! talked to, which `remote` knows.
 
 mod artifact;
 mod blob;

@@ -1,4 +1,4 @@
-//! The way to all sources.
+//! Fetches from every kind of source, with one set of connections, retries and limits.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ impl<'p> Network<'p> {
     /// Prepares the way. What went wrong and is tried again is told to `progress`.
     ///
     /// # Errors
-    /// Those of [`Remote::new`].
+    /// [`SourceError::Remote`] if a file of certificates cannot be used, or the system gives no thread.
     pub fn new(
         options: RemoteOptions,
         limits: patience::Limits,
@@ -40,7 +40,10 @@ impl<'p> Network<'p> {
     /// that of the reference and that which the registry claims.
     ///
     /// # Errors
-    /// Any [`SourceError`] of a registry or a layout.
+    /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
+    /// [`SourceError::Layout`] or [`SourceError::Local`] if a directory is not a usable layout;
+    /// [`SourceError::Manifest`] if the bytes are not the manifest of an artifact; [`SourceError::Digest`]
+    /// if they have another digest; [`SourceError::Deadline`] if the time is over.
     pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
         registry::artifact(source.clone(), self.manifest(source)?)
     }
@@ -48,7 +51,7 @@ impl<'p> Network<'p> {
     /// Fetches what a source names, be it a manifest or an index.
     ///
     /// # Errors
-    /// As for [`Network::resolve`].
+    /// The errors of [`Network::resolve`], except that any manifest or index will do.
     pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
         match source {
             ArtifactSource::Registry(repository) => self.registry_manifest(repository),
@@ -59,7 +62,7 @@ impl<'p> Network<'p> {
     /// Fetches a manifest that an index of a source names.
     ///
     /// # Errors
-    /// As for [`Network::resolve`].
+    /// The errors of [`Network::resolve`], except that any manifest or index will do.
     pub fn child(
         &self,
         source: &ArtifactSource,
@@ -80,8 +83,10 @@ impl<'p> Network<'p> {
     /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].
     ///
     /// # Errors
-    /// Any [`SourceError`] of a registry or a layout; a length other than the descriptor's is
-    /// found here where the source announces one.
+    /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
+    /// [`SourceError::Layout`] or [`SourceError::Local`] if the layout does not have it;
+    /// [`SourceError::Length`] if the source announces another length than the descriptor;
+    /// [`SourceError::Deadline`] if the time is over.
     pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
         self.blob_of(std::slice::from_ref(source), descriptor)
     }
@@ -89,7 +94,7 @@ impl<'p> Network<'p> {
     /// As [`Network::blob`], where several sources should have it: where one fails, the next goes on.
     ///
     /// # Errors
-    /// As for [`Network::blob`].
+    /// The errors of [`Network::blob`], of the source that was tried last.
     pub fn blob_of(
         &self,
         sources: &[ArtifactSource],
@@ -101,7 +106,7 @@ impl<'p> Network<'p> {
     /// As [`Network::blob_of`], from the blob's byte `at` on: of a part no digest can be compared.
     ///
     /// # Errors
-    /// As for [`Network::blob`].
+    /// The errors of [`Network::blob`], of the source that was tried last.
     pub fn blob_from(
         &self,
         sources: &[ArtifactSource],
@@ -132,7 +137,11 @@ impl<'p> Network<'p> {
     /// before.
     ///
     /// # Errors
-    /// Any [`SourceError`] of a web server or a folder.
+    /// [`SourceError::Remote`] or [`SourceError::Locations`] if a server does not give the repository or
+    /// its archive; [`SourceError::Local`] if a directory cannot be read; [`SourceError::Vex`] if the
+    /// repository breaks the specification; [`SourceError::TooLarge`] if it is larger than is allowed;
+    /// [`SourceError::Temporary`] if the archive cannot be stored; [`SourceError::Deadline`] if the time is
+    /// over.
     pub fn vex(&self, source: &VexSource) -> Result<VexRepository, SourceError> {
         let most = crate::dataset::Kind::Vex.max_packed();
         match source {
@@ -154,7 +163,7 @@ impl<'p> Network<'p> {
     /// Whether there is time left.
     ///
     /// # Errors
-    /// Where the deadline has passed.
+    /// [`SourceError::Deadline`] if the time is over.
     pub fn check_deadline(&self) -> Result<(), SourceError> {
         self.patience.check()
     }

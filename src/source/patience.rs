@@ -1,7 +1,7 @@
-//! How often a server is asked again, and after what pause.
+//! The retry policy: how often a request is repeated, and after what pause.
 //!
-//! What may pass is repeated, per host and after ever longer pauses, or when the server says; what stays
-//! is not. A run can have a deadline, after which nothing is asked of anyone.
+//! Errors that may pass are retried per host, after pauses that grow or that the server asks for. Other
+//! errors are not retried. A run can have a deadline, after which no server is asked.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -105,7 +105,7 @@ impl<'p> Patience<'p> {
     /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
     ///
     /// # Errors
-    /// The last attempt's, or the deadline's.
+    /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
     pub(super) fn persist<T>(
         &self,
         host: &str,
@@ -119,7 +119,7 @@ impl<'p> Patience<'p> {
     /// As [`Patience::persist`], where it is still to be seen what a success is worth: an answer has begun.
     ///
     /// # Errors
-    /// Likewise.
+    /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
     pub(super) fn reach<T>(
         &self,
         host: &str,
@@ -145,7 +145,7 @@ impl<'p> Patience<'p> {
     /// Takes note of a failure. Hands the error back where asking again is of no use.
     ///
     /// # Errors
-    /// The one that was given.
+    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
     pub(super) fn failed(&self, host: &str, error: SourceError) -> Result<(), SourceError> {
         let Again::After(asked) = again(&error) else { return Err(error) };
         let pause = {
@@ -173,7 +173,7 @@ impl<'p> Patience<'p> {
     /// Waits until a host may be asked.
     ///
     /// # Errors
-    /// Where the deadline has passed.
+    /// [`SourceError::Deadline`] if the time is over.
     pub(super) fn wait(&self, host: &str) -> Result<(), SourceError> {
         self.check()?;
         let until = lock(&self.hosts).get(host).and_then(|host| host.rests_until);
@@ -186,7 +186,7 @@ impl<'p> Patience<'p> {
     /// Whether there is time left.
     ///
     /// # Errors
-    /// Where the deadline has passed.
+    /// [`SourceError::Deadline`] if the time is over.
     pub(super) fn check(&self) -> Result<(), SourceError> {
         match self.limits.deadline {
             Some(deadline) if self.elapsed() >= deadline => Err(SourceError::Deadline { deadline }),

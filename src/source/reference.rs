@@ -1,7 +1,6 @@
-//! Where artifacts are fetched from: `HOST/REPOSITORY:TAG` in a registry, `oci-layout:DIR:TAG` on
-//! disk.
+//! The names of sources of artifacts: `HOST/REPOSITORY:TAG` in a registry, `oci-layout:DIR:TAG` on disk.
 //!
-//! Knows how such a name is written, and nothing of how it is fetched.
+//! Reads and writes such names. It fetches nothing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,7 +32,7 @@ impl ArtifactSource {
     /// what Trivy asks for.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for anything that names no repository.
+    /// [`RemoteError::Address`] if the text names no repository, or no directory behind `oci-layout:`.
     pub fn parse(text: &str, default_tag: &str) -> Result<Self, SourceError> {
         let text = text.trim();
         match text.strip_prefix(LAYOUT) {

@@ -1,4 +1,4 @@
-//! Pulling from an OCI registry (distribution specification v1.1, "Pull"): manifests.
+//! Pulls manifests from an OCI registry (distribution specification v1.1, "Pull").
 
 use reqwest::header::CONTENT_TYPE;
 

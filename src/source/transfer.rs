@@ -1,8 +1,8 @@
-//! The way of a blob from a registry: in ranges beside each other where one stream is too slow for this
-//! host, and gone on with where it broke.
+//! Fetches a blob from a registry: in parallel ranges if one stream is slower than this host, and from
+//! where it broke off if the connection fails.
 //!
-//! Bytes come out from front to back. What came is never asked for again, unless a server knows no
-//! ranges. Nothing here vouches for the bytes: whoever reads them compares their digest.
+//! Delivers the bytes from front to back. Requests no byte twice, unless a server does not support ranges.
+//! Does not compare the digest; the reader does.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -128,7 +128,8 @@ impl<'n> Transfer<'n> {
     /// Begins to fetch a blob from its byte `at` on.
     ///
     /// # Errors
-    /// Those of the registry, when patience has ended.
+    /// The error of the registry that was tried last, after all retries; [`SourceError::Deadline`] if the
+    /// time is over.
     pub(super) fn begin(
         remote: &'n Remote,
         patience: &'n Patience<'n>,
@@ -167,7 +168,8 @@ impl<'n> Transfer<'n> {
     /// The next piece, never empty; `None` after the last.
     ///
     /// # Errors
-    /// Those of the last source that was asked.
+    /// The error of the registry that was tried last, after all retries; [`SourceError::Short`] if it ended
+    /// the blob early; [`SourceError::Deadline`] if the time is over.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
             self.patience.check()?;

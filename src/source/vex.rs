@@ -1,8 +1,7 @@
-//! VEX repositories over HTTP: the manifest, then the first of its locations that gives the
-//! archive.
+//! VEX repositories over HTTP: the manifest, then the archive from the first location that gives it.
 //!
-//! Knows Trivy's VEX repository specification 0.1 as far as finding the archive needs it; what
-//! is inside the archive is the dataset room's.
+//! Knows version 0.1 of the specification of VEX repositories as far as it is needed to find the archive.
+//! The content of the archive is the business of `dataset`.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 

@@ -1,5 +1,5 @@
-//! VEX repositories in a folder: `vex-repository.json` beside the archive, or beside the
-//! repository's own files, which are packed here so that every repository travels alike.
+//! VEX repositories in a directory: `vex-repository.json` beside the archive, or beside the files of the
+//! repository. In the second case they are packed here, so that every repository is an archive.
 
 use std::collections::BTreeMap;
 use std::fs::File;

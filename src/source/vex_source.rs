@@ -1,7 +1,7 @@
 //! The names of VEX repositories and of the archives that they point to.
 //!
-//! Knows how Trivy reads such URLs (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go,
-//! which uses go-getter); does no I/O.
+//! Reads such URLs as Trivy does (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go, which uses
+//! go-getter). Does no I/O.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ impl VexSource {
     /// is a URL, everything else is a folder.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for another scheme, for a URL that holds a password, and for the
-    /// address of a page or a file where the repository's own should stand.
+    /// [`RemoteError::Address`] if the text is empty, has another scheme or a login, or is the address of a
+    /// page or a file instead of a repository.
     pub fn parse(source: &str) -> Result<Self, SourceError> {
         let source = source.trim();
         let wrong = |why: &str, next: String| {
