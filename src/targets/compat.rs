@@ -1,9 +1,9 @@
-//! A manifest for registries that refuse upstream's: some take no configuration of a type of its own
-//! (Quay), none of no bytes (Harbor), or no artifact type (GitLab).
+//! A manifest for registries that reject the one of upstream: Quay rejects a configuration of its own type,
+//! Harbor an empty one, and GitLab an artifact type.
 //!
-//! The layers keep their digests, and so does what Trivy unpacks; Trivy looks at neither the
-//! configuration nor the artifact type (v0.74.0, pkg/oci). The manifest's own digest changes. A pure
-//! function of upstream's bytes, so that a second push finds the first.
+//! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor
+//! the artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends on the
+//! bytes of upstream alone, so that a second push finds the first.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ impl Compat {
     /// Rewrites upstream's manifest.
     ///
     /// # Errors
-    /// In words: bytes that are no manifest.
+    /// If the bytes are not a manifest. The text says what is wrong with them.
     pub fn of(manifest: &[u8]) -> Result<Self, String> {
         oci::Manifest::parse(manifest)?;
         let mut value: Value = serde_json::from_slice(manifest).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! What can go wrong at a target, by kind: one sentence what failed, one what to do next.
+//! The errors of targets. [`TargetError::io`] sorts the errors of the system by kind.
 
 use std::io;
 use std::path::{Path, PathBuf};

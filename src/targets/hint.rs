@@ -1,4 +1,4 @@
-//! What to do about the errors of this module.
+//! What to do about the errors of targets.
 
 use std::path::Path;
 

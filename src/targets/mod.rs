@@ -1,12 +1,12 @@
-//! Targets: where a bundle's datasets go on the air-gapped side.
+//! Targets: where datasets go on the air-gapped side.
 //!
-//! This room knows datasets and how Trivy keeps them. It knows nothing of bundles and signatures,
-//! and it blocks.
+//! This module knows datasets and how Trivy stores them. It knows no bundles and no signatures. Its
+//! functions block.
 //!
 //! - [`cache`]: the cache directory of Trivy.
 //! - [`web_root`]: files for a web server.
 //! - [`registry`]: an OCI registry.
-//! - [`compat`]: a manifest for registries that refuse that of upstream.
+//! - [`compat`]: a manifest for registries that reject the one of upstream.
 
 pub mod cache;
 pub mod compat;

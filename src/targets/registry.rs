@@ -1,8 +1,8 @@
-//! Pushing into an OCI registry (distribution specification v1.1, "Push"): blobs that are missing,
-//! then the manifest, then its tags, and at last the manifest read back.
+//! Pushes to an OCI registry (distribution specification v1.1, "Push"): the blobs that are missing, then
+//! the manifest, then its tags. At last it reads the manifest back.
 //!
-//! Bytes go in as upstream published them. Nothing is remembered between runs: what there is to
-//! do is asked of the registry. Knows repositories and digests; nothing of bundles.
+//! The bytes are those that upstream published. Nothing is remembered between runs: the registry is asked
+//! what it has. Knows repositories and digests, and no bundles.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -83,7 +83,8 @@ impl<'r> Registry<'r> {
     /// The manifest that a reference names now; `None` where it names none.
     ///
     /// # Errors
-    /// Any error of the network, and a registry that refuses to say.
+    /// [`TargetError::Remote`] if the registry cannot be reached, refuses to answer, or gives a manifest
+    /// that is too large.
     pub fn manifest(&self, reference: &Repository) -> Result<Option<Vec<u8>>, TargetError> {
         let subject = reference.to_string();
         let path = format!("manifests/{}", reference.asked_by());
@@ -100,7 +101,7 @@ impl<'r> Registry<'r> {
     /// Whether a repository has a blob, and all of it as far as its length tells.
     ///
     /// # Errors
-    /// As for [`Registry::manifest`].
+    /// [`TargetError::Remote`] if the registry cannot be reached or refuses to answer.
     pub fn has_blob(&self, repository: &Repository, digest: Digest, size: u64) -> Result<bool, TargetError> {
         Ok(self.look(repository, digest, size)? == Held::Whole)
     }
@@ -130,7 +131,7 @@ impl<'r> Registry<'r> {
     /// to disks that fail.
     ///
     /// # Errors
-    /// As for [`Registry::manifest`].
+    /// [`TargetError::Remote`] if the registry cannot be reached or refuses to answer.
     pub fn has_all(
         &self,
         repository: &Repository,
@@ -149,7 +150,9 @@ impl<'r> Registry<'r> {
     /// registry is asked to keep them.
     ///
     /// # Errors
-    /// [`PushError::Source`] where `content` fails; else as for [`Registry::manifest`].
+    /// [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`] if the registry keeps other
+    /// bytes under the digest; [`TargetError::Remote`] if it cannot be reached, refuses the upload, or
+    /// claims to have it before it was sent.
     pub fn push_blob(
         &self,
         repository: &Repository,
@@ -283,7 +286,8 @@ impl<'r> Registry<'r> {
     /// Pushes a manifest under a tag, and reads it back.
     ///
     /// # Errors
-    /// As for [`Registry::manifest`]; also where the tag names something else afterwards.
+    /// [`TargetError::Remote`] if the registry cannot be reached or refuses the manifest;
+    /// [`TargetError::ReadBack`] if the tag then names something else.
     pub fn push_manifest(
         &self,
         reference: &Repository,
@@ -358,7 +362,8 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
 /// Pushes a manifest under a repository's own tag and then under further ones.
 ///
 /// # Errors
-/// Those of [`Registry::push_manifest`].
+/// The error of the first push that fails: see [`Registry::push_manifest`]. The tags before it are pushed,
+/// those after it are not.
 pub(crate) fn push_under(
     registry: &Registry<'_>,
     reference: &Repository,

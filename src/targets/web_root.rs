@@ -1,9 +1,10 @@
 //! A web root: copies of VEX repositories as plain files, for any web server.
 //!
-//! Each repository is a folder of the dataset's name. In it lie the archive under a name that stays
-//! ([`vex_copy::archive_name`]), the same archive under its digest, the one before it under its digest,
-//! and `.well-known/vex-repository.json`, which is replaced last. Every file is made under another name
-//! and renamed, so that a reader gets the old or the new. Knows files; nothing of bundles.
+//! Each repository is a directory that has the name of the dataset. It holds the archive under a name that
+//! does not change ([`vex_copy::archive_name`]), the same archive under its digest, the archive before it
+//! under its digest, and `.well-known/vex-repository.json`, which is replaced last. Every file is written
+//! under another name and renamed, so that a reader gets the old one or the new one. Knows files, and no
+//! bundles.
 
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -67,7 +68,9 @@ impl WebRoot {
     /// Opens a web root, which must be there: where it is not, what serves it looks elsewhere.
     ///
     /// # Errors
-    /// [`TargetError::NoWebRoot`], [`TargetError::Locked`], or the system refuses.
+    /// [`TargetError::NoWebRoot`] if the directory does not exist; [`TargetError::WebRootDenied`] if this
+    /// user may not write there; [`TargetError::Locked`] if another import works on it; else the error of
+    /// the system, as [`TargetError::io`] sorts it.
     pub fn open(path: &Path, keep_previous: bool) -> Result<Self, TargetError> {
         let dir = Dir::top(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -94,7 +97,8 @@ impl WebRoot {
     /// The `vex-repository.json` that is served for a dataset; `None` where there is none.
     ///
     /// # Errors
-    /// The system refuses, or a link stands in the way.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the way; else
+    /// the error of the system if the file cannot be read.
     pub fn manifest(&self, name: &Name) -> Result<Option<Vec<u8>>, TargetError> {
         let place = format!("{name}/{WELL_KNOWN}");
         let Some(dir) = self.dir.open_path(&place).at("open", self.dir.at(&place))? else { return Ok(None) };
@@ -108,7 +112,7 @@ impl WebRoot {
     /// The VEX repositories of which there are copies of ours.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The error of the system if the web root cannot be listed.
     pub fn repositories(&self) -> Result<Vec<Name>, TargetError> {
         let names = self.dir.list().at("list", self.dir.path())?;
         let names = names.iter().filter_map(|name| name.to_str()?.parse::<Name>().ok());
@@ -122,7 +126,8 @@ impl WebRoot {
     /// Whether a copy is in place, every byte of it.
     ///
     /// # Errors
-    /// As for [`WebRoot::manifest`].
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the way; else
+    /// the error of the system if a file cannot be read.
     pub fn holds(&self, copy: &Copy) -> Result<bool, TargetError> {
         if self.manifest(&copy.name)?.as_ref() != Some(&copy.manifest) {
             return Ok(false);
@@ -134,7 +139,7 @@ impl WebRoot {
     /// Whether there is room for these copies.
     ///
     /// # Errors
-    /// [`TargetError::Space`].
+    /// [`TargetError::Space`] if there is too little room; the error of the system if it does not tell.
     pub fn preflight(&self, copies: &[&Copy]) -> Result<(), TargetError> {
         /// For names and manifests.
         const BESIDE: u64 = 64 << 10;
@@ -151,7 +156,8 @@ impl WebRoot {
     /// that name only when `content`, which checks itself at its end, has ended well.
     ///
     /// # Errors
-    /// What `content` says, or a [`TargetError`] inside.
+    /// The error of `content` if that cannot be read; an error that holds a [`TargetError`] if the archive
+    /// cannot be written.
     pub fn stage(&self, copy: &Copy, mut content: impl Read) -> io::Result<()> {
         let folder = self
             .dir
@@ -184,7 +190,8 @@ impl WebRoot {
     /// served before stays, where it is to be kept; everything else of ours goes.
     ///
     /// # Errors
-    /// The system refuses. Then the copy before is still served, or this one already is.
+    /// The error of the system if a file cannot be written, renamed or removed. Then either the copy before
+    /// or this one is served.
     pub fn activate(&self, copy: &Copy) -> Result<(), TargetError> {
         let manifest = self.manifest(&copy.name)?.unwrap_or_default();
         let (before, was_at) = (vex_copy::record(&manifest), vex_copy::location_of(&manifest));

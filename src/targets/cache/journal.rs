@@ -1,5 +1,5 @@
-//! The journal: what a switch is about to do, so that the next import can finish or undo what a
-//! kill or a power cut left. Written before the first step, complete or not at all.
+//! The journal: says what a switch is about to do, so that the next import can finish or undo it after a
+//! kill or a power cut. It is written before the first step, and replaced as a whole.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Where each dataset stands in a cache directory. Knows Trivy's and Harbor's layouts; no I/O.
+//! Where each dataset is in a cache directory. Knows the layouts of Trivy and of Harbor; does no I/O.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The small JSON files by which Trivy judges a dataset: read from a cache, and written anew.
-//! Knows their fields; does no I/O.
+//! The small JSON files from which Trivy learns the age and the version of a dataset: reads those of a
+//! cache, and makes new ones. Knows their fields; does no I/O.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {
 /// Upstream's `metadata.json` with `DownloadedAt` set and everything else as it was.
 ///
 /// # Errors
-/// In words: it is not such a file.
+/// If the bytes are not the `metadata.json` of a database. The text says what is wrong with them.
 pub(crate) fn downloaded(upstream: &[u8], at: Timestamp) -> Result<Vec<u8>, String> {
     let mut metadata: Database = serde_json::from_slice(upstream)
         .map_err(|error| format!("its metadata.json is not Trivy's: {error}"))?;

@@ -1,12 +1,12 @@
-//! Trivy's cache directory as a target.
+//! The cache directory of Trivy as a target.
 //!
-//! A dataset is staged in a private folder on its slot's own file system, made durable, and then
-//! switched. A kill or a power cut at any moment leaves each dataset old or new, and the next
-//! [`Cache::open`] finishes or cleans up. The old generation is kept and can be brought back.
+//! A dataset is staged in a private directory on the file system of its slot, synced, and then switched. A
+//! kill or a power cut leaves each dataset old or new, and the next [`Cache::open`] finishes or cleans up.
+//! The old generation is kept and can be restored.
 //!
-//! Working files: `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal,
-//! the import lock) and `<cache>/.trivy-ferry.lock` (mode 0644), which a scan that must not
-//! straddle a switch may hold shared (`flock -s`). A slot that is a mount of its own has a
+//! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal,
+//! the import lock) and `<cache>/.trivy-ferry.lock` (mode 0644). A scan that must see one generation
+//! throughout can hold a shared lock on the latter (`flock -s`). A slot that is a mount point has a
 //! `.trivy-ferry/` inside.
 
 use std::io;
@@ -109,8 +109,12 @@ impl<'p> Cache<'p> {
     /// finishes or cleans up what a killed run has left, saying so through `progress`.
     ///
     /// # Errors
-    /// Something else stands there, the directory is a database's own folder, another import is at
-    /// work, the working folder belongs to someone else, or the system refuses.
+    /// [`TargetError::NotADirectory`] or [`TargetError::Symlink`] if something else is at the path;
+    /// [`TargetError::DatabaseFolder`] if it is the directory of one database; [`TargetError::Owner`] if
+    /// the wanted owner is another user and this is not root; [`TargetError::Locked`] if another import
+    /// works on it; [`TargetError::Foreign`] or [`TargetError::Working`] if the working directory or a file
+    /// in it is not of an import by this user; [`TargetError::ScanLock`] if an unfinished switch has to
+    /// wait too long for a scan; else the error of the system, as [`TargetError::io`] sorts it.
     pub fn open(options: CacheOptions, progress: &'p dyn Progress) -> Result<Cache<'p>, TargetError> {
         let owner = match (options.owner, options.layout) {
             (None, Layout::Harbor) => Some(HARBOR_OWNER),
@@ -152,7 +156,8 @@ impl<'p> Cache<'p> {
     /// A look without a lock, for what only asks. `None`: there is no such directory.
     ///
     /// # Errors
-    /// Something else stands there, or it cannot be read.
+    /// [`TargetError::NotADirectory`] if something else is at the path; [`TargetError::DatabaseFolder`] if
+    /// it is the directory of one database; else the error of the system if it cannot be opened.
     pub fn inspect(dir: &Path, layout: Layout) -> Result<Option<View>, TargetError> {
         match Dir::top(dir) {
             Ok(root) => {
@@ -167,7 +172,8 @@ impl<'p> Cache<'p> {
     /// As [`View::holds`]; and, where an owner was asked for by number, whether it owns the data.
     ///
     /// # Errors
-    /// As for [`View::installed`].
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
+    /// the directory; else the error of the system if a file cannot be read.
     pub fn holds(
         &self,
         slot: &Slot,
@@ -186,8 +192,9 @@ impl<'p> Cache<'p> {
     /// Begins to stage a dataset: a private folder on the slot's own file system.
     ///
     /// # Errors
-    /// The slot is a symbolic link or has a mount inside, a switch of it is unfinished, or the
-    /// system refuses.
+    /// [`TargetError::Symlink`] if the slot is a symbolic link; [`TargetError::MountInside`] if it has a
+    /// mount point inside; [`TargetError::Unfinished`] if an earlier switch of it is unfinished; else the
+    /// error of the system if the working directory cannot be prepared.
     pub fn stage(&self, slot: &Slot, metadata: Metadata) -> Result<Stage, TargetError> {
         if self.journal.has(slot.path()) {
             let error = io::Error::other("an earlier switch is unfinished");
@@ -207,7 +214,8 @@ impl<'p> Cache<'p> {
     /// under the scan lock, switched. One that fails leaves the others in peace.
     ///
     /// # Errors
-    /// Which did and which did not.
+    /// [`NotAll`] if a dataset cannot be sealed or switched, or the scan lock is not free in time. It says
+    /// which datasets are in place, and why each of the others is not.
     pub fn activate(&mut self, stages: Vec<Stage>) -> Result<Vec<Activated>, NotAll> {
         let (mut activated, mut failed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for mut stage in stages {
@@ -250,7 +258,9 @@ impl<'p> Cache<'p> {
     /// Exchanges a slot with its kept generation. `None`: none is kept.
     ///
     /// # Errors
-    /// As for one dataset of [`Cache::activate`].
+    /// [`TargetError::ScanLock`] if the scan lock is not free in time; [`TargetError::Symlink`] or
+    /// [`TargetError::MountInside`] if the slot cannot be switched; [`TargetError::Unfinished`] if the
+    /// switch stopped half-way; else the error of the system.
     pub fn restore_previous(&mut self, slot: &Slot) -> Result<Option<Activated>, TargetError> {
         let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
         if !self.has_previous(slot, inside)? {
@@ -267,7 +277,8 @@ impl<'p> Cache<'p> {
     /// The names of the VEX repositories of which an earlier generation is kept.
     ///
     /// # Errors
-    /// The system refuses.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if something else is in the place of the
+    /// directory of kept generations; else the error of the system if it cannot be listed.
     pub fn kept_vex(&self) -> Result<Vec<String>, TargetError> {
         let Some(previous) = working::open_real(&self.work, PREVIOUS)? else { return Ok(Vec::new()) };
         let keys = previous.list().at("look", previous.path())?;
@@ -282,7 +293,8 @@ impl<'p> Cache<'p> {
     /// pkg/cache/fs.go). Whether there was one.
     ///
     /// # Errors
-    /// It is a symbolic link, or the system refuses.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if it is a link or a file; else the error
+    /// of the system if it cannot be removed.
     pub fn clear_scan_cache(&mut self) -> Result<bool, TargetError> {
         const SCAN_CACHE: &str = "fanal";
         const TRASH: &str = "trash-fanal";

@@ -1,9 +1,9 @@
-//! The switch file by file, for a slot whose directory cannot be moved: new files are renamed over
-//! old ones, files that the new content does not have go, and the file by which Trivy judges the
-//! dataset comes last.
+//! The switch file by file, for a slot whose directory cannot be moved: renames new files over old ones,
+//! removes files that the new content does not have, and writes the file by which Trivy judges the dataset
+//! last.
 //!
-//! Each step can be repeated: a file that is no longer staged is in place. So a switch that was
-//! cut short is completed by running it again with the same list.
+//! Each step can be repeated, because a file that is no longer staged is in place. So a switch that was
+//! interrupted is completed by another run with the same list.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,4 @@
-//! Preflight: whether what is coming has room, file system by file system, before the first byte.
+//! Preflight: checks before the first byte is written whether each file system has room for what is coming.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,8 +15,9 @@ impl Cache<'_> {
     /// folders that it unpacks to. Counts what `keep_previous: false` will free.
     ///
     /// # Errors
-    /// [`TargetError::Space`] and [`TargetError::Inodes`]; also whatever would keep a slot from
-    /// being staged at all, such as a symbolic link in its place.
+    /// [`TargetError::Space`] or [`TargetError::Inodes`] if there is too little room;
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::MountInside`] if a slot
+    /// cannot be staged at all; else the error of the system if it does not tell.
     pub fn preflight(&self, incoming: &[(Slot, u64, u64)]) -> Result<(), TargetError> {
         let mut needs: HashMap<Mount, Need> = HashMap::new();
         for (slot, bytes, files) in incoming {

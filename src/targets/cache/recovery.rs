@@ -1,4 +1,4 @@
-//! Recovery: what an import finds that a killed one has left, it finishes, undoes or removes.
+//! Recovery: finishes, undoes or removes what an import has left that was killed.
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::switch::Switching;

@@ -1,5 +1,5 @@
-//! Staging: a dataset's files are written beside their place, in a private folder on the same
-//! file system, and are put in place only when all of them have arrived.
+//! Staging: writes the files of a dataset into a private directory on the file system of its slot. They are
+//! put in place only when all of them are there.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -1,16 +1,15 @@
-//! The switch: how a staged dataset takes its place, and how a switch that was cut short is
-//! finished or undone.
+//! The switch: puts a staged dataset in place, and finishes or undoes a switch that was interrupted.
 //!
-//! Three ways, each tried where the one before cannot be:
+//! There are three ways. Each is tried if the one before is not possible:
 //!
 //! 1. *Exchange* (`renameat2` with `RENAME_EXCHANGE`): the slot and the staged directory change
-//!    places in one step. A slot that does not exist yet is a plain rename.
-//! 2. *Two steps*, where the file system has no exchange (FAT, FUSE): the slot moves to `old-…`,
-//!    the staged directory takes its name.
-//! 3. *File by file*, where the directory cannot move at all (a mount point, a lower layer of an
+//!    places in one step. If the slot does not exist yet, this is a plain rename.
+//! 2. *Two steps*, if the file system cannot exchange (FAT, FUSE): the slot moves to `old-…`, then
+//!    the staged directory gets its name.
+//! 3. *File by file*, if the directory cannot be moved (a mount point, a lower layer of an
 //!    overlay): see `per_file`.
 //!
-//! The journal names the way before its first step. After a kill the files tell how far it came:
+//! The journal names the way before its first step. After a kill the files show how far it came:
 //!
 //! | way        | seen                                   | the slot is | so                      |
 //! |------------|----------------------------------------|-------------|-------------------------|
@@ -23,7 +22,7 @@
 //! | per file   | the list of files exists               | mixed       | go on, finish           |
 //! | per file   | no list of files                       | new, or old | finish, or undo         |
 //!
-//! *Finish* keeps or drops the old generation and forgets the journal's entry; each of its steps
+//! *Finish* keeps or removes the old generation and removes the entry of the journal. Each of its steps
 //! can be repeated.
 
 use std::collections::BTreeSet;
@@ -78,8 +77,8 @@ impl<'a> Switching<'a> {
     /// Puts the staged files in place. `keep` says whether what they replace is kept for a later restore.
     ///
     /// # Errors
-    /// The slot is as it was; or, where that is no longer possible, [`TargetError::Unfinished`]:
-    /// the journal then keeps what is left to do.
+    /// The error of the step that failed; the slot is as it was. If that is no longer possible,
+    /// [`TargetError::Unfinished`]: the journal keeps what is left to do.
     pub fn run(mut self, staged: u64, files: &BTreeSet<String>, keep: bool) -> Result<Switch, TargetError> {
         (self.operation.staged, self.operation.keep) = (staged, keep);
         if let Err(error) = self.announce(files) {

@@ -1,4 +1,4 @@
-//! Reading a cache: what is installed, and whether it is exactly what a bundle has.
+//! Reads a cache: what is installed, and whether it is exactly what a bundle holds.
 
 use std::fs::File;
 use std::io;
@@ -41,7 +41,8 @@ impl View {
     /// what Trivy could read.
     ///
     /// # Errors
-    /// A link or a file where the folder should be; folders that cannot be read.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
+    /// the directory; else the error of the system if it cannot be read.
     pub fn installed(&self, slot: &Slot) -> Result<Option<Installed>, TargetError> {
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(None) };
         let main = dir.find(slot.main()).at("look", dir.at(slot.main()))?;
@@ -63,7 +64,8 @@ impl View {
     /// (its times aside): every file is hashed, sizes first, and nothing else lies in the tree.
     ///
     /// # Errors
-    /// As for [`View::installed`]; files that cannot be read.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
+    /// the directory; else the error of the system if a file cannot be read.
     pub fn holds(&self, slot: &Slot, contents: &Contents, fresh: &Metadata) -> Result<bool, TargetError> {
         let Some(installed) = self.installed(slot)? else { return Ok(false) };
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
@@ -96,7 +98,8 @@ impl View {
     /// file is read through.
     ///
     /// # Errors
-    /// As for [`View::installed`].
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
+    /// the directory; else the error of the system if a directory cannot be read.
     pub fn measures(&self, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
         // A database's metadata is written anew at import.

@@ -1,5 +1,5 @@
-//! Working folders: where datasets are staged and where the previous generation is kept, on the
-//! file system of the slot itself. Knows slots and mounts; switches nothing.
+//! Working directories: where datasets are staged and the previous generation is kept, on the file system
+//! of the slot. Knows slots and mounts; switches nothing.
 
 use std::ffi::OsStr;
 
