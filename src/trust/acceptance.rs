@@ -1,8 +1,8 @@
-//! Acceptance: whether a genuine bundle may be used here and now.
+//! Acceptance: decides whether a bundle with a valid signature may be used here and now.
 //!
-//! Pure rules over what a bundle says, what was accepted before, and the time. A signature says
-//! who made a bundle; these rules say that it is not an old one played back, not one of two that
-//! claim the same moment, not from another stream, and not out of date.
+//! Pure rules over what a bundle says, what was accepted before, and the time. A signature proves who made
+//! a bundle. These rules reject an old bundle that is presented again, one of two that have the same
+//! creation time, one of another stream, and one that is out of date.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -96,7 +96,10 @@ pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
 /// Judges a bundle for one target.
 ///
 /// # Errors
-/// The reason for which it is refused.
+/// [`Refusal::Stream`] if it is of another stream; [`Refusal::Future`] if it was created more than a day
+/// after now; [`Refusal::Expired`] if it has expired; [`Refusal::Rollback`] if it is older than the last
+/// one accepted; [`Refusal::Equivocation`] if it has the same creation time but different content. A flag
+/// of the policy overrides each, except the first.
 pub fn admit(
     candidate: &Candidate,
     state: &TargetState,
@@ -152,7 +155,8 @@ pub fn admit(
 /// Remembers a heartbeat, which moves no floor.
 ///
 /// # Errors
-/// Where it is from the future, as a bundle may not be, or no newer than the last one.
+/// [`Refusal::Future`] if it was made more than a day after now; [`Refusal::Late`] if it is no newer than
+/// the last one.
 pub fn hear(state: &mut ImportState, name: &str, heard: Heard, system: Timestamp) -> Result<(), Refusal> {
     let (bundle, created) = (name.to_owned(), heard.created);
     if created.duration_since(system) > CLOCK_TOLERANCE {

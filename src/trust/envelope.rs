@@ -1,13 +1,13 @@
 //! The signed envelope: DSSE v1 (secure-systems-lab/dsse, envelope.md and protocol.md).
 //!
-//! What is signed is the pre-authentication encoding of a payload and its type, so a signature
-//! over one kind of document never holds for another. Key identifiers in the envelope are hints
-//! that anyone can write; what counts is which trusted key verifies.
+//! A signature covers the pre-authentication encoding of a payload and its type, so that a signature over
+//! one kind of document is not valid for another. The key identifiers in an envelope are hints that anyone
+//! can write. What counts is which trusted key verifies.
 //!
-//! The types keep the two sides apart. An [`Envelope`] is what a file says, and no key signs it. A
-//! [`Verified`] payload has one of this program's types and the signature of a trusted key. Only a
-//! payload that this program made ([`Envelope::signed`]) or verified ([`Verified::countersigned`])
-//! becomes a [`Message`], which is all that a [`Signer`] takes.
+//! Two types keep unverified and verified payloads apart. An [`Envelope`] is what a file says; no key signs
+//! it. A [`Verified`] payload has one of this program's types and the signature of a trusted key. Only a
+//! payload that this program made ([`Envelope::signed`]) or verified ([`Verified::countersigned`]) becomes
+//! a [`Message`], and a [`Signer`] takes nothing else.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,8 @@ impl Verified {
     /// What is signed comes from here and never from `stored`. `None`: the key has signed it already.
     ///
     /// # Errors
-    /// [`CountersignError::Changed`] if `stored` holds another payload or type, and what the signer reports.
+    /// [`CountersignError::Changed`] if `stored` holds another payload or type;
+    /// [`CountersignError::Signer`] if the signer is a command and fails.
     pub fn countersigned(
         &self,
         stored: &Envelope,
@@ -131,7 +132,7 @@ impl Envelope {
     /// Signs a payload that this program made.
     ///
     /// # Errors
-    /// What the signer reports.
+    /// [`TrustError::Signer`] if the signer is a command and fails.
     pub fn signed(
         payload_type: PayloadType,
         payload: Vec<u8>,
@@ -159,7 +160,7 @@ impl Envelope {
     /// Verifies the type and the signatures, and keeps the payload if a trusted key signed it as this type.
     ///
     /// # Errors
-    /// The envelope, if its payload has another type or no trusted key signed it.
+    /// Returns the envelope if its payload has another type, or no trusted key signed it.
     pub fn verify<'k>(
         self,
         wanted: PayloadType,
@@ -227,7 +228,8 @@ impl Envelope {
     /// Reads an envelope's bytes.
     ///
     /// # Errors
-    /// Where they are not one JSON object of this form, or hold more than [`MAX_SIGNATURES`].
+    /// If the bytes are not one JSON object of this form, are not base64 inside, or hold more than
+    /// [`MAX_SIGNATURES`] signatures. The text says which.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAnEnvelope> {
         let not = |why: String| NotAnEnvelope(why.into());
         let wire: Wire<'_> = json::from_slice(bytes).map_err(|e| not(format!("not a DSSE envelope: {e}")))?;

@@ -1,4 +1,4 @@
-//! What can go wrong with keys and state, and why a bundle is refused.
+//! The errors of keys and state, and the reasons for which a bundle is rejected.
 
 use std::path::PathBuf;
 

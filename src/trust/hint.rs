@@ -1,4 +1,4 @@
-//! What to do about the errors of this module.
+//! What to do about the errors of keys and state, and about rejected bundles.
 
 use crate::hint::Hint;
 use crate::trust::error::{Refusal, TrustError};

@@ -1,4 +1,4 @@
-//! Ed25519 keys as the PEM files that stock openssl reads, and their fingerprints.
+//! Ed25519 keys in the PEM files that openssl reads and writes, and their fingerprints.
 
 use std::fmt;
 
@@ -75,7 +75,8 @@ impl PublicKey {
     /// are tolerated, since keys travel by mail and editor.
     ///
     /// # Errors
-    /// In words: what the text is instead.
+    /// If the text holds no PEM block, a private key, another kind of key, or a weak key. The text of the
+    /// error says which.
     pub fn from_pem(text: &str) -> Result<Self, String> {
         let text = normal(text);
         if text.contains("PRIVATE KEY-----") {
@@ -139,7 +140,7 @@ impl SigningKey {
     /// A new key from the system's random numbers.
     ///
     /// # Errors
-    /// Where the system has none to give.
+    /// If the system gives no random numbers.
     pub fn generate() -> std::io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(std::io::Error::other)?;
@@ -149,7 +150,9 @@ impl SigningKey {
     /// Reads a PKCS#8 key, encrypted or not, as openssl and [`SigningKey::to_pem`] write it.
     ///
     /// # Errors
-    /// See [`BadKey`].
+    /// [`BadKey::Encrypted`] if the key is encrypted and there is no passphrase;
+    /// [`BadKey::WrongPassphrase`] if the passphrase does not decrypt it; [`BadKey::NotAKey`] if the text
+    /// is not a private Ed25519 key.
     pub fn from_pem(text: &str, passphrase: Option<&str>) -> Result<Self, BadKey> {
         let not = |why: String| BadKey::NotAKey(why);
         let text = normal(text);
@@ -180,7 +183,7 @@ impl SigningKey {
     /// one is given (PBES2: PBKDF2-HMAC-SHA256, AES-256-CBC).
     ///
     /// # Errors
-    /// Where the system has no random numbers to give.
+    /// If the system gives no random numbers, or the key cannot be encoded.
     pub fn to_pem(&self, passphrase: Option<&str>) -> std::io::Result<Zeroizing<String>> {
         let failed = |e: &dyn fmt::Display| std::io::Error::other(e.to_string());
         // A public half would make it version 2, which OpenSSL 3.0 does not read.

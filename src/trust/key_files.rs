@@ -1,4 +1,4 @@
-//! Files of key pairs, which are written once and never overwritten.
+//! Writes the files of a key pair. An existing file is never overwritten.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::util::files::{self, sync_folder};
 /// everybody. Both last when this returns.
 ///
 /// # Errors
-/// If one of the files exists, or cannot be written.
+/// [`TrustError::Exists`] if one of the files exists; [`TrustError::File`] if one cannot be written.
 pub fn write_pair(
     private: &Path,
     public: &Path,

@@ -1,4 +1,4 @@
-//! The keyring: the public keys that this host trusts, and where they lie.
+//! The keyring: the public keys that this host trusts, and the directories that hold them.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -63,7 +63,9 @@ impl Keyring {
     /// The keys in these files, or where none are named, those in [`directories`].
     ///
     /// # Errors
-    /// A file that is no public key or that others can change, and a keyring that stays empty.
+    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if another user can
+    /// change it, its directory or what leads there; [`TrustError::File`] if it cannot be read;
+    /// [`TrustError::NoTrustedKeys`] if there is no key.
     pub fn load(files: &[PathBuf]) -> Result<Self, TrustError> {
         let looked_in = directories();
         let keyring =
@@ -79,7 +81,8 @@ impl Keyring {
     /// The keys in these folders, which may be empty or missing.
     ///
     /// # Errors
-    /// As for [`Keyring::load`], an empty keyring excepted.
+    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if another user can
+    /// change it, its directory or what leads there; [`TrustError::File`] if it cannot be read.
     pub fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
         let mut files = Vec::new();
         for directory in directories {
@@ -130,7 +133,8 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 /// Reads the file of a public key that is not trusted yet, wherever it lies and whoever can change it.
 ///
 /// # Errors
-/// There is none, or it holds something else.
+/// [`TrustError::File`] if the file cannot be read; [`TrustError::NotAKey`] if it is not a regular file or
+/// not a public key.
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
     let failed = |error| TrustError::File { path: path.into(), error };
     // A FIFO would keep us waiting for its other end.
@@ -179,8 +183,9 @@ fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> 
 /// Adds a key to a directory as `NAME.pub`.
 ///
 /// # Errors
-/// The directory cannot be written, others can write it or what leads to it, or another key has that
-/// name.
+/// [`TrustError::Writable`] if another user can change the directory or what leads there;
+/// [`TrustError::NameTaken`] if another key has that name; [`TrustError::File`] if the key cannot be
+/// written.
 pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, TrustError> {
     let file_name = format!("{name}.pub");
     let path = directory.join(&file_name);
@@ -201,7 +206,8 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
 /// Removes the file of a trusted key.
 ///
 /// # Errors
-/// Others can write what leads to it, or it cannot be removed.
+/// [`TrustError::Writable`] if another user can change the directory or what leads there;
+/// [`TrustError::File`] if the file cannot be removed.
 pub fn remove(key: &TrustedKey) -> Result<(), TrustError> {
     let failed = |error| TrustError::File { path: key.path.clone(), error };
     let directory = key.path.parent().unwrap_or(Path::new("."));

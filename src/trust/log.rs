@@ -1,8 +1,8 @@
-//! The log of imports: what this host accepted, refused, repaired and admitted against the rules, a line of
-//! JSON each, in a file that is only ever appended to.
+//! The log of imports: what this host accepted, rejected, repaired and admitted against the rules. It has
+//! one line of JSON per event, and is only appended to.
 //!
-//! It lies with the state and decides nothing: the state alone does. `chattr +a` on it keeps also its owner
-//! from changing what was written.
+//! It is in the directory of the state. No decision depends on it; decisions depend on the state alone.
+//! `chattr +a` keeps also its owner from changing earlier lines.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -164,7 +164,7 @@ impl Log {
     /// is long, lines about files that no trusted key signed are left out; the last of them says so.
     ///
     /// # Errors
-    /// The file is not a regular file, or cannot be written.
+    /// [`TrustError::File`] if the log is not a regular file, or cannot be written or synced.
     pub fn append(&self, entries: &[Entry]) -> Result<(), TrustError> {
         if entries.is_empty() {
             return Ok(());
@@ -206,7 +206,7 @@ impl Log {
     /// skipped. Empty if there is no log.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// [`TrustError::File`] if there is a log and it cannot be read.
     pub fn latest(&self) -> Result<Vec<Entry>, TrustError> {
         let read = || -> io::Result<Vec<u8>> {
             let Some(mut file) = self.dir.read(NAME)? else { return Ok(Vec::new()) };

@@ -1,4 +1,4 @@
-//! How old the data of a bundle may be, by dataset: `3d,trivy-java-db=14d`.
+//! The greatest age of the data of a bundle, by dataset: `3d,trivy-java-db=14d`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -49,7 +49,7 @@ impl MaxAge {
     /// Checks a dataset's date.
     ///
     /// # Errors
-    /// [`Refusal::TooOld`].
+    /// [`Refusal::TooOld`] if the data is older than is allowed for the dataset.
     pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
         match (self.0.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {

@@ -1,6 +1,6 @@
 //! Trust: who signed a bundle, and whether it is acceptable here and now.
 //!
-//! This room knows keys, signatures, the memory of earlier imports and exports, and the rules of
+//! This module knows keys, signatures, the state of earlier imports and exports, and the rules of
 //! acceptance. It knows nothing of archives, targets or networks.
 
 pub mod acceptance;

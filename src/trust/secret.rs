@@ -1,4 +1,5 @@
-//! Secrets in memory: private keys and passphrases. They stay out of core dumps, and their buffers are wiped.
+//! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and overwrites their
+//! buffers.
 
 use std::io::{self, Read};
 
@@ -14,7 +15,7 @@ use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavi
 /// core file is not written with either.
 ///
 /// # Errors
-/// If the system refuses both.
+/// If the system allows neither of the two.
 pub fn keep_out_of_dumps() -> io::Result<()> {
     let mut limit = getrlimit(Resource::Core);
     let limited = match limit.current {
@@ -30,7 +31,7 @@ pub fn keep_out_of_dumps() -> io::Result<()> {
 /// Reads up to `most` bytes, to the end.
 ///
 /// # Errors
-/// If the system refuses.
+/// If `source` cannot be read.
 pub fn read(source: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     read_until(source, most, |_| false)
 }
@@ -38,7 +39,7 @@ pub fn read(source: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Reads a first line of up to `most` bytes of UTF-8, and returns it without its end.
 ///
 /// # Errors
-/// If the system refuses, or the line is not UTF-8.
+/// If `source` cannot be read, or the line is not UTF-8.
 pub fn read_line(source: impl Read, most: usize) -> io::Result<Zeroizing<String>> {
     let mut bytes = read_until(source, most, |bytes| bytes.contains(&b'\n'))?;
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());

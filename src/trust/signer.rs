@@ -1,4 +1,4 @@
-//! Who signs: a key that is here, or a command that has the key elsewhere, in an HSM or behind an agent.
+//! What signs: a key in memory, or a command that uses a key elsewhere, such as in an HSM or an agent.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -24,7 +24,8 @@ pub trait Signer {
     /// Signs a message.
     ///
     /// # Errors
-    /// Where it cannot.
+    /// [`TrustError::Signer`] if the signer is a command that cannot be started, fails, takes too long, or
+    /// prints something else than a valid signature.
     fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError>;
 }
 

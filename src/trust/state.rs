@@ -1,7 +1,7 @@
 //! The state: what this host accepted and exported before.
 //!
-//! Small JSON files in a folder of their own, written atomically. Never inside Trivy's cache,
-//! which `trivy clean` deletes.
+//! It consists of small JSON files in a directory of their own, which are replaced as a whole. It is never
+//! in Trivy's cache, because `trivy clean` deletes that.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -227,7 +227,8 @@ impl Place {
     /// trustworthy as the directory: whoever can rename it can turn the next import into a first one.
     ///
     /// # Errors
-    /// Others can write it, or the system refuses.
+    /// [`TrustError::Writable`] if another user can change the directory, or for root also what leads
+    /// there; [`TrustError::File`] if it cannot be opened or made.
     fn open(path: &Path, make: bool) -> Result<Self, TrustError> {
         let failed = |error| TrustError::File { path: path.into(), error };
         let (dir, warnings) =
@@ -310,8 +311,10 @@ impl StateDir {
     /// the XDG state directory's, else (root, or no home) [`SYSTEM_DIR`].
     ///
     /// # Errors
-    /// None can be written, others can write it (for root also: what leads there), or another run
-    /// holds it for a minute.
+    /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if another user
+    /// can change it, or for root also what leads there; [`TrustError::StateHeld`] if another run holds it
+    /// for a minute; [`TrustError::File`] if the given directory cannot be written, or the system does not
+    /// lock it.
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
@@ -343,7 +346,7 @@ impl StateDir {
     /// The log of imports that lies beside the state.
     ///
     /// # Errors
-    /// The system refuses.
+    /// [`TrustError::File`] if the system gives no further file descriptor.
     pub fn log(&self) -> Result<Log, TrustError> {
         self.place.log()
     }
@@ -351,7 +354,8 @@ impl StateDir {
     /// What was imported from a stream.
     ///
     /// # Errors
-    /// A file that is there and cannot be read or understood.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
+    /// it; [`TrustError::State`] if it is not a state of this stream.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
@@ -359,7 +363,7 @@ impl StateDir {
     /// Writes down what was imported from a stream.
     ///
     /// # Errors
-    /// The directory cannot be written.
+    /// [`TrustError::File`] if the file cannot be written or synced.
     pub fn save_imports(&self, stream: &str, state: &ImportState) -> Result<(), TrustError> {
         self.place.write(IMPORT, stream, state)
     }
@@ -367,7 +371,8 @@ impl StateDir {
     /// The last export of a stream.
     ///
     /// # Errors
-    /// As for [`StateDir::imports`].
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
+    /// it; [`TrustError::State`] if it is not a state of this stream.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }
@@ -375,7 +380,7 @@ impl StateDir {
     /// Writes down the last export of a stream.
     ///
     /// # Errors
-    /// As for [`StateDir::save_imports`].
+    /// [`TrustError::File`] if the file cannot be written or synced.
     pub fn save_exports(&self, stream: &str, state: &ExportState) -> Result<(), TrustError> {
         self.place.write(EXPORT, stream, state)
     }
@@ -394,7 +399,8 @@ impl StateView {
     /// Finds the directory, as [`StateDir::open`] would. `None` if there is none yet.
     ///
     /// # Errors
-    /// Others can write it (for root also: what leads there).
+    /// [`TrustError::Writable`] if another user can change the directory, or for root also what leads
+    /// there; [`TrustError::File`] if it cannot be opened.
     pub fn find(given: Option<&Path>) -> Result<Option<Self>, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
@@ -420,7 +426,7 @@ impl StateView {
     /// As [`StateDir::log`].
     ///
     /// # Errors
-    /// As there.
+    /// [`TrustError::File`] if the system gives no further file descriptor.
     pub fn log(&self) -> Result<Log, TrustError> {
         self.place.log()
     }
@@ -428,7 +434,7 @@ impl StateView {
     /// The streams of which something is remembered, and whether of imports or of exports.
     ///
     /// # Errors
-    /// The directory cannot be read.
+    /// [`TrustError::File`] if the directory cannot be listed.
     pub fn streams(&self, side: Side) -> Result<Vec<String>, TrustError> {
         let kind = if side == Side::Export { EXPORT } else { IMPORT };
         let names = self.place.dir.list().map_err(self.place.failed(""))?;
@@ -445,7 +451,8 @@ impl StateView {
     /// As [`StateDir::imports`].
     ///
     /// # Errors
-    /// As there.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
+    /// it; [`TrustError::State`] if it is not a state of this stream.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
@@ -453,7 +460,8 @@ impl StateView {
     /// As [`StateDir::exports`].
     ///
     /// # Errors
-    /// As there.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
+    /// it; [`TrustError::State`] if it is not a state of this stream.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }
