@@ -1,4 +1,4 @@
-//! The beginning of a bbolt file: whether it is one, whole, and of the version that Trivy reads.
+//! Checks the beginning of a bbolt file: its format, its version, and whether the file is complete.
 //!
 //! Layout from bbolt v1.4 (internal/common/meta.go, page.go): each of the first two pages holds a
 //! 16-byte page header and then magic, version, page size, flags (4 bytes each), the root bucket
@@ -14,7 +14,8 @@ const CHECKSUM: usize = 56;
 /// Checks the first bytes of a file that is `size` bytes long in all.
 ///
 /// # Errors
-/// In words that follow the file's name.
+/// If the bytes are not the beginning of a bbolt file, or the file is shorter than its pages. The text
+/// follows the name of the file in a sentence.
 pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     let Some(meta) = metas(head).max_by_key(|meta| meta.transaction) else {
         return Err("is not a bbolt database".into());

@@ -1,4 +1,4 @@
-//! The catalogue: what each dataset is called in registries, and which of them a Trivy version wants.
+//! The catalogue: what each dataset is called in registries, and which datasets a version of Trivy uses.
 
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,8 @@ impl Kind {
     /// upstream's history and do not matter.
     ///
     /// # Errors
-    /// In words: which rule is broken.
+    /// If there is not exactly one layer, or it has another media type, no usable title, or too many bytes.
+    /// The text says which.
     pub fn check_manifest(self, manifest: &Manifest) -> Result<(), String> {
         let [layer] = manifest.layers.as_slice() else {
             return Err(format!("it has {} layers, and Trivy takes exactly one", manifest.layers.len()));

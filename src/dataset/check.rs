@@ -1,8 +1,8 @@
-//! The content checks: whether the files of a dataset are what Trivy will accept.
+//! The content checks: whether the files of a dataset are what Trivy accepts.
 //!
-//! A `Checker` sees every file as it is unpacked, hashes it, keeps what it must look at, and
-//! ends in [`Contents`] or in what is wrong. It runs at export, where a bad download can still be
-//! repeated, and again at import over the bytes that are installed.
+//! A `Checker` gets every file while it is unpacked. It hashes the file, keeps what it has to look at, and
+//! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be repeated,
+//! and again at import over the bytes that are installed.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,8 +1,8 @@
-//! A layer: the gzipped tar archive that a dataset comes in.
+//! A layer: the gzipped tar archive of a dataset.
 //!
-//! Reads it from any reader and hands the regular files to the `Checker`, which judges them and
-//! passes them on to the [`Sink`]. Hostile archives are expected: every size is bounded before it
-//! is used, and only plain files with plain names come through.
+//! Reads it from any reader and hands the regular files to the `Checker`, which checks them and passes them
+//! on to the [`Sink`]. Archives may be hostile: every size is limited before it is used, and only regular
+//! files with plain names are accepted.
 
 use std::io::{self, BufReader, Read};
 
@@ -29,7 +29,8 @@ const MAX_HEADERS: u64 = 400_000;
 /// `packed` is read to its end; a reader that checks a digest gets to see the whole of it.
 ///
 /// # Errors
-/// [`UnpackError::Content`] where the content is bad, `Read` and `Sink` where the ends failed.
+/// [`UnpackError::Content`] if the content is bad; [`UnpackError::Read`] if `packed` cannot be read;
+/// [`UnpackError::Sink`] if `sink` fails.
 pub fn unpack(
     kind: Kind,
     packed: impl Read + Send,

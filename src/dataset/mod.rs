@@ -1,7 +1,7 @@
-//! Datasets: what Trivy downloads, and how to tell a good one from a bad one.
+//! Datasets: what Trivy downloads, and how valid content looks.
 //!
-//! This room knows names, media types, default sources and the shape of valid content. It does no
-//! I/O of its own: content comes as a reader and goes to a [`Sink`].
+//! This module knows names, media types, default sources and the form of valid content. It opens no files
+//! and no connections: content comes from a reader and goes to a [`Sink`].
 
 mod bolt;
 pub mod catalogue;

@@ -22,7 +22,8 @@ impl Name {
     /// The name of the VEX repository that Trivy calls `repository`: `default` is VEX Hub.
     ///
     /// # Errors
-    /// A name that is not `[a-z0-9][a-z0-9._-]*` of at most 32 characters.
+    /// If the name is not `[a-z0-9][a-z0-9._-]*` of at most 32 characters, or is `hub`, which would be
+    /// taken for VEX Hub.
     pub fn vex(repository: &str) -> Result<Self, InvalidName> {
         match repository {
             "default" => Ok(Name("vex-hub".into())),

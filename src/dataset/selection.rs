@@ -1,4 +1,4 @@
-//! Which datasets are wanted.
+//! Which datasets are selected.
 
 use crate::dataset::name::Name;
 

@@ -1,4 +1,5 @@
-//! The beginning of a SQLite file: whether it is one, whole, and has trivy-java-db's two tables.
+//! Checks the beginning of a SQLite file: its format, whether the file is complete, and whether it has the two
+//! tables of trivy-java-db.
 //!
 //! Layout from SQLite's "Database File Format": a 100-byte header, then on the first page the
 //! b-tree of the schema table, whose records begin with the columns `type` and `name`. Five short
@@ -12,7 +13,8 @@ const TABLE_LEAF: u8 = 0x0d;
 /// Checks the first bytes of a file that is `size` bytes long in all.
 ///
 /// # Errors
-/// In words that follow the file's name.
+/// If the bytes are not the beginning of a SQLite file, the file has another length than its header says,
+/// or a table is missing. The text follows the name of the file in a sentence.
 pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 {
         return Err("is not a SQLite database".into());

@@ -1,4 +1,4 @@
-//! Files of a dataset: their paths, what is known of them, and where they go while they are unpacked.
+//! The files of a dataset: their paths, their digests, and the sink that gets them while they are unpacked.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -161,19 +161,20 @@ pub trait Sink {
     /// A regular file of `size` bytes begins.
     ///
     /// # Errors
-    /// Whatever keeps the sink from taking it; unpacking stops and hands the error on.
+    /// If the sink cannot store the file. The unpacking stops and returns
+    /// [`UnpackError::Sink`](crate::dataset::check::UnpackError::Sink).
     fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()>;
 
     /// The file's next bytes.
     ///
     /// # Errors
-    /// As for [`Sink::begin`].
+    /// If the sink cannot store the bytes. The unpacking stops.
     fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// The file is complete.
     ///
     /// # Errors
-    /// As for [`Sink::begin`].
+    /// If the sink cannot complete the file. The unpacking stops.
     fn end(&mut self) -> io::Result<()>;
 }
 

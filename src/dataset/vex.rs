@@ -1,7 +1,7 @@
-//! A VEX repository: its `vex-repository.json` and the archive that it points at.
+//! A VEX repository: its `vex-repository.json` and the archive that it points to.
 //!
-//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it
-//! (pkg/vex/repo): locations are URLs of archives, with the folder inside after a `//`.
+//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (pkg/vex/repo): a
+//! location is the URL of an archive, with the directory inside after a `//`.
 
 use std::io::{Read, Seek};
 
@@ -73,7 +73,9 @@ impl ArchiveFormat {
 /// The paths that the sink sees are relative to `subdir`.
 ///
 /// # Errors
-/// As for [`layer::unpack`]. An index that stands in another folder than `subdir` is named.
+/// [`UnpackError::Content`] if the content is bad, or there is no index in `subdir`; it names the index if
+/// that is in another directory. [`UnpackError::Read`] if `archive` cannot be read; [`UnpackError::Sink`]
+/// if `sink` fails.
 pub fn unpack(
     format: ArchiveFormat,
     archive: impl Read + Seek + Send,

@@ -1,10 +1,10 @@
-//! A copy of a VEX repository on a web server of one's own: what its files are called, and its
-//! `vex-repository.json`, which points at the copy.
+//! A copy of a VEX repository on another web server: the names of its files, and its `vex-repository.json`,
+//! which points to the copy.
 //!
-//! Trivy (v0.74.0, pkg/vex/repo/repo.go: `Manifest`) downloads `vex-repository.json` once and keeps it
-//! for as long as it keeps its cache; only the archive is asked for again. So the location that stands
-//! in it must stay good: the archive's name holds no version and no digest, and changes only with the
-//! folder inside the archive, which stands in the location too. Does no I/O.
+//! Trivy (v0.74.0, pkg/vex/repo/repo.go: `Manifest`) downloads `vex-repository.json` once and keeps it as
+//! long as its cache; it downloads only the archive again. So the location in it must stay valid: the name
+//! of the archive holds no version and no digest, and changes only with the directory inside the archive,
+//! which the location names too. Does no I/O.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,8 @@ pub fn archive_at(location: &str) -> &str {
 /// it (`verſions`), and would follow such a one to where upstream points.
 ///
 /// # Errors
-/// A sentence's end: what is wrong with upstream's.
+/// If upstream's bytes are not JSON, or have no version that Trivy reads. The text is the end of a sentence
+/// about the repository.
 pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<u8>, String> {
     let upstream: Value =
         serde_json::from_slice(upstream).map_err(|error| format!("its {MANIFEST} is not JSON: {error}"))?;

@@ -1,5 +1,5 @@
-//! A VEX repository's `index.json` (Trivy v0.74.0, pkg/vex/repo: `RawIndex`), read without keeping
-//! its packages: a file of 16 MiB may list a million of them.
+//! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`) without keeping its
+//! packages, because a file of 16 MiB may list a million of them.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl VexIndex {
     /// Reads an index.
     ///
     /// # Errors
-    /// Bytes that are not one JSON object of this form.
+    /// If the bytes are not one JSON object of this form.
     pub(super) fn parse(json: &[u8], is_there: IsThere<'_>) -> Result<Self, serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         let index = reader.deserialize_map(IndexVisitor(is_there))?;

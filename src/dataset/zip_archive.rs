@@ -1,5 +1,5 @@
-//! A zip archive, read one entry at a time: memory does not grow with the number of entries, nor
-//! with what an entry's header holds.
+//! Reads a zip archive one entry at a time. The memory that it uses depends neither on the number of entries
+//! nor on the content of their headers.
 //!
 //! Layout from APPNOTE.TXT 6.3.10, read as Go's archive/zip does, which Trivy v0.74.0 uses by way
 //! of go-getter. Go accepts some archives that can be read in two ways; they are rejected here, so
@@ -122,8 +122,8 @@ impl<R: Read + Seek> ZipArchive<R> {
     /// Finds the directory.
     ///
     /// # Errors
-    /// `Content` for an archive that has no end record, has more entries than are allowed or can be
-    /// read in two ways; `Read` if the source fails.
+    /// [`UnpackError::Content`] if the archive has no end record, has more entries than are allowed, or can
+    /// be read in two ways; [`UnpackError::Read`] if the source cannot be read.
     pub(super) fn new(mut source: R) -> Result<Self, UnpackError> {
         let directory = Directory::find(&mut source)?;
         Ok(ZipArchive {
@@ -139,7 +139,8 @@ impl<R: Read + Seek> ZipArchive<R> {
     /// Returns the next entry; `None` after the last.
     ///
     /// # Errors
-    /// `Content` for a directory that is not as it must be, `Read` if the source fails.
+    /// [`UnpackError::Content`] if the directory breaks the rules of this module; [`UnpackError::Read`] if
+    /// the source cannot be read.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         self.directory.next(&mut self.source)
     }
@@ -147,8 +148,8 @@ impl<R: Read + Seek> ZipArchive<R> {
     /// Passes the bytes of an entry's file to `take`.
     ///
     /// # Errors
-    /// `Content` if they are not what the directory says, `Read` if the source fails, and the
-    /// errors of `take`.
+    /// [`UnpackError::Content`] if the bytes are not what the directory says; [`UnpackError::Read`] if the
+    /// source cannot be read; the error of `take` if it fails.
     pub(super) fn read(
         &mut self,
         entry: &Entry,
