@@ -1,9 +1,9 @@
-//! The wall clock, which every module asks here.
+//! The wall clock. Every module reads it here.
 //!
-//! In a build with debug assertions, the environment variable `TRIVY_FERRY_TEST_CLOCK` shifts it by a signed
-//! duration such as `+3h` or `-2d`, so that a test need not sleep until something expires. The clock still
-//! runs. A release build neither reads the variable nor contains its name. Durations within a run are measured
-//! with [`std::time::Instant`], which nothing shifts.
+//! In a build with debug assertions, the environment variable `TRIVY_FERRY_TEST_CLOCK` shifts it by a
+//! signed duration such as `+3h` or `-2d`, so that a test need not sleep until something expires. The clock
+//! still runs. A release build neither reads the variable nor contains its name. Durations within a run are
+//! measured with [`std::time::Instant`], which the variable does not affect.
 
 use std::time::SystemTime;
 

@@ -1,8 +1,9 @@
-//! Directories that are reached through descriptors only.
+//! Directories that are used through file descriptors only.
 //!
-//! Everything below a top directory is opened component by component, never through a symbolic link
-//! and never upwards, because an import may run as root in a directory that another user owns. A name
-//! is one component: whatever else a caller passes is an error. Knows the system, and nothing of Trivy.
+//! Everything below a top directory is opened component by component, never through a symbolic link and
+//! never upwards, because an import may run as root in a directory that another user owns. A name is one
+//! component of a path; anything else that a caller passes is an error. Knows the system, and nothing of
+//! Trivy.
 
 mod entry;
 
@@ -210,7 +211,8 @@ impl Dir {
     /// the last component; and the name in it, which may be missing. `visit` sees each directory.
     ///
     /// # Errors
-    /// As [`Dir::top`]; also if the path ends in `..` or names the root.
+    /// If a directory on the way cannot be opened, a link on the way must not be followed (see
+    /// [`Dir::top`]), `visit` fails, or the path ends in `..` or names the root.
     pub fn holding(path: &Path, visit: &mut Visit<'_>) -> io::Result<(Dir, OsString)> {
         match (Walk { make: None, to_parent: true, visit }).go(path)? {
             End::In(dir, name) => Ok((dir, name)),

@@ -1,4 +1,4 @@
-//! Tests only: every change to the file system passes [`step`] just before it happens. It exists in unit tests
+//! For tests only: every change to the file system calls [`step`] just before it happens. It exists in unit tests
 //! and in builds with debug assertions; a release build does not contain it.
 //!
 //! A unit test stops its thread after some steps with `kill_after`, or makes the kernel refuse an exchange.

@@ -1,5 +1,5 @@
-//! A lock on a file that ends with the value. Closing the file would not do: a process that was forked by
-//! another thread a moment ago has it open until it runs its program, and would keep the lock.
+//! A lock on a file that ends when the value is dropped. Closing the file is not enough: a process that
+//! another thread has just forked holds the file until it runs its program, and would keep the lock.
 
 use std::fs::File;
 

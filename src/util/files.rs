@@ -1,5 +1,5 @@
-//! Changes to the file system by path, as the standard library makes them. Each passes [`step`], where tests
-//! can stop the world.
+//! Changes to the file system by path, as in the standard library. Each calls [`step`], where tests can
+//! interrupt it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -102,7 +102,8 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
 /// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
 ///
 /// # Errors
-/// Where it is something else, or cannot be read and written.
+/// If the path is a link, another kind of file or one of several names of a file, or the file cannot be
+/// opened for reading and writing.
 pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();

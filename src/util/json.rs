@@ -1,8 +1,8 @@
-//! JSON that others write, read strictly: a struct is an object and nothing else.
+//! Reads JSON of other parties strictly: a struct is an object and nothing else.
 //!
-//! The code that serde derives for a struct also takes an array of its fields in order, at every depth. A
-//! second form for the same content invites two readers to disagree, so everything that this program reads
-//! from bundles, registries and media comes through here.
+//! The code that serde derives for a struct also accepts an array of its fields in order, at every depth.
+//! If the same content has a second form, two readers may disagree. So everything that this program reads
+//! from bundles, registries and media is read here.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde::de::{
 /// Reads a value from the bytes of one JSON document.
 ///
 /// # Errors
-/// The bytes are not JSON, are not of this form, or hold an array in the place of a struct.
+/// If the bytes are not one JSON document, are not of this form, or hold an array in place of a struct.
 pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> serde_json::Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = T::deserialize(Strict(&mut deserializer))?;
@@ -26,7 +26,7 @@ pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> serde_json::Res
 /// takes memory.
 ///
 /// # Errors
-/// The value is not a list, an element is not of this form, or there are more elements.
+/// If the value is not a list, an element is not of this form, or there are more than `MOST` elements.
 pub fn at_most<'de, const MOST: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

@@ -1,7 +1,7 @@
 //! A bounded pipe between two threads, so that reading, hashing, inflating and writing overlap.
 //!
-//! The writing end is `io::Write`, the reading end `io::Read`. An end that was dropped early is
-//! an error on the other side: a reader never takes a cut stream for a whole one.
+//! The writing end is `io::Write`, the reading end `io::Read`. If one end is dropped early, the other gets
+//! an error, so that a reader never takes a stream that was cut off for a complete one.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

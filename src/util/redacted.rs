@@ -1,7 +1,7 @@
 //! URLs and references without the secrets that they may hold.
 //!
-//! Everything that is shown, logged or recorded of an address passes through [`Redacted`]. Only the
-//! code that asks a server has the address itself.
+//! Every address that is shown, logged or recorded passes through [`Redacted`]. Only the code that sends
+//! requests has the address itself.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Tests only: how many random cases a property has, and from which seed. `test_kit` knows both.
+//! For tests only: how many random cases a property has, and from which seed. `test_kit` knows both.
 
 use proptest::test_runner::{Config, RngSeed};
 

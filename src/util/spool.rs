@@ -1,5 +1,5 @@
-//! The spool: where small blobs of an unforeseen size wait, in memory up to a point and in an
-//! unnamed temporary file beyond.
+//! The spool: holds small blobs of unknown size, in memory up to a limit and in an unnamed temporary file
+//! beyond it.
 
 use std::io::{self, Read, Seek, Write};
 
@@ -16,7 +16,8 @@ pub(crate) const ONE_IN_MEMORY: u64 = 1 << 20;
 /// error of the source means, and `spooling` what one of the spool itself does.
 ///
 /// # Errors
-/// Whichever of both sides failed.
+/// The result of `failed` if the source cannot be read, or of `spooling` if the temporary file cannot be
+/// written.
 pub(crate) fn spool<E>(
     mut source: impl Read,
     in_memory: u64,

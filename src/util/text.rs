@@ -1,4 +1,4 @@
-//! Text for people: untrusted text made harmless, sizes, and ages.
+//! Text for people: escapes untrusted text, and formats sizes, times and ages.
 
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -142,7 +142,7 @@ pub fn moments(one: Timestamp, other: Timestamp) -> (String, String) {
 /// A path in JSON, which knows no names that are not UTF-8: what is none appears as U+FFFD.
 ///
 /// # Errors
-/// Those of the serializer.
+/// If the serializer cannot write a string.
 pub fn path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
@@ -150,7 +150,7 @@ pub fn path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::O
 /// Several paths in JSON, each as by [`path`].
 ///
 /// # Errors
-/// Those of the serializer.
+/// If the serializer cannot write a string.
 pub fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
@@ -158,7 +158,7 @@ pub fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S
 /// A path in JSON that may be missing, as by [`path`].
 ///
 /// # Errors
-/// Those of the serializer.
+/// If the serializer cannot write a string.
 pub fn maybe_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => serializer.collect_str(&path.display()),

@@ -1,4 +1,4 @@
-//! What threads need of each other: a lock, and to hear that one of them came to grief.
+//! Takes a lock, also if a thread that held it has panicked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,10 +1,10 @@
-//! Files and directories that decisions rest on: keys, certificates, passphrases, the state. Whether
-//! another user could change what is read there.
+//! Files and directories that decisions depend on: keys, certificates, passphrases and the state. Finds out
+//! whether another user could change what is read there.
 //!
-//! A path is walked through descriptors, and what is judged is what is used: the directories on the
-//! way, then the file itself. Links are followed, because Kubernetes Secrets and the CA files of RHEL
-//! are links, but only those of root or of this user, in directories that nobody else can write.
-//! Knows the system; nothing of keys.
+//! A path is walked through file descriptors, and what is judged is what is used: the directories on the
+//! way, then the file itself. Links are followed, because Kubernetes Secrets and the CA files of RHEL are
+//! links, but only links of root or of this user, in directories that no other user can write. Knows the
+//! system, and nothing of keys.
 
 use std::fmt;
 use std::fs::File;
@@ -121,7 +121,7 @@ impl Trust {
     /// Judges a file or directory by its owner and mode.
     ///
     /// # Errors
-    /// Another user can change it.
+    /// [`Untrusted`] if a user who is not trusted can change it.
     pub fn judge(&self, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
         if self.shares(entry) {
             return Ok(());
@@ -146,7 +146,7 @@ impl Trust {
     /// Judges a file in a directory that was judged: in a shared one its group counts as well.
     ///
     /// # Errors
-    /// Another user can change it.
+    /// [`Untrusted`] if a user who is not trusted can change it.
     pub fn judge_in(&self, directory: &Entry, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
         if self.shares(directory) && entry.owner.gid == directory.owner.gid && entry.mode & 0o002 == 0 {
             return Ok(());
@@ -185,7 +185,8 @@ impl Trust {
     /// Opens the directory that holds a file, and gives the file's name in it, after all links.
     ///
     /// # Errors
-    /// Another user can change a directory on the way, or the system refuses.
+    /// [`Failed::Untrusted`] if a user who is not trusted can change a directory on the way; [`Failed::Io`]
+    /// if a directory cannot be opened.
     pub fn holding(&self, path: &Path) -> Result<(Dir, std::ffi::OsString), Failed> {
         let mut found = None;
         let walked = Dir::holding(path, &mut |dir| match self.judge_way(dir)? {
@@ -205,7 +206,8 @@ impl Trust {
     /// Opens a regular file for reading, once; what is judged is what is read.
     ///
     /// # Errors
-    /// Another user can change it or what leads to it, it is no regular file, or the system refuses.
+    /// [`Failed::Untrusted`] if a user who is not trusted can change it or what leads there;
+    /// [`Failed::NotAFile`] if it is not a regular file; [`Failed::Io`] if it cannot be opened.
     pub fn open(&self, path: &Path) -> Result<File, Failed> {
         let (dir, name) = self.holding(path)?;
         match dir.find(&name)? {
@@ -229,7 +231,9 @@ pub(crate) fn open(path: &Path) -> Result<File, Failed> {
 /// Reads a file that the operator names, of at most `most` bytes.
 ///
 /// # Errors
-/// As [`Trust::open`]; also if the file is larger.
+/// [`Failed::Untrusted`] if a user who is not trusted can change it or what leads there;
+/// [`Failed::NotAFile`] if it is not a regular file; [`Failed::Io`] if it cannot be read, or is larger than
+/// `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failed> {
     let mut bytes = Vec::new();
     open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;

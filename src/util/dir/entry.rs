@@ -1,4 +1,4 @@
-//! What the kernel says of an entry of a directory and of its file system.
+//! What the kernel reports of an entry of a directory and of its file system.
 
 use std::fs::File;
 use std::io;
