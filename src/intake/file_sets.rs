@@ -1,5 +1,5 @@
-//! What lies where the user points, by its names: bundles, their volumes and their parity, and what is none
-//! of our business.
+//! Finds out by their names which files in the inputs belong together: bundles, their volumes and their
+//! parity. All other files are ignored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -123,7 +123,8 @@ impl Inputs {
     /// Looks through folders, and takes files with what belongs to them.
     ///
     /// # Errors
-    /// Where a folder cannot be read, and a file is no bundle but a part of one.
+    /// [`Error::Usage`] if the only input is a part of a bundle, or a directory may not be read by this
+    /// user; [`Error::Unexpected`] if a directory cannot be read for another reason.
     pub(crate) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
         Inputs::read_again(inputs, &Digests::default())
     }
@@ -131,7 +132,7 @@ impl Inputs {
     /// The same, for who looks again and again: what was read before is remembered.
     ///
     /// # Errors
-    /// See [`Inputs::read`].
+    /// The errors of [`Inputs::read`].
     pub(crate) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
         let is_folder = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
@@ -242,7 +243,8 @@ impl Inputs {
     /// Puts a bundle together.
     ///
     /// # Errors
-    /// Where volumes are missing or damaged.
+    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
+    /// signed.
     pub(crate) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
         let find = self.volumes_of(signed.path(), signed.payload());
         signed.with_volumes(&find)

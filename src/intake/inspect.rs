@@ -1,7 +1,7 @@
-//! `inspect`: what is in a bundle, how old it is, and who signed it.
+//! `inspect`: what a bundle holds, how old it is, and who signed it.
 //!
-//! Shows unverified bundles too, and says so. Every text from a bundle is made safe for the
-//! terminal.
+//! Shows unverified bundles too, and says that they are not verified. Every text from a bundle is escaped
+//! for the terminal.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,8 @@ pub struct InspectedBundle {
 /// is empty, those that `trust add` keeps are trusted.
 ///
 /// # Errors
-/// If there is no bundle in these inputs.
+/// [`Error::Trust`] if a key cannot be used; [`Error::Usage`] if there is no bundle in these inputs;
+/// [`Error::Bundle`] if the only input cannot be read as a bundle, or the head of every bundle is missing.
 pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, Error> {
     // Without any trusted key there is still something to show.
     let keyring = match Keyring::load(trust) {

@@ -1,4 +1,8 @@
-//! Bundles on media: which files belong together, what is in them, and the operations on them.
+//! Bundles on media: which files belong together, what they hold, and the commands `inspect`, `verify`,
+//! `repair` and `sign`.
+//!
+//! This module knows the format of bundles and the trusted keys. It knows nothing of networks, and not
+//! where the data goes.
 
 pub(crate) mod file_sets;
 pub(crate) mod inspect;

@@ -1,9 +1,10 @@
-//! Several files that bear the name of one volume: which of them is the one that was signed.
+//! Chooses between several files that have the name of one volume: which of them is the one that was
+//! signed.
 //!
-//! Anybody who may write to a medium or an inbox can put files there that bear a volume's name, in other
-//! letters or another directory, and have its length. Only reading one to its end tells whether it is genuine,
-//! and a file without data takes no room and hours to read. So the likely ones are read first, few are read
-//! in one look, and what was read is remembered.
+//! Anyone who may write to a medium or an inbox can put files there that have the name of a volume, in
+//! other letters or in another directory, and its length. Only a file that is read to its end is known to
+//! be genuine. A sparse file takes no room on the disk but hours to read. So the likely files are read
+//! first, few are read at a time, and the results are remembered.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

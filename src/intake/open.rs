@@ -1,5 +1,5 @@
-//! The input of verify, inspect, import and serve: one bundle, or folders in which bundles and their volumes
-//! lie among whatever file managers and file systems leave there.
+//! Opens the input of `verify`, `inspect`, `import` and `serve`: one bundle, or directories that hold
+//! bundles and their volumes among the files that file managers and file systems leave there.
 
 use std::collections::HashSet;
 use std::fs;
@@ -96,7 +96,7 @@ impl Found {
     /// leaves nothing in place where it fails. What was damaged comes with the result.
     ///
     /// # Errors
-    /// What no bundle is to blame for, and damage to the only bundle.
+    /// [`Error::Bundle`] if the only bundle is damaged; every other error of `attempt`.
     pub(crate) fn without_damaged<T>(
         &mut self,
         mut attempt: impl FnMut(&[VerifiedBundle]) -> Result<T, Blame>,
@@ -176,7 +176,9 @@ fn is_named_as_bundle(path: &Path) -> bool {
 /// makes whole is written into the folder `scratch`, where there is one, and lies there as long as the result lives.
 ///
 /// # Errors
-/// For a single file whatever is wrong with it. For folders, where they hold no bundle that could be used.
+/// [`Error::Bundle`] if the only file is damaged or not signed by a trusted key, or no bundle in the
+/// directories is usable; [`Error::Usage`] if there is no bundle; [`Error::Destination`] if a rebuild from
+/// parity fails because of the disk; [`Error::Unexpected`] if a directory cannot be read or made.
 pub(crate) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
     let mut there = Inputs::read(inputs)?;
     let passed_over = std::mem::take(&mut there.ignored);
@@ -285,7 +287,7 @@ impl<'k> Opening<'k> {
     /// Sorts out a file that cannot be used.
     ///
     /// # Errors
-    /// For the only file, which the user named.
+    /// The given error, if the user named this file and nothing else.
     fn sort_out(&mut self, path: &Path, error: BundleError) -> Result<(), Error> {
         if self.there.is_one_file {
             return Err(self.found.hindered.take().unwrap_or(error.into()));

@@ -1,4 +1,4 @@
-//! Making a bundle whole from its parity. What is made is a bundle only where a trusted key signed it.
+//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it.
 
 use std::fmt;
 use std::fs::File;
@@ -58,7 +58,9 @@ impl Mended {
 /// has that name already is removed. `None` where there is no parity, or it finds nothing wrong.
 ///
 /// # Errors
-/// Where the parity is not enough, what it makes is signed by nobody who is trusted, or the disk fails.
+/// [`BundleError::BeyondParity`] if the parity is not enough, or claims more than the disk can hold;
+/// another [`Error::Bundle`] if no trusted key signed what was rebuilt; [`Error::Destination`] if the disk
+/// fails or is full.
 pub(crate) fn mend(
     there: &Inputs,
     of: &str,

@@ -1,4 +1,4 @@
-//! `repair`: what is missing or damaged of a bundle is made again where it belongs.
+//! `repair`: rebuilds the missing and damaged files of bundles in place.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ pub struct RepairedBundle {
 /// keys to trust; if it is empty, those that `trust add` keeps are trusted.
 ///
 /// # Errors
-/// If there is no parity; if there is one bundle alone, also why it cannot be rebuilt.
+/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no parity; if
+/// there is one bundle alone, also why it cannot be rebuilt.
 pub fn repair(inputs: &[PathBuf], trust: &[PathBuf], progress: &dyn Progress) -> Result<RepairReport, Error> {
     let keyring = Keyring::load(trust)?;
     let there = Inputs::read(inputs)?;

@@ -1,7 +1,7 @@
-//! `sign`: adds a signature to a bundle that carries one of a trusted key.
+//! `sign`: adds a signature to a bundle that a trusted key has signed.
 //!
-//! For two who must agree, and for the days on which one key follows another. Nothing of the bundle
-//! changes but the room that was left for signatures.
+//! It serves two people who must agree, and the days on which a new key replaces an old one. Only the room
+//! that was left for signatures changes.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,9 @@ pub struct SignReport {
 /// Adds a signature to a bundle that is signed by a key of the keyring, after comparing every byte.
 ///
 /// # Errors
-/// If the bundle is not as signed, there is no room for another signature, or it cannot be written.
+/// [`Error::Bundle`] if the bundle is not as signed, or changes meanwhile; [`Error::Trust`] if no key is
+/// trusted, the signer fails, or there is no room for a further signature; [`Error::Destination`] if the
+/// file cannot be written.
 pub fn sign(
     bundle: &Path,
     keyring: &Keyring,

@@ -1,4 +1,4 @@
-//! Who signed a bundle, as reports say it.
+//! The signer of a bundle, as reports name it.
 
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
-//! A folder in which a bundle is put together whose parts come on several media, one after the other.
+//! A directory in which a bundle is assembled whose volumes come on several media.
 //!
-//! What lies there is believed no more than what lies on a medium. Files are written and removed there through
-//! the directory that was opened and judged.
+//! The files there are trusted as little as those on a medium. They are written and removed through the
+//! directory that was opened and judged.
 
 use std::fs::File;
 use std::io;
@@ -33,7 +33,9 @@ impl Staging {
     /// Finds it in a directory, and makes it if it is missing.
     ///
     /// # Errors
-    /// It cannot be made, another user can change it or what leads to it, or it is imported from.
+    /// [`Error::Trust`] if another user can change the directory or what leads there; [`Error::Usage`] if
+    /// our directory in it is not private, or is one of the inputs; [`Error::Destination`] if it cannot be
+    /// made.
     pub(crate) fn open(folder: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
         let own = folder.join(OWN);
         let failed = |error: io::Error| failed(&own, &error);
@@ -74,7 +76,8 @@ impl Staging {
     /// that was to be copied again. A file that cannot be read is left out: parity may make up for it.
     ///
     /// # Errors
-    /// Where the folder cannot be written.
+    /// [`Error::Usage`] if there is no bundle in the inputs; [`Error::Destination`] if the directory cannot
+    /// be written.
     pub(crate) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
         let there = Inputs::read(inputs)?;
         if there.keys().next().is_none() {
@@ -117,7 +120,8 @@ impl Staging {
     /// waits any longer.
     ///
     /// # Errors
-    /// Where that fails.
+    /// [`Error::Unexpected`] if the directory cannot be read; [`Error::Destination`] if a file cannot be
+    /// removed.
     pub(crate) fn clear(&self, imported: &[String]) -> Result<(), Error> {
         let there = Inputs::read(std::slice::from_ref(&self.own))?;
         let newest = imported.iter().filter_map(|name| named_date(&name.to_lowercase())).max();

@@ -1,5 +1,4 @@
-//! Unloading: one pass over a verified bundle that unpacks datasets and compares what comes out
-//! with what was signed.
+//! Unpacks the datasets of a verified bundle in one pass, and compares the result with what was signed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, Write};
@@ -46,7 +45,8 @@ pub(crate) trait Receiver {
 /// compared with what was signed; a large layer that nobody wants is passed over.
 ///
 /// # Errors
-/// Where the bundle is damaged, its content is not what was signed, or a sink fails.
+/// [`Error::Bundle`] if the bundle is damaged, or its content is not what was signed; the error of the
+/// receiver if it or its sink fails; [`Error::Unexpected`] if a temporary file cannot be written.
 pub(crate) fn unload<R: Receiver>(
     bundle: &VerifiedBundle,
     receiver: &mut R,

@@ -1,4 +1,4 @@
-//! `verify`: everything that import would check, changing nothing.
+//! `verify`: checks everything that an import would check, and changes nothing.
 
 use std::io;
 use std::path::PathBuf;
@@ -118,7 +118,8 @@ impl Receiver for Checking {
 /// Checks everything that an import would check, and changes nothing.
 ///
 /// # Errors
-/// If nothing can be read or no key is trusted; if there is one bundle alone, also what is wrong with it.
+/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no bundle in
+/// the inputs; if there is one bundle alone, also what is wrong with it.
 pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, Error> {
     let keyring = Keyring::load(&options.trust)?;
     let deep = |error| name_all_damage(error, &options.inputs, &keyring, progress);
