@@ -1,4 +1,4 @@
-//! One dataset at its source: its manifest, its small blobs, and what is known of its large one.
+//! One dataset at its source: its manifest, its small blobs, and what its manifest says of the large one.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,8 @@ pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
 /// Fetches and checks the small blobs of an artifact.
 ///
 /// # Errors
-/// A source that fails, or content that Trivy could not use.
+/// [`Error::Source`] if a blob cannot be fetched; [`Error::Content`] if Trivy could not use the manifest or
+/// the content; [`Error::Unexpected`] if a temporary file cannot be written.
 pub(crate) fn complete(
     network: &Network<'_>,
     name: &Name,

@@ -1,8 +1,8 @@
-//! Which of its sources a dataset is fetched from: the first that has it, unless that one lags behind.
+//! Chooses the source of a dataset: the first that has it, unless its data is older than that of another.
 //!
-//! Pull-through caches and mirrors go on serving what they have when nobody refreshes them, and say
-//! nothing. Dates are those that manifests announce: good enough to prefer one source, and not believed
-//! for anything else.
+//! Pull-through caches and mirrors keep serving old data if they are not refreshed, and do not report it.
+//! The dates are those that manifests announce. They are good enough to prefer one source, and are used for
+//! nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ impl<'a> BestSource<'a> {
     /// Takes a layer from its sources no more.
     ///
     /// # Errors
-    /// The reason, where it is not worth asking for the dataset again.
+    /// The error of the rejected layer, if there is no other source, or too many were rejected.
     pub(crate) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> Result<(), Error> {
         if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MOST_REJECTED {
             return Err(rejected.error);
@@ -155,7 +155,9 @@ impl<'a> BestSource<'a> {
     /// Fetches all of a dataset but its large layer, from the best of its sources.
     ///
     /// # Errors
-    /// That of the last source, where none is good; or that of the last which was rejected.
+    /// The error of the source that was tried last, if no source has usable data; the error of the layer
+    /// that was rejected last, if no other source has the dataset; [`SourceError::Quorum`] if too few
+    /// sources agree; [`Error::Usage`] if there is no source.
     pub(crate) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
         let collected = self.choose(wanted);
         // Where no other source answers, the one that did is the reason.

@@ -1,5 +1,5 @@
-//! `export --image`: the images that travel beside the datasets, how they are named, and how they are
-//! collected.
+//! `export --image`: the images that a bundle carries beside the datasets, how they are named, and how they
+//! are collected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,7 +79,8 @@ impl Collected {
 /// Fetches the manifests of every image that an export is to take along.
 ///
 /// # Errors
-/// An image that its source does not have, or that registries of today refuse.
+/// [`Error::Usage`] if there are too many images, one is given twice, or one has another digest than its
+/// name; [`Error::Source`] if its source does not have it, or registries would reject it.
 pub(crate) fn collect(
     images: &[CarriedImage],
     platform: Option<&Platform>,

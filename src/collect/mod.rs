@@ -1,5 +1,7 @@
-//! Collecting: which datasets an export wants, from where, and everything about them that can be
-//! known before the first byte of a bundle is written.
+//! Collects from the sources: which datasets an export or a mirror selects, from where, and everything
+//! about them that can be known before the large layers are read.
+//!
+//! This module knows sources and datasets. It writes no bundle, and does not know where the data goes.
 
 pub(crate) mod artifact;
 pub(crate) mod best_source;
@@ -20,7 +22,9 @@ use crate::source::Network;
 /// Resolves every dataset, and fetches and checks the small ones.
 ///
 /// # Errors
-/// A dataset that no source has in a usable form.
+/// The error of the first dataset that no source has in a usable form: see [`BestSource::collect`]. For a
+/// VEX repository [`Error::Source`] if it cannot be fetched, or [`Error::Content`] if Trivy could not use
+/// it.
 pub(crate) fn collect(
     network: &Network<'_>,
     wanted: &[Wanted],

@@ -1,4 +1,4 @@
-//! Where datasets come from.
+//! Options: the sources of datasets.
 
 use crate::collect::registry_mirror::RegistryMirror;
 use crate::dataset::Selection;

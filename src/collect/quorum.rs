@@ -1,6 +1,7 @@
-//! How many registries say the same: the only check that there is on one that lies.
+//! Counts how many independent registries name the same data. This is the only check that finds a registry
+//! that serves false data.
 //!
-//! Knows whose word a source's is by its name; nothing of what it says.
+//! Knows by the name of a source for whom it speaks; it does not look at what it serves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! A site's own mirror of a registry: a pull-through cache that is asked before the registry itself.
+//! A local mirror of a registry: a pull-through cache that is asked before the registry itself.
 //!
-//! Knows how one is written and what it stands for; nothing of what it has.
+//! Knows how such a mirror is written and what it stands for; it asks none.
 
 use std::str::FromStr;
 

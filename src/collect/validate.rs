@@ -1,7 +1,7 @@
-//! A large layer that is checked as it passes: whoever takes its bytes takes them in the caller's
-//! thread, while another inflates them and judges the content. Nothing is kept.
+//! Validates a large layer while it is read. The caller's thread passes the bytes on; another thread
+//! inflates them and checks the content. Nothing is stored.
 //!
-//! Knows what good content is by the dataset room; nothing of where the bytes come from or go.
+//! `dataset` knows what good content is. This module does not know where the bytes come from or go.
 
 use std::io::{self, Read, Write};
 
@@ -21,7 +21,8 @@ pub(crate) type Checked = Result<Contents, UnpackError>;
 /// in that order: a checker that was left without the end says no more than that.
 ///
 /// # Errors
-/// Only the unexpected.
+/// [`Error::Unexpected`] if the checking thread panics. An error of the source or of the content is in the
+/// result.
 pub(crate) fn checked<R: Read, T>(
     kind: Kind,
     source: R,

@@ -1,4 +1,4 @@
-//! What an export or a mirror is to bring, and from where.
+//! Which datasets an export or a mirror selects, and from which sources.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ impl Wanted {
 /// The OCI artifacts that are asked for.
 ///
 /// # Errors
-/// A source that is none.
+/// [`Error::Source`] if the text of a source names no repository.
 pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, Error> {
     let mut wanted: Vec<WantedArtifact> = Vec::new();
     let mut artifact = |name: Name, tag: &str, given: &[String]| -> Result<(), Error> {
@@ -88,7 +88,9 @@ pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, 
 /// Hub is one. With images, no dataset need be left.
 ///
 /// # Errors
-/// A source that is none, or a selection that leaves nothing.
+/// [`Error::Source`] if the text of a source names nothing that can be fetched; [`Error::Usage`] if a VEX
+/// repository has no valid name or is given twice, or the selection names an unknown dataset or leaves
+/// nothing.
 pub(crate) fn wanted(
     options: &SourceOptions,
     vex: &[String],
