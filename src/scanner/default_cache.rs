@@ -1,4 +1,4 @@
-//! Which cache directory Trivy would take by itself. Knows the environment; opens nothing.
+//! The cache directory that Trivy uses by default. Knows the environment; opens nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// it is not followed, because an import need not run where Trivy does.
 ///
 /// # Errors
-/// [`TargetError::NoCacheDirectory`]: Trivy would take a temporary directory, where nobody wants
-/// an import to go.
+/// [`TargetError::NoCacheDirectory`] if no variable names an absolute directory. Trivy would then use a
+/// temporary directory, which is not a place for an import.
 pub fn default_cache_dir() -> Result<PathBuf, TargetError> {
     default_from(&|name| std::env::var_os(name))
 }

@@ -1,4 +1,4 @@
-//! Which Trivy is installed here.
+//! Finds out which version of Trivy is installed on this host.
 
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -1,10 +1,14 @@
-//! What Trivy has to be told to use what was imported. Writes its configuration files, and knows no bundle.
+//! What Trivy has to be told to use what was imported.
+//!
+//! This module writes configuration files of Trivy. It knows cache directories and registries by name, and
+//! no bundle.
 //!
 //! - [`settings`]: flags and environment that keep Trivy offline with a cache.
-//! - [`registry_settings`], `site_settings`, [`pulled`]: the same for the registry of a site, for trivy-operator, a
-//!   Trivy server and Harbor's adapter.
-//! - [`vex_config`], [`vex_entry`], [`vex_scanner`]: under which name Trivy looks for a VEX repository.
-//! - [`default_cache`]: which cache directory Trivy takes by itself; `installed`: which Trivy is here.
+//! - [`registry_settings`], `site_settings`, [`pulled`]: the same for a local registry, for trivy-operator,
+//! a Trivy server and Harbor's adapter.
+//! - [`vex_config`], [`vex_entry`], [`vex_scanner`]: the name under which Trivy looks for a VEX repository.
+//! - [`default_cache`]: the cache directory that Trivy uses by default; `installed`: the version of Trivy
+//!   on this host.
 
 pub mod default_cache;
 pub(crate) mod installed;

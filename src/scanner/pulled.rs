@@ -1,4 +1,4 @@
-//! Where scanners of a site pull each dataset from.
+//! The repositories from which scanners pull each dataset.
 
 use crate::scanner::vex_entry::Carried;
 

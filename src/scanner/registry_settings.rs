@@ -1,10 +1,10 @@
-//! Settings for scanners that pull from a registry of their own: what Trivy must be told so that it
-//! asks that registry and no other.
+//! Settings for scanners that pull from a local registry: what Trivy must be told so that it asks that
+//! registry and no other.
 //!
-//! Which flag each subcommand has was read from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
-//! trivy.yaml from what `--generate-default-config` writes. A repository always carries its tag: a
-//! checks repository without one means `latest`, and where there is none, silently the checks that
-//! are built into Trivy.
+//! The flags of each subcommand were read from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
+//! trivy.yaml from the output of `--generate-default-config`. A repository always has its tag: a checks
+//! repository without a tag means `latest`, and if there is no `latest`, Trivy uses its built-in checks
+//! without a message.
 
 use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::pulled::Pulled;

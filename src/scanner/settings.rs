@@ -1,9 +1,9 @@
 //! Settings: what Trivy must be told so that it uses the imported data and asks no network.
 //!
-//! A pure function of the cache, the Trivy version and what is installed; writing the files is
-//! separate. Which flag each subcommand has was read from `trivy SUBCOMMAND --help` of v0.74.0: an
-//! unknown flag is fatal, so that `trivy config --skip-db-update` would be worse than nothing. The
-//! environment variables are taken by every subcommand.
+//! They depend on the cache, the version of Trivy and what is installed alone; writing the files is
+//! separate. The flags of each subcommand were read from `trivy SUBCOMMAND --help` of v0.74.0. An unknown
+//! flag is fatal, so that `trivy config --skip-db-update` would be worse than no flag. Every subcommand
+//! accepts the environment variables.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -286,8 +286,10 @@ impl Settings {
     /// file is replaced only if it holds nothing but such variables.
     ///
     /// # Errors
-    /// [`TargetError::Value`] for a path with spaces or quotes, [`TargetError::Exists`],
-    /// [`TargetError::Symlink`], or the system refuses.
+    /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if a file is there
+    /// that holds other variables; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or
+    /// another kind of file; [`TargetError::NoFolder`] if its directory does not exist; else the error of
+    /// the system, as [`TargetError::io`] sorts it.
     pub fn write_env(&self, path: &Path) -> Result<(), TargetError> {
         let mut text = String::new();
         for (name, value) in &self.environment {
@@ -317,7 +319,10 @@ impl Settings {
     /// with `force`.
     ///
     /// # Errors
-    /// [`TargetError::Exists`], [`TargetError::Symlink`], or the system refuses.
+    /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
+    /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
+    /// [`TargetError::NoFolder`] if the directory does not exist; else the error of the system, as
+    /// [`TargetError::io`] sorts it.
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         ConfigFile { name: "trivy.yaml", text: self.config.clone() }.write(dir, force)
     }
@@ -326,7 +331,7 @@ impl Settings {
 /// Whether a `trivy.yaml` may be written into a directory: better known before than after.
 ///
 /// # Errors
-/// [`TargetError::Exists`] where one is there that is not ours.
+/// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set.
 pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
     const NAME: &str = "trivy.yaml";
     if force {
@@ -355,7 +360,10 @@ impl ConfigFile {
     /// `force`, or where an import wrote it.
     ///
     /// # Errors
-    /// [`TargetError::Exists`], [`TargetError::Symlink`], or the system refuses.
+    /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
+    /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
+    /// [`TargetError::NoFolder`] if the directory does not exist; else the error of the system, as
+    /// [`TargetError::io`] sorts it.
     pub fn write(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         let path = dir.join(self.name);
         write(dir, &path, self.text.as_bytes(), |have| match force || have.starts_with(OURS) {

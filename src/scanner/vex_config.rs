@@ -1,9 +1,9 @@
-//! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: under which
-//! name Trivy looks for a repository, an entry for one that it does not know yet, and the end of an entry
+//! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: finds the name under
+//! which Trivy looks for a repository, adds an entry for one that it does not know, and removes an entry
 //! that no bundle brings any more.
 //!
 //! Entries of the operator are never changed. An entry that came from a bundle has a comment that says so
-//! ([`Origin`]), and is changed and removed as long as nobody has edited it.
+//! ([`Origin`]); it is changed and removed as long as no one has edited it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,9 @@ impl VexConfig {
     /// Reads the configuration of the user who runs this.
     ///
     /// # Errors
-    /// A symbolic link or something else in place of the file, or the system refuses. No home is
-    /// no error.
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if something
+    /// else is in the place of the file or of its directory; else the error of the system if it cannot be
+    /// read. If there is no home, the configuration is empty.
     pub fn read() -> Result<VexConfig, TargetError> {
         VexConfig::read_at(home(&|name| std::env::var_os(name)))
     }
@@ -65,7 +66,7 @@ impl VexConfig {
     /// Reads the configuration below a given home (what `XDG_DATA_HOME`, else `HOME`, names).
     ///
     /// # Errors
-    /// As for [`VexConfig::read`].
+    /// The errors of [`VexConfig::read`].
     pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
         let mut config = VexConfig { home, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.folder(false)? else { return Ok(config) };
@@ -88,7 +89,7 @@ impl VexConfig {
     /// Reads the same file once more.
     ///
     /// # Errors
-    /// As for [`VexConfig::read`].
+    /// The errors of [`VexConfig::read`].
     pub fn read_again(&self) -> Result<VexConfig, TargetError> {
         VexConfig::read_at(self.home.clone())
     }
@@ -118,7 +119,9 @@ impl VexConfig {
     /// wanted. `holds` says whether the cache has a repository of a name (`0.1/index.json`).
     ///
     /// # Errors
-    /// The system refuses, or a symbolic link stands on the way.
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if something
+    /// else is in the place of the file or of its directory; else the error of the system if it cannot be
+    /// written.
     pub fn merge(
         &self,
         carried: &[Carried],

@@ -1,4 +1,4 @@
-//! Entries of the VEX configuration of Trivy.
+//! The entries of Trivy's VEX configuration.
 
 use crate::scanner::vex_origin::Origin;
 

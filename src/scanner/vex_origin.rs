@@ -1,7 +1,8 @@
 //! The mark of an entry in Trivy's VEX configuration that came from a bundle: a comment before the entry.
 //!
-//! Trivy ignores comments and never rewrites the file, and an editor keeps them. The comment holds a digest of
-//! the entry: an entry that someone has edited no longer has it, and belongs to whoever edited it.
+//! Trivy ignores comments and never rewrites the file, and an editor keeps them. The comment holds a digest
+//! of the entry. If someone edits the entry, the digest no longer matches, and the entry belongs to whoever
+//! edited it.
 
 use crate::digest::Digest;
 

@@ -1,5 +1,5 @@
-//! The `repository.yaml` of scanners that fetch VEX repositories from a web server of the site's own.
-//! Pure text: it is for other hosts than this one.
+//! The `repository.yaml` of scanners that fetch VEX repositories from a local web server. It is text for
+//! other hosts; nothing is written on this one.
 
 use crate::dataset::catalogue::VEX_HUB;
 use crate::scanner::settings::OURS;

@@ -1,8 +1,8 @@
-//! The text of Trivy's VEX configuration: which entries it has and where they are, and the same text with
-//! entries added, replaced or removed.
+//! The text of Trivy's VEX configuration: its entries and their places, and the text with entries added,
+//! replaced or removed.
 //!
-//! What is not of trivy-ferry's own is never reordered or reformatted: whole lines are added and removed,
-//! and the result is parsed again and compared. Knows YAML and this one file.
+//! What trivy-ferry did not write is never reordered or reformatted: whole lines are added and removed, and
+//! the result is parsed again and compared. Knows YAML and this one file.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,8 @@ impl Document {
     /// The text with some edits, proven to say what it said apart from them.
     ///
     /// # Errors
-    /// In words: why it cannot be edited.
+    /// If the list is not in block style, or an entry could not be changed without changing others. The
+    /// text says which.
     pub(crate) fn edited(&self, edits: &Edits<'_>) -> Result<String, String> {
         let end = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let new =
@@ -149,7 +150,8 @@ impl Document {
     /// Reads the file's one shape: a mapping with a list of mappings of scalars.
     ///
     /// # Errors
-    /// In words: what it is instead.
+    /// If the text is not YAML, is in flow style, uses aliases, has more than one document, or has another
+    /// form. The text of the error says which.
     pub(crate) fn parse(text: &str) -> Result<Document, String> {
         let mut document = Document { text: text.to_owned(), ..Document::default() };
         let mut walk = Walk::default();

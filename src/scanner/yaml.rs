@@ -1,4 +1,4 @@
-//! Strings in the YAML files that other programs read.
+//! Quotes strings for YAML files that other programs read.
 
 use std::fmt::Write;
 
