@@ -584,7 +584,7 @@ mod tests {
 
     /// Everything that a full verification does.
     fn read(bytes: &[u8]) -> Result<usize, BundleError> {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         File::create(&path).unwrap().write_all(bytes).unwrap();
         read_all(&path)
@@ -602,7 +602,7 @@ mod tests {
 
     /// The same for a bundle in volumes, without those that have no bytes.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));
         for (number, bytes) in volumes.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
             std::fs::write(path(number), bytes).unwrap();
@@ -662,7 +662,7 @@ mod tests {
 
     #[test]
     fn what_is_not_read_is_passed_over() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         std::fs::write(&path, writer::bundle()).unwrap();
         let bundle = UnverifiedBundle::open(&path).unwrap().verify(&keyring(dir.path())).unwrap();

@@ -17,7 +17,7 @@ use crate::trust::TrustError;
 use crate::trust::envelope::{CountersignError, Envelope, MAX_SIGNATURES, NotAnEnvelope, Verified};
 use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
-use crate::util::files;
+use crate::util::fs;
 
 /// Why a signature could not be added.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl Signable {
         let after = envelope.to_bytes(before.len()).ok_or(TrustError::NoRoom { most: MAX_SIGNATURES })?;
         let same = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
         let file = self.open_for_writing()?;
-        files::write_all_at(&file, "signatures", &after[same..], BLOCK + same as u64)?;
+        fs::write_all_at(&file, "signatures", &after[same..], BLOCK + same as u64)?;
         file.sync_all()?;
         read.read_exact_at(&mut before, BLOCK)?;
         if before != after {

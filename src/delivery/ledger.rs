@@ -20,7 +20,7 @@ use crate::intake::signer::Signer;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
-use crate::util::files;
+use crate::util::fs;
 use crate::util::redacted::Redacted;
 
 /// What the keys of images begin with. Behind it stands where the target has the image; an older program
@@ -126,7 +126,7 @@ impl Ledger {
         for entry in std::fs::read_dir(self.dir.path()).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
-                files::remove_dir_all(entry.path()).map_err(failed())?;
+                fs::remove_dir_all(entry.path()).map_err(failed())?;
             }
         }
         Ok(self.dir.path())

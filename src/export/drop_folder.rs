@@ -11,7 +11,7 @@ use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
-use crate::util::files::{self, rename_new, sync_folder};
+use crate::util::fs::{self, rename_new, sync_folder};
 use crate::util::step;
 
 /// The folder.
@@ -90,8 +90,8 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let hidden = folder.join(hidden);
     let mut put = || -> io::Result<bool> {
         // What a run left there that was killed.
-        let _ = files::remove_file(&hidden);
-        let mut copy = files::create_new(&hidden, 0o644)?;
+        let _ = fs::remove_file(&hidden);
+        let mut copy = fs::create_new(&hidden, 0o644)?;
         step("write", hidden.file_name().unwrap_or_default())?;
         io::copy(from, &mut copy)?;
         copy.sync_all()?;
@@ -100,6 +100,6 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
         Ok(true)
     };
     put().inspect_err(|_| {
-        let _ = files::remove_file(&hidden);
+        let _ = fs::remove_file(&hidden);
     })
 }

@@ -1,6 +1,5 @@
 //! `--heartbeat`: an export says that it is alive, whatever it came to.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::Stream;
@@ -9,7 +8,7 @@ use crate::error::Error;
 use crate::export::drop_folder::put_new;
 use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;
-use crate::util::{clock, files};
+use crate::util::{clock, fs};
 
 /// Puts a heartbeat into a folder, and takes away what is left there of the stream's earlier ones: they say
 /// nothing that this one does not. Says where it is.
@@ -31,7 +30,7 @@ pub(crate) fn send(
     let heartbeat = Heartbeat::new(stream.clone(), created, export, newest);
     let bytes = heartbeat.signed(signer)?;
     let path = folder.join(heartbeat.file_name());
-    let earlier: Vec<PathBuf> = fs::read_dir(folder)
+    let earlier: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
@@ -45,7 +44,7 @@ pub(crate) fn send(
         next: "Make room or mend the folder; the next export sends another.".into(),
     })?;
     for path in earlier {
-        let _ = files::remove_file(path);
+        let _ = fs::remove_file(path);
     }
     Ok(path)
 }

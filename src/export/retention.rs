@@ -4,7 +4,6 @@
 //! or where Java travels once a month there would be none of it after a week.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -14,7 +13,7 @@ use crate::bundle::{Payload, UnverifiedBundle, parity};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::trust::key::PublicKey;
-use crate::util::files;
+use crate::util::fs;
 
 /// Removes what is older than the newest `keep` bundles of a stream in a folder, of which the one that was
 /// created at `newest` is the last. Says which.
@@ -37,7 +36,7 @@ pub(crate) fn retain(
         }
     };
     let mut bundles: Vec<(Timestamp, PathBuf, usize, BTreeSet<String>)> = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
         let entry = entry.map_err(failed(folder))?;
         if is_named_for(&entry.file_name().to_string_lossy(), stream) {
             // What this key has not signed, is another stream's, cut off or dated later is not ours to
@@ -62,14 +61,14 @@ pub(crate) fn retain(
         // The head last: without it, nobody would know whose the others are.
         let behind = (0..volumes).map_while(|index| beside(&path, Number::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
-            match files::remove_file(&volume) {
+            match fs::remove_file(&volume) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(failed(&volume)(error));
                 }
                 _ => {}
             }
         }
-        files::remove_file(&path).map_err(failed(&path))?;
+        fs::remove_file(&path).map_err(failed(&path))?;
         removed.push(path);
     }
     Ok(removed)

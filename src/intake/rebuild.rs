@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::trust::keyring::Keyring;
-use crate::util::files::{self, free};
+use crate::util::fs::{self, free};
 use crate::util::text::safe;
 
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
@@ -215,7 +215,7 @@ impl Making<'_> {
     fn create(&mut self, index: usize) -> io::Result<File> {
         let stands_for = self.remains.path(index).ok_or(io::ErrorKind::InvalidInput)?;
         let path = (self.place)(&stands_for);
-        let _ = files::remove_file(&path);
+        let _ = fs::remove_file(&path);
         self.made.push(Made { index, path: path.clone(), stands_for });
         self.claimed = self.remains.parity.shape().files()[index].saturating_add(self.claimed);
         let free = free(path.parent().unwrap_or(Path::new(".")))?;
@@ -223,12 +223,12 @@ impl Making<'_> {
         if self.claimed > if self.remains.is_trusted { free } else { free / 2 } {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        files::create_new(&path, 0o644)
+        fs::create_new(&path, 0o644)
     }
 }
 
 fn remove(made: &[Made]) {
-    made.iter().for_each(|made| drop(files::remove_file(&made.path)));
+    made.iter().for_each(|made| drop(fs::remove_file(&made.path)));
 }
 
 /// Whether a folder is one that is gone with the run, so that its name says nothing.

@@ -14,7 +14,7 @@ use crate::intake::rebuild::{Mended, mend, shown};
 use crate::intake::verify::check_bytes;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
-use crate::util::files::{self, sync_folder};
+use crate::util::fs::{self, sync_folder};
 
 /// What [`repair`] did.
 #[derive(Debug, Serialize)]
@@ -93,7 +93,7 @@ fn repair_one(
     let kept = check_bytes(&bundle, progress).map_err(Error::from).and_then(|()| keep(&made));
     if let Err(error) = kept {
         for (path, _) in &made {
-            let _ = files::remove_file(path);
+            let _ = fs::remove_file(path);
         }
         return Err(error);
     }
@@ -111,7 +111,7 @@ fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
     for (path, name) in made {
         let rename = || {
             File::open(path)?.sync_all()?;
-            files::rename(path, name)?;
+            fs::rename(path, name)?;
             sync_folder(name)
         };
         rename().map_err(|error: std::io::Error| Error::Destination {

@@ -15,7 +15,7 @@ use crate::intake::open::no_bundle;
 use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
 use crate::util::dir::Dir;
-use crate::util::files;
+use crate::util::fs;
 use crate::util::text::safe;
 use crate::util::trusted::Trust;
 
@@ -164,7 +164,7 @@ fn copy_all(
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => files::write_all(to, path, &buffer[..count]).map_err(failed)?,
+            Ok(count) => fs::write_all(to, path, &buffer[..count]).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(BundleError::Read { path: path.into(), error }.into()),
         }

@@ -217,9 +217,9 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
 fn plain_http_is_left_to_those_who_ask_for_it() {
     // The repository is asked over HTTPS, and sends on to plain HTTP.
     let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
-    let folder = crate::util::files::tempdir().unwrap();
+    let folder = crate::util::fs::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    crate::util::files::put(&path, &certificate);
+    crate::util::fs::put(&path, &certificate);
     let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
     let options = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     let error = network_with(options.clone(), None).vex(&source).err().unwrap();
@@ -234,7 +234,7 @@ fn read_folder(folder: &Path) -> Result<VexRepository, SourceError> {
 
 #[test]
 fn a_folder_with_an_archive_is_taken_as_it_is() {
-    let folder = crate::util::files::tempdir().unwrap();
+    let folder = crate::util::fs::tempdir().unwrap();
     let path = folder.path();
     let manifest = vex_manifest(&["https://h/a/main.tar.gz//hub-main", "https://h/main.zip//other"]);
     fs::write(path.join("vex-repository.json"), &manifest).unwrap();
@@ -297,7 +297,7 @@ fn a_folder_with_unpacked_files_is_packed_the_same_every_time() {
 
 #[test]
 fn a_folder_that_is_no_repository_says_why() {
-    let folder = crate::util::files::tempdir().unwrap();
+    let folder = crate::util::fs::tempdir().unwrap();
     let path = folder.path();
     let error = || read_folder(path).err().unwrap().to_string();
     assert!(error().contains("has no vex-repository.json"), "{}", error());

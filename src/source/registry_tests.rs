@@ -358,9 +358,9 @@ fn certificates_are_checked_unless_told_otherwise() {
     assert!(error.hint().contains("--cacert"));
     let insecure = RemoteOptions { insecure: true, ..Default::default() };
     network_with(insecure, None).resolve(&source).unwrap();
-    let folder = crate::util::files::tempdir().unwrap();
+    let folder = crate::util::fs::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    crate::util::files::put(&path, format!("# a remark\n{certificate}"));
+    crate::util::fs::put(&path, format!("# a remark\n{certificate}"));
     let trusting = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     network_with(trusting, None).resolve(&source).unwrap();
 }

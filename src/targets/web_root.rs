@@ -18,7 +18,7 @@ use crate::digest::{Digest, Hasher};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::{self, Dir, Owner, parent_owner};
 use crate::util::file_lock::HeldLock;
-use crate::util::{files, text};
+use crate::util::{fs, text};
 
 const LOCK: &str = ".trivy-ferry.lock";
 /// How the name of a file ends that is being made.
@@ -180,7 +180,7 @@ impl WebRoot {
             if count == 0 {
                 break;
             }
-            files::write_all(&file, &name, &buffer[..count]).at("write", &at).map_err(failed)?;
+            fs::write_all(&file, &name, &buffer[..count]).at("write", &at).map_err(failed)?;
         }
         let placed = file.sync_all().and_then(|()| folder.rename(&unfinished, &folder, &name));
         placed.at("write", &at).map_err(failed)

@@ -1,6 +1,6 @@
 //! The keyring: the public keys that this host trusts, and the directories that hold them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use crate::trust::error::TrustError;
 use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::Dir;
-use crate::util::files;
+use crate::util::fs;
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
 
 /// Where an administrator puts the keys that every user of this host trusts.
@@ -139,7 +139,7 @@ pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
     let failed = |error| TrustError::File { path: path.into(), error };
     // A FIFO would keep us waiting for its other end.
     let nonblocking = OFlags::NONBLOCK.bits() as i32;
-    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     match file.metadata().map_err(failed)?.is_file() {
         true => parse(path, file),
         false => Err(not_opened(path, PUBLIC, Failed::NotAFile)),
@@ -198,7 +198,7 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
         io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
         _ => failed(error),
     })?;
-    let written = files::write_all(&file, &file_name, key.to_pem().as_bytes()).and_then(|()| file.sync_all());
+    let written = fs::write_all(&file, &file_name, key.to_pem().as_bytes()).and_then(|()| file.sync_all());
     written.and_then(|()| dir.sync()).map_err(failed)?;
     Ok(path)
 }
@@ -226,12 +226,14 @@ impl From<Untrusted> for TrustError {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use std::fs;
+
     use super::*;
     use crate::trust::key::SigningKey;
 
     #[test]
     fn keys_are_added_once_and_found() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let trusted = dir.path().join("a/trusted");
         let (one, two) = (SigningKey::generate().unwrap().public(), SigningKey::generate().unwrap().public());
         let path = add(&trusted, "laptop", &one).unwrap();
@@ -244,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_key_that_others_can_change_is_no_key() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = Keyring::load(&[path]).unwrap_err();
@@ -253,9 +255,9 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_by_name() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("x.pub");
-        files::put(&path, b"\xff\xfe not a key");
+        crate::util::fs::put(&path, b"\xff\xfe not a key");
         assert!(Keyring::load(std::slice::from_ref(&path)).unwrap_err().to_string().contains("x.pub"));
         assert!(matches!(Keyring::load(&[dir.path().join("none")]), Err(TrustError::File { .. })));
     }

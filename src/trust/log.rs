@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::trust::TrustError;
 use crate::util::dir::Dir;
-use crate::util::files;
+use crate::util::fs;
 
 /// The file's name, in the folder of the state.
 pub const NAME: &str = "imports.jsonl";
@@ -195,7 +195,7 @@ impl Log {
             if lines.len() == begun {
                 return Ok(());
             }
-            files::write_all(&file, NAME, &lines)?;
+            fs::write_all(&file, NAME, &lines)?;
             file.sync_all()?;
             if is_new { self.dir.sync() } else { Ok(()) }
         };

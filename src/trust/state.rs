@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn state_is_kept_by_stream_and_read_back() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("new/state");
         let mut state = ImportState::default();
         state.targets.entry("cache:/x".into()).or_default().seen.push(Digest::of(b"x"));
@@ -536,7 +536,7 @@ mod tests {
 
     #[test]
     fn what_a_tag_was_set_to_is_kept_and_older_files_have_none() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
         let file = dir.path().join("import-default.json");
         // As versions before `--image` wrote it.
@@ -561,12 +561,12 @@ mod tests {
 
     #[test]
     fn damaged_or_foreign_state_is_an_error_and_never_a_fresh_start() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
         let file = dir.path().join("import-default.json");
-        crate::util::files::put(&file, "{}");
+        crate::util::fs::put(&file, "{}");
         assert!(matches!(open.imports("default"), Err(TrustError::State { .. })));
-        crate::util::files::put(&file, r#"{"format":1,"stream":"other","targets":{}}"#);
+        crate::util::fs::put(&file, r#"{"format":1,"stream":"other","targets":{}}"#);
         assert!(matches!(open.imports("default"), Err(TrustError::State { .. })));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(open.imports("default"), Err(TrustError::Writable { .. })));
@@ -574,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_others_can_write_holds_no_state() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(StateDir::open(Some(dir.path()), Side::Import), Err(TrustError::Writable { .. })));
     }

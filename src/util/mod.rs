@@ -14,7 +14,7 @@ pub(crate) mod threads;
 
 #[cfg(any(test, debug_assertions))]
 pub(crate) mod fault;
-pub(crate) mod files;
+pub(crate) mod fs;
 
 #[cfg(test)]
 pub(crate) mod seed;

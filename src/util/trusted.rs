@@ -284,11 +284,11 @@ mod tests {
 
     #[test]
     fn links_of_this_user_are_followed_and_a_directory_that_others_write_is_not_passed() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         // As Kubernetes mounts a Secret.
         fs::create_dir_all(at("secret/..2026_11")).unwrap();
-        crate::util::files::put(at("secret/..2026_11/ferry.pub"), "key");
+        crate::util::fs::put(at("secret/..2026_11/ferry.pub"), "key");
         chmod(&at("secret"), 0o755);
         chmod(&at("secret/..2026_11"), 0o755);
         symlink("..2026_11", at("secret/..data")).unwrap();
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_opened() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::from_raw_mode(0o600)).unwrap();
         for path in [&fifo, dir.path(), Path::new("/dev/null"), Path::new("/")] {
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_directory_in_a_shared_one_is_shared_as_well() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         chmod(dir.path(), 0o2775);
         let group = Dir::top(dir.path()).unwrap().entry().unwrap().owner.gid;
         let trust = Trust { groups: vec![group], ..Trust::own() };
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_group_shares_a_directory_with_its_setgid_bit() {
-        let dir = crate::util::files::tempdir().unwrap();
+        let dir = crate::util::fs::tempdir().unwrap();
         let group = rustix::process::getegid().as_raw();
         if euid() == 0 {
             assert_eq!(Trust::own().with_groups().groups, [0; 0], "root trusts no group");

@@ -5,7 +5,7 @@
 //! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
 //! puts nothing in their place.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::Error;
 use crate::util::dir::Dir;
 use crate::util::file_lock::HeldLock;
-use crate::util::files::{self, rename_new, sync_folder};
+use crate::util::fs::{self, rename_new, sync_folder};
 use crate::util::text::safe;
 use crate::util::{clock, step};
 use crate::watch::reason::{Outcome, Reason, may_be_completed};
@@ -64,7 +64,7 @@ impl Pinned {
     /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
     fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
-        match files::create_dir(path, mode) {
+        match fs::create_dir(path, mode) {
             // What is put into it must not be lost with it.
             Ok(()) => sync_folder(path).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -111,7 +111,7 @@ impl Taken {
         let folders = self.folders();
         let mut files = Vec::new();
         for folder in &folders {
-            for entry in fs::read_dir(folder)? {
+            for entry in std::fs::read_dir(folder)? {
                 let entry = entry?;
                 if entry.file_name() != REASON && !folders.contains(&entry.path()) {
                     files.push(entry.path());
@@ -128,11 +128,11 @@ impl Taken {
 
     /// Removes the folders, in which nothing is left but a reason: no file is lost here.
     fn remove(&self) -> io::Result<()> {
-        match files::remove_file(self.folder.join(REASON)) {
+        match fs::remove_file(self.folder.join(REASON)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.folders().iter().rev().try_for_each(files::remove_dir)
+        self.folders().iter().rev().try_for_each(fs::remove_dir)
     }
 }
 
@@ -159,7 +159,7 @@ impl HotFolder {
         let lock =
             File::options().write(true).create(true).truncate(false).mode(0o600).open(own.path.join("lock"));
         let lock = lock.map_err(failed)?;
-        if matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return Err(Error::usage(
                 format!("another run watches {}", path.display()),
                 "One is enough: end the other first.",
@@ -167,7 +167,7 @@ impl HotFolder {
         }
         let lock = HeldLock::on(lock);
         let mut folder = HotFolder { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
-        for entry in fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
+        for entry in std::fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
                 // What cannot be put back must not keep the others out.
                 let put_back = folder.put_back(&Taken { folder: entry.path() });
@@ -246,7 +246,7 @@ impl HotFolder {
                 number => self.beside(number),
             };
             if number > 0 && !folder.is_dir() {
-                files::create_dir(&folder, 0o700)?;
+                fs::create_dir(&folder, 0o700)?;
             }
             match rename_new(file, &folder.join(name)) {
                 Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
@@ -295,9 +295,9 @@ impl HotFolder {
             };
             let made = match to.is_dir() {
                 true => Ok(()),
-                false => files::create_dir(&to, 0o700),
+                false => fs::create_dir(&to, 0o700),
             };
-            let claimed = made.and_then(|()| files::rename(file, to.join(name)));
+            let claimed = made.and_then(|()| fs::rename(file, to.join(name)));
             // Somebody may have put one of our folders there in the meantime.
             if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
                 rename_new(&to.join(name), file).map_err(|error| self.failed(file, error))?;
@@ -336,7 +336,7 @@ impl HotFolder {
         let pinned = Pinned::open(&place, &shown, 0o755)?;
         let back = || -> io::Result<bool> {
             let mut any = false;
-            for folder in fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
+            for folder in std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
                 let reason = folder.join(REASON);
                 if !is_kept(&folder) || !may_be_completed(&reason, bundle) {
                     continue;
@@ -359,7 +359,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(crate) fn discard(&self, taken: Taken) -> Result<(), Error> {
-        files::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
+        fs::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
     }
 
     /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
@@ -381,9 +381,9 @@ impl HotFolder {
             let text = reason.to_bytes()?;
             let path = taken.folder.join(REASON);
             // Whatever came under this name is not ours to keep.
-            let _ = files::remove_file(&path);
-            let file = files::create_new(&path, 0o644)?;
-            files::write_all(&file, &path, &text)?;
+            let _ = fs::remove_file(&path);
+            let file = fs::create_new(&path, 0o644)?;
+            fs::write_all(&file, &path, &text)?;
             file.sync_all()?;
             let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
             for number in 0..100 {
@@ -405,15 +405,15 @@ impl HotFolder {
         let kept = keep().map_err(|error| failed(&shown, error))?;
         // Those who look at it may be others than this user.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        let _ = fs::set_permissions(pinned.path.join(&kept), readable);
-        let all = fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let _ = std::fs::set_permissions(pinned.path.join(&kept), readable);
+        let all = std::fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
         // What was kept under a clock that was ahead is no newer than this.
         let made = pinned.path.join(&kept);
         let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
         all.sort_by_key(|path| (*path < made, path.clone()));
         let old = all.len().saturating_sub(most.saturating_sub(1) as usize);
         for path in &all[..old] {
-            let _ = files::remove_dir_all(path);
+            let _ = fs::remove_dir_all(path);
         }
         Ok(shown.join(kept).join(REASON))
     }
@@ -442,6 +442,8 @@ fn failed(path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::watch::reason::Details;
 
@@ -533,7 +535,7 @@ mod tests {
         std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
         assert!(HotFolder::open(dir.path()).is_err());
         fs::remove_file(dir.path().join(OWN)).unwrap();
-        files::create_dir(dir.path().join(OWN), 0o700).unwrap();
+        crate::util::fs::create_dir(dir.path().join(OWN), 0o700).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(dir.path().join(OWN), open).unwrap();
         assert!(HotFolder::open(dir.path()).is_err());

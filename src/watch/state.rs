@@ -12,7 +12,7 @@ use crate::bundle::UnverifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::intake::file_sets::Inputs;
-use crate::util::{clock, files};
+use crate::util::{clock, fs};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -184,9 +184,9 @@ impl Unsigned {
 fn note(own: &Path, name: &str, what: &impl Serialize) {
     let new = own.join(format!("{name}.new"));
     if let Ok(text) = serde_json::to_vec(what)
-        && files::write(&new, &text).is_ok()
+        && fs::write(&new, &text).is_ok()
     {
-        let _ = files::rename(new, own.join(name));
+        let _ = fs::rename(new, own.join(name));
     }
 }
 

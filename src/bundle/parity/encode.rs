@@ -11,7 +11,7 @@ use crate::bundle::parity::shape::Checksum;
 use crate::bundle::parity::{Shape, file};
 use crate::digest::Digest;
 use crate::progress::Step;
-use crate::util::files;
+use crate::util::fs;
 
 /// Makes the parity of a bundle's files and writes it into parity files, which begin empty: each with the
 /// shards that [`Shape::parity_files`] gives it.
@@ -61,13 +61,13 @@ pub fn encode(
             let holder = parity.iter().find(|(shards, _)| shards.contains(&shard));
             let (shards, file) = holder.ok_or(io::ErrorKind::InvalidInput)?;
             let index = (shard - shards.start) as u64;
-            files::write_all_at(file, "parity", piece, shape.header() + index * shape.shard() + at)?;
+            fs::write_all_at(file, "parity", piece, shape.header() + index * shape.shard() + at)?;
         }
         at += width as u64;
     }
     let checksums: Vec<Checksum> = crcs.iter().map(Crc::sum).collect();
     for (shards, file) in parity {
-        files::write_all_at(file, "parity", &file::header(shape, bundle, shards, &checksums)?, 0)?;
+        fs::write_all_at(file, "parity", &file::header(shape, bundle, shards, &checksums)?, 0)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use reed_solomon_simd::ReedSolomonDecoder;
 
 use crate::bundle::parity::shape::is_good;
 use crate::bundle::parity::{ParityFile, Shape};
-use crate::util::files;
+use crate::util::fs;
 
 /// What was made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub fn rebuild(
     restore(shape, data, &spare, &bad, &made)?;
     for (number, target) in made.iter().enumerate() {
         if let Some(target) = target {
-            files::set_len(target, "rebuilt", shape.files()[number])?;
+            fs::set_len(target, "rebuilt", shape.files()[number])?;
         }
     }
     Ok(Rebuilt { files, shards: bad.len() })
@@ -140,7 +140,7 @@ fn restore(
             let (number, offset, length) = shape.place(shard);
             let there = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX).min(width);
             if let Some(target) = &made[number] {
-                files::write_all_at(target, "rebuilt", &bytes[..there], offset + at)?;
+                fs::write_all_at(target, "rebuilt", &bytes[..there], offset + at)?;
             }
         }
         at += width as u64;
@@ -161,7 +161,7 @@ fn copy(source: &File, target: &File, offset: u64, length: u64, most: usize) -> 
     while at < length {
         let count = most.min(usize::try_from(length - at).unwrap_or(usize::MAX));
         source.read_exact_at(&mut buffer[..count], offset + at)?;
-        files::write_all_at(target, "rebuilt", &buffer[..count], offset + at)?;
+        fs::write_all_at(target, "rebuilt", &buffer[..count], offset + at)?;
         at += count as u64;
     }
     Ok(())

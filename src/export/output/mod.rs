@@ -7,7 +7,7 @@ pub(crate) mod volume_files;
 pub(crate) mod write_behind;
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::export::output::volume_files::Parts;
 use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
 use crate::util::byte_size::ByteSize;
-use crate::util::files::{self, is_at};
+use crate::util::fs::{self, is_at};
 use crate::util::text::{parse_stamp, size, stamp};
 
 /// What an export that was cut short is called while another is written under its name.
@@ -390,7 +390,7 @@ impl Unpublished {
             let parts = writer.into_parts()?;
             parts.each(|file| {
                 // Whatever the umask is: it is carried to be read. FAT knows no modes.
-                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
                 Ok(())
             })?;
             if !parts.are_whole()? {
@@ -419,7 +419,7 @@ impl Unpublished {
                 let partial = names::under_way(name);
                 // What an earlier export left is made again: it costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
-                    files::remove_file(&partial)?;
+                    fs::remove_file(&partial)?;
                     drop(abandoned);
                 }
                 files.push((create_locked(&partial)?, partial, parity.shape.parity_length(shards.len())));
@@ -429,7 +429,7 @@ impl Unpublished {
             let data: Vec<&File> = synced.parts.files().collect();
             bundle::parity::encode(&parity.shape, identity, &data, &with, &*step)?;
             parts.each(|file| {
-                let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+                let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
                 file.sync_all()
             })?;
             Ok(parts)
@@ -505,7 +505,7 @@ impl Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if self.published {
-            let _ = files::remove_file(resume::plan_of(&self.partials[0]));
+            let _ = fs::remove_file(resume::plan_of(&self.partials[0]));
         } else if !self.ours.get() {
             // Whoever it belongs to still needs it.
         } else if self.failed.get() || !resume::is_worth_keeping(&self.partials) {
@@ -518,7 +518,7 @@ impl Drop for Unpublished {
             for name in &parity.names {
                 let partial = names::under_way(name);
                 if self.ours.get() && abandoned(&partial).is_some() {
-                    let _ = files::remove_file(partial);
+                    let _ = fs::remove_file(partial);
                 }
             }
         }
@@ -558,8 +558,8 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
         leftovers.retain(|leftover| leftover.path != aside);
         resume::remove_all(&aside);
         for leftover in leftovers.iter_mut().filter(|leftover| has_name(leftover)) {
-            let moved = files::rename(resume::plan_of(partial), resume::plan_of(&aside));
-            if moved.and_then(|()| files::rename(partial, &aside)).is_ok() {
+            let moved = fs::rename(resume::plan_of(partial), resume::plan_of(&aside));
+            if moved.and_then(|()| fs::rename(partial, &aside)).is_ok() {
                 leftover.path.clone_from(&aside);
             }
         }
@@ -569,15 +569,15 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
 /// Makes a file and locks it, so that another run does not take it for abandoned.
 fn create_locked(partial: &Path) -> io::Result<File> {
     for _ in 0..TRIES {
-        match files::create_new(partial, 0o644) {
+        match fs::create_new(partial, 0o644) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             // One that found it before the lock stood has removed it.
             Ok(file) => match file.try_lock() {
                 Ok(()) if !is_at(&file, partial) => {}
                 // Some file systems know no locks.
-                Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) => {}
+                Ok(()) | Err(std::fs::TryLockError::Error(_)) => return Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) => {}
             },
         }
         std::thread::sleep(PAUSE);
@@ -589,7 +589,7 @@ fn create_locked(partial: &Path) -> io::Result<File> {
 /// is still running holds its lock.
 fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
     let (mut found, mut volumes) = (Vec::new(), Vec::new());
-    let Ok(entries) = fs::read_dir(folder) else { return found };
+    let Ok(entries) = std::fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let is_volume = file_name.strip_suffix(PARTIAL).and_then(bundle::volumes::parse_name);
@@ -607,7 +607,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         if let Some(of) = of_plan.filter(|_| plain)
             && folder.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
         {
-            let _ = files::remove_file(entry.path());
+            let _ = fs::remove_file(entry.path());
         }
         if ours && plain {
             // Only who holds the lock takes or removes, and only what the lock is on.
@@ -628,7 +628,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
         if ours && abandoned(&path).is_some() {
-            let _ = files::remove_file(&path);
+            let _ = fs::remove_file(&path);
         }
     }
     found
@@ -636,8 +636,8 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
 
 /// Opens a file that nobody writes any more.
 fn abandoned(path: &Path) -> Option<File> {
-    let free = |file: &File| !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
-    files::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
+    let free = |file: &File| !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+    fs::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {

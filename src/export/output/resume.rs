@@ -5,7 +5,7 @@
 //! it is believed for more than to save a download: the checksums tell where the good bytes end, and
 //! whatever is used again is hashed again with the rest.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::bundle::writer::Plan;
 use crate::digest::Digest;
 use crate::export::output::volume_files::Parts;
 use crate::export::output::write_behind::WriteBehind;
-use crate::util::files::{self, open_plain, rename_new};
+use crate::util::fs::{self, open_plain, rename_new};
 
 /// What the plan beside a file has behind its name.
 pub(crate) const PLAN: &str = ".plan.partial";
@@ -107,7 +107,7 @@ impl Leftover {
                 let _ = rename_new(&name, &behind);
             }
             let file = open_plain(&behind).ok()?;
-            let held = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+            let held = matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
             files.push((Some(file).filter(|_| !held)?, behind, *length));
         }
         let parts = Parts::new(files);
@@ -220,14 +220,14 @@ impl PartialFile {
         let first = parts.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
         let beside = plan_of(first);
         // Whatever has this name is not ours: a link would lead elsewhere.
-        match files::remove_file(&beside) {
+        match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut text = serde_json::to_vec(&Geometry::of(plan))?;
         text.push(b'\n');
-        let plan = files::create_new(&beside, 0o666)?;
-        files::write_all(&plan, &beside, &text)?;
+        let plan = fs::create_new(&beside, 0o666)?;
+        fs::write_all(&plan, &beside, &text)?;
         Ok(PartialFile::of(parts, plan, 0))
     }
 
@@ -280,7 +280,7 @@ impl Write for PartialFile {
             line.push(b'\n');
             // What the plan names is in the file.
             let plan = self.plan.try_clone()?;
-            self.out.then(move || files::write_all(&plan, "plan", &line))?;
+            self.out.then(move || fs::write_all(&plan, "plan", &line))?;
             self.crc.reset();
         }
         Ok(count)
@@ -314,7 +314,7 @@ pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Whether the next export would have something to go on with.
 pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
-    let length = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+    let length = |path: &PathBuf| std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
     let together = partials.iter().all(|path| path.parent() == partials[0].parent());
     together && partials.iter().map(length).fold(0, u64::saturating_add) >= STRETCH
 }
@@ -323,9 +323,9 @@ pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
 pub(crate) fn remove(partials: &[PathBuf]) {
     // The first one last: it tells the next export that the others are abandoned.
     for path in partials.iter().rev() {
-        let _ = files::remove_file(path);
+        let _ = fs::remove_file(path);
     }
-    partials.first().map(|first| files::remove_file(plan_of(first)));
+    partials.first().map(|first| fs::remove_file(plan_of(first)));
 }
 
 /// Removes what an export left of which only the first file is known.
@@ -343,6 +343,6 @@ fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
         let mut line = Vec::new();
         length += (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
     }
-    files::set_len(plan, "plan", length)?;
+    fs::set_len(plan, "plan", length)?;
     plan.seek(SeekFrom::End(0)).map(drop)
 }

@@ -1,10 +1,9 @@
 //! Which folder has room for which file. Knows lengths and file systems, and no bundle.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::util::files;
+use crate::util::fs;
 
 /// The largest file that FAT holds, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
 pub(crate) const FAT_MOST: u64 = u32::MAX as u64;
@@ -17,7 +16,7 @@ pub(crate) fn place<'f>(
     there: u64,
 ) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
     let room = |folder: &'f PathBuf| {
-        files::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
+        fs::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
     };
     let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
     let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
@@ -46,8 +45,8 @@ pub(crate) fn is_fat(folder: &Path) -> bool {
     // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
     stat.f_type == 0x4d44
         || stat.f_type == 0x6573_5546
-            && fs::canonicalize(folder).is_ok_and(|folder| {
-                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            && std::fs::canonicalize(folder).is_ok_and(|folder| {
+                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
                 type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
             })
 }
@@ -88,7 +87,7 @@ mod tests {
         let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
         let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
         assert_eq!(placed, [dir.path(); 3]);
-        let all = crate::util::files::free(dir.path()).unwrap();
+        let all = crate::util::fs::free(dir.path()).unwrap();
         assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
         assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
     }

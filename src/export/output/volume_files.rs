@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::util::files::{self, is_at, rename_new, sync_folder};
+use crate::util::fs::{self, is_at, rename_new, sync_folder};
 use crate::util::step;
 
 /// The open files of a bundle under way, and a place in them. A clone is another place in the same files.
@@ -84,7 +84,7 @@ impl Parts {
         for part in self.parts.iter() {
             let keep = length.saturating_sub(part.start).min(part.length);
             if part.file.metadata()?.len() > keep {
-                files::set_len(&part.file, "part", keep)?;
+                fs::set_len(&part.file, "part", keep)?;
             }
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Parts {
     pub(crate) fn unpublish(&self, names: &[PathBuf]) {
         for (part, name) in self.parts.iter().zip(names) {
             if is_at(&part.file, name) {
-                let _ = files::rename(name, &part.path);
+                let _ = fs::rename(name, &part.path);
             }
         }
     }
