@@ -11,8 +11,8 @@ use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
-use crate::util::fs::{self, rename_new, sync_folder};
-use crate::util::step;
+use crate::util::dir::{Durability, PendingFile};
+use crate::util::fs;
 
 /// The folder.
 pub(crate) struct DropFolder<'d>(pub(crate) &'d Path);
@@ -80,26 +80,15 @@ impl DropFolder<'_> {
 /// Makes a file that has its name when it is whole and synced. Says whether it was made: where something has
 /// the name, that stays.
 pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
-    if to.symlink_metadata().is_ok() {
+    let (folder, name) = fs::holding(to)?;
+    if folder.find(name)?.is_some() {
         return Ok(false);
     }
-    let folder = to.parent().unwrap_or(Path::new("."));
     let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(to.file_name().unwrap_or_default());
+    hidden.push(name);
     hidden.push(crate::bundle::names::PARTIAL);
-    let hidden = folder.join(hidden);
-    let mut put = || -> io::Result<bool> {
-        // What a run left there that was killed.
-        let _ = fs::remove_file(&hidden);
-        let mut copy = fs::create_new(&hidden, 0o644)?;
-        step("write", hidden.file_name().unwrap_or_default())?;
-        io::copy(from, &mut copy)?;
-        copy.sync_all()?;
-        rename_new(&hidden, to)?;
-        sync_folder(to)?;
-        Ok(true)
-    };
-    put().inspect_err(|_| {
-        let _ = fs::remove_file(&hidden);
-    })
+    let mut copy = PendingFile::create(&folder, hidden, 0o644, None)?;
+    io::copy(from, &mut copy)?;
+    copy.put_new(name, Durability::Synced)?;
+    Ok(true)
 }

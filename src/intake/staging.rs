@@ -3,7 +3,6 @@
 //! The files there are trusted as little as those on a medium. They are written and removed through the
 //! directory that was opened and judged.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +13,7 @@ use crate::intake::file_sets::{Inputs, key, named_date};
 use crate::intake::open::no_bundle;
 use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
-use crate::util::dir::Dir;
-use crate::util::fs;
+use crate::util::dir::{Dir, Durability, PendingFile};
 use crate::util::text::safe;
 use crate::util::trusted::Trust;
 
@@ -105,15 +103,11 @@ impl Staging {
         let step = progress.begin(&safe(&name.to_string_lossy()), length, &file.display().to_string());
         let (hidden, to) = (format!("{number}{PARTIAL}"), self.own.join(name));
         let failed = |error: io::Error| failed(&to, &error);
-        let created = self.dir.remove(&hidden).and_then(|()| self.dir.create(&hidden, 0o644, None));
+        let created =
+            self.dir.remove(&hidden).and_then(|()| PendingFile::create(&self.dir, hidden, 0o644, None));
         let mut copy = created.map_err(failed)?;
-        let copied = copy_all(Counted::new(source, step), &mut copy, file, &failed)
-            .and_then(|()| copy.sync_all().map_err(failed))
-            .and_then(|()| self.dir.rename(&hidden, &self.dir, name).map_err(failed))
-            .and_then(|()| self.dir.sync().map_err(failed));
-        copied.inspect_err(|_| {
-            let _ = self.dir.remove(&hidden);
-        })
+        copy_all(Counted::new(source, step), &mut copy, file, &failed)?;
+        copy.replace(name, Durability::Synced).map_err(failed)
     }
 
     /// Removes the bundles that were imported, which are these, and the remains of older ones, for which nobody
@@ -156,7 +150,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 /// Copies, and tells the medium's errors from the disk's.
 fn copy_all(
     mut from: impl io::Read,
-    to: &mut File,
+    to: &mut impl io::Write,
     path: &Path,
     failed: &dyn Fn(io::Error) -> Error,
 ) -> Result<(), Error> {
@@ -164,7 +158,7 @@ fn copy_all(
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => fs::write_all(to, path, &buffer[..count]).map_err(failed)?,
+            Ok(count) => to.write_all(&buffer[..count]).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(BundleError::Read { path: path.into(), error }.into()),
         }

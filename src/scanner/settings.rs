@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::yaml::quoted;
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, parent_owner};
+use crate::util::dir::{self, Dir, Durability, parent_owner};
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [
@@ -412,7 +412,7 @@ pub(crate) fn replace(
             (entry.mode & 0o777, (dir::euid() == 0).then_some(entry.owner))
         }
     };
-    dir.replace(name, bytes, mode, owner).at("write", path)
+    dir.replace(name, bytes, mode, owner, Durability::Synced).at("write", path)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::error::{Category, Error};
 use crate::status::report::{Status, Target};
 use crate::util::clock;
-use crate::util::dir::Dir;
+use crate::util::dir::{Dir, Durability};
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
@@ -34,7 +34,7 @@ pub(crate) fn write(file: &Path, status: &Status, ended: Option<Ended>) -> Resul
         }
         let text = text(status, ended, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
-        dir.replace(&name.to_string_lossy(), text.as_bytes(), 0o644, None)
+        dir.replace(name, text.as_bytes(), 0o644, None, Durability::Synced)
     };
     write().map_err(|error| Error::Destination {
         path: file.into(),

@@ -6,7 +6,7 @@
 //! under another name and renamed, so that a reader gets the old one or the new one. Knows files, and no
 //! bundles.
 
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -16,13 +16,11 @@ use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Owner, parent_owner};
+use crate::util::dir::{self, Dir, Durability, Owner, PendingFile, TEMPORARY, parent_owner};
 use crate::util::file_lock::HeldLock;
-use crate::util::{fs, text};
+use crate::util::text;
 
 const LOCK: &str = ".trivy-ferry.lock";
-/// How the name of a file ends that is being made.
-const UNFINISHED: &str = ".trivy-ferry.tmp";
 
 /// A web root that is imported into, and locked for that.
 pub struct WebRoot {
@@ -164,26 +162,19 @@ impl WebRoot {
             .open_or_make(copy.name.as_str(), 0o755, self.owner)
             .at("make the folder", self.dir.at(copy.name.as_str()))
             .map_err(TargetError::into_io)?;
-        let (name, unfinished) = (copy.by_digest(), copy.by_digest() + UNFINISHED);
-        let failed = |error: TargetError| {
-            let _ = folder.remove(&unfinished);
-            error.into_io()
-        };
+        let unfinished = copy.by_digest() + TEMPORARY;
         let at = folder.at(&unfinished);
-        let created = folder.remove(&unfinished).and_then(|()| folder.create(&unfinished, 0o644, self.owner));
-        let file = created.at("create", &at).map_err(failed)?;
+        let mut file = self.begin(&folder, unfinished).at("create", &at).map_err(TargetError::into_io)?;
         let mut buffer = vec![0; layer::CHUNK];
         loop {
-            let count = content.read(&mut buffer).inspect_err(|_| {
-                let _ = folder.remove(&unfinished);
-            })?;
+            let count = content.read(&mut buffer)?;
             if count == 0 {
                 break;
             }
-            fs::write_all(&file, &name, &buffer[..count]).at("write", &at).map_err(failed)?;
+            file.write_all(&buffer[..count]).at("write", &at).map_err(TargetError::into_io)?;
         }
-        let placed = file.sync_all().and_then(|()| folder.rename(&unfinished, &folder, &name));
-        placed.at("write", &at).map_err(failed)
+        let placed = file.replace(copy.by_digest(), Durability::Synced);
+        placed.at("write", &at).map_err(TargetError::into_io)
     }
 
     /// Makes a staged copy the one that is served. Of the archives under their digests the one that was
@@ -198,14 +189,10 @@ impl WebRoot {
         let folder = self.dir.open(copy.name.as_str()).at("open", self.dir.at(copy.name.as_str()))?;
         let (from, to) = (copy.by_digest(), copy.lasting());
         if !is(&folder, &to, copy.digest)? {
-            let unfinished = format!("{to}{UNFINISHED}");
-            let placed = self
-                .double(&folder, &from, &unfinished)
-                .and_then(|()| folder.rename(&unfinished, &folder, &to));
-            placed.and_then(|()| folder.sync()).at("write", folder.at(&to))?;
+            self.double(&folder, &from, &to).at("write", folder.at(&to))?;
         }
         let described = folder.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
-            dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner)?;
+            dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner, Durability::Synced)?;
             folder.sync()?;
             // The folder may be new, too.
             self.dir.sync()
@@ -215,18 +202,29 @@ impl WebRoot {
         self.tidy(&folder, copy, before, was_at.as_deref()).at("remove what is old", folder.path())
     }
 
-    /// A second name for a file; a second file where the file system has no such thing (FAT).
+    /// Begins a file, whatever has its temporary name.
+    fn begin<'d>(&self, folder: &'d Dir, temporary: String) -> io::Result<PendingFile<'d>> {
+        folder.remove(&temporary)?;
+        PendingFile::create(folder, temporary, 0o644, self.owner)
+    }
+
+    /// A second name for a file, in the place of what has it; a second file where the file system has no such thing
+    /// (FAT).
     fn double(&self, folder: &Dir, from: &str, to: &str) -> io::Result<()> {
-        folder.remove(to)?;
-        match folder.link(from, folder, to) {
+        let unfinished = format!("{to}{TEMPORARY}");
+        folder.remove(&unfinished)?;
+        match folder.link(from, folder, &unfinished) {
             Err(error) if dir::unsupported(&error) || Errno::from_io_error(&error) == Some(Errno::PERM) => {}
-            other => return other,
+            other => {
+                other?;
+                folder.rename(&unfinished, folder, to)?;
+                return folder.sync();
+            }
         }
         let mut source = folder.read(from)?.ok_or(io::ErrorKind::NotFound)?;
-        source.rewind()?;
-        let mut file = folder.create(to, 0o644, self.owner)?;
+        let mut file = self.begin(folder, unfinished)?;
         io::copy(&mut source, &mut file)?;
-        file.sync_all()
+        file.replace(to, Durability::Synced)
     }
 
     /// Removes files of ours that nothing needs any more: archives under their digests, what was being
@@ -246,7 +244,7 @@ impl WebRoot {
         let keep = |digest: Digest| before == Some(digest) || before == Some(copy.digest);
         for name in folder.list()? {
             let Some(name) = name.to_str() else { continue };
-            let whole = name.strip_suffix(UNFINISHED).unwrap_or(name);
+            let whole = name.strip_suffix(TEMPORARY).unwrap_or(name);
             let is_lasting = whole == lasting || Some(whole) == lasted;
             let goes = match digest_in(whole) {
                 Some(digest) => name != whole || name != by_digest && !keep(digest),

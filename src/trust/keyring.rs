@@ -9,8 +9,7 @@ use rustix::fs::OFlags;
 
 use crate::trust::error::TrustError;
 use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
-use crate::util::dir::Dir;
-use crate::util::fs;
+use crate::util::dir::{Dir, Durability};
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
 
 /// Where an administrator puts the keys that every user of this host trusts.
@@ -194,12 +193,11 @@ pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, Tru
     if read(&path).is_ok_and(|present| present == *key) {
         return Ok(path);
     }
-    let file = dir.create(&file_name, 0o644, None).map_err(|error| match error.kind() {
+    let written = dir.write_new(&file_name, key.to_pem().as_bytes(), 0o644, Durability::Synced);
+    written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
         _ => failed(error),
     })?;
-    let written = fs::write_all(&file, &file_name, key.to_pem().as_bytes()).and_then(|()| file.sync_all());
-    written.and_then(|()| dir.sync()).map_err(failed)?;
     Ok(path)
 }
 

@@ -16,7 +16,7 @@ use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::trust::error::TrustError;
 use crate::trust::log::Log;
-use crate::util::dir::{Dir, Entry};
+use crate::util::dir::{Dir, Durability, Entry};
 use crate::util::file_lock::HeldLock;
 use crate::util::trusted::{Trust, Untrusted};
 
@@ -289,7 +289,7 @@ impl Place {
         let write = || -> io::Result<()> {
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            self.dir.replace(&name, &bytes, self.mode(), None)
+            self.dir.replace(&name, &bytes, self.mode(), None, Durability::Synced)
         };
         write().map_err(self.failed(&name))
     }

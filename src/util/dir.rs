@@ -6,13 +6,15 @@
 //! Trivy.
 
 mod entry;
+mod write;
 
 pub use entry::Owner;
 pub(crate) use entry::{Entry, Mount, Room};
+pub(crate) use write::{Durability, PendingFile, TEMPORARY};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -205,6 +207,13 @@ impl Dir {
         match (Walk { make, to_parent: false, visit }).go(path)? {
             End::Dir(dir) | End::In(dir, _) => Ok(dir),
         }
+    }
+
+    /// Opens a directory as the system finds it, through any link: where it does not matter who can change what
+    /// leads there.
+    pub fn by_path(path: &Path) -> io::Result<Dir> {
+        let flags = DIRECTORY | OFlags::CLOEXEC;
+        Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
     }
 
     /// Opens the directory that holds what a path names, after every link on the way and that of
@@ -430,30 +439,24 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Replaces a file by a temporary one and a rename, so that a reader sees the old or the new.
-    pub fn replace(&self, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
-        let temporary = format!("{name}.trivy-ferry.tmp");
-        // A directory of that name is none of ours, and nothing in it is removed.
-        if self.unlink(OsStr::new(&temporary))? {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let written = self.create(&temporary, mode, owner).and_then(|mut file| {
-            step("write", OsStr::new(&temporary))?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            self.rename(&temporary, self, name)
-        });
-        if let Err(error) = written {
-            let _ = self.unlink(OsStr::new(&temporary));
-            return Err(error);
-        }
-        self.sync()
-    }
-
     pub fn rename(&self, name: impl AsRef<OsStr>, to: &Dir, as_name: impl AsRef<OsStr>) -> io::Result<()> {
         let (name, as_name) = (component(name.as_ref())?, component(as_name.as_ref())?);
         step("rename", as_name)?;
         Ok(fs::renameat(&self.fd, name, &to.fd, as_name)?)
+    }
+
+    /// As [`Dir::rename`], but never over an existing entry.
+    ///
+    /// # Errors
+    /// Something has the name (`AlreadyExists`), or the system refuses.
+    pub fn rename_new(
+        &self,
+        name: impl AsRef<OsStr>,
+        to: &Dir,
+        as_name: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        let (name, as_name) = (component(name.as_ref())?, component(as_name.as_ref())?);
+        rename_new(&self.fd, Path::new(name), &to.fd, Path::new(as_name))
     }
 
     /// Exchanges two entries in one step.
@@ -620,6 +623,23 @@ fn regular(fd: OwnedFd) -> io::Result<File> {
     match Entry::of(fs::fstat(&fd)?).is_file() {
         true => Ok(File::from(fd)),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// Renames, but never over what exists. A file system that cannot promise that (FAT) is asked first.
+///
+/// # Errors
+/// Something has the name (`AlreadyExists`), or the system refuses.
+pub(crate) fn rename_new(from_dir: impl AsFd, from: &Path, to_dir: impl AsFd, to: &Path) -> io::Result<()> {
+    step("rename", to.file_name().unwrap_or(to.as_os_str()))?;
+    match fs::renameat_with(&from_dir, from, &to_dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            if fs::statat(&to_dir, to, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            Ok(fs::renameat(&from_dir, from, &to_dir, to)?)
+        }
+        other => Ok(other?),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Changes to the file system by path, as in the standard library. Each calls [`step`], where tests can
-//! interrupt it.
+//! Files by path: opening and writing them has its one place here and, through descriptors, in
+//! [`dir`](crate::util::dir). Each change to the file system passes [`step`], where tests can stop the world.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -7,8 +7,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
+pub(crate) use crate::util::dir::Durability;
+use crate::util::dir::{self, Dir};
 use crate::util::step;
 
 /// The name by which tests know a path.
@@ -40,12 +42,28 @@ pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result
     fs::rename(from, to)
 }
 
-/// As [`fs::write`]; two steps.
-pub(crate) fn write(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
-    step("create", name(path.as_ref()))?;
-    let mut file = File::create(&path)?;
-    step("write", name(path.as_ref()))?;
-    io::Write::write_all(&mut file, bytes)
+/// Opens the directory that holds what a path names. Also gives the name in it.
+///
+/// # Errors
+/// The path ends in no name, or the directory cannot be opened.
+pub(crate) fn holding(path: &Path) -> io::Result<(Dir, &OsStr)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok((Dir::by_path(folder.unwrap_or(Path::new(".")))?, name))
+}
+
+/// Writes a file under a temporary name and renames it. See [`Dir::replace`].
+///
+/// # Errors
+/// As there; also if the directory cannot be opened.
+pub(crate) fn replace(
+    path: impl AsRef<Path>,
+    bytes: &[u8],
+    mode: u32,
+    durability: Durability,
+) -> io::Result<()> {
+    let (folder, name) = holding(path.as_ref())?;
+    folder.replace(name, bytes, mode, None, durability)
 }
 
 /// Creates a file that must not exist, to read and write it.
@@ -58,6 +76,12 @@ pub(crate) fn create_new(path: impl AsRef<Path>, mode: u32) -> io::Result<File> 
 pub(crate) fn create_dir(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     step("mkdir", name(path.as_ref()))?;
     fs::DirBuilder::new().mode(mode).create(path)
+}
+
+/// Creates a directory and all above it that are missing; one step.
+pub(crate) fn create_dir_all(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
+    step("mkdir", name(path.as_ref()))?;
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// Writes all bytes to a file. The path is for tests alone.
@@ -117,16 +141,7 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
 
 /// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    step("rename", to.file_name().unwrap_or_default())?;
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            if to.symlink_metadata().is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            rename(from, to)
-        }
-        other => Ok(other?),
-    }
+    dir::rename_new(CWD, from, CWD, to)
 }
 
 pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {

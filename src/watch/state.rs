@@ -12,7 +12,8 @@ use crate::bundle::UnverifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::intake::file_sets::Inputs;
-use crate::util::{clock, fs};
+use crate::util::clock;
+use crate::util::fs::{self, Durability};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -182,11 +183,8 @@ impl Unsigned {
 
 /// Writes a note of our own, whole or not at all.
 fn note(own: &Path, name: &str, what: &impl Serialize) {
-    let new = own.join(format!("{name}.new"));
-    if let Ok(text) = serde_json::to_vec(what)
-        && fs::write(&new, &text).is_ok()
-    {
-        let _ = fs::rename(new, own.join(name));
+    if let Ok(text) = serde_json::to_vec(what) {
+        let _ = fs::replace(own.join(name), &text, 0o600, Durability::Unsynced);
     }
 }
 

@@ -1,7 +1,5 @@
 //! `man`: the manual pages, which say what `--help` says.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -11,6 +9,7 @@ use serde::Serialize;
 use crate::cli::Outcome;
 use crate::cli::args::{Cli, Man};
 use crate::error::Error;
+use crate::util::fs::{self, Durability};
 
 #[derive(Serialize)]
 struct Report {
@@ -37,7 +36,7 @@ pub(crate) fn run(args: &Man) -> Result<Outcome, Error> {
 }
 
 fn write(command: clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    fs::create_dir_all(folder, 0o777)?;
     // Every page is another verb's, and `help` is no verb.
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -47,10 +46,10 @@ fn write(command: clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::
 fn one(command: &clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::Result<()> {
     let page = clap_mangen::Man::new(command.clone()).manual("trivy-ferry");
     let name = page.get_filename();
-    // A link of that name would lead elsewhere, and the folder may be another's.
-    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder)?;
-    page.render(&mut file)?;
-    file.persist(folder.join(&name))?;
+    // Replaced, not written to: a link of that name would lead elsewhere, and the folder may be another's.
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    fs::replace(folder.join(&name), &text, 0o644, Durability::Unsynced)?;
     pages.push(name);
     command.get_subcommands().try_for_each(|verb| one(verb, folder, pages))
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::dir::Dir;
+use crate::util::dir::{Dir, Durability};
 
 /// The journal's file in the working folder.
 pub(crate) const FILE: &str = "journal.json";
@@ -90,6 +90,6 @@ impl Journal {
             return work.sync();
         }
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
-        work.replace(FILE, &bytes, 0o600, None)
+        work.replace(FILE, &bytes, 0o600, None, Durability::Synced)
     }
 }

@@ -33,7 +33,7 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Owner};
+use crate::util::dir::{self, Dir, Durability, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
@@ -347,7 +347,8 @@ impl<'a> Switching<'a> {
         let path = self.place.dir.at(&self.names.list);
         let bytes =
             serde_json::to_vec(files).map_err(io::Error::other).at("write the list of files", &path)?;
-        self.place.dir.replace(&self.names.list, &bytes, 0o600, None).at("write the list of files", &path)
+        let written = self.place.dir.replace(&self.names.list, &bytes, 0o600, None, Durability::Synced);
+        written.at("write the list of files", &path)
     }
 
     fn read_list(&self) -> Result<Option<BTreeSet<String>>, TargetError> {

@@ -1,6 +1,7 @@
 //! Tests of directories that are reached through descriptors only.
 
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
@@ -52,4 +53,74 @@ fn a_link_in_a_directory_that_others_write_is_not_followed() {
     assert_eq!(open(0o755).unwrap(), top.path().join("elsewhere"));
     assert_eq!(open(0o1777).unwrap(), top.path().join("elsewhere"));
     assert_eq!(Errno::from_io_error(&open(0o777).unwrap_err()), Some(Errno::LOOP));
+}
+
+fn names(dir: &Dir) -> Vec<OsString> {
+    dir.list().unwrap()
+}
+
+#[test]
+fn a_pending_file_gets_its_name_or_is_gone() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = Dir::by_path(top.path()).unwrap();
+    let begin = || {
+        let mut file = PendingFile::create(&dir, ".a.partial", 0o666, None).unwrap();
+        file.write_all(b"new").unwrap();
+        file
+    };
+    drop(begin());
+    assert!(names(&dir).is_empty());
+    begin().put_new("a", Durability::Synced).unwrap();
+    assert_eq!(dir.find("a").unwrap().unwrap().mode, 0o666, "whatever the umask is");
+    let error = begin().put_new("a", Durability::Unsynced).unwrap_err();
+    assert_eq!((error.kind(), names(&dir)), (io::ErrorKind::AlreadyExists, vec!["a".into()]));
+    begin().replace("a", Durability::Unsynced).unwrap();
+    assert_eq!(names(&dir), ["a"]);
+    // What a killed process left is replaced; a directory is nobody's leftover.
+    std::fs::write(top.path().join(".a.partial"), "left").unwrap();
+    begin().replace("a", Durability::Synced).unwrap();
+    assert_eq!((names(&dir), dir.read_small("a", 9).unwrap()), (vec!["a".into()], Some(b"new".to_vec())));
+    std::fs::create_dir_all(top.path().join(".a.partial/kept")).unwrap();
+    let error = PendingFile::create(&dir, ".a.partial", 0o600, None).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    assert!(top.path().join(".a.partial/kept").exists());
+}
+
+#[test]
+fn a_file_is_replaced_in_one_step_whatever_has_its_name() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = Dir::by_path(top.path()).unwrap();
+    std::fs::write(top.path().join("elsewhere"), "kept").unwrap();
+    symlink("elsewhere", top.path().join("a")).unwrap();
+    crate::util::fault::trace();
+    dir.replace("a", b"new", 0o640, None, Durability::Synced).unwrap();
+    assert_eq!(
+        crate::util::fault::trace(),
+        ["create a.trivy-ferry.tmp", "write a.trivy-ferry.tmp", "rename a"]
+    );
+    let entry = dir.find("a").unwrap().unwrap();
+    assert!(entry.is_file() && entry.mode == 0o640);
+    assert_eq!(std::fs::read(top.path().join("elsewhere")).unwrap(), b"kept");
+    dir.make("b", 0o700, None).unwrap();
+    assert!(dir.replace("b", b"new", 0o640, None, Durability::Unsynced).is_err());
+    assert_eq!(names(&dir), ["a", "b", "elsewhere"], "nothing temporary is left");
+}
+
+#[test]
+fn a_new_file_is_never_written_over_another() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = Dir::by_path(top.path()).unwrap();
+    dir.write_new("a", b"first", 0o600, Durability::Synced).unwrap();
+    symlink("nowhere", top.path().join("link")).unwrap();
+    for name in ["a", "link"] {
+        let error = dir.write_new(name, b"second", 0o600, Durability::Unsynced).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{name}");
+    }
+    assert_eq!(names(&dir), ["a", "link"]);
+    assert_eq!(dir.read_small("a", 9).unwrap(), Some(b"first".to_vec()));
+    // It is there from its creation on, which a kill shows.
+    crate::util::fault::kill_after(Some(1));
+    assert!(dir.write_new("b", b"third", 0o600, Durability::Synced).is_err());
+    crate::util::fault::kill_after(None);
+    assert_eq!(dir.read_small("b", 9).unwrap(), Some(Vec::new()));
 }
