@@ -15,7 +15,7 @@ pub(crate) use crate::intake::file_sets::Ignored;
 use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
 use crate::intake::rebuild::{Mended, Rebuilt, mend};
 use crate::trust::keyring::Keyring;
-use crate::util::step;
+use crate::util::fs::tempdir_in;
 use crate::util::text::safe;
 
 /// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
@@ -186,8 +186,7 @@ pub(crate) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>
     let mut opening = Opening { passed_over, ..Opening::new(Rc::clone(&there), keyring) };
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
-        let made = step("mkdir", SCRATCH.as_ref());
-        let scratch = made.and_then(|()| tempfile::Builder::new().prefix(SCRATCH).tempdir_in(scratch));
+        let scratch = tempdir_in(scratch, SCRATCH);
         let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
         let mender = Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
         opening.found.mender = Some(mender);

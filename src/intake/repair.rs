@@ -1,6 +1,5 @@
 //! `repair`: rebuilds the missing and damaged files of bundles in place.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::intake::rebuild::{Mended, mend, shown};
 use crate::intake::verify::check_bytes;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
-use crate::util::fs::{self, sync_folder};
+use crate::util::fs::{self, Durability};
 
 /// What [`repair`] did.
 #[derive(Debug, Serialize)]
@@ -109,12 +108,7 @@ fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) 
 /// Puts what was made in the place of what was lost.
 fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
     for (path, name) in made {
-        let rename = || {
-            File::open(path)?.sync_all()?;
-            fs::rename(path, name)?;
-            sync_folder(name)
-        };
-        rename().map_err(|error: std::io::Error| Error::Destination {
+        fs::rename(path, name, Durability::Synced).map_err(|error| Error::Destination {
             path: name.clone(),
             what: format!("it was made again, and could not be put in its place: {error}"),
             next: "Check that the medium may be written, or copy all of it to a folder that may, and repair it there.".into(),

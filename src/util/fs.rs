@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use tempfile::TempDir;
 
 pub(crate) use crate::util::dir::Durability;
 use crate::util::dir::{self, Dir};
@@ -36,12 +37,6 @@ pub(crate) fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     fs::remove_dir_all(path)
 }
 
-/// As [`fs::rename`].
-pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
-    step("rename", name(to.as_ref()))?;
-    fs::rename(from, to)
-}
-
 /// Opens the directory that holds what a path names. Also gives the name in it.
 ///
 /// # Errors
@@ -64,6 +59,15 @@ pub(crate) fn replace(
 ) -> io::Result<()> {
     let (folder, name) = holding(path.as_ref())?;
     folder.replace(name, bytes, mode, None, durability)
+}
+
+/// Writes a file that must not exist, under its name from the beginning. See [`Dir::write_new`].
+///
+/// # Errors
+/// As there; also if the directory cannot be opened.
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    let (folder, name) = holding(path)?;
+    folder.write_new(name, bytes, mode, durability)
 }
 
 /// Creates a file that must not exist, to read and write it.
@@ -139,16 +143,64 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Never over an existing file. File systems that cannot promise it (FAT) are asked first.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    dir::rename_new(CWD, from, CWD, to)
+/// Renames a file or a directory, in the place of what has the name. Synced: what is renamed, and then the
+/// directory that it goes to.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, durability: Durability) -> io::Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    rename_with(from, to, durability, || {
+        step("rename", name(to))?;
+        fs::rename(from, to)
+    })
 }
 
-pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {
-    match of.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+/// As [`rename`], but never over what exists. A file system that cannot promise that (FAT) is asked first.
+///
+/// # Errors
+/// Something has the name (`AlreadyExists`), or the system refuses.
+pub(crate) fn rename_new(from: &Path, to: &Path, durability: Durability) -> io::Result<()> {
+    rename_with(from, to, durability, || dir::rename_new(CWD, from, CWD, to))
+}
+
+fn rename_with(
+    from: &Path,
+    to: &Path,
+    durability: Durability,
+    rename: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    match durability {
+        Durability::Unsynced => rename(),
+        Durability::Synced => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let open = File::from(rustix::fs::open(from, flags, Mode::empty())?);
+            match open.sync_all() {
+                Err(error) if !(dir::unsupported(&error) && open.metadata()?.is_dir()) => return Err(error),
+                _ => {}
+            }
+            rename()?;
+            sync_parent(to)
+        }
     }
+}
+
+/// Makes the names in the directory durable that holds what a path names. File systems that cannot are left in
+/// peace.
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    holding(path)?.0.sync()
+}
+
+/// Makes a directory with a name of its own, which is gone with the value. The name begins with `prefix`.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn tempdir_in(folder: &Path, prefix: &str) -> io::Result<TempDir> {
+    step("mkdir", OsStr::new(prefix))?;
+    tempfile::Builder::new().prefix(prefix).tempdir_in(folder)
 }
 
 /// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their

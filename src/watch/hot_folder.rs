@@ -5,20 +5,17 @@
 //! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
 //! puts nothing in their place.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::util::dir::Dir;
+use crate::util::clock;
+use crate::util::dir::{Dir, euid};
 use crate::util::file_lock::HeldLock;
-use crate::util::fs::{self, rename_new, sync_folder};
+use crate::util::fs::{self, Durability, rename_new};
 use crate::util::text::safe;
-use crate::util::{clock, step};
 use crate::watch::reason::{Outcome, Reason, may_be_completed};
 
 /// Our own folder there.
@@ -55,18 +52,18 @@ pub(crate) struct HotFolder {
 
 /// A folder of this user alone, whatever becomes of its name.
 struct Pinned {
-    /// Keeps the path below alive.
-    _open: File,
+    dir: Dir,
+    /// The path that leads to it.
     path: PathBuf,
 }
 
 impl Pinned {
-    /// Opens a folder, which is called `shown` in messages, and makes it if it is missing.
-    fn open(path: &Path, shown: &Path, mode: u32) -> Result<Self, Error> {
+    /// Opens a folder in another, which is called `shown` in messages, and makes it if it is missing.
+    fn open(parent: &Dir, name: &str, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
-        match fs::create_dir(path, mode) {
+        match fs::create_dir(parent.pinned().join(name), mode) {
             // What is put into it must not be lost with it.
-            Ok(()) => sync_folder(path).map_err(failed)?,
+            Ok(()) => parent.sync().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
@@ -76,17 +73,16 @@ impl Pinned {
                 "Remove it, or run the command as the user to whom it belongs.",
             )
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open: File = match rustix::fs::open(path, flags, Mode::empty()) {
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(not_ours()),
-            other => other.map_err(|error| failed(error.into()))?.into(),
-        };
-        let metadata = open.metadata().map_err(failed)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        let dir = parent.open(name).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP | Errno::NOTDIR) => not_ours(),
+            _ => failed(error),
+        })?;
+        let entry = dir.entry().map_err(failed)?;
+        if entry.owner.uid != euid() || entry.mode & 0o022 != 0 {
             return Err(not_ours());
         }
-        let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
-        Ok(Pinned { _open: open, path })
+        let path = dir.pinned();
+        Ok(Pinned { dir, path })
     }
 }
 
@@ -142,9 +138,9 @@ impl HotFolder {
     /// # Errors
     /// Where another run works on it, or our own folder there is not ours.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let watched = Dir::top(path).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
-            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => failed(path, error),
-            Some(rustix::io::Errno::LOOP) => Error::usage(
+        let watched = Dir::top(path).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::ACCESS | Errno::PERM) => failed(path, error),
+            Some(Errno::LOOP) => Error::usage(
                 format!("{} is or leads through a symbolic link that others can change", path.display()),
                 "Name the folder itself.",
             ),
@@ -154,11 +150,9 @@ impl HotFolder {
             ),
         })?;
         let place = watched.pinned();
-        let own = Pinned::open(&place.join(OWN), &path.join(OWN), 0o700)?;
+        let own = Pinned::open(&watched, OWN, &path.join(OWN), 0o700)?;
         let failed = |error| failed(&path.join(OWN), error);
-        let lock =
-            File::options().write(true).create(true).truncate(false).mode(0o600).open(own.path.join("lock"));
-        let lock = lock.map_err(failed)?;
+        let (lock, _) = own.dir.append("lock", 0o600).map_err(failed)?;
         if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return Err(Error::usage(
                 format!("another run watches {}", path.display()),
@@ -248,7 +242,7 @@ impl HotFolder {
             if number > 0 && !folder.is_dir() {
                 fs::create_dir(&folder, 0o700)?;
             }
-            match rename_new(file, &folder.join(name)) {
+            match rename_new(file, &folder.join(name), Durability::Unsynced) {
                 Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
                 other => return other,
             }
@@ -278,11 +272,9 @@ impl HotFolder {
     /// # Errors
     /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
     pub(crate) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
-        let begin = || -> io::Result<PathBuf> {
-            step("mkdir", TAKEN.as_ref())?;
-            Ok(tempfile::Builder::new().prefix(TAKEN).tempdir_in(&self.own.path)?.keep())
-        };
-        let taken = Taken { folder: begin().map_err(|error| self.failed(&self.place, error))? };
+        let folder =
+            fs::tempdir_in(&self.own.path, TAKEN).map_err(|error| self.failed(&self.place, error))?;
+        let taken = Taken { folder: folder.keep() };
         for file in files {
             let Some(name) = file.file_name() else { continue };
             // What somebody keeps in a folder is in the way when it is to be removed.
@@ -297,10 +289,11 @@ impl HotFolder {
                 true => Ok(()),
                 false => fs::create_dir(&to, 0o700),
             };
-            let claimed = made.and_then(|()| fs::rename(file, to.join(name)));
+            let claimed = made.and_then(|()| fs::rename(file, to.join(name), Durability::Unsynced));
             // Somebody may have put one of our folders there in the meantime.
             if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
-                rename_new(&to.join(name), file).map_err(|error| self.failed(file, error))?;
+                let back = rename_new(&to.join(name), file, Durability::Unsynced);
+                back.map_err(|error| self.failed(file, error))?;
                 continue;
             }
             match claimed {
@@ -328,12 +321,12 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(crate) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
-        let quarantine = directory_of(Outcome::Quarantined);
-        let (place, shown) = (self.place.join(quarantine), self.path.join(quarantine));
-        if !place.is_dir() {
+        let name = directory_of(Outcome::Quarantined);
+        let shown = self.path.join(name);
+        if !self.place.join(name).is_dir() {
             return Ok(false);
         }
-        let pinned = Pinned::open(&place, &shown, 0o755)?;
+        let pinned = Pinned::open(&self.watched, name, &shown, 0o755)?;
         let back = || -> io::Result<bool> {
             let mut any = false;
             for folder in std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -376,28 +369,24 @@ impl HotFolder {
     ) -> Result<PathBuf, Error> {
         let directory = directory_of(reason.outcome);
         let shown = self.path.join(directory);
-        let pinned = Pinned::open(&self.place.join(directory), &shown, 0o755)?;
+        let pinned = Pinned::open(&self.watched, directory, &shown, 0o755)?;
         let keep = || -> io::Result<String> {
             let text = reason.to_bytes()?;
             let path = taken.folder.join(REASON);
             // Whatever came under this name is not ours to keep.
             let _ = fs::remove_file(&path);
-            let file = fs::create_new(&path, 0o644)?;
-            fs::write_all(&file, &path, &text)?;
-            file.sync_all()?;
+            // Once the reason lasts in the folder, so do the files there; and the folder must not be lost with them.
+            self.own.dir.sync()?;
+            fs::write_new(&path, &text, 0o644, Durability::Synced)?;
             let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
             for number in 0..100 {
                 let to = match number {
                     0 => format!("{now}-{name}"),
                     _ => format!("{now}-{name}-{number}"),
                 };
-                match rename_new(&taken.folder, &pinned.path.join(&to)) {
+                match rename_new(&taken.folder, &pinned.path.join(&to), Durability::Synced) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(error),
-                    Ok(()) => {
-                        File::open(&pinned.path)?.sync_all()?;
-                        return Ok(to);
-                    }
+                    other => return other.map(|()| to),
                 }
             }
             Err(io::ErrorKind::AlreadyExists.into())

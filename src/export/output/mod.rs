@@ -27,7 +27,7 @@ use crate::export::output::volume_files::Parts;
 use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
 use crate::util::byte_size::ByteSize;
-use crate::util::fs::{self, is_at};
+use crate::util::fs::{self, Durability, is_at};
 use crate::util::text::{parse_stamp, size, stamp};
 
 /// What an export that was cut short is called while another is written under its name.
@@ -558,8 +558,9 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
         leftovers.retain(|leftover| leftover.path != aside);
         resume::remove_all(&aside);
         for leftover in leftovers.iter_mut().filter(|leftover| has_name(leftover)) {
-            let moved = fs::rename(resume::plan_of(partial), resume::plan_of(&aside));
-            if moved.and_then(|()| fs::rename(partial, &aside)).is_ok() {
+            let rename = |from: &Path, to: &Path| fs::rename(from, to, Durability::Unsynced);
+            let moved = rename(&resume::plan_of(partial), &resume::plan_of(&aside));
+            if moved.and_then(|()| rename(partial, &aside)).is_ok() {
                 leftover.path.clone_from(&aside);
             }
         }

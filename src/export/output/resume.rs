@@ -19,7 +19,7 @@ use crate::bundle::writer::Plan;
 use crate::digest::Digest;
 use crate::export::output::volume_files::Parts;
 use crate::export::output::write_behind::WriteBehind;
-use crate::util::fs::{self, open_plain, rename_new};
+use crate::util::fs::{self, Durability, open_plain, rename_new};
 
 /// What the plan beside a file has behind its name.
 pub(crate) const PLAN: &str = ".plan.partial";
@@ -104,7 +104,7 @@ impl Leftover {
         for (behind, length) in behind(path).zip(geometry.files.iter().skip(1)) {
             // An export that was killed while it gave the files their names.
             if let (Some(name), false) = (published(&behind), behind.symlink_metadata().is_ok()) {
-                let _ = rename_new(&name, &behind);
+                let _ = rename_new(&name, &behind, Durability::Unsynced);
             }
             let file = open_plain(&behind).ok()?;
             let held = matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::util::fs::{self, is_at, rename_new, sync_folder};
+use crate::util::fs::{self, Durability, is_at, rename_new, sync_parent};
 use crate::util::step;
 
 /// The open files of a bundle under way, and a place in them. A clone is another place in the same files.
@@ -135,8 +135,8 @@ impl Parts {
         let all = || -> io::Result<()> {
             volumes.clone().try_for_each(|(part, name)| part.publish(name))?;
             // The head must not be found before the others are.
-            volumes.clone().try_for_each(|(_, name)| sync_folder(name))?;
-            pairs().take(1).try_for_each(|(part, name)| part.publish(name).and_then(|()| sync_folder(name)))
+            volumes.clone().try_for_each(|(_, name)| sync_parent(name))?;
+            pairs().take(1).try_for_each(|(part, name)| part.publish(name).and_then(|()| sync_parent(name)))
         };
         all().inspect_err(|_| self.unpublish(names))
     }
@@ -145,7 +145,7 @@ impl Parts {
     pub(crate) fn unpublish(&self, names: &[PathBuf]) {
         for (part, name) in self.parts.iter().zip(names) {
             if is_at(&part.file, name) {
-                let _ = fs::rename(name, &part.path);
+                let _ = fs::rename(name, &part.path, Durability::Unsynced);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Part {
     fn publish(&self, name: &Path) -> io::Result<()> {
         let swapped = || io::Error::other("another file has its name now");
         is_at(&self.file, &self.path).then_some(()).ok_or_else(swapped)?;
-        rename_new(&self.path, name)?;
+        rename_new(&self.path, name, Durability::Unsynced)?;
         is_at(&self.file, name).then_some(()).ok_or_else(swapped)
     }
 }
