@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::bundle::BundleError;
+use crate::util::fs::{self, Links, OpenError};
 
 /// How many volumes of a bundle are open at once. A bundle may have hundreds, and a process may have
 /// some thousand files open; several are read at once where layers lie in several volumes.
@@ -130,27 +129,15 @@ impl Content {
     }
 }
 
-/// Opens without following a link and without waiting for the other end of a FIFO. Gives the file and its
-/// length in bytes.
+/// Opens a regular file, which no link leads to. Gives the file and its length in bytes.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
     let open = |error: io::Error| BundleError::Open { path: path.into(), error };
-    let not = |what| BundleError::NotAFile { path: path.into(), what };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::LOOP) => return Err(not("a symbolic link")),
-        Err(rustix::io::Errno::NXIO) => return Err(not("a socket")),
-        other => other.map_err(|e| open(e.into()))?.into(),
-    };
-    let metadata = file.metadata().map_err(open)?;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        return Err(not("a folder"));
-    } else if kind.is_fifo() {
-        return Err(not("a FIFO"));
-    } else if !kind.is_file() {
-        return Err(not("a device"));
-    }
-    Ok((file, metadata.len()))
+    let file = fs::open_regular(path, Links::Refuse).map_err(|error| match error {
+        OpenError::NotRegular(what) => BundleError::NotAFile { path: path.into(), what },
+        OpenError::Io(error) => open(error),
+    })?;
+    let length = file.metadata().map_err(open)?.len();
+    Ok((file, length))
 }
 
 #[cfg(test)]

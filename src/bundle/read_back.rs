@@ -3,7 +3,6 @@
 //! The bytes are still in the page cache, so that a comparison would not touch the medium. Therefore the
 //! system is first asked to drop them. This finds fake and failing USB sticks before they are carried away.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,6 +15,7 @@ use crate::digest::Digest;
 use crate::progress::Step;
 use crate::trust::key::PublicKey;
 use crate::trust::keyring::Keyring;
+use crate::util::fs::{self, Links};
 
 /// Reads all of a synced bundle, which this key signed and which has this identity. Its files are the only
 /// one, or the head and the volumes behind it; and those of its parity.
@@ -32,7 +32,7 @@ pub fn read_back(
 ) -> Result<(), BundleError> {
     for path in files.iter().chain(parity) {
         let read = |error: io::Error| BundleError::Read { path: path.into(), error };
-        let file = File::open(path).map_err(read)?;
+        let file = fs::open_regular(path, Links::Refuse).map_err(|error| read(error.into()))?;
         // Some file systems have nothing to forget.
         match rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
             Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}

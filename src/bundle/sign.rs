@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::bundle::header::BLOCK;
 use crate::bundle::reader::{UnverifiedBundle, VerifiedBundle};
 use crate::bundle::{BundleError, volumes};
@@ -99,8 +97,7 @@ impl Signable {
     /// Opens the file once more, which was opened for reading. Something else that has its name by now is
     /// neither followed nor waited for, and not written to.
     fn open_for_writing(&self) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(self.bundle.path(), flags, Mode::empty())?);
+        let file = fs::open_to_write(self.bundle.path())?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         if identity(&file)? != identity(self.bundle.content().head())? {
             return Err(io::Error::other("another file has its name now"));
@@ -112,6 +109,8 @@ impl Signable {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use rustix::fs::Mode;
 
     use super::*;
     use crate::bundle::format::PAYLOAD_TYPE;

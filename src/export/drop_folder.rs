@@ -3,7 +3,6 @@
 //! A file gets its name when it is whole and synced, and the head of a bundle gets its when the others have
 //! theirs. Bundles stay where they were written, to be sent again.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
 use crate::util::dir::{Durability, PendingFile};
-use crate::util::fs;
+use crate::util::fs::{self, Links};
 
 /// The folder.
 pub(crate) struct DropFolder<'d>(pub(crate) &'d Path);
@@ -64,7 +63,8 @@ impl DropFolder<'_> {
     /// A copy of a file, unless one has its name.
     fn put(&self, file: &Path) -> Result<Option<PathBuf>, Error> {
         let to = self.0.join(file.file_name().unwrap_or_default());
-        match File::open(file).and_then(|mut file| put_new(&to, &mut file)) {
+        let from = fs::open_regular(file, Links::Follow).map_err(io::Error::from);
+        match from.and_then(|mut file| put_new(&to, &mut file)) {
             Ok(true) => Ok(Some(to)),
             Ok(false) => Ok(None),
             Err(error) => Err(Error::Destination {

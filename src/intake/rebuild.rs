@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::trust::keyring::Keyring;
-use crate::util::fs::{self, free};
+use crate::util::fs::{self, Links, free};
 use crate::util::text::safe;
 
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
@@ -246,7 +246,8 @@ fn is_newer_head(head: &Path, other: &Path, keyring: &Keyring) -> bool {
     let signed = |path: &Path| UnverifiedBundle::open(path).and_then(|bundle| bundle.signed(keyring)).ok();
     let (Some(one), Some(two)) = (signed(head), signed(other)) else { return false };
     let same = || -> std::io::Result<bool> {
-        let (one, two) = (File::open(head)?, File::open(other)?);
+        let open = |path| fs::open_regular(path, Links::Refuse);
+        let (one, two) = (open(head)?, open(other)?);
         let (mut at, length) = (signed(head).map_or(0, |bundle| bundle.start()), two.metadata()?.len());
         let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
         while at < length {

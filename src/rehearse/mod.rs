@@ -5,9 +5,7 @@
 
 pub(crate) mod sample;
 
-use std::fs::{self, DirBuilder, Permissions};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -28,6 +26,7 @@ use crate::serve::http::{Options, Server, Until};
 use crate::trust::key::SigningKey;
 use crate::trust::key_files;
 use crate::trust::signer::Signer;
+use crate::util::fs::{self, Durability};
 use crate::util::text::safe;
 
 /// What a rehearsal came to.
@@ -65,13 +64,11 @@ pub struct Scan {
 /// # Errors
 /// Whatever does not work here.
 pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
-    let temporary = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir()
+    let temporary = fs::tempdir_in(&std::env::temp_dir(), "trivy-ferry-")
         .map_err(Error::unexpected("making a temporary folder"))?;
     let place = match keep {
         Some(dir) => {
-            DirBuilder::new().mode(0o755).create(dir).map_err(|error| {
+            fs::create_dir(dir, 0o755).map_err(|error| {
                 Error::usage(
                     format!("{} cannot be made: {error}", dir.display()),
                     "Name a folder that does not exist yet.",
@@ -92,7 +89,7 @@ pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<Rehearsa
     let imported_seconds = begun.elapsed().as_secs_f64();
     Ok(RehearsalReport {
         collected,
-        bundle_size: fs::metadata(&bundle).map_or(0, |metadata| metadata.len()),
+        bundle_size: std::fs::metadata(&bundle).map_or(0, |metadata| metadata.len()),
         refused,
         members,
         imported_seconds,
@@ -112,8 +109,7 @@ impl Rehearsal {
 
     fn folder(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path(name);
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(&path);
-        made.map_err(Error::unexpected(format!("making {}", path.display())))?;
+        fs::create_dir_all(&path, 0o755).map_err(Error::unexpected(format!("making {}", path.display())))?;
         Ok(path)
     }
 
@@ -144,7 +140,8 @@ impl Rehearsal {
         options.state_dir = Some(self.path("state-connected"));
         let open = || -> Result<Box<dyn Signer>, Error> {
             let failed = || Error::unexpected("reading the new key");
-            let pem = fs::read_to_string(self.path("ferry.key")).map_err(failed())?;
+            let pem = fs::read(self.path("ferry.key")).map_err(failed())?;
+            let pem = String::from_utf8_lossy(&pem);
             let bad = |_| std::io::Error::other("it is no key");
             Ok(Box::new(SigningKey::from_pem(&pem, None).map_err(bad).map_err(failed())?))
         };
@@ -169,7 +166,7 @@ impl Rehearsal {
             let mut bytes = fs::read(bundle)?;
             let at = bytes.len().saturating_sub(2048);
             bytes[at] ^= 1;
-            fs::write(&damaged, bytes)
+            fs::write_new(&damaged, &bytes, 0o644, Durability::Unsynced)
         };
         spoil().map_err(Error::unexpected("copying the bundle"))?;
         match self.check(&damaged) {
@@ -205,7 +202,8 @@ impl Rehearsal {
         let Some(version) = trivy_on_path() else { return Ok(None) };
         let project = self.folder("project")?;
         let doing = || Error::unexpected("scanning with the trivy on the PATH");
-        fs::write(project.join("Gemfile.lock"), sample::LOCK_FILE).map_err(doing())?;
+        let lock = project.join("Gemfile.lock");
+        fs::write_new(lock, sample::LOCK_FILE, 0o644, Durability::Unsynced).map_err(doing())?;
         let mut command = Command::new("trivy");
         command.args(["fs", "--scanners", "vuln", "--format", "json"]).arg(&project).stdin(Stdio::null());
         command.env("HOME", self.path("home")).env("XDG_DATA_HOME", self.path("home"));

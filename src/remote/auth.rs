@@ -3,7 +3,6 @@
 //!
 //! This module prints no credential, and sends none to a token service that [`realm`] does not allow.
 
-use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -17,6 +16,7 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
+use crate::util::fs::{self, Links, OpenError};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -72,9 +72,9 @@ pub(crate) fn credentials(config: &Path, host: &str) -> Found {
 
 fn ask(config: &Path, host: &str) -> Found {
     let note = |why: String| Found { credentials: None, note: Some(why) };
-    let file = match File::open(config) {
+    let file = match fs::open_regular(config, Links::Follow) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
+        Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
         Err(error) => {
             return note(format!("{} cannot be read, going on without it: {error}", config.display()));
         }

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::source::error::SourceError;
+use crate::util::dir::Dir;
 
 /// Opens a regular file below `folder`, which itself may be a link. Returns it with its length.
 pub(super) fn open(folder: &Path, parts: &[&str]) -> Result<(File, u64), SourceError> {
@@ -17,23 +18,19 @@ pub(super) fn open(folder: &Path, parts: &[&str]) -> Result<(File, u64), SourceE
 }
 
 fn open_parts(folder: &Path, parts: &[&str]) -> io::Result<(File, u64)> {
-    let only = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut at = rustix::fs::open(folder, only | OFlags::DIRECTORY, Mode::empty())?;
-    let explain = |error: rustix::io::Errno| match error {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
-            io::Error::other("links are not followed here")
-        }
-        other => other.into(),
+    let explain = |error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NOTDIR) => io::Error::other("links are not followed here"),
+        None => io::Error::other(format!("it is {error}")),
+        _ => error,
     };
-    for (index, part) in parts.iter().enumerate() {
-        // Without NONBLOCK a named pipe would hold the program until somebody writes to it.
-        let kind = if index + 1 < parts.len() { OFlags::DIRECTORY } else { OFlags::NONBLOCK };
-        at =
-            rustix::fs::openat(&at, *part, only | OFlags::NOFOLLOW | kind, Mode::empty()).map_err(explain)?;
+    let mut dir = Dir::by_path(folder)?;
+    let (name, folders) = parts.split_last().ok_or(Errno::NOENT)?;
+    for part in folders {
+        dir = dir.open(part).map_err(explain)?;
     }
-    let file = File::from(at);
-    let data = file.metadata()?;
-    if data.is_file() { Ok((file, data.len())) } else { Err(io::Error::other("it is not a regular file")) }
+    let file = dir.read(name).map_err(explain)?.ok_or(Errno::NOENT)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 /// The bytes of a regular file below `folder`, at most `most` of them.

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use crate::trust::error::TrustError;
 use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::{Dir, Durability};
+use crate::util::fs::{self, Links, OpenError};
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
 
 /// Where an administrator puts the keys that every user of this host trusts.
@@ -135,13 +133,10 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 /// [`TrustError::File`] if the file cannot be read; [`TrustError::NotAKey`] if it is not a regular file or
 /// not a public key.
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
-    let failed = |error| TrustError::File { path: path.into(), error };
-    // A FIFO would keep us waiting for its other end.
-    let nonblocking = OFlags::NONBLOCK.bits() as i32;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
-    match file.metadata().map_err(failed)?.is_file() {
-        true => parse(path, file),
-        false => Err(not_opened(path, PUBLIC, Failed::NotAFile)),
+    match fs::open_regular(path, Links::Follow) {
+        Ok(file) => parse(path, file),
+        Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, Failed::NotAFile)),
+        Err(OpenError::Io(error)) => Err(TrustError::File { path: path.into(), error }),
     }
 }
 

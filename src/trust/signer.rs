@@ -1,6 +1,5 @@
 //! What signs: a key in memory, or a command that uses a key elsewhere, such as in an HSM or an agent.
 
-use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::trust::TrustError;
 use crate::trust::key::{PublicKey, SigningKey};
 use crate::trust::message::Message;
+use crate::util::fs::{self, Links};
 
 /// How long a command may take: somebody may have to touch a token.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -77,7 +77,7 @@ impl Signer for External {
         // A regular file that only this user reads, and that is gone afterwards.
         let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
         file.write_all(message.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
-        let input = File::open(file.path()).map_err(failed)?;
+        let input = fs::open_regular(file.path(), Links::Refuse).map_err(|error| failed(error.into()))?;
         let mut output = tempfile::tempfile().map_err(failed)?;
         let mut child = Command::new("/bin/sh")
             .arg("-c")

@@ -9,13 +9,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::util::dir::{Dir, Entry, Make, Owner, Visit, euid};
+use crate::util::fs::open_descriptor;
 
 /// Something that another user can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +222,7 @@ impl Trust {
 /// Opens a file that the operator names. See [`Trust::open`].
 pub(crate) fn open(path: &Path) -> Result<File, Failed> {
     match descriptor(path) {
-        Some(fd) => Ok(File::from(inherited(fd)?)),
+        Some(number) => Ok(open_descriptor(number)?),
         None => Trust::own().open(path),
     }
 }
@@ -253,15 +252,12 @@ fn descriptor(path: &Path) -> Option<u32> {
     number.to_str()?.parse().ok()
 }
 
-fn inherited(fd: u32) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{fd}");
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::fs::Mode;
 
     use super::*;
 

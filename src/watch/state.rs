@@ -31,7 +31,7 @@ impl Waited {
     const MOST: f64 = 24.0 * 60.0 * 60.0;
 
     pub(crate) fn load(own: &Path) -> Self {
-        let read = std::fs::read(own.join(Self::FILE)).ok();
+        let read = fs::read(own.join(Self::FILE)).ok();
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
@@ -89,7 +89,7 @@ impl Done {
     const MOST: usize = 2000;
 
     pub(crate) fn load(own: &Path) -> Self {
-        let read = std::fs::read(own.join(Self::FILE)).ok();
+        let read = fs::read(own.join(Self::FILE)).ok();
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
@@ -139,7 +139,7 @@ impl Unsigned {
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
     pub(crate) fn load(own: &Path) -> Self {
-        let read = std::fs::read(own.join(Self::FILE)).ok();
+        let read = fs::read(own.join(Self::FILE)).ok();
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 

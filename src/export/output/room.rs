@@ -46,7 +46,8 @@ pub(crate) fn is_fat(folder: &Path) -> bool {
     stat.f_type == 0x4d44
         || stat.f_type == 0x6573_5546
             && std::fs::canonicalize(folder).is_ok_and(|folder| {
-                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+                let mounts = String::from_utf8_lossy(&mounts);
                 type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
             })
 }
