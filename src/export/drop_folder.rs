@@ -10,7 +10,7 @@ use crate::bundle::volumes::{Number, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
-use crate::util::dir::{Durability, PendingFile};
+use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::fs::{self, Links};
 
 /// The folder.

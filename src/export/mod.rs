@@ -15,14 +15,11 @@ pub(crate) mod stream;
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::export::report::Report;
-use crate::export::run::collect_and_write;
+use crate::export::run::{OpenSigner, collect_and_write};
 use crate::hint::Hint;
 use crate::hook::hook;
 use crate::progress::Progress;
 use crate::trust::signer::Signer;
-
-/// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
-pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer + 's>, Error> + 's;
 
 /// Collects datasets from their sources and writes them as one signed bundle.
 #[derive(Clone)]

@@ -19,7 +19,6 @@ use crate::collect::{self, images};
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::OpenSigner;
 use crate::export::drop_folder::DropFolder;
 use crate::export::heartbeat;
 use crate::export::options::ExportOptions;
@@ -35,6 +34,9 @@ use crate::trust::TrustError;
 use crate::trust::signer::Signer;
 use crate::trust::state::{ExportState, Side, StateDir};
 use crate::util::clock;
+
+/// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
+pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer + 's>, Error> + 's;
 
 /// How often a run begins anew because of what earlier ones left.
 const MOST_LEFTOVERS: u32 = 4;

@@ -13,7 +13,8 @@ use crate::intake::file_sets::{Inputs, key, named_date};
 use crate::intake::open::no_bundle;
 use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
-use crate::util::dir::{Dir, Durability, PendingFile};
+use crate::util::dir::Dir;
+use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::text::safe;
 use crate::util::trusted::Trust;
 

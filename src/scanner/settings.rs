@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::yaml::quoted;
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Durability, parent_owner};
+use crate::util::dir::write::Durability;
+use crate::util::dir::{self, Dir, parent_owner};
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [

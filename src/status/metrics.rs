@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use crate::error::{Category, Error};
 use crate::status::report::{Status, Target};
 use crate::util::clock;
-use crate::util::dir::{Dir, Durability};
+use crate::util::dir::Dir;
+use crate::util::dir::write::Durability;
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 

@@ -16,7 +16,8 @@ use crate::dataset::vex_copy::{self, MANIFEST, WELL_KNOWN};
 use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Durability, Owner, PendingFile, TEMPORARY, parent_owner};
+use crate::util::dir::write::{Durability, PendingFile, TEMPORARY};
+use crate::util::dir::{self, Dir, Owner, parent_owner};
 use crate::util::file_lock::HeldLock;
 use crate::util::text;
 

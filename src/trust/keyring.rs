@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::trust::error::TrustError;
 use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
-use crate::util::dir::{Dir, Durability};
+use crate::util::dir::Dir;
+use crate::util::dir::write::Durability;
 use crate::util::fs::{self, Links, OpenError};
 use crate::util::trusted::{self, Failed, Trust, Untrusted};
 

@@ -16,7 +16,8 @@ use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::trust::error::TrustError;
 use crate::trust::log::Log;
-use crate::util::dir::{Dir, Durability, Entry};
+use crate::util::dir::write::Durability;
+use crate::util::dir::{Dir, Entry};
 use crate::util::file_lock::HeldLock;
 use crate::util::trusted::{Trust, Untrusted};
 

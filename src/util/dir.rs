@@ -6,11 +6,10 @@
 //! Trivy.
 
 mod entry;
-mod write;
+pub(crate) mod write;
 
 pub use entry::Owner;
 pub(crate) use entry::{Entry, Mount, Room};
-pub(crate) use write::{Durability, PendingFile, TEMPORARY};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-pub(crate) use crate::util::dir::Durability;
+pub(crate) use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir};
 use crate::util::step;
 

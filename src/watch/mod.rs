@@ -4,11 +4,13 @@
 //! its signed manifest says, and never because some time has passed; time decides only when a file has come
 //! to rest, and when the rest is not waited for any longer.
 
+pub(crate) mod attempt;
 pub(crate) mod hot_folder;
 pub mod options;
 pub(crate) mod portion;
 pub(crate) mod reason;
 pub(crate) mod report;
+pub(crate) mod seen;
 pub(crate) mod state;
 
 use std::cmp::Reverse;
@@ -19,25 +21,26 @@ use std::time::{Duration, Instant};
 use crate::bundle::volumes::{Volume, parse_name};
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::digest::Digest;
-use crate::error::{Category, Error, gravest};
+use crate::error::{Category, Error};
 use crate::hint::Hint;
 use crate::hook;
 use crate::import::push_images::check_places;
 use crate::import::{Importer, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
-use crate::progress::{Progress, Silent};
-use crate::trust::Refusal;
+use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Entry, Event};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{line, safe, second};
+use crate::watch::attempt::Tried;
 use crate::watch::hot_folder::{HotFolder, Taken};
 use crate::watch::options::WatchOptions;
-use crate::watch::portion::{Look, Portion, Sorted, first, look};
+use crate::watch::portion::{Portion, Sorted, first, look};
 use crate::watch::reason::{Details, Outcome, Reason, errors_as_json};
 use crate::watch::report::{Report, Row, Waiting};
+use crate::watch::seen::{Seen, Todo};
 use crate::watch::state::{Done, Imported, Unsigned, Waited};
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
@@ -45,46 +48,6 @@ use crate::watch::state::{Done, Imported, Unsigned, Waited};
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
 const JUDGE_AGAIN: Duration = Duration::from_secs(600);
-
-/// What is known of a bundle that is not dealt with yet.
-struct Seen {
-    look: Look,
-    /// Since when it has looked like this.
-    since: Instant,
-    /// Since when it has been changing.
-    restless: Instant,
-    /// What is to be done with it.
-    todo: Todo,
-    /// Why it has to wait.
-    why: String,
-    /// What it was tried for without success, in this run.
-    failed: Option<Error>,
-    /// Whether a trusted key signed its head.
-    vouched: bool,
-}
-
-impl Seen {
-    /// A bundle that looks different from before, if it was there before.
-    fn changed(look: Look, before: Option<&Seen>) -> Self {
-        let since = Instant::now();
-        let changing = before.filter(|seen| matches!(seen.todo, Todo::Try));
-        let restless = changing.map_or(since, |seen| seen.restless);
-        let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
-        Seen { look, since, restless, todo, why, failed, vouched: false }
-    }
-}
-
-/// What is to be done with a bundle that has come to rest.
-enum Todo {
-    /// It was not tried yet.
-    Try,
-    /// It lacks something: there is nothing to do until it looks different.
-    Wait,
-    /// It could not be imported, and is tried again then.
-    TryAt(Instant),
-    /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.
-    JudgeAt(Instant),
-}
 
 /// What became of a bundle.
 struct Verdict<'v> {
@@ -331,7 +294,7 @@ impl Watch<'_> {
         let is_none =
             stray || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.folder.take(files)?;
-        let tried = self.try_import(&taken);
+        let tried = Tried::import(&self.importer, &taken, &self.shown());
         let Some(outcome) = tried.outcome(unfinished, is_none) else {
             self.folder.put_back(&taken)?;
             self.wait_after(there, key, tried);
@@ -370,32 +333,6 @@ impl Watch<'_> {
             Err(error) => self.say(&format!("{error}. {}", error.hint())),
         }
         Ok(false)
-    }
-
-    /// Imports files that were taken.
-    fn try_import(&self, taken: &Taken) -> Tried {
-        let imported = self.importer.run(&taken.folders(), &Silent);
-        // By their names alone: where they lie at the moment is of no use to anybody.
-        let place = format!("{}/", taken.folder.display());
-        let itself = place.trim_end_matches('/').to_owned();
-        let details = Details::import(imported.as_ref().ok(), &place);
-        let report = imported.as_ref().ok();
-        let first_bundle = report.and_then(|report| {
-            let source = report.targets.iter().flat_map(|target| &target.bundles).next()?;
-            Some((source.identity, source.volumes.clone()))
-        });
-        let repaired = report.map_or(&[][..], |report| &report.repaired).iter();
-        let repaired = repaired.map(|repaired| repaired.to_string().replace(&place, "")).collect();
-        let errors = match imported {
-            Ok(report) => report.into_errors(),
-            Err(error) => vec![error],
-        };
-        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
-        let inbox = self.shown();
-        let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, &inbox));
-        let errors: Vec<Error> = errors.collect();
-        let (category, why) = (gravest(&errors), errors.first().map(|error| safe(&error.to_string())));
-        Tried { first_bundle, repaired, errors, category, why, by_clock, details }
     }
 
     /// Leaves a bundle where it is that could not be imported.
@@ -687,41 +624,6 @@ impl Watch<'_> {
     }
 }
 
-/// What came of an import of files that were taken.
-struct Tried {
-    /// The identity and the volumes of the first bundle that a target accepted.
-    first_bundle: Option<(Digest, Vec<Volume>)>,
-    /// What was rebuilt from parity.
-    repaired: Vec<String>,
-    errors: Vec<Error>,
-    category: Option<Category>,
-    why: Option<String>,
-    /// It was rejected because of the time alone.
-    by_clock: bool,
-    details: Details<'static>,
-}
-
-impl Tried {
-    /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
-    /// the bundle may come, `is_none` whether no file is a bundle.
-    fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Outcome> {
-        match self.category {
-            None => Some(Outcome::Processed),
-            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
-            // put beside it under its name.
-            Some(Category::Usage | Category::Verification | Category::Rejected)
-                if self.first_bundle.is_some() =>
-            {
-                Some(Outcome::Processed)
-            }
-            Some(Category::Verification) if !unfinished => Some(Outcome::Quarantined),
-            Some(Category::Rejected) if !self.by_clock => Some(Outcome::Quarantined),
-            Some(Category::Usage) if is_none => Some(Outcome::Quarantined),
-            Some(_) => None,
-        }
-    }
-}
-
 /// All files that are there, by the name of their bundle or heartbeat.
 fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
     let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
@@ -738,11 +640,6 @@ fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Wai
         seen.remove(key);
         waited.forget(key);
     }
-}
-
-/// Whether a bundle was refused because of the time, by whichever clock.
-fn is_by_clock(error: &Error) -> bool {
-    matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
 }
 
 /// A bundle's name as the name of a folder, whatever it holds.

@@ -5,7 +5,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::dir::{Dir, Durability};
+use crate::util::dir::Dir;
+use crate::util::dir::write::Durability;
 
 /// The journal's file in the working folder.
 pub(crate) const FILE: &str = "journal.json";

@@ -33,7 +33,8 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Durability, Owner};
+use crate::util::dir::write::Durability;
+use crate::util::dir::{self, Dir, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.

@@ -1,0 +1,76 @@
+//! The import of files that were taken out of the inbox, and where they are to be put after it.
+
+use crate::bundle::volumes::Volume;
+use crate::digest::Digest;
+use crate::error::{Category, Error, gravest};
+use crate::import::Importer;
+use crate::progress::Silent;
+use crate::trust::Refusal;
+use crate::util::text::safe;
+use crate::watch::hot_folder::Taken;
+use crate::watch::reason::{Details, Outcome};
+
+/// What came of an import of files that were taken.
+pub(crate) struct Tried {
+    /// The identity and the volumes of the first bundle that a target accepted.
+    pub(crate) first_bundle: Option<(Digest, Vec<Volume>)>,
+    /// What was rebuilt from parity.
+    pub(crate) repaired: Vec<String>,
+    pub(crate) errors: Vec<Error>,
+    pub(crate) category: Option<Category>,
+    pub(crate) why: Option<String>,
+    /// It was rejected because of the time alone.
+    pub(crate) by_clock: bool,
+    pub(crate) details: Details<'static>,
+}
+
+impl Tried {
+    /// Imports files that were taken. `inbox` is the directory from which they come, as the user calls it.
+    pub(crate) fn import(importer: &Importer, taken: &Taken, inbox: &str) -> Tried {
+        let imported = importer.run(&taken.folders(), &Silent);
+        // By their names alone: where they lie at the moment is of no use to anybody.
+        let place = format!("{}/", taken.folder.display());
+        let itself = place.trim_end_matches('/').to_owned();
+        let details = Details::import(imported.as_ref().ok(), &place);
+        let report = imported.as_ref().ok();
+        let first_bundle = report.and_then(|report| {
+            let source = report.targets.iter().flat_map(|target| &target.bundles).next()?;
+            Some((source.identity, source.volumes.clone()))
+        });
+        let repaired = report.map_or(&[][..], |report| &report.repaired).iter();
+        let repaired = repaired.map(|repaired| repaired.to_string().replace(&place, "")).collect();
+        let errors = match imported {
+            Ok(report) => report.into_errors(),
+            Err(error) => vec![error],
+        };
+        let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
+        let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, inbox));
+        let errors: Vec<Error> = errors.collect();
+        let (category, why) = (gravest(&errors), errors.first().map(|error| safe(&error.to_string())));
+        Tried { first_bundle, repaired, errors, category, why, by_clock, details }
+    }
+
+    /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
+    /// the bundle may come, `is_none` whether no file is a bundle.
+    pub(crate) fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Outcome> {
+        match self.category {
+            None => Some(Outcome::Processed),
+            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
+            // put beside it under its name.
+            Some(Category::Usage | Category::Verification | Category::Rejected)
+                if self.first_bundle.is_some() =>
+            {
+                Some(Outcome::Processed)
+            }
+            Some(Category::Verification) if !unfinished => Some(Outcome::Quarantined),
+            Some(Category::Rejected) if !self.by_clock => Some(Outcome::Quarantined),
+            Some(Category::Usage) if is_none => Some(Outcome::Quarantined),
+            Some(_) => None,
+        }
+    }
+}
+
+/// Whether a bundle was refused because of the time, by whichever clock.
+fn is_by_clock(error: &Error) -> bool {
+    matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
+}
