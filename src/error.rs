@@ -12,7 +12,7 @@ use crate::remote::RemoteError;
 use crate::serve::http::ServeError;
 use crate::source::SourceError;
 use crate::targets::TargetError;
-use crate::trust::{Refusal, TrustError};
+use crate::trust::{Rejection, TrustError};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum Error {
         /// What is wrong.
         what: String,
         /// What to do about it.
-        next: String,
+        hint: String,
     },
     /// A key or the state cannot be used.
     #[error(transparent)]
@@ -54,7 +54,7 @@ pub enum Error {
     Bundle(#[from] BundleError),
     /// A genuine bundle is not acceptable.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Rejected(#[from] Rejection),
     /// The way to a server could not be prepared, or an address is none.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -70,7 +70,7 @@ pub enum Error {
         /// What failed.
         what: String,
         /// What to do about it.
-        next: String,
+        hint: String,
         /// The category of the error that it restates.
         category: Category,
     },
@@ -80,7 +80,7 @@ pub enum Error {
         /// What went well before.
         done: &'static str,
         /// Whether the next run runs it again.
-        again: bool,
+        retried: bool,
         /// The command.
         command: String,
         /// How it failed.
@@ -94,14 +94,14 @@ pub enum Error {
         /// What happened.
         what: String,
         /// What to do about it.
-        next: String,
+        hint: String,
     },
 }
 
 impl Error {
     /// A usage error.
-    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Error::Usage { what: what.into(), next: next.into() }
+    pub fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Usage { what: what.into(), hint: hint.into() }
     }
 
     /// An unexpected error of the system.
@@ -120,8 +120,8 @@ impl Error {
 
     /// The same error, with some text in its words replaced.
     pub fn restated(&self, from: &str, to: &str) -> Self {
-        let (what, next) = (self.to_string().replace(from, to), self.hint().replace(from, to));
-        Error::Restated { what, next, category: self.category() }
+        let (what, hint) = (self.to_string().replace(from, to), self.hint().replace(from, to));
+        Error::Restated { what, hint, category: self.category() }
     }
 
     /// Returns the category, by which callers decide what to do next.
@@ -140,7 +140,7 @@ impl Error {
             Error::Source(_) | Error::Content { .. } => Category::Source,
             Error::Bundle(e) if e.is_incomplete() => Category::Incomplete,
             Error::Bundle(_) => Category::Verification,
-            Error::Refused(_) => Category::Rejected,
+            Error::Rejected(_) => Category::Rejected,
             Error::Target(_) | Error::Destination { .. } => Category::Target,
         }
     }
@@ -238,15 +238,15 @@ impl Hint for Error {
                 "This is not expected: look at the disk and the system's log, then run the command again."
                     .into()
             }
-            Error::Hook { again: true, .. } => {
+            Error::Hook { retried: true, .. } => {
                 "Mend it: the next import with --exec-after runs it again, also if nothing is new.".into()
             }
-            Error::Hook { again: false, .. } => {
+            Error::Hook { retried: false, .. } => {
                 "Mend it, and do by hand what it was to do: the next run tells it only of what is new then."
                     .into()
             }
-            Error::Usage { next, .. } | Error::Destination { next, .. } | Error::Restated { next, .. } => {
-                next.clone()
+            Error::Usage { hint, .. } | Error::Destination { hint, .. } | Error::Restated { hint, .. } => {
+                hint.clone()
             }
             Error::Trust(e) => e.hint(),
             Error::Source(e) => e.hint(),
@@ -257,7 +257,7 @@ impl Hint for Error {
                 )
             }
             Error::Bundle(e) => e.hint(),
-            Error::Refused(e) => e.hint(),
+            Error::Rejected(e) => e.hint(),
             Error::Serve(e) => e.hint(),
             Error::Target(e) => e.hint(),
         }

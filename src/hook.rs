@@ -11,7 +11,7 @@ use crate::error::Error;
 pub(crate) fn hook(
     command: &str,
     done: &'static str,
-    again: bool,
+    retried: bool,
     environment: &[(&str, String)],
 ) -> Result<(), Error> {
     // What it prints is no result of ours.
@@ -24,5 +24,5 @@ pub(crate) fn hook(
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    Err(Error::Hook { done, again, command: command.to_owned(), what })
+    Err(Error::Hook { done, retried, command: command.to_owned(), what })
 }

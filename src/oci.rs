@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::util::json;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// Media type of an OCI image manifest (image-spec v1.1, manifest.md).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -122,14 +122,15 @@ impl Manifest {
         if bytes.trim_ascii_start().first() == Some(&b'<') {
             return Err("an HTML page stands where a manifest should be".into());
         }
-        let probe: Probe = json::from_slice(bytes).map_err(|e| safe(&format!("not a JSON manifest: {e}")))?;
+        let probe: Probe =
+            json::from_slice(bytes).map_err(|e| escape(&format!("not a JSON manifest: {e}")))?;
         if probe.manifests.is_some() {
             return Err("an image index stands where a single manifest should be".into());
         }
         if probe.schema_version != Some(2) {
             return Err("not an image manifest of schema version 2".into());
         }
-        json::from_slice(bytes).map_err(|e| safe(&format!("not an image manifest: {e}")))
+        json::from_slice(bytes).map_err(|e| escape(&format!("not an image manifest: {e}")))
     }
 
     /// The configuration and the layers, in that order.
@@ -189,14 +190,14 @@ impl std::fmt::Display for Platform {
 /// What an index says of one of its manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "WireEntry")]
-pub struct Entry {
+pub struct IndexEntry {
     /// The manifest.
     pub descriptor: Descriptor,
     /// The platform that it is for, if any.
     pub platform: Option<Platform>,
 }
 
-/// An [`Entry`] as JSON. Descriptors are not flattened into others: serde would keep all that it does
+/// An [`IndexEntry`] as JSON. Descriptors are not flattened into others: serde would keep all that it does
 /// not know.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -210,10 +211,10 @@ struct WireEntry {
     platform: Option<Platform>,
 }
 
-impl From<WireEntry> for Entry {
+impl From<WireEntry> for IndexEntry {
     fn from(wire: WireEntry) -> Self {
         let WireEntry { media_type, digest, size, annotations, platform } = wire;
-        Entry { descriptor: Descriptor { media_type, digest, size, annotations }, platform }
+        IndexEntry { descriptor: Descriptor { media_type, digest, size, annotations }, platform }
     }
 }
 
@@ -243,7 +244,7 @@ pub enum Document {
     /// An image manifest: its configuration and its layers.
     Manifest(Vec<Descriptor>),
     /// An index: its manifests.
-    Index(Vec<Entry>),
+    Index(Vec<IndexEntry>),
 }
 
 impl Document {
@@ -261,7 +262,7 @@ impl Document {
             media_type: Option<String>,
             config: Option<Descriptor>,
             layers: Option<Vec<WireLayer>>,
-            manifests: Option<Vec<Entry>>,
+            manifests: Option<Vec<IndexEntry>>,
         }
         let claimed = claimed.map(|claimed| claimed.split(';').next().unwrap_or_default().trim());
         let schema_1 = |form: &Form| {
@@ -271,7 +272,7 @@ impl Document {
                 })
         };
         let form: Form =
-            json::from_slice(bytes).map_err(|error| safe(&format!("it is no manifest: {error}")))?;
+            json::from_slice(bytes).map_err(|error| escape(&format!("it is no manifest: {error}")))?;
         if schema_1(&form) {
             return Err("it is a Docker manifest of schema 1, which registries of today refuse".into());
         }
@@ -283,7 +284,7 @@ impl Document {
         let type_of = |text: &str| known.into_iter().find(|known| *known == text);
         let media_type = match (form.media_type.as_deref(), claimed.and_then(type_of)) {
             (Some(own), _) => {
-                type_of(own).ok_or_else(|| safe(&format!("it is of the unknown type {own:?}")))?
+                type_of(own).ok_or_else(|| escape(&format!("it is of the unknown type {own:?}")))?
             }
             (None, Some(claimed)) => claimed,
             (None, None) if form.manifests.is_some() => INDEX,
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_refused_by_name() {
+    fn other_forms_are_rejected_by_name() {
         let both = format!(r#"{{"schemaVersion":2,"config":{BLOB},"layers":[],"manifests":[]}}"#);
         let foreign = format!(
             r#"{{"schemaVersion":2,"config":{BLOB},"layers":[{{"urls":["https://x/"],{}]}}"#,

@@ -9,12 +9,12 @@ pub trait Progress: Send + Sync {
     /// come from (may be empty).
     fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step>;
 
-    /// A remark on the way that is worth a line: a source that was passed over, a wait for a lock.
-    fn note(&self, message: &str);
+    /// Something that is worth a line: a source that was skipped, a wait for a lock.
+    fn info(&self, message: &str);
 
-    /// Something that went wrong while work goes on, to be said also to who wants no remarks.
-    fn alarm(&self, message: &str) {
-        self.note(message);
+    /// Something that went wrong while work goes on, to be said also if only errors are wanted.
+    fn warn(&self, message: &str) {
+        self.info(message);
     }
 }
 
@@ -52,7 +52,7 @@ impl Progress for Silent {
         Box::new(Silent)
     }
 
-    fn note(&self, _: &str) {}
+    fn info(&self, _: &str) {}
 }
 
 impl Step for Silent {

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::content::{Content, open_regular};
-use crate::bundle::volumes::{Number, Volume, beside};
+use crate::bundle::volumes::{Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Payload};
 use crate::digest::{Digest, digest_of};
 
 /// How a volume is called where it is missed.
-pub(crate) fn expected(head: &Path, number: Number) -> String {
+pub(crate) fn expected(head: &Path, number: VolumeNumber) -> String {
     let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    crate::util::text::safe(&file.unwrap_or_else(|| format!("….tar.{number}")))
+    crate::util::text::escape(&file.unwrap_or_else(|| format!("….tar.{number}")))
 }
 
 /// What is wrong with the volumes of a bundle.
@@ -28,7 +28,7 @@ pub(crate) struct Faults {
 impl Faults {
     fn damaged(&mut self, path: &Path, why: &str) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.damaged.push(format!("{} {}", crate::util::text::safe(&name), crate::util::text::safe(why)));
+        self.damaged.push(format!("{} {}", crate::util::text::escape(&name), crate::util::text::escape(why)));
     }
 
     /// One error for all; `None` where there are none.
@@ -43,9 +43,9 @@ impl Faults {
 /// Where a volume lies, where it is there and as long as was signed.
 pub(crate) fn locate(
     head: &Path,
-    number: Number,
+    number: VolumeNumber,
     volume: &Volume,
-    find: &dyn Fn(Number) -> Option<PathBuf>,
+    find: &dyn Fn(VolumeNumber) -> Option<PathBuf>,
     faults: &mut Faults,
 ) -> Option<PathBuf> {
     let path = find(number);
@@ -73,11 +73,11 @@ pub(crate) fn gather(
     head: &Path,
     content: &mut Content,
     payload: &Payload,
-    find: &dyn Fn(Number) -> Option<PathBuf>,
+    find: &dyn Fn(VolumeNumber) -> Option<PathBuf>,
 ) -> Result<(), BundleError> {
     let mut faults = Faults::default();
     for (index, volume) in payload.volumes.iter().enumerate() {
-        let Some(number) = Number::at(index) else { continue };
+        let Some(number) = VolumeNumber::at(index) else { continue };
         if let Some(path) = locate(head, number, volume, find, &mut faults) {
             content.push(path, volume.size);
         }

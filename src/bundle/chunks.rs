@@ -22,7 +22,7 @@ pub const CHUNK: u64 = 64 << 10;
 
 /// Blobs of one bundle, every byte of which was found to be the signed one.
 #[derive(Debug)]
-pub struct CheckedBlobs {
+pub struct VerifiedBlobs {
     path: PathBuf,
     content: Content,
     blobs: BTreeMap<Digest, Placed>,
@@ -38,8 +38,8 @@ struct Placed {
 
 /// One of them.
 #[derive(Debug, Clone)]
-pub struct CheckedBlob {
-    bundle: Arc<CheckedBlobs>,
+pub struct VerifiedBlob {
+    bundle: Arc<VerifiedBlobs>,
     digest: Digest,
 }
 
@@ -50,12 +50,12 @@ impl VerifiedBundle {
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read or opened a second time. [`BundleError::Member`] or
     /// [`BundleError::Volumes`] if the bytes differ from what was signed.
-    pub fn check_in_chunks(
+    pub fn verify_in_chunks(
         &self,
         wanted: &BTreeSet<Digest>,
         what: impl Fn(Digest) -> String,
         progress: &dyn Progress,
-    ) -> Result<Arc<CheckedBlobs>, BundleError> {
+    ) -> Result<Arc<VerifiedBlobs>, BundleError> {
         let path = self.path().to_path_buf();
         let mut blobs = BTreeMap::new();
         let mut offset = self.start();
@@ -82,19 +82,19 @@ impl VerifiedBundle {
             }
             blobs.insert(digest, Placed { offset: begin, size, chunks });
         }
-        let content = self.open_again()?;
-        Ok(Arc::new(CheckedBlobs { path, content, blobs }))
+        let content = self.reopen()?;
+        Ok(Arc::new(VerifiedBlobs { path, content, blobs }))
     }
 }
 
-impl CheckedBlobs {
+impl VerifiedBlobs {
     /// A blob that was wanted.
-    pub fn blob(self: &Arc<Self>, digest: Digest) -> Option<CheckedBlob> {
-        self.blobs.contains_key(&digest).then(|| CheckedBlob { bundle: self.clone(), digest })
+    pub fn blob(self: &Arc<Self>, digest: Digest) -> Option<VerifiedBlob> {
+        self.blobs.contains_key(&digest).then(|| VerifiedBlob { bundle: self.clone(), digest })
     }
 }
 
-impl CheckedBlob {
+impl VerifiedBlob {
     /// Its length in bytes.
     pub fn size(&self) -> u64 {
         self.placed().map_or(0, |placed| placed.size)
@@ -153,7 +153,7 @@ mod tests {
         let members: Vec<_> = bundle.payload().members.clone();
         let wanted: BTreeSet<Digest> =
             members.iter().filter(|m| m.path.starts_with("blobs/")).map(|m| m.digest).collect();
-        let checked = bundle.check_in_chunks(&wanted, |_| String::new(), &Silent).unwrap();
+        let checked = bundle.verify_in_chunks(&wanted, |_| String::new(), &Silent).unwrap();
         for digest in &wanted {
             let blob = checked.blob(*digest).unwrap();
             let mut all = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::util::text::{Unverified, size};
+use crate::util::text::{Unverified, format_size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum BundleError {
         error: std::io::Error,
     },
     /// The file is shorter than its signed length.
-    #[error("{path} ends after {have} bytes ({}); the signed manifest says {wanted}", size(*.have))]
+    #[error("{path} ends after {have} bytes ({}); the signed manifest says {wanted}", format_size(*.have))]
     Short {
         /// Which file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum BundleError {
     },
     /// It was waited for in vain.
     #[error("{bundle} never became whole: {why}")]
-    NeverWhole {
+    NeverComplete {
         /// Its name.
         bundle: String,
         /// What is missing.
@@ -137,7 +137,7 @@ pub enum BundleError {
     },
     /// It names a trusted key, whose signature does not fit what is signed.
     #[error("{path} is signed in the name of a trusted key ({}), and the signature does not fit", claimed_keys(.claimed))]
-    Unfitting {
+    InvalidSignature {
         /// Which file.
         path: PathBuf,
         /// The trusted keys' identifiers.
@@ -187,8 +187,8 @@ fn volumes(all: &usize, missing: &[String], damaged: &[String]) -> String {
 
 /// So many that nobody would read them are counted.
 fn some(names: &[String], between: &str) -> String {
-    const MOST: usize = 20;
-    let more = names.len().saturating_sub(MOST);
+    const MAX: usize = 20;
+    let more = names.len().saturating_sub(MAX);
     let named = names[..names.len() - more].join(between);
     if more == 0 { named } else { format!("{named}{between}and {more} more") }
 }
@@ -230,11 +230,11 @@ impl BundleError {
             | BundleError::Parity { path, .. }
             | BundleError::Heartbeat { path, .. }
             | BundleError::Untrusted { path, .. }
-            | BundleError::Unfitting { path, .. }
+            | BundleError::InvalidSignature { path, .. }
             | BundleError::Unknown { path, .. }
             | BundleError::Payload { path, .. }
             | BundleError::Member { path, .. } => Some(path),
-            BundleError::NeverWhole { .. } => None,
+            BundleError::NeverComplete { .. } => None,
         }
     }
 
@@ -270,7 +270,7 @@ impl BundleError {
             BundleError::Volumes { missing, .. } => !missing.is_empty(),
             BundleError::NoHead { .. }
             | BundleError::BeyondParity { .. }
-            | BundleError::NeverWhole { .. } => true,
+            | BundleError::NeverComplete { .. } => true,
             _ => false,
         }
     }

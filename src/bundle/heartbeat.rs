@@ -20,7 +20,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::message::PayloadType;
 use crate::trust::signer::Signer;
 use crate::util::json;
-use crate::util::text::{parse_stamp, safe, stamp};
+use crate::util::text::{escape, format_stamp, parse_stamp};
 
 /// The type of its payload.
 pub const HEARTBEAT_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-ferry.heartbeat.v1+json");
@@ -40,16 +40,16 @@ pub struct Heartbeat {
     /// When it was made.
     pub created: Timestamp,
     /// What the export came to after which it was made.
-    pub export: Export,
+    pub export: ExportOutcome,
     /// The newest bundle of the stream, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub newest: Option<Newest>,
+    pub newest: Option<NewestBundle>,
 }
 
 /// What an export came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Export {
+pub enum ExportOutcome {
     /// It wrote a bundle.
     Written,
     /// Upstream had nothing that the newest bundle lacks.
@@ -61,7 +61,7 @@ pub enum Export {
 /// A bundle that is on its way, or has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Newest {
+pub struct NewestBundle {
     /// The sha256 of its signed payload.
     pub identity: Digest,
     /// When it was made.
@@ -72,13 +72,18 @@ pub struct Newest {
 
 impl Heartbeat {
     /// Says this of a stream.
-    pub fn new(stream: Stream, created: Timestamp, export: Export, newest: Option<Newest>) -> Self {
+    pub fn new(
+        stream: Stream,
+        created: Timestamp,
+        export: ExportOutcome,
+        newest: Option<NewestBundle>,
+    ) -> Self {
         Heartbeat { format: FORMAT, stream, created, export, newest }
     }
 
     /// The name of its file: of the stream and the second. FAT and gateways allow all of it.
     pub fn file_name(&self) -> String {
-        format!("{}-{}{SUFFIX}", self.stream.as_str(), stamp(self.created))
+        format!("{}-{}{SUFFIX}", self.stream.as_str(), format_stamp(self.created))
     }
 
     /// Whether a file of this name is a heartbeat of some stream.
@@ -112,7 +117,7 @@ impl Heartbeat {
     /// # Errors
     /// [`BundleError::Open`], [`BundleError::NotAFile`] or [`BundleError::Read`] if the file cannot be
     /// read; [`BundleError::Heartbeat`] if it is too large or not a heartbeat; [`BundleError::Untrusted`]
-    /// or [`BundleError::Unfitting`] if no trusted key has signed it; [`BundleError::Unknown`] if its
+    /// or [`BundleError::InvalidSignature`] if no trusted key has signed it; [`BundleError::Unknown`] if its
     /// format is newer.
     pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
@@ -125,7 +130,7 @@ impl Heartbeat {
         read.map_err(|error| BundleError::Read { path: path.into(), error })?;
         let envelope = Envelope::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
         if envelope.payload_type() != HEARTBEAT_TYPE.as_str() {
-            let why = format!("its payload is of type {:?}", safe(envelope.payload_type()));
+            let why = format!("its payload is of type {:?}", escape(envelope.payload_type()));
             return Err(damaged(why));
         }
         let verified = verified(path, envelope, HEARTBEAT_TYPE, keyring)?;
@@ -146,8 +151,8 @@ mod tests {
 
     fn heartbeat() -> Heartbeat {
         let created = "2026-11-21T09:15:00Z".parse().unwrap();
-        let newest = Newest { identity: Digest::of(b"x"), created, sequence: 7 };
-        Heartbeat::new("default".parse().unwrap(), created, Export::Unchanged, Some(newest))
+        let newest = NewestBundle { identity: Digest::of(b"x"), created, sequence: 7 };
+        Heartbeat::new("default".parse().unwrap(), created, ExportOutcome::Unchanged, Some(newest))
     }
 
     fn read(bytes: &[u8], key: &SigningKey) -> Result<Heartbeat, BundleError> {
@@ -179,7 +184,7 @@ mod tests {
         let as_bundle = envelope.to_bytes(4096).unwrap();
         assert!(matches!(read(&as_bundle, &key), Err(BundleError::Heartbeat { .. })));
         let renamed = String::from_utf8(as_bundle).unwrap().replace(".bundle.", ".heartbeat.");
-        assert!(matches!(read(renamed.as_bytes(), &key), Err(BundleError::Unfitting { .. })));
+        assert!(matches!(read(renamed.as_bytes(), &key), Err(BundleError::InvalidSignature { .. })));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Hint for BundleError {
             BundleError::Parity { .. } => {
                 "Copy it again, or do without: it is needed only where something else is lost.".into()
             }
-            BundleError::NeverWhole { .. } => {
+            BundleError::NeverComplete { .. } => {
                 "Send it again, or what is missing of it; for a link that loses much, export with more --parity."
                     .into()
             }
@@ -40,7 +40,7 @@ impl Hint for BundleError {
                 "Copy these volumes again into the folder of those that are here, or name both folders (`trivy-ferry verify` says whether the others are good); where there is enough parity, `trivy-ferry repair` makes them again."
                     .into()
             }
-            BundleError::Long { .. } | BundleError::Member { .. } | BundleError::Unfitting { .. } => {
+            BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
                 "Nothing of it was used; copy the file again, and if that does not help, export anew; where its parity lies beside it, `trivy-ferry repair` makes it again."
                     .into()
             }

@@ -20,7 +20,7 @@ pub mod sign;
 pub mod volumes;
 pub mod writer;
 
-pub use chunks::{CheckedBlob, CheckedBlobs};
+pub use chunks::{VerifiedBlob, VerifiedBlobs};
 pub(crate) use content::open_regular;
 pub use error::BundleError;
 pub use format::{FORMAT, MANIFEST, MAX_MANIFEST, MAX_MEMBER, PAYLOAD_TYPE, SUMS};
@@ -28,4 +28,4 @@ pub use heartbeat::Heartbeat;
 pub use payload::{Dataset, Image, Member, Payload, Stream};
 pub use read_back::read_back;
 pub use reader::{SignedBundle, UnverifiedBundle, VerifiedBundle};
-pub use writer::{BundleWriter, Plan};
+pub use writer::{BundlePlan, BundleWriter};

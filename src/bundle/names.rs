@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 pub(crate) const PARTIAL: &str = ".partial";
 
 /// What a file is called while it is written.
-pub(crate) fn under_way(path: &Path) -> PathBuf {
+pub(crate) fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(PARTIAL);
     path.with_file_name(name)
 }
 
 /// The name that a file gets at the end.
-pub(crate) fn published(partial: &Path) -> Option<PathBuf> {
+pub(crate) fn final_path(partial: &Path) -> Option<PathBuf> {
     let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
     Some(partial.with_file_name(name))
 }

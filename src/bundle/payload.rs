@@ -15,7 +15,7 @@ use crate::dataset::{Contents, DatasetRef, Kind, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 use crate::util::json;
-use crate::util::text::{Unverified, safe};
+use crate::util::text::{Unverified, escape};
 
 /// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
 /// ones have a few KiB.
@@ -284,7 +284,7 @@ impl Dataset {
     /// The source of a VEX repository goes into the configuration of scanners.
     fn check_vex_source(&self) -> Result<(), String> {
         let source = &self.source;
-        let bad = |why: &str| Err(format!("has the source \"{}\", which {why}", safe(source)));
+        let bad = |why: &str| Err(format!("has the source \"{}\", which {why}", escape(source)));
         if source.len() > MAX_SOURCE || source.chars().any(char::is_control) {
             return bad("is too long or has control characters");
         }
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_refused_by_name() {
+    fn a_later_format_is_rejected_by_name() {
         let parse = |text: &str| Payload::parse(text.as_bytes()).unwrap_err();
         let unknown = |text: &str| BadPayload::Unknown(text.into());
         assert_eq!(parse(r#"{"format":2,"new":[]}"#), unknown("format version 2"));
@@ -556,14 +556,14 @@ mod tests {
                 "{name}: {bad:?}"
             );
         }
-        let refused = |change: &dyn Fn(&mut serde_json::Value), wanted: &str| {
+        let rejected = |change: &dyn Fn(&mut serde_json::Value), wanted: &str| {
             let bad = with_image(change).unwrap_err();
             assert!(matches!(&bad, BadPayload::Rule(why) if why.raw().contains(wanted)), "{wanted}: {bad:?}");
         };
-        refused(&|p| p["images"][0]["blobs"][0]["size"] = 7.into(), "not listed with its size");
-        refused(&|p| p["images"][0]["manifest"]["mediaType"] = "text/html".into(), "manifest of type");
-        refused(&|p| p["images"] = vec![p["images"][0].clone(); 2].into(), "twice");
-        refused(&|p| p["images"] = vec![p["images"][0].clone(); 65].into(), "65 images");
+        rejected(&|p| p["images"][0]["blobs"][0]["size"] = 7.into(), "not listed with its size");
+        rejected(&|p| p["images"][0]["manifest"]["mediaType"] = "text/html".into(), "manifest of type");
+        rejected(&|p| p["images"] = vec![p["images"][0].clone(); 2].into(), "twice");
+        rejected(&|p| p["images"] = vec![p["images"][0].clone(); 65].into(), "65 images");
     }
 
     #[test]

@@ -15,14 +15,14 @@ use crate::bundle::content::{Content, open_regular};
 use crate::bundle::format::{MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::bundle::header::{self, BLOCK};
 use crate::bundle::payload::{BadPayload, Member, Payload};
-use crate::bundle::volumes::{self, Number};
+use crate::bundle::volumes::{self, VolumeNumber};
 use crate::dataset::layer::CHUNK;
 use crate::digest::{Digest, Hasher};
 use crate::trust::envelope::{Envelope, Verified};
 use crate::trust::key::{KeyId, PublicKey};
 use crate::trust::keyring::Keyring;
 use crate::trust::message::PayloadType;
-use crate::util::text::{Unverified, safe};
+use crate::util::text::{Unverified, escape};
 
 /// A bundle of which nobody has said that it is genuine.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl UnverifiedBundle {
         }
         let envelope = Envelope::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         if envelope.payload_type() != PAYLOAD_TYPE.as_str() {
-            return Err(not(format!("its payload is of type {:?}", safe(envelope.payload_type()))));
+            return Err(not(format!("its payload is of type {:?}", escape(envelope.payload_type()))));
         }
         Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
     }
@@ -146,7 +146,7 @@ impl UnverifiedBundle {
     /// Checks the signature, then the payload, then the length of the file.
     ///
     /// # Errors
-    /// [`BundleError::Untrusted`] or [`BundleError::Unfitting`] if no trusted key has signed it;
+    /// [`BundleError::Untrusted`] or [`BundleError::InvalidSignature`] if no trusted key has signed it;
     /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
     /// [`BundleError::Payload`] if it breaks the rules of the format; [`BundleError::Short`] or
     /// [`BundleError::Long`] if the file has another length than was signed.
@@ -197,7 +197,7 @@ impl SignedBundle {
     /// signed. It names all such volumes.
     pub fn with_volumes(
         mut self,
-        find: &dyn Fn(volumes::Number) -> Option<PathBuf>,
+        find: &dyn Fn(volumes::VolumeNumber) -> Option<PathBuf>,
     ) -> Result<VerifiedBundle, BundleError> {
         if self.content.length() < self.payload.length {
             assemble::gather(&self.path, &mut self.content, &self.payload, find)?;
@@ -224,7 +224,7 @@ pub(super) fn verified(
     let is_known = |id: &Unverified| known.iter().any(|known| known == id.raw());
     if claimed.iter().any(is_known) {
         claimed.retain(is_known);
-        return Err(BundleError::Unfitting { claimed, path });
+        return Err(BundleError::InvalidSignature { claimed, path });
     }
     Err(BundleError::Untrusted { claimed, path })
 }
@@ -267,7 +267,7 @@ impl VerifiedBundle {
 
     /// The file's name, for messages.
     pub fn name(&self) -> String {
-        safe(&self.path().file_name().unwrap_or_default().to_string_lossy())
+        escape(&self.path().file_name().unwrap_or_default().to_string_lossy())
     }
 
     /// What was signed.
@@ -301,7 +301,7 @@ impl VerifiedBundle {
     }
 
     /// The same open files once more, for reading at any place.
-    pub(super) fn open_again(&self) -> Result<Content, BundleError> {
+    pub(super) fn reopen(&self) -> Result<Content, BundleError> {
         self.0.content.try_clone().map_err(|error| BundleError::Read { path: self.0.path.clone(), error })
     }
 
@@ -554,10 +554,10 @@ impl BundleError {
 impl SignedBundle {
     /// Reads all volumes behind the head that are there, found by their number, and names each that is
     /// missing or is not what was signed: those are to be copied again. `None` where all are good.
-    pub fn bad_volumes(&self, find: &dyn Fn(Number) -> Option<PathBuf>) -> Option<BundleError> {
+    pub fn bad_volumes(&self, find: &dyn Fn(VolumeNumber) -> Option<PathBuf>) -> Option<BundleError> {
         let mut faults = Faults::default();
         for (index, volume) in self.payload().volumes.iter().enumerate() {
-            let Some(number) = Number::at(index) else { continue };
+            let Some(number) = VolumeNumber::at(index) else { continue };
             if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
                 compare(&path, volume, &mut faults);
             }
@@ -644,12 +644,12 @@ mod tests {
     }
 
     #[test]
-    fn a_good_bundle_is_read_whole() {
+    fn a_good_bundle_is_read_completely() {
         assert_eq!(read(&writer::bundle()).unwrap(), 10);
     }
 
     #[test]
-    fn every_length_but_the_right_one_is_refused() {
+    fn every_length_but_the_right_one_is_rejected() {
         let good = writer::bundle();
         for length in (0..good.len()).step_by(97).chain([good.len() - 1]) {
             assert!(read(&good[..length]).is_err(), "{length}");
@@ -661,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_passed_over() {
+    fn what_is_not_read_is_skipped() {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         std::fs::write(&path, writer::bundle()).unwrap();

@@ -150,8 +150,8 @@ mod tests {
             };
             exchange(&path, &signable, payload_type, payload);
             let before = std::fs::read(&path).unwrap();
-            let refused = signable.sign(&signer);
-            assert!(matches!(refused, Err(SignError::Bundle(_))), "{payload_type:?}: {refused:?}");
+            let rejected = signable.sign(&signer);
+            assert!(matches!(rejected, Err(SignError::Bundle(_))), "{payload_type:?}: {rejected:?}");
             assert!(std::fs::read(&path).unwrap() == before, "{payload_type:?}: it was written to");
         }
     }

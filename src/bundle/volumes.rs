@@ -26,15 +26,15 @@ pub struct Volume {
 
 /// The number of a volume: 0 is the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number(u16);
+pub struct VolumeNumber(u16);
 
-impl Number {
+impl VolumeNumber {
     /// The head's.
-    pub const HEAD: Number = Number(0);
+    pub const HEAD: VolumeNumber = VolumeNumber(0);
 
     /// The number of the volume at this place in the payload.
     pub fn at(index: usize) -> Option<Self> {
-        u16::try_from(index + 1).ok().filter(|number| usize::from(*number) <= MAX_VOLUMES).map(Number)
+        u16::try_from(index + 1).ok().filter(|number| usize::from(*number) <= MAX_VOLUMES).map(VolumeNumber)
     }
 
     /// Its place in the payload; none for the head.
@@ -43,29 +43,29 @@ impl Number {
     }
 }
 
-impl fmt::Display for Number {
+impl fmt::Display for VolumeNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:03}", self.0)
     }
 }
 
 /// The name of a volume of the bundle `NAME.tar`.
-pub fn name(bundle: &str, number: Number) -> String {
+pub fn name(bundle: &str, number: VolumeNumber) -> String {
     format!("{bundle}.{number}")
 }
 
 /// The bundle's name and the volume's number: `NAME.tar` and 1 of `NAME.tar.001`.
-pub fn parse_name(name: &str) -> Option<(&str, Number)> {
+pub fn parse_name(name: &str) -> Option<(&str, VolumeNumber)> {
     let (bundle, number) = name.rsplit_once('.')?;
     let digits = number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit());
     let tar = bundle.to_ascii_lowercase();
-    (digits && tar.ends_with(".tar")).then_some((bundle, Number(number.parse().ok()?)))
+    (digits && tar.ends_with(".tar")).then_some((bundle, VolumeNumber(number.parse().ok()?)))
 }
 
 /// The path of a volume beside its head. `None` where the head does not have a head's name.
-pub fn beside(head: &Path, number: Number) -> Option<PathBuf> {
+pub fn beside(head: &Path, number: VolumeNumber) -> Option<PathBuf> {
     let file = head.file_name()?.to_str()?;
-    let (bundle, _) = parse_name(file).filter(|(_, of)| *of == Number::HEAD)?;
+    let (bundle, _) = parse_name(file).filter(|(_, of)| *of == VolumeNumber::HEAD)?;
     Some(head.with_file_name(name(bundle, number)))
 }
 
@@ -75,15 +75,15 @@ mod tests {
 
     #[test]
     fn volumes_are_numbered_in_their_names() {
-        assert_eq!(parse_name("a.tar.000"), Some(("a.tar", Number::HEAD)));
+        assert_eq!(parse_name("a.tar.000"), Some(("a.tar", VolumeNumber::HEAD)));
         assert_eq!(parse_name("A.TAR.999").map(|(_, number)| number.index()), Some(Some(998)));
         for none in ["a.tar", "a.tar.1", "a.tar.0001", "a.zip.001", "a.tar.00x", "a.tar.+01", ".001"] {
             assert_eq!(parse_name(none), None, "{none}");
         }
-        let third = Number::at(2).unwrap();
+        let third = VolumeNumber::at(2).unwrap();
         assert_eq!(beside(Path::new("/m/a.tar.000"), third), Some("/m/a.tar.003".into()));
         assert_eq!(beside(Path::new("/m/a.tar.001"), third), None);
         assert_eq!(beside(Path::new("/m/a.tar"), third), None);
-        assert_eq!((Number::at(998).is_some(), Number::at(999)), (true, None));
+        assert_eq!((VolumeNumber::at(998).is_some(), VolumeNumber::at(999)), (true, None));
     }
 }

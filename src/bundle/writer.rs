@@ -23,7 +23,7 @@ use crate::trust::signer::Signer;
 
 /// What a new bundle says of itself.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct BundleInfo {
     /// The stream that it belongs to.
     pub stream: Stream,
     /// When it was created, in whole seconds.
@@ -58,7 +58,7 @@ pub struct PlannedImage {
 
 /// Everything about a bundle that is fixed before it is written.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BundlePlan {
     payload: Payload,
     capacity: u64,
     /// The bytes of the members that are derived: `SHA256SUMS`, `oci-layout`, `index.json` and the
@@ -66,13 +66,17 @@ pub struct Plan {
     derived: BTreeMap<String, Vec<u8>>,
 }
 
-impl Plan {
+impl BundlePlan {
     /// Plans a bundle.
     ///
     /// # Errors
     /// If a manifest has another digest than its dataset says, the manifest of the bundle would be too
     /// large, or the bundle cannot be divided into volumes of the given size. The text says which.
-    pub fn new(head: Head, planned: Vec<PlannedDataset>, images: Vec<PlannedImage>) -> Result<Self, String> {
+    pub fn new(
+        info: BundleInfo,
+        planned: Vec<PlannedDataset>,
+        images: Vec<PlannedImage>,
+    ) -> Result<Self, String> {
         let mut derived = BTreeMap::from([
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
             ("index.json".to_owned(), index(&planned, &images)?),
@@ -84,26 +88,26 @@ impl Plan {
             format: FORMAT,
             requires: Vec::new(),
             producer: concat!("trivy-ferry ", env!("CARGO_PKG_VERSION")).into(),
-            stream: head.stream,
-            created: head.created,
-            expires: head.expires,
-            sequence: head.sequence,
-            previous: head.previous,
+            stream: info.stream,
+            created: info.created,
+            expires: info.expires,
+            sequence: info.sequence,
+            previous: info.previous,
             length: u64::MAX,
             members,
             datasets: planned.into_iter().map(|planned| with_room(planned.dataset)).collect(),
             images: images.into_iter().map(|planned| planned.image).collect(),
             volumes: Vec::new(),
         };
-        let mut plan = Plan { payload, capacity: 0, derived };
+        let mut plan = BundlePlan { payload, capacity: 0, derived };
         let (small, large) = plan.footprints();
         plan.measure(small + large)?;
-        if let Some(most) = head.volume_size.filter(|most| plan.length() > *most) {
+        if let Some(most) = info.volume_size.filter(|most| plan.length() > *most) {
             plan.split(large, most)?;
             plan.measure(small + large)?;
-            let head = plan.payload.head_length();
-            if head > most {
-                return Err(format!("its head volume takes {head} bytes, and {most} are allowed in a file"));
+            let info = plan.payload.head_length();
+            if info > most {
+                return Err(format!("its head volume takes {info} bytes, and {most} are allowed in a file"));
             }
         }
         Ok(plan)
@@ -324,13 +328,13 @@ pub enum WriteError {
 
 /// Writes a planned bundle.
 pub struct BundleWriter<W> {
-    plan: Plan,
-    out: Volumes<W>,
+    plan: BundlePlan,
+    out: VolumeWriter<W>,
     next: usize,
 }
 
 /// Takes the digest of each volume behind the head as its bytes pass.
-struct Volumes<W> {
+struct VolumeWriter<W> {
     out: W,
     /// The bytes that are still to come of the head.
     head: u64,
@@ -341,12 +345,12 @@ struct Volumes<W> {
     done: Vec<Volume>,
 }
 
-impl<W> Volumes<W> {
-    fn new(plan: &Plan, out: W) -> Self {
+impl<W> VolumeWriter<W> {
+    fn new(plan: &BundlePlan, out: W) -> Self {
         let mut sizes: VecDeque<u64> = plan.files().into();
         let head = sizes.pop_front().unwrap_or(0);
         let left = sizes.front().copied().unwrap_or(0);
-        Volumes { out, head, sizes, left, hasher: Hasher::new(), done: Vec::new() }
+        VolumeWriter { out, head, sizes, left, hasher: Hasher::new(), done: Vec::new() }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {
@@ -367,7 +371,7 @@ impl<W> Volumes<W> {
     }
 }
 
-impl<W: Write> Write for Volumes<W> {
+impl<W: Write> Write for VolumeWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.take(&bytes[..count]);
@@ -384,8 +388,8 @@ impl<W: Write + Seek> BundleWriter<W> {
     ///
     /// # Errors
     /// [`WriteError::Destination`] if the destination cannot be written.
-    pub fn new(plan: Plan, out: W) -> Result<Self, WriteError> {
-        let mut out = Volumes::new(&plan, out);
+    pub fn new(plan: BundlePlan, out: W) -> Result<Self, WriteError> {
+        let mut out = VolumeWriter::new(&plan, out);
         io::copy(&mut io::repeat(0).take(plan.start()), &mut out).map_err(WriteError::Destination)?;
         let mut writer = BundleWriter { plan, out, next: 0 };
         writer.derived()?;
@@ -506,8 +510,8 @@ pub(super) mod tests {
 
     pub(in crate::bundle) const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n-----END PRIVATE KEY-----\n";
 
-    pub(in crate::bundle) fn head() -> Head {
-        Head {
+    pub(in crate::bundle) fn head() -> BundleInfo {
+        BundleInfo {
             stream: "default".parse().unwrap(),
             created: "2026-01-15T09:00:00Z".parse().unwrap(),
             expires: None,
@@ -580,7 +584,7 @@ pub(super) mod tests {
 
     /// The same with volumes of at most so many bytes, each by itself.
     pub(in crate::bundle) fn volumes(size: u64) -> Vec<Vec<u8>> {
-        let (bytes, files) = bundle_of(Head { volume_size: Some(size), ..head() });
+        let (bytes, files) = bundle_of(BundleInfo { volume_size: Some(size), ..head() });
         let mut rest = &bytes[..];
         files
             .into_iter()
@@ -592,10 +596,11 @@ pub(super) mod tests {
             .collect()
     }
 
-    fn bundle_of(head: Head) -> (Vec<u8>, Vec<u64>) {
+    fn bundle_of(info: BundleInfo) -> (Vec<u8>, Vec<u64>) {
         let made = made();
         let plan =
-            Plan::new(head, made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
+            BundlePlan::new(info, made.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new())
+                .unwrap();
         let files = plan.files();
         let blobs: BTreeMap<_, _> = made.into_iter().flat_map(|(_, blobs)| blobs).collect();
         let length = plan.length();
@@ -625,7 +630,7 @@ pub(super) mod tests {
         assert_eq!(volumes(1 << 20).len(), 1, "what fits into one file is one file");
         let plan = |size| {
             let planned = made().into_iter().map(|(planned, _)| planned).collect();
-            Plan::new(Head { volume_size: Some(size), ..head() }, planned, Vec::new())
+            BundlePlan::new(BundleInfo { volume_size: Some(size), ..head() }, planned, Vec::new())
         };
         let error = plan(large - 1).unwrap_err();
         assert!(error.contains("head volume takes"), "{error}");
@@ -651,10 +656,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_source_that_differs_from_the_plan_is_refused() {
+    fn a_source_that_differs_from_the_plan_is_rejected() {
         let (planned, blobs) = dataset("trivy-db", "2", &[7; 3000], database());
         let begin = || {
-            let plan = Plan::new(head(), vec![planned.clone()], Vec::new()).unwrap();
+            let plan = BundlePlan::new(head(), vec![planned.clone()], Vec::new()).unwrap();
             let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
             writer.member(&b"{}"[..]).unwrap();
             writer

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 
-use crate::cli::args::{Cli, Format, Verb};
+use crate::cli::args::{Cli, Command, Format};
 use crate::cli::run::{
     bundle, completions, export, import, keygen, man, mirror, rehearse, serve, status, trust, watch,
 };
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::trust::secret;
 use crate::util::redacted::Redacted;
-use crate::util::text::{json, lines};
+use crate::util::text::{escape_json, escape_lines};
 
 pub mod args;
 mod outcome;
@@ -25,19 +25,19 @@ pub(crate) mod prompt;
 pub(crate) mod run;
 pub mod terminal;
 
-pub use outcome::{Outcome, Then};
+pub use outcome::{Continuation, Outcome};
 
 /// The whole program: returns what it exits with.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Cli::try_parse().unwrap_or_else(|error| redact(error).exit());
     let progress = terminal::progress(args.log_format, args.quiet);
-    let outcome = run(&args.verb, &*progress);
+    let outcome = run(&args.command, &*progress);
     let (exit, printed) = match outcome {
         Ok(mut outcome) => {
             let then = outcome.then.take();
             let printed = print(&args, &outcome);
-            match then.map(|then| then.go_on(&*progress)) {
+            match then.map(|then| then.run(&*progress)) {
                 Some(Err(error)) => (error.exit_code(), terminal::say_error(args.log_format, &error)),
                 // What was wrong at the beginning was said then; it has ended as it should.
                 Some(Ok(())) => (0, printed),
@@ -67,8 +67,8 @@ fn redact(mut error: clap::Error) -> clap::Error {
 fn print(args: &Cli, outcome: &Outcome) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match args.format {
-        Format::Text => stdout.write_all(lines(&outcome.text).as_bytes())?,
-        Format::Json => writeln!(stdout, "{}", json(&format!("{:#}", outcome.json)))?,
+        Format::Text => stdout.write_all(escape_lines(&outcome.text).as_bytes())?,
+        Format::Json => writeln!(stdout, "{}", escape_json(&format!("{:#}", outcome.json)))?,
     }
     stdout.flush()?;
     if args.format == Format::Text {
@@ -81,54 +81,54 @@ fn print(args: &Cli, outcome: &Outcome) -> std::io::Result<()> {
 fn print_error(args: &Cli, error: &Error) -> std::io::Result<()> {
     if args.format == Format::Json {
         let result = serde_json::json!({ "errors": [error.to_json()] });
-        writeln!(std::io::stdout().lock(), "{}", json(&format!("{result:#}")))?;
+        writeln!(std::io::stdout().lock(), "{}", escape_json(&format!("{result:#}")))?;
     }
     terminal::say_error(args.log_format, error)
 }
 
-/// Runs a verb.
+/// Runs a command.
 ///
 /// # Errors
 /// Whatever kept it from doing what it was asked to.
-pub fn run(verb: &Verb, progress: &dyn Progress) -> Result<Outcome, Error> {
-    if holds_key(verb) {
+pub fn run(command: &Command, progress: &dyn Progress) -> Result<Outcome, Error> {
+    if holds_key(command) {
         secret::keep_out_of_dumps().map_err(Error::unexpected("keeping keys out of core dumps"))?;
     }
-    match verb {
-        Verb::Keygen(args) => keygen::run(args),
-        Verb::Trust(args) => trust::run(args),
-        Verb::Export(args) => export::run(args, progress),
-        Verb::Sign(args) => bundle::sign(args, progress),
-        Verb::Verify(args) => bundle::verify(args, progress),
-        Verb::Inspect(args) => bundle::inspect(args),
-        Verb::Repair(args) => bundle::repair(args, progress),
-        Verb::Import(args) => import::run(args, progress),
-        Verb::Watch(args) => watch::run(args, progress),
-        Verb::Status(args) => status::run(args, progress),
-        Verb::Serve(args) => serve::run(args, progress),
-        Verb::Mirror(args) => mirror::run(args, progress),
-        Verb::Rehearse(args) => rehearse::run(args, progress),
-        Verb::Completions(args) => Ok(completions::run(args)),
-        Verb::Man(args) => man::run(args),
+    match command {
+        Command::Keygen(args) => keygen::run(args),
+        Command::Trust(args) => trust::run(args),
+        Command::Export(args) => export::run(args, progress),
+        Command::Sign(args) => bundle::sign(args, progress),
+        Command::Verify(args) => bundle::verify(args, progress),
+        Command::Inspect(args) => bundle::inspect(args),
+        Command::Repair(args) => bundle::repair(args, progress),
+        Command::Import(args) => import::run(args, progress),
+        Command::Watch(args) => watch::run(args, progress),
+        Command::Status(args) => status::run(args, progress),
+        Command::Serve(args) => serve::run(args, progress),
+        Command::Mirror(args) => mirror::run(args, progress),
+        Command::Rehearse(args) => rehearse::run(args, progress),
+        Command::Completions(args) => Ok(completions::run(args)),
+        Command::Man(args) => man::run(args),
     }
 }
 
 /// Whether a command holds a private key or its passphrase.
-fn holds_key(verb: &Verb) -> bool {
-    match verb {
-        Verb::Keygen(_) | Verb::Export(_) | Verb::Sign(_) => true,
-        Verb::Serve(args) => args.tls_key.is_some(),
-        Verb::Import(args) => args.import.registry.connection.client_cert.is_some(),
-        Verb::Watch(args) => args.import.registry.connection.client_cert.is_some(),
-        Verb::Mirror(args) => args.registry.connection.client_cert.is_some(),
-        Verb::Status(args) => args.connection.client_cert.is_some(),
+fn holds_key(command: &Command) -> bool {
+    match command {
+        Command::Keygen(_) | Command::Export(_) | Command::Sign(_) => true,
+        Command::Serve(args) => args.tls_key.is_some(),
+        Command::Import(args) => args.import.registry.connection.client_cert.is_some(),
+        Command::Watch(args) => args.import.registry.connection.client_cert.is_some(),
+        Command::Mirror(args) => args.registry.connection.client_cert.is_some(),
+        Command::Status(args) => args.connection.client_cert.is_some(),
         // The key of a rehearsal is used for nothing else.
-        Verb::Rehearse(_)
-        | Verb::Trust(_)
-        | Verb::Verify(_)
-        | Verb::Inspect(_)
-        | Verb::Repair(_)
-        | Verb::Completions(_)
-        | Verb::Man(_) => false,
+        Command::Rehearse(_)
+        | Command::Trust(_)
+        | Command::Verify(_)
+        | Command::Inspect(_)
+        | Command::Repair(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     }
 }

@@ -19,25 +19,25 @@ pub struct Outcome {
     /// What went wrong beside it: one bad bundle of several, one target of two.
     pub errors: Vec<Error>,
     /// What goes on once this was said.
-    pub then: Option<Then>,
+    pub then: Option<Continuation>,
 }
 
 type Work = dyn FnOnce(&dyn Progress) -> Result<(), Error>;
 
 /// Work that lasts, such as a server's.
-pub struct Then(pub(crate) Box<Work>);
+pub struct Continuation(pub(crate) Box<Work>);
 
-impl Then {
+impl Continuation {
     /// Does it, until it ends.
     ///
     /// # Errors
     /// Whatever ends it too early.
-    pub fn go_on(self, progress: &dyn Progress) -> Result<(), Error> {
+    pub fn run(self, progress: &dyn Progress) -> Result<(), Error> {
         (self.0)(progress)
     }
 }
 
-impl std::fmt::Debug for Then {
+impl std::fmt::Debug for Continuation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Then")
     }

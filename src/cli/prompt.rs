@@ -7,24 +7,24 @@ use std::path::Path;
 use pkcs8::der::zeroize::Zeroizing;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use crate::cli::args::{Connection, RegistryFlags, Signing};
+use crate::cli::args::{ConnectionFlags, RegistryFlags, SigningFlags};
 use crate::delivery::options::RegistryOptions;
 use crate::error::Error;
 use crate::remote::RemoteOptions;
 use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
 use crate::trust::keyring::not_opened;
-use crate::trust::signer::{External, Signer};
+use crate::trust::signer::{ExternalSigner, Signer};
 use crate::trust::{TrustError, secret};
-use crate::util::trusted::{self, Failed};
+use crate::util::trusted::{self, TrustedFileError};
 
 /// The most of a passphrase, in bytes.
-const MOST_PASSPHRASE: usize = 4096;
+const MAX_PASSPHRASE: usize = 4096;
 
 /// The first line of a file.
 pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
-    let line = secret::read_line(file, MOST_PASSPHRASE).map_err(failed)?;
+    let line = secret::read_line(file, MAX_PASSPHRASE).map_err(failed)?;
     if line.is_empty() {
         return Err(Error::usage(
             format!("{} holds no passphrase", path.display()),
@@ -46,7 +46,7 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     silent.local_modes.remove(LocalModes::ECHO);
     write!(terminal, "{prompt}: ").map_err(unexpected())?;
     tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| unexpected()(e.into()))?;
-    let read = secret::read_line(&terminal, MOST_PASSPHRASE);
+    let read = secret::read_line(&terminal, MAX_PASSPHRASE);
     let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
     let _ = writeln!(terminal);
     let line = read.map_err(unexpected())?;
@@ -55,7 +55,7 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
 }
 
 /// What signs: the key that was named, or the command that has it.
-pub(crate) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
+pub(crate) fn signer(args: &SigningFlags) -> Result<Box<dyn Signer>, Error> {
     match (&args.key, &args.signer, &args.signer_key) {
         (_, Some(command), Some(path)) => {
             let failed = |error| TrustError::File { path: path.into(), error };
@@ -68,7 +68,7 @@ pub(crate) fn signer(args: &Signing) -> Result<Box<dyn Signer>, Error> {
                 wanted,
                 why,
             })?;
-            Ok(Box::new(External::new(command.clone(), public)))
+            Ok(Box::new(ExternalSigner::new(command.clone(), public)))
         }
         (Some(path), ..) => Ok(Box::new(signing_key(path, args.passphrase_file.as_deref())?)),
         _ => Err(Error::usage(
@@ -85,7 +85,7 @@ const PRIVATE: &str = "an Ed25519 private key (PEM)";
 fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let file = trusted::open(path).map_err(|error| match error {
-        Failed::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
+        TrustedFileError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
             format!("there is no private key at {}", path.display()),
             "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
         ),
@@ -112,9 +112,9 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
 /// The first line of standard input.
 fn password() -> Result<String, Error> {
     /// Longer than any password or token.
-    const MOST: u64 = 64 << 10;
+    const MAX: u64 = 64 << 10;
     let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
+    let read = std::io::stdin().lock().take(MAX).read_to_string(&mut text);
     read.map_err(Error::unexpected("reading the password from standard input"))?;
     let line = text.lines().next().unwrap_or_default();
     match line {
@@ -127,7 +127,7 @@ fn password() -> Result<String, Error> {
 }
 
 /// How registries are reached, with the password from standard input if there is a name.
-pub(crate) fn remote(connection: &Connection) -> Result<RemoteOptions, Error> {
+pub(crate) fn remote(connection: &ConnectionFlags) -> Result<RemoteOptions, Error> {
     let login = connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
     Ok(RemoteOptions {
         insecure: connection.insecure,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::hint::Hint;
 use crate::progress::{Progress, Silent, Step};
 use crate::util::clock;
-use crate::util::text::{self, line, lines, safe, size};
+use crate::util::text::{self, escape, escape_line, escape_lines, format_size};
 
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
@@ -40,10 +40,10 @@ impl Progress for Quiet {
         Box::new(Silent)
     }
 
-    fn note(&self, _: &str) {}
+    fn info(&self, _: &str) {}
 
-    fn alarm(&self, message: &str) {
-        say(&lines(message));
+    fn warn(&self, message: &str) {
+        say(&escape_lines(message));
     }
 }
 
@@ -58,13 +58,13 @@ impl Progress for Bars {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_prefix(safe(what));
-        bar.set_message(safe(from));
+        bar.set_prefix(escape(what));
+        bar.set_message(escape(from));
         Box::new(Bar(bar))
     }
 
-    fn note(&self, message: &str) {
-        let _ = self.0.println(lines(message));
+    fn info(&self, message: &str) {
+        let _ = self.0.println(escape_lines(message));
     }
 }
 
@@ -90,9 +90,9 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     let what = what.trim_end_matches('.');
     let mut stderr = std::io::stderr().lock();
     match format {
-        Format::Text => writeln!(stderr, "error: {}.\n{}", line(what), line(&error.hint())),
+        Format::Text => writeln!(stderr, "error: {}.\n{}", escape_line(what), escape_line(&error.hint())),
         Format::Json => {
-            writeln!(stderr, "{}", text::json(&entry("error", error.to_json()).to_string()))
+            writeln!(stderr, "{}", text::escape_json(&entry("error", error.to_json()).to_string()))
         }
     }
 }
@@ -105,10 +105,10 @@ pub fn say_warning(format: Format, warning: &str) -> std::io::Result<()> {
     let warning = warning.trim_end_matches('.');
     let mut stderr = std::io::stderr().lock();
     match format {
-        Format::Text => writeln!(stderr, "warning: {}.", line(warning)),
+        Format::Text => writeln!(stderr, "warning: {}.", escape_line(warning)),
         Format::Json => {
             let entry = entry("warning", json!({ "what": warning }));
-            writeln!(stderr, "{}", text::json(&entry.to_string()))
+            writeln!(stderr, "{}", text::escape_json(&entry.to_string()))
         }
     }
 }
@@ -127,7 +127,7 @@ struct Logs {
 
 impl Logs {
     fn write(level: &str, what: Value) {
-        say(&text::json(&entry(level, what).to_string()));
+        say(&text::escape_json(&entry(level, what).to_string()));
     }
 }
 
@@ -141,7 +141,7 @@ impl Progress for Logs {
         Box::new(Logged(Line { what: what.to_owned(), total, done, said }))
     }
 
-    fn note(&self, message: &str) {
+    fn info(&self, message: &str) {
         if !self.quiet {
             let warning = message.strip_prefix("warning: ");
             let level = if warning.is_some() { "warning" } else { "info" };
@@ -149,7 +149,7 @@ impl Progress for Logs {
         }
     }
 
-    fn alarm(&self, message: &str) {
+    fn warn(&self, message: &str) {
         Logs::write("error", json!({ "what": message }));
     }
 }
@@ -180,11 +180,16 @@ struct Line {
 
 impl Progress for Lines {
     fn begin(&self, what: &str, total: u64, _: &str) -> Box<dyn Step> {
-        Box::new(Line { what: safe(what), total, done: AtomicU64::new(0), said: Mutex::new(Instant::now()) })
+        Box::new(Line {
+            what: escape(what),
+            total,
+            done: AtomicU64::new(0),
+            said: Mutex::new(Instant::now()),
+        })
     }
 
-    fn note(&self, message: &str) {
-        say(&lines(message));
+    fn info(&self, message: &str) {
+        say(&escape_lines(message));
     }
 }
 
@@ -201,7 +206,7 @@ impl Line {
 impl Step for Line {
     fn advance(&self, bytes: u64) {
         if let Some(done) = self.is_due(bytes) {
-            say(&format!("{}: {} of {}", self.what, size(done), size(self.total)));
+            say(&format!("{}: {} of {}", self.what, format_size(done), format_size(self.total)));
         }
     }
 }

@@ -9,20 +9,20 @@ use tempfile::SpooledTempFile;
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
-use crate::dataset::check::Limits;
+use crate::dataset::check::UnpackLimits;
 use crate::dataset::{Contents, Discard, Kind, Name, RelPath, catalogue, layer, vex};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexRepository, VexSource};
 use crate::util::spool::{ONE_IN_MEMORY, spool};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// The configuration of an artifact that needs none (OCI image specification, "empty descriptor").
 const EMPTY_CONFIG: &[u8] = b"{}";
 
 /// A dataset whose manifest and small blobs are here.
-pub(crate) struct Collected {
+pub(crate) struct CollectedDataset {
     /// What goes into the plan.
     pub(crate) planned: PlannedDataset,
     /// Where its large layer is to be fetched from.
@@ -30,7 +30,7 @@ pub(crate) struct Collected {
     /// Where else it may be had.
     pub(crate) others: Vec<ArtifactSource>,
     /// The sources that were not taken.
-    pub(crate) passed_over: Vec<PassedOver>,
+    pub(crate) skipped: Vec<SkippedSource>,
     /// The small blobs.
     pub(crate) held: BTreeMap<Digest, SpooledTempFile>,
     /// The date that the manifest announces, of which nothing is believed.
@@ -47,19 +47,19 @@ pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
 /// # Errors
 /// [`Error::Source`] if a blob cannot be fetched; [`Error::Content`] if Trivy could not use the manifest or
 /// the content; [`Error::Unexpected`] if a temporary file cannot be written.
-pub(crate) fn complete(
+pub(crate) fn fetch_small_blobs(
     network: &Network<'_>,
     name: &Name,
     tag: &str,
     artifact: Artifact,
-) -> Result<Collected, Error> {
+) -> Result<CollectedDataset, Error> {
     let source = &artifact.source.clone();
     let kind = name.kind();
     let bad =
         |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
     kind.check_manifest(&artifact.manifest)
-        .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", safe(&why))))?;
-    let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| safe(version));
+        .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", escape(&why))))?;
+    let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| escape(version));
     let tag = match kind {
         Kind::TrivyChecks => checks_major(version.as_deref(), source, tag),
         _ => tag.to_owned(),
@@ -76,7 +76,7 @@ pub(crate) fn complete(
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
-            contents = layer::unpack(kind, &mut spool, Limits::of(kind), &mut Discard)
+            contents = layer::unpack(kind, &mut spool, UnpackLimits::of(kind), &mut Discard)
                 .map_err(|e| bad(e.to_string()))?;
         }
         held.insert(descriptor.digest, spool);
@@ -99,8 +99,8 @@ pub(crate) fn complete(
         contents,
     };
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
-    let (others, passed_over) = Default::default();
-    Ok(Collected { planned, artifact: Some(artifact), others, passed_over, held, announced })
+    let (others, skipped) = Default::default();
+    Ok(CollectedDataset { planned, artifact: Some(artifact), others, skipped, held, announced })
 }
 
 /// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
@@ -132,7 +132,7 @@ pub(crate) fn vex_repository(
     network: &Network<'_>,
     name: &Name,
     source: &VexSource,
-) -> Result<Collected, Error> {
+) -> Result<CollectedDataset, Error> {
     let mut repository = network.vex(source)?;
     let contents = vex_contents(name, &mut repository)?;
     let subdir = vex_subdir(name, &repository)?;
@@ -157,11 +157,11 @@ pub(crate) fn vex_repository(
     for bytes in [EMPTY_CONFIG, &repository.manifest_json] {
         held.insert(Digest::of(bytes), spool(bytes, ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
     }
-    Ok(Collected {
+    Ok(CollectedDataset {
         planned: PlannedDataset { dataset, manifest: bytes },
         artifact: None,
         others: Vec::new(),
-        passed_over: Vec::new(),
+        skipped: Vec::new(),
         held,
         announced: None,
     })
@@ -170,7 +170,7 @@ pub(crate) fn vex_repository(
 /// Reads the archive of a VEX repository, and returns what it holds.
 fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<Contents, Error> {
     let VexRepository { format, archive, subdir, .. } = repository;
-    let unpacked = vex::unpack(*format, archive, subdir, Limits::of(Kind::Vex), &mut Discard);
+    let unpacked = vex::unpack(*format, archive, subdir, UnpackLimits::of(Kind::Vex), &mut Discard);
     let mut contents = unpacked.map_err(|error| Error::Content {
         dataset: name.to_string(),
         source_name: repository.source.clone(),
@@ -187,7 +187,7 @@ fn vex_subdir(name: &Name, repository: &VexRepository) -> Result<Option<RelPath>
         text => text.parse().map(Some).map_err(|_| Error::Content {
             dataset: name.to_string(),
             source_name: repository.source.clone(),
-            why: format!("its location names the folder {:?}", safe(text)),
+            why: format!("its location names the folder {:?}", escape(text)),
         }),
     }
 }
@@ -229,9 +229,9 @@ pub(crate) fn empty() -> Contents {
     Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
 }
 
-/// A source that was not taken.
+/// A source that was skipped.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct PassedOver {
+pub(crate) struct SkippedSource {
     pub(crate) source: String,
     pub(crate) why: String,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::Dataset;
-use crate::collect::artifact::{Collected, PassedOver, announced, complete};
+use crate::collect::artifact::{CollectedDataset, SkippedSource, announced, fetch_small_blobs};
 use crate::collect::quorum::Quorum;
 use crate::collect::wanted::WantedArtifact;
 use crate::dataset::Name;
@@ -22,18 +22,18 @@ use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
 use crate::trust::acceptance::believable;
 use crate::util::clock;
-use crate::util::text::moments;
+use crate::util::text::format_distinct;
 
 /// Data of this age needs no comparison: trivy-db is built four times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
 
 /// How many bad layers a run gets over.
-const MOST_REJECTED: usize = 16;
+const MAX_REJECTED: usize = 16;
 
 /// How long is waited before registries that disagree are asked again.
-const AGAIN: Duration = Duration::from_secs(60);
+const QUORUM_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A layer that is not to be taken again.
+/// A layer that is rejected.
 pub(crate) struct Rejected {
     pub(crate) dataset: Name,
     layer: Digest,
@@ -79,9 +79,9 @@ impl Rejected {
     }
 }
 
-impl PassedOver {
+impl SkippedSource {
     fn of((source, error): &(ArtifactSource, Error)) -> Self {
-        PassedOver { source: source.to_string(), why: error.to_string() }
+        SkippedSource { source: source.to_string(), why: error.to_string() }
     }
 }
 
@@ -91,11 +91,11 @@ pub(crate) struct BestSource<'a> {
     /// The newest date signed of each dataset, by reference name.
     floors: BTreeMap<String, Timestamp>,
     quorum: Quorum<'a>,
-    /// What was taken before, and turned out bad when it was read.
+    /// What was accepted before, and turned out bad when it was read.
     rejected: Vec<Rejected>,
     now: Timestamp,
     /// Hosts that nobody reached: they are asked once, and not for every dataset.
-    out: BTreeSet<String>,
+    unreachable: BTreeSet<String>,
     progress: &'a dyn Progress,
 }
 
@@ -106,8 +106,8 @@ impl<'a> BestSource<'a> {
         quorum: Quorum<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
-        let (now, rejected, out) = (clock::now(), Vec::new(), BTreeSet::new());
-        BestSource { network, floors, quorum, rejected, now, out, progress }
+        let (now, rejected, unreachable) = (clock::now(), Vec::new(), BTreeSet::new());
+        BestSource { network, floors, quorum, rejected, now, unreachable, progress }
     }
 
     /// Takes a layer from its sources no more.
@@ -115,10 +115,10 @@ impl<'a> BestSource<'a> {
     /// # Errors
     /// The error of the rejected layer, if there is no other source, or too many were rejected.
     pub(crate) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> Result<(), Error> {
-        if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MOST_REJECTED {
+        if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MAX_REJECTED {
             return Err(rejected.error);
         }
-        self.progress.note(&format!("{}; another source is asked", rejected.error));
+        self.progress.info(&format!("{}; another source is asked", rejected.error));
         self.rejected.push(rejected);
         Ok(())
     }
@@ -158,7 +158,7 @@ impl<'a> BestSource<'a> {
     /// The error of the source that was tried last, if no source has usable data; the error of the layer
     /// that was rejected last, if no other source has the dataset; [`SourceError::Quorum`] if too few
     /// sources agree; [`Error::Usage`] if there is no source.
-    pub(crate) fn collect(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
+    pub(crate) fn collect(&mut self, wanted: &WantedArtifact) -> Result<CollectedDataset, Error> {
         let collected = self.choose(wanted);
         // Where no other source answers, the one that did is the reason.
         collected.map_err(|error| {
@@ -167,7 +167,7 @@ impl<'a> BestSource<'a> {
         })
     }
 
-    fn choose(&mut self, wanted: &WantedArtifact) -> Result<Collected, Error> {
+    fn choose(&mut self, wanted: &WantedArtifact) -> Result<CollectedDataset, Error> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
         let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
@@ -177,13 +177,13 @@ impl<'a> BestSource<'a> {
             // What a source says counts also where its bytes were bad.
             candidates = self.without_rejected(candidates, &mut failed);
         }
-        let (mut good, stale) = self.sift(name, tag, candidates);
-        lagging.extend(stale.iter().map(|(_, passed)| passed.clone()));
+        let (mut good, stale) = self.select(name, tag, candidates);
+        lagging.extend(stale.iter().map(|(_, skipped_source)| skipped_source.clone()));
         // What lags behind is still better than nothing, and judged like all else before it is signed.
         good.extend(stale.into_iter().map(|(artifact, _)| artifact));
         for (index, artifact) in good.iter().enumerate() {
             let source = &artifact.source;
-            let collected = match complete(self.network, name, tag, artifact.clone()) {
+            let collected = match fetch_small_blobs(self.network, name, tag, artifact.clone()) {
                 Ok(collected) => collected,
                 Err(error) => {
                     failed.push((source.clone(), error));
@@ -194,14 +194,15 @@ impl<'a> BestSource<'a> {
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
             let rejected = |other: &&ArtifactSource| self.rejects(&artifact.manifest.layers, other).is_some();
             let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
-            let passed_over = failed.iter().map(PassedOver::of).chain(lagging);
-            let passed_over = passed_over.filter(|passed| passed.source != source.to_string()).collect();
-            self.say(&passed_over);
-            return Ok(Collected { others, passed_over, ..collected });
+            let skipped = failed.iter().map(SkippedSource::of).chain(lagging);
+            let skipped =
+                skipped.filter(|skipped_source| skipped_source.source != source.to_string()).collect();
+            self.say(&skipped);
+            return Ok(CollectedDataset { others, skipped, ..collected });
         }
         // One reason is for the end, and the others for the log.
         let last = failed.pop();
-        self.say(&failed.iter().map(PassedOver::of).collect());
+        self.say(&failed.iter().map(SkippedSource::of).collect());
         Err(last.map(|(_, error)| error).unwrap_or_else(|| {
             Error::usage(
                 format!("there is no source for {name}"),
@@ -216,35 +217,35 @@ impl<'a> BestSource<'a> {
         wanted: &WantedArtifact,
         mut candidates: Vec<Artifact>,
         failed: &mut Vec<(ArtifactSource, Error)>,
-    ) -> Result<(Vec<Artifact>, Vec<PassedOver>), Error> {
+    ) -> Result<(Vec<Artifact>, Vec<SkippedSource>), Error> {
         let quorum = self.quorum.clone();
         let until = Instant::now() + quorum.wait;
         loop {
-            let words = |one: &Artifact| {
-                let same = candidates.iter().filter(|other| says(other) == says(one));
-                quorum.words(same.map(|other| &other.source))
+            let votes = |one: &Artifact| {
+                let same = candidates.iter().filter(|other| claim_of(other) == claim_of(one));
+                quorum.votes(same.map(|other| &other.source))
             };
-            let enough = candidates.iter().filter(|one| words(one) >= quorum.wanted);
+            let enough = candidates.iter().filter(|one| votes(one) >= quorum.wanted);
             // Of several that agree among themselves the newest, and of those the first.
             let date = |one: &Artifact| believable(announced(one), self.now);
             if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
-                let word = says(best);
+                let claim = claim_of(best);
                 let (agreed, others): (Vec<_>, Vec<_>) =
-                    candidates.iter().cloned().partition(|one| says(one) == word);
-                let passed_over = |one: &Artifact| PassedOver {
+                    candidates.iter().cloned().partition(|one| claim_of(one) == claim);
+                let skipped = |one: &Artifact| SkippedSource {
                     source: one.source.to_string(),
                     why: "it names other data than those that agree".into(),
                 };
-                return Ok((agreed, others.iter().map(passed_over).collect()));
+                return Ok((agreed, others.iter().map(skipped).collect()));
             }
-            let most = candidates.iter().map(words).max().unwrap_or(0);
+            let most = candidates.iter().map(votes).max().unwrap_or(0);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                self.progress.note(&format!(
+                self.progress.info(&format!(
                     "{most} of {} registries name the same {}; asking again in a minute",
                     quorum.wanted, wanted.name
                 ));
-                std::thread::sleep(self.network.within_deadline(left.min(AGAIN)));
+                std::thread::sleep(self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL)));
             }
             if left.is_zero() || self.network.check_deadline().is_err() {
                 let named = |artifact: &Artifact| {
@@ -257,14 +258,14 @@ impl<'a> BestSource<'a> {
                 return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
             }
             failed.clear();
-            self.out.clear();
+            self.unreachable.clear();
             candidates = self.candidates(wanted, failed).0;
         }
     }
 
-    fn say(&self, passed_over: &Vec<PassedOver>) {
-        for PassedOver { source, why } in passed_over {
-            self.progress.note(&format!("{source} is passed over: {why}"));
+    fn say(&self, skipped: &Vec<SkippedSource>) {
+        for SkippedSource { source, why } in skipped {
+            self.progress.info(&format!("{source} is passed over: {why}"));
         }
     }
 
@@ -277,7 +278,7 @@ impl<'a> BestSource<'a> {
         let mut candidates: Vec<Artifact> = Vec::new();
         for (index, source) in wanted.sources.iter().enumerate() {
             let host = source.host().unwrap_or_default().to_owned();
-            if self.out.contains(&host) {
+            if self.unreachable.contains(&host) {
                 let (subject, why) =
                     (source.to_string(), Unreachable::Other("it did not answer before".into()));
                 let error = SourceError::from(RemoteError::Unreachable { subject, host, why });
@@ -285,26 +286,26 @@ impl<'a> BestSource<'a> {
                 continue;
             }
             let resolved = self.network.resolve(source);
-            self.network.take_notes().iter().for_each(|note| self.progress.note(note));
+            self.network.take_warnings().iter().for_each(|warning| self.progress.info(warning));
             match resolved {
                 Ok(artifact) => {
-                    let taken = match self.quorum.wanted {
+                    let accepted = match self.quorum.wanted {
                         1 => self.without_rejected(vec![artifact], failed),
                         _ => vec![artifact],
                     };
-                    let date = taken.first().and_then(|one| believable(announced(one), self.now));
+                    let date = accepted.first().and_then(|one| believable(announced(one), self.now));
                     let floor = self.floor(&wanted.name, &wanted.tag);
                     let fresh = date.is_some_and(|date| {
                         self.now.duration_since(date) < FRESH && floor.is_none_or(|floor| date >= floor)
                     });
-                    candidates.extend(taken);
+                    candidates.extend(accepted);
                     if fresh && self.quorum.wanted == 1 {
                         return (candidates, &wanted.sources[index + 1..]);
                     }
                 }
                 Err(error) => {
                     if matches!(error, SourceError::Remote(RemoteError::Unreachable { .. })) {
-                        self.out.insert(host);
+                        self.unreachable.insert(host);
                     }
                     failed.push((source.clone(), error.into()));
                 }
@@ -315,12 +316,12 @@ impl<'a> BestSource<'a> {
 
     /// The candidates in the order in which to take them, and those that are older than others or than
     /// what was signed before.
-    fn sift(
+    fn select(
         &self,
         name: &Name,
         tag: &str,
         candidates: Vec<Artifact>,
-    ) -> (Vec<Artifact>, Vec<(Artifact, PassedOver)>) {
+    ) -> (Vec<Artifact>, Vec<(Artifact, SkippedSource)>) {
         let date = |artifact: &Artifact| believable(announced(artifact), self.now);
         let newest = candidates.iter().filter_map(date).max();
         let layers = |wanted: Option<Timestamp>| {
@@ -335,14 +336,14 @@ impl<'a> BestSource<'a> {
         for artifact in candidates {
             let why = match (date(&artifact), newest, floor) {
                 (Some(date), _, Some(floor)) if date < floor => {
-                    let (date, floor) = moments(date, floor);
+                    let (date, floor) = format_distinct(date, floor);
                     Some(format!("its data is of {date}, and this stream has signed some of {floor}"))
                 }
                 // The same data under another manifest is not older.
                 (Some(date), Some(newest), _)
                     if date < newest && of_newest.as_ref() != Some(&artifact.manifest.layers) =>
                 {
-                    let (date, newest) = moments(date, newest);
+                    let (date, newest) = format_distinct(date, newest);
                     Some(format!("its data is of {date}, and another source has some of {newest}"))
                 }
                 _ => None,
@@ -350,7 +351,7 @@ impl<'a> BestSource<'a> {
             match why {
                 Some(why) => {
                     let source = artifact.source.to_string();
-                    stale.push((artifact, PassedOver { source, why }));
+                    stale.push((artifact, SkippedSource { source, why }));
                 }
                 None => good.push(artifact),
             }
@@ -360,7 +361,7 @@ impl<'a> BestSource<'a> {
 }
 
 /// What a quorum is about: the data, and what it says it is.
-fn says(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
+fn claim_of(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
     let layers = artifact.manifest.layers.iter().map(|layer| layer.digest);
     (layers.collect(), artifact.manifest.annotations.get(oci::VERSION))
 }

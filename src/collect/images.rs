@@ -57,13 +57,13 @@ impl fmt::Display for CarriedImage {
 }
 
 /// An image whose manifests are here.
-pub(crate) struct Collected {
+pub(crate) struct CollectedImage {
     /// What goes into the plan.
     pub(crate) planned: PlannedImage,
     source: source::Image,
 }
 
-impl Collected {
+impl CollectedImage {
     /// Any of its blobs, and where it is fetched from.
     pub(crate) fn first_blob(&self) -> Option<(&ArtifactSource, &Descriptor)> {
         Some((&self.source.source, self.source.blobs.first()?))
@@ -86,21 +86,21 @@ pub(crate) fn collect(
     platform: Option<&Platform>,
     network: &Network<'_>,
     progress: &dyn Progress,
-) -> Result<Vec<Collected>, Error> {
+) -> Result<Vec<CollectedImage>, Error> {
     if images.len() > MAX_IMAGES {
         return Err(Error::usage(
             format!("{} images are named, and a bundle takes {MAX_IMAGES}", images.len()),
             "Take the others in a second bundle, of a stream of its own.",
         ));
     }
-    let mut collected: Vec<Collected> = Vec::new();
+    let mut collected: Vec<CollectedImage> = Vec::new();
     for carried in images {
         let name = carried.name.to_string();
         if collected.iter().any(|other| other.planned.image.name == name) {
             return Err(Error::usage(format!("--image {name} is given twice"), "Give each image once."));
         }
         let source = network.image(&carried.source, platform, MAX_MEMBER)?;
-        network.take_notes().iter().for_each(|note| progress.note(note));
+        network.take_warnings().iter().for_each(|warning| progress.info(warning));
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(
                 format!(
@@ -123,7 +123,7 @@ pub(crate) fn collect(
             blobs: source.blobs.iter().map(Blob::from).collect(),
         };
         let manifests = source.below.iter().chain([&source.top]).map(|m| m.bytes.clone()).collect();
-        collected.push(Collected { planned: PlannedImage { image, manifests }, source });
+        collected.push(CollectedImage { planned: PlannedImage { image, manifests }, source });
     }
     Ok(collected)
 }

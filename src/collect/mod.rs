@@ -12,9 +12,9 @@ pub mod registry_mirror;
 pub(crate) mod validate;
 pub(crate) mod wanted;
 
-use crate::collect::artifact::{Collected, vex_repository};
+use crate::collect::artifact::{CollectedDataset, vex_repository};
 use crate::collect::best_source::BestSource;
-use crate::collect::wanted::Wanted;
+use crate::collect::wanted::WantedDataset;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::source::Network;
@@ -27,17 +27,17 @@ use crate::source::Network;
 /// it.
 pub(crate) fn collect(
     network: &Network<'_>,
-    wanted: &[Wanted],
+    wanted: &[WantedDataset],
     best: &mut BestSource<'_>,
     progress: &dyn Progress,
-) -> Result<Vec<Collected>, Error> {
+) -> Result<Vec<CollectedDataset>, Error> {
     let mut collected = Vec::new();
     for item in wanted {
         collected.push(match item {
-            Wanted::Artifact(artifact) => best.collect(artifact)?,
-            Wanted::Vex { name, source } => vex_repository(network, name, source)?,
+            WantedDataset::Artifact(artifact) => best.collect(artifact)?,
+            WantedDataset::Vex { name, source } => vex_repository(network, name, source)?,
         });
-        network.take_notes().iter().for_each(|note| progress.note(note));
+        network.take_warnings().iter().for_each(|warning| progress.info(warning));
     }
     Ok(collected)
 }

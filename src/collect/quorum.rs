@@ -25,21 +25,21 @@ impl Quorum<'_> {
 
     /// How many independent words these sources are. A mirror's is that of its registry, and also that of
     /// whoever runs the mirror: neither may speak twice.
-    pub(crate) fn words<'s>(&self, sources: impl Iterator<Item = &'s ArtifactSource>) -> u32 {
-        let mut speakers: Vec<(String, String)> = sources.map(|source| self.speakers(source)).collect();
+    pub(crate) fn votes<'s>(&self, sources: impl Iterator<Item = &'s ArtifactSource>) -> u32 {
+        let mut voters: Vec<(String, String)> = sources.map(|source| self.origin_and_host(source)).collect();
         // Those that speak for themselves first: a mirror takes two names out of the count.
-        speakers.sort_by_key(|(origin, host)| origin != host);
-        let mut heard = BTreeSet::new();
+        voters.sort_by_key(|(origin, host)| origin != host);
+        let mut counted = BTreeSet::new();
         let new = |(origin, host): &(String, String)| {
-            let new = !heard.contains(origin) && !heard.contains(host);
-            heard.extend([origin.clone(), host.clone()]);
+            let new = !counted.contains(origin) && !counted.contains(host);
+            counted.extend([origin.clone(), host.clone()]);
             new
         };
-        speakers.iter().map(new).filter(|new| *new).count() as u32
+        voters.iter().map(new).filter(|new| *new).count() as u32
     }
 
     /// Whose word a source's is, and who passes it on.
-    fn speakers(&self, source: &ArtifactSource) -> (String, String) {
+    fn origin_and_host(&self, source: &ArtifactSource) -> (String, String) {
         // Whoever fetched it, nobody here can tell.
         let Some(host) = source.host() else { return ("a layout".into(), "a layout".into()) };
         let host = canonical(host);
@@ -82,7 +82,7 @@ mod tests {
         let quorum = Quorum { mirrors: &mirrors, ..Quorum::NONE };
         let sources: Vec<_> =
             sources.iter().map(|source| ArtifactSource::parse(source, "2").unwrap()).collect();
-        quorum.words(sources.iter())
+        quorum.votes(sources.iter())
     }
 
     #[test]

@@ -20,10 +20,10 @@ impl FromStr for RegistryMirror {
     type Err = RemoteError;
 
     fn from_str(text: &str) -> Result<Self, RemoteError> {
-        let next =
+        let hint =
             || "Write it as HOST=MIRROR[/PREFIX], such as ghcr.io=harbor.corp.example/ghcr.".to_owned();
         let wrong =
-            |why: &str| RemoteError::Address { text: Redacted::new(text), why: why.into(), next: next() };
+            |why: &str| RemoteError::Address { text: Redacted::new(text), why: why.into(), hint: hint() };
         let (origin, place) =
             text.split_once('=').ok_or_else(|| wrong("it names no registry that it mirrors"))?;
         let (host, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_registries_is_refused() {
+    fn what_names_no_registries_is_rejected() {
         for bad in
             ["", "ghcr.io", "ghcr.io=", "=harbor.example", "a b=harbor.example", "ghcr.io=h/UPPER", "x=h/a:1"]
         {

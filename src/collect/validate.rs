@@ -6,16 +6,16 @@
 use std::io::{self, Read, Write};
 
 use crate::bundle::Dataset;
-use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::{Contents, Discard, Kind, layer};
 use crate::error::{Error, panicked};
 use crate::progress::Step;
 use crate::source::SourceError;
 use crate::util::pipe::{PipeWriter, pipe};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// What the checker found.
-pub(crate) type Checked = Result<Contents, UnpackError>;
+pub(crate) type Validation = Result<Contents, UnpackError>;
 
 /// Hands a layer to `take` while its content is checked. Says what `take` came to and what was found,
 /// in that order: a checker that was left without the end says no more than that.
@@ -23,25 +23,26 @@ pub(crate) type Checked = Result<Contents, UnpackError>;
 /// # Errors
 /// [`Error::Unexpected`] if the checking thread panics. An error of the source or of the content is in the
 /// result.
-pub(crate) fn checked<R: Read, T>(
+pub(crate) fn validate_while<R: Read, T>(
     kind: Kind,
     source: R,
     step: Box<dyn Step>,
-    take: impl FnOnce(Passing<R>) -> T,
-) -> Result<(T, Checked), Error> {
+    take: impl FnOnce(ValidatingReader<R>) -> T,
+) -> Result<(T, Validation), Error> {
     let (copy, reader) = pipe();
-    let (taken, checked) = std::thread::scope(|scope| {
-        let checker = scope.spawn(move || layer::unpack(kind, reader, Limits::of(kind), &mut Discard));
-        let taken = take(Passing { source, copy: Some(copy), step });
-        (taken, checker.join())
+    let (taken, validated) = std::thread::scope(|scope| {
+        let validator =
+            scope.spawn(move || layer::unpack(kind, reader, UnpackLimits::of(kind), &mut Discard));
+        let taken = take(ValidatingReader { source, copy: Some(copy), step });
+        (taken, validator.join())
     });
-    Ok((taken, checked.map_err(panicked("checking"))?))
+    Ok((taken, validated.map_err(panicked("checking"))?))
 }
 
 /// What it means that reading a layer ended with an error. The checker sees a cut stream as the
 /// reader's failure, so the reader's own word is better, unless the checker had seen enough.
-pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, checked: &Checked) -> Error {
-    match checked {
+pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, validated: &Validation) -> Error {
+    match validated {
         Err(UnpackError::Content(bad)) if error.kind() == io::ErrorKind::BrokenPipe => {
             bad_content(dataset, &bad.0)
         }
@@ -54,18 +55,22 @@ pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, checked: &Checked) 
 
 /// Content that a source serves and Trivy could not use.
 pub(crate) fn bad_content(dataset: &Dataset, why: &str) -> Error {
-    Error::Content { dataset: dataset.name.to_string(), source_name: dataset.source.clone(), why: safe(why) }
+    Error::Content {
+        dataset: dataset.name.to_string(),
+        source_name: dataset.source.clone(),
+        why: escape(why),
+    }
 }
 
 /// Reads a source and hands a copy of its bytes to the checker. A checker that has seen enough
 /// stops the reading: there is no point in fetching what nobody will use.
-pub(crate) struct Passing<R> {
+pub(crate) struct ValidatingReader<R> {
     source: R,
     copy: Option<PipeWriter>,
     step: Box<dyn Step>,
 }
 
-impl<R: Read> Read for Passing<R> {
+impl<R: Read> Read for ValidatingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
         if count == 0 {

@@ -8,7 +8,7 @@ use crate::dataset::{Kind, Name};
 use crate::error::Error;
 use crate::source::{ArtifactSource, VexSource};
 use crate::util::redacted::Redacted;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// One of the OCI artifacts, with its sources in the order in which to ask them.
 pub(crate) struct WantedArtifact {
@@ -18,30 +18,30 @@ pub(crate) struct WantedArtifact {
 }
 
 /// A dataset that is to be carried.
-pub(crate) enum Wanted {
+pub(crate) enum WantedDataset {
     /// One of the OCI artifacts.
     Artifact(WantedArtifact),
     /// A VEX repository.
     Vex { name: Name, source: VexSource },
 }
 
-impl Wanted {
+impl WantedDataset {
     /// The artifact, where it is one.
     pub(crate) fn artifact(&self) -> Option<&WantedArtifact> {
         match self {
-            Wanted::Artifact(artifact) => Some(artifact),
-            Wanted::Vex { .. } => None,
+            WantedDataset::Artifact(artifact) => Some(artifact),
+            WantedDataset::Vex { .. } => None,
         }
     }
 
     /// The hosts of all its registries.
     pub(crate) fn hosts(&self) -> Vec<String> {
         match self {
-            Wanted::Artifact(artifact) => {
+            WantedDataset::Artifact(artifact) => {
                 let repositories = artifact.sources.iter().filter_map(ArtifactSource::repository);
                 repositories.map(|repository| repository.api_host().to_owned()).collect()
             }
-            Wanted::Vex { .. } => Vec::new(),
+            WantedDataset::Vex { .. } => Vec::new(),
         }
     }
 }
@@ -95,29 +95,30 @@ pub(crate) fn wanted(
     options: &SourceOptions,
     vex: &[String],
     has_images: bool,
-) -> Result<Vec<Wanted>, Error> {
+) -> Result<Vec<WantedDataset>, Error> {
     let selection = &options.selection;
-    let mut wanted: Vec<Wanted> = artifacts(options)?.into_iter().map(Wanted::Artifact).collect();
+    let mut wanted: Vec<WantedDataset> =
+        artifacts(options)?.into_iter().map(WantedDataset::Artifact).collect();
     let default = format!("default={}", catalogue::VEX_HUB);
     let vex = if vex.is_empty() { vec![default] } else { vex.to_vec() };
     let mut names = BTreeSet::new();
     for text in &vex {
         let (repository, source) = text.split_once('=').ok_or_else(|| {
             Error::usage(
-                format!("--vex {:?} has no name", safe(&Redacted::new(text).to_string())),
+                format!("--vex {:?} has no name", escape(&Redacted::new(text).to_string())),
                 "Write NAME=URL or NAME=DIR; the name `default` is VEX Hub's.",
             )
         })?;
         let name = Name::vex(repository).map_err(|_| {
-            let next = match repository {
+            let hint = match repository {
                 "hub" => {
                     "It would be taken for VEX Hub, whose name here is `default`: choose that or another."
                 }
                 _ => "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
             };
             Error::usage(
-                format!("{:?} cannot name a VEX repository", safe(&Redacted::new(repository).to_string())),
-                next,
+                format!("{:?} cannot name a VEX repository", escape(&Redacted::new(repository).to_string())),
+                hint,
             )
         })?;
         if !names.insert(name.clone()) {
@@ -127,7 +128,7 @@ pub(crate) fn wanted(
             ));
         }
         if selection.wants(&name) {
-            wanted.push(Wanted::Vex { name, source: VexSource::parse(source)? });
+            wanted.push(WantedDataset::Vex { name, source: VexSource::parse(source)? });
         }
     }
     // VEX Hub may be left out also where it is not asked for; another name is a slip of the pen.

@@ -37,36 +37,36 @@ pub enum UnpackError {
 
 /// A shorthand for an [`UnpackError::Content`].
 pub(super) fn bad(text: impl Into<String>) -> UnpackError {
-    UnpackError::Content(ContentError(crate::util::text::safe(&text.into())))
+    UnpackError::Content(ContentError(crate::util::text::escape(&text.into())))
 }
 
 /// What unpacking may cost at the most. Nothing is written beyond it, whatever an archive claims.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct UnpackLimits {
     /// The sum of all files' lengths in bytes.
     pub unpacked: u64,
     /// The number of files.
     pub files: u64,
     /// The number of folders: each takes room and an inode, though it has no bytes of its own.
-    pub folders: u64,
+    pub directories: u64,
 }
 
 /// How deep a file may lie. Trivy's checks and VEX Hub stay below ten.
 const MAX_DEPTH: usize = 32;
 
-impl Limits {
+impl UnpackLimits {
     /// The limits for content of which nothing is known yet.
     pub fn of(kind: Kind) -> Self {
-        let (files, folders) = if kind.is_large() { (2, 0) } else { (100_000, 50_000) };
-        Limits { unpacked: kind.max_unpacked(), files, folders }
+        let (files, directories) = if kind.is_large() { (2, 0) } else { (100_000, 50_000) };
+        UnpackLimits { unpacked: kind.max_unpacked(), files, directories }
     }
 
     /// The limits for content that a signed payload describes.
     pub fn exactly(contents: &Contents) -> Self {
-        Limits {
+        UnpackLimits {
             unpacked: contents.unpacked_size(),
             files: contents.file_count(),
-            folders: contents.folder_count(),
+            directories: contents.directory_count(),
         }
     }
 }
@@ -96,7 +96,7 @@ fn hash(path: &str) -> u128 {
 /// Sees the files of one dataset and judges them.
 pub(super) struct Checker<'a> {
     kind: Kind,
-    limits: Limits,
+    limits: UnpackLimits,
     sink: &'a mut dyn Sink,
     files: Vec<File>,
     /// The bytes of all their paths.
@@ -104,9 +104,9 @@ pub(super) struct Checker<'a> {
     /// The hash of every file's path, and of every directory's with a `/` behind it: whole paths
     /// would take twice the memory. Two paths with one hash would be rejected, not confused.
     taken: HashSet<u128>,
-    folders: u64,
+    directories: u64,
     unpacked: u64,
-    left_out: u64,
+    skipped: u64,
     current: Option<Current>,
     head: Vec<u8>,
     json: Vec<u8>,
@@ -128,7 +128,7 @@ enum Keep {
 }
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(kind: Kind, limits: Limits, sink: &'a mut dyn Sink) -> Self {
+    pub(super) fn new(kind: Kind, limits: UnpackLimits, sink: &'a mut dyn Sink) -> Self {
         Checker {
             kind,
             limits,
@@ -136,9 +136,9 @@ impl<'a> Checker<'a> {
             files: Vec::new(),
             names: 0,
             taken: HashSet::new(),
-            folders: 0,
+            directories: 0,
             unpacked: 0,
-            left_out: 0,
+            skipped: 0,
             current: None,
             head: Vec::new(),
             json: Vec::new(),
@@ -178,11 +178,11 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// A file is left out. Its bytes are inflated all the same, so they are bounded too.
-    pub(super) fn leave_out(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
-        self.left_out = self.left_out.saturating_add(size);
+    /// Skips a file. Its bytes are inflated all the same, so they are bounded too.
+    pub(super) fn skip(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
+        self.skipped = self.skipped.saturating_add(size);
         let most = self.kind.max_unpacked();
-        if self.left_out > most {
+        if self.skipped > most {
             return Err(bad(format!("{path} and others beside the content take more than {most} bytes")));
         }
         Ok(())
@@ -203,11 +203,11 @@ impl<'a> Checker<'a> {
                 return Err(twice());
             }
             if self.taken.insert(hash(&text[..=at])) {
-                self.folders += 1;
-                if self.folders > self.limits.folders {
+                self.directories += 1;
+                if self.directories > self.limits.directories {
                     return Err(bad(format!(
                         "it unpacks to more than the {} folders that are allowed",
-                        self.limits.folders
+                        self.limits.directories
                     )));
                 }
             }

@@ -10,7 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 
 use crate::dataset::Kind;
-use crate::dataset::check::{Checker, Limits, UnpackError, bad};
+use crate::dataset::check::{Checker, UnpackError, UnpackLimits, bad};
 use crate::dataset::tree::{Contents, RelPath, Sink};
 
 pub(crate) use crate::util::pipe::CHUNK;
@@ -34,7 +34,7 @@ const MAX_HEADERS: u64 = 400_000;
 pub fn unpack(
     kind: Kind,
     packed: impl Read + Send,
-    limits: Limits,
+    limits: UnpackLimits,
     sink: &mut dyn Sink,
 ) -> Result<Contents, UnpackError> {
     let mut checker = Checker::new(kind, limits, sink);
@@ -98,7 +98,7 @@ fn walk_tar(
                 let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 let path = plain(&name)?;
                 let Some(path) = place(&path) else {
-                    checker.leave_out(&path, size)?;
+                    checker.skip(&path, size)?;
                     continue;
                 };
                 checker.begin(path, size)?;
@@ -144,7 +144,7 @@ fn broken(error: io::Error) -> UnpackError {
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::Other
-            if error.get_ref().is_none_or(|inner| !inner.is::<crate::util::pipe::Upstream>()) =>
+            if error.get_ref().is_none_or(|inner| !inner.is::<crate::util::pipe::WriterGaveUp>()) =>
         {
             bad(format!("it is not a whole gzipped tar archive ({error})"))
         }
@@ -245,11 +245,11 @@ mod tests {
     }
 
     fn check(kind: Kind, packed: &[u8]) -> Result<Contents, String> {
-        unpack(kind, packed, Limits::of(kind), &mut Discard).map_err(|e| e.to_string())
+        unpack(kind, packed, UnpackLimits::of(kind), &mut Discard).map_err(|e| e.to_string())
     }
 
     #[track_caller]
-    fn refused(kind: Kind, packed: &[u8], because: &str) {
+    fn rejected(kind: Kind, packed: &[u8], because: &str) {
         let error = check(kind, packed).unwrap_err();
         assert!(error.contains(because), "{error}");
     }
@@ -265,14 +265,14 @@ mod tests {
 
     #[test]
     fn a_database_is_exactly_its_two_files() {
-        refused(Kind::TrivyDb, &db().file("more", b"x").pack(), "does not belong there");
-        refused(Kind::TrivyDb, &db().file("metadata.json", b"{}").pack(), "twice");
-        refused(
+        rejected(Kind::TrivyDb, &db().file("more", b"x").pack(), "does not belong there");
+        rejected(Kind::TrivyDb, &db().file("metadata.json", b"{}").pack(), "twice");
+        rejected(
             Kind::TrivyDb,
             &Archive::new().file("metadata.json", METADATA.as_bytes()).pack(),
             "no trivy.db",
         );
-        refused(Kind::TrivyJavaDb, &db().pack(), "does not belong there");
+        rejected(Kind::TrivyJavaDb, &db().pack(), "does not belong there");
     }
 
     #[test]
@@ -283,43 +283,43 @@ mod tests {
                 .file("metadata.json", json.as_bytes())
                 .pack()
         };
-        refused(
+        rejected(
             Kind::TrivyDb,
             &with(&METADATA.replace("\"Version\":2", "\"Version\":3")),
             "schema version 3",
         );
-        refused(Kind::TrivyDb, &with(&METADATA.replace("2026-01-15", "0001-01-01")), "no believable dates");
-        refused(Kind::TrivyDb, &with("<html>"), "cannot be read");
+        rejected(Kind::TrivyDb, &with(&METADATA.replace("2026-01-15", "0001-01-01")), "no believable dates");
+        rejected(Kind::TrivyDb, &with("<html>"), "cannot be read");
         let java = Archive::new()
             .file("trivy-java.db", &sqlite::tests::database(&["artifacts"]))
             .file("metadata.json", METADATA.as_bytes());
-        refused(Kind::TrivyJavaDb, &java.pack(), "no table indices");
+        rejected(Kind::TrivyJavaDb, &java.pack(), "no table indices");
     }
 
     #[test]
     fn only_plain_files_with_plain_names_come_through() {
         for name in [&b"../trivy.db"[..], b"/trivy.db", b"a/../../b", b"a\\b", b"a\x1b[2J", b"\xff"] {
-            refused(
+            rejected(
                 Kind::TrivyChecks,
                 &Archive::new().entry(EntryType::Regular, name, b"x").pack(),
                 "unsafe name",
             );
         }
         for kind in [EntryType::Symlink, EntryType::Link] {
-            refused(Kind::TrivyChecks, &Archive::new().entry(kind, b"x", b"").pack(), "is a link");
+            rejected(Kind::TrivyChecks, &Archive::new().entry(kind, b"x", b"").pack(), "is a link");
         }
         for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::GNUSparse] {
-            refused(Kind::TrivyChecks, &Archive::new().entry(kind, b"x", b"").pack(), "entry of type");
+            rejected(Kind::TrivyChecks, &Archive::new().entry(kind, b"x", b"").pack(), "entry of type");
         }
-        refused(Kind::TrivyChecks, &Archive::new().file("a", b"").file("a/b", b"").pack(), "twice");
-        refused(Kind::TrivyChecks, &Archive::new().file("a/b", b"").file("a", b"").pack(), "twice");
+        rejected(Kind::TrivyChecks, &Archive::new().file("a", b"").file("a/b", b"").pack(), "twice");
+        rejected(Kind::TrivyChecks, &Archive::new().file("a/b", b"").file("a", b"").pack(), "twice");
     }
 
     #[test]
     fn checks_need_their_libraries() {
         let check_only = || Archive::new().file("policies/docker/policies/x.rego", b"package x");
-        refused(Kind::TrivyChecks, &check_only().pack(), "no libraries");
-        refused(Kind::TrivyChecks, &Archive::new().file("README.md", b"x").pack(), "no .rego");
+        rejected(Kind::TrivyChecks, &check_only().pack(), "no libraries");
+        rejected(Kind::TrivyChecks, &Archive::new().file("README.md", b"x").pack(), "no .rego");
         let good = check_only().file("policies/docker/lib/y.rego", b"package y").pack();
         assert_eq!(check(Kind::TrivyChecks, &good).unwrap().tree.unwrap().files, 2);
     }
@@ -327,26 +327,26 @@ mod tests {
     #[test]
     fn a_bomb_stops_at_its_limit() {
         let packed = db().pack();
-        let limits = Limits { unpacked: 1000, files: 2, folders: 0 };
+        let limits = UnpackLimits { unpacked: 1000, files: 2, directories: 0 };
         let error = unpack(Kind::TrivyDb, &packed[..], limits, &mut Discard).unwrap_err();
         assert!(error.to_string().contains("more than the 1000 bytes"), "{error}");
 
         let long = Archive::new().entry(EntryType::GNULongName, b"x", &vec![b'a'; 1 << 20]).pack();
-        refused(Kind::TrivyDb, &long, "extension header");
+        rejected(Kind::TrivyDb, &long, "extension header");
         let mut padded = GzEncoder::new(Vec::new(), Compression::best());
         padded.write_all(&vec![0; 1 << 20]).unwrap();
-        refused(Kind::TrivyDb, &padded.finish().unwrap(), "bytes follow the end");
+        rejected(Kind::TrivyDb, &padded.finish().unwrap(), "bytes follow the end");
     }
 
     #[test]
-    fn folders_are_counted_too() {
+    fn directories_are_counted_too() {
         let deep = "d/".repeat(40) + "x";
-        refused(Kind::TrivyChecks, &Archive::new().file(&deep, b"x").pack(), "deeper than the 32 folders");
+        rejected(Kind::TrivyChecks, &Archive::new().file(&deep, b"x").pack(), "deeper than the 32 folders");
         let mut many = Archive::new();
         for number in 0..200 {
             many = many.file(&format!("{number}/{}x", "d/".repeat(20)), b"");
         }
-        let limits = Limits { unpacked: 1000, files: 1000, folders: 1000 };
+        let limits = UnpackLimits { unpacked: 1000, files: 1000, directories: 1000 };
         let error = unpack(Kind::TrivyChecks, &many.pack()[..], limits, &mut Discard).unwrap_err();
         assert!(error.to_string().contains("more than the 1000 folders"), "{error}");
     }
@@ -359,7 +359,7 @@ mod tests {
         }
         let mut longer = packed.clone();
         longer.push(0);
-        refused(Kind::TrivyDb, &longer, "not a whole gzipped tar");
+        rejected(Kind::TrivyDb, &longer, "not a whole gzipped tar");
     }
 
     proptest! {

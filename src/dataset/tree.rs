@@ -102,8 +102,8 @@ impl Contents {
         files.saturating_add(self.tree.as_ref().map_or(0, |tree| tree.size))
     }
 
-    /// The number of folders that the content unpacks to, without its top.
-    pub fn folder_count(&self) -> u64 {
+    /// The number of directories that the content unpacks to, without its top.
+    pub fn directory_count(&self) -> u64 {
         self.tree.as_ref().map_or(0, |tree| tree.folders)
     }
 

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek};
 
-use crate::dataset::check::{Checker, Limits, UnpackError, bad};
+use crate::dataset::check::{Checker, UnpackError, UnpackLimits, bad};
 use crate::dataset::layer::{self, plain};
 use crate::dataset::tree::{Contents, RelPath, Sink};
 use crate::dataset::zip_archive::{EntryKind, ZipArchive};
@@ -80,7 +80,7 @@ pub fn unpack(
     format: ArchiveFormat,
     archive: impl Read + Seek + Send,
     subdir: &str,
-    limits: Limits,
+    limits: UnpackLimits,
     sink: &mut dyn Sink,
 ) -> Result<Contents, UnpackError> {
     let mut found = false;
@@ -142,8 +142,14 @@ mod tests {
     const ARCHIVE: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 
     fn check(subdir: &str) -> Result<Contents, String> {
-        unpack(ArchiveFormat::TarGzip, Cursor::new(ARCHIVE), subdir, Limits::of(Kind::Vex), &mut Discard)
-            .map_err(|e| e.to_string())
+        unpack(
+            ArchiveFormat::TarGzip,
+            Cursor::new(ARCHIVE),
+            subdir,
+            UnpackLimits::of(Kind::Vex),
+            &mut Discard,
+        )
+        .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -169,7 +175,7 @@ mod tests {
         }
         let packed = zip.finish().unwrap().into_inner();
         assert_eq!(ArchiveFormat::of(&packed), Some(ArchiveFormat::Zip));
-        let limits = Limits::of(Kind::Vex);
+        let limits = UnpackLimits::of(Kind::Vex);
         let zipped = unpack(ArchiveFormat::Zip, Cursor::new(&packed), "vexhub-main", limits, &mut Discard);
         assert_eq!(zipped.unwrap(), check("vexhub-main").unwrap());
         let cut = Cursor::new(&packed[..packed.len() - 30]);

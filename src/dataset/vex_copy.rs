@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::ArchiveFormat;
 use crate::digest::Digest;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// The file that describes a VEX repository.
 pub const MANIFEST: &str = "vex-repository.json";
@@ -34,11 +34,11 @@ pub struct Record {
 /// The name of the archive to which a copy's location points.
 pub fn archive_name(format: ArchiveFormat, subdir: &str) -> String {
     /// As much of it as every file system takes beside the rest of the name.
-    const MOST: usize = 100;
+    const MAX: usize = 100;
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let folder: String = subdir.chars().map(plain).take(MOST).collect();
-    let dash = if folder.is_empty() { "" } else { "-" };
-    format!("repository{dash}{folder}{}", format.extension())
+    let directory: String = subdir.chars().map(plain).take(MAX).collect();
+    let dash = if directory.is_empty() { "" } else { "-" };
+    format!("repository{dash}{directory}{}", format.extension())
 }
 
 /// The location of the folder `subdir` inside an archive at `url`, as go-getter reads it. `None` where
@@ -48,7 +48,7 @@ pub fn location(url: &str, subdir: &str) -> Option<String> {
         |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '?' | '#' | '*' | '[' | '%' | '\\');
     match subdir {
         "" => Some(url.to_owned()),
-        folder => folder.chars().all(readable).then(|| format!("{url}//{folder}")),
+        directory => directory.chars().all(readable).then(|| format!("{url}//{directory}")),
     }
 }
 
@@ -75,7 +75,7 @@ pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<
     let versions = upstream.get("versions").and_then(Value::as_array).ok_or_else(none)?;
     let is_read = |version: &&Value| version.get("spec_version").and_then(Value::as_str) == Some(VEX_SPEC);
     let version = versions.iter().find(is_read).ok_or_else(none)?;
-    let text = |key: &str| upstream.get(key).and_then(Value::as_str).map(safe).unwrap_or_default();
+    let text = |key: &str| upstream.get(key).and_then(Value::as_str).map(escape).unwrap_or_default();
     let manifest = json!({
         "name": text("name"),
         "description": text("description"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_while_the_folder_stays() {
+    fn names_stay_while_the_directory_stays() {
         assert_eq!(archive_name(ArchiveFormat::TarGzip, "vexhub-main"), "repository-vexhub-main.tar.gz");
         assert_eq!(archive_name(ArchiveFormat::Zip, ""), "repository.zip");
         assert_eq!(archive_name(ArchiveFormat::Zip, "a/../b c"), "repository-a-..-b-c.zip");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_point_nowhere_here_and_are_left_out() {
+    fn other_versions_point_nowhere_here_and_are_skipped() {
         let two = br#"{"versions":[{"spec_version":"0.2","locations":[{"url":"https://x/"}]},{"spec_version":"0.1"}]}"#;
         let after: Value = serde_json::from_slice(&point_at(two, "u", &a_record()).unwrap()).unwrap();
         assert_eq!(after["versions"].as_array().unwrap().len(), 1);

@@ -54,7 +54,7 @@ pub(super) enum EntryKind {
 
 /// An entry of the directory.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ZipEntry {
     /// Its name, as the archive has it.
     pub(super) name: Vec<u8>,
     pub(super) kind: EntryKind,
@@ -141,7 +141,7 @@ impl<R: Read + Seek> ZipArchive<R> {
     /// # Errors
     /// [`UnpackError::Content`] if the directory breaks the rules of this module; [`UnpackError::Read`] if
     /// the source cannot be read.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub(super) fn next(&mut self) -> Result<Option<ZipEntry>, UnpackError> {
         self.directory.next(&mut self.source)
     }
 
@@ -152,7 +152,7 @@ impl<R: Read + Seek> ZipArchive<R> {
     /// source cannot be read; the error of `take` if it fails.
     pub(super) fn read(
         &mut self,
-        entry: &Entry,
+        entry: &ZipEntry,
         take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
         let body = self.body(entry)?;
@@ -186,7 +186,7 @@ impl<R: Read + Seek> ZipArchive<R> {
     }
 
     /// Where the bytes of an entry begin. Its own header must agree with the directory.
-    fn body(&mut self, entry: &Entry) -> Result<u64, UnpackError> {
+    fn body(&mut self, entry: &ZipEntry) -> Result<u64, UnpackError> {
         // Encrypted, patched, or with a masked header.
         if entry.flags & 0x2021 != 0 {
             return Err(broken("a file is encrypted"));
@@ -307,7 +307,7 @@ impl Directory {
         Ok(&self.window[..length])
     }
 
-    fn next(&mut self, source: &mut (impl Read + Seek)) -> Result<Option<Entry>, UnpackError> {
+    fn next(&mut self, source: &mut (impl Read + Seek)) -> Result<Option<ZipEntry>, UnpackError> {
         if self.left == 0 {
             // Go reads on as long as there are entries.
             return match self.next == self.end {
@@ -381,7 +381,7 @@ impl Ends {
 }
 
 /// An entry from its place in the directory, with its name and its extra fields.
-fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Entry, UnpackError> {
+fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<ZipEntry, UnpackError> {
     let mut wide = wide(extra);
     let mut value = |plain: u32| -> Result<u64, UnpackError> {
         if plain != u32::MAX {
@@ -411,7 +411,7 @@ fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Entry, UnpackError>
         (false, EntryKind::Directory) => EntryKind::Other,
         (false, other) => other,
     };
-    Ok(Entry {
+    Ok(ZipEntry {
         name: name.to_vec(),
         kind,
         size,
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(bytes: &[u8], because: &str) {
+    fn rejected(bytes: &[u8], because: &str) {
         let error = read(bytes).unwrap_err();
         assert!(error.contains(because), "{error}");
     }
@@ -533,26 +533,26 @@ mod tests {
     #[test]
     fn an_archive_that_can_be_read_in_two_ways_is_rejected() {
         let good = good();
-        refused(&[b"x", &good[..]].concat(), "does not lie where");
-        refused(&[&good[..], b"x"].concat(), "comment does not end with the file");
-        refused(&[&good[..], &good[..]].concat(), "does not lie where");
+        rejected(&[b"x", &good[..]].concat(), "does not lie where");
+        rejected(&[&good[..], b"x"].concat(), "comment does not end with the file");
+        rejected(&[&good[..], &good[..]].concat(), "does not lie where");
         // An end record in the comment of another.
         let mut nested = good.clone();
         let length = nested.len();
         nested[length - 2..].copy_from_slice(&22u16.to_le_bytes());
         nested.extend_from_slice(&good[length - 22..]);
-        refused(&nested, "does not lie where");
+        rejected(&nested, "does not lie where");
         let end = |bytes: &[u8]| last(bytes, END.0);
-        refused(&changed(|bytes| end(bytes) + 8, &[2, 0, 2, 0]), "more entries than");
-        refused(&changed(|bytes| end(bytes) + 8, &[4, 0, 4, 0]), "is cut off");
-        refused(&changed(|bytes| end(bytes) + 8, &[2, 0]), "several disks");
-        refused(&changed(|bytes| end(bytes) + 4, &[1, 0]), "several disks");
+        rejected(&changed(|bytes| end(bytes) + 8, &[2, 0, 2, 0]), "more entries than");
+        rejected(&changed(|bytes| end(bytes) + 8, &[4, 0, 4, 0]), "is cut off");
+        rejected(&changed(|bytes| end(bytes) + 8, &[2, 0]), "several disks");
+        rejected(&changed(|bytes| end(bytes) + 4, &[1, 0]), "several disks");
         // Another name, method or place in front of the file than in the directory.
-        refused(&changed(|bytes| last(bytes, LOCAL.0) + 30, b"TOP"), "differs from the directory");
-        refused(&changed(|bytes| last(bytes, LOCAL.0) + 8, &[0, 0]), "differs from the directory");
-        refused(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0; 4]), "differs from the directory");
-        refused(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0xff; 4]), "no size");
-        refused(&changed(|bytes| last(bytes, ENTRY.0) + 8, &[1, 0]), "encrypted");
+        rejected(&changed(|bytes| last(bytes, LOCAL.0) + 30, b"TOP"), "differs from the directory");
+        rejected(&changed(|bytes| last(bytes, LOCAL.0) + 8, &[0, 0]), "differs from the directory");
+        rejected(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0; 4]), "differs from the directory");
+        rejected(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0xff; 4]), "no size");
+        rejected(&changed(|bytes| last(bytes, ENTRY.0) + 8, &[1, 0]), "encrypted");
     }
 
     #[test]
@@ -572,19 +572,19 @@ mod tests {
         };
         assert_eq!(read(&zip64(&|_| {})), read(&good()));
         for index in 0..4 {
-            refused(&zip64(&|values| values[index] += 1), "two end records differ");
+            rejected(&zip64(&|values| values[index] += 1), "two end records differ");
         }
         // Only where a value does not fit, the plain record does not have it.
         let mut many = zip64(&|values| (values[0], values[1]) = (400_001, 400_001));
         let at = last(&many, END.0);
         many[at + 8..at + 12].fill(0xff);
-        refused(&many, "too many entries");
+        rejected(&many, "too many entries");
         let mut few = zip64(&|_| {});
         few[at + 8..at + 12].fill(0xff);
-        refused(&few, "two end records differ");
+        rejected(&few, "two end records differ");
         let mut moved = zip64(&|_| {});
         moved[at - 12] ^= 1;
-        refused(&moved, "does not lie before the end record");
+        rejected(&moved, "does not lie before the end record");
     }
 
     #[test]
@@ -598,7 +598,7 @@ mod tests {
         let end = last(&bytes, END.0);
         bytes[end + 8..end + 12].copy_from_slice(&[4, 0, 4, 0]);
         bytes[end + 12..end + 16].copy_from_slice(&size.to_le_bytes());
-        refused(&bytes, "files share bytes");
+        rejected(&bytes, "files share bytes");
     }
 
     #[test]

@@ -8,22 +8,22 @@ use serde::Serialize;
 use crate::bundle::VerifiedBundle;
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
-use crate::intake::signer::Signer;
+use crate::intake::signer::SignerInfo;
 use crate::trust::acceptance::Admission;
 use crate::trust::keyring::Keyring;
-use crate::util::text::age;
+use crate::util::text::format_age;
 
 /// A bundle that was admitted.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct Source {
+pub struct AdmittedBundle {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// The digest of its payload.
     pub identity: Digest,
     /// The trusted keys that signed it.
-    pub signers: Vec<Signer>,
+    pub signers: Vec<SignerInfo>,
     /// When it was created.
     pub created: Timestamp,
     /// Its number in the stream, if its exporter keeps count.
@@ -51,7 +51,7 @@ pub struct Source {
     content: Vec<(String, Digest)>,
 }
 
-impl Source {
+impl AdmittedBundle {
     pub(crate) fn new(
         bundle: &VerifiedBundle,
         admission: &Admission,
@@ -61,10 +61,10 @@ impl Source {
         let payload = bundle.payload();
         let datasets = payload.datasets.iter().map(|dataset| (dataset.reference(), dataset.manifest.digest));
         let images = payload.images.iter().map(|image| (image.name.clone(), image.manifest.digest));
-        Source {
+        AdmittedBundle {
             path: bundle.path().into(),
             identity: bundle.identity(),
-            signers: Signer::of(bundle.signers(), keyring),
+            signers: SignerInfo::of(bundle.signers(), keyring),
             created: payload.created,
             sequence: payload.sequence,
             first_import: admission.first,
@@ -74,7 +74,7 @@ impl Source {
             overrides: admission.overrides.clone(),
             volumes: payload.volumes.clone(),
             name: bundle.name(),
-            age: age(payload.created, now),
+            age: format_age(payload.created, now),
             content: datasets.chain(images).collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! What the admitted bundles offer to a target, and of what belongs into one place the newest.
+//! The candidates for a target in the admitted bundles, and of what belongs into one place the newest.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::trust::acceptance::Admission;
 
 /// A dataset of an admitted bundle.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
+pub(crate) struct DatasetCandidate {
     /// The index of its bundle.
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
@@ -28,34 +28,36 @@ pub(crate) fn floor_date(dataset: &Dataset, created: Timestamp) -> Timestamp {
 }
 
 /// The wanted datasets of the admitted bundles, in the order of the bundles.
-pub(crate) fn offers(
+pub(crate) fn candidates(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
     selection: &Selection,
-) -> Vec<Offer> {
-    let mut offers = Vec::new();
+) -> Vec<DatasetCandidate> {
+    let mut candidates = Vec::new();
     for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {
         let Some(admission) = admission else { continue };
         let payload = bundle.payload();
         let wanted = payload.datasets.iter().filter(|dataset| selection.wants(&dataset.name));
-        offers.extend(wanted.map(|dataset| Offer {
+        candidates.extend(wanted.map(|dataset| DatasetCandidate {
             bundle: index,
             dataset: dataset.clone(),
             date: floor_date(dataset, payload.created),
             late: admission.superseded,
         }));
     }
-    offers
+    candidates
 }
 
-/// Of the offers for one place the newest, in the order of the places; of equals the last. A place is
+/// Of the candidates for one place the newest, in the order of the places; of equals the last. A place is
 /// given by its name and by what the caller knows of it.
-pub(crate) fn newest<P>(placed: impl IntoIterator<Item = (String, P, Offer)>) -> Vec<(P, Offer)> {
-    let mut newest: BTreeMap<String, (P, Offer)> = BTreeMap::new();
-    for (name, place, offer) in placed {
-        let date = |offer: &Offer| offer.dataset.contents.updated_at;
-        if newest.get(&name).is_none_or(|(_, have)| date(&offer) >= date(have)) {
-            newest.insert(name, (place, offer));
+pub(crate) fn newest<P>(
+    placed: impl IntoIterator<Item = (String, P, DatasetCandidate)>,
+) -> Vec<(P, DatasetCandidate)> {
+    let mut newest: BTreeMap<String, (P, DatasetCandidate)> = BTreeMap::new();
+    for (name, place, candidate) in placed {
+        let date = |candidate: &DatasetCandidate| candidate.dataset.contents.updated_at;
+        if newest.get(&name).is_none_or(|(_, have)| date(&candidate) >= date(have)) {
+            newest.insert(name, (place, candidate));
         }
     }
     newest.into_values().collect()

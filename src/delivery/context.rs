@@ -12,7 +12,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::max_age::MaxAge;
 
 /// Everything about this host that decides.
-pub(crate) struct Host {
+pub(crate) struct HostContext {
     pub(crate) now: Timestamp,
     pub(crate) version: TrivyVersion,
     pub(crate) vex: VexConfig,
@@ -21,15 +21,15 @@ pub(crate) struct Host {
 }
 
 /// Everything that is the same for all targets of a run.
-pub(crate) struct Setup {
-    pub(crate) host: Host,
+pub(crate) struct DeliveryContext {
+    pub(crate) host: HostContext,
     pub(crate) keyring: Keyring,
     pub(crate) policy: Policy,
     pub(crate) max_age: Option<MaxAge>,
 }
 
-impl Setup {
-    pub(crate) fn new(host: Host, keyring: Keyring, acceptance: &AcceptanceOptions) -> Self {
-        Setup { host, keyring, policy: acceptance.policy(), max_age: acceptance.max_age.clone() }
+impl DeliveryContext {
+    pub(crate) fn new(host: HostContext, keyring: Keyring, acceptance: &AcceptanceOptions) -> Self {
+        DeliveryContext { host, keyring, policy: acceptance.policy(), max_age: acceptance.max_age.clone() }
     }
 }

@@ -242,11 +242,11 @@ pub(crate) fn unmatched<'p>(
             warnings.push(what);
             continue;
         }
-        let next = match held.join(", ") {
+        let hint = match held.join(", ") {
             names if names.is_empty() => "The bundles hold no image: export it with --image.".into(),
             names => format!("The bundles hold {names}."),
         };
-        errors.push(Error::usage(what, next));
+        errors.push(Error::usage(what, hint));
     }
     (errors, warnings)
 }

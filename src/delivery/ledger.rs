@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::dataset::DatasetRef;
 use crate::delivery::candidates::floor_date;
-use crate::delivery::context::Setup;
+use crate::delivery::context::DeliveryContext;
 use crate::delivery::image_place::DatasetPlaces;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::rebuild::SCRATCH;
-use crate::intake::signer::Signer;
+use crate::intake::signer::SignerInfo;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
 use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
@@ -251,10 +251,10 @@ impl TargetLedger<'_> {
         bundle: &VerifiedBundle,
         admission: &Admission,
         installed: &Installed,
-        setup: &Setup,
+        context: &DeliveryContext,
     ) {
         let candidate = candidate(bundle);
-        let signers = Signer::of(bundle.signers(), &setup.keyring);
+        let signers = SignerInfo::of(bundle.signers(), &context.keyring);
         let signers: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
         let origin = |source: &str, manifest: Digest| Origin {
             bundle: candidate.identity,
@@ -289,7 +289,7 @@ impl TargetLedger<'_> {
         let state = self.state_mut();
         forget_former_images(state);
         state.origins.extend(origins);
-        record(state, &candidate, admission, floors, setup.host.now);
+        record(state, &candidate, admission, floors, context.host.now);
     }
 
     /// Writes down what became of the target. `has_changed` says whether the operator's command has to be told.

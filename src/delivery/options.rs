@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::bundle::Stream;
-use crate::delivery::registry_place::Place;
+use crate::delivery::registry_place::RegistryPlace;
 use crate::remote::RemoteOptions;
 use crate::trust::acceptance::Policy;
 use crate::trust::max_age::MaxAge;
@@ -12,7 +12,7 @@ use crate::trust::max_age::MaxAge;
 #[derive(Clone, Default)]
 pub struct RegistryOptions {
     /// Where in which registry.
-    pub places: Vec<Place>,
+    pub places: Vec<RegistryPlace>,
     /// Further tags for each dataset.
     pub extra_tag: Vec<String>,
     /// Rewrites manifests for registries that refuse those of upstream.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::dataset::catalogue::{self, TrivyVersion};
 use crate::dataset::{DatasetRef, Name};
 use crate::delivery::options::RegistryOptions;
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Standing};
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::{ExistingDataset, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
@@ -17,11 +17,11 @@ use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 
 /// The way to the registries of a run; none where no `--registry` is given.
-pub(crate) struct Registries {
+pub(crate) struct RegistryAccess {
     remote: Option<Remote>,
 }
 
-impl Registries {
+impl RegistryAccess {
     /// Prepares the way for pushing.
     pub(crate) fn new(flags: &RegistryOptions) -> Result<Self, Error> {
         for tag in &flags.extra_tag {
@@ -32,15 +32,15 @@ impl Registries {
                 )
             })?;
         }
-        Registries::to(&flags.places, &flags.remote)
+        RegistryAccess::to(&flags.places, &flags.remote)
     }
 
     /// Prepares the way to some places.
-    pub(crate) fn to(places: &[Place], options: &RemoteOptions) -> Result<Self, Error> {
+    pub(crate) fn to(places: &[RegistryPlace], options: &RemoteOptions) -> Result<Self, Error> {
         if places.is_empty() {
-            return Ok(Registries { remote: None });
+            return Ok(RegistryAccess { remote: None });
         }
-        let mut hosts: Vec<&str> = places.iter().map(Place::host).collect();
+        let mut hosts: Vec<&str> = places.iter().map(RegistryPlace::host).collect();
         hosts.dedup();
         if options.login.is_some() && hosts.len() > 1 {
             return Err(Error::usage(
@@ -48,7 +48,7 @@ impl Registries {
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
-        Ok(Registries { remote: Some(Remote::new(options.clone())?) })
+        Ok(RegistryAccess { remote: Some(Remote::new(options.clone())?) })
     }
 
     /// The way; there is one where a place was named.
@@ -83,8 +83,8 @@ impl Registries {
 
     /// The remarks since they were last taken: credentials that were not accepted, a helper that
     /// failed.
-    pub(crate) fn take_notes(&self) -> Vec<String> {
-        self.remote.as_ref().map(Remote::take_notes).unwrap_or_default()
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        self.remote.as_ref().map(Remote::take_warnings).unwrap_or_default()
     }
 }
 
@@ -103,12 +103,12 @@ pub(crate) fn is_out(error: &TargetError) -> bool {
 }
 
 /// What a place has from before, beside what a run brought: what scanners pull from there.
-pub(crate) fn standing(
-    place: &Place,
+pub(crate) fn existing_datasets(
+    place: &RegistryPlace,
     registry: &Registry<'_>,
     version: TrivyVersion,
-    report: &Report,
-) -> Vec<Standing> {
+    report: &TargetReport,
+) -> Vec<ExistingDataset> {
     let all = [
         DatasetRef::new(Name::trivy_db(), catalogue::DB_TAG),
         DatasetRef::new(Name::trivy_java_db(), catalogue::JAVA_DB_TAG),
@@ -120,7 +120,7 @@ pub(crate) fn standing(
         let brought = report.in_place().any(|row| row.reference.as_ref() == Some(&text));
         // A registry that does not say has been reported where it mattered.
         let has = !brought && registry.manifest(&reference).ok()?.is_some();
-        has.then_some(Standing { dataset, reference: text })
+        has.then_some(ExistingDataset { dataset, reference: text })
     };
     all.into_iter().filter_map(stands).collect()
 }

@@ -11,7 +11,7 @@ use crate::remote::{RemoteError, Repository};
 
 /// What one `--registry` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum RegistryPlace {
     /// `HOST[:PORT][/PREFIX]`: every dataset under its own name and tag.
     Registry {
         /// The host with its port.
@@ -37,21 +37,21 @@ pub enum Place {
 #[error("{0}")]
 pub struct InvalidPlace(String);
 
-impl Place {
+impl RegistryPlace {
     /// The repository with the tag under which a dataset goes here; `None` where it does not.
     ///
     /// # Errors
     /// A name or a tag that no repository can have.
     pub fn repository(&self, dataset: &Name, tag: &str) -> Result<Option<Repository>, RemoteError> {
         match self {
-            Place::Registry { host, prefix } => {
+            RegistryPlace::Registry { host, prefix } => {
                 let separator = if prefix.is_empty() { "" } else { "/" };
                 Repository::at(host, &format!("{prefix}{separator}{dataset}"), tag).map(Some)
             }
-            Place::Repository { dataset: own, host, name, tag: given } if own == dataset => {
+            RegistryPlace::Repository { dataset: own, host, name, tag: given } if own == dataset => {
                 Repository::at(host, name, given.as_deref().unwrap_or(tag)).map(Some)
             }
-            Place::Repository { .. } => Ok(None),
+            RegistryPlace::Repository { .. } => Ok(None),
         }
     }
 
@@ -60,7 +60,7 @@ impl Place {
     /// # Errors
     /// A name that no repository can have, such as one that is too long.
     pub(crate) fn image(&self, image: &Repository) -> Option<Result<Repository, RemoteError>> {
-        let Place::Registry { host, prefix } = self else { return None };
+        let RegistryPlace::Registry { host, prefix } = self else { return None };
         let separator = if prefix.is_empty() { "" } else { "/" };
         let path = format!("{prefix}{separator}{}", path_of(image));
         let at = Repository::at(host, &path, image.tag().unwrap_or("latest"));
@@ -73,20 +73,20 @@ impl Place {
     /// The one dataset that goes here; `None` where all do.
     pub fn dataset(&self) -> Option<&Name> {
         match self {
-            Place::Registry { .. } => None,
-            Place::Repository { dataset, .. } => Some(dataset),
+            RegistryPlace::Registry { .. } => None,
+            RegistryPlace::Repository { dataset, .. } => Some(dataset),
         }
     }
 
     /// The registry's host with its port.
     pub fn host(&self) -> &str {
         match self {
-            Place::Registry { host, .. } | Place::Repository { host, .. } => host,
+            RegistryPlace::Registry { host, .. } | RegistryPlace::Repository { host, .. } => host,
         }
     }
 }
 
-impl FromStr for Place {
+impl FromStr for RegistryPlace {
     type Err = InvalidPlace;
 
     fn from_str(text: &str) -> Result<Self, InvalidPlace> {
@@ -107,7 +107,7 @@ impl FromStr for Place {
                 if prefix.chars().any(|c| c.is_ascii_uppercase()) {
                     return Err(wrong("the names of repositories are in lower case"));
                 }
-                Place::Registry { host: host.into(), prefix: prefix.trim_end_matches('/').into() }
+                RegistryPlace::Registry { host: host.into(), prefix: prefix.trim_end_matches('/').into() }
             }
             Some((dataset, rest)) => {
                 let dataset: Name = dataset.parse().map_err(|e| wrong(&format!("{e}")))?;
@@ -121,24 +121,24 @@ impl FromStr for Place {
                     Some((name, tag)) => (name, Some(tag.to_owned())),
                     None => (path, None),
                 };
-                Place::Repository { dataset, host: host.into(), name: name.into(), tag }
+                RegistryPlace::Repository { dataset, host: host.into(), name: name.into(), tag }
             }
         };
         let probe = match &place {
-            Place::Repository { dataset, .. } => place.repository(dataset, "1"),
-            Place::Registry { .. } => place.repository(&Name::trivy_db(), "1"),
+            RegistryPlace::Repository { dataset, .. } => place.repository(dataset, "1"),
+            RegistryPlace::Registry { .. } => place.repository(&Name::trivy_db(), "1"),
         };
         probe.map_err(|error| wrong(&error.to_string()))?;
         Ok(place)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RegistryPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Registry { host, prefix } if prefix.is_empty() => f.write_str(host),
-            Place::Registry { host, prefix } => write!(f, "{host}/{prefix}"),
-            Place::Repository { dataset, host, name, tag } => {
+            RegistryPlace::Registry { host, prefix } if prefix.is_empty() => f.write_str(host),
+            RegistryPlace::Registry { host, prefix } => write!(f, "{host}/{prefix}"),
+            RegistryPlace::Repository { dataset, host, name, tag } => {
                 write!(f, "{dataset}={host}/{name}")?;
                 tag.iter().try_for_each(|tag| write!(f, ":{tag}"))
             }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn goes_to(place: &str, dataset: &str) -> Option<String> {
-        let place: Place = place.parse().unwrap();
+        let place: RegistryPlace = place.parse().unwrap();
         place.repository(&dataset.parse().unwrap(), "2").unwrap().map(|repository| repository.to_string())
     }
 
@@ -168,7 +168,7 @@ mod tests {
             ("trivy-db=registry:5000/mirror/db:stable", "registry:5000/mirror/db:stable"),
         ] {
             assert_eq!(goes_to(place, "trivy-db").as_deref(), Some(wanted), "{place}");
-            assert_eq!(place.parse::<Place>().unwrap().to_string(), place.trim_end_matches('/'));
+            assert_eq!(place.parse::<RegistryPlace>().unwrap().to_string(), place.trim_end_matches('/'));
         }
         assert_eq!(goes_to("trivy-db=registry/x", "trivy-checks"), None);
     }
@@ -186,7 +186,7 @@ mod tests {
             ("trivy-db=registry/x", "ghcr.io/a/b:1", None),
         ] {
             let (place, image) =
-                (place.parse::<Place>().unwrap(), Repository::parse(image, "latest").unwrap());
+                (place.parse::<RegistryPlace>().unwrap(), Repository::parse(image, "latest").unwrap());
             assert_eq!(place.image(&image).map(|at| at.unwrap().to_string()).as_deref(), wanted);
         }
     }
@@ -206,7 +206,7 @@ mod tests {
             ("trivy=host/x", "not a dataset's name"),
             ("trivy-db=host/x:a b", "not a usable address"),
         ] {
-            let error = text.parse::<Place>().unwrap_err().to_string();
+            let error = text.parse::<RegistryPlace>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

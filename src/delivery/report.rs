@@ -8,17 +8,17 @@ use serde::Serialize;
 use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::dataset::catalogue::{OLD, TrivyVersion};
 use crate::dataset::{Contents, DatasetRef, Name};
-use crate::delivery::admitted::Source;
-use crate::delivery::context::Setup;
+use crate::delivery::admitted::AdmittedBundle;
+use crate::delivery::context::DeliveryContext;
 use crate::delivery::ledger::Installed;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::intake::open::Ignored;
+use crate::intake::open::SkippedFile;
 use crate::targets::Switch;
 use crate::targets::compat::Compat;
 use crate::trust::acceptance::Admission;
-use crate::util::text::{age, safe};
+use crate::util::text::{escape, format_age};
 
 /// What helps an importing host whose data is old.
 pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
@@ -27,7 +27,7 @@ pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Status {
+pub enum DeliveryStatus {
     /// It is new here.
     Installed,
     /// It is new in this registry.
@@ -45,7 +45,8 @@ pub enum Status {
     /// Something newer was there already.
     Older,
     /// It is older than `--max-age` allows.
-    Refused,
+    #[serde(rename = "refused")]
+    Rejected,
     /// The layout has no place for it.
     NoPlace,
     /// The Trivy here wants another one.
@@ -57,15 +58,21 @@ pub enum Status {
     Installing,
 }
 
-impl Status {
+impl DeliveryStatus {
     /// Whether the target has it now.
     pub fn is_in_place(self) -> bool {
-        self.is_change() || self == Status::Unchanged
+        self.is_change() || self == DeliveryStatus::Unchanged
     }
 
     /// Whether the target did not have it before.
     pub fn is_change(self) -> bool {
-        matches!(self, Status::Installed | Status::Pushed | Status::Served | Status::Restored)
+        matches!(
+            self,
+            DeliveryStatus::Installed
+                | DeliveryStatus::Pushed
+                | DeliveryStatus::Served
+                | DeliveryStatus::Restored
+        )
     }
 
     /// The word for programs.
@@ -79,18 +86,18 @@ impl Status {
     /// Returns the word for people.
     pub fn word(self) -> &'static str {
         match self {
-            Status::Installed => "installed",
-            Status::Pushed => "pushed",
-            Status::Served => "served",
-            Status::WouldPush => "would push",
-            Status::Unchanged => "unchanged",
-            Status::Restored => "restored",
-            Status::Failed | Status::Installing => "failed",
-            Status::Older => "left alone",
-            Status::Refused => "refused",
-            Status::NoPlace => "no place",
-            Status::NotWanted => "not wanted",
-            Status::NotRequested => "not requested",
+            DeliveryStatus::Installed => "installed",
+            DeliveryStatus::Pushed => "pushed",
+            DeliveryStatus::Served => "served",
+            DeliveryStatus::WouldPush => "would push",
+            DeliveryStatus::Unchanged => "unchanged",
+            DeliveryStatus::Restored => "restored",
+            DeliveryStatus::Failed | DeliveryStatus::Installing => "failed",
+            DeliveryStatus::Older => "left alone",
+            DeliveryStatus::Rejected => "refused",
+            DeliveryStatus::NoPlace => "no place",
+            DeliveryStatus::NotWanted => "not wanted",
+            DeliveryStatus::NotRequested => "not requested",
         }
     }
 }
@@ -98,13 +105,13 @@ impl Status {
 /// A dataset and what became of it.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct DatasetResult {
     /// Its name.
     pub name: Name,
     /// Its tag; empty for one that went back to its kept generation.
     pub tag: String,
     /// What became of it.
-    pub status: Status,
+    pub status: DeliveryStatus,
     /// Upstream's version, if it has one.
     pub version: Option<String>,
     /// When upstream built it, if it says so.
@@ -136,13 +143,13 @@ pub struct Fetched {
     pub size: u64,
 }
 
-impl Row {
-    pub(crate) fn new(dataset: &Dataset, was: Option<Timestamp>, status: Status) -> Self {
-        Row {
+impl DatasetResult {
+    pub(crate) fn new(dataset: &Dataset, was: Option<Timestamp>, status: DeliveryStatus) -> Self {
+        DatasetResult {
             name: dataset.name.clone(),
             tag: dataset.tag.clone(),
             status,
-            version: dataset.version.as_deref().map(safe),
+            version: dataset.version.as_deref().map(escape),
             updated_at: dataset.contents.updated_at,
             next_update: dataset.contents.next_update,
             was,
@@ -157,18 +164,18 @@ impl Row {
     /// A dataset that comes from its source. `announced` is the date that its manifest has.
     pub(crate) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
         let size = dataset.blobs().map(|blob| blob.size).sum();
-        Row {
+        DatasetResult {
             updated_at: dataset.contents.updated_at.or(announced),
             reference: Some(reference),
             fetched: Some(Fetched { source: dataset.source.clone(), size }),
-            ..Row::new(dataset, None, Status::Installing)
+            ..DatasetResult::new(dataset, None, DeliveryStatus::Installing)
         }
     }
 
     /// A dataset that no source has.
     pub(crate) fn missing(dataset: &DatasetRef, reference: String) -> Self {
         let (tag, reference) = (dataset.tag.clone(), Some(reference));
-        Row { tag, status: Status::Failed, reference, ..Row::bare(&dataset.name) }
+        DatasetResult { tag, status: DeliveryStatus::Failed, reference, ..DatasetResult::bare(&dataset.name) }
     }
 
     /// Whether the row is of this dataset.
@@ -177,10 +184,10 @@ impl Row {
     }
 
     fn bare(name: &Name) -> Self {
-        Row {
+        DatasetResult {
             name: name.clone(),
             tag: String::new(),
-            status: Status::Installing,
+            status: DeliveryStatus::Installing,
             version: None,
             updated_at: None,
             next_update: None,
@@ -200,29 +207,35 @@ impl Row {
         was: Option<Timestamp>,
         how: Switch,
     ) -> Self {
-        Row { status: Status::Restored, updated_at: now, was, switch: Some(how.as_str()), ..Row::bare(name) }
+        DatasetResult {
+            status: DeliveryStatus::Restored,
+            updated_at: now,
+            was,
+            switch: Some(how.as_str()),
+            ..DatasetResult::bare(name)
+        }
     }
 }
 
 /// An image beside the datasets and what became of it.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct ImageRow {
+pub struct ImageResult {
     /// Its name.
     pub name: String,
     /// What became of it.
-    pub status: Status,
+    pub status: DeliveryStatus,
     /// The digest of its manifest.
     pub digest: Digest,
     /// The reference under which a registry has it.
     pub reference: Option<String>,
 }
 
-impl ImageRow {
+impl ImageResult {
     pub(crate) fn new(image: &Image) -> Self {
-        ImageRow {
+        ImageResult {
             name: image.name.clone(),
-            status: Status::Failed,
+            status: DeliveryStatus::Failed,
             digest: image.manifest.digest,
             reference: None,
         }
@@ -230,36 +243,36 @@ impl ImageRow {
 
     /// An image that no `--image` names.
     pub(crate) fn not_requested(image: &Image) -> Self {
-        ImageRow { status: Status::NotRequested, ..ImageRow::new(image) }
+        ImageResult { status: DeliveryStatus::NotRequested, ..ImageResult::new(image) }
     }
 }
 
 /// A dataset that a target has from before.
-pub(crate) struct Standing {
+pub(crate) struct ExistingDataset {
     pub(crate) dataset: DatasetRef,
-    /// As in [`Row`].
+    /// As in [`DatasetResult`].
     pub(crate) reference: String,
 }
 
 /// What became of one target.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct TargetReport {
     /// The target.
     pub target: TargetId,
     /// The version of Trivy that the settings are for.
     pub trivy_version: String,
     /// The bundles that were admitted.
-    pub bundles: Vec<Source>,
+    pub bundles: Vec<AdmittedBundle>,
     /// The bundles that were rejected, and why: the errors say the same without who made them.
     #[serde(skip)]
-    pub refused: Vec<(Source, String)>,
+    pub rejected: Vec<(AdmittedBundle, String)>,
     /// The datasets.
-    pub datasets: Vec<Row>,
+    pub datasets: Vec<DatasetResult>,
     /// The images.
-    pub images: Vec<ImageRow>,
+    pub images: Vec<ImageResult>,
     /// The files that were skipped.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<SkippedFile>,
     /// What the operator has to know.
     pub warnings: Vec<String>,
     /// What went wrong.
@@ -275,7 +288,7 @@ pub struct Report {
     pub heading: String,
     /// What the target has from before, and this run did not bring.
     #[serde(skip)]
-    pub(crate) standing: Vec<Standing>,
+    pub(crate) existing: Vec<ExistingDataset>,
     /// What is in place of the bundles of this run.
     #[serde(skip)]
     pub(crate) installed: Installed,
@@ -285,7 +298,7 @@ pub struct Report {
     /// The same settings as environment variables.
     pub environment: Vec<(String, String)>,
     /// The files that were written beside the target.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub written: Vec<PathBuf>,
     /// What the operator may want to do next.
     pub advice: Vec<String>,
@@ -293,18 +306,18 @@ pub struct Report {
     pub fails_from: Option<Timestamp>,
 }
 
-impl Report {
-    pub(crate) fn new(target: TargetId, setup: &Setup, ignored: Vec<Ignored>) -> Self {
-        Report { ignored, ..Report::of(target, setup.host.version) }
+impl TargetReport {
+    pub(crate) fn new(target: TargetId, context: &DeliveryContext, ignored: Vec<SkippedFile>) -> Self {
+        TargetReport { ignored, ..TargetReport::of(target, context.host.version) }
     }
 
     /// The report of a target that no bundle goes to.
     pub(crate) fn of(target: TargetId, version: TrivyVersion) -> Self {
-        Report {
+        TargetReport {
             target,
             trivy_version: version.to_string(),
             bundles: Vec::new(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
             datasets: Vec::new(),
             images: Vec::new(),
             ignored: Vec::new(),
@@ -313,7 +326,7 @@ impl Report {
             commands: Vec::new(),
             settings: Vec::new(),
             heading: String::new(),
-            standing: Vec::new(),
+            existing: Vec::new(),
             installed: Installed::default(),
             failed: false,
             environment: Vec::new(),
@@ -344,7 +357,7 @@ impl Report {
 
     /// Writes down a dataset that the target refuses.
     pub(crate) fn fails(&mut self, dataset: &Dataset, reference: String, error: Error) {
-        let mut row = Row::new(dataset, None, Status::Failed);
+        let mut row = DatasetResult::new(dataset, None, DeliveryStatus::Failed);
         row.reference = Some(reference);
         self.datasets.push(row);
         self.errors.push(error);
@@ -356,7 +369,7 @@ impl Report {
         &mut self,
         dataset: &Dataset,
         repository: Option<String>,
-        status: Status,
+        status: DeliveryStatus,
         how: Option<Switch>,
     ) {
         self.set(dataset, status, how);
@@ -364,7 +377,7 @@ impl Report {
     }
 
     /// Sets what became of a dataset.
-    pub(crate) fn set(&mut self, dataset: &Dataset, status: Status, how: Option<Switch>) {
+    pub(crate) fn set(&mut self, dataset: &Dataset, status: DeliveryStatus, how: Option<Switch>) {
         let dataset = dataset.dataset_ref();
         if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
             row.status = status;
@@ -383,11 +396,11 @@ impl Report {
     /// Warns of databases that are old, each time, and says what would help: a stick that nobody
     /// refreshes must not stay green for ever. VEX documents and checks stay true for long.
     pub(crate) fn warn_of_old(&mut self, now: Timestamp, remedy: &str) {
-        let is_old = |row: &&Row| {
+        let is_old = |row: &&DatasetResult| {
             row.name.kind().is_large() && row.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
         };
         let old = self.in_place().filter(is_old).map(|row| {
-            let date = row.updated_at.map_or_else(String::new, |date| age(date, now));
+            let date = row.updated_at.map_or_else(String::new, |date| format_age(date, now));
             format!("{} is {date} old: {remedy}", row.name)
         });
         let old: Vec<String> = old.collect();
@@ -395,12 +408,12 @@ impl Report {
     }
 
     /// The datasets that are in place now.
-    pub fn in_place(&self) -> impl Iterator<Item = &Row> {
+    pub fn in_place(&self) -> impl Iterator<Item = &DatasetResult> {
         self.datasets.iter().filter(|row| row.status.is_in_place())
     }
 
     /// The datasets that changed.
-    pub fn changed(&self) -> impl Iterator<Item = &Row> {
+    pub fn changed(&self) -> impl Iterator<Item = &DatasetResult> {
         self.datasets.iter().filter(|row| row.status.is_change())
     }
 
@@ -411,7 +424,12 @@ impl Report {
 
     /// Whether anything is in place, be it new or not.
     pub fn has_something_in_place(&self) -> bool {
-        let nothing = |row: &Row| matches!(row.status, Status::Failed | Status::Installing | Status::Refused);
+        let nothing = |row: &DatasetResult| {
+            matches!(
+                row.status,
+                DeliveryStatus::Failed | DeliveryStatus::Installing | DeliveryStatus::Rejected
+            )
+        };
         !self.datasets.iter().all(nothing) || self.images.iter().any(|row| row.status.is_in_place())
     }
 }

@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::Name;
 use crate::dataset::catalogue::TrivyVersion;
-use crate::delivery::context::Setup;
+use crate::delivery::context::DeliveryContext;
 use crate::delivery::options::SettingsOptions;
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::Report;
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::TargetReport;
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::scanner::pulled::Pulled;
+use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::settings::{Settings, may_write_config};
-use crate::scanner::vex_entry::Carried;
+use crate::scanner::vex_entry::CarriedRepository;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
-/// Whether the targets of a run are one site: no scanner would have to choose between two of them.
-pub(crate) fn is_one(places: &[Place], has_cache: bool) -> bool {
-    let whole = places.iter().filter(|place| matches!(place, Place::Registry { .. })).count();
-    let datasets: Vec<_> = places.iter().filter_map(Place::dataset).collect();
+/// Whether the targets of a run can share settings: no scanner would have to choose between two of them.
+pub(crate) fn can_share_settings(places: &[RegistryPlace], has_cache: bool) -> bool {
+    let registries = places.iter().filter(|place| matches!(place, RegistryPlace::Registry { .. })).count();
+    let datasets: Vec<_> = places.iter().filter_map(RegistryPlace::dataset).collect();
     let distinct: BTreeSet<_> = datasets.iter().collect();
-    !has_cache && whole + usize::from(!datasets.is_empty()) <= 1 && distinct.len() == datasets.len()
+    !has_cache && registries + usize::from(!datasets.is_empty()) <= 1 && distinct.len() == datasets.len()
 }
 
 /// What is known of the registries of a run, as far as scanners have to be told.
-pub(crate) struct Way<'a> {
+pub(crate) struct ScannerAccess<'a> {
     /// Whether they must accept plain HTTP or any certificate to reach a host.
     pub(crate) insecure: &'a dyn Fn(&str) -> bool,
     /// Whether a host asked for a login.
@@ -40,31 +40,31 @@ pub(crate) struct Way<'a> {
 
 /// Puts the settings into the reports, and writes them where that was asked for.
 pub(crate) fn settings(
-    one_site: bool,
+    shared_settings: bool,
     write: &SettingsOptions,
-    setup: &Setup,
-    way: &Way<'_>,
-    reports: &mut [Report],
+    context: &DeliveryContext,
+    access: &ScannerAccess<'_>,
+    reports: &mut [TargetReport],
 ) {
-    let version = setup.host.version;
+    let version = context.host.version;
     let failed: Vec<String> =
         reports.iter().filter(|report| report.failed).map(|report| report.target.to_string()).collect();
-    let mut site: Vec<&mut Report> =
+    let mut targets: Vec<&mut TargetReport> =
         reports.iter_mut().filter(|report| !matches!(report.target, TargetId::Cache(_))).collect();
-    if !one_site {
-        for report in site {
-            let pulled = pulled(version, way.insecure, &[report]);
-            say(version, &pulled, way, report);
+    if !shared_settings {
+        for report in targets {
+            let pulled = pulled(version, access.insecure, &[report]);
+            say(version, &pulled, access, report);
         }
         return;
     }
-    let all: Vec<&Report> = site.iter().map(|report| &**report).collect();
-    let pulled = pulled(version, way.insecure, &all);
+    let all: Vec<&TargetReport> = targets.iter().map(|report| &**report).collect();
+    let pulled = pulled(version, access.insecure, &all);
     // They are said once, where something has changed.
-    let changed = site.iter().rposition(|report| report.changed().count() > 0);
-    let last = changed.or(site.len().checked_sub(1));
-    let Some(report) = last.and_then(|last| site.get_mut(last)) else { return };
-    say(version, &pulled, way, report);
+    let changed = targets.iter().rposition(|report| report.changed().count() > 0);
+    let last = changed.or(targets.len().checked_sub(1));
+    let Some(report) = last.and_then(|last| targets.get_mut(last)) else { return };
+    say(version, &pulled, access, report);
     if !write.is_asked_for() {
         if changed.is_some() && pulled.is_in_registry() {
             report.advice.push(MORE.into());
@@ -75,7 +75,7 @@ pub(crate) fn settings(
             "no settings were written, because {} failed and they would lack what is there",
             failed.join(" and ")
         ));
-    } else if pulled != Pulled::default() {
+    } else if pulled != PullLocations::default() {
         let settings = registry_settings(version, &pulled);
         if let Err(error) = write_files(write, &settings, report) {
             report.errors.push(error);
@@ -86,8 +86,13 @@ pub(crate) fn settings(
 const MORE: &str = "--write-config DIR also writes Helm values for trivy-operator and a Trivy server, and the environment of Harbor's adapter.";
 
 /// Says what scanners must be told.
-pub(crate) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report: &mut Report) {
-    if *pulled == Pulled::default() {
+pub(crate) fn say(
+    version: TrivyVersion,
+    pulled: &PullLocations,
+    access: &ScannerAccess<'_>,
+    report: &mut TargetReport,
+) {
+    if *pulled == PullLocations::default() {
         return;
     }
     show(&registry_settings(version, pulled), report);
@@ -101,18 +106,18 @@ pub(crate) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report:
     }
     let references = [&pulled.db, &pulled.java_db, &pulled.checks].into_iter().flatten();
     let hosts: BTreeSet<&str> = references.filter_map(|reference| reference.split('/').next()).collect();
-    for host in hosts.iter().filter(|host| (way.login)(host)) {
+    for host in hosts.iter().filter(|host| (access.login)(host)) {
         report.advice.push(format!(
             "{host} asks for a login: each scanner needs `docker login {host}`, or TRIVY_USERNAME and TRIVY_PASSWORD."
         ));
     }
-    if way.own_ca {
+    if access.own_ca {
         report.advice.push(
             "Each scanner needs the CA that was given here: as --cacert FILE (TRIVY_CACERT), before Trivy 0.74 as SSL_CERT_FILE."
                 .into(),
         );
     }
-    if let (Some(dir), false) = (way.config, pulled.vex.is_empty()) {
+    if let (Some(dir), false) = (access.config, pulled.vex.is_empty()) {
         let file = dir.join(vex_scanner::FILE);
         report.advice.push(format!(
             "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails.",
@@ -129,12 +134,16 @@ pub(crate) fn say(version: TrivyVersion, pulled: &Pulled, way: &Way<'_>, report:
 }
 
 /// Where scanners find what is in place in these targets, or was before.
-pub(crate) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, reports: &[&Report]) -> Pulled {
+pub(crate) fn pulled(
+    version: TrivyVersion,
+    insecure: &dyn Fn(&str) -> bool,
+    reports: &[&TargetReport],
+) -> PullLocations {
     let rows = reports.iter().flat_map(|report| report.in_place());
     let now = rows.filter_map(|row| Some((&row.name, row.tag.as_str(), row.reference.as_ref()?)));
-    let before = reports.iter().flat_map(|report| &report.standing);
+    let before = reports.iter().flat_map(|report| &report.existing);
     let before =
-        before.map(|standing| (&standing.dataset.name, standing.dataset.tag.as_str(), &standing.reference));
+        before.map(|existing| (&existing.dataset.name, existing.dataset.tag.as_str(), &existing.reference));
     let all: Vec<(&Name, &str, &String)> = now.chain(before).collect();
     let there = |name: &str, tag: Option<&str>| {
         let found =
@@ -147,16 +156,16 @@ pub(crate) fn pulled(version: TrivyVersion, insecure: &dyn Fn(&str) -> bool, rep
         // `default` stays the one on the internet, and disabled.
         let known = name.vex_repository()?;
         let known = if known == "default" { name.as_str() } else { known };
-        Some(Carried { name: known.to_owned(), url: (*reference).clone(), origin: None })
+        Some(CarriedRepository { name: known.to_owned(), url: (*reference).clone(), origin: None })
     });
     let references = [&db, &java_db, &checks].into_iter().flatten();
     let insecure = references.filter_map(|reference| reference.split('/').next()).any(insecure);
-    Pulled { vex: served.collect(), db, java_db, checks, insecure }
+    PullLocations { vex: served.collect(), db, java_db, checks, insecure }
 }
 
 /// The settings are for one site.
-pub(crate) fn check(one_site: bool, write: &SettingsOptions, targets: usize) -> Result<(), Error> {
-    if write.is_asked_for() && targets > 1 && !one_site {
+pub(crate) fn check(shared_settings: bool, write: &SettingsOptions, targets: usize) -> Result<(), Error> {
+    if write.is_asked_for() && targets > 1 && !shared_settings {
         return Err(Error::usage(
             "the settings differ from target to target, and several are named",
             "Import into one target at a time where --write-env or --write-config is given.",
@@ -166,8 +175,8 @@ pub(crate) fn check(one_site: bool, write: &SettingsOptions, targets: usize) -> 
 }
 
 /// Puts settings into the report.
-pub(crate) fn show(settings: &Settings, report: &mut Report) {
-    report.commands = settings.lines.iter().map(crate::scanner::settings::Line::command).collect();
+pub(crate) fn show(settings: &Settings, report: &mut TargetReport) {
+    report.commands = settings.lines.iter().map(crate::scanner::settings::TrivyCommand::command).collect();
     report.environment = settings.environment.clone();
     for line in &settings.lines {
         let flags = line.arguments();
@@ -185,7 +194,7 @@ pub(crate) fn show(settings: &Settings, report: &mut Report) {
 pub(crate) fn write_files(
     options: &SettingsOptions,
     settings: &Settings,
-    report: &mut Report,
+    report: &mut TargetReport,
 ) -> Result<(), Error> {
     if let Some(path) = &options.write_env {
         settings.write_env(path)?;
@@ -204,12 +213,12 @@ pub(crate) fn write_files(
 pub(crate) fn places_for_settings(options: &SettingsOptions) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
-    for folder in
+    for directory in
         [options.write_env.as_ref().and_then(parent), options.write_config.clone()].into_iter().flatten()
     {
-        if !folder.is_dir() {
+        if !directory.is_dir() {
             return Err(Error::usage(
-                format!("there is no folder {} to write settings to", folder.display()),
+                format!("there is no folder {} to write settings to", directory.display()),
                 "Make it first, or name another.",
             ));
         }

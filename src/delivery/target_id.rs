@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::delivery::registry_place::Place;
+use crate::delivery::registry_place::RegistryPlace;
 
 /// A place that datasets are delivered to. Its text, such as `cache:/var/cache/trivy`, is its name in JSON, in the
 /// log and in the state.
@@ -20,7 +20,7 @@ pub enum TargetId {
     /// Trivy's cache directory, without symbolic links.
     Cache(PathBuf),
     /// A place in a registry.
-    Registry(Place),
+    Registry(RegistryPlace),
     /// The directory of a web server, without symbolic links.
     WebRoot(PathBuf),
     /// A server of trivy-ferry, by the address that it listens on.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::bundle::Stream;
-use crate::bundle::heartbeat::{Export, Heartbeat, Newest};
+use crate::bundle::heartbeat::{ExportOutcome, Heartbeat, NewestBundle};
 use crate::error::Error;
-use crate::export::drop_folder::put_new;
+use crate::export::drop_directory::put_new;
 use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;
 use crate::util::{clock, fs};
@@ -16,21 +16,24 @@ use crate::util::{clock, fs};
 /// # Errors
 /// Where nobody signs, or the folder cannot be written.
 pub(crate) fn send(
-    folder: &Path,
+    directory: &Path,
     stream: &Stream,
-    export: Export,
+    export: ExportOutcome,
     last: Option<&ExportState>,
     signer: &dyn Signer,
 ) -> Result<PathBuf, Error> {
-    let newest =
-        last.map(|last| Newest { identity: last.identity, created: last.created, sequence: last.sequence });
+    let newest = last.map(|last| NewestBundle {
+        identity: last.identity,
+        created: last.created,
+        sequence: last.sequence,
+    });
     // After the newest bundle, whatever this host's clock says: it was made after it.
     let now = clock::now_in_seconds();
     let created = last.map_or(now, |last| now.max(last.created));
     let heartbeat = Heartbeat::new(stream.clone(), created, export, newest);
     let bytes = heartbeat.signed(signer)?;
-    let path = folder.join(heartbeat.file_name());
-    let earlier: Vec<PathBuf> = std::fs::read_dir(folder)
+    let path = directory.join(heartbeat.file_name());
+    let earlier: Vec<PathBuf> = std::fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
@@ -41,7 +44,7 @@ pub(crate) fn send(
     put_new(&path, &mut &bytes[..]).map_err(|error| Error::Destination {
         path: path.clone(),
         what: format!("the heartbeat could not be put there: {error}"),
-        next: "Make room or mend the folder; the next export sends another.".into(),
+        hint: "Make room or mend the folder; the next export sends another.".into(),
     })?;
     for path in earlier {
         let _ = fs::remove_file(path);

@@ -1,6 +1,6 @@
 //! `export`: collects every wanted dataset, validates it, and writes one signed bundle.
 
-pub(crate) mod drop_folder;
+pub(crate) mod drop_directory;
 pub(crate) mod heartbeat;
 pub mod options;
 pub(crate) mod output;
@@ -14,7 +14,7 @@ pub(crate) mod stream;
 
 use crate::error::Error;
 use crate::export::options::ExportOptions;
-use crate::export::report::Report;
+use crate::export::report::ExportReport;
 use crate::export::run::{OpenSigner, collect_and_write};
 use crate::hint::Hint;
 use crate::hook::hook;
@@ -46,7 +46,7 @@ impl Exporter {
     /// [`Category::Source`]: crate::Category::Source
     /// [`Category::Rejected`]: crate::Category::Rejected
     /// [`Category::Target`]: crate::Category::Target
-    pub fn run(&self, signer: &dyn Signer, progress: &dyn Progress) -> Result<Report, Error> {
+    pub fn run(&self, signer: &dyn Signer, progress: &dyn Progress) -> Result<ExportReport, Error> {
         self.run_with(&|| Ok(Box::new(signer)), progress)
     }
 
@@ -55,11 +55,13 @@ impl Exporter {
     ///
     /// # Errors
     /// As [`Exporter::run`], and whatever `open` fails with.
-    pub fn run_with(&self, open: &OpenSigner<'_>, progress: &dyn Progress) -> Result<Report, Error> {
+    pub fn run_with(&self, open: &OpenSigner<'_>, progress: &dyn Progress) -> Result<ExportReport, Error> {
         let mut done = collect_and_write(&self.options, open, progress);
         if let Some(command) = &self.options.exec_after {
             let (result, bundle) = match &done {
-                Ok(Report { bundle: Some(bundle), .. }) => ("written", bundle.path.display().to_string()),
+                Ok(ExportReport { bundle: Some(bundle), .. }) => {
+                    ("written", bundle.path.display().to_string())
+                }
                 Ok(_) => ("unchanged", String::new()),
                 Err(_) => ("failed", String::new()),
             };
@@ -68,7 +70,7 @@ impl Exporter {
                 (Ok(()), _) => {}
                 (Err(error), Ok(report)) => report.errors.push(error),
                 // The first error is the one that matters.
-                (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
+                (Err(error), Err(_)) => progress.warn(&format!("{error}. {}", error.hint())),
             }
         }
         done
@@ -78,7 +80,7 @@ impl Exporter {
     ///
     /// # Errors
     /// As [`Exporter::run`].
-    pub fn preview(&self, progress: &dyn Progress) -> Result<Report, Error> {
+    pub fn preview(&self, progress: &dyn Progress) -> Result<ExportReport, Error> {
         preview::preview(&self.options, progress)
     }
 }

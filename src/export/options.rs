@@ -9,7 +9,7 @@ use crate::collect::options::SourceOptions;
 use crate::error::Error;
 use crate::oci::Platform;
 use crate::remote::RemoteOptions;
-use crate::source::patience::Limits;
+use crate::source::retry::RetryLimits;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
@@ -59,7 +59,7 @@ pub struct ExportOptions {
     /// How sources are reached.
     pub remote: RemoteOptions,
     /// How long sources are retried.
-    pub limits: Limits,
+    pub limits: RetryLimits,
     /// Where this host keeps its state; `None` for the default.
     pub state_dir: Option<PathBuf>,
 }
@@ -89,7 +89,7 @@ impl ExportOptions {
             heartbeat: false,
             exec_after: None,
             remote: RemoteOptions::default(),
-            limits: Limits::default(),
+            limits: RetryLimits::default(),
             state_dir: None,
         }
     }

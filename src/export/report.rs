@@ -9,36 +9,36 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{Dataset, Image};
-use crate::collect::artifact::PassedOver;
+use crate::collect::artifact::SkippedSource;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::output::Parity;
-use crate::util::text::age;
+use crate::util::text::format_age;
 
 /// What an export did.
 #[derive(Serialize, Default)]
 #[non_exhaustive]
-pub struct Report {
+pub struct ExportReport {
     /// Nothing was written.
     pub dry_run: bool,
     /// Upstream has nothing new: nothing was written.
     pub unchanged: bool,
     /// The bundle that was written.
-    pub bundle: Option<Written>,
+    pub bundle: Option<WrittenBundle>,
     /// The datasets.
-    pub datasets: Vec<Row>,
+    pub datasets: Vec<ExportedDataset>,
     /// The images.
-    pub images: Vec<ImageRow>,
+    pub images: Vec<ExportedImage>,
     /// The hosts that a dry run found to be asked, in the order of the alphabet.
     pub hosts: BTreeSet<String>,
     /// What was put into the folder of --drop.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub dropped: Vec<PathBuf>,
     /// The heartbeat.
-    #[serde(serialize_with = "crate::util::text::maybe_path")]
+    #[serde(serialize_with = "crate::util::text::serialize_optional_path")]
     pub heartbeat: Option<PathBuf>,
     /// Older bundles that --keep did not keep.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub removed: Vec<PathBuf>,
     /// What the operator has to know.
     pub warnings: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Report {
 /// An image that a bundle carries.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct ImageRow {
+pub struct ExportedImage {
     /// Its name.
     pub name: String,
     /// Where it was fetched from.
@@ -63,9 +63,9 @@ pub struct ImageRow {
     pub manifests: usize,
 }
 
-impl ImageRow {
+impl ExportedImage {
     pub(crate) fn new(image: &Image) -> Self {
-        ImageRow {
+        ExportedImage {
             name: image.name.clone(),
             source: image.source.clone(),
             digest: image.manifest.digest,
@@ -78,15 +78,15 @@ impl ImageRow {
 /// A bundle that was written.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Written {
+pub struct WrittenBundle {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// All its files: the only one, or the head and its volumes.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub files: Vec<PathBuf>,
     /// The parity beside it.
-    pub parity: Option<ParityRow>,
+    pub parity: Option<WrittenParity>,
     /// Its bytes, with all volumes.
     pub length: u64,
     /// The digest of its payload.
@@ -111,9 +111,9 @@ pub struct Written {
 /// The parity beside a bundle.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct ParityRow {
+pub struct WrittenParity {
     /// The files.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub files: Vec<PathBuf>,
     /// The length of a shard in bytes.
     pub shard: u64,
@@ -123,9 +123,9 @@ pub struct ParityRow {
     pub lost_files: usize,
 }
 
-impl ParityRow {
+impl WrittenParity {
     pub(crate) fn new(parity: &Parity) -> Self {
-        ParityRow {
+        WrittenParity {
             files: parity.names.clone(),
             shard: parity.shape.shard(),
             shards: parity.shape.parity(),
@@ -137,7 +137,7 @@ impl ParityRow {
 /// A dataset that a bundle carries.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct ExportedDataset {
     /// Its name.
     pub name: String,
     /// Its tag.
@@ -153,20 +153,21 @@ pub struct Row {
     /// When upstream built it, if it says so.
     pub updated_at: Option<Timestamp>,
     /// The sources that were not taken, and why.
-    pub passed_over: Vec<PassedOver>,
+    #[serde(rename = "passed_over")]
+    pub skipped: Vec<SkippedSource>,
     /// Its age, for people.
     #[serde(skip)]
     pub age: Option<String>,
 }
 
-impl Row {
+impl ExportedDataset {
     pub(crate) fn new(
         dataset: &Dataset,
         updated_at: Option<Timestamp>,
-        passed_over: &[PassedOver],
+        skipped: &[SkippedSource],
         now: Timestamp,
     ) -> Self {
-        Row {
+        ExportedDataset {
             name: dataset.name.to_string(),
             tag: dataset.tag.clone(),
             source: dataset.source.clone(),
@@ -174,8 +175,8 @@ impl Row {
             size: dataset.blobs().map(|blob| blob.size).sum(),
             version: dataset.version.clone(),
             updated_at,
-            passed_over: passed_over.to_vec(),
-            age: updated_at.map(|date| age(date, now)),
+            skipped: skipped.to_vec(),
+            age: updated_at.map(|date| format_age(date, now)),
         }
     }
 }

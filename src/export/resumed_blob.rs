@@ -9,7 +9,7 @@ use crate::oci::Descriptor;
 use crate::source::{ArtifactSource, Network, SourceError, UnhashedBlob};
 
 /// A blob that is read to its end once.
-pub(crate) struct Resumed<'n> {
+pub(crate) struct ResumedBlob<'n> {
     network: &'n Network<'n>,
     sources: Vec<ArtifactSource>,
     descriptor: Descriptor,
@@ -18,7 +18,7 @@ pub(crate) struct Resumed<'n> {
     at: u64,
 }
 
-impl<'n> Resumed<'n> {
+impl<'n> ResumedBlob<'n> {
     /// A blob of which `prefix` is here. Its sources are asked now, unless nothing is left to ask for.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl<'n> Resumed<'n> {
     ) -> Result<Self, SourceError> {
         let at = prefix.as_ref().map_or(0, Prefix::left);
         let mut resumed =
-            Resumed { network, sources, descriptor: descriptor.clone(), prefix, rest: None, at };
+            ResumedBlob { network, sources, descriptor: descriptor.clone(), prefix, rest: None, at };
         if at == 0 {
             resumed.ask()?;
         }
@@ -49,7 +49,7 @@ impl<'n> Resumed<'n> {
     }
 }
 
-impl Read for Resumed<'_> {
+impl Read for ResumedBlob<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(prefix) = self.prefix.as_mut().filter(|prefix| prefix.left() > 0) {
             return prefix.read(buffer);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::bundle::volumes::{Number, beside, parse_name};
+use crate::bundle::volumes::{VolumeNumber, beside, parse_name};
 use crate::bundle::{Payload, UnverifiedBundle, parity};
 use crate::error::Error;
 use crate::export::output::is_named_for;
@@ -21,7 +21,7 @@ use crate::util::fs;
 /// # Errors
 /// Where the folder cannot be read or a file not be removed.
 pub(crate) fn retain(
-    folder: &Path,
+    directory: &Path,
     stream: &str,
     key: &PublicKey,
     newest: Timestamp,
@@ -32,12 +32,12 @@ pub(crate) fn retain(
         move |error: std::io::Error| Error::Destination {
             path,
             what: format!("older bundles could not be removed: {error}"),
-            next: "The new bundle is there; remove older ones by hand, or check who may write there.".into(),
+            hint: "The new bundle is there; remove older ones by hand, or check who may write there.".into(),
         }
     };
     let mut bundles: Vec<(Timestamp, PathBuf, usize, BTreeSet<String>)> = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
-        let entry = entry.map_err(failed(folder))?;
+    for entry in std::fs::read_dir(directory).map_err(failed(directory))? {
+        let entry = entry.map_err(failed(directory))?;
         if is_named_for(&entry.file_name().to_string_lossy(), stream) {
             // What this key has not signed, is another stream's, cut off or dated later is not ours to
             // remove, and nothing to rely on.
@@ -59,7 +59,7 @@ pub(crate) fn retain(
             continue;
         }
         // The head last: without it, nobody would know whose the others are.
-        let behind = (0..volumes).map_while(|index| beside(&path, Number::at(index)?));
+        let behind = (0..volumes).map_while(|index| beside(&path, VolumeNumber::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
             match fs::remove_file(&volume) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

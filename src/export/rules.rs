@@ -13,11 +13,11 @@ use crate::dataset::catalogue::OLD;
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::progress::Progress;
-use crate::trust::Refusal;
+use crate::trust::Rejection;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::state::ExportState;
 use crate::util::clock;
-use crate::util::text::{moment, moments};
+use crate::util::text::{format_distinct, format_minute};
 
 /// How many registries of different origin must name the same manifest.
 pub(crate) fn quorum(options: &ExportOptions) -> Quorum<'_> {
@@ -26,7 +26,7 @@ pub(crate) fn quorum(options: &ExportOptions) -> Quorum<'_> {
 }
 
 /// What is worth a warning: VEX documents and checks stay true for long, and databases do not.
-pub(crate) fn old(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<String> {
+pub(crate) fn age_warning(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<String> {
     let old = dataset.name.kind().is_large() && date.is_some_and(|date| now.duration_since(date) > OLD);
     old.then(|| {
         format!(
@@ -60,26 +60,26 @@ pub(crate) fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Re
     let now = clock::now_in_seconds();
     let Some(last) = last.filter(|last| last.created >= now) else { return Ok(now) };
     let ahead = last.created.duration_since(now);
-    let next = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    let hint = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
     // No importer takes a bundle from beyond the tolerance: that trip would be wasted.
-    let Some(next) = next.filter(|_| ahead < CLOCK_TOLERANCE) else {
+    let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
         return Err(Error::usage(
             format!(
                 "the stream's last export is dated {}, and this host's clock says {}",
-                moment(last.created),
-                moment(now)
+                format_minute(last.created),
+                format_minute(now)
             ),
             "Correct the clock; if it was wrong back then, export with a new --stream, which importers must be told.",
         ));
     };
     if ahead > jiff::SignedDuration::from_secs(60) {
-        progress.note(&format!(
+        progress.info(&format!(
             "this host's clock ({}) is behind the stream's last export; the bundle is dated {}",
-            moment(now),
-            moment(next)
+            format_minute(now),
+            format_minute(hint)
         ));
     }
-    Ok(next)
+    Ok(hint)
 }
 
 /// What must hold for a dataset before it is signed.
@@ -97,11 +97,11 @@ pub(crate) fn judge(
         max_age.check(&dataset.name, updated_at, now)?;
     }
     if let Some(date) = updated_at.filter(|date| *date > now) {
-        let (date, now) = moments(date, now);
+        let (date, now) = format_distinct(date, now);
         return Err(bad_content(dataset, &format!("it is dated {date}, and this host's clock says {now}")));
     }
     match (updated_at, floors.get(&dataset.reference())) {
-        (Some(date), Some(floor)) if date < *floor => Err(Refusal::OlderThanSigned {
+        (Some(date), Some(floor)) if date < *floor => Err(Rejection::OlderThanSigned {
             dataset: dataset.name.to_string(),
             source_name: dataset.source.clone(),
             updated_at: date,

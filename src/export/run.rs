@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::bundle::payload::Payload;
-use crate::bundle::writer::{BundleWriter, Head, Plan};
+use crate::bundle::writer::{BundleInfo, BundlePlan, BundleWriter};
 use crate::bundle::{Dataset, heartbeat as format};
-use crate::collect::artifact::Collected;
+use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::validate::bad_content;
-use crate::collect::wanted::{self, Wanted};
+use crate::collect::wanted::{self, WantedDataset};
 use crate::collect::{self, images};
 use crate::dataset::Contents;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::drop_folder::DropFolder;
+use crate::export::drop_directory::DropDirectory;
 use crate::export::heartbeat;
 use crate::export::options::ExportOptions;
 use crate::export::output::Destination;
-use crate::export::report::{ImageRow, ParityRow, Report, Row, Written};
+use crate::export::report::{ExportReport, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity};
 use crate::export::retention::retain;
-use crate::export::rules::{created, expiry, judge, old, quorum};
-use crate::export::stream::{Bad, Straight};
+use crate::export::rules::{age_warning, created, expiry, judge, quorum};
+use crate::export::stream::{BlobStreamer, ExportFailure};
 use crate::hint::Hint;
 use crate::progress::Progress;
 use crate::source::Network;
@@ -39,7 +39,7 @@ use crate::util::clock;
 pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer + 's>, Error> + 's;
 
 /// How often a run begins anew because of what earlier ones left.
-const MOST_LEFTOVERS: u32 = 4;
+const MAX_LEFTOVERS: u32 = 4;
 
 /// Collects what the options name, writes it, and sends a heartbeat if one is wanted.
 ///
@@ -49,15 +49,15 @@ pub(crate) fn collect_and_write(
     options: &ExportOptions,
     open: &OpenSigner<'_>,
     progress: &dyn Progress,
-) -> Result<Report, Error> {
+) -> Result<ExportReport, Error> {
     options.check()?;
     let signer = open()?;
     let network = Network::new(options.remote.clone(), options.limits, progress)?;
     let wanted = wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
     let destination = Destination::new(&options.output, options.stream.as_str())?;
-    if let Some(folder) = &options.drop_into {
-        DropFolder(folder).check()?;
-        if destination.folder().is_none() {
+    if let Some(directory) = &options.drop_into {
+        DropDirectory(directory).check()?;
+        if destination.directory().is_none() {
             return Err(Error::usage(
                 "--drop needs one folder for --output, in which bundles are named after their stream",
                 "Name it with --output DIR.",
@@ -70,27 +70,35 @@ pub(crate) fn collect_and_write(
         None => None,
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
-    let beats = heartbeat_folder(options, &destination)?;
-    let run =
-        Run { options, signer: &*signer, destination, network: &network, state, last, floors, progress };
+    let heartbeat_directory = heartbeat_directory(options, &destination)?;
+    let run = ExportRun {
+        options,
+        signer: &*signer,
+        destination,
+        network: &network,
+        state,
+        last,
+        floors,
+        progress,
+    };
     let mut done = run.export(&wanted);
-    if let Some(folder) = beats {
-        match (run.beat(&folder, &done), &mut done) {
+    if let Some(directory) = heartbeat_directory {
+        match (run.write_heartbeat(&directory, &done), &mut done) {
             (Ok(path), Ok(report)) => report.heartbeat = Some(path),
             (Ok(_), Err(_)) => {}
             (Err(error), Ok(report)) => report.errors.push(error),
             // The first error is the one that matters.
-            (Err(error), Err(_)) => progress.alarm(&format!("{error}. {}", error.hint())),
+            (Err(error), Err(_)) => progress.warn(&format!("{error}. {}", error.hint())),
         }
     }
     done
 }
 
 /// Returns the directory for heartbeats, if one is wanted.
-fn heartbeat_folder(options: &ExportOptions, destination: &Destination) -> Result<Option<PathBuf>, Error> {
-    match (options.heartbeat, options.drop_into.as_deref().or(destination.folder())) {
+fn heartbeat_directory(options: &ExportOptions, destination: &Destination) -> Result<Option<PathBuf>, Error> {
+    match (options.heartbeat, options.drop_into.as_deref().or(destination.directory())) {
         (false, _) => Ok(None),
-        (true, Some(folder)) => Ok(Some(folder.to_path_buf())),
+        (true, Some(directory)) => Ok(Some(directory.to_path_buf())),
         (true, None) => Err(Error::usage(
             "--heartbeat needs a folder to put the file into",
             "Name it with --drop DIR, or a folder with --output DIR.",
@@ -99,7 +107,7 @@ fn heartbeat_folder(options: &ExportOptions, destination: &Destination) -> Resul
 }
 
 /// An export that writes.
-struct Run<'r> {
+struct ExportRun<'r> {
     options: &'r ExportOptions,
     signer: &'r dyn Signer,
     destination: Destination,
@@ -112,25 +120,29 @@ struct Run<'r> {
     progress: &'r dyn Progress,
 }
 
-impl Run<'_> {
+impl ExportRun<'_> {
     /// Says what the export came to.
-    fn beat(&self, folder: &Path, done: &Result<Report, Error>) -> Result<PathBuf, Error> {
+    fn write_heartbeat(
+        &self,
+        directory: &Path,
+        done: &Result<ExportReport, Error>,
+    ) -> Result<PathBuf, Error> {
         let export = match done {
-            Ok(report) if report.bundle.is_some() => format::Export::Written,
-            Ok(_) => format::Export::Unchanged,
-            Err(_) => format::Export::Failed,
+            Ok(report) if report.bundle.is_some() => format::ExportOutcome::Written,
+            Ok(_) => format::ExportOutcome::Unchanged,
+            Err(_) => format::ExportOutcome::Failed,
         };
         let stream = &self.options.stream;
         let last = match &self.state {
             Some(state) => state.exports(stream.as_str())?,
             None => None,
         };
-        heartbeat::send(folder, stream, export, last.as_ref(), self.signer)
+        heartbeat::send(directory, stream, export, last.as_ref(), self.signer)
     }
 
     /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
-    fn export(&self, wanted: &[Wanted]) -> Result<Report, Error> {
-        let Run { options, network, progress, .. } = *self;
+    fn export(&self, wanted: &[WantedDataset]) -> Result<ExportReport, Error> {
+        let ExportRun { options, network, progress, .. } = *self;
         let mut best = BestSource::new(network, self.floors.clone(), quorum(options), progress);
         let mut leftovers = 0;
         loop {
@@ -155,29 +167,29 @@ impl Run<'_> {
             };
             match written {
                 Ok(done) => return Ok(done),
-                Err(Bad::Leftover(error)) if leftovers < MOST_LEFTOVERS => {
-                    progress.note(&format!("{error}; all of it is fetched again"));
+                Err(ExportFailure::Leftover(error)) if leftovers < MAX_LEFTOVERS => {
+                    progress.info(&format!("{error}; all of it is fetched again"));
                     leftovers += 1;
                 }
-                Err(Bad::Source(rejected)) => {
-                    let mut artifacts = wanted.iter().filter_map(Wanted::artifact);
+                Err(ExportFailure::Source(rejected)) => {
+                    let mut artifacts = wanted.iter().filter_map(WantedDataset::artifact);
                     match artifacts.find(|artifact| artifact.name == rejected.dataset) {
                         Some(artifact) => best.reject(*rejected, artifact)?,
                         None => return Err(rejected.error),
                     }
                 }
-                Err(Bad::Leftover(error) | Bad::Other(error)) => return Err(error),
+                Err(ExportFailure::Leftover(error) | ExportFailure::Other(error)) => return Err(error),
             }
         }
     }
 
     /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
     fn send(&self, last: &ExportState) -> Result<Vec<PathBuf>, Error> {
-        let (Some(into), Some(from)) = (&self.options.drop_into, self.destination.folder()) else {
+        let (Some(into), Some(from)) = (&self.options.drop_into, self.destination.directory()) else {
             return Ok(Vec::new());
         };
         let stream = self.options.stream.as_str();
-        let sent = DropFolder(into).send(&[from.to_path_buf()], stream, self.options.repeat as usize)?;
+        let sent = DropDirectory(into).send(&[from.to_path_buf()], stream, self.options.repeat as usize)?;
         if let Some(state) = self.state.as_ref().filter(|_| last.to_drop) {
             state.save_exports(stream, &ExportState { to_drop: false, ..last.clone() })?;
         }
@@ -185,9 +197,13 @@ impl Run<'_> {
     }
 
     /// Writes and signs a bundle of what was collected.
-    fn write(&self, mut collected: Vec<Collected>, images: &[images::Collected]) -> Result<Report, Bad> {
-        let Run { options, signer, progress, .. } = *self;
-        let created = self.destination.free_moment(created(self.last.as_ref(), progress)?)?;
+    fn write(
+        &self,
+        mut collected: Vec<CollectedDataset>,
+        images: &[images::CollectedImage],
+    ) -> Result<ExportReport, ExportFailure> {
+        let ExportRun { options, signer, progress, .. } = *self;
+        let created = self.destination.free_timestamp(created(self.last.as_ref(), progress)?)?;
         for item in &collected {
             let dataset = &item.planned.dataset;
             judge(options, dataset, dataset.contents.updated_at, &self.floors, created)?;
@@ -198,18 +214,18 @@ impl Run<'_> {
         let destination = self.destination.clone().create(&plan, created, parity, progress)?;
         let file = destination.writer(&plan)?;
         let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
-        let straight = Straight { network: self.network, destination: &destination, progress };
-        let contents = self.write_members(&mut writer, &straight, &mut collected, images, created)?;
+        let streamer = BlobStreamer { network: self.network, destination: &destination, progress };
+        let contents = self.write_members(&mut writer, &streamer, &mut collected, images, created)?;
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
         let mut synced = destination.sync(file)?;
         destination.add_parity(&mut synced, identity, progress)?;
-        let parity = destination.parity().map(ParityRow::new);
+        let parity = destination.parity().map(WrittenParity::new);
         if options.verify_after_write {
             let step = progress.begin("reading back", payload.length, "");
             destination.read_back(&synced, &signer.public(), identity, &*step)?;
         }
         let files = destination.publish(synced)?;
-        let written = Written {
+        let written = WrittenBundle {
             on_medium: files.iter().any(|path| apart_from_root(path)),
             read_back: options.verify_after_write,
             path: files[0].clone(),
@@ -229,12 +245,12 @@ impl Run<'_> {
     /// Plans the bundle: its head, and the order of its members.
     fn plan(
         &self,
-        collected: &[Collected],
-        images: &[images::Collected],
+        collected: &[CollectedDataset],
+        images: &[images::CollectedImage],
         created: Timestamp,
-    ) -> Result<Plan, Error> {
+    ) -> Result<BundlePlan, Error> {
         let (options, last) = (self.options, self.last.as_ref());
-        let head = Head {
+        let info = BundleInfo {
             stream: options.stream.clone(),
             created,
             expires: options.expires.map(|age| expiry(created, age)).transpose()?,
@@ -244,7 +260,7 @@ impl Run<'_> {
         };
         let datasets = collected.iter().map(|item| item.planned.clone()).collect();
         let planned = images.iter().map(|image| image.planned.clone()).collect();
-        Plan::new(head, datasets, planned).map_err(|why| {
+        BundlePlan::new(info, datasets, planned).map_err(|why| {
             Error::usage(
                 format!("this makes no bundle: {why}"),
                 "Leave something out with --skip or fewer --image, or give another --volume-size.",
@@ -256,17 +272,18 @@ impl Run<'_> {
     fn write_members<W: io::Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
-        straight: &Straight<'_>,
-        collected: &mut [Collected],
-        images: &[images::Collected],
+        streamer: &BlobStreamer<'_>,
+        collected: &mut [CollectedDataset],
+        images: &[images::CollectedImage],
         created: Timestamp,
-    ) -> Result<BTreeMap<String, Contents>, Bad> {
+    ) -> Result<BTreeMap<String, Contents>, ExportFailure> {
         let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
         while let Some(member) = writer.wants().cloned() {
-            let has = |item: &Collected| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
+            let has =
+                |item: &CollectedDataset| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
             let Some(item) = collected.iter_mut().find(|item| has(item)) else {
                 if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                    straight.image_blob(writer, source, blob, &member)?;
+                    streamer.image_blob(writer, source, blob, &member)?;
                     continue;
                 }
                 let nothing = io::Error::other(format!("nothing brings {}", member.path));
@@ -274,11 +291,11 @@ impl Run<'_> {
             };
             if let Some(blob) = item.held.get_mut(&member.digest) {
                 blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
-                writer.member(blob).map_err(|e| straight.destination.failed(e))?;
+                writer.member(blob).map_err(|e| streamer.destination.failed(e))?;
                 continue;
             }
             let dataset = &item.planned.dataset;
-            let found = straight.layer(writer, item, &member)?;
+            let found = streamer.layer(writer, item, &member)?;
             // Whoever has this layer has the same.
             judge(self.options, dataset, found.updated_at, &self.floors, created)
                 .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
@@ -291,12 +308,12 @@ impl Run<'_> {
     /// report says so.
     fn conclude(
         &self,
-        written: Written,
+        written: WrittenBundle,
         payload: &Payload,
-        collected: &[Collected],
-        images: &[images::Collected],
-    ) -> Report {
-        let Run { options, signer, .. } = *self;
+        collected: &[CollectedDataset],
+        images: &[images::CollectedImage],
+    ) -> ExportReport {
+        let ExportRun { options, signer, .. } = *self;
         let stream = options.stream.as_str();
         let mut errors = Vec::new();
         let mut floors = self.floors.clone();
@@ -320,9 +337,9 @@ impl Run<'_> {
             errors.push(error);
             Vec::new()
         });
-        let removed = match (options.keep, self.destination.folder()) {
-            (Some(keep), Some(folder)) => {
-                retain(folder, stream, &signer.public(), written.created, keep as usize)
+        let removed = match (options.keep, self.destination.directory()) {
+            (Some(keep), Some(directory)) => {
+                retain(directory, stream, &signer.public(), written.created, keep as usize)
             }
             _ => Ok(Vec::new()),
         };
@@ -331,28 +348,28 @@ impl Run<'_> {
             Vec::new()
         });
         let now = clock::now();
-        let passed_over = |dataset: &Dataset| {
+        let skipped = |dataset: &Dataset| {
             let item = collected.iter().find(|item| item.planned.dataset.reference() == dataset.reference());
-            item.map_or(&[][..], |item| &item.passed_over)
+            item.map_or(&[][..], |item| &item.skipped)
         };
         let rows = payload.datasets.iter();
-        let rows = rows.map(|d| Row::new(d, d.contents.updated_at, passed_over(d), now)).collect();
-        let warnings = payload.datasets.iter().filter_map(|d| old(d, d.contents.updated_at, now));
-        Report {
+        let rows = rows.map(|d| ExportedDataset::new(d, d.contents.updated_at, skipped(d), now)).collect();
+        let warnings = payload.datasets.iter().filter_map(|d| age_warning(d, d.contents.updated_at, now));
+        ExportReport {
             removed,
             dropped,
             warnings: warnings.collect(),
             datasets: rows,
-            images: payload.images.iter().map(ImageRow::new).collect(),
+            images: payload.images.iter().map(ExportedImage::new).collect(),
             bundle: Some(written),
             errors,
-            ..Report::default()
+            ..ExportReport::default()
         }
     }
 }
 
 /// A large layer that a manifest shares with something else: nobody would look at it as what it is to be.
-fn entangled(collected: &[Collected]) -> Option<Bad> {
+fn entangled(collected: &[CollectedDataset]) -> Option<ExportFailure> {
     let mut seen: BTreeSet<Digest> = BTreeSet::new();
     for item in collected {
         let dataset = &item.planned.dataset;
@@ -376,11 +393,11 @@ fn entangled(collected: &[Collected]) -> Option<Bad> {
 fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
     match StateDir::open(options.state_dir.as_deref(), Side::Export) {
         Ok(state) => {
-            state.warnings().iter().for_each(|warning| progress.alarm(warning));
+            state.warnings().iter().for_each(|warning| progress.warn(warning));
             Ok(Some(state))
         }
         Err(error @ TrustError::NoStateDir { .. }) => {
-            progress.note(&format!("{error}; this bundle gets no sequence number. {}", error.hint()));
+            progress.info(&format!("{error}; this bundle gets no sequence number. {}", error.hint()));
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -388,7 +405,7 @@ fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<Stat
 }
 
 /// The manifests of everything that is to be signed, by name.
-fn manifests(collected: &[Collected], images: &[images::Collected]) -> BTreeMap<String, Digest> {
+fn manifests(collected: &[CollectedDataset], images: &[images::CollectedImage]) -> BTreeMap<String, Digest> {
     let datasets = collected.iter().map(|item| {
         let dataset = &item.planned.dataset;
         (dataset.reference(), dataset.manifest.digest)
@@ -403,10 +420,10 @@ fn manifests(collected: &[Collected], images: &[images::Collected]) -> BTreeMap<
 /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
 fn unchanged(
     options: &ExportOptions,
-    collected: &[Collected],
-    images: &[images::Collected],
+    collected: &[CollectedDataset],
+    images: &[images::CollectedImage],
     floors: &BTreeMap<String, Timestamp>,
-) -> Result<Report, Error> {
+) -> Result<ExportReport, Error> {
     let now = clock::now();
     let (mut datasets, mut warnings) = (Vec::new(), Vec::new());
     for item in collected {
@@ -415,15 +432,15 @@ fn unchanged(
         if let Some(max_age) = &options.max_age {
             max_age.check(&dataset.name, date, now)?;
         }
-        warnings.extend(old(dataset, date, now));
-        datasets.push(Row::new(dataset, date, &item.passed_over, now));
+        warnings.extend(age_warning(dataset, date, now));
+        datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now));
     }
-    Ok(Report {
+    Ok(ExportReport {
         unchanged: true,
         datasets,
-        images: images.iter().map(|image| ImageRow::new(&image.planned.image)).collect(),
+        images: images.iter().map(|image| ExportedImage::new(&image.planned.image)).collect(),
         warnings,
-        ..Report::default()
+        ..ExportReport::default()
     })
 }
 

@@ -5,20 +5,20 @@ use std::io::{self, Seek, Write};
 
 use crate::bundle::Member;
 use crate::bundle::writer::{BundleWriter, WriteError};
-use crate::collect::artifact::Collected;
+use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::Rejected;
-use crate::collect::validate::{bad_content, broke_off, checked};
+use crate::collect::validate::{bad_content, broke_off, validate_while};
 use crate::dataset::Contents;
 use crate::error::Error;
-use crate::export::output::Unpublished;
-use crate::export::resumed_blob::Resumed;
+use crate::export::output::PendingBundle;
+use crate::export::resumed_blob::ResumedBlob;
 use crate::oci::Descriptor;
 use crate::progress::{Counted, Progress};
 use crate::source::{ArtifactSource, Network, SourceError};
-use crate::util::text::size;
+use crate::util::text::format_size;
 
 /// Why nothing was written.
-pub(crate) enum Bad {
+pub(crate) enum ExportFailure {
     /// Another source would not help.
     Other(Error),
     /// What an earlier export left was wrong.
@@ -27,26 +27,26 @@ pub(crate) enum Bad {
     Source(Box<Rejected>),
 }
 
-impl From<Error> for Bad {
+impl From<Error> for ExportFailure {
     fn from(error: Error) -> Self {
-        Bad::Other(error)
+        ExportFailure::Other(error)
     }
 }
 
-impl From<Rejected> for Bad {
+impl From<Rejected> for ExportFailure {
     fn from(rejected: Rejected) -> Self {
-        Bad::Source(Box::new(rejected))
+        ExportFailure::Source(Box::new(rejected))
     }
 }
 
 /// From the network to a file.
-pub(crate) struct Straight<'a> {
+pub(crate) struct BlobStreamer<'a> {
     pub(crate) network: &'a Network<'a>,
-    pub(crate) destination: &'a Unpublished,
+    pub(crate) destination: &'a PendingBundle,
     pub(crate) progress: &'a dyn Progress,
 }
 
-impl Straight<'_> {
+impl BlobStreamer<'_> {
     /// Fetches a blob of an image, of which nothing is known but its digest.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Straight<'_> {
         source: &ArtifactSource,
         blob: &Descriptor,
         member: &Member,
-    ) -> Result<(), Bad> {
+    ) -> Result<(), ExportFailure> {
         let blob = self.open(vec![source.clone()], blob, member).map_err(Error::from)?;
         let known = blob.known();
         let step = self.progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
@@ -72,7 +72,11 @@ impl Straight<'_> {
                 self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
                 let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
-                return Err(if known > 0 { Bad::Leftover(error) } else { Bad::Other(error) });
+                return Err(if known > 0 {
+                    ExportFailure::Leftover(error)
+                } else {
+                    ExportFailure::Other(error)
+                });
             }
             Err(error) => self.destination.failed(error),
         };
@@ -86,9 +90,9 @@ impl Straight<'_> {
     pub(crate) fn layer<W: Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
-        item: &Collected,
+        item: &CollectedDataset,
         member: &Member,
-    ) -> Result<Contents, Bad> {
+    ) -> Result<Contents, ExportFailure> {
         let dataset = &item.planned.dataset;
         let artifact = item.artifact.as_ref();
         let descriptor =
@@ -97,31 +101,31 @@ impl Straight<'_> {
             return Err(Error::unexpected("writing")(io::Error::other("a layer without its artifact")).into());
         };
         let sources: Vec<_> = std::iter::once(&artifact.source).chain(&item.others).cloned().collect();
-        let bad = |error| Bad::from(Rejected::from(error, dataset, member.digest, &sources));
+        let bad = |error| ExportFailure::from(Rejected::from(error, dataset, member.digest, &sources));
         let blob = self.open(sources.clone(), &descriptor, member).map_err(|error| bad(error.into()))?;
         let known = blob.known();
         if known > 0 {
-            self.progress.note(&format!(
+            self.progress.info(&format!(
                 "{}: {} of {} are here from an export that was cut short",
                 dataset.reference(),
-                size(known),
-                size(member.size)
+                format_size(known),
+                format_size(member.size)
             ));
         }
         let host = artifact.source.host().unwrap_or("");
         let step = self.progress.begin(&dataset.reference(), member.size, host);
-        let written = checked(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
+        let written = validate_while(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
         // Where a part of it was here from before, no source is to blame.
         let wrong = |error: Error| {
             self.destination.spoil(member, known > 0);
-            if known > 0 { Bad::Leftover(error) } else { bad(error) }
+            if known > 0 { ExportFailure::Leftover(error) } else { bad(error) }
         };
         match written {
             (Ok(()), Ok(contents)) => Ok(contents),
-            (Err(WriteError::Source { error, .. }), checked) => {
+            (Err(WriteError::Source { error, .. }), validated) => {
                 // The checker has seen that what came is wrong; that it was cut short is no such thing.
                 let seen = error.kind() == io::ErrorKind::BrokenPipe;
-                let error = broke_off(dataset, error, &checked);
+                let error = broke_off(dataset, error, &validated);
                 Err(if seen { wrong(error) } else { bad(error) })
             }
             // The writer has hashed in the source's place.
@@ -148,7 +152,7 @@ impl Straight<'_> {
         sources: Vec<ArtifactSource>,
         blob: &Descriptor,
         member: &Member,
-    ) -> Result<Resumed<'_>, SourceError> {
-        Resumed::open(self.network, sources, blob, self.destination.prefix(member.digest, member.size))
+    ) -> Result<ResumedBlob<'_>, SourceError> {
+        ResumedBlob::open(self.network, sources, blob, self.destination.prefix(member.digest, member.size))
     }
 }

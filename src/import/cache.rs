@@ -8,27 +8,27 @@ use crate::bundle::{Dataset, VerifiedBundle};
 use crate::dataset::Name;
 use crate::dataset::catalogue::VEX_HUB;
 use crate::delivery::admission::{admit_all, watch_expiry};
-use crate::delivery::context::{Host, Setup};
+use crate::delivery::context::{DeliveryContext, HostContext};
 use crate::delivery::ledger::Ledger;
-use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::import::cache_choice::{Choice, choose, listed, metadata, sift};
-use crate::import::cache_finish::{self, Brought};
+use crate::import::cache_choice::{CacheChoice, choose, filter_chosen, listed, metadata};
+use crate::import::cache_finish::{self, ImportedVex};
 use crate::import::options::ImportOptions;
-use crate::import::run::Run;
+use crate::import::run::ImportRun;
 use crate::intake::open::Blame;
-use crate::intake::unpack::{Receiver, unload};
+use crate::intake::unpack::{Receiver, unpack_bundle};
 use crate::progress::Progress;
-use crate::scanner::vex_entry::Carried;
+use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, CacheOptions, Slot, Stage, TargetError};
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// Everything that is to be put in place, and all of it verified.
 struct Prepared {
-    chosen: Vec<Choice>,
+    chosen: Vec<CacheChoice>,
     /// By bundle; none where a target failed.
     stages: Vec<Option<Vec<Stage>>>,
 }
@@ -37,20 +37,21 @@ struct Prepared {
 ///
 /// # Errors
 /// If the cache cannot be used, or the only bundle is damaged. What fails for one dataset is in the report.
-pub(crate) fn run(run: &mut Run<'_>, dir: &Path) -> Result<Report, Error> {
-    let Run { options, setup, progress, .. } = *run;
-    let host = &setup.host;
+pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<TargetReport, Error> {
+    let ImportRun { options, context, progress, .. } = *run;
+    let host = &context.host;
     let mut cache = open_cache(options, dir, progress)?;
     let target = TargetId::Cache(cache.dir().into());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
     let ((mut report, prepared), damaged) = run.found.without_damaged(|bundles| {
-        let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
+        let mut report = TargetReport::new(target.clone(), context, ignored.clone());
+        let admitted = admit_all(bundles, ledger.state(), context, &mut report);
         if report.bundles.is_empty() {
             return Ok((report, None));
         }
-        let preparing = Preparing { options, setup, cache: &cache, state: ledger.state(), bundles, progress };
+        let preparing =
+            Preparing { options, context, cache: &cache, state: ledger.state(), bundles, progress };
         let prepared = preparing.prepare(&admitted, &mut report)?;
         Ok((report, Some((admitted, prepared))))
     })?;
@@ -58,7 +59,7 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path) -> Result<Report, Error> {
     let Some((admitted, Prepared { chosen, stages })) = prepared else { return Ok(report) };
     let bundles = &run.found.bundles;
     let listed = listed(bundles, &admitted);
-    let brought = Brought { stream: &setup.policy.stream, keyring: &setup.keyring, listed };
+    let brought = ImportedVex { stream: &context.policy.stream, keyring: &context.keyring, listed };
     if !chosen.is_empty() {
         ledger.about_to_change(host.now)?;
     }
@@ -68,9 +69,9 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path) -> Result<Report, Error> {
             report.rolls_back(bundle, &mut admission);
         }
         install(&mut cache, stages, &chosen, &admission, &mut report);
-        ledger.accept(bundle, &admission, &report.installed, setup);
+        ledger.accept(bundle, &admission, &report.installed, context);
     }
-    watch_expiry(ledger.state(), setup, &mut report);
+    watch_expiry(ledger.state(), context, &mut report);
     if let Err(error) = ledger.finish(report.has_changed()) {
         report.errors.push(error);
     }
@@ -101,7 +102,7 @@ fn open_cache<'p>(
 /// What is looked at before anything is switched.
 struct Preparing<'a, 'p> {
     options: &'a ImportOptions,
-    setup: &'a Setup,
+    context: &'a DeliveryContext,
     cache: &'a Cache<'p>,
     state: &'a TargetState,
     bundles: &'a [VerifiedBundle],
@@ -110,28 +111,29 @@ struct Preparing<'a, 'p> {
 
 impl Preparing<'_, '_> {
     /// Chooses what the cache lacks, and stages it.
-    fn prepare(&self, admitted: &[Option<Admission>], report: &mut Report) -> Result<Prepared, Blame> {
-        let Preparing { options, setup, cache, state, bundles, progress } = *self;
-        let host = &setup.host;
+    fn prepare(&self, admitted: &[Option<Admission>], report: &mut TargetReport) -> Result<Prepared, Blame> {
+        let Preparing { options, context, cache, state, bundles, progress } = *self;
+        let host = &context.host;
         let chosen = choose(options, cache, host, bundles, admitted, report)?;
-        let chosen = sift(cache, state, setup, chosen, report)?;
+        let chosen = filter_chosen(cache, state, context, chosen, report)?;
         let incoming: Vec<(Slot, u64, u64)> = chosen
             .iter()
             .map(|c| {
                 (
                     c.slot.clone(),
                     c.dataset.contents.unpacked_size(),
-                    c.dataset.contents.file_count() + c.dataset.contents.folder_count(),
+                    c.dataset.contents.file_count() + c.dataset.contents.directory_count(),
                 )
             })
             .collect();
         cache.preflight(&incoming)?;
         let mut stages = Vec::new();
         for (index, bundle) in bundles.iter().enumerate() {
-            let choices: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+            let choices: Vec<&CacheChoice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
             let mut staging = Staging { cache, choices: &choices, host, stages: Vec::new() };
-            let unloaded = if choices.is_empty() { Ok(()) } else { unload(bundle, &mut staging, progress) };
-            match unloaded {
+            let unpacked =
+                if choices.is_empty() { Ok(()) } else { unpack_bundle(bundle, &mut staging, progress) };
+            match unpacked {
                 Ok(()) => stages.push(Some(staging.stages)),
                 Err(error @ Error::Bundle(_)) => return Err(Blame::on(index)(error)),
                 // What came with the other bundles is good all the same.
@@ -148,13 +150,13 @@ impl Preparing<'_, '_> {
 /// Stages the chosen datasets of one bundle.
 struct Staging<'a, 'p> {
     cache: &'a Cache<'p>,
-    choices: &'a [&'a Choice],
-    host: &'a Host,
+    choices: &'a [&'a CacheChoice],
+    host: &'a HostContext,
     stages: Vec<Stage>,
 }
 
 impl Staging<'_, '_> {
-    fn choice(&self, dataset: &Dataset) -> Option<&Choice> {
+    fn choice(&self, dataset: &Dataset) -> Option<&CacheChoice> {
         self.choices.iter().copied().find(|choice| choice.dataset.reference() == dataset.reference())
     }
 }
@@ -191,9 +193,9 @@ impl Receiver for Staging<'_, '_> {
 fn install(
     cache: &mut Cache<'_>,
     stages: Vec<Stage>,
-    chosen: &[Choice],
+    chosen: &[CacheChoice],
     admission: &Admission,
-    report: &mut Report,
+    report: &mut TargetReport,
 ) {
     if stages.is_empty() {
         return;
@@ -206,12 +208,12 @@ fn install(
     for done in &activated {
         let Some(choice) = choice(&done.slot) else { continue };
         let back = admission.seen && choice.known;
-        let status = if back { Status::Restored } else { Status::Installed };
+        let status = if back { DeliveryStatus::Restored } else { DeliveryStatus::Installed };
         report.installs(&choice.dataset, choice.repository(), status, Some(done.how));
     }
     for (slot, error) in failed {
         if let Some(choice) = choice(&slot) {
-            report.set(&choice.dataset, Status::Failed, None);
+            report.set(&choice.dataset, DeliveryStatus::Failed, None);
         }
         report.errors.push(error.into());
     }
@@ -220,14 +222,14 @@ fn install(
 /// `--restore`: every wanted dataset goes back to its kept generation.
 pub(crate) fn restore(
     options: &ImportOptions,
-    setup: &Setup,
+    context: &DeliveryContext,
     dir: &Path,
     ledger: Option<&mut Ledger>,
     progress: &dyn Progress,
-) -> Result<Report, Error> {
-    let host = &setup.host;
+) -> Result<TargetReport, Error> {
+    let host = &context.host;
     let mut cache = open_cache(options, dir, progress)?;
-    let mut report = Report::new(TargetId::Cache(cache.dir().into()), setup, Vec::new());
+    let mut report = TargetReport::new(TargetId::Cache(cache.dir().into()), context, Vec::new());
     let mut ledger = ledger.map(|ledger| ledger.for_target(&report.target));
     if let Some(ledger) = &mut ledger {
         ledger.about_to_change(host.now)?;
@@ -241,13 +243,13 @@ pub(crate) fn restore(
     let kept = cache.kept_vex()?;
     let known = host.vex.entries().iter().map(|entry| entry.name.as_str());
     for repository in known.chain(["default"]).chain(kept.iter().map(String::as_str)) {
-        let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
+        let hub = CarriedRepository { name: "default".into(), url: VEX_HUB.into(), origin: None };
         let as_carried = if host.vex.name_for(&hub) == repository { "default" } else { repository };
         let Ok(name) = Name::vex(as_carried) else {
             if kept.iter().any(|kept| kept == repository) {
                 report.warnings.push(format!(
                     "the VEX repository {} stays as it is: its name here is none that a bundle can carry",
-                    safe(repository)
+                    escape(repository)
                 ));
             }
             continue;
@@ -260,7 +262,7 @@ pub(crate) fn restore(
             Ok(None) => {}
             Ok(Some(activated)) => {
                 let now = cache.installed(&slot)?.and_then(|installed| installed.updated_at);
-                report.datasets.push(Row::went_back(&name, now, was, activated.how));
+                report.datasets.push(DatasetResult::went_back(&name, now, was, activated.how));
             }
             Err(error) => report.errors.push(error.into()),
         }

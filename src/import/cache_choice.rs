@@ -1,6 +1,6 @@
 //! The choice of an import: of each dataset the newest that is acceptable, and where it belongs.
 //!
-//! Looks at bundles, the cache and the memory; changes nothing.
+//! Looks at bundles, the cache and the ledger; changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,23 @@ use jiff::Timestamp;
 
 use crate::bundle::{Dataset, VerifiedBundle};
 use crate::dataset::{Kind, catalogue, vex};
-use crate::delivery::candidates::{Offer, newest, offers};
-use crate::delivery::context::{Host, Setup};
-use crate::delivery::decision::{Judged, decide};
-use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::candidates::{DatasetCandidate, candidates, newest};
+use crate::delivery::context::{DeliveryContext, HostContext};
+use crate::delivery::decision::{DecisionInput, decide};
+use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::intake::open::Blame;
 use crate::scanner::vex_config::Origin;
-use crate::scanner::vex_entry::Carried;
+use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, Metadata, Slot};
 use crate::trust::acceptance::Admission;
 use crate::trust::key::KeyId;
 use crate::trust::state::TargetState;
 
 /// A dataset of an admitted bundle, with the place where it belongs.
-pub(crate) struct Choice {
+pub(crate) struct CacheChoice {
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
     pub(crate) slot: Slot,
@@ -42,7 +42,7 @@ pub(crate) struct Choice {
     late: bool,
 }
 
-impl Choice {
+impl CacheChoice {
     /// The name that the scanner here has for a VEX repository.
     pub(crate) fn repository(&self) -> Option<String> {
         (self.dataset.name.kind() == Kind::Vex).then(|| self.slot.name().to_owned())
@@ -53,29 +53,29 @@ impl Choice {
 pub(crate) fn choose(
     options: &ImportOptions,
     cache: &Cache<'_>,
-    host: &Host,
+    host: &HostContext,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
-    report: &mut Report,
-) -> Result<Vec<Choice>, Blame> {
+    report: &mut TargetReport,
+) -> Result<Vec<CacheChoice>, Blame> {
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut other_checks = None;
-    for offer in offers(bundles, admitted, &options.selection) {
-        let dataset = &offer.dataset;
+    for candidate in candidates(bundles, admitted, &options.selection) {
+        let dataset = &candidate.dataset;
         if dataset.name.kind() == Kind::TrivyChecks && dataset.tag != host.version.checks_tag() {
-            other_checks = Some(offer.dataset);
+            other_checks = Some(candidate.dataset);
             continue;
         }
         let repository = carried(dataset).map(|carried| host.vex.name_for(&carried).to_owned());
         match cache.slot(&dataset.name, repository.as_deref().unwrap_or_default()) {
-            Some(slot) => placed.push((slot.path().to_owned(), slot, offer)),
+            Some(slot) => placed.push((slot.path().to_owned(), slot, candidate)),
             None if report.datasets.iter().any(|row| row.name == dataset.name) => {}
-            None => report.datasets.push(Row::new(dataset, None, Status::NoPlace)),
+            None => report.datasets.push(DatasetResult::new(dataset, None, DeliveryStatus::NoPlace)),
         }
     }
-    let chosen: Vec<Choice> =
-        newest(placed).into_iter().map(|(slot, offer)| choice(slot, offer, &manifests)).collect();
+    let chosen: Vec<CacheChoice> =
+        newest(placed).into_iter().map(|(slot, candidate)| choice(slot, candidate, &manifests)).collect();
     if let Some(dataset) = other_checks.filter(|_| !chosen.iter().any(|c| c.slot.kind() == Kind::TrivyChecks))
     {
         report.warnings.push(format!(
@@ -85,7 +85,7 @@ pub(crate) fn choose(
             host.version.checks_tag(),
             host.version
         ));
-        report.datasets.push(Row::new(&dataset, None, Status::NotWanted));
+        report.datasets.push(DatasetResult::new(&dataset, None, DeliveryStatus::NotWanted));
     }
     for name in &options.selection.only {
         if !chosen.iter().any(|choice| choice.dataset.name == *name) {
@@ -98,15 +98,15 @@ pub(crate) fn choose(
     Ok(chosen)
 }
 
-fn choice(slot: Slot, offer: Offer, manifests: &[VexManifests]) -> Choice {
-    let Offer { bundle, dataset, date, late } = offer;
+fn choice(slot: Slot, candidate: DatasetCandidate, manifests: &[VexManifests]) -> CacheChoice {
+    let DatasetCandidate { bundle, dataset, date, late } = candidate;
     let vex_manifest = vex_manifest(manifests, bundle, &dataset).unwrap_or_default().to_owned();
     let (repairs, known, rollback) = (false, false, false);
-    Choice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
+    CacheChoice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
 }
 
 /// What Trivy's VEX configuration should know of a dataset.
-pub(crate) fn carried(dataset: &Dataset) -> Option<Carried> {
+pub(crate) fn carried(dataset: &Dataset) -> Option<CarriedRepository> {
     let name = dataset.name.vex_repository()?;
     let url = match (name, dataset.vex_url()) {
         ("default", _) => catalogue::VEX_HUB.to_owned(),
@@ -114,12 +114,15 @@ pub(crate) fn carried(dataset: &Dataset) -> Option<Carried> {
         // It came from a directory: Trivy never asks this address while it is told not to update.
         (other, None) => format!("https://{other}.invalid/"),
     };
-    Some(Carried { name: name.into(), url, origin: None })
+    Some(CarriedRepository { name: name.into(), url, origin: None })
 }
 
 /// What Trivy's VEX configuration should know of all datasets of the bundles that were admitted, with the
 /// bundle that brought them, by the digest of their manifest.
-pub(crate) fn listed(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(Digest, Carried)> {
+pub(crate) fn listed(
+    bundles: &[VerifiedBundle],
+    admitted: &[Option<Admission>],
+) -> Vec<(Digest, CarriedRepository)> {
     let admitted = bundles.iter().zip(admitted).filter(|(_, admission)| admission.is_some());
     admitted
         .flat_map(|(bundle, _)| {
@@ -132,7 +135,7 @@ pub(crate) fn listed(bundles: &[VerifiedBundle], admitted: &[Option<Admission>])
                 };
                 // VEX Hub and its address are Trivy's own default.
                 let origin = (carried.name != "default").then_some(origin);
-                Some((dataset.manifest.digest, Carried { origin, ..carried }))
+                Some((dataset.manifest.digest, CarriedRepository { origin, ..carried }))
             })
         })
         .collect()
@@ -172,22 +175,22 @@ pub(crate) fn vex_manifest<'m>(
 }
 
 /// Leaves out what is too old, and what is in place already.
-pub(crate) fn sift(
+pub(crate) fn filter_chosen(
     cache: &Cache<'_>,
-    memory: &TargetState,
-    setup: &Setup,
-    chosen: Vec<Choice>,
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
+    state: &TargetState,
+    context: &DeliveryContext,
+    chosen: Vec<CacheChoice>,
+    report: &mut TargetReport,
+) -> Result<Vec<CacheChoice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
         let dataset = &choice.dataset;
         let installed = cache.installed(&choice.slot)?;
         let was = installed.as_ref().and_then(|installed| installed.updated_at);
-        let judged = Judged {
+        let input = DecisionInput {
             dataset,
             repository: choice.repository(),
-            row: Row::new(dataset, was, Status::Installing),
+            row: DatasetResult::new(dataset, was, DeliveryStatus::Installing),
             date: Some(choice.date),
             floor: was,
             vacant: installed.is_none(),
@@ -195,19 +198,19 @@ pub(crate) fn sift(
             otherwise: "left alone",
             version: installed.as_ref().and_then(|installed| installed.version.clone()),
         };
-        let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &setup.host))?);
-        let Some(taken) = decide(setup, memory, judged, same, report)? else { continue };
+        let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &context.host))?);
+        let Some(decision) = decide(context, state, input, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
             _ => have.updated_at == dataset.contents.updated_at,
         });
-        (choice.known, choice.rollback) = (taken.known, taken.rollback);
+        (choice.known, choice.rollback) = (decision.known, decision.rollback);
         left.push(choice);
     }
     Ok(left)
 }
 
-pub(crate) fn metadata(choice: &Choice, host: &Host) -> Metadata {
+pub(crate) fn metadata(choice: &CacheChoice, host: &HostContext) -> Metadata {
     let downloaded_at = host.now;
     match choice.slot.kind() {
         Kind::TrivyDb | Kind::TrivyJavaDb => Metadata::Database { downloaded_at },

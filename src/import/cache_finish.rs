@@ -4,24 +4,24 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::Dataset;
 use crate::dataset::{Kind, Name};
-use crate::delivery::context::Host;
-use crate::delivery::report::{NEWER_BUNDLE, Report};
+use crate::delivery::context::HostContext;
+use crate::delivery::report::{NEWER_BUNDLE, TargetReport};
 use crate::delivery::settings::{show, write_files};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
-use crate::scanner::settings::{InPlace, Scanner, settings};
-use crate::scanner::vex_config::Wanted;
-use crate::scanner::vex_entry::Carried;
+use crate::scanner::settings::{InstalledData, Scanner, settings};
+use crate::scanner::vex_config::WantedEntries;
+use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, Installed, Layout};
 use crate::trust::keyring::Keyring;
 
 /// What an import of bundles means for the VEX configuration.
-pub(crate) struct Brought<'a> {
+pub(crate) struct ImportedVex<'a> {
     pub(crate) stream: &'a str,
     pub(crate) keyring: &'a Keyring,
     /// As [`crate::import::cache_choice::listed`] gives it.
-    pub(crate) listed: Vec<(Digest, Carried)>,
+    pub(crate) listed: Vec<(Digest, CarriedRepository)>,
 }
 
 /// Settings, VEX configuration, scan cache. `brought`: nothing, if no bundle was imported.
@@ -31,9 +31,9 @@ pub(crate) struct Brought<'a> {
 pub(crate) fn finish(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
-    host: &Host,
-    brought: Option<&Brought<'_>>,
-    report: &mut Report,
+    host: &HostContext,
+    brought: Option<&ImportedVex<'_>>,
+    report: &mut TargetReport,
 ) {
     report.warn_of_old(host.now, NEWER_BUNDLE);
     if let Err(error) = vex(cache, host, brought, report) {
@@ -52,9 +52,9 @@ pub(crate) fn finish(
 /// Trivy looks for a VEX repository under the name in its own configuration only.
 fn vex(
     cache: &Cache<'_>,
-    host: &Host,
-    brought: Option<&Brought<'_>>,
-    report: &mut Report,
+    host: &HostContext,
+    brought: Option<&ImportedVex<'_>>,
+    report: &mut TargetReport,
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
     let in_place = report.installed.datasets();
@@ -63,12 +63,13 @@ fn vex(
         let name = dataset.name.vex_repository()?;
         brought.listed.iter().rfind(|(of, listed)| *of == digest && listed.name == name)
     };
-    let carried: Vec<Carried> = in_place.filter_map(of).map(|(_, carried)| carried.clone()).collect();
-    let listed: Vec<Carried> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
+    let carried: Vec<CarriedRepository> =
+        in_place.filter_map(of).map(|(_, carried)| carried.clone()).collect();
+    let listed: Vec<CarriedRepository> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
     let trusts = |keyid: &str| brought.keyring.public_keys().any(|key| key.id().hex() == keyid);
-    let wanted = Wanted { stream: brought.stream, listed: &listed, trusts: &trusts };
+    let wanted = WantedEntries { stream: brought.stream, listed: &listed, trusts: &trusts };
     // Another import may have written the file since this one began.
-    let vex = host.vex.read_again()?;
+    let vex = host.vex.reread()?;
     let merged = vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;
     report.written.extend(merged.written);
     report.advice.extend(merged.findings);
@@ -86,8 +87,8 @@ fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
 fn scan_cache(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
-    _: &Host,
-    report: &mut Report,
+    _: &HostContext,
+    report: &mut TargetReport,
 ) -> Result<(), Error> {
     let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
     if options.clear_scan_cache {
@@ -106,8 +107,8 @@ fn scan_cache(
 fn write_settings(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
-    host: &Host,
-    report: &mut Report,
+    host: &HostContext,
+    report: &mut TargetReport,
 ) -> Result<(), Error> {
     if options.layout == Layout::Harbor {
         if !rustix::process::geteuid().is_root() && options.owner.is_none() {
@@ -126,10 +127,10 @@ fn write_settings(
         Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
     let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
-    let vex = host.vex.read_again()?;
+    let vex = host.vex.reread()?;
     let enabled = vex.entries().iter().filter(|entry| entry.enabled);
     let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
-    let in_place = InPlace {
+    let in_place = InstalledData {
         db: db.is_some(),
         java_db: java_db.is_some(),
         checks: installed(Name::trivy_checks())?.is_some(),

@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::Dataset;
 use crate::dataset::Kind;
-use crate::delivery::context::{Host, Setup};
+use crate::delivery::context::{DeliveryContext, HostContext};
 use crate::delivery::image_pattern;
 use crate::delivery::ledger::Ledger;
-use crate::delivery::registry_access::Registries;
-use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::registry_access::RegistryAccess;
+use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::settings::{self, places_for_settings};
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::import::log::Beforehand;
+use crate::import::log::InputFindings;
 use crate::import::options::ImportOptions;
 use crate::import::push_images::check_places;
-use crate::import::run::Run;
+use crate::import::run::ImportRun;
 use crate::import::{cache, registry, web_root};
-use crate::intake::open::{self, Found, beside};
+use crate::intake::open::{self, OpenedBundles, beside};
 use crate::intake::rebuild::Rebuilt;
 use crate::progress::Progress;
 use crate::scanner::default_cache::{default_cache_dir, default_cache_dir_findings};
@@ -47,8 +47,8 @@ impl<'t> Task<'t> {
 }
 
 /// What became of the targets.
-pub(crate) struct Delivered {
-    pub(crate) targets: Vec<Report>,
+pub(crate) struct Deliveries {
+    pub(crate) targets: Vec<TargetReport>,
     pub(crate) warnings: Vec<String>,
     pub(crate) repaired: Vec<Rebuilt>,
 }
@@ -61,9 +61,9 @@ pub(crate) struct Delivered {
 pub(crate) fn deliver(
     options: &ImportOptions,
     task: Task<'_>,
-    beforehand: &mut Beforehand,
+    beforehand: &mut InputFindings,
     progress: &dyn Progress,
-) -> Result<Delivered, Error> {
+) -> Result<Deliveries, Error> {
     places_for_settings(&options.settings)?;
     let elsewhere = !options.registry.places.is_empty() || options.web_root.is_some();
     let into_cache = options.cache_dir.is_some() || matches!(task, Task::Restore) || !elsewhere;
@@ -74,8 +74,8 @@ pub(crate) fn deliver(
     let targets = options.registry.places.len()
         + usize::from(cache.is_some())
         + usize::from(options.web_root.is_some());
-    let one_site = settings::is_one(&options.registry.places, options.cache_dir.is_some());
-    settings::check(one_site, &options.settings, targets)?;
+    let shared_settings = settings::can_share_settings(&options.registry.places, options.cache_dir.is_some());
+    settings::check(shared_settings, &options.settings, targets)?;
     check_places(options)?;
     let host = host(options)?;
     let mut delivered = match task {
@@ -88,11 +88,11 @@ pub(crate) fn deliver(
 
 fn restore(
     options: &ImportOptions,
-    host: Host,
+    host: HostContext,
     cache: Option<&Path>,
     progress: &dyn Progress,
-) -> Result<Delivered, Error> {
-    let setup = Setup::new(host, Keyring::default(), &options.acceptance);
+) -> Result<Deliveries, Error> {
+    let context = DeliveryContext::new(host, Keyring::default(), &options.acceptance);
     let Some(dir) = cache else {
         return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
     };
@@ -101,68 +101,72 @@ fn restore(
         Some(_) => Some(open_ledger(options)?),
         None => None,
     };
-    let report = cache::restore(options, &setup, dir, ledger.as_mut(), progress)?;
-    Ok(Delivered { targets: vec![report], warnings: Vec::new(), repaired: Vec::new() })
+    let report = cache::restore(options, &context, dir, ledger.as_mut(), progress)?;
+    Ok(Deliveries { targets: vec![report], warnings: Vec::new(), repaired: Vec::new() })
 }
 
 fn import(
     options: &ImportOptions,
     inputs: &[PathBuf],
-    host: Host,
+    host: HostContext,
     cache: Option<&Path>,
-    beforehand: &mut Beforehand,
+    beforehand: &mut InputFindings,
     progress: &dyn Progress,
-) -> Result<Delivered, Error> {
+) -> Result<Deliveries, Error> {
     let keyring = Keyring::load(&options.trust)?;
     let mut warnings: Vec<String> =
         inputs.iter().find_map(|input| beside(&keyring, input)).into_iter().collect();
-    let setup = Setup::new(host, keyring, &options.acceptance);
+    let context = DeliveryContext::new(host, keyring, &options.acceptance);
     let mut ledger = open_ledger(options)?;
     warnings.extend(ledger.warnings());
-    let mut found = open::open(inputs, &setup.keyring, Some(ledger.scratch()?))?;
+    let mut found = open::open(inputs, &context.keyring, Some(ledger.scratch()?))?;
     let (misspelled, unmatched) =
         image_pattern::unmatched(options.image.iter().map(|wanted| &wanted.pattern), &found.bundles);
     warnings.extend(unmatched);
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
-    let registries = Registries::new(&options.registry)?;
-    let run = Run { options, setup: &setup, found: &mut found, ledger: &mut ledger, progress };
+    let registries = RegistryAccess::new(&options.registry)?;
+    let run = ImportRun { options, context: &context, found: &mut found, ledger: &mut ledger, progress };
     let mut targets = each_target(run, cache, &registries);
-    let way = settings::Way {
+    let access = settings::ScannerAccess {
         insecure: &|host| registries.is_insecure(host),
         login: &|host| registries.has_login(host),
         own_ca: options.registry.remote.ca_cert.is_some(),
         config: options.settings.write_config.as_deref(),
     };
-    let one_site = settings::is_one(&options.registry.places, options.cache_dir.is_some());
-    settings::settings(one_site, &options.settings, &setup, &way, &mut targets);
-    let repaired = std::mem::take(&mut found.mended);
+    let shared_settings = settings::can_share_settings(&options.registry.places, options.cache_dir.is_some());
+    settings::settings(shared_settings, &options.settings, &context, &access, &mut targets);
+    let repaired = std::mem::take(&mut found.rebuilt);
     beforehand.repaired.clone_from(&repaired);
     beforehand.untrusted = std::mem::take(&mut found.untrusted);
     beforehand.more_untrusted = found.more_untrusted;
     warnings.extend(repaired.iter().map(Rebuilt::to_string));
-    warnings.append(&mut found.not_mended);
+    warnings.append(&mut found.not_rebuilt);
     // What was damaged or missing to begin with is no target's fault.
     if let Some(first) = targets.first_mut() {
         first.errors.splice(0..0, damaged);
         first.errors.extend(misspelled);
     }
-    Ok(Delivered { targets, warnings, repaired })
+    Ok(Deliveries { targets, warnings, repaired })
 }
 
 /// Imports into one target after the other. One that fails does not keep the others from theirs.
-fn each_target(mut run: Run<'_>, cache: Option<&Path>, registries: &Registries) -> Vec<Report> {
+fn each_target(
+    mut run: ImportRun<'_>,
+    cache: Option<&Path>,
+    registries: &RegistryAccess,
+) -> Vec<TargetReport> {
     let options = run.options;
     let mut reports = Vec::new();
     if let Some(dir) = cache {
-        let done = cache::run(&mut run, dir);
+        let done = cache::install_bundles(&mut run, dir);
         let goes = |_: &Dataset| Some(String::new());
         reports.push(or_failed(done, || TargetId::Cache(dir.to_path_buf()), goes, &run));
     }
     if let Some(registry) = &registries.to_push() {
         for place in &options.registry.places {
-            let done = registry::run(&mut run, registry, place);
-            registries.take_notes().iter().for_each(|note| run.progress.note(note));
+            let done = registry::push_bundles(&mut run, registry, place);
+            registries.take_warnings().iter().for_each(|warning| run.progress.info(warning));
             let goes = |dataset: &Dataset| match dataset.name.kind() {
                 Kind::Vex => None,
                 _ => Some(place.repository(&dataset.name, &dataset.tag).ok()??.to_string()),
@@ -171,7 +175,7 @@ fn each_target(mut run: Run<'_>, cache: Option<&Path>, registries: &Registries) 
         }
     }
     if let (Some(dir), Some(url)) = (&options.web_root, &options.web_url) {
-        let done = web_root::run(&mut run, dir, url);
+        let done = web_root::publish_bundles(&mut run, dir, url);
         let goes = |dataset: &Dataset| (dataset.name.kind() == Kind::Vex).then(|| url.of(&dataset.name));
         reports.push(or_failed(done, || TargetId::WebRoot(dir.clone()), goes, &run));
     }
@@ -190,21 +194,21 @@ pub(crate) fn open_ledger(options: &ImportOptions) -> Result<Ledger, Error> {
 /// A target that failed as a whole does not keep the others from theirs. `goes` says where a dataset
 /// would have gone.
 fn or_failed(
-    done: Result<Report, Error>,
+    done: Result<TargetReport, Error>,
     target: impl Fn() -> TargetId,
     goes: impl Fn(&Dataset) -> Option<String>,
-    run: &Run<'_>,
-) -> Report {
-    let Run { options, setup, .. } = *run;
-    let found: &Found = run.found;
+    run: &ImportRun<'_>,
+) -> TargetReport {
+    let ImportRun { options, context, .. } = *run;
+    let found: &OpenedBundles = run.found;
     done.unwrap_or_else(|error| {
-        let mut report = Report::new(target(), setup, Vec::new());
+        let mut report = TargetReport::new(target(), context, Vec::new());
         // Of each the newest, as it would have been.
         let newest = found.bundles.iter().rev().flat_map(|bundle| &bundle.payload().datasets);
         for dataset in newest.filter(|dataset| options.selection.wants(&dataset.name)) {
             let known = report.datasets.iter().any(|row| row.is(&dataset.dataset_ref()));
             if let (Some(place), false) = (goes(dataset), known) {
-                let mut row = Row::new(dataset, None, Status::Failed);
+                let mut row = DatasetResult::new(dataset, None, DeliveryStatus::Failed);
                 row.reference = Some(place).filter(|place| !place.is_empty());
                 report.datasets.push(row);
             }
@@ -215,11 +219,11 @@ fn or_failed(
     })
 }
 
-fn host(options: &ImportOptions) -> Result<Host, Error> {
+fn host(options: &ImportOptions) -> Result<HostContext, Error> {
     let absolute =
         |home: &PathBuf| std::path::absolute(home).map_err(Error::unexpected("finding --data-home"));
     let data_home = options.data_home.as_ref().map(absolute).transpose()?;
-    Ok(Host {
+    Ok(HostContext {
         now: clock::now(),
         version: options.trivy_version.unwrap_or_else(trivy_version),
         vex: data_home.clone().map_or_else(VexConfig::read, |home| VexConfig::read_at(Some(home)))?,

@@ -5,26 +5,26 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::heartbeat::{Export, Heartbeat};
+use crate::bundle::heartbeat::{ExportOutcome, Heartbeat};
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::status::report::exported;
-use crate::trust::Refusal;
-use crate::trust::acceptance::hear;
+use crate::trust::Rejection;
+use crate::trust::acceptance::receive_heartbeat;
 use crate::trust::keyring::Keyring;
-use crate::trust::log::{Entry, Event};
-use crate::trust::state::{Accepted, Heard, Side, StateDir};
+use crate::trust::log::{Event, LogEntry};
+use crate::trust::state::{Accepted, ReceivedHeartbeat, Side, StateDir};
 use crate::util::clock;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// What became of it.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct HeartbeatResult {
     /// The file's name.
     pub file: String,
     /// What was remembered.
-    pub heard: Option<Heard>,
+    pub heard: Option<ReceivedHeartbeat>,
     /// Why it was not.
     pub why: Option<String>,
     /// Whether no trusted key signed it.
@@ -32,7 +32,7 @@ pub struct Row {
     pub unsigned: bool,
 }
 
-impl Row {
+impl HeartbeatResult {
     /// Returns a line that says what became of it.
     pub(crate) fn summary(&self) -> String {
         match (&self.heard, &self.why) {
@@ -48,8 +48,12 @@ impl Row {
 ///
 /// # Errors
 /// Where it could not be read or remembered at the moment.
-pub(crate) fn receive(options: &ImportOptions, file: &Path, write_down: bool) -> Result<Row, Error> {
-    let name = safe(&file.file_name().unwrap_or_default().to_string_lossy());
+pub(crate) fn receive(
+    options: &ImportOptions,
+    file: &Path,
+    write_down: bool,
+) -> Result<HeartbeatResult, Error> {
+    let name = escape(&file.file_name().unwrap_or_default().to_string_lossy());
     let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
     let keyring = Keyring::load(&options.trust)?;
     let stream = options.acceptance.stream.as_str();
@@ -57,39 +61,39 @@ pub(crate) fn receive(options: &ImportOptions, file: &Path, write_down: bool) ->
     let heard = read.and_then(|heartbeat| {
         if heartbeat.stream.as_str() != stream {
             let (found, wanted) = (heartbeat.stream.as_str().to_owned(), stream.to_owned());
-            return Err(Refusal::Stream { bundle: name.clone(), found, wanted }.into());
+            return Err(Rejection::Stream { bundle: name.clone(), found, wanted }.into());
         }
         let mut imports = state.imports(stream)?;
         let now = clock::now();
         let heard = said(&heartbeat, now);
-        hear(&mut imports, &name, heard.clone(), now)?;
+        receive_heartbeat(&mut imports, &name, heard.clone(), now)?;
         state.save_imports(stream, &imports)?;
         Ok(heard)
     });
     match heard {
-        Ok(heard) => Ok(Row { file: name, heard: Some(heard), why: None, unsigned: false }),
+        Ok(heard) => Ok(HeartbeatResult { file: name, heard: Some(heard), why: None, unsigned: false }),
         // What is gone, or may not be read at the moment, says nothing of what is in it.
         Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
-        Err(error @ (Error::Bundle(_) | Error::Refused(_))) => {
-            let folder = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
-            let why = safe(&error.to_string().replace(&folder, ""));
+        Err(error @ (Error::Bundle(_) | Error::Rejected(_))) => {
+            let directory = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
+            let why = escape(&error.to_string().replace(&directory, ""));
             let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
             // What comes late, or twice, is nobody's fault.
-            if !matches!(error, Error::Refused(Refusal::Late { .. })) && (write_down || !unsigned) {
-                let entry = Entry::new(clock::now(), Event::Refused, stream).because(&why);
-                state.log()?.append(&[Entry { bundle: Some(name.clone()), unsigned, ..entry }])?;
+            if !matches!(error, Error::Rejected(Rejection::Late { .. })) && (write_down || !unsigned) {
+                let entry = LogEntry::new(clock::now(), Event::Rejected, stream).because(&why);
+                state.log()?.append(&[LogEntry { bundle: Some(name.clone()), unsigned, ..entry }])?;
             }
-            Ok(Row { file: name, heard: None, why: Some(why), unsigned })
+            Ok(HeartbeatResult { file: name, heard: None, why: Some(why), unsigned })
         }
         Err(error) => Err(error),
     }
 }
 
-fn said(heartbeat: &Heartbeat, received: Timestamp) -> Heard {
+fn said(heartbeat: &Heartbeat, received: Timestamp) -> ReceivedHeartbeat {
     let export = match heartbeat.export {
-        Export::Written => "written",
-        Export::Unchanged => "unchanged",
-        Export::Failed => "failed",
+        ExportOutcome::Written => "written",
+        ExportOutcome::Unchanged => "unchanged",
+        ExportOutcome::Failed => "failed",
     };
     let newest = heartbeat.newest.as_ref().map(|newest| Accepted {
         identity: newest.identity,
@@ -97,5 +101,5 @@ fn said(heartbeat: &Heartbeat, received: Timestamp) -> Heard {
         expires: None,
         sequence: Some(newest.sequence),
     });
-    Heard { created: heartbeat.created, received, export: export.into(), newest }
+    ReceivedHeartbeat { created: heartbeat.created, received, export: export.into(), newest }
 }

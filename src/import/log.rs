@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::bundle::BundleError;
-use crate::delivery::admitted::Source;
-use crate::delivery::report::{ImageRow, Report, Row, Status};
+use crate::delivery::admitted::AdmittedBundle;
+use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::rebuild::Rebuilt;
 use crate::trust::TrustError;
-use crate::trust::log::{Entry, Event, LoggedDataset, LoggedKey};
+use crate::trust::log::{Event, LogEntry, LoggedDataset, LoggedKey};
 use crate::trust::state::StateView;
 use crate::util::clock;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// What happened before any target was looked at.
 #[derive(Default)]
-pub(crate) struct Beforehand {
+pub(crate) struct InputFindings {
     /// What was rebuilt from parity, for each bundle.
     pub(crate) repaired: Vec<Rebuilt>,
     /// What was passed over, because nobody who is trusted signed it.
@@ -28,67 +28,71 @@ pub(crate) struct Beforehand {
 }
 
 /// The entries of one run.
-pub(crate) struct Entries<'r> {
+pub(crate) struct RunEntries<'r> {
     stream: &'r str,
     inputs: &'r [PathBuf],
     now: Timestamp,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
 }
 
-impl<'r> Entries<'r> {
+impl<'r> RunEntries<'r> {
     /// None yet.
     pub(crate) fn new(stream: &'r str, inputs: &'r [PathBuf]) -> Self {
-        Entries { stream, inputs, now: clock::now(), entries: Vec::new() }
+        RunEntries { stream, inputs, now: clock::now(), entries: Vec::new() }
     }
 
     /// What happened before any target was looked at.
-    pub(crate) fn beforehand(&mut self, beforehand: &Beforehand) {
+    pub(crate) fn beforehand(&mut self, beforehand: &InputFindings) {
         for what in &beforehand.repaired {
             let entry = self.entry(Event::Repaired).because(&self.shortened(&what.to_string()));
             self.entries.push(entry);
         }
         for error in &beforehand.untrusted {
-            self.refused(error, None);
+            self.rejected(error, None);
         }
         if beforehand.more_untrusted > 0 {
             let more = beforehand.more_untrusted;
             let why = format!("{more} more files are not signed by a trusted key");
-            self.entries.push(self.entry(Event::Refused).because(&why).unsigned());
+            self.entries.push(self.entry(Event::Rejected).because(&why).unsigned());
         }
     }
 
     /// What became of one target.
-    pub(crate) fn target(&mut self, report: &Report) {
+    pub(crate) fn target(&mut self, report: &TargetReport) {
         let target = report.target.to_string();
-        for (source, why) in &report.refused {
+        for (source, why) in &report.rejected {
             let why = self.shortened(why);
-            let entry = self.of(Event::Refused, &target, source).because(&why);
+            let entry = self.of(Event::Rejected, &target, source).because(&why);
             self.entries.push(entry);
         }
         for error in &report.errors {
             if let Error::Bundle(bad) = error
                 && !bad.is_incomplete()
             {
-                self.refused(bad, Some(&target));
+                self.rejected(bad, Some(&target));
             }
         }
         for source in &report.bundles {
-            let row = |row: &Row| Some((format!("{}-{}", row.name, row.tag), row.status, row.digest?));
-            let image = |row: &ImageRow| (row.name.clone(), row.status, row.digest);
+            let row =
+                |row: &DatasetResult| Some((format!("{}-{}", row.name, row.tag), row.status, row.digest?));
+            let image = |row: &ImageResult| (row.name.clone(), row.status, row.digest);
             let all = report.datasets.iter().filter_map(row).chain(report.images.iter().map(image));
             let mine: Vec<_> = all.filter(|(name, _, digest)| source.has(name, *digest)).collect();
-            let has_failed = |status: Status| matches!(status, Status::Failed | Status::Installing);
+            let has_failed = |status: DeliveryStatus| {
+                matches!(status, DeliveryStatus::Failed | DeliveryStatus::Installing)
+            };
             // What nobody requested says nothing of how the target did.
-            let mut tried = mine.iter().filter(|(_, status, _)| *status != Status::NotRequested).peekable();
+            let mut tried =
+                mine.iter().filter(|(_, status, _)| *status != DeliveryStatus::NotRequested).peekable();
             let all_failed = tried.peek().is_some() && tried.all(|(_, status, _)| has_failed(*status));
             let event = if all_failed { Event::Failed } else { Event::Accepted };
-            let logged = |(name, status, digest): (String, Status, Digest)| LoggedDataset {
+            let logged = |(name, status, digest): (String, DeliveryStatus, Digest)| LoggedDataset {
                 name,
                 status: status.key(),
                 digest,
             };
             let datasets = mine.into_iter().map(logged).collect();
-            let entry = Entry { datasets, ..self.of(event, &target, source) };
+            let entry = LogEntry { datasets, ..self.of(event, &target, source) };
             self.entries.push(entry);
         }
         let went_back: Vec<String> = report
@@ -99,7 +103,7 @@ impl<'r> Entries<'r> {
             .collect();
         if report.bundles.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
             let entry = self.entry(Event::WentBack).because(&went_back.join(", "));
-            self.entries.push(Entry { target: Some(target), ..entry });
+            self.entries.push(LogEntry { target: Some(target), ..entry });
         }
     }
 
@@ -107,9 +111,9 @@ impl<'r> Entries<'r> {
     pub(crate) fn failed(&mut self, error: &Error) {
         match error {
             Error::Bundle(bad) if bad.is_incomplete() || bad.is_usage() => {}
-            Error::Bundle(bad) => self.refused(bad, None),
-            Error::Refused(refusal) => {
-                let entry = self.entry(Event::Refused).because(&safe(&refusal.to_string()));
+            Error::Bundle(bad) => self.rejected(bad, None),
+            Error::Rejected(rejection) => {
+                let entry = self.entry(Event::Rejected).because(&escape(&rejection.to_string()));
                 self.entries.push(entry);
             }
             _ => {}
@@ -128,23 +132,23 @@ impl<'r> Entries<'r> {
     }
 
     /// A bundle of which nobody knows what it is.
-    fn refused(&mut self, bad: &BundleError, target: Option<&str>) {
-        let entry = self.entry(Event::Refused).because(&self.shortened(&safe(&bad.to_string())));
-        let bundle = bad.path().and_then(Path::file_name).map(|name| safe(&name.to_string_lossy()));
+    fn rejected(&mut self, bad: &BundleError, target: Option<&str>) {
+        let entry = self.entry(Event::Rejected).because(&self.shortened(&escape(&bad.to_string())));
+        let bundle = bad.path().and_then(Path::file_name).map(|name| escape(&name.to_string_lossy()));
         let unsigned = !bad.is_signed();
-        self.entries.push(Entry { target: target.map(str::to_owned), bundle, unsigned, ..entry });
+        self.entries.push(LogEntry { target: target.map(str::to_owned), bundle, unsigned, ..entry });
     }
 
-    fn entry(&self, event: Event) -> Entry {
-        Entry::new(self.now, event, self.stream)
+    fn entry(&self, event: Event) -> LogEntry {
+        LogEntry::new(self.now, event, self.stream)
     }
 
-    fn of(&self, event: Event, target: &str, source: &Source) -> Entry {
-        let key = |signer: &crate::intake::signer::Signer| LoggedKey {
+    fn of(&self, event: Event, target: &str, source: &AdmittedBundle) -> LogEntry {
+        let key = |signer: &crate::intake::signer::SignerInfo| LoggedKey {
             name: signer.name.clone(),
             keyid: signer.keyid.clone(),
         };
-        Entry {
+        LogEntry {
             target: Some(target.to_owned()),
             bundle: Some(source.name.clone()),
             identity: Some(source.identity),
@@ -158,7 +162,8 @@ impl<'r> Entries<'r> {
 
     /// Without the folders in which bundles lay, which say nothing later.
     fn shortened(&self, text: &str) -> String {
-        let folders = self.inputs.iter().filter(|input| input.is_dir());
-        folders.fold(text.to_owned(), |text, folder| text.replace(&format!("{}/", folder.display()), ""))
+        let directories = self.inputs.iter().filter(|input| input.is_dir());
+        directories
+            .fold(text.to_owned(), |text, directory| text.replace(&format!("{}/", directory.display()), ""))
     }
 }

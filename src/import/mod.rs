@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Category, Error, gravest};
 use crate::hint::Hint;
 use crate::hook::hook;
-use crate::import::deliver::{Delivered, Task, deliver, open_ledger};
-use crate::import::log::{Beforehand, Entries};
+use crate::import::deliver::{Deliveries, Task, deliver, open_ledger};
+use crate::import::log::{InputFindings, RunEntries};
 use crate::import::options::ImportOptions;
 use crate::import::report::ImportReport;
 use crate::intake::staging::Staging;
@@ -77,9 +77,9 @@ impl Importer {
                 Ok(report)
             }
             Err(error) if error.category() == Category::Incomplete => {
-                let next = "Bring the medium on which it is, and run the same command with it; what came so far was copied.";
+                let hint = "Bring the medium on which it is, and run the same command with it; what came so far was copied.";
                 let (what, category) = (error.to_string(), error.category());
-                Err(Error::Restated { what, next: next.into(), category })
+                Err(Error::Restated { what, hint: hint.into(), category })
             }
             failed => failed,
         }
@@ -109,7 +109,7 @@ impl Importer {
         let looked = status::look(self.options.state_dir.as_deref(), Depth::Dates);
         let written = looked.and_then(|status| metrics::write(file, &status, ended));
         if let Err(error) = written {
-            progress.alarm(&format!("{error}. {}", error.hint()));
+            progress.warn(&format!("{error}. {}", error.hint()));
         }
     }
 
@@ -117,9 +117,9 @@ impl Importer {
     /// be imported.
     fn import_and_tell(&self, task: Task<'_>, progress: &dyn Progress) -> Result<ImportReport, Error> {
         let options = &self.options;
-        let mut beforehand = Beforehand::default();
+        let mut beforehand = InputFindings::default();
         let mut done = deliver(options, task, &mut beforehand, progress);
-        let mut entries = Entries::new(options.acceptance.stream.as_str(), task.inputs());
+        let mut entries = RunEntries::new(options.acceptance.stream.as_str(), task.inputs());
         entries.beforehand(&beforehand);
         match &done {
             Ok(delivered) => delivered.targets.iter().for_each(|report| entries.target(report)),
@@ -130,7 +130,7 @@ impl Importer {
                 Ok(Some(report)) => report.errors.push(error.into()),
                 // What kept the import from its state is said once.
                 Err(other) if other.to_string() == error.to_string() => {}
-                _ => progress.alarm(&format!("{error}. {}", error.hint())),
+                _ => progress.warn(&format!("{error}. {}", error.hint())),
             }
         }
         // What changed in an earlier run is still to be told.
@@ -140,8 +140,8 @@ impl Importer {
             (Ok(None), _) => {}
             (Ok(Some(advice)), Some(report)) => report.advice.push(advice),
             (Err(error), Some(report)) => report.errors.push(error),
-            (Ok(Some(advice)), None) => progress.note(&advice),
-            (Err(error), None) => progress.note(&format!("{error}. {}", error.hint())),
+            (Ok(Some(advice)), None) => progress.info(&advice),
+            (Err(error), None) => progress.info(&format!("{error}. {}", error.hint())),
         }
         report_of(done?)
     }
@@ -163,7 +163,7 @@ fn call(options: &ImportOptions) -> Result<Option<String>, Error> {
     let turn = match StateDir::open(options.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
             let what = "another run's has not ended for a minute".into();
-            return Err(Error::Hook { done: INSTALLED, again: true, command: command.clone(), what });
+            return Err(Error::Hook { done: INSTALLED, retried: true, command: command.clone(), what });
         }
         turn => turn?,
     };
@@ -178,8 +178,8 @@ fn call(options: &ImportOptions) -> Result<Option<String>, Error> {
 }
 
 /// The report. A single error that left nothing in place is the whole of it.
-fn report_of(delivered: Delivered) -> Result<ImportReport, Error> {
-    let Delivered { mut targets, warnings, repaired } = delivered;
+fn report_of(delivered: Deliveries) -> Result<ImportReport, Error> {
+    let Deliveries { mut targets, warnings, repaired } = delivered;
     if let [report] = targets.as_mut_slice()
         && report.errors.len() == 1
         && !report.has_something_in_place()

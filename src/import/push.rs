@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use crate::bundle::payload::{Blob, Member};
 use crate::bundle::reader::Members;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
-use crate::delivery::candidates::Offer;
-use crate::delivery::report::{Report, Status, rewritten};
+use crate::delivery::candidates::DatasetCandidate;
+use crate::delivery::report::{DeliveryStatus, TargetReport, rewritten};
 use crate::digest::Digest;
 use crate::error::{Error, panicked};
 use crate::import::options::ImportOptions;
@@ -21,13 +21,13 @@ use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
 use crate::targets::compat::Compat;
-use crate::targets::registry::{PushError, Pushed, Registry, push_under};
+use crate::targets::registry::{PushError, PushOutcome, Registry, push_under};
 use crate::trust::acceptance::Admission;
-use crate::util::text::safe;
+use crate::util::text::escape;
 use crate::util::threads::lock;
 
 /// A dataset that is to be pushed.
-pub(crate) struct Choice {
+pub(crate) struct PushChoice {
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
     pub(crate) reference: Repository,
@@ -50,11 +50,11 @@ pub(crate) struct Choice {
     pub(crate) lost: bool,
 }
 
-impl Choice {
+impl PushChoice {
     /// What nobody has read or judged yet.
-    pub(crate) fn new(reference: Repository, offer: Offer) -> Choice {
-        let Offer { bundle, dataset, date, late } = offer;
-        Choice {
+    pub(crate) fn new(reference: Repository, candidate: DatasetCandidate) -> PushChoice {
+        let DatasetCandidate { bundle, dataset, date, late } = candidate;
+        PushChoice {
             bundle,
             media_type: dataset.manifest.media_type.clone(),
             dataset,
@@ -76,10 +76,11 @@ impl Choice {
 pub(crate) fn load_manifests(
     options: &ImportOptions,
     bundles: &[VerifiedBundle],
-    chosen: &mut [Choice],
+    chosen: &mut [PushChoice],
 ) -> Result<(), Blame> {
     for (index, bundle) in bundles.iter().enumerate() {
-        let mut mine: Vec<&mut Choice> = chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
+        let mut mine: Vec<&mut PushChoice> =
+            chosen.iter_mut().filter(|choice| choice.bundle == index).collect();
         let wanted = mine.iter().map(|choice| choice.dataset.manifest.path()).collect();
         let manifests = bundle.small_members(&wanted, oci::MAX_MANIFEST).map_err(Blame::on(index))?;
         for choice in &mut mine {
@@ -87,11 +88,11 @@ pub(crate) fn load_manifests(
             let upstream = manifests.get(&choice.dataset.manifest.path()).cloned();
             let none = || lacks(format!("{} has no manifest", choice.dataset.reference()));
             choice.manifest = upstream.ok_or_else(none).map_err(Blame::on(index))?;
-            let differs = |why: String| lacks(format!("{}: {}", choice.dataset.reference(), safe(&why)));
+            let differs = |why: String| lacks(format!("{}: {}", choice.dataset.reference(), escape(&why)));
             let agrees = choice.dataset.agrees_with(&choice.manifest);
             agrees.map_err(differs).map_err(Blame::on(index))?;
             if options.registry.compat {
-                let compat = Compat::of(&choice.manifest).map_err(|why| lacks(safe(&why)));
+                let compat = Compat::of(&choice.manifest).map_err(|why| lacks(escape(&why)));
                 let compat = compat.map_err(Blame::on(index))?;
                 choice.manifest.clone_from(&compat.manifest);
                 choice.media_type = Compat::MEDIA_TYPE.to_owned();
@@ -111,12 +112,12 @@ pub(crate) type Failed = BTreeMap<String, Error>;
 pub(crate) fn push_blobs(
     registry: &Registry<'_>,
     bundles: &[VerifiedBundle],
-    chosen: &[Choice],
+    chosen: &[PushChoice],
     progress: &dyn Progress,
 ) -> Result<Failed, Blame> {
     let mut failed = Failed::new();
     for (index, bundle) in bundles.iter().enumerate() {
-        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        let mine: Vec<&PushChoice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if !mine.is_empty() {
             push_from(registry, bundle, &mine, &mut failed, progress).map_err(Blame::on(index))?;
         }
@@ -139,7 +140,7 @@ const AT_ONCE: usize = 2;
 fn push_from(
     registry: &Registry<'_>,
     bundle: &VerifiedBundle,
-    mine: &[&Choice],
+    mine: &[&PushChoice],
     failed: &mut Failed,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -162,7 +163,7 @@ fn push_from(
 fn push_members(
     registry: &Registry<'_>,
     members: &Mutex<Option<Members<'_>>>,
-    mine: &[&Choice],
+    mine: &[&PushChoice],
     failed: &Mutex<&mut Failed>,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -170,13 +171,13 @@ fn push_members(
     while let Some(mut member) = next()? {
         let &Member { path: ref name, digest, size, .. } = member.member();
         let path = member.bundle_path();
-        let wanting: Vec<&Choice> = mine
+        let wanting: Vec<&PushChoice> = mine
             .iter()
             .copied()
             .filter(|choice| !lock(failed).contains_key(&choice.reference.to_string()))
             .filter(|choice| content(choice).any(|blob| blob.path() == *name))
             .collect();
-        let written = |choice: &Choice, pushed: Result<Pushed, PushError>| match pushed {
+        let written = |choice: &PushChoice, pushed: Result<PushOutcome, PushError>| match pushed {
             Ok(_) => Ok(()),
             Err(PushError::Source(error)) => Err(BundleError::from_io(path, error)),
             Err(PushError::Target(error)) => {
@@ -205,7 +206,7 @@ fn push_members(
 }
 
 /// Everything that the manifest names and the bundle holds.
-pub(crate) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
+pub(crate) fn content(choice: &PushChoice) -> impl Iterator<Item = &Blob> {
     let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
     config.into_iter().chain(&choice.dataset.layers)
 }
@@ -213,21 +214,21 @@ pub(crate) fn content(choice: &Choice) -> impl Iterator<Item = &Blob> {
 /// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
 pub(crate) fn push_tags(
     registry: &Registry<'_>,
-    mine: &[&Choice],
+    mine: &[&PushChoice],
     admission: &Admission,
-    report: &mut Report,
+    report: &mut TargetReport,
 ) {
     for choice in mine {
-        let Choice { reference, tags, .. } = choice;
+        let PushChoice { reference, tags, .. } = choice;
         let status = match push_under(registry, reference, tags, &choice.media_type, &choice.manifest) {
-            Ok(()) if admission.seen && choice.known && choice.lost => Status::Restored,
-            Ok(()) => Status::Pushed,
+            Ok(()) if admission.seen && choice.known && choice.lost => DeliveryStatus::Restored,
+            Ok(()) => DeliveryStatus::Pushed,
             Err(error) => {
                 report.errors.push(error.into());
-                Status::Failed
+                DeliveryStatus::Failed
             }
         };
-        if let (Status::Pushed | Status::Restored, Some(compat)) = (status, &choice.compat) {
+        if let (DeliveryStatus::Pushed | DeliveryStatus::Restored, Some(compat)) = (status, &choice.compat) {
             report.advice.push(rewritten(&choice.dataset, compat));
         }
         match status.is_in_place() {

@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use crate::bundle::payload::Blob;
 use crate::bundle::{BundleError, Image, VerifiedBundle};
 use crate::dataset::Name;
-use crate::delivery::context::Setup;
-use crate::delivery::decision::left_out;
+use crate::delivery::context::DeliveryContext;
+use crate::delivery::decision::older_data_warning;
 use crate::delivery::image_pattern::ChosenPlace;
 use crate::delivery::image_place::DatasetPlaces;
 use crate::delivery::ledger::{InstalledImage, TargetLedger, image_key};
 use crate::delivery::registry_access::is_out;
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{ImageRow, Report, Status};
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::{DeliveryStatus, ImageResult, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
@@ -23,8 +23,8 @@ use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
 use crate::targets::registry::{PushError, Registry};
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, Verdict, judge};
+use crate::trust::Rejection;
+use crate::trust::acceptance::{Admission, DatasetDecision, judge};
 
 /// Checks the places that `--image` and `--registry` name against each other.
 ///
@@ -52,23 +52,23 @@ pub(crate) fn check_places(options: &ImportOptions) -> Result<(), Error> {
 
 /// The `--registry` that a chosen place belongs to: the first of its host, and rather one for everything
 /// than one for a single dataset.
-fn home_of<'p>(chosen: &ChosenPlace, places: &'p [Place]) -> Option<&'p Place> {
+fn home_of<'p>(chosen: &ChosenPlace, places: &'p [RegistryPlace]) -> Option<&'p RegistryPlace> {
     let mine = || places.iter().filter(|place| place.host() == chosen.host());
     mine().find(|place| place.dataset().is_none()).or(mine().next())
 }
 
 /// The pushes of one run to one target.
-pub(crate) struct Pushes<'a> {
+pub(crate) struct ImagePusher<'a> {
     pub(crate) options: &'a ImportOptions,
-    pub(crate) setup: &'a Setup,
+    pub(crate) context: &'a DeliveryContext,
     pub(crate) registry: &'a Registry<'a>,
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a RegistryPlace,
     pub(crate) bundles: &'a [VerifiedBundle],
     pub(crate) progress: &'a dyn Progress,
 }
 
 /// An image of one of the bundles, and where it goes.
-struct Choice {
+struct ImageChoice {
     bundle: usize,
     created: Timestamp,
     image: Image,
@@ -78,41 +78,41 @@ struct Choice {
 }
 
 /// Where an image goes.
-enum Asked {
+enum RequestedPlaces {
     /// No `--image` names it.
     No,
     /// To these references of the target; none if it is for another target.
     To(Vec<Repository>),
 }
 
-impl Pushes<'_> {
+impl ImagePusher<'_> {
     /// Pushes the requested images of the admitted bundles, of each the newest. What fails keeps no other
     /// from its place.
     ///
     /// # Errors
     /// A state that cannot be read.
-    pub(crate) fn run(
+    pub(crate) fn push_all(
         &self,
         admitted: &mut [Option<Admission>],
         ledger: &mut TargetLedger<'_>,
-        report: &mut Report,
+        report: &mut TargetReport,
     ) -> Result<(), Error> {
         let choices = self.choices(admitted, report);
         if choices.is_empty() {
             return Ok(());
         }
         let datasets = self.datasets(ledger)?;
-        let mut taken = BTreeMap::new();
+        let mut claimed = BTreeMap::new();
         let mut out = false;
         for choice in choices {
-            let mut row = ImageRow::new(&choice.image);
+            let mut row = ImageResult::new(&choice.image);
             let reference = choice.reference.to_string();
             row.reference = Some(reference.clone());
             let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
-            let done = match may_go(&choice, &datasets, &mut taken) {
-                Err(refusal) => Err(refusal.into()),
-                Ok(()) if out => Ok(Status::Failed),
-                Ok(()) => self.bring(&choice, &mut Books { admission, ledger, report }),
+            let done = match may_go(&choice, &datasets, &mut claimed) {
+                Err(rejection) => Err(rejection.into()),
+                Ok(()) if out => Ok(DeliveryStatus::Failed),
+                Ok(()) => self.deliver(&choice, &mut PushRecords { admission, ledger, report }),
             };
             match done {
                 Ok(status) => {
@@ -125,8 +125,8 @@ impl Pushes<'_> {
                 Err(error) => {
                     // Whom nobody reaches, nobody asks sixty times.
                     out |= matches!(&error, Error::Target(error) if is_out(error));
-                    if matches!(error, Error::Refused(_)) {
-                        row.status = Status::Refused;
+                    if matches!(error, Error::Rejected(_)) {
+                        row.status = DeliveryStatus::Rejected;
                     }
                     report.errors.push(error);
                 }
@@ -138,23 +138,25 @@ impl Pushes<'_> {
 
     /// Of each requested image and place the newest admitted bundle's. What is not requested, or has no
     /// usable name, stands in the report.
-    fn choices(&self, admitted: &[Option<Admission>], report: &mut Report) -> Vec<Choice> {
-        let mut newest: BTreeMap<(String, String), Choice> = BTreeMap::new();
-        let mut others: BTreeMap<String, (ImageRow, Option<Error>)> = BTreeMap::new();
+    fn choices(&self, admitted: &[Option<Admission>], report: &mut TargetReport) -> Vec<ImageChoice> {
+        let mut newest: BTreeMap<(String, String), ImageChoice> = BTreeMap::new();
+        let mut others: BTreeMap<String, (ImageResult, Option<Error>)> = BTreeMap::new();
         for (bundle, (of, admission)) in self.bundles.iter().zip(admitted).enumerate() {
             for image in of.payload().images.iter().filter(|_| admission.is_some()) {
                 let name = image.name.clone();
                 match self.asked(image) {
-                    Err(error) => drop(others.insert(name, (ImageRow::new(image), Some(error)))),
+                    Err(error) => drop(others.insert(name, (ImageResult::new(image), Some(error)))),
                     // A single dataset's repository was never a place for images.
-                    Ok(Asked::No) if self.place.dataset().is_some() => {}
-                    Ok(Asked::No) => drop(others.insert(name, (ImageRow::not_requested(image), None))),
-                    Ok(Asked::To(references)) => {
+                    Ok(RequestedPlaces::No) if self.place.dataset().is_some() => {}
+                    Ok(RequestedPlaces::No) => {
+                        drop(others.insert(name, (ImageResult::not_requested(image), None)))
+                    }
+                    Ok(RequestedPlaces::To(references)) => {
                         for reference in references {
                             let (created, image) = (of.payload().created, image.clone());
                             let key = image_key(&reference);
                             let by = (name.clone(), key.clone());
-                            newest.insert(by, Choice { bundle, created, image, reference, key });
+                            newest.insert(by, ImageChoice { bundle, created, image, reference, key });
                         }
                     }
                 }
@@ -169,23 +171,23 @@ impl Pushes<'_> {
 
     /// Where an image goes at this target. A place that the operator chose comes before the one that
     /// follows from the name.
-    fn asked(&self, image: &Image) -> Result<Asked, Error> {
+    fn asked(&self, image: &Image) -> Result<RequestedPlaces, Error> {
         let mut wanted =
             self.options.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
         if wanted.peek().is_none() {
-            return Ok(Asked::No);
+            return Ok(RequestedPlaces::No);
         }
         let name = Repository::parse(&image.name, "latest")?;
         let wanted: Vec<_> = wanted.map(|wanted| wanted.place.as_ref()).collect();
         let chosen: Vec<&ChosenPlace> = wanted.into_iter().flatten().collect();
         if chosen.is_empty() {
-            return Ok(Asked::To(self.place.image(&name).transpose()?.into_iter().collect()));
+            return Ok(RequestedPlaces::To(self.place.image(&name).transpose()?.into_iter().collect()));
         }
         let mine = chosen
             .into_iter()
             .filter(|chosen| home_of(chosen, &self.options.registry.places) == Some(self.place));
         let references = mine.map(|chosen| chosen.of(&name)).collect::<Result<_, _>>()?;
-        Ok(Asked::To(references))
+        Ok(RequestedPlaces::To(references))
     }
 
     /// The repositories of datasets: of this run, of earlier ones, and those that Trivy's own datasets
@@ -206,26 +208,30 @@ impl Pushes<'_> {
     }
 
     /// Brings an image to its place, if the registry lacks it and the rules allow it.
-    fn bring(&self, choice: &Choice, books: &mut Books<'_, '_>) -> Result<Status, Error> {
-        let Choice { bundle, created, image, reference, key } = choice;
+    fn deliver(
+        &self,
+        choice: &ImageChoice,
+        books: &mut PushRecords<'_, '_>,
+    ) -> Result<DeliveryStatus, Error> {
+        let ImageChoice { bundle, created, image, reference, key } = choice;
         let found = self.found(reference)?;
         if found.is_some_and(|found| found.digest == image.manifest.digest)
-            && is_whole(self.registry, reference, image)?
+            && is_complete(self.registry, reference, image)?
         {
-            return Ok(Status::Unchanged);
+            return Ok(DeliveryStatus::Unchanged);
         }
         let floor = books.ledger.state().floors.get(key).copied();
         let is_known = books.admission.seen && floor.is_some();
-        let Some(bundle) = self.bundles.get(*bundle) else { return Ok(Status::Failed) };
+        let Some(bundle) = self.bundles.get(*bundle) else { return Ok(DeliveryStatus::Failed) };
         let mut is_rollback = false;
-        if let Verdict::Older { floor } = judge(Some(*created), floor) {
-            if !self.setup.policy.allow_rollback {
+        if let DatasetDecision::Older { floor } = judge(Some(*created), floor) {
+            if !self.context.policy.allow_rollback {
                 if found.is_none() {
                     let dataset = image.name.clone();
-                    return Err(Refusal::MissingAndOlder { dataset, date: *created, floor }.into());
+                    return Err(Rejection::MissingAndOlder { dataset, date: *created, floor }.into());
                 }
-                books.report.warnings.push(left_out(&image.name, "not pushed", *created, floor));
-                return Ok(Status::Older);
+                books.report.warnings.push(older_data_warning(&image.name, "not pushed", *created, floor));
+                return Ok(DeliveryStatus::Older);
             }
             is_rollback = true;
         }
@@ -235,13 +241,18 @@ impl Pushes<'_> {
             books.report.rolls_back(bundle, books.admission);
         }
         self.push(choice, bundle, books)?;
-        Ok(if is_known { Status::Restored } else { Status::Pushed })
+        Ok(if is_known { DeliveryStatus::Restored } else { DeliveryStatus::Pushed })
     }
 
     /// Pushes an image: its name comes last, and until then only digests lead to what is below it.
-    fn push(&self, choice: &Choice, bundle: &VerifiedBundle, books: &mut Books<'_, '_>) -> Result<(), Error> {
-        let Choice { image, reference, .. } = choice;
-        books.ledger.about_to_change(self.setup.host.now)?;
+    fn push(
+        &self,
+        choice: &ImageChoice,
+        bundle: &VerifiedBundle,
+        books: &mut PushRecords<'_, '_>,
+    ) -> Result<(), Error> {
+        let ImageChoice { image, reference, .. } = choice;
+        books.ledger.about_to_change(self.context.host.now)?;
         for blob in &image.blobs {
             self.push_blob(reference, bundle, image, blob)?;
         }
@@ -259,7 +270,7 @@ impl Pushes<'_> {
         let top = bytes_of(&image.manifest)?;
         // The blobs may have taken an hour, and the tag may be somebody else's since.
         let found = self.found(reference)?;
-        if self.may_name(choice, found, books.ledger)? == Right::ByFlag {
+        if self.may_name(choice, found, books.ledger)? == TagRight::ByFlag {
             books.report.replaces_tags(bundle, books.admission);
         }
         let (name, digest) = (reference.to_string(), image.manifest.digest);
@@ -275,40 +286,40 @@ impl Pushes<'_> {
     }
 
     /// The manifest that a reference names in the registry.
-    fn found(&self, reference: &Repository) -> Result<Option<Found>, Error> {
+    fn found(&self, reference: &Repository) -> Result<Option<TaggedManifest>, Error> {
         let manifest = self.registry.manifest(reference)?;
-        Ok(manifest.map(|bytes| Found { digest: Digest::of(&bytes), is_data: is_data(&bytes) }))
+        Ok(manifest.map(|bytes| TaggedManifest { digest: Digest::of(&bytes), is_data: is_data(&bytes) }))
     }
 
     /// By which right a reference that names `found` may be set to an image.
     ///
     /// # Errors
-    /// [`Refusal::ForeignTag`] if it has none, and [`Refusal::DatasetPlace`] if `found` is data that scanners
+    /// [`Rejection::ForeignTag`] if it has none, and [`Rejection::DatasetPlace`] if `found` is data that scanners
     /// download.
     fn may_name(
         &self,
-        choice: &Choice,
-        found: Option<Found>,
+        choice: &ImageChoice,
+        found: Option<TaggedManifest>,
         ledger: &TargetLedger<'_>,
-    ) -> Result<Right, Refusal> {
+    ) -> Result<TagRight, Rejection> {
         let reference = choice.reference.to_string();
         match found {
-            None => Ok(Right::Own),
+            None => Ok(TagRight::Own),
             // A digest names one thing for ever.
-            Some(_) if choice.reference.digest().is_some() => Ok(Right::Own),
-            Some(found) if found.digest == choice.image.manifest.digest => Ok(Right::Own),
-            Some(found) if ledger.has_set(&reference, &choice.image.name, found.digest) => Ok(Right::Own),
-            Some(Found { digest, .. }) if !self.options.replace_image_tags => {
-                Err(Refusal::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
+            Some(_) if choice.reference.digest().is_some() => Ok(TagRight::Own),
+            Some(found) if found.digest == choice.image.manifest.digest => Ok(TagRight::Own),
+            Some(found) if ledger.has_set(&reference, &choice.image.name, found.digest) => Ok(TagRight::Own),
+            Some(TaggedManifest { digest, .. }) if !self.options.replace_image_tags => {
+                Err(Rejection::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
             }
             // Checks of the site's own, for example, are such data themselves.
             Some(found)
                 if found.is_data && !choice.image.blobs.iter().any(|blob| is_of_data(&blob.media_type)) =>
             {
                 let (image, dataset) = (choice.image.name.clone(), "Trivy's data".into());
-                Err(Refusal::DatasetPlace { image, reference, dataset })
+                Err(Rejection::DatasetPlace { image, reference, dataset })
             }
-            Some(_) => Ok(Right::ByFlag),
+            Some(_) => Ok(TagRight::ByFlag),
         }
     }
 
@@ -331,7 +342,7 @@ impl Pushes<'_> {
 
 /// What a reference names in a registry.
 #[derive(Debug, Clone, Copy)]
-struct Found {
+struct TaggedManifest {
     digest: Digest,
     /// It is a database or checks, as Trivy downloads them.
     is_data: bool,
@@ -350,15 +361,15 @@ fn is_of_data(media_type: &str) -> bool {
 }
 
 /// What is written down of an image that is pushed.
-struct Books<'b, 's> {
+struct PushRecords<'b, 's> {
     admission: &'b mut Admission,
     ledger: &'b mut TargetLedger<'s>,
-    report: &'b mut Report,
+    report: &'b mut TargetReport,
 }
 
 /// By which right a tag is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Right {
+enum TagRight {
     /// It is free, names the image already, or was set by trivy-ferry.
     Own,
     /// It is somebody else's, and `--replace-image-tags` was given.
@@ -367,25 +378,25 @@ enum Right {
 
 /// Whether an image may go to its place, and takes it.
 fn may_go(
-    choice: &Choice,
+    choice: &ImageChoice,
     datasets: &DatasetPlaces,
-    taken: &mut BTreeMap<String, String>,
-) -> Result<(), Refusal> {
+    claimed: &mut BTreeMap<String, String>,
+) -> Result<(), Rejection> {
     let (image, reference) = (choice.image.name.clone(), choice.reference.to_string());
     if let Some(dataset) = datasets.dataset_at(&choice.reference) {
-        return Err(Refusal::DatasetPlace { image, reference, dataset: dataset.to_owned() });
+        return Err(Rejection::DatasetPlace { image, reference, dataset: dataset.to_owned() });
     }
-    match taken.get(&reference) {
-        Some(other) => Err(Refusal::SamePlace { image, what: "pushed", reference, other: other.clone() }),
+    match claimed.get(&reference) {
+        Some(other) => Err(Rejection::SamePlace { image, what: "pushed", reference, other: other.clone() }),
         None => {
-            taken.insert(reference, image);
+            claimed.insert(reference, image);
             Ok(())
         }
     }
 }
 
 /// Whether a registry has everything below an image's name.
-fn is_whole(registry: &Registry<'_>, reference: &Repository, image: &Image) -> Result<bool, Error> {
+fn is_complete(registry: &Registry<'_>, reference: &Repository, image: &Image) -> Result<bool, Error> {
     for manifest in &image.manifests {
         if registry.manifest(&reference.by_digest(manifest.digest))?.is_none() {
             return Ok(false);

@@ -3,19 +3,19 @@
 use crate::bundle::VerifiedBundle;
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
-use crate::delivery::candidates::{newest, offers};
-use crate::delivery::context::Setup;
-use crate::delivery::decision::{Judged, decide};
-use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing, version_of};
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Row, Status};
+use crate::delivery::candidates::{candidates, newest};
+use crate::delivery::context::DeliveryContext;
+use crate::delivery::decision::{DecisionInput, decide};
+use crate::delivery::registry_access::{date_of, existing_datasets, is_out, layers_of, name_all, version_of};
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
-use crate::import::push::{Choice, content, load_manifests, push_blobs, push_tags};
-use crate::import::push_images::Pushes;
-use crate::import::run::Run;
+use crate::import::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
+use crate::import::push_images::ImagePusher;
+use crate::import::run::ImportRun;
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::acceptance::Admission;
@@ -25,28 +25,32 @@ use crate::trust::state::TargetState;
 ///
 /// # Errors
 /// If the registry cannot be reached, or the only bundle is damaged. What fails for one dataset is in the report.
-pub(crate) fn run(run: &mut Run<'_>, registry: &Registry<'_>, place: &Place) -> Result<Report, Error> {
-    let Run { options, setup, progress, .. } = *run;
+pub(crate) fn push_bundles(
+    run: &mut ImportRun<'_>,
+    registry: &Registry<'_>,
+    place: &RegistryPlace,
+) -> Result<TargetReport, Error> {
+    let ImportRun { options, context, progress, .. } = *run;
     let target = TargetId::Registry(place.clone());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
     // No tag names anything of a damaged bundle: the next attempt does without it.
     let ((mut report, pushed), damaged) = run.found.without_damaged(|bundles| {
-        let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
+        let mut report = TargetReport::new(target.clone(), context, ignored.clone());
+        let admitted = admit_all(bundles, ledger.state(), context, &mut report);
         if report.bundles.is_empty() {
             return Ok((report, None));
         }
         let mut chosen = choose(options, place, bundles, &admitted, &mut report)?;
         load_manifests(options, bundles, &mut chosen)?;
-        let chosen = sift(registry, ledger.state(), setup, chosen, &mut report)?;
+        let chosen = filter_chosen(registry, ledger.state(), context, chosen, &mut report)?;
         if !chosen.is_empty() {
-            ledger.about_to_change(setup.host.now)?;
+            ledger.about_to_change(context.host.now)?;
         }
         let failed = push_blobs(registry, bundles, &chosen, progress)?;
-        let whole = |choice: &Choice| !failed.contains_key(&choice.reference.to_string());
-        let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(whole);
-        without.iter().for_each(|choice| report.set(&choice.dataset, Status::Failed, None));
+        let complete = |choice: &PushChoice| !failed.contains_key(&choice.reference.to_string());
+        let (chosen, without): (Vec<_>, Vec<_>) = chosen.into_iter().partition(complete);
+        without.iter().for_each(|choice| report.set(&choice.dataset, DeliveryStatus::Failed, None));
         report.errors.extend(failed.into_values());
         Ok((report, Some((admitted, chosen))))
     })?;
@@ -55,45 +59,45 @@ pub(crate) fn run(run: &mut Run<'_>, registry: &Registry<'_>, place: &Place) -> 
     let bundles = &run.found.bundles;
     for (index, (bundle, slot)) in bundles.iter().zip(&mut admitted).enumerate() {
         let Some(mut admission) = slot.take() else { continue };
-        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
+        let mine: Vec<&PushChoice> = chosen.iter().filter(|choice| choice.bundle == index).collect();
         if mine.iter().any(|choice| choice.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
         push_tags(registry, &mine, &admission, &mut report);
         *slot = Some(admission);
     }
-    let pushes = Pushes { options, setup, registry, place, bundles, progress };
-    if let Err(error) = pushes.run(&mut admitted, &mut ledger, &mut report) {
+    let pushes = ImagePusher { options, context, registry, place, bundles, progress };
+    if let Err(error) = pushes.push_all(&mut admitted, &mut ledger, &mut report) {
         // The datasets are in place all the same.
         report.errors.push(error);
     }
     for (bundle, admission) in bundles.iter().zip(&admitted) {
         if let Some(admission) = admission {
-            ledger.accept(bundle, admission, &report.installed, setup);
+            ledger.accept(bundle, admission, &report.installed, context);
         }
     }
-    conclude(ledger, setup, &mut report);
-    report.standing = standing(place, registry, setup.host.version, &report);
+    conclude(ledger, context, &mut report);
+    report.existing = existing_datasets(place, registry, context.host.version, &report);
     Ok(report)
 }
 
 /// Of each dataset and tag the newest among the admitted bundles.
 fn choose(
     options: &ImportOptions,
-    place: &Place,
+    place: &RegistryPlace,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
+    report: &mut TargetReport,
+) -> Result<Vec<PushChoice>, Error> {
     let mut placed = Vec::new();
-    for offer in offers(bundles, admitted, &options.selection) {
-        let dataset = &offer.dataset;
+    for candidate in candidates(bundles, admitted, &options.selection) {
+        let dataset = &candidate.dataset;
         if dataset.name.kind() == Kind::Vex {
-            if matches!(place, Place::Registry { .. })
+            if matches!(place, RegistryPlace::Registry { .. })
                 && options.web_root.is_none()
                 && !report.datasets.iter().any(|row| row.name == dataset.name)
             {
-                report.datasets.push(Row::new(dataset, None, Status::NoPlace));
+                report.datasets.push(DatasetResult::new(dataset, None, DeliveryStatus::NoPlace));
                 report.advice.push(format!(
                     "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
                     dataset.name
@@ -102,16 +106,18 @@ fn choose(
             continue;
         }
         if let Some(reference) = place.repository(&dataset.name, &dataset.tag)? {
-            placed.push((reference.to_string(), reference, offer));
+            placed.push((reference.to_string(), reference, candidate));
         }
     }
-    let mut chosen: Vec<Choice> =
-        newest(placed).into_iter().map(|(reference, offer)| Choice::new(reference, offer)).collect();
+    let mut chosen: Vec<PushChoice> = newest(placed)
+        .into_iter()
+        .map(|(reference, candidate)| PushChoice::new(reference, candidate))
+        .collect();
     // Of several versions in one repository the highest has the tags that are no version.
     for index in 0..chosen.len() {
-        let version = |choice: &Choice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
+        let version = |choice: &PushChoice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
         let mine = &chosen[index];
-        let beside = |other: &&Choice| {
+        let beside = |other: &&PushChoice| {
             (other.reference.host(), other.reference.name()) == (mine.reference.host(), mine.reference.name())
         };
         if chosen.iter().filter(beside).all(|other| version(other) <= version(mine)) {
@@ -122,13 +128,13 @@ fn choose(
 }
 
 /// Leaves out what is too old, and what is there already.
-fn sift(
+fn filter_chosen(
     registry: &Registry<'_>,
     state: &TargetState,
-    setup: &Setup,
-    chosen: Vec<Choice>,
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
+    context: &DeliveryContext,
+    chosen: Vec<PushChoice>,
+    report: &mut TargetReport,
+) -> Result<Vec<PushChoice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
         let found = match registry.manifest(&choice.reference) {
@@ -141,12 +147,12 @@ fn sift(
             }
         };
         let was = found.as_deref().and_then(date_of);
-        let mut row = Row::new(&choice.dataset, was, Status::Installing);
+        let mut row = DatasetResult::new(&choice.dataset, was, DeliveryStatus::Installing);
         row.reference = Some(choice.reference.to_string());
         row.extra_tags.clone_from(&choice.tags);
         let layers = found.as_deref().and_then(layers_of);
         choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
-        let judged = Judged {
+        let input = DecisionInput {
             dataset: &choice.dataset,
             repository: None,
             row,
@@ -159,14 +165,14 @@ fn sift(
             otherwise: "not pushed",
             version: found.as_deref().filter(|_| choice.lost).and_then(version_of),
         };
-        let whole = match found.as_ref() == Some(&choice.manifest) {
-            true => is_whole(registry, &choice),
+        let complete = match found.as_ref() == Some(&choice.manifest) {
+            true => is_complete(registry, &choice),
             false => Ok(false),
         };
-        match whole {
-            Ok(whole) => {
-                if let Some(taken) = decide(setup, state, judged, || Ok(whole), report)? {
-                    (choice.known, choice.rollback) = (taken.known, taken.rollback);
+        match complete {
+            Ok(complete) => {
+                if let Some(decision) = decide(context, state, input, || Ok(complete), report)? {
+                    (choice.known, choice.rollback) = (decision.known, decision.rollback);
                     left.push(choice);
                 }
             }
@@ -177,7 +183,7 @@ fn sift(
 }
 
 /// Whether a registry has everything under the tags that name a dataset.
-fn is_whole(registry: &Registry<'_>, choice: &Choice) -> Result<bool, TargetError> {
+fn is_complete(registry: &Registry<'_>, choice: &PushChoice) -> Result<bool, TargetError> {
     let compat = choice.compat.as_ref();
     let compat = compat.map(|compat| (Digest::of(compat.config), compat.config.len() as u64));
     let blobs = content(choice).map(|blob| (blob.digest, blob.size)).chain(compat);

@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-use crate::delivery::admitted::Source;
-use crate::delivery::report::{Report, Status};
+use crate::delivery::admitted::AdmittedBundle;
+use crate::delivery::report::{DeliveryStatus, TargetReport};
 use crate::error::Error;
 use crate::intake::rebuild::Rebuilt;
 
@@ -14,7 +14,7 @@ use crate::intake::rebuild::Rebuilt;
 #[non_exhaustive]
 pub struct ImportReport {
     /// The targets, each with its datasets, warnings and errors.
-    pub targets: Vec<Report>,
+    pub targets: Vec<TargetReport>,
     /// What the operator has to know beside that.
     pub warnings: Vec<String>,
     /// What was rebuilt from parity, for each bundle; the warnings say the same.
@@ -38,16 +38,17 @@ impl ImportReport {
 
     /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.
     pub(crate) fn imported(&self) -> Vec<String> {
-        let has_failed = |target: &Report| {
+        let has_failed = |target: &TargetReport| {
             let rows = target.datasets.iter().map(|row| row.status);
             let all = rows.chain(target.images.iter().map(|image| image.status));
-            all.into_iter().any(|status| matches!(status, Status::Failed | Status::Installing))
+            all.into_iter()
+                .any(|status| matches!(status, DeliveryStatus::Failed | DeliveryStatus::Installing))
         };
         if self.targets.iter().any(has_failed) {
             return Vec::new();
         }
         let bundles = self.targets.iter().flat_map(|target| &target.bundles);
-        let name = |source: &Source| Some(source.path.file_name()?.to_string_lossy().into_owned());
+        let name = |source: &AdmittedBundle| Some(source.path.file_name()?.to_string_lossy().into_owned());
         bundles.filter_map(name).collect()
     }
 }

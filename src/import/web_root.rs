@@ -9,29 +9,29 @@ use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, Record};
 use crate::dataset::{DatasetRef, Kind};
 use crate::delivery::admission::{admit_all, conclude};
-use crate::delivery::candidates::{Offer, newest, offers};
-use crate::delivery::context::Setup;
-use crate::delivery::decision::{Judged, Taken, decide};
-use crate::delivery::report::{Report, Row, Standing, Status};
+use crate::delivery::candidates::{DatasetCandidate, candidates, newest};
+use crate::delivery::context::DeliveryContext;
+use crate::delivery::decision::{AcceptedDataset, DecisionInput, decide};
+use crate::delivery::report::{DatasetResult, DeliveryStatus, ExistingDataset, TargetReport};
 use crate::delivery::target_id::TargetId;
 use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::import::cache_choice::{vex_manifest, vex_manifests};
 use crate::import::options::ImportOptions;
-use crate::import::run::Run;
+use crate::import::run::ImportRun;
 use crate::intake::open::Blame;
 use crate::targets::TargetError;
-use crate::targets::web_root::{Copy, WebRoot};
+use crate::targets::web_root::{VexCopy, WebRoot};
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// A VEX repository that is to be copied.
-struct Choice {
-    offer: Offer,
-    copy: Copy,
+struct CopyChoice {
+    candidate: DatasetCandidate,
+    copy: VexCopy,
     record: Record,
-    taken: Taken,
+    decision: AcceptedDataset,
     /// The same data was in place, handed out under another URL.
     repointed: bool,
 }
@@ -40,16 +40,20 @@ struct Choice {
 ///
 /// # Errors
 /// If the directory cannot be used, or the only bundle is damaged. What fails for one repository is in the report.
-pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report, Error> {
-    let Run { options, setup, .. } = *run;
+pub(crate) fn publish_bundles(
+    run: &mut ImportRun<'_>,
+    dir: &Path,
+    url: &WebUrl,
+) -> Result<TargetReport, Error> {
+    let ImportRun { options, context, .. } = *run;
     let root = WebRoot::open(dir, options.keep_previous)?;
     let target = TargetId::WebRoot(root.path().to_path_buf());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
     // Nothing points at what is staged: the next attempt does without a damaged bundle.
     let ((mut report, staged), damaged) = run.found.without_damaged(|bundles| {
-        let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let admitted = admit_all(bundles, ledger.state(), setup, &mut report);
+        let mut report = TargetReport::new(target.clone(), context, ignored.clone());
+        let admitted = admit_all(bundles, ledger.state(), context, &mut report);
         if report.bundles.is_empty() {
             return Ok((report, None));
         }
@@ -61,13 +65,13 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report,
                 "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
             ));
         }
-        let chosen = sift(&root, url, ledger.state(), setup, chosen, &mut report)?;
+        let chosen = filter_chosen(&root, url, ledger.state(), context, chosen, &mut report)?;
         root.preflight(&chosen.iter().map(|choice| &choice.copy).collect::<Vec<_>>())?;
         if !chosen.is_empty() {
-            ledger.about_to_change(setup.host.now)?;
+            ledger.about_to_change(context.host.now)?;
         }
         for (index, bundle) in bundles.iter().enumerate() {
-            stage(&root, bundle, chosen.iter().filter(|choice| choice.offer.bundle == index).collect())
+            stage(&root, bundle, chosen.iter().filter(|choice| choice.candidate.bundle == index).collect())
                 .map_err(Blame::on(index))?;
         }
         Ok((report, Some((admitted, chosen))))
@@ -76,18 +80,19 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report,
     let Some((admitted, chosen)) = staged else { return Ok(report) };
     for (index, (bundle, admission)) in run.found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
-        let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
-        if mine.iter().any(|choice| choice.taken.rollback) {
+        let mine: Vec<&CopyChoice> =
+            chosen.iter().filter(|choice| choice.candidate.bundle == index).collect();
+        if mine.iter().any(|choice| choice.decision.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
         activate(&root, &mine, &admission, &mut report);
-        ledger.accept(bundle, &admission, &report.installed, setup);
+        ledger.accept(bundle, &admission, &report.installed, context);
     }
-    conclude(ledger, setup, &mut report);
+    conclude(ledger, context, &mut report);
     for name in root.repositories()? {
         if !report.in_place().any(|row| row.name == name) {
             let reference = url.of(&name);
-            report.standing.push(Standing { dataset: DatasetRef::new(name, VEX_SPEC), reference });
+            report.existing.push(ExistingDataset { dataset: DatasetRef::new(name, VEX_SPEC), reference });
         }
     }
     if url.is_plain() && report.changed().count() > 0 {
@@ -100,18 +105,18 @@ pub(crate) fn run(run: &mut Run<'_>, dir: &Path, url: &WebUrl) -> Result<Report,
 }
 
 /// Puts in place what was staged of one bundle.
-fn activate(root: &WebRoot, mine: &[&Choice], admission: &Admission, report: &mut Report) {
+fn activate(root: &WebRoot, mine: &[&CopyChoice], admission: &Admission, report: &mut TargetReport) {
     for choice in mine {
-        let dataset = &choice.offer.dataset;
+        let dataset = &choice.candidate.dataset;
         match root.activate(&choice.copy) {
             Ok(()) => {
-                let is_back = admission.seen && choice.taken.known && !choice.repointed;
-                let status = if is_back { Status::Restored } else { Status::Installed };
+                let is_back = admission.seen && choice.decision.known && !choice.repointed;
+                let status = if is_back { DeliveryStatus::Restored } else { DeliveryStatus::Installed };
                 report.installs(dataset, None, status, None);
             }
             Err(error) => {
                 report.errors.push(error.into());
-                report.set(dataset, Status::Failed, None);
+                report.set(dataset, DeliveryStatus::Failed, None);
             }
         }
     }
@@ -123,23 +128,23 @@ fn choose(
     url: &WebUrl,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
-    report: &mut Report,
-) -> Result<Vec<Choice>, Blame> {
+    report: &mut TargetReport,
+) -> Result<Vec<CopyChoice>, Blame> {
     let manifests = vex_manifests(bundles, admitted)?;
     let mut placed = Vec::new();
     let mut others: BTreeSet<String> = BTreeSet::new();
-    for offer in offers(bundles, admitted, &options.selection) {
-        if offer.dataset.name.kind() != Kind::Vex {
-            others.insert(offer.dataset.name.to_string());
+    for candidate in candidates(bundles, admitted, &options.selection) {
+        if candidate.dataset.name.kind() != Kind::Vex {
+            others.insert(candidate.dataset.name.to_string());
             continue;
         }
-        let upstream = vex_manifest(&manifests, offer.bundle, &offer.dataset);
-        let copy = copy(&offer, url, upstream).map_err(|why| {
-            let path = bundles.get(offer.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
-            let why = format!("{}: {}", offer.dataset.reference(), safe(&why));
-            Blame::on(offer.bundle)(BundleError::Payload { path, why: why.into() })
+        let upstream = vex_manifest(&manifests, candidate.bundle, &candidate.dataset);
+        let copy = copy(&candidate, url, upstream).map_err(|why| {
+            let path = bundles.get(candidate.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+            let why = format!("{}: {}", candidate.dataset.reference(), escape(&why));
+            Blame::on(candidate.bundle)(BundleError::Payload { path, why: why.into() })
         })?;
-        placed.push((offer.dataset.name.to_string(), copy, offer));
+        placed.push((candidate.dataset.name.to_string(), copy, candidate));
     }
     // Whoever imports them elsewhere in the same run knows.
     if options.cache_dir.is_none() && options.registry.places.is_empty() && !others.is_empty() {
@@ -148,14 +153,19 @@ fn choose(
             .advice
             .push(format!("Not for a web root: {others}. Import them with --registry or --cache-dir."));
     }
-    let taken = Taken { known: false, rollback: false };
-    let choice = |((copy, record), offer)| Choice { offer, copy, record, taken, repointed: false };
+    let decision = AcceptedDataset { known: false, rollback: false };
+    let choice =
+        |((copy, record), candidate)| CopyChoice { candidate, copy, record, decision, repointed: false };
     Ok(newest(placed).into_iter().map(choice).collect())
 }
 
 /// The copy that a dataset is to become. An error is a sentence's end.
-fn copy(offer: &Offer, url: &WebUrl, upstream: Option<&[u8]>) -> Result<(Copy, Record), String> {
-    let dataset = &offer.dataset;
+fn copy(
+    candidate: &DatasetCandidate,
+    url: &WebUrl,
+    upstream: Option<&[u8]>,
+) -> Result<(VexCopy, Record), String> {
+    let dataset = &candidate.dataset;
     let (Some(layer), Some(upstream)) = (dataset.content_layer(), upstream) else {
         return Err("it has no archive or no manifest".into());
     };
@@ -164,51 +174,51 @@ fn copy(offer: &Offer, url: &WebUrl, upstream: Option<&[u8]>) -> Result<(Copy, R
     let archive = format!("{}/{}", url.of(&dataset.name), vex_copy::archive_name(format, &subdir));
     let location = vex_copy::location(&archive, &subdir)
         .ok_or_else(|| format!("the folder {subdir:?} cannot stand in a URL"))?;
-    let record = Record { archive: layer.digest, updated_at: offer.date };
+    let record = Record { archive: layer.digest, updated_at: candidate.date };
     let manifest = vex_copy::point_at(upstream, &location, &record)?;
     let name = dataset.name.clone();
-    Ok((Copy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
+    Ok((VexCopy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
 }
 
 /// Leaves out what is too old, and what is in place already.
-fn sift(
+fn filter_chosen(
     root: &WebRoot,
     url: &WebUrl,
     state: &TargetState,
-    setup: &Setup,
-    chosen: Vec<Choice>,
-    report: &mut Report,
-) -> Result<Vec<Choice>, Error> {
+    context: &DeliveryContext,
+    chosen: Vec<CopyChoice>,
+    report: &mut TargetReport,
+) -> Result<Vec<CopyChoice>, Error> {
     let mut left = Vec::new();
     for mut choice in chosen {
-        let found = root.manifest(&choice.offer.dataset.name)?;
+        let found = root.manifest(&choice.candidate.dataset.name)?;
         let record = found.as_deref().and_then(vex_copy::record);
         let was = record.as_ref().map(|record| record.updated_at);
         let same_archive = record.is_some_and(|record| record.archive == choice.record.archive);
         let at = found.as_deref().and_then(vex_copy::location_of);
         let moved = at.filter(|at| Some(at) != vex_copy::location_of(&choice.copy.manifest).as_ref());
         choice.repointed = same_archive && moved.is_some();
-        let mut row = Row::new(&choice.offer.dataset, was, Status::Installing);
-        row.reference = Some(url.of(&choice.offer.dataset.name));
-        let judged = Judged {
-            dataset: &choice.offer.dataset,
+        let mut row = DatasetResult::new(&choice.candidate.dataset, was, DeliveryStatus::Installing);
+        row.reference = Some(url.of(&choice.candidate.dataset.name));
+        let input = DecisionInput {
+            dataset: &choice.candidate.dataset,
             repository: None,
             row,
-            date: Some(choice.offer.date),
+            date: Some(choice.candidate.date),
             floor: was,
             vacant: found.is_none(),
-            late: choice.offer.late,
+            late: choice.candidate.late,
             otherwise: "left alone",
             version: None,
         };
         let same = || Ok(root.holds(&choice.copy)?);
-        if let Some(taken) = decide(setup, state, judged, same, report)? {
-            choice.taken = taken;
+        if let Some(decision) = decide(context, state, input, same, report)? {
+            choice.decision = decision;
             if let Some(moved) = moved {
                 report.warnings.push(format!(
                     "{} was handed out at {} until now, and scanners that know that ask there on: `trivy clean --vex-repo` makes them ask anew",
-                    choice.offer.dataset.name,
-                    safe(&moved)
+                    choice.candidate.dataset.name,
+                    escape(&moved)
                 ));
             }
             left.push(choice);
@@ -218,7 +228,7 @@ fn sift(
 }
 
 /// Stages the archives that one bundle brought.
-fn stage(root: &WebRoot, bundle: &VerifiedBundle, mine: Vec<&Choice>) -> Result<(), Error> {
+fn stage(root: &WebRoot, bundle: &VerifiedBundle, mine: Vec<&CopyChoice>) -> Result<(), Error> {
     let path = bundle.path().to_path_buf();
     for choice in mine {
         let archive = bundle.blob(choice.record.archive)?;

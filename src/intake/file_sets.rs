@@ -9,16 +9,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::parity::{self, ParityFile};
-use crate::bundle::volumes::{self, Number, Volume, beside};
+use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
 use crate::trust::keyring::Keyring;
-use crate::util::text::{parse_stamp, safe};
+use crate::util::text::{escape, parse_stamp};
 
-/// A file that was passed over, and why.
+/// A file that was skipped, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Ignored {
+pub(crate) struct SkippedFile {
     /// Its name.
     pub(crate) name: String,
     /// Why it was passed over.
@@ -31,13 +31,13 @@ pub(crate) struct Inputs {
     /// What may be a bundle or the head of one, in the order of the names.
     pub(crate) bundles: Vec<PathBuf>,
     /// What is none of our business.
-    pub(crate) ignored: PassedOver,
+    pub(crate) ignored: SkippedFiles,
     /// Heartbeats, which are ignored by all but `watch`.
     pub(crate) heartbeats: Vec<PathBuf>,
     /// Whether all of it is one file that the user named: whatever is wrong with it is said.
     pub(crate) is_one_file: bool,
     /// What belongs together, by the bundle's name.
-    sets: BTreeMap<String, Set>,
+    sets: BTreeMap<String, FileSet>,
     /// How many files are in them.
     files: usize,
     /// How many of them have no head here.
@@ -46,13 +46,13 @@ pub(crate) struct Inputs {
 }
 
 /// The most bundles and heads that are looked at together.
-const MOST_HEADS: usize = 10_000;
+const MAX_HEADS: usize = 10_000;
 /// The most files: heads, volumes and parity.
-const MOST_FILES: usize = 20_000;
+const MAX_FILES: usize = 20_000;
 /// The most bundles of which parts are here and no head.
-const MOST_STRAYS: usize = 1_000;
+const MAX_STRAYS: usize = 1_000;
 /// The most heartbeats.
-const MOST_HEARTBEATS: usize = 1_000;
+const MAX_HEARTBEATS: usize = 1_000;
 
 /// In which order the files of folders are taken: what belongs to a head comes before what does not, so
 /// that junk crowds out no bundle.
@@ -65,30 +65,30 @@ enum Turn {
     Strays,
 }
 
-/// Files that were passed over: the first of them by name, and the number of the others. A directory may hold
+/// Files that were skipped: the first of them by name, and the number of the others. A directory may hold
 /// more than anybody would read.
 #[derive(Default)]
-pub(crate) struct PassedOver {
-    named: Vec<Ignored>,
+pub(crate) struct SkippedFiles {
+    named: Vec<SkippedFile>,
     more: usize,
 }
 
-impl PassedOver {
+impl SkippedFiles {
     /// How many are named.
-    const MOST: usize = 100;
+    const MAX: usize = 100;
 
     /// Adds one.
-    pub(crate) fn add(&mut self, ignored: Ignored) {
+    pub(crate) fn add(&mut self, ignored: SkippedFile) {
         self.named.push(ignored);
-        if self.named.len() > 2 * Self::MOST {
+        if self.named.len() > 2 * Self::MAX {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
         self.named.sort_by(|a, b| a.name.cmp(&b.name));
-        self.more += self.named.len().saturating_sub(Self::MOST);
-        self.named.truncate(Self::MOST);
+        self.more += self.named.len().saturating_sub(Self::MAX);
+        self.named.truncate(Self::MAX);
     }
 
     /// How many there are.
@@ -97,10 +97,10 @@ impl PassedOver {
     }
 
     /// All of them as a list, of which the last entry may stand for many.
-    pub(crate) fn list(mut self) -> Vec<Ignored> {
+    pub(crate) fn list(mut self) -> Vec<SkippedFile> {
         self.cut();
         if self.more > 0 {
-            self.named.push(Ignored {
+            self.named.push(SkippedFile {
                 name: format!("{} more", self.more),
                 why: "not named here, because they are many".into(),
             });
@@ -111,11 +111,11 @@ impl PassedOver {
 
 /// The files of one bundle.
 #[derive(Default)]
-struct Set {
+struct FileSet {
     /// The whole, or the head.
     first: Vec<PathBuf>,
     /// Volumes behind a head.
-    volumes: BTreeMap<Number, Vec<PathBuf>>,
+    volumes: BTreeMap<VolumeNumber, Vec<PathBuf>>,
     parity: Vec<PathBuf>,
 }
 
@@ -126,20 +126,20 @@ impl Inputs {
     /// [`Error::Usage`] if the only input is a part of a bundle, or a directory may not be read by this
     /// user; [`Error::Unexpected`] if a directory cannot be read for another reason.
     pub(crate) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
-        Inputs::read_again(inputs, &Digests::default())
+        Inputs::read_with_digests(inputs, &Digests::default())
     }
 
     /// The same, for who looks again and again: what was read before is remembered.
     ///
     /// # Errors
     /// The errors of [`Inputs::read`].
-    pub(crate) fn read_again(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
+    pub(crate) fn read_with_digests(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
-        let is_folder = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
-        let (folders, files): (Vec<&PathBuf>, Vec<&PathBuf>) = inputs.iter().partition(is_folder);
+        let is_directory = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
+        let (directories, files): (Vec<&PathBuf>, Vec<&PathBuf>) = inputs.iter().partition(is_directory);
         for turn in [Turn::Heads, Turn::Parts, Turn::Strays] {
-            for folder in &folders {
-                found.read_folder(folder, turn)?;
+            for directory in &directories {
+                found.read_directory(directory, turn)?;
             }
         }
         for input in files {
@@ -153,32 +153,32 @@ impl Inputs {
                 found.take_beside(input);
             }
         }
-        found.is_one_file = folders.is_empty() && found.bundles.len() == 1;
+        found.is_one_file = directories.is_empty() && found.bundles.len() == 1;
         found.bundles.sort();
         Ok(found)
     }
 
     /// Takes what has its turn in a folder. Whoever may put files there can put any number: what is looked
     /// at together is bounded, and the rest is named and counted.
-    fn read_folder(&mut self, folder: &Path, turn: Turn) -> Result<(), Error> {
+    fn read_directory(&mut self, directory: &Path, turn: Turn) -> Result<(), Error> {
         let failed = || {
             |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::PermissionDenied => Error::usage(
-                    format!("the folder {} may not be read by this user", folder.display()),
+                    format!("the folder {} may not be read by this user", directory.display()),
                     "Run the command as a user who may, or mount the medium for this one.",
                 ),
-                _ => Error::unexpected(format!("reading the folder {}", folder.display()))(error),
+                _ => Error::unexpected(format!("reading the folder {}", directory.display()))(error),
             }
         };
-        for entry in fs::read_dir(folder).map_err(failed())? {
+        for entry in fs::read_dir(directory).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if turn == Turn::Heads && Heartbeat::is_named(&name) && self.heartbeats.len() < MOST_HEARTBEATS {
+            if turn == Turn::Heads && Heartbeat::is_named(&name) && self.heartbeats.len() < MAX_HEARTBEATS {
                 self.heartbeats.push(entry.path());
             }
-            match why_ignored(&name) {
+            match why_skipped(&name) {
                 Some(why) if turn == Turn::Heads => {
-                    self.ignored.add(Ignored { name: safe(&name), why: why.into() });
+                    self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });
                 }
                 None if self.turn_of(&entry.path()) == turn => self.take_if_room(entry.path(), turn),
                 _ => {}
@@ -200,13 +200,13 @@ impl Inputs {
     fn take_if_room(&mut self, path: PathBuf, turn: Turn) {
         let is_new = || key(&path).is_some_and(|key| !self.sets.contains_key(&key));
         let has_room = match turn {
-            Turn::Heads => self.bundles.len() < MOST_HEADS,
-            Turn::Parts => self.files < MOST_FILES,
-            Turn::Strays => self.files < MOST_FILES && (self.strays < MOST_STRAYS || !is_new()),
+            Turn::Heads => self.bundles.len() < MAX_HEADS,
+            Turn::Parts => self.files < MAX_FILES,
+            Turn::Strays => self.files < MAX_FILES && (self.strays < MAX_STRAYS || !is_new()),
         };
         if !has_room {
             let why = "there are too many files to look at it with the others".into();
-            return self.ignored.add(Ignored { name: safe(&name_of(&path)), why });
+            return self.ignored.add(SkippedFile { name: escape(&name_of(&path)), why });
         }
         self.strays += usize::from(turn == Turn::Strays && is_new());
         self.take(path);
@@ -214,8 +214,8 @@ impl Inputs {
 
     /// Takes what belongs to a bundle that was named, and nothing else that lies there.
     fn take_beside(&mut self, bundle: &Path) {
-        let folder = bundle.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+        let directory = bundle.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let Ok(entries) = fs::read_dir(directory.unwrap_or(Path::new("."))) else { return };
         for path in entries.flatten().map(|entry| bundle.with_file_name(entry.file_name())) {
             if part(&path).is_some() && key(&path) == key(bundle) {
                 self.take(path);
@@ -231,7 +231,7 @@ impl Inputs {
         if parity::parse_name(&name).is_some() {
             set.parity.push(path);
         } else if let Some((_, number)) =
-            volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD)
+            volumes::parse_name(&name).filter(|(_, number)| *number != VolumeNumber::HEAD)
         {
             set.volumes.entry(number).or_default().push(path);
         } else {
@@ -256,7 +256,7 @@ impl Inputs {
         &'i self,
         head: &Path,
         payload: &Payload,
-    ) -> impl Fn(Number) -> Option<PathBuf> + use<'i> {
+    ) -> impl Fn(VolumeNumber) -> Option<PathBuf> + use<'i> {
         let set = key(head).and_then(|key| self.sets.get(&key));
         let (volumes, head) = (payload.volumes.clone(), head.to_path_buf());
         move |number| {
@@ -266,7 +266,7 @@ impl Inputs {
     }
 
     /// What trusted keys signed among the wholes and heads of a bundle that lie there.
-    pub(crate) fn vouched(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
+    pub(crate) fn trusted_heads(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
         let open = move |head| UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok();
         self.heads(key).iter().filter_map(move |head| open(head))
     }
@@ -274,7 +274,8 @@ impl Inputs {
     /// The files that are this bundle's: its head, its volumes, and parity that says so.
     pub(crate) fn own(&self, key: &str, bundle: &VerifiedBundle) -> Vec<PathBuf> {
         let volume = self.volumes_of(bundle.path(), bundle.payload());
-        let volumes = (0..bundle.payload().volumes.len()).filter_map(|index| volume(Number::at(index)?));
+        let volumes =
+            (0..bundle.payload().volumes.len()).filter_map(|index| volume(VolumeNumber::at(index)?));
         let is_its =
             |path: &&PathBuf| ParityFile::open(path).is_ok_and(|parity| parity.bundle() == bundle.identity());
         let parity = self.parity(key).iter().filter(is_its).cloned();
@@ -294,13 +295,13 @@ impl Inputs {
         let is_head = |path: &&PathBuf| volumes::parse_name(&name_of(path)).is_some() == (lengths.len() > 1);
         let first: Vec<PathBuf> =
             set.map_or_else(Vec::new, |set| set.first.iter().filter(is_head).cloned().collect());
-        let behind = |index| set?.volumes.get(&Number::at(index)?).map(Vec::as_slice);
+        let behind = |index| set?.volumes.get(&VolumeNumber::at(index)?).map(Vec::as_slice);
         let all = |index: usize| index.checked_sub(1).map_or(Some(&first[..]), behind);
         lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
     }
 
     /// As [`Inputs::files`], of what a trusted key signed: where a head is there whose files have these lengths.
-    pub(crate) fn vouched_files(
+    pub(crate) fn trusted_files(
         &self,
         key: &str,
         keyring: &Keyring,
@@ -311,9 +312,9 @@ impl Inputs {
             let behind = payload.volumes.iter().map(|volume| volume.size);
             std::iter::once(payload.head_length()).chain(behind).eq(lengths.iter().copied())
         };
-        let signed = self.vouched(key, keyring).find(has_lengths)?;
+        let signed = self.trusted_heads(key, keyring).find(has_lengths)?;
         let volume = self.volumes_of(signed.path(), signed.payload());
-        let behind = (0..lengths.len().saturating_sub(1)).map(|index| volume(Number::at(index)?));
+        let behind = (0..lengths.len().saturating_sub(1)).map(|index| volume(VolumeNumber::at(index)?));
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
@@ -345,14 +346,14 @@ impl Inputs {
     }
 
     /// What lies there of a bundle's volumes behind the head.
-    pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (Number, &Path)> {
+    pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (VolumeNumber, &Path)> {
         let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
     }
 
     /// Whether all that lies there of a bundle's volumes behind the head are these.
     pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
-        let of = |number: Number| volumes.get(number.index()?);
+        let of = |number: VolumeNumber| volumes.get(number.index()?);
         let has_length = |path: &Path, volume: &Volume| {
             path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
         };
@@ -375,7 +376,7 @@ impl Inputs {
 }
 
 /// What is wrong with parts that have no head.
-fn without_head(set: &Set) -> Option<BundleError> {
+fn without_head(set: &FileSet) -> Option<BundleError> {
     if !set.first.is_empty() {
         return None;
     }
@@ -383,7 +384,7 @@ fn without_head(set: &Set) -> Option<BundleError> {
     let one = parts.clone().next()?;
     let name = name_of(one);
     let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()))?;
-    let path = one.with_file_name(volumes::name(&bundle, Number::HEAD));
+    let path = one.with_file_name(volumes::name(&bundle, VolumeNumber::HEAD));
     Some(BundleError::NoHead { path, parts: parts.count() })
 }
 
@@ -401,7 +402,7 @@ pub(crate) fn name_of(path: &Path) -> String {
 /// What a file is that is a part of a bundle, and not the whole or the head.
 fn part(path: &Path) -> Option<String> {
     let name = name_of(path);
-    let volume = volumes::parse_name(&name).filter(|(_, number)| *number != Number::HEAD);
+    let volume = volumes::parse_name(&name).filter(|(_, number)| *number != VolumeNumber::HEAD);
     let parity = || parity::parse_name(&name).map(|_| "parity".to_owned());
     volume.map(|(_, number)| format!("volume {number}")).or_else(parity)
 }
@@ -420,7 +421,7 @@ pub(crate) fn named_date(key: &str) -> Option<Timestamp> {
 }
 
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
-pub(crate) fn why_ignored(name: &str) -> Option<&'static str> {
+pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     if name.starts_with("._") {
         Some("left by macOS")
@@ -459,10 +460,10 @@ mod tests {
         for name in
             ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017", "a.par.001"]
         {
-            assert_eq!(why_ignored(name), None, "{name}");
+            assert_eq!(why_skipped(name), None, "{name}");
         }
         for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {
-            assert!(why_ignored(name).is_some(), "{name}");
+            assert!(why_skipped(name).is_some(), "{name}");
         }
     }
 }

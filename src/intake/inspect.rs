@@ -12,12 +12,12 @@ use crate::bundle::{BundleError, Payload, UnverifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
-use crate::intake::open::{self, Ignored};
-use crate::intake::signer::Signer;
+use crate::intake::open::{self, SkippedFile};
+use crate::intake::signer::SignerInfo;
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 use crate::util::clock;
-use crate::util::text::{Unverified, safe};
+use crate::util::text::{Unverified, escape};
 
 /// What [`inspect`] found.
 #[derive(Debug, Serialize)]
@@ -26,7 +26,7 @@ pub struct InspectReport {
     /// The bundles, those that a trusted key signed first.
     pub bundles: Vec<InspectedBundle>,
     /// What was found beside them and skipped.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<SkippedFile>,
 }
 
 /// A bundle and what it says of itself.
@@ -34,7 +34,7 @@ pub struct InspectReport {
 #[non_exhaustive]
 pub struct InspectedBundle {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// Whether a trusted key signed it, and its file or all its volumes have the signed length. Only
     /// [`verify`](crate::intake::verify::verify) and an import look at the content.
@@ -44,7 +44,7 @@ pub struct InspectedBundle {
     /// The digest of its payload.
     pub identity: Digest,
     /// The trusted keys that signed it.
-    pub signers: Vec<Signer>,
+    pub signers: Vec<SignerInfo>,
     /// The key IDs that its signatures claim.
     pub claimed_keyids: Vec<Unverified>,
     /// What it says of itself.
@@ -67,25 +67,25 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
         other => other?,
     };
     let mut there = Inputs::read(inputs)?;
-    let mut passed_over = std::mem::take(&mut there.ignored);
-    let (mut signed, mut unsigned) = (Rows::default(), Rows::default());
+    let mut skipped = std::mem::take(&mut there.ignored);
+    let (mut signed, mut unsigned) = (ShownBundles::default(), ShownBundles::default());
     for path in &there.bundles {
-        match row(path, &there, &keyring) {
+        match inspect_bundle(path, &there, &keyring) {
             Ok((row, length)) => {
                 let rows = if row.signers.is_empty() { &mut unsigned } else { &mut signed };
                 rows.add(row, length);
             }
             Err(error) if there.is_one_file => return Err(error.into()),
-            Err(error) => passed_over.add(Ignored {
-                name: safe(&path.file_name().unwrap_or_default().to_string_lossy()),
-                why: safe(&error.to_string()),
+            Err(error) => skipped.add(SkippedFile {
+                name: escape(&path.file_name().unwrap_or_default().to_string_lossy()),
+                why: escape(&error.to_string()),
             }),
         }
     }
     for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
         if rows.more > 0 {
             let why = format!("signed by {of}, and not shown because they are many or large");
-            passed_over.add(Ignored { name: format!("{} bundles", rows.more), why });
+            skipped.add(SkippedFile { name: format!("{} bundles", rows.more), why });
         }
     }
     let bundles: Vec<InspectedBundle> = signed.rows.into_iter().chain(unsigned.rows).collect();
@@ -93,14 +93,14 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
         return Err(error.into());
     }
     if bundles.is_empty() {
-        return Err(open::no_bundle(inputs, passed_over));
+        return Err(open::no_bundle(inputs, skipped));
     }
-    Ok(InspectReport { bundles, ignored: passed_over.list() })
+    Ok(InspectReport { bundles, ignored: skipped.list() })
 }
 
 /// Bundles that are shown. What they say is in memory until all are shown.
 #[derive(Default)]
-struct Rows {
+struct ShownBundles {
     rows: Vec<InspectedBundle>,
     /// The bytes of their manifests.
     bytes: usize,
@@ -108,12 +108,12 @@ struct Rows {
     more: usize,
 }
 
-impl Rows {
+impl ShownBundles {
     /// The most bytes of manifests, but for a single one.
-    const MOST: usize = 1 << 20;
+    const MAX: usize = 1 << 20;
 
     fn add(&mut self, row: InspectedBundle, length: usize) {
-        if self.rows.is_empty() || self.bytes + length <= Self::MOST {
+        if self.rows.is_empty() || self.bytes + length <= Self::MAX {
             self.bytes += length;
             self.rows.push(row);
         } else {
@@ -123,19 +123,23 @@ impl Rows {
 }
 
 /// A bundle, and the bytes of its payload.
-fn row(path: &Path, there: &Inputs, keyring: &Keyring) -> Result<(InspectedBundle, usize), BundleError> {
+fn inspect_bundle(
+    path: &Path,
+    there: &Inputs,
+    keyring: &Keyring,
+) -> Result<(InspectedBundle, usize), BundleError> {
     let bundle = UnverifiedBundle::open(path)?;
     let claimed_keyids = bundle.claimed_keyids();
     let (identity, length) = (bundle.identity(), bundle.payload_length());
     let claims = bundle.claims();
     let (payload, signers, why) = match bundle.signed(keyring) {
         Ok(signed) => {
-            let (payload, signers) = (signed.payload().clone(), Signer::of(signed.signers(), keyring));
-            (payload, signers, there.complete(signed).err().map(|error| safe(&error.to_string())))
+            let (payload, signers) = (signed.payload().clone(), SignerInfo::of(signed.signers(), keyring));
+            (payload, signers, there.complete(signed).err().map(|error| escape(&error.to_string())))
         }
         // Of what nobody signed, that is what is wrong, and not what it says.
         Err(error) => match claims {
-            Ok(claims) => (claims, Vec::new(), Some(safe(&error.to_string()))),
+            Ok(claims) => (claims, Vec::new(), Some(escape(&error.to_string()))),
             Err(_) => return Err(error),
         },
     };

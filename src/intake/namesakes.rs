@@ -23,16 +23,16 @@ use crate::digest::{Digest, digest_of};
 use crate::util::clock;
 
 /// How many namesakes of a volume are read in one look and turn out to be another file.
-const MOST_WRONG: usize = 8;
+const MAX_WRONG: usize = 8;
 /// How many of these may be hollow. A genuine volume holds compressed data and is not.
-const MOST_HOLLOW: usize = 1;
+const MAX_HOLLOW: usize = 1;
 /// How many digests are remembered.
-const MOST_KNOWN: usize = 16_384;
+const MAX_KNOWN: usize = 16_384;
 /// How long a file must have been unchanged for its digest to be remembered: some file systems count time in
 /// steps of two seconds, and a change within the same step does not show.
 const UNCHANGED: Duration = Duration::from_secs(2);
 /// How many ranges of a file are looked at to find out whether it is hollow.
-const MOST_RANGES: usize = 4096;
+const MAX_RANGES: usize = 4096;
 
 /// The digests of files that were read, for as long as the files stay as they were. A clone remembers the same.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ impl Digests {
         let after = file.metadata().ok()?;
         let mut known = self.0.borrow_mut();
         if identity(&before) == identity(&after) && is_at_rest(&after, known.unchanged) {
-            if known.digests.len() >= MOST_KNOWN {
+            if known.digests.len() >= MAX_KNOWN {
                 known.digests.clear();
             }
             known.digests.insert(identity(&after), digest);
@@ -164,7 +164,7 @@ impl Look {
             Rank::Expected | Rank::Likely | Rank::Hollow => {}
         }
         let (wrong, wrong_hollow) = self.wrong.borrow().get(&volume.digest).copied().unwrap_or_default();
-        if wrong >= MOST_WRONG || (hollow && wrong_hollow >= MOST_HOLLOW) {
+        if wrong >= MAX_WRONG || (hollow && wrong_hollow >= MAX_HOLLOW) {
             return false;
         }
         let is = self.is(candidate.path, volume);
@@ -200,7 +200,7 @@ enum Rank {
 /// data.
 pub(crate) fn is_hollow(file: &File, length: u64) -> bool {
     let (mut at, mut there) = (0u64, 0u64);
-    for _ in 0..MOST_RANGES {
+    for _ in 0..MAX_RANGES {
         let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(at)) else { return there < length / 2 };
         let end = rustix::fs::seek(file, SeekFrom::Hole(data)).unwrap_or(length);
         there = there.saturating_add(end.saturating_sub(data));
@@ -293,9 +293,9 @@ mod tests {
         let look = Look::with(&place.digests);
         let fallback = look.right(None, &paths, &place.volume);
         assert!(fallback.is_some_and(|path| path != genuine));
-        assert_eq!(place.reads(), MOST_WRONG);
+        assert_eq!(place.reads(), MAX_WRONG);
         look.right(None, &paths, &place.volume);
-        assert_eq!(place.reads(), MOST_WRONG, "this look has read enough");
+        assert_eq!(place.reads(), MAX_WRONG, "this look has read enough");
         // Later looks go on where it ended: nobody crowds the genuine one out.
         let found = (0..3).map(|_| place.find(None, &paths)).find(|found| *found == Some(genuine.clone()));
         assert!(found.is_some());

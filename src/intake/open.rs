@@ -11,61 +11,61 @@ use crate::error::Error;
 use crate::intake::file_sets;
 use crate::intake::rebuild::SCRATCH;
 
-pub(crate) use crate::intake::file_sets::Ignored;
-use crate::intake::file_sets::{Inputs, PassedOver, why_ignored};
-use crate::intake::rebuild::{Mended, Rebuilt, mend};
+pub(crate) use crate::intake::file_sets::SkippedFile;
+use crate::intake::file_sets::{Inputs, SkippedFiles, why_skipped};
+use crate::intake::rebuild::{Rebuilt, RebuiltBundle, rebuild_bundle};
 use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
 /// bundles are fewer.
-const MOST_BUNDLES: usize = 256;
+const MAX_BUNDLES: usize = 256;
 
 /// How many bytes their manifests may have in all: each is in memory.
-const MOST_MANIFESTS: u64 = 4 << 20;
+const MAX_MANIFESTS: u64 = 4 << 20;
 /// How many damaged bundles are named that a trusted key signed.
-const MOST_DAMAGED: usize = 100;
+const MAX_DAMAGED: usize = 100;
 /// How many files are named that no trusted key signed, of those that look like bundles.
-const MOST_UNSIGNED: usize = 20;
+const MAX_UNSIGNED: usize = 20;
 
 /// What was found.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct OpenedBundles {
     /// Bundles that a trusted key signed, the oldest first.
     pub(crate) bundles: Vec<VerifiedBundle>,
     /// Files that are none of our business.
-    pub(crate) ignored: Vec<Ignored>,
+    pub(crate) ignored: Vec<SkippedFile>,
     /// What somebody should know: a bundle that no trusted key signed may be one that was waited for.
     pub(crate) warnings: Vec<String>,
     /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
     pub(crate) damaged: Vec<BundleError>,
     /// What was rebuilt from parity, for each bundle.
-    pub(crate) mended: Vec<Rebuilt>,
+    pub(crate) rebuilt: Vec<Rebuilt>,
     /// What could not be, likewise.
-    pub(crate) not_mended: Vec<String>,
+    pub(crate) not_rebuilt: Vec<String>,
     /// Bundles that no trusted key signed, the first of them.
     pub(crate) untrusted: Vec<BundleError>,
     /// How many more there are.
     pub(crate) more_untrusted: usize,
-    mender: Option<Mender>,
+    rebuilder: Option<Rebuilder>,
     /// Why something could not be made whole for which there is enough parity: no fault of the bundle.
     hindered: Option<Error>,
 }
 
-/// What it takes to make a bundle whole.
-struct Mender {
+/// What it takes to rebuild a bundle.
+struct Rebuilder {
     there: Rc<Inputs>,
     keyring: Keyring,
     /// Where what was made lies as long as this lives.
     scratch: tempfile::TempDir,
 }
 
-impl Mender {
-    /// Makes a bundle whole that is signed by a trusted key, where its parity is enough.
-    fn mend(&self, key: &str) -> Result<Option<Mended>, Error> {
+impl Rebuilder {
+    /// Rebuilds a bundle that is signed by a trusted key, where its parity is enough.
+    fn rebuild(&self, key: &str) -> Result<Option<RebuiltBundle>, Error> {
         let name = |path: &Path| self.scratch.path().join(path.file_name().unwrap_or_default());
-        mend(&self.there, key, &self.keyring, &name)
+        rebuild_bundle(&self.there, key, &self.keyring, &name)
     }
 }
 
@@ -90,7 +90,7 @@ impl<E: Into<Error>> From<E> for Blame {
     }
 }
 
-impl Found {
+impl OpenedBundles {
     /// Attempts something with all bundles, and again without each that turns out to be damaged deep
     /// inside: it must not keep out the good one beside it. An attempt says which bundle is to blame, and
     /// leaves nothing in place where it fails. What was damaged comes with the result.
@@ -106,7 +106,7 @@ impl Found {
             match attempt(&self.bundles) {
                 Ok(done) => return Ok((done, damaged)),
                 Err(Blame { bundle: Some(index), error: Error::Bundle(error) })
-                    if self.mend(index, &error) => {}
+                    if self.replace_by_rebuilt(index, &error) => {}
                 Err(Blame { bundle: Some(index), error: error @ Error::Bundle(_) })
                     if self.bundles.len() > 1 =>
                 {
@@ -121,16 +121,16 @@ impl Found {
         }
     }
 
-    /// What parity makes of a bundle that is not whole, or turned out to be damaged.
-    fn make_whole(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
-        match self.mender.as_ref()?.mend(key) {
-            Ok(mended) => {
-                let mended = mended?;
-                self.mended.push(mended.rebuilt(error));
-                Some(mended.bundle)
+    /// Rebuilds a bundle that is incomplete, or turned out to be damaged, from its parity.
+    fn rebuild(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
+        match self.rebuilder.as_ref()?.rebuild(key) {
+            Ok(rebuilt) => {
+                let rebuilt = rebuilt?;
+                self.rebuilt.push(rebuilt.rebuilt(error));
+                Some(rebuilt.bundle)
             }
             Err(why) => {
-                self.not_mended.push(safe(&why.to_string()));
+                self.not_rebuilt.push(escape(&why.to_string()));
                 if matches!(why, Error::Destination { .. }) {
                     self.hindered.get_or_insert(why);
                 }
@@ -141,12 +141,14 @@ impl Found {
 
     /// Puts what parity makes of it in the place of a bundle that turned out to be damaged. Once: what was
     /// made and is damaged is not made again.
-    fn mend(&mut self, index: usize, error: &BundleError) -> bool {
-        let (Some(mender), Some(bundle)) = (&self.mender, self.bundles.get(index)) else { return false };
-        let made = bundle.path().starts_with(mender.scratch.path());
+    fn replace_by_rebuilt(&mut self, index: usize, error: &BundleError) -> bool {
+        let (Some(rebuilder), Some(bundle)) = (&self.rebuilder, self.bundles.get(index)) else {
+            return false;
+        };
+        let made = bundle.path().starts_with(rebuilder.scratch.path());
         let Some(key) = file_sets::key(bundle.path()).filter(|_| !made) else { return false };
-        let Some(whole) = self.make_whole(&key, error) else { return false };
-        self.bundles[index] = whole;
+        let Some(rebuilt) = self.rebuild(&key, error) else { return false };
+        self.bundles[index] = rebuilt;
         // It may be another bundle than the head said: a head was swapped.
         self.sort();
         true
@@ -179,53 +181,57 @@ fn is_named_as_bundle(path: &Path) -> bool {
 /// [`Error::Bundle`] if the only file is damaged or not signed by a trusted key, or no bundle in the
 /// directories is usable; [`Error::Usage`] if there is no bundle; [`Error::Destination`] if a rebuild from
 /// parity fails because of the disk; [`Error::Unexpected`] if a directory cannot be read or made.
-pub(crate) fn open(inputs: &[PathBuf], keyring: &Keyring, scratch: Option<&Path>) -> Result<Found, Error> {
+pub(crate) fn open(
+    inputs: &[PathBuf],
+    keyring: &Keyring,
+    scratch: Option<&Path>,
+) -> Result<OpenedBundles, Error> {
     let mut there = Inputs::read(inputs)?;
-    let passed_over = std::mem::take(&mut there.ignored);
+    let skipped = std::mem::take(&mut there.ignored);
     let there = Rc::new(there);
-    let mut opening = Opening { passed_over, ..Opening::new(Rc::clone(&there), keyring) };
+    let mut opener = BundleOpener { skipped, ..BundleOpener::new(Rc::clone(&there), keyring) };
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
         let scratch = tempdir_in(scratch, SCRATCH);
         let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
-        let mender = Mender { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
-        opening.found.mender = Some(mender);
+        let rebuilder = Rebuilder { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
+        opener.found.rebuilder = Some(rebuilder);
     }
     // What is whole comes first: putting the rest together may take long.
-    let may_be_mended =
+    let may_be_rebuilt =
         |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
     let mut later = Vec::new();
     for path in &there.bundles {
-        if opening.is_known(path) {
+        if opener.is_known(path) {
             continue;
         }
-        match opening.open(path) {
-            Ok(bundle) => opening.keep(bundle),
-            Err(_) if may_be_mended(path) => later.push(path),
-            Err(error) => opening.sort_out(path, error)?,
+        match opener.open(path) {
+            Ok(bundle) => opener.keep(bundle),
+            Err(_) if may_be_rebuilt(path) => later.push(path),
+            Err(error) => opener.sort_out(path, error)?,
         }
     }
     for path in later {
-        match opening.open(path).or_else(|error| opening.make_whole(path, error)) {
-            Ok(bundle) => opening.keep(bundle),
-            Err(error) => opening.sort_out(path, error)?,
+        match opener.open(path).or_else(|error| opener.rebuild(path, error)) {
+            Ok(bundle) => opener.keep(bundle),
+            Err(error) => opener.sort_out(path, error)?,
         }
     }
     for (key, error) in there.headless() {
-        match opening.found.make_whole(key, &error) {
-            Some(bundle) => opening.keep(bundle),
-            None => opening.damaged(error),
+        match opener.found.rebuild(key, &error) {
+            Some(bundle) => opener.keep(bundle),
+            None => opener.damaged(error),
         }
     }
-    opening.finish(inputs)
+    opener.finish(inputs)
 }
 
 /// What was found so far. Nothing in it grows with the number or the size of files that no trusted key signed.
-struct Opening<'k> {
+struct BundleOpener<'k> {
     there: Rc<Inputs>,
     keyring: &'k Keyring,
-    found: Found,
-    passed_over: PassedOver,
+    found: OpenedBundles,
+    skipped: SkippedFiles,
     /// Device and inode of files that have several names.
     files: HashSet<(u64, u64)>,
     /// Bundles that gave way to newer ones.
@@ -236,13 +242,13 @@ struct Opening<'k> {
     uncounted: usize,
 }
 
-impl<'k> Opening<'k> {
+impl<'k> BundleOpener<'k> {
     fn new(there: Rc<Inputs>, keyring: &'k Keyring) -> Self {
-        Opening {
+        BundleOpener {
             there,
             keyring,
-            found: Found::default(),
-            passed_over: PassedOver::default(),
+            found: OpenedBundles::default(),
+            skipped: SkippedFiles::default(),
             files: HashSet::new(),
             older: 0,
             unsigned: Vec::new(),
@@ -257,7 +263,7 @@ impl<'k> Opening<'k> {
             .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !self.files.insert((m.dev(), m.ino())));
         if known {
             let why = "another name of a file above".into();
-            self.passed_over.add(Ignored { name: shown(path), why });
+            self.skipped.add(SkippedFile { name: shown(path), why });
         }
         known
     }
@@ -267,8 +273,8 @@ impl<'k> Opening<'k> {
         self.there.complete(signed)
     }
 
-    fn make_whole(&mut self, path: &Path, error: BundleError) -> Result<VerifiedBundle, BundleError> {
-        file_sets::key(path).and_then(|key| self.found.make_whole(&key, &error)).ok_or(error)
+    fn rebuild(&mut self, path: &Path, error: BundleError) -> Result<VerifiedBundle, BundleError> {
+        file_sets::key(path).and_then(|key| self.found.rebuild(&key, &error)).ok_or(error)
     }
 
     /// Keeps a bundle. The oldest gives way where there are too many, or their manifests take too much memory.
@@ -276,7 +282,7 @@ impl<'k> Opening<'k> {
         let bundles = &mut self.found.bundles;
         bundles.push(bundle);
         let manifests: u64 = bundles.iter().map(VerifiedBundle::capacity).sum();
-        if bundles.len() > MOST_BUNDLES || (manifests > MOST_MANIFESTS && bundles.len() > 1) {
+        if bundles.len() > MAX_BUNDLES || (manifests > MAX_MANIFESTS && bundles.len() > 1) {
             self.found.sort();
             drop(self.found.bundles.remove(0));
             self.older += 1;
@@ -295,7 +301,7 @@ impl<'k> Opening<'k> {
             // Something that bears a bundle's name and is none was one, most likely.
             error @ BundleError::NotABundle { .. } if is_named_as_bundle(path) => self.damaged(error),
             error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. }) => {
-                self.passed_over.add(ignore(path, &error));
+                self.skipped.add(skipped_file(path, &error));
             }
             error @ BundleError::Untrusted { .. } => self.untrusted(path, error),
             error => self.damaged(error),
@@ -304,8 +310,8 @@ impl<'k> Opening<'k> {
     }
 
     fn untrusted(&mut self, path: &Path, error: BundleError) {
-        let ignored = ignore(path, &error);
-        if self.found.untrusted.len() < MOST_UNSIGNED {
+        let ignored = skipped_file(path, &error);
+        if self.found.untrusted.len() < MAX_UNSIGNED {
             self.found.warnings.push(format!(
                 "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
                 ignored.name, ignored.why
@@ -314,14 +320,14 @@ impl<'k> Opening<'k> {
         } else {
             self.found.more_untrusted += 1;
         }
-        self.passed_over.add(ignored);
+        self.skipped.add(ignored);
     }
 
     /// Each is a sentence of its own on the terminal. Those of signed bundles are not crowded out.
     fn damaged(&mut self, error: BundleError) {
         let (list, most) = match error.is_signed() {
-            true => (&mut self.found.damaged, MOST_DAMAGED),
-            false => (&mut self.unsigned, MOST_UNSIGNED),
+            true => (&mut self.found.damaged, MAX_DAMAGED),
+            false => (&mut self.unsigned, MAX_UNSIGNED),
         };
         match list.len() < most {
             true => list.push(error),
@@ -329,8 +335,8 @@ impl<'k> Opening<'k> {
         }
     }
 
-    fn finish(self, inputs: &[PathBuf]) -> Result<Found, Error> {
-        let Opening { mut found, mut passed_over, older, mut unsigned, uncounted, .. } = self;
+    fn finish(self, inputs: &[PathBuf]) -> Result<OpenedBundles, Error> {
+        let BundleOpener { mut found, mut skipped, older, mut unsigned, uncounted, .. } = self;
         found.damaged.append(&mut unsigned);
         if found.more_untrusted > 0 {
             let more = found.more_untrusted;
@@ -341,73 +347,75 @@ impl<'k> Opening<'k> {
         }
         if older > 0 {
             let why = format!("older than the {} newest bundles here", found.bundles.len());
-            passed_over.add(Ignored { name: format!("{older} bundles"), why });
+            skipped.add(SkippedFile { name: format!("{older} bundles"), why });
         }
         if !found.bundles.is_empty() || found.damaged.len() > 1 {
             found.sort();
-            found.ignored = passed_over.list();
+            found.ignored = skipped.list();
             return Ok(found);
         }
         if let Some(error) = found.damaged.pop() {
             return Err(found.hindered.unwrap_or(error.into()));
         }
         let untrusted = found.untrusted.into_iter().next();
-        Err(untrusted.map_or_else(|| no_bundle(inputs, passed_over), Error::from))
+        Err(untrusted.map_or_else(|| no_bundle(inputs, skipped), Error::from))
     }
 }
 
-fn ignore(path: &Path, error: &BundleError) -> Ignored {
+fn skipped_file(path: &Path, error: &BundleError) -> SkippedFile {
     let name = shown(path);
     let why = error.to_string();
     let why = why.strip_prefix(&format!("{} is ", path.display())).unwrap_or(&why).to_owned();
-    Ignored { name, why: safe(&why) }
+    SkippedFile { name, why: escape(&why) }
 }
 
 fn shown(path: &Path) -> String {
-    safe(&path.file_name().unwrap_or_default().to_string_lossy())
+    escape(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// The folder holds nothing to work with.
-pub(crate) fn no_bundle(inputs: &[PathBuf], passed_over: PassedOver) -> Error {
-    let all = passed_over.len();
+pub(crate) fn no_bundle(inputs: &[PathBuf], skipped: SkippedFiles) -> Error {
+    let all = skipped.len();
     let some: Vec<String> =
-        passed_over.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
+        skipped.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
     let seen = match all {
         0 => "it is empty: is the medium mounted there?".to_owned(),
         1..=3 => some.join("; "),
         _ => format!("{}; and {} more", some.join("; "), all - 3),
     };
-    let next = match inputs.iter().find_map(|input| folder_with_bundles(input)) {
-        Some(folder) => format!("Name the folder itself: {} holds files named .tar.", folder.display()),
+    let hint = match inputs.iter().find_map(|input| directory_with_bundles(input)) {
+        Some(directory) => format!("Name the folder itself: {} holds files named .tar.", directory.display()),
         None => "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.".into(),
     };
     let inputs: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
-    Error::usage(format!("there is no bundle in {} ({seen})", inputs.join(" and ")), next)
+    Error::usage(format!("there is no bundle in {} ({seen})", inputs.join(" and ")), hint)
 }
 
 /// A folder in this one that looks like the medium that was meant: `/media/usb` for `/media`.
-fn folder_with_bundles(input: &Path) -> Option<PathBuf> {
+fn directory_with_bundles(input: &Path) -> Option<PathBuf> {
     /// Enough for what lies in a folder of mount points.
-    const MOST: usize = 100;
-    let list = |folder: &Path| fs::read_dir(folder).into_iter().flatten().take(MOST).filter_map(Result::ok);
-    let is_bundle = |entry: fs::DirEntry| why_ignored(&entry.file_name().to_string_lossy()).is_none();
+    const MAX: usize = 100;
+    let list =
+        |directory: &Path| fs::read_dir(directory).into_iter().flatten().take(MAX).filter_map(Result::ok);
+    let is_bundle = |entry: fs::DirEntry| why_skipped(&entry.file_name().to_string_lossy()).is_none();
     list(input)
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
-        .find(|folder| list(folder).any(is_bundle))
+        .find(|directory| list(directory).any(is_bundle))
 }
 
 /// A trusted key that came with the bundle proves nothing by itself.
 pub(crate) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    let folder = if input.is_dir() { input } else { input.parent()? };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().ok()?;
-    let device = folder.metadata().ok()?.dev();
+    let directory = if input.is_dir() { input } else { input.parent()? };
+    let directory =
+        if directory.as_os_str().is_empty() { Path::new(".") } else { directory }.canonicalize().ok()?;
+    let device = directory.metadata().ok()?.dev();
     let root = Path::new("/").metadata().ok()?.dev();
     let close = |path: &Path| {
         let Ok(path) = path.canonicalize() else { return false };
         let same_medium = path.metadata().is_ok_and(|metadata| metadata.dev() == device) && device != root;
-        same_medium || path.parent() == Some(&folder)
+        same_medium || path.parent() == Some(&directory)
     };
     let key = keyring.iter().find(|key| close(&key.path))?;
     Some(format!(

@@ -6,21 +6,21 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::parity::{self, Failed, ParityFile};
-use crate::bundle::volumes::{self, Number};
+use crate::bundle::parity::{self, ParityFile, RebuildError};
+use crate::bundle::volumes::{self, VolumeNumber};
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
 use crate::error::Error;
 use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links, free};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
-const MOST_KINDS: usize = 4;
+const MAX_KINDS: usize = 4;
 
-/// A bundle that was made whole. Its content is still to be compared, as with every other.
-pub(crate) struct Mended {
+/// A bundle that was rebuilt. Its content is still to be compared, as with every other.
+pub(crate) struct RebuiltBundle {
     /// The bundle.
     pub(crate) bundle: VerifiedBundle,
     /// Its files that were made: where they are, and what they stand for.
@@ -42,11 +42,11 @@ pub struct Rebuilt {
 impl fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let were = if self.files.len() == 1 { "was" } else { "were" };
-        write!(f, "{} {were} made again from parity: {}", safe(&self.files.join(", ")), safe(&self.error))
+        write!(f, "{} {were} made again from parity: {}", escape(&self.files.join(", ")), escape(&self.error))
     }
 }
 
-impl Mended {
+impl RebuiltBundle {
     /// Describes what was rebuilt, for what was wrong.
     pub(crate) fn rebuilt(&self, error: &BundleError) -> Rebuilt {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -61,18 +61,18 @@ impl Mended {
 /// [`BundleError::BeyondParity`] if the parity is not enough, or claims more than the disk can hold;
 /// another [`Error::Bundle`] if no trusted key signed what was rebuilt; [`Error::Destination`] if the disk
 /// fails or is full.
-pub(crate) fn mend(
+pub(crate) fn rebuild_bundle(
     there: &Inputs,
     of: &str,
     keyring: &Keyring,
     place: &dyn Fn(&Path) -> PathBuf,
-) -> Result<Option<Mended>, Error> {
+) -> Result<Option<RebuiltBundle>, Error> {
     let mut kinds: Vec<Vec<ParityFile>> = Vec::new();
     for path in there.parity(of).iter().filter(|path| !is_hollow(path)) {
         let Ok(file) = ParityFile::open(path) else { continue };
         match kinds.iter().position(|kind| kind[0].is_of(&file)) {
             Some(kind) => kinds[kind].push(file),
-            None if kinds.len() < MOST_KINDS => kinds.push(vec![file]),
+            None if kinds.len() < MAX_KINDS => kinds.push(vec![file]),
             None => {}
         }
     }
@@ -81,7 +81,7 @@ pub(crate) fn mend(
     let mut failed = None;
     for kind in &kinds {
         match from(there, of, kind, keyring, place) {
-            Ok(mended) => return Ok(mended),
+            Ok(rebuilt) => return Ok(rebuilt),
             Err(error) => {
                 failed.get_or_insert(error);
             }
@@ -96,7 +96,7 @@ fn from(
     parity: &[ParityFile],
     keyring: &Keyring,
     place: &dyn Fn(&Path) -> PathBuf,
-) -> Result<Option<Mended>, Error> {
+) -> Result<Option<RebuiltBundle>, Error> {
     let remains = Remains::find(there, of, keyring, &parity[0]);
     let mut making = Making { remains: &remains, place, made: Vec::new(), claimed: 0 };
     let rebuilt = parity::rebuild(parity, &remains.open(), &mut |index| making.create(index));
@@ -118,7 +118,7 @@ fn from(
     }
     let bundle = remains.completed(&made, keyring).inspect_err(|_| remove(&made))?;
     let made = made.into_iter().map(|made| (made.path, made.stands_for)).collect();
-    Ok(Some(Mended { bundle, made, shards: rebuilt.shards }))
+    Ok(Some(RebuiltBundle { bundle, made, shards: rebuilt.shards }))
 }
 
 /// What is there of a bundle that has parity.
@@ -133,7 +133,7 @@ struct Remains<'a> {
 impl<'a> Remains<'a> {
     fn find(there: &Inputs, of: &str, keyring: &Keyring, parity: &'a ParityFile) -> Self {
         let lengths = parity.shape().files();
-        if let Some(found) = there.vouched_files(of, keyring, lengths) {
+        if let Some(found) = there.trusted_files(of, keyring, lengths) {
             return Remains { found, is_trusted: true, parity };
         }
         let mut found = there.files(of, lengths);
@@ -154,7 +154,7 @@ impl<'a> Remains<'a> {
     fn beside(&self, index: usize) -> Option<PathBuf> {
         let beside = self.parity.path();
         let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;
-        let number = index.checked_sub(1).map_or(Some(Number::HEAD), Number::at)?;
+        let number = index.checked_sub(1).map_or(Some(VolumeNumber::HEAD), VolumeNumber::at)?;
         let name = if self.found.len() == 1 { bundle } else { volumes::name(&bundle, number) };
         Some(beside.with_file_name(name))
     }
@@ -171,23 +171,25 @@ impl<'a> Remains<'a> {
     }
 
     /// Returns what it means that no files could be made, where `last` was the last one that was begun.
-    fn failed(&self, failed: Failed, last: Option<&Made>) -> Error {
+    fn failed(&self, failed: RebuildError, last: Option<&Made>) -> Error {
         let path = self.found.iter().flatten().next().cloned().or_else(|| self.beside(0)).unwrap_or_default();
         match failed {
-            Failed::TooMuch { .. } => BundleError::BeyondParity { path, why: failed.to_string() }.into(),
+            RebuildError::TooMuch { .. } => {
+                BundleError::BeyondParity { path, why: failed.to_string() }.into()
+            }
             // Who claims without anybody's word that much is to be made has not hindered anything.
-            Failed::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
+            RebuildError::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
                 let why = "what its parity claims takes more room than there is".into();
                 BundleError::BeyondParity { path, why }.into()
             }
-            Failed::Io(error) => {
+            RebuildError::Io(error) => {
                 let (at, of) = last.map_or((&path, &path), |last| (&last.path, &last.stands_for));
-                let folder = at.ancestors().skip(1).find(|folder| !is_scratch(folder)).unwrap_or(at);
+                let directory = at.ancestors().skip(1).find(|directory| !is_scratch(directory)).unwrap_or(at);
                 let name = of.file_name().unwrap_or_default().to_string_lossy();
                 Error::Destination {
-                    path: folder.to_path_buf(),
-                    what: format!("{} could not be made whole there: {error}", safe(&name)),
-                    next: "Make room there, or copy the volumes again that are missing or damaged.".into(),
+                    path: directory.to_path_buf(),
+                    what: format!("{} could not be made whole there: {error}", escape(&name)),
+                    hint: "Make room there, or copy the volumes again that are missing or damaged.".into(),
                 }
             }
         }
@@ -232,8 +234,8 @@ fn remove(made: &[Made]) {
 }
 
 /// Whether a folder is one that is gone with the run, so that its name says nothing.
-fn is_scratch(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
+fn is_scratch(directory: &Path) -> bool {
+    directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
 }
 
 /// Whether a path leads to a file that is mostly holes: what takes no room must not take hours to be read.

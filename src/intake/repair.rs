@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::bundle::names::under_way;
+use crate::bundle::names::partial_path;
 use crate::bundle::{UnverifiedBundle, VerifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
-use crate::intake::rebuild::{Mended, mend, shown};
+use crate::intake::rebuild::{RebuiltBundle, rebuild_bundle, shown};
 use crate::intake::verify::check_bytes;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
@@ -31,14 +31,14 @@ pub struct RepairReport {
 #[non_exhaustive]
 pub struct RepairedBundle {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// The digest of its payload.
     pub identity: Digest,
     /// Its bytes, with all volumes.
     pub length: u64,
     /// The files that were rebuilt.
-    #[serde(serialize_with = "crate::util::text::paths")]
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub made: Vec<PathBuf>,
     /// How many shards were missing or damaged.
     pub shards: usize,
@@ -81,14 +81,14 @@ fn repair_one(
     keyring: &Keyring,
     progress: &dyn Progress,
 ) -> Result<RepairedBundle, Error> {
-    let Some(mended) = mend(there, key, keyring, &|path| under_way(path))? else {
+    let Some(rebuilt) = rebuild_bundle(there, key, keyring, &|path| partial_path(path))? else {
         // Parity is not to be believed about that either.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
         let bundle = there.complete(signed)?;
         check_bytes(&bundle, progress)?;
-        return Ok(row(&bundle, bundle.path(), Vec::new(), 0));
+        return Ok(repaired_bundle(&bundle, bundle.path(), Vec::new(), 0));
     };
-    let Mended { bundle, made, shards } = mended;
+    let RebuiltBundle { bundle, made, shards } = rebuilt;
     let kept = check_bytes(&bundle, progress).map_err(Error::from).and_then(|()| keep(&made));
     if let Err(error) = kept {
         for (path, _) in &made {
@@ -97,10 +97,15 @@ fn repair_one(
         return Err(error);
     }
     let head = made.iter().find(|(path, _)| path == bundle.path()).map_or(bundle.path(), |(_, name)| name);
-    Ok(row(&bundle, head, made.iter().map(|(_, name)| name.clone()).collect(), shards))
+    Ok(repaired_bundle(&bundle, head, made.iter().map(|(_, name)| name.clone()).collect(), shards))
 }
 
-fn row(bundle: &VerifiedBundle, head: &Path, made: Vec<PathBuf>, shards: usize) -> RepairedBundle {
+fn repaired_bundle(
+    bundle: &VerifiedBundle,
+    head: &Path,
+    made: Vec<PathBuf>,
+    shards: usize,
+) -> RepairedBundle {
     let length = bundle.payload().length;
     RepairedBundle { path: head.into(), identity: bundle.identity(), length, made, shards }
 }
@@ -111,7 +116,7 @@ fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
         fs::rename(path, name, Durability::Synced).map_err(|error| Error::Destination {
             path: name.clone(),
             what: format!("it was made again, and could not be put in its place: {error}"),
-            next: "Check that the medium may be written, or copy all of it to a folder that may, and repair it there.".into(),
+            hint: "Check that the medium may be written, or copy all of it to a folder that may, and repair it there.".into(),
         })?;
     }
     Ok(())

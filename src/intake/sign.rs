@@ -21,7 +21,7 @@ use crate::trust::signer::Signer;
 #[non_exhaustive]
 pub struct SignReport {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// The digest of its payload.
     pub identity: Digest,
@@ -56,7 +56,7 @@ pub fn sign(
         SignError::Write(error) => Error::Destination {
             path: bundle.into(),
             what: format!("the signature could not be added: {error}"),
-            next: "Check that the medium is there and may be written; until then the bundle is as it was."
+            hint: "Check that the medium is there and may be written; until then the bundle is as it was."
                 .into(),
         },
     })?;

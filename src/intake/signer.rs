@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::trust::keyring::Keyring;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// A trusted key that signed a bundle.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
-pub struct Signer {
+pub struct SignerInfo {
     /// The name that the key has here.
     pub name: String,
     /// Its fingerprint, for people to compare.
@@ -20,11 +20,11 @@ pub struct Signer {
     pub short: String,
 }
 
-impl Signer {
+impl SignerInfo {
     /// The trusted keys that signed a bundle, by the names that they have here.
-    pub(crate) fn of(signers: &[crate::trust::key::KeyId], keyring: &Keyring) -> Vec<Signer> {
-        let name = |id| keyring.find(id).map_or_else(String::new, |key| safe(&key.name()));
-        let signer = |id: &crate::trust::key::KeyId| Signer {
+    pub(crate) fn of(signers: &[crate::trust::key::KeyId], keyring: &Keyring) -> Vec<SignerInfo> {
+        let name = |id| keyring.find(id).map_or_else(String::new, |key| escape(&key.name()));
+        let signer = |id: &crate::trust::key::KeyId| SignerInfo {
             name: name(*id),
             fingerprint: id.fingerprint(),
             keyid: id.hex(),

@@ -15,8 +15,8 @@ use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
 use crate::util::dir::Dir;
 use crate::util::dir::write::{Durability, PendingFile};
-use crate::util::text::safe;
-use crate::util::trusted::Trust;
+use crate::util::text::escape;
+use crate::util::trusted::TrustedUsers;
 
 /// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
 const OWN: &str = "trivy-ferry-staging";
@@ -35,15 +35,15 @@ impl Staging {
     /// [`Error::Trust`] if another user can change the directory or what leads there; [`Error::Usage`] if
     /// our directory in it is not private, or is one of the inputs; [`Error::Destination`] if it cannot be
     /// made.
-    pub(crate) fn open(folder: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
-        let own = folder.join(OWN);
+    pub(crate) fn open(directory: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
+        let own = directory.join(OWN);
         let failed = |error: io::Error| failed(&own, &error);
-        let trust = Trust::own().with_groups();
-        let (dir, on_the_way) = trust.directory(folder, Some(0o755)).map_err(failed)?;
+        let trust = TrustedUsers::own().with_groups();
+        let (dir, on_the_way) = trust.directory(directory, Some(0o755)).map_err(failed)?;
         // Whoever can put another directory in its place has bundles of this user removed elsewhere.
         let judged = on_the_way.into_iter().next().map_or(Ok(()), Err);
         let parent = dir.entry().map_err(failed)?;
-        judged.and_then(|()| trust.judge(folder, &parent)).map_err(TrustError::from)?;
+        judged.and_then(|()| trust.judge(directory, &parent)).map_err(TrustError::from)?;
         let mode = if trust.shares(&parent) { 0o2770 } else { 0o700 };
         let dir = dir.open_or_make(OWN, mode, None);
         let dir = dir.map_err(|error| match rustix::io::Errno::from_io_error(&error) {
@@ -85,7 +85,7 @@ impl Staging {
         for (number, file) in there.keys().flat_map(|key| there.all(key)).enumerate() {
             match self.copy(&file, number, progress) {
                 Err(Error::Bundle(error)) => {
-                    progress.alarm(&format!("{error}; the others are copied"));
+                    progress.warn(&format!("{error}; the others are copied"));
                 }
                 other => other?,
             }
@@ -101,7 +101,7 @@ impl Staging {
             Err(BundleError::NotAFile { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let step = progress.begin(&safe(&name.to_string_lossy()), length, &file.display().to_string());
+        let step = progress.begin(&escape(&name.to_string_lossy()), length, &file.display().to_string());
         let (hidden, to) = (format!("{number}{PARTIAL}"), self.own.join(name));
         let failed = |error: io::Error| failed(&to, &error);
         let created =
@@ -144,7 +144,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::Destination {
         path: path.into(),
         what: error.to_string(),
-        next: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
+        hint: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
     }
 }
 

@@ -9,7 +9,7 @@ use tempfile::SpooledTempFile;
 use crate::bundle::payload::{self, Blob};
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
-use crate::dataset::check::{Limits, UnpackError};
+use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::layer::{self, CHUNK};
 use crate::dataset::vex::{self, ArchiveFormat};
 use crate::dataset::{Contents, Kind, Sink};
@@ -47,7 +47,7 @@ pub(crate) trait Receiver {
 /// # Errors
 /// [`Error::Bundle`] if the bundle is damaged, or its content is not what was signed; the error of the
 /// receiver if it or its sink fails; [`Error::Unexpected`] if a temporary file cannot be written.
-pub(crate) fn unload<R: Receiver>(
+pub(crate) fn unpack_bundle<R: Receiver>(
     bundle: &VerifiedBundle,
     receiver: &mut R,
     progress: &dyn Progress,
@@ -87,7 +87,7 @@ pub(crate) fn unload<R: Receiver>(
             member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
             dataset.agrees_with(&manifest).map_err(|why| BundleError::Payload {
                 path: path.clone(),
-                why: format!("{}: {}", dataset.reference(), crate::util::text::safe(&why)).into(),
+                why: format!("{}: {}", dataset.reference(), crate::util::text::escape(&why)).into(),
             })?;
         } else {
             member.check()?;
@@ -135,7 +135,7 @@ fn unpack(
     archive: &mut SpooledTempFile,
     sink: &mut dyn Sink,
 ) -> Result<Contents, UnpackError> {
-    let limits = Limits::exactly(&dataset.contents);
+    let limits = UnpackLimits::exactly(&dataset.contents);
     match dataset.name.kind() {
         Kind::Vex => {
             let format = ArchiveFormat::by_media_type(&layer.media_type);
@@ -160,7 +160,7 @@ fn stream<R: Receiver>(
     let sink_failed = AtomicBool::new(false);
     let (read, unpacked) = std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            let limits = Limits::exactly(&dataset.contents);
+            let limits = UnpackLimits::exactly(&dataset.contents);
             let result = layer::unpack(dataset.name.kind(), reader, limits, sink);
             sink_failed.store(matches!(result, Err(UnpackError::Sink(_))), Ordering::Relaxed);
             result

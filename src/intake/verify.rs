@@ -11,12 +11,12 @@ use crate::dataset::Discard;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
-use crate::intake::open::{self, Ignored};
-use crate::intake::signer::Signer;
-use crate::intake::unpack::{Receiver, unload};
+use crate::intake::open::{self, SkippedFile};
+use crate::intake::signer::SignerInfo;
+use crate::intake::unpack::{Receiver, unpack_bundle};
 use crate::progress::Progress;
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Candidate, Policy, admit};
+use crate::trust::Rejection;
+use crate::trust::acceptance::{BundleCandidate, Policy, admit};
 use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
 use crate::util::clock;
@@ -50,9 +50,9 @@ impl VerifyOptions {
 #[non_exhaustive]
 pub struct VerifyReport {
     /// The bundles of which every byte and all content is as signed.
-    pub bundles: Vec<CheckedBundle>,
+    pub bundles: Vec<ValidBundle>,
     /// What was found beside them and skipped.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<SkippedFile>,
     /// What the operator has to know.
     pub warnings: Vec<String>,
     /// The bundles that were rejected, if others were good.
@@ -63,14 +63,14 @@ pub struct VerifyReport {
 /// A bundle that is good.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct CheckedBundle {
+pub struct ValidBundle {
     /// Its file, or that of its head.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// The digest of its payload.
     pub identity: Digest,
     /// The trusted keys that signed it.
-    pub signers: Vec<Signer>,
+    pub signers: Vec<SignerInfo>,
     /// Its stream.
     pub stream: String,
     /// When it was created.
@@ -89,9 +89,9 @@ pub struct CheckedBundle {
 }
 
 /// Unpacks everything and keeps nothing.
-struct Checking;
+struct DiscardAll;
 
-impl Receiver for Checking {
+impl Receiver for DiscardAll {
     type Sink = Discard;
 
     fn wants(&self, _: &Dataset) -> bool {
@@ -138,20 +138,22 @@ pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<Verify
         match check(bundle, options, &keyring, progress) {
             Ok(row) => report.bundles.push(row),
             Err(error) if single => return Err(error),
-            Err(Error::Refused(refusal @ Refusal::Expired { .. })) => {
-                expired.push((bundle.payload().created, bundle.name(), refusal));
+            Err(Error::Rejected(rejection @ Rejection::Expired { .. })) => {
+                expired.push((bundle.payload().created, bundle.name(), rejection));
             }
             Err(error) => errors.push(error),
         }
     }
     // As import does: what is in use is newer.
     let newest = report.bundles.iter().map(|row| row.created).max();
-    for (created, name, refusal) in expired {
+    for (created, name, rejection) in expired {
         match newest {
             Some(newest) if created < newest => {
-                report.ignored.push(Ignored { name, why: format!("{refusal}; a newer bundle is here") });
+                report
+                    .ignored
+                    .push(SkippedFile { name, why: format!("{rejection}; a newer bundle is here") });
             }
-            _ => errors.push(refusal.into()),
+            _ => errors.push(rejection.into()),
         }
     }
     report.errors = errors;
@@ -167,7 +169,7 @@ fn name_all_damage(
     progress: &dyn Progress,
 ) -> BundleError {
     let BundleError::Volumes { path, .. } = &error else { return error };
-    progress.note("The bundle is not whole; reading its other volumes …");
+    progress.info("The bundle is not whole; reading its other volumes …");
     let there = Inputs::read(inputs).ok();
     there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }
@@ -177,7 +179,7 @@ fn check(
     options: &VerifyOptions,
     keyring: &Keyring,
     progress: &dyn Progress,
-) -> Result<CheckedBundle, Error> {
+) -> Result<ValidBundle, Error> {
     let now = clock::now();
     let candidate = candidate(bundle);
     let policy = Policy {
@@ -187,12 +189,12 @@ fn check(
         allow_expired: options.allow_expired,
     };
     admit(&candidate, &TargetState::default(), &policy, now)?;
-    unload(bundle, &mut Checking, progress)?;
+    unpack_bundle(bundle, &mut DiscardAll, progress)?;
     let payload = bundle.payload();
-    Ok(CheckedBundle {
+    Ok(ValidBundle {
         path: bundle.path().into(),
         identity: bundle.identity(),
-        signers: Signer::of(bundle.signers(), keyring),
+        signers: SignerInfo::of(bundle.signers(), keyring),
         stream: payload.stream.to_string(),
         created: payload.created,
         length: payload.length,
@@ -212,9 +214,9 @@ pub(crate) fn check_bytes(bundle: &VerifiedBundle, progress: &dyn Progress) -> R
 }
 
 /// What a bundle says of itself, for the rules of acceptance.
-pub(crate) fn candidate(bundle: &VerifiedBundle) -> Candidate {
+pub(crate) fn candidate(bundle: &VerifiedBundle) -> BundleCandidate {
     let payload = bundle.payload();
-    Candidate {
+    BundleCandidate {
         bundle: bundle.name(),
         identity: bundle.identity(),
         stream: payload.stream.to_string(),

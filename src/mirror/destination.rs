@@ -9,15 +9,15 @@ use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 
 use crate::bundle::Dataset;
-use crate::collect::artifact::Collected;
+use crate::collect::artifact::CollectedDataset;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, DatasetRef};
-use crate::delivery::decision::{ignored, left_out};
+use crate::delivery::decision::{future_date_warning, older_data_warning};
 use crate::delivery::options::SettingsOptions;
-use crate::delivery::registry_access::{date_of, is_out, layers_of, name_all, standing};
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Row, Status, rewritten};
-use crate::delivery::settings::{Way, pulled, say, write_files};
+use crate::delivery::registry_access::{date_of, existing_datasets, is_out, layers_of, name_all};
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport, rewritten};
+use crate::delivery::settings::{ScannerAccess, pulled, say, write_files};
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -26,20 +26,20 @@ use crate::remote::{Remote, Repository};
 use crate::scanner::registry_settings::registry_settings;
 use crate::targets::compat::Compat;
 use crate::targets::registry::{PushError, Registry, push_under};
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Verdict, believable, judge};
+use crate::trust::Rejection;
+use crate::trust::acceptance::{DatasetDecision, believable, judge};
 
-/// A place of the run.
-pub(crate) struct Site<'r> {
-    place: &'r Place,
+/// A registry that the run fills, or a place in one.
+pub(crate) struct MirrorTarget<'r> {
+    place: &'r RegistryPlace,
     pub(crate) registry: Registry<'r>,
-    pub(crate) report: Report,
+    pub(crate) report: TargetReport,
     /// Its host cannot be talked to: to ask again for each dataset would only take time.
-    out: bool,
+    unreachable: bool,
 }
 
-/// What a place lacks.
-pub(crate) struct Lack {
+/// A push that a target needs.
+pub(crate) struct PendingPush {
     pub(crate) reference: Repository,
     /// What the tags are to name: upstream's manifest, or the one of `--compat`.
     manifest: Vec<u8>,
@@ -49,25 +49,25 @@ pub(crate) struct Lack {
 }
 
 /// A dataset that was fetched but for its large layer, and the rules by which places take it.
-pub(crate) struct Offer<'a> {
+pub(crate) struct MirrorCandidate<'a> {
     pub(crate) options: &'a MirrorOptions,
-    pub(crate) item: &'a mut Collected,
+    pub(crate) item: &'a mut CollectedDataset,
     /// The further tags under which it is to be had.
     pub(crate) tags: &'a [String],
     pub(crate) now: Timestamp,
 }
 
-/// Whether a place takes a dataset.
-enum Judged {
-    Take,
+/// Whether a target accepts a dataset.
+enum Decision {
+    Accept,
     Older { date: Timestamp, floor: Timestamp },
-    TooOld(Refusal),
+    TooOld(Rejection),
 }
 
-impl<'r> Site<'r> {
-    pub(crate) fn new(place: &'r Place, remote: &'r Remote, version: TrivyVersion) -> Self {
-        let report = Report::of(TargetId::Registry(place.clone()), version);
-        Site { place, registry: Registry::new(remote), report, out: false }
+impl<'r> MirrorTarget<'r> {
+    pub(crate) fn new(place: &'r RegistryPlace, remote: &'r Remote, version: TrivyVersion) -> Self {
+        let report = TargetReport::of(TargetId::Registry(place.clone()), version);
+        MirrorTarget { place, registry: Registry::new(remote), report, unreachable: false }
     }
 
     /// How much was said so far.
@@ -85,13 +85,13 @@ impl<'r> Site<'r> {
     pub(crate) fn goes_without(&mut self, dataset: &DatasetRef) {
         let known = self.report.datasets.iter().any(|row| row.is(dataset));
         if let (false, Ok(Some(reference))) = (known, self.place.repository(&dataset.name, &dataset.tag)) {
-            self.report.datasets.push(Row::missing(dataset, reference.to_string()));
+            self.report.datasets.push(DatasetResult::missing(dataset, reference.to_string()));
         }
     }
 
     /// Asks the registry whether it lacks a dataset, and writes down where it does not.
-    pub(crate) fn lacks(&mut self, offer: &Offer<'_>) -> Option<Lack> {
-        let dataset = &offer.item.planned.dataset;
+    pub(crate) fn plan_push(&mut self, candidate: &MirrorCandidate<'_>) -> Option<PendingPush> {
+        let dataset = &candidate.item.planned.dataset;
         let reference = match self.place.repository(&dataset.name, &dataset.tag) {
             Ok(reference) => reference?,
             Err(error) => {
@@ -101,14 +101,14 @@ impl<'r> Site<'r> {
         };
         // What another source had may have been bad; a place that has it all the same stays as it is.
         let id = dataset.dataset_ref();
-        let same = |row: &Row| row.is(&id);
-        if self.report.datasets.iter().any(|row| same(row) && row.status == Status::Unchanged) {
+        let same = |row: &DatasetResult| row.is(&id);
+        if self.report.datasets.iter().any(|row| same(row) && row.status == DeliveryStatus::Unchanged) {
             return None;
         }
         self.report.datasets.retain(|row| !same(row));
-        let mut row = Row::fetched(dataset, offer.item.announced, reference.to_string());
-        row.extra_tags.extend_from_slice(offer.tags);
-        let looked = if self.out { Ok(None) } else { self.look(offer, reference, &mut row) };
+        let mut row = DatasetResult::fetched(dataset, candidate.item.announced, reference.to_string());
+        row.extra_tags.extend_from_slice(candidate.tags);
+        let looked = if self.unreachable { Ok(None) } else { self.look(candidate, reference, &mut row) };
         self.report.datasets.push(row);
         looked.unwrap_or_else(|error| {
             self.fails(dataset, error);
@@ -118,18 +118,18 @@ impl<'r> Site<'r> {
 
     fn look(
         &mut self,
-        offer: &Offer<'_>,
+        candidate: &MirrorCandidate<'_>,
         reference: Repository,
-        row: &mut Row,
-    ) -> Result<Option<Lack>, Error> {
-        let planned = &offer.item.planned;
+        row: &mut DatasetResult,
+    ) -> Result<Option<PendingPush>, Error> {
+        let planned = &candidate.item.planned;
         if self.report.datasets.iter().any(|other| other.reference == row.reference) {
             return Err(Error::usage(
                 format!("two versions of {} would both be {reference}", row.name),
                 "Name the place without a tag, so that each version keeps its own.",
             ));
         }
-        let compat = offer.options.registry.compat.then(|| Compat::of(&planned.manifest)).transpose();
+        let compat = candidate.options.registry.compat.then(|| Compat::of(&planned.manifest)).transpose();
         let compat =
             compat.map_err(|why| Error::unexpected("rewriting a manifest")(std::io::Error::other(why)))?;
         let (manifest, media_type) = match &compat {
@@ -138,59 +138,66 @@ impl<'r> Site<'r> {
         };
         let found = self.registry.manifest(&reference)?;
         row.was = found.as_deref().and_then(date_of);
-        if found.as_ref() == Some(&manifest) && name_all(&self.registry, &reference, offer.tags, &manifest)? {
-            row.status = Status::Unchanged;
+        if found.as_ref() == Some(&manifest)
+            && name_all(&self.registry, &reference, candidate.tags, &manifest)?
+        {
+            row.status = DeliveryStatus::Unchanged;
             // What is in place was checked when it came; its manifest's word is good enough here.
-            if let Some(refusal) = offer.too_old(row.updated_at) {
-                row.status = Status::Refused;
-                self.report.errors.push(refusal.into());
+            if let Some(rejection) = candidate.too_old(row.updated_at) {
+                row.status = DeliveryStatus::Rejected;
+                self.report.errors.push(rejection.into());
             }
             return Ok(None);
         }
         // The same layer under another manifest, as with --compat, is not older than itself: databases
         // are a little older than the manifests that name them.
         let same = found.is_some_and(|found| layers_of(&found) == layers_of(&manifest));
-        let believed = believable(row.was, offer.now);
+        let believed = believable(row.was, candidate.now);
         if let (Some(ahead), None) = (row.was, believed) {
-            self.report.warnings.push(ignored(&planned.dataset.reference(), ahead));
+            self.report.warnings.push(future_date_warning(&planned.dataset.reference(), ahead));
         }
-        let floor = believed.filter(|_| !same && !offer.options.allow_rollback);
-        let lack = Lack { reference, manifest, media_type, compat, floor };
+        let floor = believed.filter(|_| !same && !candidate.options.allow_rollback);
+        let push = PendingPush { reference, manifest, media_type, compat, floor };
         // Who announces older data is believed without fetching it.
-        if let Some((date, floor)) = lack.older(offer.item.announced) {
-            row.status = Status::Older;
-            self.report.warnings.push(left_out(&planned.dataset.reference(), "not pushed", date, floor));
+        if let Some((date, floor)) = push.older(candidate.item.announced) {
+            row.status = DeliveryStatus::Older;
+            self.report.warnings.push(older_data_warning(
+                &planned.dataset.reference(),
+                "not pushed",
+                date,
+                floor,
+            ));
             return Ok(None);
         }
-        Ok(Some(lack))
+        Ok(Some(push))
     }
 
     /// Writes down that a dataset could not be put in place.
     pub(crate) fn fails(&mut self, dataset: &Dataset, error: Error) {
-        self.out |= matches!(&error, Error::Target(error) if is_out(error));
-        self.report.set(dataset, Status::Failed, None);
+        self.unreachable |= matches!(&error, Error::Target(error) if is_out(error));
+        self.report.set(dataset, DeliveryStatus::Failed, None);
         self.report.errors.push(error);
     }
 
     /// Says what would become of a dataset that the place lacks, by what its manifest announces; whether
     /// it would be fetched.
-    pub(crate) fn would_take(&mut self, offer: &Offer<'_>) -> bool {
-        let planned = &offer.item.planned;
-        match offer.too_old(planned.dataset.contents.updated_at.or(offer.item.announced)) {
-            Some(refusal) => {
-                self.refuses(&planned.dataset, refusal);
+    pub(crate) fn would_accept(&mut self, candidate: &MirrorCandidate<'_>) -> bool {
+        let planned = &candidate.item.planned;
+        match candidate.too_old(planned.dataset.contents.updated_at.or(candidate.item.announced)) {
+            Some(rejection) => {
+                self.rejects(&planned.dataset, rejection);
                 false
             }
             None => {
-                self.report.set(&planned.dataset, Status::WouldPush, None);
+                self.report.set(&planned.dataset, DeliveryStatus::WouldPush, None);
                 true
             }
         }
     }
 
-    fn refuses(&mut self, dataset: &Dataset, refusal: Refusal) {
-        self.report.set(dataset, Status::Refused, None);
-        self.report.errors.push(refusal.into());
+    fn rejects(&mut self, dataset: &Dataset, rejection: Rejection) {
+        self.report.set(dataset, DeliveryStatus::Rejected, None);
+        self.report.errors.push(rejection.into());
     }
 
     /// Puts a dataset in place whose content is good: what is missing beside the large layer, then the
@@ -198,48 +205,53 @@ impl<'r> Site<'r> {
     /// large layer.
     pub(crate) fn finish(
         &mut self,
-        lack: &Lack,
-        offer: &mut Offer<'_>,
+        push: &PendingPush,
+        candidate: &mut MirrorCandidate<'_>,
         contents: &Contents,
         upload: Result<(), PushError>,
     ) {
-        let dataset = offer.item.planned.dataset.clone();
+        let dataset = candidate.item.planned.dataset.clone();
         self.report.found(&dataset, contents);
-        match lack.judge(offer, contents) {
-            Judged::TooOld(refusal) => return self.refuses(&dataset, refusal),
-            Judged::Older { date, floor } => {
-                self.report.set(&dataset, Status::Older, None);
-                self.report.warnings.push(left_out(&dataset.reference(), "not pushed", date, floor));
+        match push.judge(candidate, contents) {
+            Decision::TooOld(rejection) => return self.rejects(&dataset, rejection),
+            Decision::Older { date, floor } => {
+                self.report.set(&dataset, DeliveryStatus::Older, None);
+                self.report.warnings.push(older_data_warning(
+                    &dataset.reference(),
+                    "not pushed",
+                    date,
+                    floor,
+                ));
                 return;
             }
-            Judged::Take => {}
+            Decision::Accept => {}
         }
-        let complete = upload.map_err(not_pushed).and_then(|()| self.push_small(lack, offer));
+        let complete = upload.map_err(not_pushed).and_then(|()| self.push_small(push, candidate));
         let tagged = complete.and_then(|()| {
-            let (reference, media_type) = (&lack.reference, &lack.media_type);
-            Ok(push_under(&self.registry, reference, offer.tags, media_type, &lack.manifest)?)
+            let (reference, media_type) = (&push.reference, &push.media_type);
+            Ok(push_under(&self.registry, reference, candidate.tags, media_type, &push.manifest)?)
         });
         match tagged {
             Ok(()) => {
-                self.report.set(&dataset, Status::Pushed, None);
-                let compat = lack.compat.iter().map(|compat| rewritten(&dataset, compat));
+                self.report.set(&dataset, DeliveryStatus::Pushed, None);
+                let compat = push.compat.iter().map(|compat| rewritten(&dataset, compat));
                 self.report.advice.extend(compat);
             }
             Err(error) => self.fails(&dataset, error),
         }
     }
 
-    fn push_small(&self, lack: &Lack, offer: &mut Offer<'_>) -> Result<(), Error> {
-        let reference = &lack.reference;
-        let dataset = &offer.item.planned.dataset;
-        let config = Some(&dataset.config).filter(|_| lack.compat.is_none());
-        let held: &mut BTreeMap<Digest, SpooledTempFile> = &mut offer.item.held;
+    fn push_small(&self, push: &PendingPush, candidate: &mut MirrorCandidate<'_>) -> Result<(), Error> {
+        let reference = &push.reference;
+        let dataset = &candidate.item.planned.dataset;
+        let config = Some(&dataset.config).filter(|_| push.compat.is_none());
+        let held: &mut BTreeMap<Digest, SpooledTempFile> = &mut candidate.item.held;
         for blob in config.into_iter().chain(&dataset.layers) {
             let Some(content) = held.get_mut(&blob.digest) else { continue };
             content.rewind().map_err(Error::unexpected("reading what was fetched"))?;
             self.registry.push_blob(reference, blob.digest, blob.size, content).map_err(not_pushed)?;
         }
-        if let Some(Compat { config, .. }) = lack.compat {
+        if let Some(Compat { config, .. }) = push.compat {
             let (digest, size) = (Digest::of(config), config.len() as u64);
             self.registry.push_blob(reference, digest, size, config).map_err(not_pushed)?;
         }
@@ -254,18 +266,18 @@ impl<'r> Site<'r> {
         version: TrivyVersion,
         remote: &Remote,
     ) {
-        if self.out {
+        if self.unreachable {
             return;
         }
-        self.report.standing = standing(self.place, &self.registry, version, &self.report);
-        let way = Way {
+        self.report.existing = existing_datasets(self.place, &self.registry, version, &self.report);
+        let access = ScannerAccess {
             insecure: &|host| remote.is_insecure(host),
             login: &|host| remote.has_login(host),
             own_ca,
             config: write.write_config.as_deref(),
         };
-        let pulled = pulled(version, way.insecure, &[&self.report]);
-        say(version, &pulled, &way, &mut self.report);
+        let pulled = pulled(version, access.insecure, &[&self.report]);
+        say(version, &pulled, &access, &mut self.report);
         if self.report.in_place().count() > 0
             && let Err(error) = write_files(write, &registry_settings(version, &pulled), &mut self.report)
         {
@@ -274,31 +286,31 @@ impl<'r> Site<'r> {
     }
 }
 
-impl Offer<'_> {
-    fn too_old(&self, date: Option<Timestamp>) -> Option<Refusal> {
+impl MirrorCandidate<'_> {
+    fn too_old(&self, date: Option<Timestamp>) -> Option<Rejection> {
         self.options.max_age.as_ref()?.check(&self.item.planned.dataset.name, date, self.now).err()
     }
 }
 
-impl Lack {
+impl PendingPush {
     /// Whether the place wants this content.
-    pub(crate) fn wants(&self, offer: &Offer<'_>, contents: &Contents) -> bool {
-        matches!(self.judge(offer, contents), Judged::Take)
+    pub(crate) fn wants(&self, candidate: &MirrorCandidate<'_>, contents: &Contents) -> bool {
+        matches!(self.judge(candidate, contents), Decision::Accept)
     }
 
-    fn judge(&self, offer: &Offer<'_>, contents: &Contents) -> Judged {
-        match (offer.too_old(contents.updated_at), self.older(contents.updated_at)) {
-            (Some(refusal), _) => Judged::TooOld(refusal),
-            (None, Some((date, floor))) => Judged::Older { date, floor },
-            (None, None) => Judged::Take,
+    fn judge(&self, candidate: &MirrorCandidate<'_>, contents: &Contents) -> Decision {
+        match (candidate.too_old(contents.updated_at), self.older(contents.updated_at)) {
+            (Some(rejection), _) => Decision::TooOld(rejection),
+            (None, Some((date, floor))) => Decision::Older { date, floor },
+            (None, None) => Decision::Accept,
         }
     }
 
     /// The two dates, where what comes is older than what is there.
     fn older(&self, date: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
         match judge(date, self.floor) {
-            Verdict::Older { floor } => Some((date?, floor)),
-            Verdict::Take => None,
+            DatasetDecision::Older { floor } => Some((date?, floor)),
+            DatasetDecision::Accept => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::bundle::Dataset;
-use crate::collect::validate::{bad_content, broke_off, checked};
+use crate::collect::validate::{bad_content, broke_off, validate_while};
 use crate::dataset::Contents;
 use crate::error::{Error, panicked};
 use crate::oci::Descriptor;
@@ -64,12 +64,13 @@ pub(crate) fn fan_out<'a>(
         };
         let (mut pipes, uploads): (Vec<Option<PipeWriter>>, Vec<_>) = takers.iter().map(start).unzip();
         let in_vain = || failed.load(Ordering::Relaxed) == takers.len();
-        let passed = checked(dataset.name.kind(), blob, step, |layer| pass(layer, &mut pipes, &in_vain));
+        let passed =
+            validate_while(dataset.name.kind(), blob, step, |layer| pass(layer, &mut pipes, &in_vain));
         let contents = passed.map(|passed| match passed {
             (Ok(true), Ok(contents)) => Some(Ok(contents)),
             (Ok(true), Err(error)) => Some(Err(bad_content(dataset, &error.to_string()))),
             (Ok(false), _) => None,
-            (Err(error), checked) => Some(Err(broke_off(dataset, error, &checked))),
+            (Err(error), validated) => Some(Err(broke_off(dataset, error, &validated))),
         });
         for (index, pipe) in pipes.into_iter().enumerate() {
             // Dropped without having been finished, it tells its upload to break off.

@@ -11,18 +11,18 @@ use std::io;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::collect::artifact::Collected;
+use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::quorum::Quorum;
 use crate::collect::wanted::{WantedArtifact, artifacts};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, DatasetRef, Kind};
-use crate::delivery::registry_access::Registries;
-use crate::delivery::registry_place::Place;
-use crate::delivery::report::{Report, Status};
+use crate::delivery::registry_access::RegistryAccess;
+use crate::delivery::registry_place::RegistryPlace;
+use crate::delivery::report::{DeliveryStatus, TargetReport};
 use crate::delivery::settings::places_for_settings;
 use crate::error::Error;
-use crate::mirror::destination::{Lack, Offer, Site};
+use crate::mirror::destination::{MirrorCandidate, MirrorTarget, PendingPush};
 use crate::mirror::fan_out::{FannedOut, Taker, fan_out};
 use crate::mirror::options::MirrorOptions;
 use crate::progress::Progress;
@@ -31,7 +31,7 @@ use crate::targets::registry::PushError;
 use crate::util::clock;
 
 /// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
-const MOST_PLACES: usize = 6;
+const MAX_PLACES: usize = 6;
 
 /// What became of all places.
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ pub struct MirrorReport {
     /// Whether nothing was pushed.
     pub dry_run: bool,
     /// The places, each with its datasets, warnings and errors.
-    pub targets: Vec<Report>,
+    pub targets: Vec<TargetReport>,
     /// What concerns every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
@@ -50,11 +50,11 @@ pub struct MirrorReport {
 }
 
 /// A run.
-struct Run<'r> {
+struct MirrorRun<'r> {
     options: &'r MirrorOptions,
     now: Timestamp,
     network: &'r Network<'r>,
-    sites: Vec<Site<'r>>,
+    targets: Vec<MirrorTarget<'r>>,
     errors: Vec<Error>,
     would_fetch: u64,
 }
@@ -84,15 +84,15 @@ impl Mirror {
 
 fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
     places_for_settings(&options.settings)?;
-    let mut places: Vec<&Place> = Vec::new();
+    let mut places: Vec<&RegistryPlace> = Vec::new();
     for place in &options.registry.places {
         if !places.contains(&place) {
             places.push(place);
         }
     }
-    if places.len() > MOST_PLACES {
+    if places.len() > MAX_PLACES {
         return Err(Error::usage(
-            format!("{} places are named, and one run serves {MOST_PLACES} at the most", places.len()),
+            format!("{} places are named, and one run serves {MAX_PLACES} at the most", places.len()),
             "Mirror to the others in a second run.",
         ));
     }
@@ -103,25 +103,26 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
         ));
     }
     let wanted = wanted(options, &places)?;
-    let registries = Registries::new(&options.registry)?;
+    let registries = RegistryAccess::new(&options.registry)?;
     let remote = registries.remote()?;
     let network = Network::new(options.from.clone(), options.limits, progress)?;
     let version = options.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
-    let sites = places.iter().map(|place| Site::new(place, remote, version)).collect();
+    let targets = places.iter().map(|place| MirrorTarget::new(place, remote, version)).collect();
     let network = &network;
     let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
-    let mut run = Run { options, now: clock::now(), network, sites, errors: Vec::new(), would_fetch: 0 };
+    let mut run =
+        MirrorRun { options, now: clock::now(), network, targets, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
         // Of several versions the highest, which comes last, has the tags that are no version.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
         let tags = if last { options.registry.extra_tag.as_slice() } else { &[] };
-        let said: Vec<_> = run.sites.iter().map(Site::said).collect();
+        let said: Vec<_> = run.targets.iter().map(MirrorTarget::said).collect();
         let error = loop {
             let item = match best.collect(artifact) {
                 Ok(item) => item,
                 Err(error) => {
                     let missing = DatasetRef::new(artifact.name.clone(), artifact.tag.clone());
-                    run.sites.iter_mut().for_each(|site| site.goes_without(&missing));
+                    run.targets.iter_mut().for_each(|target| target.goes_without(&missing));
                     break Some(error);
                 }
             };
@@ -129,25 +130,25 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
             if let Err(error) = best.reject(rejected, artifact) {
                 break Some(error);
             }
-            run.sites.iter_mut().zip(&said).for_each(|(site, said)| site.take_back(*said));
+            run.targets.iter_mut().zip(&said).for_each(|(target, said)| target.take_back(*said));
         };
         run.errors.extend(error);
-        let notes = run.network.take_notes().into_iter().chain(registries.take_notes());
-        notes.for_each(|note| progress.note(&note));
+        let warnings = run.network.take_warnings().into_iter().chain(registries.take_warnings());
+        warnings.for_each(|warning| progress.info(&warning));
     }
-    for site in &mut run.sites {
+    for target in &mut run.targets {
         if !options.dry_run {
-            site.report.warn_of_old(run.now, "another source may have a newer one");
-            site.settings(&options.settings, options.registry.remote.ca_cert.is_some(), version, remote);
+            target.report.warn_of_old(run.now, "another source may have a newer one");
+            target.settings(&options.settings, options.registry.remote.ca_cert.is_some(), version, remote);
         }
     }
-    let targets = run.sites.into_iter().map(|site| site.report).collect();
+    let targets = run.targets.into_iter().map(|target| target.report).collect();
     let (dry_run, errors, would_fetch) = (options.dry_run, run.errors, run.would_fetch);
     Ok(MirrorReport { dry_run, targets, errors, would_fetch })
 }
 
 /// What is to be mirrored: what the command line asks for, as far as a place takes it.
-fn wanted(options: &MirrorOptions, places: &[&Place]) -> Result<Vec<WantedArtifact>, Error> {
+fn wanted(options: &MirrorOptions, places: &[&RegistryPlace]) -> Result<Vec<WantedArtifact>, Error> {
     if let Some(name) = options.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
         return Err(Error::usage(
             format!(
@@ -170,7 +171,7 @@ fn wanted(options: &MirrorOptions, places: &[&Place]) -> Result<Vec<WantedArtifa
 }
 
 /// What became of a large layer.
-enum Brought {
+enum LayerOutcome {
     /// It was found good, and it is in each place that lacked the dataset or not.
     All { contents: Contents, uploads: Vec<Result<(), PushError>> },
     /// Every place failed before its end.
@@ -179,46 +180,48 @@ enum Brought {
     Bad(Rejected),
 }
 
-impl Run<'_> {
+impl MirrorRun<'_> {
     /// Brings one dataset to every place that lacks it; or says why its source is not to be asked again.
     ///
     /// # Errors
     /// Only the unexpected: what fails otherwise is written down.
     fn mirror(
         &mut self,
-        mut item: Collected,
+        mut item: CollectedDataset,
         tags: &[String],
         progress: &dyn Progress,
     ) -> Result<Option<Rejected>, Error> {
-        let offer = &mut Offer { options: self.options, item: &mut item, tags, now: self.now };
-        let lacks: Vec<Option<Lack>> = self.sites.iter_mut().map(|site| site.lacks(offer)).collect();
-        if lacks.iter().all(Option::is_none) {
+        let candidate = &mut MirrorCandidate { options: self.options, item: &mut item, tags, now: self.now };
+        let pushes: Vec<Option<PendingPush>> =
+            self.targets.iter_mut().map(|target| target.plan_push(candidate)).collect();
+        if pushes.iter().all(Option::is_none) {
             return Ok(None);
         }
         if self.options.dry_run {
-            let fetched = lacking(&mut self.sites, &lacks).map(|(site, _)| site.would_take(offer));
+            let fetched = with_pending_push(&mut self.targets, &pushes)
+                .map(|(target, _)| target.would_accept(candidate));
             if fetched.fold(false, |any, one| any | one) {
-                self.would_fetch += offer.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();
+                self.would_fetch += candidate.item.planned.dataset.blobs().map(|blob| blob.size).sum::<u64>();
             }
             return Ok(None);
         }
-        let large = offer.item.planned.dataset.name.kind().is_large();
-        let brought = if large {
-            self.stream(offer, &lacks, progress)?
+        let large = candidate.item.planned.dataset.name.kind().is_large();
+        let outcome = if large {
+            self.stream(candidate, &pushes, progress)?
         } else {
-            let nothing_large = lacks.iter().flatten().map(|_| Ok(())).collect();
-            let contents = offer.item.planned.dataset.contents.clone();
-            Brought::All { contents, uploads: nothing_large }
+            let nothing_large = pushes.iter().flatten().map(|_| Ok(())).collect();
+            let contents = candidate.item.planned.dataset.contents.clone();
+            LayerOutcome::All { contents, uploads: nothing_large }
         };
-        match brought {
-            Brought::All { contents, uploads } => {
-                for ((site, lack), upload) in lacking(&mut self.sites, &lacks).zip(uploads) {
-                    site.finish(lack, offer, &contents, upload);
+        match outcome {
+            LayerOutcome::All { contents, uploads } => {
+                for ((target, push), upload) in with_pending_push(&mut self.targets, &pushes).zip(uploads) {
+                    target.finish(push, candidate, &contents, upload);
                 }
                 Ok(None)
             }
-            Brought::Nowhere => Ok(None),
-            Brought::Bad(rejected) => Ok(Some(rejected)),
+            LayerOutcome::Nowhere => Ok(None),
+            LayerOutcome::Bad(rejected) => Ok(Some(rejected)),
         }
     }
 
@@ -228,26 +231,28 @@ impl Run<'_> {
     /// Only the unexpected.
     fn stream(
         &mut self,
-        offer: &Offer<'_>,
-        lacks: &[Option<Lack>],
+        candidate: &MirrorCandidate<'_>,
+        pushes: &[Option<PendingPush>],
         progress: &dyn Progress,
-    ) -> Result<Brought, Error> {
-        let dataset = &offer.item.planned.dataset;
-        let artifact = offer.item.artifact.as_ref();
+    ) -> Result<LayerOutcome, Error> {
+        let dataset = &candidate.item.planned.dataset;
+        let artifact = candidate.item.artifact.as_ref();
         let layer = artifact.and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
         let (artifact, layer) = layer
             .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
-        let takers = || self.sites.iter().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)));
-        let sources: Vec<_> = std::iter::once(&artifact.source).chain(&offer.item.others).cloned().collect();
+        let takers =
+            || self.targets.iter().zip(pushes).filter_map(|(target, push)| Some((target, push.as_ref()?)));
+        let sources: Vec<_> =
+            std::iter::once(&artifact.source).chain(&candidate.item.others).cloned().collect();
         let fanned = match self.network.blob_of(&sources, layer) {
             Ok(blob) => {
                 let host = artifact.source.host().unwrap_or("");
                 let step = progress.begin(&dataset.reference(), layer.size, host);
                 let to = takers()
-                    .map(|(site, lack)| Taker { registry: &site.registry, repository: &lack.reference });
-                let wanting: Vec<&Lack> = takers().map(|(_, lack)| lack).collect();
+                    .map(|(target, push)| Taker { registry: &target.registry, repository: &push.reference });
+                let wanting: Vec<&PendingPush> = takers().map(|(_, push)| push).collect();
                 let wants = |index: usize, contents: &Contents| {
-                    wanting.get(index).is_some_and(|lack| lack.wants(offer, contents))
+                    wanting.get(index).is_some_and(|push| push.wants(candidate, contents))
                 };
                 fan_out(dataset, layer, blob, step, &to.collect::<Vec<_>>(), wants)?
             }
@@ -257,27 +262,27 @@ impl Run<'_> {
             }
         };
         let error = match fanned.contents {
-            Some(Ok(contents)) => return Ok(Brought::All { contents, uploads: fanned.uploads }),
+            Some(Ok(contents)) => return Ok(LayerOutcome::All { contents, uploads: fanned.uploads }),
             Some(Err(error)) => Some(error),
             None => None,
         };
-        for ((site, _), upload) in lacking(&mut self.sites, lacks).zip(fanned.uploads) {
+        for ((target, _), upload) in with_pending_push(&mut self.targets, pushes).zip(fanned.uploads) {
             match upload {
-                Err(PushError::Target(error)) => site.fails(dataset, error.into()),
-                _ => site.report.set(dataset, Status::Failed, None),
+                Err(PushError::Target(error)) => target.fails(dataset, error.into()),
+                _ => target.report.set(dataset, DeliveryStatus::Failed, None),
             }
         }
         Ok(match error {
-            Some(error) => Brought::Bad(Rejected::from(error, dataset, layer.digest, &sources)),
-            None => Brought::Nowhere,
+            Some(error) => LayerOutcome::Bad(Rejected::from(error, dataset, layer.digest, &sources)),
+            None => LayerOutcome::Nowhere,
         })
     }
 }
 
-/// The places that lack a dataset, with what they lack.
-fn lacking<'a, 'r>(
-    sites: &'a mut [Site<'r>],
-    lacks: &'a [Option<Lack>],
-) -> impl Iterator<Item = (&'a mut Site<'r>, &'a Lack)> {
-    sites.iter_mut().zip(lacks).filter_map(|(site, lack)| Some((site, lack.as_ref()?)))
+/// The targets that need a push, with that push.
+fn with_pending_push<'a, 'r>(
+    targets: &'a mut [MirrorTarget<'r>],
+    pushes: &'a [Option<PendingPush>],
+) -> impl Iterator<Item = (&'a mut MirrorTarget<'r>, &'a PendingPush)> {
+    targets.iter_mut().zip(pushes).filter_map(|(target, push)| Some((target, push.as_ref()?)))
 }

@@ -3,7 +3,7 @@
 use crate::collect::options::SourceOptions;
 use crate::delivery::options::{RegistryOptions, SettingsOptions};
 use crate::remote::RemoteOptions;
-use crate::source::patience::Limits;
+use crate::source::retry::RetryLimits;
 use crate::trust::max_age::MaxAge;
 
 /// What is mirrored, from where, and into which registries.
@@ -17,7 +17,7 @@ pub struct MirrorOptions {
     /// How sources are reached. It has no login and no client certificate of the registry.
     pub from: RemoteOptions,
     /// How long sources are retried.
-    pub limits: Limits,
+    pub limits: RetryLimits,
     /// Rejects data that is older.
     pub max_age: Option<MaxAge>,
     /// Pushes data that is older than what a registry has.

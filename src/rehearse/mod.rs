@@ -22,12 +22,12 @@ use crate::import::report::ImportReport;
 use crate::intake::verify::{VerifyOptions, VerifyReport, verify};
 use crate::progress::{Progress, Silent};
 use crate::scanner::installed::trivy_on_path;
-use crate::serve::http::{Options, Server, Until};
+use crate::serve::http::{EndsAt, Server, ServerOptions};
 use crate::trust::key::SigningKey;
 use crate::trust::key_files;
 use crate::trust::signer::Signer;
 use crate::util::fs::{self, Durability};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// What a rehearsal came to.
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<Rehearsa
         None => temporary.path().to_path_buf(),
     };
     let rehearsal = Rehearsal { place };
-    progress.note("Rehearsing …");
+    progress.info("Rehearsing …");
     rehearsal.make_key()?;
     let (bundle, collected) = rehearsal.export()?;
     let refused = rehearsal.damage(&bundle)?;
@@ -107,7 +107,7 @@ impl Rehearsal {
         self.place.join(name)
     }
 
-    fn folder(&self, name: &str) -> Result<PathBuf, Error> {
+    fn directory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path(name);
         fs::create_dir_all(&path, 0o755).map_err(Error::unexpected(format!("making {}", path.display())))?;
         Ok(path)
@@ -124,13 +124,14 @@ impl Rehearsal {
         let listener = Server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr().map_err(Error::unexpected("starting a registry on loopback"))?;
         let url = format!("http://{address}");
-        let options = Options { tls: None, url, fixed: true, log: Box::new(drop), until: Until::Dropped };
+        let options =
+            ServerOptions { tls: None, url, fixed: true, log: Box::new(drop), until: EndsAt::Dropped };
         let _server = Server::start(listener, sample::site(address), options)?;
         let repository = |index: usize| {
             let name = sample::REPOSITORIES.get(index).map_or("", |(name, _)| name);
             vec![format!("{address}/{name}")]
         };
-        let bundle = self.folder("usb")?.join("rehearsal.tar");
+        let bundle = self.directory("usb")?.join("rehearsal.tar");
         let mut options = ExportOptions::new(stream()?, bundle.clone());
         options.sources.db_repository = repository(0);
         options.sources.java_db_repository = repository(1);
@@ -191,7 +192,7 @@ impl Rehearsal {
         let mut options = ImportOptions::new(stream()?);
         options.trust = self.trusted();
         options.cache_dir = Some(self.path("cache"));
-        options.data_home = Some(self.folder("home")?);
+        options.data_home = Some(self.directory("home")?);
         options.state_dir = Some(self.path("state-air-gapped"));
         Importer::new(options).run(&[bundle.into()], &Silent)
     }
@@ -200,7 +201,7 @@ impl Rehearsal {
     /// gave and every way out closed.
     fn scan(&self, imported: &ImportReport) -> Result<Option<Scan>, Error> {
         let Some(version) = trivy_on_path() else { return Ok(None) };
-        let project = self.folder("project")?;
+        let project = self.directory("project")?;
         let doing = || Error::unexpected("scanning with the trivy on the PATH");
         let lock = project.join("Gemfile.lock");
         fs::write_new(lock, sample::LOCK_FILE, 0o644, Durability::Unsynced).map_err(doing())?;
@@ -216,7 +217,7 @@ impl Rehearsal {
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            return Err(doing()(std::io::Error::other(safe(last))));
+            return Err(doing()(std::io::Error::other(escape(last))));
         }
         let json: serde_json::Value =
             serde_json::from_slice(&output.stdout).map_err(|e| doing()(e.into()))?;
@@ -224,12 +225,12 @@ impl Rehearsal {
         let vulnerabilities =
             results.flat_map(|result| result["Vulnerabilities"].as_array().into_iter().flatten());
         let found: Vec<String> =
-            vulnerabilities.filter_map(|v| v["VulnerabilityID"].as_str()).map(safe).collect();
+            vulnerabilities.filter_map(|v| v["VulnerabilityID"].as_str()).map(escape).collect();
         if found != [sample::FOUND] {
             let what = format!("it found {found:?} instead of {}", sample::FOUND);
             return Err(doing()(std::io::Error::other(what)));
         }
-        Ok(Some(Scan { trivy_version: safe(&version), found }))
+        Ok(Some(Scan { trivy_version: escape(&version), found }))
     }
 }
 

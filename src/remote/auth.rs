@@ -34,16 +34,16 @@ pub(crate) enum Credentials {
 
 /// Credentials, or their absence, with a remark where the set-up looks broken.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct CredentialLookup {
     pub credentials: Option<Credentials>,
-    pub note: Option<String>,
+    pub warning: Option<String>,
 }
 
 /// Docker's configuration file: in $DOCKER_CONFIG, else in ~/.docker.
 pub(crate) fn docker_config() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home)?;
-    Some(folder.join("config.json"))
+    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home)?;
+    Some(directory.join("config.json"))
 }
 
 /// How long a credential helper may take; some ask their user.
@@ -51,7 +51,7 @@ const HELPER: Duration = Duration::from_secs(30);
 
 /// The credentials that a Docker configuration file, or a helper that it names, has for a host.
 /// Whatever is broken there leads to a remark and no credentials: public data needs none.
-pub(crate) fn credentials(config: &Path, host: &str) -> Found {
+pub(crate) fn credentials(config: &Path, host: &str) -> CredentialLookup {
     let (sender, found) = mpsc::sync_channel(1);
     let (file, asked) = (config.to_path_buf(), host.to_owned());
     // On a thread of its own, which is left behind where the helper does not answer.
@@ -61,45 +61,47 @@ pub(crate) fn credentials(config: &Path, host: &str) -> Found {
         Ok(Ok(found)) => found,
         _ => {
             let seconds = HELPER.as_secs();
-            let note = format!(
+            let warning = format!(
                 "the credential helper named in {} has not answered for {seconds} s; going on without a login at {host}",
                 config.display()
             );
-            Found { credentials: None, note: Some(note) }
+            CredentialLookup { credentials: None, warning: Some(warning) }
         }
     }
 }
 
-fn ask(config: &Path, host: &str) -> Found {
-    let note = |why: String| Found { credentials: None, note: Some(why) };
+fn ask(config: &Path, host: &str) -> CredentialLookup {
+    let warning = |why: String| CredentialLookup { credentials: None, warning: Some(why) };
     let file = match fs::open_regular(config, Links::Follow) {
         Ok(file) => file,
-        Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
+        Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return CredentialLookup::default();
+        }
         Err(error) => {
-            return note(format!("{} cannot be read, going on without it: {error}", config.display()));
+            return warning(format!("{} cannot be read, going on without it: {error}", config.display()));
         }
     };
     let key = if host == "docker.io" { DOCKER_HUB } else { host };
-    let found = |credentials| Found { credentials: Some(credentials), note: None };
+    let found = |credentials| CredentialLookup { credentials: Some(credentials), warning: None };
     match docker_credential::get_credential_from_reader(BufReader::new(file), key) {
         Ok(DockerCredential::UsernamePassword(name, password)) => {
             found(Credentials::Password(name, password))
         }
         Ok(DockerCredential::IdentityToken(token)) => found(Credentials::Token(token)),
         Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => {
-            Found::default()
+            CredentialLookup::default()
         }
         // Every helper says so when it simply has none for this host.
         Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
             if stdout.contains("credentials not found") || stderr.contains("credentials not found") =>
         {
-            Found::default()
+            CredentialLookup::default()
         }
         Err(error) => {
             // Not the error's own text: it repeats what the helper printed.
             let what = match error {
                 CredentialRetrievalError::HelperFailure { helper, .. } => {
-                    format!("the credential helper {} failed", text::safe(&helper))
+                    format!("the credential helper {} failed", text::escape(&helper))
                 }
                 CredentialRetrievalError::HelperCommunicationError
                 | CredentialRetrievalError::MalformedHelperResponse => {
@@ -107,7 +109,7 @@ fn ask(config: &Path, host: &str) -> Found {
                 }
                 _ => format!("{} holds no usable credentials", config.display()),
             };
-            note(format!("{what}; going on without a login at {host}"))
+            warning(format!("{what}; going on without a login at {host}"))
         }
     }
 }
@@ -196,7 +198,7 @@ fn parse_value(text: &str) -> (String, &str) {
 pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
     let refuse = |why: &str| RemoteError::Realm {
         host: host_of(registry),
-        realm: text::safe(&Redacted::new(text).to_string()),
+        realm: text::escape(&Redacted::new(text).to_string()),
         why: why.to_owned(),
     };
     let realm = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
@@ -314,10 +316,10 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_docker_configuration() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("config.json");
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.json");
         let found = |host| credentials(&config, host);
-        assert!(found("r.example").note.is_none(), "a missing file is no remark");
+        assert!(found("r.example").warning.is_none(), "a missing file is no remark");
         // The text is base64 of `u:p:w`.
         std::fs::write(
             &config,
@@ -328,10 +330,10 @@ mod tests {
         let Some(Credentials::Password(name, password)) = found("r.example").credentials else { panic!() };
         assert_eq!((name.as_str(), password.as_str()), ("u", "p:w"));
         assert!(matches!(found("docker.io").credentials, Some(Credentials::Token(token)) if token == "t"));
-        assert!(found("other.example").credentials.is_none() && found("other.example").note.is_none());
-        assert!(found("h.example").note.unwrap().contains("helper"));
+        assert!(found("other.example").credentials.is_none() && found("other.example").warning.is_none());
+        assert!(found("h.example").warning.unwrap().contains("helper"));
         std::fs::write(&config, "{").unwrap();
-        assert!(found("r.example").note.unwrap().contains("config.json"));
+        assert!(found("r.example").warning.unwrap().contains("config.json"));
     }
 
     #[test]

@@ -31,16 +31,16 @@ use crate::remote::exchange::{AGENT, host_of};
 use crate::remote::route::{Misled, Route};
 
 /// The largest body of an answer that is kept, in bytes.
-const MOST: usize = 256 << 10;
+const MAX: usize = 256 << 10;
 /// The largest head of a proxy's answer that is read, in bytes.
-const MOST_HEAD: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 /// What is sent.
 pub(super) type Payload = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How a server is reached.
-pub(super) struct Way {
+pub(super) struct Transport {
     pub route: Arc<Route>,
     pub tls: Arc<ClientConfig>,
     /// No proxy is used if there is none here.
@@ -64,21 +64,21 @@ pub(super) struct NoAddress(String);
 /// An answer, and whether the server took all that was written until then.
 pub(super) struct Answered {
     pub response: reqwest::Response,
-    pub taken: bool,
+    pub consumed: bool,
 }
 
 /// Sends a request over a connection of its own and reads its answer to the end.
 pub(super) async fn exchange(
-    way: Way,
+    transport: Transport,
     method: Method,
     url: Url,
     headers: HeaderMap,
     payload: Payload,
 ) -> Result<Answered, Problem> {
     let target: Uri = url.as_str().parse()?;
-    let proxy = way.proxies.as_ref().and_then(|proxies| proxies.intercept(&target));
-    let connecting = way.connect(&url, proxy.as_ref());
-    let io = tokio::time::timeout(way.connect, connecting).await.map_err(|_| ConnectTimeout)??;
+    let proxy = transport.proxies.as_ref().and_then(|proxies| proxies.intercept(&target));
+    let connecting = transport.connect(&url, proxy.as_ref());
+    let io = tokio::time::timeout(transport.connect, connecting).await.map_err(|_| ConnectTimeout)??;
     let broken = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(LastWords { io, error: None, broken: broken.clone() });
     let (mut sender, connection) = http1::handshake(io).await?;
@@ -86,11 +86,11 @@ pub(super) async fn exchange(
     let _driver = Driver(tokio::spawn(connection).abort_handle());
     let request = request(method, &url, target, headers, proxy.as_ref(), payload)?;
     let (head, body) = sender.send_request(request).await?.into_parts();
-    let taken = !broken.load(Ordering::Relaxed);
-    let body = read(body, way.stall).await;
+    let consumed = !broken.load(Ordering::Relaxed);
+    let body = read(body, transport.stall).await;
     let mut response = hyper::Response::builder().url(url).body(body)?;
     (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
-    Ok(Answered { response: response.into(), taken })
+    Ok(Answered { response: response.into(), consumed })
 }
 
 fn request(
@@ -124,7 +124,7 @@ async fn read(mut body: Incoming, stall: Duration) -> Bytes {
     let mut bytes = BytesMut::new();
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(stall, body.frame()).await {
         let Ok(piece) = frame.into_data() else { continue };
-        if bytes.len() + piece.len() > MOST {
+        if bytes.len() + piece.len() > MAX {
             break;
         }
         bytes.extend_from_slice(&piece);
@@ -145,7 +145,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 type Io = Box<dyn Stream>;
 
-impl Way {
+impl Transport {
     /// Connects to a URL's host, by a proxy if there is one for it.
     async fn connect(&self, url: &Url, proxy: Option<&Intercept>) -> Result<Io, Problem> {
         let (host, port) = place(url)?;
@@ -232,7 +232,7 @@ async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Resu
     let mut answer = Vec::new();
     // Byte by byte: what follows the head is not the proxy's.
     while !answer.ends_with(b"\r\n\r\n") {
-        if answer.len() == MOST_HEAD {
+        if answer.len() == MAX_HEAD {
             return Err("the proxy's answer is too large".into());
         }
         answer.push(io.read_u8().await?);

@@ -1,6 +1,6 @@
 //! The errors of requests to servers.
 //!
-//! Knows hosts, references and URLs as text only. Text from a server has passed [`text::safe`] before it is
+//! Knows hosts, references and URLs as text only. Text from a server has passed [`text::escape`] before it is
 //! stored in a field here. No field holds a credential.
 
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::util::text;
 #[non_exhaustive]
 pub enum RemoteError {
     /// An address that was written wrongly; nothing was asked of anyone.
-    #[error("{} is not a usable address: {why}", text::safe(&text.to_string()))]
+    #[error("{} is not a usable address: {why}", text::escape(&text.to_string()))]
     Address {
         /// What was written.
         text: Redacted,
         /// What is wrong with it.
         why: String,
         /// What to write instead.
-        next: String,
+        hint: String,
     },
     /// A file of CA certificates that is none.
     #[error("the CA file {} cannot be used: {why}", path.display())]
@@ -168,7 +168,7 @@ pub enum RemoteError {
         service: Service,
     },
     /// An answer beyond the limit for its kind.
-    #[error("{subject} is larger than the {} that are allowed", text::size(*most))]
+    #[error("{subject} is larger than the {} that are allowed", text::format_size(*most))]
     TooLarge {
         /// What was asked for.
         subject: String,
@@ -188,7 +188,7 @@ pub enum RemoteError {
         why: String,
     },
     /// No byte came for too long.
-    #[error("{host} sent next to nothing for {} after {got} bytes of {subject}", text::duration(*stall))]
+    #[error("{host} sent next to nothing for {} after {got} bytes of {subject}", text::format_duration(*stall))]
     Stalled {
         /// What was asked for.
         subject: String,
@@ -222,7 +222,7 @@ pub enum Unreachable {
     #[error("the connection was refused")]
     Refused,
     /// It did not answer in time.
-    #[error("it did not answer within {}", text::duration(*.0))]
+    #[error("it did not answer within {}", text::format_duration(*.0))]
     Timeout(Duration),
     /// Anything else, in the network's words.
     #[error("{0}")]
@@ -297,7 +297,7 @@ mod tests {
         };
         assert!(error.to_string().contains("in 30 s"));
         let error =
-            RemoteError::Address { text: Redacted::new("\x1b[2J"), why: "w".into(), next: "n".into() };
+            RemoteError::Address { text: Redacted::new("\x1b[2J"), why: "w".into(), hint: "n".into() };
         assert!(error.is_usage() && error.to_string().contains("\\u{1b}"));
     }
 }

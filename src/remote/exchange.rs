@@ -170,7 +170,7 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let words = last.to_string();
     // An error of the client may name the whole URL.
     let url = last.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url);
-    text::safe(
+    text::escape(
         &url.map_or_else(
             || words.clone(),
             |url| words.replace(url.as_str(), &Redacted::from(url).to_string()),

@@ -21,7 +21,7 @@ pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
         return misled.clone().about(subject);
     }
     if let Some(WrongService { registry, realm, why }) = find::<WrongService>(error) {
-        let (host, realm) = (registry.clone(), text::safe(&realm.to_string()));
+        let (host, realm) = (registry.clone(), text::escape(&realm.to_string()));
         return RemoteError::Realm { host, realm, why: (*why).into() };
     }
     if by_client.is_some_and(reqwest::Error::is_redirect) {
@@ -29,10 +29,10 @@ pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
     }
     match find::<rustls::Error>(error) {
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
-            return RemoteError::Certificate { host, why: text::safe(&tls.to_string()) };
+            return RemoteError::Certificate { host, why: text::escape(&tls.to_string()) };
         }
         Some(tls @ rustls::Error::AlertReceived(alert)) if is_about_certificates(*alert) => {
-            return RemoteError::ClientCertificateWanted { host, why: text::safe(&tls.to_string()) };
+            return RemoteError::ClientCertificateWanted { host, why: text::escape(&tls.to_string()) };
         }
         _ => {}
     }

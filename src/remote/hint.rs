@@ -6,7 +6,7 @@ use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 impl Hint for RemoteError {
     fn hint(&self) -> String {
         match self {
-            RemoteError::Address { next, .. } => next.clone(),
+            RemoteError::Address { hint, .. } => hint.clone(),
             RemoteError::CaFile { .. } => {
                 "Give --cacert a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----).".into()
             }

@@ -17,7 +17,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::remote::body::Body;
-use crate::remote::connection::{self, Way};
+use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use crate::remote::exchange::{AGENT, Answer, Redirects, Request, Timeouts, host_of, innermost, shown};
 use crate::remote::failure::{WrongService, failure};
@@ -26,7 +26,7 @@ use crate::remote::route::{self, Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
 use crate::remote::upload::Upload;
-use crate::remote::{again, auth};
+use crate::remote::{auth, retry};
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
 use crate::util::{clock, text};
@@ -46,7 +46,7 @@ type Asked = Arc<Mutex<BTreeSet<String>>>;
 
 /// What makes one client another: the origin that the user named, whether a proxy is used, and the
 /// redirects.
-type Kind = (String, bool, Redirects);
+type ClientKey = (String, bool, Redirects);
 
 /// The clients. Made when they are first needed: a run from folders needs no CA certificates.
 pub(crate) struct Http {
@@ -54,7 +54,7 @@ pub(crate) struct Http {
     options: TlsOptions,
     tls: OnceLock<Arc<ClientConfig>>,
     pub(crate) timeouts: Timeouts,
-    clients: Mutex<HashMap<Kind, Client>>,
+    clients: Mutex<HashMap<ClientKey, Client>>,
     /// By the name of the host that the user named.
     routes: Mutex<HashMap<String, Arc<Route>>>,
     proxies: Arc<Matcher>,
@@ -84,7 +84,7 @@ impl Http {
     }
 
     /// How long may be waited for what usually takes so long.
-    pub(crate) fn patience(&self, usual: Duration) -> Duration {
+    pub(crate) fn within_deadline(&self, usual: Duration) -> Duration {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         left.map_or(usual, |left| usual.min(left.max(Duration::from_millis(1))))
     }
@@ -104,15 +104,15 @@ impl Http {
     fn exchange(&self, request: Request) -> Result<Exchange, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let route = self.route(&request)?;
-        let limit = self.patience(self.timeouts.first_byte);
+        let limit = self.within_deadline(self.timeouts.first_byte);
         let headers = request.headers();
         let (subject, url, login) =
             (request.subject.clone(), request.url.clone(), request.authorization.clone());
         let sending: Sending = match request.payload {
             Some((bytes, _)) if !bytes.is_empty() => {
-                let way = self.way(&url, route)?;
+                let transport = self.transport(&url, route)?;
                 let payload = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
-                let sending = connection::exchange(way, request.method, url.clone(), headers, payload);
+                let sending = connection::exchange(transport, request.method, url.clone(), headers, payload);
                 Box::pin(async move { Ok(sending.await?.response) })
             }
             ref empty => {
@@ -138,8 +138,8 @@ impl Http {
     /// Begins a request whose body of `length` bytes is written to the [`Upload`].
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
-        let way = self.way(&request.url, self.route(&request)?)?;
-        Ok(Upload::start(&self.runtime, way, self.timeouts, request, length))
+        let transport = self.transport(&request.url, self.route(&request)?)?;
+        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length))
     }
 
     /// The body of an answer as a stream.
@@ -189,9 +189,9 @@ impl Http {
         let subject = answer.subject.clone();
         let (asked, with_login) = (answer.same_origin, answer.login.is_some());
         let header = answer.header(RETRY_AFTER.as_str());
-        let retry_after = header.and_then(|value| again::retry_after(value, clock::now()));
+        let retry_after = header.and_then(|value| retry::retry_after(value, clock::now()));
         let said = self.said(answer);
-        let retry_after = retry_after.or_else(|| again::retry_after_said(&said));
+        let retry_after = retry_after.or_else(|| retry::retry_after_in_message(&said));
         match status {
             // Behind a redirect stands a host at which nobody can log in.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
@@ -242,7 +242,7 @@ impl Http {
             _ => vec![first.code, first.message],
         };
         let words: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
-        text::safe(&without_secrets(words.join(", "), login.as_ref()))
+        text::escape(&without_secrets(words.join(", "), login.as_ref()))
     }
 
     /// Where the host that the user named may lead.
@@ -258,11 +258,11 @@ impl Http {
         Ok(route)
     }
 
-    /// The way for a request with a body.
-    fn way(&self, url: &Url, route: Arc<Route>) -> Result<Way, RemoteError> {
+    /// The transport of a request with a body.
+    fn transport(&self, url: &Url, route: Arc<Route>) -> Result<Transport, RemoteError> {
         let proxies = Some(self.proxies.clone()).filter(|_| !is_loopback(&host_of(url)));
         let Timeouts { connect, stall, .. } = self.timeouts;
-        Ok(Way { route, tls: self.tls()?, proxies, connect, stall })
+        Ok(Transport { route, tls: self.tls()?, proxies, connect, stall })
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, RemoteError> {
@@ -282,7 +282,7 @@ impl Http {
         if let Some(client) = lock(&self.clients).get(&kind) {
             return Ok(client.clone());
         }
-        let following = Following {
+        let following = RedirectPolicy {
             insecure: self.options.insecure,
             asked: self.asked.clone(),
             route: route.clone(),
@@ -324,7 +324,7 @@ fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
 
 /// Which redirects are followed: none from HTTPS to plain HTTP unless `insecure`, none to this host or
 /// the link unless the user named them, and not for ever.
-struct Following {
+struct RedirectPolicy {
     insecure: bool,
     asked: Asked,
     route: Arc<Route>,
@@ -332,7 +332,7 @@ struct Following {
     token_of: Option<Url>,
 }
 
-impl Following {
+impl RedirectPolicy {
     fn judge(&self, attempt: redirect::Attempt) -> redirect::Action {
         let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > MAX_REDIRECTS {

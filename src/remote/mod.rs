@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 
-mod again;
 mod auth;
 mod body;
 mod connection;
@@ -17,12 +16,12 @@ mod hint;
 pub(crate) mod http;
 mod reference;
 pub(crate) mod registry;
+mod retry;
 mod route;
 mod runtime;
 mod tls;
 mod upload;
 
-pub(crate) use again::Again;
 pub(crate) use body::Body;
 pub use error::{RemoteError, Service, Unreachable};
 pub(crate) use exchange::{Answer, Request, host_of, is_html};
@@ -30,6 +29,7 @@ pub(crate) use http::Http;
 pub use reference::Repository;
 pub(crate) use reference::{is_loopback, is_tag};
 pub(crate) use registry::Access;
+pub(crate) use retry::Retry;
 pub(crate) use upload::Upload;
 
 /// How to reach the network.
@@ -88,7 +88,7 @@ impl Remote {
     /// Whether a client must accept plain HTTP or any certificate to reach this registry as it was
     /// reached here.
     pub(crate) fn is_insecure(&self, host: &str) -> bool {
-        self.options.insecure || self.options.plain_http || self.registries.spoke_plainly(host)
+        self.options.insecure || self.options.plain_http || self.registries.used_plain_http(host)
     }
 
     /// Whether a registry was logged in to.
@@ -98,7 +98,7 @@ impl Remote {
 
     /// The remarks since they were last taken, each worth a line: credentials that were not
     /// accepted, a helper that failed.
-    pub fn take_notes(&self) -> Vec<String> {
-        self.registries.take_notes()
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.registries.take_warnings()
     }
 }

@@ -193,7 +193,7 @@ pub(crate) fn is_tag(text: &str) -> bool {
 }
 
 fn wrong(text: &str, why: &str) -> RemoteError {
-    RemoteError::Address { text: Redacted::new(text), why: why.into(), next: FORM.into() }
+    RemoteError::Address { text: Redacted::new(text), why: why.into(), hint: FORM.into() }
 }
 
 impl fmt::Display for Repository {

@@ -50,7 +50,7 @@ pub(crate) struct Registries {
     logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
     /// What Docker's configuration has for each host that asked.
     credentials: Mutex<HashMap<String, Option<Credentials>>>,
-    notes: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Registries {
@@ -60,18 +60,18 @@ impl Registries {
         config: Option<PathBuf>,
         login: Option<(String, String)>,
     ) -> Self {
-        let (schemes, logins, credentials, notes) = Default::default();
-        Registries { plain_http, insecure, config, login, schemes, logins, credentials, notes }
+        let (schemes, logins, credentials, warnings) = Default::default();
+        Registries { plain_http, insecure, config, login, schemes, logins, credentials, warnings }
     }
 
-    pub(crate) fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.notes))
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.warnings))
     }
 
-    fn note(&self, note: String) {
-        let mut notes = lock(&self.notes);
-        if !notes.contains(&note) {
-            notes.push(note);
+    fn warn(&self, warning: String) {
+        let mut warnings = lock(&self.warnings);
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
     }
 
@@ -107,7 +107,7 @@ impl Registries {
             let url = Url::parse(&url).map_err(|error| RemoteError::Address {
                 text: Redacted::new(&repository.to_string()),
                 why: error.to_string(),
-                next: "Check the host's name.".into(),
+                hint: "Check the host's name.".into(),
             })?;
             http.send(Request { authorization, ..request(url) })
         };
@@ -166,7 +166,7 @@ impl Registries {
     }
 
     /// Whether a registry was spoken to over plain HTTP.
-    pub(crate) fn spoke_plainly(&self, host: &str) -> bool {
+    pub(crate) fn used_plain_http(&self, host: &str) -> bool {
         lock(&self.schemes).get(host) == Some(&"http")
     }
 
@@ -217,8 +217,8 @@ impl Registries {
             return kept;
         }
         let found = auth::credentials(self.config.as_deref()?, host);
-        if let Some(note) = found.note {
-            self.note(note);
+        if let Some(warning) = found.warning {
+            self.warn(warning);
         }
         // A helper that hangs is waited for once.
         lock(&self.credentials).insert(host.to_owned(), found.credentials.clone());
@@ -226,7 +226,7 @@ impl Registries {
     }
 
     fn refused(&self, host: &str) {
-        self.note(format!("{host} refuses the credentials that are kept for it; going on without a login"));
+        self.warn(format!("{host} refuses the credentials that are kept for it; going on without a login"));
     }
 }
 

@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::remote::connection::{self, Way};
+use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, Unreachable};
 use crate::remote::exchange::{Answer, Request, Timeouts, host_of};
 use crate::remote::failure::failure;
@@ -45,30 +45,30 @@ pub(crate) struct Upload {
 impl Upload {
     pub(super) fn start(
         runtime: &Runtime,
-        way: Way,
+        transport: Transport,
         timeouts: Timeouts,
         request: Request,
         length: u64,
     ) -> Self {
         let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
         let (sender, answer) = blocking::sync_channel(1);
-        let taken = Arc::new(Taken::default());
+        let consumed = Arc::new(Consumed::default());
         let mut headers = request.headers();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let Request { subject, method, url, .. } = request;
-        let body = StreamBody::new(counted(waiting, taken.clone()));
-        let exchange = connection::exchange(way, method, url.clone(), headers, body.boxed_unsync());
+        let body = StreamBody::new(counted(waiting, consumed.clone()));
+        let exchange = connection::exchange(transport, method, url.clone(), headers, body.boxed_unsync());
         let task = runtime.handle().spawn(async move {
             let result = tokio::select! {
                 sent = exchange => match sent {
                     Ok(answered) => {
-                        let whole = answered.taken && taken.bytes.load(Ordering::Relaxed) == length;
-                        Ok((Answer::of(subject, &url, answered.response), whole))
+                        let complete = answered.consumed && consumed.bytes.load(Ordering::Relaxed) == length;
+                        Ok((Answer::of(subject, &url, answered.response), complete))
                     }
                     Err(error) => Err(failure(&*error, subject, &url)),
                 },
-                waited = stalled(&taken, length, timeouts.stall) => Err(RemoteError::Unreachable {
+                waited = stalled(&consumed, length, timeouts.stall) => Err(RemoteError::Unreachable {
                     subject,
                     host: host_of(&url),
                     why: Unreachable::Timeout(waited),
@@ -94,7 +94,7 @@ impl Upload {
     }
 
     /// What the server said before it had everything; where writing has failed, this is why.
-    pub(crate) fn refused(self) -> Sent {
+    pub(crate) fn early_answer(self) -> Sent {
         // Not as if the body were complete.
         if let Some(pieces) = &self.pieces {
             let _ = pieces.try_send(Err(io::ErrorKind::BrokenPipe.into()));
@@ -126,7 +126,7 @@ impl Drop for Upload {
 
 /// How far the connection is.
 #[derive(Default)]
-struct Taken {
+struct Consumed {
     /// The bytes that it has taken. It does not ask for the end of a body whose length it knows.
     bytes: AtomicU64,
     /// It would take more, were there any.
@@ -136,30 +136,30 @@ struct Taken {
 /// Hands the pieces to the connection and counts them.
 fn counted(
     waiting: mpsc::Receiver<io::Result<Bytes>>,
-    taken: Arc<Taken>,
+    consumed: Arc<Consumed>,
 ) -> impl Stream<Item = io::Result<Frame<Bytes>>> {
-    stream::unfold((waiting, taken), |(mut waiting, taken)| async move {
-        taken.waits.store(true, Ordering::Relaxed);
+    stream::unfold((waiting, consumed), |(mut waiting, consumed)| async move {
+        consumed.waits.store(true, Ordering::Relaxed);
         let piece = waiting.recv().await;
         if let Some(Ok(piece)) = &piece {
-            taken.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            consumed.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
-        taken.waits.store(false, Ordering::Relaxed);
-        Some((piece?.map(Frame::data), (waiting, taken)))
+        consumed.waits.store(false, Ordering::Relaxed);
+        Some((piece?.map(Frame::data), (waiting, consumed)))
     })
 }
 
 /// Ends when nothing has moved for too long, with how long that was. To wait for the writer is
 /// no stall: that may be a slow source, or another registry that gets the same bytes.
-async fn stalled(taken: &Taken, length: u64, stall: Duration) -> Duration {
+async fn stalled(consumed: &Consumed, length: u64, stall: Duration) -> Duration {
     let mut last = 0;
     loop {
         let storing = last == length;
-        let patience = if storing { STORING } else { stall };
-        tokio::time::sleep(patience).await;
-        let now = taken.bytes.load(Ordering::Relaxed);
-        if now == last && !taken.waits.load(Ordering::Relaxed) {
-            return patience;
+        let time_left = if storing { STORING } else { stall };
+        tokio::time::sleep(time_left).await;
+        let now = consumed.bytes.load(Ordering::Relaxed);
+        if now == last && !consumed.waits.load(Ordering::Relaxed) {
+            return time_left;
         }
         last = now;
     }
@@ -185,20 +185,20 @@ mod tests {
 
     #[test]
     fn a_writer_that_is_slow_is_no_stall() {
-        let taken = Arc::new(Taken::default());
+        let consumed = Arc::new(Consumed::default());
         let (pieces, waiting) = mpsc::channel(1);
-        let mut body = Box::pin(counted(waiting, taken.clone()));
-        let state = || (taken.bytes.load(Ordering::Relaxed), taken.waits.load(Ordering::Relaxed));
+        let mut body = Box::pin(counted(waiting, consumed.clone()));
+        let state = || (consumed.bytes.load(Ordering::Relaxed), consumed.waits.load(Ordering::Relaxed));
         run(async {
             let mut context = Context::from_waker(Waker::noop());
             assert!(body.as_mut().poll_next(&mut context).is_pending());
             assert_eq!(state(), (0, true), "the connection waits for the writer");
             let (soon, long) = (Duration::from_millis(1), Duration::from_millis(50));
-            assert!(tokio::time::timeout(long, stalled(&taken, 4, soon)).await.is_err(), "no stall");
+            assert!(tokio::time::timeout(long, stalled(&consumed, 4, soon)).await.is_err(), "no stall");
             pieces.try_send(Ok(Bytes::from_static(b"ab"))).unwrap();
             assert!(body.as_mut().poll_next(&mut context).is_ready());
             assert_eq!(state(), (2, false));
-            assert_eq!(stalled(&taken, 4, soon).await, soon, "now the server takes no more");
+            assert_eq!(stalled(&consumed, 4, soon).await, soon, "now the server takes no more");
         });
     }
 
@@ -252,12 +252,12 @@ mod tests {
                         let request = Request::new(method.clone(), "x", url.clone());
                         let mut upload = http.upload(request, LARGE as u64).unwrap();
                         let written = (0..LARGE / PIECE).try_for_each(|_| upload.write_all(&[7; PIECE]));
-                        let answer = if written.is_ok() { upload.finish() } else { upload.refused() };
-                        let (answer, whole) =
+                        let answer = if written.is_ok() { upload.finish() } else { upload.early_answer() };
+                        let (answer, complete) =
                             answer.unwrap_or_else(|error| panic!("{closes:?} {method}: {error}"));
                         assert_eq!(answer.response.status(), status, "{closes:?} {method}");
                         // A server that reads on after its answer may have got everything by now.
-                        assert!(!whole || matches!(closes, Closes::Half), "{closes:?} {method}");
+                        assert!(!complete || matches!(closes, Closes::Half), "{closes:?} {method}");
                     }
                 }
             }

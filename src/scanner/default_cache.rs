@@ -47,7 +47,7 @@ fn findings_from(dir: &Path, environment: Environment, yaml: bool) -> Vec<String
     let mut findings = Vec::new();
     if set(environment, "TRIVY_CACHE_DIR").is_none() {
         if let Some(user) = set(environment, "SUDO_USER").filter(|user| user.as_os_str() != "root") {
-            let user = crate::util::text::safe(&user.to_string_lossy());
+            let user = crate::util::text::escape(&user.to_string_lossy());
             findings.push(format!(
                 "This is sudo's cache directory, {}, and not {user}'s: name {user}'s with --cache-dir, or run without sudo.",
                 dir.display()

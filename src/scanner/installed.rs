@@ -12,7 +12,7 @@ pub(crate) const MAX_ANSWER: u64 = 16 << 10;
 /// What the `trivy` on the PATH says is its version; `None` where there is none.
 pub(crate) fn trivy_on_path() -> Option<String> {
     /// Trivy answers at once; what does not is no Trivy to wait for.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIME_LIMIT: Duration = Duration::from_secs(10);
     // A cache directory that is not there keeps it from reading anybody's databases, and a folder
     // without a trivy.yaml from reading a stick's.
     let mut child = Command::new("trivy")
@@ -25,7 +25,7 @@ pub(crate) fn trivy_on_path() -> Option<String> {
         .ok()?;
     let began = Instant::now();
     while child.try_wait().ok()?.is_none() {
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > TIME_LIMIT {
             let _ = child.kill();
             let _ = child.wait();
             return None;

@@ -4,18 +4,18 @@
 //! no bundle.
 //!
 //! - [`settings`]: flags and environment that keep Trivy offline with a cache.
-//! - [`registry_settings`], `site_settings`, [`pulled`]: the same for a local registry, for trivy-operator,
+//! - [`registry_settings`], `config_files`, [`pull_locations`]: the same for a local registry, for trivy-operator,
 //! a Trivy server and Harbor's adapter.
 //! - [`vex_config`], [`vex_entry`], [`vex_scanner`]: the name under which Trivy looks for a VEX repository.
 //! - [`default_cache`]: the cache directory that Trivy uses by default; `installed`: the version of Trivy
 //!   on this host.
 
+pub(crate) mod config_files;
 pub mod default_cache;
 pub(crate) mod installed;
-pub mod pulled;
+pub mod pull_locations;
 pub mod registry_settings;
 pub mod settings;
-pub(crate) mod site_settings;
 pub mod vex_config;
 pub mod vex_entry;
 pub(crate) mod vex_origin;

@@ -7,13 +7,13 @@
 //! without a message.
 
 use crate::dataset::catalogue::TrivyVersion;
-use crate::scanner::pulled::Pulled;
-use crate::scanner::settings::{ConfigFile, Line, OURS, SUBCOMMANDS, Settings};
-use crate::scanner::site_settings::site_files;
+use crate::scanner::config_files::config_files;
+use crate::scanner::pull_locations::PullLocations;
+use crate::scanner::settings::{ConfigFile, OURS, SUBCOMMANDS, Settings, TrivyCommand};
 use crate::scanner::{vex_scanner, yaml};
 
 /// The settings for scanners that pull.
-pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
+pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Settings {
     let since = |minor| version.major > 0 || version.minor >= minor;
     // Where only VEX comes from here, everything else is somebody else's affair.
     let alone = !pulled.is_in_registry();
@@ -44,25 +44,25 @@ pub fn registry_settings(version: TrivyVersion, pulled: &Pulled) -> Settings {
                 !alone && subcommand.version_check.is_some_and(since),
                 "--skip-version-check --disable-telemetry",
             );
-            Line { environment: None, subcommand: subcommand.name, flags }
+            TrivyCommand { environment: None, subcommand: subcommand.name, flags }
         })
         .collect();
     Settings {
         lines,
         environment: environment(pulled, since(63)),
         config: config(pulled, since(63)),
-        files: site_files(pulled).into_iter().chain(vex_file(pulled)).collect(),
+        files: config_files(pulled).into_iter().chain(vex_file(pulled)).collect(),
         advice: advice(pulled),
     }
 }
 
 /// The VEX configuration of each scanner.
-fn vex_file(pulled: &Pulled) -> Option<ConfigFile> {
+fn vex_file(pulled: &PullLocations) -> Option<ConfigFile> {
     let text = || vex_scanner::repository_yaml(&pulled.vex);
     (!pulled.vex.is_empty()).then(|| ConfigFile { name: vex_scanner::FILE, text: text() })
 }
 
-fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
+fn environment(pulled: &PullLocations, version_check: bool) -> Vec<(String, String)> {
     let repositories = [
         ("TRIVY_DB_REPOSITORY", &pulled.db),
         ("TRIVY_JAVA_DB_REPOSITORY", &pulled.java_db),
@@ -81,7 +81,7 @@ fn environment(pulled: &Pulled, version_check: bool) -> Vec<(String, String)> {
     repositories.chain(vex).chain(switches).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn config(pulled: &Pulled, version_check: bool) -> String {
+fn config(pulled: &PullLocations, version_check: bool) -> String {
     let mut text = String::from_utf8_lossy(OURS).into_owned()
         + " Trivy pulls what was imported from this site's servers.\n";
     let mut line = |wanted: bool, line: String| {
@@ -104,7 +104,7 @@ fn config(pulled: &Pulled, version_check: bool) -> String {
     text
 }
 
-fn advice(pulled: &Pulled) -> Vec<String> {
+fn advice(pulled: &PullLocations) -> Vec<String> {
     let mut advice = Vec::new();
     for (missing, name) in [
         (pulled.db.is_none(), "trivy-db"),
@@ -124,10 +124,10 @@ fn advice(pulled: &Pulled) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scanner::vex_entry::Carried;
+    use crate::scanner::vex_entry::CarriedRepository;
 
-    fn pulled() -> Pulled {
-        Pulled {
+    fn pulled() -> PullLocations {
+        PullLocations {
             db: Some("h/trivy-db:2".into()),
             java_db: Some("h/trivy-java-db:1".into()),
             checks: Some("h/trivy-checks:2".into()),
@@ -155,8 +155,9 @@ mod tests {
 
     #[test]
     fn vex_from_a_web_server_is_asked_for() {
-        let hub = Carried { name: "vex-hub".into(), url: "https://w/vex-hub".into(), origin: None };
-        let settings = registry_settings(TrivyVersion::newest(), &Pulled { vex: vec![hub], ..pulled() });
+        let hub = CarriedRepository { name: "vex-hub".into(), url: "https://w/vex-hub".into(), origin: None };
+        let settings =
+            registry_settings(TrivyVersion::newest(), &PullLocations { vex: vec![hub], ..pulled() });
         let of = |name: &str| settings.lines.iter().find(|line| line.subcommand == name).unwrap().arguments();
         assert!(of("image").contains("--vex repo --insecure"), "{}", of("image"));
         assert!(!of("config").contains("vex") && !of("server").contains("vex"));
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let some = Pulled { java_db: None, insecure: false, ..pulled() };
+        let some = PullLocations { java_db: None, insecure: false, ..pulled() };
         let settings = registry_settings(TrivyVersion::newest(), &some);
         assert!(settings.advice[0].contains("No trivy-java-db"), "{:?}", settings.advice);
         assert!(

@@ -38,7 +38,7 @@ pub(crate) const OURS: &[u8] = b"# Written by trivy-ferry:";
 
 /// What is installed in a cache, as far as it decides about settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InPlace {
+pub struct InstalledData {
     /// trivy-db.
     pub db: bool,
     /// trivy-java-db.
@@ -63,7 +63,7 @@ pub struct Scanner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The flags for each subcommand.
-    pub lines: Vec<Line>,
+    pub lines: Vec<TrivyCommand>,
     /// Environment variables with their values, for every subcommand.
     pub environment: Vec<(String, String)>,
     /// The text of a `trivy.yaml`.
@@ -85,7 +85,7 @@ pub struct ConfigFile {
 
 /// One subcommand with its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct TrivyCommand {
     /// What has to stand in the environment, where there is no flag for it.
     pub environment: Option<(&'static str, String)>,
     /// As typed after `trivy`: `image`, `server`. Client mode is `image --server URL`.
@@ -94,7 +94,7 @@ pub struct Line {
     pub flags: Vec<String>,
 }
 
-impl Line {
+impl TrivyCommand {
     /// The whole command, ready to paste.
     pub fn command(&self) -> String {
         let variable = self.environment.as_ref();
@@ -152,7 +152,12 @@ pub(crate) const SUBCOMMANDS: [Subcommand; 10] = [
 /// `--skip-db-update` and `--skip-java-db-update` appear only where the database is installed,
 /// because Trivy refuses them otherwise; `--skip-check-update` always, because without checks
 /// Trivy falls back to its embedded ones, with the flag at once.
-pub fn settings(cache_dir: &Path, version: TrivyVersion, in_place: InPlace, scanner: &Scanner) -> Settings {
+pub fn settings(
+    cache_dir: &Path,
+    version: TrivyVersion,
+    in_place: InstalledData,
+    scanner: &Scanner,
+) -> Settings {
     let since = |minor| version.major > 0 || version.minor >= minor;
     let cache = cache_dir.display().to_string();
     let memory = scanner.read_only_cache;
@@ -174,7 +179,7 @@ pub fn settings(cache_dir: &Path, version: TrivyVersion, in_place: InPlace, scan
             add(memory && subcommand.scans, "--cache-backend memory");
             let home = scanner.data_home.as_ref().filter(|_| in_place.vex && subcommand.scans);
             let environment = home.map(|home| ("XDG_DATA_HOME", home.display().to_string()));
-            Line { environment, subcommand: subcommand.name, flags }
+            TrivyCommand { environment, subcommand: subcommand.name, flags }
         })
         .collect();
     Settings {
@@ -189,7 +194,7 @@ pub fn settings(cache_dir: &Path, version: TrivyVersion, in_place: InPlace, scan
 fn environment(
     cache: &str,
     version_check: bool,
-    in_place: InPlace,
+    in_place: InstalledData,
     scanner: &Scanner,
 ) -> Vec<(String, String)> {
     let mut variables = vec![("TRIVY_CACHE_DIR".to_owned(), cache.to_owned())];
@@ -214,7 +219,7 @@ fn environment(
 }
 
 /// The keys are those of `trivy --generate-default-config` of v0.74.0 (pkg/flag: `ConfigName`).
-fn config(cache: &str, version_check: bool, in_place: InPlace, memory: bool) -> String {
+fn config(cache: &str, version_check: bool, in_place: InstalledData, memory: bool) -> String {
     let mut text = String::from_utf8_lossy(OURS).into_owned()
         + " Trivy uses what was imported and asks no network.\ncache:\n";
     let mut line = |wanted: bool, line: &str| {
@@ -235,7 +240,7 @@ fn config(cache: &str, version_check: bool, in_place: InPlace, memory: bool) -> 
     text
 }
 
-fn advice(in_place: InPlace, scanner: &Scanner) -> Vec<String> {
+fn advice(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
     let mut advice = Vec::new();
     if !in_place.db {
         advice.push(
@@ -289,7 +294,7 @@ impl Settings {
     /// # Errors
     /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if a file is there
     /// that holds other variables; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or
-    /// another kind of file; [`TargetError::NoFolder`] if its directory does not exist; else the error of
+    /// another kind of file; [`TargetError::NoDirectory`] if its directory does not exist; else the error of
     /// the system, as [`TargetError::io`] sorts it.
     pub fn write_env(&self, path: &Path) -> Result<(), TargetError> {
         let mut text = String::new();
@@ -305,8 +310,9 @@ impl Settings {
             held.lines()
                 .all(|line| line.split_once('=').is_some_and(|(name, _)| OUR_VARIABLES.contains(&name)))
         };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        write(folder, path, text.as_bytes(), |held| match ours(held) {
+        let directory =
+            path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        write(directory, path, text.as_bytes(), |held| match ours(held) {
             true => Ok(()),
             false => Err(TargetError::Exists {
                 path: path.into(),
@@ -322,7 +328,7 @@ impl Settings {
     /// # Errors
     /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
     /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
-    /// [`TargetError::NoFolder`] if the directory does not exist; else the error of the system, as
+    /// [`TargetError::NoDirectory`] if the directory does not exist; else the error of the system, as
     /// [`TargetError::io`] sorts it.
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         ConfigFile { name: "trivy.yaml", text: self.config.clone() }.write(dir, force)
@@ -339,9 +345,11 @@ pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
         return Ok(());
     }
     // What cannot be looked at now is reported when the file is written.
-    let Ok(folder) = Dir::top(dir) else { return Ok(()) };
+    let Ok(directory) = Dir::top(dir) else { return Ok(()) };
     let mut begin = Vec::new();
-    match folder.read(NAME).map(|file| file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin)))
+    match directory
+        .read(NAME)
+        .map(|file| file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin)))
     {
         Ok(Some(Ok(_))) if begin != OURS => Err(not_ours(dir.join(NAME))),
         _ => Ok(()),
@@ -363,7 +371,7 @@ impl ConfigFile {
     /// # Errors
     /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
     /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
-    /// [`TargetError::NoFolder`] if the directory does not exist; else the error of the system, as
+    /// [`TargetError::NoDirectory`] if the directory does not exist; else the error of the system, as
     /// [`TargetError::io`] sorts it.
     pub fn write(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         let path = dir.join(self.name);
@@ -377,7 +385,7 @@ impl ConfigFile {
 
 /// Replaces a file atomically, with the mode and owner that it had, never through a link.
 fn write(
-    folder: &Path,
+    directory: &Path,
     path: &Path,
     bytes: &[u8],
     may_replace: impl Fn(&[u8]) -> Result<(), TargetError>,
@@ -387,9 +395,9 @@ fn write(
         path: path.into(),
         error: io::Error::new(io::ErrorKind::InvalidInput, "no file is named"),
     })?;
-    let dir = Dir::top(folder).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => TargetError::NoFolder { path: folder.into() },
-        _ => TargetError::io("open the folder", folder, error),
+    let dir = Dir::top(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => TargetError::NoDirectory { path: directory.into() },
+        _ => TargetError::io("open the folder", directory, error),
     })?;
     replace(&dir, name, bytes, 0o644, may_replace)
 }
@@ -402,14 +410,14 @@ pub(crate) fn replace(
     new_mode: u32,
     may_replace: impl Fn(&[u8]) -> Result<(), TargetError>,
 ) -> Result<(), TargetError> {
-    const MOST: u64 = 1 << 20;
+    const MAX: u64 = 1 << 20;
     let path = dir.at(name);
     let (mode, owner) = match dir.find(name).at("look", &path)? {
         None => (new_mode, parent_owner(dir).at("look", dir.path())?),
         Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
         Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
         Some(entry) => {
-            may_replace(&dir.read_small(name, MOST).at("read", &path)?.unwrap_or_default())?;
+            may_replace(&dir.read_small(name, MAX).at("read", &path)?.unwrap_or_default())?;
             (entry.mode & 0o777, (dir::euid() == 0).then_some(entry.owner))
         }
     };
@@ -420,9 +428,9 @@ pub(crate) fn replace(
 mod tests {
     use super::*;
 
-    const ALL: InPlace = InPlace { db: true, java_db: true, checks: true, vex: true };
+    const ALL: InstalledData = InstalledData { db: true, java_db: true, checks: true, vex: true };
 
-    fn of(version: &str, in_place: InPlace) -> Settings {
+    fn of(version: &str, in_place: InstalledData) -> Settings {
         settings(Path::new("/c"), version.parse().unwrap(), in_place, &Scanner::default())
     }
 
@@ -451,7 +459,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_not_skipped_and_is_said() {
-        let none = of("0.74", InPlace::default());
+        let none = of("0.74", InstalledData::default());
         assert_eq!(
             flags(&none, "image"),
             "--cache-dir /c --skip-check-update --offline-scan --skip-version-check --disable-telemetry"

@@ -9,25 +9,25 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::scanner::settings::replace;
-use crate::scanner::vex_entry::{Carried, Entry};
+use crate::scanner::vex_entry::{CarriedRepository, VexEntry};
 
 pub use crate::scanner::vex_origin::Origin;
 use crate::scanner::vex_yaml::{Document, Edits, entry_text};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::Dir;
 use crate::util::dir::parent_owner;
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// The most that the file may have, in bytes.
-const MOST: u64 = 64 << 10;
+const MAX: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
 
 /// Which entries of earlier imports are still wanted.
-pub struct Wanted<'a> {
+pub struct WantedEntries<'a> {
     /// The stream of the import. Entries of other streams stay as they are.
     pub stream: &'a str,
     /// The repositories that the accepted bundles list. None at all: the bundles carry other data only.
-    pub listed: &'a [Carried],
+    pub listed: &'a [CarriedRepository],
     /// Whether a key is trusted, by its identifier in hex.
     pub trusts: &'a dyn Fn(&str) -> bool,
 }
@@ -69,7 +69,7 @@ impl VexConfig {
     /// The errors of [`VexConfig::read`].
     pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
         let mut config = VexConfig { home, bytes: None, document: Ok(Document::default()) };
-        let Some(dir) = config.folder(false)? else { return Ok(config) };
+        let Some(dir) = config.directory(false)? else { return Ok(config) };
         let path = dir.at(FILE);
         match dir.find(FILE).at("look", &path)? {
             None => return Ok(config),
@@ -77,7 +77,7 @@ impl VexConfig {
             Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
             Some(_) => {}
         }
-        let bytes = dir.read_small(FILE, MOST).at("read", &path)?.unwrap_or_default();
+        let bytes = dir.read_small(FILE, MAX).at("read", &path)?.unwrap_or_default();
         config.document = match std::str::from_utf8(&bytes) {
             Ok(text) => Document::parse(text),
             Err(_) => Err("it is not UTF-8".into()),
@@ -90,7 +90,7 @@ impl VexConfig {
     ///
     /// # Errors
     /// The errors of [`VexConfig::read`].
-    pub fn read_again(&self) -> Result<VexConfig, TargetError> {
+    pub fn reread(&self) -> Result<VexConfig, TargetError> {
         VexConfig::read_at(self.home.clone())
     }
 
@@ -100,13 +100,13 @@ impl VexConfig {
     }
 
     /// The entries, in the file's order.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[VexEntry] {
         self.document.as_ref().map_or(&[], |document| &document.entries)
     }
 
     /// The name under which Trivy looks for a repository: that of the enabled entry with its URL,
     /// else the enabled entry of its name, else its own name.
-    pub fn name_for<'a>(&'a self, carried: &'a Carried) -> &'a str {
+    pub fn name_for<'a>(&'a self, carried: &'a CarriedRepository) -> &'a str {
         let enabled = || self.entries().iter().filter(|entry| entry.enabled);
         enabled()
             .find(|entry| same_url(&entry.url, &carried.url))
@@ -124,8 +124,8 @@ impl VexConfig {
     /// written.
     pub fn merge(
         &self,
-        carried: &[Carried],
-        wanted: Option<&Wanted<'_>>,
+        carried: &[CarriedRepository],
+        wanted: Option<&WantedEntries<'_>>,
         holds: &dyn Fn(&str) -> bool,
     ) -> Result<Merged, TargetError> {
         let mut merged = Merged::default();
@@ -153,7 +153,7 @@ impl VexConfig {
         }
         match self.document.as_ref().map_err(String::clone).and_then(|document| document.edited(&edits)) {
             Ok(text) => {
-                if let Some(dir) = self.folder(true)? {
+                if let Some(dir) = self.directory(true)? {
                     self.write(&dir, &text)?;
                     merged.written = Some(path);
                     merged.findings.extend(removed);
@@ -174,14 +174,15 @@ impl VexConfig {
     /// What a carried repository needs: nothing, an entry, or its own entry anew.
     fn add_or_replace<'c>(
         &self,
-        repository: &'c Carried,
+        repository: &'c CarriedRepository,
         path: &Path,
         edits: &mut Edits<'c>,
         findings: &mut Vec<String>,
     ) {
-        let find = |is_it: &dyn Fn(&Entry) -> bool| self.entries().iter().enumerate().find(|(_, e)| is_it(e));
-        let at_url = |entry: &Entry| same_url(&entry.url, &repository.url);
-        let named = |entry: &Entry| entry.name == repository.name;
+        let find =
+            |is_it: &dyn Fn(&VexEntry) -> bool| self.entries().iter().enumerate().find(|(_, e)| is_it(e));
+        let at_url = |entry: &VexEntry| same_url(&entry.url, &repository.url);
+        let named = |entry: &VexEntry| entry.name == repository.name;
         let known = find(&|entry| entry.enabled && at_url(entry))
             .or_else(|| find(&|entry| entry.enabled && named(entry)))
             .or_else(|| find(&|entry| at_url(entry) || named(entry)));
@@ -190,7 +191,7 @@ impl VexConfig {
             (Some((_, entry)), _) if !entry.enabled => findings.push(format!(
                 "{} has the VEX repository {} disabled: set its enabled to true to use what was imported.",
                 path.display(),
-                safe(&entry.name)
+                escape(&entry.name)
             )),
             // An entry of another bundle follows its exporter, to another address or another key.
             (Some((index, entry)), Some(origin)) => {
@@ -209,13 +210,13 @@ impl VexConfig {
 
     /// Removes the entries of the stream that its bundles list no longer, or whose bundle was signed by keys
     /// that are trusted no longer. Returns a sentence for each.
-    fn remove_unwanted(&self, wanted: &Wanted<'_>, path: &Path, edits: &mut Edits<'_>) -> Vec<String> {
+    fn remove_unwanted(&self, wanted: &WantedEntries<'_>, path: &Path, edits: &mut Edits<'_>) -> Vec<String> {
         let mut sentences = Vec::new();
         for (index, entry) in self.entries().iter().enumerate() {
             let Some(origin) = entry.origin.as_ref().filter(|origin| origin.stream == wanted.stream) else {
                 continue;
             };
-            let is_it = |listed: &Carried| self.name_for(listed) == entry.name;
+            let is_it = |listed: &CarriedRepository| self.name_for(listed) == entry.name;
             if edits.replace.contains_key(&index) || wanted.listed.iter().any(is_it) {
                 continue;
             }
@@ -227,8 +228,8 @@ impl VexConfig {
             edits.remove.push(index);
             sentences.push(format!(
                 "The VEX repository {} ({}) was removed from {}, because {why}. Its documents in the cache are not used.",
-                safe(&entry.name),
-                safe(&entry.url),
+                escape(&entry.name),
+                escape(&entry.url),
                 path.display()
             ));
         }
@@ -238,7 +239,7 @@ impl VexConfig {
     /// A sentence for each enabled repository that Trivy would miss.
     fn not_carried(
         &self,
-        carried: &[Carried],
+        carried: &[CarriedRepository],
         edits: &Edits<'_>,
         path: &Path,
         holds: &dyn Fn(&str) -> bool,
@@ -254,7 +255,7 @@ impl VexConfig {
                 format!(
                     "{} enables the VEX repository {}, which is not in the cache: Trivy warns and filters without it (and fails without --skip-vex-repo-update); carry it too, or disable it.",
                     path.display(),
-                    safe(&entry.name)
+                    escape(&entry.name)
                 )
             })
             .collect()
@@ -278,7 +279,7 @@ impl VexConfig {
     }
 
     /// The folder of the file, made where that is asked for, as Trivy makes it (mode 0700).
-    fn folder(&self, make: bool) -> Result<Option<Dir>, TargetError> {
+    fn directory(&self, make: bool) -> Result<Option<Dir>, TargetError> {
         let Some(home) = &self.home else { return Ok(None) };
         let mut dir = match Dir::top(home) {
             Ok(dir) => dir,
@@ -328,12 +329,12 @@ mod tests {
     use crate::dataset::catalogue::VEX_HUB;
     use crate::digest::Digest;
 
-    fn hub() -> Carried {
-        Carried { name: "default".into(), url: VEX_HUB.into(), origin: None }
+    fn hub() -> CarriedRepository {
+        CarriedRepository { name: "default".into(), url: VEX_HUB.into(), origin: None }
     }
 
-    fn corp() -> Carried {
-        Carried { name: "corp".into(), url: "https://vex.corp.example/x?y=1".into(), origin: None }
+    fn corp() -> CarriedRepository {
+        CarriedRepository { name: "corp".into(), url: "https://vex.corp.example/x?y=1".into(), origin: None }
     }
 
     fn with_file(text: &str) -> (tempfile::TempDir, VexConfig) {
@@ -344,7 +345,7 @@ mod tests {
         (dir, config)
     }
 
-    fn merged(text: &str, carried: &[Carried]) -> (String, Merged) {
+    fn merged(text: &str, carried: &[CarriedRepository]) -> (String, Merged) {
         let (dir, config) = with_file(text);
         let merged = config.merge(carried, None, &|_| false).unwrap();
         (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
@@ -453,7 +454,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(matches!(read(), Err(TargetError::NotAFile { .. })));
         std::fs::remove_file(&fifo).unwrap();
-        std::fs::write(&fifo, vec![b'#'; MOST as usize + 1]).unwrap();
+        std::fs::write(&fifo, vec![b'#'; MAX as usize + 1]).unwrap();
         assert!(matches!(read(), Err(TargetError::Io { .. })));
     }
 
@@ -462,16 +463,16 @@ mod tests {
     }
 
     /// The repository of [`corp`] from a bundle of the stream `default` that a key signed.
-    fn brought(url: &str, key: &str) -> Carried {
-        Carried { url: url.into(), origin: Some(origin("default", key)), ..corp() }
+    fn brought(url: &str, key: &str) -> CarriedRepository {
+        CarriedRepository { url: url.into(), origin: Some(origin("default", key)), ..corp() }
     }
 
     const URL: &str = "https://vex.corp.example/x";
 
     /// The file after an import that lists some repositories, and has them in place.
-    fn imported(text: &str, stream: &str, listed: &[Carried], trusted: &str) -> (String, Merged) {
+    fn imported(text: &str, stream: &str, listed: &[CarriedRepository], trusted: &str) -> (String, Merged) {
         let (dir, config) = with_file(text);
-        let wanted = Wanted { stream, listed, trusts: &|key| key == trusted };
+        let wanted = WantedEntries { stream, listed, trusts: &|key| key == trusted };
         let merged = config.merge(listed, Some(&wanted), &|_| true).unwrap();
         (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
     }

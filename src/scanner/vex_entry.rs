@@ -4,7 +4,7 @@ use crate::scanner::vex_origin::Origin;
 
 /// A repository that was carried here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedRepository {
     /// The name for an entry that has to be added: `default` for VEX Hub.
     pub name: String,
     /// The repository's URL as Trivy's configuration has it.
@@ -15,7 +15,7 @@ pub struct Carried {
 
 /// One entry of the file (Trivy v0.74.0, pkg/vex/repo/repo.go: `Repository`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Entry {
+pub struct VexEntry {
     /// The folder's name in Trivy's cache.
     pub name: String,
     /// Where Trivy would download it.

@@ -3,7 +3,7 @@
 
 use crate::dataset::catalogue::VEX_HUB;
 use crate::scanner::settings::OURS;
-use crate::scanner::vex_entry::Carried;
+use crate::scanner::vex_entry::CarriedRepository;
 use crate::scanner::vex_yaml::entry_text;
 
 /// The name of the file where it is written for other hosts.
@@ -11,8 +11,8 @@ pub const FILE: &str = "vex-repository.yaml";
 
 /// The text of a `repository.yaml` that enables these repositories and disables VEX Hub on the
 /// internet, without which Trivy fails where there is none (v0.74.0, pkg/vex/repo/manager.go).
-pub fn repository_yaml(served: &[Carried]) -> String {
-    let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
+pub fn repository_yaml(served: &[CarriedRepository]) -> String {
+    let hub = CarriedRepository { name: "default".into(), url: VEX_HUB.into(), origin: None };
     let mut text = String::from_utf8_lossy(OURS).into_owned()
         + " each scanner needs it as .trivy/vex/repository.yaml in its XDG_DATA_HOME, else HOME.\n\
            # Where the web server asks for a login: a username and a password, or a token.\n\
@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn the_internet_is_disabled_and_the_site_is_enabled() {
-        let served = Carried {
+        let served = CarriedRepository {
             name: "vex-hub".into(),
             url: "https://web.corp.example/vex/vex-hub".into(),
             origin: None,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::scanner::vex_entry::{Carried, Entry};
+use crate::scanner::vex_entry::{CarriedRepository, VexEntry};
 use crate::scanner::vex_origin::Origin;
 use crate::scanner::yaml::{scalar, truth};
 
@@ -16,7 +16,7 @@ use crate::scanner::yaml::{scalar, truth};
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     text: String,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<VexEntry>,
     /// Where each entry is.
     places: Vec<Place>,
     sequence: Sequence,
@@ -55,11 +55,11 @@ enum Sequence {
 #[derive(Debug, Default)]
 pub(crate) struct Edits<'a> {
     /// Entries to write anew, by their index.
-    pub(crate) replace: BTreeMap<usize, &'a Carried>,
+    pub(crate) replace: BTreeMap<usize, &'a CarriedRepository>,
     /// Entries to remove, by their index.
     pub(crate) remove: Vec<usize>,
     /// Entries to add at the end.
-    pub(crate) add: Vec<&'a Carried>,
+    pub(crate) add: Vec<&'a CarriedRepository>,
 }
 
 impl Edits<'_> {
@@ -70,7 +70,7 @@ impl Edits<'_> {
 
 /// An entry as Trivy's own default has it (`trivy vex repo init` of v0.74.0), after the comment that says
 /// where it came from.
-pub(crate) fn entry_text(repository: &Carried, enabled: bool, indent: &str, end: &str) -> String {
+pub(crate) fn entry_text(repository: &CarriedRepository, enabled: bool, indent: &str, end: &str) -> String {
     let (name, url) = (scalar(&repository.name), scalar(&repository.url));
     let enabled = if enabled { "enabled: true" } else { "enabled: false" };
     let fields = [enabled, "username: \"\"", "password: \"\"", "token: \"\"", "insecure: false"];
@@ -92,8 +92,9 @@ impl Document {
     /// text says which.
     pub(crate) fn edited(&self, edits: &Edits<'_>) -> Result<String, String> {
         let end = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
-        let new =
-            |repository: &&Carried, indent: usize| entry_text(repository, true, &" ".repeat(indent), end);
+        let new = |repository: &&CarriedRepository, indent: usize| {
+            entry_text(repository, true, &" ".repeat(indent), end)
+        };
         let mut lines: Vec<String> = self.text.split_inclusive('\n').map(str::to_owned).collect();
         if let Some(last) = lines.last_mut().filter(|line| !line.ends_with('\n')) {
             last.push_str(end);
@@ -123,7 +124,7 @@ impl Document {
 
     /// Whether a text says what this one says, with these edits.
     fn proven(&self, edits: &Edits<'_>, text: &str) -> Result<(), String> {
-        let ours = |repository: &&Carried| Entry {
+        let ours = |repository: &&CarriedRepository| VexEntry {
             name: repository.name.clone(),
             url: repository.url.clone(),
             enabled: true,
@@ -217,7 +218,7 @@ struct Walk {
     key: Option<String>,
     /// The line of the list's key.
     list_line: usize,
-    entry: Entry,
+    entry: VexEntry,
     place: Place,
 }
 
@@ -228,7 +229,7 @@ impl Walk {
     }
 
     fn begin_entry(&mut self, line: usize) {
-        self.entry = Entry::default();
+        self.entry = VexEntry::default();
         self.place = Place { first: line, last: line, scalars: 0 };
         self.key = None;
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::bundle::chunks::CHUNK;
-use crate::bundle::{BundleError, CheckedBlob, CheckedBlobs, Dataset, Image, VerifiedBundle};
+use crate::bundle::{BundleError, Dataset, Image, VerifiedBlob, VerifiedBlobs, VerifiedBundle};
 use crate::dataset::Kind;
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::vex_copy::{self, MANIFEST, Record, WELL_KNOWN};
-use crate::delivery::candidates::Offer;
+use crate::delivery::candidates::DatasetCandidate;
 use crate::delivery::image_place::path_of;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -20,13 +20,13 @@ use crate::oci;
 use crate::progress::Progress;
 use crate::remote::Repository;
 use crate::serve::http::{Blob, File, Site};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// Verifies what is served of one bundle, and adds it.
 pub(crate) fn add(
     site: &mut Site,
     bundle: &VerifiedBundle,
-    mine: &[&Choice],
+    mine: &[&ServeChoice],
     images: &[&Image],
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -34,38 +34,38 @@ pub(crate) fn add(
     let of_images = images.iter().flat_map(|image| image.all());
     let wanted: BTreeSet<Digest> = mine
         .iter()
-        .flat_map(|choice| choice.offer.dataset.blobs())
+        .flat_map(|choice| choice.candidate.dataset.blobs())
         .chain(of_images)
         .map(|blob| blob.digest)
         .collect();
     let what = |digest: Digest| {
-        let mut datasets = mine.iter().map(|choice| &choice.offer.dataset);
+        let mut datasets = mine.iter().map(|choice| &choice.candidate.dataset);
         let dataset = datasets.find(|dataset| dataset.blobs().any(|blob| blob.digest == digest));
         let image = images.iter().find(|image| image.all().any(|blob| blob.digest == digest));
         dataset.map(Dataset::reference).or(image.map(|image| image.name.clone())).unwrap_or_default()
     };
-    let checked = bundle.check_in_chunks(&wanted, what, progress)?;
+    let verified = bundle.verify_in_chunks(&wanted, what, progress)?;
     for choice in mine {
-        let dataset = &choice.offer.dataset;
+        let dataset = &choice.candidate.dataset;
         let lacks = |why: String| BundleError::Payload {
             path: path.clone(),
-            why: format!("{}: {}", dataset.reference(), safe(&why)).into(),
+            why: format!("{}: {}", dataset.reference(), escape(&why)).into(),
         };
-        let manifest = whole(&checked, dataset.manifest.digest, oci::MAX_MANIFEST)
+        let manifest = read_all(&verified, dataset.manifest.digest, oci::MAX_MANIFEST)
             .map_err(|error| BundleError::from_io(&path, error))?;
         dataset.agrees_with(&manifest).map_err(&lacks)?;
         for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
-            let checked = checked.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
-            site.blob(dataset.name.as_str(), blob.digest, Arc::new(checked));
+            let verified = verified.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
+            site.blob(dataset.name.as_str(), blob.digest, Arc::new(verified));
         }
         site.manifest(dataset.name.as_str(), Some(&dataset.tag), &dataset.manifest.media_type, manifest);
         if dataset.name.kind() == Kind::Vex {
-            add_vex(site, &checked, &choice.offer).map_err(lacks)?;
+            add_vex(site, &verified, &choice.candidate).map_err(lacks)?;
         }
     }
     for image in images {
-        add_image(site, &checked, image).map_err(|why| {
-            let why = format!("{}: {}", image.name, safe(&why));
+        add_image(site, &verified, image).map_err(|why| {
+            let why = format!("{}: {}", image.name, escape(&why));
             Error::from(BundleError::Payload { path: path.clone(), why: why.into() })
         })?;
     }
@@ -89,21 +89,22 @@ impl fmt::Display for ServedAs {
 }
 
 /// Where an image is served: below the host of its source, where no dataset is.
-pub(crate) fn place_of(image: &Image) -> Option<ServedAs> {
+pub(crate) fn served_as(image: &Image) -> Option<ServedAs> {
     let name = Repository::parse(&image.name, "latest").ok()?;
     let (tag, digest) = (name.tag().map(str::to_owned), image.manifest.digest);
     Some(ServedAs { repository: path_of(&name), tag, digest })
 }
 
 /// An error is a sentence's end.
-fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Result<(), String> {
-    let ServedAs { repository: name, tag, .. } = place_of(image).ok_or("it has no usable name")?;
+fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> Result<(), String> {
+    let ServedAs { repository: name, tag, .. } = served_as(image).ok_or("it has no usable name")?;
     for blob in &image.blobs {
-        let blob_of = checked.blob(blob.digest).ok_or("it lacks a blob")?;
+        let blob_of = verified.blob(blob.digest).ok_or("it lacks a blob")?;
         site.blob(&name, blob.digest, Arc::new(blob_of));
     }
     for manifest in image.manifests.iter().chain([&image.manifest]) {
-        let bytes = whole(checked, manifest.digest, oci::MAX_MANIFEST).map_err(|error| error.to_string())?;
+        let bytes =
+            read_all(verified, manifest.digest, oci::MAX_MANIFEST).map_err(|error| error.to_string())?;
         let tag = tag.as_deref().filter(|_| manifest.digest == image.manifest.digest);
         site.manifest(&name, tag, &manifest.media_type, bytes);
     }
@@ -111,15 +112,19 @@ fn add_image(site: &mut Site, checked: &Arc<CheckedBlobs>, image: &Image) -> Res
 }
 
 /// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
-fn add_vex(site: &mut Site, checked: &Arc<CheckedBlobs>, offer: &Offer) -> Result<(), String> {
-    let dataset = &offer.dataset;
+fn add_vex(
+    site: &mut Site,
+    verified: &Arc<VerifiedBlobs>,
+    candidate: &DatasetCandidate,
+) -> Result<(), String> {
+    let dataset = &candidate.dataset;
     let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
     let format = ArchiveFormat::by_media_type(&layer.media_type);
     let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
     let name = dataset.name.clone();
     let archive = vex_copy::archive_name(format, &subdir);
-    let record = Record { archive: layer.digest, updated_at: offer.date };
-    let upstream = whole(checked, described.digest, crate::dataset::vex::MAX_MANIFEST)
+    let record = Record { archive: layer.digest, updated_at: candidate.date };
+    let upstream = read_all(verified, described.digest, crate::dataset::vex::MAX_MANIFEST)
         .map_err(|error| error.to_string())?;
     let file = format!("{name}/{archive}");
     let naming = move |base: &str| {
@@ -132,17 +137,17 @@ fn add_vex(site: &mut Site, checked: &Arc<CheckedBlobs>, offer: &Offer) -> Resul
         ArchiveFormat::TarGzip => "application/gzip",
         ArchiveFormat::Zip => "application/zip",
     };
-    let checked = checked.blob(layer.digest).ok_or("it lacks its archive")?;
-    site.file(&file, File::Fixed(Arc::new(checked), media_type));
+    let verified = verified.blob(layer.digest).ok_or("it lacks its archive")?;
+    site.file(&file, File::Fixed(Arc::new(verified), media_type));
     let well_known = format!("{}/{WELL_KNOWN}/{MANIFEST}", dataset.name);
     site.file(&well_known, File::Naming(Box::new(move |base| naming(base).ok())));
     Ok(())
 }
 
 /// All bytes of a small blob.
-fn whole(checked: &Arc<CheckedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
+fn read_all(verified: &Arc<VerifiedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
     let missing = || std::io::Error::from(std::io::ErrorKind::InvalidData);
-    let blob = checked.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
+    let blob = verified.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < blob.size() {
         bytes.extend(blob.chunk(bytes.len() as u64 / CHUNK)?);
@@ -150,9 +155,9 @@ fn whole(checked: &Arc<CheckedBlobs>, digest: Digest, most: u64) -> std::io::Res
     Ok(bytes)
 }
 
-impl Blob for CheckedBlob {
+impl Blob for VerifiedBlob {
     fn size(&self) -> u64 {
-        CheckedBlob::size(self)
+        VerifiedBlob::size(self)
     }
 
     fn read(&self, offset: u64) -> std::io::Result<Bytes> {
@@ -167,8 +172,8 @@ impl Blob for CheckedBlob {
 }
 
 /// A dataset that is to be served.
-pub(crate) struct Choice {
-    pub(crate) offer: Offer,
+pub(crate) struct ServeChoice {
+    pub(crate) candidate: DatasetCandidate,
     /// It is older than what was served, and taken all the same.
     pub(crate) rollback: bool,
 }

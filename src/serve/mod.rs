@@ -12,27 +12,27 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::bundle::Image;
 use crate::delivery::admission::{admit_all, conclude};
-use crate::delivery::context::{Host, Setup};
+use crate::delivery::context::{DeliveryContext, HostContext};
 use crate::delivery::image_pattern;
 use crate::delivery::ledger::Ledger;
-use crate::delivery::report::{Report, Status};
+use crate::delivery::report::{DeliveryStatus, TargetReport};
 use crate::delivery::settings::{self, places_for_settings, write_files};
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::intake::open::{self, Blame, Found, beside};
+use crate::intake::open::{self, Blame, OpenedBundles, beside};
 use crate::intake::rebuild::Rebuilt;
 use crate::progress::Progress;
 use crate::scanner::installed::trivy_version;
 use crate::scanner::registry_settings::registry_settings;
 use crate::scanner::vex_config::VexConfig;
-use crate::serve::content::{Choice, add};
-use crate::serve::http::{Event, Options, Request, Server, Site, Until};
+use crate::serve::content::{ServeChoice, add};
+use crate::serve::http::{AnsweredRequest, EndsAt, Server, ServerEvent, ServerOptions, Site};
 use crate::serve::options::ServeOptions;
-use crate::serve::selecting::Selecting;
+use crate::serve::selecting::ServeSelection;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-use crate::util::text::{safe, second};
+use crate::util::text::{escape, format_second};
 
 /// A server that hands out datasets and images of bundles as a registry, and VEX repositories as a web server.
 pub struct BundleServer {
@@ -40,8 +40,8 @@ pub struct BundleServer {
     address: SocketAddr,
     url: String,
     site: Site,
-    http_options: Options,
-    events: Receiver<Event>,
+    http_options: ServerOptions,
+    events: Receiver<ServerEvent>,
     lost: Arc<AtomicU64>,
 }
 
@@ -52,34 +52,37 @@ impl BundleServer {
     /// # Errors
     /// If no key is trusted, there is nothing to serve, or the address cannot be listened on. The report says what
     /// else was wrong.
-    pub fn open(options: &ServeOptions, progress: &dyn Progress) -> Result<(Report, BundleServer), Error> {
+    pub fn open(
+        options: &ServeOptions,
+        progress: &dyn Progress,
+    ) -> Result<(TargetReport, BundleServer), Error> {
         let tls = options
             .tls
             .as_ref()
             .map(|(certificate, key)| http::configuration(certificate, key))
             .transpose()?;
-        more_files();
+        raise_open_file_limit();
         places_for_settings(&options.settings)?;
-        let setup = setup(options)?;
-        let mut found = open::open(&options.inputs, &setup.keyring, None)?;
+        let context = context(options)?;
+        let mut found = open::open(&options.inputs, &context.keyring, None)?;
         let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
         // Whoever cannot listen need not read the bundle first.
         let listener = Server::bind(options.listen)?;
         let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
         let url = url(options, address, tls.is_some())?;
         let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
-        let (mut report, site) = prepare(options, &setup, &url, &mut found, &mut ledger, progress)?;
+        let (mut report, site) = prepare(options, &context, &url, &mut found, &mut ledger, progress)?;
         report.warnings.extend(ledger.warnings());
         report.warnings.splice(
             0..0,
             options
                 .inputs
                 .iter()
-                .find_map(|input| beside(&setup.keyring, input))
+                .find_map(|input| beside(&context.keyring, input))
                 .into_iter()
                 .chain(found.warnings)
-                .chain(found.mended.iter().map(Rebuilt::to_string))
-                .chain(found.not_mended),
+                .chain(found.rebuilt.iter().map(Rebuilt::to_string))
+                .chain(found.not_rebuilt),
         );
         report.errors.splice(0..0, found.damaged.into_iter().map(Error::from));
         let (misspelled, unmatched) = image_pattern::unmatched(&options.image, &found.bundles);
@@ -87,15 +90,15 @@ impl BundleServer {
         report.warnings.extend(unmatched);
         drop(ledger);
         if !report.has_something_in_place() {
-            let next = "See `trivy-ferry inspect`; images are served only if --image names them.";
-            let nothing = || Error::usage("no bundle here holds what is to be served", next);
+            let hint = "See `trivy-ferry inspect`; images are served only if --image names them.";
+            let nothing = || Error::usage("no bundle here holds what is to be served", hint);
             return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
         }
-        advise(options, &setup, &url, &mut report);
+        advise(options, &context, &url, &mut report);
         let (log, events) = sync_channel(1024);
         let lost = Arc::new(AtomicU64::new(0));
         let count = lost.clone();
-        let http_options = Options {
+        let http_options = ServerOptions {
             tls,
             url: url.clone(),
             fixed: options.url.is_some(),
@@ -105,7 +108,7 @@ impl BundleServer {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             }),
-            until: Until::Signal,
+            until: EndsAt::Signal,
         };
         Ok((report, BundleServer { listener, address, url, site, http_options, events, lost }))
     }
@@ -121,22 +124,24 @@ impl BundleServer {
     /// If the server cannot be started.
     pub fn run(self, progress: &dyn Progress) -> Result<(), Error> {
         let server = Server::start(self.listener, self.site, self.http_options)?;
-        progress.note(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
+        progress.info(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
         tell(self.events, &self.lost, progress);
         server.wait();
-        progress.note("Ended.");
+        progress.info("Ended.");
         Ok(())
     }
 }
 
 /// Says a line for each request, until the server ends.
-fn tell(events: Receiver<Event>, lost: &AtomicU64, progress: &dyn Progress) {
+fn tell(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn Progress) {
     for event in events {
-        let now = second(clock::now());
+        let now = format_second(clock::now());
         match event {
-            Event::Answered(request) => tell_request(&now, &request, progress),
-            Event::Refused { client, why } => progress.note(&format!("{now} {client} - {}", safe(&why))),
-            Event::Ending(within) => progress.note(&format!(
+            ServerEvent::Answered(request) => tell_request(&now, &request, progress),
+            ServerEvent::BadRequest { client, why } => {
+                progress.info(&format!("{now} {client} - {}", escape(&why)))
+            }
+            ServerEvent::Ending(within) => progress.info(&format!(
                 "Ending when the answers under way are sent, within {} s; told again, at once.",
                 within.as_secs()
             )),
@@ -144,30 +149,30 @@ fn tell(events: Receiver<Event>, lost: &AtomicU64, progress: &dyn Progress) {
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}
             lost => {
-                progress.note(&format!("{now} - {lost} lines of this log were lost: it is read too slowly"))
+                progress.info(&format!("{now} - {lost} lines of this log were lost: it is read too slowly"))
             }
         }
     }
 }
 
-fn tell_request(now: &str, request: &Request, progress: &dyn Progress) {
-    let Request { client, method, path, agent, status, sent, whole, took, fault } = request;
-    let broken = if *whole { "" } else { " broken-off" };
-    progress.note(&format!(
+fn tell_request(now: &str, request: &AnsweredRequest, progress: &dyn Progress) {
+    let AnsweredRequest { client, method, path, agent, status, sent, complete, took, fault } = request;
+    let broken = if *complete { "" } else { " broken-off" };
+    progress.info(&format!(
         "{now} {client} {} {} {status} {sent}{broken} {:.3}s \"{}\"",
-        safe(method),
-        safe(path),
+        escape(method),
+        escape(path),
         took.as_secs_f64(),
         // A quote would end the field.
-        safe(agent).replace('"', "'"),
+        escape(agent).replace('"', "'"),
     ));
     if let Some(fault) = fault {
-        progress.alarm(&format!("error: {}", safe(fault)));
+        progress.warn(&format!("error: {}", escape(fault)));
     }
 }
 
 /// A thousand scanners are a thousand open files, and the usual limit is 1024.
-fn more_files() {
+fn raise_open_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -190,37 +195,38 @@ fn url(options: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String,
     }
 }
 
-fn setup(options: &ServeOptions) -> Result<Setup, Error> {
-    let host = Host {
+fn context(options: &ServeOptions) -> Result<DeliveryContext, Error> {
+    let host = HostContext {
         now: clock::now(),
         version: options.trivy_version.unwrap_or_else(trivy_version),
         vex: VexConfig::read_at(None)?,
         data_home: None,
     };
-    Ok(Setup::new(host, Keyring::load(&options.trust)?, &options.acceptance))
+    Ok(DeliveryContext::new(host, Keyring::load(&options.trust)?, &options.acceptance))
 }
 
 /// Decides what is served, verifies it, and puts it together.
 fn prepare(
     options: &ServeOptions,
-    setup: &Setup,
+    context: &DeliveryContext,
     url: &str,
-    found: &mut Found,
+    found: &mut OpenedBundles,
     ledger: &mut Ledger,
     progress: &dyn Progress,
-) -> Result<(Report, Site), Error> {
+) -> Result<(TargetReport, Site), Error> {
     let target = TargetId::from(options.listen);
     let mut ledger = ledger.for_target(&target);
     let ignored = found.ignored.clone();
     let ((mut report, admitted, chosen, site), damaged) = found.without_damaged(|bundles| {
-        let mut report = Report::new(target.clone(), setup, ignored.clone());
-        let mut admitted = admit_all(bundles, ledger.state(), setup, &mut report);
-        let selecting = Selecting { options, setup, url, state: ledger.state(), bundles };
+        let mut report = TargetReport::new(target.clone(), context, ignored.clone());
+        let mut admitted = admit_all(bundles, ledger.state(), context, &mut report);
+        let selecting = ServeSelection { options, context, url, state: ledger.state(), bundles };
         let chosen = selecting.datasets(&admitted, &mut report)?;
         let images = selecting.images(&mut admitted, &mut report);
         let mut site = Site::default();
         for (index, bundle) in bundles.iter().enumerate() {
-            let mine: Vec<&Choice> = chosen.iter().filter(|choice| choice.offer.bundle == index).collect();
+            let mine: Vec<&ServeChoice> =
+                chosen.iter().filter(|choice| choice.candidate.bundle == index).collect();
             let images: Vec<&Image> =
                 images.iter().filter(|(at, _)| *at == index).map(|(_, image)| image).collect();
             if !mine.is_empty() || !images.is_empty() {
@@ -232,29 +238,31 @@ fn prepare(
     report.errors.splice(0..0, damaged);
     for (index, (bundle, admission)) in found.bundles.iter().zip(admitted).enumerate() {
         let Some(mut admission) = admission else { continue };
-        let mine = || chosen.iter().filter(|choice| choice.offer.bundle == index);
+        let mine = || chosen.iter().filter(|choice| choice.candidate.bundle == index);
         if mine().any(|choice| choice.rollback) {
             report.rolls_back(bundle, &mut admission);
         }
-        mine().for_each(|choice| report.installs(&choice.offer.dataset, None, Status::Served, None));
-        ledger.accept(bundle, &admission, &report.installed, setup);
+        mine().for_each(|choice| {
+            report.installs(&choice.candidate.dataset, None, DeliveryStatus::Served, None)
+        });
+        ledger.accept(bundle, &admission, &report.installed, context);
     }
-    conclude(ledger, setup, &mut report);
+    conclude(ledger, context, &mut report);
     Ok((report, site))
 }
 
 /// What scanners must be told.
-fn advise(options: &ServeOptions, setup: &Setup, url: &str, report: &mut Report) {
+fn advise(options: &ServeOptions, context: &DeliveryContext, url: &str, report: &mut TargetReport) {
     let insecure = url.starts_with("http:");
-    let way = settings::Way {
+    let access = settings::ScannerAccess {
         insecure: &|_| insecure,
         login: &|_| false,
         own_ca: false,
         config: options.settings.write_config.as_deref(),
     };
-    let pulled = settings::pulled(setup.host.version, way.insecure, &[report]);
-    settings::say(setup.host.version, &pulled, &way, report);
-    let settings = registry_settings(setup.host.version, &pulled);
+    let pulled = settings::pulled(context.host.version, access.insecure, &[report]);
+    settings::say(context.host.version, &pulled, &access, report);
+    let settings = registry_settings(context.host.version, &pulled);
     if !insecure {
         report
             .advice

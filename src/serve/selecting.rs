@@ -6,29 +6,29 @@ use std::collections::BTreeMap;
 
 use crate::bundle::{Image, VerifiedBundle};
 use crate::dataset::Kind;
-use crate::delivery::candidates::{newest, offers};
-use crate::delivery::context::Setup;
-use crate::delivery::decision::{Judged, decide};
+use crate::delivery::candidates::{candidates, newest};
+use crate::delivery::context::DeliveryContext;
+use crate::delivery::decision::{DecisionInput, decide};
 use crate::delivery::ledger::{InstalledImage, image_key};
-use crate::delivery::report::{ImageRow, Report, Row, Status};
+use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, TargetReport};
 use crate::error::Error;
-use crate::serve::content::{Choice, place_of};
+use crate::serve::content::{ServeChoice, served_as};
 use crate::serve::options::ServeOptions;
-use crate::trust::Refusal;
-use crate::trust::acceptance::{Admission, Verdict, judge};
+use crate::trust::Rejection;
+use crate::trust::acceptance::{Admission, DatasetDecision, judge};
 use crate::trust::state::TargetState;
 
 /// What the selection goes by.
-pub(crate) struct Selecting<'a> {
+pub(crate) struct ServeSelection<'a> {
     pub(crate) options: &'a ServeOptions,
-    pub(crate) setup: &'a Setup,
+    pub(crate) context: &'a DeliveryContext,
     /// The URL under which scanners reach the server.
     pub(crate) url: &'a str,
     pub(crate) state: &'a TargetState,
     pub(crate) bundles: &'a [VerifiedBundle],
 }
 
-impl Selecting<'_> {
+impl ServeSelection<'_> {
     /// Returns of each dataset and tag the newest among the admitted bundles, if it is acceptable.
     ///
     /// # Errors
@@ -36,31 +36,31 @@ impl Selecting<'_> {
     pub(crate) fn datasets(
         &self,
         admitted: &[Option<Admission>],
-        report: &mut Report,
-    ) -> Result<Vec<Choice>, Error> {
-        let offers = offers(self.bundles, admitted, &self.options.selection).into_iter();
-        let placed = offers.map(|offer| (offer.dataset.reference(), (), offer));
+        report: &mut TargetReport,
+    ) -> Result<Vec<ServeChoice>, Error> {
+        let candidates = candidates(self.bundles, admitted, &self.options.selection).into_iter();
+        let placed = candidates.map(|candidate| (candidate.dataset.reference(), (), candidate));
         let mut accepted = Vec::new();
-        for ((), offer) in newest(placed) {
-            let dataset = &offer.dataset;
-            let mut row = Row::new(dataset, None, Status::Installing);
+        for ((), candidate) in newest(placed) {
+            let dataset = &candidate.dataset;
+            let mut row = DatasetResult::new(dataset, None, DeliveryStatus::Installing);
             row.reference = Some(match dataset.name.kind() {
                 Kind::Vex => format!("{}/{}", self.url, dataset.name),
                 _ => format!("{}/{}:{}", self.host(), dataset.name, dataset.tag),
             });
-            let judged = Judged {
+            let input = DecisionInput {
                 dataset,
                 repository: None,
                 row,
-                date: Some(offer.date),
+                date: Some(candidate.date),
                 floor: None,
                 vacant: true,
-                late: offer.late,
+                late: candidate.late,
                 otherwise: "not served",
                 version: None,
             };
-            if let Some(taken) = decide(self.setup, self.state, judged, || Ok(false), report)? {
-                accepted.push(Choice { offer, rollback: taken.rollback });
+            if let Some(decision) = decide(self.context, self.state, input, || Ok(false), report)? {
+                accepted.push(ServeChoice { candidate, rollback: decision.rollback });
             }
         }
         Ok(accepted)
@@ -71,18 +71,18 @@ impl Selecting<'_> {
     pub(crate) fn images(
         &self,
         admitted: &mut [Option<Admission>],
-        report: &mut Report,
+        report: &mut TargetReport,
     ) -> Vec<(usize, Image)> {
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        let mut claimed: BTreeMap<String, String> = BTreeMap::new();
         let mut chosen = Vec::new();
         for (index, image) in newest_images(self.bundles, admitted) {
             if !self.options.image.iter().any(|pattern| pattern.matches(&image.name)) {
-                report.images.push(ImageRow::not_requested(&image));
+                report.images.push(ImageResult::not_requested(&image));
                 continue;
             }
-            let mut row = ImageRow::new(&image);
+            let mut row = ImageResult::new(&image);
             let (Some(place), Some(bundle), Some(Some(admission))) =
-                (place_of(&image), self.bundles.get(index), admitted.get_mut(index))
+                (served_as(&image), self.bundles.get(index), admitted.get_mut(index))
             else {
                 report.images.push(row);
                 report.errors.push(Error::usage(
@@ -95,25 +95,25 @@ impl Selecting<'_> {
             row.reference = Some(reference.clone());
             let created = bundle.payload().created;
             let older = match judge(Some(created), self.state.floors.get(&key).copied()) {
-                Verdict::Older { floor } => Some(floor),
-                Verdict::Take => None,
+                DatasetDecision::Older { floor } => Some(floor),
+                DatasetDecision::Accept => None,
             };
             let name = || image.name.clone();
-            let refusal = match (taken.get(&key).cloned(), older) {
+            let rejection = match (claimed.get(&key).cloned(), older) {
                 (Some(other), _) => {
                     let reference = place.to_string();
-                    Some(Refusal::SamePlace { image: name(), what: "served", reference, other })
+                    Some(Rejection::SamePlace { image: name(), what: "served", reference, other })
                 }
-                (None, Some(floor)) if !self.setup.policy.allow_rollback => {
-                    Some(Refusal::MissingAndOlder { dataset: name(), date: created, floor })
+                (None, Some(floor)) if !self.context.policy.allow_rollback => {
+                    Some(Rejection::MissingAndOlder { dataset: name(), date: created, floor })
                 }
                 _ => None,
             };
-            row.status = if refusal.is_some() { Status::Refused } else { Status::Served };
-            if let Some(refusal) = refusal {
-                report.errors.push(refusal.into());
+            row.status = if rejection.is_some() { DeliveryStatus::Rejected } else { DeliveryStatus::Served };
+            if let Some(rejection) = rejection {
+                report.errors.push(rejection.into());
             } else {
-                taken.insert(key.clone(), name());
+                claimed.insert(key.clone(), name());
                 if older.is_some() {
                     report.rolls_back(bundle, admission);
                 }

@@ -18,7 +18,7 @@ pub enum SourceError {
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// A file or an archive beyond the limit for its kind.
-    #[error("{subject} is larger than the {} that are allowed", text::size(*most))]
+    #[error("{subject} is larger than the {} that are allowed", text::format_size(*most))]
     TooLarge {
         /// What was asked for.
         subject: String,
@@ -41,7 +41,7 @@ pub enum SourceError {
         /// What keeps it.
         why: String,
         /// What would help.
-        next: &'static str,
+        hint: &'static str,
     },
     /// The server announced another length than the manifest gives.
     #[error("{subject} should have {wanted} bytes, and {announced} are offered")]
@@ -94,7 +94,7 @@ pub enum SourceError {
         named: String,
     },
     /// The time that a run was given is over.
-    #[error("the time that --deadline gives is over: {}", text::duration(*deadline))]
+    #[error("the time that --deadline gives is over: {}", text::format_duration(*deadline))]
     Deadline {
         /// How long the run was given.
         deadline: Duration,
@@ -108,18 +108,18 @@ pub enum SourceError {
         error: io::Error,
     },
     /// No temporary file for an archive of unknown size.
-    #[error("a temporary file in {} cannot be used: {error}", folder.display())]
+    #[error("a temporary file in {} cannot be used: {error}", directory.display())]
     Temporary {
         /// The folder for temporary files.
-        folder: PathBuf,
+        directory: PathBuf,
         /// What the system said.
         error: io::Error,
     },
     /// A folder that is not a usable OCI image layout.
-    #[error("{} is not a usable OCI image layout: {why}", folder.display())]
+    #[error("{} is not a usable OCI image layout: {why}", directory.display())]
     Layout {
         /// The folder.
-        folder: PathBuf,
+        directory: PathBuf,
         /// What is wrong with it.
         why: String,
     },
@@ -131,7 +131,7 @@ pub enum SourceError {
         /// What is wrong with it.
         why: String,
         /// What to do about it.
-        next: String,
+        hint: String,
     },
     /// None of the places that a VEX repository names gave its archive.
     #[error("no location of the VEX repository {repository} gives its archive: {}", list(tried))]

@@ -8,14 +8,14 @@ impl Hint for SourceError {
         const DAMAGED: &str = "Run the command again; if it happens again, use another source or look for a proxy that changes what passes.";
         match self {
             SourceError::Remote(error) => error.hint(),
-            SourceError::Vex { next, .. } => next.clone(),
+            SourceError::Vex { hint, .. } => hint.clone(),
             SourceError::TooLarge { .. } => {
                 "Check that the address is right: nothing that Trivy uses is this large.".into()
             }
             SourceError::Manifest { .. } => {
                 "Check the repository and its tag: a dataset of Trivy's is a single manifest.".into()
             }
-            SourceError::Image { next, .. } => (*next).into(),
+            SourceError::Image { hint, .. } => (*hint).into(),
             SourceError::Length { .. }
             | SourceError::Short { .. }
             | SourceError::Long { .. }

@@ -11,16 +11,16 @@ use crate::oci::{Descriptor, Document, Platform};
 use crate::source::artifact::RawManifest;
 use crate::source::network::Network;
 use crate::source::{ArtifactSource, SourceError};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
 /// The most manifests of one image: some platforms with an attestation each.
-const MOST_MANIFESTS: usize = 128;
+const MAX_MANIFESTS: usize = 128;
 /// The most bytes of all its manifests, which are held in memory.
-const MOST_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 8 << 20;
 /// The most blobs of one image.
-const MOST_BLOBS: usize = 4096;
+const MAX_BLOBS: usize = 4096;
 /// How deep indexes may stand in indexes.
-const MOST_DEPTH: usize = 3;
+const MAX_DEPTH: usize = 3;
 
 /// An image, without its blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +95,8 @@ fn fetch(
 
 impl Gathered<'_> {
     fn bad(&self, why: impl AsRef<str>) -> SourceError {
-        let next = "Push it anew with a tool of today, take another tag, or leave it out.";
-        SourceError::Image { subject: self.source.to_string(), why: safe(why.as_ref()), next }
+        let hint = "Push it anew with a tool of today, take another tag, or leave it out.";
+        SourceError::Image { subject: self.source.to_string(), why: escape(why.as_ref()), hint }
     }
 
     fn parse(&self, raw: &RawManifest) -> Result<(&'static str, Document), SourceError> {
@@ -115,9 +115,9 @@ impl Gathered<'_> {
                     .filter_map(|entry| entry.platform.as_ref())
                     .map(Platform::to_string)
                     .collect();
-                let why = safe(&format!("it has nothing for {wanted}, only for {}", has.join(", ")));
-                let next = "Give one of these with --platform, or no --platform for all of them.";
-                Err(SourceError::Image { subject: self.source.to_string(), why, next })
+                let why = escape(&format!("it has nothing for {wanted}, only for {}", has.join(", ")));
+                let hint = "Give one of these with --platform, or no --platform for all of them.";
+                Err(SourceError::Image { subject: self.source.to_string(), why, hint })
             }
         }
     }
@@ -126,7 +126,7 @@ impl Gathered<'_> {
     fn gather(&mut self, raw: RawManifest, depth: usize) -> Result<ImageManifest, SourceError> {
         let (media_type, document) = self.parse(&raw)?;
         self.bytes += raw.bytes.len();
-        if depth > MOST_DEPTH || self.below.len() >= MOST_MANIFESTS || self.bytes > MOST_BYTES {
+        if depth > MAX_DEPTH || self.below.len() >= MAX_MANIFESTS || self.bytes > MAX_BYTES {
             return Err(self.bad("it has too many manifests"));
         }
         match document {
@@ -141,7 +141,7 @@ impl Gathered<'_> {
                         return Err(self.bad(format!("its blob {} has two sizes", blob.digest)));
                     }
                 }
-                if self.blobs.len() > MOST_BLOBS {
+                if self.blobs.len() > MAX_BLOBS {
                     return Err(self.bad("it has too many layers"));
                 }
             }
@@ -204,7 +204,7 @@ mod tests {
         fn fetch(&self, top: &Value, platform: Option<&str>) -> Result<Image, String> {
             let index = json!({ "schemaVersion": 2, "manifests": [top] });
             fs::write(self.path().join("index.json"), index.to_string()).unwrap();
-            let source = ArtifactSource::Layout { folder: self.path().into(), tag: "1".into() };
+            let source = ArtifactSource::Layout { directory: self.path().into(), tag: "1".into() };
             let network =
                 Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
             let platform = platform.map(|platform| platform.parse().unwrap());
@@ -248,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn what_would_take_too_much_is_refused() {
+    fn what_would_take_too_much_is_rejected() {
         let layout = Layout::new();
         let mut deep = layout.manifest("one", 3);
-        for _ in 0..=MOST_DEPTH {
+        for _ in 0..=MAX_DEPTH {
             deep = layout.index(&[deep]);
         }
-        let many: Vec<Value> = (0..=MOST_MANIFESTS).map(|n| layout.manifest(&n.to_string(), 3)).collect();
+        let many: Vec<Value> = (0..=MAX_MANIFESTS).map(|n| layout.manifest(&n.to_string(), 3)).collect();
         for top in [deep, layout.index(&many)] {
             let error = layout.fetch(&top, None).unwrap_err();
             assert!(error.contains("too many manifests"), "{error}");

@@ -17,27 +17,27 @@ use crate::util::text;
 /// Where `index.json` holds a single manifest that has no name at all, it is taken whatever the
 /// tag: crane writes such layouts, and there is nothing else that could be meant. A single
 /// manifest with another name is refused.
-pub(super) fn manifest(folder: &Path, tag: &str) -> Result<RawManifest, SourceError> {
-    let broken = |why: String| SourceError::Layout { folder: folder.into(), why };
-    let index = files::read(folder, &["index.json"], oci::MAX_MANIFEST)?;
+pub(super) fn manifest(directory: &Path, tag: &str) -> Result<RawManifest, SourceError> {
+    let broken = |why: String| SourceError::Layout { directory: directory.into(), why };
+    let index = files::read(directory, &["index.json"], oci::MAX_MANIFEST)?;
     let index: Index = crate::util::json::from_slice(&index).map_err(|error| {
-        broken(format!("its index.json is not an image index: {}", text::safe(&error.to_string())))
+        broken(format!("its index.json is not an image index: {}", text::escape(&error.to_string())))
     })?;
     let descriptor = select(&index, tag).map_err(broken)?;
-    described(folder, tag, descriptor)
+    described(directory, tag, descriptor)
 }
 
 /// The manifest that a descriptor names.
 pub(super) fn described(
-    folder: &Path,
+    directory: &Path,
     tag: &str,
     descriptor: &Descriptor,
 ) -> Result<RawManifest, SourceError> {
-    let subject = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() }.to_string();
+    let subject = ArtifactSource::Layout { directory: directory.into(), tag: tag.into() }.to_string();
     if descriptor.size > oci::MAX_MANIFEST {
         return Err(SourceError::TooLarge { subject, most: oci::MAX_MANIFEST });
     }
-    let bytes = files::read(folder, &["blobs", "sha256", &descriptor.digest.hex()], oci::MAX_MANIFEST)?;
+    let bytes = files::read(directory, &["blobs", "sha256", &descriptor.digest.hex()], oci::MAX_MANIFEST)?;
     let found = Digest::of(&bytes);
     if found != descriptor.digest {
         return Err(SourceError::Digest { subject, wanted: descriptor.digest, found });
@@ -59,7 +59,7 @@ fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {
         [only] if name(only).is_none() => Ok(only),
         all => {
             let names: Vec<&str> = all.iter().filter_map(name).collect();
-            Err(match text::safe(&names.join(", ")) {
+            Err(match text::escape(&names.join(", ")) {
                 names if names.is_empty() => format!("none of its manifests has the name {tag}, or any name"),
                 names => format!("none of its manifests has the name {tag}; it has {names}"),
             })
@@ -69,19 +69,19 @@ fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {
 
 /// Opens a blob of a layout.
 pub(super) fn blob(
-    folder: &Path,
+    directory: &Path,
     tag: &str,
     descriptor: &Descriptor,
     at: u64,
 ) -> Result<Blob<'static>, SourceError> {
     let hex = descriptor.digest.hex();
-    let (mut file, announced) = files::open(folder, &["blobs", "sha256", &hex])?;
-    let source = ArtifactSource::Layout { folder: folder.into(), tag: tag.into() };
+    let (mut file, announced) = files::open(directory, &["blobs", "sha256", &hex])?;
+    let source = ArtifactSource::Layout { directory: directory.into(), tag: tag.into() };
     let subject = format!("blob {} of {source}", descriptor.digest);
     if announced != descriptor.size {
         return Err(SourceError::Length { subject, wanted: descriptor.size, announced });
     }
-    let path = folder.join("blobs").join("sha256").join(hex);
+    let path = directory.join("blobs").join("sha256").join(hex);
     if let Err(error) = file.seek(SeekFrom::Start(at)) {
         return Err(SourceError::Local { path, error });
     }

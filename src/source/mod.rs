@@ -12,12 +12,12 @@ mod hint;
 mod network;
 
 #[cfg(test)]
-mod folder_tests;
+mod directory_tests;
 mod image;
 mod layout;
-pub mod patience;
 mod reference;
 mod registry;
+pub mod retry;
 
 #[cfg(test)]
 mod registry_tests;
@@ -29,7 +29,7 @@ mod transfer;
 #[cfg(test)]
 mod transfer_tests;
 mod vex;
-mod vex_folder;
+mod vex_directory;
 mod vex_source;
 
 pub use artifact::{Artifact, RawManifest};

@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::remote::{Remote, RemoteOptions, Repository, host_of};
 use crate::source::artifact::{Artifact, RawManifest};
 use crate::source::blob::Pieces;
-use crate::source::patience::{self, Patience};
+use crate::source::retry::{self, RetryPolicy};
 use crate::source::transfer::Transfer;
 use crate::source::{
     ArtifactSource, Blob, SourceError, UnhashedBlob, VexRepository, VexSource, layout, registry, vex,
@@ -16,7 +16,7 @@ use crate::source::{
 /// The way to every source.
 pub struct Network<'p> {
     pub(super) remote: Remote,
-    pub(super) patience: Patience<'p>,
+    pub(super) retry_policy: RetryPolicy<'p>,
 }
 
 impl<'p> Network<'p> {
@@ -26,14 +26,14 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] if a file of certificates cannot be used, or the system gives no thread.
     pub fn new(
         options: RemoteOptions,
-        limits: patience::Limits,
+        limits: retry::RetryLimits,
         progress: &'p dyn Progress,
     ) -> Result<Self, SourceError> {
-        let patience = Patience::new(limits, progress);
+        let retry_policy = RetryPolicy::new(limits, progress);
         let mut remote = Remote::new(options)?;
-        remote.http.until = patience.until();
+        remote.http.until = retry_policy.until();
         remote.http.timeouts.allow(limits.stall);
-        Ok(Network { remote, patience })
+        Ok(Network { remote, retry_policy })
     }
 
     /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with
@@ -55,7 +55,7 @@ impl<'p> Network<'p> {
     pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
         match source {
             ArtifactSource::Registry(repository) => self.registry_manifest(repository),
-            ArtifactSource::Layout { folder, tag } => layout::manifest(folder, tag),
+            ArtifactSource::Layout { directory, tag } => layout::manifest(directory, tag),
         }
     }
 
@@ -72,12 +72,12 @@ impl<'p> Network<'p> {
             ArtifactSource::Registry(repository) => {
                 self.registry_manifest(&repository.by_digest(descriptor.digest))
             }
-            ArtifactSource::Layout { folder, tag } => layout::described(folder, tag, descriptor),
+            ArtifactSource::Layout { directory, tag } => layout::described(directory, tag, descriptor),
         }
     }
 
     fn registry_manifest(&self, repository: &Repository) -> Result<RawManifest, SourceError> {
-        self.patience.persist(repository.host(), || registry::manifest(&self.remote, repository))
+        self.retry_policy.retry(repository.host(), || registry::manifest(&self.remote, repository))
     }
 
     /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].
@@ -122,13 +122,13 @@ impl<'p> Network<'p> {
         descriptor: &Descriptor,
         at: u64,
     ) -> Result<Blob<'_>, SourceError> {
-        if let Some(ArtifactSource::Layout { folder, tag }) = sources.first() {
-            return layout::blob(folder, tag, descriptor, at);
+        if let Some(ArtifactSource::Layout { directory, tag }) = sources.first() {
+            return layout::blob(directory, tag, descriptor, at);
         }
         let repositories: Vec<Repository> =
             sources.iter().filter_map(ArtifactSource::repository).cloned().collect();
         let what = (descriptor.digest, descriptor.size);
-        let transfer = Transfer::begin(&self.remote, &self.patience, &repositories, what, at)?;
+        let transfer = Transfer::begin(&self.remote, &self.retry_policy, &repositories, what, at)?;
         let subject = transfer.subject().to_owned();
         Ok(Blob::new(Pieces::Registry(Box::new(transfer)), subject, descriptor, at))
     }
@@ -149,15 +149,15 @@ impl<'p> Network<'p> {
                 let options = &self.remote.options;
                 let any_http = options.insecure || options.plain_http;
                 let host = host_of(url);
-                self.patience.persist(&host, || vex::fetch(&self.remote.http, url, any_http, most))
+                self.retry_policy.retry(&host, || vex::fetch(&self.remote.http, url, any_http, most))
             }
-            VexSource::Folder(folder) => crate::source::vex_folder::read(folder, most),
+            VexSource::Directory(directory) => crate::source::vex_directory::read(directory, most),
         }
     }
 
     /// So long, or until the deadline.
     pub fn within_deadline(&self, pause: std::time::Duration) -> std::time::Duration {
-        self.remote.http.patience(pause)
+        self.remote.http.within_deadline(pause)
     }
 
     /// Whether there is time left.
@@ -165,7 +165,7 @@ impl<'p> Network<'p> {
     /// # Errors
     /// [`SourceError::Deadline`] if the time is over.
     pub fn check_deadline(&self) -> Result<(), SourceError> {
-        self.patience.check()
+        self.retry_policy.check()
     }
 
     /// The hosts that were asked so far, those behind redirects as well.
@@ -175,7 +175,7 @@ impl<'p> Network<'p> {
 
     /// The remarks since they were last taken, each worth a line: credentials that were not
     /// accepted, a helper that failed.
-    pub fn take_notes(&self) -> Vec<String> {
-        self.remote.take_notes()
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.remote.take_warnings()
     }
 }

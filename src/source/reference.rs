@@ -20,7 +20,7 @@ pub enum ArtifactSource {
     /// An OCI image layout in a folder.
     Layout {
         /// The folder that holds `index.json`.
-        folder: PathBuf,
+        directory: PathBuf,
         /// The name of the manifest in `index.json`.
         tag: String,
     },
@@ -42,16 +42,16 @@ impl ArtifactSource {
     }
 
     fn parse_layout(rest: &str, default_tag: &str) -> Result<Self, SourceError> {
-        let (folder, tag) = match rest.rsplit_once(':') {
-            Some((folder, tag)) if is_tag(tag) => (folder, tag),
+        let (directory, tag) = match rest.rsplit_once(':') {
+            Some((directory, tag)) if is_tag(tag) => (directory, tag),
             _ => (rest, default_tag),
         };
-        if folder.is_empty() {
-            let next = "Write it as oci-layout:DIR:TAG.".into();
+        if directory.is_empty() {
+            let hint = "Write it as oci-layout:DIR:TAG.".into();
             let (text, why) = (Redacted::new(&format!("{LAYOUT}{rest}")), "it names no folder".into());
-            return Err(RemoteError::Address { text, why, next }.into());
+            return Err(RemoteError::Address { text, why, hint }.into());
         }
-        Ok(ArtifactSource::Layout { folder: folder.into(), tag: tag.into() })
+        Ok(ArtifactSource::Layout { directory: directory.into(), tag: tag.into() })
     }
 
     /// The repository, where it is in a registry.
@@ -76,7 +76,7 @@ impl fmt::Display for ArtifactSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ArtifactSource::Registry(repository) => repository.fmt(f),
-            ArtifactSource::Layout { folder, tag } => write!(f, "{LAYOUT}{}:{tag}", folder.display()),
+            ArtifactSource::Layout { directory, tag } => write!(f, "{LAYOUT}{}:{tag}", directory.display()),
         }
     }
 }

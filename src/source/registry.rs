@@ -44,7 +44,7 @@ pub(super) fn artifact(source: ArtifactSource, raw: RawManifest) -> Result<Artif
     let RawManifest { bytes, digest: manifest_digest, media_type: typed } = raw;
     let manifest = Manifest::parse(&bytes).map_err(|why| SourceError::Manifest {
         subject: source.to_string(),
-        why: crate::util::text::safe(&why),
+        why: crate::util::text::escape(&why),
     })?;
     // The bytes' own word is what a registry will hold them against when they are pushed.
     let known = |typed: &&str| [oci::MANIFEST, oci::DOCKER_MANIFEST].contains(typed);

@@ -27,11 +27,11 @@ fn read(blob: Result<Blob, SourceError>) -> Result<Vec<u8>, SourceError> {
 
 /// A Docker configuration with the name `me` and the password `secret` for one host.
 fn login_at(host: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config.json");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
     let config = serde_json::json!({"auths": {host: {"username": "me", "password": "secret"}}});
     std::fs::write(&path, config.to_string()).unwrap();
-    (folder, path)
+    (directory, path)
 }
 
 /// base64 of `me:secret`.
@@ -89,7 +89,7 @@ fn a_manifest_and_its_layer_arrive_as_they_are() {
 #[test]
 fn a_token_is_fetched_with_the_credentials_and_kept() {
     let server = guarded(false);
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
     let artifact = network.resolve(&source(&server)).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
@@ -97,7 +97,7 @@ fn a_token_is_fetched_with_the_credentials_and_kept() {
     assert_eq!(seen[1].target, "/token?a=b&service=s&scope=repository%3Ar%3Apull");
     let sent: Vec<Option<&str>> = seen.iter().map(|seen| seen.authorization.as_deref()).collect();
     assert_eq!(sent, [None, Some(BASIC), Some("Bearer t"), Some("Bearer t")]);
-    assert!(network.take_notes().is_empty());
+    assert!(network.take_warnings().is_empty());
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn a_refresh_token_is_posted_and_not_redirected() {
             header(status(401), "www-authenticate", &realm)
         }
     });
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("config.json");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.json");
     let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "refresh"}}});
     std::fs::write(&config, text.to_string()).unwrap();
     let network = network_with(RemoteOptions::default(), Some(config));
@@ -137,7 +137,7 @@ fn a_refresh_token_is_posted_and_not_redirected() {
 }
 
 #[test]
-fn credentials_that_are_refused_do_not_keep_from_public_data() {
+fn credentials_that_are_rejected_do_not_keep_from_public_data() {
     let server = Server::new(|seen| match (seen.target.as_str(), seen.authorization.as_deref()) {
         (path, Some(_)) if path.starts_with("/token") => status(403),
         (path, None) if path.starts_with("/token") => ok(r#"{"token":"t"}"#),
@@ -147,12 +147,12 @@ fn credentials_that_are_refused_do_not_keep_from_public_data() {
             header(status(401), "www-authenticate", &challenge)
         }
     });
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
     network.resolve(&source(&server)).unwrap();
-    let notes = network.take_notes();
-    assert!(notes.len() == 1 && notes[0].contains(&server.host), "{notes:?}");
-    assert!(network.take_notes().is_empty());
+    let warnings = network.take_warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains(&server.host), "{warnings:?}");
+    assert!(network.take_warnings().is_empty());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn basic_logins_work_without_a_token_service() {
         Some(BASIC) => ok(manifest(CONTENT)),
         _ => header(status(401), "www-authenticate", r#"Basic realm="x""#),
     });
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap();
     let error = network().resolve(&source(&server)).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Denied { status: 401, .. })), "{error}");
@@ -181,7 +181,7 @@ fn nothing_secret_follows_a_redirect_to_another_host() {
             redirect(&to)
         }
     });
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     let network = network_with(RemoteOptions::default(), Some(config));
     let artifact = network.resolve(&source(&server)).unwrap();
     assert_eq!(read(network.blob(&artifact.source, layer(&artifact))).unwrap(), CONTENT);
@@ -202,7 +202,7 @@ fn a_challenge_from_behind_a_redirect_is_not_answered() {
     });
     let to = evil.url("/catch");
     let server = Server::new(move |_| redirect(&to));
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     let error = network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap_err();
     assert!(
         matches!(&error, SourceError::Remote(RemoteError::Status { status: 401, host, .. }) if *host == evil.host),
@@ -217,7 +217,7 @@ fn an_evil_token_service_gets_no_password() {
     // The same machine by another name: another host for all that a client can know.
     let realm = format!(r#"Bearer realm="http://localhost:{}/token""#, evil.host.rsplit(':').next().unwrap());
     let server = Server::new(move |_| header(status(401), "www-authenticate", &realm));
-    let (_folder, config) = login_at(&server.host);
+    let (_directory, config) = login_at(&server.host);
     let error = network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap_err();
     assert!(matches!(error, SourceError::Remote(RemoteError::Realm { .. })), "{error}");
     assert!(evil.seen().is_empty());
@@ -244,7 +244,7 @@ fn refusals_say_what_happened() {
 }
 
 #[test]
-fn answers_that_are_no_manifest_are_refused() {
+fn answers_that_are_no_manifest_are_rejected() {
     let error = resolve_error(|_| header(ok("<html>login"), "content-type", "text/html; charset=utf-8"));
     assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = resolve_error(|_| ok(" <!DOCTYPE html>"));
@@ -295,7 +295,7 @@ fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
 #[test]
 fn a_server_that_stalls_is_left() {
     let server = serving_blob(|_| stalling(b"the", CONTENT.len()));
-    let hasty = network_without_patience();
+    let hasty = network_that_soon_gives_up();
     let mut blob = hasty.blob(&source(&server), &descriptor(CONTENT)).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
     assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: ..=3, .. })), "{error}");
@@ -323,7 +323,7 @@ fn a_server_that_drips_is_left_as_one_that_stalls() {
 
 fn drips(start: usize, length: usize) {
     let server = serving_blob(move |_| dripping(start, length));
-    let network = network_without_patience();
+    let network = network_that_soon_gives_up();
     let mut blob = network.blob(&source(&server), &descriptor(&vec![b'x'; length])).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
     assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { .. })), "{error}");
@@ -358,8 +358,8 @@ fn certificates_are_checked_unless_told_otherwise() {
     assert!(error.hint().contains("--cacert"));
     let insecure = RemoteOptions { insecure: true, ..Default::default() };
     network_with(insecure, None).resolve(&source).unwrap();
-    let folder = crate::util::fs::tempdir().unwrap();
-    let path = folder.path().join("ca.pem");
+    let directory = crate::util::fs::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
     crate::util::fs::put(&path, format!("# a remark\n{certificate}"));
     let trusting = RemoteOptions { ca_cert: Some(path), ..Default::default() };
     network_with(trusting, None).resolve(&source).unwrap();
@@ -367,8 +367,8 @@ fn certificates_are_checked_unless_told_otherwise() {
 
 #[test]
 fn a_ca_file_without_certificates_is_a_usage_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ca.pem");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for text in [None, Some(""), Some("garbage"), Some(broken)] {
         if let Some(text) = text {

@@ -14,7 +14,7 @@ use crate::remote::RemoteOptions;
 use crate::source::ArtifactSource;
 use crate::source::artifact::Artifact;
 use crate::source::network::Network;
-use crate::source::patience::Limits;
+use crate::source::retry::RetryLimits;
 
 /// A registry without login that has one artifact: `r:2` with the layer `content`.
 pub(super) fn registry(content: &'static [u8]) -> Server {
@@ -55,7 +55,8 @@ pub(super) fn network_that_retries(
     options: RemoteOptions,
     config: Option<PathBuf>,
 ) -> Network<'static> {
-    let mut network = Network::new(options, Limits { retries, ..Limits::default() }, &Silent).unwrap();
+    let mut network =
+        Network::new(options, RetryLimits { retries, ..RetryLimits::default() }, &Silent).unwrap();
     network.remote.http.timeouts.connect = GENEROUS;
     network.remote.http.timeouts.first_byte = GENEROUS;
     network.remote.http.timeouts.stall = GENEROUS;
@@ -64,7 +65,7 @@ pub(super) fn network_that_retries(
 }
 
 /// A network that soon gives up a body of which nothing more comes.
-pub(super) fn network_without_patience() -> Network<'static> {
+pub(super) fn network_that_soon_gives_up() -> Network<'static> {
     let mut network = network();
     network.remote.http.timeouts.stall = Duration::from_millis(300);
     network

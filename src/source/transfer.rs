@@ -15,7 +15,7 @@ use reqwest::{StatusCode, Url};
 use crate::digest::Digest;
 use crate::remote::{Access, Answer, Body, Remote, RemoteError, Repository, Request, Service, is_html};
 use crate::source::error::SourceError;
-use crate::source::patience::Patience;
+use crate::source::retry::RetryPolicy;
 
 /// The length of a range in bytes. With [`AT_ONCE`] it bounds the memory: a range that waits for its
 /// turn is held whole.
@@ -31,7 +31,7 @@ const WELL: u64 = 64 << 10;
 /// A blob on its way.
 pub(super) struct Transfer<'n> {
     remote: &'n Remote,
-    patience: &'n Patience<'n>,
+    retry_policy: &'n RetryPolicy<'n>,
     repository: Repository,
     /// Where else it may be had, by the same digest.
     others: VecDeque<Repository>,
@@ -121,7 +121,7 @@ struct Place {
 /// What a registry has answered.
 enum Opened {
     Range(Answer),
-    Whole(Answer),
+    Complete(Answer),
 }
 
 impl<'n> Transfer<'n> {
@@ -132,7 +132,7 @@ impl<'n> Transfer<'n> {
     /// time is over.
     pub(super) fn begin(
         remote: &'n Remote,
-        patience: &'n Patience<'n>,
+        retry_policy: &'n RetryPolicy<'n>,
         repositories: &[Repository],
         (digest, size): (Digest, u64),
         at: u64,
@@ -142,7 +142,7 @@ impl<'n> Transfer<'n> {
         let repository = others.pop_front().ok_or_else(none)?;
         let mut transfer = Transfer {
             remote,
-            patience,
+            retry_policy,
             subject: format!("blob {digest} of {repository}"),
             repository,
             others,
@@ -172,7 +172,7 @@ impl<'n> Transfer<'n> {
     /// the blob early; [`SourceError::Deadline`] if the time is over.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
-            self.patience.check()?;
+            self.retry_policy.check()?;
             if self.at >= self.size {
                 return self.beyond();
             }
@@ -205,7 +205,7 @@ impl<'n> Transfer<'n> {
                         self.parts.pop_front();
                     }
                     if self.since >= WELL {
-                        self.patience.went_well(self.repository.host());
+                        self.retry_policy.succeeded(self.repository.host());
                         self.since = 0;
                     }
                     return Ok(Some(piece));
@@ -219,7 +219,7 @@ impl<'n> Transfer<'n> {
             let ahead = part.ahead;
             let end = part.end;
             self.parts.pop_front();
-            if !ahead || crate::source::patience::is_passing(&failure) {
+            if !ahead || crate::source::retry::is_transient(&failure) {
                 self.gave_up(failure)?;
             }
             self.fill(end)?;
@@ -237,7 +237,7 @@ impl<'n> Transfer<'n> {
     /// Takes note of a failure; where patience with this source has ended, goes on to the next.
     fn gave_up(&mut self, failure: SourceError) -> Result<(), SourceError> {
         self.since = 0;
-        let Err(error) = self.patience.failed(self.repository.host(), failure) else { return Ok(()) };
+        let Err(error) = self.retry_policy.failed(self.repository.host(), failure) else { return Ok(()) };
         self.go_elsewhere(error)
     }
 
@@ -246,7 +246,7 @@ impl<'n> Transfer<'n> {
             return Err(error);
         }
         let Some(next) = self.others.pop_front() else { return Err(error) };
-        self.patience.note(&format!("{error}; going on from {next}"));
+        self.retry_policy.info(&format!("{error}; going on from {next}"));
         self.subject = format!("blob {} of {next}", self.digest);
         self.repository = next;
         self.place = None;
@@ -260,7 +260,7 @@ impl<'n> Transfer<'n> {
     /// What was taken for a range is none: from here on everything comes as one stream.
     fn disbelieve(&mut self, why: &str) {
         let host = self.repository.host();
-        self.patience.note(&format!(
+        self.retry_policy.info(&format!(
             "{host} does not keep to the ranges it was asked for ({why}); going on with one stream"
         ));
         self.knows_ranges = false;
@@ -282,9 +282,9 @@ impl<'n> Transfer<'n> {
 
     /// Asks the registry for the bytes from `at` to `end`, and puts them before all that is under way.
     fn fill(&mut self, end: u64) -> Result<(), SourceError> {
-        let answer = match self.patience.reach(self.repository.host(), || self.ask(end)) {
-            Ok(Opened::Whole(answer)) => {
-                return self.whole(answer).or_else(|error| {
+        let answer = match self.retry_policy.retry_contact(self.repository.host(), || self.ask(end)) {
+            Ok(Opened::Complete(answer)) => {
+                return self.take_all(answer).or_else(|error| {
                     self.go_elsewhere(error)?;
                     self.open()
                 });
@@ -313,7 +313,7 @@ impl<'n> Transfer<'n> {
     }
 
     /// Takes an answer that begins at the first byte.
-    fn whole(&mut self, answer: Answer) -> Result<(), SourceError> {
+    fn take_all(&mut self, answer: Answer) -> Result<(), SourceError> {
         if let Some(announced) = answer.response.content_length()
             && announced != self.size
         {
@@ -350,7 +350,7 @@ impl<'n> Transfer<'n> {
             let (subject, host) = (self.subject.clone(), answer.host());
             return Err(RemoteError::Html { subject, host, service: Service::Registry }.into());
         }
-        Ok(if partial { Opened::Range(answer) } else { Opened::Whole(answer) })
+        Ok(if partial { Opened::Range(answer) } else { Opened::Complete(answer) })
     }
 
     fn request(&self, range: Option<Range<u64>>) -> Result<Answer, RemoteError> {
@@ -400,7 +400,7 @@ fn is_range(
     let promised = format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1);
     let header = answer.header(CONTENT_RANGE.as_str()).unwrap_or("").trim();
     if !header.eq_ignore_ascii_case(&promised) {
-        return Err(format!("it says {:?}, and should say {promised:?}", crate::util::text::safe(header)));
+        return Err(format!("it says {:?}, and should say {promised:?}", crate::util::text::escape(header)));
     }
     let length = wanted.end - wanted.start;
     if answer.response.content_length().is_some_and(|announced| announced != length) {

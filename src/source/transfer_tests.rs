@@ -61,7 +61,7 @@ fn asked(content: &[u8], seen: &[Seen]) -> usize {
 }
 
 #[test]
-fn a_large_blob_comes_in_ranges_and_whole() {
+fn a_large_blob_comes_in_ranges_and_complete() {
     let (bytes, seen) = fetch(&LARGE, |seen| good(&LARGE, seen));
     assert!(bytes.unwrap() == *LARGE);
     assert!(seen.len() > 4 && seen.iter().all(|seen| range(seen).is_some()), "{seen:?}");
@@ -69,7 +69,7 @@ fn a_large_blob_comes_in_ranges_and_whole() {
 }
 
 #[test]
-fn a_blob_goes_on_where_it_broke() {
+fn a_blob_resumes_where_it_broke() {
     // Every second answer breaks after 100,000 bytes.
     let (count, sent) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let counted = sent.clone();
@@ -89,7 +89,7 @@ fn a_blob_goes_on_where_it_broke() {
 }
 
 #[test]
-fn a_small_blob_goes_on_too() {
+fn a_small_blob_resumes_too() {
     const SMALL: &[u8] = &[7; 300_000];
     let (bytes, seen) = fetch(SMALL, |seen| match range(seen) {
         None => breaking(&SMALL[..100_000], SMALL.len()),
@@ -182,7 +182,7 @@ fn a_server_that_never_sends_a_byte_is_left() {
 }
 
 #[test]
-fn what_may_pass_is_asked_again_and_what_stays_is_not() {
+fn transient_errors_are_retried_and_lasting_ones_are_not() {
     const SMALL: &[u8] = b"the content";
     let twice = |code: u16, name: &'static str, value: &'static str| {
         let count = AtomicUsize::new(0);

@@ -21,7 +21,7 @@ use crate::util::redacted::Redacted;
 use crate::util::text;
 
 /// How many locations of an archive are tried.
-const MOST_LOCATIONS: usize = 16;
+const MAX_LOCATIONS: usize = 16;
 /// How much of an archive is kept in memory before it goes to a temporary file, in bytes: an export
 /// may carry dozens.
 pub(super) const IN_MEMORY: usize = 1 << 20;
@@ -69,13 +69,13 @@ struct Place {
 /// The locations, unread, that a manifest gives for the version that Trivy reads: the first
 /// entry of that version, as Trivy takes it (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
 pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
-    let unusable = |why: String, next: &str| SourceError::Vex {
+    let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: repository.to_owned(),
         why,
-        next: next.to_owned(),
+        hint: hint.to_owned(),
     };
     let manifest: Manifest = crate::util::json::from_slice(manifest).map_err(|error| {
-        let why = format!("its {MANIFEST} is not as it should be: {}", text::safe(&error.to_string()));
+        let why = format!("its {MANIFEST} is not as it should be: {}", text::escape(&error.to_string()));
         unusable(why, "Check that it is the repository's own file and that it is complete.")
     })?;
     let version = manifest.versions.into_iter().find(|version| version.spec_version == VEX_SPEC);
@@ -97,7 +97,7 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
     }
     let mut tried = Vec::new();
     let from = Origin { any_http: any_http || url.scheme() == "http", url: manifest_url(url) };
-    for location in locations(&source, &manifest_json)?.into_iter().take(MOST_LOCATIONS) {
+    for location in locations(&source, &manifest_json)?.into_iter().take(MAX_LOCATIONS) {
         match archive(http, &location, &source, &from, most) {
             Ok((spooled, location, last_modified)) => {
                 return Ok(VexRepository {
@@ -119,7 +119,7 @@ pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result
         SourceError::Vex {
             repository: source,
             why: "its manifest names no location of an archive".into(),
-            next: "Ask its maintainer: Trivy cannot use it either.".into(),
+            hint: "Ask its maintainer: Trivy cannot use it either.".into(),
         }
     } else {
         SourceError::Locations { repository: source, tried }
@@ -141,10 +141,10 @@ fn archive(
     from: &Origin,
     most: u64,
 ) -> Result<(Spooled, Location, Option<Timestamp>), SourceError> {
-    let unusable = |why: String, next: &str| SourceError::Vex {
+    let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: source.to_owned(),
         why,
-        next: next.to_owned(),
+        hint: hint.to_owned(),
     };
     let location = Location::parse(text).map_err(|why| {
         let why = format!("its location {} cannot be used: {why}", shown(text));
@@ -181,7 +181,7 @@ fn get(http: &Http, url: Url, named_by: Option<Url>) -> Result<Answer, SourceErr
 
 /// A location as it is shown.
 fn shown(location: &str) -> String {
-    text::safe(&Redacted::new(location).to_string())
+    text::escape(&Redacted::new(location).to_string())
 }
 
 /// An archive that was put aside.
@@ -200,7 +200,7 @@ pub(super) fn spool(
     repository: &str,
     pieces: &mut dyn FnMut() -> Result<Option<bytes::Bytes>, SourceError>,
 ) -> Result<Spooled, SourceError> {
-    let local = |error| SourceError::Temporary { folder: std::env::temp_dir(), error };
+    let local = |error| SourceError::Temporary { directory: std::env::temp_dir(), error };
     let mut file = SpooledTempFile::new(IN_MEMORY);
     let mut hasher = Hasher::new();
     let mut size = 0u64;
@@ -219,7 +219,7 @@ pub(super) fn spool(
     let unusable = |why: String| SourceError::Vex {
         repository: repository.to_owned(),
         why,
-        next: "Check the archive's address: it must be a .tar.gz, .tgz or .zip file, and be named so.".into(),
+        hint: "Check the archive's address: it must be a .tar.gz, .tgz or .zip file, and be named so.".into(),
     };
     match (ArchiveFormat::of(&start), ArchiveFormat::by_name(name)) {
         (Some(format), Some(named)) if format == named => {

@@ -22,8 +22,8 @@ pub(super) const MANIFEST: &str = "vex-repository.json";
 pub enum VexSource {
     /// Its URL, as it stands in Trivy's repository.yaml.
     Url(Url),
-    /// A folder that holds `vex-repository.json` beside the archive or the unpacked repository.
-    Folder(PathBuf),
+    /// A directory that holds `vex-repository.json` beside the archive or the unpacked repository.
+    Directory(PathBuf),
 }
 
 impl VexSource {
@@ -35,9 +35,9 @@ impl VexSource {
     /// page or a file instead of a repository.
     pub fn parse(source: &str) -> Result<Self, SourceError> {
         let source = source.trim();
-        let wrong = |why: &str, next: String| {
+        let wrong = |why: &str, hint: String| {
             let text = Redacted::new(source);
-            SourceError::from(RemoteError::Address { text, why: why.to_owned(), next })
+            SourceError::from(RemoteError::Address { text, why: why.to_owned(), hint })
         };
         let form = || "Give the URL that stands in Trivy's repository.yaml, or a folder.".to_owned();
         if source.is_empty() {
@@ -46,7 +46,7 @@ impl VexSource {
         if !source.starts_with("https://") && !source.starts_with("http://") {
             return match source.contains("://") {
                 true => Err(wrong("only https:// URLs and folders can be read", form())),
-                false => Ok(VexSource::Folder(source.into())),
+                false => Ok(VexSource::Directory(source.into())),
             };
         }
         let url = Url::parse(source).map_err(|error| wrong(&error.to_string(), form()))?;
@@ -81,8 +81,8 @@ impl VexSource {
                 let mut top = url.clone();
                 top.set_path(&before.join("/"));
                 top.set_query(None);
-                let next = format!("Give {} instead.", top.as_str().trim_end_matches('/'));
-                return Err(wrong("it is a file's address, not a repository's", next));
+                let hint = format!("Give {} instead.", top.as_str().trim_end_matches('/'));
+                return Err(wrong("it is a file's address, not a repository's", hint));
             }
             _ => {}
         }
@@ -95,7 +95,7 @@ impl fmt::Display for VexSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             VexSource::Url(url) => f.write_str(Redacted::from(url).to_string().trim_end_matches('/')),
-            VexSource::Folder(folder) => folder.display().fmt(f),
+            VexSource::Directory(directory) => directory.display().fmt(f),
         }
     }
 }
@@ -144,7 +144,7 @@ impl Location {
             return Err("it is not a URL".into());
         };
         if scheme != "https" && scheme != "http" {
-            return Err(format!("{} addresses cannot be fetched", text::safe(scheme)));
+            return Err(format!("{} addresses cannot be fetched", text::escape(scheme)));
         }
         let (rest, subdir) = rest.split_once("//").unwrap_or((rest, ""));
         let subdir = subdir.trim_matches('/');
@@ -172,7 +172,7 @@ mod tests {
     fn manifest_of(text: &str) -> String {
         match VexSource::parse(text).unwrap() {
             VexSource::Url(url) => manifest_url(&url).to_string(),
-            VexSource::Folder(_) => panic!("{text} is taken for a folder"),
+            VexSource::Directory(_) => panic!("{text} is taken for a folder"),
         }
     }
 
@@ -217,7 +217,7 @@ mod tests {
         }
         let error = VexSource::parse("https://me:secret@v.example/").unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
-        assert_eq!(VexSource::parse("./vex").unwrap(), VexSource::Folder("./vex".into()));
+        assert_eq!(VexSource::parse("./vex").unwrap(), VexSource::Directory("./vex".into()));
     }
 
     #[test]

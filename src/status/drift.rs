@@ -13,7 +13,7 @@ use crate::dataset::vex_copy::{MANIFEST, WELL_KNOWN, archive_at, location_of, re
 use crate::dataset::{DatasetRef, Kind, Name};
 use crate::delivery::ledger::IMAGE;
 use crate::delivery::registry_access::{date_of, layers_of};
-use crate::delivery::registry_place::Place;
+use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::target_id::TargetId;
 use crate::digest::{Digest, digest_of};
 use crate::oci::Document;
@@ -27,7 +27,7 @@ use crate::trust::state::Origin;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum State {
+pub enum DriftState {
     /// What was imported, as far as a quick look can tell: no database is read through.
     InPlace,
     /// Nothing.
@@ -44,36 +44,36 @@ pub enum State {
     NotLookedAt,
 }
 
-impl State {
+impl DriftState {
     /// What it says to people.
-    pub(crate) fn said(self) -> &'static str {
+    pub(crate) fn describe(self) -> &'static str {
         match self {
-            State::InPlace | State::NotLookedAt => "",
-            State::Missing => "MISSING: it was imported and is not there",
-            State::Differs => "DIFFERS from what was imported",
-            State::Older => "OLDER than what was imported",
-            State::Newer => "NEWER than what was imported",
-            State::Superseded => "another stream's, which came later",
+            DriftState::InPlace | DriftState::NotLookedAt => "",
+            DriftState::Missing => "MISSING: it was imported and is not there",
+            DriftState::Differs => "DIFFERS from what was imported",
+            DriftState::Older => "OLDER than what was imported",
+            DriftState::Newer => "NEWER than what was imported",
+            DriftState::Superseded => "another stream's, which came later",
         }
     }
 
     /// What is to be done about something by its reference name; `None` where it is as it should be.
-    pub(crate) fn next(self, reference: &str) -> Option<&'static str> {
+    pub(crate) fn hint(self, reference: &str) -> Option<&'static str> {
         match self {
-            State::Missing if reference.starts_with(IMAGE) => {
+            DriftState::Missing if reference.starts_with(IMAGE) => {
                 Some("Import the last bundle again, with --image: it brings back what is missing.")
             }
-            State::Differs if reference.starts_with(IMAGE) => Some(
+            DriftState::Differs if reference.starts_with(IMAGE) => Some(
                 "Find out who replaced the tag. To set it to the bundle's image again, import the last bundle with --image and --replace-image-tags.",
             ),
-            State::InPlace | State::NotLookedAt | State::Superseded => None,
-            State::Missing | State::Differs => {
+            DriftState::InPlace | DriftState::NotLookedAt | DriftState::Superseded => None,
+            DriftState::Missing | DriftState::Differs => {
                 Some("Import the last bundle again: it brings back what is missing.")
             }
-            State::Older => Some(
+            DriftState::Older => Some(
                 "Import the last bundle again, where nobody went back on purpose (--restore); the next newer one ends it too.",
             ),
-            State::Newer => Some(
+            DriftState::Newer => Some(
                 "Something else updates it: have the scanner use the settings that `import` prints, which keep it offline; or import a newer bundle.",
             ),
         }
@@ -90,9 +90,9 @@ pub(crate) enum Depth {
 }
 
 /// What a target holds, and the date of it, where it has one.
-type Found = (State, Option<Timestamp>);
+type Observed = (DriftState, Option<Timestamp>);
 
-const NOBODY_LOOKED: Found = (State::NotLookedAt, None);
+const NOT_LOOKED_AT: Observed = (DriftState::NotLookedAt, None);
 
 /// Looks at a cache or a web root, by the target's name in the state.
 ///
@@ -104,14 +104,14 @@ pub(crate) fn on_disk(
     accepted: Timestamp,
     origin: Option<&Origin>,
     depth: Depth,
-) -> Result<Found, TargetError> {
-    let Ok(DatasetRef { name, .. }) = reference.parse() else { return Ok(NOBODY_LOOKED) };
+) -> Result<Observed, TargetError> {
+    let Ok(DatasetRef { name, .. }) = reference.parse() else { return Ok(NOT_LOOKED_AT) };
     match target {
         TargetId::Cache(dir) => in_cache(dir, &name, accepted, origin, depth),
         TargetId::WebRoot(dir) if depth == Depth::Content => {
             Ok((in_web_root(&dir.join(name.to_string())), None))
         }
-        _ => Ok(NOBODY_LOOKED),
+        _ => Ok(NOT_LOOKED_AT),
     }
 }
 
@@ -121,25 +121,25 @@ fn in_cache(
     accepted: Timestamp,
     origin: Option<&Origin>,
     depth: Depth,
-) -> Result<Found, TargetError> {
+) -> Result<Observed, TargetError> {
     let repository = origin.and_then(|origin| origin.repository.as_deref());
     // Without its name here nobody knows where to look.
     if name.kind() == Kind::Vex && repository.is_none() {
-        return Ok(NOBODY_LOOKED);
+        return Ok(NOT_LOOKED_AT);
     }
-    let missing = (State::Missing, None);
+    let missing = (DriftState::Missing, None);
     let Some(view) = Cache::inspect(dir, Layout::Trivy)? else { return Ok(missing) };
-    let Some(slot) = view.slot(name, repository.unwrap_or_default()) else { return Ok(NOBODY_LOOKED) };
+    let Some(slot) = view.slot(name, repository.unwrap_or_default()) else { return Ok(NOT_LOOKED_AT) };
     let Some(installed) = view.installed(&slot)? else { return Ok(missing) };
     let date = installed.updated_at;
     let by_date = match date.map(|date| date.cmp(&accepted)) {
-        Some(Ordering::Less) => State::Older,
-        Some(Ordering::Greater) => State::Newer,
+        Some(Ordering::Less) => DriftState::Older,
+        Some(Ordering::Greater) => DriftState::Newer,
         // Neither checks nor every VEX repository have a date.
-        None if name.kind().is_large() => State::Differs,
-        None | Some(Ordering::Equal) => State::InPlace,
+        None if name.kind().is_large() => DriftState::Differs,
+        None | Some(Ordering::Equal) => DriftState::InPlace,
     };
-    if by_date != State::InPlace {
+    if by_date != DriftState::InPlace {
         return Ok((by_date, date));
     }
     let manifest = origin.and_then(|origin| origin.manifest);
@@ -149,25 +149,25 @@ fn in_cache(
         // An older program kept neither.
         _ => true,
     };
-    Ok((if is_same { State::InPlace } else { State::Differs }, date))
+    Ok((if is_same { DriftState::InPlace } else { DriftState::Differs }, date))
 }
 
 /// Whether a web root hands out a VEX repository: its manifest, and the archive to which that points.
-fn in_web_root(folder: &Path) -> State {
+fn in_web_root(directory: &Path) -> DriftState {
     let read = || -> Option<Vec<u8>> {
-        let (file, _) = open_regular(&folder.join(WELL_KNOWN).join(MANIFEST)).ok()?;
+        let (file, _) = open_regular(&directory.join(WELL_KNOWN).join(MANIFEST)).ok()?;
         let mut bytes = Vec::new();
         file.take(MAX_MANIFEST).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     };
-    let Some(manifest) = read() else { return State::Missing };
+    let Some(manifest) = read() else { return DriftState::Missing };
     let (Some(record), Some(url)) = (record(&manifest), location_of(&manifest)) else {
-        return State::Differs;
+        return DriftState::Differs;
     };
-    let Ok((file, _)) = open_regular(&folder.join(archive_at(&url))) else { return State::Missing };
+    let Ok((file, _)) = open_regular(&directory.join(archive_at(&url))) else { return DriftState::Missing };
     match digest_of(file) {
-        Ok((digest, _)) if digest == record.archive => State::InPlace,
-        _ => State::Differs,
+        Ok((digest, _)) if digest == record.archive => DriftState::InPlace,
+        _ => DriftState::Differs,
     }
 }
 
@@ -177,18 +177,18 @@ fn in_web_root(folder: &Path) -> State {
 /// Any error of the network, and a registry that refuses to say.
 pub(crate) fn in_registry(
     registry: &Registry<'_>,
-    place: &Place,
+    place: &RegistryPlace,
     reference: &str,
     origin: Option<&Origin>,
-) -> Result<Found, TargetError> {
+) -> Result<Observed, TargetError> {
     let image = reference.strip_prefix(IMAGE);
     let at = match (image, reference.parse::<DatasetRef>().ok()) {
         (Some(image), _) => place_of_image(place, image, origin),
         (None, Some(dataset)) => place.repository(&dataset.name, &dataset.tag)?,
         (None, None) => None,
     };
-    let Some(at) = at else { return Ok(NOBODY_LOOKED) };
-    let Some(manifest) = registry.manifest(&at)? else { return Ok((State::Missing, None)) };
+    let Some(at) = at else { return Ok(NOT_LOOKED_AT) };
+    let Some(manifest) = registry.manifest(&at)? else { return Ok((DriftState::Missing, None)) };
     let is_same = match (origin, image) {
         // An older program kept no digests.
         (None | Some(Origin { manifest: None, .. }), _) => true,
@@ -196,24 +196,27 @@ pub(crate) fn in_registry(
         (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
     };
     if !is_same {
-        return Ok((State::Differs, date_of(&manifest)));
+        return Ok((DriftState::Differs, date_of(&manifest)));
     }
-    Ok((if is_whole(registry, &at, &manifest, 0)? { State::InPlace } else { State::Missing }, None))
+    Ok((
+        if is_complete(registry, &at, &manifest, 0)? { DriftState::InPlace } else { DriftState::Missing },
+        None,
+    ))
 }
 
 /// Where an image was pushed to, as it was recorded.
-fn place_of_image(place: &Place, image: &str, origin: Option<&Origin>) -> Option<Repository> {
+fn place_of_image(place: &RegistryPlace, image: &str, origin: Option<&Origin>) -> Option<Repository> {
     if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {
         return Repository::read(recorded).ok().filter(|at| at.host() == place.host());
     }
     // An older program recorded the image's name without its host, and pushed it below the prefix.
-    let Place::Registry { host, prefix } = place else { return None };
+    let RegistryPlace::Registry { host, prefix } = place else { return None };
     let separator = if prefix.is_empty() { "" } else { "/" };
     Repository::read(&format!("{host}/{prefix}{separator}{image}")).ok()
 }
 
 /// Whether a registry has everything that a manifest or an index names, by the digests and lengths.
-fn is_whole(
+fn is_complete(
     registry: &Registry<'_>,
     at: &Repository,
     document: &[u8],
@@ -222,17 +225,17 @@ fn is_whole(
     /// An index names manifests, or one more index, as BuildKit makes them.
     const DEEPEST: usize = 3;
     /// More than any image has platforms.
-    const MOST: usize = 200;
+    const MAX: usize = 200;
     match Document::parse(document, None) {
         Ok((_, Document::Manifest(blobs))) => {
             registry.has_all(at, blobs.iter().map(|blob| (blob.digest, blob.size)))
         }
-        Ok((_, Document::Index(entries))) if depth < DEEPEST && entries.len() <= MOST => {
+        Ok((_, Document::Index(entries))) if depth < DEEPEST && entries.len() <= MAX => {
             for entry in entries {
                 let digest = entry.descriptor.digest;
                 match registry.manifest(&at.by_digest(digest))? {
                     Some(child) if Digest::of(&child) == digest => {
-                        if !is_whole(registry, at, &child, depth + 1)? {
+                        if !is_complete(registry, at, &child, depth + 1)? {
                             return Ok(false);
                         }
                     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::error::{Category, Error};
-use crate::status::report::{Status, Target};
+use crate::status::report::{StatusReport, TargetStatus};
 use crate::util::clock;
 use crate::util::dir::Dir;
 use crate::util::dir::write::Durability;
@@ -21,15 +21,16 @@ type Ended = Result<(), Category>;
 ///
 /// # Errors
 /// If it cannot be written, or something that is not a regular file has its name.
-pub(crate) fn write(file: &Path, status: &Status, ended: Option<Ended>) -> Result<(), Error> {
+pub(crate) fn write(file: &Path, status: &StatusReport, ended: Option<Ended>) -> Result<(), Error> {
     /// The largest file of an earlier run that is read, in bytes.
-    const MOST: u64 = 1 << 20;
+    const MAX: u64 = 1 << 20;
     let name = file.file_name().unwrap_or_default();
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let dir = Dir::top(folder)?;
+        let dir = Dir::top(directory)?;
         // What is no file of ours tells nothing, and is not waited for.
-        let earlier = dir.read_small(name, MOST).ok().flatten().unwrap_or_default();
+        let earlier = dir.read_small(name, MAX).ok().flatten().unwrap_or_default();
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("something that is not a regular file has its name"));
         }
@@ -40,12 +41,12 @@ pub(crate) fn write(file: &Path, status: &Status, ended: Option<Ended>) -> Resul
     write().map_err(|error| Error::Destination {
         path: file.into(),
         what: format!("the metrics could not be written: {error}"),
-        next: "Check that the folder is there and may be written.".into(),
+        hint: "Check that the folder is there and may be written.".into(),
     })
 }
 
 /// The text of the file. What it says of earlier runs is taken from the earlier text.
-fn text(status: &Status, ended: Option<Ended>, earlier: &str, now: Timestamp) -> String {
+fn text(status: &StatusReport, ended: Option<Ended>, earlier: &str, now: Timestamp) -> String {
     let mut families = Families(String::new());
     families.add_imports(status);
     families.add_heartbeats(status);
@@ -62,7 +63,7 @@ type Sample = (String, String);
 struct Families(String);
 
 impl Families {
-    fn add_imports(&mut self, status: &Status) {
+    fn add_imports(&mut self, status: &StatusReport) {
         let (mut datasets, mut bundles) = (Vec::new(), Vec::new());
         for target in &status.imports {
             for row in &target.datasets {
@@ -87,7 +88,7 @@ impl Families {
         );
     }
 
-    fn add_heartbeats(&mut self, status: &Status) {
+    fn add_heartbeats(&mut self, status: &StatusReport) {
         let heartbeats = &status.heartbeats;
         self.add(
             "trivy_ferry_heartbeat_timestamp_seconds",
@@ -111,8 +112,8 @@ impl Families {
         );
     }
 
-    fn add_missing(&mut self, status: &Status) {
-        let missing = |target: &Target| (of_target(target), target.missing.len().to_string());
+    fn add_missing(&mut self, status: &StatusReport) {
+        let missing = |target: &TargetStatus| (of_target(target), target.missing.len().to_string());
         self.add(
             "trivy_ferry_bundles_missing",
             "Bundles that never came.",
@@ -120,7 +121,7 @@ impl Families {
         );
     }
 
-    fn add_exports(&mut self, status: &Status) {
+    fn add_exports(&mut self, status: &StatusReport) {
         self.add(
             "trivy_ferry_export_created_timestamp_seconds",
             "When the last bundle was made that was exported.",
@@ -167,7 +168,7 @@ fn of_stream(stream: &String) -> String {
     labels(&[("stream", stream)])
 }
 
-fn of_target(target: &Target) -> String {
+fn of_target(target: &TargetStatus) -> String {
     labels(&[("stream", &target.stream), ("target", &target.target.to_string())])
 }
 

@@ -10,18 +10,20 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::dataset::DatasetRef;
-use crate::delivery::registry_access::{Registries, is_out};
-use crate::delivery::registry_place::Place;
+use crate::delivery::registry_access::{RegistryAccess, is_out};
+use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::intake::file_sets;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
-use crate::status::drift::{Depth, State};
+use crate::status::drift::{Depth, DriftState};
 use crate::status::options::StatusOptions;
-use crate::status::report::{Bundle, Export, Heartbeat, Refused, Row, Status, Target};
-use crate::trust::Refusal;
-use crate::trust::log::{Entry, Event};
+use crate::status::report::{
+    AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
+};
+use crate::trust::Rejection;
+use crate::trust::log::{Event, LogEntry};
 use crate::trust::max_age::MaxAge;
 use crate::trust::state::{ImportState, Side, StateView, TargetState};
 use crate::util::age::Age;
@@ -30,18 +32,18 @@ use crate::util::clock;
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 /// How many refusals are shown, the latest.
-const MOST_REFUSED: usize = 20;
+const MAX_REJECTIONS: usize = 20;
 
 /// Reads what this host remembers, and looks whether it is still in place.
 ///
 /// # Errors
 /// If nothing is remembered, or the state cannot be read. What is old, missing or lost is in the report.
-pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status, Error> {
+pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<StatusReport, Error> {
     let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
-    warnings.for_each(|warning| progress.alarm(&warning));
+    warnings.for_each(|warning| progress.warn(&warning));
     let mut status = look_at_state(state.as_ref(), Depth::Content)?;
-    status.refused = refused(state.as_ref(), status.now)?;
+    status.refused = recent_rejections(state.as_ref(), status.now)?;
     let mut errors = std::mem::take(&mut status.unseen);
     if status.is_empty() {
         let error = Error::usage(
@@ -56,7 +58,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     if let Some(remote) = &options.registries {
         errors.extend(ask_registries(&mut status, remote, progress)?);
     }
-    status.pass_over_superseded();
+    status.accept_superseded();
     for target in &mut status.imports {
         target.disk = disk(&target.target);
     }
@@ -72,15 +74,15 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
 }
 
 /// Returns an error for each dataset that is not what was imported, too old or expired.
-fn unfit(status: &Status, max_age: Option<&MaxAge>) -> Vec<Error> {
+fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
     for target in &status.imports {
         for row in &target.datasets {
-            if let Some(next) = row.state.next(&row.name) {
+            if let Some(hint) = row.state.hint(&row.name) {
                 errors.push(Error::Destination {
                     path: PathBuf::from(target.target.to_string()),
                     what: format!("{} is not what was imported", row.name),
-                    next: next.into(),
+                    hint: hint.into(),
                 });
             }
             let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
@@ -90,7 +92,7 @@ fn unfit(status: &Status, max_age: Option<&MaxAge>) -> Vec<Error> {
             }
             if let Some(expires) = row.expires.filter(|expires| *expires < status.now) {
                 let dataset = row.name.clone();
-                errors.push(Refusal::Expired { bundle: dataset, expires }.into());
+                errors.push(Rejection::Expired { bundle: dataset, expires }.into());
             }
         }
     }
@@ -98,7 +100,7 @@ fn unfit(status: &Status, max_age: Option<&MaxAge>) -> Vec<Error> {
 }
 
 /// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
-fn silent(status: &Status, most: Age) -> Vec<Error> {
+fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
     let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
     streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
     streams.sort_unstable();
@@ -110,12 +112,12 @@ fn silent(status: &Status, most: Age) -> Vec<Error> {
         // A clock that was ahead, here or there, must not hide silence.
         let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
         if last.is_none_or(is_over) {
-            errors.push(Refusal::Silent { stream: stream.to_owned(), last }.into());
+            errors.push(Rejection::Silent { stream: stream.to_owned(), last }.into());
         }
         let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
         let lost = lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
         if let Some(created) = lost.filter(|created| is_over(*created)) {
-            errors.push(Refusal::NotHere { stream: stream.to_owned(), created }.into());
+            errors.push(Rejection::NotHere { stream: stream.to_owned(), created }.into());
         }
     }
     errors
@@ -123,16 +125,16 @@ fn silent(status: &Status, most: Age) -> Vec<Error> {
 
 /// Asks the registries what they hold. Says which could not be asked.
 fn ask_registries(
-    status: &mut Status,
+    status: &mut StatusReport,
     remote: &RemoteOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Error>, Error> {
-    let place = |target: &Target| match &target.target {
+    let place = |target: &TargetStatus| match &target.target {
         TargetId::Registry(place) => Some(place.clone()),
         _ => None,
     };
-    let places: Vec<Place> = status.imports.iter().filter_map(place).collect();
-    let registries = Registries::to(&places, remote)?;
+    let places: Vec<RegistryPlace> = status.imports.iter().filter_map(place).collect();
+    let registries = RegistryAccess::to(&places, remote)?;
     let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
     status.asked = true;
     let mut errors = Vec::new();
@@ -150,22 +152,22 @@ fn ask_registries(
                 }
             }
         }
-        registries.take_notes().iter().for_each(|note| progress.note(note));
+        registries.take_warnings().iter().for_each(|warning| progress.info(warning));
     }
     Ok(errors)
 }
 
 /// Reads what is remembered, and looks at caches and web roots.
-pub(crate) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<Status, Error> {
+pub(crate) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<StatusReport, Error> {
     look_at_state(StateView::find(state_dir)?.as_ref(), depth)
 }
 
-fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Error> {
+fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<StatusReport, Error> {
     let now = clock::now();
     let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
     let (refused, errors, asked) = Default::default();
     let Some(state) = state else {
-        return Ok(Status { imports, exports, heartbeats, refused, errors, now, unseen, asked });
+        return Ok(StatusReport { imports, exports, heartbeats, refused, errors, now, unseen, asked });
     };
     for stream in state.streams(Side::Import)? {
         let ImportState { heard, targets } = state.imports(&stream)?;
@@ -173,7 +175,7 @@ fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Erro
             let newest = heard.newest.as_ref().map(|newest| newest.identity);
             let has = |of: &TargetState| newest.is_none_or(|newest| of.seen.contains(&newest));
             let here = !targets.is_empty() && targets.values().all(has);
-            heartbeats.push(Heartbeat { stream: stream.clone(), heard, here });
+            heartbeats.push(HeartbeatStatus { stream: stream.clone(), heard, here });
         }
         for (target, of) in targets {
             let Ok(target) = target.parse();
@@ -183,27 +185,27 @@ fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<Status, Erro
     for stream in state.streams(Side::Export)? {
         if let Some(last) = state.exports(&stream)? {
             let (identity, created, sequence) = (last.identity, last.created, last.sequence);
-            exports.push(Export { stream, identity, created, sequence, datasets: last.floors });
+            exports.push(ExportStatus { stream, identity, created, sequence, datasets: last.floors });
         }
     }
-    Ok(Status { imports, exports, heartbeats, refused, errors, now, unseen, asked })
+    Ok(StatusReport { imports, exports, heartbeats, refused, errors, now, unseen, asked })
 }
 
-/// What was refused or given up within [`LATELY`], and not accepted since.
-fn refused(state: Option<&StateView>, now: Timestamp) -> Result<Vec<Refused>, Error> {
+/// What was rejected or given up within [`LATELY`], and not accepted since.
+fn recent_rejections(state: Option<&StateView>, now: Timestamp) -> Result<Vec<RecentRejection>, Error> {
     let Some(state) = state else { return Ok(Vec::new()) };
-    let mut latest: Vec<Refused> = Vec::new();
-    for Entry { at, event, bundle, why, .. } in state.log()?.latest()? {
+    let mut latest: Vec<RecentRejection> = Vec::new();
+    for LogEntry { at, event, bundle, why, .. } in state.log()?.latest()? {
         match event {
-            Event::Refused | Event::GivenUp if now.duration_since(at) < LATELY => {
+            Event::Rejected | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
-                latest.push(Refused { at, bundle, why, given_up });
+                latest.push(RecentRejection { at, bundle, why, given_up });
             }
             Event::Accepted => latest.retain(|refused| !is_same(&refused.bundle, &bundle)),
             _ => {}
         }
     }
-    latest.drain(..latest.len().saturating_sub(MOST_REFUSED));
+    latest.drain(..latest.len().saturating_sub(MAX_REJECTIONS));
     Ok(latest)
 }
 
@@ -219,15 +221,15 @@ fn look_at(
     of: &TargetState,
     depth: Depth,
     unseen: &mut Vec<Error>,
-) -> Target {
+) -> TargetStatus {
     let row = |(reference, accepted): (&String, &Timestamp)| {
         let origin = of.origins.get(reference);
         let (state, in_use) =
             drift::on_disk(&target, reference, *accepted, origin, depth).unwrap_or_else(|error| {
                 unseen.push(error.into());
-                (State::NotLookedAt, None)
+                (DriftState::NotLookedAt, None)
             });
-        Row {
+        ItemStatus {
             name: reference.clone(),
             accepted: *accepted,
             in_use,
@@ -240,10 +242,10 @@ fn look_at(
         }
     };
     let datasets = of.floors.iter().map(row).collect();
-    Target {
+    TargetStatus {
         stream: stream.into(),
         target,
-        bundle: of.last.as_ref().map(|last| Bundle {
+        bundle: of.last.as_ref().map(|last| AcceptedBundle {
             identity: last.identity,
             created: last.created,
             sequence: last.sequence,
@@ -257,9 +259,9 @@ fn look_at(
 
 /// What the files of a cache or a web root take, in bytes. `None` where there is no such folder.
 fn disk(target: &TargetId) -> Option<u64> {
-    let folder = target.directory()?;
-    folder.is_dir().then(|| {
-        let files = walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok);
+    let directory = target.directory()?;
+    directory.is_dir().then(|| {
+        let files = walkdir::WalkDir::new(directory).into_iter().filter_map(Result::ok);
         let files = files.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
         files.map(|metadata| metadata.len()).sum()
     })

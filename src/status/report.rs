@@ -8,22 +8,22 @@ use serde::Serialize;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::status::drift::State;
-use crate::trust::state::{Heard, Origin};
-use crate::util::text::safe;
+use crate::status::drift::DriftState;
+use crate::trust::state::{Origin, ReceivedHeartbeat};
+use crate::util::text::escape;
 
 /// What a host knows of its streams.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Status {
+pub struct StatusReport {
     /// The targets.
-    pub imports: Vec<Target>,
+    pub imports: Vec<TargetStatus>,
     /// The streams that are exported here.
-    pub exports: Vec<Export>,
+    pub exports: Vec<ExportStatus>,
     /// The streams of which heartbeats came.
-    pub heartbeats: Vec<Heartbeat>,
+    pub heartbeats: Vec<HeartbeatStatus>,
     /// What was refused lately, the latest last; empty in what [`look`](crate::status::look) gives.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RecentRejection>,
     /// What is old, missing or lost.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
@@ -41,19 +41,19 @@ pub struct Status {
 /// What one target has of one stream.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Target {
+pub struct TargetStatus {
     /// The stream.
     pub stream: String,
     /// The target.
     pub target: TargetId,
     /// The newest bundle that was accepted.
-    pub bundle: Option<Bundle>,
+    pub bundle: Option<AcceptedBundle>,
     /// The numbers of bundles that never came.
     pub missing: Vec<u64>,
     /// How many bundles were admitted against the rules.
     pub overrides: usize,
     /// The datasets, with their dates.
-    pub datasets: Vec<Row>,
+    pub datasets: Vec<ItemStatus>,
     /// What the files of a cache or a web root take, in bytes; `None` in what [`look`](crate::status::look) gives.
     pub disk: Option<u64>,
 }
@@ -61,20 +61,20 @@ pub struct Target {
 /// The last heartbeat of a stream.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Heartbeat {
+pub struct HeartbeatStatus {
     /// The stream.
     pub stream: String,
     /// What it said.
     #[serde(flatten)]
-    pub heard: Heard,
+    pub heard: ReceivedHeartbeat,
     /// Whether the newest bundle that it tells of was accepted by every target of the stream.
     pub here: bool,
 }
 
-/// Something that was refused.
+/// Something that was rejected.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Refused {
+pub struct RecentRejection {
     /// When.
     pub at: Timestamp,
     /// The newest bundle that was accepted.
@@ -88,7 +88,7 @@ pub struct Refused {
 /// The newest bundle that was accepted.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Bundle {
+pub struct AcceptedBundle {
     /// The digest of its payload.
     pub identity: Digest,
     /// When it was created.
@@ -100,7 +100,7 @@ pub struct Bundle {
 /// A dataset, or an image.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct ItemStatus {
     /// Its reference name, such as `trivy-db-2`.
     pub name: String,
     /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
@@ -109,7 +109,7 @@ pub struct Row {
     /// The date of what the target holds now, where that was looked at and has one.
     pub in_use: Option<Timestamp>,
     /// Whether it is still in place.
-    pub state: State,
+    pub state: DriftState,
     /// After when it must not be used.
     pub expires: Option<Timestamp>,
     /// Where its exporter had it from, upstream's version, and who signed the bundle that brought it.
@@ -126,7 +126,7 @@ pub struct Row {
 /// The last bundle of a stream that was exported here.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Export {
+pub struct ExportStatus {
     /// The stream.
     pub stream: String,
     /// The digest of its payload.
@@ -139,27 +139,27 @@ pub struct Export {
     pub datasets: BTreeMap<String, Timestamp>,
 }
 
-impl Status {
+impl StatusReport {
     /// Whether nothing is remembered.
     pub(crate) fn is_empty(&self) -> bool {
         self.imports.is_empty() && self.exports.is_empty() && self.heartbeats.is_empty()
     }
 
     /// What another stream has put into the same place since is as it should be.
-    pub(crate) fn pass_over_superseded(&mut self) {
-        let good = |target: &Target| {
-            let rows = target.datasets.iter().filter(|row| row.state == State::InPlace);
+    pub(crate) fn accept_superseded(&mut self) {
+        let good = |target: &TargetStatus| {
+            let rows = target.datasets.iter().filter(|row| row.state == DriftState::InPlace);
             let target = target.target.clone();
             rows.map(move |row| (target.clone(), row.name.clone(), row.accepted)).collect::<Vec<_>>()
         };
         let good: Vec<(TargetId, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
         for target in &mut self.imports {
-            for row in target.datasets.iter_mut().filter(|row| row.state.next(&row.name).is_some()) {
+            for row in target.datasets.iter_mut().filter(|row| row.state.hint(&row.name).is_some()) {
                 let is_later = |(place, name, accepted): &(TargetId, String, Timestamp)| {
                     (place, name) == (&target.target, &row.name) && *accepted >= row.accepted
                 };
                 if good.iter().any(is_later) {
-                    row.state = State::Superseded;
+                    row.state = DriftState::Superseded;
                 }
             }
         }
@@ -172,6 +172,6 @@ pub(crate) fn exported(export: &str) -> String {
         "written" => "the export wrote a bundle".into(),
         "unchanged" => "the export found nothing new".into(),
         "failed" => "the export failed".into(),
-        other => format!("the export was {}", safe(other)),
+        other => format!("the export was {}", escape(other)),
     }
 }

@@ -40,7 +40,7 @@ pub enum TargetError {
     NoCacheDirectory,
     /// The folder for a settings file is not there.
     #[error("there is no folder {path} to write settings to", path = .path.display())]
-    NoFolder {
+    NoDirectory {
         /// The folder.
         path: PathBuf,
     },
@@ -76,7 +76,7 @@ pub enum TargetError {
     },
     /// The folder of one database was given in place of the cache directory.
     #[error("{} holds a database itself, so it is a folder inside a cache directory", .path.display())]
-    DatabaseFolder {
+    DatabaseDirectory {
         /// What was given.
         path: PathBuf,
     },
@@ -119,7 +119,7 @@ pub enum TargetError {
         waited: Duration,
     },
     /// Too little free space, found before the first byte.
-    #[error("unpacking needs {} in {}, which has {}", text::size(*.needed), .path.display(), text::size(*.available))]
+    #[error("unpacking needs {} in {}, which has {}", text::format_size(*.needed), .path.display(), text::format_size(*.available))]
     Space {
         /// A directory on the file system.
         path: PathBuf,
@@ -195,7 +195,7 @@ pub enum TargetError {
         advice: &'static str,
     },
     /// A value that an environment file cannot hold.
-    #[error("{name} cannot be written to {}: \"{}\" has characters that not every reader of environment files takes", .path.display(), text::safe(.value))]
+    #[error("{name} cannot be written to {}: \"{}\" has characters that not every reader of environment files takes", .path.display(), text::escape(.value))]
     Value {
         /// The environment file.
         path: PathBuf,
@@ -244,11 +244,11 @@ impl TargetError {
             TargetError::DamagedBlob { .. } => "damaged-blob",
             TargetError::WebRootDenied { .. } => "permission",
             TargetError::NoCacheDirectory => "no-cache-directory",
-            TargetError::NoFolder { .. } | TargetError::NoWebRoot { .. } => "no-folder",
+            TargetError::NoDirectory { .. } | TargetError::NoWebRoot { .. } => "no-folder",
             TargetError::NotADirectory { .. } => "not-a-directory",
             TargetError::NotAFile { .. } => "not-a-file",
             TargetError::Symlink { .. } => "symlink",
-            TargetError::DatabaseFolder { .. } => "database-folder",
+            TargetError::DatabaseDirectory { .. } => "database-folder",
             TargetError::Foreign { .. } => "foreign",
             TargetError::Working { .. } => "working",
             TargetError::Owner { .. } => "owner",

@@ -16,7 +16,7 @@ impl Hint for TargetError {
                 "Delete the blob there, or the repository, by the registry's own means, then run the command again.".into()
             }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
-            TargetError::NoFolder { .. } => "Make it first, or name another; what was imported is in place.".into(),
+            TargetError::NoDirectory { .. } => "Make it first, or name another; what was imported is in place.".into(),
             TargetError::WebRootDenied { .. } => {
                 "Run the command as its owner, or give this user the right to write there.".into()
             }
@@ -27,7 +27,7 @@ impl Hint for TargetError {
                 "Replace {} by what it points to (for a directory a bind mount works too), or name the place that it points to.",
                 path.display()
             ),
-            TargetError::DatabaseFolder { path } => of_database_folder(path),
+            TargetError::DatabaseDirectory { path } => of_database_directory(path),
             TargetError::Foreign { path, .. } => format!(
                 "Import into this cache always as the same user; or remove {} (and with it the generation kept for --restore) and run the command again.",
                 path.display()
@@ -66,7 +66,7 @@ impl Hint for TargetError {
     }
 }
 
-fn of_database_folder(path: &Path) -> String {
+fn of_database_directory(path: &Path) -> String {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => {
             format!("Give the folder above it: --cache-dir {}.", parent.display())

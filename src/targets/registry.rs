@@ -34,8 +34,8 @@ pub struct Registry<'r> {
 
 /// What a repository has of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    Whole,
+enum BlobState {
+    Complete,
     /// Something of another length.
     Damaged,
     Nothing,
@@ -43,7 +43,7 @@ enum Held {
 
 /// What became of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PushOutcome {
     /// It was there.
     Present,
     /// Another repository of the same registry had it.
@@ -103,10 +103,10 @@ impl<'r> Registry<'r> {
     /// # Errors
     /// [`TargetError::Remote`] if the registry cannot be reached or refuses to answer.
     pub fn has_blob(&self, repository: &Repository, digest: Digest, size: u64) -> Result<bool, TargetError> {
-        Ok(self.look(repository, digest, size)? == Held::Whole)
+        Ok(self.look(repository, digest, size)? == BlobState::Complete)
     }
 
-    fn look(&self, repository: &Repository, digest: Digest, size: u64) -> Result<Held, TargetError> {
+    fn look(&self, repository: &Repository, digest: Digest, size: u64) -> Result<BlobState, TargetError> {
         let subject = format!("blob {digest} of {repository}");
         // Not every registry, or what stands before it, tells lengths to HEAD.
         for method in [Method::HEAD, Method::GET] {
@@ -117,14 +117,14 @@ impl<'r> Registry<'r> {
                     let length = answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
                     if length.is_none_or(|length: u64| length == size) {
                         self.remember(repository, digest);
-                        return Ok(Held::Whole);
+                        return Ok(BlobState::Complete);
                     }
                 }
-                StatusCode::NOT_FOUND => return Ok(Held::Nothing),
+                StatusCode::NOT_FOUND => return Ok(BlobState::Nothing),
                 _ => return Err(self.refusal(answer).into()),
             }
         }
-        Ok(Held::Damaged)
+        Ok(BlobState::Damaged)
     }
 
     /// Whether a repository has all of these blobs, of these sizes: registries lose some to their cleaning, and
@@ -159,25 +159,25 @@ impl<'r> Registry<'r> {
         digest: Digest,
         size: u64,
         content: impl Read,
-    ) -> Result<Pushed, PushError> {
+    ) -> Result<PushOutcome, PushError> {
         let held = self.look(repository, digest, size)?;
-        if held == Held::Whole {
-            return Ok(Pushed::Present);
+        if held == BlobState::Complete {
+            return Ok(PushOutcome::Present);
         }
         let subject = format!("blob {digest} of {repository}");
         let Some(location) = self.begin(repository, digest, &subject)? else {
             self.remember(repository, digest);
-            return Ok(Pushed::Mounted);
+            return Ok(PushOutcome::Mounted);
         };
         let upload = self.upload(repository, location.clone(), digest, size, &subject)?;
         let error = match send(upload, content) {
             Ok((answer, true)) if answer.response.status() == StatusCode::CREATED => {
                 // Many take what they have under a digest for good, and throw away what is sent.
-                if held == Held::Damaged && self.look(repository, digest, size)? == Held::Damaged {
+                if held == BlobState::Damaged && self.look(repository, digest, size)? == BlobState::Damaged {
                     return Err(TargetError::DamagedBlob { blob: subject, size }.into());
                 }
                 self.remember(repository, digest);
-                return Ok(Pushed::Sent);
+                return Ok(PushOutcome::Sent);
             }
             // Whoever has not read it cannot have kept it.
             Ok((answer, false)) if answer.response.status().is_success() => {
@@ -348,7 +348,7 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
             other => other.map_err(PushError::Source)?,
         };
         if upload.write_all(&held).is_err() {
-            return Ok((upload.refused()?.0, false));
+            return Ok((upload.early_answer()?.0, false));
         }
         if count == 0 {
             return Ok(upload.finish()?);

@@ -33,7 +33,7 @@ pub struct WebRoot {
 
 /// A copy of a VEX repository as it is to be in the web root.
 #[derive(Debug, Clone)]
-pub struct Copy {
+pub struct VexCopy {
     /// The dataset, and its folder.
     pub name: Name,
     /// The archive.
@@ -48,7 +48,7 @@ pub struct Copy {
     pub manifest: Vec<u8>,
 }
 
-impl Copy {
+impl VexCopy {
     /// The name to which the manifest points.
     fn lasting(&self) -> String {
         vex_copy::archive_name(self.format, &self.subdir)
@@ -127,19 +127,19 @@ impl WebRoot {
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the way; else
     /// the error of the system if a file cannot be read.
-    pub fn holds(&self, copy: &Copy) -> Result<bool, TargetError> {
+    pub fn holds(&self, copy: &VexCopy) -> Result<bool, TargetError> {
         if self.manifest(&copy.name)?.as_ref() != Some(&copy.manifest) {
             return Ok(false);
         }
-        let Some(folder) = self.folder(&copy.name)? else { return Ok(false) };
-        Ok(is(&folder, &copy.by_digest(), copy.digest)? && is(&folder, &copy.lasting(), copy.digest)?)
+        let Some(directory) = self.directory(&copy.name)? else { return Ok(false) };
+        Ok(is(&directory, &copy.by_digest(), copy.digest)? && is(&directory, &copy.lasting(), copy.digest)?)
     }
 
     /// Whether there is room for these copies.
     ///
     /// # Errors
     /// [`TargetError::Space`] if there is too little room; the error of the system if it does not tell.
-    pub fn preflight(&self, copies: &[&Copy]) -> Result<(), TargetError> {
+    pub fn preflight(&self, copies: &[&VexCopy]) -> Result<(), TargetError> {
         /// For names and manifests.
         const BESIDE: u64 = 64 << 10;
         let needed = copies.iter().map(|copy| copy.size.saturating_add(BESIDE)).sum();
@@ -147,7 +147,7 @@ impl WebRoot {
         if needed <= available {
             return Ok(());
         }
-        let advice = format!("Nothing was changed: free {} there.", text::size(needed - available));
+        let advice = format!("Nothing was changed: free {} there.", text::format_size(needed - available));
         Err(TargetError::Space { path: self.dir.path().into(), needed, available, advice })
     }
 
@@ -157,15 +157,15 @@ impl WebRoot {
     /// # Errors
     /// The error of `content` if that cannot be read; an error that holds a [`TargetError`] if the archive
     /// cannot be written.
-    pub fn stage(&self, copy: &Copy, mut content: impl Read) -> io::Result<()> {
-        let folder = self
+    pub fn stage(&self, copy: &VexCopy, mut content: impl Read) -> io::Result<()> {
+        let directory = self
             .dir
             .open_or_make(copy.name.as_str(), 0o755, self.owner)
             .at("make the folder", self.dir.at(copy.name.as_str()))
             .map_err(TargetError::into_io)?;
         let unfinished = copy.by_digest() + TEMPORARY;
-        let at = folder.at(&unfinished);
-        let mut file = self.begin(&folder, unfinished).at("create", &at).map_err(TargetError::into_io)?;
+        let at = directory.at(&unfinished);
+        let mut file = self.begin(&directory, unfinished).at("create", &at).map_err(TargetError::into_io)?;
         let mut buffer = vec![0; layer::CHUNK];
         loop {
             let count = content.read(&mut buffer)?;
@@ -184,46 +184,46 @@ impl WebRoot {
     /// # Errors
     /// The error of the system if a file cannot be written, renamed or removed. Then either the copy before
     /// or this one is served.
-    pub fn activate(&self, copy: &Copy) -> Result<(), TargetError> {
+    pub fn activate(&self, copy: &VexCopy) -> Result<(), TargetError> {
         let manifest = self.manifest(&copy.name)?.unwrap_or_default();
         let (before, was_at) = (vex_copy::record(&manifest), vex_copy::location_of(&manifest));
-        let folder = self.dir.open(copy.name.as_str()).at("open", self.dir.at(copy.name.as_str()))?;
+        let directory = self.dir.open(copy.name.as_str()).at("open", self.dir.at(copy.name.as_str()))?;
         let (from, to) = (copy.by_digest(), copy.lasting());
-        if !is(&folder, &to, copy.digest)? {
-            self.double(&folder, &from, &to).at("write", folder.at(&to))?;
+        if !is(&directory, &to, copy.digest)? {
+            self.double(&directory, &from, &to).at("write", directory.at(&to))?;
         }
-        let described = folder.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
+        let described = directory.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
             dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner, Durability::Synced)?;
-            folder.sync()?;
+            directory.sync()?;
             // The folder may be new, too.
             self.dir.sync()
         });
-        described.at("write", folder.at(WELL_KNOWN).join(MANIFEST))?;
+        described.at("write", directory.at(WELL_KNOWN).join(MANIFEST))?;
         let before = before.filter(|_| self.keep_previous).map(|record| record.archive);
-        self.tidy(&folder, copy, before, was_at.as_deref()).at("remove what is old", folder.path())
+        self.tidy(&directory, copy, before, was_at.as_deref()).at("remove what is old", directory.path())
     }
 
     /// Begins a file, whatever has its temporary name.
-    fn begin<'d>(&self, folder: &'d Dir, temporary: String) -> io::Result<PendingFile<'d>> {
-        folder.remove(&temporary)?;
-        PendingFile::create(folder, temporary, 0o644, self.owner)
+    fn begin<'d>(&self, directory: &'d Dir, temporary: String) -> io::Result<PendingFile<'d>> {
+        directory.remove(&temporary)?;
+        PendingFile::create(directory, temporary, 0o644, self.owner)
     }
 
     /// A second name for a file, in the place of what has it; a second file where the file system has no such thing
     /// (FAT).
-    fn double(&self, folder: &Dir, from: &str, to: &str) -> io::Result<()> {
+    fn double(&self, directory: &Dir, from: &str, to: &str) -> io::Result<()> {
         let unfinished = format!("{to}{TEMPORARY}");
-        folder.remove(&unfinished)?;
-        match folder.link(from, folder, &unfinished) {
+        directory.remove(&unfinished)?;
+        match directory.link(from, directory, &unfinished) {
             Err(error) if dir::unsupported(&error) || Errno::from_io_error(&error) == Some(Errno::PERM) => {}
             other => {
                 other?;
-                folder.rename(&unfinished, folder, to)?;
-                return folder.sync();
+                directory.rename(&unfinished, directory, to)?;
+                return directory.sync();
             }
         }
-        let mut source = folder.read(from)?.ok_or(io::ErrorKind::NotFound)?;
-        let mut file = self.begin(folder, unfinished)?;
+        let mut source = directory.read(from)?.ok_or(io::ErrorKind::NotFound)?;
+        let mut file = self.begin(directory, unfinished)?;
         io::copy(&mut source, &mut file)?;
         file.replace(to, Durability::Synced)
     }
@@ -232,8 +232,8 @@ impl WebRoot {
     /// made, and the archive at which scanners were sent before. What others put here stays.
     fn tidy(
         &self,
-        folder: &Dir,
-        copy: &Copy,
+        directory: &Dir,
+        copy: &VexCopy,
         before: Option<Digest>,
         was_at: Option<&str>,
     ) -> io::Result<()> {
@@ -243,7 +243,7 @@ impl WebRoot {
         });
         // What was in place is served again: the one before that is still the one before.
         let keep = |digest: Digest| before == Some(digest) || before == Some(copy.digest);
-        for name in folder.list()? {
+        for name in directory.list()? {
             let Some(name) = name.to_str() else { continue };
             let whole = name.strip_suffix(TEMPORARY).unwrap_or(name);
             let is_lasting = whole == lasting || Some(whole) == lasted;
@@ -252,13 +252,13 @@ impl WebRoot {
                 None => is_lasting && (name != whole || name != lasting),
             };
             if goes {
-                folder.remove(name)?;
+                directory.remove(name)?;
             }
         }
-        folder.sync()
+        directory.sync()
     }
 
-    fn folder(&self, name: &Name) -> Result<Option<Dir>, TargetError> {
+    fn directory(&self, name: &Name) -> Result<Option<Dir>, TargetError> {
         self.dir.open_path(name.as_str()).at("open", self.dir.at(name.as_str()))
     }
 }
@@ -271,12 +271,12 @@ fn digest_in(name: &str) -> Option<Digest> {
 }
 
 /// Whether a file is there and has this digest.
-fn is(folder: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
-    let Some(mut file) = folder.read(name).at("open", folder.at(name))? else { return Ok(false) };
+fn is(directory: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
+    let Some(mut file) = directory.read(name).at("open", directory.at(name))? else { return Ok(false) };
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; layer::CHUNK];
     loop {
-        match file.read(&mut buffer).at("read", folder.at(name))? {
+        match file.read(&mut buffer).at("read", directory.at(name))? {
             0 => return Ok(hasher.finish() == digest),
             count => hasher.update(&buffer[..count]),
         }
@@ -291,11 +291,11 @@ mod tests {
     use crate::dataset::vex_copy::Record;
     use crate::util::fault;
 
-    fn copy(content: &[u8], subdir: &str) -> Copy {
+    fn copy(content: &[u8], subdir: &str) -> VexCopy {
         let upstream = br#"{"versions":[{"spec_version":"0.1"}]}"#;
         let digest = Digest::of(content);
         let record = Record { archive: digest, updated_at: Timestamp::UNIX_EPOCH };
-        Copy {
+        VexCopy {
             name: "vex-hub".parse().unwrap(),
             digest,
             size: content.len() as u64,
@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    fn put(root: &WebRoot, content: &[u8], copy: &Copy) -> Result<(), String> {
+    fn put(root: &WebRoot, content: &[u8], copy: &VexCopy) -> Result<(), String> {
         root.stage(copy, content).map_err(|error| error.to_string())?;
         root.activate(copy).map_err(|error| error.to_string())
     }

@@ -7,15 +7,15 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::digest::Digest;
-use crate::trust::error::Refusal;
-use crate::trust::state::{Accepted, Heard, ImportState, TargetState};
+use crate::trust::error::Rejection;
+use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, TargetState};
 
 /// How far a bundle may lie ahead of this host's clock before its clock is doubted.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a bundle says of itself, as far as acceptance goes.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct BundleCandidate {
     /// The file's name, for messages.
     pub bundle: String,
     /// The sha256 of the signed payload.
@@ -96,21 +96,21 @@ pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
 /// Judges a bundle for one target.
 ///
 /// # Errors
-/// [`Refusal::Stream`] if it is of another stream; [`Refusal::Future`] if it was created more than a day
-/// after now; [`Refusal::Expired`] if it has expired; [`Refusal::Rollback`] if it is older than the last
-/// one accepted; [`Refusal::Equivocation`] if it has the same creation time but different content. A flag
+/// [`Rejection::Stream`] if it is of another stream; [`Rejection::Future`] if it was created more than a day
+/// after now; [`Rejection::Expired`] if it has expired; [`Rejection::Rollback`] if it is older than the last
+/// one accepted; [`Rejection::Equivocation`] if it has the same creation time but different content. A flag
 /// of the policy overrides each, except the first.
 pub fn admit(
-    candidate: &Candidate,
+    candidate: &BundleCandidate,
     state: &TargetState,
     policy: &Policy,
     system: Timestamp,
-) -> Result<Admission, Refusal> {
+) -> Result<Admission, Rejection> {
     let bundle = || candidate.bundle.clone();
     let created = candidate.created;
     if candidate.stream != policy.stream {
         let (found, wanted) = (candidate.stream.clone(), policy.stream.clone());
-        return Err(Refusal::Stream { bundle: bundle(), found, wanted });
+        return Err(Rejection::Stream { bundle: bundle(), found, wanted });
     }
     let mut admission = Admission {
         first: state.last.is_none() && state.seen.is_empty(),
@@ -119,13 +119,13 @@ pub fn admit(
     };
     if created.duration_since(system) > CLOCK_TOLERANCE {
         if !policy.allow_future {
-            return Err(Refusal::Future { bundle: bundle(), created });
+            return Err(Rejection::Future { bundle: bundle(), created });
         }
         admission.overrides.push(FUTURE);
     }
     if let Some(expires) = candidate.expires.filter(|expires| *expires <= present(system, state)) {
         if !policy.allow_expired {
-            return Err(Refusal::Expired { bundle: bundle(), expires });
+            return Err(Rejection::Expired { bundle: bundle(), expires });
         }
         admission.overrides.push(EXPIRED);
     }
@@ -137,15 +137,15 @@ pub fn admit(
         admission.superseded = true;
         return Ok(admission);
     }
-    let refusal = if created == last.created {
-        Some(Refusal::Equivocation { bundle: bundle(), created, accepted: last.identity })
+    let rejection = if created == last.created {
+        Some(Rejection::Equivocation { bundle: bundle(), created, accepted: last.identity })
     } else if created < last.created {
-        Some(Refusal::Rollback { bundle: bundle(), created, floor: last.created })
+        Some(Rejection::Rollback { bundle: bundle(), created, floor: last.created })
     } else {
         None
     };
-    match refusal {
-        Some(refusal) if !policy.allow_rollback => return Err(refusal),
+    match rejection {
+        Some(rejection) if !policy.allow_rollback => return Err(rejection),
         Some(_) => admission.overrides.push(ROLLBACK),
         None => admission.gap = gap(state.counted.or(last.sequence), candidate.sequence),
     }
@@ -155,17 +155,22 @@ pub fn admit(
 /// Remembers a heartbeat, which moves no floor.
 ///
 /// # Errors
-/// [`Refusal::Future`] if it was made more than a day after now; [`Refusal::Late`] if it is no newer than
+/// [`Rejection::Future`] if it was made more than a day after now; [`Rejection::Late`] if it is no newer than
 /// the last one.
-pub fn hear(state: &mut ImportState, name: &str, heard: Heard, system: Timestamp) -> Result<(), Refusal> {
-    let (bundle, created) = (name.to_owned(), heard.created);
+pub fn receive_heartbeat(
+    state: &mut ImportState,
+    name: &str,
+    received: ReceivedHeartbeat,
+    system: Timestamp,
+) -> Result<(), Rejection> {
+    let (bundle, created) = (name.to_owned(), received.created);
     if created.duration_since(system) > CLOCK_TOLERANCE {
-        return Err(Refusal::Future { bundle, created });
+        return Err(Rejection::Future { bundle, created });
     }
     if let Some(last) = state.heard.as_ref().filter(|last| last.created >= created) {
-        return Err(Refusal::Late { heartbeat: bundle, created, last: last.created });
+        return Err(Rejection::Late { heartbeat: bundle, created, last: last.created });
     }
-    state.heard = Some(heard);
+    state.heard = Some(received);
     Ok(())
 }
 
@@ -177,9 +182,9 @@ fn gap(last: Option<u64>, next: Option<u64>) -> Option<(u64, u64)> {
 
 /// What is to happen to one dataset of an admitted bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DatasetDecision {
     /// It may be installed.
-    Take,
+    Accept,
     /// It is older than what this target has or had: it is left alone.
     Older {
         /// The date of the newer data.
@@ -189,10 +194,10 @@ pub enum Verdict {
 
 /// Judges one dataset by its date. `floor` is the later of what was accepted before and, where
 /// nothing was, of what the target holds.
-pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Verdict {
+pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> DatasetDecision {
     match (updated_at, floor) {
-        (Some(date), Some(floor)) if date < floor => Verdict::Older { floor },
-        _ => Verdict::Take,
+        (Some(date), Some(floor)) if date < floor => DatasetDecision::Older { floor },
+        _ => DatasetDecision::Accept,
     }
 }
 
@@ -200,13 +205,13 @@ pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Verdict
 /// is simply repeated.
 pub fn record(
     state: &mut TargetState,
-    candidate: &Candidate,
+    candidate: &BundleCandidate,
     admission: &Admission,
     datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
     system: Timestamp,
 ) {
     /// Enough for years of weekly bundles; older identities are covered by the floors.
-    const MOST: usize = 256;
+    const MAX: usize = 256;
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);
     if !admission.overrides.is_empty() {
@@ -229,7 +234,7 @@ pub fn record(
         });
     }
     if let Some((from, to)) = admission.gap {
-        state.missing.extend((from..=to).take(MOST));
+        state.missing.extend((from..=to).take(MAX));
     }
     state.missing.retain(|number| Some(*number) != candidate.sequence);
     if !state.seen.contains(&candidate.identity) {
@@ -245,9 +250,9 @@ pub fn record(
         let floor = state.floors.entry(key).or_insert(date);
         *floor = if rollback { date } else { date.max(*floor) };
     }
-    keep_newest(&mut state.seen, MOST);
-    keep_newest(&mut state.missing, MOST);
-    keep_newest(&mut state.overrides, MOST);
+    keep_newest(&mut state.seen, MAX);
+    keep_newest(&mut state.missing, MAX);
+    keep_newest(&mut state.overrides, MAX);
 }
 
 fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
@@ -270,8 +275,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn candidate(created: &str, content: &str, sequence: Option<u64>) -> Candidate {
-        Candidate {
+    fn candidate(created: &str, content: &str, sequence: Option<u64>) -> BundleCandidate {
+        BundleCandidate {
             bundle: "b.tar".into(),
             identity: Digest::of(content.as_bytes()),
             stream: "default".into(),
@@ -286,7 +291,7 @@ mod tests {
     }
 
     /// Accepts bundles one after the other into one state.
-    fn after(bundles: &[Candidate]) -> TargetState {
+    fn after(bundles: &[BundleCandidate]) -> TargetState {
         let mut state = TargetState::default();
         for bundle in bundles {
             let admission = admit(bundle, &state, &policy(), time(NOW)).unwrap();
@@ -295,7 +300,7 @@ mod tests {
         state
     }
 
-    fn verdict(bundle: &Candidate, state: &TargetState) -> Result<Admission, Refusal> {
+    fn verdict(bundle: &BundleCandidate, state: &TargetState) -> Result<Admission, Rejection> {
         admit(bundle, state, &policy(), time(NOW))
     }
 
@@ -311,12 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn rollback_and_equivocation_are_refused_and_can_be_overridden() {
+    fn rollback_and_equivocation_are_rejected_and_can_be_overridden() {
         let state = after(&[candidate("2026-11-20T09:00:00Z", "a", None)]);
         let older = candidate("2026-11-13T09:00:00Z", "b", None);
         let twin = candidate("2026-11-20T09:00:00Z", "c", None);
-        assert!(matches!(verdict(&older, &state), Err(Refusal::Rollback { .. })));
-        assert!(matches!(verdict(&twin, &state), Err(Refusal::Equivocation { .. })));
+        assert!(matches!(verdict(&older, &state), Err(Rejection::Rollback { .. })));
+        assert!(matches!(verdict(&twin, &state), Err(Rejection::Equivocation { .. })));
         let forced = Policy { allow_rollback: true, ..policy() };
         let admission = admit(&older, &state, &forced, time(NOW)).unwrap();
         assert_eq!(admission.overrides, ["--allow-rollback"]);
@@ -330,22 +335,22 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_is_heard_once_and_moves_no_floor() {
+    fn a_heartbeat_is_received_once_and_moves_no_floor() {
         let mut state = ImportState::default();
         let mut heard = |created: &str| {
             let (created, received) = (time(created), time(NOW));
-            let heard = Heard { created, received, export: "unchanged".into(), newest: None };
-            hear(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
+            let heard = ReceivedHeartbeat { created, received, export: "unchanged".into(), newest: None };
+            receive_heartbeat(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
         };
         assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));
-        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Refusal::Late { .. })), "played back");
-        assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Refusal::Late { .. })));
-        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Refusal::Future { .. })), "would hide silence");
+        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "played back");
+        assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
+        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "would hide silence");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
     }
 
     #[test]
-    fn another_stream_is_refused_by_name() {
+    fn another_stream_is_rejected_by_name() {
         let mut other = candidate("2026-11-20T09:00:00Z", "a", None);
         other.stream = "lab".into();
         let error = verdict(&other, &TargetState::default()).unwrap_err();
@@ -353,9 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn the_future_is_refused_and_never_raises_a_floor() {
+    fn the_future_is_rejected_and_never_raises_a_floor() {
         let future = candidate("2036-01-01T00:00:00Z", "a", None);
-        assert!(matches!(verdict(&future, &TargetState::default()), Err(Refusal::Future { .. })));
+        assert!(matches!(verdict(&future, &TargetState::default()), Err(Rejection::Future { .. })));
         let nearly = candidate("2026-11-22T11:59:00Z", "b", None);
         assert!(verdict(&nearly, &TargetState::default()).is_ok(), "clocks may differ by a day");
         let forced = Policy { allow_future: true, ..policy() };
@@ -372,10 +377,10 @@ mod tests {
         bundle.expires = Some(time("2026-11-15T00:00:00Z"));
         let early = time("2026-11-11T00:00:00Z");
         assert!(admit(&bundle, &TargetState::default(), &policy(), early).is_ok());
-        assert!(matches!(verdict(&bundle, &TargetState::default()), Err(Refusal::Expired { .. })));
+        assert!(matches!(verdict(&bundle, &TargetState::default()), Err(Rejection::Expired { .. })));
         let state = after(&[candidate("2026-11-20T00:00:00Z", "b", None)]);
         let fell_back = admit(&bundle, &state, &policy(), early);
-        assert!(matches!(fell_back, Err(Refusal::Expired { .. })), "the clock cannot be turned back");
+        assert!(matches!(fell_back, Err(Rejection::Expired { .. })), "the clock cannot be turned back");
     }
 
     #[test]
@@ -391,10 +396,10 @@ mod tests {
         record(&mut state, &three, &late, [], time(NOW));
         assert_eq!((state.missing.as_slice(), state.last.as_ref().unwrap().sequence), (&[2][..], Some(4)));
         let forged = candidate("2026-11-03T00:00:01Z", "3b", Some(3));
-        assert!(matches!(verdict(&forged, &state), Err(Refusal::Rollback { .. })), "a gap is filled once");
+        assert!(matches!(verdict(&forged, &state), Err(Rejection::Rollback { .. })), "a gap is filled once");
         let twin = candidate("2026-11-04T00:00:00Z", "4b", Some(2));
         assert!(
-            matches!(verdict(&twin, &state), Err(Refusal::Equivocation { .. })),
+            matches!(verdict(&twin, &state), Err(Rejection::Equivocation { .. })),
             "late is older, not equal"
         );
         let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
@@ -413,11 +418,11 @@ mod tests {
     }
 
     #[test]
-    fn an_older_dataset_is_left_alone() {
+    fn an_older_dataset_is_skipped() {
         let (old, new) = (Some(time("2026-11-01T00:00:00Z")), Some(time("2026-11-02T00:00:00Z")));
-        assert_eq!(judge(new, old), Verdict::Take);
-        assert_eq!(judge(new, new), Verdict::Take);
-        assert_eq!(judge(old, new), Verdict::Older { floor: new.unwrap() });
-        assert_eq!(judge(None, new), Verdict::Take, "checks carry no date of their own");
+        assert_eq!(judge(new, old), DatasetDecision::Accept);
+        assert_eq!(judge(new, new), DatasetDecision::Accept);
+        assert_eq!(judge(old, new), DatasetDecision::Older { floor: new.unwrap() });
+        assert_eq!(judge(None, new), DatasetDecision::Accept, "checks carry no date of their own");
     }
 }

@@ -321,8 +321,8 @@ mod tests {
         let mut retyped = stored.clone();
         retyped.payload_type = OTHER.as_str().into();
         for changed in [retyped, signed_payload(b"{\"a\":2}", &[&a])] {
-            let refused = verified.countersigned(&changed, &b);
-            assert!(matches!(refused, Err(CountersignError::Changed)), "{refused:?}");
+            let rejected = verified.countersigned(&changed, &b);
+            assert!(matches!(rejected, Err(CountersignError::Changed)), "{rejected:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::util::text::{moment, second};
+use crate::util::text::{format_minute, format_second};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ pub enum TrustError {
 /// Why a bundle that is genuine is not accepted. Exit code 5; every one names the flag that
 /// overrides it and what that flag risks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// The bundle belongs to another stream.
     #[error("{bundle} belongs to stream {found:?}, and only stream {wanted:?} is accepted here")]
     Stream {
@@ -113,7 +113,7 @@ pub enum Refusal {
         wanted: String,
     },
     /// An older bundle than the last one accepted, and never seen before.
-    #[error("{bundle} was created {}, before the last one accepted ({})", second(*.created), second(*.floor))]
+    #[error("{bundle} was created {}, before the last one accepted ({})", format_second(*.created), format_second(*.floor))]
     Rollback {
         /// The bundle's file name.
         bundle: String,
@@ -123,7 +123,7 @@ pub enum Refusal {
         floor: Timestamp,
     },
     /// Two bundles of one stream and moment with different contents.
-    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", second(*.created))]
+    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", format_second(*.created))]
     Equivocation {
         /// The bundle's file name.
         bundle: String,
@@ -133,7 +133,7 @@ pub enum Refusal {
         accepted: Digest,
     },
     /// Created well after now.
-    #[error("{bundle} was created {}, more than a day after this host's clock", moment(*.created))]
+    #[error("{bundle} was created {}, more than a day after this host's clock", format_minute(*.created))]
     Future {
         /// The bundle's file name.
         bundle: String,
@@ -141,7 +141,7 @@ pub enum Refusal {
         created: Timestamp,
     },
     /// A heartbeat that is no newer than the last one.
-    #[error("{heartbeat} was made {}, and the last one that came {}", second(*.created), second(*.last))]
+    #[error("{heartbeat} was made {}, and the last one that came {}", format_second(*.created), format_second(*.last))]
     Late {
         /// The heartbeat's file name.
         heartbeat: String,
@@ -159,7 +159,7 @@ pub enum Refusal {
         last: Option<Timestamp>,
     },
     /// A heartbeat has told of a bundle that did not come.
-    #[error("the bundle of stream {stream:?} of {} has not come", moment(*.created))]
+    #[error("the bundle of stream {stream:?} of {} has not come", format_minute(*.created))]
     NotHere {
         /// The stream.
         stream: String,
@@ -167,7 +167,7 @@ pub enum Refusal {
         created: Timestamp,
     },
     /// Its exporter gave it a date after which it must not be used.
-    #[error("{bundle} expired {}", moment(*.expires))]
+    #[error("{bundle} expired {}", format_minute(*.expires))]
     Expired {
         /// The bundle's file name.
         bundle: String,
@@ -175,7 +175,7 @@ pub enum Refusal {
         expires: Timestamp,
     },
     /// What is installed has passed its exporter's date, and nothing newer came.
-    #[error("what is installed from stream {stream:?} expired {}", moment(*.expires))]
+    #[error("what is installed from stream {stream:?} expired {}", format_minute(*.expires))]
     InstalledExpired {
         /// The stream.
         stream: String,
@@ -183,7 +183,7 @@ pub enum Refusal {
         expires: Timestamp,
     },
     /// A source serves older data than this stream has signed before.
-    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", second(*.updated_at), second(*.floor))]
+    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", format_second(*.updated_at), format_second(*.floor))]
     OlderThanSigned {
         /// The dataset.
         dataset: String,
@@ -195,7 +195,7 @@ pub enum Refusal {
         floor: Timestamp,
     },
     /// Nothing is in place, and what came is older than what was accepted before.
-    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", second(*.date), second(*.floor))]
+    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
     MissingAndOlder {
         /// The dataset.
         dataset: String,
@@ -237,7 +237,7 @@ pub enum Refusal {
         other: String,
     },
     /// A dataset is older than `--max-age` allows.
-    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", moment(*.updated_at))]
+    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
     TooOld {
         /// The dataset.
         dataset: String,
@@ -251,5 +251,5 @@ pub enum Refusal {
 }
 
 fn since(last: Option<Timestamp>) -> String {
-    last.map_or_else(|| "yet".into(), |last| format!("since {}", moment(last)))
+    last.map_or_else(|| "yet".into(), |last| format!("since {}", format_minute(last)))
 }

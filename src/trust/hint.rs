@@ -1,7 +1,7 @@
 //! What to do about the errors of keys and state, and about rejected bundles.
 
 use crate::hint::Hint;
-use crate::trust::error::{Refusal, TrustError};
+use crate::trust::error::{Rejection, TrustError};
 
 impl Hint for TrustError {
     fn hint(&self) -> String {
@@ -48,60 +48,60 @@ impl Hint for TrustError {
     }
 }
 
-impl Hint for Refusal {
+impl Hint for Rejection {
     fn hint(&self) -> String {
         match self {
-            Refusal::Stream { found, .. } => format!(
+            Rejection::Stream { found, .. } => format!(
                 "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
             ),
-            Refusal::Rollback { .. } => {
+            Rejection::Rollback { .. } => {
                 "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
                     .into()
             }
-            Refusal::Equivocation { .. } => {
+            Rejection::Equivocation { .. } => {
                 "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
                     .into()
             }
-            Refusal::NotHere { .. } => {
+            Rejection::NotHere { .. } => {
                 "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
             }
-            Refusal::Silent { .. } => {
+            Rejection::Silent { .. } => {
                 "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
             }
-            Refusal::Late { .. } => {
+            Rejection::Late { .. } => {
                 "Nothing has to be done: it was late, or came twice.".into()
             }
-            Refusal::Future { .. } => {
+            Rejection::Future { .. } => {
                 "Correct the clock on either side, or admit it with --allow-future: the age of the data is then not checked."
                     .into()
             }
-            Refusal::Expired { .. } => {
+            Rejection::Expired { .. } => {
                 "Fetch a newer bundle, or admit it with --allow-expired: scans then use data that its exporter called too old."
                     .into()
             }
-            Refusal::InstalledExpired { .. } => {
+            Rejection::InstalledExpired { .. } => {
                 "Bring a newer bundle; --allow-expired silences this, and scans go on with data that is too old.".into()
             }
-            Refusal::MissingAndOlder { .. } => {
+            Rejection::MissingAndOlder { .. } => {
                 "Import the newer bundle again, or take the older data with --allow-rollback: vulnerabilities found since go unseen."
                     .into()
             }
-            Refusal::ForeignTag { .. } => {
+            Rejection::ForeignTag { .. } => {
                 "Push the image to another place with --image NAME=HOST/PATH:TAG, or replace the tag with --replace-image-tags: whoever uses it then gets the bundle's image."
                     .into()
             }
-            Refusal::DatasetPlace { .. } => {
+            Rejection::DatasetPlace { .. } => {
                 "Give it another place with --image NAME=HOST/PATH:TAG; no flag lets an image into a dataset's repository, because scanners would download it as data."
                     .into()
             }
-            Refusal::SamePlace { .. } => {
+            Rejection::SamePlace { .. } => {
                 "Request only one of the two with --image, or export one under another name; users of the one would get the other."
                     .into()
             }
-            Refusal::OlderThanSigned { dataset, .. } => format!(
+            Rejection::OlderThanSigned { dataset, .. } => format!(
                 "Use a source that is up to date, or leave it out with --skip {dataset}: importers would refuse it as older."
             ),
-            Refusal::TooOld { dataset, .. } => format!(
+            Rejection::TooOld { dataset, .. } => format!(
                 "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
             ),
         }

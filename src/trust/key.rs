@@ -48,8 +48,8 @@ impl KeyId {
         plain(typed).eq_ignore_ascii_case(&self.0.hex())
     }
 
-    /// Whether `typed` has the form of a whole fingerprint, of whichever key.
-    pub fn is_whole(typed: &str) -> bool {
+    /// Whether `typed` has the form of a complete fingerprint, of whichever key.
+    pub fn is_complete(typed: &str) -> bool {
         let plain = plain(typed);
         plain.len() == 64 && plain.bytes().all(|c| c.is_ascii_hexdigit())
     }

@@ -9,7 +9,7 @@ use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::Dir;
 use crate::util::dir::write::Durability;
 use crate::util::fs::{self, Links, OpenError};
-use crate::util::trusted::{self, Failed, Trust, Untrusted};
+use crate::util::trusted::{self, TrustedFileError, TrustedUsers, WritableByOthers};
 
 /// Where an administrator puts the keys that every user of this host trusts.
 pub const SYSTEM_DIR: &str = "/etc/trivy-ferry/trusted";
@@ -136,7 +136,7 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
     match fs::open_regular(path, Links::Follow) {
         Ok(file) => parse(path, file),
-        Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, Failed::NotAFile)),
+        Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, TrustedFileError::NotAFile)),
         Err(OpenError::Io(error)) => Err(TrustError::File { path: path.into(), error }),
     }
 }
@@ -152,21 +152,21 @@ fn parse(path: &Path, file: File) -> Result<PublicKey, TrustError> {
 }
 
 /// The error of a key's file that was not opened.
-pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: Failed) -> TrustError {
+pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: TrustedFileError) -> TrustError {
     match failed {
-        Failed::Untrusted(untrusted) => untrusted.into(),
-        Failed::NotAFile => {
+        TrustedFileError::Untrusted(untrusted) => untrusted.into(),
+        TrustedFileError::NotAFile => {
             let why = "it is not a regular file; name the key's file itself".into();
             TrustError::NotAKey { path: path.into(), wanted, why }
         }
-        Failed::Io(error) => TrustError::File { path: path.into(), error },
+        TrustedFileError::Io(error) => TrustError::File { path: path.into(), error },
     }
 }
 
 /// Opens a directory that holds keys. With `make`, a mode, it is made if it is missing.
 fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> {
     let failed = |error| TrustError::File { path: path.into(), error };
-    let trust = Trust::own();
+    let trust = TrustedUsers::own();
     let (dir, on_the_way) = trust.directory(path, make).map_err(failed)?;
     if let Some(untrusted) = on_the_way.into_iter().next() {
         return Err(untrusted.into());
@@ -209,8 +209,8 @@ pub fn remove(key: &TrustedKey) -> Result<(), TrustError> {
     dir.remove(key.path.file_name().unwrap_or_default()).and_then(|()| dir.sync()).map_err(failed)
 }
 
-impl From<Untrusted> for TrustError {
-    fn from(untrusted: Untrusted) -> Self {
+impl From<WritableByOthers> for TrustError {
+    fn from(untrusted: WritableByOthers) -> Self {
         let why = untrusted.why();
         TrustError::Writable { path: untrusted.path, why }
     }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_by_name() {
+    fn other_files_are_rejected_by_name() {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("x.pub");
         crate::util::fs::put(&path, b"\xff\xfe not a key");

@@ -22,11 +22,11 @@ pub const NAME: &str = "imports.jsonl";
 const LATEST: u64 = 1 << 20;
 /// How long the log may be, in bytes, for lines about files that no trusted key signed to be added: whoever
 /// may put files somewhere must not fill a disk. Lines about signed bundles are always added.
-const MOST_UNSIGNED: u64 = 16 << 20;
+const MAX_UNSIGNED: u64 = 16 << 20;
 /// What the last such line says.
 const ENOUGH: &str = "this log has 16 MiB: refusals of files that no trusted key signed are no longer written here; move it away";
 /// The longest text that goes into a line, in characters: names and errors may come from a forger.
-const MOST_TEXT: usize = 2000;
+const MAX_TEXT: usize = 2000;
 
 /// What happened to a bundle, or at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub enum Event {
     /// It was accepted; its datasets say what came of it at the target.
     Accepted,
     /// It was not: `error` says why.
-    Refused,
+    #[serde(rename = "refused")]
+    Rejected,
     /// Parts of it were missing or damaged, and were made again from its parity.
     Repaired,
     /// It was accepted, and the target failed.
@@ -48,7 +49,7 @@ pub enum Event {
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct LogEntry {
     /// When, by this host's clock.
     pub at: Timestamp,
     /// What happened.
@@ -109,10 +110,10 @@ pub struct LoggedDataset {
     pub digest: Digest,
 }
 
-impl Entry {
+impl LogEntry {
     /// A line about nothing yet.
     pub fn new(at: Timestamp, event: Event, stream: &str) -> Self {
-        Entry {
+        LogEntry {
             at,
             event,
             stream: stream.to_owned(),
@@ -133,13 +134,13 @@ impl Entry {
     /// About files that no trusted key signed, so that a log which is long already does without.
     #[must_use]
     pub fn unsigned(self) -> Self {
-        Entry { unsigned: true, ..self }
+        LogEntry { unsigned: true, ..self }
     }
 
     /// With the reason.
     #[must_use]
     pub fn because(self, why: &str) -> Self {
-        Entry { why: Some(why.chars().take(MOST_TEXT).collect()), ..self }
+        LogEntry { why: Some(why.chars().take(MAX_TEXT).collect()), ..self }
     }
 }
 
@@ -165,7 +166,7 @@ impl Log {
     ///
     /// # Errors
     /// [`TrustError::File`] if the log is not a regular file, or cannot be written or synced.
-    pub fn append(&self, entries: &[Entry]) -> Result<(), TrustError> {
+    pub fn append(&self, entries: &[LogEntry]) -> Result<(), TrustError> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -180,14 +181,14 @@ impl Log {
             let begun = lines.len();
             for entry in entries {
                 let at = length + lines.len() as u64;
-                if entry.unsigned && at >= MOST_UNSIGNED {
+                if entry.unsigned && at >= MAX_UNSIGNED {
                     continue;
                 }
                 serde_json::to_writer(&mut lines, entry)?;
                 lines.push(b'\n');
-                if at < MOST_UNSIGNED && length + lines.len() as u64 >= MOST_UNSIGNED {
-                    let last = Entry { datasets: Vec::new(), ..entry.clone() }.because(ENOUGH);
-                    let last = Entry { event: Event::Refused, bundle: None, identity: None, ..last };
+                if at < MAX_UNSIGNED && length + lines.len() as u64 >= MAX_UNSIGNED {
+                    let last = LogEntry { datasets: Vec::new(), ..entry.clone() }.because(ENOUGH);
+                    let last = LogEntry { event: Event::Rejected, bundle: None, identity: None, ..last };
                     serde_json::to_writer(&mut lines, &last)?;
                     lines.push(b'\n');
                 }
@@ -207,7 +208,7 @@ impl Log {
     ///
     /// # Errors
     /// [`TrustError::File`] if there is a log and it cannot be read.
-    pub fn latest(&self) -> Result<Vec<Entry>, TrustError> {
+    pub fn latest(&self) -> Result<Vec<LogEntry>, TrustError> {
         let read = || -> io::Result<Vec<u8>> {
             let Some(mut file) = self.dir.read(NAME)? else { return Ok(Vec::new()) };
             let length = file.metadata()?.len();
@@ -237,8 +238,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(why: &str) -> Entry {
-        Entry::new("2026-11-21T12:00:00Z".parse().unwrap(), Event::Refused, "default").because(why)
+    fn entry(why: &str) -> LogEntry {
+        LogEntry::new("2026-11-21T12:00:00Z".parse().unwrap(), Event::Rejected, "default").because(why)
     }
 
     fn whys(log: &Log) -> Vec<String> {
@@ -275,13 +276,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
         let why = "x".repeat(1900);
-        let many: Vec<Entry> = (0..1000).map(|_| entry(&why).unsigned()).collect();
+        let many: Vec<LogEntry> = (0..1000).map(|_| entry(&why).unsigned()).collect();
         for _ in 0..12 {
             log.append(&many).unwrap();
         }
         let length = || std::fs::metadata(dir.path().join(NAME)).unwrap().len();
         let full = length();
-        assert!((MOST_UNSIGNED..MOST_UNSIGNED + 8000).contains(&full), "{full}");
+        assert!((MAX_UNSIGNED..MAX_UNSIGNED + 8000).contains(&full), "{full}");
         assert_eq!(whys(&log).last().unwrap(), ENOUGH);
         // What is about signed bundles is never left out.
         log.append(&[entry("junk").unsigned(), entry("signed"), entry("junk").unsigned()]).unwrap();
@@ -305,6 +306,6 @@ mod tests {
 
     #[test]
     fn a_forger_fills_no_disk_with_words() {
-        assert_eq!(entry(&"x".repeat(1 << 20)).why.unwrap().len(), MOST_TEXT);
+        assert_eq!(entry(&"x".repeat(1 << 20)).why.unwrap().len(), MAX_TEXT);
     }
 }

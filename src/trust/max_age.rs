@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use crate::dataset::Name;
-use crate::trust::Refusal;
+use crate::trust::Rejection;
 use crate::util::age::{Age, InvalidAge};
 use crate::util::text;
 
@@ -49,14 +49,14 @@ impl MaxAge {
     /// Checks a dataset's date.
     ///
     /// # Errors
-    /// [`Refusal::TooOld`] if the data is older than is allowed for the dataset.
-    pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+    /// [`Rejection::TooOld`] if the data is older than is allowed for the dataset.
+    pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Rejection> {
         match (self.0.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
-                Err(Refusal::TooOld {
+                Err(Rejection::TooOld {
                     dataset: name.to_string(),
                     updated_at: date,
-                    age: text::age(date, now),
+                    age: text::format_age(date, now),
                     allowed: allowed.to_string(),
                 })
             }

@@ -17,4 +17,4 @@ pub mod secret;
 pub mod signer;
 pub mod state;
 
-pub use error::{Refusal, TrustError};
+pub use error::{Rejection, TrustError};

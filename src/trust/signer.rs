@@ -11,7 +11,7 @@ use crate::trust::message::Message;
 use crate::util::fs::{self, Links};
 
 /// How long a command may take: somebody may have to touch a token.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// The name of the file with what is to be signed, for commands that cannot read their input: openssl's
 /// pkeyutl wants to know its length.
 const PAE: &str = "TRIVY_FERRY_PAE";
@@ -51,15 +51,15 @@ impl Signer for SigningKey {
 
 /// A shell command that signs: it gets the message as its input and as a file, and prints the 64 bytes of
 /// the signature.
-pub struct External {
+pub struct ExternalSigner {
     command: String,
     public: PublicKey,
 }
 
-impl External {
+impl ExternalSigner {
     /// A command whose signatures this key must verify.
     pub fn new(command: String, public: PublicKey) -> Self {
-        External { command, public }
+        ExternalSigner { command, public }
     }
 
     fn failed(&self, why: impl Into<String>) -> TrustError {
@@ -67,7 +67,7 @@ impl External {
     }
 }
 
-impl Signer for External {
+impl Signer for ExternalSigner {
     fn public(&self) -> PublicKey {
         self.public.clone()
     }
@@ -93,10 +93,10 @@ impl Signer for External {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 break status;
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIME_LIMIT {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(self.failed(format!("it took more than {} s", PATIENCE.as_secs())));
+                return Err(self.failed(format!("it took more than {} s", TIME_LIMIT.as_secs())));
             }
             std::thread::sleep(Duration::from_millis(10));
         };

@@ -17,9 +17,9 @@ use crate::digest::Digest;
 use crate::trust::error::TrustError;
 use crate::trust::log::Log;
 use crate::util::dir::write::Durability;
-use crate::util::dir::{Dir, Entry};
+use crate::util::dir::{Dir, DirEntry};
 use crate::util::file_lock::HeldLock;
-use crate::util::trusted::{Trust, Untrusted};
+use crate::util::trusted::{TrustedUsers, WritableByOthers};
 
 /// Where state lies for root, and where there is no home.
 pub const SYSTEM_DIR: &str = "/var/lib/trivy-ferry";
@@ -142,7 +142,7 @@ pub struct Override {
 
 /// The last heartbeat of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct ReceivedHeartbeat {
     /// When it was made, by the exporter's clock.
     pub created: Timestamp,
     /// When it came, by this host's.
@@ -159,7 +159,7 @@ pub struct Heard {
 pub struct ImportState {
     /// The last heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Heard>,
+    pub heard: Option<ReceivedHeartbeat>,
     /// By target, such as `cache:/var/cache/trivy`.
     pub targets: BTreeMap<String, TargetState>,
 }
@@ -217,10 +217,10 @@ impl Side {
 #[derive(Debug)]
 struct Place {
     dir: Dir,
-    trust: Trust,
-    entry: Entry,
+    trust: TrustedUsers,
+    entry: DirEntry,
     /// What leads here and can be changed by others, for a user who is not root.
-    warnings: Vec<Untrusted>,
+    warnings: Vec<WritableByOthers>,
 }
 
 impl Place {
@@ -233,9 +233,10 @@ impl Place {
     fn open(path: &Path, make: bool) -> Result<Self, TrustError> {
         let failed = |error| TrustError::File { path: path.into(), error };
         let (dir, warnings) =
-            Trust::own().with_groups().directory(path, make.then_some(0o700)).map_err(failed)?;
+            TrustedUsers::own().with_groups().directory(path, make.then_some(0o700)).map_err(failed)?;
         let entry = dir.entry().map_err(failed)?;
-        let trust = if make { Trust::own() } else { Trust::of_owner(entry.owner) }.with_groups();
+        let trust =
+            if make { TrustedUsers::own() } else { TrustedUsers::of_owner(entry.owner) }.with_groups();
         trust.judge(path, &entry)?;
         if rustix::process::geteuid().is_root()
             && let Some(untrusted) = warnings.first()
@@ -260,7 +261,7 @@ impl Place {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let text = |untrusted: &Untrusted| {
+        let text = |untrusted: &WritableByOthers| {
             format!(
                 "others can change {untrusted}, which leads to the state: what this host accepted before can be taken away"
             )
@@ -272,7 +273,7 @@ impl Place {
         let name = file_name(kind, stream);
         let path = self.dir.at(&name);
         let Some(file) = self.dir.read(&name).map_err(self.failed(&name))? else { return Ok(None) };
-        let entry = Entry::of_file(&file).map_err(self.failed(&name))?;
+        let entry = DirEntry::of_file(&file).map_err(self.failed(&name))?;
         self.trust.judge_in(&self.entry, &path, &entry)?;
         let mut bytes = Vec::new();
         file.take(MAX_STATE).read_to_end(&mut bytes).map_err(self.failed(&name))?;
@@ -574,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_can_write_holds_no_state() {
+    fn a_directory_that_others_can_write_holds_no_state() {
         let dir = crate::util::fs::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(StateDir::open(Some(dir.path()), Side::Import), Err(TrustError::Writable { .. })));

@@ -35,7 +35,7 @@ impl Age {
     /// The shortest: with less, a loop that waits would take a whole processor.
     const LEAST: SignedDuration = SignedDuration::from_millis(1);
     /// A century is more than anyone means, and keeps all sums of dates in range.
-    const MOST: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
+    const MAX: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
 
     /// An age of so many seconds, at least 1.
     pub(crate) const fn seconds(seconds: u32) -> Self {
@@ -51,7 +51,7 @@ impl Age {
         match duration {
             negative if negative.is_negative() => Err(InvalidAge::Negative),
             short if short < Self::LEAST => Err(InvalidAge::TooShort),
-            long if long > Self::MOST => Err(InvalidAge::TooLong),
+            long if long > Self::MAX => Err(InvalidAge::TooLong),
             duration => Ok(Age(duration)),
         }
     }

@@ -9,7 +9,7 @@ mod entry;
 pub(crate) mod write;
 
 pub use entry::Owner;
-pub(crate) use entry::{Entry, Mount, Room};
+pub(crate) use entry::{DirEntry, Mount, Room};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -102,7 +102,7 @@ pub(crate) type Visit<'v> = dyn FnMut(&Dir) -> io::Result<()> + 'v;
 pub(crate) struct Make<'m> {
     pub owner: Option<Owner>,
     /// The mode of a directory in this one.
-    pub mode: &'m dyn Fn(&Entry) -> u32,
+    pub mode: &'m dyn Fn(&DirEntry) -> u32,
 }
 
 /// Where a walk along a path ended.
@@ -129,7 +129,7 @@ impl Walk<'_, '_> {
 
     fn go(&mut self, path: &Path) -> io::Result<End> {
         /// As many links as Linux follows (path_resolution(7)).
-        const MOST_LINKS: usize = 40;
+        const MAX_LINKS: usize = 40;
         let mut dir = Walk::root()?;
         let mut links = 0;
         let mut left = parts(&std::path::absolute(path)?);
@@ -148,7 +148,7 @@ impl Walk<'_, '_> {
                 Some(entry) if entry.is_symlink() => {
                     links += 1;
                     let is_ours = dir.keeps_names()? && is_trusted(entry.owner.uid);
-                    if links > MOST_LINKS || !is_ours || dir.is_magic(&name)? {
+                    if links > MAX_LINKS || !is_ours || dir.is_magic(&name)? {
                         return Err(Errno::LOOP.into());
                     }
                     let target = fs::readlinkat(&dir.fd, &name, Vec::new())?;
@@ -294,13 +294,13 @@ impl Dir {
         Ok(Some(dir))
     }
 
-    pub fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Entry>> {
+    pub fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<DirEntry>> {
         let stat = maybe(fs::statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW))?;
-        Ok(stat.map(Entry::of))
+        Ok(stat.map(DirEntry::of))
     }
 
-    pub fn entry(&self) -> io::Result<Entry> {
-        Ok(Entry::of(fs::fstat(&self.fd)?))
+    pub fn entry(&self) -> io::Result<DirEntry> {
+        Ok(DirEntry::of(fs::fstat(&self.fd)?))
     }
 
     /// What tells this directory from every other one.
@@ -539,7 +539,10 @@ impl Dir {
 
     /// Every entry below this directory that is not itself a directory, as a path relative to
     /// this one, with what it is. Names that are not UTF-8 appear with replacement characters.
-    pub fn walk(&self, mut each: impl FnMut(&str, &Dir, &OsStr, &Entry) -> io::Result<()>) -> io::Result<()> {
+    pub fn walk(
+        &self,
+        mut each: impl FnMut(&str, &Dir, &OsStr, &DirEntry) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.walk_below("", 0, &mut each)
     }
 
@@ -547,7 +550,7 @@ impl Dir {
         &self,
         prefix: &str,
         depth: u32,
-        each: &mut impl FnMut(&str, &Dir, &OsStr, &Entry) -> io::Result<()>,
+        each: &mut impl FnMut(&str, &Dir, &OsStr, &DirEntry) -> io::Result<()>,
     ) -> io::Result<()> {
         if depth >= MAX_DEPTH {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "nested too deeply"));
@@ -619,7 +622,7 @@ impl Dir {
 
 /// A descriptor as a file, if it is a regular one.
 fn regular(fd: OwnedFd) -> io::Result<File> {
-    match Entry::of(fs::fstat(&fd)?).is_file() {
+    match DirEntry::of(fs::fstat(&fd)?).is_file() {
         true => Ok(File::from(fd)),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }

@@ -126,8 +126,8 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
 /// The path ends in no name, or the directory cannot be opened.
 pub(crate) fn holding(path: &Path) -> io::Result<(Dir, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    Ok((Dir::by_path(folder.unwrap_or(Path::new(".")))?, name))
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    Ok((Dir::by_path(directory.unwrap_or(Path::new(".")))?, name))
 }
 
 /// Writes a file under a temporary name and renames it. See [`Dir::replace`].
@@ -140,8 +140,8 @@ pub(crate) fn replace(
     mode: u32,
     durability: Durability,
 ) -> io::Result<()> {
-    let (folder, name) = holding(path.as_ref())?;
-    folder.replace(name, bytes, mode, None, durability)
+    let (directory, name) = holding(path.as_ref())?;
+    directory.replace(name, bytes, mode, None, durability)
 }
 
 /// Writes a file that must not exist, under its name from the beginning. See [`Dir::write_new`].
@@ -154,8 +154,8 @@ pub(crate) fn write_new(
     mode: u32,
     durability: Durability,
 ) -> io::Result<()> {
-    let (folder, name) = holding(path.as_ref())?;
-    folder.write_new(name, bytes, mode, durability)
+    let (directory, name) = holding(path.as_ref())?;
+    directory.write_new(name, bytes, mode, durability)
 }
 
 /// Creates a file that must not exist, to read and write it. The umask takes from the mode.
@@ -271,16 +271,16 @@ pub(crate) fn create_dir_all(path: impl AsRef<Path>, mode: u32) -> io::Result<()
 ///
 /// # Errors
 /// The system refuses.
-pub(crate) fn tempdir_in(folder: &Path, prefix: &str) -> io::Result<TempDir> {
+pub(crate) fn tempdir_in(directory: &Path, prefix: &str) -> io::Result<TempDir> {
     step("mkdir", OsStr::new(prefix))?;
     let private = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(folder)
+    tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(directory)
 }
 
 /// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
 /// size (fusefat 0.1a): then only writing shows.
-pub(crate) fn free(folder: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(folder)?;
+pub(crate) fn free(directory: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(directory)?;
     if stat.f_blocks == 0 {
         return Ok(u64::MAX);
     }

@@ -22,28 +22,28 @@ pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> serde_json::Res
     Ok(value)
 }
 
-/// Reads a list of at most `MOST` elements. It stops at the first one that is too many, before a long list
+/// Reads a list of at most `MAX` elements. It stops at the first one that is too many, before a long list
 /// takes memory.
 ///
 /// # Errors
-/// If the value is not a list, an element is not of this form, or there are more than `MOST` elements.
-pub fn at_most<'de, const MOST: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
+/// If the value is not a list, an element is not of this form, or there are more than `MAX` elements.
+pub fn at_most<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    struct Few<const MOST: usize, T>(std::marker::PhantomData<T>);
+    struct Few<const MAX: usize, T>(std::marker::PhantomData<T>);
 
-    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for Few<MOST, T> {
+    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Few<MAX, T> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {MOST}")
+            write!(f, "a list of at most {MAX}")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
             let mut list = Vec::new();
             while let Some(element) = elements.next_element()? {
-                if list.len() == MOST {
-                    return Err(A::Error::custom(format_args!("more than {MOST} elements in a list")));
+                if list.len() == MAX {
+                    return Err(A::Error::custom(format_args!("more than {MAX} elements in a list")));
                 }
                 list.push(element);
             }
@@ -51,7 +51,7 @@ pub fn at_most<'de, const MOST: usize, T: Deserialize<'de>, D: Deserializer<'de>
         }
     }
 
-    deserializer.deserialize_seq(Few::<MOST, T>(std::marker::PhantomData))
+    deserializer.deserialize_seq(Few::<MAX, T>(std::marker::PhantomData))
 }
 
 /// A part of serde's machinery that asks for an object wherever a struct is expected, and wraps whatever it

@@ -15,7 +15,7 @@ const DEPTH: usize = 8;
 /// What the reading end reports when the writing end gave up: the reason is on that side.
 #[derive(Debug, thiserror::Error)]
 #[error("the data ended early")]
-pub struct Upstream;
+pub struct WriterGaveUp;
 
 /// The writing end. [`PipeWriter::finish`] marks the end of the data.
 pub struct PipeWriter(SyncSender<Chunk>);
@@ -38,7 +38,7 @@ pub fn pipe() -> (PipeWriter, PipeReader) {
 }
 
 impl PipeWriter {
-    /// All data is written. Without this the reading end reports [`Upstream`].
+    /// All data is written. Without this the reading end reports [`WriterGaveUp`].
     pub fn finish(self) {
         // A reader that is gone has its own error to report.
         let _ = self.0.send(Ok(Vec::new()));
@@ -79,7 +79,7 @@ impl Write for PipeWriter {
 impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() && !self.done {
-            self.chunk = self.chunks.recv().map_err(|_| io::Error::other(Upstream))??;
+            self.chunk = self.chunks.recv().map_err(|_| io::Error::other(WriterGaveUp))??;
             (self.at, self.done) = (0, self.chunk.is_empty());
         }
         let count = buffer.len().min(self.chunk.len() - self.at);
@@ -130,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_cut_is_never_taken_for_whole() {
+    fn a_stream_that_was_cut_is_never_taken_for_complete() {
         let (mut writer, mut reader) = pipe();
         writer.write_all(b"half").unwrap();
         drop(writer);
         let mut out = Vec::new();
-        assert!(reader.read_to_end(&mut out).unwrap_err().get_ref().unwrap().is::<Upstream>());
+        assert!(reader.read_to_end(&mut out).unwrap_err().get_ref().unwrap().is::<WriterGaveUp>());
         let (mut writer, reader) = pipe();
         drop(reader);
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);

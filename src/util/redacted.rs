@@ -46,7 +46,7 @@ impl From<&Url> for Redacted {
 
 impl fmt::Display for Redacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&text::line(&self.0))
+        f.write_str(&text::escape_line(&self.0))
     }
 }
 

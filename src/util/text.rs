@@ -14,11 +14,11 @@ pub struct Unverified(Box<str>);
 
 impl Unverified {
     /// The most characters that are kept.
-    const MOST: usize = 300;
+    const MAX: usize = 300;
 
     /// Cuts a text.
     pub fn new(text: &str) -> Self {
-        match text.char_indices().nth(Self::MOST) {
+        match text.char_indices().nth(Self::MAX) {
             Some((end, _)) => Unverified([&text[..end], "…"].concat().into()),
             None => Unverified(text.into()),
         }
@@ -44,14 +44,14 @@ impl From<String> for Unverified {
 
 impl fmt::Display for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&line(&self.0))
+        f.write_str(&escape_line(&self.0))
     }
 }
 
 /// Shows no more than [`fmt::Display`] does, in quotes.
 impl fmt::Debug for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", line(&self.0))
+        write!(f, "{:?}", escape_line(&self.0))
     }
 }
 
@@ -62,14 +62,14 @@ impl Serialize for Unverified {
 }
 
 /// Text from outside, made safe for a terminal: cut and escaped as [`Unverified`] is.
-pub fn safe(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
 /// A whole line made safe for a terminal, and not cut: what [`is_hidden`] names appears as `\u{…}`. Names of
 /// files, which a medium may have chosen, come into messages in many ways and leave the program only through
-/// here, [`lines`] and [`json`].
-pub fn line(text: &str) -> String {
+/// here, [`escape_lines`] and [`escape_json`].
+pub fn escape_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_hidden(c) {
@@ -112,7 +112,7 @@ pub fn is_hidden(c: char) -> bool {
 
 /// JSON text with what [`is_hidden`] names as `\uXXXX`, which any reader takes for the same: outside of
 /// strings JSON has none of it but line feeds and tabs, which stay.
-pub fn json(text: &str) -> String {
+pub fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_hidden(c) && !matches!(c, '\n' | '\t') {
@@ -126,15 +126,15 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// Several lines, each made safe for a terminal as by [`line()`].
-pub fn lines(text: &str) -> String {
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+/// Several lines, each made safe for a terminal as by [`escape_line()`].
+pub fn escape_lines(text: &str) -> String {
+    text.split('\n').map(escape_line).collect::<Vec<_>>().join("\n")
 }
 
 /// Two times that are compared: to the minute, or to the second where the minute is the same.
-pub fn moments(one: Timestamp, other: Timestamp) -> (String, String) {
-    match (moment(one), moment(other)) {
-        (a, b) if a == b => (second(one), second(other)),
+pub fn format_distinct(one: Timestamp, other: Timestamp) -> (String, String) {
+    match (format_minute(one), format_minute(other)) {
+        (a, b) if a == b => (format_second(one), format_second(other)),
         minutes => minutes,
     }
 }
@@ -143,23 +143,26 @@ pub fn moments(one: Timestamp, other: Timestamp) -> (String, String) {
 ///
 /// # Errors
 /// If the serializer cannot write a string.
-pub fn path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// Several paths in JSON, each as by [`path`].
+/// Several paths in JSON, each as by [`serialize_path`].
 ///
 /// # Errors
 /// If the serializer cannot write a string.
-pub fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
-/// A path in JSON that may be missing, as by [`path`].
+/// A path in JSON that may be missing, as by [`serialize_path`].
 ///
 /// # Errors
 /// If the serializer cannot write a string.
-pub fn maybe_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_optional_path<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => serializer.collect_str(&path.display()),
         None => serializer.serialize_none(),
@@ -167,7 +170,7 @@ pub fn maybe_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Resul
 }
 
 /// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.
-pub fn size(bytes: u64) -> String {
+pub fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -182,7 +185,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
-pub fn duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{} s", duration.as_secs()),
         _ => format!("{} ms", duration.as_millis()),
@@ -191,7 +194,7 @@ pub fn duration(duration: Duration) -> String {
 
 /// The time between two moments in the largest unit that says something: `3 h`, `2 d`. A moment
 /// in the future has no age: `0 min`.
-pub fn age(then: Timestamp, now: Timestamp) -> String {
+pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     let minutes = now.since(then).and_then(|span| span.total(Unit::Minute)).unwrap_or(0.0).max(0.0) as u64;
     match minutes {
         0..=119 => format!("{minutes} min"),
@@ -201,27 +204,27 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
 }
 
 /// A moment to the minute, in UTC: `2026-11-21 06:12`.
-pub fn moment(time: Timestamp) -> String {
+pub fn format_minute(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M").to_string()
 }
 
 /// A moment to the second, in UTC, where minutes may be the same.
-pub fn second(time: Timestamp) -> String {
+pub fn format_second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// How [`stamp`] writes a moment.
+/// How [`format_stamp`] writes a moment.
 const STAMP: &str = "%Y%m%dt%H%M%Sz";
 
 /// A moment in the name of a file, in UTC: `20261121t091500z`. FAT and gateways allow all of it.
-pub fn stamp(time: Timestamp) -> String {
+pub fn format_stamp(time: Timestamp) -> String {
     time.strftime(STAMP).to_string()
 }
 
-/// The moment that [`stamp`] wrote; `None` for anything else.
+/// The moment that [`format_stamp`] wrote; `None` for anything else.
 pub fn parse_stamp(text: &str) -> Option<Timestamp> {
-    let is_whole = text.len() == "20261121t091500z".len();
-    let date = is_whole.then(|| jiff::civil::DateTime::strptime(STAMP, text).ok())??;
+    let is_complete = text.len() == "20261121t091500z".len();
+    let date = is_complete.then(|| jiff::civil::DateTime::strptime(STAMP, text).ok())??;
     date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
@@ -231,11 +234,11 @@ mod tests {
 
     #[test]
     fn escapes_cannot_reach_the_terminal() {
-        assert_eq!(safe("plain — text"), "plain — text");
-        assert_eq!(safe("\x1b[2Jx\u{202e}y\n"), "\\u{1b}[2Jx\\u{202e}y\\u{a}");
-        assert_eq!(safe(&"x".repeat(1000)).chars().count(), 301);
-        assert_eq!(safe(&"ä".repeat(300)), "ä".repeat(300));
-        assert_eq!(lines("a\n\x1bb\r\n"), "a\n\\u{1b}b\\u{d}\n");
+        assert_eq!(escape("plain — text"), "plain — text");
+        assert_eq!(escape("\x1b[2Jx\u{202e}y\n"), "\\u{1b}[2Jx\\u{202e}y\\u{a}");
+        assert_eq!(escape(&"x".repeat(1000)).chars().count(), 301);
+        assert_eq!(escape(&"ä".repeat(300)), "ä".repeat(300));
+        assert_eq!(escape_lines("a\n\x1bb\r\n"), "a\n\\u{1b}b\\u{d}\n");
     }
 
     /// The categories Cf, Zl and Zp of Unicode 17 (DerivedGeneralCategory.txt).
@@ -268,21 +271,21 @@ mod tests {
         let controls = [(0x00, 0x1f), (0x7f, 0x9f)];
         for c in FORMATS.iter().chain(&controls).flat_map(|(from, to)| *from..=*to) {
             let c = char::from_u32(c).unwrap();
-            assert_eq!(line(&c.to_string()), format!("\\u{{{:x}}}", u32::from(c)));
-            assert!(json(&format!("{c}")).is_ascii());
+            assert_eq!(escape_line(&c.to_string()), format!("\\u{{{:x}}}", u32::from(c)));
+            assert!(escape_json(&format!("{c}")).is_ascii());
         }
         for seen in ["Ünïcödé", "データ", "ﷺ", "é\u{301}", "👩🏽"] {
-            assert_eq!(line(seen), seen);
-            assert_eq!(json(seen), seen);
+            assert_eq!(escape_line(seen), seen);
+            assert_eq!(escape_json(seen), seen);
         }
-        assert_eq!(line("\u{e0041}\u{e01ef}"), "\\u{e0041}\\u{e01ef}");
+        assert_eq!(escape_line("\u{e0041}\u{e01ef}"), "\\u{e0041}\\u{e01ef}");
     }
 
     #[test]
     fn json_for_a_terminal_is_the_same_json() {
         let all: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
         let value = serde_json::json!({ "a\u{202e}": all, "list": [1, null] });
-        let shown = json(&format!("{value:#}"));
+        let shown = escape_json(&format!("{value:#}"));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
         assert!(!shown.contains(|c| is_hidden(c) && c != '\n'));
     }
@@ -297,18 +300,18 @@ mod tests {
 
     #[test]
     fn sizes_and_ages_read_well() {
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(duration(Duration::from_millis(60_000)), "60 s");
-        assert_eq!(duration(Duration::from_millis(1500)), "1500 ms");
-        assert_eq!(size(61 << 20), "61.0 MiB");
-        assert_eq!(size((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(format_size(1023), "1023 B");
+        assert_eq!(format_duration(Duration::from_millis(60_000)), "60 s");
+        assert_eq!(format_duration(Duration::from_millis(1500)), "1500 ms");
+        assert_eq!(format_size(61 << 20), "61.0 MiB");
+        assert_eq!(format_size((1 << 20) - 1), "1.0 MiB");
         let then: Timestamp = "2026-11-21T06:12:30Z".parse().unwrap();
         for (seconds, wanted) in [(-5, "0 min"), (60 * 119, "119 min"), (3 * 3600, "3 h"), (86400 * 2, "2 d")]
         {
-            assert_eq!(age(then, then + jiff::SignedDuration::from_secs(seconds)), wanted);
+            assert_eq!(format_age(then, then + jiff::SignedDuration::from_secs(seconds)), wanted);
         }
-        assert_eq!(moment(then), "2026-11-21 06:12");
-        assert_eq!(stamp(then), "20261121t061230z");
+        assert_eq!(format_minute(then), "2026-11-21 06:12");
+        assert_eq!(format_stamp(then), "20261121t061230z");
         assert_eq!(parse_stamp("20261121t061230z"), Some(then));
         assert_eq!(["", "20261121", "20261321t061230z", "2026111t061230z"].map(parse_stamp), [None; 4]);
     }

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::util::dir::{Dir, Entry, Make, Owner, Visit, euid};
+use crate::util::dir::{Dir, DirEntry, Make, Owner, Visit, euid};
 use crate::util::fs::open_descriptor;
 
 /// Something that another user can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Untrusted {
+pub(crate) struct WritableByOthers {
     /// The file or directory.
     pub path: PathBuf,
     why: Why,
@@ -30,7 +30,7 @@ enum Why {
     Mode(u32),
 }
 
-impl Untrusted {
+impl WritableByOthers {
     /// By whom it can be changed: `owned by user 1000`, `mode 0777`.
     pub fn why(&self) -> String {
         match self.why {
@@ -40,7 +40,7 @@ impl Untrusted {
     }
 }
 
-impl fmt::Display for Untrusted {
+impl fmt::Display for WritableByOthers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.path.display(), self.why())
     }
@@ -48,51 +48,51 @@ impl fmt::Display for Untrusted {
 
 /// Why a file was not opened.
 #[derive(Debug)]
-pub(crate) enum Failed {
+pub(crate) enum TrustedFileError {
     /// Another user can change it, or a directory that leads to it.
-    Untrusted(Untrusted),
+    Untrusted(WritableByOthers),
     /// It is a directory, a device, a socket or a named pipe.
     NotAFile,
     /// The system refused.
     Io(io::Error),
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for TrustedFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failed::Untrusted(untrusted) => write!(f, "others can change {untrusted}"),
-            Failed::NotAFile => f.write_str("it is not a regular file"),
-            Failed::Io(error) => error.fmt(f),
+            TrustedFileError::Untrusted(untrusted) => write!(f, "others can change {untrusted}"),
+            TrustedFileError::NotAFile => f.write_str("it is not a regular file"),
+            TrustedFileError::Io(error) => error.fmt(f),
         }
     }
 }
 
-impl From<io::Error> for Failed {
+impl From<io::Error> for TrustedFileError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::IsADirectory => Failed::NotAFile,
-            _ => Failed::Io(error),
+            io::ErrorKind::IsADirectory => TrustedFileError::NotAFile,
+            _ => TrustedFileError::Io(error),
         }
     }
 }
 
 /// Whose changes are welcome.
 #[derive(Debug, Clone)]
-pub(crate) struct Trust {
+pub(crate) struct TrustedUsers {
     users: Vec<u32>,
     /// Groups whose members share a directory that is writable for the group and has its setgid bit.
     groups: Vec<u32>,
 }
 
-impl Trust {
+impl TrustedUsers {
     /// Root and this user.
     pub fn own() -> Self {
-        Trust { users: vec![0, euid()], groups: Vec::new() }
+        TrustedUsers { users: vec![0, euid()], groups: Vec::new() }
     }
 
     /// For what only looks: root may look at what belongs to another user alone.
     pub fn of_owner(owner: Owner) -> Self {
-        Trust { users: vec![0, if euid() == 0 { owner.uid } else { euid() }], groups: Vec::new() }
+        TrustedUsers { users: vec![0, if euid() == 0 { owner.uid } else { euid() }], groups: Vec::new() }
     }
 
     /// Also the members of this process's groups, for a directory that such a group shares: one with
@@ -109,7 +109,7 @@ impl Trust {
     }
 
     /// Whether a directory is one that a group of this process shares.
-    pub fn shares(&self, directory: &Entry) -> bool {
+    pub fn shares(&self, directory: &DirEntry) -> bool {
         const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
         directory.is_dir()
             && directory.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
@@ -120,15 +120,15 @@ impl Trust {
     /// Judges a file or directory by its owner and mode.
     ///
     /// # Errors
-    /// [`Untrusted`] if a user who is not trusted can change it.
-    pub fn judge(&self, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+    /// [`WritableByOthers`] if a user who is not trusted can change it.
+    pub fn judge(&self, path: &Path, entry: &DirEntry) -> Result<(), WritableByOthers> {
         if self.shares(entry) {
             return Ok(());
         }
         self.judge_plain(path, entry)
     }
 
-    fn judge_plain(&self, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+    fn judge_plain(&self, path: &Path, entry: &DirEntry) -> Result<(), WritableByOthers> {
         // Many systems give every user a group of the same number. Any other group may have members.
         let own_group = self.users.contains(&entry.owner.gid);
         let others = if own_group { 0o002 } else { 0o022 };
@@ -139,14 +139,19 @@ impl Trust {
         } else {
             return Ok(());
         };
-        Err(Untrusted { path: path.into(), why })
+        Err(WritableByOthers { path: path.into(), why })
     }
 
     /// Judges a file in a directory that was judged: in a shared one its group counts as well.
     ///
     /// # Errors
-    /// [`Untrusted`] if a user who is not trusted can change it.
-    pub fn judge_in(&self, directory: &Entry, path: &Path, entry: &Entry) -> Result<(), Untrusted> {
+    /// [`WritableByOthers`] if a user who is not trusted can change it.
+    pub fn judge_in(
+        &self,
+        directory: &DirEntry,
+        path: &Path,
+        entry: &DirEntry,
+    ) -> Result<(), WritableByOthers> {
         if self.shares(directory) && entry.owner.gid == directory.owner.gid && entry.mode & 0o002 == 0 {
             return Ok(());
         }
@@ -155,7 +160,7 @@ impl Trust {
 
     /// Judges a directory that leads somewhere: in a sticky one, others cannot replace what is not
     /// theirs.
-    fn judge_way(&self, dir: &Dir) -> io::Result<Result<(), Untrusted>> {
+    fn judge_ancestor(&self, dir: &Dir) -> io::Result<Result<(), WritableByOthers>> {
         const STICKY: u32 = 0o1000;
         let entry = dir.entry()?;
         let sticky = entry.mode & STICKY != 0 && self.users.contains(&entry.owner.uid);
@@ -165,15 +170,15 @@ impl Trust {
     /// Opens a directory. With `make`, a mode, it is made with what leads to it if it is missing. Says
     /// which directories on the way another user can write; the directory itself is for the caller to
     /// judge.
-    pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<Untrusted>)> {
+    pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<WritableByOthers>)> {
         let mut found = Vec::new();
         let mut visit = |dir: &Dir| {
-            found.extend(self.judge_way(dir)?.err());
+            found.extend(self.judge_ancestor(dir)?.err());
             Ok(())
         };
         let visit: &mut Visit<'_> = &mut visit;
         // In a directory that a group shares, a new one is shared as well.
-        let mode = |parent: &Entry| match (make, self.shares(parent)) {
+        let mode = |parent: &DirEntry| match (make, self.shares(parent)) {
             (Some(_), true) => 0o2770,
             (mode, _) => mode.unwrap_or(0o700),
         };
@@ -184,11 +189,11 @@ impl Trust {
     /// Opens the directory that holds a file, and gives the file's name in it, after all links.
     ///
     /// # Errors
-    /// [`Failed::Untrusted`] if a user who is not trusted can change a directory on the way; [`Failed::Io`]
+    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can change a directory on the way; [`TrustedFileError::Io`]
     /// if a directory cannot be opened.
-    pub fn holding(&self, path: &Path) -> Result<(Dir, std::ffi::OsString), Failed> {
+    pub fn holding(&self, path: &Path) -> Result<(Dir, std::ffi::OsString), TrustedFileError> {
         let mut found = None;
-        let walked = Dir::holding(path, &mut |dir| match self.judge_way(dir)? {
+        let walked = Dir::holding(path, &mut |dir| match self.judge_ancestor(dir)? {
             Ok(()) => Ok(()),
             Err(untrusted) => {
                 found = Some(untrusted);
@@ -197,7 +202,7 @@ impl Trust {
             }
         });
         match (walked, found) {
-            (_, Some(untrusted)) => Err(Failed::Untrusted(untrusted)),
+            (_, Some(untrusted)) => Err(TrustedFileError::Untrusted(untrusted)),
             (walked, None) => Ok(walked?),
         }
     }
@@ -205,39 +210,39 @@ impl Trust {
     /// Opens a regular file for reading, once; what is judged is what is read.
     ///
     /// # Errors
-    /// [`Failed::Untrusted`] if a user who is not trusted can change it or what leads there;
-    /// [`Failed::NotAFile`] if it is not a regular file; [`Failed::Io`] if it cannot be opened.
-    pub fn open(&self, path: &Path) -> Result<File, Failed> {
+    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can change it or what leads there;
+    /// [`TrustedFileError::NotAFile`] if it is not a regular file; [`TrustedFileError::Io`] if it cannot be opened.
+    pub fn open(&self, path: &Path) -> Result<File, TrustedFileError> {
         let (dir, name) = self.holding(path)?;
         match dir.find(&name)? {
-            Some(entry) if !entry.is_file() => return Err(Failed::NotAFile),
+            Some(entry) if !entry.is_file() => return Err(TrustedFileError::NotAFile),
             _ => {}
         }
         let file = dir.read(&name)?.ok_or(io::Error::from(Errno::NOENT))?;
-        self.judge(&dir.at(&name), &Entry::of_file(&file)?).map_err(Failed::Untrusted)?;
+        self.judge(&dir.at(&name), &DirEntry::of_file(&file)?).map_err(TrustedFileError::Untrusted)?;
         Ok(file)
     }
 }
 
-/// Opens a file that the operator names. See [`Trust::open`].
-pub(crate) fn open(path: &Path) -> Result<File, Failed> {
+/// Opens a file that the operator names. See [`TrustedUsers::open`].
+pub(crate) fn open(path: &Path) -> Result<File, TrustedFileError> {
     match descriptor(path) {
         Some(number) => Ok(open_descriptor(number)?),
-        None => Trust::own().open(path),
+        None => TrustedUsers::own().open(path),
     }
 }
 
 /// Reads a file that the operator names, of at most `most` bytes.
 ///
 /// # Errors
-/// [`Failed::Untrusted`] if a user who is not trusted can change it or what leads there;
-/// [`Failed::NotAFile`] if it is not a regular file; [`Failed::Io`] if it cannot be read, or is larger than
+/// [`TrustedFileError::Untrusted`] if a user who is not trusted can change it or what leads there;
+/// [`TrustedFileError::NotAFile`] if it is not a regular file; [`TrustedFileError::Io`] if it cannot be read, or is larger than
 /// `most` bytes.
-pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failed> {
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, TrustedFileError> {
     let mut bytes = Vec::new();
     open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(Failed::Io(io::ErrorKind::FileTooLarge.into()));
+        return Err(TrustedFileError::Io(io::ErrorKind::FileTooLarge.into()));
     }
     Ok(bytes)
 }
@@ -265,7 +270,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn read(path: &Path) -> Result<String, Failed> {
+    fn read(path: &Path) -> Result<String, TrustedFileError> {
         let mut text = String::new();
         open(path)?.read_to_string(&mut text)?;
         Ok(text)
@@ -273,7 +278,7 @@ mod tests {
 
     fn untrusted(path: &Path) -> PathBuf {
         match open(path) {
-            Err(Failed::Untrusted(untrusted)) => untrusted.path,
+            Err(TrustedFileError::Untrusted(untrusted)) => untrusted.path,
             other => panic!("{other:?}"),
         }
     }
@@ -308,10 +313,12 @@ mod tests {
         let fifo = dir.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::from_raw_mode(0o600)).unwrap();
         for path in [&fifo, dir.path(), Path::new("/dev/null"), Path::new("/")] {
-            assert!(matches!(open(path), Err(Failed::NotAFile)), "{}", path.display());
+            assert!(matches!(open(path), Err(TrustedFileError::NotAFile)), "{}", path.display());
         }
         let missing = open(&dir.path().join("missing"));
-        assert!(matches!(missing, Err(Failed::Io(error)) if error.kind() == io::ErrorKind::NotFound));
+        assert!(
+            matches!(missing, Err(TrustedFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound)
+        );
     }
 
     #[test]
@@ -329,18 +336,21 @@ mod tests {
         let dir = crate::util::fs::tempdir().unwrap();
         chmod(dir.path(), 0o2775);
         let group = Dir::top(dir.path()).unwrap().entry().unwrap().owner.gid;
-        let trust = Trust { groups: vec![group], ..Trust::own() };
+        let trust = TrustedUsers { groups: vec![group], ..TrustedUsers::own() };
         let made = trust.directory(&dir.path().join("a/b"), Some(0o700)).unwrap().0.entry().unwrap();
         assert_eq!((made.mode, made.owner.gid), (0o2770, group));
         assert_eq!(trust.judge(dir.path(), &made), Ok(()));
-        let own = Trust::own().directory(&dir.path().join("own"), Some(0o700)).unwrap().0.entry().unwrap();
+        let own =
+            TrustedUsers::own().directory(&dir.path().join("own"), Some(0o700)).unwrap().0.entry().unwrap();
         assert_eq!(own.mode & 0o777, 0o700);
     }
 
     #[test]
     fn a_link_of_proc_is_not_followed_by_its_text() {
         let path = format!("/proc/{}/root/etc/passwd", std::process::id());
-        assert!(matches!(open(Path::new(&path)), Err(Failed::Io(error)) if error.raw_os_error() == Some(40)));
+        assert!(
+            matches!(open(Path::new(&path)), Err(TrustedFileError::Io(error)) if error.raw_os_error() == Some(40))
+        );
         assert!(open(Path::new("/proc/self/status")).is_ok(), "a plain file behind a plain link");
     }
 
@@ -349,7 +359,7 @@ mod tests {
         let dir = crate::util::fs::tempdir().unwrap();
         let group = rustix::process::getegid().as_raw();
         if euid() == 0 {
-            assert_eq!(Trust::own().with_groups().groups, [0; 0], "root trusts no group");
+            assert_eq!(TrustedUsers::own().with_groups().groups, [0; 0], "root trusts no group");
         }
         let entry = |mode: u32| {
             chmod(dir.path(), mode);
@@ -358,10 +368,13 @@ mod tests {
             (entry.owner.uid, entry.owner.gid) = (4242, group);
             entry
         };
-        let trust = Trust { groups: vec![group], ..Trust::own() };
+        let trust = TrustedUsers { groups: vec![group], ..TrustedUsers::own() };
         assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
         assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
         assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "everybody may write");
-        assert!(Trust::own().judge(dir.path(), &entry(0o2775)).is_err(), "keys have no such exception");
+        assert!(
+            TrustedUsers::own().judge(dir.path(), &entry(0o2775)).is_err(),
+            "keys have no such exception"
+        );
     }
 }

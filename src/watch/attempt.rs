@@ -5,13 +5,13 @@ use crate::digest::Digest;
 use crate::error::{Category, Error, gravest};
 use crate::import::Importer;
 use crate::progress::Silent;
-use crate::trust::Refusal;
-use crate::util::text::safe;
-use crate::watch::hot_folder::Taken;
-use crate::watch::reason::{Details, Outcome};
+use crate::trust::Rejection;
+use crate::util::text::escape;
+use crate::watch::inbox::TakenFiles;
+use crate::watch::reason::{Details, Disposition};
 
 /// What came of an import of files that were taken.
-pub(crate) struct Tried {
+pub(crate) struct ImportAttempt {
     /// The identity and the volumes of the first bundle that a target accepted.
     pub(crate) first_bundle: Option<(Digest, Vec<Volume>)>,
     /// What was rebuilt from parity.
@@ -24,12 +24,12 @@ pub(crate) struct Tried {
     pub(crate) details: Details<'static>,
 }
 
-impl Tried {
+impl ImportAttempt {
     /// Imports files that were taken. `inbox` is the directory from which they come, as the user calls it.
-    pub(crate) fn import(importer: &Importer, taken: &Taken, inbox: &str) -> Tried {
-        let imported = importer.run(&taken.folders(), &Silent);
+    pub(crate) fn import(importer: &Importer, taken: &TakenFiles, inbox: &str) -> ImportAttempt {
+        let imported = importer.run(&taken.directories(), &Silent);
         // By their names alone: where they lie at the moment is of no use to anybody.
-        let place = format!("{}/", taken.folder.display());
+        let place = format!("{}/", taken.directory.display());
         let itself = place.trim_end_matches('/').to_owned();
         let details = Details::import(imported.as_ref().ok(), &place);
         let report = imported.as_ref().ok();
@@ -46,25 +46,25 @@ impl Tried {
         let by_clock = !errors.is_empty() && errors.iter().all(is_by_clock);
         let errors = errors.into_iter().map(|error| error.restated(&place, "").restated(&itself, inbox));
         let errors: Vec<Error> = errors.collect();
-        let (category, why) = (gravest(&errors), errors.first().map(|error| safe(&error.to_string())));
-        Tried { first_bundle, repaired, errors, category, why, by_clock, details }
+        let (category, why) = (gravest(&errors), errors.first().map(|error| escape(&error.to_string())));
+        ImportAttempt { first_bundle, repaired, errors, category, why, by_clock, details }
     }
 
     /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
     /// the bundle may come, `is_none` whether no file is a bundle.
-    pub(crate) fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Disposition> {
         match self.category {
-            None => Some(Outcome::Processed),
+            None => Some(Disposition::Processed),
             // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
             // put beside it under its name.
             Some(Category::Usage | Category::Verification | Category::Rejected)
                 if self.first_bundle.is_some() =>
             {
-                Some(Outcome::Processed)
+                Some(Disposition::Processed)
             }
-            Some(Category::Verification) if !unfinished => Some(Outcome::Quarantined),
-            Some(Category::Rejected) if !self.by_clock => Some(Outcome::Quarantined),
-            Some(Category::Usage) if is_none => Some(Outcome::Quarantined),
+            Some(Category::Verification) if !unfinished => Some(Disposition::Quarantined),
+            Some(Category::Rejected) if !self.by_clock => Some(Disposition::Quarantined),
+            Some(Category::Usage) if is_none => Some(Disposition::Quarantined),
             Some(_) => None,
         }
     }
@@ -72,5 +72,5 @@ impl Tried {
 
 /// Whether a bundle was refused because of the time, by whichever clock.
 fn is_by_clock(error: &Error) -> bool {
-    matches!(error, Error::Refused(Refusal::Future { .. } | Refusal::Expired { .. }))
+    matches!(error, Error::Rejected(Rejection::Future { .. } | Rejection::Expired { .. }))
 }

@@ -5,7 +5,7 @@
 //! to rest, and when the rest is not waited for any longer.
 
 pub(crate) mod attempt;
-pub(crate) mod hot_folder;
+pub(crate) mod inbox;
 pub mod options;
 pub(crate) mod portion;
 pub(crate) mod reason;
@@ -30,28 +30,28 @@ use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
-use crate::trust::log::{Entry, Event};
+use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-use crate::util::text::{line, safe, second};
-use crate::watch::attempt::Tried;
-use crate::watch::hot_folder::{HotFolder, Taken};
+use crate::util::text::{escape, escape_line, format_second};
+use crate::watch::attempt::ImportAttempt;
+use crate::watch::inbox::{Inbox, TakenFiles};
 use crate::watch::options::WatchOptions;
 use crate::watch::portion::{Portion, Sorted, first, look};
-use crate::watch::reason::{Details, Outcome, Reason, errors_as_json};
-use crate::watch::report::{Report, Row, Waiting};
-use crate::watch::seen::{Seen, Todo};
-use crate::watch::state::{Done, Imported, Unsigned, Waited};
+use crate::watch::reason::{Details, Disposition, Reason, errors_as_json};
+use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
+use crate::watch::seen::{SeenBundle, Todo};
+use crate::watch::state::{ImportedBundle, ImportedBundles, Unsigned, WaitingTimes};
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
 /// tried again.
-const AGAIN: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
-const JUDGE_AGAIN: Duration = Duration::from_secs(600);
+const RECHECK_PAUSE: Duration = Duration::from_secs(600);
 
 /// What became of a bundle.
-struct Verdict<'v> {
-    outcome: Outcome,
+struct BundleVerdict<'v> {
+    outcome: Disposition,
     category: Option<Category>,
     why: Option<String>,
     errors: Vec<Error>,
@@ -69,20 +69,20 @@ struct Junk {
 struct Watch<'w> {
     options: &'w WatchOptions,
     importer: Importer,
-    folder: HotFolder,
-    seen: BTreeMap<String, Seen>,
+    inbox: Inbox,
+    seen: BTreeMap<String, SeenBundle>,
     /// For how long bundles have waited, in seconds, also in earlier runs.
-    waited: Waited,
+    waited: WaitingTimes,
     /// What was imported: what comes late of it is of no use any more.
-    done: Done,
+    done: ImportedBundles,
     /// Files that no trusted key signed, of which there may be any number.
     unsigned: Unsigned,
     /// Such files of this round that are not dealt with one by one.
     junk: Vec<Junk>,
     /// What was read of volumes' namesakes.
     digests: Digests,
-    outcomes: Vec<Row>,
-    heartbeats: Vec<heartbeat::Row>,
+    outcomes: Vec<BundleOutcome>,
+    heartbeats: Vec<heartbeat::HeartbeatResult>,
     errors: Vec<Error>,
     /// Whether something is there in this round that was not when it began.
     more: bool,
@@ -107,24 +107,24 @@ impl Watcher {
     ///
     /// # Errors
     /// If no key is trusted, or the directory cannot be watched. What fails with a bundle is in the report.
-    pub fn run(&self, progress: &dyn Progress) -> Result<Report, Error> {
+    pub fn run(&self, progress: &dyn Progress) -> Result<WatchReport, Error> {
         watch(&self.options, progress)
     }
 }
 
-fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Error> {
+fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
     Keyring::load(&options.import.trust)?;
     check_places(&options.import)?;
-    let folder = HotFolder::open(&options.inbox)?;
-    let (waited, done) = (Waited::load(folder.own()), Done::load(folder.own()));
-    let (unsigned, junk) = (Unsigned::load(folder.own()), Vec::new());
+    let inbox = Inbox::open(&options.inbox)?;
+    let (waited, done) = (WaitingTimes::load(inbox.own()), ImportedBundles::load(inbox.own()));
+    let (unsigned, junk) = (Unsigned::load(inbox.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
     let importer = Importer::new(options.import.clone());
     let mut watcher = Watch {
         options,
         importer,
-        folder,
+        inbox,
         seen,
         waited,
         done,
@@ -137,11 +137,11 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Erro
         more,
         progress,
     };
-    progress.note(&format!("Watching {} …", line(&options.inbox.display().to_string())));
-    for error in watcher.folder.stuck() {
-        progress.alarm(&format!(
+    progress.info(&format!("Watching {} …", escape_line(&options.inbox.display().to_string())));
+    for error in watcher.inbox.stuck() {
+        progress.warn(&format!(
             "{error}. Remove by hand what is left in {}/.trivy-ferry.",
-            line(&options.inbox.display().to_string())
+            escape_line(&options.inbox.display().to_string())
         ));
     }
     loop {
@@ -157,15 +157,15 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<Report, Erro
 impl Watch<'_> {
     /// Looks at the folder once. Says whether nothing there is about to change by itself.
     fn round(&mut self) -> Result<bool, Error> {
-        if self.folder.is_replaced() {
-            self.folder = HotFolder::open(&self.options.inbox)?;
+        if self.inbox.is_replaced() {
+            self.inbox = Inbox::open(&self.options.inbox)?;
         }
-        let there = match Inputs::read_again(&self.folder.folders(), &self.digests) {
+        let there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
             // A share that is away for a while comes back.
             Err(error) if !self.options.once => {
-                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
-                self.progress.note(&format!("{error}; trying again"));
+                let error = error.restated(&self.inbox.place().display().to_string(), &self.shown());
+                self.progress.info(&format!("{error}; trying again"));
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -180,9 +180,9 @@ impl Watch<'_> {
         for (key, files) in due {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
             if let Err(error) = self.deal_with(&there, &key, &files) {
-                let again = Todo::TryAt(Instant::now() + AGAIN);
-                let error = error.restated(&self.folder.place().display().to_string(), &self.shown());
-                self.wait(&there, &key, &safe(&error.to_string()), again, Some(error));
+                let retry = Todo::TryAt(Instant::now() + RETRY_PAUSE);
+                let error = error.restated(&self.inbox.place().display().to_string(), &self.shown());
+                self.wait(&there, &key, &escape(&error.to_string()), retry, Some(error));
             }
         }
         self.put_away(&there);
@@ -192,10 +192,10 @@ impl Watch<'_> {
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
             let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
-            self.log(None, Event::Refused, &why, true);
+            self.log(None, Event::Rejected, &why, true);
         }
-        self.unsigned.save(self.folder.own());
-        self.waited.save(self.folder.own());
+        self.unsigned.save(self.inbox.own());
+        self.waited.save(self.inbox.own());
         if !self.options.once {
             // They were said, and nobody asks for them.
             self.errors.clear();
@@ -216,7 +216,7 @@ impl Watch<'_> {
             let look = look(&files);
             let known = self.seen.get(&key);
             let Some(seen) = known.filter(|seen| seen.look == look) else {
-                let seen = Seen::changed(look, known);
+                let seen = SeenBundle::changed(look, known);
                 self.seen.insert(key, seen);
                 at_rest = false;
                 continue;
@@ -239,7 +239,7 @@ impl Watch<'_> {
 
     /// The watched folder, as the user calls it.
     fn shown(&self) -> String {
-        self.folder.path().display().to_string()
+        self.inbox.path().display().to_string()
     }
 
     /// The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
@@ -250,7 +250,7 @@ impl Watch<'_> {
         }
         let keyring = Keyring::load(&self.options.import.trust).unwrap_or_default();
         due.sort_by_cached_key(|(key, _)| {
-            let created = there.vouched(key, &keyring).next().map(|signed| signed.payload().created);
+            let created = there.trusted_heads(key, &keyring).next().map(|signed| signed.payload().created);
             (created.is_none(), created.or_else(|| named_date(key)), key.clone())
         });
     }
@@ -261,9 +261,9 @@ impl Watch<'_> {
             return self.hear(key, files);
         }
         let keyring = Keyring::load(&self.options.import.trust)?;
-        let Sorted { portion, vouched, lacks, junk } = Sorted::of(there, key, &keyring);
+        let Sorted { portion, trusted, lacks, junk } = Sorted::of(there, key, &keyring);
         if let Some(seen) = self.seen.get_mut(key) {
-            seen.vouched = vouched;
+            seen.trusted = trusted;
         }
         let files = portion.files(files);
         // What is left of the name is looked at next.
@@ -286,45 +286,45 @@ impl Watch<'_> {
             && unfinished
             && there.parity(key).is_empty()
         {
-            let place = format!("{}/", self.folder.place().display());
+            let place = format!("{}/", self.inbox.place().display());
             self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
         let stray = matches!(portion, Portion::Stray(_));
         let is_none =
             stray || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
-        let taken = self.folder.take(files)?;
-        let tried = Tried::import(&self.importer, &taken, &self.shown());
+        let taken = self.inbox.take(files)?;
+        let tried = ImportAttempt::import(&self.importer, &taken, &self.shown());
         let Some(outcome) = tried.outcome(unfinished, is_none) else {
-            self.folder.put_back(&taken)?;
+            self.inbox.put_back(&taken)?;
             self.wait_after(there, key, tried);
             return Ok(());
         };
-        if outcome == Outcome::Processed {
+        if outcome == Disposition::Processed {
             self.remember(key, tried.first_bundle, &taken)?;
         }
         // A link that gets worse shows here first.
         for repaired in &tried.repaired {
-            self.say(&format!("repaired     {}: {}", safe(key), safe(repaired)));
+            self.say(&format!("repaired     {}: {}", escape(key), escape(repaired)));
         }
-        let Tried { category, why, errors, details, .. } = tried;
-        let kept = self.keep(key, &taken, Verdict { outcome, category, why, errors, stray, details });
-        kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))
+        let ImportAttempt { category, why, errors, details, .. } = tried;
+        let kept = self.keep(key, &taken, BundleVerdict { outcome, category, why, errors, stray, details });
+        kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error)))
     }
 
     /// Whether incomplete files belong to a bundle that was imported before, and are not needed, or to one in
     /// quarantine, which is brought back.
     fn is_late_or_back(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<bool, Error> {
         if self.done.has_all(there, key) {
-            self.say(&format!("late         {}: parts of it that are not needed any more", safe(key)));
-            let taken = self.folder.take(files)?;
+            self.say(&format!("late         {}: parts of it that are not needed any more", escape(key)));
+            let taken = self.inbox.take(files)?;
             self.seen.remove(key);
-            self.folder.discard(taken)?;
+            self.inbox.discard(taken)?;
             return Ok(true);
         }
-        match self.folder.bring_back(&safe(key)) {
+        match self.inbox.bring_back(&escape(key)) {
             Ok(true) => {
-                self.say(&format!("back         {}: more of it has come", safe(key)));
+                self.say(&format!("back         {}: more of it has come", escape(key)));
                 self.more = true;
                 return Ok(true);
             }
@@ -336,14 +336,14 @@ impl Watch<'_> {
     }
 
     /// Leaves a bundle where it is that could not be imported.
-    fn wait_after(&mut self, there: &Inputs, key: &str, tried: Tried) {
+    fn wait_after(&mut self, there: &Inputs, key: &str, tried: ImportAttempt) {
         // What is incomplete may still become complete, and is no failure until then.
         let lacks = matches!(tried.category, Some(Category::Verification | Category::Incomplete));
         let failed = tried.errors.into_iter().next().filter(|_| !lacks);
         let todo = match tried.category {
-            Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + JUDGE_AGAIN),
+            Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + RECHECK_PAUSE),
             _ if lacks => Todo::Wait,
-            _ => Todo::TryAt(Instant::now() + AGAIN),
+            _ => Todo::TryAt(Instant::now() + RETRY_PAUSE),
         };
         self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);
     }
@@ -353,26 +353,26 @@ impl Watch<'_> {
         &mut self,
         key: &str,
         bundle: Option<(Digest, Vec<Volume>)>,
-        taken: &Taken,
+        taken: &TakenFiles,
     ) -> Result<(), Error> {
         let Some((identity, volumes)) = bundle else { return Ok(()) };
-        let imported = Imported { key: key.to_owned(), identity, volumes };
-        for file in self.folder.files(taken)? {
+        let imported = ImportedBundle { key: key.to_owned(), identity, volumes };
+        for file in self.inbox.files(taken)? {
             let number = parse_name(&name_of(&file)).and_then(|(_, number)| number.index());
             if number.is_some_and(|index| index >= imported.volumes.len()) {
-                self.folder.release(taken, &file)?;
+                self.inbox.release(taken, &file)?;
             }
         }
         self.done.add(imported);
-        self.done.save(self.folder.own());
+        self.done.save(self.inbox.own());
         Ok(())
     }
 
     /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
     fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
-        let taken = self.folder.take(files)?;
+        let taken = self.inbox.take(files)?;
         let mut rows = Vec::new();
-        for file in self.folder.files(&taken)? {
+        for file in self.inbox.files(&taken)? {
             let now = clock::now();
             let has_room = self.unsigned.has_room(now);
             match heartbeat::receive(&self.options.import, &file, has_room) {
@@ -383,11 +383,11 @@ impl Watch<'_> {
                     }
                     rows.push(row);
                 }
-                Err(error) => return self.folder.put_back(&taken).and(Err(error)),
+                Err(error) => return self.inbox.put_back(&taken).and(Err(error)),
             }
         }
         self.seen.remove(key);
-        self.folder.discard(taken)?;
+        self.inbox.discard(taken)?;
         for row in rows {
             self.say(&row.summary());
             if row.heard.is_some() {
@@ -409,7 +409,7 @@ impl Watch<'_> {
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
         let has_failed = failed.is_some();
         if !told {
-            self.say(&format!("waits        {}: {}", safe(key), safe(why)));
+            self.say(&format!("waits        {}: {}", escape(key), escape(why)));
         }
         if let Some(seen) = self.seen.get_mut(key) {
             // Putting it back is no change that somebody else made.
@@ -432,7 +432,7 @@ impl Watch<'_> {
             let mut some: Vec<Junk> = junk.drain(..junk.len().min(TOGETHER)).collect();
             let files: Vec<PathBuf> = some.iter().flat_map(|junk| junk.files.iter().cloned()).collect();
             let count = files.len();
-            let names: Vec<String> = some.iter().map(|junk| safe(&junk.key)).collect();
+            let names: Vec<String> = some.iter().map(|junk| escape(&junk.key)).collect();
             match self.put_away_together(&files, &names, &some[0].error) {
                 Ok(()) => {
                     self.unsigned.count(count);
@@ -440,9 +440,9 @@ impl Watch<'_> {
                     self.errors.push(some.swap_remove(0).error.into());
                 }
                 Err(error) => {
-                    let why = safe(&error.to_string());
+                    let why = escape(&error.to_string());
                     for Junk { key, .. } in &some {
-                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + AGAIN), None);
+                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + RETRY_PAUSE), None);
                     }
                     self.errors.push(error);
                 }
@@ -457,12 +457,12 @@ impl Watch<'_> {
         names: &[String],
         example: &BundleError,
     ) -> Result<(), Error> {
-        let inbox = format!("{}/", self.folder.place().display());
-        let why = safe(&format!("such as: {}", example.to_string().replace(&inbox, "")));
+        let inbox = format!("{}/", self.inbox.place().display());
+        let why = escape(&format!("such as: {}", example.to_string().replace(&inbox, "")));
         let bundle = format!("{} files that are no bundles of a trusted key", files.len());
         let category = Category::Verification;
         let reason = Reason {
-            outcome: Outcome::Quarantined,
+            outcome: Disposition::Quarantined,
             bundle: bundle.clone(),
             exit_code: category.exit_code(),
             at: clock::now(),
@@ -470,22 +470,22 @@ impl Watch<'_> {
             stray: true,
             details: Details::Unsigned { bundles: names },
         };
-        let taken = self.folder.take(files)?;
-        let kept = self.folder.keep(&taken, "unsigned", &reason, self.options.keep_quarantined);
-        let kept = kept.or_else(|error| self.folder.put_back(&taken).and(Err(error)))?;
+        let taken = self.inbox.take(files)?;
+        let kept = self.inbox.keep(&taken, "unsigned", &reason, self.options.keep_quarantined);
+        let kept = kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error)))?;
         self.say(&format!("{:<12} {bundle}, {why}", "quarantined"));
         self.hook(&bundle, "quarantined", &kept);
         if self.options.once {
-            let (outcome, why) = (Outcome::Quarantined, Some(why));
+            let (outcome, why) = (Disposition::Quarantined, Some(why));
             let exit_code = category.exit_code();
-            self.outcomes.push(Row { bundle, outcome, exit_code, why, reason: kept });
+            self.outcomes.push(BundleOutcome { bundle, outcome, exit_code, why, reason: kept });
         }
         Ok(())
     }
 
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
-        let patience = self.options.give_up_after.duration().unsigned_abs();
+        let limit = self.options.give_up_after.duration().unsigned_abs();
         let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
         for key in there.keys() {
             let Some(seen) = self.seen.get(key) else { continue };
@@ -496,45 +496,45 @@ impl Watch<'_> {
                 // count yet: it may be whole, and then it is not here for long.
                 Todo::Try => (seen.restless.elapsed(), 0),
                 // What lacks nothing is never given up; but that it does somebody has to vouch for.
-                Todo::TryAt(_) if seen.vouched => continue,
+                Todo::TryAt(_) if seen.trusted => continue,
                 Todo::TryAt(_) => (self.waited.of(key), bytes()),
             };
-            waiting.push((seen.vouched, Reverse(waited), key.to_owned(), bytes));
+            waiting.push((seen.trusted, Reverse(waited), key.to_owned(), bytes));
         }
         // What nobody vouches for goes first.
         waiting.sort();
         let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
         let most = self.options.max_waiting.map_or(u64::MAX, |size| size.bytes());
         let mut first = Ok(());
-        for (vouched, Reverse(waited), key, bytes) in waiting {
+        for (trusted, Reverse(waited), key, bytes) in waiting {
             let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
             let why = match () {
-                () if waited >= patience && judged => "it was still refused after so long",
-                () if waited >= patience => "it has waited too long for what is missing",
+                () if waited >= limit && judged => "it was still refused after so long",
+                () if waited >= limit => "it has waited too long for what is missing",
                 () if all > most && bytes > 0 => {
                     "what waits takes too much room, and this has waited longest"
                 }
                 () => continue,
             };
             all = all.saturating_sub(bytes);
-            let lacks = self.seen.get(&key).map(|seen| safe(&seen.why)).unwrap_or_default();
-            let taken = match self.folder.take(&there.all(&key)) {
+            let lacks = self.seen.get(&key).map(|seen| escape(&seen.why)).unwrap_or_default();
+            let taken = match self.inbox.take(&there.all(&key)) {
                 Ok(taken) => taken,
                 Err(error) => {
                     first = first.and(Err(error));
                     continue;
                 }
             };
-            let never = || BundleError::NeverWhole { bundle: key.clone(), why: lacks.clone() }.into();
+            let never = || BundleError::NeverComplete { bundle: key.clone(), why: lacks.clone() }.into();
             let judged = self.seen.get_mut(&key).and_then(|seen| seen.failed.take());
             let error = judged.unwrap_or_else(never);
             let (category, details) = (Some(error.category()), Details::given_up(why, waited));
             let why = format!("{why}: {lacks}");
-            let (outcome, said, errors) = (Outcome::Quarantined, Some(why.clone()), vec![error]);
-            let verdict = Verdict { outcome, category, why: said, errors, stray: false, details };
+            let (outcome, said, errors) = (Disposition::Quarantined, Some(why.clone()), vec![error]);
+            let verdict = BundleVerdict { outcome, category, why: said, errors, stray: false, details };
             let kept = self.keep(&key, &taken, verdict);
-            match kept.or_else(|error| self.folder.put_back(&taken).and(Err(error))) {
-                Ok(()) if vouched => self.log(Some(&key), Event::GivenUp, &why, false),
+            match kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error))) {
+                Ok(()) if trusted => self.log(Some(&key), Event::GivenUp, &why, false),
                 Ok(()) if self.unsigned.has_room(clock::now()) => {
                     self.unsigned.name(clock::now());
                     self.log(Some(&key), Event::GivenUp, &why, true);
@@ -551,8 +551,8 @@ impl Watch<'_> {
     fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
         let import = &self.options.import;
         let stream = import.acceptance.stream.as_str();
-        let entry = Entry::new(clock::now(), event, stream).because(why);
-        let entry = Entry { bundle: key.map(safe), unsigned, ..entry };
+        let entry = LogEntry::new(clock::now(), event, stream).because(why);
+        let entry = LogEntry { bundle: key.map(escape), unsigned, ..entry };
         let state = StateDir::open(import.state_dir.as_deref(), Side::Import);
         if let Err(error) = state.and_then(|state| state.log()?.append(&[entry])) {
             self.say(&format!("{error}. {}", error.hint()));
@@ -560,16 +560,16 @@ impl Watch<'_> {
     }
 
     /// Puts a bundle away that is dealt with.
-    fn keep(&mut self, key: &str, taken: &Taken, verdict: Verdict<'_>) -> Result<(), Error> {
-        let Verdict { outcome, category, why, errors, stray, details } = verdict;
+    fn keep(&mut self, key: &str, taken: &TakenFiles, verdict: BundleVerdict<'_>) -> Result<(), Error> {
+        let BundleVerdict { outcome, category, why, errors, stray, details } = verdict;
         let most = match outcome {
-            Outcome::Processed => self.options.keep_processed,
-            Outcome::Quarantined => self.options.keep_quarantined,
+            Disposition::Processed => self.options.keep_processed,
+            Disposition::Quarantined => self.options.keep_quarantined,
         };
         let exit_code = category.map_or(0, Category::exit_code);
         let reason = Reason {
             outcome,
-            bundle: safe(key),
+            bundle: escape(key),
             exit_code,
             at: clock::now(),
             errors: errors_as_json(&errors),
@@ -577,20 +577,20 @@ impl Watch<'_> {
             details,
         };
         // An import says nothing of what is no bundle at all.
-        if outcome == Outcome::Quarantined && category == Some(Category::Usage) {
-            self.log(Some(key), Event::Refused, why.as_deref().unwrap_or_default(), true);
+        if outcome == Disposition::Quarantined && category == Some(Category::Usage) {
+            self.log(Some(key), Event::Rejected, why.as_deref().unwrap_or_default(), true);
         }
-        let kept = self.folder.keep(taken, &file_name(key), &reason, most)?;
+        let kept = self.inbox.keep(taken, &file_name(key), &reason, most)?;
         self.seen.remove(key);
         self.waited.forget(key);
         let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        self.say(&format!("{:<12} {}{said}", outcome.as_str(), safe(key)));
+        self.say(&format!("{:<12} {}{said}", outcome.as_str(), escape(key)));
         // Also of what was processed: what is in use may have expired, or be too old.
         self.errors.extend(errors);
         self.hook(key, outcome.as_str(), &kept);
         if self.options.once {
             let bundle = key.to_owned();
-            self.outcomes.push(Row { bundle, outcome, exit_code, why, reason: kept });
+            self.outcomes.push(BundleOutcome { bundle, outcome, exit_code, why, reason: kept });
         }
         Ok(())
     }
@@ -600,7 +600,7 @@ impl Watch<'_> {
         let Some(command) = &self.options.exec_outcome else { return };
         let environment = [
             ("TRIVY_FERRY_RESULT", result.to_owned()),
-            ("TRIVY_FERRY_BUNDLE", safe(key)),
+            ("TRIVY_FERRY_BUNDLE", escape(key)),
             ("TRIVY_FERRY_REASON", reason.display().to_string()),
         ];
         if let Err(error) = hook::hook(command, "the bundle is dealt with", false, &environment) {
@@ -610,17 +610,21 @@ impl Watch<'_> {
     }
 
     fn say(&self, text: &str) {
-        self.progress.note(&format!("{} {text}", second(clock::now())));
+        self.progress.info(&format!("{} {text}", format_second(clock::now())));
     }
 
-    fn report(self) -> Report {
+    fn report(self) -> WatchReport {
         let mut errors = self.errors;
         let mut waiting = Vec::new();
         for (bundle, seen) in self.seen {
-            waiting.push(Waiting { since: self.waited.of(&bundle).as_secs(), why: safe(&seen.why), bundle });
+            waiting.push(WaitingBundle {
+                since: self.waited.of(&bundle).as_secs(),
+                why: escape(&seen.why),
+                bundle,
+            });
             errors.extend(seen.failed);
         }
-        Report { outcomes: self.outcomes, waiting, heartbeats: self.heartbeats, errors }
+        WatchReport { outcomes: self.outcomes, waiting, heartbeats: self.heartbeats, errors }
     }
 }
 
@@ -635,7 +639,7 @@ fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
 }
 
 /// Forgets names under which nothing is left.
-fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, Seen>, waited: &mut Waited) {
+fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, SeenBundle>, waited: &mut WaitingTimes) {
     for Junk { key, .. } in junk {
         seen.remove(key);
         waited.forget(key);
@@ -665,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_folders_are_plain() {
+    fn names_of_directories_are_plain() {
         assert_eq!(file_name("default-20261121t091500z.tar"), "default-20261121t091500z.tar");
         assert_eq!(file_name("../\u{1b}[2J x"), "..___2J_x");
     }

@@ -21,7 +21,7 @@ pub(crate) enum Portion {
 pub(crate) struct Sorted {
     pub(crate) portion: Portion,
     /// Whether a trusted key signed one of its heads.
-    pub(crate) vouched: bool,
+    pub(crate) trusted: bool,
     /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
     pub(crate) lacks: Option<BundleError>,
     /// Why what is dealt with is nothing that a trusted key signed, nor may become it.
@@ -37,34 +37,34 @@ impl Sorted {
                 Ok(signed) => match there.complete(signed) {
                     Ok(bundle) => {
                         let portion = Portion::Own(there.own(key, &bundle));
-                        return Sorted { portion, vouched: true, lacks: None, junk: None };
+                        return Sorted { portion, trusted: true, lacks: None, junk: None };
                     }
                     Err(error) => drop(lacks.get_or_insert(error)),
                 },
                 Err(error) => bad.push((head, error)),
             }
         }
-        let vouched = lacks.is_some();
-        let has_others = vouched || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
+        let trusted = lacks.is_some();
+        let has_others = trusted || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
         let is_stray = |why: &BundleError| match why {
             BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
             // A head may still be coming, and one that is damaged may be made again.
-            why => vouched && !why.is_short(),
+            why => trusted && !why.is_short(),
         };
         let (stray, other): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, why)| is_stray(why));
         if has_others && !stray.is_empty() {
             let files = stray.iter().map(|(head, _)| PathBuf::from(head)).collect();
             let junk = stray.into_iter().map(|(_, why)| why).find(is_junk);
-            return Sorted { portion: Portion::Stray(files), vouched, lacks: None, junk };
+            return Sorted { portion: Portion::Stray(files), trusted, lacks: None, junk };
         }
         let bad: Vec<BundleError> = stray.into_iter().chain(other).map(|(_, why)| why).collect();
         let all_junk = !has_others && !bad.is_empty() && bad.iter().all(is_junk);
         let mut bad = bad.into_iter();
         let lacks = there.headless_one(key).or(lacks);
         match all_junk {
-            true => Sorted { portion: Portion::All, vouched, lacks, junk: bad.next() },
+            true => Sorted { portion: Portion::All, trusted, lacks, junk: bad.next() },
             false => {
-                Sorted { portion: Portion::All, vouched, lacks: lacks.or_else(|| bad.next()), junk: None }
+                Sorted { portion: Portion::All, trusted, lacks: lacks.or_else(|| bad.next()), junk: None }
             }
         }
     }

@@ -17,19 +17,19 @@ use crate::import::report::ImportReport;
 /// Where a bundle was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum Disposition {
     /// It was imported, or is not needed.
     Processed,
     /// It was rejected.
     Quarantined,
 }
 
-impl Outcome {
+impl Disposition {
     /// Returns the word that stands for it in JSON and in the environment of the operator's command.
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Processed => "processed",
-            Outcome::Quarantined => "quarantined",
+            Disposition::Processed => "processed",
+            Disposition::Quarantined => "quarantined",
         }
     }
 }
@@ -37,7 +37,7 @@ impl Outcome {
 /// The content of `reason.json`.
 #[derive(Serialize)]
 pub(crate) struct Reason<'r> {
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: Disposition,
     pub(crate) bundle: String,
     pub(crate) exit_code: u8,
     pub(crate) at: Timestamp,
@@ -99,7 +99,7 @@ impl Reason<'_> {
 
 /// What is read back of a `reason.json`.
 #[derive(Deserialize)]
-struct Earlier {
+struct EarlierReason {
     bundle: String,
     exit_code: u8,
     #[serde(default)]
@@ -110,11 +110,11 @@ struct Earlier {
 /// come later may complete it.
 pub(crate) fn may_be_completed(reason: &Path, bundle: &str) -> bool {
     /// Larger than any report, in bytes.
-    const MOST: u64 = 16 << 20;
-    let read = || -> Option<Earlier> {
+    const MAX: u64 = 16 << 20;
+    let read = || -> Option<EarlierReason> {
         let mut text = Vec::new();
         let (file, _) = open_regular(reason).ok()?;
-        file.take(MOST).read_to_end(&mut text).ok()?;
+        file.take(MAX).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     };
     read().is_some_and(|earlier| {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_reason_has_the_fields_of_its_case_alone() {
         let reason = |details| Reason {
-            outcome: Outcome::Quarantined,
+            outcome: Disposition::Quarantined,
             bundle: "a.tar".into(),
             exit_code: 6,
             at: "2026-11-21T12:00:00Z".parse().unwrap(),

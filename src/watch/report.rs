@@ -8,18 +8,18 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::import::heartbeat;
-use crate::watch::reason::Outcome;
+use crate::watch::reason::Disposition;
 
 /// What `--once` did.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct WatchReport {
     /// The bundles that were dealt with.
-    pub outcomes: Vec<Row>,
+    pub outcomes: Vec<BundleOutcome>,
     /// The bundles that wait for more.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingBundle>,
     /// The heartbeats that came.
-    pub heartbeats: Vec<heartbeat::Row>,
+    pub heartbeats: Vec<heartbeat::HeartbeatResult>,
     /// What went wrong.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
@@ -28,24 +28,24 @@ pub struct Report {
 /// What became of a bundle.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct BundleOutcome {
     /// Its name.
     pub bundle: String,
     /// Where it was put.
-    pub outcome: Outcome,
+    pub outcome: Disposition,
     /// The exit code of its import.
     pub exit_code: u8,
     /// Why.
     pub why: Option<String>,
     /// The file that says why.
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub reason: PathBuf,
 }
 
-/// A bundle that is not whole yet.
+/// A bundle that is not complete yet.
 #[derive(Serialize)]
 #[non_exhaustive]
-pub struct Waiting {
+pub struct WaitingBundle {
     /// Its name.
     pub bundle: String,
     /// For how long, in seconds.

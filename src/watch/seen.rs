@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::watch::portion::Look;
 
 /// What is known of a bundle that is not dealt with yet.
-pub(crate) struct Seen {
+pub(crate) struct SeenBundle {
     pub(crate) look: Look,
     /// Since when it has looked like this.
     pub(crate) since: Instant,
@@ -19,17 +19,17 @@ pub(crate) struct Seen {
     /// What it was tried for without success, in this run.
     pub(crate) failed: Option<Error>,
     /// Whether a trusted key signed its head.
-    pub(crate) vouched: bool,
+    pub(crate) trusted: bool,
 }
 
-impl Seen {
+impl SeenBundle {
     /// A bundle that looks different from before, if it was there before.
-    pub(crate) fn changed(look: Look, before: Option<&Seen>) -> Self {
+    pub(crate) fn changed(look: Look, before: Option<&SeenBundle>) -> Self {
         let since = Instant::now();
         let changing = before.filter(|seen| matches!(seen.todo, Todo::Try));
         let restless = changing.map_or(since, |seen| seen.restless);
         let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
-        Seen { look, since, restless, todo, why, failed, vouched: false }
+        SeenBundle { look, since, restless, todo, why, failed, trusted: false }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::util::fs::{self, Durability};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Waited {
+pub(crate) struct WaitingTimes {
     seconds: BTreeMap<String, f64>,
     /// When that was counted last, by the system's clock: for runs that end between rounds.
     at: Option<Timestamp>,
@@ -25,10 +25,10 @@ pub(crate) struct Waited {
     counted: Option<Instant>,
 }
 
-impl Waited {
+impl WaitingTimes {
     const FILE: &str = "waiting.json";
     /// What passes between two runs counts as a day at the most: a clock that jumps by years ends no wait.
-    const MOST: f64 = 24.0 * 60.0 * 60.0;
+    const MAX: f64 = 24.0 * 60.0 * 60.0;
 
     pub(crate) fn load(own: &Path) -> Self {
         let read = fs::read(own.join(Self::FILE)).ok();
@@ -40,7 +40,7 @@ impl Waited {
         let now = clock::now();
         let passed = match (self.counted, self.at) {
             (Some(counted), _) => counted.elapsed().as_secs_f64(),
-            (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MOST),
+            (None, Some(at)) => now.duration_since(at).as_secs_f64().clamp(0.0, Self::MAX),
             (None, None) => 0.0,
         };
         (self.counted, self.at) = (Some(Instant::now()), Some(now));
@@ -64,17 +64,17 @@ impl Waited {
 
     /// Best effort: without it, the wait begins anew after a restart.
     pub(crate) fn save(&self, own: &Path) {
-        note(own, Self::FILE, self);
+        write_state(own, Self::FILE, self);
     }
 }
 
 /// The bundles that were imported, the latest last.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Done(Vec<Imported>);
+pub(crate) struct ImportedBundles(Vec<ImportedBundle>);
 
 /// A bundle that was imported. A name alone says nothing: anybody may give it to something else.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Imported {
+pub(crate) struct ImportedBundle {
     /// Its name, in small letters.
     pub(crate) key: String,
     /// The sha256 of its signed payload.
@@ -83,10 +83,10 @@ pub(crate) struct Imported {
     pub(crate) volumes: Vec<Volume>,
 }
 
-impl Done {
+impl ImportedBundles {
     const FILE: &str = "done.json";
     /// Years of daily bundles.
-    const MOST: usize = 2000;
+    const MAX: usize = 2000;
 
     pub(crate) fn load(own: &Path) -> Self {
         let read = fs::read(own.join(Self::FILE)).ok();
@@ -105,16 +105,16 @@ impl Done {
         })
     }
 
-    pub(crate) fn add(&mut self, imported: Imported) {
+    pub(crate) fn add(&mut self, imported: ImportedBundle) {
         self.0.retain(|known| *known != imported);
         self.0.push(imported);
-        let old = self.0.len().saturating_sub(Self::MOST);
+        let old = self.0.len().saturating_sub(Self::MAX);
         self.0.drain(..old);
     }
 
     /// Best effort: without it, late parts are waited for in vain, and no more.
     pub(crate) fn save(&self, own: &Path) {
-        note(own, Self::FILE, self);
+        write_state(own, Self::FILE, self);
     }
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Unsigned {
 impl Unsigned {
     const FILE: &str = "unsigned.json";
     /// How many are named in an hour.
-    const MOST: u64 = 20;
+    const MAX: u64 = 20;
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
     pub(crate) fn load(own: &Path) -> Self {
@@ -145,7 +145,7 @@ impl Unsigned {
 
     /// Best effort: without it, some more are named after a restart.
     pub(crate) fn save(&self, own: &Path) {
-        note(own, Self::FILE, self);
+        write_state(own, Self::FILE, self);
     }
 
     /// Whether an hour has passed. A clock that went back counts as one that has.
@@ -155,7 +155,7 @@ impl Unsigned {
 
     /// Whether another one may be named.
     pub(crate) fn has_room(&self, now: Timestamp) -> bool {
-        self.named < Self::MOST || Self::is_over(self.since, now)
+        self.named < Self::MAX || Self::is_over(self.since, now)
     }
 
     /// One was named.
@@ -182,7 +182,7 @@ impl Unsigned {
 }
 
 /// Writes a note of our own, whole or not at all.
-fn note(own: &Path, name: &str, what: &impl Serialize) {
+fn write_state(own: &Path, name: &str, what: &impl Serialize) {
     if let Ok(text) = serde_json::to_vec(what) {
         let _ = fs::replace(own.join(name), &text, 0o600, Durability::Unsynced);
     }
@@ -198,7 +198,7 @@ mod tests {
             "2026-11-21T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(minute)
         };
         let mut unsigned = Unsigned::default();
-        for _ in 0..Unsigned::MOST {
+        for _ in 0..Unsigned::MAX {
             assert!(unsigned.has_room(minute(0)));
             unsigned.name(minute(0));
         }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn no_clock_ends_a_wait_before_its_time() {
         let counted = |at: &str| {
-            let mut waited = Waited {
+            let mut waited = WaitingTimes {
                 seconds: BTreeMap::from([("a".into(), 10.0)]),
                 at: Some(at.parse().unwrap()),
                 counted: None,

@@ -40,13 +40,13 @@ fn the_first_import_says_so_and_the_next_does_not() {
 }
 
 #[test]
-fn an_older_bundle_is_refused_unless_it_is_asked_for_and_then_written_down() {
+fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
     let host = Host::new();
     let (old, new) = (bundle(days(-5)), bundle(days(-2)));
     host.import(&host.bundle("new.tar", &new), &[]).good();
     let before = host.snapshot();
     let path = host.bundle("old.tar", &old);
-    host.import(&path, &[]).refused(5, &["old.tar", "before the last one accepted", "--allow-rollback"]);
+    host.import(&path, &[]).fails_with(5, &["old.tar", "before the last one accepted", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
     // Nothing of this host stands against it for verify, which knows no state.
     host.verify(&path, &[]).good();
@@ -64,7 +64,7 @@ fn an_older_bundle_is_refused_unless_it_is_asked_for_and_then_written_down() {
     host.import(&host.bundle("between.tar", &bundle(days(-4))), &[]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-4)));
     let ran = host.import(&host.bundle("oldest.tar", &bundle(days(-6))), &[]);
-    ran.refused(5, &["oldest.tar", "--allow-rollback"]);
+    ran.fails_with(5, &["oldest.tar", "--allow-rollback"]);
     assert_eq!(host.installed("cache", "db"), date(days(-4)));
 }
 
@@ -76,7 +76,7 @@ fn two_bundles_of_one_moment_are_not_both_right() {
     let before = host.snapshot();
     let twin = bundle(created).with("producer", "somebody else");
     let path = host.bundle("twin.tar", &twin);
-    host.import(&path, &[]).refused(5, &["twin.tar", "creation time of the last", "--allow-rollback"]);
+    host.import(&path, &[]).fails_with(5, &["twin.tar", "creation time of the last", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
     host.import(&path, &["--allow-rollback"]).good().prints("--allow-rollback");
     // Both in one folder: the same alarm, and the first of them is used.
@@ -88,12 +88,12 @@ fn two_bundles_of_one_moment_are_not_both_right() {
 }
 
 #[test]
-fn the_future_is_refused_and_raises_no_floor() {
+fn the_future_is_rejected_and_raises_no_floor() {
     let host = Host::new();
     let future = bundle(hours(25));
     let path = host.bundle("future.tar", &future);
     for ran in [host.import(&path, &[]), host.verify(&path, &[])] {
-        ran.refused(5, &["future.tar", "more than a day after this host's clock", "--allow-future"]);
+        ran.fails_with(5, &["future.tar", "more than a day after this host's clock", "--allow-future"]);
     }
     assert!(!host.path("cache/db").exists());
     // A year ahead, data and all.
@@ -112,12 +112,12 @@ fn the_future_is_refused_and_raises_no_floor() {
 }
 
 #[test]
-fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
+fn what_has_expired_is_rejected_and_what_is_installed_stays_watched() {
     let host = Host::new();
     let expired = bundle(days(-3)).with("expires", hours(-1));
     let path = host.bundle("expired.tar", &expired);
     for ran in [host.import(&path, &[]), host.verify(&path, &[])] {
-        ran.refused(5, &["expired.tar", "expired", "--allow-expired"]);
+        ran.fails_with(5, &["expired.tar", "expired", "--allow-expired"]);
     }
     assert!(!host.path("cache/db").exists());
     let ran = host.import(&path, &["--allow-expired"]);
@@ -125,9 +125,9 @@ fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
     host.verify(&path, &["--allow-expired"]).good();
     assert_eq!(host.state("default")["last"]["expires"], json!(hours(-1)));
     // From now on every run says so: with the same bundle, and also where there is nothing new.
-    host.import(&path, &[]).refused(5, &["expired.tar", "--allow-expired"]);
+    host.import(&path, &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     let older = bundle(days(-4)).with("sequence", 3);
-    host.import(&host.bundle("older.tar", &older), &[]).refused(5, &["older.tar"]);
+    host.import(&host.bundle("older.tar", &older), &[]).fails_with(5, &["older.tar"]);
     host.import(&path, &["--allow-expired"]).good();
 
     // One that expires after it was imported: its own date is what the next run goes by.
@@ -137,7 +137,7 @@ fn what_has_expired_is_refused_and_what_is_installed_stays_watched() {
     host.import(&path, &[]).good();
     host.wait(2 * 3600);
     let before = host.snapshot();
-    host.import(&path, &[]).refused(5, &["expired", "--allow-expired"]);
+    host.import(&path, &[]).fails_with(5, &["expired", "--allow-expired"]);
     assert_eq!(host.snapshot(), before);
     // A late bundle without a date of its own does not silence it.
     let late = host.bundle("late.tar", &bundle(days(-4)));
@@ -161,15 +161,15 @@ fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
 }
 
 #[test]
-fn another_stream_is_refused_by_name() {
+fn another_stream_is_rejected_by_name() {
     let host = Host::new();
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
     let before = host.snapshot();
     let lab = host.bundle("lab.tar", &bundle(days(-1)).with("stream", "lab"));
     let ran = host.import(&lab, &[]);
-    ran.refused(5, &["lab.tar", "stream \"lab\"", "stream \"default\"", "--stream"]);
+    ran.fails_with(5, &["lab.tar", "stream \"lab\"", "stream \"default\"", "--stream"]);
     assert_eq!(host.snapshot(), before);
-    host.verify(&lab, &["--stream", "default"]).refused(5, &["\"lab\"", "--stream"]);
+    host.verify(&lab, &["--stream", "default"]).fails_with(5, &["\"lab\"", "--stream"]);
     host.verify(&lab, &[]).good();
     // Asked for by name, it has a state of its own, and the first one's stays as it was.
     host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream here");
@@ -185,7 +185,7 @@ fn another_stream_is_refused_by_name() {
 }
 
 #[test]
-fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
+fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_warning() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-8), 1)), &[]).good();
     let ran = host.import(&host.bundle("5.tar", &numbered(days(-4), 5)), &[]);
@@ -204,7 +204,7 @@ fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
     host.import(&late, &[]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     let second = numbered(days(-6), 3).with("producer", "again");
-    host.import(&host.bundle("3b.tar", &second), &[]).refused(5, &["3b.tar", "--allow-rollback"]);
+    host.import(&host.bundle("3b.tar", &second), &[]).fails_with(5, &["3b.tar", "--allow-rollback"]);
     // Numbers of any size.
     let last = host.bundle("last.tar", &numbered(days(-1), u64::MAX));
     host.import(&last, &[]).good().prints("bundles number 8 to 18446744073709551614");
@@ -217,7 +217,7 @@ fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_alarm() {
 }
 
 #[test]
-fn one_older_dataset_in_a_newer_bundle_is_left_alone() {
+fn one_older_dataset_in_a_newer_bundle_is_skipped() {
     let host = Host::new();
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
     let mixed = Bundle::of(days(-1), &[Part::db(days(-1)), Part::java_db(days(-5)), Part::checks("new")]);
@@ -352,7 +352,7 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
     let args = ["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state];
     let ran = host.run(&args);
     if rustix::process::geteuid().is_root() {
-        ran.refused(2, &["shared can be changed by others", "mode 0777"]);
+        ran.fails_with(2, &["shared can be changed by others", "mode 0777"]);
     } else {
         ran.good().warns("others can change").warns("shared (mode 0777)").warns("leads to the state");
     }
@@ -367,13 +367,13 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
     mode(0o2775);
     let ran = host.run(&args);
     match rustix::process::geteuid().is_root() {
-        true => drop(ran.refused(2, &["shared can be changed by others", "mode 2775"])),
+        true => drop(ran.fails_with(2, &["shared can be changed by others", "mode 2775"])),
         false => drop(ran.good()),
     }
 }
 
 #[test]
-fn max_age_is_refused_on_the_importing_side_by_dataset() {
+fn max_age_is_rejected_on_the_importing_side_by_dataset() {
     let host = Host::new();
     let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];
     let path = host.bundle("aged.tar", &Bundle::of(days(-1), &parts));
@@ -390,8 +390,8 @@ fn max_age_is_refused_on_the_importing_side_by_dataset() {
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     let ran = host.import(&path, &["--max-age", "trivy-db=1w,trivy-java-db=3w"]);
     ran.good().prints("unchanged");
-    clap_refused(&host.import(&path, &["--max-age", "3y"]));
-    clap_refused(&host.import(&path, &["--max-age", "db=3d"]));
+    rejected_by_clap(&host.import(&path, &["--max-age", "3y"]));
+    rejected_by_clap(&host.import(&path, &["--max-age", "db=3d"]));
     // Old data is a warning where nobody asked for more.
     let fresh = Host::new();
     let ran = fresh.import(&fresh.bundle("aged.tar", &Bundle::of(days(-1), &parts)), &[]);
@@ -400,13 +400,13 @@ fn max_age_is_refused_on_the_importing_side_by_dataset() {
 
 /// A flag that cannot be read: the parser's own form, and exit code 2.
 #[track_caller]
-fn clap_refused(run: &Run) {
+fn rejected_by_clap(run: &Run) {
     run.exits(2);
     assert!(run.err.starts_with("error: invalid value"), "{run}");
 }
 
 #[test]
-fn max_age_is_refused_on_the_exporting_side_before_anything_is_written() {
+fn max_age_is_rejected_on_the_exporting_side_before_anything_is_written() {
     let host = Host::new();
     host.write_key();
     let packed = forge::db_layer(days(-5));
@@ -418,7 +418,7 @@ fn max_age_is_refused_on_the_exporting_side_before_anything_is_written() {
         let args = ["export", "--key", &key, "--output", &out, "--state-dir", &state, "--only", "trivy-db"];
         host.run(&[&args[..], &["--db-repository", &source, "--max-age", age]].concat())
     };
-    export("3d").refused(5, &["trivy-db", "5 d old", "--max-age allows 3 d", "--skip trivy-db"]);
+    export("3d").fails_with(5, &["trivy-db", "5 d old", "--max-age allows 3 d", "--skip trivy-db"]);
     assert_eq!(fs::read_dir(host.path("out")).unwrap().count(), 0, "nothing is left behind");
     export("trivy-java-db=3d").good();
     export("6d").good();
@@ -443,11 +443,11 @@ fn damaged_state_is_never_a_fresh_start() {
     ] {
         fs::write(&file, &damage).unwrap();
         let before = host.snapshot();
-        host.import(&old, &[]).refused(2, &["import-default.json", "cannot be read", "move it away"]);
+        host.import(&old, &[]).fails_with(2, &["import-default.json", "cannot be read", "move it away"]);
         assert_eq!(host.snapshot(), before);
     }
     fs::write(&file, &good).unwrap();
-    host.import(&old, &[]).refused(5, &["old.tar"]);
+    host.import(&old, &[]).fails_with(5, &["old.tar"]);
 }
 
 #[test]
@@ -459,26 +459,26 @@ fn nothing_rests_on_what_others_can_change() {
     host.import(&path, &[]).good();
     let before = host.snapshot();
     mode("state", 0o777);
-    host.import(&path, &[]).refused(2, &["state can be changed by others", "mode 0777", "chmod"]);
+    host.import(&path, &[]).fails_with(2, &["state can be changed by others", "mode 0777", "chmod"]);
     mode("state", 0o700);
     mode("state/import-default.json", 0o666);
-    host.import(&path, &[]).refused(2, &["import-default.json can be changed by others", "chmod"]);
+    host.import(&path, &[]).fails_with(2, &["import-default.json can be changed by others", "chmod"]);
     mode("state/import-default.json", 0o600);
     mode("keys/exporter.pub", 0o606);
-    host.import(&path, &[]).refused(2, &["exporter.pub can be changed by others", "chmod"]);
-    host.verify(&path, &[]).refused(2, &["exporter.pub can be changed by others"]);
+    host.import(&path, &[]).fails_with(2, &["exporter.pub can be changed by others", "chmod"]);
+    host.verify(&path, &[]).fails_with(2, &["exporter.pub can be changed by others"]);
     mode("keys/exporter.pub", 0o644);
     // A folder of keys to which anyone could add one.
     fs::create_dir_all(host.path("xdg-config/trivy-ferry/trusted")).unwrap();
     mode("xdg-config/trivy-ferry/trusted", 0o777);
-    host.run(&["verify", path.to_str().unwrap()]).refused(2, &["trusted can be changed by others"]);
+    host.run(&["verify", path.to_str().unwrap()]).fails_with(2, &["trusted can be changed by others"]);
     assert_eq!(host.snapshot(), before);
     // A state folder that cannot be one.
     host.file("a-file", "x");
     let (bundle, cache, key) = (path.to_str().unwrap(), host.at("cache"), host.at("keys/exporter.pub"));
     let state = host.at("a-file");
     let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state]);
-    ran.refused(2, &["a-file"]);
+    ran.fails_with(2, &["a-file"]);
     host.import(&path, &[]).good();
 }
 
@@ -538,7 +538,7 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
 }
 
 #[test]
-fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
+fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
     let host = Host::new();
     host.bundle("inbox/default-20260101t000000z.tar", &bundle(days(-3)));
     let mut zeroed = bundle(days(-1)).signed(&host.key);
@@ -560,7 +560,7 @@ fn a_folder_that_lacks_what_it_seems_to_hold_is_no_success() {
 }
 
 #[test]
-fn what_a_newer_bundle_beside_it_surpasses_is_passed_over() {
+fn what_a_newer_bundle_beside_it_surpasses_is_skipped() {
     let host = Host::new();
     host.import(&host.bundle("first.tar", &bundle(days(-5))), &[]).good();
     host.bundle("inbox/older-than-the-first.tar", &bundle(days(-9)));
@@ -576,7 +576,7 @@ fn what_a_newer_bundle_beside_it_surpasses_is_passed_over() {
     }
     host.verify(&host.path("inbox"), &[]).good().prints("ignored: expired.tar");
     // Alone, or as the newest that is there, each is still refused.
-    host.import(&host.path("inbox/expired.tar"), &[]).refused(5, &["expired.tar", "--allow-expired"]);
+    host.import(&host.path("inbox/expired.tar"), &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     fs::remove_file(host.path("inbox/new.tar")).unwrap();
     let ran = host.import(&host.path("inbox"), &[]);
     assert_eq!(ran.code, 5, "{ran:#?}");
@@ -604,7 +604,7 @@ fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
 }
 
 #[test]
-fn from_a_folder_the_newest_of_each_dataset_is_taken() {
+fn from_a_directory_the_newest_of_each_dataset_is_imported() {
     let host = Host::new();
     host.bundle("inbox/weekly.tar", &Bundle::of(days(-1), &[Part::db(days(-1)), Part::checks("weekly")]));
     host.bundle("inbox/monthly.tar", &Bundle::of(days(-9), &Part::all(days(-9))));
@@ -644,9 +644,11 @@ fn restore_swaps_back_and_forth() {
     // Nothing to go back to.
     let other = Host::new();
     let (cache, bundle) = (other.at("cache"), other.bundle("one.tar", &bundle(days(-2))));
-    other.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation", &cache]);
+    other
+        .run(&["import", "--restore", "--cache-dir", &cache])
+        .fails_with(2, &["no earlier generation", &cache]);
     other.import(&bundle, &[]).good();
-    other.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation"]);
+    other.run(&["import", "--restore", "--cache-dir", &cache]).fails_with(2, &["no earlier generation"]);
 }
 
 #[test]
@@ -660,7 +662,7 @@ fn no_generation_is_kept_where_none_is_wanted() {
     host.import(&host.bundle("3.tar", &bundle(days(-3))), &keep_none).good();
     assert_eq!(kept(), 0);
     let cache = host.at("cache");
-    host.run(&["import", "--restore", "--cache-dir", &cache]).refused(2, &["no earlier generation"]);
+    host.run(&["import", "--restore", "--cache-dir", &cache]).fails_with(2, &["no earlier generation"]);
     assert_eq!(host.installed("cache", "db"), date(days(-3)));
 }
 
@@ -675,8 +677,8 @@ fn only_and_skip_choose_what_is_installed() {
     // The same bundle brings the rest, though it was seen.
     host.import(&path, &["--skip", "trivy-checks"]).good();
     assert_eq!(["db", "java-db", "policy", "vex"].map(there), [true, true, false, true]);
-    host.import(&path, &["--only", "vex-other"]).refused(2, &["no bundle here holds vex-other"]);
-    clap_refused(&host.import(&path, &["--only", "db"]));
+    host.import(&path, &["--only", "vex-other"]).fails_with(2, &["no bundle here holds vex-other"]);
+    rejected_by_clap(&host.import(&path, &["--only", "db"]));
     // Damage in a large layer that is not wanted is not looked at; a wanted one beside it is.
     let new = bundle(days(-1));
     let mut file = new.signed(&host.key);
@@ -688,7 +690,7 @@ fn only_and_skip_choose_what_is_installed() {
     let damaged = host.file("damaged.tar", &file);
     host.import(&damaged, &["--skip", "trivy-java-db"]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
-    host.import(&damaged, &[]).refused(4, &["damaged.tar", "does not match"]);
+    host.import(&damaged, &[]).fails_with(4, &["damaged.tar", "does not match"]);
     assert_eq!(host.installed("cache", "java-db"), date(days(-2)));
 }
 
@@ -723,7 +725,7 @@ fn a_clock_that_fell_back_changes_nothing() {
     host.import(&host.bundle("ahead.tar", &bundle(hours(23))), &[]).good();
     let expires = host.bundle("expires.tar", &bundle(hours(-1)).with("expires", hours(22)));
     host.verify(&expires, &[]).good();
-    host.import(&expires, &[]).refused(5, &["expires.tar", "expired", "--allow-expired"]);
+    host.import(&expires, &[]).fails_with(5, &["expires.tar", "expired", "--allow-expired"]);
 }
 
 #[test]
@@ -794,9 +796,9 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
     host.import(&one, &["--exec-after", "exit 1"]).exits(1).prints("installed");
     // The stick is empty, or holds nothing that is acceptable: the change of before is told all the same.
     fs::create_dir(host.path("empty")).unwrap();
-    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 1);
-    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 1);
     // Going back is a change too.
     host.import(&two, &["--exec-after", &call]).good();
@@ -815,7 +817,7 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
         ])
     };
     assert_eq!(restore("exit 3").code, 1);
-    host.import(&host.path("empty"), &["--exec-after", &call]).refused(2, &["there is no bundle"]);
+    host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 3);
     // Nothing to go back to is no change.
     let other = host.at("cache-2");
@@ -829,7 +831,7 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
         "--exec-after",
         &call,
     ]);
-    nothing.refused(2, &["no earlier generation"]);
+    nothing.fails_with(2, &["no earlier generation"]);
     assert_eq!(calls(), 3);
 }
 
@@ -873,7 +875,7 @@ fn each_dataset_is_watched_until_its_own_exporters_date() {
 }
 
 #[test]
-fn a_copy_in_the_same_folder_was_not_accepted_before() {
+fn a_copy_in_the_same_directory_was_not_accepted_before() {
     let host = Host::new();
     host.import(&host.bundle("old.tar", &bundle(days(-3))), &[]).good();
     for name in ["a.tar", "b.tar"] {
@@ -884,7 +886,7 @@ fn a_copy_in_the_same_folder_was_not_accepted_before() {
 }
 
 #[test]
-fn of_more_bundles_than_anyone_has_the_newest_are_taken() {
+fn of_more_bundles_than_anyone_has_the_newest_are_imported() {
     let host = Host::new();
     for number in 0..260 {
         let created = hours(-300 + number);
@@ -995,7 +997,7 @@ fn with_vex(created: Timestamp, corp: Option<&str>) -> Bundle {
 }
 
 #[test]
-fn a_vex_source_that_trivy_could_misread_is_refused() {
+fn a_vex_source_that_trivy_could_misread_is_rejected() {
     let host = Host::new();
     let long = format!("https://vex.example/{}", "a".repeat(4096));
     for source in [
@@ -1017,7 +1019,7 @@ fn a_vex_source_that_trivy_could_misread_is_refused() {
     ] {
         let path = host.bundle("bad.tar", &with_vex(days(-1), Some(source)));
         for ran in [host.verify(&path, &[]), host.import(&path, &[])] {
-            ran.refused(4, &["bad.tar", "vex-corp-0.1 has the source"]).harmless();
+            ran.fails_with(4, &["bad.tar", "vex-corp-0.1 has the source"]).harmless();
         }
         assert!(!host.path("xdg-data").exists() && !host.path("cache/db").exists(), "{source}");
     }

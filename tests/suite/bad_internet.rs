@@ -81,26 +81,26 @@ fn fault(dice: &mut Noise) -> Fault {
 }
 
 /// What is between an export and upstream.
-struct Way<'a> {
+struct Route<'a> {
     /// Upstream speaks TLS by this authority, and wants a certificate of it.
     authority: Option<&'a Authority>,
     proxy: Option<&'a squid::Running>,
 }
 
 /// The ways that there are, where a squid is at hand.
-struct Ways {
+struct Routes {
     authority: Authority,
     proxy: Option<squid::Running>,
 }
 
-impl Ways {
-    fn of(&self, seed: u64) -> Way<'_> {
+impl Routes {
+    fn of(&self, seed: u64) -> Route<'_> {
         let authority = (seed & 1 != 0).then_some(&self.authority);
-        Way { authority, proxy: self.proxy.as_ref().filter(|_| seed & 2 != 0) }
+        Route { authority, proxy: self.proxy.as_ref().filter(|_| seed & 2 != 0) }
     }
 }
 
-impl Way<'_> {
+impl Route<'_> {
     /// What a host needs to go it.
     fn prepare(&self, host: &Host, upstream: &mut Upstream) -> Vec<&'static str> {
         if self.proxy.is_some() {
@@ -123,22 +123,22 @@ impl Way<'_> {
 }
 
 /// One export under random faults and one without, of the same upstream.
-fn schedule(seed: u64, way: &Way<'_>) -> &'static str {
+fn schedule(seed: u64, route: &Route<'_>) -> &'static str {
     let dice = Mutex::new(Noise::new(seed));
     let often = 1 + dice.lock().unwrap().below(12);
-    let mut upstream = Upstream::with(way.authority, move |number, _| {
+    let mut upstream = Upstream::with(route.authority, move |number, _| {
         let mut dice = dice.lock().unwrap();
         // The weather clears up in the end, or the second export would prove nothing.
         (number < 120 && dice.below(often) == 0).then(|| fault(&mut dice))
     });
     let host = exporter();
-    let flags = way.prepare(&host, &mut upstream);
+    let flags = route.prepare(&host, &mut upstream);
     upstream.publish(seed % 1000, 5_000_000);
     let (mut outcome, mut last) = ("failed", String::new());
     for round in 0..200 {
         let mut command = host.export_command(&upstream, &flags);
         command.env("TRIVY_FERRY_RETRIES", "3").env("TRIVY_FERRY_STALL_TIMEOUT", "2s");
-        way.set(&mut command);
+        route.set(&mut command);
         let ran = forge::run(command);
         match ran.code {
             0 => {
@@ -161,23 +161,23 @@ fn schedule(seed: u64, way: &Way<'_>) -> &'static str {
 
 #[test]
 fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
-    bad_weather(&Ways { authority: Authority::new(), proxy: None });
+    bad_weather(&Routes { authority: Authority::new(), proxy: None });
 }
 
 #[test]
 #[ignore = "tools"]
 fn whatever_the_weather_an_export_through_a_proxy_ends_with_a_good_bundle_or_a_reason() {
     let proxy = Squid { login: true, ..Squid::default() }.start();
-    bad_weather(&Ways { authority: Authority::new(), proxy: Some(proxy) });
+    bad_weather(&Routes { authority: Authority::new(), proxy: Some(proxy) });
 }
 
 /// Exports under the random faults of many seeds.
-fn bad_weather(ways: &Ways) {
+fn bad_weather(routes: &Routes) {
     let first = noise::seed();
     let next = Arc::new(Mutex::new(first..first + runs(20, 200)));
     let tell = |seed: u64| {
-        let way = std::panic::AssertUnwindSafe(ways.of(seed));
-        let outcome = std::panic::catch_unwind(|| schedule(seed, &way));
+        let route = std::panic::AssertUnwindSafe(routes.of(seed));
+        let outcome = std::panic::catch_unwind(|| schedule(seed, &route));
         outcome.unwrap_or_else(|_| panic!("TRIVY_FERRY_SEED={seed} repeats it"))
     };
     let outcomes = std::thread::scope(|scope| {
@@ -211,7 +211,7 @@ fn export_db(host: &Host, sources: &[&Upstream], more: &[&str]) -> (Run, serde_j
 }
 
 #[test]
-fn a_source_that_fails_or_lags_is_passed_over_and_named() {
+fn a_source_that_fails_or_lags_is_skipped_and_named() {
     let fresh = Upstream::new(|_, _| None);
     fresh.publish(60, 1000);
     let stale = Upstream::new(|_, _| None);
@@ -293,7 +293,7 @@ fn an_interruption_costs_little() {
 }
 
 #[test]
-fn an_export_that_failed_goes_on_where_it_was() {
+fn an_export_that_failed_resumes_where_it_was() {
     // The registry dies in the second answer for the large layer, and comes back when the export is over.
     const DEAD: u64 = 2;
     const BACK: u64 = 3;
@@ -346,7 +346,7 @@ fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
 }
 
 #[test]
-fn an_export_that_was_killed_goes_on_where_it_was() {
+fn an_export_that_was_killed_resumes_where_it_was() {
     // Until it is killed, the registry stalls behind 64 MB of the large layer: nobody can be too slow.
     let (stalling, answered) = (Arc::new(AtomicU64::new(1)), AtomicU64::new(0));
     let weather = stalling.clone();
@@ -564,9 +564,9 @@ fn only_what_enough_registries_name_alike_is_signed() {
     let source = &report["bundles"][0]["payload"]["datasets"][0]["source"];
     assert_eq!(source, &format!("{}/db:1", one.host));
     let ran = export(&[&liar, &one, &two], "3");
-    ran.refused(3, &["2 of the 3 registries", &liar.host, "--quorum-wait"]);
+    ran.fails_with(3, &["2 of the 3 registries", &liar.host, "--quorum-wait"]);
     // One registry has one word, however often it is named.
-    export(&[&one, &one, &liar], "2").refused(3, &["1 of the 2 registries"]);
+    export(&[&one, &one, &liar], "2").fails_with(3, &["1 of the 2 registries"]);
     host.holds_good_bundles(1);
 }
 
@@ -581,7 +581,7 @@ fn leave(host: &Host, upstream: &Upstream) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn whoever_may_write_to_the_folder_leads_an_export_nowhere_else() {
+fn whoever_may_write_to_the_directory_leads_an_export_nowhere_else() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 40_000_000);
     let host = exporter();
@@ -638,7 +638,7 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     wait_for("the middle of the first export", || (upstream.sent() >= sent + 9_000_000).then_some(()));
     let pid = Pid::from_child(&first);
     kill_process(pid, Signal::STOP).unwrap();
-    forge::run(export("state2")).refused(7, &["b.tar"]);
+    forge::run(export("state2")).fails_with(7, &["b.tar"]);
     assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
     kill_process(pid, Signal::CONT).unwrap();
     assert!(ended(&mut first).success());
@@ -650,10 +650,10 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
 fn a_company_lets_nobody_out_but_by_its_proxy() {
     let authority = Authority::new();
     let proxy = Squid { login: true, ..Squid::default() }.start();
-    let way = Way { authority: Some(&authority), proxy: Some(&proxy) };
-    let mut upstream = Upstream::with(way.authority, |_, _| None);
+    let route = Route { authority: Some(&authority), proxy: Some(&proxy) };
+    let mut upstream = Upstream::with(route.authority, |_, _| None);
     let host = exporter();
-    let flags = way.prepare(&host, &mut upstream);
+    let flags = route.prepare(&host, &mut upstream);
     upstream.publish(0, 1_000_000);
     let export = |login: &str, more: (&str, &str)| {
         let mut command = host.export_command(&upstream, &flags);
@@ -662,9 +662,9 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
     };
     let nothing = ("NOTHING", "");
     // Without a login, with a wrong one, and past the proxy.
-    export("", nothing).refused(3, &["The proxy wants a login"]);
-    export("ann:wrong@", nothing).refused(3, &["The proxy wants a login"]);
-    export("ann:secret@", ("NO_PROXY", NAME)).refused(3, &[NAME]);
+    export("", nothing).fails_with(3, &["The proxy wants a login"]);
+    export("ann:wrong@", nothing).fails_with(3, &["The proxy wants a login"]);
+    export("ann:secret@", ("NO_PROXY", NAME)).fails_with(3, &[NAME]);
     host.holds_good_bundles(0);
     export("ann:secret@", nothing).good();
     host.holds_good_bundles(1);
@@ -676,7 +676,7 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
     plain.publish(0, 1000);
     let mut command = host.export_command(&plain, &[]);
     command.env("HTTP_PROXY", format!("http://{}", proxy.address));
-    forge::run(command).refused(3, &["The proxy wants a login"]);
+    forge::run(command).fails_with(3, &["The proxy wants a login"]);
 }
 
 #[test]
@@ -693,7 +693,7 @@ fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
         command.env("HTTPS_PROXY", format!("http://{}", proxy.address));
         forge::run(command)
     };
-    export(&[]).refused(3, &["is not trusted", "--cacert"]);
+    export(&[]).fails_with(3, &["is not trusted", "--cacert"]);
     host.holds_good_bundles(0);
     export(&["--cacert", "own.pem"]).good();
     host.holds_good_bundles(1);
@@ -718,7 +718,7 @@ fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
         forge::run(command)
     };
     let mirrored = format!("--registry-mirror={}={}", upstream.host, mirror.host);
-    export(&[&mirrored, "--quorum", "2"]).refused(3, &["1 of the 2 registries"]);
+    export(&[&mirrored, "--quorum", "2"]).fails_with(3, &["1 of the 2 registries"]);
     host.holds_good_bundles(0);
     // Its data is three days old, so that both are asked, and agree.
     let ran = export(&[&mirrored]);
@@ -802,7 +802,7 @@ fn a_layer_is_one_thing_only() {
     export(&host, &[&odd, &good]).good();
     host.holds_good_bundles(1);
     let host = exporter();
-    export(&host, &[&odd]).refused(3, &["serves a bad trivy-java-db", "is something else as well"]);
+    export(&host, &[&odd]).fails_with(3, &["serves a bad trivy-java-db", "is something else as well"]);
     host.holds_good_bundles(0);
 }
 

@@ -48,7 +48,7 @@ fn failing(host: &Host, upstream: &Upstream, more: &[&str]) -> Run {
 fn what_is_read_back_is_what_was_written() {
     let (host, upstream) = (host(), upstream());
     let ran = failing(&host, &upstream, &["--verify-after-write"]);
-    ran.refused(7, &["what was read back is not what was written", "Do not trust this medium"]);
+    ran.fails_with(7, &["what was read back is not what was written", "Do not trust this medium"]);
     assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "nothing is left there");
     let ran = forge::run(export(&host, &upstream, &["--verify-after-write"]));
     ran.good();
@@ -58,7 +58,7 @@ fn what_is_read_back_is_what_was_written() {
     fs::remove_dir_all(host.path("stick")).unwrap();
     fs::create_dir(host.path("stick")).unwrap();
     failing(&host, &upstream, &[]).good();
-    host.verify(&host.path("stick"), &[]).refused(4, &[]);
+    host.verify(&host.path("stick"), &[]).fails_with(4, &[]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn it_is_read_from_the_medium_and_not_from_memory() {
         forge::run(command)
     };
     run(&[]).good();
-    run(&["--verify-after-write"]).refused(7, &["what was read back is not what was written"]);
+    run(&["--verify-after-write"]).fails_with(7, &["what was read back is not what was written"]);
 }
 
 /// Runs the program with every system call of this name failing that concerns files below a folder: the one of this
@@ -95,7 +95,7 @@ fn with_fault(host: &Host, call: &str, error: &str, when: &str, files: &[&str], 
 
 #[test]
 #[ignore = "tools"]
-fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
+fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
     let host = Host::new();
     let bundle = |age| Bundle::of(hours(age), &Part::all(days(age)));
     host.import(&host.file("old.tar", bundle(-3).signed(&host.key)), &[]).good();
@@ -114,7 +114,7 @@ fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
                 break;
             }
             // It is said of which file, and what to do.
-            ran.refused(4, &["stick/b.tar could not be read", "copy the file again"]);
+            ran.fails_with(4, &["stick/b.tar could not be read", "copy the file again"]);
             assert!(host.snapshot() == before, "read {when} failed, and something changed");
             fault += 1;
             assert!(fault < 500, "it never ends");
@@ -130,12 +130,12 @@ fn a_stick_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
 
 #[test]
 #[ignore = "tools"]
-fn a_stick_that_fails_at_any_write_holds_no_half_bundle() {
+fn a_medium_that_fails_at_any_write_holds_no_half_bundle() {
     let (host, upstream) = (host(), Upstream::new(|_, _| None));
     upstream.publish(0, 9_000_000);
     let args = ["export", "--key", "exporter.key", "--output", "stick/b.tar", "--state-dir", "state"];
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain(upstream.flags()).collect();
-    let stick = || names(host.path("stick"));
+    let medium = || names(host.path("stick"));
     let mut failed = 0;
     for call in ["write,pwrite64", "fsync", "rename,renameat,renameat2"] {
         for fault in 1.. {
@@ -150,7 +150,7 @@ fn a_stick_that_fails_at_any_write_holds_no_half_bundle() {
             assert!(matches!(ran.code, 1 | 7), "{call} {fault}: {ran:#?}");
             assert!(ran.err.contains("stick"), "{call} {fault}: {ran:#?}");
             // What is called a bundle is one: only the last sync, after the rename, may have failed.
-            if stick().contains(&"b.tar".to_owned()) {
+            if medium().contains(&"b.tar".to_owned()) {
                 host.verify(&host.path("stick/b.tar"), &[]).good();
                 fs::remove_file(host.path("stick/b.tar")).unwrap();
             }

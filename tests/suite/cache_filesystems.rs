@@ -15,7 +15,7 @@ use trivy_ferry::digest::Digest;
 use trivy_ferry::hint::Hint;
 use trivy_ferry::progress::{Progress, Silent, Step};
 use trivy_ferry::targets::{
-    Activated, Cache, CacheOptions, Layout, Metadata, NotAll, Owner, Slot, Switch, TargetError,
+    Activated, Cache, CacheOptions, Layout, Metadata, Owner, PartialActivation, Slot, Switch, TargetError,
 };
 
 type Content = Vec<(String, Vec<u8>)>;
@@ -110,7 +110,7 @@ fn import(cache: &mut Cache, dataset: &str, content: &Content) -> Result<Activat
     }
     match cache.activate(vec![stage]) {
         Ok(mut activated) => Ok(activated.remove(0)),
-        Err(NotAll { mut failed, .. }) => Err(failed.remove(0).1),
+        Err(PartialActivation { mut failed, .. }) => Err(failed.remove(0).1),
     }
 }
 
@@ -184,7 +184,7 @@ fn anything_extra_or_changed_is_noticed() {
 }
 
 #[test]
-fn a_link_in_place_of_a_slot_is_refused_and_not_followed() {
+fn a_link_in_place_of_a_slot_is_rejected_and_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let elsewhere = dir.path().join("elsewhere");
     let cache_dir = dir.path().join("cache");
@@ -210,7 +210,7 @@ fn a_link_in_place_of_a_slot_is_refused_and_not_followed() {
 }
 
 #[test]
-fn what_is_not_a_cache_directory_is_refused() {
+fn what_is_not_a_cache_directory_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -238,7 +238,7 @@ fn harbor_has_a_place_for_the_databases_only() {
 }
 
 #[test]
-fn the_scan_cache_goes_whole() {
+fn the_scan_cache_goes_completely() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path()).unwrap();
     assert!(!cache.clear_scan_cache().unwrap());
@@ -274,7 +274,7 @@ fn too_little_room_is_found_before_the_first_byte() {
 }
 
 #[test]
-fn folders_in_folders_of_any_depth_are_no_obstacle() {
+fn directories_in_directories_of_any_depth_are_no_obstacle() {
     let top = tempfile::tempdir().unwrap();
     let deep = top.path().join("policy/content").join("d/".repeat(1500));
     std::fs::create_dir_all(&deep).unwrap();
@@ -353,7 +353,7 @@ impl Progress for Count {
         Box::new(Silent)
     }
 
-    fn note(&self, _: &str) {
+    fn info(&self, _: &str) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -427,7 +427,7 @@ fn a_slot_that_is_a_mount_point() {
 
 #[test]
 #[ignore = "tools"]
-fn a_mount_inside_a_slot_is_refused() {
+fn a_mount_inside_a_slot_is_rejected() {
     if !again_in_mounts(
         "cd $D; mkdir -p cache/policy/content elsewhere; mount --bind elsewhere cache/policy/content;",
     ) {

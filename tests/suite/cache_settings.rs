@@ -7,9 +7,9 @@ use trivy_ferry::dataset::catalogue::{TrivyVersion, VEX_HUB};
 use trivy_ferry::dataset::{Name, RelPath, Sink};
 use trivy_ferry::digest::Digest;
 use trivy_ferry::progress::Silent;
-use trivy_ferry::scanner::settings::{InPlace, Scanner, Settings, settings};
-use trivy_ferry::scanner::vex_config::{Origin, VexConfig, Wanted};
-use trivy_ferry::scanner::vex_entry::Carried;
+use trivy_ferry::scanner::settings::{InstalledData, Scanner, Settings, settings};
+use trivy_ferry::scanner::vex_config::{Origin, VexConfig, WantedEntries};
+use trivy_ferry::scanner::vex_entry::CarriedRepository;
 use trivy_ferry::targets::{Cache, CacheOptions, Layout, Metadata};
 
 fn trivy() -> PathBuf {
@@ -23,7 +23,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 fn all(cache: &Path) -> Settings {
-    let in_place = InPlace { db: true, java_db: true, checks: true, vex: true };
+    let in_place = InstalledData { db: true, java_db: true, checks: true, vex: true };
     let scanner = Scanner { read_only_cache: true, data_home: None };
     settings(cache, TrivyVersion::newest(), in_place, &scanner)
 }
@@ -64,7 +64,7 @@ const WANTED: [(&str, &str); 9] = [
     ("vulnerability.skip-vex-repo-update", "true"),
 ];
 
-fn assert_taken(effective: &[(String, String)], cache: &Path) {
+fn assert_accepted(effective: &[(String, String)], cache: &Path) {
     let cache = cache.display().to_string();
     for (key, value) in WANTED.into_iter().chain([("cache.dir", cache.as_str())]) {
         assert!(effective.iter().any(|(k, v)| k == key && v == value), "{key}: {value} in {effective:#?}");
@@ -100,12 +100,12 @@ fn the_environment_and_the_configuration_are_read() {
         .lines()
         .map(|line| line.split_once('=').map(|(name, value)| (name.into(), value.into())).unwrap())
         .collect();
-    assert_taken(&effective(&trivy, dir.path(), &variables), &cache);
+    assert_accepted(&effective(&trivy, dir.path(), &variables), &cache);
 
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
     settings.write_config(&other, false).unwrap();
-    assert_taken(&effective(&trivy, &other, &[]), &cache);
+    assert_accepted(&effective(&trivy, &other, &[]), &cache);
 }
 
 #[test]
@@ -119,8 +119,9 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
     };
     // Trivy's own file, with one of ours added.
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
-    let corp = Carried { name: "corp".into(), url: "https://vex.corp.example/a".into(), origin: None };
-    let hub = Carried { name: "default".into(), url: VEX_HUB.into(), origin: None };
+    let corp =
+        CarriedRepository { name: "corp".into(), url: "https://vex.corp.example/a".into(), origin: None };
+    let hub = CarriedRepository { name: "default".into(), url: VEX_HUB.into(), origin: None };
     let config = VexConfig::read_at(Some(dir.path().into())).unwrap();
     assert_eq!(config.name_for(&hub), "default");
     config.merge(&[hub.clone(), corp], None, &|_| true).unwrap();
@@ -229,11 +230,11 @@ fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
         let mut carried = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let name = format!("n{batch}-{index}");
-            carried.push(Carried { name: name.clone(), url: text.clone(), origin: origin.clone() });
+            carried.push(CarriedRepository { name: name.clone(), url: text.clone(), origin: origin.clone() });
             // Trivy takes a name only if it is a path below its own directory.
             if !text.is_empty() && !text.contains('/') {
                 let url = format!("https://{name}.example/{text}");
-                carried.push(Carried { name: text.clone(), url, origin: origin.clone() });
+                carried.push(CarriedRepository { name: text.clone(), url, origin: origin.clone() });
             }
         }
         let config = || VexConfig::read_at(Some(dir.path().into())).unwrap();
@@ -243,11 +244,11 @@ fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
         assert!(merged.written.is_some(), "{texts:?}: {merged:?}");
         let output = run(Command::new(&trivy).args(["vex", "repo", "list"]).env("XDG_DATA_HOME", dir.path()));
         let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-        for Carried { name, url, .. } in &carried {
+        for CarriedRepository { name, url, .. } in &carried {
             let wanted = format!("- Name: {name}\n  URL: {url}\n  Status: Enabled\n");
             assert!(listed.contains(&wanted), "{listed:?} lacks {wanted:?} of {}", file());
         }
-        let wanted = Wanted { stream: "default", listed: &[], trusts: &|_| false };
+        let wanted = WantedEntries { stream: "default", listed: &[], trusts: &|_| false };
         config().merge(&[], Some(&wanted), &|_| true).unwrap();
         assert_eq!(file(), before, "{texts:?}");
     }
@@ -261,14 +262,16 @@ fn trivy_reads_a_list_without_entries() {
     let dir = tempfile::tempdir().unwrap();
     let config = || VexConfig::read_at(Some(dir.path().into())).unwrap();
     let origin = Origin { stream: "default".into(), bundle: Digest::of(b"x"), keys: vec!["ab".repeat(32)] };
-    let corp = Carried { name: "corp".into(), url: "https://vex.example/".into(), origin: Some(origin) };
+    let corp =
+        CarriedRepository { name: "corp".into(), url: "https://vex.example/".into(), origin: Some(origin) };
     config().merge(&[corp], None, &|_| true).unwrap();
-    let wanted = Wanted { stream: "default", listed: &[], trusts: &|_| false };
+    let wanted = WantedEntries { stream: "default", listed: &[], trusts: &|_| false };
     config().merge(&[], Some(&wanted), &|_| true).unwrap();
     let file = std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
     assert_eq!(file, "repositories:\n");
-    let list =
-        |verb: &str| run(Command::new(&trivy).args(["vex", "repo", verb]).env("XDG_DATA_HOME", dir.path()));
+    let list = |command_name: &str| {
+        run(Command::new(&trivy).args(["vex", "repo", command_name]).env("XDG_DATA_HOME", dir.path()))
+    };
     list("list");
     list("download");
 }

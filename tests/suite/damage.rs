@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use test_kit::process::Run;
 use trivy_ferry::content_digest::ContentDigest;
-use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::check::UnpackLimits;
 use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Discard, Kind};
 use trivy_ferry::digest::Digest;
@@ -35,12 +35,12 @@ fn newer() -> Bundle {
 
 /// Both verify and import refuse a file, and nothing has changed after that.
 #[track_caller]
-fn both_refuse(host: &Host, before: &Snapshot, path: &Path, code: i32, words: &[&str]) -> Run {
+fn both_reject(host: &Host, before: &Snapshot, path: &Path, code: i32, words: &[&str]) -> Run {
     let name = path.file_name().unwrap().to_str().unwrap();
     let words = [words, &[name]].concat();
-    host.verify(path, &[]).harmless().refused(code, &words);
+    host.verify(path, &[]).harmless().fails_with(code, &words);
     let ran = host.import(path, &[]);
-    ran.harmless().refused(code, &words);
+    ran.harmless().fails_with(code, &words);
     assert_eq!(host.snapshot(), *before, "{ran:#?}");
     assert!(host.staged("cache").is_empty(), "{:?}", host.staged("cache"));
     ran
@@ -210,7 +210,7 @@ fn every_damage(half: usize) {
             let (verified, imported) = (host.verify(&path, &[]), host.import(&path, &[]));
             for ran in [&verified, &imported] {
                 assert_eq!(ran.code, 4, "{what}: {ran:#?}");
-                ran.harmless().refused(4, &["bundle.tar"]);
+                ran.harmless().fails_with(4, &["bundle.tar"]);
             }
             assert_eq!(host.snapshot(), before, "{what}");
             assert!(host.staged("cache").is_empty(), "{what}");
@@ -254,7 +254,7 @@ fn nothing_may_follow_and_nothing_may_lack() {
         (vec![0; 10240], "first member"),
         (file[..511].to_vec(), "ends after 511 bytes"),
     ] {
-        both_refuse(&host, &before, &host.file("bundle.tar", damaged), 4, &[word]);
+        both_reject(&host, &before, &host.file("bundle.tar", damaged), 4, &[word]);
     }
     then_all_is_well(&host);
 }
@@ -266,14 +266,14 @@ fn a_manifest_that_is_too_large_is_never_read() {
     // 100 MB in the header, sparse on disk, so that reading them would be possible.
     let path = host.file("sparse.tar", header("manifest.dsse.json", 100_000_000, b'0'));
     fs::File::options().write(true).open(&path).unwrap().set_len(100_020_000).unwrap();
-    let ran = both_refuse(&host, &before, &path, 4, &["claims 100000000 bytes", "1048576 are allowed"]);
+    let ran = both_reject(&host, &before, &path, 4, &["claims 100000000 bytes", "1048576 are allowed"]);
     assert!(ran.peak < 32 << 10, "{ran:#?}");
     // A size that is no number, and one in the form for large numbers.
     for size in [&b"zzzzzzzzzzz\0"[..], b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0"] {
         let mut head = header("manifest.dsse.json", 512, b'0');
         head[124..136].copy_from_slice(size);
         fix_checksum(&mut head);
-        both_refuse(
+        both_reject(
             &host,
             &before,
             &host.file("huge.tar", [&head[..], &[b' '; 4096]].concat()),
@@ -288,7 +288,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
         payload["members"] = Value::Array(vec![member; 1_000_000]);
     });
     many.capacity = many.envelope(&[many.signature(&host.key)]).len().next_multiple_of(512);
-    let ran = both_refuse(
+    let ran = both_reject(
         &host,
         &before,
         &host.file("many.tar", many.signed(&host.key)),
@@ -303,7 +303,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
         payload["members"].as_array_mut().unwrap().extend(vec![member; 5000]);
     });
     some.capacity = (1 << 20) - 512;
-    both_refuse(&host, &before, &host.file("some.tar", some.signed(&host.key)), 4, &["twice"]);
+    both_reject(&host, &before, &host.file("some.tar", some.signed(&host.key)), 4, &["twice"]);
     then_all_is_well(&host);
 }
 
@@ -315,13 +315,13 @@ fn an_array_is_no_envelope_and_no_signature() {
     let signature = bundle.signature(&host.key);
     let array = json!([signature["keyid"], signature["sig"]]);
     let path = host.file("bundle.tar", bundle.file(std::slice::from_ref(&array)));
-    both_refuse(&host, &before, &path, 4, &["invalid type: sequence"]);
+    both_reject(&host, &before, &path, 4, &["invalid type: sequence"]);
     let envelope: Value = serde_json::from_slice(&bundle.envelope(&[signature])).unwrap();
     let all = json!([envelope["payloadType"], envelope["payload"], envelope["signatures"]]).to_string();
     let mut file = bundle.signed(&host.key);
     file[512..512 + bundle.capacity].fill(b' ');
     file[512..512 + all.len()].copy_from_slice(all.as_bytes());
-    both_refuse(&host, &before, &host.file("bundle.tar", file), 4, &["invalid type: sequence"]);
+    both_reject(&host, &before, &host.file("bundle.tar", file), 4, &["invalid type: sequence"]);
     then_all_is_well(&host);
 }
 
@@ -445,7 +445,7 @@ fn refuses_lies(lies: &[Lie], code: i32) {
         bundle.edit(change);
         let path = host.file("lying.tar", bundle.signed(&host.key));
         println!("{what}");
-        both_refuse(&host, &before, &path, code, &[word]);
+        both_reject(&host, &before, &path, code, &[word]);
         // Anyone can write an unsigned one; looking at it must be as safe.
         let unsigned = host.file("lying.tar", bundle.file(&[]));
         let ran = host.run(&["inspect", unsigned.to_str().unwrap()]);
@@ -456,23 +456,23 @@ fn refuses_lies(lies: &[Lie], code: i32) {
 }
 
 #[test]
-fn a_payload_of_another_form_is_refused_though_its_signature_is_good() {
+fn a_payload_of_another_form_is_rejected_though_its_signature_is_good() {
     refuses_lies(OF_FORM, 4);
 }
 
 #[test]
-fn a_payload_with_members_that_break_the_rules_is_refused_though_its_signature_is_good() {
+fn a_payload_with_members_that_break_the_rules_is_rejected_though_its_signature_is_good() {
     refuses_lies(OF_MEMBERS, 4);
 }
 
 #[test]
-fn a_payload_with_datasets_that_break_the_rules_is_refused_though_its_signature_is_good() {
+fn a_payload_with_datasets_that_break_the_rules_is_rejected_though_its_signature_is_good() {
     refuses_lies(OF_DATASETS, 4);
 }
 
 /// It breaks no rule of the format.
 #[test]
-fn a_payload_of_a_far_future_is_refused_for_its_date() {
+fn a_payload_of_a_far_future_is_rejected_for_its_date() {
     refuses_lies(&[("the last of all times", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
 }
 
@@ -493,14 +493,14 @@ const UNTRUTHS: [(&str, Change); 10] = [
 ];
 
 #[test]
-fn contents_that_are_not_what_was_signed_are_refused() {
+fn contents_that_are_not_what_was_signed_are_rejected() {
     let host = host();
     let before = host.snapshot();
     for (what, change) in UNTRUTHS {
         let mut bundle = newer();
         bundle.edit(change);
         println!("{what}");
-        both_refuse(
+        both_reject(
             &host,
             &before,
             &host.file("untrue.tar", bundle.signed(&host.key)),
@@ -513,7 +513,7 @@ fn contents_that_are_not_what_was_signed_are_refused() {
 
 /// Anyone would take them at their word.
 #[test]
-fn checksums_that_are_not_of_the_members_are_refused() {
+fn checksums_that_are_not_of_the_members_are_rejected() {
     let host = host();
     let before = host.snapshot();
     let mut sums = newer();
@@ -521,7 +521,7 @@ fn checksums_that_are_not_of_the_members_are_refused() {
     sums.members[0].1[0] = if digit == b'0' { b'1' } else { b'0' };
     let digest = json!(Digest::of(&sums.members[0].1));
     sums.edit(|payload| payload["members"][0]["digest"] = digest);
-    both_refuse(
+    both_reject(
         &host,
         &before,
         &host.file("sums.tar", sums.signed(&host.key)),
@@ -550,7 +550,7 @@ fn strange_forms_of_a_payload_are_harmless() {
         (deep("requires", 200), "rules"),
         (deep("requires", 3000), "rules"),
     ] {
-        both_refuse(&host, &before, &host.file("strange.tar", with(payload).signed(&host.key)), 4, &[word]);
+        both_reject(&host, &before, &host.file("strange.tar", with(payload).signed(&host.key)), 4, &[word]);
     }
     // In a field that nobody knows, depth is passed over without a stack of its own.
     let mut deepest = newer();
@@ -561,7 +561,7 @@ fn strange_forms_of_a_payload_are_harmless() {
     deepest.payload = text.replacen('{', &nested, 1).into();
     host.verify(&host.file("deep.tar", deepest.signed(&host.key)), &[]).good();
     let twice = String::from_utf8(newer().payload).unwrap().replacen('{', "{\"format\":1,", 1);
-    both_refuse(
+    both_reject(
         &host,
         &before,
         &host.file("twice.tar", with(twice.into()).signed(&host.key)),
@@ -610,11 +610,11 @@ fn only_signatures_of_trusted_keys_count() {
         ),
     ] {
         println!("{what}");
-        both_refuse(&host, &before, &file("bundle.tar", &signatures), 4, &[word]);
+        both_reject(&host, &before, &file("bundle.tar", &signatures), 4, &[word]);
     }
     // Of another kind, though rightly signed.
     let path = host.file("other.tar", elsewhere.signed(mine));
-    both_refuse(&host, &before, &path, 4, &["payload is of type"]);
+    both_reject(&host, &before, &path, 4, &["payload is of type"]);
 
     // A trusted one among others suffices, whatever name stands beside it.
     let good = [
@@ -641,7 +641,7 @@ fn only_signatures_of_trusted_keys_count() {
     let ran = host.verify(&both, &["--trust", &format!("{old_key},{new_key}")]);
     ran.good().prints("exporter.pub").prints("successor.pub");
     let only_new = file("new.tar", &[sign(&successor)]);
-    host.verify(&only_new, &["--trust", &old_key]).refused(4, &["new.tar", "trust add"]);
+    host.verify(&only_new, &["--trust", &old_key]).fails_with(4, &["new.tar", "trust add"]);
     host.import(&only_new, &["--trust", &new_key]).good();
 }
 
@@ -655,8 +655,8 @@ fn without_a_usable_key_nothing_is_verified() {
     // No key anywhere. A host that has keys for all its users has one here.
     if !Path::new("/etc/trivy-ferry/trusted").exists() {
         let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--state-dir", &state]);
-        ran.refused(2, &["no key is trusted", "trust add", "--trust"]);
-        host.run(&["verify", bundle]).refused(2, &["no key is trusted"]);
+        ran.fails_with(2, &["no key is trusted", "trust add", "--trust"]);
+        host.run(&["verify", bundle]).fails_with(2, &["no key is trusted"]);
     }
     host.file("keys/private.pub", host.key.to_pem(None).unwrap().as_bytes());
     host.file("keys/page.pub", "<html>login</html>");
@@ -674,10 +674,10 @@ fn without_a_usable_key_nothing_is_verified() {
         ("zero.pub", "key is"),
     ] {
         let key = host.at(format!("keys/{name}"));
-        host.import(&path, &["--trust", &key]).harmless().refused(2, &[name, word]);
-        host.verify(&path, &["--trust", &key]).refused(2, &[name]);
+        host.import(&path, &["--trust", &key]).harmless().fails_with(2, &[name, word]);
+        host.verify(&path, &["--trust", &key]).fails_with(2, &[name]);
     }
-    host.import(&host.path("nowhere.tar"), &[]).refused(2, &["nowhere.tar"]);
+    host.import(&host.path("nowhere.tar"), &[]).fails_with(2, &["nowhere.tar"]);
     assert_eq!(host.snapshot(), before);
     then_all_is_well(&host);
 }
@@ -722,14 +722,14 @@ fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
     ];
     for (what, layer) in layers {
         let bundle = Bundle::of(days(-1), &[Part::saying("trivy-db", "2", layer, database())]);
-        refused_bomb(&host, &before, what, &bundle);
+        rejected_bomb(&host, &before, what, &bundle);
     }
     // Checks and VEX are unpacked from a file of their own. What a VEX archive has beside its
     // repository is left out, and must cost no more for that.
     let checks = Part::checks("x").dataset.contents;
     let layer = bomb(Archive::new().entry(b'0', "policies/x.rego", 32 * GIB, b"").open_end());
     let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, checks)]);
-    refused_bomb(&host, &before, "checks", &bundle);
+    rejected_bomb(&host, &before, "checks", &bundle);
     let vex = Part::vex(days(-1)).dataset.contents;
     for (what, kind, name) in [
         ("VEX", b'0', "vexhub-main/x.json"),
@@ -738,22 +738,22 @@ fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
     ] {
         let layer = bomb(Archive::new().entry(kind, name, 32 * GIB, b"").open_end());
         let bundle = Bundle::of(days(-1), &[Part::vex_saying(layer, "vexhub-main", vex.clone())]);
-        refused_bomb(&host, &before, what, &bundle);
+        rejected_bomb(&host, &before, what, &bundle);
     }
     then_all_is_well(&host);
 }
 
 #[track_caller]
-fn refused_bomb(host: &Host, before: &Snapshot, what: &str, bundle: &Bundle) {
+fn rejected_bomb(host: &Host, before: &Snapshot, what: &str, bundle: &Bundle) {
     println!("{what}");
     let path = host.file("bomb.tar", bundle.signed(&host.key));
-    let ran = both_refuse(host, before, &path, 4, &["that was signed"]);
+    let ran = both_reject(host, before, &path, 4, &["that was signed"]);
     println!("  {} KiB, {:?}", ran.peak, ran.busy);
     assert!(ran.busy < forge::inflating(8), "{what}: {ran:#?}");
 }
 
 #[test]
-fn layers_that_unpack_to_more_than_files_are_refused() {
+fn layers_that_unpack_to_more_than_files_are_rejected() {
     let host = host();
     let before = host.snapshot();
     let contents = Part::checks("x").dataset.contents;
@@ -773,23 +773,23 @@ fn layers_that_unpack_to_more_than_files_are_refused() {
     ] {
         println!("{what}");
         let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, contents.clone())]);
-        both_refuse(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &[word]);
+        both_reject(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &[word]);
     }
     // The archive is good, and the folder that was signed holds no repository.
     let archive = forge::vex_archive("a/b", days(-1));
-    let limits = Limits::of(Kind::Vex);
+    let limits = UnpackLimits::of(Kind::Vex);
     let contents =
         vex::unpack(ArchiveFormat::TarGzip, std::io::Cursor::new(&archive), "a/b", limits, &mut Discard);
     let bundle = Bundle::of(days(-1), &[Part::vex_saying(archive, "a", contents.unwrap())]);
-    both_refuse(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &["folders"]);
+    both_reject(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &["folders"]);
     then_all_is_well(&host);
 }
 
 /// Things that lie where a bundle should, each with its name and how it is refused.
-fn no_bundles(host: &Host, folder: &str) -> Vec<(&'static str, i32, &'static str)> {
+fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static str)> {
     let good = host.file("elsewhere.tar", newer().signed(&host.key));
-    let at = |name: &str| host.path(folder).join(name);
-    fs::create_dir_all(host.path(folder)).unwrap();
+    let at = |name: &str| host.path(directory).join(name);
+    fs::create_dir_all(host.path(directory)).unwrap();
     mknodat(CWD, at("fifo.tar"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
     symlink(&good, at("link.tar")).unwrap();
     symlink("/nonexistent", at("dangling.tar")).unwrap();
@@ -815,28 +815,28 @@ fn no_bundles(host: &Host, folder: &str) -> Vec<(&'static str, i32, &'static str
 }
 
 #[test]
-fn what_is_no_bundle_is_refused_by_what_it_is() {
+fn what_is_no_bundle_is_rejected_by_what_it_is() {
     let host = host();
     let before = host.snapshot();
     for (name, code, word) in no_bundles(&host, "things") {
         println!("{name}");
-        both_refuse(&host, &before, &host.path("things").join(name), code, &[word]);
+        both_reject(&host, &before, &host.path("things").join(name), code, &[word]);
         let ran = host.run(&["inspect", host.path("things").join(name).to_str().unwrap()]);
         if name == "stranger.tar" {
             ran.exits(0).prints("NOT VERIFIED").prints("not signed by a trusted key");
         } else {
-            ran.refused(code, &[name, word]);
+            ran.fails_with(code, &[name, word]);
         }
     }
     for device in ["/dev/null", "/dev/zero"] {
-        host.import(Path::new(device), &[]).refused(4, &[device, "a device"]);
+        host.import(Path::new(device), &[]).fails_with(4, &[device, "a device"]);
     }
     assert_eq!(host.snapshot(), before);
     then_all_is_well(&host);
 }
 
 #[test]
-fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
+fn in_a_directory_other_things_are_listed_and_the_good_one_is_imported() {
     let host = host();
     let things = no_bundles(&host, "inbox");
     for name in ["._bundle.tar", ".hidden.tar", "late.tar.partial", "notes.txt", "System Volume Information"]
@@ -853,11 +853,11 @@ fn in_a_folder_other_things_are_listed_and_the_good_one_is_imported() {
     for cut in ["empty.tar", "short.tar"] {
         fs::remove_file(inbox.join(cut)).unwrap();
     }
-    host.import(&inbox, &[]).refused(2, &["there is no bundle in", "and 8 more"]);
+    host.import(&inbox, &[]).fails_with(2, &["there is no bundle in", "and 8 more"]);
     assert_eq!(host.snapshot(), before);
     let stranger = SigningKey::generate().unwrap();
     host.file("inbox/stranger.tar", newer().signed(&stranger));
-    host.import(&inbox, &[]).refused(4, &["stranger.tar", "trust add"]);
+    host.import(&inbox, &[]).fails_with(4, &["stranger.tar", "trust add"]);
 
     // A browser's second download, and a file manager's upper case.
     host.file("inbox/default-20261121t091500z (1).TAR", newer().signed(&host.key));
@@ -913,8 +913,8 @@ fn escapes_never_reach_a_terminal() {
             change.as_object().unwrap().iter().for_each(|(key, value)| payload[key] = value.clone())
         });
         let path = host.file("error.tar", bundle.signed(&host.key));
-        host.import(&path, &[]).harmless().refused(code, &["error.tar"]);
-        host.verify(&path, &[]).harmless().refused(code, &["error.tar"]);
+        host.import(&path, &[]).harmless().fails_with(code, &["error.tar"]);
+        host.verify(&path, &[]).harmless().fails_with(code, &["error.tar"]);
         host.run(&["inspect", path.to_str().unwrap()]).harmless();
     }
 }
@@ -939,7 +939,7 @@ fn names_of_files_on_a_medium_are_as_harmless() {
     everyone(4);
     host.file(&format!("inbox/good{nasty}.tar"), &file);
     everyone(4);
-    host.import(&inbox.join(format!("cut{nasty}.tar")), &[]).harmless().refused(4, &["\\u{1b}[2J"]);
+    host.import(&inbox.join(format!("cut{nasty}.tar")), &[]).harmless().fails_with(4, &["\\u{1b}[2J"]);
     let ran = host.verify(&inbox.join(format!("good{nasty}.tar")), &[]);
     ran.good().harmless();
 }

@@ -13,9 +13,9 @@ use std::process::Command;
 
 use test_kit::host::Host;
 use trivy_ferry::bundle::payload::Blob;
-use trivy_ferry::bundle::writer::{BundleWriter, Head, Plan, PlannedDataset};
+use trivy_ferry::bundle::writer::{BundleInfo, BundlePlan, BundleWriter, PlannedDataset};
 use trivy_ferry::bundle::{Dataset, PAYLOAD_TYPE};
-use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::check::UnpackLimits;
 use trivy_ferry::dataset::vex::ArchiveFormat;
 use trivy_ferry::dataset::{Contents, Discard, Name, catalogue, layer, vex};
 use trivy_ferry::digest::Digest;
@@ -166,7 +166,7 @@ fn made(name: &str, tag: &str, layers: Vec<(String, Vec<u8>)>, contents: Content
 fn sample(name: &str, tag: &str, file: &str) -> Made {
     let bytes = fs::read(fixture("sample").join(file)).unwrap();
     let kind = name.parse::<Name>().unwrap().kind();
-    let contents = layer::unpack(kind, &bytes[..], Limits::of(kind), &mut Discard).unwrap();
+    let contents = layer::unpack(kind, &bytes[..], UnpackLimits::of(kind), &mut Discard).unwrap();
     made(name, tag, vec![(kind.layer_media_type().unwrap().into(), bytes)], contents)
 }
 
@@ -174,7 +174,7 @@ fn sample_vex() -> Made {
     let archive = fs::read(fixture("sample/vex-hub/main.tar.gz")).unwrap();
     let manifest = fs::read(fixture("golden/vex-repository.json")).unwrap();
     let kind = trivy_ferry::dataset::Kind::Vex;
-    let limits = Limits::of(kind);
+    let limits = UnpackLimits::of(kind);
     let contents =
         vex::unpack(ArchiveFormat::TarGzip, Cursor::new(&archive), "vexhub-main", limits, &mut Discard)
             .unwrap();
@@ -207,7 +207,7 @@ fn the_golden_bundles_are_made_the_same_again() {
         sample("trivy-checks", "2", "trivy-checks/bundle.tar.gz"),
         sample_vex(),
     ];
-    let head = Head {
+    let head = BundleInfo {
         stream: "default".parse().unwrap(),
         created: "2026-01-15T09:00:00Z".parse().unwrap(),
         expires: None,
@@ -220,7 +220,8 @@ fn the_golden_bundles_are_made_the_same_again() {
         .map(|(p, _)| (p.dataset.reference(), p.dataset.contents.clone()))
         .collect::<BTreeMap<_, _>>();
     let plan =
-        Plan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new()).unwrap();
+        BundlePlan::new(head, samples.iter().map(|(planned, _)| planned.clone()).collect(), Vec::new())
+            .unwrap();
     let blobs: BTreeMap<Digest, Vec<u8>> = samples.into_iter().flat_map(|(_, blobs)| blobs).collect();
     let mut writer = BundleWriter::new(plan, Cursor::new(Vec::new())).unwrap();
     while let Some(member) = writer.wants().cloned() {

@@ -181,9 +181,11 @@ fn no_heartbeat_is_played_back_or_forged() {
     // Somebody else's, and one from years ahead, after which no silence would be noticed.
     let forger = SigningKey::generate().unwrap();
     let of = |key: &SigningKey, created: &str| {
-        use trivy_ferry::bundle::heartbeat::{Export, Heartbeat};
+        use trivy_ferry::bundle::heartbeat::{ExportOutcome, Heartbeat};
         let created = created.parse().unwrap();
-        Heartbeat::new("default".parse().unwrap(), created, Export::Unchanged, None).signed(key).unwrap()
+        Heartbeat::new("default".parse().unwrap(), created, ExportOutcome::Unchanged, None)
+            .signed(key)
+            .unwrap()
     };
     let now = forge::hours(1).to_string();
     for (bytes, why) in [

@@ -22,9 +22,9 @@ use trivy_ferry::digest::Digest;
 use crate::forge::{Bundle, Host, Part, days};
 
 /// Longer than all that the server waits for.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIME_LIMIT: Duration = Duration::from_secs(150);
 /// What the server may use at the most, in KiB.
-const MOST_MEMORY: u64 = 64 << 10;
+const MAX_MEMORY: u64 = 64 << 10;
 
 /// A layer that nobody can compress or guess.
 static LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -100,8 +100,8 @@ impl Serve {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+        stream.set_write_timeout(Some(TIME_LIMIT)).unwrap();
         stream
     }
 
@@ -141,7 +141,7 @@ impl Serve {
         assert!(self.child.try_wait().unwrap().is_none(), "it has ended:\n{}", self.log());
         let range = self.get(&BLOB, "Range: bytes=1000000-1000999\r\n");
         assert_eq!((range.status, &range.body[..]), (206, &LAYER[1_000_000..1_001_000]));
-        assert!(self.peak() < MOST_MEMORY, "{} KiB", self.peak());
+        assert!(self.peak() < MAX_MEMORY, "{} KiB", self.peak());
     }
 
     /// Tells it to end.
@@ -544,7 +544,7 @@ fn a_hundred_pulls_at_once_cost_little_memory() {
     });
     println!("{} KiB plain, {} KiB over TLS", plain.peak(), tls.peak());
     for serve in [plain, tls] {
-        assert!(serve.peak() < MOST_MEMORY, "{} KiB", serve.peak());
+        assert!(serve.peak() < MAX_MEMORY, "{} KiB", serve.peak());
         assert!(!serve.log().contains("broken-off") && !serve.log().contains("error: "), "{}", serve.log());
     }
 }

@@ -15,7 +15,7 @@ use test_kit::registry::Registry;
 use crate::forge::{self, Bundle, Host, Part, days};
 
 /// A host with a bundle of all datasets.
-fn station() -> (Host, PathBuf) {
+fn importer() -> (Host, PathBuf) {
     let host = Host::new();
     let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
     let path = host.file("bundle.tar", bundle.signed(&host.key));
@@ -50,7 +50,7 @@ const ALL: [&str; 3] = ["p/trivy-checks:2", "p/trivy-db:2", "p/trivy-java-db:1"]
 
 #[test]
 fn a_good_registry_gets_everything_once() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     push(&host, &bundle, &registry.host).good();
     assert_eq!(registry.tags(), ALL);
@@ -82,7 +82,7 @@ fn uploads(registry: &Registry, prefix: &str) -> (usize, usize) {
 
 #[test]
 fn what_one_place_got_is_mounted_in_the_next_of_its_host() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let (registry, other) = (Registry::new(|_| None), Registry::new(|_| None));
     let places = format!("{0}/a,{1}/elsewhere,{0}/b", registry.host, other.host);
     push_to(&host, &bundle, &places).good();
@@ -98,10 +98,10 @@ fn what_one_place_got_is_mounted_in_the_next_of_its_host() {
 }
 
 #[test]
-fn a_mount_that_is_refused_becomes_an_upload() {
+fn a_mount_that_is_rejected_becomes_an_upload() {
     for code in [400, 401, 403, 404, 405, 500] {
         println!("{code}");
-        let (host, bundle) = station();
+        let (host, bundle) = importer();
         let registry = Registry::new(move |seen| seen.query.starts_with("mount=").then(|| status(code)));
         push(&host, &bundle, &registry.host).good();
         assert_eq!(registry.tags(), ALL);
@@ -127,7 +127,7 @@ fn each_refusal_has_a_sentence_that_helps() {
     ];
     for (place, code, what, next) in cases {
         println!("{code}");
-        let (host, bundle) = station();
+        let (host, bundle) = importer();
         let registry = Registry::new(move |seen| place(seen).then(|| status(code)));
         let ran = push(&host, &bundle, &registry.host);
         assert_eq!(ran.code, 7, "{ran:#?}");
@@ -142,7 +142,7 @@ fn each_refusal_has_a_sentence_that_helps() {
 
 #[test]
 fn what_one_dataset_meets_keeps_no_other_from_its_own() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry =
         Registry::new(|seen| (is_blob(seen) && seen.path.contains("trivy-java-db")).then(|| status(413)));
     let ran = push(&host, &bundle, &registry.host);
@@ -160,7 +160,7 @@ fn what_one_dataset_meets_keeps_no_other_from_its_own() {
 
 #[test]
 fn uploads_go_where_the_registry_says_and_the_login_does_not() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let storage = Registry::new(|_| None);
     let elsewhere = storage.host.clone();
     let registry = Registry::new(move |seen| {
@@ -190,7 +190,7 @@ fn uploads_go_where_the_registry_says_and_the_login_does_not() {
 fn an_upload_without_a_usable_place_is_given_up() {
     for location in [None, Some("ftp://127.0.0.1/x"), Some("http://[::bad")] {
         println!("{location:?}");
-        let (host, bundle) = station();
+        let (host, bundle) = importer();
         let registry = Registry::new(move |seen| {
             is_upload(seen).then(|| match location {
                 Some(location) => header(status(202), "location", location),
@@ -202,7 +202,7 @@ fn an_upload_without_a_usable_place_is_given_up() {
         assert!(registry.tags().is_empty());
     }
     // Redirects of what changes something are not followed.
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let other = Registry::new(|_| None);
     let to = format!("http://{}/v2/x/blobs/uploads/", other.host);
     let registry = Registry::new(move |seen| is_upload(seen).then(|| header(status(307), "location", &to)));
@@ -217,7 +217,7 @@ fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
         seen.map(|seen| (seen.path, seen.query)).collect::<Vec<_>>()
     };
     // As distribution: each state of an upload has a place of its own.
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         let asked = seen.method == Method::GET && seen.path.ends_with("/uploads/1");
         let asked = asked.then(|| header(status(204), "location", &format!("{}?state=last", seen.path)));
@@ -227,7 +227,7 @@ fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
     assert_eq!(deleted(&registry), [("/v2/p/trivy-db/blobs/uploads/1".to_owned(), "state=last".to_owned())]);
     assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-java-db:1"]);
 
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let other = Registry::new(|seen| is_blob(seen).then(|| status(500)));
     let to = format!("http://{}/v2/x/blobs/uploads/1", other.host);
     let registry = Registry::new(move |seen| is_upload(seen).then(|| header(status(202), "location", &to)));
@@ -237,7 +237,7 @@ fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
 
 #[test]
 fn a_tag_that_names_something_else_afterwards_is_an_error() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         let read_back = seen.method == Method::GET && seen.path.ends_with("trivy-db/manifests/2");
         read_back.then(|| Response::new(Body::from(r#"{"schemaVersion":2}"#)))
@@ -250,7 +250,7 @@ fn a_tag_that_names_something_else_afterwards_is_an_error() {
 
 #[test]
 fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     // A registry that begins an upload at a place that refuses connections.
     let closed = ClosedPort::new();
     let upload = format!("http://{}/v2/x/blobs/uploads/1", closed.address());
@@ -264,7 +264,7 @@ fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
 
 #[test]
 fn a_token_is_asked_for_with_the_right_to_push() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let own = Arc::new(Mutex::new(String::new()));
     let address = own.clone();
     let registry = Registry::new(move |seen| {
@@ -278,7 +278,7 @@ fn a_token_is_asked_for_with_the_right_to_push() {
             .then(|| header(status(401), "www-authenticate", &asks))
     });
     own.lock().unwrap().clone_from(&registry.host);
-    push(&host, &bundle, &registry.host).refused(7, &["docker login"]);
+    push(&host, &bundle, &registry.host).fails_with(7, &["docker login"]);
     let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
     host.file("home/.docker/config.json", config);
     push(&host, &bundle, &registry.host).good();
@@ -289,7 +289,7 @@ fn a_token_is_asked_for_with_the_right_to_push() {
 fn a_token_for_a_mount_is_good_for_both_repositories() {
     // An account that may read everywhere, and one that the token service knows only where it pushes.
     for (reads_elsewhere, sent) in [(true, 4), (false, 6)] {
-        let (host, bundle) = station();
+        let (host, bundle) = importer();
         let own = Arc::new(Mutex::new(String::new()));
         let address = own.clone();
         let registry = Registry::new(move |seen| {
@@ -324,7 +324,7 @@ fn a_token_for_a_mount_is_good_for_both_repositories() {
 
 #[test]
 fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         seen.authorization.is_none().then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
     });
@@ -345,13 +345,13 @@ fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
 
 #[test]
 fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let mut bytes = std::fs::read(&bundle).unwrap();
     let layer = bytes.len() - 1024 - 700;
     bytes[layer] ^= 1;
     let damaged = host.file("damaged.tar", &bytes);
     let registry = Registry::new(|_| None);
-    push(&host, &damaged, &registry.host).refused(4, &["does not match"]);
+    push(&host, &damaged, &registry.host).fails_with(4, &["does not match"]);
     assert!(registry.tags().is_empty());
     // A good one beside it is pushed all the same.
     let older = Bundle::of(days(-3), &Part::all(days(-3)));
@@ -364,12 +364,12 @@ fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
 
 #[test]
 fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     push(&host, &bundle, &registry.host).good();
     let old = Bundle::of(days(-5), &Part::all(days(-5)));
     let old = host.file("old.tar", old.signed(&host.key));
-    push(&host, &old, &registry.host).refused(5, &["old.tar", "--allow-rollback"]);
+    push(&host, &old, &registry.host).fails_with(5, &["old.tar", "--allow-rollback"]);
     // A newer bundle with one older dataset: that one is left alone.
     let mixed = [Part::db(days(-4)), Part::java_db(hours_ago(2)), Part::checks("new")];
     let mixed = host.file("mixed.tar", Bundle::of(hours_ago(1), &mixed).signed(&host.key));
@@ -469,7 +469,7 @@ fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
 
 #[test]
 fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let service = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
     for realm in [format!("http://{}/token", service.host), "http://[::ffff:7f00:1]:1/token".to_owned()] {
         let asks = format!(r#"Bearer realm="{realm}",service="s""#);
@@ -491,7 +491,7 @@ fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
 
 #[test]
 fn a_token_service_leads_to_no_other() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let internal = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
     let (own, to) = (Arc::new(Mutex::new(String::new())), format!("http://{}/token", internal.host));
     let address = own.clone();
@@ -542,7 +542,7 @@ fn tunnels_to(place: String) -> String {
 
 #[test]
 fn uploads_go_through_a_proxy_as_everything_else() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let authority = Authority::new();
     let (certificate, key) = authority.issue(&["client"]);
     let (ca, client) = (host.file("ca.pem", &authority.pem), host.file("client.pem", certificate + &key));
@@ -578,7 +578,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
 
 #[test]
 fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let own = Registry::new(|_| None);
     let port = own.host.rsplit(':').next().unwrap().to_owned();
     for (address, what) in [
@@ -610,7 +610,7 @@ fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
 
 #[test]
 fn what_a_registry_lost_under_a_good_tag_is_sent_again() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     push(&host, &bundle, &registry.host).good();
     let sent = |registry: &Registry| registry.seen().iter().filter(|seen| is_blob(seen)).count();
@@ -623,7 +623,7 @@ fn what_a_registry_lost_under_a_good_tag_is_sent_again() {
 
 #[test]
 fn a_damaged_blob_that_a_registry_keeps_is_named() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let asks = |seen: &Seen| {
         [Method::HEAD, Method::GET].contains(&seen.method) && seen.path.contains("/blobs/sha256:")
     };
@@ -638,7 +638,7 @@ fn a_damaged_blob_that_a_registry_keeps_is_named() {
 
 #[test]
 fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
-    let (host, bundle) = station();
+    let (host, bundle) = importer();
     let registry = Registry::new(|seen| seen.path.contains("trivy-checks").then(|| status(403)));
     let ran = push(&host, &bundle, &registry.host);
     ran.exits(7)
@@ -747,11 +747,13 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
         .prints("library/alpine:3");
     assert_eq!(other.tags(), ["docker.io/library/alpine:3", "trivy-checks:2", "trivy-db:2"]);
     // A place is on a registry that the command line names.
-    bring(&host, &bundle, &other.host, &["--image", &chosen]).refused(2, &["no --registry names that host"]);
+    bring(&host, &bundle, &other.host, &["--image", &chosen])
+        .fails_with(2, &["no --registry names that host"]);
     let inbox = ["watch", "inbox", "--once", "--trust", "keys/exporter.pub", "--registry", &other.host];
-    host.run(&[&inbox[..], &["--image", &chosen]].concat()).refused(2, &["no --registry names that host"]);
+    host.run(&[&inbox[..], &["--image", &chosen]].concat()).fails_with(2, &["no --registry names that host"]);
     let only = format!("trivy-db={}/x", other.host);
-    bring(&host, &bundle, &only, &["--image", "other.example/d"]).refused(2, &["no --registry takes images"]);
+    bring(&host, &bundle, &only, &["--image", "other.example/d"])
+        .fails_with(2, &["no --registry takes images"]);
 }
 
 #[test]
@@ -997,7 +999,7 @@ fn a_watch_keeps_a_foreign_tag_and_is_done_with_the_bundle() {
 }
 
 #[test]
-fn a_manifest_that_names_other_data_than_were_signed_is_refused() {
+fn a_manifest_that_names_other_data_than_were_signed_is_rejected() {
     let host = Host::new();
     let mut part = Part::db(days(-1));
     // What the payload describes is good, and what a registry would hand out is older.
@@ -1006,7 +1008,7 @@ fn a_manifest_that_names_other_data_than_were_signed_is_refused() {
     part.dataset.manifest.size = part.manifest.len() as u64;
     let path = host.file("bundle.tar", Bundle::of(days(-1), &[part]).signed(&host.key));
     let registry = Registry::new(|_| None);
-    push(&host, &path, &registry.host).refused(4, &["names other blobs than were signed"]);
+    push(&host, &path, &registry.host).fails_with(4, &["names other blobs than were signed"]);
     assert!(registry.tags().is_empty());
-    host.verify(&path, &[]).refused(4, &["names other blobs than were signed"]);
+    host.verify(&path, &[]).fails_with(4, &["names other blobs than were signed"]);
 }

@@ -181,7 +181,7 @@ fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[test]
-fn a_manifest_that_is_none_is_refused() {
+fn a_manifest_that_is_none_is_rejected() {
     let host = exporter();
     for (what, body, word) in bad_manifests() {
         println!("{what}");
@@ -189,7 +189,7 @@ fn a_manifest_that_is_none_is_refused() {
             path.contains("/manifests/").then(|| ok(body.clone()))
         });
         let ran = host.export_db(&repository(&server));
-        ran.harmless().refused(3, &[&server.host, word]);
+        ran.harmless().fails_with(3, &[&server.host, word]);
         host.nothing_signed();
     }
 }
@@ -228,7 +228,7 @@ const NO_MANIFEST: [(&str, Answer, &str); 13] = [
 ];
 
 #[test]
-fn an_answer_that_is_no_manifest_is_refused() {
+fn an_answer_that_is_no_manifest_is_rejected() {
     let host = exporter();
     for (what, answer, word) in NO_MANIFEST {
         println!("{what}");
@@ -236,13 +236,13 @@ fn an_answer_that_is_no_manifest_is_refused() {
             path.contains("/manifests/").then(|| answer(bytes))
         });
         let ran = host.export_db(&repository(&server));
-        ran.harmless().refused(3, &["127.0.0.1", word]);
+        ran.harmless().fails_with(3, &["127.0.0.1", word]);
         host.nothing_signed();
     }
 }
 
 #[test]
-fn a_layer_that_is_not_the_one_asked_for_is_refused() {
+fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
     let host = exporter();
     let answers: Vec<(&str, Answer, &str)> = vec![
         (
@@ -292,7 +292,7 @@ fn a_layer_that_is_not_the_one_asked_for_is_refused() {
                 (path.contains("/blobs/") && bytes.len() == size).then(|| answer(bytes))
             });
             let ran = host.export_kind(kind, &repository(&server));
-            ran.harmless().refused(3, &["127.0.0.1", word]);
+            ran.harmless().fails_with(3, &["127.0.0.1", word]);
             host.nothing_signed();
         }
     }
@@ -311,7 +311,7 @@ fn never_signs(kind: Kind, layers: Vec<(&str, Vec<u8>, &str)>) {
         println!("{kind:?}: {what}");
         let server = artifact(kind, layer, |_, _| None);
         let ran = host.export_kind(kind, &repository(&server));
-        ran.harmless().refused(3, &[&server.host, word, "nothing was signed", "--skip"]);
+        ran.harmless().fails_with(3, &[&server.host, word, "nothing was signed", "--skip"]);
         host.nothing_signed();
     }
 }
@@ -488,30 +488,30 @@ fn bombs_cost_little() {
             "more than",
         ),
     ];
-    let refused = |kind: Kind, what: &str, layer: &[u8], word: &str| {
-        let folder = host.path("layout");
+    let rejected = |kind: Kind, what: &str, layer: &[u8], word: &str| {
+        let directory = host.path("layout");
         let manifest = forge::manifest(kind.layer_media_type().unwrap(), layer);
-        let source = forge::image_layout(&folder, "2", &manifest, &[b"{}", layer]);
+        let source = forge::image_layout(&directory, "2", &manifest, &[b"{}", layer]);
         let ran = host.export_kind(kind, &source);
         println!("{what}: {} KiB, {:?}", ran.peak, ran.busy);
-        ran.harmless().refused(3, &["layout", word]);
+        ran.harmless().fails_with(3, &["layout", word]);
         host.nothing_signed();
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(directory).unwrap();
         ran
     };
     for (kind, what, layer, word) in layers {
-        let ran = refused(kind, what, &layer, word);
+        let ran = rejected(kind, what, &layer, word);
         assert!(ran.busy < forge::inflating(8), "{what}: {ran:#?}");
     }
     // Its size is one that a database may have, so only its content tells.
     let database = bomb(Archive::new().entry(b'0', "trivy.db", GIB, b"").open_end(), 1);
-    refused(Kind::TrivyDb, "1 GiB of zeros", &database, "no metadata.json");
+    rejected(Kind::TrivyDb, "1 GiB of zeros", &database, "no metadata.json");
     // VEX: what stands beside the repository is not its content, and is bounded all the same.
     let beside = bomb(Archive::new().entry(b'0', "elsewhere/x", 32 * GIB, b"").open_end(), 32);
     host.file("vex/main.tar.gz", beside);
     host.file("vex/vex-repository.json", sample("vex-hub/vex-repository.json"));
     let ran = host.export_vex(&host.at("vex"));
-    ran.refused(3, &["vex", "beside the content"]);
+    ran.fails_with(3, &["vex", "beside the content"]);
     assert!(ran.busy < forge::inflating(8), "{ran:#?}");
     host.nothing_signed();
 }
@@ -582,13 +582,13 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
     ] {
         println!("{what}");
         let server = vex_server(packed, subdir);
-        host.export_vex(&hub(&server)).harmless().refused(3, &[&server.host, word]);
+        host.export_vex(&hub(&server)).harmless().fails_with(3, &[&server.host, word]);
         host.nothing_signed();
     }
 }
 
 #[test]
-fn a_vex_repository_that_is_none_is_refused() {
+fn a_vex_repository_that_is_none_is_rejected() {
     let host = exporter();
     let cases: Vec<(&str, String, &str)> = vec![
         ("a page", PAGE.into(), "HTML page"),
@@ -618,13 +618,13 @@ fn a_vex_repository_that_is_none_is_refused() {
         println!("{what}");
         let server = by_path(move |_| ok(body.clone()));
         let ran = host.export_vex(&format!("http://{}", server.host));
-        ran.harmless().refused(3, &[&server.host, word]);
+        ran.harmless().fails_with(3, &[&server.host, word]);
         host.nothing_signed();
     }
 }
 
 #[test]
-fn an_answer_that_is_no_vex_repository_is_refused() {
+fn an_answer_that_is_no_vex_repository_is_rejected() {
     let host = exporter();
     type Answer = fn() -> Response;
     let answers: [(Answer, &str); 7] = [
@@ -638,14 +638,14 @@ fn an_answer_that_is_no_vex_repository_is_refused() {
     ];
     for (answer, word) in answers {
         let server = by_path(move |_| answer());
-        host.export_vex(&format!("http://{}", server.host)).harmless().refused(3, &[&server.host, word]);
+        host.export_vex(&format!("http://{}", server.host)).harmless().fails_with(3, &[&server.host, word]);
         host.nothing_signed();
     }
 }
 
 /// What people paste from a browser: refused before anything is asked, with the right address.
 #[test]
-fn an_address_that_is_no_vex_repository_is_refused_before_anything_is_asked() {
+fn an_address_that_is_no_vex_repository_is_rejected_before_anything_is_asked() {
     let host = exporter();
     for (address, word) in [
         (
@@ -667,17 +667,17 @@ fn an_address_that_is_no_vex_repository_is_refused_before_anything_is_asked() {
     ] {
         let ran = host.export_vex(address);
         let code = if address.starts_with("git@") { 3 } else { 2 };
-        ran.refused(code, &[word]);
+        ran.fails_with(code, &[word]);
         assert!(!ran.err.contains("secret"), "{ran:#?}");
         host.nothing_signed();
     }
 }
 
 #[test]
-fn a_folder_without_a_vex_repository_is_refused() {
+fn a_directory_without_a_vex_repository_is_rejected() {
     let host = exporter();
-    host.export_vex(&host.at("nowhere")).refused(3, &["nowhere"]);
-    host.export_vex(&host.at("tmp")).refused(3, &["it has no vex-repository.json"]);
+    host.export_vex(&host.at("nowhere")).fails_with(3, &["nowhere"]);
+    host.export_vex(&host.at("tmp")).fails_with(3, &["it has no vex-repository.json"]);
 }
 
 /// A server that stands for every host behind a proxy: it answers by host and path.
@@ -734,9 +734,9 @@ fn what_is_elsewhere_leads_to_no_address_of_this_host() {
                 forge::run(command)
             };
             let vex = ["--only", "vex-hub", "--vex", "default=http://vex.example/hub"];
-            export(&vex).harmless().refused(3, &["vex.example leads", what]);
+            export(&vex).harmless().fails_with(3, &["vex.example leads", what]);
             let db = ["--only", "trivy-db", "--db-repository", "r.example/x:2", "--plain-http"];
-            export(&db).harmless().refused(3, &["r.example leads", what]);
+            export(&db).harmless().fails_with(3, &["r.example leads", what]);
             host.nothing_signed();
         }
     }
@@ -750,8 +750,8 @@ const SECRET: &str = "SeSaMe73";
 #[track_caller]
 fn keeps_the_secret(host: &Host, ran: &Run) {
     assert!(!ran.out.contains(SECRET) && !ran.err.contains(SECRET), "{ran:#?}");
-    for folder in ["out", "state", "tmp", "xdg-state", "xdg-cache"] {
-        let files = walkdir::WalkDir::new(host.path(folder)).into_iter().flatten();
+    for directory in ["out", "state", "tmp", "xdg-state", "xdg-cache"] {
+        let files = walkdir::WalkDir::new(host.path(directory)).into_iter().flatten();
         for file in files.filter(|file| file.file_type().is_file()) {
             let bytes = fs::read(file.path()).unwrap();
             let found = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
@@ -803,11 +803,15 @@ fn the_token_of_a_vex_url_is_used_and_never_shown_or_recorded() {
             }
             if code == 0 {
                 let bundle = host.path("out").join(&host.written()[0]);
-                for verb in ["inspect", "verify", "import"] {
-                    let ran =
-                        host.run(&[verb, bundle.to_str().unwrap(), "--trust", &host.at("keys/exporter.pub")]);
+                for command_name in ["inspect", "verify", "import"] {
+                    let ran = host.run(&[
+                        command_name,
+                        bundle.to_str().unwrap(),
+                        "--trust",
+                        &host.at("keys/exporter.pub"),
+                    ]);
                     assert!(
-                        ran.out.contains(&format!("http://{}/hub", server.host)) || verb != "inspect",
+                        ran.out.contains(&format!("http://{}/hub", server.host)) || command_name != "inspect",
                         "{ran:#?}"
                     );
                     keeps_the_secret(&host, &ran);
@@ -824,7 +828,7 @@ fn a_login_in_an_address_is_never_shown() {
     let (at, url) = (format!("me:{SECRET}@r.example"), format!("https://me:{SECRET}@r.example/x"));
     let (at, url) = (at.as_str(), url.as_str());
     let own = |prefix: &str, rest: &str| format!("{prefix}{rest}");
-    for (verb, flag, value) in [
+    for (command_name, flag, value) in [
         ("export", "--db-repository", own(at, "/p/trivy-db:2")),
         ("export", "--db-repository", own(url, ":2")),
         ("export", "--vex", own("corp=", url)),
@@ -845,8 +849,8 @@ fn a_login_in_an_address_is_never_shown() {
     ] {
         for format in ["text", "json"] {
             let (key, out, state) = (host.at("exporter.key"), host.at("out"), host.at("state"));
-            let mut args = vec![verb, flag, &value, "--format", format, "--log-format", format];
-            match verb {
+            let mut args = vec![command_name, flag, &value, "--format", format, "--log-format", format];
+            match command_name {
                 "export" => args.extend(["--key", &key, "--output", &out, "--state-dir", &state]),
                 "mirror" => {}
                 "serve" => args.extend([bundle.as_str(), "--listen", "127.0.0.1:0"]),
@@ -858,7 +862,7 @@ fn a_login_in_an_address_is_never_shown() {
             // Nor where the address comes from the environment.
             let mut command = host.command();
             command.env(format!("TRIVY_FERRY_{}", flag[2..].to_uppercase().replace('-', "_")), &value);
-            command.args([verb, "--help"]);
+            command.args([command_name, "--help"]);
             keeps_the_secret(&host, &forge::run(command));
         }
     }
@@ -873,15 +877,15 @@ fn an_address_that_is_wrong_is_a_wrong_command_line() {
         ("ghcr.io/Upper/Case:2", "ghcr.io/Upper/Case:2"),
         ("oci-layout:", "no folder"),
     ] {
-        host.export_db(address).harmless().refused(2, &[word]);
+        host.export_db(address).harmless().fails_with(2, &[word]);
     }
-    host.export_db("oci-layout:nowhere:2").refused(3, &["nowhere"]);
+    host.export_db("oci-layout:nowhere:2").fails_with(3, &["nowhere"]);
     // Nobody listens there.
-    host.export_db("127.0.0.1:1/x/trivy-db:2").refused(3, &["127.0.0.1:1", "connection was refused"]);
+    host.export_db("127.0.0.1:1/x/trivy-db:2").fails_with(3, &["127.0.0.1:1", "connection was refused"]);
     host.file("page.pem", PAGE);
     let ca = host.at("page.pem");
     host.export_args(&["--only", "trivy-db", "--db-repository", "127.0.0.1:1/x", "--cacert", &ca])
-        .refused(2, &["page.pem", "--cacert"]);
+        .fails_with(2, &["page.pem", "--cacert"]);
     host.nothing_signed();
 }
 
@@ -906,7 +910,7 @@ fn the_next_source_is_asked_where_one_fails_and_that_is_noted() {
     let before = host.written().len();
     let both = format!("{},{}", repository(&page), repository(&limited));
     let ran = host.export_args(&["--only", "trivy-checks", "--checks-bundle-repository", &both]);
-    ran.refused(3, &[&limited.host, "status 429"]);
+    ran.fails_with(3, &[&limited.host, "status 429"]);
     assert!(ran.err.contains(&page.host), "{ran:#?}");
     assert_eq!(host.written().len(), before);
     // For a database too, as far as its manifest goes.
@@ -925,7 +929,7 @@ fn nothing_older_than_the_last_export_is_signed() {
     let state = fs::read(host.path("state/export-default.json")).unwrap();
     let older = serve(forge::db_layer(days(-5)));
     let ran = host.export_db(&repository(&older));
-    ran.refused(5, &[&older.host, "trivy-db", "this stream has carried", "--skip trivy-db"]);
+    ran.fails_with(5, &[&older.host, "trivy-db", "this stream has carried", "--skip trivy-db"]);
     assert_eq!(host.written().len(), 1, "{:?}", host.written());
     assert_eq!(fs::read(host.path("state/export-default.json")).unwrap(), state);
     // Another stream has another memory, the same data may be signed again, and newer data too.
@@ -937,14 +941,14 @@ fn nothing_older_than_the_last_export_is_signed() {
     let vex = |date| vex_server(forge::vex_archive("x", date), "//x");
     let (new, old) = (vex(days(-1)), vex(days(-3)));
     host.export_vex(&format!("http://{}/hub", new.host)).good();
-    host.export_vex(&format!("http://{}/hub", old.host)).refused(5, &["vex-hub", &old.host]);
+    host.export_vex(&format!("http://{}/hub", old.host)).fails_with(5, &["vex-hub", &old.host]);
     // Damaged memory is no fresh start either.
     fs::write(host.path("state/export-default.json"), &state[..state.len() / 2]).unwrap();
-    host.export_db(&repository(&older)).refused(2, &["export-default.json", "cannot be read"]);
+    host.export_db(&repository(&older)).fails_with(2, &["export-default.json", "cannot be read"]);
 }
 
 #[test]
-fn nothing_is_overwritten_and_folders_are_not_made_up() {
+fn nothing_is_overwritten_and_directories_are_not_made_up() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let export = |output: &str| {
@@ -952,16 +956,16 @@ fn nothing_is_overwritten_and_folders_are_not_made_up() {
     };
     host.file("out/mine.tar", "mine");
     let mine = host.at("out/mine.tar");
-    export(&mine).refused(2, &["mine.tar", "exists already", "never overwritten"]);
+    export(&mine).fails_with(2, &["mine.tar", "exists already", "never overwritten"]);
     assert_eq!(fs::read(&mine).unwrap(), b"mine");
     std::os::unix::fs::symlink("/nonexistent", host.path("out/link.tar")).unwrap();
-    export(&host.at("out/link.tar")).refused(2, &["link.tar", "exists already"]);
+    export(&host.at("out/link.tar")).fails_with(2, &["link.tar", "exists already"]);
     for missing in ["nowhere/x.tar", "nowhere/deep/", "nowhere/"] {
         let ran = export(&host.at(missing));
-        ran.refused(2, &["there is no folder", "nowhere", "mounted"]);
+        ran.fails_with(2, &["there is no folder", "nowhere", "mounted"]);
         assert!(!host.path("nowhere").exists());
     }
-    export("/dev/full").refused(2, &["/dev/full"]);
+    export("/dev/full").fails_with(2, &["/dev/full"]);
     assert_eq!(host.written().len(), 2, "{:?}", host.written());
     // A name of its own, and none of the stream's rules for it.
     export(&host.at("out/new.tar")).good();
@@ -1022,7 +1026,7 @@ fn exports_of_one_second_do_not_collide() {
     let good = all.iter().filter(|ran| ran.code == 0).count();
     assert!(good >= 1, "{all:#?}");
     for ran in all.iter().filter(|ran| ran.code != 0) {
-        ran.refused(7, &["default-"]);
+        ran.fails_with(7, &["default-"]);
     }
     assert_eq!(other.written().len(), good, "{all:#?}");
     for name in other.written() {
@@ -1056,7 +1060,7 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
         ("tmp", "tmp"),
     ] {
         println!("{name}");
-        export(name, &[]).harmless().refused(2, &[name, word]);
+        export(name, &[]).harmless().fails_with(2, &[name, word]);
     }
     host.file("right.txt", "correct horse\nbattery staple\n");
     host.file("wrong.txt", "correct horse battery\n");
@@ -1064,9 +1068,9 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
     let (right, wrong, blank) = (host.at("right.txt"), host.at("wrong.txt"), host.at("blank.txt"));
     host.run(&["keygen", "--out", &host.at("secret"), "--passphrase-file", &right]).good();
     export("secret.key", &["--passphrase-file", &wrong])
-        .refused(2, &["secret.key", "passphrase does not open it", "--passphrase-file"]);
-    export("secret.key", &["--passphrase-file", &blank]).refused(2, &["blank.txt"]);
-    export("secret.key", &["--passphrase-file", &host.at("none.txt")]).refused(2, &["none.txt"]);
+        .fails_with(2, &["secret.key", "passphrase does not open it", "--passphrase-file"]);
+    export("secret.key", &["--passphrase-file", &blank]).fails_with(2, &["blank.txt"]);
+    export("secret.key", &["--passphrase-file", &host.at("none.txt")]).fails_with(2, &["none.txt"]);
     host.nothing_signed();
     // Without a terminal there is nobody to ask. Whoever runs the tests may have one.
     if let Some(setsid) = ["/usr/bin/setsid", "/bin/setsid"].into_iter().find(|path| Path::new(path).exists())
@@ -1078,7 +1082,7 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
         let (key, out, state) = (host.at("secret.key"), host.at("out"), host.at("state"));
         command.args(["export", "--key", &key, "--output", &out, "--state-dir", &state]);
         command.args(["--only", "trivy-db", "--db-repository", &repository(&server)]);
-        forge::run(command).refused(2, &["secret.key", "no passphrase was given", "--passphrase-file"]);
+        forge::run(command).fails_with(2, &["secret.key", "no passphrase was given", "--passphrase-file"]);
     }
     host.nothing_signed();
     // The right one opens it.
@@ -1124,10 +1128,10 @@ fn a_medium_without_room_is_told_before_and_while_writing() {
         command.args(["--checks-bundle-repository", &repository(&server)]);
         forge::run(command)
     };
-    export("256k", "").refused(7, &["out: needs", "has 256.0 KiB", "--skip"]);
-    export("64m,nr_inodes=1", "").refused(7, &["out/default-", "Make room"]);
+    export("256k", "").fails_with(7, &["out: needs", "has 256.0 KiB", "--skip"]);
+    export("64m,nr_inodes=1", "").fails_with(7, &["out/default-", "Make room"]);
     // A file that grows no further although there is room, as on FAT32.
-    export("64m", "trap '' XFSZ; ulimit -f 512;").refused(7, &["out/default-", "FAT32"]);
+    export("64m", "trap '' XFSZ; ulimit -f 512;").fails_with(7, &["out/default-", "FAT32"]);
     host.nothing_signed();
     export("64m", "").good();
 }

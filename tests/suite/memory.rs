@@ -102,12 +102,12 @@ fn host_with_junk() -> Host {
 }
 
 /// So much is said at the most, in bytes: what is wrong with junk is not worth more.
-const MOST_SAID: usize = 256 << 10;
+const MAX_SAID: usize = 256 << 10;
 
 #[track_caller]
 fn says_little(measured: &Measured) {
     let said = measured.out.len() + measured.err.len();
-    assert!(said < MOST_SAID, "{said} bytes");
+    assert!(said < MAX_SAID, "{said} bytes");
     let control = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!measured.out.contains(control) && !measured.err.contains(control));
 }

@@ -16,10 +16,10 @@ use serde_json::json;
 use test_kit::answers::ok;
 use test_kit::http::Server;
 use test_kit::noise::Noise;
-use test_kit::peak::{MOST, Measured, high_water};
+use test_kit::peak::{MAX, Measured, high_water};
 use test_kit::process::wait_for_address;
 use test_kit::registry::Registry;
-use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::check::UnpackLimits;
 use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Contents, Discard, Kind, Tree};
 use trivy_ferry::digest::Digest;
@@ -27,7 +27,7 @@ use trivy_ferry::digest::Digest;
 use crate::forge::{self, Archive, Bundle, Host, Part, days, image_layout, metadata_json};
 
 /// Longer than all that the program waits for.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIME_LIMIT: Duration = Duration::from_secs(150);
 const TRUST: [&str; 2] = ["--trust", "keys/exporter.pub"];
 const INDEX: &str = r#"{"updated_at":"2026-01-15T06:00:00Z","packages":[]}"#;
 
@@ -130,7 +130,7 @@ fn vex_json(location: &str) -> String {
 /// What a VEX archive holds, which the exporter would find as well.
 fn vex_part(archive: Vec<u8>) -> Part {
     let format = ArchiveFormat::of(&archive).unwrap();
-    let limits = Limits::of(Kind::Vex);
+    let limits = UnpackLimits::of(Kind::Vex);
     let contents = vex::unpack(format, Cursor::new(&archive), "x", limits, &mut Discard).unwrap();
     Part::vex_saying(archive, "x", contents)
 }
@@ -298,8 +298,8 @@ impl Serve {
 
     fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+        stream.set_write_timeout(Some(TIME_LIMIT)).unwrap();
         stream
     }
 
@@ -373,7 +373,7 @@ fn crowd(serve: &Serve) {
     serve.pulls_a_manifest();
     let peak = high_water(serve.child.id());
     println!("{} KiB, TLS: {}", peak >> 10, serve.tls);
-    assert!(peak < MOST, "{} KiB", peak >> 10);
+    assert!(peak < MAX, "{} KiB", peak >> 10);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::forge::{self, Host};
 const MIB: usize = 1 << 20;
 
 /// The content of a folder, by name.
-type Folder = BTreeMap<String, Vec<u8>>;
+type Directory = BTreeMap<String, Vec<u8>>;
 
 fn host() -> Host {
     let host = Host::new();
@@ -35,14 +35,14 @@ impl Host {
         ran
     }
 
-    fn out(&self) -> Folder {
+    fn out(&self) -> Directory {
         contents(self.path("out"))
     }
 
-    fn put_out(&self, folder: &Folder) {
+    fn put_out(&self, directory: &Directory) {
         fs::remove_dir_all(self.path("out")).unwrap();
         fs::create_dir(self.path("out")).unwrap();
-        for (name, bytes) in folder {
+        for (name, bytes) in directory {
             fs::write(self.path("out").join(name), bytes).unwrap();
         }
     }
@@ -52,31 +52,31 @@ impl Host {
     }
 
     fn import_anew(&self) -> Run {
-        for folder in ["cache", "state"] {
-            let _ = fs::remove_dir_all(self.path(folder));
+        for directory in ["cache", "state"] {
+            let _ = fs::remove_dir_all(self.path(directory));
         }
         self.import(&self.path("out"), &[])
     }
 }
 
-fn named(folder: &Folder, end: &str) -> String {
-    folder
+fn named(directory: &Directory, end: &str) -> String {
+    directory
         .keys()
         .find(|name| name.ends_with(end))
-        .unwrap_or_else(|| panic!("{end}: {:?}", folder.keys()))
+        .unwrap_or_else(|| panic!("{end}: {:?}", directory.keys()))
         .clone()
 }
 
 /// One file of a folder, changed. Without bytes it is lost.
-fn with(folder: &Folder, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> Folder {
-    let mut folder = folder.clone();
-    let name = named(&folder, end);
-    let bytes = folder.get_mut(&name).unwrap();
+fn with(directory: &Directory, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> Directory {
+    let mut directory = directory.clone();
+    let name = named(&directory, end);
+    let bytes = directory.get_mut(&name).unwrap();
     change(bytes);
     if bytes.is_empty() {
-        folder.remove(&name);
+        directory.remove(&name);
     }
-    folder
+    directory
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
     host.export_volumes(60, VOLUMES);
     let good = host.out();
     fs::create_dir(host.path("state")).unwrap();
-    let run = |size: &str, verb: &[&str]| {
+    let run = |size: &str, command_name: &[&str]| {
         let line = format!("mount -t tmpfs -o size={size},mode=700 tmpfs state && \"$@\"");
         let mut command = host.in_own_mounts(&line);
         command.arg(host.command().get_program());
-        command.args(verb).args(["--cache-dir", "cache", "--state-dir", "state"]);
+        command.args(command_name).args(["--cache-dir", "cache", "--state-dir", "state"]);
         command.args(["--trust", "keys/exporter.pub", "--data-home", "home"]);
         forge::run(command)
     };
@@ -98,7 +98,10 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
     for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
         host.put_out(&bad);
         let ran = run("800k", &["import", "out"]);
-        ran.refused(7, &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"]);
+        ran.fails_with(
+            7,
+            &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"],
+        );
         run("800k", &watch).exits(7).prints("waits").prints("no storage space");
         let there = |name: &String| host.path("out").join(name).exists();
         assert!(bad.keys().all(there), "nothing went to quarantine");
@@ -111,7 +114,7 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
 const VOLUMES: &[&str] = &["--volume-size", "1M", "--parity", "30%"];
 
 #[test]
-fn every_lost_or_damaged_volume_is_made_again() {
+fn every_lost_or_damaged_volume_is_rebuilt() {
     let host = host();
     let said = host.export_volumes(60, VOLUMES);
     assert!(said.out.contains("parity file") && said.out.contains("lost file"), "{said:#?}");
@@ -125,7 +128,7 @@ fn every_lost_or_damaged_volume_is_made_again() {
     for end in [".tar.000", ".tar.001", ".tar.003", ".tar.006"] {
         let length = good[&named(&good, end)].len();
         let swapped = others[&named(&others, end)].clone();
-        let damaged: Vec<Folder> = vec![
+        let damaged: Vec<Directory> = vec![
             with(&good, end, Vec::clear),
             with(&good, end, |bytes| bytes.truncate(length / 2)),
             with(&good, end, |bytes| bytes.extend(b"more")),
@@ -159,7 +162,7 @@ fn every_lost_or_damaged_volume_is_made_again() {
 }
 
 #[test]
-fn a_bundle_in_one_file_is_mended_in_its_bad_ranges() {
+fn a_bundle_in_one_file_is_rebuilt_in_its_bad_ranges() {
     let host = host();
     host.export_volumes(60, &["--parity", "5%"]);
     let good = host.out();
@@ -174,20 +177,20 @@ fn a_bundle_in_one_file_is_mended_in_its_bad_ranges() {
     // Lost as a whole, it is beyond what parity of 5 % can do.
     let name = named(&good, ".tar");
     host.put_out(&with(&good, ".tar", Vec::clear));
-    host.import_anew().refused(6, &[]);
-    host.repair().refused(6, &[&name, "shards are lost, and there is parity for"]);
+    host.import_anew().fails_with(6, &[]);
+    host.repair().fails_with(6, &[&name, "shards are lost, and there is parity for"]);
 }
 
 #[test]
-fn what_is_beyond_the_parity_is_named_and_left_alone() {
+fn what_is_beyond_the_parity_is_named_and_skipped() {
     let host = host();
     host.export_volumes(60, &["--volume-size", "1M", "--parity", "10%"]);
     let good = host.out();
     let bad = with(&with(&good, ".tar.002", Vec::clear), ".tar.004", Vec::clear);
     host.put_out(&bad);
-    host.repair().refused(6, &["shards are lost, and there is parity for", "Copy the volumes again"]);
+    host.repair().fails_with(6, &["shards are lost, and there is parity for", "Copy the volumes again"]);
     let ran = host.import_anew();
-    ran.refused(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
+    ran.fails_with(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
     assert_eq!(host.installed("cache", "db"), None);
     assert!(host.out() == bad, "nothing is left behind");
     // Beside a newer bundle that is good, which is imported; and nothing was made whole.
@@ -268,5 +271,5 @@ fn parity_goes_where_its_bundle_goes() {
     let left: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
     assert!(!left.iter().any(|name| first.contains(name)), "{left:?}");
     assert!(left.iter().any(|name| name.to_str().unwrap().contains(".par.001")), "{left:?}");
-    host.run(&["repair", "keys", "--trust", "keys/exporter.pub"]).refused(2, &["there is no parity here"]);
+    host.run(&["repair", "keys", "--trust", "keys/exporter.pub"]).fails_with(2, &["there is no parity here"]);
 }

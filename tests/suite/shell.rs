@@ -10,9 +10,9 @@ fn ferry(args: &[&str]) -> String {
 }
 
 #[test]
-fn bash_completes_verbs_and_flags() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("completions");
+fn bash_completes_commands_and_flags() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("completions");
     fs::write(&script, ferry(&["completions", "bash"])).unwrap();
     let complete = |words: &str| {
         // What bash does at a tab.
@@ -33,26 +33,29 @@ fn bash_completes_verbs_and_flags() {
 
 #[test]
 fn the_manual_says_what_the_help_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let pages = folder.path().join("share/man1");
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("share/man1");
     let write = || ferry(&["man", pages.to_str().unwrap(), "--format", "json"]);
     assert_eq!(write(), write(), "the pages of an earlier version are replaced");
     let report: serde_json::Value = serde_json::from_str(&write()).unwrap();
     let named = report["pages"].as_array().unwrap();
     assert_eq!(named.len(), fs::read_dir(&pages).unwrap().count());
-    for verb in ["export", "import", "trust-add"] {
-        let page = fs::read_to_string(pages.join(format!("trivy-ferry-{verb}.1"))).unwrap();
+    for command_name in ["export", "import", "trust-add"] {
+        let page = fs::read_to_string(pages.join(format!("trivy-ferry-{command_name}.1"))).unwrap();
         // In roff a hyphen that is meant is written with a backslash.
         let page = page.replace('\\', "");
-        let mut args: Vec<&str> = verb.split('-').collect();
+        let mut args: Vec<&str> = command_name.split('-').collect();
         args.push("--help");
         for line in ferry(&args).lines() {
             let flag = line.split_whitespace().find(|word| word.starts_with("--"));
             if let Some(flag) = flag.filter(|_| line.starts_with("      --")) {
-                assert!(page.contains(flag), "{verb} {flag}: {page}");
+                assert!(page.contains(flag), "{command_name} {flag}: {page}");
             }
             if let Some((_, name)) = line.split_once("[env: ") {
-                assert!(page.contains(name.trim_end_matches(']').trim_end_matches('=')), "{verb} {name}");
+                assert!(
+                    page.contains(name.trim_end_matches(']').trim_end_matches('=')),
+                    "{command_name} {name}"
+                );
             }
         }
     }

@@ -68,7 +68,7 @@ fn keys_certificates_and_passphrases_are_regular_files_or_descriptors() {
         &["--registry", "localhost:1", "--client-cert", "TOP/pipe"],
     ] {
         let ran = import(&host, &bundle, flags);
-        ran.refused(2, &["pipe", "not a regular file"]);
+        ran.fails_with(2, &["pipe", "not a regular file"]);
     }
     let key = host.at("pipe");
     for flags in [["--key", &key], ["--passphrase-file", &key]] {
@@ -81,7 +81,7 @@ fn keys_certificates_and_passphrases_are_regular_files_or_descriptors() {
             args.extend(["--key", &own]);
         }
         args.extend(flags);
-        host.run(&args).refused(2, &["pipe", "not a regular file"]);
+        host.run(&args).fails_with(2, &["pipe", "not a regular file"]);
     }
 }
 

@@ -29,7 +29,7 @@ impl Host {
 #[test]
 fn it_says_how_old_everything_is_and_what_is_gone() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 7));
-    host.status(&[]).refused(2, &["nothing was imported or exported here"]);
+    host.status(&[]).fails_with(2, &["nothing was imported or exported here"]);
     host.import_inbox(&[]).good();
     let ran = host.status(&[]);
     ran.good();
@@ -78,7 +78,7 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
 }
 
 #[test]
-fn two_streams_into_one_cache_are_no_alarm() {
+fn two_streams_into_one_cache_are_no_warning() {
     let host = Host::new();
     for (stream, age) in [("lab", -3), ("default", -2)] {
         let bundle = Bundle::of(hours(age), &Part::all(days(age))).with("stream", stream);
@@ -91,7 +91,7 @@ fn two_streams_into_one_cache_are_no_alarm() {
 }
 
 #[test]
-fn what_was_refused_shows_before_anything_was_accepted_and_no_longer_than_that() {
+fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that() {
     let host = Host::new();
     let (key, stranger) = (&host.key, trivy_ferry::trust::key::SigningKey::generate().unwrap());
     let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));

@@ -20,8 +20,8 @@ const MIB: usize = 1 << 20;
 fn host() -> Host {
     let host = Host::new();
     host.write_key();
-    for folder in ["out", "a", "b", "next"] {
-        fs::create_dir_all(host.path(folder)).unwrap();
+    for directory in ["out", "a", "b", "next"] {
+        fs::create_dir_all(host.path(directory)).unwrap();
     }
     host
 }
@@ -42,9 +42,9 @@ impl Host {
         files
     }
 
-    fn files(&self, folder: &str) -> Vec<PathBuf> {
+    fn files(&self, directory: &str) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
-            fs::read_dir(self.path(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            fs::read_dir(self.path(directory)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
     }
@@ -54,8 +54,8 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
-fn shell(folder: &Path, line: &str) -> String {
-    let ran = Command::new("sh").args(["-ec", line]).current_dir(folder).output().unwrap();
+fn shell(directory: &Path, line: &str) -> String {
+    let ran = Command::new("sh").args(["-ec", line]).current_dir(directory).output().unwrap();
     assert!(ran.status.success(), "{ran:?}");
     String::from_utf8(ran.stdout).unwrap()
 }
@@ -79,7 +79,7 @@ fn volumes_cross_as_one_bundle() {
     shown.good();
     assert!(shown.out.contains(&format!("volumes    {}", volumes.len())), "{shown:#?}");
     // A volume behind the head is no bundle by itself.
-    host.verify(&volumes[1], &[]).refused(2, &["is volume 001 of a bundle", ".tar.000"]);
+    host.verify(&volumes[1], &[]).fails_with(2, &["is volume 001 of a bundle", ".tar.000"]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn what_is_missing_is_named() {
         fs::rename(&volumes[missing], &away).unwrap();
         let wanted = format!("{} is missing", name(&volumes[missing]));
         for input in [&volumes[0], &host.path("out")] {
-            host.import(input, &[]).refused(6, &[&wanted, "Copy these volumes again"]);
+            host.import(input, &[]).fails_with(6, &[&wanted, "Copy these volumes again"]);
         }
         fs::rename(&away, &volumes[missing]).unwrap();
     }
@@ -115,20 +115,20 @@ fn what_is_missing_is_named() {
     bad[100] ^= 1;
     fs::write(&volumes[3], bad).unwrap();
     let third = format!("{} is not what was signed", name(&volumes[3]));
-    host.verify(&host.path("out"), &[]).refused(6, &[&both, &third]);
-    host.verify(&volumes[0], &[]).refused(6, &[&both, &third]);
+    host.verify(&host.path("out"), &[]).fails_with(6, &[&both, &third]);
+    host.verify(&volumes[0], &[]).fails_with(6, &[&both, &third]);
     // The same beside one that is cut off.
     let fifth = fs::read(&volumes[5]).unwrap();
     fs::write(&volumes[5], &fifth[..1000]).unwrap();
-    host.verify(&volumes[0], &[]).refused(6, &[&third, &format!("{} has 1000 bytes", name(&volumes[5]))]);
+    host.verify(&volumes[0], &[]).fails_with(6, &[&third, &format!("{} has 1000 bytes", name(&volumes[5]))]);
     fs::write(&volumes[5], fifth).unwrap();
     fs::write(&volumes[3], good).unwrap();
-    host.verify(&host.path("out"), &[]).refused(6, &[&both]);
+    host.verify(&host.path("out"), &[]).fails_with(6, &[&both]);
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
     shown.exits(0).prints("NOT VERIFIED").prints(&both).prints("What follows is signed by");
     fs::remove_file(&volumes[0]).unwrap();
     let head = format!("{} is missing, the head volume of {}", name(&volumes[0]), volumes.len() - 3);
-    host.import(&host.path("out"), &[]).refused(6, &[&head, "Copy it too"]);
+    host.import(&host.path("out"), &[]).fails_with(6, &[&head, "Copy it too"]);
     assert_eq!(host.installed("cache", "db"), None);
 }
 
@@ -177,10 +177,10 @@ fn several_media_hold_one_bundle() {
     let host = host();
     let volumes = host.split(60);
     for (number, volume) in volumes.iter().enumerate() {
-        let folder = if number % 2 == 0 { "a" } else { "b" };
-        fs::rename(volume, host.path(folder).join(name(volume))).unwrap();
+        let directory = if number % 2 == 0 { "a" } else { "b" };
+        fs::rename(volume, host.path(directory).join(name(volume))).unwrap();
     }
-    host.verify(&host.path("a"), &[]).refused(6, &["are missing"]);
+    host.verify(&host.path("a"), &[]).fails_with(6, &["are missing"]);
     let both = |more: &[&str]| {
         let mut args = vec!["verify", "a", "b", "--trust", "keys/exporter.pub"];
         args.extend(more);
@@ -198,7 +198,7 @@ fn several_media_hold_one_bundle() {
 }
 
 #[test]
-fn one_stick_comes_after_the_other() {
+fn one_medium_comes_after_the_other() {
     let host = host();
     let volumes = host.split(60);
     let (head, rest) = volumes.split_first().unwrap();
@@ -211,10 +211,10 @@ fn one_stick_comes_after_the_other() {
             fs::copy(volume, host.path("a").join(name(volume))).unwrap();
         }
     };
-    let import = |stick: &str| host.import(&host.path(stick), &["--staging", "gathered"]);
+    let import = |medium: &str| host.import(&host.path(medium), &["--staging", "gathered"]);
     plug_in(&rest[..2]);
-    import("a").refused(6, &["head volume", "Bring the medium on which it is"]);
-    import("b").refused(6, &["are missing", name(&rest[2]), "Bring the medium on which it is"]);
+    import("a").fails_with(6, &["head volume", "Bring the medium on which it is"]);
+    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring the medium on which it is"]);
     // One of them breaks on the way, and is copied again.
     plug_in(&rest[2..]);
     let broken = host.path("a").join(name(&rest[3]));
@@ -222,14 +222,14 @@ fn one_stick_comes_after_the_other() {
     bytes[100] ^= 1;
     fs::write(&broken, bytes).unwrap();
     std::os::unix::fs::symlink("/dev/zero", host.path("a/x.tar")).unwrap();
-    import("a").refused(4, &["is damaged", name(&rest[3])]);
+    import("a").fails_with(4, &["is damaged", name(&rest[3])]);
     plug_in(&rest[3..4]);
     import("a").good();
     assert!(host.installed("cache", "db").is_some());
     assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "it is cleared");
     // The first stick once more by mistake, and then the next bundle: nothing is left of the old one.
     plug_in(&rest[..2]);
-    import("a").refused(6, &["head volume"]);
+    import("a").fails_with(6, &["head volume"]);
     host.wait(2);
     host.export(&upstream(61, MIB), &["--output", "next"]).good();
     import("next").exits(6).warns("head volume");
@@ -247,7 +247,7 @@ fn one_stick_comes_after_the_other() {
     host.import(&host.path("next"), &["--staging", "next"]).good();
     assert_eq!(host.files("next").iter().filter(|path| path.is_file()).count(), 2);
     let own = host.path("mine/trivy-ferry-staging");
-    host.import(&own, &["--staging", "mine"]).refused(2, &["imported from"]);
+    host.import(&own, &["--staging", "mine"]).fails_with(2, &["imported from"]);
 }
 
 #[test]
@@ -266,12 +266,12 @@ fn a_full_medium_goes_on_with_the_next() {
         command.arg(export.get_program()).args(export.get_args());
         forge::run(command)
     };
-    run(&["a"], "true").refused(7, &["needs ", "has ", "--output for each"]);
+    run(&["a"], "true").fails_with(7, &["needs ", "has ", "--output for each"]);
     let ferry = host.command().get_program().to_str().unwrap().to_owned();
     let ran = run(&["a", "b"], &format!("ls -A a b >&2 && {ferry} verify a b --trust keys/exporter.pub >&2"));
     ran.good();
-    let listed = |folder: &str| {
-        let rest = ran.err.split(&format!("{folder}:\n")).nth(1).unwrap();
+    let listed = |directory: &str| {
+        let rest = ran.err.split(&format!("{directory}:\n")).nth(1).unwrap();
         rest.lines().take_while(|line| line.contains(".tar.")).count()
     };
     assert!(listed("a") >= 3 && listed("b") >= 2, "{ran:#?}");
@@ -279,7 +279,7 @@ fn a_full_medium_goes_on_with_the_next() {
 }
 
 #[test]
-fn an_export_in_volumes_goes_on_where_it_was() {
+fn an_export_in_volumes_resumes_where_it_was() {
     let host = host();
     // While it is to be killed, the registry stalls in the middle of the large layer: nobody can be too slow.
     let (stalling, answered) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
@@ -349,7 +349,7 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
     // As if the last rename had not come to pass: the head is still under way, with its plan.
     let head = volumes[0].with_file_name(format!("{}.partial", name(&volumes[0])));
     fs::rename(&volumes[0], &head).unwrap();
-    host.verify(&host.path("out"), &[]).refused(6, &["is missing, the head volume"]);
+    host.verify(&host.path("out"), &[]).fails_with(6, &["is missing, the head volume"]);
     let upstream = upstream(60, 5 * MIB);
     host.export(&upstream, &["--output", "out", "--volume-size", "1M"]).good();
     assert!(!head.exists());
@@ -382,8 +382,8 @@ fn volumes_are_signed_again_in_their_head() {
     host.run(&["verify", "out", "--trust", &trusted]).good();
 }
 
-/// Runs a line of shell with an image of a file system mounted at `stick`, and ends with its exit code.
-fn on_stick(host: &Host, mount: &str, line: &str) -> Run {
+/// Runs a line of shell with an image of a file system mounted at `medium`, and ends with its exit code.
+fn on_medium(host: &Host, mount: &str, line: &str) -> Run {
     fs::create_dir_all(host.path("stick")).unwrap();
     // Both drivers are processes that go when the mount goes.
     let line =
@@ -408,7 +408,7 @@ fn fat_and_exfat_carry_them() {
             "{ferry} import stick --trust keys/exporter.pub --cache-dir cache --state-dir state --data-home home"
         );
         let line = format!("{ferry} {} && ls stick >&2 && {import}", args.join(" "));
-        let ran = on_stick(&host, mount, &line);
+        let ran = on_medium(&host, mount, &line);
         ran.good();
         assert!(!ran.err.contains(".partial") && ran.err.contains(".tar.006"), "{ran:#?}");
         assert!(host.installed("cache", "db").is_some());

@@ -10,7 +10,7 @@ use crate::bundle::parity::shape::is_good;
 use crate::bundle::parity::{ParityFile, Shape};
 use crate::util::fs;
 
-/// What was made again.
+/// What was rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
     /// The numbers of the bundle's files that were made anew, 0 for the head.
@@ -19,9 +19,9 @@ pub struct Rebuilt {
     pub shards: usize,
 }
 
-/// Why nothing was made again.
+/// Why nothing was rebuilt.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum RebuildError {
     /// More is lost than there is parity for.
     #[error("{lost} of {all} shards are lost, and there is parity for {spare}")]
     TooMuch {
@@ -43,13 +43,13 @@ pub enum Failed {
 /// What was made is what `parity` says it was, which nobody has vouched for.
 ///
 /// # Errors
-/// [`Failed::TooMuch`] if more shards are lost than there are good parity shards; [`Failed::Io`] if a file
+/// [`RebuildError::TooMuch`] if more shards are lost than there are good parity shards; [`RebuildError::Io`] if a file
 /// cannot be read, made or written.
 pub fn rebuild(
     parity: &[ParityFile],
     data: &[Option<File>],
     make: &mut dyn FnMut(usize) -> io::Result<File>,
-) -> Result<Rebuilt, Failed> {
+) -> Result<Rebuilt, RebuildError> {
     let Some(one) = parity.first() else { return Err(io::Error::from(io::ErrorKind::InvalidInput).into()) };
     let shape = &one.shape;
     let mut bad = Vec::new();
@@ -75,7 +75,7 @@ pub fn rebuild(
         }
     }
     if spare.len() < bad.len() {
-        return Err(Failed::TooMuch { lost: bad.len(), all: shape.data(), spare: spare.len() });
+        return Err(RebuildError::TooMuch { lost: bad.len(), all: shape.data(), spare: spare.len() });
     }
     // A file that is too long has good shards only.
     let wrong_length = |number: &usize| match data.get(*number) {
@@ -112,7 +112,7 @@ fn restore(
     spare: &[(usize, &ParityFile)],
     bad: &[usize],
     made: &[Option<File>],
-) -> Result<(), Failed> {
+) -> Result<(), RebuildError> {
     if bad.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ const SHARDS: u64 = 512;
 /// The smallest shard in bytes, and what every shard is a multiple of: media fail by the block.
 const BLOCK: u64 = 4096;
 /// The most shards of each kind that are read.
-const MOST_SHARDS: u64 = 4096;
+const MAX_SHARDS: u64 = 4096;
 /// What encoding and rebuilding may take in memory, in bytes.
 const MEMORY: usize = 12 << 20;
 /// What of it the arithmetic works on at once, in bytes.
@@ -77,7 +77,7 @@ impl Shape {
         let mut data: u64 = 0;
         for length in &files {
             data = data.saturating_add(length.div_ceil(shard));
-            if data > MOST_SHARDS || parity == 0 || parity > MOST_SHARDS {
+            if data > MAX_SHARDS || parity == 0 || parity > MAX_SHARDS {
                 return Err(format!("{data} shards or more, and {parity} of parity"));
             }
             first.push(data as usize);

@@ -33,7 +33,7 @@ fn make(dir: &Path, lengths: &[u64], percent: &str, most: Option<u64>) -> (Vec<P
 }
 
 /// Rebuilds what is there, into files named `made` and their number.
-fn mend(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<Rebuilt, Failed> {
+fn rebuild_files(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<Rebuilt, RebuildError> {
     let parity: Vec<ParityFile> = parity.iter().filter_map(|path| ParityFile::open(path).ok()).collect();
     let data: Vec<Option<File>> = data.iter().map(|path| File::open(path).ok()).collect();
     let mut create = |number| {
@@ -58,14 +58,14 @@ fn a_lost_file_comes_back_and_one_more_does_not() {
     for lost in 0..lengths.len() {
         let good = fs::read(&data[lost]).unwrap();
         fs::remove_file(&data[lost]).unwrap();
-        let rebuilt = mend(dir.path(), &data, &parity).unwrap();
+        let rebuilt = rebuild_files(dir.path(), &data, &parity).unwrap();
         assert_eq!(rebuilt.files, [lost]);
         assert!(fs::read(dir.path().join(format!("made{lost}"))).unwrap() == good, "{lost}");
         fs::write(&data[lost], good).unwrap();
     }
     fs::remove_file(&data[1]).unwrap();
     fs::remove_file(&data[2]).unwrap();
-    let failed = mend(dir.path(), &data, &parity).unwrap_err().to_string();
+    let failed = rebuild_files(dir.path(), &data, &parity).unwrap_err().to_string();
     assert!(failed.contains("are lost, and there is parity for"), "{failed}");
 }
 
@@ -76,7 +76,7 @@ fn files_of_every_wrong_length_are_made_anew() {
     let good = fs::read(&data[1]).unwrap();
     for bad in [[&good[..], b"more"].concat(), good[..good.len() - 1].to_vec(), good[..40_960].to_vec()] {
         fs::write(&data[1], bad).unwrap();
-        assert_eq!(mend(dir.path(), &data, &parity).unwrap().files, [1]);
+        assert_eq!(rebuild_files(dir.path(), &data, &parity).unwrap().files, [1]);
         assert!(fs::read(dir.path().join("made1")).unwrap() == good);
     }
 }
@@ -97,7 +97,7 @@ fn parity_files_are_enough_where_some_are_lost_or_cut_off() {
     let last = third.len() - 1;
     third[last] ^= 1;
     fs::write(&parity[2], third).unwrap();
-    let rebuilt = mend(dir.path(), &data, &parity).unwrap();
+    let rebuilt = rebuild_files(dir.path(), &data, &parity).unwrap();
     assert_eq!(rebuilt, Rebuilt { files: vec![1], shards: 2 });
     assert!(fs::read(dir.path().join("made1")).unwrap() == good);
 }
@@ -152,7 +152,7 @@ proptest! {
             }
             fs::write(&data[number], bytes).unwrap();
         }
-        match mend(dir.path(), &data, &parity) {
+        match rebuild_files(dir.path(), &data, &parity) {
             Ok(rebuilt) => {
                 prop_assert_eq!(rebuilt.shards, shards.len());
                 for number in rebuilt.files {
@@ -173,7 +173,7 @@ proptest! {
         bytes.truncate(bytes.len().saturating_sub(cut));
         fs::write(&parity[0], bytes).unwrap();
         if ParityFile::open(&parity[0]).is_ok() {
-            let _ = mend(dir.path(), &data, &parity);
+            let _ = rebuild_files(dir.path(), &data, &parity);
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
-use crate::cli::args::shared::{Persistence, Renamed, Signing, Sources, renamed_to_image, switch};
+use crate::cli::args::shared::{Renamed, RetryFlags, SigningFlags, SourceFlags, renamed_to_image, switch};
 use crate::collect::images::CarriedImage;
 use crate::oci::Platform;
 use crate::trust::max_age::MaxAge;
@@ -15,10 +15,10 @@ use crate::util::byte_size::ByteSize;
 
 /// `export`
 #[derive(Debug, Args)]
-pub struct Export {
+pub struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub signing: Signing,
+    pub signing: SigningFlags,
     /// Where to write: a folder (the file is named STREAM-DATE.tar), or a new file's name. Given again, the
     /// next folder takes the volumes for which the one before has no room.
     #[arg(long, short, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
@@ -36,7 +36,7 @@ pub struct Export {
     pub stream: Stream,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sources: Sources,
+    pub sources: SourceFlags,
     /// A VEX repository: NAME=URL as in Trivy's repository.yaml, or NAME=DIR. `default` is VEX Hub.
     #[arg(
         long,
@@ -117,7 +117,7 @@ pub struct Export {
     pub client_cert: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub persistence: Persistence,
+    pub retry: RetryFlags,
     /// Where this host remembers its last export (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

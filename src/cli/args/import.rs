@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::shared::{
-    Acceptance, RegistryFlags, Renamed, SelectionFlags, TrustedKeys, WriteSettings, renamed_to_image, switch,
+    AcceptanceFlags, RegistryFlags, Renamed, SelectionFlags, SettingsFlags, TrustFlags, renamed_to_image,
+    switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
@@ -23,7 +24,7 @@ pub enum Layout {
 
 /// `import`
 #[derive(Debug, Args)]
-pub struct ImportBundles {
+pub struct ImportArgs {
     /// A bundle, or a folder with bundles: of each dataset the newest is taken. Several folders where its
     /// volumes lie on several media.
     #[arg(required_unless_present = "restore")]
@@ -37,15 +38,15 @@ pub struct ImportBundles {
     pub restore: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub import: Import,
+    pub import: DeliveryFlags,
 }
 
 /// Where what is imported goes, and what is accepted: of `import` and `watch`.
 #[derive(Debug, Args)]
-pub struct Import {
+pub struct DeliveryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub keys: TrustedKeys,
+    pub keys: TrustFlags,
     /// Trivy's cache directory (default: TRIVY_CACHE_DIR, else XDG_CACHE_HOME/trivy, else
     /// ~/.cache/trivy, as Trivy has it).
     #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
@@ -98,13 +99,13 @@ pub struct Import {
     pub selection: SelectionFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub acceptance: Acceptance,
+    pub acceptance: AcceptanceFlags,
     /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
     #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: WriteSettings,
+    pub settings: SettingsFlags,
     /// Forget earlier analyses of images, which hide a new trivy-java-db.
     #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
     pub clear_scan_cache: bool,

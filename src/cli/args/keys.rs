@@ -8,7 +8,7 @@ use crate::cli::args::shared::switch;
 
 /// `keygen`
 #[derive(Debug, Args)]
-pub struct Keygen {
+pub struct KeygenArgs {
     /// The pair's name: writes NAME.key (mode 0600) and NAME.pub.
     #[arg(long, default_value = "ferry", env = "TRIVY_FERRY_OUT", value_name = "NAME")]
     pub out: PathBuf,
@@ -22,7 +22,7 @@ pub struct Keygen {
 
 /// `trust`
 #[derive(Debug, Subcommand)]
-pub enum Trust {
+pub enum TrustCommand {
     /// Trust an exporter's public key, after its fingerprint was compared over another channel.
     Add {
         /// The public key.

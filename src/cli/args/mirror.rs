@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::args::RegistryFlags;
-use crate::cli::args::shared::{Persistence, Sources, WriteSettings, switch};
+use crate::cli::args::shared::{RetryFlags, SettingsFlags, SourceFlags, switch};
 use crate::trust::max_age::MaxAge;
 
 /// `mirror`
@@ -26,13 +26,13 @@ use crate::trust::max_age::MaxAge;
     )),
     mut_arg("only", |arg| arg.help("Only these datasets: trivy-db, trivy-java-db, trivy-checks"))
 )]
-pub struct Mirror {
+pub struct MirrorArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sources: Sources,
+    pub sources: SourceFlags,
     /// Accept any certificate of a source, and plain HTTP where HTTPS does not answer. Risk: then only
     /// the checks of the content stand between you and the network.
     #[arg(long, env = "TRIVY_FERRY_FROM_INSECURE", value_parser = switch)]
@@ -42,7 +42,7 @@ pub struct Mirror {
     pub from_plain_http: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub persistence: Persistence,
+    pub retry: RetryFlags,
     /// Refuse data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -54,5 +54,5 @@ pub struct Mirror {
     pub dry_run: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: WriteSettings,
+    pub settings: SettingsFlags,
 }

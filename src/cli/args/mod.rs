@@ -22,18 +22,18 @@ mod shared;
 mod status;
 mod watch;
 
-pub use bundle::{Inspect, Repair, Sign, Verify};
-pub use export::Export;
-pub use import::{Import, ImportBundles, Layout};
-pub use keys::{Keygen, Trust};
-pub use mirror::Mirror;
-pub use serve::Serve;
+pub use bundle::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};
+pub use export::ExportArgs;
+pub use import::{DeliveryFlags, ImportArgs, Layout};
+pub use keys::{KeygenArgs, TrustCommand};
+pub use mirror::MirrorArgs;
+pub use serve::ServeArgs;
 pub use shared::{
-    Acceptance, Connection, Overrides, Persistence, RegistryFlags, Renamed, SelectionFlags, Signing, Sources,
-    TimeOverrides, TrustedKeys, WriteSettings,
+    AcceptanceFlags, ConnectionFlags, OverrideFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags,
+    SettingsFlags, SigningFlags, SourceFlags, TimeOverrideFlags, TrustFlags,
 };
-pub use status::Status;
-pub use watch::Watch;
+pub use status::StatusArgs;
+pub use watch::WatchArgs;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
@@ -83,7 +83,7 @@ pub struct Cli {
 
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    pub command: Command,
 }
 
 /// The form of results.
@@ -96,95 +96,95 @@ pub enum Format {
     Json,
 }
 
-/// The verbs.
+/// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Make a key pair: NAME.key signs bundles, NAME.pub goes to every importing host.
     ///
     /// Both are PEM files that openssl reads. The fingerprint that is printed is to be compared on
     /// the importing hosts over another channel than the one by which NAME.pub travels.
-    Keygen(Keygen),
+    Keygen(KeygenArgs),
     /// Say which exporters this host trusts.
     ///
     /// A bundle is accepted only with the signature of a trusted key. The keys lie as NAME.pub in
     /// /etc/trivy-ferry/trusted and in the user's own XDG_CONFIG_HOME/trivy-ferry/trusted; `add`
     /// takes the first for root, and the second for everybody else.
     #[command(subcommand)]
-    Trust(Trust),
+    Trust(TrustCommand),
     /// Collect Trivy's data into one signed bundle.
     ///
     /// Every dataset is checked as Trivy would read it before it is signed. The bundle is written
     /// straight to its destination, and gets its name only when it is signed and synced.
-    Export(Export),
+    Export(ExportArgs),
     /// Add a signature to a bundle that a trusted key has signed.
     ///
     /// For two who must agree, or while one key follows another: importers accept what any key has
     /// signed that they trust. Every byte is checked first; nothing else of the bundle changes.
-    Sign(Sign),
+    Sign(SignArgs),
     /// Check a bundle as import would, changing nothing.
     ///
     /// Signature, every member, and the unpacked content. Only import knows what this host has
     /// accepted before, and whether a bundle is older than that.
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Show what is in a bundle, how old it is, and who signed it.
     ///
     /// Shows what nobody here trusts as well, and says so. Only `verify` and `import` look at the
     /// content.
-    Inspect(Inspect),
+    Inspect(InspectArgs),
     /// Make what is missing or damaged of a bundle again, from the parity beside it.
     ///
     /// The files that are made take their place only when every byte of the bundle was found to be what a
     /// trusted key signed. `import` does the same for itself, without changing the medium.
-    Repair(Repair),
+    Repair(RepairArgs),
     /// Verify a bundle and put its data into Trivy's cache, registries or a web root.
     ///
     /// The old data stays in place until all of the new was found good, and is kept for --restore.
     /// To import the same bundle again is no error, and brings back what is missing. Prints the
     /// settings with which Trivy asks no network.
-    Import(ImportBundles),
+    Import(ImportArgs),
     /// Import whatever comes into a folder, unattended.
     ///
     /// For the far end of a diode, a share, or a folder into which sticks are copied. Bundles, volumes and
     /// parity may come in any order, more than once, or not at all. What is whole, by what its signed manifest
     /// says, is imported as `import` does it; what parity can make whole is made whole.
-    Watch(Watch),
+    Watch(WatchArgs),
     /// Say how old the data in use is, what came last, and whether it is still there.
     ///
     /// For people and, by exit code, for monitoring: 5 where something has expired or is older than --max-age,
     /// 7 where a target does not hold what was imported.
-    Status(Status),
+    Status(StatusArgs),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared
     /// again with what was verified before it is sent. Ends at SIGTERM or Ctrl-C.
-    Serve(Serve),
+    Serve(ServeArgs),
     /// Bring Trivy's data from its sources straight into registries.
     ///
     /// For a host that reaches both: a DMZ, a cloud. Checks the data as an export does while it passes,
     /// keeps nothing of it, and sets a tag only when all under it is in place and good. What a registry
     /// has already is not fetched again. VEX repositories are not mirrored: Trivy fetches them over HTTP,
     /// not from registries.
-    Mirror(Mirror),
+    Mirror(MirrorArgs),
     /// The whole trip on this machine, with sample data and no network.
-    Rehearse(Rehearse),
+    Rehearse(RehearseArgs),
     /// Print completions for a shell.
     ///
     /// Such as, in ~/.bashrc: source <(trivy-ferry completions bash)
-    Completions(Completions),
+    Completions(CompletionsArgs),
     /// Write the manual pages: one for the program, and one for each verb.
-    Man(Man),
+    Man(ManArgs),
 }
 
 /// `completions`
 #[derive(Debug, Args)]
-pub struct Completions {
+pub struct CompletionsArgs {
     /// The shell.
     pub shell: clap_complete::Shell,
 }
 
 /// `man`
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManArgs {
     /// The folder for the pages, which is made where it is missing, such as
     /// /usr/local/share/man/man1.
     pub dir: PathBuf,
@@ -192,7 +192,7 @@ pub struct Man {
 
 /// `rehearse`
 #[derive(Debug, Args)]
-pub struct Rehearse {
+pub struct RehearseArgs {
     /// Keep everything that the rehearsal made in this new folder.
     #[arg(long, env = "TRIVY_FERRY_REHEARSE_KEEP", value_name = "DIR")]
     pub keep: Option<PathBuf>,

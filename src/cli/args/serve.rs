@@ -5,21 +5,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::shared::{Acceptance, SelectionFlags, TrustedKeys, WriteSettings};
+use crate::cli::args::shared::{AcceptanceFlags, SelectionFlags, SettingsFlags, TrustFlags};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;
 
 /// `serve`
 #[derive(Debug, Args)]
-pub struct Serve {
+pub struct ServeArgs {
     /// A bundle, or a folder with bundles: of each dataset the newest is served. Several folders where its
     /// volumes lie on several media.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub keys: TrustedKeys,
+    pub keys: TrustFlags,
     /// Where to listen. 0.0.0.0:PORT is every interface of this host.
     #[arg(long, default_value = "127.0.0.1:5000", env = "TRIVY_FERRY_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
@@ -42,13 +42,13 @@ pub struct Serve {
     pub selection: SelectionFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub acceptance: Acceptance,
+    pub acceptance: AcceptanceFlags,
     /// The Trivy version that scans (default: that of `trivy` on the PATH, else the newest).
     #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: WriteSettings,
+    pub settings: SettingsFlags,
     /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
     /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]

@@ -10,8 +10,8 @@ use crate::collect::registry_mirror::RegistryMirror;
 use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Name, Selection};
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
-use crate::delivery::registry_place::Place;
-use crate::source::patience::{Limits, RETRIES, STALL};
+use crate::delivery::registry_place::RegistryPlace;
+use crate::source::retry::{RETRIES, RetryLimits, STALL};
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 
@@ -53,7 +53,7 @@ pub struct SelectionFlags {
 
 /// Which of Trivy's datasets are fetched, and from where.
 #[derive(Debug, Clone, Args, Default)]
-pub struct Sources {
+pub struct SourceFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: SelectionFlags,
@@ -106,9 +106,9 @@ impl From<&SelectionFlags> for Selection {
     }
 }
 
-/// How long a run keeps on where the network fails.
+/// How long a run retries if the network fails.
 #[derive(Debug, Clone, Args)]
-pub struct Persistence {
+pub struct RetryFlags {
     /// How often in a row a server is asked again after a failure that may pass, after ever longer pauses
     /// or when it says; then the next source is asked.
     #[arg(long, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
@@ -121,15 +121,15 @@ pub struct Persistence {
     pub stall_timeout: Option<Age>,
 }
 
-impl Default for Persistence {
+impl Default for RetryFlags {
     fn default() -> Self {
-        Persistence { retries: RETRIES, deadline: None, stall_timeout: None }
+        RetryFlags { retries: RETRIES, deadline: None, stall_timeout: None }
     }
 }
 
-impl From<&Persistence> for Limits {
-    fn from(flags: &Persistence) -> Self {
-        Limits {
+impl From<&RetryFlags> for RetryLimits {
+    fn from(flags: &RetryFlags) -> Self {
+        RetryLimits {
             retries: flags.retries,
             deadline: flags.deadline.map(|age| age.duration().unsigned_abs()),
             stall: flags.stall_timeout.map_or(STALL, |age| age.duration().unsigned_abs()),
@@ -137,8 +137,8 @@ impl From<&Persistence> for Limits {
     }
 }
 
-impl From<&Sources> for SourceOptions {
-    fn from(flags: &Sources) -> Self {
+impl From<&SourceFlags> for SourceOptions {
+    fn from(flags: &SourceFlags) -> Self {
         SourceOptions {
             selection: (&flags.selection).into(),
             db_repository: flags.db_repository.clone(),
@@ -150,8 +150,8 @@ impl From<&Sources> for SourceOptions {
     }
 }
 
-impl From<&Acceptance> for AcceptanceOptions {
-    fn from(flags: &Acceptance) -> Self {
+impl From<&AcceptanceFlags> for AcceptanceOptions {
+    fn from(flags: &AcceptanceFlags) -> Self {
         AcceptanceOptions {
             stream: flags.stream.clone(),
             max_age: flags.max_age.clone(),
@@ -162,8 +162,8 @@ impl From<&Acceptance> for AcceptanceOptions {
     }
 }
 
-impl From<&WriteSettings> for SettingsOptions {
-    fn from(flags: &WriteSettings) -> Self {
+impl From<&SettingsFlags> for SettingsOptions {
+    fn from(flags: &SettingsFlags) -> Self {
         SettingsOptions {
             write_env: flags.write_env.clone(),
             write_config: flags.write_config.clone(),
@@ -174,7 +174,7 @@ impl From<&WriteSettings> for SettingsOptions {
 
 /// What signs.
 #[derive(Debug, Clone, Args, Default)]
-pub struct Signing {
+pub struct SigningFlags {
     /// The private key to sign with, as `trivy-ferry keygen` makes it.
     #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
@@ -199,7 +199,7 @@ pub struct Signing {
 
 /// Which keys are trusted.
 #[derive(Debug, Clone, Args, Default)]
-pub struct TrustedKeys {
+pub struct TrustFlags {
     /// Trust this public key, and not the keys that `trust add` keeps.
     #[arg(long, env = "TRIVY_FERRY_TRUST", value_name = "FILE", value_delimiter = ',')]
     pub trust: Vec<PathBuf>,
@@ -207,7 +207,7 @@ pub struct TrustedKeys {
 
 /// What is accepted.
 #[derive(Debug, Clone, Args)]
-pub struct Acceptance {
+pub struct AcceptanceFlags {
     /// The stream that is accepted.
     #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Stream,
@@ -216,23 +216,23 @@ pub struct Acceptance {
     pub max_age: Option<MaxAge>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub overrides: Overrides,
+    pub overrides: OverrideFlags,
 }
 
 /// What is accepted against the rules.
 #[derive(Debug, Clone, Args, Default)]
-pub struct Overrides {
+pub struct OverrideFlags {
     /// Accept a bundle or dataset older than the last one. Risk: new vulnerabilities go unseen.
     #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = switch)]
     pub allow_rollback: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub time: TimeOverrides,
+    pub time: TimeOverrideFlags,
 }
 
 /// What is accepted against the rules about time.
 #[derive(Debug, Clone, Args, Default)]
-pub struct TimeOverrides {
+pub struct TimeOverrideFlags {
     /// Accept a bundle created after this host's clock. Risk: its age cannot be judged.
     #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = switch)]
     pub allow_future: bool,
@@ -243,7 +243,7 @@ pub struct TimeOverrides {
 
 /// Where settings for Trivy are written, beside being printed.
 #[derive(Debug, Clone, Args, Default)]
-pub struct WriteSettings {
+pub struct SettingsFlags {
     /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
     #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
     pub write_env: Option<PathBuf>,
@@ -267,7 +267,7 @@ pub struct RegistryFlags {
         hide_env_values = true,
         value_name = "HOST[/PREFIX]"
     )]
-    pub places: Vec<Place>,
+    pub places: Vec<RegistryPlace>,
     /// A further tag for each dataset that is pushed, such as latest.
     #[arg(
         long,
@@ -283,12 +283,12 @@ pub struct RegistryFlags {
     pub compat: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub connection: Connection,
+    pub connection: ConnectionFlags,
 }
 
 /// How registries are reached.
 #[derive(Debug, Args, Default)]
-pub struct Connection {
+pub struct ConnectionFlags {
     /// The name to log in to the registry with (default: Docker's configuration and its helpers).
     #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,

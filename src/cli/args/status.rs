@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::Connection;
+use crate::cli::args::ConnectionFlags;
 use crate::cli::args::shared::switch;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 
 /// `status`
 #[derive(Debug, Args)]
-pub struct Status {
+pub struct StatusArgs {
     /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -24,7 +24,7 @@ pub struct Status {
     pub registries: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub connection: Connection,
+    pub connection: ConnectionFlags,
     /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
     #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
     pub metrics: Option<PathBuf>,

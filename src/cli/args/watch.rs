@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::Import;
+use crate::cli::args::DeliveryFlags;
 use crate::cli::args::shared::switch;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
 /// `watch`
 #[derive(Debug, Args)]
-pub struct Watch {
+pub struct WatchArgs {
     /// The folder into which bundles, volumes and parity come, from a diode, a share or by hand. What was
     /// imported goes to its folder `processed`, what nobody can use to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
@@ -43,5 +43,5 @@ pub struct Watch {
     pub exec_outcome: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub import: Import,
+    pub import: DeliveryFlags,
 }

@@ -3,31 +3,31 @@
 use std::fmt;
 
 use crate::bundle::Dataset;
-use crate::bundle::volumes::Number;
+use crate::bundle::volumes::VolumeNumber;
 use crate::intake::inspect::{InspectReport, InspectedBundle};
 use crate::intake::repair::RepairReport;
 use crate::intake::sign::SignReport;
-use crate::intake::signer::Signer;
+use crate::intake::signer::SignerInfo;
 use crate::intake::verify::VerifyReport;
 use crate::util::redacted::Redacted;
-use crate::util::text::{age, line, moment, safe, size};
+use crate::util::text::{escape, escape_line, format_age, format_minute, format_size};
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.bundles {
-            let signers: Vec<String> = row.signers.iter().map(Signer::to_string).collect();
+            let signers: Vec<String> = row.signers.iter().map(SignerInfo::to_string).collect();
             writeln!(
                 f,
                 "{}   signed by {}, created {} ago",
-                line(&row.path.display().to_string()),
+                escape_line(&row.path.display().to_string()),
                 signers.join(" and "),
-                age(row.created, row.checked_at)
+                format_age(row.created, row.checked_at)
             )?;
             writeln!(
                 f,
                 "  good: {} members, {}, content as signed: {}",
                 row.members + 1,
-                size(row.length),
+                format_size(row.length),
                 row.datasets.join(", ")
             )?;
             if !row.images.is_empty() {
@@ -45,7 +45,7 @@ impl fmt::Display for VerifyReport {
 impl fmt::Display for SignReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = if self.unchanged { "Signed before" } else { "Checked, signed, synced" };
-        writeln!(f, "{done}: {}", line(&self.path.display().to_string()))?;
+        writeln!(f, "{done}: {}", escape_line(&self.path.display().to_string()))?;
         writeln!(f, "Signed by {}", self.fingerprint)?;
         writeln!(f, "Payload {}, for your log.", self.identity)
     }
@@ -65,7 +65,7 @@ impl fmt::Display for InspectReport {
 
 impl fmt::Display for InspectedBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", line(&self.path.display().to_string()))?;
+        writeln!(f, "{}", escape_line(&self.path.display().to_string()))?;
         self.write_signatures(f)?;
         self.write_head(f)?;
         self.write_volumes(f)?;
@@ -73,8 +73,8 @@ impl fmt::Display for InspectedBundle {
             self.write_dataset(f, dataset)?;
         }
         for image in &self.payload.images {
-            writeln!(f, "\n  image {}   {}", safe(&image.name), size(image.size()))?;
-            writeln!(f, "    from       {}", safe(&Redacted::new(&image.source).to_string()))?;
+            writeln!(f, "\n  image {}   {}", escape(&image.name), format_size(image.size()))?;
+            writeln!(f, "    from       {}", escape(&Redacted::new(&image.source).to_string()))?;
             writeln!(f, "    manifest   {}", image.manifest.digest)?;
         }
         writeln!(f, "\n  members")?;
@@ -90,7 +90,7 @@ impl InspectedBundle {
     fn write_signatures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(why) = &self.why else {
             for signer in &self.signers {
-                writeln!(f, "  signed by  {} ({})", signer.fingerprint, safe(&signer.name))?;
+                writeln!(f, "  signed by  {} ({})", signer.fingerprint, escape(&signer.name))?;
             }
             return Ok(());
         };
@@ -98,7 +98,7 @@ impl InspectedBundle {
         if self.signers.is_empty() {
             return writeln!(f, "  What follows is only what the file says of itself.");
         }
-        let names: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        let names: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "  What follows is signed by {}.", names.join(" and "))
     }
 
@@ -110,17 +110,17 @@ impl InspectedBundle {
         writeln!(
             f,
             "  created    {} ({} ago)",
-            moment(payload.created),
-            age(payload.created, self.inspected_at)
+            format_minute(payload.created),
+            format_age(payload.created, self.inspected_at)
         )?;
         if let Some(expires) = payload.expires {
-            writeln!(f, "  expires    {}", moment(expires))?;
+            writeln!(f, "  expires    {}", format_minute(expires))?;
         }
         if let Some(sequence) = payload.sequence {
             writeln!(f, "  sequence   {sequence}")?;
         }
-        writeln!(f, "  producer   {}", safe(&payload.producer))?;
-        writeln!(f, "  length     {} in {} members", size(payload.length), payload.members.len() + 1)
+        writeln!(f, "  producer   {}", escape(&payload.producer))?;
+        writeln!(f, "  length     {} in {} members", format_size(payload.length), payload.members.len() + 1)
     }
 
     /// Lists the volumes behind the head, if there are any.
@@ -133,10 +133,10 @@ impl InspectedBundle {
             f,
             "  volumes    {}, the head with {}",
             payload.volumes.len() + 1,
-            size(payload.head_length())
+            format_size(payload.head_length())
         )?;
         for (index, volume) in payload.volumes.iter().enumerate() {
-            let number = Number::at(index).map(|number| number.to_string()).unwrap_or_default();
+            let number = VolumeNumber::at(index).map(|number| number.to_string()).unwrap_or_default();
             writeln!(f, "    {} {:>12} {number}", volume.digest.hex(), volume.size)?;
         }
         Ok(())
@@ -147,20 +147,20 @@ impl InspectedBundle {
         let contents = &dataset.contents;
         let date = contents
             .updated_at
-            .map(|date| format!("{} ({} old)", moment(date), age(date, self.inspected_at)));
-        let version = dataset.version.as_deref().map(safe);
+            .map(|date| format!("{} ({} old)", format_minute(date), format_age(date, self.inspected_at)));
+        let version = dataset.version.as_deref().map(escape);
         let what = date.or(version).unwrap_or_default();
         writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
-        writeln!(f, "    from       {}", safe(&Redacted::new(&dataset.source).to_string()))?;
+        writeln!(f, "    from       {}", escape(&Redacted::new(&dataset.source).to_string()))?;
         writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
         for layer in &dataset.layers {
-            writeln!(f, "    layer      {} {}", layer.digest, size(layer.size))?;
+            writeln!(f, "    layer      {} {}", layer.digest, format_size(layer.size))?;
         }
         for file in &contents.files {
-            writeln!(f, "    file       {} {} {}", file.digest, size(file.size), file.path)?;
+            writeln!(f, "    file       {} {} {}", file.digest, format_size(file.size), file.path)?;
         }
         if let Some(tree) = &contents.tree {
-            writeln!(f, "    tree       {} {} in {} files", tree.digest, size(tree.size), tree.files)?;
+            writeln!(f, "    tree       {} {} in {} files", tree.digest, format_size(tree.size), tree.files)?;
         }
         Ok(())
     }
@@ -169,13 +169,17 @@ impl InspectedBundle {
 impl fmt::Display for RepairReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.bundles {
-            let path = line(&row.path.display().to_string());
+            let path = escape_line(&row.path.display().to_string());
             match row.made.as_slice() {
-                [] => writeln!(f, "{path} is whole: {}, every byte as signed.", size(row.length))?,
+                [] => writeln!(f, "{path} is whole: {}, every byte as signed.", format_size(row.length))?,
                 made => {
-                    writeln!(f, "{path} is whole again: {}, every byte as signed.", size(row.length))?;
+                    writeln!(f, "{path} is whole again: {}, every byte as signed.", format_size(row.length))?;
                     for made in made {
-                        writeln!(f, "  made again from parity: {}", line(&made.display().to_string()))?;
+                        writeln!(
+                            f,
+                            "  made again from parity: {}",
+                            escape_line(&made.display().to_string())
+                        )?;
                     }
                 }
             }
@@ -185,7 +189,7 @@ impl fmt::Display for RepairReport {
     }
 }
 
-impl fmt::Display for Signer {
+impl fmt::Display for SignerInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (trusted: {})", self.short, self.name)
     }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::delivery::admitted::Source;
-use crate::delivery::report::{ImageRow, Report, Row, Status};
+use crate::delivery::admitted::AdmittedBundle;
+use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, TargetReport};
 use crate::import::report::ImportReport;
-use crate::intake::signer::Signer;
+use crate::intake::signer::SignerInfo;
 use crate::mirror::MirrorReport;
 use crate::trust::acceptance::REPLACE_TAGS;
-use crate::util::text::{line, moment, moments, safe, size};
+use crate::util::text::{escape, escape_line, format_distinct, format_minute, format_size};
 
 impl fmt::Display for ImportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,9 +16,9 @@ impl fmt::Display for ImportReport {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for AdmittedBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signers: Vec<String> = self.signers.iter().map(Signer::to_string).collect();
+        let signers: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
         if self.first_import {
             writeln!(f, "  first import of this stream here")?;
@@ -42,52 +42,56 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for DatasetResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (now, was) = match (self.updated_at, self.was) {
             (Some(now), Some(was)) if now != was => {
-                let (now, was) = moments(now, was);
+                let (now, was) = format_distinct(now, was);
                 (Some(now), Some(was))
             }
-            (now, was) => (now.map(moment), was.map(moment)),
+            (now, was) => (now.map(format_minute), was.map(format_minute)),
         };
         let date = now.or_else(|| self.version.clone()).unwrap_or_default();
         let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
-            (Status::Installed | Status::Pushed | Status::WouldPush | Status::Restored, Some(was))
-                if self.was != self.updated_at =>
-            {
+            (
+                DeliveryStatus::Installed
+                | DeliveryStatus::Pushed
+                | DeliveryStatus::WouldPush
+                | DeliveryStatus::Restored,
+                Some(was),
+            ) if self.was != self.updated_at => {
                 write!(f, ", was {was}")?;
             }
-            (Status::Older, Some(was)) => write!(f, ", has {was}")?,
+            (DeliveryStatus::Older, Some(was)) => write!(f, ", has {was}")?,
             _ => {}
         }
         match self.switch {
             Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
             Some("two-step") => write!(f, "   (in two steps)")?,
-            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))?,
+            _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", escape(reference)))?,
         }
         if !self.extra_tags.is_empty() {
             write!(f, " (also :{})", self.extra_tags.join(", :"))?;
         }
         match (self.status, &self.fetched) {
-            (Status::WouldPush, Some(fetched)) => {
-                write!(f, "   from {}, {}", safe(&fetched.source), size(fetched.size))
+            (DeliveryStatus::WouldPush, Some(fetched)) => {
+                write!(f, "   from {}, {}", escape(&fetched.source), format_size(fetched.size))
             }
             _ => Ok(()),
         }
     }
 }
 
-impl fmt::Display for ImageRow {
+impl fmt::Display for ImageResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}   {}", self.name, self.status.word())?;
-        self.reference.iter().try_for_each(|reference| write!(f, "   {}", safe(reference)))
+        self.reference.iter().try_for_each(|reference| write!(f, "   {}", escape(reference)))
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for TargetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for source in &self.bundles {
             source.fmt(f)?;
@@ -102,7 +106,7 @@ impl fmt::Display for Report {
             writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
         }
         for path in &self.written {
-            writeln!(f, "Written: {}", line(&path.display().to_string()))?;
+            writeln!(f, "Written: {}", escape_line(&path.display().to_string()))?;
         }
         // Said once; who imports the same again knows.
         if self.changed().count() > 0 && !self.settings.is_empty() {
@@ -111,7 +115,11 @@ impl fmt::Display for Report {
                 writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
             }
             if let Some(time) = self.fails_from {
-                writeln!(f, "Without them Trivy tries to download from {} on, and fails.", moment(time))?;
+                writeln!(
+                    f,
+                    "Without them Trivy tries to download from {} on, and fails.",
+                    format_minute(time)
+                )?;
             }
         }
         for advice in &self.advice {
@@ -122,7 +130,7 @@ impl fmt::Display for Report {
 }
 
 /// Writes the reports of a run, each under its target if there are several.
-pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::Result {
+pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[TargetReport]) -> fmt::Result {
     for report in reports {
         if reports.len() > 1 {
             writeln!(f, "{}:", report.target)?;
@@ -133,8 +141,8 @@ pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[Report]) -> fmt::
 }
 
 /// The warnings of all targets, which name their target if there are several.
-pub(crate) fn warnings(reports: &[Report]) -> Vec<String> {
-    let of = |report: &Report| {
+pub(crate) fn warnings(reports: &[TargetReport]) -> Vec<String> {
+    let of = |report: &TargetReport| {
         let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };
         report.warnings.iter().map(|warning| format!("{target}{warning}")).collect::<Vec<_>>()
     };
@@ -147,7 +155,7 @@ impl fmt::Display for MirrorReport {
         match (self.dry_run, self.would_fetch) {
             (false, _) => Ok(()),
             (true, 0) => writeln!(f, "Would fetch nothing. Nothing was pushed."),
-            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", size(bytes)),
+            (true, bytes) => writeln!(f, "Would fetch {}. Nothing was pushed.", format_size(bytes)),
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::export::report::{ParityRow, Report, Written};
-use crate::util::text::{line, moment, safe, size};
+use crate::export::report::{ExportReport, WrittenBundle, WrittenParity};
+use crate::util::text::{escape, escape_line, format_minute, format_size};
 
-impl fmt::Display for ParityRow {
+impl fmt::Display for WrittenParity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |count: usize| if count == 1 { "" } else { "s" };
         let (files, shards, lost) = (self.files.len(), self.shards, self.lost_files);
@@ -15,7 +15,7 @@ impl fmt::Display for ParityRow {
             "{files} parity file{}, for {shards} damaged range{} of {}",
             s(files),
             s(shards),
-            size(self.shard)
+            format_size(self.shard)
         )?;
         match lost {
             0 => write!(f, ", not for a lost file"),
@@ -24,25 +24,29 @@ impl fmt::Display for ParityRow {
     }
 }
 
-impl fmt::Display for Written {
+impl fmt::Display for WrittenBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "Checked, signed, synced{}: {} ({}).{}",
             if self.read_back { ", read back" } else { "" },
-            line(&self.path.display().to_string()),
-            size(self.length),
+            escape_line(&self.path.display().to_string()),
+            format_size(self.length),
             if self.on_medium { " Safe to unplug." } else { "" }
         )?;
-        let mut folders: Vec<(&Path, usize)> = Vec::new();
-        for folder in self.files.iter().skip(1).filter_map(|file| file.parent()) {
-            match folders.iter_mut().find(|(known, _)| *known == folder) {
+        let mut directories: Vec<(&Path, usize)> = Vec::new();
+        for directory in self.files.iter().skip(1).filter_map(|file| file.parent()) {
+            match directories.iter_mut().find(|(known, _)| *known == directory) {
                 Some((_, count)) => *count += 1,
-                None => folders.push((folder, 1)),
+                None => directories.push((directory, 1)),
             }
         }
-        for (folder, count) in folders {
-            writeln!(f, "  with {count} volumes behind it in {}", line(&folder.display().to_string()))?;
+        for (directory, count) in directories {
+            writeln!(
+                f,
+                "  with {count} volumes behind it in {}",
+                escape_line(&directory.display().to_string())
+            )?;
         }
         if let Some(parity) = &self.parity {
             writeln!(f, "  with {parity}")?;
@@ -52,12 +56,12 @@ impl fmt::Display for Written {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ExportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.datasets {
             let date = match (&row.updated_at, &row.age, &row.version) {
-                (Some(date), Some(age), _) => format!("{} ({age} old)", moment(*date)),
-                (_, _, Some(version)) => safe(version),
+                (Some(date), Some(age), _) => format!("{} ({age} old)", format_minute(*date)),
+                (_, _, Some(version)) => escape(version),
                 _ if self.dry_run => "date unknown until fetched".into(),
                 _ => "without a date".into(),
             };
@@ -66,12 +70,12 @@ impl fmt::Display for Report {
                 "{:<14} {:<4} {date:<28} {:>10}  {}",
                 row.name,
                 row.tag,
-                size(row.size),
-                safe(&row.source)
+                format_size(row.size),
+                escape(&row.source)
             )?;
         }
         for image in &self.images {
-            writeln!(f, "{:<48} {:>10}", safe(&image.name), size(image.size))?;
+            writeln!(f, "{:<48} {:>10}", escape(&image.name), format_size(image.size))?;
         }
         if let Some(bundle) = &self.bundle {
             write!(f, "{bundle}")?;
@@ -80,17 +84,22 @@ impl fmt::Display for Report {
         } else {
             let images = self.images.iter().map(|image| image.size);
             let total = self.datasets.iter().map(|row| row.size).chain(images).sum();
-            writeln!(f, "Would fetch {}. Nothing was written.", size(total))?;
+            writeln!(f, "Would fetch {}. Nothing was written.", format_size(total))?;
             if !self.hosts.is_empty() {
-                let hosts: Vec<String> = self.hosts.iter().map(|host| safe(host)).collect();
+                let hosts: Vec<String> = self.hosts.iter().map(|host| escape(host)).collect();
                 writeln!(f, "A firewall must let through: {}", hosts.join(", "))?;
             }
         }
-        if let Some(folder) = self.dropped.first().and_then(|path| path.parent()) {
-            writeln!(f, "Dropped {} files into {}", self.dropped.len(), line(&folder.display().to_string()))?;
+        if let Some(directory) = self.dropped.first().and_then(|path| path.parent()) {
+            writeln!(
+                f,
+                "Dropped {} files into {}",
+                self.dropped.len(),
+                escape_line(&directory.display().to_string())
+            )?;
         }
         for path in &self.removed {
-            writeln!(f, "Removed: {}", line(&path.display().to_string()))?;
+            writeln!(f, "Removed: {}", escape_line(&path.display().to_string()))?;
         }
         Ok(())
     }

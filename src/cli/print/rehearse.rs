@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::rehearse::{RehearsalReport, sample};
-use crate::util::text::size;
+use crate::util::text::format_size;
 
 impl fmt::Display for RehearsalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,7 +16,7 @@ impl fmt::Display for RehearsalReport {
         writeln!(
             f,
             "                       one bundle, {}, signed by a throw-away key",
-            size(self.bundle_size)
+            format_size(self.bundle_size)
         )?;
         writeln!(f, "  2. on the way        one bit flipped: refused ({})", self.refused)?;
         writeln!(

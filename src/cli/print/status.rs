@@ -5,11 +5,13 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::delivery::target_id::TargetId;
-use crate::status::drift::State;
-use crate::status::report::{Export, Heartbeat, Row, Status, Target, exported};
-use crate::util::text::{age, line, moment, safe, size, stamp};
+use crate::status::drift::DriftState;
+use crate::status::report::{
+    ExportStatus, HeartbeatStatus, ItemStatus, StatusReport, TargetStatus, exported,
+};
+use crate::util::text::{escape, escape_line, format_age, format_minute, format_size, format_stamp};
 
-impl fmt::Display for Status {
+impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for target in &self.imports {
             self.write_target(f, target)?;
@@ -18,10 +20,10 @@ impl fmt::Display for Status {
             self.write_heartbeat(f, heartbeat)?;
         }
         for refused in &self.refused {
-            let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", safe(bundle)));
+            let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", escape(bundle)));
             let bundle: String = bundle.collect();
             let what = if refused.given_up { "given up" } else { "refused" };
-            writeln!(f, "{what:<10} {} {bundle}{}", moment(refused.at), safe(&refused.why))?;
+            writeln!(f, "{what:<10} {} {bundle}{}", format_minute(refused.at), escape(&refused.why))?;
         }
         for export in &self.exports {
             self.write_export(f, export)?;
@@ -30,19 +32,19 @@ impl fmt::Display for Status {
     }
 }
 
-impl Status {
+impl StatusReport {
     /// Describes a target of imports: its last bundle, its datasets, and what is missing or odd.
-    fn write_target(&self, f: &mut fmt::Formatter<'_>, target: &Target) -> fmt::Result {
-        writeln!(f, "{}   stream {}", line(&target.target.to_string()), safe(&target.stream))?;
+    fn write_target(&self, f: &mut fmt::Formatter<'_>, target: &TargetStatus) -> fmt::Result {
+        writeln!(f, "{}   stream {}", escape_line(&target.target.to_string()), escape(&target.stream))?;
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
-            let ago = age(bundle.created, self.now);
-            writeln!(f, "  last bundle      {} ({ago} ago){number}", moment(bundle.created))?;
+            let ago = format_age(bundle.created, self.now);
+            writeln!(f, "  last bundle      {} ({ago} ago){number}", format_minute(bundle.created))?;
         }
         for row in &target.datasets {
             self.write_row(f, row)?;
         }
-        let is_unasked = |row: &Row| row.state == State::NotLookedAt;
+        let is_unasked = |row: &ItemStatus| row.state == DriftState::NotLookedAt;
         let is_registry = matches!(target.target, TargetId::Registry(_));
         if is_registry && target.datasets.iter().any(is_unasked) {
             let why = if self.asked { "it did not say" } else { "--registries asks it" };
@@ -56,51 +58,61 @@ impl Status {
             writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
         }
         if let Some(disk) = target.disk {
-            writeln!(f, "  on the disk      {}", size(disk))?;
+            writeln!(f, "  on the disk      {}", format_size(disk))?;
         }
         Ok(())
     }
 
     /// Describes a dataset in a target: its date and state, and where it came from.
-    fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
-        let what = row.state.said();
+    fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &ItemStatus) -> fmt::Result {
+        let what = row.state.describe();
         let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
         let date = dated(date, self.now);
         let expired = row.expires.is_some_and(|expires| expires < self.now);
         let expired = if expired { "EXPIRED" } else { "" };
-        let text = format!("  {:<16} {date}  {what}{expired}", safe(&row.name));
+        let text = format!("  {:<16} {date}  {what}{expired}", escape(&row.name));
         writeln!(f, "{}", text.trim_end())?;
         // Where something else came from, nobody knows.
         if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
-            let version = row.version.iter().map(|version| format!(" {}", safe(version)));
+            let version = row.version.iter().map(|version| format!(" {}", escape(version)));
             let version: String = version.collect();
-            let signers = safe(&row.signers.join(" and "));
-            writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", safe(source))?;
+            let signers = escape(&row.signers.join(" and "));
+            writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", escape(source))?;
         }
         Ok(())
     }
 
     /// Describes the last heartbeat of a stream, and the bundle that it announces if that is not here.
-    fn write_heartbeat(&self, f: &mut fmt::Formatter<'_>, heartbeat: &Heartbeat) -> fmt::Result {
+    fn write_heartbeat(&self, f: &mut fmt::Formatter<'_>, heartbeat: &HeartbeatStatus) -> fmt::Result {
         let heard = &heartbeat.heard;
-        writeln!(f, "heartbeat  stream {}", safe(&heartbeat.stream))?;
-        let ago = age(heard.created, self.now);
-        writeln!(f, "  last made        {} ({ago} ago): {}", moment(heard.created), exported(&heard.export))?;
+        writeln!(f, "heartbeat  stream {}", escape(&heartbeat.stream))?;
+        let ago = format_age(heard.created, self.now);
+        writeln!(
+            f,
+            "  last made        {} ({ago} ago): {}",
+            format_minute(heard.created),
+            exported(&heard.export)
+        )?;
         if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
             let number = numbered(newest.sequence);
-            let name = format!("{}-{}", safe(&heartbeat.stream), stamp(newest.created));
+            let name = format!("{}-{}", escape(&heartbeat.stream), format_stamp(newest.created));
             writeln!(f, "  not here yet     {name}{number}")?;
         }
         Ok(())
     }
 
     /// Describes the last bundle that was exported to a stream.
-    fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &Export) -> fmt::Result {
-        writeln!(f, "exported   stream {}", safe(&export.stream))?;
-        let ago = age(export.created, self.now);
-        writeln!(f, "  last bundle      {} ({ago} ago), number {}", moment(export.created), export.sequence)?;
+    fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &ExportStatus) -> fmt::Result {
+        writeln!(f, "exported   stream {}", escape(&export.stream))?;
+        let ago = format_age(export.created, self.now);
+        writeln!(
+            f,
+            "  last bundle      {} ({ago} ago), number {}",
+            format_minute(export.created),
+            export.sequence
+        )?;
         for (name, date) in &export.datasets {
-            writeln!(f, "  {:<16} {}", safe(name), dated(Some(*date), self.now))?;
+            writeln!(f, "  {:<16} {}", escape(name), dated(Some(*date), self.now))?;
         }
         Ok(())
     }
@@ -111,5 +123,5 @@ fn numbered(sequence: Option<u64>) -> String {
 }
 
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
-    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", moment(date), age(date, now)))
+    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
 }

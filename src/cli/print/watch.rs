@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-use crate::util::text::{line, safe};
-use crate::watch::report::Report;
+use crate::util::text::{escape, escape_line};
+use crate::watch::report::WatchReport;
 
-impl fmt::Display for Report {
+impl fmt::Display for WatchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.outcomes {
-            writeln!(f, "{:<12} {}", row.outcome.as_str(), safe(&row.bundle))?;
+            writeln!(f, "{:<12} {}", row.outcome.as_str(), escape(&row.bundle))?;
             if let Some(why) = &row.why {
                 writeln!(f, "  {why}")?;
             }
-            writeln!(f, "  see {}", line(&row.reason.display().to_string()))?;
+            writeln!(f, "  see {}", escape_line(&row.reason.display().to_string()))?;
         }
         for waiting in &self.waiting {
-            writeln!(f, "{:<12} {}: {}", "waits", safe(&waiting.bundle), waiting.why)?;
+            writeln!(f, "{:<12} {}: {}", "waits", escape(&waiting.bundle), waiting.why)?;
         }
         for row in &self.heartbeats {
             writeln!(f, "{}", row.summary())?;

@@ -1,6 +1,6 @@
 //! `verify`, `inspect`, `repair` and `sign`.
 
-use crate::cli::args::{Inspect, Repair, Sign, Verify};
+use crate::cli::args::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
 use crate::intake;
@@ -8,7 +8,7 @@ use crate::intake::verify::VerifyOptions;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
 
-pub(crate) fn verify(args: &Verify, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = VerifyOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
@@ -21,17 +21,17 @@ pub(crate) fn verify(args: &Verify, progress: &dyn Progress) -> Result<Outcome, 
     Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
 }
 
-pub(crate) fn inspect(args: &Inspect) -> Result<Outcome, Error> {
+pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome, Error> {
     Ok(Outcome::done(&intake::inspect::inspect(&args.bundle, &args.keys.trust)?))
 }
 
-pub(crate) fn repair(args: &Repair, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn repair(args: &RepairArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let report = intake::repair::repair(&args.bundle, &args.keys.trust, progress)?;
     let outcome = Outcome::done(&report);
     Ok(Outcome { errors: report.errors, ..outcome })
 }
 
-pub(crate) fn sign(args: &Sign, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn sign(args: &SignArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
     let signer = prompt::signer(&args.signing)?;
     Ok(Outcome::done(&intake::sign::sign(&args.bundle, &keyring, &*signer, progress)?))

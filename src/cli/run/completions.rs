@@ -6,21 +6,21 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::Outcome;
-use crate::cli::args::{Cli, Completions};
+use crate::cli::args::{Cli, CompletionsArgs};
 
 #[derive(Serialize)]
-struct Report {
+struct CompletionsReport {
     shell: String,
     script: String,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CompletionsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.script)
     }
 }
 
-pub(crate) fn run(args: &Completions) -> Outcome {
+pub(crate) fn run(args: &CompletionsArgs) -> Outcome {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
@@ -28,5 +28,5 @@ pub(crate) fn run(args: &Completions) -> Outcome {
     // Bash's script has two spellings of a name with a hyphen, and completes nothing behind a verb
     // (clap_complete 4.6.11; clap's issue 6421).
     let script = String::from_utf8_lossy(&script).replace("trivy__subcmd__ferry", "trivy__ferry");
-    Outcome::done(&Report { shell: args.shell.to_string(), script })
+    Outcome::done(&CompletionsReport { shell: args.shell.to_string(), script })
 }

@@ -1,6 +1,6 @@
 //! `export`.
 
-use crate::cli::args::Export;
+use crate::cli::args::ExportArgs;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
 use crate::export::Exporter;
@@ -9,12 +9,12 @@ use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::trust::signer::Signer;
 
-pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let exporter = Exporter::new(options(args));
     let open = || -> Result<Box<dyn Signer>, Error> {
         let signer = prompt::signer(&args.signing)?;
         if let Some(path) = args.signing.key.as_ref().filter(|path| readable_by_others(path)) {
-            progress.note(&format!(
+            progress.info(&format!(
                 "warning: {} can be read by others, who could sign as you: chmod 600",
                 path.display()
             ));
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Export, progress: &dyn Progress) -> Result<Outcome, Err
     Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
 }
 
-fn options(args: &Export) -> ExportOptions {
+fn options(args: &ExportArgs) -> ExportOptions {
     ExportOptions {
         output: args.output.clone(),
         volume_size: args.volume_size,
@@ -57,7 +57,7 @@ fn options(args: &Export) -> ExportOptions {
             client_cert: args.client_cert.clone(),
             login: None,
         },
-        limits: (&args.persistence).into(),
+        limits: (&args.retry).into(),
         state_dir: args.state_dir.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! `import`.
 
-use crate::cli::args::{Import, ImportBundles, Layout};
+use crate::cli::args::{DeliveryFlags, ImportArgs, Layout};
 use crate::cli::print::delivery;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::import::options::ImportOptions;
 use crate::progress::Progress;
 use crate::targets;
 
-pub(crate) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let importer = Importer::new(options(&args.import)?);
     let report = match &args.staging {
         Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ImportBundles, progress: &dyn Progress) -> Result<Outco
 }
 
 /// What the flags say that `import` and `watch` share. Reads the password from standard input.
-pub(crate) fn options(args: &Import) -> Result<ImportOptions, Error> {
+pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
     let mut options = ImportOptions::new(args.acceptance.stream.clone());
     options.trust = args.keys.trust.clone();
     options.cache_dir = args.cache_dir.clone();

@@ -6,24 +6,24 @@ use std::path::PathBuf;
 use pkcs8::der::zeroize::Zeroizing;
 use serde::Serialize;
 
-use crate::cli::args::Keygen;
+use crate::cli::args::KeygenArgs;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
 use crate::trust::key::SigningKey;
 use crate::trust::{TrustError, key_files};
 
 #[derive(Serialize)]
-struct Report {
-    #[serde(serialize_with = "crate::util::text::path")]
+struct KeygenReport {
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     private_key: PathBuf,
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     public_key: PathBuf,
     fingerprint: String,
     keyid: String,
     encrypted: bool,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for KeygenReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.encrypted { "encrypted" } else { "not encrypted: guard it" };
         writeln!(f, "{}   private, {how}; stays on this host", self.private_key.display())?;
@@ -35,7 +35,7 @@ impl fmt::Display for Report {
     }
 }
 
-pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &KeygenArgs) -> Result<Outcome, Error> {
     let named = |extension: &str| {
         let mut name = args.out.clone().into_os_string();
         name.push(extension);
@@ -47,10 +47,10 @@ pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
             return Err(TrustError::Exists { path: path.clone() }.into());
         }
     }
-    let folder = private.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+    let directory = private.parent().filter(|directory| !directory.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
         return Err(Error::usage(
-            format!("there is no folder {} to write the keys to", folder.display()),
+            format!("there is no folder {} to write the keys to", directory.display()),
             "Make it first, or name another with --out.",
         ));
     }
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
     let key = SigningKey::generate().map_err(failed())?;
     key_files::write_pair(&private, &public, &key, passphrase.as_ref().map(|text| text.as_str()))?;
     let id = key.public().id();
-    Ok(Outcome::done(&Report {
+    Ok(Outcome::done(&KeygenReport {
         private_key: private,
         public_key: public,
         fingerprint: id.fingerprint(),
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Keygen) -> Result<Outcome, Error> {
     }))
 }
 
-fn passphrase(args: &Keygen) -> Result<Option<Zeroizing<String>>, Error> {
+fn passphrase(args: &KeygenArgs) -> Result<Option<Zeroizing<String>>, Error> {
     if let Some(path) = &args.passphrase_file {
         return prompt::from_file(path).map(Some);
     }

@@ -7,49 +7,50 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::Outcome;
-use crate::cli::args::{Cli, Man};
+use crate::cli::args::{Cli, ManArgs};
 use crate::error::Error;
 use crate::util::fs::{self, Durability};
 
 #[derive(Serialize)]
-struct Report {
-    #[serde(serialize_with = "crate::util::text::path")]
-    folder: PathBuf,
+struct ManReport {
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
+    #[serde(rename = "folder")]
+    directory: PathBuf,
     pages: Vec<String>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ManReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} pages in {}", self.pages.len(), self.folder.display())
+        writeln!(f, "{} pages in {}", self.pages.len(), self.directory.display())
     }
 }
 
 /// Writes the pages. Those of an earlier version are replaced.
-pub(crate) fn run(args: &Man) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ManArgs) -> Result<Outcome, Error> {
     let mut pages = Vec::new();
     write(Cli::command(), &args.dir, &mut pages).map_err(|error| Error::Destination {
         path: args.dir.clone(),
         what: error.to_string(),
-        next: "Name a folder that you may write to.".into(),
+        hint: "Name a folder that you may write to.".into(),
     })?;
-    Ok(Outcome::done(&Report { folder: args.dir.clone(), pages }))
+    Ok(Outcome::done(&ManReport { directory: args.dir.clone(), pages }))
 }
 
-fn write(command: clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::Result<()> {
-    fs::create_dir_all(folder, 0o777)?;
+fn write(command: clap::Command, directory: &Path, pages: &mut Vec<String>) -> io::Result<()> {
+    fs::create_dir_all(directory, 0o777)?;
     // Every page is another verb's, and `help` is no verb.
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    one(&command, folder, pages)
+    one(&command, directory, pages)
 }
 
-fn one(command: &clap::Command, folder: &Path, pages: &mut Vec<String>) -> io::Result<()> {
+fn one(command: &clap::Command, directory: &Path, pages: &mut Vec<String>) -> io::Result<()> {
     let page = clap_mangen::Man::new(command.clone()).manual("trivy-ferry");
     let name = page.get_filename();
     // Replaced, not written to: a link of that name would lead elsewhere, and the folder may be another's.
     let mut text = Vec::new();
     page.render(&mut text)?;
-    fs::replace(folder.join(&name), &text, 0o644, Durability::Unsynced)?;
+    fs::replace(directory.join(&name), &text, 0o644, Durability::Unsynced)?;
     pages.push(name);
-    command.get_subcommands().try_for_each(|verb| one(verb, folder, pages))
+    command.get_subcommands().try_for_each(|subcommand| one(subcommand, directory, pages))
 }

@@ -9,7 +9,7 @@ use crate::mirror::options::MirrorOptions;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 
-pub(crate) fn run(args: &args::Mirror, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = MirrorOptions {
         registry: prompt::registry(&args.registry)?,
         sources: (&args.sources).into(),
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &args::Mirror, progress: &dyn Progress) -> Result<Outcom
             ca_cert: args.registry.connection.cacert.clone(),
             ..RemoteOptions::default()
         },
-        limits: (&args.persistence).into(),
+        limits: (&args.retry).into(),
         max_age: args.max_age.clone(),
         allow_rollback: args.allow_rollback,
         dry_run: args.dry_run,

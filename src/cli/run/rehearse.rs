@@ -1,11 +1,11 @@
 //! `rehearse`.
 
 use crate::cli::Outcome;
-use crate::cli::args::Rehearse;
+use crate::cli::args::RehearseArgs;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::rehearse::rehearse;
 
-pub(crate) fn run(args: &Rehearse, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &RehearseArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     Ok(Outcome::done(&rehearse(args.keep.as_deref(), progress)?))
 }

@@ -1,13 +1,13 @@
 //! `serve`.
 
-use crate::cli::args::Serve;
-use crate::cli::{Outcome, Then};
+use crate::cli::args::ServeArgs;
+use crate::cli::{Continuation, Outcome};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::serve::BundleServer;
 use crate::serve::options::ServeOptions;
 
-pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = ServeOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Serve, progress: &dyn Progress) -> Result<Outcome, Erro
         state_dir: args.state_dir.clone(),
     };
     let (report, server) = BundleServer::open(&options, progress)?;
-    let then = Some(Then(Box::new(move |progress| server.run(progress))));
+    let then = Some(Continuation(Box::new(move |progress| server.run(progress))));
     let outcome = Outcome::done(&report);
     Ok(Outcome { warnings: report.warnings, errors: report.errors, then, ..outcome })
 }

@@ -1,13 +1,13 @@
 //! `status`.
 
-use crate::cli::args::Status;
+use crate::cli::args::StatusArgs;
 use crate::cli::{Outcome, prompt};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::status::options::StatusOptions;
 use crate::status::status;
 
-pub(crate) fn run(args: &Status, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let registries = args.registries.then(|| prompt::remote(&args.connection)).transpose()?;
     let options = StatusOptions {
         max_age: args.max_age.clone(),

@@ -7,33 +7,33 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::cli::Outcome;
-use crate::cli::args::Trust;
+use crate::cli::args::TrustCommand;
 use crate::error::Error;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
-use crate::util::text::safe;
+use crate::util::text::escape;
 
-pub(crate) fn run(verb: &Trust) -> Result<Outcome, Error> {
-    match verb {
-        Trust::Add { file, fingerprint, name } => add(file, fingerprint.as_deref(), name.as_deref()),
-        Trust::List => list(),
-        Trust::Remove { key } => remove(key),
+pub(crate) fn run(command: &TrustCommand) -> Result<Outcome, Error> {
+    match command {
+        TrustCommand::Add { file, fingerprint, name } => add(file, fingerprint.as_deref(), name.as_deref()),
+        TrustCommand::List => list(),
+        TrustCommand::Remove { key } => remove(key),
     }
 }
 
 #[derive(Serialize)]
-struct Row {
+struct ListedKey {
     name: String,
-    #[serde(serialize_with = "crate::util::text::path")]
+    #[serde(serialize_with = "crate::util::text::serialize_path")]
     path: PathBuf,
     fingerprint: String,
     keyid: String,
 }
 
-impl From<&TrustedKey> for Row {
+impl From<&TrustedKey> for ListedKey {
     fn from(trusted: &TrustedKey) -> Self {
         let id = trusted.key.id();
-        Row {
+        ListedKey {
             name: trusted.name(),
             path: trusted.path.clone(),
             fingerprint: id.fingerprint(),
@@ -43,26 +43,26 @@ impl From<&TrustedKey> for Row {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct TrustReport {
     action: &'static str,
-    keys: Vec<Row>,
+    keys: Vec<ListedKey>,
     /// The same keys under other names, which were not removed.
     #[serde(rename = "still_trusted")]
-    still: Vec<Row>,
+    still: Vec<ListedKey>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for TrustReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.keys.is_empty() {
             return writeln!(f, "No key is trusted yet. Add one with `trivy-ferry trust add FILE`.");
         }
         for key in &self.keys {
-            let verb = match self.action {
+            let command = match self.action {
                 "added" => "trusted now: ",
                 "removed" => "no longer trusted: ",
                 _ => "",
             };
-            writeln!(f, "{verb}{}   {}", safe(&key.name), key.path.display())?;
+            writeln!(f, "{command}{}   {}", escape(&key.name), key.path.display())?;
             writeln!(f, "    {}", key.fingerprint)?;
         }
         Ok(())
@@ -77,14 +77,14 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
         return Err(Error::usage(
-            format!("{:?} cannot be a key's name", safe(name)),
+            format!("{:?} cannot be a key's name", escape(name)),
             "Give one with --name: letters, digits, '.', '_' and '-'.",
         ));
     }
     match fingerprint {
-        Some(typed) if !KeyId::is_whole(typed) => {
+        Some(typed) if !KeyId::is_complete(typed) => {
             return Err(Error::usage(
-                format!("{:?} is no whole fingerprint", safe(typed)),
+                format!("{:?} is no whole fingerprint", escape(typed)),
                 "Give all 64 hex digits, in groups or not.",
             ));
         }
@@ -99,9 +99,9 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
     }
     let directory = keyring::directories().swap_remove(0);
     let path = keyring::add(&directory, name, &key)?;
-    Ok(Outcome::done(&Report {
+    Ok(Outcome::done(&TrustReport {
         action: "added",
-        keys: vec![Row::from(&TrustedKey { path, key })],
+        keys: vec![ListedKey::from(&TrustedKey { path, key })],
         still: Vec::new(),
     }))
 }
@@ -121,7 +121,7 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     write!(
         stderr,
         "{} has the fingerprint\n  {id}\nCompare it with what the exporter's owner tells you over another channel (telephone, paper).\nIs it the same? [y/N] ",
-        safe(&file.display().to_string())
+        escape(&file.display().to_string())
     )
     .map_err(failed())?;
     stdin.lock().read_line(&mut answer).map_err(failed())?;
@@ -136,9 +136,9 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
 
 fn list() -> Result<Outcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    Ok(Outcome::done(&Report {
+    Ok(Outcome::done(&TrustReport {
         action: "list",
-        keys: keyring.iter().map(Row::from).collect(),
+        keys: keyring.iter().map(ListedKey::from).collect(),
         still: Vec::new(),
     }))
 }
@@ -152,7 +152,7 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
     let found: Vec<&TrustedKey> = keyring.iter().filter(is_it).collect();
     if found.is_empty() {
         return Err(Error::usage(
-            format!("no trusted key is called {:?}", safe(wanted)),
+            format!("no trusted key is called {:?}", escape(wanted)),
             "See what there is with `trivy-ferry trust list`.",
         ));
     }
@@ -162,14 +162,14 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
     let is_found = |key: &&TrustedKey| found.iter().any(|gone| gone.path == key.path);
     let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
     let still: Vec<&TrustedKey> = keyring.iter().filter(|key| !is_found(key) && same(key)).collect();
-    let warnings = still
-        .iter()
-        .map(|key| format!("the same key is still trusted as {}: {}", safe(&key.name()), key.path.display()));
+    let warnings = still.iter().map(|key| {
+        format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
+    });
     let warnings = warnings.collect();
-    let outcome = Outcome::done(&Report {
+    let outcome = Outcome::done(&TrustReport {
         action: "removed",
-        keys: found.iter().copied().map(Row::from).collect(),
-        still: still.into_iter().map(Row::from).collect(),
+        keys: found.iter().copied().map(ListedKey::from).collect(),
+        still: still.into_iter().map(ListedKey::from).collect(),
     });
     Ok(Outcome { warnings, ..outcome })
 }

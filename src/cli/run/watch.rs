@@ -1,14 +1,14 @@
 //! `watch`.
 
 use crate::cli::Outcome;
-use crate::cli::args::Watch;
+use crate::cli::args::WatchArgs;
 use crate::cli::run::import;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::watch::Watcher;
 use crate::watch::options::WatchOptions;
 
-pub(crate) fn run(args: &Watch, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
     let options = WatchOptions {
         inbox: args.inbox.clone(),
         interval: args.interval,

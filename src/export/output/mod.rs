@@ -16,24 +16,24 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::bundle::names::{self, PARTIAL};
 use crate::bundle::parity::{self, Percent, Shape};
-use crate::bundle::volumes::{self, Number};
-use crate::bundle::writer::{Plan, WriteError};
+use crate::bundle::volumes::{self, VolumeNumber};
+use crate::bundle::writer::{BundlePlan, WriteError};
 use crate::bundle::{self, Member};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::output::resume::{Geometry, Leftover, PLAN, PartialFile, Prefix};
 use crate::export::output::room::{FAT_MOST, is_fat, place};
-use crate::export::output::volume_files::Parts;
+use crate::export::output::volume_files::VolumeFiles;
 use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
 use crate::util::byte_size::ByteSize;
 use crate::util::fs::{self, Durability, is_at};
-use crate::util::text::{parse_stamp, size, stamp};
+use crate::util::text::{format_size, format_stamp, parse_stamp};
 
 /// What an export that was cut short is called while another is written under its name.
 const OLD: &str = ".old";
 /// How many leftovers are looked at.
-const MOST_LEFTOVERS: usize = 4;
+const MAX_LEFTOVERS: usize = 4;
 /// How often, and after what pause, a name is tried that another run holds for a moment.
 const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -44,7 +44,7 @@ const DEFAULT_VOLUME: u64 = 1 << 30;
 #[derive(Clone)]
 pub(crate) struct Destination {
     /// Its folders; several where it may take several media.
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     /// The file's name, where the user chose it.
     name: Option<String>,
     stream: String,
@@ -52,7 +52,7 @@ pub(crate) struct Destination {
 
 /// A bundle that is being written. Dropped before it is published, it leaves what the next export can
 /// go on with, if there is any.
-pub(crate) struct Unpublished {
+pub(crate) struct PendingBundle {
     /// The names that its files get at the end, the first one first.
     names: Vec<PathBuf>,
     /// How they are called until then.
@@ -83,15 +83,15 @@ pub(crate) struct Parity {
 
 /// A bundle that is on its medium as a whole, under its temporary names, and its parity.
 pub(crate) struct Synced {
-    parts: Parts,
-    parity: Option<Parts>,
+    volume_files: VolumeFiles,
+    parity: Option<VolumeFiles>,
 }
 
 impl Destination {
     /// The folder in which bundles are named after their stream; `None` where the user chose a name, or
     /// several folders.
-    pub(crate) fn folder(&self) -> Option<&Path> {
-        match (&self.name, self.folders.as_slice()) {
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match (&self.name, self.directories.as_slice()) {
             (None, [one]) => Some(one),
             _ => None,
         }
@@ -104,25 +104,25 @@ impl Destination {
     pub(crate) fn new(outputs: &[PathBuf], stream: &str) -> Result<Self, Error> {
         let [output] = outputs else {
             return match outputs.iter().find(|output| !output.is_dir()) {
-                Some(none) => Err(no_folder(none)),
-                None => Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() }),
+                Some(none) => Err(no_directory(none)),
+                None => Ok(Destination { directories: outputs.into(), name: None, stream: stream.into() }),
             };
         };
         if output.is_dir() {
-            return Ok(Destination { folders: outputs.into(), name: None, stream: stream.into() });
+            return Ok(Destination { directories: outputs.into(), name: None, stream: stream.into() });
         }
         let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
         let parent =
             output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A mount point that is not there must not become a file of its name.
-        let named_as_folder = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
-        let (Some(name), true, false) = (name, parent.is_dir(), named_as_folder) else {
-            return Err(no_folder(if named_as_folder { output } else { parent }));
+        let named_as_directory = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
+        let (Some(name), true, false) = (name, parent.is_dir(), named_as_directory) else {
+            return Err(no_directory(if named_as_directory { output } else { parent }));
         };
         let destination =
-            Destination { folders: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
-        if let Some(taken) = destination.taken(&name) {
-            let path = output.with_file_name(taken.file_name().unwrap_or_default());
+            Destination { directories: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
+        if let Some(existing) = destination.existing(&name) {
+            let path = output.with_file_name(existing.file_name().unwrap_or_default());
             return Err(Error::usage(
                 format!("{} exists already, and a bundle is never overwritten", path.display()),
                 "Name a new file, or a folder: the file is then named after stream and date.",
@@ -132,16 +132,17 @@ impl Destination {
     }
 
     /// What has the name of this bundle already, or that of its head.
-    fn taken(&self, name: &str) -> Option<PathBuf> {
-        let names = [name.to_owned(), volumes::name(name, Number::HEAD)];
-        let paths = self.folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+    fn existing(&self, name: &str) -> Option<PathBuf> {
+        let names = [name.to_owned(), volumes::name(name, VolumeNumber::HEAD)];
+        let paths =
+            self.directories.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
         paths.into_iter().find(|path| path.symlink_metadata().is_ok())
     }
 
     /// The size in bytes above which a bundle is split: what was asked for, and what the folders need.
     pub(crate) fn volume_size(&self, asked: Option<ByteSize>) -> Option<u64> {
-        let several = (self.folders.len() > 1).then_some(DEFAULT_VOLUME);
-        let fat = self.folders.iter().any(|folder| is_fat(folder)).then_some(FAT_MOST);
+        let several = (self.directories.len() > 1).then_some(DEFAULT_VOLUME);
+        let fat = self.directories.iter().any(|directory| is_fat(directory)).then_some(FAT_MOST);
         match asked.map(ByteSize::bytes).or(several) {
             Some(size) => Some(size.min(fat.unwrap_or(u64::MAX))),
             None => fat,
@@ -150,18 +151,18 @@ impl Destination {
 
     /// The first moment from this one on that no bundle in the folder is named after. An export
     /// that was killed when its bundle had its name, and a second exporter, know nothing of it.
-    pub(crate) fn free_moment(&self, created: Timestamp) -> Result<Timestamp, Error> {
+    pub(crate) fn free_timestamp(&self, created: Timestamp) -> Result<Timestamp, Error> {
         /// More than a few runs in a row ever take; a medium full of later names is a trick.
-        const MOST: i64 = 60;
+        const MAX: i64 = 60;
         let moments =
-            (0..MOST).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
+            (0..MAX).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
         let free = |moment: &Timestamp| {
-            self.name.is_some() || self.taken(&file_name(&self.stream, *moment)).is_none()
+            self.name.is_some() || self.existing(&file_name(&self.stream, *moment)).is_none()
         };
         moments.into_iter().find(free).ok_or_else(|| Error::Destination {
-            path: self.folders[0].clone(),
+            path: self.directories[0].clone(),
             what: "it holds bundles of this stream dated now and later".into(),
-            next: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
+            hint: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
         })
     }
 
@@ -171,26 +172,29 @@ impl Destination {
     /// Where there is no room for them.
     pub(crate) fn create(
         self,
-        plan: &Plan,
+        plan: &BundlePlan,
         created: Timestamp,
         parity: Option<(Percent, Option<u64>)>,
         progress: &dyn Progress,
-    ) -> Result<Unpublished, Error> {
+    ) -> Result<PendingBundle, Error> {
         let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
         let files = Files::new(bundle, plan, parity)?;
         let mut leftovers = self.leftovers(plan, &files);
         let start = self.start(plan, &files, &mut leftovers);
-        let folders = self.make_room(&files, &start, &mut leftovers, progress)?;
-        let mut names: Vec<PathBuf> =
-            folders.into_iter().enumerate().map(|(index, folder)| folder.join(files.name(index))).collect();
+        let directories = self.make_room(&files, &start, &mut leftovers, progress)?;
+        let mut names: Vec<PathBuf> = directories
+            .into_iter()
+            .enumerate()
+            .map(|(index, directory)| directory.join(files.name(index)))
+            .collect();
         let parity_names = names.split_off(files.volumes);
         let parity = files.parity.map(|(shape, shards)| Parity { shape, shards, names: parity_names });
         let partials =
-            start.resumed.unwrap_or_else(|| names.iter().map(|name| names::under_way(name)).collect());
+            start.resumed.unwrap_or_else(|| names.iter().map(|name| names::partial_path(name)).collect());
         let (failed, ours, spoiled, leftovers_spoiled) = Default::default();
         let geometry = Geometry::of(plan);
         let published = false;
-        Ok(Unpublished {
+        Ok(PendingBundle {
             names,
             partials,
             parity,
@@ -206,24 +210,25 @@ impl Destination {
 
     /// Returns what earlier exports left that were cut short: first those that fit this plan, and of these
     /// the longest.
-    fn leftovers(&self, plan: &Plan, files: &Files) -> Vec<Leftover> {
+    fn leftovers(&self, plan: &BundlePlan, files: &Files) -> Vec<Leftover> {
         // What is much larger than what is to be written was not left by an export like this one.
         let most = plan.length().saturating_mul(4);
-        let in_folder = |folder: &PathBuf| left_over(folder, &files.name(0), &self.stream, most);
-        let mut leftovers: Vec<Leftover> = self.folders.iter().flat_map(in_folder).collect();
+        let in_directory =
+            |directory: &PathBuf| find_leftovers(directory, &files.name(0), &self.stream, most);
+        let mut leftovers: Vec<Leftover> = self.directories.iter().flat_map(in_directory).collect();
         leftovers.sort_by_key(|leftover| (!leftover.fits(plan), std::cmp::Reverse(leftover.good())));
         leftovers
     }
 
     /// Decides whether the first leftover is resumed. If it is not, no leftover keeps the name that the new
     /// files need.
-    fn start(&self, plan: &Plan, files: &Files, leftovers: &mut Vec<Leftover>) -> Start {
-        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.folders.len() == 1);
+    fn start(&self, plan: &BundlePlan, files: &Files, leftovers: &mut Vec<Leftover>) -> Start {
+        let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.directories.len() == 1);
         if let Some(leftover) = fits {
             let paths = leftover.paths();
             return Start { first: paths[0].clone(), there: leftover.length(), resumed: Some(paths) };
         }
-        let first = self.folders[0].join(format!("{}{PARTIAL}", files.name(0)));
+        let first = self.directories[0].join(format!("{}{PARTIAL}", files.name(0)));
         set_aside(&first, leftovers);
         Start { first, there: 0, resumed: None }
     }
@@ -237,13 +242,14 @@ impl Destination {
         progress: &dyn Progress,
     ) -> Result<Vec<&Path>, Error> {
         let places = || {
-            place(&self.folders, &files.lengths, start.there).map_err(|(path, error)| failed(&path, error))
+            place(&self.directories, &files.lengths, start.there)
+                .map_err(|(path, error)| failed(&path, error))
         };
         // What is left from before is worth less than that this one has room.
         let mut placed = places()?;
         while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != start.first) {
             if let Some(leftover) = leftovers.pop() {
-                progress.note(&format!(
+                progress.info(&format!(
                     "{} is removed to make room: its bytes are fetched again",
                     leftover.path.display()
                 ));
@@ -253,11 +259,11 @@ impl Destination {
         }
         placed.map_err(|free| Error::Destination {
             what: match files.lengths.iter().sum::<u64>().saturating_sub(start.there) {
-                all if all > free => format!("needs {}, has {}", size(all), size(free)),
-                all => format!("needs {}, and {} are free there, but not for whole volumes", size(all), size(free)),
+                all if all > free => format!("needs {}, has {}", format_size(all), format_size(free)),
+                all => format!("needs {}, and {} are free there, but not for whole volumes", format_size(all), format_size(free)),
             },
-            path: self.folders[0].clone(),
-            next: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
+            path: self.directories[0].clone(),
+            hint: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
                 .into(),
         })
     }
@@ -276,7 +282,7 @@ struct Files {
 }
 
 impl Files {
-    fn new(bundle: String, plan: &Plan, parity: Option<(Percent, Option<u64>)>) -> Result<Self, Error> {
+    fn new(bundle: String, plan: &BundlePlan, parity: Option<(Percent, Option<u64>)>) -> Result<Self, Error> {
         let mut lengths = plan.files();
         let volumes = lengths.len();
         let shaped = |(percent, most)| {
@@ -298,7 +304,7 @@ impl Files {
 
     /// Returns the name of a file.
     fn name(&self, index: usize) -> String {
-        let number = |index: usize| index.checked_sub(1).map_or(Some(Number::HEAD), Number::at);
+        let number = |index: usize| index.checked_sub(1).map_or(Some(VolumeNumber::HEAD), VolumeNumber::at);
         match self.volumes {
             count if index >= count => parity::name(&self.bundle, index - count + 1),
             1 => self.bundle.clone(),
@@ -317,7 +323,7 @@ struct Start {
     there: u64,
 }
 
-fn no_folder(path: &Path) -> Error {
+fn no_directory(path: &Path) -> Error {
     Error::usage(
         format!("there is no folder {}", path.display()),
         "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
@@ -326,7 +332,7 @@ fn no_folder(path: &Path) -> Error {
 
 /// What a bundle is called where nobody chose a name.
 fn file_name(stream: &str, created: Timestamp) -> String {
-    format!("{stream}-{}.tar", stamp(created))
+    format!("{stream}-{}.tar", format_stamp(created))
 }
 
 /// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
@@ -338,16 +344,16 @@ pub(crate) fn is_named_for(name: &str, stream: &str) -> bool {
     date.and_then(parse_stamp).is_some()
 }
 
-impl Unpublished {
+impl PendingBundle {
     /// Opens the files for writing.
     ///
     /// # Errors
     /// Where they cannot be made.
-    pub(crate) fn writer(&self, plan: &Plan) -> Result<PartialFile, Error> {
+    pub(crate) fn writer(&self, plan: &BundlePlan) -> Result<PartialFile, Error> {
         let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partials[0]) {
             Some(leftover) => {
                 self.ours.set(true);
-                leftover.go_on()
+                leftover.resume()
             }
             None => {
                 let mut files = Vec::new();
@@ -355,10 +361,10 @@ impl Unpublished {
                     files.push((create_locked(partial)?, partial.clone(), length));
                     self.ours.set(true);
                 }
-                PartialFile::new(Parts::new(files), plan)
+                PartialFile::new(VolumeFiles::new(files), plan)
             }
         };
-        more_files(self.partials.len());
+        raise_open_file_limit(self.partials.len());
         begin().map_err(|error| self.broke(&self.partials[0], error))
     }
 
@@ -387,16 +393,16 @@ impl Unpublished {
     /// Where that fails.
     pub(crate) fn sync(&self, writer: PartialFile) -> Result<Synced, Error> {
         let sync = || {
-            let parts = writer.into_parts()?;
-            parts.each(|file| {
+            let volume_files = writer.into_volume_files()?;
+            volume_files.each(|file| {
                 // Whatever the umask is: it is carried to be read. FAT knows no modes.
                 let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
                 Ok(())
             })?;
-            if !parts.are_whole()? {
+            if !volume_files.are_complete()? {
                 return Err(io::Error::other("it has another length than was planned"));
             }
-            parts.each(File::sync_all).map(|()| Synced { parts, parity: None })
+            volume_files.each(File::sync_all).map(|()| Synced { volume_files, parity: None })
         };
         sync().map_err(|error| self.broke(&self.partials[0], error))
     }
@@ -416,7 +422,7 @@ impl Unpublished {
         let make = || {
             let mut files = Vec::new();
             for (name, shards) in parity.names.iter().zip(&parity.shards) {
-                let partial = names::under_way(name);
+                let partial = names::partial_path(name);
                 // What an earlier export left is made again: it costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
                     fs::remove_file(&partial)?;
@@ -424,15 +430,15 @@ impl Unpublished {
                 }
                 files.push((create_locked(&partial)?, partial, parity.shape.parity_length(shards.len())));
             }
-            let parts = Parts::new(files);
-            let with: Vec<_> = parity.shards.iter().cloned().zip(parts.files()).collect();
-            let data: Vec<&File> = synced.parts.files().collect();
+            let volume_files = VolumeFiles::new(files);
+            let with: Vec<_> = parity.shards.iter().cloned().zip(volume_files.files()).collect();
+            let data: Vec<&File> = synced.volume_files.files().collect();
             bundle::parity::encode(&parity.shape, identity, &data, &with, &*step)?;
-            parts.each(|file| {
+            volume_files.each(|file| {
                 let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
                 file.sync_all()
             })?;
-            Ok(parts)
+            Ok(volume_files)
         };
         let made = make().map_err(|error| self.broke(&parity.names[0], error))?;
         synced.parity = Some(made);
@@ -455,14 +461,17 @@ impl Unpublished {
         identity: Digest,
         step: &dyn Step,
     ) -> Result<(), Error> {
-        let parity: Vec<PathBuf> =
-            synced.parity.iter().flat_map(|parts| parts.paths().map(Path::to_path_buf)).collect();
+        let parity: Vec<PathBuf> = synced
+            .parity
+            .iter()
+            .flat_map(|volume_files| volume_files.paths().map(Path::to_path_buf))
+            .collect();
         bundle::read_back(&self.partials, &parity, key, identity, step).map_err(|error| {
             self.failed.set(true);
             Error::Destination {
                 path: self.names[0].clone(),
                 what: format!("what was read back is not what was written: {error}"),
-                next: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
+                hint: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
                     .into(),
             }
         })
@@ -473,14 +482,14 @@ impl Unpublished {
     /// # Errors
     /// Where that fails; nothing is left behind then.
     pub(crate) fn publish(mut self, synced: Synced) -> Result<Vec<PathBuf>, Error> {
-        let Synced { parts, parity } = synced;
+        let Synced { volume_files, parity } = synced;
         let names = self.parity.as_ref().map_or(&[][..], |parity| &parity.names);
         let publish = || {
             // The head comes last of all.
             parity.as_ref().map_or(Ok(()), |parity| parity.publish(names))?;
-            parts.publish(&self.names).inspect_err(|_| {
+            volume_files.publish(&self.names).inspect_err(|_| {
                 if let Some(parity) = &parity {
-                    parity.unpublish(names);
+                    parity.withdraw(names);
                 }
             })
         };
@@ -502,7 +511,7 @@ impl Unpublished {
     }
 }
 
-impl Drop for Unpublished {
+impl Drop for PendingBundle {
     fn drop(&mut self) {
         if self.published {
             let _ = fs::remove_file(resume::plan_of(&self.partials[0]));
@@ -516,7 +525,7 @@ impl Drop for Unpublished {
         if let (Some(parity), false) = (&self.parity, self.published) {
             // It is made of the whole, which there is not yet.
             for name in &parity.names {
-                let partial = names::under_way(name);
+                let partial = names::partial_path(name);
                 if self.ours.get() && abandoned(&partial).is_some() {
                     let _ = fs::remove_file(partial);
                 }
@@ -532,7 +541,7 @@ impl Drop for Unpublished {
 }
 
 /// So many files may be open beside those that any export has.
-fn more_files(count: usize) {
+fn raise_open_file_limit(count: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const OTHERS: u64 = 200;
     let mut limit = getrlimit(Resource::Nofile);
@@ -588,14 +597,14 @@ fn create_locked(partial: &Path) -> io::Result<File> {
 
 /// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
 /// is still running holds its lock.
-fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
+fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
     let (mut found, mut volumes) = (Vec::new(), Vec::new());
-    let Ok(entries) = std::fs::read_dir(folder) else { return found };
+    let Ok(entries) = std::fs::read_dir(directory) else { return found };
     for entry in entries.flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let is_volume = file_name.strip_suffix(PARTIAL).and_then(bundle::volumes::parse_name);
         let is_parity = file_name.strip_suffix(PARTIAL).and_then(bundle::parity::parse_name);
-        if is_parity.is_some() || is_volume.is_some_and(|(_, number)| number != Number::HEAD) {
+        if is_parity.is_some() || is_volume.is_some_and(|(_, number)| number != VolumeNumber::HEAD) {
             volumes.push(entry.path());
             continue;
         }
@@ -606,7 +615,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
         // An export that was killed when its bundle had its name has left the plan alone.
         let of_plan = file_name.strip_suffix(PLAN).filter(|of| *of == name || is_named_for(of, stream));
         if let Some(of) = of_plan.filter(|_| plain)
-            && folder.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
+            && directory.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
         {
             let _ = fs::remove_file(entry.path());
         }
@@ -615,7 +624,7 @@ fn left_over(folder: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover
             let path = entry.path();
             let Some(file) = abandoned(&path) else { continue };
             // More than a few are not what exports leave.
-            let enough = found.len() >= MOST_LEFTOVERS;
+            let enough = found.len() >= MAX_LEFTOVERS;
             let small = file.metadata().is_ok_and(|metadata| metadata.len() <= most);
             let looked = (small && !enough).then(|| Leftover::look(&path, file)).flatten();
             match looked {
@@ -643,7 +652,7 @@ fn abandoned(path: &Path) -> Option<File> {
 
 fn failed(path: &Path, error: io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    let next = match error.kind() {
+    let hint = match error.kind() {
         AlreadyExists => "Another export of this stream writes there at this moment; run the command again.",
         StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
         FileTooLarge => {
@@ -656,5 +665,5 @@ fn failed(path: &Path, error: io::Error) -> Error {
             "Nothing was left there; check the medium (it may have been unplugged) and run the command again."
         }
     };
-    Error::Destination { path: path.into(), what: error.to_string(), next: next.into() }
+    Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }
 }

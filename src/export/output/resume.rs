@@ -13,18 +13,18 @@ use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Member;
-use crate::bundle::names::{PARTIAL, published, under_way};
-use crate::bundle::volumes::{Number, beside};
-use crate::bundle::writer::Plan;
+use crate::bundle::names::{PARTIAL, final_path, partial_path};
+use crate::bundle::volumes::{VolumeNumber, beside};
+use crate::bundle::writer::BundlePlan;
 use crate::digest::Digest;
-use crate::export::output::volume_files::Parts;
+use crate::export::output::volume_files::VolumeFiles;
 use crate::export::output::write_behind::WriteBehind;
 use crate::util::fs::{self, Durability, open_plain, rename_new};
 
 /// What the plan beside a file has behind its name.
 pub(crate) const PLAN: &str = ".plan.partial";
-/// The length of a stretch with a checksum, in bytes: what a killed export loses at the most.
-const STRETCH: u64 = 4 << 20;
+/// The bytes from one checkpoint to the next: what a killed export loses at the most.
+const CHECKPOINT_INTERVAL: u64 = 4 << 20;
 /// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
 const MAX_LINE: u64 = 2 << 20;
 
@@ -38,25 +38,26 @@ pub(crate) struct Geometry {
     files: Vec<u64>,
 }
 
-/// The end of a stretch and the checksum of its bytes: CRC-32, which finds what a crash leaves.
+/// A checkpoint: where it is, and the checksum of the bytes before it: CRC-32, which finds what a crash leaves.
 #[derive(Serialize, Deserialize)]
-struct Stretch {
+struct Checkpoint {
     end: u64,
     crc: u32,
 }
 
 impl Geometry {
-    pub(crate) fn of(plan: &Plan) -> Self {
+    pub(crate) fn of(plan: &BundlePlan) -> Self {
         Geometry { start: plan.start(), members: plan.members().to_vec(), files: plan.files() }
     }
 
     /// Keeps of files of this geometry only what stands before the byte `end`; nothing, where that is not
     /// worth it.
     pub(crate) fn cut(&self, partials: &[PathBuf], end: u64) {
-        let end = end - end % STRETCH;
+        let end = end - end % CHECKPOINT_INTERVAL;
         let open = |(path, length): (&PathBuf, &u64)| Ok((open_plain(path)?, path.clone(), *length));
-        let parts = partials.iter().zip(&self.files).map(open).collect::<io::Result<_>>().map(Parts::new);
-        if end == 0 || parts.and_then(|parts| parts.set_len(end)).is_err() {
+        let volume_files =
+            partials.iter().zip(&self.files).map(open).collect::<io::Result<_>>().map(VolumeFiles::new);
+        if end == 0 || volume_files.and_then(|volume_files| volume_files.set_len(end)).is_err() {
             remove(partials);
         }
     }
@@ -65,7 +66,7 @@ impl Geometry {
     pub(crate) fn find(&self, digest: Digest, size: u64) -> Option<u64> {
         let mut at = self.start;
         for member in &self.members {
-            let (offset, next) = Plan::place(at, member.size);
+            let (offset, next) = BundlePlan::place(at, member.size);
             if member.digest == digest && member.size == size && member.path.starts_with("blobs/") {
                 return Some(offset);
             }
@@ -80,7 +81,7 @@ impl Geometry {
 pub(crate) struct Leftover {
     /// Its first file.
     pub(crate) path: PathBuf,
-    parts: Parts,
+    volume_files: VolumeFiles,
     plan: File,
     geometry: Geometry,
     /// The bytes from the start that are as they were written.
@@ -103,42 +104,45 @@ impl Leftover {
         let mut files = vec![(file, path.to_path_buf(), *geometry.files.first()?)];
         for (behind, length) in behind(path).zip(geometry.files.iter().skip(1)) {
             // An export that was killed while it gave the files their names.
-            if let (Some(name), false) = (published(&behind), behind.symlink_metadata().is_ok()) {
+            if let (Some(name), false) = (final_path(&behind), behind.symlink_metadata().is_ok()) {
                 let _ = rename_new(&name, &behind, Durability::Unsynced);
             }
             let file = open_plain(&behind).ok()?;
             let held = matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
             files.push((Some(file).filter(|_| !held)?, behind, *length));
         }
-        let parts = Parts::new(files);
+        let volume_files = VolumeFiles::new(files);
         let mut good = 0;
-        let mut buffer = vec![0; STRETCH as usize];
-        while let Some(stretch) = line().and_then(|line| serde_json::from_slice::<Stretch>(&line).ok()) {
+        let mut buffer = vec![0; CHECKPOINT_INTERVAL as usize];
+        while let Some(checkpoint) = line().and_then(|line| serde_json::from_slice::<Checkpoint>(&line).ok())
+        {
             let mut crc = Crc::new();
-            if stretch.end != good + STRETCH || parts.read_exact_at(&mut buffer, good).is_err() {
+            if checkpoint.end != good + CHECKPOINT_INTERVAL
+                || volume_files.read_exact_at(&mut buffer, good).is_err()
+            {
                 break;
             }
             // The manifest is filled in at the end, and not a part of what was checked.
-            let manifest = geometry.start.saturating_sub(good).min(STRETCH) as usize;
+            let manifest = geometry.start.saturating_sub(good).min(CHECKPOINT_INTERVAL) as usize;
             buffer[..manifest].fill(0);
             crc.update(&buffer);
-            if crc.sum() != stretch.crc {
+            if crc.sum() != checkpoint.crc {
                 break;
             }
-            good = stretch.end;
+            good = checkpoint.end;
         }
         (good > 0).then_some(())?;
-        Some(Leftover { path: path.into(), parts, plan, geometry, good })
+        Some(Leftover { path: path.into(), volume_files, plan, geometry, good })
     }
 
     /// Its files, the first one first.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        let behind = self.parts.paths().skip(1).map(Path::to_path_buf);
+        let behind = self.volume_files.paths().skip(1).map(Path::to_path_buf);
         [self.path.clone()].into_iter().chain(behind).collect()
     }
 
     /// Whether a bundle of this plan can be written where this one was left.
-    pub(crate) fn fits(&self, plan: &Plan) -> bool {
+    pub(crate) fn fits(&self, plan: &BundlePlan) -> bool {
         self.geometry == Geometry::of(plan) && self.good <= plan.length()
     }
 
@@ -149,31 +153,31 @@ impl Leftover {
 
     /// The bytes that its files take.
     pub(crate) fn length(&self) -> u64 {
-        self.parts.taken()
+        self.volume_files.size()
     }
 
     /// The start of a blob, as far as it is good.
     pub(crate) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
         let at = self.geometry.find(digest, size)?;
         let length = self.good.checked_sub(at)?.min(size);
-        (length > 0).then(|| Prefix { parts: self.parts.clone(), at, left: length })
+        (length > 0).then(|| Prefix { volume_files: self.volume_files.clone(), at, left: length })
     }
 
     /// Goes on with the files. What is not known to be good is cut off.
     ///
     /// # Errors
     /// Where the medium fails.
-    pub(crate) fn go_on(&self) -> io::Result<PartialFile> {
-        self.parts.set_len(self.good)?;
+    pub(crate) fn resume(&self) -> io::Result<PartialFile> {
+        self.volume_files.set_len(self.good)?;
         let mut plan = self.plan.try_clone()?;
         shorten(&mut plan, self.good)?;
-        Ok(PartialFile::of(self.parts.clone(), plan, self.good))
+        Ok(PartialFile::of(self.volume_files.clone(), plan, self.good))
     }
 }
 
 /// The start of a blob that an earlier export has fetched.
 pub(crate) struct Prefix {
-    parts: Parts,
+    volume_files: VolumeFiles,
     at: u64,
     left: u64,
 }
@@ -188,7 +192,7 @@ impl Prefix {
 impl Read for Prefix {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.parts.read_at(&mut buffer[..most], self.at)?;
+        let count = self.volume_files.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -216,8 +220,8 @@ impl PartialFile {
     ///
     /// # Errors
     /// Where the plan cannot be written.
-    pub(crate) fn new(parts: Parts, plan: &Plan) -> io::Result<Self> {
-        let first = parts.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
+    pub(crate) fn new(volume_files: VolumeFiles, plan: &BundlePlan) -> io::Result<Self> {
+        let first = volume_files.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
         let beside = plan_of(first);
         // Whatever has this name is not ours: a link would lead elsewhere.
         match fs::remove_file(&beside) {
@@ -228,19 +232,19 @@ impl PartialFile {
         text.push(b'\n');
         let plan = fs::create_new(&beside, 0o666)?;
         fs::write_all(&plan, &beside, &text)?;
-        Ok(PartialFile::of(parts, plan, 0))
+        Ok(PartialFile::of(volume_files, plan, 0))
     }
 
-    fn of(parts: Parts, plan: File, there: u64) -> Self {
-        PartialFile { out: WriteBehind::new(parts), plan, crc: Crc::new(), at: 0, there, ended: false }
+    fn of(volume_files: VolumeFiles, plan: File, there: u64) -> Self {
+        PartialFile { out: WriteBehind::new(volume_files), plan, crc: Crc::new(), at: 0, there, ended: false }
     }
 
     /// The files, when everything is written.
     ///
     /// # Errors
     /// Where the last bytes cannot be written.
-    pub(crate) fn into_parts(self) -> io::Result<Parts> {
-        self.out.into_parts()
+    pub(crate) fn into_volume_files(self) -> io::Result<VolumeFiles> {
+        self.out.into_volume_files()
     }
 
     /// Passes over bytes that are there already, or writes over others.
@@ -248,9 +252,9 @@ impl PartialFile {
         let known = usize::try_from(self.there - self.at).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(known)];
         let mut found = vec![0; bytes.len()];
-        self.out.parts().read_exact_at(&mut found, self.at)?;
+        self.out.volume_files().read_exact_at(&mut found, self.at)?;
         if found != bytes {
-            let mut place = self.out.parts().clone();
+            let mut place = self.out.volume_files().clone();
             place.seek(SeekFrom::Start(self.at))?;
             place.write_all(bytes)?;
         }
@@ -270,13 +274,13 @@ impl Write for PartialFile {
         if self.at < self.there {
             return self.compare(bytes);
         }
-        let room = STRETCH - self.at % STRETCH;
+        let room = CHECKPOINT_INTERVAL - self.at % CHECKPOINT_INTERVAL;
         let most = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         let count = self.out.write(&bytes[..most])?;
         self.crc.update(&bytes[..count]);
         self.at += count as u64;
-        if self.at.is_multiple_of(STRETCH) {
-            let mut line = serde_json::to_vec(&Stretch { end: self.at, crc: self.crc.sum() })?;
+        if self.at.is_multiple_of(CHECKPOINT_INTERVAL) {
+            let mut line = serde_json::to_vec(&Checkpoint { end: self.at, crc: self.crc.sum() })?;
             line.push(b'\n');
             // What the plan names is in the file.
             let plan = self.plan.try_clone()?;
@@ -307,8 +311,9 @@ pub(crate) fn plan_of(partial: &Path) -> PathBuf {
 
 /// What the volumes behind a head are called while they are written; none where it is no head.
 pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
-    let head = published(head);
-    let volume = move |index| beside(head.as_ref()?, Number::at(index)?).map(|volume| under_way(&volume));
+    let head = final_path(head);
+    let volume =
+        move |index| beside(head.as_ref()?, VolumeNumber::at(index)?).map(|volume| partial_path(&volume));
     (0..).map_while(volume)
 }
 
@@ -316,7 +321,7 @@ pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
 pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
     let length = |path: &PathBuf| std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
     let together = partials.iter().all(|path| path.parent() == partials[0].parent());
-    together && partials.iter().map(length).fold(0, u64::saturating_add) >= STRETCH
+    together && partials.iter().map(length).fold(0, u64::saturating_add) >= CHECKPOINT_INTERVAL
 }
 
 /// Removes files that were being written, and their plan.
@@ -339,7 +344,7 @@ fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
     plan.rewind()?;
     let mut length = 0;
     let mut reader = BufReader::new(&*plan);
-    for _ in 0..good / STRETCH + 1 {
+    for _ in 0..good / CHECKPOINT_INTERVAL + 1 {
         let mut line = Vec::new();
         length += (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
     }

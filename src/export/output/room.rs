@@ -11,14 +11,16 @@ pub(crate) const FAT_MOST: u64 = u32::MAX as u64;
 /// The folder for each file of these lengths, in their order: the next one where one is full. `there` bytes
 /// are in the first one already. Where there is no room, the bytes that are free.
 pub(crate) fn place<'f>(
-    folders: &'f [PathBuf],
+    directories: &'f [PathBuf],
     lengths: &[u64],
     there: u64,
 ) -> Result<Result<Vec<&'f Path>, u64>, (PathBuf, io::Error)> {
-    let room = |folder: &'f PathBuf| {
-        fs::free(folder).map(|free| (folder.as_path(), free)).map_err(|error| (folder.clone(), error))
+    let room = |directory: &'f PathBuf| {
+        fs::free(directory)
+            .map(|free| (directory.as_path(), free))
+            .map_err(|error| (directory.clone(), error))
     };
-    let mut rooms: Vec<(&Path, u64)> = folders.iter().map(room).collect::<Result<_, _>>()?;
+    let mut rooms: Vec<(&Path, u64)> = directories.iter().map(room).collect::<Result<_, _>>()?;
     let all = rooms.iter().map(|(_, free)| *free).fold(0, u64::saturating_add);
     if let Some((_, free)) = rooms.first_mut() {
         *free = free.saturating_add(there);
@@ -32,35 +34,36 @@ pub(crate) fn place<'f>(
         {
             room = rooms.next();
         }
-        let Some((folder, free)) = &mut room else { return Ok(Err(all)) };
+        let Some((directory, free)) = &mut room else { return Ok(Err(all)) };
         *free -= length;
-        placed.push(*folder);
+        placed.push(*directory);
     }
     Ok(Ok(placed))
 }
 
 /// Whether a folder lies in a FAT file system, whoever drives it. exFAT is none: it holds large files.
-pub(crate) fn is_fat(folder: &Path) -> bool {
-    let Ok(stat) = rustix::fs::statfs(folder) else { return false };
+pub(crate) fn is_fat(directory: &Path) -> bool {
+    let Ok(stat) = rustix::fs::statfs(directory) else { return false };
     // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
     stat.f_type == 0x4d44
         || stat.f_type == 0x6573_5546
-            && std::fs::canonicalize(folder).is_ok_and(|folder| {
+            && std::fs::canonicalize(directory).is_ok_and(|directory| {
                 let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
                 let mounts = String::from_utf8_lossy(&mounts);
-                type_of(&folder, &mounts).is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
+                type_of(&directory, &mounts)
+                    .is_some_and(|kind| kind.contains("fat") && !kind.contains("exfat"))
             })
 }
 
 /// The type of the file system that a folder lies in (proc_pid_mountinfo(5)).
-fn type_of<'m>(folder: &Path, mounts: &'m str) -> Option<&'m str> {
+fn type_of<'m>(directory: &Path, mounts: &'m str) -> Option<&'m str> {
     let mount = |line: &'m str| {
         let (fields, rest) = line.split_once(" - ")?;
         let point = fields.split(' ').nth(4)?.replace("\\040", " ");
         Some((point, rest.split(' ').next()?))
     };
     // Of two at one place the later one is seen.
-    let over = mounts.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
+    let over = mounts.lines().filter_map(mount).filter(|(point, _)| directory.starts_with(point));
     over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
 }
 
@@ -74,7 +77,7 @@ mod tests {
                       42 22 0:39 / /media/old rw,nosuid - fuse.fusefat fusefat rw,user_id=0\n\
                       43 22 7:0 / /media/new rw - fuseblk /dev/loop0 rw\n\
                       44 22 7:1 / /media/my\\040stick rw shared:1 - vfat /dev/sda1 rw\n";
-        let kind = |folder: &str| type_of(Path::new(folder), mounts);
+        let kind = |directory: &str| type_of(Path::new(directory), mounts);
         assert_eq!(kind("/home/ann"), Some("ext4"));
         assert_eq!(kind("/media/old/bundles"), Some("fuse.fusefat"));
         assert_eq!(kind("/media/older"), Some("ext4"), "a name that begins alike");
@@ -85,11 +88,11 @@ mod tests {
     #[test]
     fn files_go_where_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
-        let folders = [dir.path().to_path_buf(), dir.path().to_path_buf()];
-        let placed = place(&folders, &[1, 2, 3], 0).unwrap().unwrap();
+        let directories = [dir.path().to_path_buf(), dir.path().to_path_buf()];
+        let placed = place(&directories, &[1, 2, 3], 0).unwrap().unwrap();
         assert_eq!(placed, [dir.path(); 3]);
         let all = crate::util::fs::free(dir.path()).unwrap();
-        assert!(place(&folders, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
-        assert_eq!(place(&folders, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
+        assert!(place(&directories, &[all * 2], 0).unwrap().is_err(), "a file is not divided");
+        assert_eq!(place(&directories, &[all / 4 * 3; 2], 0).unwrap().unwrap().len(), 2);
     }
 }

@@ -14,13 +14,13 @@ use crate::util::step;
 
 /// The open files of a bundle under way, and a place in them. A clone is another place in the same files.
 #[derive(Debug, Clone)]
-pub(crate) struct Parts {
-    parts: Arc<Vec<Part>>,
+pub(crate) struct VolumeFiles {
+    volume_files: Arc<Vec<VolumeFile>>,
     at: u64,
 }
 
 #[derive(Debug)]
-struct Part {
+struct VolumeFile {
     file: File,
     path: PathBuf,
     start: u64,
@@ -28,40 +28,44 @@ struct Part {
     length: u64,
 }
 
-impl Parts {
+impl VolumeFiles {
     /// Files of these lengths in bytes.
     pub(crate) fn new(files: Vec<(File, PathBuf, u64)>) -> Self {
         let mut start = 0;
-        let part = |(file, path, length)| {
-            let part = Part { file, path, start, length };
+        let volume_file = |(file, path, length)| {
+            let volume_file = VolumeFile { file, path, start, length };
             start += length;
-            part
+            volume_file
         };
-        Parts { parts: Arc::new(files.into_iter().map(part).collect()), at: 0 }
+        VolumeFiles { volume_files: Arc::new(files.into_iter().map(volume_file).collect()), at: 0 }
     }
 
     /// How the files are called while they are written, the head first.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.parts.iter().map(|part| part.path.as_path())
+        self.volume_files.iter().map(|volume_file| volume_file.path.as_path())
     }
 
     /// The files, the head first.
     pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
-        self.parts.iter().map(|part| &part.file)
+        self.volume_files.iter().map(|volume_file| &volume_file.file)
     }
 
     /// The bytes that the files take.
-    pub(crate) fn taken(&self) -> u64 {
-        self.parts.iter().filter_map(|part| part.file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    pub(crate) fn size(&self) -> u64 {
+        self.volume_files
+            .iter()
+            .filter_map(|volume_file| volume_file.file.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum()
     }
 
     /// Whether each file has the bytes that it is to hold, and no more.
     ///
     /// # Errors
     /// Where the medium fails.
-    pub(crate) fn are_whole(&self) -> io::Result<bool> {
-        for part in self.parts.iter() {
-            if part.file.metadata()?.len() != part.length {
+    pub(crate) fn are_complete(&self) -> io::Result<bool> {
+        for volume_file in self.volume_files.iter() {
+            if volume_file.file.metadata()?.len() != volume_file.length {
                 return Ok(false);
             }
         }
@@ -81,20 +85,21 @@ impl Parts {
     /// # Errors
     /// Where the medium fails.
     pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
-        for part in self.parts.iter() {
-            let keep = length.saturating_sub(part.start).min(part.length);
-            if part.file.metadata()?.len() > keep {
-                fs::set_len(&part.file, "part", keep)?;
+        for volume_file in self.volume_files.iter() {
+            let keep = length.saturating_sub(volume_file.start).min(volume_file.length);
+            if volume_file.file.metadata()?.len() > keep {
+                fs::set_len(&volume_file.file, "part", keep)?;
             }
         }
         Ok(())
     }
 
     /// The file that holds a byte, and how many it is to hold from there on.
-    fn find(&self, at: u64) -> Option<(&Part, u64)> {
-        let index = self.parts.partition_point(|part| part.start + part.length <= at);
-        let part = self.parts.get(index)?;
-        Some((part, part.start + part.length - at))
+    fn find(&self, at: u64) -> Option<(&VolumeFile, u64)> {
+        let index =
+            self.volume_files.partition_point(|volume_file| volume_file.start + volume_file.length <= at);
+        let volume_file = self.volume_files.get(index)?;
+        Some((volume_file, volume_file.start + volume_file.length - at))
     }
 
     /// Reads some bytes; none at the end of what was written.
@@ -102,9 +107,9 @@ impl Parts {
     /// # Errors
     /// Where the medium fails.
     pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let Some((part, left)) = self.find(at) else { return Ok(0) };
+        let Some((volume_file, left)) = self.find(at) else { return Ok(0) };
         let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        part.file.read_at(&mut buffer[..most], at - part.start)
+        volume_file.file.read_at(&mut buffer[..most], at - volume_file.start)
     }
 
     /// Fills the buffer.
@@ -130,28 +135,30 @@ impl Parts {
     /// # Errors
     /// Where that fails.
     pub(crate) fn publish(&self, names: &[PathBuf]) -> io::Result<()> {
-        let pairs = || self.parts.iter().zip(names);
+        let pairs = || self.volume_files.iter().zip(names);
         let volumes = pairs().skip(1);
         let all = || -> io::Result<()> {
-            volumes.clone().try_for_each(|(part, name)| part.publish(name))?;
+            volumes.clone().try_for_each(|(volume_file, name)| volume_file.publish(name))?;
             // The head must not be found before the others are.
             volumes.clone().try_for_each(|(_, name)| sync_parent(name))?;
-            pairs().take(1).try_for_each(|(part, name)| part.publish(name).and_then(|()| sync_parent(name)))
+            pairs().take(1).try_for_each(|(volume_file, name)| {
+                volume_file.publish(name).and_then(|()| sync_parent(name))
+            })
         };
-        all().inspect_err(|_| self.unpublish(names))
+        all().inspect_err(|_| self.withdraw(names))
     }
 
     /// Takes their true names from the files again, where they have them.
-    pub(crate) fn unpublish(&self, names: &[PathBuf]) {
-        for (part, name) in self.parts.iter().zip(names) {
-            if is_at(&part.file, name) {
-                let _ = fs::rename(name, &part.path, Durability::Unsynced);
+    pub(crate) fn withdraw(&self, names: &[PathBuf]) {
+        for (volume_file, name) in self.volume_files.iter().zip(names) {
+            if is_at(&volume_file.file, name) {
+                let _ = fs::rename(name, &volume_file.path, Durability::Unsynced);
             }
         }
     }
 }
 
-impl Part {
+impl VolumeFile {
     fn publish(&self, name: &Path) -> io::Result<()> {
         let swapped = || io::Error::other("another file has its name now");
         is_at(&self.file, &self.path).then_some(()).ok_or_else(swapped)?;
@@ -160,12 +167,12 @@ impl Part {
     }
 }
 
-impl Write for Parts {
+impl Write for VolumeFiles {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some((part, left)) = self.find(self.at) else { return Ok(0) };
+        let Some((volume_file, left)) = self.find(self.at) else { return Ok(0) };
         let most = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        step("write", part.path.file_name().unwrap_or_default())?;
-        let count = part.file.write_at(&bytes[..most], self.at - part.start)?;
+        step("write", volume_file.path.file_name().unwrap_or_default())?;
+        let count = volume_file.file.write_at(&bytes[..most], self.at - volume_file.start)?;
         self.at += count as u64;
         Ok(count)
     }
@@ -175,14 +182,14 @@ impl Write for Parts {
     }
 }
 
-impl Seek for Parts {
+impl Seek for VolumeFiles {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
             SeekFrom::End(by) => self
                 .find(0)
-                .and(self.parts.last())
+                .and(self.volume_files.last())
                 .and_then(|last| (last.start + last.length).checked_add_signed(by)),
         };
         self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
@@ -196,23 +203,23 @@ mod tests {
     use crate::bundle::names::PARTIAL;
     use std::fs;
 
-    fn parts(dir: &Path, lengths: &[u64]) -> Parts {
+    fn volume_files(dir: &Path, lengths: &[u64]) -> VolumeFiles {
         let file = |(number, length): (usize, &u64)| {
             let path = dir.join(format!("{number}{PARTIAL}"));
             let file =
                 File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
             (file, path, *length)
         };
-        Parts::new(lengths.iter().enumerate().map(file).collect())
+        VolumeFiles::new(lengths.iter().enumerate().map(file).collect())
     }
 
     #[test]
     fn several_files_are_written_as_one() {
         let dir = tempfile::tempdir().unwrap();
-        let mut all = parts(dir.path(), &[10, 3, 4]);
+        let mut all = volume_files(dir.path(), &[10, 3, 4]);
         let bytes: Vec<u8> = (0..17).collect();
         all.write_all(&bytes).unwrap();
-        assert!(all.are_whole().unwrap());
+        assert!(all.are_complete().unwrap());
         assert_eq!(fs::read(dir.path().join("1.partial")).unwrap(), [10, 11, 12]);
         assert_eq!(all.write(&[1]).unwrap(), 0, "there is no room behind the last");
         let mut found = [0; 6];
@@ -222,13 +229,13 @@ mod tests {
         all.write_all(&[99, 98]).unwrap();
         assert_eq!(fs::read(dir.path().join("1.partial")).unwrap(), [98, 11, 12]);
         all.set_len(11).unwrap();
-        assert_eq!((all.taken(), all.are_whole().unwrap()), (11, false));
+        assert_eq!((all.size(), all.are_complete().unwrap()), (11, false));
     }
 
     #[test]
     fn all_files_get_their_names_or_none() {
         let dir = tempfile::tempdir().unwrap();
-        let all = parts(dir.path(), &[1, 1, 1]);
+        let all = volume_files(dir.path(), &[1, 1, 1]);
         let name = |number: usize| dir.path().join(number.to_string());
         let names: Vec<PathBuf> = (0..3).map(name).collect();
         fs::write(name(2), "in the way").unwrap();

@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::export::output::volume_files::Parts;
+use crate::export::output::volume_files::VolumeFiles;
 
 /// The bytes that are written at once: a stick sees few, long writes.
 const CHUNK: usize = 1 << 20;
@@ -22,7 +22,7 @@ enum Job {
 
 /// Files that are written by a thread of their own. Errors come with a later write, or with the flush.
 pub(crate) struct WriteBehind {
-    parts: Parts,
+    volume_files: VolumeFiles,
     /// Where the next chunk goes.
     at: u64,
     chunk: Vec<u8>,
@@ -36,22 +36,22 @@ struct Writer {
 
 impl WriteBehind {
     /// Writes from the beginning.
-    pub(crate) fn new(parts: Parts) -> Self {
-        WriteBehind { parts, at: 0, chunk: Vec::new(), writer: None }
+    pub(crate) fn new(volume_files: VolumeFiles) -> Self {
+        WriteBehind { volume_files, at: 0, chunk: Vec::new(), writer: None }
     }
 
     /// The files. What was not flushed may not be in them yet.
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
+    pub(crate) fn volume_files(&self) -> &VolumeFiles {
+        &self.volume_files
     }
 
     /// The files, when everything is in them.
     ///
     /// # Errors
     /// Where they could not be written.
-    pub(crate) fn into_parts(mut self) -> io::Result<Parts> {
+    pub(crate) fn into_volume_files(mut self) -> io::Result<VolumeFiles> {
         self.flush()?;
-        Ok(self.parts.clone())
+        Ok(self.volume_files.clone())
     }
 
     /// Hands over the chunk.
@@ -79,8 +79,8 @@ impl WriteBehind {
     }
 
     fn hand_over(&mut self, job: Job) -> io::Result<()> {
-        let parts = &self.parts;
-        let writer = self.writer.get_or_insert_with(|| Writer::start(parts.clone()));
+        let volume_files = &self.volume_files;
+        let writer = self.writer.get_or_insert_with(|| Writer::start(volume_files.clone()));
         if writer.jobs.send(job).is_err() {
             self.wait()?;
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -97,13 +97,13 @@ impl WriteBehind {
 }
 
 impl Writer {
-    fn start(mut parts: Parts) -> Self {
+    fn start(mut volume_files: VolumeFiles) -> Self {
         let (jobs, received) = sync_channel(DEPTH);
         let thread = std::thread::spawn(move || {
             received.into_iter().try_for_each(|job| match job {
                 Job::Write(at, chunk) => {
-                    parts.seek(SeekFrom::Start(at))?;
-                    parts.write_all(&chunk)
+                    volume_files.seek(SeekFrom::Start(at))?;
+                    volume_files.write_all(&chunk)
                 }
                 Job::Then(action) => action(),
             })
@@ -132,7 +132,7 @@ impl Write for WriteBehind {
 impl Seek for WriteBehind {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.flush()?;
-        self.at = self.parts.seek(to)?;
+        self.at = self.volume_files.seek(to)?;
         Ok(self.at)
     }
 }
@@ -151,20 +151,20 @@ mod tests {
     use super::*;
 
     /// Two files of which the first holds a chunk and a half.
-    fn parts(dir: &tempfile::TempDir) -> Parts {
+    fn volume_files(dir: &tempfile::TempDir) -> VolumeFiles {
         let file = |name: &str| {
             let path = dir.path().join(name);
             let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
             (file, path)
         };
         let ((one, at), (two, there)) = (file("one"), file("two"));
-        Parts::new(vec![(one, at, (CHUNK + CHUNK / 2) as u64), (two, there, 3 * CHUNK as u64)])
+        VolumeFiles::new(vec![(one, at, (CHUNK + CHUNK / 2) as u64), (two, there, 3 * CHUNK as u64)])
     }
 
     #[test]
     fn what_is_written_is_there_after_the_flush() {
         let dir = tempfile::tempdir().unwrap();
-        let mut out = WriteBehind::new(parts(&dir));
+        let mut out = WriteBehind::new(volume_files(&dir));
         let bytes: Vec<u8> = (0..3 * CHUNK + 17).map(|index| (index % 251) as u8).collect();
         for piece in bytes.chunks(99_991) {
             out.write_all(piece).unwrap();
@@ -187,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "").unwrap();
-        let read_only = Parts::new(vec![(File::open(&path).unwrap(), path, 10 * CHUNK as u64)]);
+        let read_only = VolumeFiles::new(vec![(File::open(&path).unwrap(), path, 10 * CHUNK as u64)]);
         let mut out = WriteBehind::new(read_only);
         let written = (0..20).try_for_each(|_| out.write_all(&[1; CHUNK / 2])).and_then(|()| out.flush());
         assert_eq!(written.unwrap_err().raw_os_error(), Some(9), "EBADF and nothing else");

@@ -10,7 +10,7 @@ use reqwest::Url;
 
 /// What kind of place an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum AddressScope {
     /// This host: loopback, "any" and the addresses of its interfaces.
     ThisHost,
     /// A link-local address, such as 169.254.169.254 of cloud metadata services.
@@ -19,7 +19,7 @@ pub(crate) enum Place {
     Elsewhere,
 }
 
-impl Place {
+impl AddressScope {
     /// The place of an address.
     pub(crate) fn of(address: IpAddr) -> Self {
         let address = embedded(address);
@@ -29,32 +29,32 @@ impl Place {
             IpAddr::V6(v6) => (v6.is_loopback() || v6.is_unspecified(), v6.is_unicast_link_local()),
         };
         if link_local {
-            Place::LinkLocal
+            AddressScope::LinkLocal
         } else if this_host || is_interface(address) {
-            Place::ThisHost
+            AddressScope::ThisHost
         } else {
-            Place::Elsewhere
+            AddressScope::Elsewhere
         }
     }
 
     /// The place of a URL's host as far as it is written there; a name that has to be looked up is
-    /// [`Place::Elsewhere`].
+    /// [`AddressScope::Elsewhere`].
     pub(crate) fn written(url: &Url) -> Self {
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         match host.parse() {
-            Ok(address) => Place::of(address),
-            Err(_) if host == "localhost" || host.ends_with(".localhost") => Place::ThisHost,
-            Err(_) => Place::Elsewhere,
+            Ok(address) => AddressScope::of(address),
+            Err(_) if host == "localhost" || host.ends_with(".localhost") => AddressScope::ThisHost,
+            Err(_) => AddressScope::Elsewhere,
         }
     }
 
     /// What it is, for errors.
     pub(crate) fn words(self) -> &'static str {
         match self {
-            Place::ThisHost => "an address of this host",
-            Place::LinkLocal => "a link-local address",
-            Place::Elsewhere => "an address elsewhere",
+            AddressScope::ThisHost => "an address of this host",
+            AddressScope::LinkLocal => "a link-local address",
+            AddressScope::Elsewhere => "an address elsewhere",
         }
     }
 }
@@ -109,26 +109,26 @@ mod tests {
     #[test]
     fn this_host_and_the_link_are_known_in_every_form() {
         let cases = [
-            ("0.0.0.0", Place::ThisHost),
-            ("0.1.2.3", Place::ThisHost),
-            ("127.0.0.1", Place::ThisHost),
-            ("127.9.9.9", Place::ThisHost),
-            ("::", Place::ThisHost),
-            ("::1", Place::ThisHost),
-            ("::ffff:127.0.0.1", Place::ThisHost),
-            ("::ffff:0.0.0.0", Place::ThisHost),
-            ("::127.0.0.1", Place::ThisHost),
-            ("64:ff9b::127.0.0.1", Place::ThisHost),
-            ("169.254.169.254", Place::LinkLocal),
-            ("::ffff:169.254.169.254", Place::LinkLocal),
-            ("64:ff9b::169.254.169.254", Place::LinkLocal),
-            ("fe80::1", Place::LinkLocal),
-            ("192.0.2.7", Place::Elsewhere),
-            ("2001:db8::7", Place::Elsewhere),
-            ("::ffff:192.0.2.7", Place::Elsewhere),
+            ("0.0.0.0", AddressScope::ThisHost),
+            ("0.1.2.3", AddressScope::ThisHost),
+            ("127.0.0.1", AddressScope::ThisHost),
+            ("127.9.9.9", AddressScope::ThisHost),
+            ("::", AddressScope::ThisHost),
+            ("::1", AddressScope::ThisHost),
+            ("::ffff:127.0.0.1", AddressScope::ThisHost),
+            ("::ffff:0.0.0.0", AddressScope::ThisHost),
+            ("::127.0.0.1", AddressScope::ThisHost),
+            ("64:ff9b::127.0.0.1", AddressScope::ThisHost),
+            ("169.254.169.254", AddressScope::LinkLocal),
+            ("::ffff:169.254.169.254", AddressScope::LinkLocal),
+            ("64:ff9b::169.254.169.254", AddressScope::LinkLocal),
+            ("fe80::1", AddressScope::LinkLocal),
+            ("192.0.2.7", AddressScope::Elsewhere),
+            ("2001:db8::7", AddressScope::Elsewhere),
+            ("::ffff:192.0.2.7", AddressScope::Elsewhere),
         ];
         for (address, place) in cases {
-            assert_eq!(Place::of(address.parse().unwrap()), place, "{address}");
+            assert_eq!(AddressScope::of(address.parse().unwrap()), place, "{address}");
         }
     }
 
@@ -156,15 +156,15 @@ mod tests {
             "①②⑦.0.0.1",
         ] {
             let url = Url::parse(&format!("http://{host}:8/x")).unwrap();
-            assert_eq!(Place::written(&url), Place::ThisHost, "{host} is {url}");
+            assert_eq!(AddressScope::written(&url), AddressScope::ThisHost, "{host} is {url}");
         }
         for host in ["169.254.169.254", "2852039166", "0xa9fea9fe", "[fe80::1]", "[::ffff:a9fe:a9fe]"] {
             let url = Url::parse(&format!("http://{host}/x")).unwrap();
-            assert_eq!(Place::written(&url), Place::LinkLocal, "{host} is {url}");
+            assert_eq!(AddressScope::written(&url), AddressScope::LinkLocal, "{host} is {url}");
         }
         for host in ["192.0.2.7", "localhost.example", "alocalhost", "v.example", "[2001:db8::7]"] {
             let url = Url::parse(&format!("http://{host}/x")).unwrap();
-            assert_eq!(Place::written(&url), Place::Elsewhere, "{host} is {url}");
+            assert_eq!(AddressScope::written(&url), AddressScope::Elsewhere, "{host} is {url}");
         }
     }
 

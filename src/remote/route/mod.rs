@@ -13,7 +13,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
-use crate::remote::route::addresses::Place;
+use crate::remote::route::addresses::AddressScope;
 
 /// A place that a host must not lead to.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(crate) struct Misled {
     pub named: String,
     /// The host, with its port if that is known, to which it led.
     pub to: String,
-    pub place: Place,
+    pub place: AddressScope,
 }
 
 impl Misled {
@@ -39,7 +39,7 @@ impl Misled {
 /// change its mind later.
 pub(crate) struct Route {
     named: String,
-    place: OnceLock<Place>,
+    place: OnceLock<AddressScope>,
     proxies: Arc<BTreeSet<String>>,
 }
 
@@ -48,15 +48,15 @@ impl Route {
     /// address, because the user named them too.
     pub(crate) fn new(url: &Url, proxies: Arc<BTreeSet<String>>) -> Self {
         let place = OnceLock::new();
-        if Place::written(url) != Place::Elsewhere {
-            let _ = place.set(Place::written(url));
+        if AddressScope::written(url) != AddressScope::Elsewhere {
+            let _ = place.set(AddressScope::written(url));
         }
         Route { named: url.host_str().unwrap_or_default().to_owned(), place, proxies }
     }
 
     /// Judges a URL by what is written in it. Behind a proxy nothing else can be judged here.
     pub(crate) fn check(&self, url: &Url) -> Result<(), Misled> {
-        let place = Place::written(url);
+        let place = AddressScope::written(url);
         let is_named = url.host_str() == Some(&self.named);
         if is_named || self.may_lead_to(place, false) {
             Ok(())
@@ -76,11 +76,11 @@ impl Route {
             return Ok(found);
         }
         let is_named = host == self.named;
-        let places: Vec<Place> = found.iter().map(|address| Place::of(address.ip())).collect();
+        let places: Vec<AddressScope> = found.iter().map(|address| AddressScope::of(address.ip())).collect();
         if is_named && !found.is_empty() {
-            self.place.get_or_init(|| whole(&places));
+            self.place.get_or_init(|| combined(&places));
         }
-        let good = |place: &Place| self.may_lead_to(*place, is_named);
+        let good = |place: &AddressScope| self.may_lead_to(*place, is_named);
         let selected: Vec<_> =
             found.iter().zip(&places).filter(|(_, place)| good(place)).map(|(address, _)| *address).collect();
         match places.iter().find(|place| !good(place)) {
@@ -89,29 +89,29 @@ impl Route {
         }
     }
 
-    fn may_lead_to(&self, place: Place, is_named: bool) -> bool {
+    fn may_lead_to(&self, place: AddressScope, is_named: bool) -> bool {
         match (place, self.place.get()) {
-            (Place::Elsewhere, _) => true,
+            (AddressScope::Elsewhere, _) => true,
             // The user named this host, so that its other ports are no secret. The link is another
             // matter: a cloud's metadata service hands out credentials there.
-            (Place::ThisHost, Some(Place::ThisHost)) => true,
-            (Place::LinkLocal, Some(Place::LinkLocal)) => is_named,
+            (AddressScope::ThisHost, Some(AddressScope::ThisHost)) => true,
+            (AddressScope::LinkLocal, Some(AddressScope::LinkLocal)) => is_named,
             _ => false,
         }
     }
 
-    fn misled(&self, to: String, place: Place) -> Misled {
+    fn misled(&self, to: String, place: AddressScope) -> Misled {
         Misled { named: self.named.clone(), to, place }
     }
 }
 
 /// What a host is that has all these addresses. One of them elsewhere makes it another host: else the
 /// owner of a name could add 127.0.0.1 to its addresses.
-fn whole(places: &[Place]) -> Place {
-    [Place::Elsewhere, Place::ThisHost]
+fn combined(places: &[AddressScope]) -> AddressScope {
+    [AddressScope::Elsewhere, AddressScope::ThisHost]
         .into_iter()
         .find(|place| places.contains(place))
-        .unwrap_or(Place::LinkLocal)
+        .unwrap_or(AddressScope::LinkLocal)
 }
 
 /// A route as reqwest asks for addresses.

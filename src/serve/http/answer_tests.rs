@@ -117,7 +117,7 @@ fn what_is_not_there_has_the_code_that_says_so() {
 }
 
 #[test]
-fn a_blob_comes_whole_or_in_the_range_that_is_asked_for() {
+fn a_blob_comes_complete_or_in_the_range_that_is_asked_for() {
     for method in ["GET", "HEAD"] {
         let answer = ask(method, &blob(), &[]);
         assert_eq!((answer.status.as_u16(), bytes(&answer)), (200, LAYER.to_vec()));

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 
 /// A request that was answered, for the access log.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub(crate) struct AnsweredRequest {
     pub(crate) client: SocketAddr,
     pub(crate) method: String,
     pub(crate) path: String,
@@ -17,7 +17,7 @@ pub(crate) struct Request {
     /// How many bytes of the body went out.
     pub(crate) sent: u64,
     /// Whether that is all of it.
-    pub(crate) whole: bool,
+    pub(crate) complete: bool,
     pub(crate) took: Duration,
     /// What went wrong on this side.
     pub(crate) fault: Option<String>,
@@ -25,17 +25,17 @@ pub(crate) struct Request {
 
 /// What a server tells of.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
+pub(crate) enum ServerEvent {
     /// A request was answered.
-    Answered(Request),
+    Answered(AnsweredRequest),
     /// What a client sent is no request, or no TLS that both speak.
-    Refused { client: SocketAddr, why: String },
+    BadRequest { client: SocketAddr, why: String },
     /// It was told to end, and waits for answers under way so long, or until it is told again.
     Ending(Duration),
 }
 
 /// When a server ends.
-pub(crate) enum Until {
+pub(crate) enum EndsAt {
     /// When it is dropped.
     Dropped,
     /// At SIGTERM or SIGINT.
@@ -43,7 +43,7 @@ pub(crate) enum Until {
 }
 
 /// How to serve.
-pub(crate) struct Options {
+pub(crate) struct ServerOptions {
     /// Over TLS, with this certificate.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// The URL under which clients know the server.
@@ -51,7 +51,7 @@ pub(crate) struct Options {
     /// Whether that is its only name. Otherwise documents name it as the client does that asks.
     pub(crate) fixed: bool,
     /// Hears of everything that happens. Must not block.
-    pub(crate) log: Box<dyn Fn(Event) + Send + Sync>,
+    pub(crate) log: Box<dyn Fn(ServerEvent) + Send + Sync>,
     /// When it ends.
-    pub(crate) until: Until,
+    pub(crate) until: EndsAt,
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The most bytes that a client may send before anything is sent to it. A handshake takes 2 KiB,
 /// and the head of a request has 8 KiB at most.
-const MOST: usize = 16 << 10;
+const MAX: usize = 16 << 10;
 
 /// A connection that ends when its client sends too much.
 pub(crate) struct Inbound<S> {
@@ -33,7 +33,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.received > MOST {
+        if self.received > MAX {
             let why = "the client sends too much before it is answered";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         }

@@ -26,7 +26,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::serve::http::error::ServeError;
-use crate::serve::http::events::{Event, Options, Until};
+use crate::serve::http::events::{EndsAt, ServerEvent, ServerOptions};
 use crate::serve::http::inbound::Inbound;
 use crate::serve::http::respond::{Shared, respond};
 use crate::serve::http::site::Site;
@@ -88,7 +88,11 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::Setup`].
-    pub(crate) fn start(listener: TcpListener, site: Site, options: Options) -> Result<Self, ServeError> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        site: Site,
+        options: ServerOptions,
+    ) -> Result<Self, ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(READERS)
@@ -97,8 +101,8 @@ impl Server {
         let stop = Arc::new(Notify::new());
         // From here on, and not only when the thread gets to it: a signal in between would kill.
         let signals = match options.until {
-            Until::Dropped => None,
-            Until::Signal => {
+            EndsAt::Dropped => None,
+            EndsAt::Signal => {
                 let _in_runtime = runtime.enter();
                 let listen = |kind| signal(kind).map_err(ServeError::Setup);
                 Some((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
@@ -154,7 +158,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut end: End) {
         () = accept(&listener, &shared, &graceful) => {}
     }
     drop(listener);
-    (shared.options.log)(Event::Ending(ENDING));
+    (shared.options.log)(ServerEvent::Ending(ENDING));
     tokio::select! {
         () = graceful.shutdown() => {}
         // Half a request is no answer under way.
@@ -224,7 +228,7 @@ async fn connection(stream: TcpStream, client: Client, shared: Arc<Shared>, watc
                 // A CA that a scanner does not know is seen here, and a client without TLS.
                 Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
                     let why = format!("no TLS came about: {error}");
-                    (shared.options.log)(Event::Refused { client: client.address, why });
+                    (shared.options.log)(ServerEvent::BadRequest { client: client.address, why });
                 }
                 // Who says nothing is asking whether the port is open.
                 Ok(Err(_)) | Err(_) => {}
@@ -256,7 +260,7 @@ async fn http(
                 None => format!("what came is no request, or TLS, which is not spoken here: {error}"),
                 Some(_) => format!("what came is no request: {error}"),
             };
-            (shared.options.log)(Event::Refused { client: client.address, why });
+            (shared.options.log)(ServerEvent::BadRequest { client: client.address, why });
         }
         // What a client breaks off is in the access log.
         _ => {}

@@ -24,7 +24,7 @@ mod site;
 mod tls;
 
 pub use error::ServeError;
-pub(crate) use events::{Event, Options, Request, Until};
+pub(crate) use events::{AnsweredRequest, EndsAt, ServerEvent, ServerOptions};
 pub(crate) use listen::Server;
 pub(crate) use site::{Blob, File, Site};
 pub(crate) use tls::configuration;

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::serve::http::answer::{Answer, Body, answer, plain, refusal};
-use crate::serve::http::events::{Event, Options, Request};
+use crate::serve::http::events::{AnsweredRequest, ServerEvent, ServerOptions};
 use crate::serve::http::sending::{BODIES, Sending, held};
 use crate::serve::http::site::{Blob, Site};
 
@@ -30,7 +30,7 @@ const SAID: usize = 512;
 /// What all requests share.
 pub(crate) struct Shared {
     site: Site,
-    pub(crate) options: Options,
+    pub(crate) options: ServerOptions,
     bodies: Arc<Semaphore>,
     made: Arc<Semaphore>,
     /// How many answers are under way.
@@ -54,7 +54,7 @@ impl Drop for Answering {
 }
 
 impl Shared {
-    pub(crate) fn new(site: Site, options: Options) -> Arc<Self> {
+    pub(crate) fn new(site: Site, options: ServerOptions) -> Arc<Self> {
         let [bodies, made] = [BODIES, MADE].map(|most| Arc::new(Semaphore::new(most)));
         Arc::new(Shared { site, options, bodies, made, answering: AtomicUsize::new(0) })
     }
@@ -110,8 +110,8 @@ pub(crate) async fn respond(
     entry.status = status.as_u16();
     let length = if method == Method::HEAD { 0 } else { body.length() };
     let told = move |sent: u64, fault: Option<String>| {
-        let (whole, took, fault) = (sent == length, began.elapsed(), fault.or(entry.fault));
-        (shared.options.log)(Event::Answered(Request { sent, whole, took, fault, ..entry }));
+        let (complete, took, fault) = (sent == length, began.elapsed(), fault.or(entry.fault));
+        (shared.options.log)(ServerEvent::Answered(AnsweredRequest { sent, complete, took, fault, ..entry }));
         drop(answering);
     };
     let body = match (begun, body) {
@@ -133,17 +133,17 @@ fn busy(message: &str) -> Answer {
 }
 
 /// What the access log gets of a request.
-fn entry(parts: &Parts, client: SocketAddr) -> Request {
+fn entry(parts: &Parts, client: SocketAddr) -> AnsweredRequest {
     let kept = |text: &[u8]| String::from_utf8_lossy(text.get(..SAID).unwrap_or(text)).into_owned();
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    Request {
+    AnsweredRequest {
         client,
         method: kept(parts.method.as_str().as_bytes()),
         path: kept(path.as_bytes()),
         agent: parts.headers.get(header::USER_AGENT).map_or_else(String::new, |agent| kept(agent.as_bytes())),
         status: 0,
         sent: 0,
-        whole: false,
+        complete: false,
         took: Duration::ZERO,
         fault: None,
     }
@@ -177,7 +177,7 @@ async fn begin_blob(
 /// The URL under which the client knows this server: what was given, else what it asks for, where
 /// that is a host and a port and nothing else. `None` for a request that names no host, or several
 /// (RFC 9112, 3.2).
-fn base(options: &Options, parts: &Parts) -> Option<String> {
+fn base(options: &ServerOptions, parts: &Parts) -> Option<String> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) if parts.version == Version::HTTP_11 => return None,
@@ -202,15 +202,15 @@ fn base(options: &Options, parts: &Parts) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::http::events::Until;
+    use crate::serve::http::events::EndsAt;
 
     fn based(fixed: bool, hosts: &[&str]) -> Option<String> {
-        let options = Options {
+        let options = ServerOptions {
             tls: None,
             url: "http://ferry:5000".into(),
             fixed,
             log: Box::new(drop),
-            until: Until::Dropped,
+            until: EndsAt::Dropped,
         };
         let mut request = hyper::Request::builder();
         for host in hosts {

@@ -12,12 +12,12 @@ use crate::util::dir::write::Durability;
 pub(crate) const FILE: &str = "journal.json";
 
 /// The most that a journal may have, in bytes: a few dozen slots.
-const MOST: u64 = 1 << 20;
+const MAX: u64 = 1 << 20;
 
-/// The way in which a slot is being switched.
+/// The method by which a slot is being switched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Way {
+pub(crate) enum SwitchMethod {
     /// The staged directory and the slot change places in one step.
     Exchange,
     /// The slot moves away, then the staged directory takes its name.
@@ -34,7 +34,7 @@ pub(crate) struct Operation {
     /// Whether the working files stand inside the slot (a mount of its own) or in the cache's
     /// working folder.
     pub inside: bool,
-    pub way: Way,
+    pub way: SwitchMethod,
     /// The inode of the staged directory: after an exchange it is the slot's.
     pub staged: u64,
     /// Whether the old generation is kept.
@@ -57,7 +57,7 @@ impl Journal {
 
     /// Reads the journal. `Ok(None)`: one is there that cannot be read.
     pub fn read(work: &Dir) -> io::Result<Option<Journal>> {
-        let Some(bytes) = work.read_small(FILE, MOST)? else { return Ok(Some(Journal::empty())) };
+        let Some(bytes) = work.read_small(FILE, MAX)? else { return Ok(Some(Journal::empty())) };
         let journal: Option<Journal> = serde_json::from_slice(&bytes).ok();
         Ok(journal.filter(|journal| journal.format == 1))
     }

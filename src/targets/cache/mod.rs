@@ -48,7 +48,7 @@ pub const SCAN_LOCK: &str = ".trivy-ferry.lock";
 /// How long a switch waits for running scans.
 const SCAN_WAIT: Duration = Duration::from_secs(600);
 /// After how long a wait is worth a note.
-const NOTE_AFTER: Duration = Duration::from_secs(1);
+const REPORT_AFTER: Duration = Duration::from_secs(1);
 
 /// Which cache, and how to write to it.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ pub struct Activated {
 
 /// What was activated, and what was not and why.
 #[derive(Debug)]
-pub struct NotAll {
+pub struct PartialActivation {
     /// The datasets that are in place.
     pub activated: Vec<Activated>,
     /// The others; never empty. Their old generation is in place, but for
@@ -110,7 +110,7 @@ impl<'p> Cache<'p> {
     ///
     /// # Errors
     /// [`TargetError::NotADirectory`] or [`TargetError::Symlink`] if something else is at the path;
-    /// [`TargetError::DatabaseFolder`] if it is the directory of one database; [`TargetError::Owner`] if
+    /// [`TargetError::DatabaseDirectory`] if it is the directory of one database; [`TargetError::Owner`] if
     /// the wanted owner is another user and this is not root; [`TargetError::Locked`] if another import
     /// works on it; [`TargetError::Foreign`] or [`TargetError::Working`] if the working directory or a file
     /// in it is not of an import by this user; [`TargetError::ScanLock`] if an unfinished switch has to
@@ -121,7 +121,7 @@ impl<'p> Cache<'p> {
             (owner, _) => owner,
         };
         let root = open_root(&options.dir, owner)?;
-        refuse_database_folder(&root)?;
+        reject_database_directory(&root)?;
         if let Some(owner) = options.owner
             && dir::euid() != 0
             && owner.uid != dir::euid()
@@ -133,7 +133,7 @@ impl<'p> Cache<'p> {
         match dir::try_lock(&lock).at("take the import lock", work.at("lock"))? {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
-            None => progress.note("This file system has no locks: make sure that only one import runs."),
+            None => progress.info("This file system has no locks: make sure that only one import runs."),
         }
         let (journal, readable) = match Journal::read(&work).at("read the journal", work.at(journal::FILE))? {
             Some(journal) => (journal, true),
@@ -156,12 +156,12 @@ impl<'p> Cache<'p> {
     /// A look without a lock, for what only asks. `None`: there is no such directory.
     ///
     /// # Errors
-    /// [`TargetError::NotADirectory`] if something else is at the path; [`TargetError::DatabaseFolder`] if
+    /// [`TargetError::NotADirectory`] if something else is at the path; [`TargetError::DatabaseDirectory`] if
     /// it is the directory of one database; else the error of the system if it cannot be opened.
     pub fn inspect(dir: &Path, layout: Layout) -> Result<Option<View>, TargetError> {
         match Dir::top(dir) {
             Ok(root) => {
-                refuse_database_folder(&root)?;
+                reject_database_directory(&root)?;
                 Ok(Some(View { root, layout }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -214,9 +214,9 @@ impl<'p> Cache<'p> {
     /// under the scan lock, switched. One that fails leaves the others in peace.
     ///
     /// # Errors
-    /// [`NotAll`] if a dataset cannot be sealed or switched, or the scan lock is not free in time. It says
+    /// [`PartialActivation`] if a dataset cannot be sealed or switched, or the scan lock is not free in time. It says
     /// which datasets are in place, and why each of the others is not.
-    pub fn activate(&mut self, stages: Vec<Stage>) -> Result<Vec<Activated>, NotAll> {
+    pub fn activate(&mut self, stages: Vec<Stage>) -> Result<Vec<Activated>, PartialActivation> {
         let (mut activated, mut failed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for mut stage in stages {
             match stage.seal() {
@@ -252,7 +252,7 @@ impl<'p> Cache<'p> {
                 }));
             }
         }
-        if failed.is_empty() { Ok(activated) } else { Err(NotAll { activated, failed }) }
+        if failed.is_empty() { Ok(activated) } else { Err(PartialActivation { activated, failed }) }
     }
 
     /// Exchanges a slot with its kept generation. `None`: none is kept.
@@ -321,7 +321,7 @@ impl<'p> Cache<'p> {
         let keep = self.keep_previous && stage.keeps_replaced();
         let (slot, place, staged, files) = stage.hand_over()?;
         Switching::new(&self.view.root, &self.work, &mut self.journal, slot, place, owner)
-            .run(staged, &files, keep)
+            .apply(staged, &files, keep)
     }
 
     /// Who gets what is written to a slot; nobody in particular unless this is root.
@@ -333,7 +333,7 @@ impl<'p> Cache<'p> {
         }
     }
 
-    fn working_folder(&self, slot: &Slot, inside: bool) -> Result<Option<Dir>, TargetError> {
+    fn working_directory(&self, slot: &Slot, inside: bool) -> Result<Option<Dir>, TargetError> {
         if !inside {
             return self.work.try_clone().map(Some).at("open", self.work.path());
         }
@@ -344,8 +344,8 @@ impl<'p> Cache<'p> {
     }
 
     fn has_previous(&self, slot: &Slot, inside: bool) -> Result<bool, TargetError> {
-        let Some(folder) = self.working_folder(slot, inside)? else { return Ok(false) };
-        let Some(previous) = working::open_real(&folder, PREVIOUS)? else { return Ok(false) };
+        let Some(directory) = self.working_directory(slot, inside)? else { return Ok(false) };
+        let Some(previous) = working::open_real(&directory, PREVIOUS)? else { return Ok(false) };
         Ok(working::open_real(&previous, &slot.key())?.is_some())
     }
 
@@ -354,7 +354,7 @@ impl<'p> Cache<'p> {
         let path = self.root.at(SCAN_LOCK);
         let file = self.root.lock_file(SCAN_LOCK, 0o644).at("open the scan lock", &path)?;
         let start = Instant::now();
-        let mut noted = false;
+        let mut reported = false;
         loop {
             match dir::try_lock(&file).at("take the scan lock", &path)? {
                 Some(true) => return Ok(Some(HeldLock::on(file))),
@@ -362,9 +362,9 @@ impl<'p> Cache<'p> {
                 Some(false) => {}
             }
             let waited = start.elapsed();
-            if waited >= NOTE_AFTER && !noted {
-                noted = true;
-                self.progress.note(&format!("Waiting for a running scan that holds {}.", path.display()));
+            if waited >= REPORT_AFTER && !reported {
+                reported = true;
+                self.progress.info(&format!("Waiting for a running scan that holds {}.", path.display()));
             }
             if waited >= self.scan_wait {
                 return Err(TargetError::ScanLock { path, waited });
@@ -379,10 +379,10 @@ fn open_root(path: &Path, owner: Option<Owner>) -> Result<Dir, TargetError> {
 }
 
 /// `--cache-dir …/db` in place of `--cache-dir …`.
-fn refuse_database_folder(root: &Dir) -> Result<(), TargetError> {
+fn reject_database_directory(root: &Dir) -> Result<(), TargetError> {
     for name in ["trivy.db", "trivy-java.db"] {
         if root.find(name).at("look", root.at(name))?.is_some() {
-            return Err(TargetError::DatabaseFolder { path: root.path().into() });
+            return Err(TargetError::DatabaseDirectory { path: root.path().into() });
         }
     }
     Ok(())

@@ -47,12 +47,12 @@ pub(crate) fn seal(slot: &Slot, to: &Dir, staged: &Dir, old: Option<&Dir>) -> io
 
 /// Moves one staged file to its place, keeping what is there.
 fn put(to: &Dir, staged: &Dir, old: Option<&Dir>, path: &str, owner: Option<Owner>) -> io::Result<bool> {
-    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let Some(from) = staged.open_path(folder)? else { return Ok(true) };
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(from) = staged.open_path(directory)? else { return Ok(true) };
     if from.find(name)?.is_none() {
         return Ok(true);
     }
-    let (dir, mut kept) = folder_in(to, old, folder, owner)?;
+    let (dir, mut kept) = directory_in(to, old, directory, owner)?;
     if dir.find(name)?.is_some_and(|entry| entry.is_dir()) {
         kept &= take_away(&dir, old, path, name)?;
     } else if let Some(old) = old {
@@ -63,9 +63,14 @@ fn put(to: &Dir, staged: &Dir, old: Option<&Dir>, path: &str, owner: Option<Owne
 }
 
 /// Opens or makes the folders of a path, taking away whatever else stands in their place.
-fn folder_in(to: &Dir, old: Option<&Dir>, folder: &str, owner: Option<Owner>) -> io::Result<(Dir, bool)> {
+fn directory_in(
+    to: &Dir,
+    old: Option<&Dir>,
+    directory: &str,
+    owner: Option<Owner>,
+) -> io::Result<(Dir, bool)> {
     let (mut dir, mut kept, mut path) = (to.try_clone()?, true, String::new());
-    for name in folder.split('/').filter(|name| !name.is_empty()) {
+    for name in directory.split('/').filter(|name| !name.is_empty()) {
         path = if path.is_empty() { name.into() } else { format!("{path}/{name}") };
         if dir.find(name)?.is_some_and(|entry| !entry.is_dir()) {
             kept &= take_away(&dir, old, &path, name)?;
@@ -78,12 +83,12 @@ fn folder_in(to: &Dir, old: Option<&Dir>, folder: &str, owner: Option<Owner>) ->
 /// Gives the old file a second name in the old generation. A file system without hard links, or
 /// an overlay too full to copy the file up, costs the generation and not the import.
 fn keep(to: &Dir, old: &Dir, path: &str) -> io::Result<bool> {
-    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let Some(dir) = to.open_path(folder)? else { return Ok(true) };
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(dir) = to.open_path(directory)? else { return Ok(true) };
     if dir.find(name)?.is_none() {
         return Ok(true);
     }
-    let into = old.open_or_make_path(folder, None)?;
+    let into = old.open_or_make_path(directory, None)?;
     if into.find(name)?.is_some() {
         return Ok(true);
     }
@@ -93,8 +98,8 @@ fn keep(to: &Dir, old: &Dir, path: &str) -> io::Result<bool> {
 /// Moves something away that the new content does not have, into the old generation if it can be.
 fn take_away(dir: &Dir, old: Option<&Dir>, path: &str, name: &str) -> io::Result<bool> {
     if let Some(old) = old {
-        let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
-        let into = old.open_or_make_path(folder, None)?;
+        let (directory, _) = path.rsplit_once('/').unwrap_or(("", path));
+        let into = old.open_or_make_path(directory, None)?;
         if lossy(dir.rename(name, &into, name))? {
             return Ok(true);
         }

@@ -43,8 +43,8 @@ impl Cache<'_> {
 
     fn previous_size(&self, slot: &Slot, inside: bool) -> Result<u64, TargetError> {
         let mut size = 0u64;
-        if let Some(folder) = self.working_folder(slot, inside)?
-            && let Some(previous) = working::open_real(&folder, PREVIOUS)?
+        if let Some(directory) = self.working_directory(slot, inside)?
+            && let Some(previous) = working::open_real(&directory, PREVIOUS)?
             && let Some(kept) = working::open_real(&previous, &slot.key())?
         {
             // A tree that cannot be walked to its end frees at least what was seen of it.
@@ -86,7 +86,7 @@ impl Need {
             {
                 ways.push(format!("--skip {name}"));
             }
-            let missing = text::size(self.bytes - available);
+            let missing = text::format_size(self.bytes - available);
             let advice = match ways.join(" or ") {
                 ways if ways.is_empty() => format!("Nothing was changed: free {missing} there."),
                 ways => format!("Nothing was changed: free {missing} there, or use {ways}."),

@@ -2,7 +2,7 @@
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::switch::Switching;
-use crate::targets::cache::working::{self, Place, WORK};
+use crate::targets::cache::working::{self, WORK, WorkingPlace};
 use crate::targets::cache::{Cache, journal};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::Dir;
@@ -11,7 +11,7 @@ impl Cache<'_> {
     /// Finishes or undoes what the journal names, then removes what a killed run has left.
     pub(crate) fn recover(&mut self, journal_readable: bool) -> Result<(), TargetError> {
         if !journal_readable {
-            self.progress.note("The journal of an earlier import cannot be read; cleaning up without it.");
+            self.progress.info("The journal of an earlier import cannot be read; cleaning up without it.");
         }
         let operations = self.journal.operations().to_vec();
         if !operations.is_empty() {
@@ -25,14 +25,14 @@ impl Cache<'_> {
                     Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, owner);
                 switching.operation = operation;
                 let did = switching.resume()?;
-                self.progress.note(&format!("An earlier import was cut short: {did} its switch of {slot}."));
+                self.progress.info(&format!("An earlier import was cut short: {did} its switch of {slot}."));
             }
         }
         let mut removed = self.clean(&self.work)?;
         for slot in self.all_slots()? {
             let Some(dir) = working::open_slot(&self.root, slot.path()).ok().flatten() else { continue };
             if dir.find(WORK).at("look", dir.path())?.is_some() {
-                let place = Place { dir: working::private(&dir)?, inside: true };
+                let place = WorkingPlace { dir: working::private(&dir)?, inside: true };
                 removed += self.clean(&place.dir)?;
                 working::tidy(&self.root, &slot, &place).at("clean up", place.dir.path())?;
             }
@@ -41,16 +41,16 @@ impl Cache<'_> {
             self.work.remove(journal::FILE).at("remove the journal", self.work.at(journal::FILE))?;
         }
         if removed > 0 {
-            self.progress.note("Removed what an interrupted import had left.");
+            self.progress.info("Removed what an interrupted import had left.");
         }
         Ok(())
     }
 
     /// Removes leftovers from a working folder. A generation that was moved away and whose slot is
     /// missing goes back there first.
-    fn clean(&self, folder: &Dir) -> Result<u32, TargetError> {
+    fn clean(&self, directory: &Dir) -> Result<u32, TargetError> {
         let mut removed = 0;
-        for name in folder.list().at("list", folder.path())? {
+        for name in directory.list().at("list", directory.path())? {
             if !working::is_leftover(&name) {
                 continue;
             }
@@ -59,11 +59,11 @@ impl Cache<'_> {
                 && let Some(parent) = working::open_slot(&self.root, slot.parent())?
                 && parent.find(slot.name()).at("look", parent.at(slot.name()))?.is_none()
             {
-                folder.rename(&name, &parent, slot.name()).at("bring back", parent.at(slot.name()))?;
-                self.progress.note(&format!("Brought {slot} back from an interrupted import."));
+                directory.rename(&name, &parent, slot.name()).at("bring back", parent.at(slot.name()))?;
+                self.progress.info(&format!("Brought {slot} back from an interrupted import."));
                 continue;
             }
-            folder.remove(&name).at("clean up", folder.at(&name))?;
+            directory.remove(&name).at("clean up", directory.at(&name))?;
             removed += 1;
         }
         Ok(removed)

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use crate::dataset::{Kind, RelPath, Sink};
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::metadata::{self, Metadata};
-use crate::targets::cache::working::{self, Names, Place};
+use crate::targets::cache::working::{self, WorkingNames, WorkingPlace};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::{Dir, Owner};
 use crate::util::step;
@@ -23,12 +23,12 @@ pub struct Stage {
     slot: Slot,
     metadata: Metadata,
     root: Dir,
-    place: Place,
-    names: Names,
+    place: WorkingPlace,
+    names: WorkingNames,
     dir: Dir,
     owner: Option<Owner>,
     open: Option<Open>,
-    folder: Option<(String, Dir)>,
+    directory: Option<(String, Dir)>,
     /// The files of a database. A tree's names could take megabytes; they are read from the disk when they
     /// are needed.
     files: BTreeSet<String>,
@@ -57,11 +57,11 @@ impl Stage {
     pub(crate) fn new(
         root: &Dir,
         slot: &Slot,
-        place: Place,
+        place: WorkingPlace,
         metadata: Metadata,
         owner: Option<Owner>,
     ) -> Result<Stage, TargetError> {
-        let names = Names::of(slot);
+        let names = WorkingNames::of(slot);
         let path = place.dir.at(&names.stage);
         place.dir.remove(&names.stage).at("clear the staging folder", &path)?;
         let dir = place.dir.make(&names.stage, 0o755, owner).at("make the staging folder", &path)?;
@@ -74,7 +74,7 @@ impl Stage {
             dir,
             owner,
             open: None,
-            folder: None,
+            directory: None,
             files: BTreeSet::new(),
             has_main: false,
             has_index: false,
@@ -118,13 +118,15 @@ impl Stage {
     }
 
     fn create(&mut self, path: &str) -> Result<File, TargetError> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if self.folder.as_ref().is_none_or(|(known, _)| known != folder) {
-            let dir =
-                self.dir.open_or_make_path(folder, self.owner).at("make a folder", self.dir.at(folder))?;
-            self.folder = Some((folder.into(), dir));
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if self.directory.as_ref().is_none_or(|(known, _)| known != directory) {
+            let dir = self
+                .dir
+                .open_or_make_path(directory, self.owner)
+                .at("make a folder", self.dir.at(directory))?;
+            self.directory = Some((directory.into(), dir));
         }
-        let dir = self.folder.as_ref().map_or(&self.dir, |(_, dir)| dir);
+        let dir = self.directory.as_ref().map_or(&self.dir, |(_, dir)| dir);
         let file = dir.create(name, 0o644, self.owner).at("create a file", dir.at(name))?;
         if self.slot.is_database() {
             self.files.insert(path.into());
@@ -135,7 +137,7 @@ impl Stage {
         Ok(file)
     }
 
-    fn write_whole(&mut self, path: &str, bytes: &[u8]) -> Result<(), TargetError> {
+    fn write_file(&mut self, path: &str, bytes: &[u8]) -> Result<(), TargetError> {
         let mut file = self.create(path)?;
         step("write", OsStr::new(path)).at("write", self.dir.at(path))?;
         file.write_all(bytes).at("write", self.dir.at(path))
@@ -153,19 +155,19 @@ impl Stage {
                     self.upstream.take().ok_or_else(|| self.content("it has no metadata.json".into()))?;
                 let bytes =
                     metadata::downloaded(&upstream, downloaded_at).map_err(|what| self.content(what))?;
-                self.write_whole(seal, &bytes)?;
+                self.write_file(seal, &bytes)?;
             }
             Metadata::Checks { manifest_digest, major, version, downloaded_at } => {
                 let bytes = metadata::checks(&manifest_digest, major, version, downloaded_at);
-                self.write_whole(seal, &bytes.map_err(|what| self.content(what))?)?;
+                self.write_file(seal, &bytes.map_err(|what| self.content(what))?)?;
             }
             Metadata::Vex { manifest_json, updated_at } => {
                 if !self.has_index {
                     return Err(self.content("it has no index.json".into()));
                 }
-                self.write_whole("vex-repository.json", &manifest_json)?;
+                self.write_file("vex-repository.json", &manifest_json)?;
                 let bytes = metadata::vex_cache(updated_at).map_err(|what| self.content(what))?;
-                self.write_whole(seal, &bytes)?;
+                self.write_file(seal, &bytes)?;
             }
         }
         if !self.has_main {
@@ -192,10 +194,10 @@ impl Stage {
 
     /// Hands the staged files over to the switch: slot, working folder, the staged directory and
     /// the paths of all files.
-    pub(crate) fn hand_over(mut self) -> Result<(Slot, Place, u64, BTreeSet<String>), TargetError> {
+    pub(crate) fn hand_over(mut self) -> Result<(Slot, WorkingPlace, u64, BTreeSet<String>), TargetError> {
         let inode = self.dir.entry().at("look", self.dir.path())?.inode;
         let dir = self.place.dir.try_clone().at("open", self.place.dir.path())?;
-        let place = Place { dir, inside: self.place.inside };
+        let place = WorkingPlace { dir, inside: self.place.inside };
         if !self.slot.is_database() {
             let files = &mut self.files;
             let walked = self.dir.walk(|path, _, _, _| {

@@ -28,17 +28,17 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::targets::cache::journal::{Journal, Operation, Way};
+use crate::targets::cache::journal::{Journal, Operation, SwitchMethod};
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::per_file;
-use crate::targets::cache::working::{self, Names, PREVIOUS, Place};
+use crate::targets::cache::working::{self, PREVIOUS, WorkingNames, WorkingPlace};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
-const MOST_LIST: u64 = 32 << 20;
+const MAX_LIST: u64 = 32 << 20;
 
 /// Everything that one slot's switch touches.
 pub(crate) struct Switching<'a> {
@@ -46,8 +46,8 @@ pub(crate) struct Switching<'a> {
     pub work: &'a Dir,
     pub journal: &'a mut Journal,
     pub slot: Slot,
-    pub place: Place,
-    pub names: Names,
+    pub place: WorkingPlace,
+    pub names: WorkingNames,
     pub operation: Operation,
     /// The owner of folders that have to be made.
     pub owner: Option<Owner>,
@@ -60,10 +60,10 @@ impl<'a> Switching<'a> {
         work: &'a Dir,
         journal: &'a mut Journal,
         slot: Slot,
-        place: Place,
+        place: WorkingPlace,
         owner: Option<Owner>,
     ) -> Self {
-        let way = if place.inside { Way::PerFile } else { Way::Exchange };
+        let way = if place.inside { SwitchMethod::PerFile } else { SwitchMethod::Exchange };
         let operation = Operation {
             slot: slot.path().into(),
             inside: place.inside,
@@ -72,7 +72,7 @@ impl<'a> Switching<'a> {
             keep: false,
             restore: false,
         };
-        Switching { root, work, journal, names: Names::of(&slot), slot, place, operation, owner }
+        Switching { root, work, journal, names: WorkingNames::of(&slot), slot, place, operation, owner }
     }
 
     /// Puts the staged files in place. `keep` says whether what they replace is kept for a later restore.
@@ -80,7 +80,7 @@ impl<'a> Switching<'a> {
     /// # Errors
     /// The error of the step that failed; the slot is as it was. If that is no longer possible,
     /// [`TargetError::Unfinished`]: the journal keeps what is left to do.
-    pub fn run(mut self, staged: u64, files: &BTreeSet<String>, keep: bool) -> Result<Switch, TargetError> {
+    pub fn apply(mut self, staged: u64, files: &BTreeSet<String>, keep: bool) -> Result<Switch, TargetError> {
         (self.operation.staged, self.operation.keep) = (staged, keep);
         if let Err(error) = self.announce(files) {
             let _ = self.undo();
@@ -91,7 +91,7 @@ impl<'a> Switching<'a> {
 
     /// Writes what is about to happen.
     fn announce(&mut self, files: &BTreeSet<String>) -> Result<(), TargetError> {
-        if self.operation.way == Way::PerFile {
+        if self.operation.way == SwitchMethod::PerFile {
             self.write_list(files)?;
         }
         self.record()
@@ -132,11 +132,11 @@ impl<'a> Switching<'a> {
             None => None,
         };
         let undo = match (self.operation.way, &staged) {
-            (Way::Exchange, None) => false,
-            (Way::Exchange, Some(_)) => slot.is_none_or(|slot| slot.inode != self.operation.staged),
-            (Way::TwoStep, None) => false,
-            (Way::TwoStep, Some(_)) => old.is_none(),
-            (Way::PerFile, _) => match self.read_list()? {
+            (SwitchMethod::Exchange, None) => false,
+            (SwitchMethod::Exchange, Some(_)) => slot.is_none_or(|slot| slot.inode != self.operation.staged),
+            (SwitchMethod::TwoStep, None) => false,
+            (SwitchMethod::TwoStep, Some(_)) => old.is_none(),
+            (SwitchMethod::PerFile, _) => match self.read_list()? {
                 Some(files) if staged.is_some() => {
                     self.per_file(&files)?;
                     false
@@ -150,7 +150,7 @@ impl<'a> Switching<'a> {
             self.undo().at("undo the switch", &at)?;
             return Ok("undid");
         }
-        if self.operation.way == Way::TwoStep
+        if self.operation.way == SwitchMethod::TwoStep
             && staged.is_some()
             && let Some(parent) = &parent
         {
@@ -191,7 +191,7 @@ impl<'a> Switching<'a> {
             .open_or_make_path(self.slot.parent(), self.owner)
             .at("make the folder", self.root.at(self.slot.parent()))?;
         let name = self.slot.name().to_owned();
-        if self.operation.way == Way::Exchange {
+        if self.operation.way == SwitchMethod::Exchange {
             let exists = parent.find(&name).at("look", &at)?.is_some();
             let moved = if exists {
                 parent.exchange(&name, &self.place.dir, &self.names.stage)
@@ -204,13 +204,13 @@ impl<'a> Switching<'a> {
                 Err(error) if exists && dir::unsupported(&error) => {
                     // From here on, `old-…` is the sign that the slot has moved away.
                     self.place.dir.remove(&self.names.old).at("clear", self.place.dir.at(&self.names.old))?;
-                    self.operation.way = Way::TwoStep;
+                    self.operation.way = SwitchMethod::TwoStep;
                     self.record()?;
                 }
                 Err(error) => return Err(TargetError::io("switch", at, error)),
             }
         }
-        if self.operation.way == Way::TwoStep {
+        if self.operation.way == SwitchMethod::TwoStep {
             match self.two_step(&parent, &name) {
                 Ok(()) => return Ok(Switch::TwoStep),
                 Err(TwoStepError::Immovable) => self.go_per_file(files)?,
@@ -237,7 +237,7 @@ impl<'a> Switching<'a> {
 
     fn go_per_file(&mut self, files: &BTreeSet<String>) -> Result<(), TargetError> {
         self.write_list(files)?;
-        self.operation.way = Way::PerFile;
+        self.operation.way = SwitchMethod::PerFile;
         self.record()
     }
 
@@ -277,7 +277,8 @@ impl<'a> Switching<'a> {
             dir.sync()?;
         }
         place.sync()?;
-        let left = if self.operation.way == Way::Exchange { &self.names.stage } else { &self.names.old };
+        let left =
+            if self.operation.way == SwitchMethod::Exchange { &self.names.stage } else { &self.names.old };
         if place.find(left)?.is_some() {
             if self.operation.keep && !self.is_empty(left)? {
                 let previous = place.open_or_make(PREVIOUS, 0o700, None)?;
@@ -340,7 +341,7 @@ impl<'a> Switching<'a> {
         working::open_real(dir, name)
     }
 
-    fn find(&self, name: &str) -> Result<Option<dir::Entry>, TargetError> {
+    fn find(&self, name: &str) -> Result<Option<dir::DirEntry>, TargetError> {
         self.place.dir.find(name).at("look", self.place.dir.at(name))
     }
 
@@ -355,13 +356,13 @@ impl<'a> Switching<'a> {
     fn read_list(&self) -> Result<Option<BTreeSet<String>>, TargetError> {
         let path = self.place.dir.at(&self.names.list);
         let bytes =
-            self.place.dir.read_small(&self.names.list, MOST_LIST).at("read the list of files", &path)?;
+            self.place.dir.read_small(&self.names.list, MAX_LIST).at("read the list of files", &path)?;
         let Some(bytes) = bytes else { return Ok(None) };
         let unusable = |why: String| TargetError::Working { path: path.clone(), why };
         let files: BTreeSet<String> =
             serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
         match files.iter().find(|file| !is_inside(file)) {
-            Some(file) => Err(unusable(format!("it names \"{}\"", text::safe(file)))),
+            Some(file) => Err(unusable(format!("it names \"{}\"", text::escape(file)))),
             None => Ok(Some(files)),
         }
     }

@@ -16,14 +16,14 @@ use crate::util::fault::{self, Refuse};
 
 /// Keeps what is noted.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+struct Messages(Mutex<Vec<String>>);
 
-impl Progress for Notes {
+impl Progress for Messages {
     fn begin(&self, _: &str, _: u64, _: &str) -> Box<dyn Step> {
         Box::new(Silent)
     }
 
-    fn note(&self, message: &str) {
+    fn info(&self, message: &str) {
         self.0.lock().unwrap().push(message.into());
     }
 }
@@ -33,13 +33,13 @@ type Files = BTreeMap<String, String>;
 
 fn files(dir: &Path) -> Files {
     let mut found = Files::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+    let mut directories = vec![dir.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 if path.file_name().unwrap() != WORK {
-                    folders.push(path);
+                    directories.push(path);
                 }
             } else {
                 let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
@@ -185,8 +185,8 @@ fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &
             let opened = Cache::open(options(dir.path()), &Silent).is_ok();
             recovered = opened && fault::trace().len() < second as usize;
             fault::kill_after(None);
-            let notes = Notes::default();
-            drop(Cache::open(options(dir.path()), &notes).unwrap());
+            let messages = Messages::default();
+            drop(Cache::open(options(dir.path()), &messages).unwrap());
             fault::refuse(Refuse::Nothing);
 
             let at = format!("{dataset}, {refuse:?}, killed after {kill} and {second} steps: {trace:#?}");
@@ -361,13 +361,13 @@ fn a_scan_that_holds_its_lock_delays_the_switch_and_no_longer_than_said() {
     import(dir.path(), &["trivy-db"], 1).unwrap();
     let lock = File::open(dir.path().join(SCAN_LOCK)).unwrap();
     lock.lock_shared().unwrap();
-    let notes = Notes::default();
-    let mut cache = Cache::open(options(dir.path()), &notes).unwrap();
+    let messages = Messages::default();
+    let mut cache = Cache::open(options(dir.path()), &messages).unwrap();
     cache.scan_wait = Duration::from_millis(1200);
     let late = stage(&cache, "trivy-db", 2).unwrap();
     let not = cache.activate(vec![late]).unwrap_err();
     assert!(matches!(&not.failed[..], [(_, TargetError::ScanLock { .. })]), "{not:?}");
-    assert_eq!(notes.0.lock().unwrap().len(), 1, "one note after a second");
+    assert_eq!(messages.0.lock().unwrap().len(), 1, "one note after a second");
     assert_eq!(files(&dir.path().join("db")), expected("trivy-db", 1));
     let next = stage(&cache, "trivy-db", 2).unwrap();
     drop(lock);
@@ -382,11 +382,11 @@ fn a_journal_that_cannot_be_read_loses_no_generation() {
     let work = dir.path().join(WORK);
     std::fs::rename(dir.path().join("db"), work.join("old-db")).unwrap();
     std::fs::write(work.join("journal.json"), "\0\0\0").unwrap();
-    let notes = Notes::default();
-    drop(Cache::open(options(dir.path()), &notes).unwrap());
+    let messages = Messages::default();
+    drop(Cache::open(options(dir.path()), &messages).unwrap());
     assert_eq!(files(&dir.path().join("db")), expected("trivy-db", 1));
     assert_eq!(leftovers(dir.path()), Vec::<String>::new());
-    assert_eq!(notes.0.lock().unwrap().len(), 2, "both are said");
+    assert_eq!(messages.0.lock().unwrap().len(), 2, "both are said");
 }
 
 #[test]

@@ -192,8 +192,8 @@ fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Tar
         return Ok(false);
     }
     let mut found = Vec::new();
-    top.walk(|path, folder, name, _| {
-        if let (Some(file), Ok(path)) = (folder.read(name)?, path.parse()) {
+    top.walk(|path, directory, name, _| {
+        if let (Some(file), Ok(path)) = (directory.read(name)?, path.parse()) {
             let (digest, size) = content_digest_of(buffered(file))?;
             found.push(dataset::File { path, size, digest });
         }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Entry, Owner};
+use crate::util::dir::{self, Dir, DirEntry, Owner};
 
 /// The working folder's name, in the cache directory or inside a slot that is a mount of its own.
 pub(crate) const WORK: &str = ".trivy-ferry";
@@ -13,7 +13,7 @@ pub(crate) const WORK: &str = ".trivy-ferry";
 pub(crate) const PREVIOUS: &str = "previous";
 
 /// The names of one slot's working files.
-pub(crate) struct Names {
+pub(crate) struct WorkingNames {
     /// The slot's key: the kept generation's name in [`PREVIOUS`].
     pub key: String,
     /// What is being staged.
@@ -26,10 +26,10 @@ pub(crate) struct Names {
     pub list: String,
 }
 
-impl Names {
-    pub fn of(slot: &Slot) -> Names {
+impl WorkingNames {
+    pub fn of(slot: &Slot) -> WorkingNames {
         let key = slot.key();
-        Names {
+        WorkingNames {
             stage: format!("stage-{key}"),
             old: format!("old-{key}"),
             trash: format!("trash-{key}"),
@@ -40,7 +40,7 @@ impl Names {
 }
 
 /// Where a slot is staged.
-pub(crate) struct Place {
+pub(crate) struct WorkingPlace {
     /// The working folder.
     pub dir: Dir,
     /// Whether it stands inside the slot.
@@ -75,7 +75,7 @@ fn shows_as(dir: &Dir, owner: u32) -> std::io::Result<bool> {
     const PROBE: &str = "probe.tmp";
     dir.remove(PROBE)?;
     let probe = dir.create(PROBE, 0o600, None)?;
-    let shown = Entry::of_file(&probe)?.owner.uid;
+    let shown = DirEntry::of_file(&probe)?.owner.uid;
     dir.remove(PROBE)?;
     Ok(shown == owner)
 }
@@ -131,7 +131,12 @@ pub(crate) fn stands_apart(root: &Dir, work: &Dir, slot: &Slot) -> Result<(bool,
 }
 
 /// The slot's working folder, created where it is missing.
-pub(crate) fn place(root: &Dir, work: &Dir, slot: &Slot, owner: Option<Owner>) -> Result<Place, TargetError> {
+pub(crate) fn place(
+    root: &Dir,
+    work: &Dir,
+    slot: &Slot,
+    owner: Option<Owner>,
+) -> Result<WorkingPlace, TargetError> {
     let (inside, _) = stands_apart(root, work, slot)?;
     open_place(root, work, slot, inside, owner)
 }
@@ -143,16 +148,16 @@ pub(crate) fn open_place(
     slot: &Slot,
     inside: bool,
     owner: Option<Owner>,
-) -> Result<Place, TargetError> {
+) -> Result<WorkingPlace, TargetError> {
     if !inside {
-        return Ok(Place { dir: work.try_clone().at("open", work.path())?, inside });
+        return Ok(WorkingPlace { dir: work.try_clone().at("open", work.path())?, inside });
     }
     let dir = root.open_or_make_path(slot.path(), owner).at("make the folder", root.at(slot.path()))?;
-    Ok(Place { dir: private(&dir)?, inside })
+    Ok(WorkingPlace { dir: private(&dir)?, inside })
 }
 
 /// Removes a working folder inside a slot when it holds nothing any more.
-pub(crate) fn tidy(root: &Dir, slot: &Slot, place: &Place) -> std::io::Result<()> {
+pub(crate) fn tidy(root: &Dir, slot: &Slot, place: &WorkingPlace) -> std::io::Result<()> {
     if place.inside
         && place.dir.remove_empty(PREVIOUS)?
         && let Some(dir) = root.open_path(slot.path())?
@@ -173,11 +178,11 @@ pub(crate) fn is_leftover(name: &OsStr) -> bool {
 /// directory's owner. Where root put a file into another user's folder, that user counts.
 pub(crate) fn default_owner(root: &Dir, slot: &Slot) -> Result<Owner, TargetError> {
     let (dir, exists) = deepest(root, slot)?;
-    let folder = dir.entry().at("look", dir.path())?.owner;
+    let directory = dir.entry().at("look", dir.path())?.owner;
     let file = if exists { dir.find(slot.main()).at("look", dir.path())? } else { None };
     match file {
         Some(file) if file.owner.uid != 0 => Ok(file.owner),
-        _ if exists => Ok(folder),
+        _ if exists => Ok(directory),
         _ => Ok(root.entry().at("look", root.path())?.owner),
     }
 }

@@ -16,7 +16,7 @@ pub struct Owner {
 
 /// What a name stands for, without following it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry {
+pub(crate) struct DirEntry {
     pub kind: FileType,
     pub size: u64,
     pub inode: u64,
@@ -24,9 +24,9 @@ pub(crate) struct Entry {
     pub mode: u32,
 }
 
-impl Entry {
+impl DirEntry {
     pub(super) fn of(stat: fs::Stat) -> Self {
-        Entry {
+        DirEntry {
             kind: FileType::from_raw_mode(stat.st_mode),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             inode: stat.st_ino,
@@ -37,7 +37,7 @@ impl Entry {
 
     /// Of an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
-        Ok(Entry::of(fs::fstat(file)?))
+        Ok(DirEntry::of(fs::fstat(file)?))
     }
 
     pub fn is_dir(&self) -> bool {

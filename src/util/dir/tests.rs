@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use crate::util::dir::write::{Durability, PendingFile};
 
 #[test]
 fn no_name_leads_out_of_a_directory() {

@@ -143,14 +143,14 @@ impl Artifact {
 
     /// Puts it into an OCI layout below a folder, as another tool would have fetched it.
     pub fn lay_out(&self, upstream: &str) {
-        let folder = format!("{upstream}/{}", self.dataset);
-        fs::create_dir_all(format!("{folder}/blobs/sha256")).unwrap();
-        fs::write(format!("{folder}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let directory = format!("{upstream}/{}", self.dataset);
+        fs::create_dir_all(format!("{directory}/blobs/sha256")).unwrap();
+        fs::write(format!("{directory}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         let manifest = self.manifest();
         for bytes in [&manifest[..], self.config(), &self.layer] {
-            fs::write(format!("{folder}/blobs/sha256/{}", hex(bytes)), bytes).unwrap();
+            fs::write(format!("{directory}/blobs/sha256/{}", hex(bytes)), bytes).unwrap();
         }
-        let path = format!("{folder}/index.json");
+        let path = format!("{directory}/index.json");
         let mut index = fs::read(&path).map_or_else(
             |_| json!({ "schemaVersion": 2, "manifests": [] }),
             |bytes| serde_json::from_slice(&bytes).unwrap(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The promised limit for every command, in bytes.
-pub const MOST: u64 = 64 << 20;
+pub const MAX: u64 = 64 << 20;
 /// GNU time. The shell's keyword of this name does not measure memory.
 const TIME: &str = "/usr/bin/time";
 
@@ -57,7 +57,7 @@ pub fn bounded(command: &Command) -> Measured {
         measured.out.len(),
         measured.err.len()
     );
-    assert!(measured.peak < MOST, "{} MiB: {args:?}", measured.peak >> 20);
+    assert!(measured.peak < MAX, "{} MiB: {args:?}", measured.peak >> 20);
     measured
 }
 

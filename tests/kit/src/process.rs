@@ -120,7 +120,7 @@ impl Run {
     /// It was refused with this exit code, in two sentences on stderr that hold these words. An unknown flag
     /// is not refused in this way: the command line is not the program's own words.
     #[track_caller]
-    pub fn refused(&self, code: i32, words: &[&str]) -> &Run {
+    pub fn fails_with(&self, code: i32, words: &[&str]) -> &Run {
         self.exits(code);
         let at = self.err.find("error: ").unwrap_or_else(|| panic!("no error on stderr: {self}"));
         let lines: Vec<&str> = self.err[at..].lines().collect();
@@ -260,7 +260,7 @@ impl Drop for Process {
 }
 
 /// How long [`wait_for`] waits: longer than any limit of the program.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIME_LIMIT: Duration = Duration::from_secs(150);
 
 /// Waits until something is there, for as long as a slow machine may need.
 ///
@@ -268,7 +268,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// If it is not there after 150 s; `what` is named then.
 #[track_caller]
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait(look, || format!("{what}: not after {PATIENCE:?}"))
+    wait(look, || format!("{what}: not after {TIME_LIMIT:?}"))
 }
 
 /// Waits for the end of a process.
@@ -282,7 +282,7 @@ pub fn ended(child: &mut Child) -> ExitStatus {
 
 #[track_caller]
 fn wait<T>(mut look: impl FnMut() -> Option<T>, missed: impl FnOnce() -> String) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     loop {
         if let Some(found) = look() {
             return found;

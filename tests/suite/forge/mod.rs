@@ -27,7 +27,7 @@ use test_kit::peak::{self, Measured};
 use test_kit::process::{Run, busy_here};
 use trivy_ferry::bundle::payload::Blob;
 use trivy_ferry::bundle::{Dataset, MANIFEST, PAYLOAD_TYPE, SUMS};
-use trivy_ferry::dataset::check::Limits;
+use trivy_ferry::dataset::check::UnpackLimits;
 use trivy_ferry::dataset::vex::{self, ArchiveFormat};
 use trivy_ferry::dataset::{Contents, Discard, Kind, Name, catalogue, layer};
 use trivy_ferry::digest::Digest;
@@ -39,7 +39,7 @@ use trivy_ferry::trust::message::pae;
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_trivy-ferry");
 
 /// What the program may use at the most, in KiB.
-const MOST_MEMORY: u64 = 128 << 10;
+const MAX_MEMORY: u64 = 128 << 10;
 
 /// A host that trusts one exporter, whose key the test has.
 pub struct Host {
@@ -158,8 +158,8 @@ impl Host {
     /// folder, and the state.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        for folder in ["cache", "cache-2", "state", "out"] {
-            look(&self.path(folder), folder, &mut snapshot);
+        for directory in ["cache", "cache-2", "state", "out"] {
+            look(&self.path(directory), directory, &mut snapshot);
         }
         snapshot
     }
@@ -195,7 +195,7 @@ pub fn run(mut command: Command) -> Run {
     let line =
         std::iter::once(command.get_program().to_string_lossy()).chain(args).collect::<Vec<_>>().join(" ");
     let run = Run::of(&mut command, &line);
-    assert!(run.peak < MOST_MEMORY, "{} KiB: {run}", run.peak);
+    assert!(run.peak < MAX_MEMORY, "{} KiB: {run}", run.peak);
     run
 }
 
@@ -385,7 +385,7 @@ impl Part {
     /// The dataset that a layer holds.
     pub fn of(name: &str, tag: &str, packed: Vec<u8>) -> Part {
         let kind = name.parse::<Name>().unwrap().kind();
-        let contents = layer::unpack(kind, &packed[..], Limits::of(kind), &mut Discard).unwrap();
+        let contents = layer::unpack(kind, &packed[..], UnpackLimits::of(kind), &mut Discard).unwrap();
         Part::saying(name, tag, packed, contents)
     }
 
@@ -415,7 +415,7 @@ impl Part {
             ArchiveFormat::TarGzip,
             Cursor::new(&archive),
             "vexhub-main",
-            Limits::of(Kind::Vex),
+            UnpackLimits::of(Kind::Vex),
             &mut Discard,
         );
         Part::vex_saying(archive, "vexhub-main", contents.unwrap())
@@ -500,8 +500,8 @@ pub fn manifest_of(media_type: &str, packed: &[u8], created: Option<Timestamp>) 
 }
 
 /// Writes a dataset as an OCI image layout and names it as a source.
-pub fn image_layout(folder: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]]) -> String {
-    let store = folder.join("blobs/sha256");
+pub fn image_layout(directory: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]]) -> String {
+    let store = directory.join("blobs/sha256");
     fs::create_dir_all(&store).unwrap();
     for blob in blobs.iter().chain([&manifest]) {
         fs::write(store.join(Digest::of(blob).hex()), blob).unwrap();
@@ -510,9 +510,9 @@ pub fn image_layout(folder: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]]) 
         "mediaType": oci::MANIFEST, "digest": Digest::of(manifest), "size": manifest.len(),
         "annotations": {oci::REF_NAME: tag},
     }]});
-    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    fs::write(folder.join("index.json"), index.to_string()).unwrap();
-    format!("oci-layout:{}:{tag}", folder.display())
+    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(directory.join("index.json"), index.to_string()).unwrap();
+    format!("oci-layout:{}:{tag}", directory.display())
 }
 
 /// A bundle before it is signed: a payload and the members that come after the manifest. Either

@@ -67,8 +67,8 @@ impl Disk {
         disk
     }
 
-    fn take(&mut self, folder: &Path, of: Inode) {
-        for entry in fs::read_dir(folder).unwrap() {
+    fn take(&mut self, directory: &Path, of: Inode) {
+        for entry in fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
             let metadata = entry.metadata().unwrap();
             let bytes = if metadata.is_dir() { Vec::new() } else { fs::read(entry.path()).unwrap() };
@@ -149,7 +149,7 @@ impl Disk {
         let content = &mut self.inodes[inode];
         content.lasting.clone_from(&content.now);
         for naming in &mut self.namings {
-            naming.lasts |= naming.changes.iter().any(|(folder, ..)| *folder == inode);
+            naming.lasts |= naming.changes.iter().any(|(directory, ..)| *directory == inode);
         }
     }
 
@@ -159,13 +159,15 @@ impl Disk {
     }
 
     fn place(&self, path: &str, inode: Option<Inode>) -> (Inode, String, Option<Inode>) {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        (self.find(folder).unwrap_or_else(|| panic!("there is no {folder:?}")), name.to_owned(), inode)
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.find(directory).unwrap_or_else(|| panic!("there is no {directory:?}")), name.to_owned(), inode)
     }
 
     fn find(&self, path: &str) -> Option<Inode> {
         let parts = path.split('/').filter(|part| !part.is_empty());
-        parts.into_iter().try_fold(ROOT, |folder, part| self.names.get(&(folder, part.to_owned())).copied())
+        parts
+            .into_iter()
+            .try_fold(ROOT, |directory, part| self.names.get(&(directory, part.to_owned())).copied())
     }
 
     /// What is there when the power comes back.
@@ -182,12 +184,12 @@ impl Disk {
     fn list(
         &self,
         names: &BTreeMap<(Inode, String), Inode>,
-        folder: Inode,
+        directory: Inode,
         path: &str,
         cut: Cut,
         tree: &mut Tree,
     ) {
-        for ((_, name), inode) in names.range((folder, String::new())..(folder + 1, String::new())) {
+        for ((_, name), inode) in names.range((directory, String::new())..(directory + 1, String::new())) {
             let content = &self.inodes[*inode];
             let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
             let bytes = if cut == Cut::Nothing { &content.now } else { &content.lasting };
@@ -198,10 +200,10 @@ impl Disk {
 }
 
 fn change(names: &mut BTreeMap<(Inode, String), Inode>, changes: &[(Inode, String, Option<Inode>)]) {
-    for (folder, name, inode) in changes {
+    for (directory, name, inode) in changes {
         match inode {
-            Some(inode) => names.insert((*folder, name.clone()), *inode),
-            None => names.remove(&(*folder, name.clone())),
+            Some(inode) => names.insert((*directory, name.clone()), *inode),
+            None => names.remove(&(*directory, name.clone())),
         };
     }
 }

@@ -61,15 +61,15 @@ impl Place {
             .filter(|name| cache.join(name).exists())
             .map(|name| {
                 let mut text = String::new();
-                let folder = cache.join(name);
-                let mut files: Vec<_> = walkdir::WalkDir::new(&folder)
+                let directory = cache.join(name);
+                let mut files: Vec<_> = walkdir::WalkDir::new(&directory)
                     .into_iter()
                     .map(|entry| entry.ok().map(walkdir::DirEntry::into_path))
                     .collect::<Option<_>>()?;
                 files.sort();
                 for file in files.iter().filter(|file| file.is_file()) {
                     let digest = Digest::of(&fs::read(file).unwrap());
-                    text += &format!("{} {digest}\n", file.strip_prefix(&folder).unwrap().display());
+                    text += &format!("{} {digest}\n", file.strip_prefix(&directory).unwrap().display());
                 }
                 Some(Digest::of(text.as_bytes()))
             })
@@ -131,8 +131,8 @@ fn databases(date: Timestamp) -> Vec<Part> {
 /// A host that has imported one bundle, at `rec`, and gets a newer one.
 fn prepared(host: &Host, parts: Parts) -> Place {
     let top = host.path("rec");
-    for folder in ["keys", "home", "tmp", "stick", "inbox"] {
-        fs::create_dir_all(top.join(folder)).unwrap();
+    for directory in ["keys", "home", "tmp", "stick", "inbox"] {
+        fs::create_dir_all(top.join(directory)).unwrap();
     }
     fs::copy(host.path("keys/exporter.pub"), top.join("keys/exporter.pub")).unwrap();
     let old = Bundle::of(hours(-30), &parts(days(-2))).with("sequence", 1);
@@ -279,8 +279,8 @@ fn a_power_cut_at_any_write_of_a_watch_leaves_old_or_new() {
     let place = prepared(&host, all);
     fs::write(place.0.join("inbox/b.tar"), new_bundle(&host, all)).unwrap();
     let count = cut_everywhere(&host, &place, &watch(), &|place, point| {
-        let names = |folder: &str| -> Vec<String> {
-            let entries = fs::read_dir(place.0.join(folder)).into_iter().flatten();
+        let names = |directory: &str| -> Vec<String> {
+            let entries = fs::read_dir(place.0.join(directory)).into_iter().flatten();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
         };
         let mut inbox = names("inbox");

@@ -71,7 +71,7 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
     let text = |index: usize| PathBuf::from(String::from_utf8(bytes(&arguments[index])).unwrap());
     let mode = |index: usize| u32::from_str_radix(arguments[index].trim(), 8).unwrap();
     // Relative to the folder that is named before it; links to open files are followed.
-    let at = |folder: usize| resolved(&file(folder).unwrap().join(text(folder + 1)), open);
+    let at = |directory: usize| resolved(&file(directory).unwrap().join(text(directory + 1)), open);
     let here = |index: usize| resolved(&cwd.join(text(index)), open);
     match call {
         "openat" => opened(&arguments[2], &|| at(0), &|| mode(3)),

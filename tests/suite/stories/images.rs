@@ -82,7 +82,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         .exits(0)
         .prints(upstream.digest_of("aquasec/trivy:0.74.0").strip_prefix("sha256:").unwrap());
 
-    let station = bare();
+    let importer = bare();
     let registry = Registry::distribution(&tools, None);
     let import =
         format!("import {bundle} --trust {public} --registry {}/mirror --format json", registry.address);
@@ -91,10 +91,10 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         images.as_array().unwrap().iter().map(|image| image["status"].as_str().unwrap().to_owned()).collect()
     };
     // Nothing is pushed that nobody requested.
-    assert_eq!(statuses(station.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
+    assert_eq!(statuses(importer.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
     registry.publisher.sh(&format!("crane ls --insecure {}/mirror/custom/checks", registry.address)).fails();
     let requested = format!("{import} --image aquasec/*,ghcr.io/custom/checks:1");
-    assert_eq!(statuses(station.ferry(&requested).exits(0)), ["pushed", "pushed"]);
+    assert_eq!(statuses(importer.ferry(&requested).exits(0)), ["pushed", "pushed"]);
     for (name, place) in PLACES {
         assert_eq!(registry.digest_of(&format!("mirror/{place}")), upstream.digest_of(name), "{name}");
     }
@@ -106,8 +106,8 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         );
         registry.publisher.sh(&pull).exits(0);
     }
-    assert_eq!(statuses(station.ferry(&requested).exits(0)), ["unchanged", "unchanged"]);
-    let db = station.ferry(&format!("{import} --only trivy-db"));
+    assert_eq!(statuses(importer.ferry(&requested).exits(0)), ["unchanged", "unchanged"]);
+    let db = importer.ferry(&format!("{import} --only trivy-db"));
     db.exits(0);
     assert_eq!(
         (db.statuses(), statuses(&db)),
@@ -116,11 +116,11 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     // One of them alone, into a registry that has nothing.
     let other = Registry::crane(&tools);
     let import = import.replace(&registry.address, &other.address);
-    let one = station.ferry(&format!("{import} --only trivy-db --image ghcr.io/custom/checks:1"));
+    let one = importer.ferry(&format!("{import} --only trivy-db --image ghcr.io/custom/checks:1"));
     one.exits(0);
     assert_eq!(statuses(&one), ["not-requested", "pushed"]);
     assert_eq!(other.digest_of("mirror/ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
-    station.ferry(&format!("{import} --image a/b:1")).exits(2).warns("no bundle here holds an image a/b:1");
+    importer.ferry(&format!("{import} --image a/b:1")).exits(2).warns("no bundle here holds an image a/b:1");
     // Where a place is chosen, the site's own tag is kept until a flag replaces it.
     let own = format!(
         "crane copy --insecure {}/aquasec/trivy:0.74.0 {}/tools/checks:1",
@@ -128,13 +128,13 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     );
     other.publisher.sh(&own).exits(0);
     let chosen = format!("{import} --image ghcr.io/custom/checks:1={}/tools/checks:1", other.address);
-    station.ferry(&chosen).exits(5).warns("which trivy-ferry did not set");
+    importer.ferry(&chosen).exits(5).warns("which trivy-ferry did not set");
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("aquasec/trivy:0.74.0"));
-    station.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
+    importer.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("custom/checks:1"));
     // Without any registry, our server has them too.
     let flags = "--listen 127.0.0.1:0 --image aquasec/*,ghcr.io/custom/checks:1";
-    let serve = Serve::start(&station, &format!("{bundle} --trust {public} {flags}"));
+    let serve = Serve::start(&importer, &format!("{bundle} --trust {public} {flags}"));
     for (name, place) in PLACES {
         let digest = format!("crane digest --insecure {}/{place}", serve.address);
         let digest = registry.publisher.sh(&digest);
@@ -148,8 +148,8 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     registry.publisher.sh(&format!("{pull} && crane validate --tarball served.tar")).exits(0);
     drop(serve);
     // A cache has no place for them, and passes over them.
-    let cache = station.dir("cache");
-    station
+    let cache = importer.dir("cache");
+    importer
         .ferry(&format!("import {bundle} --trust {public} --cache-dir {cache}"))
         .exits(0)
         .prints("are for a registry");
@@ -171,8 +171,8 @@ fn one_platform_is_carried_without_the_others() {
     };
     let bundle = export("linux/arm64");
     let registry = Registry::crane(&tools);
-    let station = bare();
-    station
+    let importer = bare();
+    importer
         .ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address))
         .exits(0);
     let trivy = "docker.io/aquasec/trivy:0.74.0";
@@ -209,9 +209,9 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     bytes[at] ^= 1;
     fs::write(&bundle, bytes).unwrap();
     let registry = Registry::distribution(&tools, None);
-    let station = bare();
-    let run =
-        station.ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address));
+    let importer = bare();
+    let run = importer
+        .ferry(&format!("import {bundle} --trust {public} --registry {} --image *", registry.address));
     run.exits(4).warns("does not match the signed manifest");
     assert_eq!(registry.digest_of("trivy-db:2"), Artifact::db().digest(), "{run}");
     let tags = format!("crane ls --insecure {}/ghcr.io/custom/checks", registry.address);

@@ -39,7 +39,7 @@ fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody()
 
 #[test]
 fn no_key_yet() {
-    let (laptop, station) = (bare(), bare());
+    let (laptop, importer) = (bare(), bare());
     let out = laptop.dir("out");
     let flags = laid_out(&laptop);
     laptop
@@ -50,12 +50,12 @@ fn no_key_yet() {
     laptop.keygen();
     let bundle = laptop.export(&out, &flags);
     if !fs::exists("/etc/trivy-ferry/trusted").unwrap() {
-        station.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).warns("trivy-ferry trust add");
+        importer.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).warns("trivy-ferry trust add");
     }
     // A key that somebody else made.
-    let (_, other) = station.keygen();
-    station.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).warns(&bundle);
-    assert!(!fs::exists(station.at("cache/db")).unwrap());
+    let (_, other) = importer.keygen();
+    importer.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).warns(&bundle);
+    assert!(!fs::exists(importer.at("cache/db")).unwrap());
 }
 
 /// An ordinary user of a host. For root, `trust` means the whole host's folder in /etc, which no
@@ -123,14 +123,14 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
 
 #[test]
 fn a_key_beside_the_bundle_earns_a_warning() {
-    let (laptop, station) = (bare(), bare());
+    let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
-    let stick = station.dir("stick");
-    let bundle = laptop.export(&stick, &laid_out(&laptop));
-    let beside = format!("{stick}/ferry.pub");
+    let medium = importer.dir("stick");
+    let bundle = laptop.export(&medium, &laid_out(&laptop));
+    let beside = format!("{medium}/ferry.pub");
     fs::copy(&public, &beside).unwrap();
-    for input in [&stick, &bundle] {
-        station
+    for input in [&medium, &bundle] {
+        importer
             .ferry(&format!("import {input} --trust {beside} --cache-dir cache"))
             .exits(0)
             .warns("proves nothing by itself");
@@ -138,9 +138,9 @@ fn a_key_beside_the_bundle_earns_a_warning() {
     // Elsewhere it is as good as any; but on a medium that is not the system's own, every folder
     // is "beside", and then this part would test nothing.
     let device = |path: &str| fs::metadata(path).unwrap().dev();
-    if device(&stick) == device("/") {
-        let line = format!("import {stick} --trust {public} --cache-dir cache");
-        station.ferry(&line).exits(0).does_not_say("proves nothing by itself");
+    if device(&medium) == device("/") {
+        let line = format!("import {medium} --trust {public} --cache-dir cache");
+        importer.ferry(&line).exits(0).does_not_say("proves nothing by itself");
     }
 }
 

@@ -88,16 +88,16 @@ fn two_generations(laptop: &Host, dice: &mut Noise) -> [String; 2] {
 /// import are left out, for they differ from run to run.
 fn fingerprints(cache: &str) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
-    for (dataset, folder) in [
+    for (dataset, directory) in [
         ("trivy-db", "db"),
         ("trivy-java-db", "java-db"),
         ("trivy-checks", "policy"),
         ("vex-hub", "vex/repositories/default"),
     ] {
-        let folder = format!("{cache}/{folder}");
+        let directory = format!("{cache}/{directory}");
         let mut all = Vec::new();
-        for name in files(&folder) {
-            let path = format!("{folder}/{name}");
+        for name in files(&directory) {
+            let path = format!("{directory}/{name}");
             let bytes = match name.as_str() {
                 "metadata.json" => {
                     let mut json = json_file(&path);
@@ -142,18 +142,18 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
     let old_bundle = laptop.export(&laptop.dir("old"), &old_flags);
     let new_bundle = laptop.export(&laptop.dir("new"), &new_flags);
 
-    let station = bare();
+    let importer = bare();
     let line = |bundle: &str| format!("import {bundle} --trust {public} --cache-dir cache --format json");
-    let cache = station.at("cache");
-    let first = station.ferry(&line(&old_bundle));
+    let cache = importer.at("cache");
+    let first = importer.ferry(&line(&old_bundle));
     first.exits(0);
     assert_eq!(first.statuses(), all_four("installed"));
     let old = fingerprints(&cache);
-    station.sh("cp -a cache cache.old && cp -a state state.old").exits(0);
+    importer.sh("cp -a cache cache.old && cp -a state state.old").exits(0);
     let back = || {
-        station.sh("rm -rf cache state && cp -a cache.old cache && cp -a state.old state").exits(0);
+        importer.sh("rm -rf cache state && cp -a cache.old cache && cp -a state.old state").exits(0);
     };
-    let steps = steps(&station, &line(&new_bundle));
+    let steps = steps(&importer, &line(&new_bundle));
     let (new, clean) = (fingerprints(&cache), files(&cache));
     for (dataset, fingerprint) in &old {
         assert_ne!(fingerprint, &new[dataset], "{dataset} has no new generation, and proves nothing");
@@ -162,7 +162,7 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
     let mut mixed = 0;
     for round in 0..times() {
         back();
-        kill_at(station.ferry_command(&line(&new_bundle)), step(&mut dice, round, steps));
+        kill_at(importer.ferry_command(&line(&new_bundle)), step(&mut dice, round, steps));
         let now = fingerprints(&cache);
         for (dataset, fingerprint) in &now {
             let known = fingerprint == &old[dataset] || fingerprint == &new[dataset];
@@ -171,36 +171,37 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
         mixed += u32::from(now != old && now != new);
         if round % 2 == 0 {
             // The next run need not want what was under way; it cleans up all the same.
-            station.ferry(&format!("{} --only vex-hub", line(&new_bundle))).exits(0);
+            importer.ferry(&format!("{} --only vex-hub", line(&new_bundle))).exits(0);
             let work = fs::read_dir(format!("{cache}/.trivy-ferry")).unwrap();
             let mut work: Vec<_> = work.map(|entry| entry.unwrap().file_name()).collect();
             work.retain(|name| name != "lock" && name != "previous");
             assert!(work.is_empty(), "round {round}: {work:?}");
         }
-        let run = station.ferry(&line(&new_bundle));
+        let run = importer.ferry(&line(&new_bundle));
         run.exits(0);
         assert!(!run.statuses().iter().any(|row| row.ends_with("failed")), "round {round}: {run}");
         assert_eq!(fingerprints(&cache), new, "round {round}");
         assert_eq!(files(&cache), clean, "round {round}: something was left in the cache");
         assert_eq!(
-            files(station.at("state")),
+            files(importer.at("state")),
             ["import-default.json", "import.lock", "imports.jsonl"],
             "round {round}"
         );
-        assert!(files(station.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
+        assert!(files(importer.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
     }
     println!("killed {} times in {steps} steps; {mixed} times some datasets were old and some new", times());
 }
 
 #[test]
-fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
+fn an_export_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
     let mut dice = Noise::seeded();
     let laptop = bare();
     let (key, public) = laptop.keygen();
     let [_, flags] = two_generations(&laptop, &mut dice);
-    let stick = laptop.dir("stick");
-    let clear = || files(&stick).iter().for_each(|name| fs::remove_file(format!("{stick}/{name}")).unwrap());
-    let line = format!("export --key {key} --output {stick} {flags}");
+    let medium = laptop.dir("stick");
+    let clear =
+        || files(&medium).iter().for_each(|name| fs::remove_file(format!("{medium}/{name}")).unwrap());
+    let line = format!("export --key {key} --output {medium} {flags}");
     // The first export makes what is not made again.
     laptop.ferry(&line).exits(0);
     clear();
@@ -209,13 +210,13 @@ fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
     for round in 0..times() {
         clear();
         kill_at(laptop.ferry_command(&line), step(&mut dice, round, steps));
-        let published = files(&stick).into_iter().filter(|name| name.ends_with(".tar")).count();
+        let published = files(&medium).into_iter().filter(|name| name.ends_with(".tar")).count();
         if published > 0 {
             whole += 1;
-            laptop.ferry(&format!("verify {stick} --trust {public}")).exits(0);
+            laptop.ferry(&format!("verify {medium} --trust {public}")).exits(0);
         }
         laptop.ferry(&line).exits(0);
-        let left = files(&stick);
+        let left = files(&medium);
         assert_eq!(left.len(), published + 1, "round {round}: {left:?}");
         assert!(left.iter().all(|name| name.ends_with(".tar")), "round {round}: {left:?}");
         assert_eq!(files(laptop.at("state")), ["export-default.json", "export.lock"], "round {round}");
@@ -224,9 +225,9 @@ fn an_export_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
             continue;
         }
         // Both can be imported: they are two bundles of two moments.
-        let station = bare();
-        let import = format!("import {stick} --trust {public} --cache-dir cache --format json");
-        assert_eq!(station.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");
+        let importer = bare();
+        let import = format!("import {medium} --trust {public} --cache-dir cache --format json");
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");
     }
     println!("killed {} times in {steps} steps; {whole} times the bundle was there already", times());
 }

@@ -220,7 +220,7 @@ fn the_same_data_under_another_manifest_is_not_older_than_itself() {
 
 #[test]
 #[ignore = "tools"]
-fn data_that_is_too_old_is_refused() {
+fn data_that_is_too_old_is_rejected() {
     let tools = tools();
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
     let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());

@@ -37,11 +37,11 @@ fn what_is_pushed_is_what_upstream_published() {
     let (_laptop, bundle, public) = carried();
     for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
         let registry = make(&tools);
-        let station = bare();
+        let importer = bare();
         let place = format!("{}/security", registry.address);
         let import = format!("import {bundle} --trust {public} --registry {place} --extra-tag latest,weekly");
         let import = format!("{import} --format json");
-        assert_eq!(station.ferry(&import).exits(0).statuses(), three("pushed"));
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), three("pushed"));
         for artifact in artifacts() {
             for tag in [artifact.tag.as_str(), "latest", "weekly"] {
                 let reference = format!("security/{}:{tag}", artifact.dataset);
@@ -53,12 +53,12 @@ fn what_is_pushed_is_what_upstream_published() {
             registry.publisher.sh(&get).exits(0);
             assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
         }
-        assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
         // What there is to do is asked of the registry: another one is empty, this one lost a tag.
         let fresh = make(&tools);
         let other = import.replace(&registry.address, &fresh.address);
-        assert_eq!(station.ferry(&other).exits(0).statuses(), three("pushed"));
-        station
+        assert_eq!(importer.ferry(&other).exits(0).statuses(), three("pushed"));
+        importer
             .ferry(&format!(
                 "import {bundle} --trust {public} --registry trivy-db={}/own/db:stable",
                 registry.address
@@ -67,7 +67,7 @@ fn what_is_pushed_is_what_upstream_published() {
             .prints("own/db:stable");
         assert_eq!(registry.digest_of("own/db:stable"), Artifact::db().digest());
         assert!(
-            !station.at("").is_empty() && !std::path::Path::new(&station.at(".cache")).exists(),
+            !importer.at("").is_empty() && !std::path::Path::new(&importer.at(".cache")).exists(),
             "no cache is touched"
         );
     }
@@ -79,11 +79,11 @@ fn a_private_ca_is_trusted_when_it_is_given() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Distribution { tls: true, ..Distribution::default() }.start(&tools);
-    let station = equipped(&tools);
+    let importer = equipped(&tools);
     let import = format!("import {bundle} --trust {public} --registry {}/tls", registry.address);
-    station.ferry(&import).exits(7).warns("is not trusted").warns("--cacert");
+    importer.ferry(&import).exits(7).warns("is not trusted").warns("--cacert");
     let ca = registry.publisher.at("ca.pem");
-    let import = station.ferry(&format!("{import} --cacert {ca} --format json"));
+    let import = importer.ferry(&format!("{import} --cacert {ca} --format json"));
     import.exits(0);
     assert_eq!(import.statuses(), three("pushed"));
     assert_eq!(registry.digest_of("tls/trivy-db:2"), Artifact::db().digest());
@@ -95,7 +95,7 @@ fn a_private_ca_is_trusted_when_it_is_given() {
     let line = line.unwrap();
     assert!(!line.contains("--insecure"), "{line}");
     let scan = format!("SSL_CERT_FILE={ca} {line} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(importer.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
 }
 
 #[test]
@@ -104,16 +104,16 @@ fn a_strict_registry_gets_manifests_that_it_takes() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, None);
-    let station = equipped(&tools);
+    let importer = equipped(&tools);
     let import = format!(
         "import {bundle} --trust {public} --registry {}/strict --compat --format json",
         registry.address
     );
-    let first = station.ferry(&import);
+    let first = importer.ferry(&import);
     first.exits(0);
     assert_eq!(first.statuses(), three("pushed"));
     assert!(first.target(0)["advice"].to_string().contains("no artifactType"), "{first}");
-    assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+    assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
     for artifact in artifacts() {
         let reference = format!("{}/strict/{}:{}", registry.address, artifact.dataset, artifact.tag);
         let manifest =
@@ -134,7 +134,7 @@ fn a_strict_registry_gets_manifests_that_it_takes() {
     }
     let db = format!("--db-repository {}/strict/trivy-db:2 --skip-version-check", registry.address);
     let scan = format!("trivy fs {db} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(importer.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
 }
 
 #[test]
@@ -143,11 +143,11 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, None);
-    let station = equipped(&tools);
+    let importer = equipped(&tools);
     let import = format!("import {bundle} --trust {public} --registry {}/security", registry.address);
     let import =
-        format!("{import} --write-env settings.env --write-config {} --format json", station.dir("config"));
-    let import = station.ferry(&import);
+        format!("{import} --write-env settings.env --write-config {} --format json", importer.dir("config"));
+    let import = importer.ferry(&import);
     import.exits(0);
     let commands = import.target(0)["commands"].clone();
     let printed = |subcommand: &str| {
@@ -158,7 +158,7 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
     // Loopback is all that can be reached: whoever asks for another host meets a closed port.
     let closed = "HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1";
     let project = sample("project");
-    let (home, trivy, config) = (station.at(""), format!("{tools}/trivy"), station.at("config"));
+    let (home, trivy, config) = (importer.at(""), format!("{tools}/trivy"), importer.at("config"));
     let by_flags = |subcommand: &str| format!("{closed} {}", printed(subcommand));
     let by_env =
         |subcommand: &str| format!("env -i {closed} HOME={home} $(cat settings.env) {trivy} {subcommand}");
@@ -167,10 +167,10 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
     };
     let ways: [&dyn Fn(&str) -> String; 3] = [&by_flags, &by_env, &by_config];
     for way in ways {
-        fs::remove_dir_all(station.at(".cache")).ok();
+        fs::remove_dir_all(importer.at(".cache")).ok();
         let scan = |subcommand: &str, target: &str| -> Vec<String> {
             let line = format!("{} --format json {target}", way(subcommand));
-            findings(station.sh(&line).exits(0).does_not_say("Falling back to embedded checks"))
+            findings(importer.sh(&line).exits(0).does_not_say("Falling back to embedded checks"))
         };
         assert_eq!(scan("fs", &format!("{project}/Gemfile.lock")), ["CVE-2099-0001", "CVE-2099-0002"]);
         assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
@@ -185,16 +185,16 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, None);
     let host = &registry.address;
-    let station = bare();
+    let importer = bare();
     let import = format!("import {bundle} --trust {public} --registry {host}/security");
-    station.ferry(&import).exits(0).prints("--write-config DIR also writes Helm values");
-    let config = station.dir("config");
+    importer.ferry(&import).exits(0).prints("--write-config DIR also writes Helm values");
+    let config = importer.dir("config");
     let write = format!("{import} --write-config {config}");
-    let written = station.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
+    let written = importer.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
     let names =
         ["trivy.yaml", "trivy-operator-values.yaml", "trivy-server-values.yaml", "harbor-adapter.env"];
-    assert_eq!(written, serde_json::json!(names.map(|name| station.at(format!("config/{name}")))));
-    let text = |name: &str| fs::read_to_string(station.at(format!("config/{name}"))).unwrap();
+    assert_eq!(written, serde_json::json!(names.map(|name| importer.at(format!("config/{name}")))));
+    let text = |name: &str| fs::read_to_string(importer.at(format!("config/{name}"))).unwrap();
     for line in [
         format!("  dbRegistry: \"{host}\"\n  dbRepository: \"security/trivy-db:2\"\n"),
         format!("  javaDbRegistry: \"{host}\"\n  javaDbRepository: \"security/trivy-java-db:1\"\n"),
@@ -208,11 +208,11 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     assert!(text("harbor-adapter.env").contains(&adapter), "{adapter}");
 
     // Ours are replaced, somebody else's only when that is asked for.
-    station.ferry(&write).exits(0).does_not_say("also writes Helm values");
-    fs::write(station.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
-    station.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);
+    importer.ferry(&write).exits(0).does_not_say("also writes Helm values");
+    fs::write(importer.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
+    importer.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);
     assert_eq!(text("trivy-server-values.yaml"), "replicaCount: 2\n");
-    station.ferry(&format!("{write} --force")).exits(0);
+    importer.ferry(&format!("{write} --force")).exits(0);
     assert!(text("trivy-server-values.yaml").contains(&server));
 }
 
@@ -223,20 +223,20 @@ fn a_push_needs_an_account_and_tells_nobody_its_password() {
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, Some(USERS));
     let address = &registry.address;
-    let station = bare();
+    let importer = bare();
     let import = format!("import {bundle} --trust {public} --registry {address}/security");
-    let denied = station.ferry(&import);
+    let denied = importer.ferry(&import);
     denied.exits(7);
     denied.warns(&format!("docker login {address}")).warns("--password-stdin");
-    log_in(&station, address, "ferry:forgotten");
-    station.ferry(&import).exits(7).does_not_say("forgotten");
-    log_in(&station, address, "ferry:carried");
-    station.ferry(&import).exits(0).prints("pushed").does_not_say("carried\"");
+    log_in(&importer, address, "ferry:forgotten");
+    importer.ferry(&import).exits(7).does_not_say("forgotten");
+    log_in(&importer, address, "ferry:carried");
+    importer.ferry(&import).exits(0).prints("pushed").does_not_say("carried\"");
 
-    let station = bare();
+    let importer = bare();
     let with_password = |password: &str| {
         let line = format!("{import} --username ferry --password-stdin --format json");
-        let mut command = station.command(env!("CARGO_BIN_EXE_trivy-ferry"));
+        let mut command = importer.command(env!("CARGO_BIN_EXE_trivy-ferry"));
         let mut child = command
             .args(line.split_whitespace())
             .stdin(Stdio::piped())
@@ -257,7 +257,7 @@ fn a_push_needs_an_account_and_tells_nobody_its_password() {
     let (code, said) = with_password("carried");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("unchanged"), "{said}");
-    station.ferry(&format!("{import} --username ferry")).exits(2);
+    importer.ferry(&format!("{import} --username ferry")).exits(2);
 }
 
 #[test]
@@ -266,8 +266,8 @@ fn a_target_that_fails_keeps_no_other_from_its_data() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
-    let station = bare();
-    let run = station.ferry(&format!(
+    let importer = bare();
+    let run = importer.ferry(&format!(
         "import {bundle} --trust {public} --cache-dir cache --registry {}/a,{}/b --format json",
         locked.address, good.address
     ));
@@ -306,12 +306,12 @@ fn of_two_checks_majors_the_higher_is_the_latest() {
     let versions = "--only trivy-checks --trivy-version 0.60,0.74";
     let bundle = laptop.export(&laptop.dir("out"), &format!("{flags} {versions}"));
     let registry = Registry::crane(&tools);
-    let station = bare();
+    let importer = bare();
     let place = format!("--registry {}/a --extra-tag latest --format json", registry.address);
     let import = format!("import {bundle} --trust {public} {place}");
     for status in ["pushed", "unchanged"] {
         let both = [format!("trivy-checks {status}"), format!("trivy-checks {status}")];
-        assert_eq!(station.ferry(&import).exits(0).statuses(), both);
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), both);
         assert_eq!(registry.digest_of("a/trivy-checks:latest"), Artifact::checks("2").digest());
     }
     assert_eq!(registry.digest_of("a/trivy-checks:1"), Artifact::checks("1").digest());

@@ -14,17 +14,17 @@ use crate::stories::registry::{artifacts, three};
 
 /// A file system in memory that is full soon, in mounts that this test alone sees: they go with it.
 struct SmallDisk {
-    folder: String,
+    directory: String,
 }
 
 impl SmallDisk {
-    fn new(folder: String, size: &str) -> SmallDisk {
-        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none", &folder]);
-        SmallDisk { folder }
+    fn new(directory: String, size: &str) -> SmallDisk {
+        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none", &directory]);
+        SmallDisk { directory }
     }
 
     fn grow(&self, size: &str) {
-        mount(&["-o", &format!("remount,size={size}"), &self.folder]);
+        mount(&["-o", &format!("remount,size={size}"), &self.directory]);
     }
 }
 
@@ -72,15 +72,15 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
         artifacts().map(|artifact| if artifact.dataset == "trivy-db" { db.clone() } else { artifact });
 
     let disk = SmallDisk::new(laptop.dir("disk"), "8m");
-    let filler = format!("{}/filler", disk.folder);
+    let filler = format!("{}/filler", disk.directory);
     laptop.sh(&format!("! cat /dev/zero 2>/dev/null >{filler}")).exits(0);
-    let registry = Distribution { storage: Some(&disk.folder), ..Distribution::default() }.start(&tools);
-    let station = bare();
+    let registry = Distribution { storage: Some(&disk.directory), ..Distribution::default() }.start(&tools);
+    let importer = bare();
     let import =
         format!("import {bundle} --trust {public} --registry {}/full --format json", registry.address);
 
     // No room at all.
-    let run = station.ferry(&import);
+    let run = importer.ferry(&import);
     run.exits(7);
     assert_eq!(run.statuses(), three("failed"));
     run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
@@ -88,23 +88,23 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
 
     // Room for less than the large layer. What arrived of it is not kept, to fill the disk for a week.
     fs::remove_file(filler).unwrap();
-    let run = station.ferry(&import);
+    let run = importer.ferry(&import);
     run.exits(7);
     assert!(run.statuses().contains(&"trivy-db failed".to_owned()), "{run}");
     run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
     assert!(!has(&registry, &db));
     let half: Vec<String> =
-        files(&disk.folder).into_iter().filter(|file| file.contains("/_uploads/")).collect();
+        files(&disk.directory).into_iter().filter(|file| file.contains("/_uploads/")).collect();
     assert!(!half.iter().any(|file| file.ends_with("/data")), "{half:#?}");
 
     // The same command, once there is room.
     disk.grow("64m");
-    let run = station.ferry(&import);
+    let run = importer.ferry(&import);
     run.exits(0);
     assert!(run.statuses().contains(&"trivy-db pushed".to_owned()), "{run}");
     for artifact in &artifacts {
         let reference = format!("full/{}:{}", artifact.dataset, artifact.tag);
         assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
     }
-    assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+    assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
 }

@@ -18,24 +18,24 @@ fn debians_registry_takes_what_upstream_published() {
     let closed = Distribution { users: Some(USERS), tls: true, ..Distribution::default() };
     for set_up in [plain, closed] {
         let registry = set_up.start_debian(&tools);
-        let station = bare();
+        let importer = bare();
         let mut import = format!("import {bundle} --trust {public} --registry {}/security", registry.address);
         if set_up.tls {
             import += &format!(" --cacert {}", registry.publisher.at("ca.pem"));
         }
         if set_up.users.is_some() {
-            station.ferry(&import).exits(7).warns("docker login");
-            for host in [&station, &registry.publisher] {
+            importer.ferry(&import).exits(7).warns("docker login");
+            for host in [&importer, &registry.publisher] {
                 log_in(host, &registry.address, "ferry:carried");
             }
         }
         import += " --format json";
-        assert_eq!(station.ferry(&import).exits(0).statuses(), three("pushed"));
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), three("pushed"));
         for artifact in artifacts() {
             let reference = format!("security/{}:{}", artifact.dataset, artifact.tag);
             assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
         }
-        assert_eq!(station.ferry(&import).exits(0).statuses(), three("unchanged"));
+        assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
     }
 }
 
@@ -47,7 +47,7 @@ fn a_client_certificate_is_shown_where_it_is_given() {
     let set_up =
         || Distribution { tls: true, client_certificates: true, ..Distribution::default() }.start(&tools);
     let (registry, other) = (set_up(), set_up());
-    let (address, station) = (&registry.address, bare());
+    let (address, importer) = (&registry.address, bare());
     let own = format!("--client-cert {}", registry.publisher.at("client.pem"));
     let of_another_ca = format!("--client-cert {}", other.publisher.at("client.pem"));
     let ca = registry.publisher.at("ca.pem");
@@ -57,15 +57,15 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         "export --key ferry.key --output {} --cacert {ca} --only trivy-db --db-repository {address}/mutual/trivy-db",
         laptop.dir("again")
     );
-    let refused = |host: &Host, line: &str, code: i32| {
+    let rejected = |host: &Host, line: &str, code: i32| {
         for certificate in ["", &of_another_ca] {
             let run = host.ferry(&format!("{line} {certificate}"));
             run.exits(code);
             run.warns(&format!("{address} wants a client certificate")).warns("--client-cert");
         }
     };
-    refused(&station, &import, 7);
-    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("pushed"));
+    rejected(&importer, &import, 7);
+    assert_eq!(importer.ferry(&format!("{import} {own}")).exits(0).statuses(), three("pushed"));
     for artifact in artifacts() {
         // crane shows no certificate; regctl does.
         let reference = format!("{address}/mutual/{}:{}", artifact.dataset, artifact.tag);
@@ -73,9 +73,9 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         head.exits(0);
         assert_eq!(head.out.trim(), artifact.digest(), "{reference}");
     }
-    assert_eq!(station.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
+    assert_eq!(importer.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
     // Who collects from there needs it as well.
-    refused(&laptop, &export, 3);
+    rejected(&laptop, &export, 3);
     laptop.ferry(&format!("{export} {own}")).exits(0);
 }
 

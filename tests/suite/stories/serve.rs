@@ -54,11 +54,11 @@ fn scanners_need_nothing_but_this_server() {
     let tools = tools();
     needs_root();
     let (_laptop, bundle, public) = carried();
-    let station = equipped(&tools);
-    write_certificates(&station);
-    let config = station.dir("config");
+    let importer = equipped(&tools);
+    write_certificates(&importer);
+    let config = importer.dir("config");
     let serve = Serve::start_offline(
-        &station,
+        &importer,
         &format!(
             "{bundle} --trust {public} --listen 127.0.0.1:5000 --tls-cert server.pem --tls-key server.key \
              --write-env settings.env --write-config {config} --format json"
@@ -66,7 +66,7 @@ fn scanners_need_nothing_but_this_server() {
     );
     assert_eq!(serve.address, "127.0.0.1:5000");
     // One document, and everything that is served is in it.
-    let target: Value = json_file(station.at("out"));
+    let target: Value = json_file(importer.at("out"));
     assert_eq!(target["target"], "serve:127.0.0.1:5000");
     let rows = target["datasets"].as_array().unwrap();
     let mut statuses: Vec<String> = rows
@@ -83,7 +83,7 @@ fn scanners_need_nothing_but_this_server() {
         lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap().to_owned()
     };
     let by_flags = |subcommand: &str| printed(subcommand);
-    let settings = station.at("settings.env");
+    let settings = importer.at("settings.env");
     let by_env = |subcommand: &str| format!("env $(cat {settings}) trivy {subcommand}");
     let by_config = |subcommand: &str| format!("trivy {subcommand} --config {config}/trivy.yaml");
     let ways: [&dyn Fn(&str) -> String; 3] = [&by_flags, &by_env, &by_config];
@@ -97,7 +97,7 @@ fn scanners_need_nothing_but_this_server() {
         .unwrap();
         let scan = |subcommand: &str, target: &str| {
             let line =
-                format!("SSL_CERT_FILE={} {} --format json {target}", station.at("ca.pem"), way(subcommand));
+                format!("SSL_CERT_FILE={} {} --format json {target}", importer.at("ca.pem"), way(subcommand));
             findings(serve.beside(&scanner, &line).exits(0).does_not_say("Falling back to embedded checks"))
         };
         let found = scan("fs", &format!("--show-suppressed {project}/Gemfile.lock"));
@@ -109,7 +109,7 @@ fn scanners_need_nothing_but_this_server() {
     let scanner = equipped(&tools);
     let line = format!("{} {project}/Gemfile.lock", printed("fs"));
     serve.beside(&scanner, &line).fails().warns("certificate");
-    assert!(text(station.at("log")).contains("no TLS came about"), "{}", text(station.at("log")));
+    assert!(text(importer.at("log")).contains("no TLS came about"), "{}", text(importer.at("log")));
     assert_eq!(serve.process.terminate(), Some(0));
 }
 
@@ -118,13 +118,13 @@ fn scanners_need_nothing_but_this_server() {
 fn every_client_gets_upstreams_bytes() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
-    let station = equipped(&tools);
-    write_certificates(&station);
+    let importer = equipped(&tools);
+    write_certificates(&importer);
     let tls = "--tls-cert server.pem --tls-key server.key";
-    let serve = Serve::start(&station, &format!("{bundle} --trust {public} --listen 127.0.0.1:0 {tls}"));
-    let (host, ca) = (&serve.address, station.at("ca.pem"));
+    let serve = Serve::start(&importer, &format!("{bundle} --trust {public} --listen 127.0.0.1:0 {tls}"));
+    let (host, ca) = (&serve.address, importer.at("ca.pem"));
     let sh = |line: &str| {
-        let run = station.sh(&format!("export SSL_CERT_FILE={ca}; {line}"));
+        let run = importer.sh(&format!("export SSL_CERT_FILE={ca}; {line}"));
         run.exits(0);
         run
     };
@@ -137,19 +137,19 @@ fn every_client_gets_upstreams_bytes() {
         sh(&format!("regctl image copy {reference} ocidir://regctl-{name}:1"));
         sh(&format!("skopeo copy docker://{reference} oci:skopeo-{name}:1"));
         for client in ["crane", "regctl", "skopeo"] {
-            let index = json_file(station.at(format!("{client}-{name}/index.json")));
+            let index = json_file(importer.at(format!("{client}-{name}/index.json")));
             assert_eq!(index["manifests"][0]["digest"], digest, "{client}");
             let blob = format!("{client}-{name}/blobs/sha256/{}", Digest::of(&artifact.layer).hex());
-            assert_eq!(fs::read(station.at(&blob)).unwrap(), artifact.layer, "{client}");
+            assert_eq!(fs::read(importer.at(&blob)).unwrap(), artifact.layer, "{client}");
         }
         assert_eq!(sh(&format!("regctl tag ls {host}/{name}")).out.trim(), artifact.tag);
         // Nobody changes anything.
-        station.sh(&format!("SSL_CERT_FILE={ca} crane tag {reference} mine")).fails();
+        importer.sh(&format!("SSL_CERT_FILE={ca} crane tag {reference} mine")).fails();
     }
     let all = sh(&format!("crane catalog {host}"));
     assert_eq!(all.out, "trivy-checks\ntrivy-db\ntrivy-java-db\nvex-hub\n");
     assert_eq!(serve.process.terminate(), Some(0));
-    let log = text(station.at("log"));
+    let log = text(importer.at("log"));
     assert!(!log.contains("broken-off") && !log.contains("error:"), "{log}");
     assert!(log.lines().any(|line| line.contains("skopeo/") && line.contains(" 200 ")), "{log}");
 }
@@ -160,28 +160,28 @@ fn ended(host: &Host, line: &str) -> Run {
 }
 
 #[test]
-fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
+fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
     let (laptop, first, public) = carried();
     let second = laptop.export(&laptop.dir("second"), &flags_of(&laptop.at("upstream")));
-    let station = bare();
+    let importer = bare();
     let address = own_address();
     let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
-    let serve = Serve::start(&station, &line(&second));
+    let serve = Serve::start(&importer, &line(&second));
     // Its address is its own.
-    ended(&station, &line(&second)).exits(2).warns("cannot be listened on").warns("--listen");
-    let json = ended(&station, &format!("{} --format json", line(&second))).exits(2).json();
+    ended(&importer, &line(&second)).exits(2).warns("cannot be listened on").warns("--listen");
+    let json = ended(&importer, &format!("{} --format json", line(&second))).exits(2).json();
     assert_eq!(json["errors"][0]["kind"], "usage");
     assert_eq!(serve.process.terminate(), Some(0));
 
-    let refused = ended(&station, &format!("{} --format json", line(&first)));
-    refused.exits(5).warns("--allow-rollback");
-    assert_eq!(refused.json()["errors"][0]["kind"], "refused");
+    let rejected = ended(&importer, &format!("{} --format json", line(&first)));
+    rejected.exits(5).warns("--allow-rollback");
+    assert_eq!(rejected.json()["errors"][0]["kind"], "refused");
     // The same again is no rollback, and a folder gives the newest.
-    assert_eq!(Serve::start(&station, &line(&second)).process.terminate(), Some(0));
+    assert_eq!(Serve::start(&importer, &line(&second)).process.terminate(), Some(0));
     fs::copy(&first, laptop.at("second/first.tar")).unwrap();
-    assert_eq!(Serve::start(&station, &line(&laptop.at("second"))).process.terminate(), Some(0));
-    assert!(text(station.at("out")).contains("served"), "{}", text(station.at("out")));
-    let back = Serve::start(&station, &format!("{} --allow-rollback", line(&first)));
+    assert_eq!(Serve::start(&importer, &line(&laptop.at("second"))).process.terminate(), Some(0));
+    assert!(text(importer.at("out")).contains("served"), "{}", text(importer.at("out")));
+    let back = Serve::start(&importer, &format!("{} --allow-rollback", line(&first)));
     assert_eq!(back.process.terminate(), Some(0));
 }
 
@@ -190,23 +190,23 @@ fn what_is_older_than_what_was_served_is_refused_also_after_a_restart() {
 fn only_what_is_asked_for_is_served() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
-    let station = equipped(&tools);
+    let importer = equipped(&tools);
     let line = format!("{bundle} --trust {public} --listen 127.0.0.1:0 --only trivy-db");
-    let serve = Serve::start(&station, &line);
+    let serve = Serve::start(&importer, &line);
     let host = &serve.address;
-    assert_eq!(station.sh(&format!("crane catalog --insecure {host}")).exits(0).out, "trivy-db\n");
-    let digest = station.sh(&format!("crane digest --insecure {host}/trivy-db:2"));
+    assert_eq!(importer.sh(&format!("crane catalog --insecure {host}")).exits(0).out, "trivy-db\n");
+    let digest = importer.sh(&format!("crane digest --insecure {host}/trivy-db:2"));
     digest.exits(0);
     assert_eq!(digest.out.trim(), Artifact::db().digest());
-    station.sh(&format!("crane digest --insecure {host}/trivy-checks:2")).fails();
-    let out = text(station.at("out"));
+    importer.sh(&format!("crane digest --insecure {host}/trivy-checks:2")).fails();
+    let out = text(importer.at("out"));
     assert!(out.contains("trivy-db") && !out.contains("vex-hub"), "{out}");
     // A scanner without VEX, with what was printed for it.
     let printed = out.lines().find(|line| line.trim_start().starts_with("--db-repository")).map(str::trim);
     let flags = printed.unwrap_or_else(|| panic!("no settings in {out}"));
     let closed = "HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1";
     let scan = format!("{closed} trivy fs {flags} --format json {}/Gemfile.lock", sample("project"));
-    assert_eq!(findings(station.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
+    assert_eq!(findings(importer.sh(&scan).exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
     let other = line.replace("trivy-db", "vex-none");
-    ended(&station, &other).exits(2).warns("no bundle here holds");
+    ended(&importer, &other).exits(2).warns("no bundle here holds");
 }

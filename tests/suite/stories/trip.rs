@@ -50,10 +50,10 @@ fn eight_days_later(cache: &str) {
 /// Every kind of finding, each of which needs another of the four datasets. `trivy` is the start
 /// of a command line for a subcommand.
 #[track_caller]
-fn finds_everything(station: &Host, trivy: impl Fn(&str) -> String) {
+fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     let scan = |subcommand: &str, target: &str| {
         let line = format!("{} --format json {target}", trivy(subcommand));
-        findings(station.offline(&line).exits(0).does_not_say("Falling back to embedded checks"))
+        findings(importer.offline(&line).exits(0).does_not_say("Falling back to embedded checks"))
     };
     let project = sample("project");
     assert_eq!(
@@ -68,7 +68,7 @@ fn finds_everything(station: &Host, trivy: impl Fn(&str) -> String) {
 
 /// A station that has imported what a laptop has exported. No server of the connected side is left.
 struct Trip {
-    station: Host,
+    importer: Host,
     bundle: String,
     public: String,
     cache: String,
@@ -82,8 +82,11 @@ struct Trip {
 impl Trip {
     fn new() -> Trip {
         let tools = tools();
-        let (laptop, station) = (equipped(&tools), equipped(&tools));
-        let (_, public) = laptop.keygen();
+        let (laptop, importer) = (equipped(&tools), equipped(&tools));
+        let (_, key) = laptop.keygen();
+        // The laptop is gone when this returns.
+        let public = importer.at("ferry.pub");
+        fs::copy(key, &public).unwrap();
         let registry = Registry::distribution(&tools, None);
         for artifact in [Artifact::db(), Artifact::java_db()] {
             registry.publish(&artifact);
@@ -93,16 +96,16 @@ impl Trip {
         let flags = format!("{} --vex default={}", registry.flags(), hub.url(""));
         let carried = laptop.export(&laptop.dir("out"), &flags);
         drop(registry);
-        let bundle = station.at("default.tar");
+        let bundle = importer.at("default.tar");
         fs::copy(carried, &bundle).unwrap();
 
-        station.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
+        importer.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
         // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
-        let (cache, config) = (station.at("cache"), station.dir("config"));
+        let (cache, config) = (importer.at("cache"), importer.dir("config"));
         let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
-        let import = station.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
+        let import = importer.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
         import.exits(0);
-        Trip { station, bundle, public, cache, config, checks, import }
+        Trip { importer, bundle, public, cache, config, checks, import }
     }
 
     /// A trip after which eight days have passed.
@@ -116,12 +119,12 @@ impl Trip {
 #[test]
 #[ignore = "tools"]
 fn the_trip_brings_all_four_datasets_into_the_cache() {
-    let Trip { station, cache, checks, import, .. } = Trip::new();
+    let Trip { importer, cache, checks, import, .. } = Trip::new();
     assert_eq!(import.statuses(), all_four("installed"));
     assert_eq!(import.target(0)["trivy_version"], "0.74", "the trivy on the PATH was asked");
 
     let version =
-        station.offline(&format!("trivy version --format json --cache-dir {cache}")).exits(0).json();
+        importer.offline(&format!("trivy version --format json --cache-dir {cache}")).exits(0).json();
     for (database, schema) in [("VulnerabilityDB", 2), ("JavaDB", 1)] {
         assert_eq!(version[database]["Version"], schema, "{version:#}");
         assert_eq!(version[database]["UpdatedAt"], "2026-01-15T06:00:00Z", "{version:#}");
@@ -132,15 +135,15 @@ fn the_trip_brings_all_four_datasets_into_the_cache() {
 #[test]
 #[ignore = "tools"]
 fn the_printed_lines_find_everything_eight_days_later() {
-    let Trip { station, cache, import, .. } = Trip::eight_days_ago();
-    let network = station.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
+    let Trip { importer, cache, import, .. } = Trip::eight_days_ago();
+    let network = importer.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
     assert!(network.lines().all(|line| line.trim_start().starts_with("lo:")), "{network}");
     let lock = sample("project/Gemfile.lock");
-    station.offline(&format!("trivy fs --cache-dir {cache} {lock}")).fails().warns("DB");
+    importer.offline(&format!("trivy fs --cache-dir {cache} {lock}")).fails().warns("DB");
 
-    finds_everything(&station, |subcommand| printed(&import, subcommand));
+    finds_everything(&importer, |subcommand| printed(&import, subcommand));
     let image = sample("project/image.tar");
-    let scan = station.offline(&format!("{} --format json --input {image}", printed(&import, "image")));
+    let scan = importer.offline(&format!("{} --format json --input {image}", printed(&import, "image")));
     scan.exits(0);
     assert_eq!(findings(&scan), ["CVE-2099-0003"]);
 }
@@ -149,13 +152,13 @@ fn the_printed_lines_find_everything_eight_days_later() {
 #[test]
 #[ignore = "tools"]
 fn the_written_settings_find_everything_eight_days_later() {
-    let Trip { station, config, .. } = Trip::eight_days_ago();
-    let home = station.at("");
+    let Trip { importer, config, .. } = Trip::eight_days_ago();
+    let home = importer.at("");
     let trivy = format!("{}/trivy", tools());
-    finds_everything(&station, |subcommand| {
+    finds_everything(&importer, |subcommand| {
         format!("env -i HOME={home} $(cat settings.env) {trivy} {subcommand}")
     });
-    finds_everything(&station, |subcommand| {
+    finds_everything(&importer, |subcommand| {
         format!("env -i HOME={home} {trivy} {subcommand} --config {config}/trivy.yaml")
     });
 }
@@ -164,27 +167,27 @@ fn the_written_settings_find_everything_eight_days_later() {
 #[test]
 #[ignore = "tools"]
 fn a_service_without_a_home_finds_everything() {
-    let Trip { station, bundle, public, cache, .. } = Trip::eight_days_ago();
-    let data = station.at("data");
+    let Trip { importer, bundle, public, cache, .. } = Trip::eight_days_ago();
+    let data = importer.at("data");
     let again = format!("import {bundle} --trust {public} --cache-dir {cache} --data-home {data}");
-    let again = station.ferry(&format!("{again} --write-env homeless.env --format json"));
+    let again = importer.ferry(&format!("{again} --write-env homeless.env --format json"));
     again.exits(0);
     // The dates of the VEX repository and of the metadata were moved by this test alone.
     assert!(again.statuses().iter().all(|row| !row.ends_with("failed")), "{again}");
     eight_days_later(&cache);
     let trivy = format!("{}/trivy", tools());
-    finds_everything(&station, |subcommand| format!("env -i $(cat homeless.env) {trivy} {subcommand}"));
+    finds_everything(&importer, |subcommand| format!("env -i $(cat homeless.env) {trivy} {subcommand}"));
 }
 
 /// Client and server share nothing but the address; both lines are used as printed.
 #[test]
 #[ignore = "tools"]
 fn a_client_finds_what_its_server_knows() {
-    let Trip { station, import, .. } = Trip::eight_days_ago();
+    let Trip { importer, import, .. } = Trip::eight_days_ago();
     let image = sample("project/image.tar");
     let server = printed(&import, "server");
     let client = printed(&import, "image --server URL").replace(" URL ", " http://127.0.0.1:4954 ");
-    let scan = station.offline(&format!(
+    let scan = importer.offline(&format!(
         "ip link set lo up
          {server} --listen 127.0.0.1:4954 & server=$!
          trap 'kill $server' EXIT
@@ -202,7 +205,7 @@ fn a_client_finds_what_its_server_knows() {
 #[ignore = "tools"]
 fn images_scanned_before_get_the_new_java_db() {
     let tools = tools();
-    let (laptop, station) = (equipped(&tools), equipped(&tools));
+    let (laptop, importer) = (equipped(&tools), equipped(&tools));
     let (_, public) = laptop.keygen();
     let registry = Registry::distribution(&tools, None);
     let flags = format!("{} --skip trivy-checks,vex-hub", registry.flags());
@@ -213,16 +216,16 @@ fn images_scanned_before_get_the_new_java_db() {
     registry.publish(&Artifact::java_db());
     laptop.export(&second, &flags);
 
-    let import = |folder: &str, more: &str| {
-        let line = format!("import {folder} --trust {public} --cache-dir {} {more}", station.at("cache"));
-        let run = station.ferry(&format!("{line} --format json"));
+    let import = |directory: &str, more: &str| {
+        let line = format!("import {directory} --trust {public} --cache-dir {} {more}", importer.at("cache"));
+        let run = importer.ferry(&format!("{line} --format json"));
         run.exits(0);
         run
     };
     let line = printed(&import(&first, ""), "image");
     let scan = || {
         let image = sample("project/image.tar");
-        findings(station.offline(&format!("{line} --format json --input {image}")).exits(0))
+        findings(importer.offline(&format!("{line} --format json --input {image}")).exits(0))
     };
     assert!(scan().is_empty(), "the older database does not know the jar");
     // The trap of which the user must hear: the vulnerable jar stays unseen.

@@ -20,15 +20,15 @@ fn artifacts(form: Form) -> [Artifact; 3] {
 pub fn crosses(laptop: &Host, artifacts: &[Artifact; 3], flags: &str) {
     let (_, public) = laptop.keygen();
     let bundle = laptop.export(&laptop.dir("out"), flags);
-    let station = bare();
-    let seen = station.ferry(&format!("inspect {bundle} --trust {public} --format json")).exits(0).json();
+    let importer = bare();
+    let seen = importer.ferry(&format!("inspect {bundle} --trust {public} --format json")).exits(0).json();
     let datasets = seen["bundles"][0]["payload"]["datasets"].as_array().unwrap().clone();
     for artifact in artifacts {
         let dataset = datasets.iter().find(|dataset| dataset["name"] == artifact.dataset).unwrap();
         assert_eq!(dataset["manifest"]["digest"], artifact.digest(), "{:?} {dataset:#}", artifact.form);
     }
     let import = format!("import {bundle} --trust {public} --cache-dir cache --format json");
-    assert_eq!(station.ferry(&import).exits(0).statuses(), all_four("installed"));
+    assert_eq!(importer.ferry(&import).exits(0).statuses(), all_four("installed"));
 }
 
 #[test]

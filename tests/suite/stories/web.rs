@@ -17,8 +17,8 @@ const ARCHIVE: &str = "vex-hub/repository-vexhub-main.tar.gz";
 
 /// VEX Hub on a later day: the document that took a finding away is withdrawn.
 fn later_hub(host: &Host) -> String {
-    let folder = host.dir("later");
-    fs::copy(sample("vex-hub/vex-repository.json"), format!("{folder}/vex-repository.json")).unwrap();
+    let directory = host.dir("later");
+    fs::copy(sample("vex-hub/vex-repository.json"), format!("{directory}/vex-repository.json")).unwrap();
     host.sh(&format!(
         "mkdir later/x && tar xzf {} -C later/x && \
          echo '{{\"updated_at\": \"2026-02-15T06:00:00Z\", \"packages\": []}}' >later/x/vexhub-main/index.json && \
@@ -26,7 +26,7 @@ fn later_hub(host: &Host) -> String {
         sample("vex-hub/main.tar.gz")
     ))
     .exits(0);
-    folder
+    directory
 }
 
 /// Two bundles, a month apart, and the key that signed them.
@@ -42,17 +42,17 @@ fn two_bundles() -> (Host, [String; 2], String) {
 #[test]
 fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
     let (_laptop, [first, second], public) = two_bundles();
-    let station = bare();
-    let root = station.dir("www");
+    let importer = bare();
+    let root = importer.dir("www");
     let import = |bundle: &str, more: &str| {
         let flags = format!("--web-root {root} --web-url https://web.corp.example/vex --format json {more}");
-        station.ferry(&format!("import {bundle} --trust {public} {flags}"))
+        importer.ferry(&format!("import {bundle} --trust {public} {flags}"))
     };
     let done = import(&first, "");
     done.exits(0);
     assert_eq!(done.statuses(), ["vex-hub installed"]);
     assert_eq!(done.target(0)["datasets"][0]["reference"], "https://web.corp.example/vex/vex-hub");
-    assert!(!std::path::Path::new(&station.at(".cache")).exists(), "no cache is touched");
+    assert!(!std::path::Path::new(&importer.at(".cache")).exists(), "no cache is touched");
     let archive = read(sample("vex-hub/main.tar.gz"));
     let by_digest = format!("vex-hub/sha256-{}.tar.gz", Digest::of(&archive).hex());
     assert_eq!(read(format!("{root}/{ARCHIVE}")), archive);
@@ -89,24 +89,24 @@ fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
 #[test]
 fn a_damaged_bundle_changes_nothing_in_a_web_root() {
     let (laptop, [first, second], public) = two_bundles();
-    let station = bare();
-    let root = station.dir("www");
+    let importer = bare();
+    let root = importer.dir("www");
     let flags = format!("--trust {public} --web-root {root} --web-url https://web.corp.example");
-    station.ferry(&format!("import {first} {flags}")).exits(0);
+    importer.ferry(&format!("import {first} {flags}")).exits(0);
     let before: Vec<_> = files(&root).iter().map(|name| read(format!("{root}/{name}"))).collect();
     let mut bytes = read(&second);
     let archive = read(laptop.at("later/main.tar.gz"));
     let at = bytes.windows(64).position(|window| window == &archive[archive.len() - 64..]).unwrap();
     bytes[at] ^= 1;
     fs::write(&second, bytes).unwrap();
-    station.ferry(&format!("import {second} {flags}")).exits(4).warns("does not match the signed manifest");
+    importer.ferry(&format!("import {second} {flags}")).exits(4).warns("does not match the signed manifest");
     let after: Vec<_> = files(&root).iter().map(|name| read(format!("{root}/{name}"))).collect();
     assert_eq!(before, after);
-    station
+    importer
         .ferry(&format!("import {first} --trust {public} --web-root {root}/none --web-url http://x"))
         .exits(7)
         .warns("there is no folder");
-    station.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).warns("--web-url");
+    importer.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).warns("--web-url");
 }
 
 /// nginx over a folder of the host, with a login. Serves until it is dropped.
@@ -156,12 +156,12 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     let tools = tools();
     let (_laptop, [first, second], public) = two_bundles();
     let registry = test_kit::real::Registry::crane(&tools);
-    let station = bare();
-    let root = station.dir("www");
-    let nginx = Nginx::start(&station, &root);
-    let settings = station.dir("settings");
+    let importer = bare();
+    let root = importer.dir("www");
+    let nginx = Nginx::start(&importer, &root);
+    let settings = importer.dir("settings");
     let import = |bundle: &str| {
-        station.ferry(&format!(
+        importer.ferry(&format!(
             "import {bundle} --trust {public} --registry {} --plain-http --web-root {root} --web-url {} \
              --write-env settings.env --write-config {settings}",
             registry.address, nginx.url
@@ -174,7 +174,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     let config = text(format!("{settings}/vex-repository.yaml"));
     let project = sample("project");
     let scan = |subcommand: &str, target: &str| {
-        let env = text(station.at("settings.env"));
+        let env = text(importer.at("settings.env"));
         scanner.sh(&format!(
             "set -a; {}; HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1 \
              trivy {subcommand} --quiet --format json --show-suppressed {target}",
@@ -197,7 +197,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     assert_eq!(findings(scan("rootfs", &project).exits(0)), ["CVE-2099-0003"], "by trivy-java-db");
     let config = scanner.sh(&format!(
         "set -a; {}; trivy config --quiet --format json {project}",
-        text(station.at("settings.env")).lines().collect::<Vec<_>>().join("; ")
+        text(importer.at("settings.env")).lines().collect::<Vec<_>>().join("; ")
     ));
     assert_eq!(findings(config.exits(0)), ["SAMPLE-9999"], "by the imported checks");
 
@@ -205,7 +205,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     import(&second).exits(0);
     age_vex(&scanner);
     assert_eq!(findings(gems().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
-    let log = text(station.at("nginx/access.log"));
+    let log = text(importer.at("nginx/access.log"));
     let asked = |what: &str| {
         log.lines()
             .filter(|line| line.contains("GET ") && line.contains(what) && line.contains(" 200 "))
@@ -217,37 +217,37 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
 
 #[test]
 #[ignore = "tools"]
-fn settings_stay_whole_when_a_bundle_brings_less_or_a_target_fails() {
+fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
     let tools = tools();
     let (laptop, [first, _], public) = two_bundles();
     let flags = format!("{} --skip trivy-java-db,vex-hub", flags_of(&laptop.at("upstream")));
     let less = laptop.export(&laptop.dir("less"), &flags);
     let registry = test_kit::real::Registry::crane(&tools);
-    let station = bare();
-    let root = station.dir("www");
+    let importer = bare();
+    let root = importer.dir("www");
     let import = |bundle: &str, root: &str, more: &str| {
-        station.ferry(&format!(
+        importer.ferry(&format!(
             "import {bundle} --trust {public} --registry {}/site --web-root {root} \
              --web-url https://web.corp.example --write-env settings.env {more}",
             registry.address
         ))
     };
     import(&first, &root, "").exits(0);
-    let whole = text(station.at("settings.env"));
+    let whole = text(importer.at("settings.env"));
     assert!(whole.contains("TRIVY_JAVA_DB_REPOSITORY=") && whole.contains("TRIVY_VEX=repo"), "{whole}");
     // What this bundle lacks is there from the one before.
     import(&less, &root, "").exits(0).does_not_say("No trivy-java-db");
-    assert_eq!(text(station.at("settings.env")), whole);
+    assert_eq!(text(importer.at("settings.env")), whole);
     // A web root that is not mounted today.
     import(&first, "/nonexistent/www", "")
         .exits(7)
         .warns("no settings were written, because web:/nonexistent");
-    assert_eq!(text(station.at("settings.env")), whole);
+    assert_eq!(text(importer.at("settings.env")), whole);
     // A further tag is nothing that was lost and came back.
     let tagged = import(&less, &root, "--extra-tag latest --format json");
     tagged.exits(0);
     assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
     import(&less, &root, "--extra-tag latest").exits(0).prints("trivy-db:2 (also :latest)");
     // Into a web root that holds nothing, that there is no VEX is an error.
-    import(&less, &station.dir("other"), "").exits(2).warns("no VEX repository here");
+    import(&less, &importer.dir("other"), "").exits(2).warns("no VEX repository here");
 }

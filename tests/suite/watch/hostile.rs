@@ -145,7 +145,7 @@ fn twins_spoil_nothing() {
 }
 
 #[test]
-fn room_is_made_by_what_nobody_vouches_for() {
+fn room_is_made_by_what_no_trusted_key_signed() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (late, _, date) = lacking_one(&mut sender, &host);
@@ -257,7 +257,7 @@ fn nothing_of_a_bundle_goes_with_another_of_its_name() {
 }
 
 #[test]
-fn a_heartbeat_whose_name_came_again_is_heard() {
+fn a_heartbeat_whose_name_came_again_is_received() {
     let mut sender = Sender::new();
     for again in [true, false] {
         let host = receiver(&sender);
@@ -329,7 +329,8 @@ fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
     let together = outcomes.last().unwrap();
     let names = reason(host.path(together["reason"].as_str().unwrap()).parent().unwrap());
     assert!(names["bundles"].as_array().unwrap().len() > 90, "{names:#}");
-    let kept: usize = host.shelf("quarantine").iter().map(|folder| super::names(folder).len() - 1).sum();
+    let kept: usize =
+        host.shelf("quarantine").iter().map(|directory| super::names(directory).len() - 1).sum();
     assert_eq!(kept, 120, "no file is lost");
     let lines = log(&host);
     assert!(lines.len() <= 24, "{} lines", lines.len());

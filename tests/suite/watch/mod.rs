@@ -97,8 +97,8 @@ impl Host {
     }
 
     fn shelf(&self, shelf: &str) -> Vec<PathBuf> {
-        let folder = self.path("inbox").join(shelf);
-        names(&folder).into_iter().map(|name| folder.join(name)).collect()
+        let directory = self.path("inbox").join(shelf);
+        names(&directory).into_iter().map(|name| directory.join(name)).collect()
     }
 
     /// The date of the database that is installed.
@@ -116,8 +116,8 @@ fn names(dir: &Path) -> Vec<String> {
     if dir.is_dir() { host::names(dir) } else { Vec::new() }
 }
 
-fn reason(folder: &Path) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(folder.join("reason.json")).unwrap()).unwrap()
+fn reason(directory: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(directory.join("reason.json")).unwrap()).unwrap()
 }
 
 /// Pieces of a bundle, divided among two deliveries.
@@ -190,7 +190,7 @@ fn volumes_come_in_any_order_and_from_several_bundles() {
 }
 
 #[test]
-fn what_parity_can_make_whole_is_not_waited_for() {
+fn what_parity_can_rebuild_is_not_waited_for() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (mut files, date) = sender.export(VOLUMES);
@@ -237,7 +237,7 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
     assert_eq!(host.inbox(), [""; 0]);
     assert_eq!(host.date(), None);
     let reasons: Vec<String> =
-        host.shelf("quarantine").iter().map(|folder| reason(folder).to_string()).collect();
+        host.shelf("quarantine").iter().map(|directory| reason(directory).to_string()).collect();
     for words in ["not signed by a trusted key", "symbolic link", "FIFO", "not a trivy-ferry bundle"] {
         assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:#?}");
     }
@@ -249,7 +249,7 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
 }
 
 #[test]
-fn what_never_becomes_whole_is_given_up_and_named() {
+fn what_never_becomes_complete_is_given_up_and_named() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = sender.export(&["--volume-size", "48K"]);
@@ -272,7 +272,7 @@ fn what_never_becomes_whole_is_given_up_and_named() {
 }
 
 #[test]
-fn a_copy_that_comes_to_a_halt_may_go_on() {
+fn a_copy_that_comes_to_a_halt_may_resume() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     for more in [&[][..], &["--volume-size", "48K"], VOLUMES] {
@@ -401,7 +401,7 @@ fn a_password_from_standard_input_is_there_for_every_import() {
 }
 
 #[test]
-fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
+fn a_target_that_fails_is_retried_and_nothing_is_lost() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, date) = sender.export(&[]);
@@ -434,7 +434,7 @@ fn a_target_that_fails_is_tried_again_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_file_that_is_still_written_is_left_alone() {
+fn a_file_that_is_still_written_is_skipped() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, date) = sender.export(&[]);
@@ -454,7 +454,7 @@ fn a_file_that_is_still_written_is_left_alone() {
     drop(file);
     wait_for("the import", || (!host.shelf("processed").is_empty()).then_some(()));
     // Only one may watch.
-    host.watch_refused();
+    host.watch_rejected();
     // With nothing to do it sleeps between two looks.
     let sleeps = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
@@ -473,15 +473,15 @@ fn a_file_that_is_still_written_is_left_alone() {
 }
 
 impl Host {
-    fn watch_refused(&self) {
+    fn watch_rejected(&self) {
         let mut command = self.command();
         command.args(self.watch_args(&[]));
-        forge::run(command).refused(2, &["another run watches"]);
+        forge::run(command).fails_with(2, &["another run watches"]);
     }
 }
 
 #[test]
-fn a_watch_that_is_killed_at_any_moment_is_gone_on_with() {
+fn a_watch_that_is_killed_at_any_moment_is_resumed() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     // What an undisturbed run does that is not the first.
@@ -633,8 +633,8 @@ impl Diode {
             if outcome == "processed" && self.first.is_none() {
                 self.first = Some(bundle.into());
             }
-            let refused = row["exit_code"] == 5;
-            assert!(!refused || Some(bundle) < self.first.as_deref(), "refused without a reason: {at}");
+            let rejected = row["exit_code"] == 5;
+            assert!(!rejected || Some(bundle) < self.first.as_deref(), "refused without a reason: {at}");
             if self.told.get(bundle).is_none_or(|earlier| earlier != "processed") {
                 self.told.insert(bundle.into(), outcome.into());
             }
@@ -706,7 +706,7 @@ fn a_diode_that_does_its_worst_leaves_the_newest_that_could_be_had() {
 }
 
 #[test]
-fn what_is_dropped_is_whole_and_sent_as_often_as_asked() {
+fn what_is_dropped_is_complete_and_sent_as_often_as_asked() {
     let mut sender = Sender::new();
     let drop = sender.host.path("drop");
     fs::create_dir(&drop).unwrap();
@@ -738,7 +738,7 @@ fn what_is_dropped_is_whole_and_sent_as_often_as_asked() {
     ran.good();
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 2, "{report:#}");
     // What cannot be dropped is an error, and the bundle is there.
-    run(&["--drop", "nowhere"]).refused(2, &["there is no folder nowhere"]);
+    run(&["--drop", "nowhere"]).fails_with(2, &["there is no folder nowhere"]);
     let before = names(&out).len();
     // Also root may make no file in there.
     let ran = run(&["--drop", "/proc/self"]);
@@ -795,12 +795,12 @@ fn a_clock_that_is_wrong_costs_no_bundle() {
 }
 
 #[test]
-fn folders_are_left_alone() {
+fn directories_are_skipped() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
-    let folders = ["x.tar", "x.heartbeat.json", "y.tar.001"];
-    for folder in folders {
-        fs::create_dir_all(host.path("inbox").join(folder).join("inside")).unwrap();
+    let directories = ["x.tar", "x.heartbeat.json", "y.tar.001"];
+    for directory in directories {
+        fs::create_dir_all(host.path("inbox").join(directory).join("inside")).unwrap();
     }
     // What a run had taken that was killed, and nobody can put back.
     host.watch(&[]).0.good();

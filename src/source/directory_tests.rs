@@ -21,8 +21,8 @@ const TAR_GZ: &[u8] = b"\x1f\x8b\x08\x00 not really";
 const ZIP: &[u8] = b"PK\x03\x04 not really";
 
 /// Writes an image layout with one manifest under `names`.
-fn layout(folder: &Path, names: &[Option<&str>]) {
-    let blobs = folder.join("blobs/sha256");
+fn layout(directory: &Path, names: &[Option<&str>]) {
+    let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let manifest = manifest(CONTENT);
     for bytes in [CONTENT, &manifest] {
@@ -37,41 +37,41 @@ fn layout(folder: &Path, names: &[Option<&str>]) {
         })
         .collect();
     let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
-    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    fs::write(directory.join("index.json"), index.to_string()).unwrap();
 }
 
-fn layout_source(folder: &Path) -> ArtifactSource {
-    ArtifactSource::parse(&format!("oci-layout:{}:2", folder.display()), "1").unwrap()
+fn layout_source(directory: &Path) -> ArtifactSource {
+    ArtifactSource::parse(&format!("oci-layout:{}:2", directory.display()), "1").unwrap()
 }
 
 #[test]
 fn a_layout_gives_what_a_registry_gives() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let network = network();
     for names in [&[Some("1"), Some("2")][..], &[None]] {
-        layout(folder.path(), names);
-        let artifact = network.resolve(&layout_source(folder.path())).unwrap();
+        layout(directory.path(), names);
+        let artifact = network.resolve(&layout_source(directory.path())).unwrap();
         assert_eq!(artifact.manifest_bytes, manifest(CONTENT));
         let mut bytes = Vec::new();
         network.blob(&artifact.source, layer(&artifact)).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, CONTENT);
     }
-    layout(folder.path(), &[Some("1")]);
-    let error = network.resolve(&layout_source(folder.path())).unwrap_err();
+    layout(directory.path(), &[Some("1")]);
+    let error = network.resolve(&layout_source(directory.path())).unwrap_err();
     assert!(error.to_string().contains("it has 1"), "{error}");
-    layout(folder.path(), &[None, None]);
-    assert!(network.resolve(&layout_source(folder.path())).is_err());
-    let error = network.resolve(&layout_source(&folder.path().join("none"))).unwrap_err();
+    layout(directory.path(), &[None, None]);
+    assert!(network.resolve(&layout_source(directory.path())).is_err());
+    let error = network.resolve(&layout_source(&directory.path().join("none"))).unwrap_err();
     assert!(matches!(error, SourceError::Local { .. }) && !error.is_usage(), "{error}");
 }
 
 #[test]
 fn a_layout_is_believed_no_more_than_a_registry() {
-    let folder = tempfile::tempdir().unwrap();
-    layout(folder.path(), &[Some("2")]);
-    let source = layout_source(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    layout(directory.path(), &[Some("2")]);
+    let source = layout_source(directory.path());
     let network = network();
-    let blob = folder.path().join("blobs/sha256").join(Digest::of(CONTENT).hex());
+    let blob = directory.path().join("blobs/sha256").join(Digest::of(CONTENT).hex());
     let open = || network.blob(&source, &descriptor(CONTENT));
     let read = || {
         open().and_then(|mut blob| match blob.read_to_end(&mut Vec::new()) {
@@ -89,14 +89,14 @@ fn a_layout_is_believed_no_more_than_a_registry() {
     fs::remove_file(&blob).unwrap();
     assert!(matches!(read(), Err(SourceError::Local { .. })));
     // The right bytes, but behind a link.
-    fs::write(folder.path().join("elsewhere"), CONTENT).unwrap();
-    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &blob).unwrap();
+    fs::write(directory.path().join("elsewhere"), CONTENT).unwrap();
+    std::os::unix::fs::symlink(directory.path().join("elsewhere"), &blob).unwrap();
     assert!(read().unwrap_err().to_string().contains("links are not followed"));
     fs::remove_file(&blob).unwrap();
     fs::create_dir(&blob).unwrap();
     assert!(read().unwrap_err().to_string().contains("regular file"));
-    let inner = folder.path().join("blobs");
-    fs::rename(&inner, folder.path().join("moved")).unwrap();
+    let inner = directory.path().join("blobs");
+    fs::rename(&inner, directory.path().join("moved")).unwrap();
     std::os::unix::fs::symlink("moved", &inner).unwrap();
     assert!(network.resolve(&source).unwrap_err().to_string().contains("links are not followed"));
 }
@@ -217,8 +217,8 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
 fn plain_http_is_left_to_those_who_ask_for_it() {
     // The repository is asked over HTTPS, and sends on to plain HTTP.
     let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
-    let folder = crate::util::fs::tempdir().unwrap();
-    let path = folder.path().join("ca.pem");
+    let directory = crate::util::fs::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
     crate::util::fs::put(&path, &certificate);
     let source = VexSource::parse(&format!("https://{}", server.host)).unwrap();
     let options = RemoteOptions { ca_cert: Some(path), ..Default::default() };
@@ -228,27 +228,27 @@ fn plain_http_is_left_to_those_who_ask_for_it() {
     assert!(error.to_string().contains("resolved"), "{error}");
 }
 
-fn read_folder(folder: &Path) -> Result<VexRepository, SourceError> {
-    network().vex(&VexSource::Folder(folder.into()))
+fn read_directory(directory: &Path) -> Result<VexRepository, SourceError> {
+    network().vex(&VexSource::Directory(directory.into()))
 }
 
 #[test]
-fn a_folder_with_an_archive_is_taken_as_it_is() {
-    let folder = crate::util::fs::tempdir().unwrap();
-    let path = folder.path();
+fn a_directory_with_an_archive_is_taken_as_it_is() {
+    let directory = crate::util::fs::tempdir().unwrap();
+    let path = directory.path();
     let manifest = vex_manifest(&["https://h/a/main.tar.gz//hub-main", "https://h/main.zip//other"]);
     fs::write(path.join("vex-repository.json"), &manifest).unwrap();
     fs::write(path.join("main.zip"), ZIP).unwrap();
     fs::write(path.join("._main.zip"), "a file manager's").unwrap();
-    let repository = read_folder(path).unwrap();
+    let repository = read_directory(path).unwrap();
     assert_eq!(repository.manifest_json, manifest);
     assert_eq!((repository.archive_name.as_str(), repository.subdir.as_str()), ("main.zip", "other"));
     assert_eq!(repository.archive_digest, Digest::of(ZIP));
     assert!(repository.last_modified.is_some());
     fs::rename(path.join("main.zip"), path.join("renamed.zip")).unwrap();
-    assert_eq!(read_folder(path).unwrap().subdir, "hub-main", "that of the first location");
+    assert_eq!(read_directory(path).unwrap().subdir, "hub-main", "that of the first location");
     fs::write(path.join("second.tgz"), TAR_GZ).unwrap();
-    let error = read_folder(path).err().unwrap().to_string();
+    let error = read_directory(path).err().unwrap().to_string();
     assert!(error.contains("renamed.zip, second.tgz"), "{error}");
 }
 
@@ -265,12 +265,12 @@ fn unpacked(path: &Path, top: &str) {
 }
 
 #[test]
-fn a_folder_with_unpacked_files_is_packed_the_same_every_time() {
+fn a_directory_with_unpacked_files_is_packed_the_same_every_time() {
     let mut digests = Vec::new();
     for top in ["", "0.1"] {
-        let folder = tempfile::tempdir().unwrap();
-        unpacked(folder.path(), top);
-        let repository = read_folder(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        unpacked(directory.path(), top);
+        let repository = read_directory(directory.path()).unwrap();
         assert_eq!(
             (repository.archive_name.as_str(), repository.subdir.as_str(), repository.format),
             ("main.tar.gz", "hub-main", ArchiveFormat::TarGzip)
@@ -296,13 +296,13 @@ fn a_folder_with_unpacked_files_is_packed_the_same_every_time() {
 }
 
 #[test]
-fn a_folder_that_is_no_repository_says_why() {
-    let folder = crate::util::fs::tempdir().unwrap();
-    let path = folder.path();
-    let error = || read_folder(path).err().unwrap().to_string();
+fn a_directory_that_is_no_repository_says_why() {
+    let directory = crate::util::fs::tempdir().unwrap();
+    let path = directory.path();
+    let error = || read_directory(path).err().unwrap().to_string();
     assert!(error().contains("has no vex-repository.json"), "{}", error());
     unpacked(path, "");
-    read_folder(path).unwrap();
+    read_directory(path).unwrap();
     fs::write(path.join("main.zip"), ZIP).unwrap();
     assert!(error().contains("both"), "{}", error());
     fs::remove_file(path.join("main.zip")).unwrap();
@@ -313,6 +313,6 @@ fn a_folder_that_is_no_repository_says_why() {
     assert!(error().contains("neither an archive nor"), "{}", error());
     std::os::unix::fs::symlink("/etc/passwd", path.join("main.zip")).unwrap();
     assert!(error().contains("links are not followed"), "{}", error());
-    let error = read_folder(&path.join("none")).err().unwrap();
+    let error = read_directory(&path.join("none")).err().unwrap();
     assert!(matches!(error, SourceError::Local { .. }), "{error}");
 }

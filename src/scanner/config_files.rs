@@ -16,12 +16,12 @@
 //!   on to Trivy). It can be sent to other repositories since v0.33.0. Harbor's installer (2.15.0,
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
 
-use crate::scanner::pulled::Pulled;
+use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::settings::{ConfigFile, OURS};
 use crate::scanner::yaml::quoted;
 
 /// The files for whatever can use what is in place.
-pub(crate) fn site_files(pulled: &Pulled) -> Vec<ConfigFile> {
+pub(crate) fn config_files(pulled: &PullLocations) -> Vec<ConfigFile> {
     let files = [
         ("trivy-operator-values.yaml", operator(pulled)),
         ("trivy-server-values.yaml", server(pulled)),
@@ -36,7 +36,7 @@ fn beginning(comments: &[&str]) -> String {
     String::from_utf8_lossy(OURS).into_owned() + comments.concat().trim_start_matches('#')
 }
 
-fn operator(pulled: &Pulled) -> Option<String> {
+fn operator(pulled: &PullLocations) -> Option<String> {
     let insecure = pulled.insecure;
     let mut trivy = String::new();
     for (key, reference) in [("db", &pulled.db), ("javaDb", &pulled.java_db)] {
@@ -71,7 +71,7 @@ fn operator(pulled: &Pulled) -> Option<String> {
 }
 
 /// A server looks at trivy-db alone.
-fn server(pulled: &Pulled) -> Option<String> {
+fn server(pulled: &PullLocations) -> Option<String> {
     let db = quoted(pulled.db.as_deref()?);
     let beginning = beginning(&[
         "a Trivy server pulls trivy-db from this registry.",
@@ -85,7 +85,7 @@ fn server(pulled: &Pulled) -> Option<String> {
     ))
 }
 
-fn harbor(pulled: &Pulled) -> Option<String> {
+fn harbor(pulled: &PullLocations) -> Option<String> {
     let mut variables = Vec::new();
     for (key, reference) in [("DB", &pulled.db), ("JAVA_DB", &pulled.java_db)] {
         if let Some(reference) = reference {
@@ -133,8 +133,8 @@ mod tests {
 
     use super::*;
 
-    fn pulled() -> Pulled {
-        Pulled {
+    fn pulled() -> PullLocations {
+        PullLocations {
             db: Some("h:5000/s/trivy-db:2".into()),
             java_db: Some("h:5000/s/trivy-java-db:1".into()),
             checks: Some("h:5000/s/trivy-checks:2".into()),
@@ -143,12 +143,12 @@ mod tests {
         }
     }
 
-    fn file(pulled: &Pulled, name: &str) -> Option<String> {
-        site_files(pulled).into_iter().find(|file| file.name == name).map(|file| file.text)
+    fn file(pulled: &PullLocations, name: &str) -> Option<String> {
+        config_files(pulled).into_iter().find(|file| file.name == name).map(|file| file.text)
     }
 
     /// What stands in a file besides comments.
-    fn content(pulled: &Pulled, name: &str) -> String {
+    fn content(pulled: &PullLocations, name: &str) -> String {
         let text = file(pulled, name).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
     }
@@ -177,7 +177,7 @@ policiesBundle:
   insecure: true
 "#;
         assert_eq!(content(&pulled(), "trivy-operator-values.yaml"), values);
-        let secure = content(&Pulled { insecure: false, ..pulled() }, "trivy-operator-values.yaml");
+        let secure = content(&PullLocations { insecure: false, ..pulled() }, "trivy-operator-values.yaml");
         assert_eq!(
             secure,
             values
@@ -187,7 +187,7 @@ policiesBundle:
     }
 
     #[test]
-    fn a_server_and_the_adapter_get_whole_references() {
+    fn a_server_and_the_adapter_get_complete_references() {
         assert_eq!(
             content(&pulled(), "trivy-server-values.yaml"),
             r#"trivy:
@@ -212,21 +212,21 @@ policiesBundle:
 
     #[test]
     fn what_is_missing_is_left_to_the_chart() {
-        let checks = Pulled { db: None, java_db: None, ..pulled() };
-        let names: Vec<_> = site_files(&checks).iter().map(|file| file.name).collect();
+        let checks = PullLocations { db: None, java_db: None, ..pulled() };
+        let names: Vec<_> = config_files(&checks).iter().map(|file| file.name).collect();
         assert_eq!(names, ["trivy-operator-values.yaml"]);
         let values = content(&checks, "trivy-operator-values.yaml");
         assert!(!values.contains("dbRepository:") && !values.contains("avaDb"), "{values}");
         // Without a bundle, the embedded checks stay on.
-        let db = Pulled { db: pulled().db, ..Pulled::default() };
+        let db = PullLocations { db: pulled().db, ..PullLocations::default() };
         let values = content(&db, "trivy-operator-values.yaml");
         assert!(!values.contains("Rego") && !values.contains("policiesBundle"), "{values}");
-        assert_eq!(site_files(&Pulled::default()), []);
+        assert_eq!(config_files(&PullLocations::default()), []);
     }
 
     #[test]
     fn every_file_says_what_it_is_and_parses() {
-        for file in site_files(&pulled()) {
+        for file in config_files(&pulled()) {
             assert!(file.text.as_bytes().starts_with(OURS), "{}", file.text);
             if file.name.ends_with(".yaml") {
                 assert!(file.text.contains(&format!("-f {}\n", file.name)), "{}", file.text);

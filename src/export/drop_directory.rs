@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::volumes::{Number, parse_name};
+use crate::bundle::volumes::{VolumeNumber, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
@@ -14,9 +14,9 @@ use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::fs::{self, Links};
 
 /// The folder.
-pub(crate) struct DropFolder<'d>(pub(crate) &'d Path);
+pub(crate) struct DropDirectory<'d>(pub(crate) &'d Path);
 
-impl DropFolder<'_> {
+impl DropDirectory<'_> {
     /// Looks at the folder, before anything is fetched for it.
     ///
     /// # Errors
@@ -50,7 +50,8 @@ impl DropFolder<'_> {
             let is_first = |file: &PathBuf| {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let volume = parse_name(&name).map(|(_, number)| number);
-                volume == Some(Number::HEAD) || volume.is_none() && name.to_lowercase().ends_with(".tar")
+                volume == Some(VolumeNumber::HEAD)
+                    || volume.is_none() && name.to_lowercase().ends_with(".tar")
             };
             let (first, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_first);
             for file in others.into_iter().chain(first) {
@@ -70,7 +71,7 @@ impl DropFolder<'_> {
             Err(error) => Err(Error::Destination {
                 path: to,
                 what: format!("it could not be put there: {error}"),
-                next: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
+                hint: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
                     .into(),
             }),
         }
@@ -80,14 +81,14 @@ impl DropFolder<'_> {
 /// Makes a file that has its name when it is whole and synced. Says whether it was made: where something has
 /// the name, that stays.
 pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
-    let (folder, name) = fs::holding(to)?;
-    if folder.find(name)?.is_some() {
+    let (directory, name) = fs::holding(to)?;
+    if directory.find(name)?.is_some() {
         return Ok(false);
     }
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(crate::bundle::names::PARTIAL);
-    let mut copy = PendingFile::create(&folder, hidden, 0o644, None)?;
+    let mut copy = PendingFile::create(&directory, hidden, 0o644, None)?;
     io::copy(from, &mut copy)?;
     copy.put_new(name, Durability::Synced)?;
     Ok(true)

@@ -9,7 +9,7 @@ use crate::remote::error::{RemoteError, Unreachable};
 
 /// Whether an error goes away by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
+pub(crate) enum Retry {
     /// It stays until somebody changes something.
     Never,
     /// It may be gone after a while; the server may have said after how long.
@@ -18,21 +18,21 @@ pub(crate) enum Again {
 
 impl RemoteError {
     /// Whether the same request may succeed later.
-    pub(crate) fn again(&self) -> Again {
+    pub(crate) fn retry(&self) -> Retry {
         match self {
-            RemoteError::RateLimited { retry_after, .. } => Again::After(*retry_after),
+            RemoteError::RateLimited { retry_after, .. } => Retry::After(*retry_after),
             // 408: the server was tired of waiting; 425: it does not want to decide yet. Of the others only
             // these say that somebody else would have answered.
             RemoteError::Status { status: 408 | 425 | 500 | 502..=504, retry_after, .. } => {
-                Again::After(*retry_after)
+                Retry::After(*retry_after)
             }
-            RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Again::After(None),
+            RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Retry::After(None),
             // A proxy that wants a login goes on wanting it.
             RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said.contains("proxy auth") => {
-                Again::Never
+                Retry::Never
             }
-            RemoteError::Unreachable { .. } => Again::After(None),
-            _ => Again::Never,
+            RemoteError::Unreachable { .. } => Retry::After(None),
+            _ => Retry::Never,
         }
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 }
 
 /// The time that a refusal gives in its words, as ghcr.io does: `retry-after: 825.911µs, allowed: 44000/minute`.
-pub(super) fn retry_after_said(said: &str) -> Option<Duration> {
+pub(super) fn retry_after_in_message(said: &str) -> Option<Duration> {
     let said = said.to_lowercase();
     let (_, after) = said.split_once("retry-after:")?;
     let word = after.trim_start().split([',', ' ', ';']).next()?;
@@ -111,7 +111,7 @@ mod tests {
             ("retry-after: -5s", None),
             ("slow down", None),
         ] {
-            assert_eq!(retry_after_said(said), nanos.map(Duration::from_nanos), "{said}");
+            assert_eq!(retry_after_in_message(said), nanos.map(Duration::from_nanos), "{said}");
         }
     }
 }

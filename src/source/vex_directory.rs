@@ -12,48 +12,48 @@ use tempfile::SpooledTempFile;
 use walkdir::WalkDir;
 
 use crate::dataset::catalogue::VEX_SPEC;
-use crate::dataset::check::{Limits, MAX_NAMES};
+use crate::dataset::check::{MAX_NAMES, UnpackLimits};
 use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath};
 use crate::source::error::SourceError;
 use crate::source::files;
 use crate::source::vex::{self, Spooled, VexRepository};
 use crate::source::vex_source::{Location, MANIFEST};
-use crate::util::text::line;
+use crate::util::text::escape_line;
 
 /// Reads a folder.
-pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceError> {
+pub(super) fn read(directory: &Path, most: u64) -> Result<VexRepository, SourceError> {
     // A bundle's source has no control characters.
-    let source = line(&folder.display().to_string());
-    if let Err(error) = std::fs::read_dir(folder) {
-        return Err(SourceError::Local { path: folder.into(), error });
+    let source = escape_line(&directory.display().to_string());
+    if let Err(error) = std::fs::read_dir(directory) {
+        return Err(SourceError::Local { path: directory.into(), error });
     }
-    let unusable = |why: &str, next: &str| SourceError::Vex {
+    let unusable = |why: &str, hint: &str| SourceError::Vex {
         repository: source.clone(),
         why: why.into(),
-        next: next.into(),
+        hint: hint.into(),
     };
-    if std::fs::symlink_metadata(folder.join(MANIFEST)).is_err() {
+    if std::fs::symlink_metadata(directory.join(MANIFEST)).is_err() {
         return Err(unusable(
             &format!("it has no {MANIFEST}"),
             "Put the repository's own vex-repository.json beside the archive.",
         ));
     }
-    let manifest_json = files::read(folder, &[MANIFEST], crate::dataset::vex::MAX_MANIFEST)?;
+    let manifest_json = files::read(directory, &[MANIFEST], crate::dataset::vex::MAX_MANIFEST)?;
     let places: Vec<Location> = vex::locations(&source, &manifest_json)?
         .iter()
         .filter_map(|location| Location::parse(location).ok())
         .collect();
-    let archives = archives(folder)?;
-    let top = [VEX_SPEC, ""].into_iter().find(|top| folder.join(top).join("index.json").is_file());
+    let archives = archives(directory)?;
+    let top = [VEX_SPEC, ""].into_iter().find(|top| directory.join(top).join("index.json").is_file());
     match (archives.as_slice(), top) {
         ([name], None) => {
             // The same file may be offered under several names; the folder inside goes with the name.
             let place = places.iter().find(|place| place.name == *name).or(places.first());
             let subdir = place.map_or_else(String::new, |place| place.subdir.clone());
-            beside(folder, name, source, manifest_json, subdir, most)
+            beside(directory, name, source, manifest_json, subdir, most)
         }
-        ([], Some(top)) => packed(folder, top, source, manifest_json, places.first(), most),
+        ([], Some(top)) => packed(directory, top, source, manifest_json, places.first(), most),
         ([], None) => Err(unusable(
             "it has neither an archive nor an index.json",
             "Put the repository's archive (.tar.gz, .tgz or .zip) or its unpacked files beside vex-repository.json.",
@@ -63,22 +63,22 @@ pub(super) fn read(folder: &Path, most: u64) -> Result<VexRepository, SourceErro
             "Leave only one of the two beside vex-repository.json.",
         )),
         (several, _) => Err(unusable(
-            &format!("it has several archives: {}", crate::util::text::safe(&several.join(", "))),
+            &format!("it has several archives: {}", crate::util::text::escape(&several.join(", "))),
             "Leave only the archive that belongs to vex-repository.json.",
         )),
     }
 }
 
 /// The names of the archives in a folder, sorted.
-fn archives(folder: &Path) -> Result<Vec<String>, SourceError> {
-    let local = |error| SourceError::Local { path: folder.into(), error };
+fn archives(directory: &Path) -> Result<Vec<String>, SourceError> {
+    let local = |error| SourceError::Local { path: directory.into(), error };
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(local)? {
+    for entry in std::fs::read_dir(directory).map_err(local)? {
         let entry = entry.map_err(local)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         // What file managers leave begins with a dot.
-        if !name.starts_with('.') && !folder && ArchiveFormat::by_name(&name).is_some() {
+        if !name.starts_with('.') && !directory && ArchiveFormat::by_name(&name).is_some() {
             names.push(name);
         }
     }
@@ -87,15 +87,15 @@ fn archives(folder: &Path) -> Result<Vec<String>, SourceError> {
 }
 
 fn beside(
-    folder: &Path,
+    directory: &Path,
     name: &str,
     source: String,
     manifest_json: Vec<u8>,
     subdir: String,
     most: u64,
 ) -> Result<VexRepository, SourceError> {
-    let (mut file, _) = files::open(folder, &[name])?;
-    let path = folder.join(name);
+    let (mut file, _) = files::open(directory, &[name])?;
+    let path = directory.join(name);
     let modified = file.metadata().and_then(|data| data.modified()).ok();
     let mut pieces = || {
         let mut piece = Vec::new();
@@ -137,26 +137,26 @@ fn repository(
 /// the same content has the same digest whoever checked it out and when; it lies as the
 /// manifest's first location says, so that the two fit together.
 fn packed(
-    folder: &Path,
+    directory: &Path,
     top: &str,
     source: String,
     manifest_json: Vec<u8>,
     place: Option<&Location>,
     most: u64,
 ) -> Result<VexRepository, SourceError> {
-    let local = |error| SourceError::Temporary { folder: std::env::temp_dir(), error };
+    let local = |error| SourceError::Temporary { directory: std::env::temp_dir(), error };
     let subdir = place.map_or("", |place| place.subdir.as_str());
-    let (files, last_modified) = list(folder, top, &source)?;
+    let (files, last_modified) = list(directory, top, &source)?;
     let spool = SpooledTempFile::new(vex::IN_MEMORY);
     let gzip = GzBuilder::new().mtime(0).write(spool, Compression::default());
     let mut tar = tar::Builder::new(gzip);
     for (path, size) in &files {
         let from: Vec<&str> =
             [top].into_iter().filter(|top| !top.is_empty()).chain(path.components()).collect();
-        let (file, length) = files::open(folder, &from)?;
+        let (file, length) = files::open(directory, &from)?;
         let to = if subdir.is_empty() { path.to_string() } else { format!("{subdir}/{path}") };
         let changed = || SourceError::Local {
-            path: folder.join(from.join("/")),
+            path: directory.join(from.join("/")),
             error: std::io::Error::other("it changed while it was read"),
         };
         if length != *size {
@@ -217,20 +217,20 @@ impl<R: Read> Read for Counted<R> {
 /// nor is the manifest, which travels beside the archive. Anything that is neither file nor
 /// folder is refused: left out, it would be missed only on the other side.
 fn list(
-    folder: &Path,
+    directory: &Path,
     top: &str,
     source: &str,
 ) -> Result<(BTreeMap<RelPath, u64>, Option<Timestamp>), SourceError> {
-    let root = folder.join(top);
+    let root = directory.join(top);
     let refuse = |path: &Path, why: &str| SourceError::Vex {
         repository: source.to_owned(),
         why: format!("{} {why}", path.display()),
-        next: "Put a plain copy of the repository there: regular files and folders only.".into(),
+        hint: "Put a plain copy of the repository there: regular files and folders only.".into(),
     };
     let mut files = BTreeMap::new();
     let mut newest = None;
     let mut total = 0u64;
-    let (mut names, most_files) = (0, Limits::of(Kind::Vex).files);
+    let (mut names, most_files) = (0, UnpackLimits::of(Kind::Vex).files);
     let hidden = |entry: &walkdir::DirEntry| {
         entry.depth() == 1
             && (entry.file_name().to_string_lossy().starts_with('.') || entry.file_name() == MANIFEST)

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
-use crate::remote::{Again, RemoteError};
+use crate::remote::{RemoteError, Retry};
 use crate::source::error::SourceError;
 use crate::util::threads::lock;
 
@@ -18,9 +18,9 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest pause that a server may ask for: another source may be had at once, and the next run is
 /// not far.
-const MOST: Duration = Duration::from_secs(600);
-/// How often a host is asked again that has not answered in this run: a name may be misspelled.
-const STRANGER: u32 = 2;
+const MAX: Duration = Duration::from_secs(600);
+/// How often a host is retried that has not answered in this run: a name may be misspelled.
+const FIRST_CONTACT_RETRIES: u32 = 2;
 /// How often a request that failed for a while is repeated, where nobody says otherwise: for about a
 /// minute.
 pub const RETRIES: u32 = 8;
@@ -30,7 +30,7 @@ pub const STALL: Duration = Duration::from_secs(60);
 
 /// How long to keep on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct RetryLimits {
     /// How often in a row a host is asked again.
     pub retries: u32,
     /// After how long nothing is asked any more.
@@ -39,29 +39,29 @@ pub struct Limits {
     pub stall: Duration,
 }
 
-impl Default for Limits {
+impl Default for RetryLimits {
     fn default() -> Self {
-        Limits { retries: RETRIES, deadline: None, stall: STALL }
+        RetryLimits { retries: RETRIES, deadline: None, stall: STALL }
     }
 }
 
-/// The patience of a run.
-pub(super) struct Patience<'p> {
-    limits: Limits,
-    time: Time,
+/// The retry policy of a run.
+pub(super) struct RetryPolicy<'p> {
+    limits: RetryLimits,
+    time: Clock,
     began: Instant,
-    hosts: Mutex<HashMap<String, Host>>,
+    hosts: Mutex<HashMap<String, HostState>>,
     progress: &'p dyn Progress,
 }
 
 /// The time that pauses take. In a test they take none, and the time goes on all the same.
 #[derive(Default)]
-struct Time {
+struct Clock {
     #[cfg(test)]
     skipped: Option<Mutex<Duration>>,
 }
 
-impl Time {
+impl Clock {
     fn now(&self) -> Instant {
         #[cfg(test)]
         if let Some(skipped) = &self.skipped {
@@ -82,45 +82,45 @@ impl Time {
 
 /// What is remembered of a host.
 #[derive(Default)]
-struct Host {
+struct HostState {
     /// It has answered in this run.
     known: bool,
     /// How often in a row it has failed.
     failures: u32,
     /// Not to be asked before.
-    rests_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
-impl<'p> Patience<'p> {
+impl<'p> RetryPolicy<'p> {
     /// When nothing is asked any more.
     pub(super) fn until(&self) -> Option<Instant> {
         self.began.checked_add(self.limits.deadline?)
     }
 
-    pub(super) fn new(limits: Limits, progress: &'p dyn Progress) -> Self {
-        let time = Time::default();
-        Patience { limits, began: time.now(), time, hosts: Mutex::default(), progress }
+    pub(super) fn new(limits: RetryLimits, progress: &'p dyn Progress) -> Self {
+        let time = Clock::default();
+        RetryPolicy { limits, began: time.now(), time, hosts: Mutex::default(), progress }
     }
 
     /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
     ///
     /// # Errors
     /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
-    pub(super) fn persist<T>(
+    pub(super) fn retry<T>(
         &self,
         host: &str,
         mut attempt: impl FnMut() -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
-        let done = self.reach(host, &mut attempt)?;
-        self.went_well(host);
+        let done = self.retry_contact(host, &mut attempt)?;
+        self.succeeded(host);
         Ok(done)
     }
 
-    /// As [`Patience::persist`], where it is still to be seen what a success is worth: an answer has begun.
+    /// As [`RetryPolicy::retry`], where it is still to be seen what a success is worth: an answer has begun.
     ///
     /// # Errors
     /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
-    pub(super) fn reach<T>(
+    pub(super) fn retry_contact<T>(
         &self,
         host: &str,
         mut attempt: impl FnMut() -> Result<T, SourceError>,
@@ -138,8 +138,9 @@ impl<'p> Patience<'p> {
     }
 
     /// A host has answered, or gone on for long enough to forget what was before.
-    pub(super) fn went_well(&self, host: &str) {
-        *lock(&self.hosts).entry(host.to_owned()).or_default() = Host { known: true, ..Host::default() };
+    pub(super) fn succeeded(&self, host: &str) {
+        *lock(&self.hosts).entry(host.to_owned()).or_default() =
+            HostState { known: true, ..HostState::default() };
     }
 
     /// Takes note of a failure. Hands the error back where asking again is of no use.
@@ -147,12 +148,16 @@ impl<'p> Patience<'p> {
     /// # Errors
     /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
     pub(super) fn failed(&self, host: &str, error: SourceError) -> Result<(), SourceError> {
-        let Again::After(asked) = again(&error) else { return Err(error) };
+        let Retry::After(asked) = retry_of(&error) else { return Err(error) };
         let pause = {
             let mut hosts = lock(&self.hosts);
             let entry = hosts.entry(host.to_owned()).or_default();
-            let stranger = !entry.known && is_unreachable(&error);
-            let most = if stranger { STRANGER.min(self.limits.retries) } else { self.limits.retries };
+            let first_contact = !entry.known && is_unreachable(&error);
+            let most = if first_contact {
+                FIRST_CONTACT_RETRIES.min(self.limits.retries)
+            } else {
+                self.limits.retries
+            };
             let pause =
                 asked.map_or_else(|| backoff(entry.failures), |asked| asked.saturating_add(backoff(0)));
             if entry.failures >= most || !self.has_time_for(pause, asked.is_some()) {
@@ -161,11 +166,11 @@ impl<'p> Patience<'p> {
                 return Err(error);
             }
             entry.failures += 1;
-            entry.rests_until = Some(self.time.now() + pause);
+            entry.paused_until = Some(self.time.now() + pause);
             pause
         };
         if pause >= Duration::from_secs(1) {
-            self.progress.note(&format!("{error}; asking again in {:.0} s", pause.as_secs_f64().ceil()));
+            self.progress.info(&format!("{error}; asking again in {:.0} s", pause.as_secs_f64().ceil()));
         }
         Ok(())
     }
@@ -176,7 +181,7 @@ impl<'p> Patience<'p> {
     /// [`SourceError::Deadline`] if the time is over.
     pub(super) fn wait(&self, host: &str) -> Result<(), SourceError> {
         self.check()?;
-        let until = lock(&self.hosts).get(host).and_then(|host| host.rests_until);
+        let until = lock(&self.hosts).get(host).and_then(|host| host.paused_until);
         if let Some(pause) = until.and_then(|until| until.checked_duration_since(self.time.now())) {
             self.time.sleep(pause);
         }
@@ -199,32 +204,33 @@ impl<'p> Patience<'p> {
     }
 
     /// Says something that is worth a line.
-    pub(super) fn note(&self, note: &str) {
-        self.progress.note(note);
+    pub(super) fn info(&self, warning: &str) {
+        self.progress.info(warning);
     }
 
     /// Whether a pause is worth waiting for: it ends before the deadline, and where there is none, soon.
     fn has_time_for(&self, pause: Duration, asked: bool) -> bool {
-        let soon = !asked || pause <= MOST;
+        let soon = !asked || pause <= MAX;
         let left = self.limits.deadline.map(|deadline| deadline.saturating_sub(self.elapsed()));
         soon && left.is_none_or(|left| pause < left)
     }
 }
 
 /// Whether an error may be gone when the same is asked again.
-pub(super) fn is_passing(error: &SourceError) -> bool {
-    again(error) != Again::Never
+pub(super) fn is_transient(error: &SourceError) -> bool {
+    retry_of(error) != Retry::Never
 }
 
-fn again(error: &SourceError) -> Again {
+fn retry_of(error: &SourceError) -> Retry {
     match error {
-        SourceError::Remote(error) => error.again(),
-        SourceError::Short { .. } => Again::After(None),
+        SourceError::Remote(error) => error.retry(),
+        SourceError::Short { .. } => Retry::After(None),
         SourceError::Locations { tried, .. } => {
-            let passing = tried.iter().map(|(_, error)| again(error)).find(|again| *again != Again::Never);
-            passing.unwrap_or(Again::Never)
+            let transient =
+                tried.iter().map(|(_, error)| retry_of(error)).find(|again| *again != Retry::Never);
+            transient.unwrap_or(Retry::Never)
         }
-        _ => Again::Never,
+        _ => Retry::Never,
     }
 }
 
@@ -251,7 +257,7 @@ mod tests {
         RemoteError::Lost { subject, host, got: 0, why }.into()
     }
 
-    fn refused() -> SourceError {
+    fn rejected() -> SourceError {
         let (subject, host) = ("x".into(), "h".into());
         RemoteError::Unreachable { subject, host, why: Unreachable::Refused }.into()
     }
@@ -262,25 +268,25 @@ mod tests {
     }
 
     /// Pauses take no time.
-    fn patience(limits: Limits) -> Patience<'static> {
-        let time = Time { skipped: Some(Mutex::default()) };
-        Patience { time, ..Patience::new(limits, &Silent) }
+    fn retry_policy(limits: RetryLimits) -> RetryPolicy<'static> {
+        let time = Clock { skipped: Some(Mutex::default()) };
+        RetryPolicy { time, ..RetryPolicy::new(limits, &Silent) }
     }
 
-    fn attempts(limits: Limits, known: bool, error: impl Fn() -> SourceError) -> (u32, SourceError) {
-        attempts_with(&patience(limits), known, error)
+    fn attempts(limits: RetryLimits, known: bool, error: impl Fn() -> SourceError) -> (u32, SourceError) {
+        attempts_with(&retry_policy(limits), known, error)
     }
 
     fn attempts_with(
-        patience: &Patience<'_>,
+        retry_policy: &RetryPolicy<'_>,
         known: bool,
         error: impl Fn() -> SourceError,
     ) -> (u32, SourceError) {
         if known {
-            patience.went_well("h");
+            retry_policy.succeeded("h");
         }
         let mut count = 0;
-        let result = patience.persist("h", || {
+        let result = retry_policy.retry("h", || {
             count += 1;
             assert!(count < 1000, "it is asked for ever");
             Err::<(), _>(error())
@@ -289,38 +295,39 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_as_often_as_was_said() {
-        let limits = |retries| Limits { retries, ..Limits::default() };
+    fn transient_errors_are_retried_as_often_as_was_said() {
+        let limits = |retries| RetryLimits { retries, ..RetryLimits::default() };
         assert_eq!(attempts(limits(3), true, lost).0, 4);
         assert_eq!(attempts(limits(0), true, lost).0, 1);
-        assert_eq!(attempts(limits(4), true, refused).0, 5);
-        assert_eq!(attempts(limits(4), false, refused).0, 3, "a name may be misspelled");
+        assert_eq!(attempts(limits(4), true, rejected).0, 5);
+        assert_eq!(attempts(limits(4), false, rejected).0, 3, "a name may be misspelled");
         let gone = || RemoteError::Setup { why: String::new() }.into();
         assert_eq!(attempts(limits(3), true, gone).0, 1, "what stays is not repeated");
     }
 
     #[test]
     fn a_server_that_says_when_is_asked_then() {
-        let patience = patience(Limits { retries: 1, ..Limits::default() });
+        let retry_policy = retry_policy(RetryLimits { retries: 1, ..RetryLimits::default() });
         let asked = || limited(Duration::from_secs(300));
-        assert_eq!(attempts_with(&patience, true, asked).0, 2);
-        assert!(patience.elapsed() >= Duration::from_secs(300));
+        assert_eq!(attempts_with(&retry_policy, true, asked).0, 2);
+        assert!(retry_policy.elapsed() >= Duration::from_secs(300));
         let hours = || limited(Duration::from_secs(3600));
-        assert_eq!(attempts(Limits::default(), true, hours).0, 1, "another source is sooner");
+        assert_eq!(attempts(RetryLimits::default(), true, hours).0, 1, "another source is sooner");
     }
 
     #[test]
     fn nothing_is_asked_after_the_deadline() {
         let deadline = Some(Duration::from_secs(3600));
-        let (count, error) = attempts(Limits { retries: 9999, deadline, ..Limits::default() }, true, lost);
+        let (count, error) =
+            attempts(RetryLimits { retries: 9999, deadline, ..RetryLimits::default() }, true, lost);
         // After some shorter pauses, each takes 15 to 30 s.
         assert!((120..260).contains(&count), "{count}");
         assert!(matches!(error, SourceError::Remote(RemoteError::Lost { .. })), "{error}");
-        let patience = Patience::new(
-            Limits { retries: 1, deadline: Some(Duration::ZERO), ..Limits::default() },
+        let retry_policy = RetryPolicy::new(
+            RetryLimits { retries: 1, deadline: Some(Duration::ZERO), ..RetryLimits::default() },
             &Silent,
         );
-        let error = patience.persist("h", || Ok(())).unwrap_err();
+        let error = retry_policy.retry("h", || Ok(())).unwrap_err();
         assert!(matches!(error, SourceError::Deadline { .. }));
     }
 }

@@ -17,7 +17,7 @@ fn date(cache: &str, database: &str) -> String {
 }
 
 #[test]
-fn the_weekly_stick() {
+fn the_weekly_medium() {
     weekly(bare(), |cache| {
         for name in ["db", "java-db", "policy", "vex"] {
             fs::remove_dir_all(format!("{cache}/{name}")).unwrap();
@@ -27,34 +27,34 @@ fn the_weekly_stick() {
 
 #[test]
 #[ignore = "tools"]
-fn the_weekly_stick_at_a_station_with_trivy() {
+fn the_weekly_medium_at_a_host_with_trivy() {
     let tools = tools();
-    let (station, cleaner) = (equipped(&tools), equipped(&tools));
-    weekly(station, |cache| {
+    let (importer, cleaner) = (equipped(&tools), equipped(&tools));
+    weekly(importer, |cache| {
         cleaner.sh(&format!("trivy clean --all --cache-dir {cache}")).good();
     });
 }
 
 /// The first weeks of a station. `clean` empties the cache that it is given.
-fn weekly(station: Host, clean: impl Fn(&str)) {
+fn weekly(importer: Host, clean: impl Fn(&str)) {
     let laptop = bare();
     let (_, public) = laptop.keygen();
-    let stick = laptop.dir("stick");
+    let medium = laptop.dir("stick");
     let flags = laid_out(&laptop);
     let upstream = laptop.at("upstream");
     Artifact::older_db().lay_out(&upstream);
-    let first = laptop.export(&stick, &flags);
+    let first = laptop.export(&medium, &flags);
 
     // What macOS, Windows, a browser and an interrupted copy leave on sticks.
-    fs::create_dir(format!("{stick}/System Volume Information")).unwrap();
-    fs::write(format!("{stick}/System Volume Information/IndexerVolumeGuid"), "x").unwrap();
-    fs::write(format!("{stick}/._default.tar"), "\0\x05\x16\x07").unwrap();
-    fs::write(format!("{stick}/default.tar.partial"), &fs::read(&first).unwrap()[..3000]).unwrap();
-    fs::copy(&first, format!("{stick}/default (1).tar")).unwrap();
+    fs::create_dir(format!("{medium}/System Volume Information")).unwrap();
+    fs::write(format!("{medium}/System Volume Information/IndexerVolumeGuid"), "x").unwrap();
+    fs::write(format!("{medium}/._default.tar"), "\0\x05\x16\x07").unwrap();
+    fs::write(format!("{medium}/default.tar.partial"), &fs::read(&first).unwrap()[..3000]).unwrap();
+    fs::copy(&first, format!("{medium}/default (1).tar")).unwrap();
 
-    let cache = station.at("cache");
-    let line = format!("import {stick} --trust {public} --cache-dir {cache} --format json");
-    let run = station.ferry(&line);
+    let cache = importer.at("cache");
+    let line = format!("import {medium} --trust {public} --cache-dir {cache} --format json");
+    let run = importer.ferry(&line);
     run.exits(0);
     assert_eq!(run.statuses(), all_four("installed"));
     let ignored = run.target(0)["ignored"].to_string();
@@ -62,22 +62,22 @@ fn weekly(station: Host, clean: impl Fn(&str)) {
         assert!(ignored.contains(name), "{name} is not in {ignored}");
     }
     assert!(!ignored.contains("(1)"), "a copy is a bundle like any other: {ignored}");
-    let run = station.ferry(&line);
+    let run = importer.ferry(&line);
     run.exits(0);
     assert_eq!(run.statuses(), all_four("unchanged"));
 
     // People clean caches; the state lies elsewhere, and must not keep the data out.
     clean(&cache);
     assert!(!Path::new(&format!("{cache}/db/trivy.db")).exists());
-    let run = station.ferry(&line);
+    let run = importer.ferry(&line);
     run.exits(0);
     assert_eq!(run.statuses(), all_four("restored"));
     assert_eq!(date(&cache, "db"), "2026-01-08T06:00:00Z");
 
     // Next week only what is small and changes daily; the Java index comes monthly.
     Artifact::db().lay_out(&upstream);
-    laptop.export(&stick, &format!("{flags} --skip trivy-java-db"));
-    let run = station.ferry(&line);
+    laptop.export(&medium, &format!("{flags} --skip trivy-java-db"));
+    let run = importer.ferry(&line);
     run.exits(0);
     assert_eq!(
         run.statuses(),
@@ -87,7 +87,7 @@ fn weekly(station: Host, clean: impl Fn(&str)) {
 
     // A station that sees the stick for the first time takes the newest of each from both bundles.
     let new = bare();
-    let run = new.ferry(&format!("import {stick} --trust {public} --cache-dir cache --format json"));
+    let run = new.ferry(&format!("import {medium} --trust {public} --cache-dir cache --format json"));
     run.exits(0);
     assert_eq!(run.statuses(), all_four("installed"));
     assert_eq!(date(&new.at("cache"), "db"), "2026-01-15T06:00:00Z");
@@ -95,19 +95,19 @@ fn weekly(station: Host, clean: impl Fn(&str)) {
 }
 
 #[test]
-fn a_stick_that_was_pulled_changes_nothing() {
-    let (laptop, station) = (bare(), bare());
+fn a_medium_that_was_pulled_changes_nothing() {
+    let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
-    let stick = laptop.dir("stick");
-    let whole = laptop.export(&stick, &laid_out(&laptop));
-    let line = format!("import {stick} --trust {public} --cache-dir cache");
-    station.ferry(&line).exits(0);
-    let before = files(station.at("cache"));
+    let medium = laptop.dir("stick");
+    let whole = laptop.export(&medium, &laid_out(&laptop));
+    let line = format!("import {medium} --trust {public} --cache-dir cache");
+    importer.ferry(&line).exits(0);
+    let before = files(importer.at("cache"));
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
-    station.ferry(&line).exits(4).warns(&whole).warns("Nothing of it was used");
-    assert_eq!(files(station.at("cache")), before);
+    importer.ferry(&line).exits(4).warns(&whole).warns("Nothing of it was used");
+    assert_eq!(files(importer.at("cache")), before);
 }
 
 #[test]
@@ -122,12 +122,12 @@ fn each_trivy_gets_its_major_of_the_checks() {
     let out = laptop.dir("out");
     laptop.export(&out, &format!("{} --trivy-version 0.67,0.74", flags_of(&upstream)));
 
-    for (station, version, major, artifact) in [(&older, "0.67", 1, &one), (&newer, "0.74", 2, &two)] {
+    for (importer, version, major, artifact) in [(&older, "0.67", 1, &one), (&newer, "0.74", 2, &two)] {
         let line = format!("import {out} --trust {public} --cache-dir cache --trivy-version {version}");
-        let run = station.ferry(&format!("{line} --format json"));
+        let run = importer.ferry(&format!("{line} --format json"));
         run.exits(0);
         assert_eq!(run.statuses(), all_four("installed"), "{version}");
-        let metadata = json_file(station.at("cache/policy/metadata.json"));
+        let metadata = json_file(importer.at("cache/policy/metadata.json"));
         assert_eq!(metadata["MajorVersion"], major, "{metadata}");
         assert_eq!(metadata["Digest"], artifact.digest(), "{metadata}");
     }
@@ -142,22 +142,22 @@ fn each_trivy_gets_its_major_of_the_checks() {
 
 #[test]
 fn two_exports_in_one_second_are_two_bundles() {
-    let (laptop, station) = (bare(), bare());
+    let (laptop, importer) = (bare(), bare());
     let (key, public) = laptop.keygen();
-    let (stick, flags) = (laptop.dir("stick"), laid_out(&laptop));
+    let (medium, flags) = (laptop.dir("stick"), laid_out(&laptop));
     // Without a common memory, as after a kill just before the first one's was written.
     for memory in ["one", "two", "three"] {
-        let line = format!("export --key {key} --output {stick} {flags} --state-dir {memory}");
+        let line = format!("export --key {key} --output {medium} {flags} --state-dir {memory}");
         laptop.ferry(&line).exits(0);
     }
-    assert_eq!(files(&stick).len(), 3);
-    let line = format!("import {stick} --trust {public} --cache-dir cache --format json");
-    assert_eq!(station.ferry(&line).exits(0).statuses(), all_four("installed"));
+    assert_eq!(files(&medium).len(), 3);
+    let line = format!("import {medium} --trust {public} --cache-dir cache --format json");
+    assert_eq!(importer.ferry(&line).exits(0).statuses(), all_four("installed"));
 }
 
 /// The owners of everything below a folder, without our own working files.
-fn owners(folder: &str) -> Vec<(u32, u32)> {
-    let entries = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
+fn owners(directory: &str) -> Vec<(u32, u32)> {
+    let entries = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap);
     let theirs = entries.filter(|entry| !entry.path().display().to_string().contains("/.trivy-ferry"));
     let mut owners: Vec<(u32, u32)> =
         theirs.map(|entry| entry.metadata().unwrap()).map(|data| (data.uid(), data.gid())).collect();
@@ -170,29 +170,29 @@ fn owners(folder: &str) -> Vec<(u32, u32)> {
 #[ignore = "tools"]
 fn root_leaves_a_cache_to_its_owner() {
     needs_root();
-    let (laptop, station) = (bare(), bare());
+    let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
     let out = laptop.dir("out");
     laptop.export(&out, &laid_out(&laptop));
     let import = |more: &str| {
-        let run = station.ferry(&format!("import {out} --trust {public} --format json {more}"));
+        let run = importer.ferry(&format!("import {out} --trust {public} --format json {more}"));
         run.exits(0);
         run
     };
 
     // Trivy before 0.68 must be able to write what root imported for it.
-    let theirs = station.dir("theirs");
+    let theirs = importer.dir("theirs");
     chown(&theirs, Some(1234), Some(1235)).unwrap();
     import(&format!("--cache-dir {theirs}"));
     assert_eq!(owners(&theirs), [(1234, 1235)]);
 
-    let given = station.dir("given");
+    let given = importer.dir("given");
     import(&format!("--cache-dir {given} --owner 4321:4322"));
     for dataset in ["db", "java-db", "policy", "vex"] {
         assert_eq!(owners(&format!("{given}/{dataset}")), [(4321, 4322)], "{dataset}");
     }
 
-    let adapter = station.dir("trivy-adapter");
+    let adapter = importer.dir("trivy-adapter");
     let run = import(&format!("--cache-dir {adapter} --layout harbor"));
     assert_eq!(
         run.statuses(),

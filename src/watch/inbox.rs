@@ -15,8 +15,8 @@ use crate::util::clock;
 use crate::util::dir::{Dir, euid};
 use crate::util::file_lock::HeldLock;
 use crate::util::fs::{self, Durability, rename_new};
-use crate::util::text::safe;
-use crate::watch::reason::{Outcome, Reason, may_be_completed};
+use crate::util::text::escape;
+use crate::watch::reason::{Disposition, Reason, may_be_completed};
 
 /// Our own folder there.
 const OWN: &str = ".trivy-ferry";
@@ -25,20 +25,20 @@ const TAKEN: &str = "taken-";
 /// What a folder is called in which files stay whose name somebody gave to another while they were dealt with.
 const BESIDE: &str = "beside-";
 /// How many files of one name stay.
-const MOST_BESIDE: usize = 8;
+const MAX_BESIDE: usize = 8;
 /// What was said of kept files.
 pub(crate) const REASON: &str = "reason.json";
 
 /// The directory of the inbox into which bundles of an outcome are put.
-fn directory_of(outcome: Outcome) -> &'static str {
+fn directory_of(outcome: Disposition) -> &'static str {
     match outcome {
-        Outcome::Processed => "processed",
-        Outcome::Quarantined => "quarantine",
+        Disposition::Processed => "processed",
+        Disposition::Quarantined => "quarantine",
     }
 }
 
-/// The folder. While this lives, no other run works on it.
-pub(crate) struct HotFolder {
+/// The watched directory. While this lives, no other run works on it.
+pub(crate) struct Inbox {
     /// As the user calls it, for messages.
     path: PathBuf,
     watched: Dir,
@@ -69,7 +69,7 @@ impl Pinned {
         }
         let not_ours = || {
             Error::usage(
-                format!("{} is not a folder of this user alone", safe(&shown.display().to_string())),
+                format!("{} is not a folder of this user alone", escape(&shown.display().to_string())),
                 "Remove it, or run the command as the user to whom it belongs.",
             )
         };
@@ -86,17 +86,17 @@ impl Pinned {
     }
 }
 
-/// Files that were taken from the folder.
-pub(crate) struct Taken {
+/// Files that were taken from the inbox.
+pub(crate) struct TakenFiles {
     /// Where they are, under their names.
-    pub(crate) folder: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
-impl Taken {
+impl TakenFiles {
     /// All folders in which they are: those that were beside are in folders of their own.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        let beside = (1..=MOST_BESIDE).map(|number| self.folder.join(number.to_string()));
-        std::iter::once(self.folder.clone()).chain(beside.filter(|folder| folder.is_dir())).collect()
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let beside = (1..=MAX_BESIDE).map(|number| self.directory.join(number.to_string()));
+        std::iter::once(self.directory.clone()).chain(beside.filter(|directory| directory.is_dir())).collect()
     }
 
     /// All of them.
@@ -104,12 +104,12 @@ impl Taken {
     /// # Errors
     /// Where a folder cannot be read.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let folders = self.folders();
+        let directories = self.directories();
         let mut files = Vec::new();
-        for folder in &folders {
-            for entry in std::fs::read_dir(folder)? {
+        for directory in &directories {
+            for entry in std::fs::read_dir(directory)? {
                 let entry = entry?;
-                if entry.file_name() != REASON && !folders.contains(&entry.path()) {
+                if entry.file_name() != REASON && !directories.contains(&entry.path()) {
                     files.push(entry.path());
                 }
             }
@@ -119,20 +119,20 @@ impl Taken {
 
     /// Where a file of these was: 0 for the watched folder itself.
     fn was(&self, file: &Path) -> usize {
-        file.parent().filter(|folder| *folder != self.folder).and_then(number_of).unwrap_or(0)
+        file.parent().filter(|directory| *directory != self.directory).and_then(number_of).unwrap_or(0)
     }
 
     /// Removes the folders, in which nothing is left but a reason: no file is lost here.
     fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(REASON)) {
+        match fs::remove_file(self.directory.join(REASON)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.folders().iter().rev().try_for_each(fs::remove_dir)
+        self.directories().iter().rev().try_for_each(fs::remove_dir)
     }
 }
 
-impl HotFolder {
+impl Inbox {
     /// Begins to work on a folder. What a run had taken that was killed is put back.
     ///
     /// # Errors
@@ -160,15 +160,15 @@ impl HotFolder {
             ));
         }
         let lock = HeldLock::on(lock);
-        let mut folder = HotFolder { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
-        for entry in std::fs::read_dir(&folder.own.path).map_err(failed)?.flatten() {
+        let mut directory = Inbox { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
+        for entry in std::fs::read_dir(&directory.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
                 // What cannot be put back must not keep the others out.
-                let put_back = folder.put_back(&Taken { folder: entry.path() });
-                folder.stuck.extend(put_back.err());
+                let put_back = directory.put_back(&TakenFiles { directory: entry.path() });
+                directory.stuck.extend(put_back.err());
             }
         }
-        Ok(folder)
+        Ok(directory)
     }
 
     /// The folder, as the user calls it.
@@ -188,8 +188,9 @@ impl HotFolder {
     }
 
     /// All folders in which files wait: the folder, and our own for files whose name there is another's.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        let beside = (1..=MOST_BESIDE).map(|number| self.beside(number)).filter(|folder| folder.is_dir());
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let beside =
+            (1..=MAX_BESIDE).map(|number| self.beside(number)).filter(|directory| directory.is_dir());
         std::iter::once(self.place.clone()).chain(beside).collect()
     }
 
@@ -214,15 +215,15 @@ impl HotFolder {
     ///
     /// # Errors
     /// Where that cannot be seen.
-    pub(crate) fn files(&self, taken: &Taken) -> Result<Vec<PathBuf>, Error> {
-        taken.files().map_err(|error| self.failed(&taken.folder, error))
+    pub(crate) fn files(&self, taken: &TakenFiles) -> Result<Vec<PathBuf>, Error> {
+        taken.files().map_err(|error| self.failed(&taken.directory, error))
     }
 
     /// Puts one file back under its name.
     ///
     /// # Errors
     /// Where that fails.
-    pub(crate) fn release(&self, taken: &Taken, file: &Path) -> Result<(), Error> {
+    pub(crate) fn release(&self, taken: &TakenFiles, file: &Path) -> Result<(), Error> {
         self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
     }
 
@@ -234,15 +235,15 @@ impl HotFolder {
     fn give_back(&self, file: &Path, was: usize) -> io::Result<()> {
         let name = file.file_name().unwrap_or_default();
         let mut error = io::ErrorKind::AlreadyExists.into();
-        for number in std::iter::once(was).chain((1..=MOST_BESIDE).filter(|number| *number != was)) {
-            let folder = match number {
+        for number in std::iter::once(was).chain((1..=MAX_BESIDE).filter(|number| *number != was)) {
+            let directory = match number {
                 0 => self.place.clone(),
                 number => self.beside(number),
             };
-            if number > 0 && !folder.is_dir() {
-                fs::create_dir(&folder, 0o700)?;
+            if number > 0 && !directory.is_dir() {
+                fs::create_dir(&directory, 0o700)?;
             }
-            match rename_new(file, &folder.join(name), Durability::Unsynced) {
+            match rename_new(file, &directory.join(name), Durability::Unsynced) {
                 Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
                 other => return other,
             }
@@ -251,7 +252,7 @@ impl HotFolder {
     }
 
     /// Gives all files of a folder that were taken or kept a place again, and removes it.
-    fn give_all_back(&self, taken: &Taken) -> io::Result<()> {
+    fn give_all_back(&self, taken: &TakenFiles) -> io::Result<()> {
         let mut failed = None;
         // What came last gives way where there is no place for all.
         for file in taken.files()?.iter().rev() {
@@ -271,10 +272,10 @@ impl HotFolder {
     ///
     /// # Errors
     /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
-    pub(crate) fn take(&self, files: &[PathBuf]) -> Result<Taken, Error> {
-        let folder =
+    pub(crate) fn take(&self, files: &[PathBuf]) -> Result<TakenFiles, Error> {
+        let directory =
             fs::tempdir_in(&self.own.path, TAKEN).map_err(|error| self.failed(&self.place, error))?;
-        let taken = Taken { folder: folder.keep() };
+        let taken = TakenFiles { directory: directory.keep() };
         for file in files {
             let Some(name) = file.file_name() else { continue };
             // What somebody keeps in a folder is in the way when it is to be removed.
@@ -282,8 +283,8 @@ impl HotFolder {
                 continue;
             }
             let to = match file.parent().filter(|parent| *parent != self.place).and_then(number_of) {
-                None => taken.folder.clone(),
-                Some(number) => taken.folder.join(number.to_string()),
+                None => taken.directory.clone(),
+                Some(number) => taken.directory.join(number.to_string()),
             };
             let made = match to.is_dir() {
                 true => Ok(()),
@@ -311,8 +312,8 @@ impl HotFolder {
     ///
     /// # Errors
     /// Where that fails.
-    pub(crate) fn put_back(&self, taken: &Taken) -> Result<(), Error> {
-        self.give_all_back(taken).map_err(|error| self.failed(&taken.folder, error))
+    pub(crate) fn put_back(&self, taken: &TakenFiles) -> Result<(), Error> {
+        self.give_all_back(taken).map_err(|error| self.failed(&taken.directory, error))
     }
 
     /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
@@ -321,7 +322,7 @@ impl HotFolder {
     /// # Errors
     /// Where that fails.
     pub(crate) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
-        let name = directory_of(Outcome::Quarantined);
+        let name = directory_of(Disposition::Quarantined);
         let shown = self.path.join(name);
         if !self.place.join(name).is_dir() {
             return Ok(false);
@@ -329,12 +330,12 @@ impl HotFolder {
         let pinned = Pinned::open(&self.watched, name, &shown, 0o755)?;
         let back = || -> io::Result<bool> {
             let mut any = false;
-            for folder in std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
-                let reason = folder.join(REASON);
-                if !is_kept(&folder) || !may_be_completed(&reason, bundle) {
+            for directory in std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
+                let reason = directory.join(REASON);
+                if !is_kept(&directory) || !may_be_completed(&reason, bundle) {
                     continue;
                 }
-                let taken = Taken { folder };
+                let taken = TakenFiles { directory };
                 let before = taken.files()?.len();
                 // What finds no place stays where it is.
                 any |= match self.give_all_back(&taken) {
@@ -351,8 +352,8 @@ impl HotFolder {
     ///
     /// # Errors
     /// Where that fails.
-    pub(crate) fn discard(&self, taken: Taken) -> Result<(), Error> {
-        fs::remove_dir_all(&taken.folder).map_err(|error| self.failed(&taken.folder, error))
+    pub(crate) fn discard(&self, taken: TakenFiles) -> Result<(), Error> {
+        fs::remove_dir_all(&taken.directory).map_err(|error| self.failed(&taken.directory, error))
     }
 
     /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
@@ -362,7 +363,7 @@ impl HotFolder {
     /// Where that fails.
     pub(crate) fn keep(
         &self,
-        taken: &Taken,
+        taken: &TakenFiles,
         name: &str,
         reason: &Reason<'_>,
         most: u32,
@@ -372,7 +373,7 @@ impl HotFolder {
         let pinned = Pinned::open(&self.watched, directory, &shown, 0o755)?;
         let keep = || -> io::Result<String> {
             let text = reason.to_bytes()?;
-            let path = taken.folder.join(REASON);
+            let path = taken.directory.join(REASON);
             // Whatever came under this name is not ours to keep.
             let _ = fs::remove_file(&path);
             // Once the reason lasts in the folder, so do the files there; and the folder must not be lost with them.
@@ -384,7 +385,7 @@ impl HotFolder {
                     0 => format!("{now}-{name}"),
                     _ => format!("{now}-{name}-{number}"),
                 };
-                match rename_new(&taken.folder, &pinned.path.join(&to), Durability::Synced) {
+                match rename_new(&taken.directory, &pinned.path.join(&to), Durability::Synced) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     other => return other.map(|()| to),
                 }
@@ -409,9 +410,9 @@ impl HotFolder {
 }
 
 /// The number that a folder's name ends in.
-fn number_of(folder: &Path) -> Option<usize> {
-    let name = folder.file_name()?.to_str()?;
-    name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MOST_BESIDE).contains(number))
+fn number_of(directory: &Path) -> Option<usize> {
+    let name = directory.file_name()?.to_str()?;
+    name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MAX_BESIDE).contains(number))
 }
 
 /// Whether a path is called as a folder is that we keep: its moment, then a name.
@@ -425,7 +426,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::Destination {
         path: path.into(),
         what: error.to_string(),
-        next: "This user must be allowed to write and rename in the folder that is watched.".into(),
+        hint: "This user must be allowed to write and rename in the folder that is watched.".into(),
     }
 }
 
@@ -436,14 +437,14 @@ mod tests {
     use super::*;
     use crate::watch::reason::Details;
 
-    fn reason(outcome: Outcome) -> Reason<'static> {
+    fn reason(outcome: Disposition) -> Reason<'static> {
         let (bundle, at) = ("c".into(), clock::now());
         let details = Details::given_up("a test", std::time::Duration::ZERO);
         Reason { outcome, bundle, exit_code: 4, at, errors: Vec::new(), stray: false, details }
     }
 
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder)
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -458,49 +459,52 @@ mod tests {
             fs::write(dir.path().join(name), text).unwrap();
             dir.path().join(name)
         };
-        let folder = HotFolder::open(dir.path()).unwrap();
-        assert!(HotFolder::open(dir.path()).is_err(), "one is enough");
+        let directory = Inbox::open(dir.path()).unwrap();
+        assert!(Inbox::open(dir.path()).is_err(), "one is enough");
         let files = [file("a", "first"), file("b", "b"), dir.path().join("gone")];
-        let taken = folder.take(&files).unwrap();
+        let taken = directory.take(&files).unwrap();
         assert_eq!(names(dir.path()), [OWN]);
         file("a", "came again");
-        folder.put_back(&taken).unwrap();
+        directory.put_back(&taken).unwrap();
         assert_eq!(names(dir.path()), [OWN, "a", "b"]);
         // Nobody gets rid of a file by giving its name to another, not even again and again.
-        let beside = folder.own().join("beside-1");
-        let is_as_it_was = |folder: &HotFolder| {
-            assert_eq!(folder.folders(), [folder.place().to_path_buf(), folder.own().join("beside-1")]);
+        let beside = directory.own().join("beside-1");
+        let is_as_it_was = |directory: &Inbox| {
+            assert_eq!(
+                directory.directories(),
+                [directory.place().to_path_buf(), directory.own().join("beside-1")]
+            );
             assert_eq!(fs::read_to_string(&files[0]).unwrap(), "came again");
-            assert_eq!(fs::read_to_string(folder.own().join("beside-1/a")).unwrap(), "first");
+            assert_eq!(fs::read_to_string(directory.own().join("beside-1/a")).unwrap(), "first");
         };
-        is_as_it_was(&folder);
+        is_as_it_was(&directory);
         let all = [&files[..], &[beside.join("a")]].concat();
-        let taken = folder.take(&all).unwrap();
-        assert_eq!(taken.folders(), [taken.folder.clone(), taken.folder.join("1")]);
-        folder.put_back(&taken).unwrap();
-        is_as_it_was(&folder);
+        let taken = directory.take(&all).unwrap();
+        assert_eq!(taken.directories(), [taken.directory.clone(), taken.directory.join("1")]);
+        directory.put_back(&taken).unwrap();
+        is_as_it_was(&directory);
         // A run that is killed has taken something.
-        let _ = folder.take(&all).unwrap();
-        drop(folder);
-        let folder = HotFolder::open(dir.path()).unwrap();
+        let _ = directory.take(&all).unwrap();
+        drop(directory);
+        let directory = Inbox::open(dir.path()).unwrap();
         assert_eq!(names(dir.path()), [OWN, "a", "b"]);
-        is_as_it_was(&folder);
-        let taken = folder.take(&[folder.own().join("beside-1/a")]).unwrap();
-        folder.discard(taken).unwrap();
+        is_as_it_was(&directory);
+        let taken = directory.take(&[directory.own().join("beside-1/a")]).unwrap();
+        directory.discard(taken).unwrap();
         for _ in 0..4 {
-            let taken = folder.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
-            let kept = folder.keep(&taken, "c", &reason(Outcome::Quarantined), 2).unwrap();
+            let taken = directory.take(&[file("c", "c"), file(REASON, "not ours")]).unwrap();
+            let kept = directory.keep(&taken, "c", &reason(Disposition::Quarantined), 2).unwrap();
             assert!(fs::read_to_string(kept).unwrap().contains("a test"));
         }
         let kept = names(&dir.path().join("quarantine"));
         assert_eq!(kept.len(), 2, "{kept:?}");
-        assert_eq!(names(folder.own()), ["beside-1", "lock"]);
+        assert_eq!(names(directory.own()), ["beside-1", "lock"]);
     }
 
     #[test]
-    fn nobody_puts_something_in_the_place_of_our_folders() {
+    fn nobody_puts_something_in_the_place_of_our_directories() {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let folder = HotFolder::open(dir.path()).unwrap();
+        let directory = Inbox::open(dir.path()).unwrap();
         let swap = |name: &str| {
             let path = dir.path().join(name);
             let _ = fs::rename(&path, dir.path().join(format!("{name}-away")));
@@ -508,26 +512,26 @@ mod tests {
         };
         swap(OWN);
         fs::write(dir.path().join("a"), "a").unwrap();
-        let taken = folder.take(&[folder.place().join("a")]).unwrap();
+        let taken = directory.take(&[directory.place().join("a")]).unwrap();
         assert_eq!(names(elsewhere.path()), [""; 0]);
         swap("processed");
-        let kept = folder.keep(&taken, "a", &reason(Outcome::Processed), 1);
+        let kept = directory.keep(&taken, "a", &reason(Disposition::Processed), 1);
         assert!(kept.unwrap_err().to_string().contains("is not a folder of this user alone"));
         assert_eq!(names(elsewhere.path()), [""; 0]);
-        folder.put_back(&taken).unwrap();
+        directory.put_back(&taken).unwrap();
         assert!(dir.path().join("a").exists());
     }
 
     #[test]
-    fn somebody_elses_folder_is_not_used() {
+    fn somebody_elses_directory_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
-        assert!(HotFolder::open(dir.path()).is_err());
+        assert!(Inbox::open(dir.path()).is_err());
         fs::remove_file(dir.path().join(OWN)).unwrap();
         crate::util::fs::create_dir(dir.path().join(OWN), 0o700).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(dir.path().join(OWN), open).unwrap();
-        assert!(HotFolder::open(dir.path()).is_err());
-        assert!(HotFolder::open(&dir.path().join("none")).is_err());
+        assert!(Inbox::open(dir.path()).is_err());
+        assert!(Inbox::open(&dir.path().join("none")).is_err());
     }
 }
