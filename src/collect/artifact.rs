@@ -231,7 +231,10 @@ pub(crate) fn empty() -> Contents {
 
 /// A source that was skipped.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct SkippedSource {
-    pub(crate) source: String,
-    pub(crate) why: String,
+#[non_exhaustive]
+pub struct SkippedSource {
+    /// The source.
+    pub source: String,
+    /// Why it was skipped.
+    pub why: String,
 }

@@ -18,11 +18,12 @@ use crate::util::text::{escape, parse_stamp};
 
 /// A file that was skipped, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct SkippedFile {
+#[non_exhaustive]
+pub struct SkippedFile {
     /// Its name.
-    pub(crate) name: String,
-    /// Why it was passed over.
-    pub(crate) why: String,
+    pub name: String,
+    /// Why it was skipped.
+    pub why: String,
 }
 
 /// What lies there.

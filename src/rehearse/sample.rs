@@ -22,9 +22,6 @@ const VEX: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 pub(crate) const LOCK_FILE: &[u8] = include_bytes!("../../fixtures/sample/project/Gemfile.lock");
 /// The vulnerability that a scan of [`LOCK_FILE`] finds.
 pub(crate) const FOUND: &str = "CVE-2099-0001";
-/// The vulnerability that the sample's VEX repository declares harmless.
-pub(crate) const SETTLED: &str = "CVE-2099-0002";
-
 /// The repositories of a registry that serves the sample, without tags.
 pub(crate) const REPOSITORIES: [(&str, Kind); 3] = [
     ("sample/trivy-db", Kind::TrivyDb),

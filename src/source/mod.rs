@@ -9,28 +9,17 @@ mod blob;
 pub mod error;
 mod files;
 mod hint;
-mod network;
-
-#[cfg(test)]
-mod directory_tests;
 mod image;
 mod layout;
+mod network;
 mod reference;
 mod registry;
 pub mod retry;
-
-#[cfg(test)]
-mod registry_tests;
-
-#[cfg(test)]
-mod testing;
 mod transfer;
+mod vex;
 
 #[cfg(test)]
-mod transfer_tests;
-mod vex;
-mod vex_directory;
-mod vex_source;
+mod tests;
 
 pub use artifact::{Artifact, RawManifest};
 pub use blob::{Blob, UnhashedBlob};
@@ -39,4 +28,4 @@ pub use image::{Image, ImageManifest};
 pub use network::Network;
 pub use reference::ArtifactSource;
 pub use vex::VexRepository;
-pub use vex_source::VexSource;
+pub use vex::place::VexSource;

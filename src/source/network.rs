@@ -151,7 +151,7 @@ impl<'p> Network<'p> {
                 let host = host_of(url);
                 self.retry_policy.retry(&host, || vex::fetch(&self.remote.http, url, any_http, most))
             }
-            VexSource::Directory(directory) => crate::source::vex_directory::read(directory, most),
+            VexSource::Directory(directory) => crate::source::vex::directory::read(directory, most),
         }
     }
 

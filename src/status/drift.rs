@@ -45,18 +45,6 @@ pub enum DriftState {
 }
 
 impl DriftState {
-    /// What it says to people.
-    pub(crate) fn describe(self) -> &'static str {
-        match self {
-            DriftState::InPlace | DriftState::NotLookedAt => "",
-            DriftState::Missing => "MISSING: it was imported and is not there",
-            DriftState::Differs => "DIFFERS from what was imported",
-            DriftState::Older => "OLDER than what was imported",
-            DriftState::Newer => "NEWER than what was imported",
-            DriftState::Superseded => "another stream's, which came later",
-        }
-    }
-
     /// What is to be done about something by its reference name; `None` where it is as it should be.
     pub(crate) fn hint(self, reference: &str) -> Option<&'static str> {
         match self {

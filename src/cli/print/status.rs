@@ -65,7 +65,7 @@ impl StatusReport {
 
     /// Describes a dataset in a target: its date and state, and where it came from.
     fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &ItemStatus) -> fmt::Result {
-        let what = row.state.describe();
+        let what = describe(row.state);
         let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
         let date = dated(date, self.now);
         let expired = row.expires.is_some_and(|expires| expires < self.now);
@@ -124,4 +124,16 @@ fn numbered(sequence: Option<u64>) -> String {
 
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
+}
+
+/// What is said of a dataset that is not what was imported.
+fn describe(state: DriftState) -> &'static str {
+    match state {
+        DriftState::InPlace | DriftState::NotLookedAt => "",
+        DriftState::Missing => "MISSING: it was imported and is not there",
+        DriftState::Differs => "DIFFERS from what was imported",
+        DriftState::Older => "OLDER than what was imported",
+        DriftState::Newer => "NEWER than what was imported",
+        DriftState::Superseded => "another stream's, which came later",
+    }
 }

@@ -3,6 +3,9 @@
 //! Knows version 0.1 of the specification of VEX repositories as far as it is needed to find the archive.
 //! The content of the archive is the business of `dataset`.
 
+pub(crate) mod directory;
+pub(crate) mod place;
+
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
@@ -16,7 +19,7 @@ use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
 use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::source::error::SourceError;
-use crate::source::vex_source::{Location, MANIFEST, VexSource, manifest_url};
+use crate::source::vex::place::{Location, MANIFEST, VexSource, manifest_url};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -24,7 +27,7 @@ use crate::util::text;
 const MAX_LOCATIONS: usize = 16;
 /// How much of an archive is kept in memory before it goes to a temporary file, in bytes: an export
 /// may carry dozens.
-pub(super) const IN_MEMORY: usize = 1 << 20;
+pub(in crate::source) const IN_MEMORY: usize = 1 << 20;
 
 /// A VEX repository that has been fetched.
 pub struct VexRepository {
@@ -68,7 +71,7 @@ struct Place {
 
 /// The locations, unread, that a manifest gives for the version that Trivy reads: the first
 /// entry of that version, as Trivy takes it (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
-pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
+pub(in crate::source) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
     let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: repository.to_owned(),
         why,
@@ -87,7 +90,12 @@ pub(super) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>
 }
 
 /// Fetches a repository. `any_http`: plain HTTP is allowed everywhere.
-pub(super) fn fetch(http: &Http, url: &Url, any_http: bool, most: u64) -> Result<VexRepository, SourceError> {
+pub(in crate::source) fn fetch(
+    http: &Http,
+    url: &Url,
+    any_http: bool,
+    most: u64,
+) -> Result<VexRepository, SourceError> {
     let source = VexSource::Url(url.clone()).to_string();
     let answer = get(http, manifest_url(url), None)?;
     let (subject, host) = (answer.subject.clone(), answer.host());
@@ -185,7 +193,7 @@ fn shown(location: &str) -> String {
 }
 
 /// An archive that was put aside.
-pub(super) struct Spooled {
+pub(in crate::source) struct Spooled {
     pub file: SpooledTempFile,
     pub size: u64,
     pub digest: Digest,
@@ -193,7 +201,7 @@ pub(super) struct Spooled {
 }
 
 /// Puts an archive aside, in memory while it is small, and finds out what it is.
-pub(super) fn spool(
+pub(in crate::source) fn spool(
     subject: &str,
     name: &str,
     most: u64,
@@ -232,7 +240,7 @@ pub(super) fn spool(
 }
 
 /// An archive's name where it is plain, else one that says only how it is packed.
-pub(super) fn plain_name(name: &str, format: ArchiveFormat) -> String {
+pub(in crate::source) fn plain_name(name: &str, format: ArchiveFormat) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     let good = !name.starts_with('.') && name.len() <= 128 && name.bytes().all(plain);
     match (good && ArchiveFormat::by_name(name) == Some(format), format) {

@@ -7,13 +7,13 @@ use std::path::Path;
 use test_kit::answers::{chunked, header, ok, status};
 use test_kit::http::{Response, Seen, Server};
 
-use super::*;
 use crate::dataset::vex::ArchiveFormat;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{self, Descriptor};
 use crate::remote::{RemoteError, RemoteOptions, Service};
-use crate::source::testing::*;
+use crate::source::tests::testing::*;
+use crate::source::*;
 
 const CONTENT: &[u8] = b"the layer's content";
 /// A gzip header, enough for an archive's first bytes.

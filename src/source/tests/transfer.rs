@@ -10,7 +10,7 @@ use test_kit::http::{Response, Seen, Server};
 use test_kit::noise::Noise;
 
 use crate::remote::{RemoteError, RemoteOptions};
-use crate::source::testing::{descriptor, network_that_retries, source};
+use crate::source::tests::testing::{descriptor, network_that_retries, source};
 use crate::source::transfer::FORCE_RANGES;
 use crate::source::{ArtifactSource, SourceError};
 

@@ -17,7 +17,7 @@ use crate::source::network::Network;
 use crate::source::retry::RetryLimits;
 
 /// A registry without login that has one artifact: `r:2` with the layer `content`.
-pub(super) fn registry(content: &'static [u8]) -> Server {
+pub(crate) fn registry(content: &'static [u8]) -> Server {
     let manifest = manifest(content);
     Server::new(move |seen| match seen.path.as_str() {
         "/v2/r/manifests/2" => ok(manifest.clone()),
@@ -28,13 +28,13 @@ pub(super) fn registry(content: &'static [u8]) -> Server {
 
 /// A server that speaks TLS with a certificate of a private authority and answers every request alike; and the
 /// authority's certificate.
-pub(super) fn tls_server(answer: Vec<u8>) -> (Server, String) {
+pub(crate) fn tls_server(answer: Vec<u8>) -> (Server, String) {
     let authority = Authority::new();
     (Server::over(Some(authority.server(false)), move |_| ok(answer.clone())), authority.pem)
 }
 
 /// `r:2` on a server.
-pub(super) fn source(server: &Server) -> ArtifactSource {
+pub(crate) fn source(server: &Server) -> ArtifactSource {
     ArtifactSource::parse(&format!("{}/r:2", server.host), "1").unwrap()
 }
 
@@ -42,15 +42,15 @@ pub(super) fn source(server: &Server) -> ArtifactSource {
 const GENEROUS: Duration = Duration::from_secs(60);
 
 /// A network that knows no credentials.
-pub(super) fn network() -> Network<'static> {
+pub(crate) fn network() -> Network<'static> {
     network_with(RemoteOptions::default(), None)
 }
 
-pub(super) fn network_with(options: RemoteOptions, config: Option<PathBuf>) -> Network<'static> {
+pub(crate) fn network_with(options: RemoteOptions, config: Option<PathBuf>) -> Network<'static> {
     network_that_retries(0, options, config)
 }
 
-pub(super) fn network_that_retries(
+pub(crate) fn network_that_retries(
     retries: u32,
     options: RemoteOptions,
     config: Option<PathBuf>,
@@ -65,14 +65,14 @@ pub(super) fn network_that_retries(
 }
 
 /// A network that soon gives up a body of which nothing more comes.
-pub(super) fn network_that_soon_gives_up() -> Network<'static> {
+pub(crate) fn network_that_soon_gives_up() -> Network<'static> {
     let mut network = network();
     network.remote.http.timeouts.stall = Duration::from_millis(300);
     network
 }
 
 /// The bytes of a manifest with one layer.
-pub(super) fn manifest(content: &[u8]) -> Vec<u8> {
+pub(crate) fn manifest(content: &[u8]) -> Vec<u8> {
     let layer = descriptor(content);
     let config = descriptor(b"{}");
     serde_json::to_vec(&serde_json::json!({
@@ -81,7 +81,7 @@ pub(super) fn manifest(content: &[u8]) -> Vec<u8> {
     .unwrap()
 }
 
-pub(super) fn descriptor(content: &[u8]) -> Descriptor {
+pub(crate) fn descriptor(content: &[u8]) -> Descriptor {
     Descriptor {
         media_type: "application/octet-stream".into(),
         digest: Digest::of(content),
@@ -90,6 +90,6 @@ pub(super) fn descriptor(content: &[u8]) -> Descriptor {
     }
 }
 
-pub(super) fn layer(artifact: &Artifact) -> &Descriptor {
+pub(crate) fn layer(artifact: &Artifact) -> &Descriptor {
     &artifact.manifest.layers[0]
 }

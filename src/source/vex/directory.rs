@@ -17,12 +17,12 @@ use crate::dataset::vex::ArchiveFormat;
 use crate::dataset::{Kind, RelPath};
 use crate::source::error::SourceError;
 use crate::source::files;
+use crate::source::vex::place::{Location, MANIFEST};
 use crate::source::vex::{self, Spooled, VexRepository};
-use crate::source::vex_source::{Location, MANIFEST};
 use crate::util::text::escape_line;
 
 /// Reads a folder.
-pub(super) fn read(directory: &Path, most: u64) -> Result<VexRepository, SourceError> {
+pub(in crate::source) fn read(directory: &Path, most: u64) -> Result<VexRepository, SourceError> {
     // A bundle's source has no control characters.
     let source = escape_line(&directory.display().to_string());
     if let Err(error) = std::fs::read_dir(directory) {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use test_kit::answers::*;
 use test_kit::http::{ClosedPort, Response, Seen, Server};
 
-use super::*;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci;
 use crate::progress::Silent;
 use crate::remote::{RemoteError, RemoteOptions, Unreachable};
-use crate::source::testing::*;
+use crate::source::tests::testing::*;
+use crate::source::*;
 
 const CONTENT: &[u8] = b"the layer's content";
 

@@ -15,7 +15,7 @@ use crate::util::redacted::Redacted;
 use crate::util::text;
 
 /// The file that describes a VEX repository.
-pub(super) const MANIFEST: &str = "vex-repository.json";
+pub(in crate::source) const MANIFEST: &str = "vex-repository.json";
 
 /// Where a VEX repository is fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl fmt::Display for VexSource {
 
 /// Where a repository's manifest is. On github.com Trivy takes the file from the default branch
 /// by way of the API; the raw address with `HEAD` gives the same bytes without the API's limits.
-pub(super) fn manifest_url(repository: &Url) -> Url {
+pub(in crate::source) fn manifest_url(repository: &Url) -> Url {
     let mut url = repository.clone();
     let parts = segments(repository);
     match (repository.host_str(), parts.as_slice()) {
@@ -124,7 +124,7 @@ fn segments(url: &Url) -> Vec<&str> {
 
 /// Where an archive is, and the folder inside it that holds the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Location {
+pub(in crate::source) struct Location {
     pub url: Url,
     /// The last component of the URL's path.
     pub name: String,
@@ -135,7 +135,7 @@ pub(super) struct Location {
 impl Location {
     /// Reads a location as go-getter does: the folder inside the archive stands behind the first
     /// `//` after the scheme's own, before the query.
-    pub(super) fn parse(location: &str) -> Result<Self, String> {
+    pub(in crate::source) fn parse(location: &str) -> Result<Self, String> {
         let (address, query) = match location.split_once('?') {
             Some((address, query)) => (address, Some(query)),
             None => (location, None),
