@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "architecture/files.rs"]
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -252,39 +255,43 @@ impl Reader<'_> {
         }
     }
 
-    /// Paths in the arguments of macros and in attributes, where nothing is parsed.
     fn tokens(&mut self, tokens: TokenStream) {
-        let (mut path, mut line, mut colons) = (Names::new(), 0, 0);
-        for token in tokens {
-            match &token {
-                TokenTree::Ident(name) => {
-                    if colons != 2 {
-                        self.mention(std::mem::take(&mut path), line);
-                        line = name.span().start().line;
-                    }
-                    path.push(name.to_string());
-                    colons = 0;
-                    continue;
-                }
-                TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() => {
-                    colons += 1;
-                    continue;
-                }
-                TokenTree::Group(group) => self.tokens(group.stream()),
-                // Where serde is told of a function.
-                TokenTree::Literal(literal) => {
-                    let text = literal.to_string();
-                    if let Ok(path) = syn::parse_str::<syn::Path>(text.trim_matches('"')) {
-                        self.mention(names(&path), literal.span().start().line);
-                    }
-                }
-                TokenTree::Punct(_) => {}
-            }
-            self.mention(std::mem::take(&mut path), line);
-            colons = 0;
-        }
-        self.mention(path, line);
+        paths_in(tokens, &mut |path, line| self.mention(path, line));
     }
+}
+
+/// Paths in the arguments of macros and in attributes, where nothing is parsed.
+fn paths_in(tokens: TokenStream, tell: &mut dyn FnMut(Names, usize)) {
+    let (mut path, mut line, mut colons) = (Names::new(), 0, 0);
+    for token in tokens {
+        match &token {
+            TokenTree::Ident(name) => {
+                if colons != 2 {
+                    tell(std::mem::take(&mut path), line);
+                    line = name.span().start().line;
+                }
+                path.push(name.to_string());
+                colons = 0;
+                continue;
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() => {
+                colons += 1;
+                continue;
+            }
+            TokenTree::Group(group) => paths_in(group.stream(), tell),
+            // Where serde is told of a function.
+            TokenTree::Literal(literal) => {
+                let text = literal.to_string();
+                if let Ok(path) = syn::parse_str::<syn::Path>(text.trim_matches('"')) {
+                    tell(names(&path), literal.span().start().line);
+                }
+            }
+            TokenTree::Punct(_) => {}
+        }
+        tell(std::mem::take(&mut path), line);
+        colons = 0;
+    }
+    tell(path, line);
 }
 
 impl<'ast> Visit<'ast> for Reader<'_> {
