@@ -186,7 +186,7 @@ fn an_older_bundle_is_rejected_after_a_newer_one() {
 fn a_lost_volume_is_rebuilt() {
     let trip = Trip::new();
     let mut options = trip.export(&Artifact::db());
-    options.volume_size = Some("16KiB".parse().unwrap());
+    options.volume_size = Some("20KiB".parse().unwrap());
     options.parity = Some("50%".parse().unwrap());
     let written = Exporter::new(options).run(&trip.key, &Silent).unwrap().bundle.unwrap();
     assert!(written.files.len() > 2, "{:?}", written.files);
