@@ -3,9 +3,12 @@
 //!
 //! Names nothing of `trivy_ferry` but what its root exports.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 
 use test_kit::artifact::{Artifact, sample};
 use trivy_ferry::{
@@ -152,9 +155,9 @@ fn a_bundle_of_an_unknown_key_is_rejected() {
     write_key_pair(&trip.path("other.key"), &trip.path("other.pub"), &stranger, None).unwrap();
     let mut options = trip.import();
     options.trust = vec![trip.path("other.pub")];
-    let error = Importer::new(options.clone()).run(&[bundle.clone()], &Silent).err().unwrap();
+    let error = Importer::new(options.clone()).run(from_ref(&bundle), &Silent).err().unwrap();
     assert_eq!(error.category(), Category::Verification, "{error}");
-    assert!(!inspect(&[bundle.clone()], &options.trust).unwrap().bundles[0].verified);
+    assert!(!inspect(from_ref(&bundle), &options.trust).unwrap().bundles[0].verified);
 
     // A second signature, by a key that knows the first one's, makes it acceptable.
     let keyring = Keyring::load(&[trip.path("ferry.pub")]).unwrap();
@@ -194,6 +197,6 @@ fn a_lost_volume_is_rebuilt() {
     let content = fs::read(lost).unwrap();
     fs::remove_file(lost).unwrap();
     let report = repair(&[trip.path("usb")], &[trip.path("ferry.pub")], &Silent).unwrap();
-    assert_eq!(report.bundles[0].made, [lost.clone()]);
+    assert_eq!(report.bundles[0].made, from_ref(lost));
     assert_eq!(fs::read(lost).unwrap(), content);
 }

@@ -83,25 +83,7 @@ impl Mirror {
 }
 
 fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
-    places_for_settings(&options.settings)?;
-    let mut places: Vec<&RegistryPlace> = Vec::new();
-    for place in &options.registry.places {
-        if !places.contains(&place) {
-            places.push(place);
-        }
-    }
-    if places.len() > MAX_PLACES {
-        return Err(Error::usage(
-            format!("{} places are named, and one run serves {MAX_PLACES} at the most", places.len()),
-            "Mirror to the others in a second run.",
-        ));
-    }
-    if places.len() > 1 && options.settings.is_asked_for() {
-        return Err(Error::usage(
-            "the settings differ from place to place, and several are named",
-            "Mirror to one place at a time where --write-env or --write-config is given.",
-        ));
-    }
+    let places = places(options)?;
     let wanted = wanted(options, &places)?;
     let registries = RegistryAccess::new(&options.registry)?;
     let remote = registries.remote()?;
@@ -145,6 +127,30 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     let targets = run.targets.into_iter().map(|target| target.report).collect();
     let (dry_run, errors, would_fetch) = (options.dry_run, run.errors, run.would_fetch);
     Ok(MirrorReport { dry_run, targets, errors, would_fetch })
+}
+
+/// The places that are filled, each once.
+fn places(options: &MirrorOptions) -> Result<Vec<&RegistryPlace>, Error> {
+    places_for_settings(&options.settings)?;
+    let mut places: Vec<&RegistryPlace> = Vec::new();
+    for place in &options.registry.places {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    if places.len() > MAX_PLACES {
+        return Err(Error::usage(
+            format!("{} places are named, and one run serves {MAX_PLACES} at the most", places.len()),
+            "Mirror to the others in a second run.",
+        ));
+    }
+    if places.len() > 1 && options.settings.is_asked_for() {
+        return Err(Error::usage(
+            "the settings differ from place to place, and several are named",
+            "Mirror to one place at a time where --write-env or --write-config is given.",
+        ));
+    }
+    Ok(places)
 }
 
 /// What is to be mirrored: what the command line asks for, as far as a place takes it.

@@ -22,7 +22,7 @@ pub struct StatusReport {
     pub exports: Vec<ExportStatus>,
     /// The streams of which heartbeats came.
     pub heartbeats: Vec<HeartbeatStatus>,
-    /// What was refused lately, the latest last; empty in what [`look`](crate::status::look) gives.
+    /// What was rejected lately, the latest last.
     pub refused: Vec<RecentRejection>,
     /// What is old, missing or lost.
     #[serde(serialize_with = "crate::error::serialize_all")]
@@ -54,7 +54,7 @@ pub struct TargetStatus {
     pub overrides: usize,
     /// The datasets, with their dates.
     pub datasets: Vec<ItemStatus>,
-    /// What the files of a cache or a web root take, in bytes; `None` in what [`look`](crate::status::look) gives.
+    /// What the files of a cache or a web root take, in bytes.
     pub disk: Option<u64>,
 }
 
