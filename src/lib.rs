@@ -13,13 +13,13 @@
 //! # let temporary = tempfile::tempdir()?;
 //! # let path = |name: &str| temporary.path().join(name);
 //! # let vex = path("vex");
-//! # std::fs::create_dir_all(vex.join("hub"))?;
+//! # std::fs::create_dir_all(&vex)?;
 //! # std::fs::write(
 //! #     vex.join("vex-repository.json"),
 //! #     r#"{ "name": "corp", "description": "", "versions": [{ "spec_version": "0.1", "update_interval": "24h",
-//! #         "locations": [{ "url": "https://vex.example/main.zip//hub" }] }] }"#,
+//! #         "locations": [{ "url": "https://vex.example/main.zip" }] }] }"#,
 //! # )?;
-//! # std::fs::write(vex.join("hub/index.json"), r#"{ "updated_at": "2026-01-01T00:00:00Z", "packages": [] }"#)?;
+//! # std::fs::write(vex.join("index.json"), r#"{ "updated_at": "2026-01-01T00:00:00Z", "packages": [] }"#)?;
 //! // On the connected host: collect, and write one signed bundle.
 //! let key = SigningKey::generate()?;
 //! let mut options = ExportOptions::new("weekly".parse()?, path("weekly.tar"));
