@@ -1,6 +1,6 @@
 //! The error of a whole command: which kind it is, its exit code, and its two sentences.
 //!
-//! Each room has an error type of its own; this module only sorts them. An error is shown as two
+//! Each module that can fail has an error type of its own; this one only sorts them. An error is shown as two
 //! sentences: what failed (its `Display`) and what to do about it ([`Hint::hint`]).
 
 use std::any::Any;
@@ -184,7 +184,7 @@ pub enum Category {
 }
 
 impl Category {
-    /// Returns the exit code (`docs/reference.md` explains them).
+    /// Returns the exit code (the README, "Exit codes", explains them).
     pub fn exit_code(self) -> u8 {
         match self {
             Category::Unexpected => 1,

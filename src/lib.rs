@@ -63,6 +63,11 @@
 //! | 11 | `cli` | the command line |
 //! | 12 | `main` | the program |
 //!
+//! Words that the code uses everywhere: a *stream* is the row of bundles of one exporter; a *head volume* holds the
+//! signed manifest, and a *parity file* rebuilds volumes; the *ledger* is what a host accepted before, by target,
+//! and a *floor* in it the date that data must not be older than; an *admission* lets a bundle in, and a *decision*
+//! a dataset of it; a *slot* is the place of a dataset in Trivy's cache, and a *switch* puts data there.
+//!
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
 //! short way if one host reaches both sides: dataset + source → target.
 

@@ -12,9 +12,9 @@ use std::slice::from_ref;
 
 use test_kit::artifact::{Artifact, sample};
 use trivy_ferry::{
-    Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer, Keyring,
-    SigningKey, Silent, StatusOptions, TargetId, VerifyOptions, inspect, repair, sign, status, verify,
-    write_key_pair,
+    Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer, Keyring, Message, PublicKey, Signer,
+    SigningKey, Silent, StatusOptions, TargetId, TrustError, VerifyOptions, inspect, repair, sign, status,
+    verify, write_key_pair,
 };
 
 /// A connected host and an air-gapped one, in a temporary directory.
@@ -199,4 +199,31 @@ fn a_lost_volume_is_rebuilt() {
     let report = repair(&[trip.path("usb")], &[trip.path("ferry.pub")], &Silent).unwrap();
     assert_eq!(report.bundles[0].made, from_ref(lost));
     assert_eq!(fs::read(lost).unwrap(), content);
+}
+
+/// A way to a key in an HSM that signs something else than the message.
+struct Confused(SigningKey);
+
+impl Signer for Confused {
+    fn public(&self) -> PublicKey {
+        self.0.public()
+    }
+
+    fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
+        Ok(self.0.sign(&message.as_bytes()[1..]))
+    }
+}
+
+#[test]
+fn a_signer_that_signs_something_else_makes_no_bundle() {
+    let trip = Trip::new();
+    let error = Exporter::new(trip.export(&Artifact::db()))
+        .run(&Confused(SigningKey::generate().unwrap()), &Silent)
+        .err()
+        .unwrap();
+    assert!(matches!(error, Error::Trust(TrustError::WrongSignature { .. })), "{error}");
+    let tars = fs::read_dir(trip.path("usb")).unwrap().flatten();
+    let tars: Vec<_> =
+        tars.filter(|entry| entry.path().extension().is_some_and(|end| end == "tar")).collect();
+    assert!(tars.is_empty(), "{tars:?}");
 }

@@ -2,6 +2,8 @@
 //! imports modules of lower layers only. No file imports itself through others, no directory has more than 16
 //! files, and no file more than 700 lines.
 //!
+//! `files` checks that files are opened and changed in few places.
+//!
 //! Tests inside of `src` may import what they like; their files count.
 
 #![allow(clippy::unwrap_used)]

@@ -39,7 +39,7 @@ impl Continuation {
 
 impl std::fmt::Debug for Continuation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Then")
+        f.write_str("Continuation")
     }
 }
 

@@ -1,4 +1,5 @@
-//! What signs, and passphrases: from a file's first line, or from the terminal without an echo.
+//! Secrets from files, standard input and the terminal, and what is made with them: signers, and logins of
+//! registries.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};

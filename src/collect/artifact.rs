@@ -1,4 +1,4 @@
-//! One dataset at its source: its manifest, its small blobs, and what its manifest says of the large one.
+//! One dataset as it is collected from a source: its manifest, its small blobs, and what its manifest says of the large one.
 
 use std::collections::BTreeMap;
 

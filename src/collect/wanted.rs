@@ -85,7 +85,7 @@ pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, 
 }
 
 /// The datasets that are asked for. `vex` names VEX repositories, as `NAME=URL` or `NAME=DIR`; if it is empty, VEX
-/// Hub is one. With images, no dataset need be left.
+/// Hub is one. With images the list may be empty.
 ///
 /// # Errors
 /// [`Error::Source`] if the text of a source names nothing that can be fetched; [`Error::Usage`] if a VEX

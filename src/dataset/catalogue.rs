@@ -187,4 +187,4 @@ impl std::fmt::Display for TrivyVersion {
 }
 
 /// Data older than this is worth a warning, on both sides.
-pub(crate) const OLD: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+pub(crate) const WARN_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);

@@ -14,7 +14,7 @@ pub(crate) struct DatasetCandidate {
     /// The index of its bundle.
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
-    /// By which the floor is judged.
+    /// The date that is compared with the floor.
     pub(crate) date: Timestamp,
     /// Its bundle came after newer ones: that most of it is older is no news.
     pub(crate) late: bool,

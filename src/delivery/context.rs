@@ -1,4 +1,4 @@
-//! What is the same for all targets of a run.
+//! The context of a delivery: the host, the keyring and the rules, the same for all targets of a run.
 
 use std::path::PathBuf;
 

@@ -19,7 +19,7 @@ pub(crate) struct DecisionInput<'d> {
     pub(crate) repository: Option<String>,
     /// How it is to appear in the report, with the date of what the target has.
     pub(crate) row: DatasetResult,
-    /// By which the floor is judged.
+    /// The date that is compared with the floor.
     pub(crate) date: Option<Timestamp>,
     /// The date of what the target has, where that must not be gone behind.
     pub(crate) floor: Option<Timestamp>,

@@ -1,6 +1,7 @@
-//! What this host accepted before: one stream's targets, and when that is written down.
+//! The ledger of a run: what this host accepted of one stream, by target, and when that is written down.
 //!
-//! Records what is in place and by which bundle; knows nothing of what a report says.
+//! `trust::state` has the files; this is one run's view of them. It records what is in place and by which bundle;
+//! it knows nothing of what a report says.
 
 use std::fmt::Display;
 use std::path::Path;

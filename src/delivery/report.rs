@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
-use crate::dataset::catalogue::{OLD, TrivyVersion};
+use crate::dataset::catalogue::{TrivyVersion, WARN_AFTER};
 use crate::dataset::{Contents, DatasetRef, Name};
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::context::DeliveryContext;
@@ -397,7 +397,8 @@ impl TargetReport {
     /// refreshes must not stay green for ever. VEX documents and checks stay true for long.
     pub(crate) fn warn_of_old(&mut self, now: Timestamp, remedy: &str) {
         let is_old = |row: &&DatasetResult| {
-            row.name.kind().is_large() && row.updated_at.is_some_and(|date| now.duration_since(date) > OLD)
+            row.name.kind().is_large()
+                && row.updated_at.is_some_and(|date| now.duration_since(date) > WARN_AFTER)
         };
         let old = self.in_place().filter(is_old).map(|row| {
             let date = row.updated_at.map_or_else(String::new, |date| format_age(date, now));

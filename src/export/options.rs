@@ -1,4 +1,4 @@
-//! What an export collects, and how and where it writes.
+//! The options of an export: what it collects, and how and where it writes.
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::bundle::Dataset;
 use crate::collect::quorum::Quorum;
 use crate::collect::validate::bad_content;
-use crate::dataset::catalogue::OLD;
+use crate::dataset::catalogue::WARN_AFTER;
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::progress::Progress;
@@ -27,7 +27,8 @@ pub(crate) fn quorum(options: &ExportOptions) -> Quorum<'_> {
 
 /// What is worth a warning: VEX documents and checks stay true for long, and databases do not.
 pub(crate) fn age_warning(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<String> {
-    let old = dataset.name.kind().is_large() && date.is_some_and(|date| now.duration_since(date) > OLD);
+    let old =
+        dataset.name.kind().is_large() && date.is_some_and(|date| now.duration_since(date) > WARN_AFTER);
     old.then(|| {
         format!(
             "{} is more than 7 days old already: another source may have a newer one",

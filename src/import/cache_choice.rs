@@ -29,7 +29,7 @@ pub(crate) struct CacheChoice {
     pub(crate) dataset: Dataset,
     pub(crate) slot: Slot,
     pub(crate) vex_manifest: Vec<u8>,
-    /// By which the floor is judged.
+    /// The date that is compared with the floor.
     date: Timestamp,
     /// What is in its place is no generation to go back to: the same data with a fault, or nothing
     /// that Trivy could read.

@@ -1,4 +1,4 @@
-//! After an import: what Trivy must be told, what it must forget, and whom to call.
+//! After an import into a cache: what Trivy must be told, and what it must forget.
 
 use jiff::{SignedDuration, Timestamp};
 

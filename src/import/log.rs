@@ -102,7 +102,7 @@ impl<'r> RunEntries<'r> {
             .map(|row| row.name.to_string())
             .collect();
         if report.bundles.is_empty() && self.inputs.is_empty() && !went_back.is_empty() {
-            let entry = self.entry(Event::WentBack).because(&went_back.join(", "));
+            let entry = self.entry(Event::Restored).because(&went_back.join(", "));
             self.entries.push(LogEntry { target: Some(target), ..entry });
         }
     }

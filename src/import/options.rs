@@ -1,4 +1,4 @@
-//! Where what is imported goes, and what is accepted.
+//! The options of an import: where what is imported goes, and what is accepted.
 
 use std::path::PathBuf;
 

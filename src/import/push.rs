@@ -38,7 +38,7 @@ pub(crate) struct PushChoice {
     pub(crate) media_type: String,
     /// The rewriting of `--compat`.
     pub(crate) compat: Option<Compat>,
-    /// By which the floor is judged.
+    /// The date that is compared with the floor.
     pub(crate) date: Timestamp,
     /// Its bundle came after newer ones: that most of it is older is no news.
     pub(crate) late: bool,

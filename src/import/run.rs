@@ -1,4 +1,4 @@
-//! One run of an import: what is the same for all its targets.
+//! One run of an import: its context together with the bundles and the ledger that its targets work on.
 
 use crate::delivery::context::DeliveryContext;
 use crate::delivery::ledger::Ledger;

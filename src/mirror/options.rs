@@ -1,4 +1,4 @@
-//! What is mirrored, from where, and into which registries.
+//! The options of a mirror: what is mirrored, from where, and into which registries.
 
 use crate::collect::options::SourceOptions;
 use crate::delivery::options::{RegistryOptions, SettingsOptions};

@@ -1,4 +1,4 @@
-//! Turns a failed exchange into an error.
+//! Turns an exchange that failed without an answer into an error. `Http::refusal` is for answers that say no.
 
 use std::error::Error;
 use std::io;

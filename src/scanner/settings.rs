@@ -348,7 +348,7 @@ pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
     let Ok(directory) = Dir::top(dir) else { return Ok(()) };
     let mut begin = Vec::new();
     match directory
-        .read(NAME)
+        .open_file(NAME)
         .map(|file| file.map(|file| file.take(OURS.len() as u64).read_to_end(&mut begin)))
     {
         Ok(Some(Ok(_))) if begin != OURS => Err(not_ours(dir.join(NAME))),

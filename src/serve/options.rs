@@ -1,4 +1,4 @@
-//! What is served, where, and what is accepted.
+//! The options of a server: what it serves, where, and what is accepted.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

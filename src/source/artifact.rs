@@ -1,4 +1,4 @@
-//! An OCI artifact at its source.
+//! An OCI artifact as a source describes it: its reference, and the bytes of its manifest.
 
 use crate::digest::Digest;
 use crate::oci::Manifest;

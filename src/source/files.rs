@@ -28,7 +28,7 @@ fn open_parts(directory: &Path, parts: &[&str]) -> io::Result<(File, u64)> {
     for part in directories {
         dir = dir.open(part).map_err(explain)?;
     }
-    let file = dir.read(name).map_err(explain)?.ok_or(Errno::NOENT)?;
+    let file = dir.open_file(name).map_err(explain)?.ok_or(Errno::NOENT)?;
     let length = file.metadata()?.len();
     Ok((file, length))
 }

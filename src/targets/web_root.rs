@@ -222,7 +222,7 @@ impl WebRoot {
                 return directory.sync();
             }
         }
-        let mut source = directory.read(from)?.ok_or(io::ErrorKind::NotFound)?;
+        let mut source = directory.open_file(from)?.ok_or(io::ErrorKind::NotFound)?;
         let mut file = self.begin(directory, unfinished)?;
         io::copy(&mut source, &mut file)?;
         file.replace(to, Durability::Synced)
@@ -272,7 +272,7 @@ fn digest_in(name: &str) -> Option<Digest> {
 
 /// Whether a file is there and has this digest.
 fn is(directory: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
-    let Some(mut file) = directory.read(name).at("open", directory.at(name))? else { return Ok(false) };
+    let Some(mut file) = directory.open_file(name).at("open", directory.at(name))? else { return Ok(false) };
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; layer::CHUNK];
     loop {

@@ -98,8 +98,13 @@ struct Signature {
 }
 
 impl Signature {
+    /// Signs a message. A signature that its own key does not verify would make a bundle that every importer rejects.
     fn new(message: &Message, signer: &dyn Signer) -> Result<Self, TrustError> {
-        Ok(Signature { keyid: signer.public().id().hex().into(), bytes: signer.sign(message)?.to_vec() })
+        let (key, bytes) = (signer.public(), signer.sign(message)?);
+        if !key.verifies(message.as_bytes(), &bytes) {
+            return Err(TrustError::WrongSignature { fingerprint: key.id().fingerprint() });
+        }
+        Ok(Signature { keyid: key.id().hex().into(), bytes: bytes.to_vec() })
     }
 }
 

@@ -44,6 +44,18 @@ pub enum TrustError {
         /// What it did instead.
         why: String,
     },
+    /// A signer of another program failed; [`Signer`](crate::Signer) implementations return it.
+    #[error("the signature could not be made: {why}")]
+    Signing {
+        /// What happened.
+        why: String,
+    },
+    /// A signer returned something that its own key does not verify.
+    #[error("the signer returned bytes that are no signature of its key {fingerprint}")]
+    WrongSignature {
+        /// The fingerprint of the key.
+        fingerprint: String,
+    },
     /// There is no room for a further signature.
     #[error("the bundle carries {most} signatures, which is all that it has room for")]
     NoRoom {

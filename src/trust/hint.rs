@@ -13,6 +13,10 @@ impl Hint for TrustError {
             TrustError::Passphrase { .. } => {
                 "Run it in a terminal to be asked for the passphrase, or give --passphrase-file FILE.".into()
             }
+            TrustError::Signing { .. } => "See what the signer says, and run the command again.".into(),
+            TrustError::WrongSignature { .. } => {
+                "The signer must sign the message as it is, with Ed25519 and this key.".into()
+            }
             TrustError::Signer { .. } => {
                 "Run it by hand on a file: it must print the 64 bytes of an Ed25519 signature of that file, by the key that --signer-key names."
                     .into()

@@ -20,8 +20,8 @@ use crate::util::fs;
 pub const NAME: &str = "imports.jsonl";
 /// How much of the end is read by [`Log::latest`], in bytes.
 const LATEST: u64 = 1 << 20;
-/// How long the log may be, in bytes, for lines about files that no trusted key signed to be added: whoever
-/// may put files somewhere must not fill a disk. Lines about signed bundles are always added.
+/// Lines about files that no trusted key signed are added only while the log is shorter than this, in bytes:
+/// whoever may put files somewhere must not fill a disk. Lines about signed bundles are always added.
 const MAX_UNSIGNED: u64 = 16 << 20;
 /// What the last such line says.
 const ENOUGH: &str = "this log has 16 MiB: refusals of files that no trusted key signed are no longer written here; move it away";
@@ -34,7 +34,7 @@ const MAX_TEXT: usize = 2000;
 pub enum Event {
     /// It was accepted; its datasets say what came of it at the target.
     Accepted,
-    /// It was not: `error` says why.
+    /// It was rejected: `why` says why.
     #[serde(rename = "refused")]
     Rejected,
     /// Parts of it were missing or damaged, and were made again from its parity.
@@ -44,7 +44,8 @@ pub enum Event {
     /// It never became whole, and was not waited for any longer.
     GivenUp,
     /// The operator went back to what was there before.
-    WentBack,
+    #[serde(rename = "went-back")]
+    Restored,
 }
 
 /// A line of the log.
@@ -111,7 +112,7 @@ pub struct LoggedDataset {
 }
 
 impl LogEntry {
-    /// A line about nothing yet.
+    /// A line with only a time, an event and a stream.
     pub fn new(at: Timestamp, event: Event, stream: &str) -> Self {
         LogEntry {
             at,
@@ -131,7 +132,7 @@ impl LogEntry {
         }
     }
 
-    /// About files that no trusted key signed, so that a log which is long already does without.
+    /// Marks the line as being about files that no trusted key signed. A long log does without it.
     #[must_use]
     pub fn unsigned(self) -> Self {
         LogEntry { unsigned: true, ..self }
@@ -144,7 +145,7 @@ impl LogEntry {
     }
 }
 
-/// The file.
+/// The log file, `imports.jsonl`.
 #[derive(Debug)]
 pub struct Log {
     dir: Dir,
@@ -152,7 +153,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// That of a state's directory. It is created with this mode.
+    /// The log in a state directory. It is created with this mode.
     pub(super) fn of(dir: Dir, mode: u32) -> Self {
         Log { dir, mode }
     }
@@ -210,7 +211,7 @@ impl Log {
     /// [`TrustError::File`] if there is a log and it cannot be read.
     pub fn latest(&self) -> Result<Vec<LogEntry>, TrustError> {
         let read = || -> io::Result<Vec<u8>> {
-            let Some(mut file) = self.dir.read(NAME)? else { return Ok(Vec::new()) };
+            let Some(mut file) = self.dir.open_file(NAME)? else { return Ok(Vec::new()) };
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(LATEST)))?;
             let mut end = Vec::new();

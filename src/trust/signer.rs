@@ -16,14 +16,17 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// pkeyutl wants to know its length.
 const PAE: &str = "TRIVY_FERRY_PAE";
 
-/// Something that signs.
+/// Something that signs: a key in memory, a command, or a program's own way to a key in an HSM.
 pub trait Signer {
-    /// The key that verifies what it signs.
+    /// Returns the key that verifies what it signs.
     fn public(&self) -> PublicKey;
 
-    /// Signs a message.
+    /// Returns the Ed25519 signature of [`Message::as_bytes`], as it is, without hashing it first. It is verified
+    /// before it is used.
     ///
     /// # Errors
+    /// [`TrustError::Signing`] if the signature cannot be made.
+    ///
     /// [`TrustError::Signer`] if the signer is a command that cannot be started, fails, takes too long, or
     /// prints something else than a valid signature.
     fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError>;

@@ -272,7 +272,7 @@ impl Place {
     fn read<T: DeserializeOwned>(&self, kind: &str, stream: &str) -> Result<Option<T>, TrustError> {
         let name = file_name(kind, stream);
         let path = self.dir.at(&name);
-        let Some(file) = self.dir.read(&name).map_err(self.failed(&name))? else { return Ok(None) };
+        let Some(file) = self.dir.open_file(&name).map_err(self.failed(&name))? else { return Ok(None) };
         let entry = DirEntry::of_file(&file).map_err(self.failed(&name))?;
         self.trust.judge_in(&self.entry, &path, &entry)?;
         let mut bytes = Vec::new();

@@ -23,8 +23,8 @@ use rustix::io::Errno;
 
 use crate::util::step;
 
-/// How many directories are open at once, and so how deep a tree may be that is walked. A
-/// [`crate::dataset::RelPath`] cannot be deeper.
+/// How many directories are open at once, and so how deep a tree may be that is walked. Paths in archives are
+/// bounded to less.
 const MAX_DEPTH: u32 = 300;
 
 /// An open directory. The path is for messages; nothing is looked up by it.
@@ -40,7 +40,7 @@ pub(crate) fn euid() -> u32 {
 }
 
 /// Whether a user is root or this one.
-fn is_trusted(uid: u32) -> bool {
+fn is_root_or_self(uid: u32) -> bool {
     [0, euid()].contains(&uid)
 }
 
@@ -147,7 +147,7 @@ impl Walk<'_, '_> {
             match dir.find(&name)? {
                 Some(entry) if entry.is_symlink() => {
                     links += 1;
-                    let is_ours = dir.keeps_names()? && is_trusted(entry.owner.uid);
+                    let is_ours = dir.keeps_names()? && is_root_or_self(entry.owner.uid);
                     if links > MAX_LINKS || !is_ours || dir.is_magic(&name)? {
                         return Err(Errno::LOOP.into());
                     }
@@ -170,8 +170,8 @@ impl Walk<'_, '_> {
 
     fn make(&self, dir: &Dir, name: &OsStr, last: bool) -> io::Result<Dir> {
         let Some(Make { owner, mode }) = self.make else { return Err(Errno::NOENT.into()) };
-        // Only the last one is the owner's, and what is missing in a home of theirs; else what leads
-        // there is everybody's to pass.
+        // A new directory gets the owner if it is the last of the path, or if its parent is theirs already. Others
+        // stay ours, and everybody may pass through them.
         let parent = dir.entry()?;
         let mode = mode(&parent);
         match owner.filter(|owner| last || owner.uid == parent.owner.uid) {
@@ -215,8 +215,8 @@ impl Dir {
         Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
     }
 
-    /// Opens the directory that holds what a path names, after every link on the way and that of
-    /// the last component; and the name in it, which may be missing. `visit` sees each directory.
+    /// Resolves all links of a path, also the last. Returns the directory that it leads to and the final name, which
+    /// need not exist. `visit` sees each directory.
     ///
     /// # Errors
     /// If a directory on the way cannot be opened, a link on the way must not be followed (see
@@ -234,8 +234,8 @@ impl Dir {
         const STICKY: u32 = 0o1000;
         let entry = self.entry()?;
         // As `trusted` judges: a group with this user's number, or root's, counts as that user.
-        let others = if is_trusted(entry.owner.gid) { 0o002 } else { 0o022 };
-        Ok(is_trusted(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
+        let others = if is_root_or_self(entry.owner.gid) { 0o002 } else { 0o022 };
+        Ok(is_root_or_self(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
     }
 
     /// Whether a link in this directory leads elsewhere than its text says, as /proc/N/root and /proc/N/cwd
@@ -395,7 +395,7 @@ impl Dir {
     }
 
     /// Opens a regular file for reading; anything else is an error, a missing one `None`.
-    pub fn read(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
         let name = component(name.as_ref())?;
         let Some(fd) = maybe(open_at(&self.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()))?
         else {
@@ -429,7 +429,7 @@ impl Dir {
 
     /// The bytes of a small regular file; `None` where it is missing.
     pub fn read_small(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.read(name)? else { return Ok(None) };
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
@@ -576,7 +576,7 @@ impl Dir {
     }
 
     /// Makes everything on this directory's file system durable.
-    pub fn sync_all(&self) -> io::Result<()> {
+    pub fn sync_file_system(&self) -> io::Result<()> {
         Ok(fs::syncfs(&self.fd)?)
     }
 
@@ -603,7 +603,7 @@ impl Dir {
     pub fn lock_file(&self, name: &str, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         loop {
-            if let Some(file) = self.read(name)? {
+            if let Some(file) = self.open_file(name)? {
                 return Ok(file);
             }
             step("create", OsStr::new(name))?;

@@ -218,7 +218,7 @@ impl TrustedUsers {
             Some(entry) if !entry.is_file() => return Err(TrustedFileError::NotAFile),
             _ => {}
         }
-        let file = dir.read(&name)?.ok_or(io::Error::from(Errno::NOENT))?;
+        let file = dir.open_file(&name)?.ok_or(io::Error::from(Errno::NOENT))?;
         self.judge(&dir.at(&name), &DirEntry::of_file(&file)?).map_err(TrustedFileError::Untrusted)?;
         Ok(file)
     }

@@ -51,8 +51,8 @@ impl ImportAttempt {
     }
 
     /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
-    /// the bundle may come, `is_none` whether no file is a bundle.
-    pub(crate) fn outcome(&self, unfinished: bool, is_none: bool) -> Option<Disposition> {
+    /// the bundle may come, `holds_no_bundle` whether no file is a bundle.
+    pub(crate) fn outcome(&self, unfinished: bool, holds_no_bundle: bool) -> Option<Disposition> {
         match self.category {
             None => Some(Disposition::Processed),
             // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
@@ -64,7 +64,7 @@ impl ImportAttempt {
             }
             Some(Category::Verification) if !unfinished => Some(Disposition::Quarantined),
             Some(Category::Rejected) if !self.by_clock => Some(Disposition::Quarantined),
-            Some(Category::Usage) if is_none => Some(Disposition::Quarantined),
+            Some(Category::Usage) if holds_no_bundle => Some(Disposition::Quarantined),
             Some(_) => None,
         }
     }

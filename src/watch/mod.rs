@@ -41,7 +41,7 @@ use crate::watch::portion::{Portion, Sorted, first, look};
 use crate::watch::reason::{Details, Disposition, Reason, errors_as_json};
 use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
-use crate::watch::state::{ImportedBundle, ImportedBundles, Unsigned, WaitingTimes};
+use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, WaitingTimes};
 
 /// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
 /// tried again.
@@ -76,7 +76,7 @@ struct Watch<'w> {
     /// What was imported: what comes late of it is of no use any more.
     done: ImportedBundles,
     /// Files that no trusted key signed, of which there may be any number.
-    unsigned: Unsigned,
+    unsigned: UnsignedQuota,
     /// Such files of this round that are not dealt with one by one.
     junk: Vec<Junk>,
     /// What was read of volumes' namesakes.
@@ -118,7 +118,7 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport,
     check_places(&options.import)?;
     let inbox = Inbox::open(&options.inbox)?;
     let (waited, done) = (WaitingTimes::load(inbox.own()), ImportedBundles::load(inbox.own()));
-    let (unsigned, junk) = (Unsigned::load(inbox.own()), Vec::new());
+    let (unsigned, junk) = (UnsignedQuota::load(inbox.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
     let importer = Importer::new(options.import.clone());
     let mut watcher = Watch {
@@ -291,11 +291,11 @@ impl Watch<'_> {
             return Ok(());
         }
         let stray = matches!(portion, Portion::Stray(_));
-        let is_none =
+        let holds_no_bundle =
             stray || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.inbox.take(files)?;
         let tried = ImportAttempt::import(&self.importer, &taken, &self.shown());
-        let Some(outcome) = tried.outcome(unfinished, is_none) else {
+        let Some(outcome) = tried.outcome(unfinished, holds_no_bundle) else {
             self.inbox.put_back(&taken)?;
             self.wait_after(there, key, tried);
             return Ok(());

@@ -1,4 +1,4 @@
-//! What is dealt with at once of all that bears the name of one bundle.
+//! Sorts the files under one bundle name: a complete signed bundle, stray heads, or all of it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub(crate) enum Portion {
     All,
     /// The files of a bundle that is whole and that a trusted key signed.
     Own(Vec<PathBuf>),
-    /// Heads that are none, beside something else.
+    /// Files named like a head that are no bundle, beside something else.
     Stray(Vec<PathBuf>),
 }
 

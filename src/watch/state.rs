@@ -64,7 +64,7 @@ impl WaitingTimes {
 
     /// Best effort: without it, the wait begins anew after a restart.
     pub(crate) fn save(&self, own: &Path) {
-        write_state(own, Self::FILE, self);
+        write_note(own, Self::FILE, self);
     }
 }
 
@@ -114,14 +114,14 @@ impl ImportedBundles {
 
     /// Best effort: without it, late parts are waited for in vain, and no more.
     pub(crate) fn save(&self, own: &Path) {
-        write_state(own, Self::FILE, self);
+        write_note(own, Self::FILE, self);
     }
 }
 
 /// How many files that no trusted key signed were dealt with one by one lately. Whoever may put files there
 /// can put any number: beyond some in an hour they are dealt with together, and said together.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Unsigned {
+pub(crate) struct UnsignedQuota {
     /// When the hour began.
     since: Option<Timestamp>,
     /// How many were named in it.
@@ -132,7 +132,7 @@ pub(crate) struct Unsigned {
     told: Option<Timestamp>,
 }
 
-impl Unsigned {
+impl UnsignedQuota {
     const FILE: &str = "unsigned.json";
     /// How many are named in an hour.
     const MAX: u64 = 20;
@@ -145,7 +145,7 @@ impl Unsigned {
 
     /// Best effort: without it, some more are named after a restart.
     pub(crate) fn save(&self, own: &Path) {
-        write_state(own, Self::FILE, self);
+        write_note(own, Self::FILE, self);
     }
 
     /// Whether an hour has passed. A clock that went back counts as one that has.
@@ -181,8 +181,8 @@ impl Unsigned {
     }
 }
 
-/// Writes a note of our own, whole or not at all.
-fn write_state(own: &Path, name: &str, what: &impl Serialize) {
+/// Writes a note of a watch, best effort: it may be lost in a power cut.
+fn write_note(own: &Path, name: &str, what: &impl Serialize) {
     if let Ok(text) = serde_json::to_vec(what) {
         let _ = fs::replace(own.join(name), &text, 0o600, Durability::Unsynced);
     }
@@ -197,8 +197,8 @@ mod tests {
         let minute = |minute: i64| {
             "2026-11-21T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(minute)
         };
-        let mut unsigned = Unsigned::default();
-        for _ in 0..Unsigned::MAX {
+        let mut unsigned = UnsignedQuota::default();
+        for _ in 0..UnsignedQuota::MAX {
             assert!(unsigned.has_room(minute(0)));
             unsigned.name(minute(0));
         }

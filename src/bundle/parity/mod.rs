@@ -10,7 +10,7 @@ mod shape;
 
 pub use encode::encode;
 pub use file::ParityFile;
-pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use rebuild::{RebuildError, RebuiltFiles, rebuild};
 pub use shape::{InvalidPercent, Percent, Shape};
 
 /// The name of the parity file of this number, from 1 on, for the bundle `NAME.tar`: `NAME.par.001`. `cat

@@ -12,7 +12,7 @@ use crate::util::fs;
 
 /// What was rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rebuilt {
+pub struct RebuiltFiles {
     /// The numbers of the bundle's files that were made anew, 0 for the head.
     pub files: Vec<usize>,
     /// How many shards of them were bad.
@@ -49,7 +49,7 @@ pub fn rebuild(
     parity: &[ParityFile],
     data: &[Option<File>],
     make: &mut dyn FnMut(usize) -> io::Result<File>,
-) -> Result<Rebuilt, RebuildError> {
+) -> Result<RebuiltFiles, RebuildError> {
     let Some(one) = parity.first() else { return Err(io::Error::from(io::ErrorKind::InvalidInput).into()) };
     let shape = &one.shape;
     let mut bad = Vec::new();
@@ -96,17 +96,17 @@ pub fn rebuild(
             copy(source, target, offset, length, shape.width())?;
         }
     }
-    restore(shape, data, &spare, &bad, &made)?;
+    decode_bad_shards(shape, data, &spare, &bad, &made)?;
     for (number, target) in made.iter().enumerate() {
         if let Some(target) = target {
             fs::set_len(target, "rebuilt", shape.files()[number])?;
         }
     }
-    Ok(Rebuilt { files, shards: bad.len() })
+    Ok(RebuiltFiles { files, shards: bad.len() })
 }
 
 /// Writes the bad shards as they were.
-fn restore(
+fn decode_bad_shards(
     shape: &Shape,
     data: &[Option<File>],
     spare: &[(usize, &ParityFile)],

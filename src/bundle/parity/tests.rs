@@ -33,7 +33,7 @@ fn make(dir: &Path, lengths: &[u64], percent: &str, most: Option<u64>) -> (Vec<P
 }
 
 /// Rebuilds what is there, into files named `made` and their number.
-fn rebuild_files(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<Rebuilt, RebuildError> {
+fn rebuild_files(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<RebuiltFiles, RebuildError> {
     let parity: Vec<ParityFile> = parity.iter().filter_map(|path| ParityFile::open(path).ok()).collect();
     let data: Vec<Option<File>> = data.iter().map(|path| File::open(path).ok()).collect();
     let mut create = |number| {
@@ -98,7 +98,7 @@ fn parity_files_are_enough_where_some_are_lost_or_cut_off() {
     third[last] ^= 1;
     fs::write(&parity[2], third).unwrap();
     let rebuilt = rebuild_files(dir.path(), &data, &parity).unwrap();
-    assert_eq!(rebuilt, Rebuilt { files: vec![1], shards: 2 });
+    assert_eq!(rebuilt, RebuiltFiles { files: vec![1], shards: 2 });
     assert!(fs::read(dir.path().join("made1")).unwrap() == good);
 }
 

@@ -1,4 +1,4 @@
-//! `verify`, `inspect`, `repair` and `sign`.
+//! Runs `verify`, `inspect`, `repair` and `sign`: flags become options, the report an outcome.
 
 use crate::cli::args::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};
 use crate::cli::{Outcome, prompt};

@@ -1,4 +1,4 @@
-//! `export`.
+//! Runs `export`: flags become options, the report an outcome.
 
 use crate::cli::args::ExportArgs;
 use crate::cli::{Outcome, prompt};

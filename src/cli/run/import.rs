@@ -1,4 +1,4 @@
-//! `import`.
+//! Runs `import`: flags become options, the report an outcome.
 
 use crate::cli::args::{DeliveryFlags, ImportArgs, Layout};
 use crate::cli::print::delivery;

@@ -1,4 +1,4 @@
-//! `mirror`.
+//! Runs `mirror`: flags become options, the report an outcome.
 
 use crate::cli::args;
 use crate::cli::print::delivery;

@@ -1,4 +1,4 @@
-//! `rehearse`.
+//! Runs `rehearse`: flags become options, the report an outcome.
 
 use crate::cli::Outcome;
 use crate::cli::args::RehearseArgs;

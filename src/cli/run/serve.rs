@@ -1,4 +1,4 @@
-//! `serve`.
+//! Runs `serve`: flags become options, the report an outcome.
 
 use crate::cli::args::ServeArgs;
 use crate::cli::{Continuation, Outcome};

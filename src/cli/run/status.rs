@@ -1,4 +1,4 @@
-//! `status`.
+//! Runs `status`: flags become options, the report an outcome.
 
 use crate::cli::args::StatusArgs;
 use crate::cli::{Outcome, prompt};

@@ -1,4 +1,4 @@
-//! `watch`.
+//! Runs `watch`: flags become options, the report an outcome.
 
 use crate::cli::Outcome;
 use crate::cli::args::WatchArgs;

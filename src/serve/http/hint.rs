@@ -1,4 +1,4 @@
-//! What to do about the errors of this module.
+//! What to do about the errors of `serve::http`.
 
 use crate::hint::Hint;
 use crate::serve::http::error::ServeError;

@@ -35,14 +35,14 @@ pub(crate) fn switch(
     {
         kept &= keep(to, old, slot.seal())?;
     }
-    to.sync_all()?;
+    to.sync_file_system()?;
     Ok(kept)
 }
 
 /// The sealing file, last.
 pub(crate) fn seal(slot: &Slot, to: &Dir, staged: &Dir, old: Option<&Dir>) -> io::Result<()> {
     put(to, staged, old, slot.seal(), None)?;
-    to.sync_all()
+    to.sync_file_system()
 }
 
 /// Moves one staged file to its place, keeping what is there.

@@ -181,13 +181,13 @@ impl Stage {
     fn sync(&self) -> io::Result<()> {
         if self.slot.is_database() {
             for file in &self.files {
-                if let Some(file) = self.dir.read(file)? {
+                if let Some(file) = self.dir.open_file(file)? {
                     file.sync_all()?;
                 }
             }
             self.dir.sync()?;
         } else {
-            self.dir.sync_all()?;
+            self.dir.sync_file_system()?;
         }
         self.place.dir.sync()
     }

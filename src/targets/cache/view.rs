@@ -129,7 +129,7 @@ fn small(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, TargetError> {
 }
 
 fn index(tree: &Dir) -> Result<Option<impl io::Read>, TargetError> {
-    let file = unreadable_is_none(tree.read("index.json")).at("read", tree.at("index.json"))?;
+    let file = unreadable_is_none(tree.open_file("index.json")).at("read", tree.at("index.json"))?;
     Ok(file.map(|file| io::Read::take(file, MAX_INDEX)))
 }
 
@@ -155,7 +155,7 @@ fn files_match(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Targ
     for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
         let path = wanted.path.as_str();
         main |= path == slot.main();
-        let file = unreadable_is_none(dir.read(path)).at("read", dir.at(path))?;
+        let file = unreadable_is_none(dir.open_file(path)).at("read", dir.at(path))?;
         let Some(file) = file else { return Ok(false) };
         if !file_matches(file, wanted).at("read", dir.at(path))? {
             return Ok(false);
@@ -193,7 +193,7 @@ fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Tar
     }
     let mut found = Vec::new();
     top.walk(|path, directory, name, _| {
-        if let (Some(file), Ok(path)) = (directory.read(name)?, path.parse()) {
+        if let (Some(file), Ok(path)) = (directory.open_file(name)?, path.parse()) {
             let (digest, size) = content_digest_of(buffered(file))?;
             found.push(dataset::File { path, size, digest });
         }

@@ -18,7 +18,7 @@ fn no_name_leads_out_of_a_directory() {
         let invalid = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
         invalid(dir.open(bad).unwrap_err());
         invalid(dir.find(bad).unwrap_err());
-        invalid(dir.read(bad).unwrap_err());
+        invalid(dir.open_file(bad).unwrap_err());
         invalid(dir.append(bad, 0o600).unwrap_err());
         invalid(dir.create(bad, 0o600, None).unwrap_err());
         invalid(dir.make(bad, 0o700, None).unwrap_err());
