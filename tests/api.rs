@@ -12,9 +12,9 @@ use std::slice::from_ref;
 
 use test_kit::artifact::{Artifact, sample};
 use trivy_ferry::{
-    Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer, Keyring, Message, PublicKey, Signer,
-    SigningKey, Silent, StatusOptions, TargetId, TrustError, VerifyOptions, inspect, repair, sign, status,
-    verify, write_key_pair,
+    Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer, Keyring,
+    Message, PublicKey, Signer, SigningKey, Silent, StatusOptions, TargetId, TrustError, VerifyOptions,
+    inspect, repair, sign, status, verify, write_key_pair,
 };
 
 /// A connected host and an air-gapped one, in a temporary directory.

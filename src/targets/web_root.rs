@@ -209,8 +209,8 @@ impl WebRoot {
         PendingFile::create(directory, temporary, 0o644, self.owner)
     }
 
-    /// A second name for a file, in the place of what has it; a second file where the file system has no such thing
-    /// (FAT).
+    /// A second name for a file, in the place of what has it; a second file where the file system has no such
+    /// thing (FAT).
     fn double(&self, directory: &Dir, from: &str, to: &str) -> io::Result<()> {
         let unfinished = format!("{to}{TEMPORARY}");
         directory.remove(&unfinished)?;

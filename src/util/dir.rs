@@ -208,8 +208,8 @@ impl Dir {
         }
     }
 
-    /// Opens a directory as the system finds it, through any link: where it does not matter who can change what
-    /// leads there.
+    /// Opens a directory as the system finds it, through any link: where it does not matter who can change
+    /// what leads there.
     pub fn by_path(path: &Path) -> io::Result<Dir> {
         let flags = DIRECTORY | OFlags::CLOEXEC;
         Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })

@@ -185,8 +185,8 @@ pub(crate) fn set_len(file: &File, what: &str, length: u64) -> io::Result<()> {
     file.set_len(length)
 }
 
-/// Renames a file or a directory, in the place of what has the name. If durable, what is renamed is synced before,
-/// and after that the directory that it goes to.
+/// Renames a file or a directory, in the place of what has the name. If durable, what is renamed is synced
+/// before, and after that the directory that it goes to.
 ///
 /// # Errors
 /// The system refuses.
@@ -227,8 +227,8 @@ fn rename_with(
     }
 }
 
-/// Makes the names in the directory durable that holds what a path names. File systems that cannot are left in
-/// peace.
+/// Makes the names in the directory durable that holds what a path names. File systems that cannot are left
+/// in peace.
 ///
 /// # Errors
 /// The directory cannot be opened or synced.
@@ -266,8 +266,8 @@ pub(crate) fn create_dir_all(path: impl AsRef<Path>, mode: u32) -> io::Result<()
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// Makes a directory of this user alone, whatever the umask is, with a name of its own that begins with `prefix`. It
-/// is removed with the value.
+/// Makes a directory of this user alone, whatever the umask is, with a name of its own that begins with
+/// `prefix`. It is removed with the value.
 ///
 /// # Errors
 /// The system refuses.

@@ -376,7 +376,7 @@ impl Inbox {
             let path = taken.directory.join(REASON);
             // Whatever came under this name is not ours to keep.
             let _ = fs::remove_file(&path);
-            // Once the reason lasts in the folder, so do the files there; and the folder must not be lost with them.
+            // Once the reason lasts in the folder, so do the files there: the folder must not be lost with them.
             self.own.dir.sync()?;
             fs::write_new(&path, &text, 0o644, Durability::Synced)?;
             let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");

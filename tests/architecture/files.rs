@@ -1,6 +1,6 @@
-//! Where files may be opened and changed by name: in `util::fs` and `util::dir`, and in the few files of a list. A
-//! plain `File::open` waits for ever at a named pipe, and a plain `fs::write` neither says whether it survives a power
-//! cut nor passes the steps at which tests kill a run.
+//! Where files may be opened and changed by name: in `util::fs` and `util::dir`, and in the few files of a
+//! list. A plain `File::open` waits for ever at a named pipe, and a plain `fs::write` neither says whether it
+//! survives a power cut nor passes the steps at which tests kill a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -374,7 +374,7 @@ mod of_this_test {
         for text in [
             "use crate::util::fs; fn f() { fs::write(p, b); fs::read(p); fs::rename(p, q); }",
             "use crate::util::fs::{self, rename}; fn f() { rename(p, q); }",
-            "use std::fs::{self, File, Metadata}; fn f(file: &File) -> Metadata { fs::read_dir(p); File::from(fd) }",
+            "use std::fs::{self, File}; fn f(file: &File) -> fs::Metadata { fs::read_dir(p); File::from(fd) }",
             "use std::os::unix::fs::OpenOptionsExt;",
             "use rustix::fs::{Mode, OFlags, fadvise}; fn f() { rustix::fs::statvfs(p); }",
             "use tempfile::{SpooledTempFile, TempDir}; fn f() -> TempDir { SpooledTempFile::new(1); }",

@@ -21,8 +21,8 @@ pub(crate) enum Durability {
     Synced,
 }
 
-/// A new file under a temporary name, which gets its own name when it is complete. It is removed if it is dropped
-/// before; if the process is killed, it stays until a file of the same temporary name is begun.
+/// A new file under a temporary name, which gets its own name when it is complete. It is removed if it is
+/// dropped before; if the process is killed, it stays until a file of the same temporary name is begun.
 #[derive(Debug)]
 pub(crate) struct PendingFile<'d> {
     dir: &'d Dir,
@@ -106,8 +106,8 @@ impl Drop for PendingFile<'_> {
 }
 
 impl Dir {
-    /// Writes a file under a temporary name and renames it, so that a reader sees the old one or the new one. What
-    /// has the name is replaced, also a symbolic link.
+    /// Writes a file under a temporary name and renames it, so that a reader sees the old one or the new one.
+    /// What has the name is replaced, also a symbolic link.
     ///
     /// # Errors
     /// A directory has the name or the temporary one, or the system refuses.
@@ -126,12 +126,12 @@ impl Dir {
         file.replace(name, durability)
     }
 
-    /// Writes a file that must not exist. It has its name from the beginning, which so belongs to one process alone;
-    /// it is removed again if it cannot be written.
+    /// Writes a file that must not exist. It has its name from the beginning, which so belongs to one process
+    /// alone; it is removed again if it cannot be written.
     ///
     /// # Errors
-    /// Something has the name (`AlreadyExists`), the file is for its owner alone and the file system refuses that,
-    /// or the system refuses.
+    /// Something has the name (`AlreadyExists`), the file is for its owner alone and the file system refuses
+    /// that, or the system refuses.
     pub fn write_new(
         &self,
         name: impl AsRef<OsStr>,

@@ -270,6 +270,11 @@ fn what_a_command_has_done_survives_a_power_cut() {
     lasts(&first, 0, "fresh");
     fs::remove_dir_all(place.0.join("new")).unwrap();
     lasts(&first, 0, "new");
+    // What a watch puts away lasts with the reason.
+    fs::copy(place.0.join("stick/b.tar"), place.0.join("inbox/b.tar")).unwrap();
+    lasts(&watch(), 0, "inbox/processed");
+    let kept = fs::read_dir(place.0.join("inbox/processed")).unwrap().next().unwrap().unwrap().path();
+    assert!(kept.join("b.tar").exists() && kept.join("reason.json").exists());
 }
 
 #[test]
