@@ -24,6 +24,7 @@ mod hostile_owner;
 mod hostile_registry;
 mod hostile_sources;
 mod import_log;
+mod json_contract;
 mod memory;
 mod memory_limits;
 mod parity;

@@ -22,7 +22,7 @@ mod upstream;
 mod web;
 
 /// A computer with trivy-ferry and no other tool.
-fn bare() -> Host {
+pub(crate) fn bare() -> Host {
     Host::bare(PROGRAM)
 }
 
