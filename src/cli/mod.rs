@@ -25,7 +25,7 @@ pub(crate) mod prompt;
 pub(crate) mod run;
 pub mod terminal;
 
-pub use outcome::{Continuation, Outcome};
+pub use outcome::{CommandOutcome, Continuation};
 
 /// The whole program: returns what it exits with.
 #[must_use]
@@ -64,7 +64,7 @@ fn redact(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn print(args: &Cli, outcome: &Outcome) -> std::io::Result<()> {
+fn print(args: &Cli, outcome: &CommandOutcome) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match args.format {
         Format::Text => stdout.write_all(escape_lines(&outcome.text).as_bytes())?,
@@ -90,7 +90,7 @@ fn print_error(args: &Cli, error: &Error) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Whatever kept it from doing what it was asked to.
-pub fn run(command: &Command, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub fn run(command: &Command, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     if holds_key(command) {
         secret::keep_out_of_dumps().map_err(Error::unexpected("keeping keys out of core dumps"))?;
     }

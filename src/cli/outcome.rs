@@ -9,7 +9,7 @@ use crate::progress::Progress;
 
 /// What a verb has to say at its end.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct CommandOutcome {
     /// For people.
     pub text: String,
     /// For programs.
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Continuation {
     }
 }
 
-impl Outcome {
+impl CommandOutcome {
     /// The outcome of a verb that did what it was asked to.
     pub(crate) fn done(report: &(impl Display + Serialize)) -> Self {
         // JSON knows no names that are not UTF-8; it says so rather than nothing.
@@ -55,7 +55,13 @@ impl Outcome {
                 "next": "Use --format text, or names that are UTF-8.",
             }] })
         });
-        Outcome { text: report.to_string(), json, warnings: Vec::new(), errors: Vec::new(), then: None }
+        CommandOutcome {
+            text: report.to_string(),
+            json,
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            then: None,
+        }
     }
 
     /// The exit code. Of several errors the gravest decides: a failed target before damage, damage

@@ -35,7 +35,7 @@ pub(crate) fn image_key(place: impl Display) -> String {
 
 /// What is in place at a target of the bundles of a run, whether it is new or was there before.
 #[derive(Debug, Default)]
-pub(crate) struct Installed {
+pub(crate) struct InstalledItems {
     datasets: Vec<InstalledDataset>,
     images: Vec<InstalledImage>,
 }
@@ -71,7 +71,7 @@ impl InstalledImage {
     }
 }
 
-impl Installed {
+impl InstalledItems {
     /// Adds a dataset. `repository` is the name that the scanner here has for a VEX repository in a cache.
     pub(crate) fn add(&mut self, dataset: &Dataset, repository: Option<String>) {
         self.datasets.push(InstalledDataset { dataset: dataset.clone(), repository });
@@ -251,7 +251,7 @@ impl TargetLedger<'_> {
         &mut self,
         bundle: &VerifiedBundle,
         admission: &Admission,
-        installed: &Installed,
+        installed: &InstalledItems,
         context: &DeliveryContext,
     ) {
         let candidate = candidate(bundle);

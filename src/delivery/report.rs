@@ -10,7 +10,7 @@ use crate::dataset::catalogue::{TrivyVersion, WARN_AFTER};
 use crate::dataset::{Contents, DatasetRef, Name};
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::context::DeliveryContext;
-use crate::delivery::ledger::Installed;
+use crate::delivery::ledger::InstalledItems;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -291,7 +291,7 @@ pub struct TargetReport {
     pub(crate) existing: Vec<ExistingDataset>,
     /// What is in place of the bundles of this run.
     #[serde(skip)]
-    pub(crate) installed: Installed,
+    pub(crate) installed: InstalledItems,
     /// The target failed as a whole: nobody looked at what it has.
     #[serde(skip)]
     pub failed: bool,
@@ -327,7 +327,7 @@ impl TargetReport {
             settings: Vec::new(),
             heading: String::new(),
             existing: Vec::new(),
-            installed: Installed::default(),
+            installed: InstalledItems::default(),
             failed: false,
             environment: Vec::new(),
             written: Vec::new(),

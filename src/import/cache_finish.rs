@@ -13,7 +13,7 @@ use crate::import::options::ImportOptions;
 use crate::scanner::settings::{InstalledData, Scanner, settings};
 use crate::scanner::vex_config::WantedEntries;
 use crate::scanner::vex_entry::CarriedRepository;
-use crate::targets::{Cache, Installed, Layout};
+use crate::targets::{Cache, CachedDataset, Layout};
 use crate::trust::keyring::Keyring;
 
 /// What an import of bundles means for the VEX configuration.
@@ -122,7 +122,7 @@ fn write_settings(
         );
         return Ok(());
     }
-    let installed = |name: Name| -> Result<Option<Installed>, Error> {
+    let installed = |name: Name| -> Result<Option<CachedDataset>, Error> {
         let slot = cache.slot(&name, "");
         Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
@@ -146,8 +146,8 @@ fn write_settings(
 
 /// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the
 /// download, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
-fn fails_from(db: Option<&Installed>, java_db: Option<&Installed>) -> Option<Timestamp> {
-    let due = |installed: &Installed, hours| {
+fn fails_from(db: Option<&CachedDataset>, java_db: Option<&CachedDataset>) -> Option<Timestamp> {
+    let due = |installed: &CachedDataset, hours| {
         let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;
         Some(installed.next_update?.max(rested))
     };

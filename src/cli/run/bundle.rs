@@ -1,14 +1,14 @@
 //! Runs `verify`, `inspect`, `repair` and `sign`: flags become options, the report an outcome.
 
 use crate::cli::args::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::intake;
 use crate::intake::verify::VerifyOptions;
 use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
 
-pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = VerifyOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
@@ -17,22 +17,22 @@ pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<Outco
         allow_expired: args.overrides.allow_expired,
     };
     let report = intake::verify::verify(&options, progress)?;
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { warnings: report.warnings, errors: report.errors, ..outcome })
 }
 
-pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome, Error> {
-    Ok(Outcome::done(&intake::inspect::inspect(&args.bundle, &args.keys.trust)?))
+pub(crate) fn inspect(args: &InspectArgs) -> Result<CommandOutcome, Error> {
+    Ok(CommandOutcome::done(&intake::inspect::inspect(&args.bundle, &args.keys.trust)?))
 }
 
-pub(crate) fn repair(args: &RepairArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn repair(args: &RepairArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let report = intake::repair::repair(&args.bundle, &args.keys.trust, progress)?;
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { errors: report.errors, ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { errors: report.errors, ..outcome })
 }
 
-pub(crate) fn sign(args: &SignArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn sign(args: &SignArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::load(&args.keys.trust)?;
     let signer = prompt::signer(&args.signing)?;
-    Ok(Outcome::done(&intake::sign::sign(&args.bundle, &keyring, &*signer, progress)?))
+    Ok(CommandOutcome::done(&intake::sign::sign(&args.bundle, &keyring, &*signer, progress)?))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use clap::CommandFactory;
 use serde::Serialize;
 
-use crate::cli::Outcome;
+use crate::cli::CommandOutcome;
 use crate::cli::args::{Cli, CompletionsArgs};
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ impl fmt::Display for CompletionsReport {
     }
 }
 
-pub(crate) fn run(args: &CompletionsArgs) -> Outcome {
+pub(crate) fn run(args: &CompletionsArgs) -> CommandOutcome {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
@@ -28,5 +28,5 @@ pub(crate) fn run(args: &CompletionsArgs) -> Outcome {
     // Bash's script has two spellings of a name with a hyphen, and completes nothing behind a verb
     // (clap_complete 4.6.11; clap's issue 6421).
     let script = String::from_utf8_lossy(&script).replace("trivy__subcmd__ferry", "trivy__ferry");
-    Outcome::done(&CompletionsReport { shell: args.shell.to_string(), script })
+    CommandOutcome::done(&CompletionsReport { shell: args.shell.to_string(), script })
 }

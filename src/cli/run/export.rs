@@ -1,7 +1,7 @@
 //! Runs `export`: flags become options, the report an outcome.
 
 use crate::cli::args::ExportArgs;
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::export::options::ExportOptions;
@@ -9,7 +9,7 @@ use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::trust::signer::Signer;
 
-pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let exporter = Exporter::new(options(args));
     let open = || -> Result<Box<dyn Signer>, Error> {
         let signer = prompt::signer(&args.signing)?;
@@ -25,8 +25,8 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<Outcome,
         true => exporter.preview(progress)?,
         false => exporter.run_with(&open, progress)?,
     };
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings: report.warnings, errors: report.errors, ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { warnings: report.warnings, errors: report.errors, ..outcome })
 }
 
 fn options(args: &ExportArgs) -> ExportOptions {

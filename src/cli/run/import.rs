@@ -2,14 +2,14 @@
 
 use crate::cli::args::{DeliveryFlags, ImportArgs, Layout};
 use crate::cli::print::delivery;
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::import::Importer;
 use crate::import::options::ImportOptions;
 use crate::progress::Progress;
 use crate::targets;
 
-pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let importer = Importer::new(options(&args.import)?);
     let report = match &args.staging {
         Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,
@@ -18,8 +18,8 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<Outcome,
     };
     let mut warnings = delivery::warnings(&report.targets);
     warnings.extend(report.warnings.iter().cloned());
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings, errors: report.into_errors(), ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { warnings, errors: report.into_errors(), ..outcome })
 }
 
 /// What the flags say that `import` and `watch` share. Reads the password from standard input.

@@ -7,7 +7,7 @@ use pkcs8::der::zeroize::Zeroizing;
 use serde::Serialize;
 
 use crate::cli::args::KeygenArgs;
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::trust::key::SigningKey;
 use crate::trust::{TrustError, key_files};
@@ -35,7 +35,7 @@ impl fmt::Display for KeygenReport {
     }
 }
 
-pub(crate) fn run(args: &KeygenArgs) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &KeygenArgs) -> Result<CommandOutcome, Error> {
     let named = |extension: &str| {
         let mut name = args.out.clone().into_os_string();
         name.push(extension);
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &KeygenArgs) -> Result<Outcome, Error> {
     let key = SigningKey::generate().map_err(failed())?;
     key_files::write_pair(&private, &public, &key, passphrase.as_ref().map(|text| text.as_str()))?;
     let id = key.public().id();
-    Ok(Outcome::done(&KeygenReport {
+    Ok(CommandOutcome::done(&KeygenReport {
         private_key: private,
         public_key: public,
         fingerprint: id.fingerprint(),

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use clap::CommandFactory;
 use serde::Serialize;
 
-use crate::cli::Outcome;
+use crate::cli::CommandOutcome;
 use crate::cli::args::{Cli, ManArgs};
 use crate::error::Error;
 use crate::util::fs::{self, Durability};
@@ -26,14 +26,14 @@ impl fmt::Display for ManReport {
 }
 
 /// Writes the pages. Those of an earlier version are replaced.
-pub(crate) fn run(args: &ManArgs) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ManArgs) -> Result<CommandOutcome, Error> {
     let mut pages = Vec::new();
     write(Cli::command(), &args.dir, &mut pages).map_err(|error| Error::Destination {
         path: args.dir.clone(),
         what: error.to_string(),
         hint: "Name a folder that you may write to.".into(),
     })?;
-    Ok(Outcome::done(&ManReport { directory: args.dir.clone(), pages }))
+    Ok(CommandOutcome::done(&ManReport { directory: args.dir.clone(), pages }))
 }
 
 fn write(command: clap::Command, directory: &Path, pages: &mut Vec<String>) -> io::Result<()> {

@@ -2,14 +2,14 @@
 
 use crate::cli::args;
 use crate::cli::print::delivery;
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::mirror::Mirror;
 use crate::mirror::options::MirrorOptions;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 
-pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = MirrorOptions {
         registry: prompt::registry(&args.registry)?,
         sources: (&args.sources).into(),
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Ou
     };
     let report = Mirror::new(options).run(progress)?;
     let warnings = delivery::warnings(&report.targets);
-    let outcome = Outcome { warnings, ..Outcome::done(&report) };
+    let outcome = CommandOutcome { warnings, ..CommandOutcome::done(&report) };
     let of_targets = report.targets.into_iter().flat_map(|target| target.errors);
-    Ok(Outcome { errors: report.errors.into_iter().chain(of_targets).collect(), ..outcome })
+    Ok(CommandOutcome { errors: report.errors.into_iter().chain(of_targets).collect(), ..outcome })
 }

@@ -1,13 +1,13 @@
 //! Runs `serve`: flags become options, the report an outcome.
 
 use crate::cli::args::ServeArgs;
-use crate::cli::{Continuation, Outcome};
+use crate::cli::{CommandOutcome, Continuation};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::serve::BundleServer;
 use crate::serve::options::ServeOptions;
 
-pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = ServeOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
@@ -23,6 +23,6 @@ pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<Outcome, 
     };
     let (report, server) = BundleServer::open(&options, progress)?;
     let then = Some(Continuation(Box::new(move |progress| server.run(progress))));
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { warnings: report.warnings, errors: report.errors, then, ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { warnings: report.warnings, errors: report.errors, then, ..outcome })
 }

@@ -1,13 +1,13 @@
 //! Runs `status`: flags become options, the report an outcome.
 
 use crate::cli::args::StatusArgs;
-use crate::cli::{Outcome, prompt};
+use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::status::options::StatusOptions;
 use crate::status::status;
 
-pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let registries = args.registries.then(|| prompt::remote(&args.connection)).transpose()?;
     let options = StatusOptions {
         max_age: args.max_age.clone(),
@@ -17,6 +17,6 @@ pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<Outcome,
         state_dir: args.state_dir.clone(),
     };
     let status = status(&options, progress)?;
-    let outcome = Outcome::done(&status);
-    Ok(Outcome { errors: status.errors, ..outcome })
+    let outcome = CommandOutcome::done(&status);
+    Ok(CommandOutcome { errors: status.errors, ..outcome })
 }

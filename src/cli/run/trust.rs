@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cli::Outcome;
+use crate::cli::CommandOutcome;
 use crate::cli::args::TrustCommand;
 use crate::error::Error;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
 use crate::util::text::escape;
 
-pub(crate) fn run(command: &TrustCommand) -> Result<Outcome, Error> {
+pub(crate) fn run(command: &TrustCommand) -> Result<CommandOutcome, Error> {
     match command {
         TrustCommand::Add { file, fingerprint, name } => add(file, fingerprint.as_deref(), name.as_deref()),
         TrustCommand::List => list(),
@@ -69,7 +69,7 @@ impl fmt::Display for TrustReport {
     }
 }
 
-fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Outcome, Error> {
+fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<CommandOutcome, Error> {
     let key = keyring::read(file)?;
     let id = key.id();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -99,7 +99,7 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Out
     }
     let directory = keyring::directories().swap_remove(0);
     let path = keyring::add(&directory, name, &key)?;
-    Ok(Outcome::done(&TrustReport {
+    Ok(CommandOutcome::done(&TrustReport {
         action: "added",
         keys: vec![ListedKey::from(&TrustedKey { path, key })],
         still: Vec::new(),
@@ -134,16 +134,16 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     ))
 }
 
-fn list() -> Result<Outcome, Error> {
+fn list() -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    Ok(Outcome::done(&TrustReport {
+    Ok(CommandOutcome::done(&TrustReport {
         action: "list",
         keys: keyring.iter().map(ListedKey::from).collect(),
         still: Vec::new(),
     }))
 }
 
-fn remove(wanted: &str) -> Result<Outcome, Error> {
+fn remove(wanted: &str) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
     let is_it = |key: &&TrustedKey| {
         let name = key.name();
@@ -166,10 +166,10 @@ fn remove(wanted: &str) -> Result<Outcome, Error> {
         format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
     });
     let warnings = warnings.collect();
-    let outcome = Outcome::done(&TrustReport {
+    let outcome = CommandOutcome::done(&TrustReport {
         action: "removed",
         keys: found.iter().copied().map(ListedKey::from).collect(),
         still: still.into_iter().map(ListedKey::from).collect(),
     });
-    Ok(Outcome { warnings, ..outcome })
+    Ok(CommandOutcome { warnings, ..outcome })
 }

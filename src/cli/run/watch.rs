@@ -1,6 +1,6 @@
 //! Runs `watch`: flags become options, the report an outcome.
 
-use crate::cli::Outcome;
+use crate::cli::CommandOutcome;
 use crate::cli::args::WatchArgs;
 use crate::cli::run::import;
 use crate::error::Error;
@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::watch::Watcher;
 use crate::watch::options::WatchOptions;
 
-pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<Outcome, Error> {
+pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = WatchOptions {
         inbox: args.inbox.clone(),
         interval: args.interval,
@@ -22,6 +22,6 @@ pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<Outcome, 
         import: import::options(&args.import)?,
     };
     let report = Watcher::new(options).run(progress)?;
-    let outcome = Outcome::done(&report);
-    Ok(Outcome { errors: report.errors, ..outcome })
+    let outcome = CommandOutcome::done(&report);
+    Ok(CommandOutcome { errors: report.errors, ..outcome })
 }

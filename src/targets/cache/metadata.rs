@@ -38,7 +38,7 @@ pub enum Metadata {
 
 /// What a cache says of a dataset that it holds. A field is `None` where the files do not say it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Installed {
+pub struct CachedDataset {
     /// The database's schema version.
     pub schema: Option<u32>,
     /// When upstream built the data: `UpdatedAt`, or the VEX index's `updated_at`. Trivy keeps no
@@ -141,41 +141,41 @@ pub(crate) fn vex_cache(at: Timestamp) -> Result<Vec<u8>, String> {
 }
 
 /// What a database's `metadata.json` says; `None` for anything that Trivy would not read.
-pub(crate) fn read_database(bytes: &[u8]) -> Option<Installed> {
+pub(crate) fn read_database(bytes: &[u8]) -> Option<CachedDataset> {
     let metadata: Database = serde_json::from_slice(bytes).ok()?;
-    Some(Installed {
+    Some(CachedDataset {
         schema: Some(metadata.version?),
         updated_at: parse_time(metadata.updated_at.as_deref()),
         next_update: parse_time(metadata.next_update.as_deref()),
         downloaded_at: parse_time(metadata.downloaded_at.as_deref()),
-        ..Installed::default()
+        ..CachedDataset::default()
     })
 }
 
 /// What `policy/metadata.json` says.
-pub(crate) fn read_checks(bytes: &[u8]) -> Option<Installed> {
+pub(crate) fn read_checks(bytes: &[u8]) -> Option<CachedDataset> {
     let metadata: Checks = serde_json::from_slice(bytes).ok()?;
-    Some(Installed {
+    Some(CachedDataset {
         downloaded_at: parse_time(Some(&metadata.downloaded_at)),
         manifest_digest: metadata.digest.parse().ok(),
         major: metadata.major_version,
         version: metadata.version,
-        ..Installed::default()
+        ..CachedDataset::default()
     })
 }
 
 /// What a VEX repository's `0.1/index.json` and `cache.json` say.
-pub(crate) fn read_vex(index: impl std::io::Read, cache: Option<&[u8]>) -> Option<Installed> {
+pub(crate) fn read_vex(index: impl std::io::Read, cache: Option<&[u8]>) -> Option<CachedDataset> {
     #[derive(Deserialize)]
     struct Index {
         updated_at: Option<String>,
     }
     let index: Index = serde_json::from_reader(std::io::BufReader::new(index)).ok()?;
     let cache: Option<VexCache> = cache.and_then(|bytes| serde_json::from_slice(bytes).ok());
-    Some(Installed {
+    Some(CachedDataset {
         updated_at: parse_time(index.updated_at.as_deref()),
         downloaded_at: parse_time(cache.map(|cache| cache.updated_at).as_deref()),
-        ..Installed::default()
+        ..CachedDataset::default()
     })
 }
 

@@ -34,7 +34,7 @@ mod view;
 mod working;
 
 pub use layout::{HARBOR_OWNER, Layout, Slot};
-pub use metadata::{Installed, Metadata};
+pub use metadata::{CachedDataset, Metadata};
 pub use stage::Stage;
 pub use switch::Switch;
 pub use view::View;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::content_digest::content_digest_of;
 use crate::dataset::{self, Contents, Kind, Name, Tree};
 use crate::targets::cache::layout::{Layout, Slot};
-use crate::targets::cache::metadata::{self, Installed, Metadata};
+use crate::targets::cache::metadata::{self, CachedDataset, Metadata};
 use crate::targets::cache::working;
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::Dir;
@@ -43,7 +43,7 @@ impl View {
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
     /// the directory; else the error of the system if it cannot be read.
-    pub fn installed(&self, slot: &Slot) -> Result<Option<Installed>, TargetError> {
+    pub fn installed(&self, slot: &Slot) -> Result<Option<CachedDataset>, TargetError> {
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(None) };
         let main = dir.find(slot.main()).at("look", dir.at(slot.main()))?;
         if !main.is_some_and(|main| if slot.is_database() { main.is_file() } else { main.is_dir() }) {
