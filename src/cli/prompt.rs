@@ -6,7 +6,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
 use pkcs8::der::zeroize::Zeroizing;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
 use crate::cli::args::{ConnectionFlags, RegistryFlags, SigningFlags};
 use crate::delivery::options::RegistryOptions;
@@ -36,23 +37,56 @@ pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
 }
 
 /// Asks on the terminal; `None` where there is none.
+///
+/// Not with rpassword: at Ctrl-C, version 7.5 ends the program before it restores the terminal, it skips tabs,
+/// and it collects the passphrase in a buffer that leaves copies of it in memory when it grows.
 pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     let unexpected = || Error::unexpected("asking for the passphrase");
-    let Ok(mut terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
     if !terminal.is_terminal() {
         return Ok(None);
     }
     let before = tcgetattr(&terminal).map_err(|e| unexpected()(e.into()))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    write!(terminal, "{prompt}: ").map_err(unexpected())?;
+    // Ctrl-C ends the line in place of the program, which would leave the terminal without an echo.
+    let interrupt = before.special_codes[SpecialCodeIndex::VINTR];
+    silent.special_codes[SpecialCodeIndex::VINTR] = DISABLED;
+    silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
     tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| unexpected()(e.into()))?;
-    let read = secret::read_line(&terminal, MAX_PASSPHRASE);
+    let mut typed = Typed { terminal: &terminal, interrupt, interrupted: false };
+    let read = write!(&terminal, "{prompt}: ").and_then(|()| secret::read_line(&mut typed, MAX_PASSPHRASE));
+    let interrupted = typed.interrupted;
     let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
-    let _ = writeln!(terminal);
+    let _ = writeln!(&terminal);
+    if interrupted {
+        kill_process(getpid(), Signal::INT).map_err(|e| unexpected()(e.into()))?;
+    }
     let line = read.map_err(unexpected())?;
     restored.map_err(|e| unexpected()(e.into()))?;
     Ok(Some(line))
+}
+
+/// The code of a key that does nothing (`_POSIX_VDISABLE` of Linux).
+const DISABLED: u8 = 0;
+
+/// A terminal on which the key for an interrupt ends the line.
+struct Typed<'a> {
+    terminal: &'a File,
+    interrupt: u8,
+    interrupted: bool,
+}
+
+impl Read for Typed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut terminal = self.terminal;
+        let count = terminal.read(buffer)?;
+        if self.interrupt != DISABLED && buffer[..count].last() == Some(&self.interrupt) {
+            self.interrupted = true;
+            return Err(std::io::Error::other("interrupted"));
+        }
+        Ok(count)
+    }
 }
 
 /// What signs: the key that was named, or the command that has it.

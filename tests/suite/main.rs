@@ -34,5 +34,6 @@ mod shell;
 mod special_files;
 mod status;
 mod stories;
+mod terminal;
 mod volumes;
 mod watch;

@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use oci_client::Client;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::manifest::OciManifest;
+use oci_client::secrets::RegistryAuth;
 use serde_json::Value;
 use test_kit::artifact::{Artifact, all_four, findings, flags_of, sample};
 use test_kit::host::{Host, json_file, text};
@@ -152,6 +156,31 @@ fn every_client_gets_upstreams_bytes() {
     let log = text(importer.at("log"));
     assert!(!log.contains("broken-off") && !log.contains("error:"), "{log}");
     assert!(log.lines().any(|line| line.contains("skopeo/") && line.contains(" 200 ")), "{log}");
+}
+
+#[test]
+fn a_client_that_checks_all_that_it_reads_gets_upstreams_bytes() {
+    let (_laptop, bundle, public) = carried();
+    let importer = bare();
+    let serve = Serve::start(&importer, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
+    // Its HTTP client asks for one, although nothing here goes over TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
+    let client = Client::try_from(config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for artifact in artifacts() {
+        let reference = format!("{}/{}:{}", serve.address, artifact.dataset, artifact.tag).parse().unwrap();
+        let layer = runtime.block_on(async {
+            let pulled = client.pull_manifest(&reference, &RegistryAuth::Anonymous).await.unwrap();
+            assert_eq!(pulled.1, artifact.digest());
+            let OciManifest::Image(manifest) = pulled.0 else { panic!("{:?}", pulled.0) };
+            let mut layer = Vec::new();
+            client.pull_blob(&reference, &manifest.layers[0], &mut layer).await.unwrap();
+            layer
+        });
+        assert_eq!(layer, artifact.layer);
+    }
+    assert_eq!(serve.process.terminate(), Some(0));
 }
 
 /// A run of `serve` that must end by itself.

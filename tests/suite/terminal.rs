@@ -1,0 +1,104 @@
+//! Passphrases that are typed on a terminal: they are not shown, and the terminal is left as it was.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::ioctl_fionbio;
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, Termios, tcgetattr};
+use test_kit::process::{ended, wait_for};
+
+use crate::forge::Host;
+
+/// A terminal, and a program that has it as its own.
+struct Terminal {
+    /// What the person does and sees.
+    person: File,
+    /// The program's side.
+    line: File,
+    program: Child,
+    shown: String,
+}
+
+impl Terminal {
+    fn of(command: &Command) -> Self {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        ioctl_fionbio(&person, true).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let line = File::from(ioctl_tiocgptpeer(&person, flags).unwrap());
+        let program = Command::new("/usr/bin/setsid")
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_clear()
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(command.get_current_dir().unwrap())
+            .stdin(line.try_clone().unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Terminal { person: person.into(), line, program, shown: String::new() }
+    }
+
+    fn modes(&self) -> Termios {
+        tcgetattr(&self.line).unwrap()
+    }
+
+    fn look(&mut self) {
+        let mut bytes = [0; 256];
+        if let Ok(count) = self.person.read(&mut bytes) {
+            self.shown += std::str::from_utf8(&bytes[..count]).unwrap();
+        }
+    }
+
+    /// Waits until this is shown, and types that.
+    #[track_caller]
+    fn answer(&mut self, prompt: &str, keys: &[u8]) {
+        wait_for(prompt, || {
+            self.look();
+            self.shown.ends_with(prompt).then_some(())
+        });
+        assert!(!self.modes().local_modes.contains(LocalModes::ECHO));
+        self.person.write_all(keys).unwrap();
+    }
+}
+
+#[test]
+fn a_passphrase_is_asked_for_without_an_echo() {
+    let host = Host::new();
+    let mut command = host.command();
+    command.args(["keygen", "--out", &host.at("typed"), "--encrypt"]);
+    let mut terminal = Terminal::of(&command);
+    let before = terminal.modes();
+    terminal.answer("Passphrase for the new key: ", b"rigth\x7f\x7fht\tone\n");
+    terminal.answer("The same again: ", b"right\tone\n");
+    assert!(ended(&mut terminal.program).success(), "{}", terminal.shown);
+    terminal.look();
+    assert_eq!(terminal.shown, "Passphrase for the new key: \r\nThe same again: \r\n");
+    let after = terminal.modes();
+    assert_eq!(format!("{after:?}"), format!("{before:?}"));
+    let pem = fs::read_to_string(host.path("typed.key")).unwrap();
+    assert!(trivy_ferry::trust::key::SigningKey::from_pem(&pem, Some("right\tone")).is_ok());
+}
+
+#[test]
+fn an_interrupt_at_the_prompt_gives_the_echo_back() {
+    let host = Host::new();
+    let mut command = host.command();
+    command.args(["keygen", "--out", &host.at("typed"), "--encrypt"]);
+    let mut terminal = Terminal::of(&command);
+    let before = terminal.modes();
+    terminal.answer("Passphrase for the new key: ", b"ri\x03");
+    let status = ended(&mut terminal.program);
+    assert_eq!(status.signal(), Some(Signal::INT.as_raw()), "{status:?}");
+    terminal.look();
+    assert_eq!(terminal.shown, "Passphrase for the new key: \r\n");
+    assert_eq!(format!("{:?}", terminal.modes()), format!("{before:?}"));
+    assert!(!host.path("typed.key").exists());
+}
