@@ -8,7 +8,7 @@ use std::io;
 
 use crate::bundle::BundleError;
 use crate::hint::Hint;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, Retry};
 use crate::serve::http::ServeError;
 use crate::source::SourceError;
 use crate::targets::TargetError;
@@ -16,6 +16,7 @@ use crate::trust::{Rejection, TrustError};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Something that should not happen: an operating-system error where none is expected.
     #[error("{doing}: {error}")]
@@ -64,15 +65,15 @@ pub enum Error {
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// An error in other words, of the same exit code.
+    /// An error in other words.
     #[error("{what}")]
     Restated {
         /// What failed.
         what: String,
         /// What to do about it.
         hint: String,
-        /// The category of the error that it restates.
-        category: Category,
+        /// The error itself.
+        original: Box<Error>,
     },
     /// The operator's command at the end failed.
     #[error("{done}, and `{command}` failed: {what}")]
@@ -119,15 +120,15 @@ impl Error {
     }
 
     /// The same error, with some text in its words replaced.
-    pub fn restated(&self, from: &str, to: &str) -> Self {
+    pub fn restated(self, from: &str, to: &str) -> Self {
         let (what, hint) = (self.to_string().replace(from, to), self.hint().replace(from, to));
-        Error::Restated { what, hint, category: self.category() }
+        Error::Restated { what, hint, original: Box::new(self) }
     }
 
     /// Returns the category, by which callers decide what to do next.
     pub fn category(&self) -> Category {
         match self {
-            Error::Restated { category, .. } => *category,
+            Error::Restated { original, .. } => original.category(),
             Error::Unexpected { .. } | Error::Hook { .. } => Category::Unexpected,
             // A lock that another run holds is gone tomorrow.
             Error::Trust(TrustError::StateHeld { .. }) => Category::Target,
@@ -142,6 +143,27 @@ impl Error {
             Error::Bundle(_) => Category::Verification,
             Error::Rejected(_) => Category::Rejected,
             Error::Target(_) | Error::Destination { .. } => Category::Target,
+        }
+    }
+
+    /// Returns the error itself, if this one says it in other words.
+    pub fn original(&self) -> &Error {
+        match self {
+            Error::Restated { original, .. } => original.original(),
+            other => other,
+        }
+    }
+
+    /// Returns whether the same operation may succeed later without anybody doing something about it: a server that
+    /// was down or overloaded, or another run that held a lock.
+    pub fn is_transient(&self) -> bool {
+        let by_server = |error: &RemoteError| error.retry() != Retry::Never;
+        match self.original() {
+            Error::Remote(error)
+            | Error::Target(TargetError::Remote(error))
+            | Error::Source(SourceError::Remote(error)) => by_server(error),
+            Error::Trust(TrustError::StateHeld { .. }) => true,
+            _ => false,
         }
     }
 

@@ -37,6 +37,7 @@
 //! options.data_home = Some(path("home"));
 //! options.state_dir = Some(path("state-of-imports"));
 //! let imported = Importer::new(options).run(&[bundle.path], &Silent)?;
+//! assert_eq!(imported.gravest(), None, "no target failed");
 //! assert_eq!(imported.targets[0].datasets[0].status, DeliveryStatus::Installed);
 //! # Ok(())
 //! # }
@@ -130,8 +131,8 @@ pub use intake::verify::{ValidBundle, VerifyOptions, VerifyReport, verify};
 pub use mirror::options::MirrorOptions;
 pub use mirror::{Mirror, MirrorReport};
 pub use rehearse::{RehearsalReport, Scan, rehearse};
-pub use serve::BundleServer;
 pub use serve::options::ServeOptions;
+pub use serve::{BundleServer, RunningServer};
 pub use status::options::StatusOptions;
 pub use status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
@@ -146,16 +147,18 @@ pub use bundle::BundleError;
 pub use error::{Category, Error};
 pub use hint::Hint;
 pub use progress::{Progress, Silent, Step};
-pub use remote::RemoteError;
+pub use remote::{RemoteError, Service, Unreachable};
 pub use serve::http::ServeError;
 pub use source::SourceError;
 pub use targets::TargetError;
 pub use trust::{Rejection, TrustError};
 
 // Keys.
-pub use trust::key::{KeyId, PublicKey, SigningKey};
+pub use trust::key::{BadKey, KeyId, PublicKey, SigningKey};
 pub use trust::key_files::write_pair as write_key_pair;
-pub use trust::keyring::{Keyring, TrustedKey};
+pub use trust::keyring::{
+    Keyring, TrustedKey, add as trust_key, directories as trusted_directories, remove as distrust_key,
+};
 pub use trust::message::Message;
 pub use trust::signer::{ExternalSigner, Signer};
 
@@ -192,5 +195,6 @@ pub use intake::file_sets::SkippedFile;
 pub use intake::signer::SignerInfo;
 pub use status::drift::DriftState;
 pub use trust::state::{Origin, ReceivedHeartbeat};
+pub use util::redacted::Redacted;
 pub use util::text::Unverified;
 pub use watch::reason::Disposition;

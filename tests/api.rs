@@ -6,15 +6,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 
 use test_kit::artifact::{Artifact, sample};
 use trivy_ferry::{
-    Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer, Keyring,
-    Message, PublicKey, Signer, SigningKey, Silent, StatusOptions, TargetId, TrustError, VerifyOptions,
-    inspect, repair, sign, status, verify, write_key_pair,
+    BundleServer, Category, DeliveryStatus, Error, ExportOptions, Exporter, Hint, ImportOptions, Importer,
+    Keyring, Message, PublicKey, ServeOptions, Signer, SigningKey, Silent, StatusOptions, TargetId,
+    TrustError, VerifyOptions, inspect, repair, sign, status, verify, write_key_pair,
 };
 
 /// A connected host and an air-gapped one, in a temporary directory.
@@ -128,7 +129,8 @@ fn a_target_that_fails_does_not_keep_the_other_from_its_data() {
     assert_eq!(failed.status, DeliveryStatus::Failed);
     assert_eq!(registry.errors[0].category(), Category::Target);
     assert!(!registry.errors[0].hint().is_empty());
-    assert_eq!(report.errors().map(Error::category).max(), Some(Category::Target));
+    assert!(registry.errors[0].is_transient(), "nobody has to do anything but try again later");
+    assert_eq!(report.gravest(), Some(Category::Target));
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn an_older_bundle_is_rejected_after_a_newer_one() {
     let trip = Trip::new();
     let older = trip.exported(&Artifact::older_db());
     let newer = trip.exported(&Artifact::db());
-    trip.imported(&newer).unwrap();
+    assert_eq!(trip.imported(&newer).unwrap().gravest(), None);
     let error = trip.imported(&older).err().unwrap();
     assert_eq!(error.category(), Category::Rejected, "{error}");
 
@@ -226,4 +228,40 @@ fn a_signer_that_signs_something_else_makes_no_bundle() {
     let tars: Vec<_> =
         tars.filter(|entry| entry.path().extension().is_some_and(|end| end == "tar")).collect();
     assert!(tars.is_empty(), "{tars:?}");
+}
+
+#[test]
+fn options_that_do_nothing_are_errors() {
+    let trip = Trip::new();
+    let bundle = trip.exported(&Artifact::db());
+    let mut options = trip.import();
+    options.cache_dir = None;
+    options.web_root = Some(trip.path("usb"));
+    let error = Importer::new(options).run(from_ref(&bundle), &Silent).err().unwrap();
+    assert_eq!(error.category(), Category::Usage, "{error}");
+    assert_eq!(Importer::new(trip.import()).run(&[], &Silent).err().unwrap().category(), Category::Usage);
+    let mut options = trip.export(&Artifact::db());
+    options.repeat = 0;
+    let error = Exporter::new(options).run(&trip.key, &Silent).err().unwrap();
+    assert_eq!(error.category(), Category::Usage, "{error}");
+}
+
+#[test]
+fn a_server_answers_until_it_is_dropped() {
+    let trip = Trip::new();
+    let bundle = trip.exported(&Artifact::db());
+    let mut options = ServeOptions::new("weekly".parse().unwrap(), vec![bundle], ([127, 0, 0, 1], 0).into());
+    options.trust = vec![trip.path("ferry.pub")];
+    options.state_dir = Some(trip.path("state-air-gapped"));
+    let (report, server) = BundleServer::open(&options, &Silent).unwrap();
+    assert!(report.datasets.iter().all(|dataset| dataset.status == DeliveryStatus::Served));
+    let address = server.address();
+    let running = server.start().unwrap();
+    let mut answer = String::new();
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(running);
+    assert!(TcpStream::connect(address).is_err(), "the port is free again");
 }

@@ -6,6 +6,7 @@ use crate::util::text::{Unverified, format_size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BundleError {
     /// The file cannot be opened.
     #[error("{path} cannot be opened: {error}")]

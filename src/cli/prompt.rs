@@ -128,11 +128,10 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
     })?;
     let pem = secret::read(file, MAX_PEM as usize).and_then(secret::text).map_err(failed)?;
     let bad = |bad: BadKey| match bad {
-        BadKey::Encrypted => TrustError::Passphrase { path: path.into(), why: "no passphrase was given" },
-        BadKey::WrongPassphrase => {
-            TrustError::Passphrase { path: path.into(), why: "this passphrase does not open it" }
-        }
         BadKey::NotAKey(why) => TrustError::NotAKey { path: path.into(), wanted: PRIVATE, why },
+        BadKey::Encrypted | BadKey::WrongPassphrase => {
+            TrustError::Passphrase { path: path.into(), why: bad.to_string() }
+        }
     };
     let given = passphrase_file.map(from_file).transpose()?;
     match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {

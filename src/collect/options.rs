@@ -7,6 +7,7 @@ use crate::dataset::catalogue::TrivyVersion;
 /// Which of Trivy's datasets are fetched, and from where. An empty list of repositories stands for those that
 /// Trivy has built in; of several, the first that answers is used.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct SourceOptions {
     /// Which datasets.
     pub selection: Selection,

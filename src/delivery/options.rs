@@ -10,6 +10,7 @@ use crate::trust::max_age::MaxAge;
 
 /// Registries that are pushed to.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct RegistryOptions {
     /// Where in which registry.
     pub places: Vec<RegistryPlace>,
@@ -23,6 +24,7 @@ pub struct RegistryOptions {
 
 /// Which bundles are accepted.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AcceptanceOptions {
     /// The stream.
     pub stream: Stream,
@@ -62,6 +64,7 @@ impl AcceptanceOptions {
 
 /// Where scanner settings are written.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct SettingsOptions {
     /// A file for environment variables.
     pub write_env: Option<PathBuf>,

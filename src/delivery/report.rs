@@ -248,6 +248,7 @@ impl ImageResult {
 }
 
 /// A dataset that a target has from before.
+#[derive(Debug)]
 pub(crate) struct ExistingDataset {
     pub(crate) dataset: DatasetRef,
     /// As in [`DatasetResult`].
@@ -255,7 +256,7 @@ pub(crate) struct ExistingDataset {
 }
 
 /// What became of one target.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TargetReport {
     /// The target.

@@ -94,13 +94,24 @@ impl ExportOptions {
         }
     }
 
-    /// Whether there is a place to write to.
+    /// Whether the options make sense by themselves.
+    ///
+    /// # Errors
+    /// If there is no place to write to, or a number that counts something is zero.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.output.is_empty() {
             return Err(Error::usage(
                 "there is no place to write the bundle to",
                 "Name a folder or a new file with --output DIR|FILE.",
             ));
+        }
+        let zero = [
+            (self.quorum == 0, "--quorum"),
+            (self.repeat == 0, "--repeat"),
+            (self.keep == Some(0), "--keep"),
+        ];
+        if let Some((_, flag)) = zero.iter().find(|(is_zero, _)| *is_zero) {
+            return Err(Error::usage(format!("{flag} is 0"), "Give at least 1."));
         }
         Ok(())
     }

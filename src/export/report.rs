@@ -16,7 +16,7 @@ use crate::export::output::Parity;
 use crate::util::text::format_age;
 
 /// What an export did.
-#[derive(Serialize, Default)]
+#[derive(Debug, Serialize, Default)]
 #[non_exhaustive]
 pub struct ExportReport {
     /// Nothing was written.
@@ -48,7 +48,7 @@ pub struct ExportReport {
 }
 
 /// An image that a bundle carries.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExportedImage {
     /// Its name.
@@ -76,7 +76,7 @@ impl ExportedImage {
 }
 
 /// A bundle that was written.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WrittenBundle {
     /// Its file, or that of its head.
@@ -109,7 +109,7 @@ pub struct WrittenBundle {
 }
 
 /// The parity beside a bundle.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WrittenParity {
     /// The files.
@@ -135,7 +135,7 @@ impl WrittenParity {
 }
 
 /// A dataset that a bundle carries.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExportedDataset {
     /// Its name.

@@ -65,6 +65,7 @@ pub(crate) fn deliver(
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
     places_for_settings(&options.settings)?;
+    options.check()?;
     let elsewhere = !options.registry.places.is_empty() || options.web_root.is_some();
     let into_cache = options.cache_dir.is_some() || matches!(task, Task::Restore) || !elsewhere;
     let (cache, warnings) = match into_cache {

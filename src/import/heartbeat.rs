@@ -18,7 +18,7 @@ use crate::util::clock;
 use crate::util::text::escape;
 
 /// What became of it.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct HeartbeatResult {
     /// The file's name.

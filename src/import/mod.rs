@@ -73,13 +73,13 @@ impl Importer {
         match self.run(&[staging.path().to_path_buf()], progress) {
             Ok(mut report) => {
                 let cleared = staging.clear(&report.imported());
-                report.errors.extend(cleared.err());
+                report.errors_at_the_end.extend(cleared.err());
                 Ok(report)
             }
             Err(error) if error.category() == Category::Incomplete => {
                 let hint = "Bring the medium on which it is, and run the same command with it; what came so far was copied.";
-                let (what, category) = (error.to_string(), error.category());
-                Err(Error::Restated { what, hint: hint.into(), category })
+                let what = error.to_string();
+                Err(Error::Restated { what, hint: hint.into(), original: Box::new(error) })
             }
             failed => failed,
         }
@@ -186,5 +186,5 @@ fn report_of(delivered: Deliveries) -> Result<ImportReport, Error> {
     {
         return Err(report.errors.swap_remove(0));
     }
-    Ok(ImportReport { targets, warnings, repaired, errors: Vec::new() })
+    Ok(ImportReport { targets, warnings, repaired, errors_at_the_end: Vec::new() })
 }

@@ -7,6 +7,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
 use crate::delivery::options::{AcceptanceOptions, RegistryOptions, SettingsOptions};
 use crate::delivery::web_url::WebUrl;
+use crate::error::Error;
 use crate::targets::{Layout, Owner};
 
 /// Where what is imported goes, and what is accepted.
@@ -78,5 +79,25 @@ impl ImportOptions {
             data_home: None,
             state_dir: None,
         }
+    }
+
+    /// Whether the options are complete.
+    ///
+    /// # Errors
+    /// If a web root has no URL, or a URL no web root; if there are further tags and no registry.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.web_root.is_some() != self.web_url.is_some() {
+            return Err(Error::usage(
+                "a web root and the URL under which it is handed out belong together",
+                "Give both, as --web-root DIR and --web-url URL.",
+            ));
+        }
+        if self.registry.places.is_empty() && !self.registry.extra_tag.is_empty() {
+            return Err(Error::usage(
+                "further tags are for registries, and none is named",
+                "Name one with --registry, or leave out --extra-tag.",
+            ));
+        }
+        Ok(())
     }
 }

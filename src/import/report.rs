@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::report::{DeliveryStatus, TargetReport};
-use crate::error::Error;
+use crate::error::{Category, Error, gravest};
 use crate::intake::rebuild::Rebuilt;
 
 /// What became of all targets.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
+#[must_use = "a target may have failed: see `errors`"]
 pub struct ImportReport {
     /// The targets, each with its datasets, warnings and errors.
     pub targets: Vec<TargetReport>,
@@ -22,18 +23,23 @@ pub struct ImportReport {
     pub repaired: Vec<Rebuilt>,
     /// What went wrong after all targets were done.
     #[serde(skip)]
-    pub errors: Vec<Error>,
+    pub(crate) errors_at_the_end: Vec<Error>,
 }
 
 impl ImportReport {
     /// Returns all errors, those of the targets first.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
-        self.targets.iter().flat_map(|target| &target.errors).chain(&self.errors)
+        self.targets.iter().flat_map(|target| &target.errors).chain(&self.errors_at_the_end)
+    }
+
+    /// Returns the gravest category of all errors; `None` if everything went well.
+    pub fn gravest(&self) -> Option<Category> {
+        gravest(self.errors())
     }
 
     /// Returns all errors, those of the targets first, without the rest.
     pub fn into_errors(self) -> Vec<Error> {
-        self.targets.into_iter().flat_map(|target| target.errors).chain(self.errors).collect()
+        self.targets.into_iter().flat_map(|target| target.errors).chain(self.errors_at_the_end).collect()
     }
 
     /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.

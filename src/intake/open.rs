@@ -375,6 +375,9 @@ fn shown(path: &Path) -> String {
 
 /// The folder holds nothing to work with.
 pub(crate) fn no_bundle(inputs: &[PathBuf], skipped: SkippedFiles) -> Error {
+    if inputs.is_empty() {
+        return Error::usage("no bundle is named", "Name a bundle, or a directory that holds bundles.");
+    }
     let all = skipped.len();
     let some: Vec<String> =
         skipped.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();

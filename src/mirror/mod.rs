@@ -34,7 +34,7 @@ use crate::util::clock;
 const MAX_PLACES: usize = 6;
 
 /// What became of all places.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct MirrorReport {
     /// Whether nothing was pushed.

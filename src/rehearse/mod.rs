@@ -30,7 +30,7 @@ use crate::util::fs::{self, Durability};
 use crate::util::text::escape;
 
 /// What a rehearsal came to.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RehearsalReport {
     /// How many datasets were collected.
@@ -50,7 +50,7 @@ pub struct RehearsalReport {
 }
 
 /// What Trivy found in the sample project.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Scan {
     /// Its version.

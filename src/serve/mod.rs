@@ -47,7 +47,7 @@ pub struct BundleServer {
 
 impl BundleServer {
     /// Verifies bundles and prepares a server for what is acceptable of them. It is listening when this returns, and
-    /// answers once it [runs](BundleServer::run).
+    /// answers once it [runs](BundleServer::run) or is [started](BundleServer::start).
     ///
     /// # Errors
     /// If no key is trusted, there is nothing to serve, or the address cannot be listened on. The report says what
@@ -61,7 +61,6 @@ impl BundleServer {
             .as_ref()
             .map(|(certificate, key)| http::configuration(certificate, key))
             .transpose()?;
-        raise_open_file_limit();
         places_for_settings(&options.settings)?;
         let context = context(options)?;
         let mut found = open::open(&options.inputs, &context.keyring, None)?;
@@ -118,11 +117,24 @@ impl BundleServer {
         self.address
     }
 
-    /// Serves until SIGTERM or SIGINT. Tells `progress` a line for each request.
+    /// Serves until it is dropped, and tells nobody of requests.
+    ///
+    /// # Errors
+    /// If the server cannot be started.
+    pub fn start(self) -> Result<RunningServer, Error> {
+        let options = ServerOptions { until: EndsAt::Dropped, log: Box::new(drop), ..self.http_options };
+        let server = Server::start(self.listener, self.site, options)?;
+        Ok(RunningServer { _server: server })
+    }
+
+    /// Serves until SIGTERM or SIGINT, as a program does that is there for nothing else: it handles these signals from
+    /// now on, and raises the limit of open files to what the system allows. Tells `progress` a line for each
+    /// request.
     ///
     /// # Errors
     /// If the server cannot be started.
     pub fn run(self, progress: &dyn Progress) -> Result<(), Error> {
+        raise_open_file_limit();
         let server = Server::start(self.listener, self.site, self.http_options)?;
         progress.info(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
         tell(self.events, &self.lost, progress);
@@ -130,6 +142,12 @@ impl BundleServer {
         progress.info("Ended.");
         Ok(())
     }
+}
+
+/// A server that answers. Dropping it ends the server: answers under way are sent, within 60 s.
+#[must_use = "the server ends when this is dropped"]
+pub struct RunningServer {
+    _server: Server,
 }
 
 /// Says a line for each request, until the server ends.

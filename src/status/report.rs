@@ -13,7 +13,7 @@ use crate::trust::state::{Origin, ReceivedHeartbeat};
 use crate::util::text::escape;
 
 /// What a host knows of its streams.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct StatusReport {
     /// The targets.
@@ -39,7 +39,7 @@ pub struct StatusReport {
 }
 
 /// What one target has of one stream.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TargetStatus {
     /// The stream.
@@ -59,7 +59,7 @@ pub struct TargetStatus {
 }
 
 /// The last heartbeat of a stream.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct HeartbeatStatus {
     /// The stream.
@@ -72,7 +72,7 @@ pub struct HeartbeatStatus {
 }
 
 /// Something that was rejected.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecentRejection {
     /// When.
@@ -86,7 +86,7 @@ pub struct RecentRejection {
 }
 
 /// The newest bundle that was accepted.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct AcceptedBundle {
     /// The digest of its payload.
@@ -98,7 +98,7 @@ pub struct AcceptedBundle {
 }
 
 /// A dataset, or an image.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ItemStatus {
     /// Its reference name, such as `trivy-db-2`.
@@ -124,7 +124,7 @@ pub struct ItemStatus {
 }
 
 /// The last bundle of a stream that was exported here.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExportStatus {
     /// The stream.

@@ -13,6 +13,7 @@ use crate::util::text;
 /// Why a target could not take, show or give back a dataset. Paths are as the caller gave them,
 /// with what was found below them.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TargetError {
     /// The registry, or the way to it.
     #[error(transparent)]

@@ -9,6 +9,7 @@ use crate::util::text::{format_minute, format_second};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrustError {
     /// A file could not be read or written.
     #[error("{path} cannot be used: {error}")]
@@ -34,7 +35,7 @@ pub enum TrustError {
         /// Which file.
         path: PathBuf,
         /// What is missing.
-        why: &'static str,
+        why: String,
     },
     /// The command that should sign did not.
     #[error("`{command}` did not sign: {why}")]
@@ -113,6 +114,7 @@ pub enum TrustError {
 /// Why a bundle that is genuine is not accepted. Exit code 5; every one names the flag that
 /// overrides it and what that flag risks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Rejection {
     /// The bundle belongs to another stream.
     #[error("{bundle} belongs to stream {found:?}, and only stream {wanted:?} is accepted here")]

@@ -126,13 +126,17 @@ impl PublicKey {
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
 /// Why a private key could not be read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BadKey {
     /// The key is encrypted and no passphrase was given.
+    #[error("no passphrase was given")]
     Encrypted,
     /// The passphrase does not open it.
+    #[error("this passphrase does not open it")]
     WrongPassphrase,
     /// The text is no private key, in words.
+    #[error("{0}")]
     NotAKey(String),
 }
 

@@ -17,6 +17,7 @@ use crate::import::report::ImportReport;
 /// Where a bundle was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Disposition {
     /// It was imported, or is not needed.
     Processed,

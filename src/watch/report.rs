@@ -11,7 +11,7 @@ use crate::import::heartbeat;
 use crate::watch::reason::Disposition;
 
 /// What `--once` did.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WatchReport {
     /// The bundles that were dealt with.
@@ -26,7 +26,7 @@ pub struct WatchReport {
 }
 
 /// What became of a bundle.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct BundleOutcome {
     /// Its name.
@@ -43,7 +43,7 @@ pub struct BundleOutcome {
 }
 
 /// A bundle that is not complete yet.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WaitingBundle {
     /// Its name.

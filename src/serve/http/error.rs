@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// The certificate or the key cannot be used.
     #[error("{} cannot be used: {why}", .path.display())]
