@@ -15,7 +15,7 @@ pub(crate) fn hook(
     environment: &[(&str, String)],
 ) -> Result<(), Error> {
     // What it prints is no result of ours.
-    let line = format!("exec 1>&2\n{command}");
+    let line = format!("exec 1>&2; {command}");
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(line).envs(environment.iter().map(|(name, value)| (name, value)));
     let run = shell.stdin(Stdio::null()).status();

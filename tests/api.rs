@@ -265,3 +265,35 @@ fn a_server_answers_until_it_is_dropped() {
     drop(running);
     assert!(TcpStream::connect(address).is_err(), "the port is free again");
 }
+
+/// Of two repositories that speak of one product, Trivy believes the first of its configuration.
+#[test]
+fn the_order_of_vex_repositories_does_not_depend_on_what_was_there() {
+    let trip = Trip::new();
+    let export = |repositories: &[&str]| {
+        let mut options = trip.export(&Artifact::db());
+        options.sources.selection.only = vec!["vex-hub".parse().unwrap(), "vex-security".parse().unwrap()];
+        options.vex = repositories.iter().map(|name| format!("{name}={}", sample("vex-hub"))).collect();
+        options.sources.selection.only.truncate(repositories.len());
+        Exporter::new(options).run(&trip.key, &Silent).unwrap().bundle.unwrap().path
+    };
+    let config = trip.path("home/.trivy/vex/repository.yaml");
+    let order = || {
+        let text = fs::read_to_string(&config).unwrap();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    // One is there already, and comes with the other: neither way changes the order.
+    let first = export(&["default"]);
+    let both = export(&["security", "default"]);
+    assert_eq!(trip.imported(&first).unwrap().gravest(), None);
+    fs::remove_file(&config).unwrap();
+    assert_eq!(trip.imported(&both).unwrap().gravest(), None);
+    let grown = order();
+    fs::remove_dir_all(trip.path("cache")).unwrap();
+    fs::remove_dir_all(trip.path("state-air-gapped")).unwrap();
+    fs::remove_file(&config).unwrap();
+    assert_eq!(trip.imported(&both).unwrap().gravest(), None);
+    assert_eq!(order(), grown);
+    assert_eq!(grown, ["default", "security"]);
+}

@@ -10,6 +10,7 @@ use crate::bundle::volumes::{VolumeNumber, parse_name};
 use crate::error::Error;
 use crate::export::output::is_named_for;
 use crate::intake::file_sets::Inputs;
+use crate::util::dir::FileMode;
 use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::fs::{self, Links};
 
@@ -88,7 +89,7 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(crate::bundle::names::PARTIAL);
-    let mut copy = PendingFile::create(&directory, hidden, 0o644, None)?;
+    let mut copy = PendingFile::create(&directory, hidden, FileMode::AtMost(0o644), None)?;
     io::copy(from, &mut copy)?;
     copy.put_new(name, Durability::Synced)?;
     Ok(true)

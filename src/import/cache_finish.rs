@@ -57,7 +57,11 @@ fn vex(
     report: &mut TargetReport,
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
-    let in_place = report.installed.datasets();
+    // In the order of the report, which does not depend on what was in place before: of two repositories that speak of
+    // one product, Trivy believes the first.
+    let in_place = report
+        .in_place()
+        .filter_map(|row| report.installed.datasets().find(|dataset| row.is(&dataset.dataset_ref())));
     let of = |dataset: &Dataset| {
         let digest = dataset.manifest.digest;
         let name = dataset.name.vex_repository()?;

@@ -26,6 +26,7 @@ use crate::serve::http::{EndsAt, Server, ServerOptions};
 use crate::trust::key::SigningKey;
 use crate::trust::key_files;
 use crate::trust::signer::Signer;
+use crate::util::dir::FileMode;
 use crate::util::fs::{self, Durability};
 use crate::util::text::escape;
 
@@ -167,7 +168,7 @@ impl Rehearsal {
             let mut bytes = fs::read(bundle)?;
             let at = bytes.len().saturating_sub(2048);
             bytes[at] ^= 1;
-            fs::write_new(&damaged, &bytes, 0o644, Durability::Unsynced)
+            fs::write_new(&damaged, &bytes, FileMode::AtMost(0o644), Durability::Unsynced)
         };
         spoil().map_err(Error::unexpected("copying the bundle"))?;
         match self.check(&damaged) {
@@ -204,7 +205,8 @@ impl Rehearsal {
         let project = self.directory("project")?;
         let doing = || Error::unexpected("scanning with the trivy on the PATH");
         let lock = project.join("Gemfile.lock");
-        fs::write_new(lock, sample::LOCK_FILE, 0o644, Durability::Unsynced).map_err(doing())?;
+        fs::write_new(lock, sample::LOCK_FILE, FileMode::AtMost(0o644), Durability::Unsynced)
+            .map_err(doing())?;
         let mut command = Command::new("trivy");
         command.args(["fs", "--scanners", "vuln", "--format", "json"]).arg(&project).stdin(Stdio::null());
         command.env("HOME", self.path("home")).env("XDG_DATA_HOME", self.path("home"));

@@ -3,6 +3,7 @@
 //!
 //! This module prints no credential, and sends none to a token service that [`realm`] does not allow.
 
+use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -16,7 +17,6 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
-use crate::util::fs::{self, Links, OpenError};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -72,11 +72,10 @@ pub(crate) fn credentials(config: &Path, host: &str) -> CredentialLookup {
 
 fn ask(config: &Path, host: &str) -> CredentialLookup {
     let warning = |why: String| CredentialLookup { credentials: None, warning: Some(why) };
-    let file = match fs::open_regular(config, Links::Follow) {
+    // A secret manager may hand out logins through a named pipe.
+    let file = match File::open(config) {
         Ok(file) => file,
-        Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return CredentialLookup::default();
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return CredentialLookup::default(),
         Err(error) => {
             return warning(format!("{} cannot be read, going on without it: {error}", config.display()));
         }
@@ -262,6 +261,22 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(header));
         Challenge::of(&headers)
+    }
+
+    #[test]
+    fn logins_may_come_through_a_named_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("config.json");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, r#"{"auths":{"registry.corp":{"auth":"dTpw"}}}"#).unwrap()
+        });
+        let found = ask(&pipe, "registry.corp");
+        writer.join().unwrap();
+        assert!(found.warning.is_none());
+        assert!(matches!(found.credentials, Some(Credentials::Password(name, _)) if name == "u"));
     }
 
     #[test]

@@ -34,6 +34,30 @@ pub(crate) struct Dir {
     path: PathBuf,
 }
 
+/// The mode of a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileMode {
+    /// This, whatever the umask is: for files that must be readable or must not.
+    Exactly(u32),
+    /// This without what the umask takes: for files that an operator hands to others, and decides who may read them.
+    AtMost(u32),
+}
+
+impl FileMode {
+    /// Returns the bits that are asked for.
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            FileMode::Exactly(mode) | FileMode::AtMost(mode) => mode,
+        }
+    }
+}
+
+impl From<u32> for FileMode {
+    fn from(mode: u32) -> Self {
+        FileMode::Exactly(mode)
+    }
+}
+
 /// The effective user.
 pub(crate) fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -385,12 +409,22 @@ impl Dir {
     }
 
     /// Creates a file that must not exist.
-    pub fn create(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<File> {
-        let name = component(name.as_ref())?;
+    ///
+    /// # Errors
+    /// Something has the name (`AlreadyExists`), or the system refuses.
+    pub fn create(
+        &self,
+        name: impl AsRef<OsStr>,
+        mode: impl Into<FileMode>,
+        owner: Option<Owner>,
+    ) -> io::Result<File> {
+        let (name, mode) = (component(name.as_ref())?, mode.into());
         step("create", name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let fd = open_at(&self.fd, name, flags, Mode::from_raw_mode(mode))?;
-        give(&fd, mode, owner)?;
+        let fd = open_at(&self.fd, name, flags, Mode::from_raw_mode(mode.bits()))?;
+        if let FileMode::Exactly(mode) = mode {
+            give(&fd, mode, owner)?;
+        }
         Ok(File::from(fd))
     }
 

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
+use crate::util::dir::FileMode;
 pub(crate) use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir};
 use crate::util::step;
@@ -137,7 +138,7 @@ pub(crate) fn holding(path: &Path) -> io::Result<(Dir, &OsStr)> {
 pub(crate) fn replace(
     path: impl AsRef<Path>,
     bytes: &[u8],
-    mode: u32,
+    mode: impl Into<FileMode>,
     durability: Durability,
 ) -> io::Result<()> {
     let (directory, name) = holding(path.as_ref())?;
@@ -151,7 +152,7 @@ pub(crate) fn replace(
 pub(crate) fn write_new(
     path: impl AsRef<Path>,
     bytes: &[u8],
-    mode: u32,
+    mode: impl Into<FileMode>,
     durability: Durability,
 ) -> io::Result<()> {
     let (directory, name) = holding(path.as_ref())?;

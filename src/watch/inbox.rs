@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::util::clock;
+use crate::util::dir::FileMode;
 use crate::util::dir::{Dir, euid};
 use crate::util::file_lock::HeldLock;
 use crate::util::fs::{self, Durability, rename_new};
@@ -378,7 +379,7 @@ impl Inbox {
             let _ = fs::remove_file(&path);
             // Once the reason lasts in the folder, so do the files there: the folder must not be lost with them.
             self.own.dir.sync()?;
-            fs::write_new(&path, &text, 0o644, Durability::Synced)?;
+            fs::write_new(&path, &text, FileMode::AtMost(0o644), Durability::Synced)?;
             let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
             for number in 0..100 {
                 let to = match number {

@@ -99,6 +99,11 @@ const LIST: &[Listed] = &[
         reason: "gives a command its input in a file, and takes its output from one; both are gone afterwards",
     },
     Listed {
+        file: "remote/auth.rs",
+        mentions: &["std::fs::File::open"],
+        reason: "reads the file with logins of registries, which may be a named pipe of a secret manager",
+    },
+    Listed {
         file: "cli/prompt.rs",
         mentions: &["std::fs::File::options"],
         reason: "opens the terminal, which is no regular file",

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::CommandOutcome;
 use crate::cli::args::{Cli, ManArgs};
 use crate::error::Error;
+use crate::util::dir::FileMode;
 use crate::util::fs::{self, Durability};
 
 #[derive(Serialize)]
@@ -50,7 +51,7 @@ fn one(command: &clap::Command, directory: &Path, pages: &mut Vec<String>) -> io
     // Replaced, not written to: a link of that name would lead elsewhere, and the folder may be another's.
     let mut text = Vec::new();
     page.render(&mut text)?;
-    fs::replace(directory.join(&name), &text, 0o644, Durability::Unsynced)?;
+    fs::replace(directory.join(&name), &text, FileMode::AtMost(0o644), Durability::Unsynced)?;
     pages.push(name);
     command.get_subcommands().try_for_each(|subcommand| one(subcommand, directory, pages))
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use rustix::fs::{self, Mode};
 
-use crate::util::dir::{Dir, Owner};
+use crate::util::dir::{Dir, FileMode, Owner};
 use crate::util::step;
 
 /// What stands behind a file's name while it is written.
@@ -39,7 +39,7 @@ impl<'d> PendingFile<'d> {
     pub fn create(
         dir: &'d Dir,
         temporary: impl Into<OsString>,
-        mode: u32,
+        mode: impl Into<FileMode>,
         owner: Option<Owner>,
     ) -> io::Result<Self> {
         let temporary = temporary.into();
@@ -115,7 +115,7 @@ impl Dir {
         &self,
         name: impl AsRef<OsStr>,
         bytes: &[u8],
-        mode: u32,
+        mode: impl Into<FileMode>,
         owner: Option<Owner>,
         durability: Durability,
     ) -> io::Result<()> {
@@ -136,15 +136,16 @@ impl Dir {
         &self,
         name: impl AsRef<OsStr>,
         bytes: &[u8],
-        mode: u32,
+        mode: impl Into<FileMode>,
         durability: Durability,
     ) -> io::Result<()> {
         let name = name.as_ref();
+        let mode = mode.into();
         let mut file = self.create(name, mode, None)?;
         let mut write = || -> io::Result<()> {
             // What creates a file takes a mode for a wish.
-            if mode & 0o077 == 0 {
-                fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+            if mode.bits() & 0o077 == 0 {
+                fs::fchmod(&file, Mode::from_raw_mode(mode.bits()))?;
             }
             step("write", name)?;
             file.write_all(bytes)?;

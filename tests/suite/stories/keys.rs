@@ -37,6 +37,24 @@ fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody()
     }
 }
 
+/// A bundle may hold private images: the operator decides who reads the copies that are handed on.
+#[test]
+fn what_an_export_hands_on_is_as_private_as_the_umask_says() {
+    for (umask, mode) in [("077", 0o600), ("022", 0o644)] {
+        let laptop = bare();
+        laptop.keygen();
+        let (upstream, out, drop) = (laid_out(&laptop), laptop.dir("out"), laptop.dir("drop"));
+        let export = format!("export --key ferry.key {upstream} --output {out} --drop {drop} --heartbeat");
+        laptop.sh(&format!("umask {umask}; {PROGRAM} {export}")).exits(0);
+        let handed_on = files(&drop);
+        assert!(handed_on.len() >= 2, "a bundle and a heartbeat: {handed_on:?}");
+        for name in handed_on {
+            let found = fs::metadata(format!("{drop}/{name}")).unwrap().mode() & 0o777;
+            assert_eq!(found, mode, "{name}");
+        }
+    }
+}
+
 #[test]
 fn no_key_yet() {
     let (laptop, importer) = (bare(), bare());
