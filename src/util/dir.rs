@@ -9,7 +9,7 @@ mod entry;
 pub(crate) mod write;
 
 pub use entry::Owner;
-pub(crate) use entry::{DirEntry, Mount, Room};
+pub(crate) use entry::{DirEntry, FileMode, Mount, Room};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -32,30 +32,6 @@ const MAX_DEPTH: u32 = 300;
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-}
-
-/// The mode of a new file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileMode {
-    /// This, whatever the umask is: for files that must be readable or must not.
-    Exactly(u32),
-    /// This without what the umask takes: for files that an operator hands to others, and decides who may read them.
-    AtMost(u32),
-}
-
-impl FileMode {
-    /// Returns the bits that are asked for.
-    pub(crate) fn bits(self) -> u32 {
-        match self {
-            FileMode::Exactly(mode) | FileMode::AtMost(mode) => mode,
-        }
-    }
-}
-
-impl From<u32> for FileMode {
-    fn from(mode: u32) -> Self {
-        FileMode::Exactly(mode)
-    }
 }
 
 /// The effective user.

@@ -71,3 +71,27 @@ pub(crate) struct Mount {
     pub(super) id: Option<u64>,
     pub(super) root: Option<bool>,
 }
+
+/// The mode of a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileMode {
+    /// This, whatever the umask is: for files that must be readable or must not.
+    Exactly(u32),
+    /// This without what the umask takes: for files that an operator hands to others, and decides who may read them.
+    AtMost(u32),
+}
+
+impl FileMode {
+    /// Returns the bits that are asked for.
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            FileMode::Exactly(mode) | FileMode::AtMost(mode) => mode,
+        }
+    }
+}
+
+impl From<u32> for FileMode {
+    fn from(mode: u32) -> Self {
+        FileMode::Exactly(mode)
+    }
+}
