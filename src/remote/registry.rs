@@ -143,7 +143,12 @@ impl Registries {
             let status = answer.response.status();
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if !refused {
-                lock(&self.logins).insert(key(repository, access), header);
+                let mut logins = lock(&self.logins);
+                // Who does not mount begins an upload instead, whose bytes need the same login.
+                if matches!(access, Access::Mount { .. }) {
+                    logins.entry(key(repository, &Access::Push)).or_insert_with(|| header.clone());
+                }
+                logins.insert(key(repository, access), header);
             }
             if last || !refused || !answer.same_origin {
                 break;

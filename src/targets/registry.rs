@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
@@ -18,6 +19,10 @@ use crate::targets::error::TargetError;
 use crate::util::pipe::CHUNK;
 use crate::util::threads::lock;
 
+/// How long is waited between looks at a manifest that was pushed. Registries on object stores may take a second
+/// until they show it.
+const READ_BACK_PAUSES: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// What a tag may name: also what this program would not push, to see that it is there.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
@@ -301,14 +306,21 @@ impl<'r> Registry<'r> {
             ..Request::new(Method::PUT, subject.as_str(), url)
         };
         let answer = self.ask(reference, &path, &request)?;
-        if answer.response.status() != StatusCode::CREATED {
+        // The specification knows 201 alone. Some answer 202, or 200; the read-back decides
+        // (go-containerregistry v0.22.1, pkg/v1/remote/write.go: commitManifest).
+        if !matches!(answer.response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
             return Err(self.refusal(answer).into());
         }
-        let found = self.manifest(reference)?.map(|bytes| Digest::of(&bytes));
-        if found != Some(Digest::of(bytes)) {
-            return Err(TargetError::ReadBack { reference: subject, wanted: Digest::of(bytes), found });
+        let wanted = Digest::of(bytes);
+        let mut pauses = READ_BACK_PAUSES.iter();
+        loop {
+            let found = self.manifest(reference)?.map(|bytes| Digest::of(&bytes));
+            match pauses.next() {
+                _ if found == Some(wanted) => return Ok(()),
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Err(TargetError::ReadBack { reference: subject, wanted, found }),
+            }
         }
-        Ok(())
     }
 
     fn ask(

@@ -81,7 +81,7 @@ impl WebRoot {
             io::ErrorKind::PermissionDenied => TargetError::WebRootDenied { path: dir.path().into() },
             _ => TargetError::io("open the lock", dir.at(LOCK), error),
         })?;
-        if dir::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
+        if dir::lock::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
         let owner = parent_owner(&dir).at("look", dir.path())?;

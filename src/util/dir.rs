@@ -6,6 +6,7 @@
 //! Trivy.
 
 mod entry;
+pub(crate) mod lock;
 pub(crate) mod write;
 
 pub use entry::Owner;
@@ -18,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::util::step;
@@ -65,7 +66,7 @@ fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
 }
 
 /// Checks that a name is one component of a path, so that no call can leave its directory.
-fn component(name: &OsStr) -> io::Result<&OsStr> {
+pub(super) fn component(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(not_a_name()),
         bytes if bytes.iter().any(|byte| matches!(byte, b'/' | 0)) => Err(not_a_name()),
@@ -81,7 +82,7 @@ fn not_a_name() -> io::Error {
 /// Opens one name in a directory. Kernels since 5.6 enforce that this neither leaves the directory nor
 /// follows a link; for older ones, and for sandboxes that forbid the call, the name was checked and
 /// `NOFOLLOW` is set.
-fn open_at(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+pub(super) fn open_at(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     match fs::openat2(dir, name, flags, mode, beneath) {
@@ -607,31 +608,10 @@ impl Dir {
             block: stat.f_bsize.clamp(512, 1 << 20),
         })
     }
-
-    /// Opens a lock file, creating it with `mode` where it is missing. What is there is neither
-    /// changed nor written.
-    pub fn lock_file(&self, name: &str, mode: u32) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        loop {
-            if let Some(file) = self.open_file(name)? {
-                return Ok(file);
-            }
-            step("create", OsStr::new(name))?;
-            let create = flags | OFlags::CREATE | OFlags::EXCL;
-            match open_at(&self.fd, component(name.as_ref())?, create, Mode::from_raw_mode(mode)) {
-                Ok(fd) => {
-                    give(&fd, mode, None)?;
-                    return Ok(File::from(fd));
-                }
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 /// A descriptor as a file, if it is a regular one.
-fn regular(fd: OwnedFd) -> io::Result<File> {
+pub(super) fn regular(fd: OwnedFd) -> io::Result<File> {
     match DirEntry::of(fs::fstat(&fd)?).is_file() {
         true => Ok(File::from(fd)),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -655,19 +635,8 @@ pub(crate) fn rename_new(from_dir: impl AsFd, from: &Path, to_dir: impl AsFd, to
     }
 }
 
-/// Takes an exclusive lock without waiting: `Some(true)` if it was had, `Some(false)` if another
-/// holds it, `None` where the file system has no locks.
-pub(crate) fn try_lock(file: &File) -> io::Result<Option<bool>> {
-    match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(true)),
-        Err(Errno::WOULDBLOCK) => Ok(Some(false)),
-        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Sets mode and owner. A file system that refuses (FAT says EPERM even to root) is no error.
-fn give(fd: impl AsFd, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+pub(super) fn give(fd: impl AsFd, mode: u32, owner: Option<Owner>) -> io::Result<()> {
     if let Some(owner) = owner {
         let (uid, gid) = (fs::Uid::from_raw(owner.uid), fs::Gid::from_raw(owner.gid));
         tolerate(fs::fchown(&fd, Some(uid), Some(gid)))?;

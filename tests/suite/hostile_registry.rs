@@ -108,6 +108,85 @@ fn a_mount_that_is_rejected_becomes_an_upload() {
     }
 }
 
+/// Nexus, and Harbor's public projects: everybody reads, a login writes, and nothing is mounted
+/// (https://github.com/sonatype/nexus-public, the Docker connector with anonymous access).
+#[test]
+fn a_registry_that_everybody_reads_and_a_login_writes_gets_all_of_it() {
+    for (mounts, bearer) in [(false, false), (false, true), (true, false), (true, true)] {
+        println!("mounts {mounts}, bearer {bearer}");
+        let (host, bundle) = importer();
+        let own = Arc::new(Mutex::new(String::new()));
+        let address = own.clone();
+        let registry = Registry::new(move |seen| {
+            let basic = seen.authorization.as_deref() == Some("Basic dXNlcjpzZXNhbWU=");
+            if seen.path == "/token" {
+                return Some(if basic { Response::new(Body::from(r#"{"token":"t"}"#)) } else { status(401) });
+            }
+            let reads = matches!(seen.method, Method::GET | Method::HEAD);
+            let writes = if bearer { seen.authorization.as_deref() == Some("Bearer t") } else { basic };
+            if !reads && !writes {
+                let asks = match bearer {
+                    true => format!(r#"Bearer realm="http://{}/token",service="s""#, address.lock().unwrap()),
+                    false => r#"Basic realm="r""#.to_owned(),
+                };
+                return Some(header(status(401), "www-authenticate", &asks));
+            }
+            let begins = !mounts && seen.query.starts_with("mount=");
+            begins.then(|| header(status(202), "location", &format!("{}1?state=x", seen.path)))
+        });
+        own.lock().unwrap().clone_from(&registry.host);
+        let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
+        host.file("home/.docker/config.json", config);
+        push_to(&host, &bundle, &format!("{0}/p,{0}/q", registry.host)).good();
+        assert_eq!(registry.tags().len(), 2 * ALL.len(), "{:#?}", registry.tags());
+    }
+}
+
+/// Clients of the field take these as success (go-containerregistry v0.22.1, pkg/v1/remote/write.go).
+#[test]
+fn what_a_registry_says_of_a_manifest_that_it_took_does_not_matter() {
+    for code in [200, 201, 202] {
+        let (host, bundle) = importer();
+        let registry = Registry::new(|_| None);
+        registry.answer_manifests_with(code);
+        push(&host, &bundle, &registry.host).good();
+        assert_eq!(registry.tags(), ALL, "{code}");
+    }
+    // What it did not take is not there afterwards.
+    for code in [202, 204, 302] {
+        let (host, bundle) = importer();
+        let registry = Registry::new(move |seen| is_manifest(seen).then(|| status(code)));
+        push(&host, &bundle, &registry.host).exits(7);
+        assert!(registry.tags().is_empty(), "{code}");
+    }
+}
+
+/// GHCR, Docker Hub and registries on object stores show a manifest a moment after they have taken it.
+#[test]
+fn a_registry_may_take_a_second_until_it_shows_what_it_took() {
+    let (host, bundle) = importer();
+    let pushed: Mutex<Vec<String>> = Mutex::default();
+    let registry = Registry::new(move |seen| {
+        if !seen.path.contains("/manifests/") {
+            return None;
+        }
+        let mut pushed = pushed.lock().unwrap();
+        if is_manifest(seen) {
+            // Hidden from the next two looks: once missing, once as it was before.
+            pushed.extend([seen.path.clone(), seen.path.clone()]);
+            return None;
+        }
+        let hidden = pushed.iter().position(|path| *path == seen.path)?;
+        pushed.remove(hidden);
+        Some(match pushed.contains(&seen.path) {
+            true => status(404),
+            false => Response::new(Body::from(r#"{"schemaVersion":2}"#)),
+        })
+    });
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(registry.tags(), ALL);
+}
+
 #[test]
 fn each_refusal_has_a_sentence_that_helps() {
     type Where = fn(&Seen) -> bool;

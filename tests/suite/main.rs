@@ -25,6 +25,7 @@ mod hostile_registry;
 mod hostile_sources;
 mod import_log;
 mod json_contract;
+mod locks;
 mod memory;
 mod memory_limits;
 mod parity;

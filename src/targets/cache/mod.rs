@@ -130,7 +130,7 @@ impl<'p> Cache<'p> {
         }
         let work = working::private(&root)?;
         let lock = work.lock_file("lock", 0o600).at("open the import lock", work.at("lock"))?;
-        match dir::try_lock(&lock).at("take the import lock", work.at("lock"))? {
+        match dir::lock::try_lock(&lock).at("take the import lock", work.at("lock"))? {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
             None => progress.info("This file system has no locks: make sure that only one import runs."),
@@ -356,7 +356,7 @@ impl<'p> Cache<'p> {
         let start = Instant::now();
         let mut reported = false;
         loop {
-            match dir::try_lock(&file).at("take the scan lock", &path)? {
+            match dir::lock::try_lock(&file).at("take the scan lock", &path)? {
                 Some(true) => return Ok(Some(HeldLock::on(file))),
                 None => return Ok(None),
                 Some(false) => {}

@@ -22,6 +22,8 @@ struct Content {
     blobs: HashMap<(String, String), Bytes>,
     /// By path: `/v2/NAME/manifests/REFERENCE`.
     manifests: HashMap<String, Bytes>,
+    /// How it answers when it has taken a manifest; 201 if this is none.
+    taken: Option<u16>,
     seen: Vec<Seen>,
 }
 
@@ -64,6 +66,11 @@ impl Registry {
         let mut tags: Vec<String> = content.manifests.keys().map(name).collect();
         tags.sort();
         tags
+    }
+
+    /// Answers with this status when it has taken a manifest.
+    pub fn answer_manifests_with(&self, code: u16) {
+        self.content.lock().unwrap().taken = Some(code);
     }
 
     /// Loses all blobs.
@@ -124,7 +131,7 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
         return match seen.method {
             Method::PUT => {
                 content.manifests.insert(path.to_owned(), body);
-                status(201)
+                status(content.taken.unwrap_or(201))
             }
             _ => content.manifests.get(path).map_or_else(|| status(404), |bytes| ok(bytes.clone())),
         };
