@@ -201,11 +201,31 @@ pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
         why: why.to_owned(),
     };
     let realm = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
+    let realm = behind_tls(realm, registry);
     if realm.host_str().is_none() || !realm.username().is_empty() || realm.password().is_some() {
         return Err(refuse("it is not the plain URL of a host"));
     }
     may_ask(&realm, registry).map_err(refuse)?;
     Ok(realm)
+}
+
+/// Returns an address that a registry names, over HTTPS if the registry was asked over HTTPS and means itself. Behind a
+/// proxy that ends TLS, and does not tell it so with X-Forwarded-Proto, a registry takes itself for one over plain
+/// HTTP: the address that it names has the right host and the wrong scheme.
+pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
+    let is_own = named.scheme() == "http"
+        && asked.scheme() == "https"
+        && named.host_str() == asked.host_str()
+        && (matches!(named.port(), None | Some(443)) || named.port() == asked.port())
+        && named.username().is_empty()
+        && named.password().is_none();
+    if !is_own {
+        return named;
+    }
+    let mut own = asked.clone();
+    own.set_path(named.path());
+    own.set_query(named.query());
+    own
 }
 
 /// Whether a token service may be asked on a registry's word: over HTTPS, or at the very origin
@@ -308,7 +328,10 @@ mod tests {
             ("https://auth.example/token", &http, true),
             ("https://r.example:5000/token", &https, true),
             ("http://r.example:5000/token", &http, true),
-            ("http://r.example/token", &https, false),
+            // The registry itself, behind a proxy that ends TLS: asked over HTTPS.
+            ("http://r.example/token", &https, true),
+            ("http://r.example:5000/token", &https, false),
+            ("http://u:p@r.example/token", &https, false),
             ("http://r.example:5001/token", &http, false),
             ("http://r.example/token", &http, false),
             ("http://auth.example/token", &http, false),
@@ -316,7 +339,10 @@ mod tests {
             ("file:///etc/passwd", &https, false),
             ("/token", &https, false),
         ] {
-            assert_eq!(realm(text, registry).is_ok(), allowed, "{text} {registry}");
+            let realm = realm(text, registry);
+            assert_eq!(realm.is_ok(), allowed, "{text} {registry}");
+            let is_safe = |realm: Url| realm.scheme() == "https" || realm.origin() == registry.origin();
+            assert!(realm.is_ok_and(is_safe) == allowed, "{text} {registry}");
         }
     }
 

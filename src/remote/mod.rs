@@ -22,6 +22,7 @@ mod runtime;
 mod tls;
 mod upload;
 
+pub(crate) use auth::behind_tls;
 pub(crate) use body::Body;
 pub use error::{RemoteError, Service, Unreachable};
 pub(crate) use exchange::{Answer, Request, host_of, is_html};

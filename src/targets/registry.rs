@@ -14,9 +14,10 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::digest::Digest;
 use crate::oci;
-use crate::remote::{Access, Answer, Remote, RemoteError, Repository, Request, Service, Upload};
+use crate::remote::{Access, Answer, Remote, RemoteError, Repository, Request, Service, Upload, behind_tls};
 use crate::targets::error::TargetError;
 use crate::util::pipe::CHUNK;
+use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
 
 /// How long is waited between looks at a manifest that was pushed. Registries on object stores may take a second
@@ -228,21 +229,30 @@ impl<'r> Registry<'r> {
         if answer.response.status() != StatusCode::ACCEPTED {
             return Err(self.refusal(answer).into());
         }
-        self.location(&answer).map(Some).ok_or_else(|| {
-            let why = "the registry does not say where to send it (no usable Location)".into();
-            RemoteError::Unusable { subject: subject.into(), why }.into()
-        })
+        let location = self.location(&answer).map_err(|why| {
+            let why = format!("the registry does not say where to send it (no usable Location{why})");
+            RemoteError::Unusable { subject: subject.into(), why }
+        })?;
+        Ok(Some(location))
     }
 
-    /// Where an answer says that an upload goes on.
-    fn location(&self, answer: &Answer) -> Option<Url> {
+    /// Where an answer says that an upload goes on. An error is the end of a sentence: what it says instead.
+    fn location(&self, answer: &Answer) -> Result<Url, String> {
         let asked = answer.response.url();
         // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
-        let location = asked.join(answer.header(LOCATION.as_str())?).ok()?;
-        let usable = location.scheme() == asked.scheme()
-            || location.scheme() == "https"
-            || self.remote.options.insecure;
-        usable.then_some(location)
+        let named = answer.header(LOCATION.as_str()).ok_or_else(String::new)?;
+        let location = asked.join(named).map_err(|_| ": it is not a URL".to_owned())?;
+        let location = behind_tls(location, asked);
+        match location.scheme() {
+            "https" => Ok(location),
+            scheme if scheme == asked.scheme() => Ok(location),
+            "http" if self.remote.options.insecure => Ok(location),
+            "http" => Err(format!(
+                ": {} is plain HTTP, and the registry was asked over HTTPS; a proxy before it may have to send X-Forwarded-Proto",
+                Redacted::from(&location)
+            )),
+            _ => Err(format!(": {} is not an HTTP address", Redacted::from(&location))),
+        }
     }
 
     /// Begins to send a blob whole. Credentials go to the registry itself only.
@@ -277,7 +287,7 @@ impl<'r> Registry<'r> {
                 .ok()
         };
         // distribution names another place for each state of an upload, and cancels only at the last.
-        let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer));
+        let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer).ok());
         ask(Method::DELETE, last.unwrap_or(location));
     }
 

@@ -161,6 +161,55 @@ fn what_a_registry_says_of_a_manifest_that_it_took_does_not_matter() {
     }
 }
 
+/// A registry behind a proxy that ends TLS, and does not tell it so with X-Forwarded-Proto, names addresses of plain
+/// HTTP (https://github.com/distribution/distribution, "registry behind a proxy").
+#[test]
+fn a_registry_that_does_not_know_of_its_tls_is_meant_all_the_same() {
+    let authority = Authority::new();
+    for with_port in [false, true] {
+        let (host, bundle) = importer();
+        let ca = host.file("ca.pem", &authority.pem);
+        let own = Arc::new(Mutex::new(String::new()));
+        let address = own.clone();
+        let registry = Registry::over(Some(authority.server(false)), move |seen| {
+            let name = match with_port {
+                true => address.lock().unwrap().clone(),
+                false => "127.0.0.1".to_owned(),
+            };
+            if seen.path == "/token" {
+                return Some(Response::new(Body::from(r#"{"token":"t"}"#)));
+            }
+            if seen.authorization.is_none() {
+                let asks = format!(r#"Bearer realm="http://{name}/token",service="s""#);
+                return Some(header(status(401), "www-authenticate", &asks));
+            }
+            let location = format!("http://{name}{}1?state=x", seen.path);
+            is_upload(seen).then(|| header(status(202), "location", &location))
+        });
+        own.lock().unwrap().clone_from(&registry.host);
+        let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
+        let (bundle, ca) = (bundle.to_str().unwrap(), ca.to_str().unwrap());
+        let place = format!("{}/p", registry.host);
+        let import = ["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", &place];
+        host.run(&[&import[..], &["--cacert", ca]].concat()).good();
+        assert_eq!(registry.tags(), ALL);
+    }
+    // Another host is not the registry.
+    let (host, bundle) = importer();
+    let ca = host.file("ca.pem", &authority.pem);
+    let registry = Registry::over(Some(authority.server(false)), |seen| {
+        is_upload(seen).then(|| header(status(202), "location", "http://elsewhere.test/uploads/1"))
+    });
+    let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
+    let (bundle, ca) = (bundle.to_str().unwrap(), ca.to_str().unwrap());
+    let import = ["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", &registry.host];
+    host.run(&[&import[..], &["--cacert", ca]].concat())
+        .exits(7)
+        .warns("http://elsewhere.test/uploads/1 is plain HTTP")
+        .warns("X-Forwarded-Proto");
+    assert!(registry.tags().is_empty());
+}
+
 /// GHCR, Docker Hub and registries on object stores show a manifest a moment after they have taken it.
 #[test]
 fn a_registry_may_take_a_second_until_it_shows_what_it_took() {
