@@ -33,6 +33,8 @@ impl Terminal {
         let line = File::from(ioctl_tiocgptpeer(&person, flags).unwrap());
         let program = Command::new("/usr/bin/setsid")
             .arg("--ctty")
+            // A shell that starts the tests in the background has them ignore interrupts.
+            .args(["/usr/bin/env", "--default-signal=INT"])
             .arg(command.get_program())
             .args(command.get_args())
             .env_clear()
