@@ -316,8 +316,8 @@ impl<'r> Registry<'r> {
             ..Request::new(Method::PUT, subject.as_str(), url)
         };
         let answer = self.ask(reference, &path, &request)?;
-        // The specification knows 201 alone. Some answer 202, or 200; the read-back decides
-        // (go-containerregistry v0.22.1, pkg/v1/remote/write.go: commitManifest).
+        // The specification knows 201 alone. Some answer 202, or 200 (containers/image, issue 381): the read-back
+        // decides.
         if !matches!(answer.response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
             return Err(self.refusal(answer).into());
         }

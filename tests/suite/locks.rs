@@ -1,5 +1,6 @@
 //! File systems whose locks are not those of a local disk. NFSv4 gives an exclusive lock only on a file that is open
-//! for writing (flock(2)), and some servers have no locks at all.
+//! for writing (flock(2); pull request 18068 of astral-sh/uv found it on a real mount), and some servers have no
+//! locks at all.
 //!
 //! No such file system is mounted here: strace lets the kernel's answers be those of one.
 
