@@ -274,9 +274,7 @@ impl Hint for Error {
             Error::Source(e) => e.hint(),
             Error::Remote(e) => e.hint(),
             Error::Content { dataset, .. } => {
-                format!(
-                    "Name another source for it, or leave it out with --skip {dataset}; nothing was signed, and no tag set."
-                )
+                format!("Name another source for it, or leave it out with --skip {dataset}.")
             }
             Error::Bundle(e) => e.hint(),
             Error::Rejected(e) => e.hint(),

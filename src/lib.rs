@@ -118,7 +118,9 @@ pub(crate) mod watch;
 // Operations, with what they take and return.
 pub use export::Exporter;
 pub use export::options::ExportOptions;
-pub use export::report::{ExportReport, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity};
+pub use export::report::{
+    ExportReport, ExportResult, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity,
+};
 pub use export::run::OpenSigner;
 pub use import::Importer;
 pub use import::options::ImportOptions;
@@ -168,6 +170,7 @@ pub use bundle::parity::Percent;
 pub use collect::images::{CarriedImage, InvalidImage};
 pub use collect::options::SourceOptions;
 pub use collect::registry_mirror::RegistryMirror;
+pub use collect::requirement::Requirement;
 pub use dataset::catalogue::TrivyVersion;
 pub use dataset::{Name, Selection};
 pub use delivery::image_pattern::{ChosenPlace, ImagePattern, InvalidPattern, WantedImage};
@@ -186,6 +189,7 @@ pub use util::byte_size::ByteSize;
 pub use bundle::Payload;
 pub use bundle::volumes::Volume;
 pub use collect::artifact::SkippedSource;
+pub use dataset::MissingItem;
 pub use delivery::admitted::AdmittedBundle;
 pub use delivery::report::{DatasetResult, DeliveryStatus, Fetched, ImageResult, TargetReport};
 pub use delivery::target_id::TargetId;

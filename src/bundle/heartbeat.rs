@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::format::FORMAT;
 use crate::bundle::reader::verified;
 use crate::bundle::{BundleError, Stream, open_regular};
+use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::trust::TrustError;
 use crate::trust::envelope::Envelope;
@@ -44,6 +45,9 @@ pub struct Heartbeat {
     /// The newest bundle of the stream, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<NewestBundle>,
+    /// What the export was to carry and could not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingItem>,
 }
 
 /// What an export came to.
@@ -78,7 +82,7 @@ impl Heartbeat {
         export: ExportOutcome,
         newest: Option<NewestBundle>,
     ) -> Self {
-        Heartbeat { format: FORMAT, stream, created, export, newest }
+        Heartbeat { format: FORMAT, stream, created, export, newest, missing: Vec::new() }
     }
 
     /// The name of its file: of the stream and the second. FAT and gateways allow all of it.
@@ -140,6 +144,7 @@ impl Heartbeat {
             let feature = format!("format version {}", heartbeat.format);
             return Err(BundleError::Unknown { path: path.into(), feature: feature.into() });
         }
+        MissingItem::check(&heartbeat.missing).map_err(|why| damaged(format!("it {why}")))?;
         Ok(heartbeat)
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
 use crate::bundle::volumes::{self, Volume};
-use crate::dataset::{Contents, DatasetRef, Kind, Name, RelPath, catalogue};
+use crate::dataset::{Contents, DatasetRef, Kind, MissingItem, Name, RelPath, catalogue};
 use crate::digest::Digest;
 use crate::oci;
 use crate::util::json;
@@ -110,6 +110,9 @@ pub struct Payload {
     /// The volumes behind the head, where it has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// What the exporter was to carry and could not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingItem>,
 }
 
 /// One member of the tar file.
@@ -359,6 +362,7 @@ impl Payload {
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
         self.check_volumes()?;
+        MissingItem::check(&self.missing).map_err(|why| format!("it {why}"))?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
             return Err(format!("it lists {datasets} datasets and {images} images"));

@@ -14,7 +14,7 @@ use crate::bundle::header;
 use crate::bundle::payload::{Blob, Dataset, Image, Member, Payload, Stream, sums};
 use crate::bundle::volumes::{self, Volume};
 use crate::content_digest::ContentDigest;
-use crate::dataset::{Contents, File, Kind};
+use crate::dataset::{Contents, File, Kind, MissingItem};
 use crate::digest::{Digest, Hasher};
 use crate::oci;
 use crate::trust::TrustError;
@@ -36,6 +36,8 @@ pub struct BundleInfo {
     pub previous: Option<Digest>,
     /// The most bytes of a file, where a larger bundle is to be split into volumes.
     pub volume_size: Option<u64>,
+    /// What was to be in it and could not be had.
+    pub missing: Vec<MissingItem>,
 }
 
 /// A dataset that is to be written. The contents of a large one are not known yet.
@@ -98,6 +100,7 @@ impl BundlePlan {
             datasets: planned.into_iter().map(|planned| with_room(planned.dataset)).collect(),
             images: images.into_iter().map(|planned| planned.image).collect(),
             volumes: Vec::new(),
+            missing: info.missing,
         };
         let mut plan = BundlePlan { payload, capacity: 0, derived };
         let (small, large) = plan.footprints();
@@ -518,6 +521,7 @@ pub(super) mod tests {
             sequence: Some(7),
             previous: None,
             volume_size: None,
+            missing: Vec::new(),
         }
     }
 

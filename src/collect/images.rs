@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::bundle::format::MAX_MEMBER;
 use crate::bundle::payload::{Blob, Image, MAX_IMAGES};
 use crate::bundle::writer::PlannedImage;
+use crate::collect::requirement::{MissingSource, Requirements};
 use crate::error::Error;
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
@@ -76,14 +77,17 @@ impl CollectedImage {
     }
 }
 
-/// Fetches the manifests of every image that an export is to take along.
+/// Fetches the manifests of every image that an export is to take along. Adds to `missing` those that their source
+/// does not give and the bundle need not hold; what stands there already is skipped.
 ///
 /// # Errors
 /// [`Error::Usage`] if there are too many images, one is given twice, or one has another digest than its
-/// name; [`Error::Source`] if its source does not have it, or registries would reject it.
+/// name; [`Error::Source`] if all are required and a source does not have one, or registries would reject it.
 pub(crate) fn collect(
     images: &[CarriedImage],
     platform: Option<&Platform>,
+    requirements: &Requirements<'_>,
+    missing: &mut Vec<MissingSource>,
     network: &Network<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<CollectedImage>, Error> {
@@ -94,13 +98,23 @@ pub(crate) fn collect(
         ));
     }
     let mut collected: Vec<CollectedImage> = Vec::new();
-    for carried in images {
+    for (index, carried) in images.iter().enumerate() {
         let name = carried.name.to_string();
-        if collected.iter().any(|other| other.planned.image.name == name) {
+        if images[..index].iter().any(|other| other.name == carried.name) {
             return Err(Error::usage(format!("--image {name} is given twice"), "Give each image once."));
         }
-        let source = network.image(&carried.source, platform, MAX_MEMBER)?;
+        if missing.iter().any(|missing| missing.item.is(&name)) {
+            continue;
+        }
+        let source = network.image(&carried.source, platform, MAX_MEMBER);
         network.take_warnings().iter().for_each(|warning| progress.info(warning));
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => {
+                missing.push(requirements.without_image(&name, error.into())?);
+                continue;
+            }
+        };
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(
                 format!(

@@ -9,35 +9,48 @@ pub mod images;
 pub mod options;
 pub(crate) mod quorum;
 pub mod registry_mirror;
+pub mod requirement;
 pub(crate) mod validate;
 pub(crate) mod wanted;
 
 use crate::collect::artifact::{CollectedDataset, vex_repository};
 use crate::collect::best_source::BestSource;
+use crate::collect::requirement::{MissingSource, Requirements};
 use crate::collect::wanted::WantedDataset;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::source::Network;
 
-/// Resolves every dataset, and fetches and checks the small ones.
+/// Resolves every dataset, and fetches and checks the small ones. Adds to `missing` what no source has in a usable
+/// form and the bundle need not hold; what stands there already is skipped.
 ///
 /// # Errors
-/// The error of the first dataset that no source has in a usable form: see [`BestSource::collect`]. For a
-/// VEX repository [`Error::Source`] if it cannot be fetched, or [`Error::Content`] if Trivy could not use
-/// it.
+/// The error of the first dataset that is required and that no source has in a usable form: see
+/// [`BestSource::collect`]. For a VEX repository [`Error::Source`] if it cannot be fetched, or
+/// [`Error::Content`] if Trivy could not use it.
 pub(crate) fn collect(
     network: &Network<'_>,
     wanted: &[WantedDataset],
+    requirements: &Requirements<'_>,
+    missing: &mut Vec<MissingSource>,
     best: &mut BestSource<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<CollectedDataset>, Error> {
     let mut collected = Vec::new();
     for item in wanted {
-        collected.push(match item {
-            WantedDataset::Artifact(artifact) => best.collect(artifact)?,
-            WantedDataset::Vex { name, source } => vex_repository(network, name, source)?,
-        });
+        let dataset = item.dataset();
+        if missing.iter().any(|missing| missing.is(&dataset)) {
+            continue;
+        }
+        let done = match item {
+            WantedDataset::Artifact(artifact) => best.collect(artifact),
+            WantedDataset::Vex { name, source } => vex_repository(network, name, source),
+        };
         network.take_warnings().iter().for_each(|warning| progress.info(warning));
+        match done {
+            Ok(found) => collected.push(found),
+            Err(error) => missing.push(requirements.without_dataset(&dataset, error)?),
+        }
     }
     Ok(collected)
 }

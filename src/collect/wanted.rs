@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::collect::options::SourceOptions;
 use crate::dataset::catalogue::{self, TrivyVersion};
-use crate::dataset::{Kind, Name};
+use crate::dataset::{DatasetRef, Kind, Name};
 use crate::error::Error;
 use crate::source::{ArtifactSource, VexSource};
 use crate::util::redacted::Redacted;
@@ -31,6 +31,14 @@ impl WantedDataset {
         match self {
             WantedDataset::Artifact(artifact) => Some(artifact),
             WantedDataset::Vex { .. } => None,
+        }
+    }
+
+    /// Its name, with the tag by which it is asked for.
+    pub(crate) fn dataset(&self) -> DatasetRef {
+        match self {
+            WantedDataset::Artifact(artifact) => DatasetRef::new(artifact.name.clone(), artifact.tag.clone()),
+            WantedDataset::Vex { name, .. } => DatasetRef::new(name.clone(), catalogue::VEX_SPEC),
         }
     }
 

@@ -7,6 +7,7 @@ mod bolt;
 pub mod catalogue;
 pub mod check;
 pub mod layer;
+mod missing;
 mod name;
 mod selection;
 mod sqlite;
@@ -18,6 +19,7 @@ mod zip_archive;
 
 pub use catalogue::Kind;
 pub use check::ContentError;
+pub use missing::MissingItem;
 pub use name::{DatasetRef, InvalidName, Name};
 pub use selection::Selection;
 pub use tree::{Contents, Discard, File, InvalidPath, RelPath, Sink, Tree};

@@ -48,6 +48,7 @@ pub(crate) fn admit_all(
             }
         }
     }
+    report.warn_of_missing();
     let good = bundles.iter().zip(&admitted).filter(|(_, admission)| admission.is_some());
     let newest = good.map(|(bundle, _)| bundle.payload().created).max();
     for (bundle, rejection) in rejected {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::bundle::VerifiedBundle;
 use crate::bundle::volumes::Volume;
+use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::intake::signer::SignerInfo;
 use crate::trust::acceptance::Admission;
@@ -36,6 +37,8 @@ pub struct AdmittedBundle {
     pub superseded: bool,
     /// The numbers of bundles before it that never came, from and to, both included.
     pub missing: Option<(u64, u64)>,
+    /// What its exporter was to carry and could not get.
+    pub missing_items: Vec<MissingItem>,
     /// The flags without which it would have been rejected.
     pub overrides: Vec<&'static str>,
     /// The volumes behind its head.
@@ -71,6 +74,7 @@ impl AdmittedBundle {
             seen_before: admission.seen,
             superseded: admission.superseded,
             missing: admission.gap,
+            missing_items: payload.missing.clone(),
             overrides: admission.overrides.clone(),
             volumes: payload.volumes.clone(),
             name: bundle.name(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::bundle::{Dataset, Image, VerifiedBundle};
 use crate::dataset::catalogue::{TrivyVersion, WARN_AFTER};
-use crate::dataset::{Contents, DatasetRef, Name};
+use crate::dataset::{Contents, DatasetRef, MissingItem, Name};
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::context::DeliveryContext;
 use crate::delivery::ledger::InstalledItems;
@@ -392,6 +392,17 @@ impl TargetReport {
         if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
             (row.updated_at, row.next_update) = (contents.updated_at, contents.next_update);
         }
+    }
+
+    /// Warns of what the newest bundle came without.
+    pub(crate) fn warn_of_missing(&mut self) {
+        let Some(bundle) = self.bundles.last() else { return };
+        let warning = |item: &MissingItem| {
+            let (name, why) = (&bundle.name, escape(&item.why));
+            format!("{name} came without {item}, which its exporter could not get: {why}")
+        };
+        let warnings: Vec<String> = bundle.missing_items.iter().map(warning).collect();
+        self.warnings.extend(warnings);
     }
 
     /// Warns of databases that are old, each time, and says what would help: a stick that nobody

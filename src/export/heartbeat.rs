@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::Stream;
 use crate::bundle::heartbeat::{ExportOutcome, Heartbeat, NewestBundle};
+use crate::dataset::MissingItem;
 use crate::error::Error;
 use crate::export::drop_directory::put_new;
 use crate::trust::signer::Signer;
@@ -18,7 +19,7 @@ use crate::util::{clock, fs};
 pub(crate) fn send(
     directory: &Path,
     stream: &Stream,
-    export: ExportOutcome,
+    (export, missing): (ExportOutcome, &[MissingItem]),
     last: Option<&ExportState>,
     signer: &dyn Signer,
 ) -> Result<PathBuf, Error> {
@@ -30,7 +31,8 @@ pub(crate) fn send(
     // After the newest bundle, whatever this host's clock says: it was made after it.
     let now = clock::now_in_seconds();
     let created = last.map_or(now, |last| now.max(last.created));
-    let heartbeat = Heartbeat::new(stream.clone(), created, export, newest);
+    let heartbeat =
+        Heartbeat { missing: missing.to_vec(), ..Heartbeat::new(stream.clone(), created, export, newest) };
     let bytes = heartbeat.signed(signer)?;
     let path = directory.join(heartbeat.file_name());
     let earlier: Vec<PathBuf> = std::fs::read_dir(directory)

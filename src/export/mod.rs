@@ -37,10 +37,11 @@ impl Exporter {
     /// Collects what the options name, and writes a bundle that `signer` signs.
     ///
     /// # Errors
-    /// If no bundle was written. The error is of category [`Category::Usage`] for wrong options,
+    /// If no bundle was written, for a source that a bundle need not hold does not keep the others from it: see
+    /// [`ExportOptions::require`]. The error is of category [`Category::Usage`] for wrong options,
     /// [`Category::Source`] for a source that failed or served bad content, [`Category::Rejected`] for data
-    /// that is too old, and [`Category::Target`] for a place that cannot be written. What goes wrong after the
-    /// bundle was written is in the report.
+    /// that is too old, and [`Category::Target`] for a place that cannot be written. What is missing
+    /// in the bundle, and what goes wrong after it was written, is in the report.
     ///
     /// [`Category::Usage`]: crate::Category::Usage
     /// [`Category::Source`]: crate::Category::Source
@@ -65,7 +66,13 @@ impl Exporter {
                 Ok(_) => ("unchanged", String::new()),
                 Err(_) => ("failed", String::new()),
             };
-            let environment = [("TRIVY_FERRY_RESULT", result.to_owned()), ("TRIVY_FERRY_BUNDLE", bundle)];
+            let missing = done.as_ref().map_or(&[][..], |report| &report.missing);
+            let missing: Vec<&str> = missing.iter().map(|item| item.name.as_str()).collect();
+            let environment = [
+                ("TRIVY_FERRY_RESULT", result.to_owned()),
+                ("TRIVY_FERRY_BUNDLE", bundle),
+                ("TRIVY_FERRY_MISSING", missing.join(" ")),
+            ];
             match (hook(command, "the export is over", false, &environment), &mut done) {
                 (Ok(()), _) => {}
                 (Err(error), Ok(report)) => report.errors.push(error),

@@ -6,6 +6,7 @@ use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
 use crate::collect::images::CarriedImage;
 use crate::collect::options::SourceOptions;
+use crate::collect::requirement::Requirement;
 use crate::error::Error;
 use crate::oci::Platform;
 use crate::remote::RemoteOptions;
@@ -34,6 +35,9 @@ pub struct ExportOptions {
     pub image: Vec<CarriedImage>,
     /// Of each image only what is for this platform.
     pub platform: Option<Platform>,
+    /// What the bundle must hold to be written; if there is nothing, trivy-db. The rest is left out if its source
+    /// fails.
+    pub require: Vec<Requirement>,
     /// Refuses to sign data that is older.
     pub max_age: Option<MaxAge>,
     /// Importers reject the bundle this long after its creation.
@@ -77,6 +81,7 @@ impl ExportOptions {
             vex: Vec::new(),
             image: Vec::new(),
             platform: None,
+            require: Vec::new(),
             max_age: None,
             expires: None,
             quorum: 1,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::BestSource;
+use crate::collect::requirement::Requirements;
 use crate::collect::wanted::{self, WantedDataset};
 use crate::collect::{self, images};
 use crate::error::Error;
@@ -28,34 +30,51 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         hosts.extend(wanted.iter().flat_map(WantedDataset::hosts));
         hosts
     };
-    let collected = collect::collect(network, wanted, &mut best, progress).inspect_err(|_| {
+    let requirements = &Requirements::new(&options.require, wanted)?;
+    let mut missing = Vec::new();
+    let collected = collect::collect(network, wanted, requirements, &mut missing, &mut best, progress);
+    let collected = collected.inspect_err(|_| {
         // It may be the firewall that is in the way, and this is for it.
         let hosts: Vec<String> = hosts().into_iter().collect();
         progress.info(&format!("A firewall must let through at least: {}", escape(&hosts.join(", "))));
     })?;
-    let images = images::collect(&options.image, options.platform.as_ref(), network, progress)?;
+    let platform = options.platform.as_ref();
+    let images = images::collect(&options.image, platform, requirements, &mut missing, network, progress)?;
+    if collected.is_empty() && images.is_empty() && !missing.is_empty() {
+        return Err(missing.remove(0).error);
+    }
     let now = clock::now();
     let mut report = ExportReport {
         dry_run: true,
         images: images.iter().map(|image| ExportedImage::new(&image.planned.image)).collect(),
         ..ExportReport::default()
     };
-    for item in &collected {
-        let date = item.planned.dataset.contents.updated_at.or(item.announced);
-        if let Some(max_age) = &options.max_age {
-            max_age.check(&item.planned.dataset.name, date, now)?;
-        }
-        report.datasets.push(ExportedDataset::new(&item.planned.dataset, date, &item.skipped, now));
-        // Registries keep large layers elsewhere, and say where only when they are asked for one.
-        if let Some(artifact) = &item.artifact
-            && let Some(layer) = artifact.manifest.layers.first()
-        {
-            drop(network.blob(&artifact.source, layer)?);
+    for item in collected {
+        let dataset = &item.planned.dataset;
+        let date = dataset.contents.updated_at.or(item.announced);
+        let max_age = options.max_age.as_ref();
+        let young = max_age.map_or(Ok(()), |max_age| max_age.check(&dataset.name, date, now));
+        match young.map_err(Error::from).and_then(|()| layer_is_there(&item, network)) {
+            Ok(()) => report.datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now)),
+            Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),
         }
     }
-    for (source, blob) in images.iter().filter_map(images::CollectedImage::first_blob) {
-        drop(network.blob(source, blob)?);
+    for image in &images {
+        let Some((source, blob)) = image.first_blob() else { continue };
+        if let Err(error) = network.blob(source, blob).map(drop) {
+            missing.push(requirements.without_image(&image.planned.image.name, error.into())?);
+        }
     }
     report.hosts = hosts();
-    Ok(report)
+    Ok(report.without(missing))
+}
+
+/// Asks for the large layer. Registries keep it elsewhere, and say where only when they are asked for one.
+fn layer_is_there(item: &CollectedDataset, network: &Network<'_>) -> Result<(), Error> {
+    let layer =
+        item.artifact.as_ref().and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
+    match layer {
+        Some((artifact, layer)) => Ok(network.blob(&artifact.source, layer).map(drop)?),
+        None => Ok(()),
+    }
 }

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::bundle::{Dataset, Image};
 use crate::collect::artifact::SkippedSource;
+use crate::collect::requirement::{self, MissingSource};
+use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::output::Parity;
@@ -19,6 +21,8 @@ use crate::util::text::format_age;
 #[derive(Debug, Serialize, Default)]
 #[non_exhaustive]
 pub struct ExportReport {
+    /// What it came to.
+    pub result: ExportResult,
     /// Nothing was written.
     pub dry_run: bool,
     /// Upstream has nothing new: nothing was written.
@@ -29,6 +33,8 @@ pub struct ExportReport {
     pub datasets: Vec<ExportedDataset>,
     /// The images.
     pub images: Vec<ExportedImage>,
+    /// What was to be carried and could not be had: the errors say the same. The bundle was written without it.
+    pub missing: Vec<MissingItem>,
     /// The hosts that a dry run found to be asked, in the order of the alphabet.
     pub hosts: BTreeSet<String>,
     /// What was put into the folder of --drop.
@@ -42,9 +48,34 @@ pub struct ExportReport {
     pub removed: Vec<PathBuf>,
     /// What the operator has to know.
     pub warnings: Vec<String>,
-    /// What went wrong after the bundle was written.
+    /// What could not be had, and what went wrong after the bundle was written.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
+}
+
+/// What an export came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ExportResult {
+    /// A bundle with everything was written.
+    Written,
+    /// A bundle was written, and something is missing in it.
+    Incomplete,
+    /// Upstream has nothing new: nothing was written.
+    Unchanged,
+    /// Nothing was to be written.
+    #[default]
+    DryRun,
+}
+
+impl ExportReport {
+    /// Adds what is missing.
+    pub(crate) fn without(mut self, missing: Vec<MissingSource>) -> Self {
+        self.missing = requirement::items(&missing);
+        self.errors.splice(0..0, missing.into_iter().map(MissingSource::into_error));
+        self
+    }
 }
 
 /// An image that a bundle carries.

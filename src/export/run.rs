@@ -13,17 +13,20 @@ use crate::bundle::writer::{BundleInfo, BundlePlan, BundleWriter};
 use crate::bundle::{Dataset, heartbeat as format};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::{BestSource, Rejected};
+use crate::collect::requirement::{self, MissingSource, Requirements};
 use crate::collect::validate::bad_content;
 use crate::collect::wanted::{self, WantedDataset};
 use crate::collect::{self, images};
-use crate::dataset::Contents;
+use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::drop_directory::DropDirectory;
 use crate::export::heartbeat;
 use crate::export::options::ExportOptions;
 use crate::export::output::Destination;
-use crate::export::report::{ExportReport, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity};
+use crate::export::report::{
+    ExportReport, ExportResult, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity,
+};
 use crate::export::retention::retain;
 use crate::export::rules::{age_warning, created, expiry, judge, quorum};
 use crate::export::stream::{BlobStreamer, ExportFailure};
@@ -137,50 +140,95 @@ impl ExportRun<'_> {
             Some(state) => state.exports(stream.as_str())?,
             None => None,
         };
-        heartbeat::send(directory, stream, export, last.as_ref(), self.signer)
+        let missing = done.as_ref().map_or(&[][..], |report| &report.missing);
+        heartbeat::send(directory, stream, (export, missing), last.as_ref(), self.signer)
     }
 
     /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
     fn export(&self, wanted: &[WantedDataset]) -> Result<ExportReport, Error> {
         let ExportRun { options, network, progress, .. } = *self;
+        let requirements = &Requirements::new(&options.require, wanted)?;
         let mut best = BestSource::new(network, self.floors.clone(), quorum(options), progress);
         let mut leftovers = 0;
+        let mut missing = Vec::new();
         loop {
-            let collected = collect::collect(network, wanted, &mut best, progress)?;
-            let images = images::collect(&options.image, options.platform.as_ref(), network, progress)?;
-            let of_last = |last: &ExportState| last.manifests == manifests(&collected, &images);
-            if options.if_changed && self.last.as_ref().is_some_and(of_last) {
-                let mut report = unchanged(options, &collected, &images, &self.floors)?;
-                // What an earlier run could not put there is not new any more, and still to be sent.
-                if let Some(last) = self.last.as_ref().filter(|last| last.to_drop) {
-                    match self.send(last) {
-                        Ok(sent) => report.dropped = sent,
-                        Err(error) => report.errors.push(error),
-                    }
-                }
-                return Ok(report);
+            let collected =
+                collect::collect(network, wanted, requirements, &mut missing, &mut best, progress)?;
+            let collected = self.judged(collected, requirements, &mut missing)?;
+            let platform = options.platform.as_ref();
+            let images =
+                images::collect(&options.image, platform, requirements, &mut missing, network, progress)?;
+            if collected.is_empty() && images.is_empty() && !missing.is_empty() {
+                return Err(missing.remove(0).error);
+            }
+            if let Some(last) = self.last.as_ref().filter(|_| options.if_changed)
+                && nothing_is_new(last, &manifests(&collected, &images), &missing)
+            {
+                return Ok(self.unchanged(last, &collected, &images)?.without(missing));
             }
             // A source that answers well may still turn out to have a bad layer, or none.
             let written = match entangled(&collected) {
                 Some(bad) => Err(bad),
-                None => self.write(collected, &images),
+                None => self.write(collected, &images, requirement::items(&missing)),
             };
             match written {
-                Ok(done) => return Ok(done),
+                Ok(done) => return Ok(done.without(missing)),
                 Err(ExportFailure::Leftover(error)) if leftovers < MAX_LEFTOVERS => {
                     progress.info(&format!("{error}; all of it is fetched again"));
                     leftovers += 1;
                 }
                 Err(ExportFailure::Source(rejected)) => {
-                    let mut artifacts = wanted.iter().filter_map(WantedDataset::artifact);
-                    match artifacts.find(|artifact| artifact.name == rejected.dataset) {
-                        Some(artifact) => best.reject(*rejected, artifact)?,
-                        None => return Err(rejected.error),
+                    let mut items = wanted.iter().filter(|item| item.dataset().name == rejected.dataset);
+                    let Some((item, artifact)) = items.find_map(|item| Some((item, item.artifact()?))) else {
+                        return Err(rejected.error);
+                    };
+                    if let Err(error) = best.reject(*rejected, artifact) {
+                        missing.push(requirements.without_dataset(&item.dataset(), error)?);
                     }
+                }
+                Err(ExportFailure::Image(failed)) => {
+                    missing.push(requirements.without_image(&failed.name, failed.error)?);
                 }
                 Err(ExportFailure::Leftover(error) | ExportFailure::Other(error)) => return Err(error),
             }
         }
+    }
+
+    /// Takes out what may not be signed, as far as its content is known already and the bundle need not hold it.
+    fn judged(
+        &self,
+        collected: Vec<CollectedDataset>,
+        requirements: &Requirements<'_>,
+        missing: &mut Vec<MissingSource>,
+    ) -> Result<Vec<CollectedDataset>, Error> {
+        let mut good = Vec::new();
+        for item in collected {
+            let dataset = &item.planned.dataset;
+            match judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now()) {
+                Ok(()) => good.push(item),
+                Err(_) if missing.iter().any(|missing| missing.is(&dataset.dataset_ref())) => {}
+                Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),
+            }
+        }
+        Ok(good)
+    }
+
+    /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
+    fn unchanged(
+        &self,
+        last: &ExportState,
+        collected: &[CollectedDataset],
+        images: &[images::CollectedImage],
+    ) -> Result<ExportReport, Error> {
+        let mut report = unchanged(self.options, collected, images, &self.floors)?;
+        // What an earlier run could not put there is not new any more, and still to be sent.
+        if last.to_drop {
+            match self.send(last) {
+                Ok(sent) => report.dropped = sent,
+                Err(error) => report.errors.push(error),
+            }
+        }
+        Ok(report)
     }
 
     /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
@@ -201,14 +249,11 @@ impl ExportRun<'_> {
         &self,
         mut collected: Vec<CollectedDataset>,
         images: &[images::CollectedImage],
+        missing: Vec<MissingItem>,
     ) -> Result<ExportReport, ExportFailure> {
         let ExportRun { options, signer, progress, .. } = *self;
         let created = self.destination.free_timestamp(created(self.last.as_ref(), progress)?)?;
-        for item in &collected {
-            let dataset = &item.planned.dataset;
-            judge(options, dataset, dataset.contents.updated_at, &self.floors, created)?;
-        }
-        let plan = self.plan(&collected, images, created)?;
+        let plan = self.plan(&collected, images, missing, created)?;
         let most = self.destination.volume_size(options.volume_size);
         let parity = options.parity.map(|percent| (percent, most));
         let destination = self.destination.clone().create(&plan, created, parity, progress)?;
@@ -247,6 +292,7 @@ impl ExportRun<'_> {
         &self,
         collected: &[CollectedDataset],
         images: &[images::CollectedImage],
+        missing: Vec<MissingItem>,
         created: Timestamp,
     ) -> Result<BundlePlan, Error> {
         let (options, last) = (self.options, self.last.as_ref());
@@ -257,6 +303,7 @@ impl ExportRun<'_> {
             sequence: self.state.as_ref().map(|_| last.map_or(1, |last| last.sequence.saturating_add(1))),
             previous: last.map(|last| last.identity),
             volume_size: self.destination.volume_size(options.volume_size),
+            missing,
         };
         let datasets = collected.iter().map(|item| item.planned.clone()).collect();
         let planned = images.iter().map(|image| image.planned.clone()).collect();
@@ -282,8 +329,9 @@ impl ExportRun<'_> {
             let has =
                 |item: &CollectedDataset| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
             let Some(item) = collected.iter_mut().find(|item| has(item)) else {
-                if let Some((source, blob)) = images.iter().find_map(|image| image.blob(&member.path)) {
-                    streamer.image_blob(writer, source, blob, &member)?;
+                let blob = |image: &&images::CollectedImage| image.blob(&member.path).is_some();
+                if let Some(image) = images.iter().find(blob) {
+                    streamer.image_blob(writer, image, &member)?;
                     continue;
                 }
                 let nothing = io::Error::other(format!("nothing brings {}", member.path));
@@ -297,7 +345,7 @@ impl ExportRun<'_> {
             let dataset = &item.planned.dataset;
             let found = streamer.layer(writer, item, &member)?;
             // Whoever has this layer has the same.
-            judge(self.options, dataset, found.updated_at, &self.floors, created)
+            judge(self.options, dataset, found.updated_at, &self.floors, created.max(clock::now()))
                 .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
             contents.insert(dataset.reference(), found);
         }
@@ -355,7 +403,9 @@ impl ExportRun<'_> {
         let rows = payload.datasets.iter();
         let rows = rows.map(|d| ExportedDataset::new(d, d.contents.updated_at, skipped(d), now)).collect();
         let warnings = payload.datasets.iter().filter_map(|d| age_warning(d, d.contents.updated_at, now));
+        let is_complete = payload.missing.is_empty();
         ExportReport {
+            result: if is_complete { ExportResult::Written } else { ExportResult::Incomplete },
             removed,
             dropped,
             warnings: warnings.collect(),
@@ -417,7 +467,16 @@ fn manifests(collected: &[CollectedDataset], images: &[images::CollectedImage]) 
     datasets.chain(images).collect()
 }
 
-/// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
+/// Whether the stream's last bundle holds all of this. What could not be had now counts as what the bundle holds
+/// of it: as a reason for another bundle it is none.
+fn nothing_is_new(last: &ExportState, now: &BTreeMap<String, Digest>, missing: &[MissingSource]) -> bool {
+    let is_missing =
+        |key: &String| !now.contains_key(key) && missing.iter().any(|missing| missing.item.is(key));
+    let is_same = |(key, digest): (&String, &Digest)| now.get(key) == Some(digest) || is_missing(key);
+    last.manifests.iter().all(is_same) && now.keys().all(|key| last.manifests.contains_key(key))
+}
+
+/// The report of an export that writes nothing.
 fn unchanged(
     options: &ExportOptions,
     collected: &[CollectedDataset],
@@ -436,6 +495,7 @@ fn unchanged(
         datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now));
     }
     Ok(ExportReport {
+        result: ExportResult::Unchanged,
         unchanged: true,
         datasets,
         images: images.iter().map(|image| ExportedImage::new(&image.planned.image)).collect(),

@@ -7,6 +7,7 @@ use crate::bundle::Member;
 use crate::bundle::writer::{BundleWriter, WriteError};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::Rejected;
+use crate::collect::images::CollectedImage;
 use crate::collect::validate::{bad_content, broke_off, validate_while};
 use crate::dataset::Contents;
 use crate::error::Error;
@@ -25,6 +26,15 @@ pub(crate) enum ExportFailure {
     Leftover(Error),
     /// A layer cannot be had from its sources.
     Source(Box<Rejected>),
+    /// A blob of an image cannot be had.
+    Image(Box<FailedImage>),
+}
+
+/// An image of which a blob cannot be had.
+pub(crate) struct FailedImage {
+    /// Its name.
+    pub(crate) name: String,
+    pub(crate) error: Error,
 }
 
 impl From<Error> for ExportFailure {
@@ -54,17 +64,21 @@ impl BlobStreamer<'_> {
     pub(crate) fn image_blob<W: Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
-        source: &ArtifactSource,
-        blob: &Descriptor,
+        image: &CollectedImage,
         member: &Member,
     ) -> Result<(), ExportFailure> {
-        let blob = self.open(vec![source.clone()], blob, member).map_err(Error::from)?;
+        let Some((source, blob)) = image.blob(&member.path) else {
+            return Err(Error::unexpected("writing")(io::Error::other("a blob without its image")).into());
+        };
+        let name = &image.planned.image.name;
+        let failed = |error| ExportFailure::Image(Box::new(FailedImage { name: name.clone(), error }));
+        let blob = self.open(vec![source.clone()], blob, member).map_err(|error| failed(error.into()))?;
         let known = blob.known();
         let step = self.progress.begin(&source.to_string(), member.size, source.host().unwrap_or(""));
         let error = match writer.member(Counted::new(blob, step)) {
             Ok(()) => return Ok(()),
             Err(WriteError::Source { error, .. }) => match SourceError::from_io(error) {
-                Ok(error) => error.into(),
+                Ok(error) => return Err(failed(error.into())),
                 Err(error) => Error::unexpected(format!("reading {source}"))(error),
             },
             // The writer has hashed in the source's place.
@@ -72,11 +86,7 @@ impl BlobStreamer<'_> {
                 self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
                 let error = SourceError::Digest { subject, wanted: member.digest, found }.into();
-                return Err(if known > 0 {
-                    ExportFailure::Leftover(error)
-                } else {
-                    ExportFailure::Other(error)
-                });
+                return Err(if known > 0 { ExportFailure::Leftover(error) } else { failed(error) });
             }
             Err(error) => self.destination.failed(error),
         };

@@ -36,7 +36,11 @@ impl HeartbeatResult {
     /// Returns a line that says what became of it.
     pub(crate) fn summary(&self) -> String {
         match (&self.heard, &self.why) {
-            (Some(heard), _) => format!("{:<12} {}: {}", "heard", self.file, exported(&heard.export)),
+            (Some(heard), _) => {
+                let missing: Vec<String> =
+                    heard.missing.iter().map(|item| format!(", without {item}")).collect();
+                format!("{:<12} {}: {}{}", "heard", self.file, exported(&heard.export), missing.concat())
+            }
             (None, Some(why)) => format!("{:<12} {}: {why}", "passed over", self.file),
             (None, None) => format!("{:<12} {}", "passed over", self.file),
         }
@@ -100,6 +104,8 @@ fn said(heartbeat: &Heartbeat, received: Timestamp) -> ReceivedHeartbeat {
         created: newest.created,
         expires: None,
         sequence: Some(newest.sequence),
+        missing_items: Vec::new(),
     });
-    ReceivedHeartbeat { created: heartbeat.created, received, export: export.into(), newest }
+    let missing = heartbeat.missing.clone();
+    ReceivedHeartbeat { created: heartbeat.created, received, export: export.into(), newest, missing }
 }

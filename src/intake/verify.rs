@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{BundleError, Dataset, Stream, VerifiedBundle};
-use crate::dataset::Discard;
+use crate::dataset::{Discard, MissingItem};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
@@ -83,6 +83,8 @@ pub struct ValidBundle {
     pub datasets: Vec<String>,
     /// The names of its images.
     pub images: Vec<String>,
+    /// What its exporter was to carry and could not get.
+    pub missing_items: Vec<MissingItem>,
     /// When it was checked.
     #[serde(skip)]
     pub checked_at: Timestamp,
@@ -201,6 +203,7 @@ fn check(
         members: payload.members.len(),
         datasets: payload.datasets.iter().map(Dataset::reference).collect(),
         images: payload.images.iter().map(|image| image.name.clone()).collect(),
+        missing_items: payload.missing.clone(),
         checked_at: now,
     })
 }
@@ -223,5 +226,6 @@ pub(crate) fn candidate(bundle: &VerifiedBundle) -> BundleCandidate {
         created: payload.created,
         expires: payload.expires,
         sequence: payload.sequence,
+        missing_items: payload.missing.clone(),
     }
 }

@@ -249,6 +249,7 @@ fn look_at(
             identity: last.identity,
             created: last.created,
             sequence: last.sequence,
+            missing_items: last.missing_items.clone(),
         }),
         missing: of.missing.clone(),
         overrides: of.overrides.len(),

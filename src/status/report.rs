@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::dataset::MissingItem;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -95,6 +96,8 @@ pub struct AcceptedBundle {
     pub created: Timestamp,
     /// Its number in the stream, if its exporter keeps count.
     pub sequence: Option<u64>,
+    /// What its exporter was to carry and could not get.
+    pub missing_items: Vec<MissingItem>,
 }
 
 /// A dataset, or an image.

@@ -6,6 +6,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::trust::error::Rejection;
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, TargetState};
@@ -28,6 +29,8 @@ pub struct BundleCandidate {
     pub expires: Option<Timestamp>,
     /// Its number in the stream, if its exporter keeps count.
     pub sequence: Option<u64>,
+    /// What its exporter was to carry and could not get.
+    pub missing_items: Vec<MissingItem>,
 }
 
 /// What this import was told to accept.
@@ -231,6 +234,7 @@ pub fn record(
             created: candidate.created,
             expires: candidate.expires,
             sequence: candidate.sequence,
+            missing_items: candidate.missing_items.clone(),
         });
     }
     if let Some((from, to)) = admission.gap {
@@ -283,6 +287,7 @@ mod tests {
             created: time(created),
             expires: None,
             sequence,
+            missing_items: Vec::new(),
         }
     }
 
@@ -339,7 +344,13 @@ mod tests {
         let mut state = ImportState::default();
         let mut heard = |created: &str| {
             let (created, received) = (time(created), time(NOW));
-            let heard = ReceivedHeartbeat { created, received, export: "unchanged".into(), newest: None };
+            let heard = ReceivedHeartbeat {
+                created,
+                received,
+                export: "unchanged".into(),
+                newest: None,
+                missing: Vec::new(),
+            };
             receive_heartbeat(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
         };
         assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Contents;
+use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::trust::error::TrustError;
 use crate::trust::log::Log;
@@ -127,6 +127,9 @@ pub struct Accepted {
     /// Its number in the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
+    /// What its exporter was to carry and could not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_items: Vec<MissingItem>,
 }
 
 /// A bundle that was admitted against the rules.
@@ -152,6 +155,9 @@ pub struct ReceivedHeartbeat {
     /// The newest bundle that the exporter has made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Accepted>,
+    /// What the export was to carry and could not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingItem>,
 }
 
 /// What one stream's targets accepted.

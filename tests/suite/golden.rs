@@ -214,6 +214,7 @@ fn the_golden_bundles_are_made_the_same_again() {
         sequence: Some(1),
         previous: None,
         volume_size: None,
+        missing: Vec::new(),
     };
     let contents = samples
         .iter()

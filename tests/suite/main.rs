@@ -28,6 +28,7 @@ mod json_contract;
 mod locks;
 mod memory;
 mod memory_limits;
+mod missing;
 mod parity;
 mod power_cut;
 mod secrets;

@@ -8,6 +8,7 @@ use crate::bundle::Stream;
 use crate::bundle::parity::Percent;
 use crate::cli::args::shared::{Renamed, RetryFlags, SigningFlags, SourceFlags, renamed_to_image, switch};
 use crate::collect::images::CarriedImage;
+use crate::collect::requirement::Requirement;
 use crate::oci::Platform;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
@@ -62,6 +63,10 @@ pub struct ExportArgs {
     /// Of each such image only what is for this platform, such as linux/amd64 (default: all of it).
     #[arg(long, env = "TRIVY_FERRY_PLATFORM", value_name = "OS/ARCH", requires = "image")]
     pub platform: Option<Platform>,
+    /// Write no bundle without this dataset, or without anything that was asked for (`all`); whatever else a
+    /// source does not give is left out, and the exit code is 3 (default: trivy-db).
+    #[arg(long, env = "TRIVY_FERRY_REQUIRE", value_name = "DATASET|all", value_delimiter = ',')]
+    pub require: Vec<Requirement>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -97,7 +102,8 @@ pub struct ExportArgs {
     #[arg(long, env = "TRIVY_FERRY_HEARTBEAT", value_parser = switch, requires = "output")]
     pub heartbeat: bool,
     /// Run this shell command at the end, whatever the end is: TRIVY_FERRY_RESULT is `written`,
-    /// `unchanged` or `failed`, and TRIVY_FERRY_BUNDLE names what was written.
+    /// `unchanged` or `failed`, TRIVY_FERRY_BUNDLE names what was written, and TRIVY_FERRY_MISSING what no
+    /// source gave.
     #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
     pub exec_after: Option<String>,
     /// Say what would be collected, from where and how large, and write nothing.

@@ -33,6 +33,9 @@ impl fmt::Display for VerifyReport {
             if !row.images.is_empty() {
                 writeln!(f, "  images: {}", row.images.join(", "))?;
             }
+            for item in &row.missing_items {
+                writeln!(f, "  missing: {item}: {}", escape(&item.why))?;
+            }
             writeln!(f, "  payload {}", row.identity)?;
         }
         for ignored in &self.ignored {
@@ -76,6 +79,9 @@ impl fmt::Display for InspectedBundle {
             writeln!(f, "\n  image {}   {}", escape(&image.name), format_size(image.size()))?;
             writeln!(f, "    from       {}", escape(&Redacted::new(&image.source).to_string()))?;
             writeln!(f, "    manifest   {}", image.manifest.digest)?;
+        }
+        for item in &self.payload.missing {
+            writeln!(f, "\n  missing {item}   {}", escape(&item.why))?;
         }
         writeln!(f, "\n  members")?;
         for member in &self.payload.members {

@@ -77,6 +77,14 @@ impl fmt::Display for ExportReport {
         for image in &self.images {
             writeln!(f, "{:<48} {:>10}", escape(&image.name), format_size(image.size))?;
         }
+        for item in &self.missing {
+            writeln!(
+                f,
+                "{:<14} {:<4} MISSING",
+                escape(&item.name),
+                escape(item.tag.as_deref().unwrap_or(""))
+            )?;
+        }
         if let Some(bundle) = &self.bundle {
             write!(f, "{bundle}")?;
         } else if self.unchanged {

@@ -40,6 +40,9 @@ impl StatusReport {
             let number = numbered(bundle.sequence);
             let ago = format_age(bundle.created, self.now);
             writeln!(f, "  last bundle      {} ({ago} ago){number}", format_minute(bundle.created))?;
+            for item in &bundle.missing_items {
+                writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
+            }
         }
         for row in &target.datasets {
             self.write_row(f, row)?;
@@ -93,6 +96,9 @@ impl StatusReport {
             format_minute(heard.created),
             exported(&heard.export)
         )?;
+        for item in &heard.missing {
+            writeln!(f, "  could not get    {item}: {}", escape(&item.why))?;
+        }
         if let (Some(newest), false) = (&heard.newest, heartbeat.here) {
             let number = numbered(newest.sequence);
             let name = format!("{}-{}", escape(&heartbeat.stream), format_stamp(newest.created));

@@ -39,6 +39,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
         vex: args.vex.clone(),
         image: args.image.clone(),
         platform: args.platform.clone(),
+        require: args.require.clone(),
         max_age: args.max_age.clone(),
         expires: args.expires,
         quorum: args.quorum,

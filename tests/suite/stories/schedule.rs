@@ -120,11 +120,11 @@ fn a_log_has_a_line_of_json_for_everything() {
     let good = log("", 0);
     let of_java = good.iter().find(|entry| entry["what"] == "trivy-java-db-1").unwrap();
     assert_eq!((&of_java["level"], of_java["total"].is_u64()), (&"info".into(), true), "{of_java}");
-    let failed = log("--image 127.0.0.1:1/an/image:1", 3);
+    let failed = log("--require all --image 127.0.0.1:1/an/image:1", 3);
     let error = failed.last().unwrap();
     assert_eq!((&error["level"], &error["exit_code"]), (&"error".into(), &3.into()), "{error}");
     assert!(error["next"].as_str().unwrap().contains("127.0.0.1:1"), "{error}");
-    let quiet = log("--quiet --image 127.0.0.1:1/an/image:1", 3);
+    let quiet = log("--quiet --require all --image 127.0.0.1:1/an/image:1", 3);
     assert_eq!(quiet.len(), 1, "only what went wrong: {quiet:?}");
 }
 
@@ -143,7 +143,7 @@ fn the_operator_hears_of_every_end() {
     let note = "echo \"$TRIVY_FERRY_RESULT $TRIVY_FERRY_BUNDLE\" >>heard";
     run("", note).exits(0);
     run("", note).exits(0);
-    run("--image 127.0.0.1:1/an/image:1", note).exits(3);
+    run("--require all --image 127.0.0.1:1/an/image:1", note).exits(3);
     let heard = fs::read_to_string(host.at("heard")).unwrap();
     let lines: Vec<&str> = heard.lines().collect();
     assert_eq!(lines.len(), 3, "{heard}");

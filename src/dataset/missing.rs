@@ -1,0 +1,121 @@
+//! What an exporter was to carry and could not get. It travels in the signed payload and in the heartbeat,
+//! so that the other side knows that a dataset is not new, and why.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::DatasetRef;
+use crate::util::text::escape;
+
+/// A dataset or an image that was to be carried, and is not in the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingItem {
+    /// The name of the dataset, or the whole name of the image.
+    pub name: String,
+    /// The tag of the dataset, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Why it is missing, for people.
+    pub why: String,
+}
+
+impl MissingItem {
+    /// The most items that a payload or a heartbeat lists: as many as there are datasets and images.
+    pub const MAX: usize = 128;
+    /// The longest name, in bytes.
+    const MAX_NAME: usize = 512;
+    /// The longest reason that a writer gives, in bytes. It stands in a manifest of limited size.
+    const MAX_WHY: usize = 400;
+    /// The longest reason that a reader takes, in bytes.
+    const MAX_READ: usize = 4096;
+
+    /// A dataset that is missing.
+    pub fn dataset(dataset: &DatasetRef, why: &str) -> Self {
+        MissingItem {
+            name: dataset.name.to_string(),
+            tag: Some(dataset.tag.clone()),
+            why: MissingItem::shortened(why),
+        }
+    }
+
+    /// An image that is missing.
+    pub fn image(name: &str, why: &str) -> Self {
+        MissingItem { name: name.to_owned(), tag: None, why: MissingItem::shortened(why) }
+    }
+
+    fn shortened(why: &str) -> String {
+        let why = escape(why);
+        if why.len() <= Self::MAX_WHY {
+            return why;
+        }
+        let ends = why.char_indices().map(|(at, _)| at).take_while(|at| *at <= Self::MAX_WHY);
+        format!("{} …", &why[..ends.last().unwrap_or(0)])
+    }
+
+    /// Whether it is this dataset, whatever its tag, or this image. `key` is a reference name or an image's name.
+    pub fn is(&self, key: &str) -> bool {
+        self.name == key || key.parse::<DatasetRef>().is_ok_and(|dataset| dataset.name.as_str() == self.name)
+    }
+
+    /// The rules that a list of them has to keep.
+    ///
+    /// # Errors
+    /// If there are too many, or one has no name or too long a text. The text is the end of a sentence about the list.
+    pub fn check(items: &[MissingItem]) -> Result<(), String> {
+        let is_bad = |item: &&MissingItem| {
+            item.name.is_empty()
+                || item.name.len() > Self::MAX_NAME
+                || item.why.len() > Self::MAX_READ
+                || item.tag.as_ref().is_some_and(|tag| tag.len() > Self::MAX_NAME)
+        };
+        if items.len() > Self::MAX {
+            return Err(format!("names {} missing items, and {} are allowed", items.len(), Self::MAX));
+        }
+        match items.iter().find(is_bad) {
+            Some(bad) => Err(format!(
+                "names a missing item with texts of {} and {} bytes",
+                bad.name.len(),
+                bad.why.len()
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The reference name of a dataset, such as `trivy-db-2`, or the name of an image.
+impl std::fmt::Display for MissingItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.tag {
+            Some(tag) => write!(f, "{}-{}", escape(&self.name), escape(tag)),
+            None => f.write_str(&escape(&self.name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_short_and_plain_whatever_a_server_says() {
+        let dataset: DatasetRef = "vex-corp-0.1".parse().unwrap();
+        for (why, most) in [("no\u{1b}[2J", 40), (&"é".repeat(4000), 410)] {
+            let item = MissingItem::dataset(&dataset, why);
+            assert!(item.why.len() <= most && !item.why.contains('\u{1b}'), "{}", item.why);
+        }
+        let item = MissingItem::dataset(&dataset, "x");
+        assert_eq!(item.to_string(), "vex-corp-0.1");
+        assert!(item.is("vex-corp-0.1") && item.is("vex-corp-0.2") && !item.is("vex-hub-0.1"));
+        assert!(MissingItem::image("ghcr.io/a/b:1", "x").is("ghcr.io/a/b:1"));
+    }
+
+    #[test]
+    fn a_list_from_outside_has_limits() {
+        let item = |name: &str, why: usize| MissingItem::image(name, &"x".repeat(why));
+        assert_eq!(MissingItem::check(&[item("a", 3)]), Ok(()));
+        assert!(MissingItem::check(&[item("", 3)]).is_err());
+        assert!(MissingItem::check(&[item(&"a".repeat(513), 3)]).is_err());
+        assert!(MissingItem::check(&vec![item("a", 3); MissingItem::MAX + 1]).is_err());
+        let long = MissingItem { why: "x".repeat(5000), ..item("a", 3) };
+        assert!(MissingItem::check(&[long]).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! One source that fails keeps no other data at home: the bundle is written without it, both sides say so, and
+//! what must not be missing can be named.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use test_kit::files::Fault;
+use test_kit::process::Run;
+
+use crate::forge::Host;
+use crate::forge::upstream::Upstream;
+
+/// What ActiveState/advisories publishes as its vex-repository.json: a location is the text of a Python object.
+fn unreadable() -> Vec<u8> {
+    let location = "RepositoryLocation(url='https://advisories.example/vex.tar.gz')";
+    let version = json!({"spec_version": "0.1", "locations": [location], "update_interval": "24h"});
+    json!({"name": "x", "description": "", "versions": [version]}).to_string().into_bytes()
+}
+
+fn exporter() -> Host {
+    let host = Host::new();
+    host.write_key();
+    host
+}
+
+fn bundle_of(host: &Host, report: &Value) -> PathBuf {
+    host.path(report["bundle"]["path"].as_str().unwrap())
+}
+
+fn names(rows: &Value) -> Vec<String> {
+    let name = |row: &Value| row["name"].as_str().unwrap().to_owned();
+    rows.as_array().unwrap().iter().map(name).collect()
+}
+
+fn status(host: &Host, more: &[&str]) -> Run {
+    host.run(&[&["status", "--state-dir", "state"], more].concat())
+}
+
+/// A broken hub beside good ones: ActiveState/advisories (its vex-repository.json), kubewarden/sbomscanner issue 46
+/// (people use several hubs).
+#[test]
+fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
+    let host = exporter();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 1000);
+    upstream.put("/.well-known/vex-repository.json", unreadable());
+    let run = host.export(&upstream, &["--if-changed"]);
+    let report: Value =
+        serde_json::from_str(run.exits(3).warns("vex-hub is missing from the bundle").out.as_str()).unwrap();
+    assert_eq!(report["result"], "incomplete");
+    assert_eq!(names(&report["missing"]), ["vex-hub"]);
+    assert!(report["missing"][0]["why"].as_str().unwrap().contains("vex-repository.json"), "{report:#}");
+    assert_eq!(report["errors"][0]["exit_code"], 3);
+    assert_eq!(names(&report["datasets"]), ["trivy-db", "trivy-java-db", "trivy-checks"]);
+
+    // It is signed, and every command of the other side shows it.
+    let bundle = bundle_of(&host, &report);
+    let key = host.at("keys/exporter.pub");
+    let inspected = host.run(&["inspect", bundle.to_str().unwrap(), "--trust", &key, "--format", "json"]);
+    let payload = &serde_json::from_str::<Value>(&inspected.out).unwrap()["bundles"][0]["payload"];
+    assert_eq!(
+        (&payload["missing"][0]["name"], &payload["missing"][0]["tag"]),
+        (&"vex-hub".into(), &"0.1".into())
+    );
+    host.run(&["inspect", bundle.to_str().unwrap(), "--trust", &key]).prints("missing vex-hub-0.1");
+    host.verify(&bundle, &[]).exits(0).prints("missing: vex-hub-0.1");
+    let imported = host.import(&bundle, &["--format", "json"]);
+    let imported: Value = serde_json::from_str(&imported.exits(0).out).unwrap();
+    let target = &imported["targets"][0];
+    assert_eq!(names(&target["bundles"][0]["missing_items"]), ["vex-hub"]);
+    assert!(target["warnings"][0].as_str().unwrap().contains("came without vex-hub-0.1"), "{target:#}");
+    status(&host, &[]).prints("not in it        vex-hub-0.1: ");
+
+    // The next night: nothing is new, nothing is written, and the source is still broken.
+    host.wait(2);
+    let again: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(3).out).unwrap();
+    assert_eq!((&again["result"], &again["bundle"]), (&"unchanged".into(), &Value::Null));
+    assert_eq!(names(&again["missing"]), ["vex-hub"]);
+
+    // When it is back, that is news.
+    upstream.publish_vex(1);
+    let whole: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(0).out).unwrap();
+    assert_eq!((&whole["result"], whole["datasets"].as_array().unwrap().len()), (&"written".into(), 4));
+    host.import(&bundle_of(&host, &whole), &[]).exits(0);
+    assert!(!status(&host, &[]).exits(0).out.contains("not in it"));
+
+    // When it fails again, the last bundle holds all there is.
+    host.wait(2);
+    upstream.put("/.well-known/vex-repository.json", unreadable());
+    let third: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(3).out).unwrap();
+    assert_eq!(third["result"], "unchanged", "{third:#}");
+}
+
+#[test]
+fn whatever_fails_and_whenever_it_shows_the_rest_is_written() {
+    let blob = |name: &'static str| {
+        move |_: u64, path: &str| {
+            path.starts_with(&format!("/v2/{name}/blobs/")).then_some(Fault::Status(403, None))
+        }
+    };
+    let manifest = |_: u64, path: &str| (path == "/v2/java/manifests/1").then_some(Fault::Status(404, None));
+    let archive = |_: u64, path: &str| (path == "/vex.tar.gz").then_some(Fault::Page);
+    type Break = fn(&Upstream);
+    let nothing: Break = |_| {};
+    let rubbish: Break = |upstream| upstream.publish_rubbish_java_db(1);
+    let no_checks: Break = |upstream| upstream.put("/v2/checks/manifests/1", "<html>");
+    let cases: [(Upstream, Break, &[&str], i32, &str); 8] = [
+        (Upstream::new(manifest), nothing, &[], 3, "trivy-java-db"),
+        (Upstream::new(blob("java")), nothing, &[], 3, "trivy-java-db"),
+        (Upstream::new(blob("checks")), nothing, &[], 3, "trivy-checks"),
+        (Upstream::new(archive), nothing, &[], 3, "vex-hub"),
+        // What shows only while the layer is written.
+        (Upstream::new(|_, _| None), rubbish, &[], 3, "trivy-java-db"),
+        (Upstream::new(|_, _| None), no_checks, &[], 3, "trivy-checks"),
+        // What may not be signed.
+        (Upstream::new(|_, _| None), nothing, &["--max-age", "trivy-java-db=1h"], 5, "trivy-java-db"),
+        (
+            Upstream::new(|_, _| None),
+            nothing,
+            &["--image", "127.0.0.1:1/an/image:1"],
+            3,
+            "127.0.0.1:1/an/image:1",
+        ),
+    ];
+    for (upstream, spoil, more, code, name) in cases {
+        let host = exporter();
+        upstream.publish(1, 1000);
+        spoil(&upstream);
+        let run = host.export(&upstream, &[&["--retries", "0", "--output", "out"], more].concat());
+        let report: Value = serde_json::from_str(&run.exits(code).out).unwrap();
+        assert_eq!(
+            (names(&report["missing"]), &report["result"]),
+            (vec![name.to_owned()], &"incomplete".into()),
+            "{run}"
+        );
+        let datasets = names(&report["datasets"]);
+        assert!(datasets.contains(&"trivy-db".into()) && !datasets.contains(&name.into()), "{run}");
+        host.verify(&bundle_of(&host, &report), &[]).exits(0).prints(&format!("missing: {name}"));
+        assert_eq!(fs::read_dir(host.path("out")).unwrap().count(), 1, "nothing else is left there");
+    }
+}
+
+#[test]
+fn what_must_not_be_missing_can_be_named() {
+    let db_is_down = |_: u64, path: &str| path.starts_with("/v2/db/").then_some(Fault::Status(404, None));
+    let upstream = Upstream::new(db_is_down);
+    upstream.publish(1, 1000);
+    let written = |host: &Host| fs::read_dir(host.path("out")).unwrap().count();
+    let host = exporter();
+    host.export(&upstream, &[]).exits(3);
+    host.export(&upstream, &["--require", "trivy-java-db,trivy-db"]).exits(3);
+    host.export(&upstream, &["--require", "all"]).exits(3);
+    host.export(&upstream, &["--require", "vex-corp"]).exits(2).warns("--require names vex-corp");
+    host.export(&upstream, &["--require", "trivy-db", "--skip", "trivy-db"]).exits(2);
+    assert_eq!(written(&host), 0);
+    // Of a dry run the same is said, and nothing is written.
+    let dry: Value =
+        serde_json::from_str(&host.export(&upstream, &["--require", "vex-hub", "--dry-run"]).exits(3).out)
+            .unwrap();
+    assert_eq!((names(&dry["missing"]), &dry["result"]), (vec!["trivy-db".to_owned()], &"dry-run".into()));
+    let run = host.export(&upstream, &["--require", "vex-hub"]);
+    let report: Value = serde_json::from_str(&run.exits(3).out).unwrap();
+    assert_eq!(names(&report["datasets"]), ["trivy-java-db", "trivy-checks", "vex-hub"]);
+    // What is not asked for is not required.
+    host.wait(2);
+    host.export(&upstream, &["--skip", "trivy-db"]).exits(0);
+    // Nothing is no bundle.
+    host.export(&upstream, &["--only", "trivy-db", "--require", "trivy-db"]).exits(3);
+    let vex_is_down = |_: u64, path: &str| path.contains("vex").then_some(Fault::Status(500, None));
+    let other = Upstream::new(vex_is_down);
+    other.publish(1, 1000);
+    host.export(&other, &["--only", "vex-hub", "--retries", "0"]).exits(3);
+    assert_eq!(written(&host), 2);
+}
+
+#[test]
+fn the_command_at_the_end_and_the_heartbeat_tell_it() {
+    let host = exporter();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 1000);
+    upstream.put("/.well-known/vex-repository.json", unreadable());
+    let note = "echo \"$TRIVY_FERRY_RESULT:$TRIVY_FERRY_MISSING:$TRIVY_FERRY_BUNDLE\" >>heard";
+    let flags =
+        ["--if-changed", "--heartbeat", "--keep", "1", "--exec-after", note, "--state-dir", "exported"];
+    let export = || {
+        let mut command = host.command();
+        command
+            .args(["export", "--key", "exporter.key", "--output", "out"])
+            .args(upstream.flags())
+            .args(flags);
+        crate::forge::run(command)
+    };
+    export().exits(3);
+    export().exits(3);
+    let heard = fs::read_to_string(host.path("heard")).unwrap();
+    let lines: Vec<&str> = heard.lines().collect();
+    assert!(lines[0].starts_with("written:vex-hub:out/default-"), "{heard}");
+    assert_eq!(lines[1], "unchanged:vex-hub:");
+    let inbox = ["watch", "out", "--once", "--settle", "1ms", "--cache-dir", "cache", "--state-dir", "state"];
+    let watched = host.run(&[&inbox[..], &["--trust", "keys/exporter.pub", "--data-home", "home"]].concat());
+    watched.exits(0).prints("without vex-hub-0.1");
+    status(&host, &[]).prints("could not get    vex-hub-0.1: ");
+    let json: Value = serde_json::from_str(&status(&host, &["--format", "json"]).out).unwrap();
+    assert_eq!(names(&json["heartbeats"][0]["missing"]), ["vex-hub"]);
+    assert_eq!(names(&json["imports"][0]["bundle"]["missing_items"]), ["vex-hub"]);
+}
