@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use crate::digest::Digest;
-use crate::oci::{Descriptor, Document, Platform};
+use crate::oci::{Descriptor, Document, IndexEntry, Platform};
 use crate::source::artifact::RawManifest;
 use crate::source::network::Network;
 use crate::source::{ArtifactSource, SourceError};
@@ -99,6 +99,21 @@ impl Gathered<'_> {
         SourceError::Image { subject: self.source.to_string(), why: escape(why.as_ref()), hint }
     }
 
+    /// What it means that a manifest below an index cannot be fetched. Some proxy repositories do not get attestations,
+    /// which stand beside the images of the platforms.
+    fn without_child(&self, entry: &IndexEntry, error: SourceError) -> SourceError {
+        const HINT: &str = "Give --platform, such as linux/amd64: one platform is carried without the index and its attestations; or take another source.";
+        if matches!(error, SourceError::Deadline { .. }) {
+            return error;
+        }
+        let what = match &entry.platform {
+            Some(platform) if platform.os != "unknown" => format!("its manifest for {platform}"),
+            _ => "its attestation (a manifest for no platform)".into(),
+        };
+        let why = escape(&format!("{what} cannot be fetched: {error}"));
+        SourceError::Image { subject: self.source.to_string(), why, hint: HINT }
+    }
+
     fn parse(&self, raw: &RawManifest) -> Result<(&'static str, Document), SourceError> {
         Document::parse(&raw.bytes, raw.media_type.as_deref()).map_err(|why| self.bad(why))
     }
@@ -150,7 +165,8 @@ impl Gathered<'_> {
                     if !self.seen.insert(entry.descriptor.digest) {
                         continue;
                     }
-                    let raw = self.network.child(self.source, &entry.descriptor)?;
+                    let raw = self.network.child(self.source, &entry.descriptor);
+                    let raw = raw.map_err(|error| self.without_child(&entry, error))?;
                     let manifest = self.gather(raw, depth + 1)?;
                     self.below.push(manifest);
                 }
@@ -233,6 +249,35 @@ mod tests {
         assert_eq!(digests, wanted);
         assert_eq!(image.blobs.len(), 3, "the configuration is shared");
         assert_eq!(image.top.digest.to_string(), top["digest"].as_str().unwrap());
+    }
+
+    /// A proxy repository that cannot fetch attestations (sonatype/nexus-public issue 1070), and images of one platform
+    /// that are indexes because of them (scylladb/vector-store pull request 552).
+    #[test]
+    fn a_child_that_cannot_be_fetched_leads_to_the_flag_that_does_without() {
+        let layout = Layout::new();
+        let (image, attestation) = (layout.manifest("one", 3), layout.manifest("attestation", 3));
+        let gone = attestation["digest"].as_str().unwrap().replace("sha256:", "");
+        fs::remove_file(layout.path().join("blobs/sha256").join(gone)).unwrap();
+        let amd64 = on(("linux", "amd64"), image.clone());
+        for (child, word) in [
+            (on(("unknown", "unknown"), attestation.clone()), "its attestation"),
+            (attestation.clone(), "its attestation"),
+            (on(("linux", "arm64"), attestation), "its manifest for linux/arm64"),
+        ] {
+            let top = layout.index(&[amd64.clone(), child]);
+            let network =
+                Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
+            let index = json!({ "schemaVersion": 2, "manifests": [top] });
+            fs::write(layout.path().join("index.json"), index.to_string()).unwrap();
+            let source = ArtifactSource::Layout { directory: layout.path().into(), tag: "1".into() };
+            let error = network.image(&source, None, MAX_BLOB).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+            assert!(crate::hint::Hint::hint(&error).contains("--platform"), "{error}");
+            let platform = "linux/amd64".parse().unwrap();
+            let one = network.image(&source, Some(&platform), MAX_BLOB).unwrap();
+            assert_eq!(one.top.digest.to_string(), image["digest"].as_str().unwrap());
+        }
     }
 
     #[test]

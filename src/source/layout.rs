@@ -5,26 +5,43 @@ use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor, Index};
+use crate::oci::{self, Descriptor, Document, Index};
 use crate::source::artifact::RawManifest;
 use crate::source::blob::{Blob, Pieces};
 use crate::source::error::SourceError;
 use crate::source::{ArtifactSource, files};
 use crate::util::text;
 
-/// Finds a tag's manifest in a layout.
+/// How deep indexes may stand in an index.
+const MAX_DEPTH: usize = 3;
+
+/// Finds a manifest in a layout by its name: a tag, a whole reference or a digest.
 ///
 /// Where `index.json` holds a single manifest that has no name at all, it is taken whatever the
-/// tag: crane writes such layouts, and there is nothing else that could be meant. A single
+/// name: crane writes such layouts, and there is nothing else that could be meant. A single
 /// manifest with another name is refused.
-pub(super) fn manifest(directory: &Path, tag: &str) -> Result<RawManifest, SourceError> {
+pub(super) fn manifest(directory: &Path, name: &str) -> Result<RawManifest, SourceError> {
     let broken = |why: String| SourceError::Layout { directory: directory.into(), why };
     let index = files::read(directory, &["index.json"], oci::MAX_MANIFEST)?;
     let index: Index = crate::util::json::from_slice(&index).map_err(|error| {
         broken(format!("its index.json is not an image index: {}", text::escape(&error.to_string())))
     })?;
-    let descriptor = select(&index, tag).map_err(broken)?;
-    described(directory, tag, descriptor)
+    let descriptor = select(&index, name).map_err(broken)?;
+    described(directory, name, descriptor)
+}
+
+/// The one manifest in an index, where there is one: cosign and others put an index without a name around it.
+pub(super) fn only_child(directory: &Path, name: &str, raw: RawManifest) -> Result<RawManifest, SourceError> {
+    let mut raw = raw;
+    for _ in 0..MAX_DEPTH {
+        match Document::parse(&raw.bytes, raw.media_type.as_deref()) {
+            Ok((_, Document::Index(entries))) if entries.len() == 1 => {
+                raw = described(directory, name, &entries[0].descriptor)?;
+            }
+            _ => break,
+        }
+    }
+    Ok(raw)
 }
 
 /// The manifest that a descriptor names.
@@ -45,26 +62,57 @@ pub(super) fn described(
     Ok(RawManifest { bytes, digest: found, media_type: Some(descriptor.media_type.clone()) })
 }
 
-fn select<'i>(index: &'i Index, tag: &str) -> Result<&'i Descriptor, String> {
-    let name = |entry: &'i Descriptor| entry.annotations.get(oci::REF_NAME).map(String::as_str);
-    let mut named = index.manifests.iter().filter(|entry| name(entry) == Some(tag));
-    if let Some(first) = named.next() {
-        return match named.find(|other| other.digest != first.digest) {
-            None => Ok(first),
-            Some(_) => Err(format!("its index.json has several manifests with the name {tag}")),
-        };
+fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> {
+    let digest = wanted.rsplit('@').next().and_then(|digest| digest.parse::<Digest>().ok());
+    if let Some(digest) = digest {
+        let mut entries = index.manifests.iter();
+        return entries
+            .find(|entry| entry.digest == digest)
+            .ok_or_else(|| format!("none of its manifests has the digest {digest}"));
+    }
+    // The name as it stands there comes before one that only ends like it.
+    let is = |entry: &&Descriptor| names(entry).any(|name| name == wanted);
+    let ends = |entry: &&Descriptor| names(entry).any(|name| ends_with(name, wanted));
+    let ends_alike = |entry: &&Descriptor| names(entry).any(|name| ends_with(wanted, name));
+    let rules: [&dyn Fn(&&Descriptor) -> bool; 3] = [&is, &ends, &ends_alike];
+    for rule in rules {
+        let mut named = index.manifests.iter().filter(rule);
+        if let Some(first) = named.next() {
+            return match named.find(|other| other.digest != first.digest) {
+                None => Ok(first),
+                Some(_) => Err(format!(
+                    "its index.json has several manifests with the name {wanted}: give a whole name or a digest of {}",
+                    all_names(index)
+                )),
+            };
+        }
     }
     match index.manifests.as_slice() {
         [] => Err("its index.json names no manifest".into()),
-        [only] if name(only).is_none() => Ok(only),
-        all => {
-            let names: Vec<&str> = all.iter().filter_map(name).collect();
-            Err(match text::escape(&names.join(", ")) {
-                names if names.is_empty() => format!("none of its manifests has the name {tag}, or any name"),
-                names => format!("none of its manifests has the name {tag}; it has {names}"),
-            })
-        }
+        [only] if names(only).next().is_none() => Ok(only),
+        _ => Err(match all_names(index) {
+            names if names.is_empty() => format!("none of its manifests has the name {wanted}, or any name"),
+            names => format!("none of its manifests has the name {wanted}; it has {names}"),
+        }),
     }
+}
+
+/// The names of a manifest. Hauler leaves the registry out of the first, and has the whole name in the second.
+fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
+    [oci::REF_NAME, oci::IMAGE_NAME]
+        .into_iter()
+        .filter_map(|key| entry.annotations.get(key))
+        .map(String::as_str)
+}
+
+fn all_names(index: &Index) -> String {
+    let names: Vec<&str> = index.manifests.iter().flat_map(names).collect();
+    text::escape(&names.join(", "))
+}
+
+/// Whether a name ends with another one, at the beginning of a part of it: `ghcr.io/a/b:2` with `a/b:2` and `2`.
+fn ends_with(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|before| before.ends_with(['/', ':']))
 }
 
 /// Opens a blob of a layout.

@@ -45,7 +45,12 @@ impl<'p> Network<'p> {
     /// [`SourceError::Manifest`] if the bytes are not the manifest of an artifact; [`SourceError::Digest`]
     /// if they have another digest; [`SourceError::Deadline`] if the time is over.
     pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
-        registry::artifact(source.clone(), self.manifest(source)?)
+        let manifest = self.manifest(source)?;
+        let manifest = match source {
+            ArtifactSource::Layout { directory, tag } => layout::only_child(directory, tag, manifest)?,
+            ArtifactSource::Registry(_) => manifest,
+        };
+        registry::artifact(source.clone(), manifest)
     }
 
     /// Fetches what a source names, be it a manifest or an index.

@@ -3,14 +3,50 @@
 //! Reads and writes such names. It fetches nothing.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
 use crate::remote::{RemoteError, Repository, is_tag};
 use crate::source::error::SourceError;
 use crate::util::redacted::Redacted;
 
 /// The prefix of a source that is an OCI image layout on disk.
 const LAYOUT: &str = "oci-layout:";
+
+/// The prefix with which other tools name a layout in a tar file.
+const ARCHIVE: &str = "oci-archive:";
+
+/// Splits what stands behind the prefix into a directory and the name of a manifest. Both may have colons: of the
+/// directories that are there the longest is meant, and if none is there, the last colon divides.
+fn split_layout(rest: &str) -> Option<(&str, &str)> {
+    if Path::new(rest).is_dir() {
+        return None;
+    }
+    let split = |(at, _): (usize, &str)| (&rest[..at], &rest[at + 1..]);
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_of_name);
+    let mut longest_first = rest.rmatch_indices(':').map(split);
+    let there = longest_first.find(|(directory, name)| is_name(name) && Path::new(directory).is_dir());
+    let mut shortest_first = rest.match_indices(':').map(split);
+    there
+        .or_else(|| shortest_first.find(|(directory, name)| !directory.is_empty() && is_whole_name(name)))
+        .or_else(|| rest.rsplit_once(':').filter(|(_, tag)| is_tag(tag)))
+}
+
+/// Whether the name of a manifest may have this character.
+fn is_of_name(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"._-/:@[]".contains(&c)
+}
+
+fn is_digest(name: &str) -> bool {
+    name.strip_prefix('@').unwrap_or(name).parse::<Digest>().is_ok()
+}
+
+/// Whether a text can only be the name of a manifest: a digest, or a reference with a host.
+fn is_whole_name(name: &str) -> bool {
+    let host = name.split('/').next().unwrap_or_default();
+    let has_host = name.contains('/') && (host.contains('.') || host.contains(':') || host == "localhost");
+    is_digest(name) || (has_host && Repository::parse(name, "latest").is_ok())
+}
 
 /// Where an artifact is fetched from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +57,7 @@ pub enum ArtifactSource {
     Layout {
         /// The folder that holds `index.json`.
         directory: PathBuf,
-        /// The name of the manifest in `index.json`.
+        /// The name of the manifest in `index.json`: a tag, a whole reference, or a digest.
         tag: String,
     },
 }
@@ -35,6 +71,12 @@ impl ArtifactSource {
     /// [`RemoteError::Address`] if the text names no repository, or no directory behind `oci-layout:`.
     pub fn parse(text: &str, default_tag: &str) -> Result<Self, SourceError> {
         let text = text.trim();
+        if let Some(file) = text.strip_prefix(ARCHIVE) {
+            let file = file.split(':').next().unwrap_or_default();
+            let hint = "Unpack it (`mkdir DIR; tar -xf FILE -C DIR`), and write oci-layout:DIR:NAME.".into();
+            let why = format!("the archive {} cannot be read in place", Redacted::new(file));
+            return Err(RemoteError::Address { text: Redacted::new(text), why, hint }.into());
+        }
         match text.strip_prefix(LAYOUT) {
             Some(rest) => Self::parse_layout(rest, default_tag),
             None => Ok(ArtifactSource::Registry(Repository::parse(text, default_tag)?)),
@@ -42,10 +84,7 @@ impl ArtifactSource {
     }
 
     fn parse_layout(rest: &str, default_tag: &str) -> Result<Self, SourceError> {
-        let (directory, tag) = match rest.rsplit_once(':') {
-            Some((directory, tag)) if is_tag(tag) => (directory, tag),
-            _ => (rest, default_tag),
-        };
+        let (directory, tag) = split_layout(rest).unwrap_or((rest, default_tag));
         if directory.is_empty() {
             let hint = "Write it as oci-layout:DIR:TAG.".into();
             let (text, why) = (Redacted::new(&format!("{LAYOUT}{rest}")), "it names no folder".into());
@@ -91,6 +130,7 @@ mod tests {
     fn references_print_canonically_with_their_tag() {
         let digest = format!("r.example/x@sha256:{HEX}");
         let both = format!("r.example:443/x:3@sha256:{HEX}");
+        let layout = format!("oci-layout:x:sha256:{HEX}");
         for (text, wanted) in [
             ("ghcr.io/aquasecurity/trivy-db", "ghcr.io/aquasecurity/trivy-db:2"),
             ("ghcr.io/aquasecurity/trivy-db:7", "ghcr.io/aquasecurity/trivy-db:7"),
@@ -102,6 +142,9 @@ mod tests {
             ("oci-layout:dir", "oci-layout:dir:2"),
             ("oci-layout:/a/b:c/d", "oci-layout:/a/b:c/d:2"),
             ("oci-layout:/a/b:latest", "oci-layout:/a/b:latest"),
+            ("oci-layout:x:ghcr.io/a/b:2", "oci-layout:x:ghcr.io/a/b:2"),
+            ("oci-layout:/x/y:localhost:5000/b:2", "oci-layout:/x/y:localhost:5000/b:2"),
+            (&layout, &layout),
             (&digest, &digest),
             (&both, &both),
         ] {
@@ -126,6 +169,7 @@ mod tests {
             "[::g]:5000/x",
             "[::1]x/y",
             "oci-layout:",
+            "oci-archive:x.tar:2",
             "oci-layout::2",
             &long,
         ] {

@@ -160,3 +160,34 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
     auditor.sh(&format!("regctl artifact get --output {got} ocidir://{layout}:trivy-db-2")).exits(0);
     assert_eq!(fs::read(format!("{got}/db.tar.gz")).unwrap(), artifacts[0].layer);
 }
+
+/// What skopeo writes with a whole reference as the name of an image in a layout (zarf issue 2425) is a source.
+#[test]
+#[ignore = "tools"]
+fn a_layout_of_skopeos_is_a_source() {
+    let tools = tools();
+    let (laptop, with_tools) = (bare(), equipped(&tools));
+    let (key, public) = laptop.keygen();
+    let bundle = laptop.export(&laptop.dir("out"), &laid_out(&laptop));
+    let unpacked = with_tools.dir("unpacked");
+    with_tools.sh(&format!("tar xf {bundle} -C {unpacked}")).exits(0);
+    let layout = with_tools.at("layout");
+    let names = [("trivy-db-2", "trivy-db:2"), ("trivy-java-db-1", "trivy-java-db:1")];
+    for (from, to) in names {
+        let to = format!("oci:{layout}:ghcr.io/aquasecurity/{to}");
+        with_tools.sh(&format!("skopeo copy --quiet oci:{unpacked}:{from} {to}")).exits(0);
+    }
+    let source = |name: &str| format!("oci-layout:{layout}:ghcr.io/aquasecurity/{name}");
+    let flags = format!(
+        "--only trivy-db,trivy-java-db --db-repository {} --java-db-repository {}",
+        source("trivy-db:2"),
+        source("trivy-java-db:1")
+    );
+    let out = laptop.dir("again");
+    laptop.ferry(&format!("export --key {key} --output {out} --stream again {flags}")).exits(0);
+    laptop.ferry(&format!("verify {out} --trust {public}")).exits(0).prints("trivy-db-2, trivy-java-db-1");
+    // The tag alone is enough where it leads to one of them.
+    let tag =
+        format!("export --key {key} --output tag.tar --only trivy-db --db-repository oci-layout:{layout}:2");
+    laptop.ferry(&tag).exits(0);
+}
