@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{Read, Seek};
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
 use crate::bundle::volumes::{self, Volume};
-use crate::dataset::{Contents, DatasetRef, Kind, MissingItem, Name, RelPath, catalogue};
+use crate::dataset::check::{UnpackError, UnpackLimits};
+use crate::dataset::vex::{self, ArchiveFormat};
+use crate::dataset::{Contents, DatasetRef, Kind, MissingItem, Name, RelPath, Sink, catalogue, layer};
 use crate::digest::Digest;
 use crate::oci;
 use crate::util::json;
@@ -308,6 +311,27 @@ impl Dataset {
     fn described(&self) -> u64 {
         let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
         own.map(|layer| layer.size).fold(self.manifest.size, u64::saturating_add)
+    }
+
+    /// Unpacks its content from the bytes of its layer into a sink, as an importer does: no more than was signed.
+    ///
+    /// # Errors
+    /// [`UnpackError::Content`] if the content is bad or more than was signed; [`UnpackError::Read`] and
+    /// [`UnpackError::Sink`] if the bytes cannot be read or the sink fails.
+    pub fn unpack(
+        &self,
+        archive: impl Read + Seek + Send,
+        sink: &mut dyn Sink,
+    ) -> Result<Contents, UnpackError> {
+        let limits = UnpackLimits::exactly(&self.contents);
+        match self.name.kind() {
+            Kind::Vex => {
+                let media_type = self.content_layer().map_or("", |layer| layer.media_type.as_str());
+                let subdir = self.subdir.as_ref().map_or("", |subdir| subdir.as_str());
+                vex::unpack(ArchiveFormat::by_media_type(media_type), archive, subdir, limits, sink)
+            }
+            kind => layer::unpack(kind, archive, limits, sink),
+        }
     }
 
     /// The layer that holds the content.

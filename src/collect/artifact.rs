@@ -1,6 +1,7 @@
 //! One dataset as it is collected from a source: its manifest, its small blobs, and what its manifest says of the large one.
 
 use std::collections::BTreeMap;
+use std::io::Seek;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,8 +10,10 @@ use tempfile::SpooledTempFile;
 use crate::bundle::Dataset;
 use crate::bundle::payload::Blob;
 use crate::bundle::writer::PlannedDataset;
-use crate::dataset::check::UnpackLimits;
-use crate::dataset::{Contents, Discard, Kind, Name, RelPath, catalogue, layer, vex};
+use crate::collect::validate;
+use crate::dataset::check::{UnpackError, UnpackLimits};
+use crate::dataset::examine::{Examination, Examiner};
+use crate::dataset::{Contents, Discard, Kind, Name, RelPath, catalogue, vex};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor, Manifest};
@@ -35,6 +38,38 @@ pub(crate) struct CollectedDataset {
     pub(crate) held: BTreeMap<Digest, SpooledTempFile>,
     /// The date that the manifest announces, of which nothing is believed.
     pub(crate) announced: Option<Timestamp>,
+    /// What was found in the content, once it was read.
+    pub(crate) examination: Option<Examination>,
+    /// What the operator has to know of it.
+    pub(crate) remarks: Vec<String>,
+}
+
+impl CollectedDataset {
+    /// Unpacks what is here of it as an importer will, and compares it with what is to be signed: what an importer would
+    /// refuse is not worth the trip. A large layer is not here; what is signed of it is what its unpacking gives.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if an importer would find something else; [`Error::Unexpected`] if a temporary file cannot be
+    /// read.
+    pub(crate) fn check_as_importer(&mut self) -> Result<(), Error> {
+        let dataset = &self.planned.dataset;
+        let layer = dataset.content_layer().filter(|_| !dataset.name.kind().is_large());
+        let Some(held) = layer.and_then(|layer| self.held.get_mut(&layer.digest)) else { return Ok(()) };
+        held.rewind().map_err(Error::spooling)?;
+        let why = match dataset.unpack(held, &mut Discard) {
+            Ok(found) => found.difference(&dataset.contents),
+            Err(UnpackError::Content(error)) => Some(error.to_string()),
+            Err(UnpackError::Read(error) | UnpackError::Sink(error)) => return Err(Error::spooling(error)),
+        };
+        match why {
+            Some(why) => Err(Error::Content {
+                dataset: dataset.name.to_string(),
+                source_name: dataset.source.clone(),
+                why: format!("an importer would refuse it: {}", escape(&why)),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// When a manifest says that it was made, of which nothing is believed.
@@ -65,7 +100,7 @@ pub(crate) fn fetch_small_blobs(
         _ => tag.to_owned(),
     };
     let mut held = BTreeMap::new();
-    let mut contents = empty();
+    let (mut contents, mut examination) = (empty(), None);
     for descriptor in artifact.manifest.blobs() {
         let is_layer = artifact.manifest.layers.contains(descriptor);
         if is_layer && kind.is_large() || held.contains_key(&descriptor.digest) {
@@ -76,8 +111,8 @@ pub(crate) fn fetch_small_blobs(
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
-            contents = layer::unpack(kind, &mut spool, UnpackLimits::of(kind), &mut Discard)
-                .map_err(|e| bad(e.to_string()))?;
+            let examined = validate::examine(kind, &mut spool).map_err(|e| bad(e.to_string()))?;
+            (contents, examination) = (examined.contents, Some(examined.examination));
         }
         held.insert(descriptor.digest, spool);
     }
@@ -99,8 +134,9 @@ pub(crate) fn fetch_small_blobs(
         contents,
     };
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
-    let (others, skipped) = Default::default();
-    Ok(CollectedDataset { planned, artifact: Some(artifact), others, skipped, held, announced })
+    let (others, skipped, remarks) = Default::default();
+    let artifact = Some(artifact);
+    Ok(CollectedDataset { planned, artifact, others, skipped, held, announced, examination, remarks })
 }
 
 /// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
@@ -134,7 +170,7 @@ pub(crate) fn vex_repository(
     source: &VexSource,
 ) -> Result<CollectedDataset, Error> {
     let mut repository = network.vex(source)?;
-    let contents = vex_contents(name, &mut repository)?;
+    let (contents, examination) = vex_contents(name, &mut repository)?;
     let subdir = vex_subdir(name, &repository)?;
     let manifest = vex_manifest(&repository);
     let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::unexpected("describing VEX")(e.into()))?;
@@ -164,20 +200,30 @@ pub(crate) fn vex_repository(
         skipped: Vec::new(),
         held,
         announced: None,
+        examination: Some(examination),
+        remarks: Vec::new(),
     })
 }
 
-/// Reads the archive of a VEX repository, and returns what it holds.
-fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<Contents, Error> {
-    let VexRepository { format, archive, subdir, .. } = repository;
-    let unpacked = vex::unpack(*format, archive, subdir, UnpackLimits::of(Kind::Vex), &mut Discard);
-    let mut contents = unpacked.map_err(|error| Error::Content {
+/// Reads the archive of a VEX repository, and returns what it holds. Finds the directory that its location means.
+///
+/// The date is that of its index, or none: an importer, who has nothing but the content, finds no other.
+fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<(Contents, Examination), Error> {
+    let VexRepository { format, archive, subdir, source, .. } = repository;
+    let bad = |error: UnpackError| Error::Content {
         dataset: name.to_string(),
-        source_name: repository.source.clone(),
+        source_name: source.clone(),
         why: error.to_string(),
-    })?;
-    contents.updated_at = contents.updated_at.or(repository.last_modified);
-    Ok(contents)
+    };
+    let place = vex::find_directory(*format, &mut *archive, subdir).map_err(bad)?;
+    archive.rewind().map_err(Error::spooling)?;
+    let mut examiner = Examiner::new(Kind::Vex);
+    let limits = UnpackLimits::of(Kind::Vex);
+    let contents = vex::unpack(*format, archive, &place.path, limits, &mut examiner).map_err(bad)?;
+    let mut examination = examiner.finish();
+    examination.remarks.extend(place.remark);
+    *subdir = place.path;
+    Ok((contents, examination))
 }
 
 /// Returns the directory of the archive that holds the repository; `None` for the top.

@@ -7,7 +7,8 @@ use std::io::{self, Read, Write};
 
 use crate::bundle::Dataset;
 use crate::dataset::check::{UnpackError, UnpackLimits};
-use crate::dataset::{Contents, Discard, Kind, layer};
+use crate::dataset::examine::{Examination, Examiner};
+use crate::dataset::{Contents, Kind, layer};
 use crate::error::{Error, panicked};
 use crate::progress::Step;
 use crate::source::SourceError;
@@ -15,7 +16,23 @@ use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::text::escape;
 
 /// What the checker found.
-pub(crate) type Validation = Result<Contents, UnpackError>;
+pub(crate) type Validation = Result<Examined, UnpackError>;
+
+/// The content of a layer, and what is odd about it.
+pub(crate) struct Examined {
+    pub(crate) contents: Contents,
+    pub(crate) examination: Examination,
+}
+
+/// Unpacks a layer, and looks at what it holds.
+///
+/// # Errors
+/// Those of [`layer::unpack`].
+pub(crate) fn examine(kind: Kind, packed: impl Read + Send) -> Validation {
+    let mut examiner = Examiner::new(kind);
+    let contents = layer::unpack(kind, packed, UnpackLimits::of(kind), &mut examiner)?;
+    Ok(Examined { contents, examination: examiner.finish() })
+}
 
 /// Hands a layer to `take` while its content is checked. Says what `take` came to and what was found,
 /// in that order: a checker that was left without the end says no more than that.
@@ -31,8 +48,7 @@ pub(crate) fn validate_while<R: Read, T>(
 ) -> Result<(T, Validation), Error> {
     let (copy, reader) = pipe();
     let (taken, validated) = std::thread::scope(|scope| {
-        let validator =
-            scope.spawn(move || layer::unpack(kind, reader, UnpackLimits::of(kind), &mut Discard));
+        let validator = scope.spawn(move || examine(kind, reader));
         let taken = take(ValidatingReader { source, copy: Some(copy), step });
         (taken, validator.join())
     });

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::content_digest::{ContentDigest, ContentHasher};
 use crate::dataset::tree::{Contents, File, RelPath, Sink, Tree};
-use crate::dataset::vex_index::{Packages, VexIndex};
+use crate::dataset::vex_index::VexIndex;
 use crate::dataset::{Kind, bolt, sqlite};
 
 /// Content that is not what its kind must be. The text says what is wrong; whoever reports it
@@ -188,6 +188,19 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
+    /// Whether a file is what macOS adds to an archive for the extended attributes of another: `._NAME`. In a database's
+    /// archive it is skipped, as Trivy does; in a tree of files it is one more file.
+    pub(super) fn is_appledouble(&self, path: &RelPath) -> bool {
+        let is = |name: &str| name.starts_with("._") && name.len() > 2;
+        self.kind.is_large() && path.components().last().is_some_and(is)
+    }
+
+    /// Skips a file of macOS, and says so.
+    pub(super) fn skip_appledouble(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
+        self.sink.skipped(path);
+        self.skip(path, size)
+    }
+
     /// One name is one file, and no file is also a folder.
     fn claim(&mut self, path: &RelPath) -> Result<(), UnpackError> {
         let text = path.as_str();
@@ -316,9 +329,9 @@ impl<'a> Checker<'a> {
     }
 
     fn vex(self) -> Result<Contents, UnpackError> {
-        let index = VexIndex::parse(&self.json, &|location| self.has(location));
+        let index = VexIndex::parse(&self.json, &|location, _| self.has(location));
         let index = index.map_err(|e| bad(format!("index.json cannot be read: {e}")))?;
-        if index.packages == Packages::Missing {
+        if index.listed > 0 && index.found == 0 {
             return Err(bad("index.json lists packages, and none of their documents is in the archive"));
         }
         let updated_at = index.updated_at.filter(|time| *time > Timestamp::UNIX_EPOCH);

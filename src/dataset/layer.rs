@@ -97,13 +97,15 @@ fn walk_tar(
             EntryType::Regular => {
                 let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 let path = plain(&name)?;
-                let Some(path) = place(&path) else {
-                    checker.skip(&path, size)?;
-                    continue;
-                };
-                checker.begin(path, size)?;
-                copy(&mut entry, &mut buffer, checker)?;
-                checker.end()?;
+                match place(&path) {
+                    None => checker.skip(&path, size)?,
+                    Some(path) if checker.is_appledouble(&path) => checker.skip_appledouble(&path, size)?,
+                    Some(path) => {
+                        checker.begin(path, size)?;
+                        copy(&mut entry, &mut buffer, checker)?;
+                        checker.end()?;
+                    }
+                }
             }
             // Links and devices are never followed or made. A repository of VEX documents may
             // hold a link beside its documents; what the index names must be a file all the same.
@@ -273,6 +275,58 @@ mod tests {
             "no trivy.db",
         );
         rejected(Kind::TrivyJavaDb, &db().pack(), "does not belong there");
+    }
+
+    /// What bsdtar of macOS makes of files with extended attributes: `._NAME` before each, and pax records. `tar -t`
+    /// does not show them there (Osmantic/ODS pull requests 5765 and 6159, libarchive issue 900).
+    #[test]
+    fn what_macos_adds_to_an_archive_is_skipped_and_said() {
+        struct Skipped(Vec<String>);
+        impl Sink for Skipped {
+            fn begin(&mut self, _: &RelPath, _: u64) -> io::Result<()> {
+                Ok(())
+            }
+            fn data(&mut self, _: &[u8]) -> io::Result<()> {
+                Ok(())
+            }
+            fn end(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+            fn skipped(&mut self, path: &RelPath) {
+                self.0.push(path.to_string());
+            }
+        }
+        let record = |key: &str, value: &str| {
+            let length = key.len() + value.len() + 3;
+            let digits = (length + 2).to_string().len();
+            format!("{} {key}={value}\n", length + digits)
+        };
+        let pax = [
+            record("LIBARCHIVE.xattr.com.apple.provenance", "AQIA"),
+            record("SCHILY.xattr.com.apple.provenance", "x"),
+        ];
+        let apple = Archive::new()
+            .file("./._trivy.db", b"\0\x05\x16\x07")
+            .entry(EntryType::XHeader, b"PaxHeader/trivy.db", pax.concat().as_bytes())
+            .file("./trivy.db", &bolt::tests::database(4))
+            .file("._metadata.json", b"\0\x05\x16\x07")
+            .file("metadata.json", METADATA.as_bytes())
+            .pack();
+        let mut sink = Skipped(Vec::new());
+        let found = unpack(Kind::TrivyDb, &apple[..], UnpackLimits::of(Kind::TrivyDb), &mut sink).unwrap();
+        assert_eq!(sink.0, ["._trivy.db", "._metadata.json"]);
+        // The content is that of an archive without them.
+        assert_eq!(found.difference(&check(Kind::TrivyDb, &db().pack()).unwrap()), None);
+        // They stand for nothing.
+        let alone = Archive::new().file("._trivy.db", b"x").file("metadata.json", METADATA.as_bytes());
+        rejected(Kind::TrivyDb, &alone.pack(), "no trivy.db");
+        rejected(Kind::TrivyDb, &db().file("._", b"x").pack(), "does not belong there");
+        // In a tree they are files as any other, as they always were.
+        let tree = Archive::new()
+            .file("policies/a/lib/x.rego", b"package x")
+            .file("policies/a/y.rego", b"package y")
+            .file("policies/a/._y.rego", b"x");
+        assert_eq!(check(Kind::TrivyChecks, &tree.pack()).unwrap().tree.unwrap().files, 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod bolt;
 pub mod catalogue;
 pub mod check;
+pub mod examine;
 pub mod layer;
 mod missing;
 mod name;

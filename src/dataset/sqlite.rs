@@ -2,13 +2,17 @@
 //! tables of trivy-java-db.
 //!
 //! Layout from SQLite's "Database File Format": a 100-byte header, then on the first page the
-//! b-tree of the schema table, whose records begin with the columns `type` and `name`. Five short
-//! entries always fit the first page, so no other page needs to be read.
+//! b-tree of the schema table, whose records begin with the columns `type`, `name`, `tbl_name` and `rootpage`. The
+//! entries of today fit the first page. If they do not, `examine` looks for them in the rest of the file.
 
 /// The tables of schema version 1 (trivy-java-db, pkg/db/db.go).
-const TABLES: [&str; 2] = ["artifacts", "indices"];
+pub(super) const TABLES: [&str; 2] = ["artifacts", "indices"];
+/// Where the header of the first page begins: behind that of the file.
+pub(super) const HEADER: usize = 100;
 /// The page type of a table's leaf.
-const TABLE_LEAF: u8 = 0x0d;
+pub(super) const TABLE_LEAF: u8 = 0x0d;
+/// The page type of an inner page of a table.
+pub(super) const TABLE_INNER: u8 = 0x05;
 
 /// Checks the first bytes of a file that is `size` bytes long in all.
 ///
@@ -31,21 +35,30 @@ pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
         return Err(format!("is cut short: its header names {} bytes, and it has {size}", pages * page_size));
     }
     let page = &head[..head.len().min(page_size as usize)];
-    let tables = tables(page).ok_or("has a schema that cannot be read")?;
-    match TABLES.iter().find(|wanted| !tables.iter().any(|table| table == *wanted)) {
-        Some(missing) => Err(format!("has no table {missing}")),
-        None => Ok(()),
+    match page.get(HEADER) {
+        // More tables than one page lists: the others are elsewhere in the file.
+        Some(&TABLE_INNER) => Ok(()),
+        Some(&TABLE_LEAF) => match tables(page, HEADER) {
+            Some(tables) => missing(&tables).map_or(Ok(()), |missing| Err(format!("has no table {missing}"))),
+            // Whoever examines it says so.
+            None => Ok(()),
+        },
+        _ => Err("has a schema that cannot be read".into()),
     }
 }
 
-/// The names of all tables that the first page lists; `None` where it cannot be read.
-fn tables(page: &[u8]) -> Option<Vec<String>> {
-    if *page.get(100)? != TABLE_LEAF {
-        return None;
-    }
-    let count = usize::from(u16::from_be_bytes([*page.get(103)?, *page.get(104)?]));
+fn missing(tables: &[Table]) -> Option<&'static str> {
+    TABLES.into_iter().find(|wanted| !tables.iter().any(|(table, _)| table == wanted))
+}
+
+/// A table, and its first page, if that can be read.
+pub(super) type Table = (String, Option<u32>);
+
+/// All tables that a page of the schema lists, or `None` if it cannot be read. `header` is where its own header begins.
+pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
+    let count = usize::from(u16::from_be_bytes([*page.get(header + 3)?, *page.get(header + 4)?]));
     let mut tables = Vec::new();
-    for pointer in page.get(108..)?.chunks_exact(2).take(count) {
+    for pointer in page.get(header + 8..)?.chunks_exact(2).take(count) {
         let mut cell = page.get(usize::from(u16::from_be_bytes([pointer[0], pointer[1]]))..)?;
         let _payload_length = varint(&mut cell)?;
         let _row = varint(&mut cell)?;
@@ -56,10 +69,26 @@ fn tables(page: &[u8]) -> Option<Vec<String>> {
         let kind = text(&mut types, &mut body)?;
         let name = text(&mut types, &mut body)?;
         if kind == "table" {
-            tables.push(name);
+            let root = text(&mut types, &mut body).and_then(|_| number(&mut types, &mut body));
+            tables.push((name, root.and_then(|root| u32::try_from(root).ok())));
         }
     }
     Some(tables)
+}
+
+/// The next column of a record, which must be a number.
+fn number(types: &mut &[u8], body: &mut &[u8]) -> Option<u64> {
+    let length = match varint(types)? {
+        8 => return Some(0),
+        9 => return Some(1),
+        length @ 1..=4 => length as usize,
+        5 => 6,
+        6 => 8,
+        _ => return None,
+    };
+    let (value, rest) = body.split_at_checked(length)?;
+    *body = rest;
+    Some(value.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// The next column of a record, which must be text.
@@ -113,6 +142,40 @@ pub(super) mod tests {
             page[108 + 2 * index..][..2].copy_from_slice(&(end as u16).to_be_bytes());
         }
         page
+    }
+
+    /// A page of a schema with these tables and their first pages.
+    pub(in crate::dataset) fn schema_page(first: bool, tables: &[(&str, u8)]) -> Vec<u8> {
+        let mut page = if first { database(&[]) } else { vec![0; 4096] };
+        let header = if first { HEADER } else { 0 };
+        page[header] = TABLE_LEAF;
+        page[header + 3..header + 5].copy_from_slice(&(tables.len() as u16).to_be_bytes());
+        let mut end = 4096;
+        for (index, (table, root)) in tables.iter().enumerate() {
+            let length = 13 + 2 * table.len() as u8;
+            let mut cell = vec![0, index as u8 + 1, 6, 13 + 2 * 5, length, length, 1, 13];
+            cell.extend_from_slice(format!("table{table}{table}").as_bytes());
+            cell.push(*root);
+            cell[0] = cell.len() as u8 - 2;
+            end -= cell.len();
+            page[end..end + cell.len()].copy_from_slice(&cell);
+            page[header + 8 + 2 * index..][..2].copy_from_slice(&(end as u16).to_be_bytes());
+        }
+        page
+    }
+
+    /// A schema that one page cannot hold is found elsewhere, or not at all: that is no reason to refuse a database
+    /// that Trivy may well read.
+    #[test]
+    fn a_schema_on_other_pages_is_not_judged_by_the_first() {
+        let mut inner = database(&[]);
+        inner[HEADER] = TABLE_INNER;
+        assert_eq!(check(&inner, 4096), Ok(()));
+        let mut odd = database(&["artifacts", "indices"]);
+        odd[HEADER + 8] = 0xff;
+        assert_eq!(check(&odd, 4096), Ok(()), "a cell that leads nowhere");
+        odd[HEADER] = 0x0a;
+        assert!(check(&odd, 4096).unwrap_err().contains("schema"), "no page of a table at all");
     }
 
     #[test]

@@ -107,6 +107,54 @@ impl Contents {
         self.tree.as_ref().map_or(0, |tree| tree.folders)
     }
 
+    /// In what this differs from what was signed, as the end of a sentence about the content; `None` if it does not.
+    /// A date that a VEX repository does not say of itself is the one that was signed.
+    pub fn difference(&self, signed: &Contents) -> Option<String> {
+        let is_undated = self.updated_at.is_none() && self.tree.is_some();
+        let date = |date: Option<Timestamp>| date.map_or_else(|| "none".into(), |date| date.to_string());
+        if !is_undated && self.updated_at != signed.updated_at {
+            let (found, wanted) = (date(self.updated_at), date(signed.updated_at));
+            return Some(format!("its date is {found}, and {wanted} was signed"));
+        }
+        if self.next_update != signed.next_update || self.schema != signed.schema {
+            return Some("its metadata.json says something else than was signed".into());
+        }
+        for wanted in &signed.files {
+            match self.files.iter().find(|file| file.path == wanted.path) {
+                None => return Some(format!("{} is missing in it", wanted.path)),
+                Some(found) if found.size != wanted.size => {
+                    return Some(format!(
+                        "{} has {} bytes, and {} were signed",
+                        wanted.path, found.size, wanted.size
+                    ));
+                }
+                Some(found) if found.digest != wanted.digest => {
+                    return Some(format!("{} has another digest than was signed", wanted.path));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.files.len() != signed.files.len() {
+            return Some(format!(
+                "it has {} files, and {} were signed",
+                self.files.len(),
+                signed.files.len()
+            ));
+        }
+        match (&self.tree, &signed.tree) {
+            (Some(found), Some(wanted)) if (found.files, found.size) != (wanted.files, wanted.size) => {
+                Some(format!(
+                    "it has {} files with {} bytes, and {} with {} bytes were signed",
+                    found.files, found.size, wanted.files, wanted.size
+                ))
+            }
+            (found, wanted) if found != wanted => {
+                Some("its files have other names or digests than were signed".into())
+            }
+            _ => None,
+        }
+    }
+
     /// The number of files that the content unpacks to.
     pub fn file_count(&self) -> u64 {
         self.files.len() as u64 + self.tree.as_ref().map_or(0, |tree| tree.files)
@@ -176,6 +224,9 @@ pub trait Sink {
     /// # Errors
     /// If the sink cannot complete the file. The unpacking stops.
     fn end(&mut self) -> io::Result<()>;
+
+    /// A file was skipped that is no part of the content.
+    fn skipped(&mut self, _path: &RelPath) {}
 }
 
 /// The sink of a check that keeps nothing.

@@ -3,13 +3,15 @@
 //! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (pkg/vex/repo): a
 //! location is the URL of an archive, with the directory inside after a `//`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
 use crate::dataset::check::{Checker, UnpackError, UnpackLimits, bad};
 use crate::dataset::layer::{self, plain};
-use crate::dataset::tree::{Contents, RelPath, Sink};
+use crate::dataset::tree::{Contents, Discard, RelPath, Sink};
 use crate::dataset::zip_archive::{EntryKind, ZipArchive};
 use crate::dataset::{Kind, catalogue};
+use crate::util::text::escape;
 
 /// The largest `vex-repository.json` that is read, in bytes.
 pub const MAX_MANIFEST: u64 = 1 << 20;
@@ -111,6 +113,102 @@ pub fn unpack(
     }))
 }
 
+/// Where a repository lies in its archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDirectory {
+    /// The directory; empty for the top.
+    pub path: String,
+    /// What is odd about it, as the end of a sentence about the repository.
+    pub remark: Option<String>,
+}
+
+/// Finds the directory of an archive that a location means with `subdir`. A pattern such as `*` means the one directory
+/// that it matches, as for Trivy (go-getter): archives of GitLab have the commit in its name. If there is no index
+/// where the location points, and one directory at the top has one, that is the repository: archives of GitHub have
+/// the branch in its name, which many locations leave out.
+///
+/// # Errors
+/// [`UnpackError::Content`] if a pattern matches no directory or several, or the archive is bad;
+/// [`UnpackError::Read`] if it cannot be read.
+pub fn find_directory(
+    format: ArchiveFormat,
+    archive: impl Read + Seek + Send,
+    subdir: &str,
+) -> Result<FoundDirectory, UnpackError> {
+    /// So many are told apart; two are too many.
+    const MOST: usize = 3;
+    let depth = subdir.split('/').count();
+    let (mut matching, mut indexes) = (BTreeSet::new(), BTreeSet::new());
+    let mut is_there = false;
+    let mut look = |path: &RelPath| {
+        let (directory, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+        let mut parts = directory.match_indices('/').map(|(at, _)| &directory[..at]).chain([directory]);
+        if let Some(directory) = parts.nth(depth - 1).filter(|directory| !directory.is_empty())
+            && matching.len() < MOST
+            && matches(subdir, directory)
+        {
+            matching.insert(directory.to_owned());
+        }
+        if name == "index.json" {
+            is_there |= directory == subdir;
+            if indexes.len() < MOST && !directory.contains('/') {
+                indexes.insert(directory.to_owned());
+            }
+        }
+        None
+    };
+    let mut sink = Discard;
+    let mut checker = Checker::new(Kind::Vex, UnpackLimits::of(Kind::Vex), &mut sink);
+    match format {
+        ArchiveFormat::TarGzip => layer::walk(archive, &mut look, &mut checker)?,
+        ArchiveFormat::Zip => walk_zip(archive, &mut look, &mut checker)?,
+    }
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    if subdir.contains('*') {
+        return match (matching.len(), matching.first()) {
+            (1, Some(only)) => Ok(FoundDirectory { path: only.clone(), remark: None }),
+            (0, _) => Err(bad(format!(
+                "its location names the directory {subdir}, and the archive has none like it"
+            ))),
+            _ => Err(bad(format!(
+                "its location names the directory {subdir}, and the archive has several like it: {}",
+                list(&matching)
+            ))),
+        };
+    }
+    match (is_there, indexes.len(), indexes.first()) {
+        (false, 1, Some(only)) => {
+            let wanted = if subdir.is_empty() { "the top of its archive" } else { subdir };
+            let place = if only.is_empty() { "the top" } else { only.as_str() };
+            let remark = format!(
+                "its location points to {}, where there is no index.json; the one at {} is used, which Trivy itself would not find",
+                escape(wanted),
+                escape(place)
+            );
+            Ok(FoundDirectory { path: only.clone(), remark: Some(remark) })
+        }
+        _ => Ok(FoundDirectory { path: subdir.to_owned(), remark: None }),
+    }
+}
+
+/// Whether a path fits a pattern, in which `*` stands for any text without a slash.
+fn matches(pattern: &str, path: &str) -> bool {
+    let fits = |(pattern, part): (&str, &str)| {
+        let mut pieces = pattern.split('*');
+        let Some(mut rest) = part.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+        let mut pieces: Vec<&str> = pieces.collect();
+        let Some(last) = pieces.pop() else { return rest.is_empty() };
+        for piece in pieces {
+            match rest.split_once(piece) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    };
+    pattern.split('/').count() == path.split('/').count() && pattern.split('/').zip(path.split('/')).all(fits)
+}
+
 fn walk_zip(
     archive: impl Read + Seek,
     place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
@@ -137,7 +235,6 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::dataset::tree::Discard;
 
     const ARCHIVE: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 
@@ -159,6 +256,53 @@ mod tests {
         let error = check("").unwrap_err();
         assert!(error.contains("is at vexhub-main/index.json"), "{error}");
         assert!(check("vexhub").unwrap_err().contains("should be at vexhub"));
+    }
+
+    fn archive(paths: &[&str]) -> Vec<u8> {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut tar = tar::Builder::new(gzip);
+        for path in paths {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(1);
+            tar.append_data(&mut header, path, &b"x"[..]).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn find(paths: &[&str], subdir: &str) -> Result<FoundDirectory, String> {
+        find_directory(ArchiveFormat::TarGzip, Cursor::new(archive(paths)), subdir).map_err(|e| e.to_string())
+    }
+
+    /// GitLab's archives have the commit in the directory's name, for which go-getter's `//*` is written (Trivy pull
+    /// request 7206, VEX repositories); GitHub's have the branch, which naward-cs/custom-vex-repo leaves out, and so
+    /// does Trivy's page about self-hosting (Trivy pull request 7732).
+    #[test]
+    fn the_directory_that_a_location_means_is_found() {
+        let gitlab = ["vex-main-0a1b2c/index.json", "vex-main-0a1b2c/pkg/a.json"];
+        for pattern in ["*", "vex-*", "*-main-*", "vex-main-0a1b2c"] {
+            let found = find(&gitlab, pattern).unwrap();
+            assert_eq!((found.path.as_str(), &found.remark), ("vex-main-0a1b2c", &None), "{pattern}");
+        }
+        assert_eq!(find(&["a/b/0.1/index.json"], "*/b/*").unwrap().path, "a/b/0.1");
+        for (paths, pattern, word) in [
+            (&gitlab[..], "x*", "none like it"),
+            (&["a/index.json", "b/index.json"], "*", "several like it: a, b"),
+            (&["index.json"], "*", "none like it"),
+        ] {
+            assert!(find(paths, pattern).unwrap_err().contains(word), "{pattern}");
+        }
+        for (paths, subdir, wanted) in [
+            (&["custom-vex-repo-main/index.json"][..], "custom-vex-repo", "custom-vex-repo-main"),
+            (&["vex-main/index.json", "vex-main/pkg/a/index.json"], "", "vex-main"),
+            (&["index.json", "pkg/a.json"], "vex-main", ""),
+        ] {
+            let found = find(paths, subdir).unwrap();
+            assert_eq!(found.path, wanted);
+            assert!(found.remark.unwrap().contains("which Trivy itself would not find"));
+        }
+        // Two of them: nobody can tell which is meant.
+        assert_eq!(find(&["a/index.json", "b/index.json"], "c").unwrap().path, "c");
+        assert_eq!(find(&["a/index.json", "b/index.json"], "b").unwrap().remark, None);
     }
 
     #[test]

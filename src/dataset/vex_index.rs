@@ -1,6 +1,7 @@
 //! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`) without keeping its
 //! packages, because a file of 16 MiB may list a million of them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -11,22 +12,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct VexIndex {
     pub(super) updated_at: Option<Timestamp>,
-    pub(super) packages: Packages,
+    /// How many packages it lists.
+    pub(super) listed: u64,
+    /// For how many of them there is a document.
+    pub(super) found: u64,
 }
 
-/// Whether the documents of the packages that an index lists are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packages {
-    /// It lists no packages.
-    Empty,
-    /// None of the documents is there.
-    Missing,
-    /// At least one of the documents is there.
-    Found,
-}
-
-/// Says whether there is a document at a location.
-type IsThere<'a> = &'a dyn Fn(&str) -> bool;
+/// Says whether there is a document at a location, in a format that is empty where the index names none.
+type IsThere<'a> = &'a dyn Fn(&str, &str) -> bool;
 
 impl VexIndex {
     /// Reads an index.
@@ -75,33 +68,35 @@ impl<'de> Visitor<'de> for IndexVisitor<'_> {
             }
         }
         let packages = packages.ok_or_else(|| A::Error::missing_field("packages"))?;
-        Ok(VexIndex { updated_at: updated_at.flatten(), packages })
+        let (listed, found) = packages;
+        Ok(VexIndex { updated_at: updated_at.flatten(), listed, found })
     }
 }
 
 struct PackagesVisitor<'a>(IsThere<'a>);
 
 impl<'de> DeserializeSeed<'de> for PackagesVisitor<'_> {
-    type Value = Packages;
+    type Value = (u64, u64);
 
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Packages, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(u64, u64), D::Error> {
         reader.deserialize_seq(self)
     }
 }
 
 impl<'de> Visitor<'de> for PackagesVisitor<'_> {
-    type Value = Packages;
+    type Value = (u64, u64);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of packages")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Packages, A::Error> {
-        let mut packages = Packages::Empty;
-        while let Some(found) = list.next_element_seed(PackageVisitor(self.0))? {
-            packages = if found || packages == Packages::Found { Packages::Found } else { Packages::Missing };
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(u64, u64), A::Error> {
+        let (mut listed, mut found) = (0, 0);
+        while let Some(there) = list.next_element_seed(PackageVisitor(self.0))? {
+            listed += 1;
+            found += u64::from(there);
         }
-        Ok(packages)
+        Ok((listed, found))
     }
 }
 
@@ -109,6 +104,7 @@ impl<'de> Visitor<'de> for PackagesVisitor<'_> {
 #[serde(field_identifier, rename_all = "snake_case")]
 enum PackageKey {
     Location,
+    Format,
     #[serde(other)]
     Other,
 }
@@ -132,40 +128,31 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let mut found = None;
+        let (mut location, mut format) = (None::<Cow<'de, str>>, None::<Cow<'de, str>>);
         while let Some(key) = map.next_key()? {
             match key {
-                PackageKey::Location if found.is_some() => {
+                PackageKey::Location if location.is_some() => {
                     return Err(A::Error::duplicate_field("location"));
                 }
-                PackageKey::Location => found = Some(map.next_value_seed(LocationVisitor(self.0))?),
+                PackageKey::Location => location = Some(map.next_value()?),
+                // Go takes the last of several, and null for nothing.
+                PackageKey::Format => format = map.next_value()?,
                 PackageKey::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        found.ok_or_else(|| A::Error::missing_field("location"))
+        let location = location.ok_or_else(|| A::Error::missing_field("location"))?;
+        Ok((self.0)(&clean(&location), format.as_deref().unwrap_or_default()))
     }
 }
 
-struct LocationVisitor<'a>(IsThere<'a>);
-
-impl<'de> DeserializeSeed<'de> for LocationVisitor<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
-        reader.deserialize_str(self)
+/// A location as the file system takes it, in which Trivy looks for it.
+fn clean(location: &str) -> Cow<'_, str> {
+    let is_plain = !location.split('/').any(|part| matches!(part, "" | "."));
+    if is_plain {
+        return location.into();
     }
-}
-
-impl Visitor<'_> for LocationVisitor<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a package's location")
-    }
-
-    fn visit_str<E: Error>(self, location: &str) -> Result<bool, E> {
-        Ok((self.0)(location))
-    }
+    let parts = location.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.collect::<Vec<_>>().join("/").into()
 }
 
 #[cfg(test)]
@@ -173,16 +160,29 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<VexIndex, String> {
-        VexIndex::parse(json.as_bytes(), &|location| location == "pkg/a.json").map_err(|e| e.to_string())
+        VexIndex::parse(json.as_bytes(), &|location, _| location == "pkg/a.json").map_err(|e| e.to_string())
     }
 
     #[test]
-    fn one_document_that_is_there_is_enough() {
-        let packages = |json: &str| parse(json).unwrap().packages;
-        assert_eq!(packages(r#"{"packages":[]}"#), Packages::Empty);
-        assert_eq!(packages(r#"{"packages":[{"location":"b"},{"location":"c"}]}"#), Packages::Missing);
+    fn packages_and_their_documents_are_counted() {
+        let packages = |json: &str| parse(json).map(|index| (index.listed, index.found)).unwrap();
+        assert_eq!(packages(r#"{"packages":[]}"#), (0, 0));
+        assert_eq!(packages(r#"{"packages":[{"location":"b"},{"location":"c"}]}"#), (2, 0));
         let mixed = r#"{"x":{},"packages":[{"id":"x","location":"pkg\/a.json"},{"location":"b","y":[1]}]}"#;
-        assert_eq!(packages(mixed), Packages::Found);
+        assert_eq!(packages(mixed), (2, 1));
+        assert_eq!(packages(r#"{"packages":[{"location":"./pkg//a.json","format":null}]}"#), (1, 1));
+    }
+
+    #[test]
+    fn the_format_goes_with_the_location_in_whatever_order() {
+        let json = r#"{"packages":[{"format":"csaf","location":"a"},{"location":"b","format":"x"},{"location":"c"}]}"#;
+        let seen = std::cell::RefCell::new(Vec::new());
+        let note = |location: &str, format: &str| {
+            seen.borrow_mut().push(format!("{location}={format}"));
+            true
+        };
+        VexIndex::parse(json.as_bytes(), &note).unwrap();
+        assert_eq!(*seen.borrow(), ["a=csaf", "b=x", "c="]);
     }
 
     #[test]

@@ -55,8 +55,7 @@ pub(crate) fn newest<P>(
 ) -> Vec<(P, DatasetCandidate)> {
     let mut newest: BTreeMap<String, (P, DatasetCandidate)> = BTreeMap::new();
     for (name, place, candidate) in placed {
-        let date = |candidate: &DatasetCandidate| candidate.dataset.contents.updated_at;
-        if newest.get(&name).is_none_or(|(_, have)| date(&candidate) >= date(have)) {
+        if newest.get(&name).is_none_or(|(_, have)| candidate.date >= have.date) {
             newest.insert(name, (place, candidate));
         }
     }

@@ -7,6 +7,7 @@ use crate::bundle::parity::Percent;
 use crate::collect::images::CarriedImage;
 use crate::collect::options::SourceOptions;
 use crate::collect::requirement::Requirement;
+use crate::dataset::Name;
 use crate::error::Error;
 use crate::oci::Platform;
 use crate::remote::RemoteOptions;
@@ -38,6 +39,8 @@ pub struct ExportOptions {
     /// What the bundle must hold to be written; if there is nothing, trivy-db. The rest is left out if its source
     /// fails.
     pub require: Vec<Requirement>,
+    /// Datasets that are signed although much of them is gone since the last bundle, or cannot be used.
+    pub accept: Vec<Name>,
     /// Refuses to sign data that is older.
     pub max_age: Option<MaxAge>,
     /// Importers reject the bundle this long after its creation.
@@ -82,6 +85,7 @@ impl ExportOptions {
             image: Vec::new(),
             platform: None,
             require: Vec::new(),
+            accept: Vec::new(),
             max_age: None,
             expires: None,
             quorum: 1,

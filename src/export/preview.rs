@@ -10,7 +10,7 @@ use crate::collect::{self, images};
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::export::report::{ExportReport, ExportedDataset, ExportedImage};
-use crate::export::rules::quorum;
+use crate::export::rules::{examine, quorum};
 use crate::progress::Progress;
 use crate::source::Network;
 use crate::util::clock;
@@ -54,7 +54,12 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         let date = dataset.contents.updated_at.or(item.announced);
         let max_age = options.max_age.as_ref();
         let young = max_age.map_or(Ok(()), |max_age| max_age.check(&dataset.name, date, now));
-        match young.map_err(Error::from).and_then(|()| layer_is_there(&item, network)) {
+        let examined = young.map_err(Error::from).and_then(|()| match &item.examination {
+            Some(found) => examine(options, dataset, found, None),
+            None => Ok(Vec::new()),
+        });
+        report.warnings.extend(examined.iter().flatten().cloned());
+        match examined.and_then(|_| layer_is_there(&item, network)) {
             Ok(()) => report.datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now)),
             Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),
         }

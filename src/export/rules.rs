@@ -10,12 +10,13 @@ use crate::bundle::Dataset;
 use crate::collect::quorum::Quorum;
 use crate::collect::validate::bad_content;
 use crate::dataset::catalogue::WARN_AFTER;
+use crate::dataset::examine::Examination;
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::progress::Progress;
 use crate::trust::Rejection;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
-use crate::trust::state::ExportState;
+use crate::trust::state::{DatasetSize, ExportState};
 use crate::util::clock;
 use crate::util::text::{format_distinct, format_minute};
 
@@ -83,6 +84,76 @@ pub(crate) fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Re
     Ok(hint)
 }
 
+/// Judges what was found in a dataset: whether it is as much as the stream's last bundle had, and Trivy can use it.
+/// Returns what the operator has to know.
+///
+/// # Errors
+/// If a third of its bytes or entries is gone, a database holds nothing, or Trivy cannot read a third of the documents
+/// of a VEX repository, and the options do not accept that; or if a table is missing.
+pub(crate) fn examine(
+    options: &ExportOptions,
+    dataset: &Dataset,
+    found: &Examination,
+    last: Option<&DatasetSize>,
+) -> Result<Vec<String>, Error> {
+    if let Some(why) = &found.lacks {
+        return Err(bad_content(dataset, why));
+    }
+    let reference = dataset.reference();
+    let warn = |what: &str| format!("{reference}: {what}");
+    let mut warnings: Vec<String> = found.remarks.iter().map(|remark| warn(remark)).collect();
+    let (lost, suspect) = shrunk(found, last);
+    warnings.extend(lost.iter().map(|what| warn(what)));
+    let mut refused = suspect;
+    if dataset.name.kind().is_large() && found.entries == Some(0) {
+        refused.push(format!("it holds no {}", found.unit));
+    }
+    let unreadable = found.vex.fault();
+    let is_accepted = options.accept.contains(&dataset.name);
+    match unreadable {
+        Some(why) if found.vex.is_mostly_unusable() && !is_accepted => {
+            let error = bad_content(dataset, &why);
+            let hint = format!(
+                "Tell its maintainer, or use a complete copy of it; --accept {} signs it as it is.",
+                dataset.name
+            );
+            return Err(Error::Restated { what: error.to_string(), hint, original: Box::new(error) });
+        }
+        Some(why) => warnings.push(warn(&why)),
+        None => {}
+    }
+    if refused.is_empty() {
+        return Ok(warnings);
+    }
+    let why = refused.join("; ");
+    if is_accepted {
+        warnings.push(warn(&format!("{why}; signed because of --accept")));
+        return Ok(warnings);
+    }
+    let (dataset, source_name) = (dataset.name.to_string(), dataset.source.clone());
+    Err(Rejection::Suspect { dataset, source_name, why }.into())
+}
+
+/// What has become less since the last bundle: worth a warning from a tenth on, and a refusal from a third on.
+fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<String>) {
+    /// So few bytes come and go with a single document.
+    const FEW: u64 = 64 << 10;
+    let Some(last) = last else { return Default::default() };
+    let bytes = (last.bytes >= FEW).then_some((found.bytes, last.bytes, "bytes"));
+    let entries = found.entries.zip(last.entries).map(|(now, before)| (now, before, found.unit));
+    let (mut warnings, mut refused) = (Vec::new(), Vec::new());
+    for (now, before, unit) in [bytes, entries].into_iter().flatten() {
+        let lost = before.saturating_sub(now);
+        let what = format!("it has {now} {unit}, and had {before} when this stream carried it last");
+        if lost > 0 && lost.saturating_mul(3) >= before {
+            refused.push(what);
+        } else if lost > 0 && lost.saturating_mul(10) >= before {
+            warnings.push(what);
+        }
+    }
+    (warnings, refused)
+}
+
 /// What must hold for a dataset before it is signed.
 ///
 /// # Errors
@@ -110,5 +181,41 @@ pub(crate) fn judge(
         }
         .into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_is_a_warning_and_a_third_a_refusal() {
+        let last = DatasetSize { bytes: 900_000, entries: Some(90) };
+        let judged = |bytes: u64, entries: Option<u64>, last: Option<&DatasetSize>| {
+            let found = Examination { bytes, entries, unit: "buckets", ..Examination::default() };
+            let (warnings, refused) = shrunk(&found, last);
+            (warnings.len(), refused.len())
+        };
+        for (bytes, entries, wanted) in [
+            (900_000, Some(90), (0, 0)),
+            (2_000_000, Some(200), (0, 0)),
+            (810_001, Some(82), (0, 0)),
+            (810_000, Some(90), (1, 0)),
+            (900_000, Some(81), (1, 0)),
+            (700_000, Some(61), (2, 0)),
+            (600_000, Some(90), (0, 1)),
+            (900_000, Some(60), (0, 1)),
+            (0, Some(0), (0, 2)),
+            // What could not be counted is judged by its bytes alone.
+            (500_000, None, (0, 1)),
+        ] {
+            assert_eq!(judged(bytes, entries, Some(&last)), wanted, "{bytes} {entries:?}");
+        }
+        assert_eq!(judged(0, Some(0), None), (0, 0), "nothing to compare with");
+        let small = DatasetSize { bytes: 5000, entries: Some(3) };
+        assert_eq!(judged(10, Some(3), Some(&small)), (0, 0), "bytes of a few documents");
+        assert_eq!(judged(10, Some(2), Some(&small)), (0, 1));
+        let before = DatasetSize { bytes: 1, entries: None };
+        assert_eq!(judged(10, Some(0), Some(&before)), (0, 0), "an older state knows no entries");
     }
 }

@@ -14,7 +14,7 @@ use crate::bundle::{Dataset, heartbeat as format};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::requirement::{self, MissingSource, Requirements};
-use crate::collect::validate::bad_content;
+use crate::collect::validate::{Examined, bad_content};
 use crate::collect::wanted::{self, WantedDataset};
 use crate::collect::{self, images};
 use crate::dataset::{Contents, MissingItem};
@@ -28,14 +28,14 @@ use crate::export::report::{
     ExportReport, ExportResult, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity,
 };
 use crate::export::retention::retain;
-use crate::export::rules::{age_warning, created, expiry, judge, quorum};
+use crate::export::rules::{age_warning, created, examine, expiry, judge, quorum};
 use crate::export::stream::{BlobStreamer, ExportFailure};
 use crate::hint::Hint;
 use crate::progress::Progress;
 use crate::source::Network;
 use crate::trust::TrustError;
 use crate::trust::signer::Signer;
-use crate::trust::state::{ExportState, Side, StateDir};
+use crate::trust::state::{DatasetSize, ExportState, Side, StateDir};
 use crate::util::clock;
 
 /// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
@@ -202,15 +202,42 @@ impl ExportRun<'_> {
         missing: &mut Vec<MissingSource>,
     ) -> Result<Vec<CollectedDataset>, Error> {
         let mut good = Vec::new();
-        for item in collected {
-            let dataset = &item.planned.dataset;
-            match judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now()) {
+        for mut item in collected {
+            let dataset = item.planned.dataset.dataset_ref();
+            match self.judge_content(&mut item) {
                 Ok(()) => good.push(item),
-                Err(_) if missing.iter().any(|missing| missing.is(&dataset.dataset_ref())) => {}
-                Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),
+                Err(_) if missing.iter().any(|missing| missing.is(&dataset)) => {}
+                Err(error) => missing.push(requirements.without_dataset(&dataset, error)?),
             }
         }
         Ok(good)
+    }
+
+    /// Judges what is known of a dataset.
+    fn judge_content(&self, item: &mut CollectedDataset) -> Result<(), Error> {
+        let dataset = &item.planned.dataset;
+        judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now())?;
+        if let Some(found) = &item.examination {
+            item.remarks = examine(self.options, dataset, found, self.last_size(dataset))?;
+        }
+        item.check_as_importer()
+    }
+
+    /// How much each dataset held when it was signed last.
+    fn sizes(&self, signed: &[CollectedDataset]) -> BTreeMap<String, DatasetSize> {
+        let mut sizes = self.last.as_ref().map(|last| last.sizes.clone()).unwrap_or_default();
+        for item in signed {
+            if let Some(found) = &item.examination {
+                let size = DatasetSize { bytes: found.bytes, entries: found.entries };
+                sizes.insert(item.planned.dataset.reference(), size);
+            }
+        }
+        sizes
+    }
+
+    /// How much the stream's last bundle had of a dataset.
+    fn last_size(&self, dataset: &Dataset) -> Option<&DatasetSize> {
+        self.last.as_ref()?.sizes.get(&dataset.reference())
     }
 
     /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
@@ -343,11 +370,14 @@ impl ExportRun<'_> {
                 continue;
             }
             let dataset = &item.planned.dataset;
-            let found = streamer.layer(writer, item, &member)?;
+            let Examined { contents: found, examination } = streamer.layer(writer, item, &member)?;
             // Whoever has this layer has the same.
             judge(self.options, dataset, found.updated_at, &self.floors, created.max(clock::now()))
-                .map_err(|error| Rejected::anywhere(error, dataset, member.digest))?;
-            contents.insert(dataset.reference(), found);
+                .and_then(|()| examine(self.options, dataset, &examination, self.last_size(dataset)))
+                .map_err(|error| Rejected::anywhere(error, dataset, member.digest))
+                .map(|remarks| item.remarks = remarks)?;
+            contents.insert(item.planned.dataset.reference(), found);
+            item.examination = Some(examination);
         }
         Ok(contents)
     }
@@ -371,6 +401,7 @@ impl ExportRun<'_> {
             }
         }
         let export = ExportState {
+            sizes: self.sizes(collected),
             identity: written.identity,
             created: written.created,
             sequence: payload.sequence.unwrap_or(1),
@@ -402,7 +433,8 @@ impl ExportRun<'_> {
         };
         let rows = payload.datasets.iter();
         let rows = rows.map(|d| ExportedDataset::new(d, d.contents.updated_at, skipped(d), now)).collect();
-        let warnings = payload.datasets.iter().filter_map(|d| age_warning(d, d.contents.updated_at, now));
+        let old = payload.datasets.iter().filter_map(|d| age_warning(d, d.contents.updated_at, now));
+        let warnings = collected.iter().flat_map(|item| item.remarks.clone()).chain(old);
         let is_complete = payload.missing.is_empty();
         ExportReport {
             result: if is_complete { ExportResult::Written } else { ExportResult::Incomplete },
@@ -491,6 +523,7 @@ fn unchanged(
         if let Some(max_age) = &options.max_age {
             max_age.check(&dataset.name, date, now)?;
         }
+        warnings.extend(item.remarks.clone());
         warnings.extend(age_warning(dataset, date, now));
         datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now));
     }

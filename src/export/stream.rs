@@ -8,8 +8,7 @@ use crate::bundle::writer::{BundleWriter, WriteError};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::Rejected;
 use crate::collect::images::CollectedImage;
-use crate::collect::validate::{bad_content, broke_off, validate_while};
-use crate::dataset::Contents;
+use crate::collect::validate::{Examined, bad_content, broke_off, validate_while};
 use crate::error::Error;
 use crate::export::output::PendingBundle;
 use crate::export::resumed_blob::ResumedBlob;
@@ -102,7 +101,7 @@ impl BlobStreamer<'_> {
         writer: &mut BundleWriter<W>,
         item: &CollectedDataset,
         member: &Member,
-    ) -> Result<Contents, ExportFailure> {
+    ) -> Result<Examined, ExportFailure> {
         let dataset = &item.planned.dataset;
         let artifact = item.artifact.as_ref();
         let descriptor =
@@ -131,7 +130,7 @@ impl BlobStreamer<'_> {
             if known > 0 { ExportFailure::Leftover(error) } else { bad(error) }
         };
         match written {
-            (Ok(()), Ok(contents)) => Ok(contents),
+            (Ok(()), Ok(examined)) => Ok(examined),
             (Err(WriteError::Source { error, .. }), validated) => {
                 // The checker has seen that what came is wrong; that it was cut short is no such thing.
                 let seen = error.kind() == io::ErrorKind::BrokenPipe;

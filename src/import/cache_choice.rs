@@ -202,7 +202,8 @@ pub(crate) fn filter_chosen(
         let Some(decision) = decide(context, state, input, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
-            _ => have.updated_at == dataset.contents.updated_at,
+            // What has no date may be older or newer.
+            _ => have.updated_at.is_some() && have.updated_at == dataset.contents.updated_at,
         });
         (choice.known, choice.rollback) = (decision.known, decision.rollback);
         left.push(choice);

@@ -11,8 +11,7 @@ use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::layer::{self, CHUNK};
-use crate::dataset::vex::{self, ArchiveFormat};
-use crate::dataset::{Contents, Kind, Sink};
+use crate::dataset::{Contents, Sink};
 use crate::error::{Error, panicked};
 use crate::progress::{Progress, Step};
 use crate::util::pipe::{PipeWriter, pipe};
@@ -102,7 +101,7 @@ pub(crate) fn unpack_bundle<R: Receiver>(
         let layer = dataset.content_layer().ok_or_else(missing)?;
         let file = small.get_mut(&layer.path()).ok_or_else(missing)?;
         file.rewind().map_err(Error::spooling)?;
-        let unpacked = unpack(dataset, layer, file, &mut sink);
+        let unpacked = dataset.unpack(file, &mut sink);
         let contents = unpacked.map_err(|error| match error {
             UnpackError::Sink(error) => receiver.failed(dataset, error),
             UnpackError::Read(error) => Error::spooling(error),
@@ -127,23 +126,6 @@ fn skippable(payload: &payload::Payload, images: bool) -> BTreeSet<String> {
 fn content_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
     let mut layers = datasets.iter().filter_map(Dataset::content_layer);
     layers.any(|layer| layer.path() == member.path).then(|| member.path.clone())
-}
-
-fn unpack(
-    dataset: &Dataset,
-    layer: &Blob,
-    archive: &mut SpooledTempFile,
-    sink: &mut dyn Sink,
-) -> Result<Contents, UnpackError> {
-    let limits = UnpackLimits::exactly(&dataset.contents);
-    match dataset.name.kind() {
-        Kind::Vex => {
-            let format = ArchiveFormat::by_media_type(&layer.media_type);
-            let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str());
-            vex::unpack(format, archive, subdir, limits, sink)
-        }
-        kind => layer::unpack(kind, archive, limits, sink),
-    }
 }
 
 /// Unpacks a large layer while it is read: this thread reads and hashes, another inflates, hashes
@@ -210,8 +192,8 @@ fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error 
 }
 
 fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {
-    if *contents == dataset.contents {
-        return Ok(());
+    match contents.difference(&dataset.contents) {
+        Some(what) => Err(not_as_signed(path, dataset, &what)),
+        None => Ok(()),
     }
-    Err(not_as_signed(path, dataset, "its files have other digests"))
 }

@@ -67,7 +67,7 @@ pub(crate) fn fan_out<'a>(
         let passed =
             validate_while(dataset.name.kind(), blob, step, |layer| pass(layer, &mut pipes, &in_vain));
         let contents = passed.map(|passed| match passed {
-            (Ok(true), Ok(contents)) => Some(Ok(contents)),
+            (Ok(true), Ok(examined)) => Some(Ok(examined.contents)),
             (Ok(true), Err(error)) => Some(Err(bad_content(dataset, &error.to_string()))),
             (Ok(false), _) => None,
             (Err(error), validated) => Some(Err(broke_off(dataset, error, &validated))),

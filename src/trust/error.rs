@@ -208,6 +208,16 @@ pub enum Rejection {
         /// The date that was signed before.
         floor: Timestamp,
     },
+    /// A source serves much less than this stream has signed before, or nothing.
+    #[error("{source_name} serves a {dataset} that would hide vulnerabilities: {why}")]
+    Suspect {
+        /// The dataset.
+        dataset: String,
+        /// Where it came from.
+        source_name: String,
+        /// What is odd about it.
+        why: String,
+    },
     /// Nothing is in place, and what came is older than what was accepted before.
     #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
     MissingAndOlder {

@@ -105,6 +105,9 @@ impl Hint for Rejection {
             Rejection::OlderThanSigned { dataset, .. } => format!(
                 "Use a source that is up to date, or leave it out with --skip {dataset}: importers would refuse it as older."
             ),
+            Rejection::Suspect { dataset, .. } => format!(
+                "Compare it with another source; if it is meant to be so, sign it with --accept {dataset}: scanners find nothing that it lacks."
+            ),
             Rejection::TooOld { dataset, .. } => format!(
                 "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
             ),

@@ -170,6 +170,16 @@ pub struct ImportState {
     pub targets: BTreeMap<String, TargetState>,
 }
 
+/// How much a dataset held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSize {
+    /// The bytes of its files.
+    pub bytes: u64,
+    /// Its entries, if they could be counted: buckets, artifacts, checks or packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+}
+
 /// What the last export of a stream was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportState {
@@ -184,6 +194,9 @@ pub struct ExportState {
     /// The manifests of all that it holds, by reference name; empty where an older program wrote this.
     #[serde(default)]
     pub manifests: BTreeMap<String, Digest>,
+    /// How much each dataset held when it was signed last, by reference name; empty where an older program wrote this.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: BTreeMap<String, DatasetSize>,
     /// It was to be put into a folder of `--drop`, and has not been yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub to_drop: bool,

@@ -14,6 +14,7 @@ mod bad_media;
 mod cache_filesystems;
 mod cache_settings;
 mod cli;
+mod content;
 mod contrib;
 mod damage;
 mod forge;

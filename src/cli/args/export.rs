@@ -9,6 +9,7 @@ use crate::bundle::parity::Percent;
 use crate::cli::args::shared::{Renamed, RetryFlags, SigningFlags, SourceFlags, renamed_to_image, switch};
 use crate::collect::images::CarriedImage;
 use crate::collect::requirement::Requirement;
+use crate::dataset::Name;
 use crate::oci::Platform;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
@@ -67,6 +68,10 @@ pub struct ExportArgs {
     /// source does not give is left out, and the exit code is 3 (default: trivy-db).
     #[arg(long, env = "TRIVY_FERRY_REQUIRE", value_name = "DATASET|all", value_delimiter = ',')]
     pub require: Vec<Requirement>,
+    /// Sign this dataset although a third of its bytes or entries is gone since the stream's last bundle, it holds
+    /// nothing, or Trivy cannot read a third of its VEX documents.
+    #[arg(long, env = "TRIVY_FERRY_ACCEPT", value_name = "DATASET", value_delimiter = ',')]
+    pub accept: Vec<Name>,
     /// Refuse to sign data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,

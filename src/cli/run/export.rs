@@ -40,6 +40,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
         image: args.image.clone(),
         platform: args.platform.clone(),
         require: args.require.clone(),
+        accept: args.accept.clone(),
         max_age: args.max_age.clone(),
         expires: args.expires,
         quorum: args.quorum,

@@ -7,7 +7,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use flate2::{Compression, GzBuilder};
-use jiff::Timestamp;
 use tempfile::SpooledTempFile;
 use walkdir::WalkDir;
 
@@ -96,7 +95,6 @@ fn beside(
 ) -> Result<VexRepository, SourceError> {
     let (mut file, _) = files::open(directory, &[name])?;
     let path = directory.join(name);
-    let modified = file.metadata().and_then(|data| data.modified()).ok();
     let mut pieces = || {
         let mut piece = Vec::new();
         match (&mut file).take(256 << 10).read_to_end(&mut piece) {
@@ -106,9 +104,8 @@ fn beside(
         }
     };
     let spooled = vex::spool(&path.display().to_string(), name, most, &source, &mut pieces)?;
-    let last_modified = modified.and_then(|time| Timestamp::try_from(time).ok());
     let archive_name = vex::plain_name(name, spooled.format);
-    Ok(repository(spooled, source, manifest_json, archive_name, subdir, last_modified))
+    Ok(repository(spooled, source, manifest_json, archive_name, subdir))
 }
 
 fn repository(
@@ -117,7 +114,6 @@ fn repository(
     manifest_json: Vec<u8>,
     archive_name: String,
     subdir: String,
-    last_modified: Option<Timestamp>,
 ) -> VexRepository {
     let Spooled { file, size, digest, format } = spooled;
     VexRepository {
@@ -129,7 +125,6 @@ fn repository(
         archive_name,
         format,
         subdir,
-        last_modified,
     }
 }
 
@@ -145,8 +140,10 @@ fn packed(
     most: u64,
 ) -> Result<VexRepository, SourceError> {
     let local = |error| SourceError::Temporary { directory: std::env::temp_dir(), error };
+    // A pattern leads to whatever directory there is, and needs none.
     let subdir = place.map_or("", |place| place.subdir.as_str());
-    let (files, last_modified) = list(directory, top, &source)?;
+    let subdir = if subdir.contains('*') { "" } else { subdir };
+    let files = list(directory, top, &source)?;
     let spool = SpooledTempFile::new(vex::IN_MEMORY);
     let gzip = GzBuilder::new().mtime(0).write(spool, Compression::default());
     let mut tar = tar::Builder::new(gzip);
@@ -176,7 +173,7 @@ fn packed(
         [".tar.gz", ".tgz", ".zip"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or("repository");
     let archive_name = vex::plain_name(&format!("{stem}.tar.gz"), ArchiveFormat::TarGzip);
     let spooled = Spooled { file, size, digest, format: ArchiveFormat::TarGzip };
-    Ok(repository(spooled, source, manifest_json, archive_name, subdir.to_owned(), last_modified))
+    Ok(repository(spooled, source, manifest_json, archive_name, subdir.to_owned()))
 }
 
 fn append(
@@ -212,15 +209,10 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The regular files below `folder/top` with their lengths, sorted by path, and when the newest
-/// of them was changed. What begins with a dot at the top (`.git`) is no part of a repository,
+/// The regular files below `folder/top` with their lengths, sorted by path. What begins with a dot at the top (`.git`) is no part of a repository,
 /// nor is the manifest, which travels beside the archive. Anything that is neither file nor
 /// folder is refused: left out, it would be missed only on the other side.
-fn list(
-    directory: &Path,
-    top: &str,
-    source: &str,
-) -> Result<(BTreeMap<RelPath, u64>, Option<Timestamp>), SourceError> {
+fn list(directory: &Path, top: &str, source: &str) -> Result<BTreeMap<RelPath, u64>, SourceError> {
     let root = directory.join(top);
     let refuse = |path: &Path, why: &str| SourceError::Vex {
         repository: source.to_owned(),
@@ -228,7 +220,6 @@ fn list(
         hint: "Put a plain copy of the repository there: regular files and folders only.".into(),
     };
     let mut files = BTreeMap::new();
-    let mut newest = None;
     let mut total = 0u64;
     let (mut names, most_files) = (0, UnpackLimits::of(Kind::Vex).files);
     let hidden = |entry: &walkdir::DirEntry| {
@@ -253,7 +244,6 @@ fn list(
         if total > Kind::Vex.max_unpacked() {
             return Err(SourceError::TooLarge { subject: source.to_owned(), most: Kind::Vex.max_unpacked() });
         }
-        newest = newest.max(data.modified().ok());
         names += path.as_str().len() as u64;
         if names > MAX_NAMES || files.len() as u64 >= most_files {
             let why = format!("holds more than {most_files} files, or {MAX_NAMES} bytes of their names");
@@ -261,5 +251,5 @@ fn list(
         }
         files.insert(path, data.len());
     }
-    Ok((files, newest.and_then(|time| Timestamp::try_from(time).ok())))
+    Ok(files)
 }

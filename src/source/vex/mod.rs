@@ -8,9 +8,7 @@ pub(crate) mod place;
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-use reqwest::header::{CONTENT_TYPE, LAST_MODIFIED};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url};
 use tempfile::SpooledTempFile;
 
@@ -45,10 +43,9 @@ pub struct VexRepository {
     pub archive_name: String,
     /// How it is packed, by its first bytes and its name, which agree.
     pub format: ArchiveFormat,
-    /// The folder inside the archive that holds `index.json`; empty for the top.
+    /// The directory inside the archive that holds `index.json`, as the location has it; empty for the top. May be a
+    /// pattern with `*`.
     pub subdir: String,
-    /// When the archive was last changed, where its source says so.
-    pub last_modified: Option<Timestamp>,
 }
 
 /// The part of a repository's manifest that leads to its archive.
@@ -107,7 +104,7 @@ pub(in crate::source) fn fetch(
     let from = Origin { any_http: any_http || url.scheme() == "http", url: manifest_url(url) };
     for location in locations(&source, &manifest_json)?.into_iter().take(MAX_LOCATIONS) {
         match archive(http, &location, &source, &from, most) {
-            Ok((spooled, location, last_modified)) => {
+            Ok((spooled, location)) => {
                 return Ok(VexRepository {
                     source,
                     manifest_json,
@@ -117,7 +114,6 @@ pub(in crate::source) fn fetch(
                     archive_digest: spooled.digest,
                     format: spooled.format,
                     subdir: location.subdir,
-                    last_modified,
                 });
             }
             Err(error) => tried.push((shown(&location), error)),
@@ -148,7 +144,7 @@ fn archive(
     source: &str,
     from: &Origin,
     most: u64,
-) -> Result<(Spooled, Location, Option<Timestamp>), SourceError> {
+) -> Result<(Spooled, Location), SourceError> {
     let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: source.to_owned(),
         why,
@@ -166,13 +162,11 @@ fn archive(
     if answer.response.content_length().is_some_and(|length| length > most) {
         return Err(SourceError::TooLarge { subject: answer.subject, most });
     }
-    let date = answer.header(LAST_MODIFIED.as_str());
-    let last_modified = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
     let subject = answer.subject.clone();
     let mut body = http.stream(answer);
     let mut pieces = || Ok(body.next()?);
     let spooled = spool(&subject, &location.name, most, source, &mut pieces)?;
-    Ok((spooled, location, last_modified))
+    Ok((spooled, location))
 }
 
 fn get(http: &Http, url: Url, named_by: Option<Url>) -> Result<Answer, SourceError> {

@@ -128,7 +128,7 @@ pub(in crate::source) struct Location {
     pub url: Url,
     /// The last component of the URL's path.
     pub name: String,
-    /// Relative to the archive's top; empty for the top itself.
+    /// Relative to the archive's top; empty for the top itself. May be a pattern with `*`.
     pub subdir: String,
 }
 
@@ -148,8 +148,8 @@ impl Location {
         }
         let (rest, subdir) = rest.split_once("//").unwrap_or((rest, ""));
         let subdir = subdir.trim_matches('/');
-        if subdir.contains(['*', '?', '[']) {
-            return Err("its folder is a pattern, which only Trivy itself can follow".into());
+        if subdir.contains(['?', '[']) {
+            return Err("its directory is a pattern with ? or [, and only * is followed".into());
         }
         if !subdir.is_empty() && subdir.parse::<RelPath>().is_err() {
             return Err("its folder is not a plain relative path".into());
@@ -228,6 +228,7 @@ mod tests {
             ("https://h/main.zip//a/b/?x=y", "https://h/main.zip?x=y", "main.zip", "a/b"),
             ("https://h/main.zip?u=https://x//y", "https://h/main.zip?u=https://x//y", "main.zip", ""),
             ("http://h:1/m.tgz//", "http://h:1/m.tgz", "m.tgz", ""),
+            ("https://h/m.zip//*", "https://h/m.zip", "m.zip", "*"),
         ] {
             let location = Location::parse(text).unwrap();
             assert_eq!(
@@ -236,7 +237,7 @@ mod tests {
             );
         }
         for bad in
-            ["main.zip", "git::https://h/x", "s3://h/x", "https://h/x//../y", "https://h/x//*", "https://"]
+            ["main.zip", "git::https://h/x", "s3://h/x", "https://h/x//../y", "https://h/x//[ab]", "https://"]
         {
             assert!(Location::parse(bad).is_err(), "{bad}");
         }

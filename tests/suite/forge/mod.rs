@@ -368,7 +368,7 @@ pub fn vex_archive(top: &str, updated_at: Timestamp) -> Vec<u8> {
     Archive::new()
         .entry(b'5', &format!("{top}/"), 0, b"")
         .file(&format!("{top}/index.json"), index.to_string().as_bytes())
-        .file(&format!("{top}/x.json"), b"{}")
+        .file(&format!("{top}/x.json"), br#"{"@context":"https://openvex.dev/ns/v0.2.0","statements":[]}"#)
         .pack()
 }
 
