@@ -560,9 +560,8 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
             "//vexhub-main",
             "is at vexhub-main/0.1/index.json",
         ),
-        ("one level too high", archive("vexhub-main"), "//vexhub-main/0.1", "is at vexhub-main/index.json"),
-        ("no folder named", archive("vexhub-main"), "", "is at vexhub-main/index.json"),
-        ("another folder", archive("vexhub-main"), "//vexhub", "is at vexhub-main/index.json"),
+        ("a pattern for two", two_directories(), "//*", "has several like it"),
+        ("two of them, and neither is meant", two_directories(), "//c", "should be at c"),
         ("no index", Archive::new().file("x/readme", b"x").pack(), "//x", "holds no index.json"),
         ("an index that is none", index("[]"), "//x", "index.json cannot be read"),
         ("a page for an index", index(PAGE), "//x", "index.json cannot be read"),
@@ -584,6 +583,27 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
         let server = vex_server(packed, subdir);
         host.export_vex(&hub(&server)).harmless().fails_with(3, &[&server.host, word]);
         host.nothing_signed();
+    }
+}
+
+/// An archive with two repositories.
+fn two_directories() -> Vec<u8> {
+    Archive::new()
+        .file("a/index.json", br#"{"packages":[]}"#)
+        .file("b/index.json", br#"{"packages":[]}"#)
+        .pack()
+}
+
+#[test]
+fn a_location_that_misses_the_only_repository_of_its_archive_is_corrected() {
+    let host = exporter();
+    for (top, subdir) in
+        [("vexhub-main", "//vexhub-main/0.1"), ("vexhub-main", ""), ("vexhub-main", "//vexhub")]
+    {
+        let server = vex_server(forge::vex_archive(top, days(-1)), subdir);
+        let ran = host.export_vex(&format!("http://{}/hub", server.host));
+        ran.good().warns(&format!("the one at {top} is used"));
+        fs::remove_file(host.path("out").join(&host.written()[0])).unwrap();
     }
 }
 
