@@ -4,6 +4,7 @@
 //! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be repeated,
 //! and again at import over the bytes that are installed.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 
@@ -328,8 +329,14 @@ impl<'a> Checker<'a> {
         Ok(self.tree(None))
     }
 
-    fn vex(self) -> Result<Contents, UnpackError> {
-        let index = VexIndex::parse(&self.json, &|location, _| self.has(location));
+    fn vex(mut self) -> Result<Contents, UnpackError> {
+        let Checker { sink, taken, json, .. } = &mut self;
+        let sink = RefCell::new(sink);
+        let has = |location: &str, format: &str| {
+            sink.borrow_mut().listed(location, format);
+            taken.contains(&hash(location))
+        };
+        let index = VexIndex::parse(json, &has);
         let index = index.map_err(|e| bad(format!("index.json cannot be read: {e}")))?;
         if index.listed > 0 && index.found == 0 {
             return Err(bad("index.json lists packages, and none of their documents is in the archive"));

@@ -227,6 +227,9 @@ pub trait Sink {
 
     /// A file was skipped that is no part of the content.
     fn skipped(&mut self, _path: &RelPath) {}
+
+    /// After the last file: the index of a VEX repository lists a document, in this format if it names one.
+    fn listed(&mut self, _location: &str, _format: &str) {}
 }
 
 /// The sink of a check that keeps nothing.

@@ -233,7 +233,8 @@ fn names_of_files_take_bounded_memory() {
     let index = format!(r#"{{"packages":[{packages}{{"location":"{short}/00000007"}}]}}"#);
     let most = long_names(99_000, &short, &index);
     all(&host.receives(&host.bundle_of("most", &[vex_part(most.clone()), DB.clone()])), 0, "");
-    let exported = host.exports_vex("main.tar.gz", &most, &["--only", "vex-hub"]);
+    // None of these is a document.
+    let exported = host.exports_vex("main.tar.gz", &most, &["--only", "vex-hub", "--accept", "vex-hub"]);
     all(&[exported], 0, "");
     let more = long_names(99_990, &long, INDEX);
     let exported = host.exports_vex("main.tar.gz", &more, &["--only", "vex-hub"]);

@@ -231,7 +231,7 @@ fn one_medium_comes_after_the_other() {
     plug_in(&rest[..2]);
     import("a").fails_with(6, &["head volume"]);
     host.wait(2);
-    host.export(&upstream(61, MIB), &["--output", "next"]).good();
+    host.export(&upstream(61, MIB), &["--output", "next", "--accept", "trivy-db"]).good();
     import("next").exits(6).warns("head volume");
     assert!(
         host.files("gathered/trivy-ferry-staging").is_empty(),

@@ -135,6 +135,12 @@ impl Sink for Examiner {
         Ok(())
     }
 
+    fn listed(&mut self, location: &str, format: &str) {
+        if let Look::Vex(documents) = &mut self.look {
+            documents.listed(location, format);
+        }
+    }
+
     fn skipped(&mut self, path: &RelPath) {
         if self.skipped.len() < NAMED {
             self.skipped.push(escape(path.as_str()));

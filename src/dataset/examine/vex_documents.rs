@@ -1,13 +1,11 @@
 //! Looks at the documents of a VEX repository: whether those that its index names are there, and are what Trivy
 //! reads (v0.74.0, pkg/vex/repo.go: OpenVEX, or CSAF if the index says so; it warns and goes on without the others).
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::content_digest::ContentDigest;
 use crate::dataset::RelPath;
 use crate::dataset::examine::json_scan::{DocumentKind, JsonScan};
-use crate::dataset::vex_index::VexIndex;
 use crate::util::text::escape;
 
 /// How many documents are named; the others are counted.
@@ -26,18 +24,18 @@ enum Seen {
 /// The file that passes.
 #[derive(Debug)]
 struct Current {
-    key: u128,
+    key: u64,
     head: Vec<u8>,
     scan: JsonScan,
-    index: bool,
 }
 
 /// Sees every file of a repository.
 #[derive(Debug, Default)]
 pub(super) struct VexDocuments {
     current: Option<Current>,
-    seen: HashMap<u128, Seen>,
-    index: Vec<u8>,
+    /// By the hashes of their paths: there may be 100,000.
+    seen: HashMap<u64, Seen>,
+    findings: VexFindings,
 }
 
 /// What the documents are like.
@@ -72,31 +70,25 @@ impl VexFindings {
     }
 }
 
-fn key(path: &str) -> u128 {
-    ContentDigest::of(path.as_bytes()).short()
+fn key(path: &str) -> u64 {
+    ContentDigest::of(path.as_bytes()).short() as u64
 }
 
 impl VexDocuments {
     pub(super) fn begin(&mut self, path: &RelPath) {
-        let index = path.as_str() == "index.json";
         let (head, scan) = (Vec::new(), JsonScan::new());
-        self.current = Some(Current { key: key(path.as_str()), head, scan, index });
+        self.current = Some(Current { key: key(path.as_str()), head, scan });
     }
 
     pub(super) fn data(&mut self, bytes: &[u8]) {
         let Some(current) = &mut self.current else { return };
-        if current.index {
-            // Its size was limited before.
-            self.index.extend_from_slice(bytes);
-            return;
-        }
         let room = LFS.len() - current.head.len();
         current.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         current.scan.feed(bytes);
     }
 
     pub(super) fn end(&mut self) {
-        let Some(Current { key, head, scan, index: false }) = self.current.take() else { return };
+        let Some(Current { key, head, scan }) = self.current.take() else { return };
         let seen = match scan.finish() {
             Some(kind) => Seen::Document(kind),
             None if head == LFS => Seen::LfsPointer,
@@ -105,25 +97,23 @@ impl VexDocuments {
         self.seen.insert(key, seen);
     }
 
-    /// Compares the index with what was seen.
-    pub(super) fn finish(self) -> VexFindings {
-        let findings = RefCell::new(VexFindings::default());
-        let is_usable = |location: &str, format: &str| {
-            let mut findings = findings.borrow_mut();
-            findings.listed += 1;
-            let fault = fault(self.seen.get(&key(location)).copied(), format);
-            if let Some(fault) = fault {
-                findings.unusable += 1;
+    /// The index lists a document.
+    pub(super) fn listed(&mut self, location: &str, format: &str) {
+        let findings = &mut self.findings;
+        findings.listed += 1;
+        if let Some(fault) = fault(self.seen.get(&key(location)).copied(), format) {
+            findings.unusable += 1;
+            if findings.examples.len() < NAMED {
                 let example = format!("{} {fault}", escape(location));
-                if findings.examples.len() < NAMED && !findings.examples.contains(&example) {
+                if !findings.examples.contains(&example) {
                     findings.examples.push(example);
                 }
             }
-            fault.is_none()
-        };
-        // What is no index was refused before.
-        let _ = VexIndex::parse(&self.index, &is_usable);
-        findings.into_inner()
+        }
+    }
+
+    pub(super) fn finish(self) -> VexFindings {
+        self.findings
     }
 }
 

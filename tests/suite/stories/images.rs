@@ -198,7 +198,9 @@ fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
     let missing = format!("{}/aquasec/none:1", upstream.address);
     let upstreams = laid_out(&laptop);
     laptop
-        .ferry(&format!("export --key ferry.key --output {out} {upstreams} --image a/b:1={missing}"))
+        .ferry(&format!(
+            "export --key ferry.key --output {out} {upstreams} --require all --image a/b:1={missing}"
+        ))
         .exits(3)
         .warns("aquasec/none:1");
     assert!(test_kit::host::files(&out).is_empty());

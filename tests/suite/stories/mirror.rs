@@ -129,7 +129,7 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     let bad = bad_at_its_end();
     upstream.publish_as_it_is(&bad);
     let run = dmz.ferry(&json);
-    run.exits(3).warns("serves a bad trivy-db").prints("no tag set");
+    run.exits(3).warns("serves a bad trivy-db").prints("--skip trivy-db");
     assert_eq!(run.statuses(), ["trivy-checks unchanged", "trivy-db failed", "trivy-java-db pushed"]);
     assert_eq!(run.json()["errors"][0]["kind"], "source", "{run}");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
