@@ -42,6 +42,8 @@ pub(crate) struct CollectedDataset {
     pub(crate) examination: Option<Examination>,
     /// What the operator has to know of it.
     pub(crate) remarks: Vec<String>,
+    /// It is signed only because the operator accepts what is odd about it.
+    pub(crate) by_override: bool,
 }
 
 impl CollectedDataset {
@@ -136,7 +138,18 @@ pub(crate) fn fetch_small_blobs(
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
     let (others, skipped, remarks) = Default::default();
     let artifact = Some(artifact);
-    Ok(CollectedDataset { planned, artifact, others, skipped, held, announced, examination, remarks })
+    let by_override = false;
+    Ok(CollectedDataset {
+        planned,
+        artifact,
+        others,
+        skipped,
+        held,
+        announced,
+        examination,
+        remarks,
+        by_override,
+    })
 }
 
 /// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
@@ -202,6 +215,7 @@ pub(crate) fn vex_repository(
         announced: None,
         examination: Some(examination),
         remarks: Vec::new(),
+        by_override: false,
     })
 }
 

@@ -248,3 +248,64 @@ impl Sink for Discard {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(size: u64, content: &[u8], date: &str) -> Contents {
+        let file = |path: &str, size: u64| File {
+            path: path.parse().unwrap(),
+            size,
+            digest: ContentDigest::of(content),
+        };
+        Contents {
+            schema: Some(2),
+            updated_at: Some(date.parse().unwrap()),
+            next_update: None,
+            files: vec![file("metadata.json", 1), file("trivy.db", size)],
+            tree: None,
+        }
+    }
+
+    fn repository(files: &[(&str, &[u8])], date: Option<&str>) -> Contents {
+        let file = |(path, content): &(&str, &[u8])| File {
+            path: path.parse().unwrap(),
+            size: content.len() as u64,
+            digest: ContentDigest::of(content),
+        };
+        let tree = Some(Tree::of(files.iter().map(file).collect()));
+        let updated_at = date.map(|date| date.parse().unwrap());
+        Contents { schema: None, updated_at, next_update: None, files: Vec::new(), tree }
+    }
+
+    #[test]
+    fn a_difference_is_named() {
+        const DATE: &str = "2026-01-15T06:00:00Z";
+        let signed = database(9, b"a", DATE);
+        assert_eq!(signed.difference(&signed), None);
+        for (found, word) in [
+            (database(8, b"a", DATE), "trivy.db has 8 bytes, and 9 were signed"),
+            (database(9, b"b", DATE), "metadata.json has another digest"),
+            (database(9, b"a", "2026-01-16T06:00:00Z"), "its date is 2026-01-16T06:00:00Z"),
+            (Contents { schema: Some(1), ..signed.clone() }, "metadata.json says something else"),
+            (Contents { files: Vec::new(), ..signed.clone() }, "metadata.json is missing"),
+        ] {
+            let difference = found.difference(&signed).unwrap();
+            assert!(difference.contains(word), "{difference}");
+        }
+        let signed = repository(&[("index.json", b"x"), ("a", b"y")], Some(DATE));
+        for (found, word) in [
+            (repository(&[("index.json", b"x")], Some(DATE)), "it has 1 files with 1 bytes, and 2 with 2"),
+            (repository(&[("index.json", b"x"), ("b", b"y")], Some(DATE)), "other names or digests"),
+            (repository(&[("index.json", b"x"), ("a", b"y")], Some("2026-01-14T06:00:00Z")), "its date is"),
+        ] {
+            let difference = found.difference(&signed).unwrap();
+            assert!(difference.contains(word), "{difference}");
+        }
+        // What says no date of itself has the one that was signed, and a database always says one.
+        assert_eq!(repository(&[("index.json", b"x"), ("a", b"y")], None).difference(&signed), None);
+        let undated = Contents { updated_at: None, ..database(9, b"a", DATE) };
+        assert!(undated.difference(&database(9, b"a", DATE)).is_some());
+    }
+}

@@ -10,7 +10,7 @@ use crate::collect::{self, images};
 use crate::error::Error;
 use crate::export::options::ExportOptions;
 use crate::export::report::{ExportReport, ExportedDataset, ExportedImage};
-use crate::export::rules::{examine, quorum};
+use crate::export::rules::{Verdict, examine, quorum};
 use crate::progress::Progress;
 use crate::source::Network;
 use crate::util::clock;
@@ -56,9 +56,9 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         let young = max_age.map_or(Ok(()), |max_age| max_age.check(&dataset.name, date, now));
         let examined = young.map_err(Error::from).and_then(|()| match &item.examination {
             Some(found) => examine(options, dataset, found, None),
-            None => Ok(Vec::new()),
+            None => Ok(Verdict::default()),
         });
-        report.warnings.extend(examined.iter().flatten().cloned());
+        report.warnings.extend(examined.iter().flat_map(|verdict| verdict.warnings.clone()));
         match examined.and_then(|_| layer_is_there(&item, network)) {
             Ok(()) => report.datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now)),
             Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),

@@ -84,8 +84,16 @@ pub(crate) fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Re
     Ok(hint)
 }
 
+/// What a dataset is signed with.
+#[derive(Default)]
+pub(crate) struct Verdict {
+    /// What the operator has to know.
+    pub(crate) warnings: Vec<String>,
+    /// It is signed because of `--accept` alone.
+    pub(crate) by_override: bool,
+}
+
 /// Judges what was found in a dataset: whether it is as much as the stream's last bundle had, and Trivy can use it.
-/// Returns what the operator has to know.
 ///
 /// # Errors
 /// If a third of its bytes or entries is gone, a database holds nothing, or Trivy cannot read a third of the documents
@@ -95,7 +103,7 @@ pub(crate) fn examine(
     dataset: &Dataset,
     found: &Examination,
     last: Option<&DatasetSize>,
-) -> Result<Vec<String>, Error> {
+) -> Result<Verdict, Error> {
     if let Some(why) = &found.lacks {
         return Err(bad_content(dataset, why));
     }
@@ -104,6 +112,13 @@ pub(crate) fn examine(
     let mut warnings: Vec<String> = found.remarks.iter().map(|remark| warn(remark)).collect();
     let (lost, suspect) = shrunk(found, last);
     warnings.extend(lost.iter().map(|what| warn(what)));
+    if let Some(max_age) = &options.max_age
+        && max_age.covers(&dataset.name)
+        && !dataset.name.kind().is_large()
+        && dataset.contents.updated_at.is_none()
+    {
+        warnings.push(warn("it says no date of itself, so that --max-age cannot judge it"));
+    }
     let mut refused = suspect;
     if dataset.name.kind().is_large() && found.entries == Some(0) {
         refused.push(format!("it holds no {}", found.unit));
@@ -119,16 +134,17 @@ pub(crate) fn examine(
             );
             return Err(Error::Restated { what: error.to_string(), hint, original: Box::new(error) });
         }
+        Some(why) if found.vex.is_mostly_unusable() => refused.push(why),
         Some(why) => warnings.push(warn(&why)),
         None => {}
     }
     if refused.is_empty() {
-        return Ok(warnings);
+        return Ok(Verdict { warnings, by_override: false });
     }
     let why = refused.join("; ");
     if is_accepted {
         warnings.push(warn(&format!("{why}; signed because of --accept")));
-        return Ok(warnings);
+        return Ok(Verdict { warnings, by_override: true });
     }
     let (dataset, source_name) = (dataset.name.to_string(), dataset.source.clone());
     Err(Rejection::Suspect { dataset, source_name, why }.into())

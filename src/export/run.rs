@@ -35,7 +35,7 @@ use crate::progress::Progress;
 use crate::source::Network;
 use crate::trust::TrustError;
 use crate::trust::signer::Signer;
-use crate::trust::state::{DatasetSize, ExportState, Side, StateDir};
+use crate::trust::state::{DatasetSize, ExportState, Override, Side, StateDir};
 use crate::util::clock;
 
 /// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
@@ -218,7 +218,8 @@ impl ExportRun<'_> {
         let dataset = &item.planned.dataset;
         judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now())?;
         if let Some(found) = &item.examination {
-            item.remarks = examine(self.options, dataset, found, self.last_size(dataset))?;
+            let verdict = examine(self.options, dataset, found, self.last_size(dataset))?;
+            (item.remarks, item.by_override) = (verdict.warnings, verdict.by_override);
         }
         item.check_as_importer()
     }
@@ -233,6 +234,20 @@ impl ExportRun<'_> {
             }
         }
         sizes
+    }
+
+    /// What was signed against the rules so far, the last of it.
+    fn overrides(&self, written: &WrittenBundle, signed: &[CollectedDataset]) -> Vec<Override> {
+        const MOST: usize = 256;
+        let mut overrides = self.last.as_ref().map(|last| last.overrides.clone()).unwrap_or_default();
+        let accepted = signed.iter().filter(|item| item.by_override);
+        let flags: Vec<String> =
+            accepted.map(|item| format!("--accept {}", item.planned.dataset.name)).collect();
+        if !flags.is_empty() {
+            overrides.push(Override { at: clock::now(), identity: written.identity, flags });
+        }
+        overrides.drain(..overrides.len().saturating_sub(MOST));
+        overrides
     }
 
     /// How much the stream's last bundle had of a dataset.
@@ -375,7 +390,7 @@ impl ExportRun<'_> {
             judge(self.options, dataset, found.updated_at, &self.floors, created.max(clock::now()))
                 .and_then(|()| examine(self.options, dataset, &examination, self.last_size(dataset)))
                 .map_err(|error| Rejected::anywhere(error, dataset, member.digest))
-                .map(|remarks| item.remarks = remarks)?;
+                .map(|verdict| (item.remarks, item.by_override) = (verdict.warnings, verdict.by_override))?;
             contents.insert(item.planned.dataset.reference(), found);
             item.examination = Some(examination);
         }
@@ -402,6 +417,7 @@ impl ExportRun<'_> {
         }
         let export = ExportState {
             sizes: self.sizes(collected),
+            overrides: self.overrides(&written, collected),
             identity: written.identity,
             created: written.created,
             sequence: payload.sequence.unwrap_or(1),

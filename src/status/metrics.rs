@@ -51,6 +51,7 @@ fn text(status: &StatusReport, ended: Option<Ended>, earlier: &str, now: Timesta
     families.add_imports(status);
     families.add_heartbeats(status);
     families.add_missing(status);
+    families.add_missing_items(status);
     families.add_exports(status);
     families.add_runs(ended, earlier, now);
     families.0
@@ -118,6 +119,18 @@ impl Families {
             "trivy_ferry_bundles_missing",
             "Bundles that never came.",
             status.imports.iter().map(missing),
+        );
+    }
+
+    fn add_missing_items(&mut self, status: &StatusReport) {
+        let of_bundle = |target: &TargetStatus| {
+            let missing = target.bundle.as_ref()?.missing_items.len();
+            Some((of_target(target), missing.to_string()))
+        };
+        self.add(
+            "trivy_ferry_bundle_missing_items",
+            "Datasets and images that the last bundle came without, because its exporter could not get them.",
+            status.imports.iter().filter_map(of_bundle),
         );
     }
 

@@ -46,6 +46,11 @@ impl FromStr for MaxAge {
 }
 
 impl MaxAge {
+    /// Whether it says anything of a dataset.
+    pub fn covers(&self, name: &Name) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Checks a dataset's date.
     ///
     /// # Errors

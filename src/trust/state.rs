@@ -132,7 +132,7 @@ pub struct Accepted {
     pub missing_items: Vec<MissingItem>,
 }
 
-/// A bundle that was admitted against the rules.
+/// A bundle that was admitted or signed against the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
     /// When.
@@ -197,6 +197,9 @@ pub struct ExportState {
     /// How much each dataset held when it was signed last, by reference name; empty where an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sizes: BTreeMap<String, DatasetSize>,
+    /// Bundles that were signed against the rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
     /// It was to be put into a folder of `--drop`, and has not been yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub to_drop: bool,

@@ -137,6 +137,9 @@ fn a_repository_without_a_date_arrives_in_every_target() {
         host.run(&more).exits(0).prints("installed");
         host.run(&["status", "--state-dir", &host.at("state")]).exits(0);
     }
+    // How old it is nobody can say, and that is said.
+    let judged = report(&export(&host, &vex, &["--max-age", "vex-corp=1d"]));
+    assert!(judged["warnings"].to_string().contains("no date of itself"), "{judged:#}");
     // A date of this second, with its fraction.
     let now = jiff::Timestamp::now().to_string();
     let vex = repository(&host, "vex", &documents, Some(&now));
@@ -245,6 +248,8 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     publish(&upstream, 4, 30, 400_000);
     let accepted = report(export(&["--accept", "trivy-db"]).exits(0));
     assert!(accepted["warnings"][0].as_str().unwrap().contains("signed because of --accept"), "{accepted:#}");
+    let state = test_kit::host::json_file(host.path("state/export-default.json"));
+    assert_eq!(state["overrides"][0]["flags"], json!(["--accept trivy-db"]), "{state:#}");
     publish(&upstream, 5, 30, 400_000);
     assert_eq!(report(export(&[]).exits(0))["warnings"], json!([]));
     // An empty database is refused at once, whatever was before.
