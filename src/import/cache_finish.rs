@@ -71,7 +71,12 @@ fn vex(
         in_place.filter_map(of).map(|(_, carried)| carried.clone()).collect();
     let listed: Vec<CarriedRepository> = brought.listed.iter().map(|(_, listed)| listed.clone()).collect();
     let trusts = |keyid: &str| brought.keyring.public_keys().any(|key| key.id().hex() == keyid);
-    let wanted = WantedEntries { stream: brought.stream, listed: &listed, trusts: &trusts };
+    let items = report.bundles.iter().flat_map(|bundle| &bundle.missing_items);
+    let missing =
+        items.filter_map(|item| item.name.parse::<Name>().ok()?.vex_repository().map(str::to_owned));
+    let missing: Vec<String> = missing.collect();
+    let wanted =
+        WantedEntries { stream: brought.stream, listed: &listed, missing: &missing, trusts: &trusts };
     // Another import may have written the file since this one began.
     let vex = host.vex.reread()?;
     let merged = vex.merge(&carried, Some(&wanted), &|name| has_vex(cache, name))?;

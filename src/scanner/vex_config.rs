@@ -28,6 +28,8 @@ pub struct WantedEntries<'a> {
     pub stream: &'a str,
     /// The repositories that the accepted bundles list. None at all: the bundles carry other data only.
     pub listed: &'a [CarriedRepository],
+    /// The names of repositories that the exporter was to carry and could not get: they are still wanted.
+    pub missing: &'a [String],
     /// Whether a key is trusted, by its identifier in hex.
     pub trusts: &'a dyn Fn(&str) -> bool,
 }
@@ -221,7 +223,7 @@ impl VexConfig {
                 continue;
             }
             let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
-                true if wanted.listed.is_empty() => continue,
+                true if wanted.listed.is_empty() || wanted.missing.contains(&entry.name) => continue,
                 true => "no bundle of its stream brings it any more",
                 false => "the key that signed its bundle is not trusted any more",
             };
@@ -472,7 +474,7 @@ mod tests {
     /// The file after an import that lists some repositories, and has them in place.
     fn imported(text: &str, stream: &str, listed: &[CarriedRepository], trusted: &str) -> (String, Merged) {
         let (dir, config) = with_file(text);
-        let wanted = WantedEntries { stream, listed, trusts: &|key| key == trusted };
+        let wanted = WantedEntries { stream, listed, missing: &[], trusts: &|key| key == trusted };
         let merged = config.merge(listed, Some(&wanted), &|_| true).unwrap();
         (std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap(), merged)
     }

@@ -248,7 +248,7 @@ fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
             let wanted = format!("- Name: {name}\n  URL: {url}\n  Status: Enabled\n");
             assert!(listed.contains(&wanted), "{listed:?} lacks {wanted:?} of {}", file());
         }
-        let wanted = WantedEntries { stream: "default", listed: &[], trusts: &|_| false };
+        let wanted = WantedEntries { stream: "default", listed: &[], missing: &[], trusts: &|_| false };
         config().merge(&[], Some(&wanted), &|_| true).unwrap();
         assert_eq!(file(), before, "{texts:?}");
     }
@@ -265,7 +265,7 @@ fn trivy_reads_a_list_without_entries() {
     let corp =
         CarriedRepository { name: "corp".into(), url: "https://vex.example/".into(), origin: Some(origin) };
     config().merge(&[corp], None, &|_| true).unwrap();
-    let wanted = WantedEntries { stream: "default", listed: &[], trusts: &|_| false };
+    let wanted = WantedEntries { stream: "default", listed: &[], missing: &[], trusts: &|_| false };
     config().merge(&[], Some(&wanted), &|_| true).unwrap();
     let file = std::fs::read_to_string(dir.path().join(".trivy/vex/repository.yaml")).unwrap();
     assert_eq!(file, "repositories:\n");

@@ -205,3 +205,32 @@ fn the_command_at_the_end_and_the_heartbeat_tell_it() {
     assert_eq!(names(&json["heartbeats"][0]["missing"]), ["vex-hub"]);
     assert_eq!(names(&json["imports"][0]["bundle"]["missing_items"]), ["vex-hub"]);
 }
+
+/// A scanner that has the documents of a repository keeps using them when its source fails: else the findings that they
+/// settle would come back.
+#[test]
+fn a_repository_that_is_missing_once_stays_in_use() {
+    let host = exporter();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 1000);
+    let corp = Upstream::new(|_, _| None);
+    corp.publish_vex(1);
+    let vex = format!("--vex=corp={}://{}", corp.scheme, corp.host);
+    let carry = || {
+        host.wait(2);
+        let run = host.export(&upstream, &[vex.as_str()]);
+        let report: Value = serde_json::from_str(&run.out).unwrap();
+        host.import(&bundle_of(&host, &report), &["--data-home", "home"]).exits(0);
+        let entries = fs::read_to_string(host.path("home/.trivy/vex/repository.yaml")).unwrap();
+        (run.code, entries.contains(&corp.host))
+    };
+    assert_eq!(carry(), (0, true));
+    corp.put("/.well-known/vex-repository.json", unreadable());
+    assert_eq!(carry(), (3, true), "it could not be had, and is still wanted");
+    // Who leaves it out on purpose does without.
+    host.wait(2);
+    let report: Value = serde_json::from_str(&host.export(&upstream, &[]).exits(0).out).unwrap();
+    host.import(&bundle_of(&host, &report), &["--data-home", "home"]).exits(0);
+    let entries = fs::read_to_string(host.path("home/.trivy/vex/repository.yaml")).unwrap();
+    assert!(!entries.contains(&corp.host), "{entries}");
+}
