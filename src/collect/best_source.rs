@@ -281,7 +281,7 @@ impl<'a> BestSource<'a> {
             if self.unreachable.contains(&host) {
                 let (subject, why) =
                     (source.to_string(), Unreachable::Other("it did not answer before".into()));
-                let error = SourceError::from(RemoteError::Unreachable { subject, host, why });
+                let error = SourceError::from(RemoteError::Unreachable { subject, host, why, proxy: None });
                 failed.push((source.clone(), error.into()));
                 continue;
             }

@@ -1,17 +1,10 @@
-//! Logging in to a registry: where credentials come from, what the challenge of a registry asks for, and
-//! which token service may get a password.
+//! Logging in to a registry: what the challenge of a registry asks for, and which token service may get a
+//! password.
 //!
 //! This module prints no credential, and sends none to a token service that [`realm`] does not allow.
 
-use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use docker_credential::{CredentialRetrievalError, DockerCredential};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
@@ -19,99 +12,6 @@ use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
 use crate::util::redacted::Redacted;
 use crate::util::text;
-
-/// The key under which Docker keeps Docker Hub's credentials.
-const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-
-/// What is known for logging in to one registry.
-#[derive(Clone)]
-pub(crate) enum Credentials {
-    /// A name and a password.
-    Password(String, String),
-    /// A refresh token, which some registries give in place of a password.
-    Token(String),
-}
-
-/// Credentials, or their absence, with a remark where the set-up looks broken.
-#[derive(Default)]
-pub(crate) struct CredentialLookup {
-    pub credentials: Option<Credentials>,
-    pub warning: Option<String>,
-}
-
-/// Docker's configuration file: in $DOCKER_CONFIG, else in ~/.docker.
-pub(crate) fn docker_config() -> Option<PathBuf> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
-    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home)?;
-    Some(directory.join("config.json"))
-}
-
-/// How long a credential helper may take; some ask their user.
-const HELPER: Duration = Duration::from_secs(30);
-
-/// The credentials that a Docker configuration file, or a helper that it names, has for a host.
-/// Whatever is broken there leads to a remark and no credentials: public data needs none.
-pub(crate) fn credentials(config: &Path, host: &str) -> CredentialLookup {
-    let (sender, found) = mpsc::sync_channel(1);
-    let (file, asked) = (config.to_path_buf(), host.to_owned());
-    // On a thread of its own, which is left behind where the helper does not answer.
-    let ask = move || drop(sender.send(ask(&file, &asked)));
-    let answer = std::thread::Builder::new().name("credentials".into()).spawn(ask);
-    match answer.map(|_| found.recv_timeout(HELPER)) {
-        Ok(Ok(found)) => found,
-        _ => {
-            let seconds = HELPER.as_secs();
-            let warning = format!(
-                "the credential helper named in {} has not answered for {seconds} s; going on without a login at {host}",
-                config.display()
-            );
-            CredentialLookup { credentials: None, warning: Some(warning) }
-        }
-    }
-}
-
-fn ask(config: &Path, host: &str) -> CredentialLookup {
-    let warning = |why: String| CredentialLookup { credentials: None, warning: Some(why) };
-    // A secret manager may hand out logins through a named pipe.
-    let file = match File::open(config) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return CredentialLookup::default(),
-        Err(error) => {
-            return warning(format!("{} cannot be read, going on without it: {error}", config.display()));
-        }
-    };
-    let key = if host == "docker.io" { DOCKER_HUB } else { host };
-    let found = |credentials| CredentialLookup { credentials: Some(credentials), warning: None };
-    match docker_credential::get_credential_from_reader(BufReader::new(file), key) {
-        Ok(DockerCredential::UsernamePassword(name, password)) => {
-            found(Credentials::Password(name, password))
-        }
-        Ok(DockerCredential::IdentityToken(token)) => found(Credentials::Token(token)),
-        Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => {
-            CredentialLookup::default()
-        }
-        // Every helper says so when it simply has none for this host.
-        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
-            if stdout.contains("credentials not found") || stderr.contains("credentials not found") =>
-        {
-            CredentialLookup::default()
-        }
-        Err(error) => {
-            // Not the error's own text: it repeats what the helper printed.
-            let what = match error {
-                CredentialRetrievalError::HelperFailure { helper, .. } => {
-                    format!("the credential helper {} failed", text::escape(&helper))
-                }
-                CredentialRetrievalError::HelperCommunicationError
-                | CredentialRetrievalError::MalformedHelperResponse => {
-                    format!("a credential helper named in {} cannot be used", config.display())
-                }
-                _ => format!("{} holds no usable credentials", config.display()),
-            };
-            warning(format!("{what}; going on without a login at {host}"))
-        }
-    }
-}
 
 /// What a registry asks for before it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +164,12 @@ pub(crate) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
     }
     let answer: Answer = crate::util::json::from_slice(answer).ok()?;
     let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token)?;
-    if token.is_empty() { None } else { header(&format!("Bearer {token}")) }
+    if token.is_empty() { None } else { self::token(&token) }
+}
+
+/// The header for a token.
+pub(crate) fn token(token: &str) -> Option<HeaderValue> {
+    header(&format!("Bearer {token}"))
 }
 
 fn header(text: &str) -> Option<HeaderValue> {
@@ -281,22 +186,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(header));
         Challenge::of(&headers)
-    }
-
-    #[test]
-    fn logins_may_come_through_a_named_pipe() {
-        let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("config.json");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
-            .unwrap();
-        let writer = std::thread::spawn({
-            let pipe = pipe.clone();
-            move || std::fs::write(pipe, r#"{"auths":{"registry.corp":{"auth":"dTpw"}}}"#).unwrap()
-        });
-        let found = ask(&pipe, "registry.corp");
-        writer.join().unwrap();
-        assert!(found.warning.is_none());
-        assert!(matches!(found.credentials, Some(Credentials::Password(name, _)) if name == "u"));
     }
 
     #[test]
@@ -353,28 +242,6 @@ mod tests {
         {
             assert_eq!(scope(Some(offered.into()), "b"), "repository:b:pull");
         }
-    }
-
-    #[test]
-    fn credentials_come_from_the_docker_configuration() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("config.json");
-        let found = |host| credentials(&config, host);
-        assert!(found("r.example").warning.is_none(), "a missing file is no remark");
-        // The text is base64 of `u:p:w`.
-        std::fs::write(
-            &config,
-            r#"{"auths":{"r.example":{"auth":"dTpwOnc="},"https://index.docker.io/v1/":{"identitytoken":"t"}},
-                "credHelpers":{"h.example":"trivy-ferry-has-no-such"}}"#,
-        )
-        .unwrap();
-        let Some(Credentials::Password(name, password)) = found("r.example").credentials else { panic!() };
-        assert_eq!((name.as_str(), password.as_str()), ("u", "p:w"));
-        assert!(matches!(found("docker.io").credentials, Some(Credentials::Token(token)) if token == "t"));
-        assert!(found("other.example").credentials.is_none() && found("other.example").warning.is_none());
-        assert!(found("h.example").warning.unwrap().contains("helper"));
-        std::fs::write(&config, "{").unwrap();
-        assert!(found("r.example").warning.unwrap().contains("config.json"));
     }
 
     #[test]

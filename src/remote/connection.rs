@@ -18,7 +18,6 @@ use hyper::Uri;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use reqwest::{Method, ResponseBuilderExt, Url};
 use rustls::ClientConfig;
@@ -27,7 +26,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::remote::auth;
+use crate::remote::error::PROXY_LOGIN;
 use crate::remote::exchange::{AGENT, host_of};
+use crate::remote::route::proxy::{Proxies, Proxy, Way};
+use crate::remote::route::socks;
 use crate::remote::route::{Misled, Route};
 
 /// The largest body of an answer that is kept, in bytes.
@@ -43,8 +46,7 @@ pub(super) type Payload = UnsyncBoxBody<Bytes, io::Error>;
 pub(super) struct Transport {
     pub route: Arc<Route>,
     pub tls: Arc<ClientConfig>,
-    /// No proxy is used if there is none here.
-    pub proxies: Option<Arc<Matcher>>,
+    pub proxies: &'static Proxies,
     /// How long a connection may take, TLS included.
     pub connect: Duration,
     /// How long the body of an answer may take.
@@ -76,15 +78,19 @@ pub(super) async fn exchange(
     payload: Payload,
 ) -> Result<Answered, Problem> {
     let target: Uri = url.as_str().parse()?;
-    let proxy = transport.proxies.as_ref().and_then(|proxies| proxies.intercept(&target));
-    let connecting = transport.connect(&url, proxy.as_ref());
+    transport.proxies.check(&url)?;
+    let proxy = match transport.proxies.way(&url) {
+        Way::By(proxy, _) => Some(proxy),
+        Way::Direct(_) | Way::Refused(..) => None,
+    };
+    let connecting = transport.connect(&url, proxy);
     let io = tokio::time::timeout(transport.connect, connecting).await.map_err(|_| ConnectTimeout)??;
     let broken = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(LastWords { io, error: None, broken: broken.clone() });
     let (mut sender, connection) = http1::handshake(io).await?;
     // Ends with this future: what becomes of the connection after the answer is of no interest.
     let _driver = Driver(tokio::spawn(connection).abort_handle());
-    let request = request(method, &url, target, headers, proxy.as_ref(), payload)?;
+    let request = request(method, &url, target, headers, proxy, payload)?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let consumed = !broken.load(Ordering::Relaxed);
     let body = read(body, transport.stall).await;
@@ -98,11 +104,12 @@ fn request(
     url: &Url,
     target: Uri,
     headers: HeaderMap,
-    proxy: Option<&Intercept>,
+    proxy: Option<&Proxy>,
     payload: Payload,
 ) -> Result<hyper::Request<Payload>, Problem> {
     let mut request = hyper::Request::new(payload);
-    let by_proxy = proxy.filter(|_| url.scheme() == "http");
+    // Who only makes the connection sees no request.
+    let by_proxy = proxy.filter(|proxy| url.scheme() == "http" && !proxy.is_socks());
     *request.method_mut() = method;
     *request.uri_mut() = match (by_proxy, target.path_and_query()) {
         (None, Some(path)) => Uri::from(path.clone()),
@@ -112,8 +119,8 @@ fn request(
     all.insert(HOST, HeaderValue::from_str(&host_of(url))?);
     all.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     all.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    if let Some(login) = by_proxy.and_then(Intercept::basic_auth) {
-        all.insert(PROXY_AUTHORIZATION, login.clone());
+    if let Some(login) = by_proxy.and_then(basic) {
+        all.insert(PROXY_AUTHORIZATION, login);
     }
     all.extend(headers);
     Ok(request)
@@ -147,7 +154,7 @@ type Io = Box<dyn Stream>;
 
 impl Transport {
     /// Connects to a URL's host, by a proxy if there is one for it.
-    async fn connect(&self, url: &Url, proxy: Option<&Intercept>) -> Result<Io, Problem> {
+    async fn connect(&self, url: &Url, proxy: Option<&Proxy>) -> Result<Io, Problem> {
         let (host, port) = place(url)?;
         let io = match proxy {
             None => {
@@ -180,19 +187,19 @@ impl Transport {
         Err(last.into())
     }
 
-    async fn by_proxy(&self, host: &str, port: u16, tunnel: bool, proxy: &Intercept) -> Result<Io, Problem> {
-        let at: Url = proxy.uri().to_string().parse()?;
-        let (proxy_host, proxy_port) = place(&at)?;
+    async fn by_proxy(&self, host: &str, port: u16, tunnel: bool, proxy: &Proxy) -> Result<Io, Problem> {
+        let (proxy_host, proxy_port) = place(&proxy.url)?;
         let addresses = tokio::net::lookup_host((proxy_host, proxy_port)).await.map_err(unresolved)?;
         let io = self.tcp(addresses.collect(), proxy_port).await?;
-        let mut io = match at.scheme() {
-            "http" => io,
+        let mut io = match proxy.url.scheme() {
             "https" => self.shake(io, proxy_host, false).await?,
-            other => return Err(format!("{other} proxies are not supported").into()),
+            _ => io,
         };
-        if tunnel {
+        if proxy.is_socks() {
+            socks::connect(&mut io, host, port, proxy.login.as_ref()).await?;
+        } else if tunnel {
             let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            open_tunnel(&mut io, &format!("{host}:{port}"), proxy.basic_auth()).await?;
+            open_tunnel(&mut io, &format!("{host}:{port}"), basic(proxy).as_ref()).await?;
         }
         Ok(io)
     }
@@ -218,6 +225,11 @@ fn unresolved(error: io::Error) -> Problem {
     if is_misled { error.into() } else { NoAddress(error.to_string()).into() }
 }
 
+fn basic(proxy: &Proxy) -> Option<HeaderValue> {
+    let (name, password) = proxy.login.as_ref()?;
+    auth::basic(name, password)
+}
+
 /// Has a proxy connect to a host (RFC 9110, 9.3.6).
 async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Result<(), Problem> {
     let mut head = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {AGENT}\r\n").into_bytes();
@@ -240,7 +252,7 @@ async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Resu
     let answer = String::from_utf8_lossy(&answer);
     match answer.split(' ').nth(1) {
         Some(status) if status.starts_with('2') => Ok(()),
-        Some("407") => Err("proxy authorization required".into()),
+        Some("407") => Err(PROXY_LOGIN.into()),
         _ => Err("unsuccessful tunnel".into()),
     }
 }

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::remote::route::proxy::ProxyUse;
+use crate::remote::route::proxy::UnusableProxy;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -45,6 +47,14 @@ pub enum RemoteError {
         /// What the system said.
         why: String,
     },
+    /// A proxy that a request needs, and that cannot be used.
+    #[error("the proxy that {variable} names cannot be used: {why}")]
+    Proxy {
+        /// The variable of the environment.
+        variable: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The host could not be talked to.
     #[error("{host} cannot be reached for {subject}: {why}")]
     Unreachable {
@@ -54,6 +64,8 @@ pub enum RemoteError {
         host: String,
         /// In which way.
         why: Unreachable,
+        /// The proxy that was used, or why none was.
+        proxy: Option<Box<ProxyUse>>,
     },
     /// The host's certificate was not accepted.
     #[error("the certificate of {host} is not trusted: {why}")]
@@ -212,6 +224,9 @@ pub enum RemoteError {
 /// What is made of the many ways to say it.
 pub(crate) const SPEAKS_TLS: &str = "it speaks HTTPS and was asked over plain HTTP";
 
+/// What is made of the many ways in which a proxy says that it wants a login, or another one.
+pub(crate) const PROXY_LOGIN: &str = "proxy authorization required";
+
 /// In which way a host cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
@@ -238,6 +253,12 @@ pub enum Service {
     Web,
     /// An OCI registry that is pushed to.
     Target,
+}
+
+impl From<UnusableProxy> for RemoteError {
+    fn from(UnusableProxy { variable, why }: UnusableProxy) -> Self {
+        RemoteError::Proxy { variable, why }
+    }
 }
 
 impl RemoteError {

@@ -7,22 +7,27 @@ use reqwest::Url;
 use rustls::AlertDescription;
 
 use crate::remote::connection::{ConnectTimeout, NoAddress};
-use crate::remote::error::{RemoteError, Unreachable};
+use crate::remote::error::{PROXY_LOGIN, RemoteError, Unreachable};
 use crate::remote::exchange::{CONNECT, find, host_of, innermost};
 use crate::remote::route::Misled;
+use crate::remote::route::proxy::{Proxies, UnusableProxy};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
 /// What an exchange that failed means.
 pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url) -> RemoteError {
     let by_client = find::<reqwest::Error>(error);
-    let host = host_of(by_client.and_then(reqwest::Error::url).unwrap_or(url));
+    let last = by_client.and_then(reqwest::Error::url).unwrap_or(url);
+    let host = host_of(last);
     if let Some(misled) = find::<Misled>(error) {
         return misled.clone().about(subject);
     }
     if let Some(WrongService { registry, realm, why }) = find::<WrongService>(error) {
         let (host, realm) = (registry.clone(), text::escape(&realm.to_string()));
         return RemoteError::Realm { host, realm, why: (*why).into() };
+    }
+    if let Some(unusable) = find::<UnusableProxy>(error) {
+        return unusable.clone().into();
     }
     if by_client.is_some_and(reqwest::Error::is_redirect) {
         return RemoteError::Redirect { subject, host: host_of(url), why: innermost(error) };
@@ -44,9 +49,19 @@ pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
     } else if by_client.is_some_and(reqwest::Error::is_timeout) || find::<ConnectTimeout>(error).is_some() {
         Unreachable::Timeout(CONNECT)
     } else {
-        Unreachable::Other(innermost(error))
+        Unreachable::Other(in_our_words(innermost(error)))
     };
-    RemoteError::Unreachable { subject, host, why }
+    RemoteError::Unreachable { subject, host, why, proxy: Proxies::of_environment().used_for(last) }
+}
+
+/// What proxies and their clients say in many ways.
+fn in_our_words(said: String) -> String {
+    let wants_login = ["user/pass authentication", "credentials not accepted"];
+    match said.strip_prefix("SOCKS error: ") {
+        Some(why) if wants_login.iter().any(|words| why.contains(words)) => PROXY_LOGIN.to_owned(),
+        None if said.contains("proxy auth") => PROXY_LOGIN.to_owned(),
+        _ => said,
+    }
 }
 
 /// Whether a server that sent this alert did not like a certificate: then it is the client's, or that

@@ -1,7 +1,7 @@
 //! What to do about the errors of requests to servers.
 
 use crate::hint::Hint;
-use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
+use crate::remote::error::{PROXY_LOGIN, ProxyUse, RemoteError, SPEAKS_TLS, Service, Unreachable};
 
 impl Hint for RemoteError {
     fn hint(&self) -> String {
@@ -17,7 +17,10 @@ impl Hint for RemoteError {
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
-            RemoteError::Unreachable { host, why, .. } => of_unreachable(host, why),
+            RemoteError::Proxy { variable, .. } => format!(
+                "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or name in NO_PROXY what is reached without one."
+            ),
+            RemoteError::Unreachable { host, why, proxy, .. } => of_unreachable(host, why, proxy.as_deref()),
             RemoteError::Certificate { why, .. } => of_certificate(why),
             RemoteError::ClientCertificateWanted { host, .. } => format!(
                 "Give --client-cert a PEM file with a certificate of a CA that {host} accepts, and its private key."
@@ -64,14 +67,25 @@ impl Hint for RemoteError {
     }
 }
 
-fn of_unreachable(host: &str, why: &Unreachable) -> String {
-    if matches!(why, Unreachable::Other(said) if said.contains("proxy auth")) {
-        return PROXY_LOGIN.into();
-    }
-    if let Some(proxy) = proxy_of(host) {
-        return format!(
-            "Check the proxy that {proxy} names, and that it lets this host reach {host}; NO_PROXY={host} goes round it."
-        );
+fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> String {
+    match proxy {
+        Some(ProxyUse { variable, .. }) if matches!(why, Unreachable::Other(said) if said == PROXY_LOGIN) => {
+            return format!(
+                "The proxy wants a login: put it into {variable}, as in http://USER:PASSWORD@PROXY:PORT."
+            );
+        }
+        Some(ProxyUse { variable, excepted_by: None }) => {
+            return format!(
+                "Check the proxy that {variable} names, and that it lets this host reach {host}; NO_PROXY={} goes round it.",
+                without_port(host)
+            );
+        }
+        Some(ProxyUse { variable, excepted_by: Some(exception) }) => {
+            return format!(
+                "Check the way to {host}: {exception} keeps it from the proxy that {variable} names."
+            );
+        }
+        None => {}
     }
     match why {
         Unreachable::Name => {
@@ -118,9 +132,12 @@ fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> Str
         (Service::Target, ..) => format!(
             "Make sure that the project exists at {host} and that this account may push to it and pull from it."
         ),
-        (Service::Web, ..) => {
-            "Fetch the repository with a tool that can log in, and give the folder instead of the URL.".into()
+        (Service::Web, _, true) => {
+            format!("The login for {host} in ~/.netrc was not accepted, or this account may not read it.")
         }
+        (Service::Web, _, false) => format!(
+            "Put a login into ~/.netrc (`machine {host} login NAME password PASSWORD`), or fetch the repository with another tool and give its directory instead of the URL."
+        ),
     }
 }
 
@@ -134,13 +151,16 @@ fn of_not_found(host: &str, service: Service) -> String {
             "Make the project at {host} first, or check the path: some registries make none by themselves."
         ),
         Service::Web => {
-            "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name.".into()
+            "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name; a private repository needs a login in ~/.netrc.".into()
         }
     }
 }
 
 fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
     match (service, status) {
+        (_, 407) => {
+            "The proxy wants a login: put it into HTTP_PROXY, as in http://USER:PASSWORD@PROXY:PORT.".into()
+        }
         (Service::Target, 412) => {
             "The tag is immutable there: exempt this repository from the rule, or have the tag removed."
                 .into()
@@ -158,7 +178,6 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
         (Service::Target, 400..=499) => {
             format!("{host} does not take it as it is: look at its log and at the rules of the repository.")
         }
-        (_, 407) => PROXY_LOGIN.into(),
         (_, 500..) => {
             format!("{host} has a fault of its own: run the command again later, or use another source.")
         }
@@ -178,23 +197,9 @@ fn of_html(host: &str, service: Service) -> String {
     }
 }
 
-const PROXY_LOGIN: &str =
-    "The proxy wants a login: put it into HTTPS_PROXY as http://USER:PASSWORD@PROXY:PORT.";
-
-/// The variable that names the proxy for a host, where one does (as reqwest 0.13 reads them).
-fn proxy_of(host: &str) -> Option<&'static str> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let around = set("NO_PROXY").or_else(|| set("no_proxy")).unwrap_or_default();
-    let excepted = |entry: &str| {
-        let entry = entry.trim().trim_start_matches('.');
-        entry == "*"
-            || !entry.is_empty() && (name == entry || name.ends_with(&format!(".{entry}")) || host == entry)
-    };
-    if crate::remote::reference::is_loopback(host) || around.split(',').any(excepted) {
-        return None;
-    }
-    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(|name| set(name).is_some())
+/// A host without its port, which NO_PROXY would take for a condition.
+fn without_port(host: &str) -> &str {
+    if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) }
 }
 
 /// Whether a registry says that it has no room: in the words of its system, or in Harbor's, of a

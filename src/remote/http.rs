@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Proxy, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::remote::body::Body;
@@ -21,8 +20,8 @@ use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use crate::remote::exchange::{AGENT, Answer, Redirects, Request, Timeouts, host_of, innermost, shown};
 use crate::remote::failure::{WrongService, failure};
-use crate::remote::reference::is_loopback;
-use crate::remote::route::{self, Resolver, Route};
+use crate::remote::route::proxy::{Proxies, Way};
+use crate::remote::route::{Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
 use crate::remote::upload::Upload;
@@ -44,9 +43,8 @@ type Exchange = Pin<Box<dyn Future<Output = Result<Answer, RemoteError>> + Send>
 /// Hosts, with their ports where these are not the scheme's own.
 type Asked = Arc<Mutex<BTreeSet<String>>>;
 
-/// What makes one client another: the origin that the user named, whether a proxy is used, and the
-/// redirects.
-type ClientKey = (String, bool, Redirects);
+/// What makes one client another: the origin that the user named, and the redirects.
+type ClientKey = (String, Redirects);
 
 /// The clients. Made when they are first needed: a run from folders needs no CA certificates.
 pub(crate) struct Http {
@@ -57,7 +55,7 @@ pub(crate) struct Http {
     clients: Mutex<HashMap<ClientKey, Client>>,
     /// By the name of the host that the user named.
     routes: Mutex<HashMap<String, Arc<Route>>>,
-    proxies: Arc<Matcher>,
+    proxies: &'static Proxies,
     proxy_hosts: Arc<BTreeSet<String>>,
     /// The hosts that were asked, those behind redirects as well.
     asked: Asked,
@@ -69,6 +67,7 @@ impl Http {
     pub(crate) fn new(options: TlsOptions) -> Result<Self, RemoteError> {
         // Another part of the process may have installed a provider; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let proxies = Proxies::of_environment();
         Ok(Http {
             runtime: Runtime::new()?,
             options,
@@ -76,8 +75,8 @@ impl Http {
             timeouts: Timeouts::default(),
             clients: Mutex::default(),
             routes: Mutex::default(),
-            proxies: Arc::new(Matcher::from_system()),
-            proxy_hosts: Arc::new(route::proxies()),
+            proxies,
+            proxy_hosts: Arc::new(proxies.hosts()),
             asked: Asked::default(),
             until: None,
         })
@@ -110,7 +109,7 @@ impl Http {
             (request.subject.clone(), request.url.clone(), request.authorization.clone());
         let sending: Sending = match request.payload {
             Some((bytes, _)) if !bytes.is_empty() => {
-                let transport = self.transport(&url, route)?;
+                let transport = self.transport(route)?;
                 let payload = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
                 let sending = connection::exchange(transport, request.method, url.clone(), headers, payload);
                 Box::pin(async move { Ok(sending.await?.response) })
@@ -128,8 +127,9 @@ impl Http {
                 Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
                 Ok(Err(error)) => Err(failure(&*error, subject, &url)),
                 Err(_) => {
-                    let why = Unreachable::Timeout(limit);
-                    Err(RemoteError::Unreachable { subject, host: host_of(&url), why })
+                    let (why, proxy) =
+                        (Unreachable::Timeout(limit), Proxies::of_environment().used_for(&url));
+                    Err(RemoteError::Unreachable { subject, host: host_of(&url), why, proxy })
                 }
             }
         }))
@@ -138,7 +138,7 @@ impl Http {
     /// Begins a request whose body of `length` bytes is written to the [`Upload`].
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
-        let transport = self.transport(&request.url, self.route(&request)?)?;
+        let transport = self.transport(self.route(&request)?)?;
         Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length))
     }
 
@@ -248,21 +248,22 @@ impl Http {
     /// Where the host that the user named may lead.
     ///
     /// # Errors
-    /// [`RemoteError::Misled`] if the request would go to an address that a server may not name.
+    /// [`RemoteError::Misled`] if the request would go to an address that a server may not name;
+    /// [`RemoteError::Proxy`] if it needs a proxy that cannot be used.
     fn route(&self, request: &Request) -> Result<Arc<Route>, RemoteError> {
         let origin = request.origin();
         let named = origin.host_str().unwrap_or_default().to_owned();
         let new = || Arc::new(Route::new(origin, self.proxy_hosts.clone()));
         let route = lock(&self.routes).entry(named).or_insert_with(new).clone();
         route.check(&request.url).map_err(|misled| misled.about(request.subject.clone()))?;
+        self.proxies.check(&request.url)?;
         Ok(route)
     }
 
     /// The transport of a request with a body.
-    fn transport(&self, url: &Url, route: Arc<Route>) -> Result<Transport, RemoteError> {
-        let proxies = Some(self.proxies.clone()).filter(|_| !is_loopback(&host_of(url)));
+    fn transport(&self, route: Arc<Route>) -> Result<Transport, RemoteError> {
         let Timeouts { connect, stall, .. } = self.timeouts;
-        Ok(Transport { route, tls: self.tls()?, proxies, connect, stall })
+        Ok(Transport { route, tls: self.tls()?, proxies: self.proxies, connect, stall })
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, RemoteError> {
@@ -273,12 +274,11 @@ impl Http {
         Ok(self.tls.get_or_init(|| config).clone())
     }
 
-    /// The client for requests without a body: one for this machine (no proxy) or for others, which
-    /// follows such redirects.
+    /// The client for requests without a body, which follows such redirects.
     fn client(&self, request: &Request, route: &Arc<Route>) -> Result<Client, RemoteError> {
         let origin = request.origin();
-        let local = is_loopback(&host_of(&request.url));
-        let kind = (origin.origin().ascii_serialization(), local, request.redirects());
+        let kind = (origin.origin().ascii_serialization(), request.redirects());
+        let proxies = self.proxies;
         if let Some(client) = lock(&self.clients).get(&kind) {
             return Ok(client.clone());
         }
@@ -286,7 +286,8 @@ impl Http {
             insecure: self.options.insecure,
             asked: self.asked.clone(),
             route: route.clone(),
-            token_of: Some(origin.clone()).filter(|_| kind.2 == Redirects::TokenServices),
+            proxies,
+            token_of: Some(origin.clone()).filter(|_| kind.1 == Redirects::TokenServices),
         };
         let builder = Client::builder()
             .user_agent(AGENT)
@@ -294,13 +295,16 @@ impl Http {
             .http1_only()
             .referer(false)
             .tls_backend_preconfigured(ClientConfig::clone(&*self.tls()?))
+            .proxy(Proxy::custom(move |url| match proxies.way(url) {
+                Way::By(proxy, _) => Some(proxy.with_login()),
+                Way::Direct(_) | Way::Refused(..) => None,
+            }))
             .dns_resolver(Arc::new(Resolver(route.clone())))
-            .redirect(match kind.2 {
+            .redirect(match kind.1 {
                 Redirects::Never => redirect::Policy::none(),
                 _ => redirect::Policy::custom(move |attempt| following.judge(attempt)),
             });
-        let client = if local { builder.no_proxy() } else { builder }.build();
-        let client = client.map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
+        let client = builder.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
         Ok(lock(&self.clients).entry(kind).or_insert(client).clone())
     }
 }
@@ -328,6 +332,7 @@ struct RedirectPolicy {
     insecure: bool,
     asked: Asked,
     route: Arc<Route>,
+    proxies: &'static Proxies,
     /// The registry whose token service is asked.
     token_of: Option<Url>,
 }
@@ -349,6 +354,9 @@ impl RedirectPolicy {
         }
         if let Err(misled) = self.route.check(attempt.url()) {
             return attempt.error(misled);
+        }
+        if let Err(unusable) = self.proxies.check(attempt.url()) {
+            return attempt.error(unusable);
         }
         lock(&self.asked).insert(host_of(attempt.url()));
         attempt.follow()

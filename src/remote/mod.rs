@@ -5,6 +5,10 @@
 //! blocking: the asynchronous runtime and its one thread are private.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
 
 mod auth;
 mod body;
@@ -14,6 +18,7 @@ mod exchange;
 mod failure;
 mod hint;
 pub(crate) mod http;
+pub(crate) mod login;
 mod reference;
 pub(crate) mod registry;
 mod retry;
@@ -44,7 +49,7 @@ pub struct RemoteOptions {
     pub ca_cert: Option<PathBuf>,
     /// A PEM file with a client certificate and its key.
     pub client_cert: Option<PathBuf>,
-    /// A name and a password for every registry, in place of Docker's configuration.
+    /// A name and a password for every registry, in place of the files with logins.
     pub login: Option<(String, String)>,
 }
 
@@ -54,6 +59,8 @@ pub struct Remote {
     pub(crate) http: Http,
     pub(crate) registries: registry::Registries,
     pub(crate) options: RemoteOptions,
+    /// The logins for web servers: read when the first one is needed.
+    netrc: OnceLock<login::Netrc>,
 }
 
 impl Remote {
@@ -69,10 +76,10 @@ impl Remote {
         };
         let identity = options.client_cert.as_deref().map(tls::Identity::read).transpose()?;
         let http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
-        let config = auth::docker_config();
+        let files = login::LoginFiles::of_environment();
         let login = options.login.clone();
-        let registries = registry::Registries::new(options.plain_http, options.insecure, config, login);
-        Ok(Remote { http, registries, options })
+        let registries = registry::Registries::new(options.plain_http, options.insecure, files, login);
+        Ok(Remote { http, registries, options, netrc: OnceLock::new() })
     }
 
     /// GETs a path of a repository, logging in where the registry asks for it.
@@ -84,6 +91,19 @@ impl Remote {
         accept: Option<&'static str>,
     ) -> Result<Answer, RemoteError> {
         self.registries.get(&self.http, repository, path, subject, accept)
+    }
+
+    /// Returns the header with the login for a web server that the user named.
+    pub(crate) fn web_login(&self, url: &Url) -> Option<HeaderValue> {
+        let netrc = self.netrc.get_or_init(|| {
+            let (netrc, warning) = login::netrc(|name| std::env::var_os(name));
+            warning.into_iter().for_each(|warning| self.registries.warn(warning));
+            netrc
+        });
+        match netrc.find(url)? {
+            login::Credentials::Password(name, password) => auth::basic(&name, &password),
+            login::Credentials::Token(token) => auth::token(&token),
+        }
     }
 
     /// Whether a client must accept plain HTTP or any certificate to reach this registry as it was

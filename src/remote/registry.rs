@@ -5,16 +5,16 @@
 //! names, and hides the status of a refusal.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, Url};
 
-use crate::remote::auth::{self, Challenge, Credentials};
+use crate::remote::auth::{self, Challenge};
 use crate::remote::error::{RemoteError, Service, Unreachable};
 use crate::remote::exchange::{Answer, Request, is_html};
 use crate::remote::http::Http;
+use crate::remote::login::{Credentials, LoginFiles};
 use crate::remote::reference::{Repository, is_loopback};
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
@@ -40,16 +40,13 @@ pub(crate) enum Access {
 pub(crate) struct Registries {
     plain_http: bool,
     insecure: bool,
-    /// Docker's configuration file.
-    pub(crate) config: Option<PathBuf>,
-    /// In place of Docker's configuration.
+    pub(crate) files: LoginFiles,
+    /// In place of what the files have.
     login: Option<(String, String)>,
     /// How each host is spoken to: `https` or `http`.
     schemes: Mutex<HashMap<String, &'static str>>,
     /// The Authorization header for each host and repository, and what it is good for.
     logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
-    /// What Docker's configuration has for each host that asked.
-    credentials: Mutex<HashMap<String, Option<Credentials>>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -57,18 +54,18 @@ impl Registries {
     pub(crate) fn new(
         plain_http: bool,
         insecure: bool,
-        config: Option<PathBuf>,
+        files: LoginFiles,
         login: Option<(String, String)>,
     ) -> Self {
-        let (schemes, logins, credentials, warnings) = Default::default();
-        Registries { plain_http, insecure, config, login, schemes, logins, credentials, warnings }
+        let (schemes, logins, warnings) = Default::default();
+        Registries { plain_http, insecure, files, login, schemes, logins, warnings }
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.warnings))
     }
 
-    fn warn(&self, warning: String) {
+    pub(super) fn warn(&self, warning: String) {
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -121,7 +118,7 @@ impl Registries {
         };
         let origin = answer.response.url().clone();
         let required = RequiredLogin { challenge, origin, repository, access };
-        let credentials = self.credentials(repository.host());
+        let credentials = self.credentials(repository);
         // Old credentials must not keep anyone from public data. Nobody pushes without a login.
         let without = credentials.is_some() && *access == Access::Pull;
         let with = match required.header(http, credentials) {
@@ -214,19 +211,14 @@ impl Registries {
         }
     }
 
-    fn credentials(&self, host: &str) -> Option<Credentials> {
+    fn credentials(&self, repository: &Repository) -> Option<Credentials> {
         if let Some((name, password)) = self.login.clone() {
             return Some(Credentials::Password(name, password));
         }
-        if let Some(kept) = lock(&self.credentials).get(host).cloned() {
-            return kept;
-        }
-        let found = auth::credentials(self.config.as_deref()?, host);
+        let found = self.files.credentials(repository.host(), repository.name());
         if let Some(warning) = found.warning {
             self.warn(warning);
         }
-        // A helper that hangs is waited for once.
-        lock(&self.credentials).insert(host.to_owned(), found.credentials.clone());
         found.credentials
     }
 

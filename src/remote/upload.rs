@@ -19,6 +19,7 @@ use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, Unreachable};
 use crate::remote::exchange::{Answer, Request, Timeouts, host_of};
 use crate::remote::failure::failure;
+use crate::remote::route::proxy::Proxies;
 use crate::remote::runtime::Runtime;
 
 /// The pieces that may wait to be sent.
@@ -72,6 +73,7 @@ impl Upload {
                     subject,
                     host: host_of(&url),
                     why: Unreachable::Timeout(waited),
+                    proxy: Proxies::of_environment().used_for(&url),
                 }),
             };
             let _ = sender.send(result);

@@ -154,7 +154,7 @@ impl<'p> Network<'p> {
                 let options = &self.remote.options;
                 let any_http = options.insecure || options.plain_http;
                 let host = host_of(url);
-                self.retry_policy.retry(&host, || vex::fetch(&self.remote.http, url, any_http, most))
+                self.retry_policy.retry(&host, || vex::fetch(&self.remote, url, any_http, most))
             }
             VexSource::Directory(directory) => crate::source::vex::directory::read(directory, most),
         }

@@ -259,7 +259,7 @@ mod tests {
 
     fn rejected() -> SourceError {
         let (subject, host) = ("x".into(), "h".into());
-        RemoteError::Unreachable { subject, host, why: Unreachable::Refused }.into()
+        RemoteError::Unreachable { subject, host, why: Unreachable::Refused, proxy: None }.into()
     }
 
     fn limited(retry_after: Duration) -> SourceError {

@@ -99,7 +99,7 @@ const LIST: &[Listed] = &[
         reason: "gives a command its input in a file, and takes its output from one; both are gone afterwards",
     },
     Listed {
-        file: "remote/auth.rs",
+        file: "remote/login/mod.rs",
         mentions: &["std::fs::File::open"],
         reason: "reads the file with logins of registries, which may be a named pipe of a secret manager",
     },

@@ -34,6 +34,7 @@ mod parity;
 mod power_cut;
 mod secrets;
 mod shell;
+mod site_network;
 mod special_files;
 mod status;
 mod stories;

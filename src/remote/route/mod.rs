@@ -2,6 +2,8 @@
 //! answer, or by DNS.
 
 pub(crate) mod addresses;
+pub(crate) mod proxy;
+pub(crate) mod socks;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -125,17 +127,6 @@ impl Resolve for Resolver {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
-}
-
-/// The hosts of the proxies that the environment names.
-pub(crate) fn proxies() -> BTreeSet<String> {
-    let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-    let values = names.into_iter().filter_map(|name| std::env::var(name).ok());
-    let host = |value: String| {
-        let url = if value.contains("://") { value } else { format!("http://{value}") };
-        Some(Url::parse(&url).ok()?.host_str()?.to_owned())
-    };
-    values.filter_map(host).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 use crate::progress::Silent;
 use crate::remote::RemoteOptions;
+use crate::remote::login::LoginFiles;
 use crate::source::ArtifactSource;
 use crate::source::artifact::Artifact;
 use crate::source::network::Network;
@@ -60,7 +61,7 @@ pub(crate) fn network_that_retries(
     network.remote.http.timeouts.connect = GENEROUS;
     network.remote.http.timeouts.first_byte = GENEROUS;
     network.remote.http.timeouts.stall = GENEROUS;
-    network.remote.registries.config = config;
+    network.remote.registries.files = config.map(LoginFiles::only).unwrap_or_default();
     network
 }
 

@@ -8,14 +8,14 @@ pub(crate) mod place;
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use tempfile::SpooledTempFile;
 
 use crate::dataset::catalogue::VEX_SPEC;
 use crate::dataset::vex::{ArchiveFormat, MAX_MANIFEST};
 use crate::digest::{Digest, Hasher};
-use crate::remote::{Answer, Http, RemoteError, Request, Service, host_of, is_html, is_loopback};
+use crate::remote::{Answer, Http, Remote, RemoteError, Request, Service, host_of, is_html, is_loopback};
 use crate::source::error::SourceError;
 use crate::source::vex::place::{Location, MANIFEST, VexSource, manifest_url};
 use crate::util::redacted::Redacted;
@@ -88,22 +88,24 @@ pub(in crate::source) fn locations(repository: &str, manifest: &[u8]) -> Result<
 
 /// Fetches a repository. `any_http`: plain HTTP is allowed everywhere.
 pub(in crate::source) fn fetch(
-    http: &Http,
+    remote: &Remote,
     url: &Url,
     any_http: bool,
     most: u64,
 ) -> Result<VexRepository, SourceError> {
-    let source = VexSource::Url(url.clone()).to_string();
-    let answer = get(http, manifest_url(url), None)?;
+    let (http, source) = (&remote.http, VexSource::Url(url.clone()).to_string());
+    let manifest_url = manifest_url(url);
+    let answer = get(http, manifest_url.clone(), None, remote.web_login(&manifest_url))?;
     let (subject, host) = (answer.subject.clone(), answer.host());
     let manifest_json = http.bytes(answer, MAX_MANIFEST)?;
     if is_html(None, &manifest_json) {
         return Err(RemoteError::Html { subject, host, service: Service::Web }.into());
     }
     let mut tried = Vec::new();
-    let from = Origin { any_http: any_http || url.scheme() == "http", url: manifest_url(url) };
+    let any_http = any_http || url.scheme() == "http";
+    let from = Origin { remote, any_http, named: url, url: manifest_url };
     for location in locations(&source, &manifest_json)?.into_iter().take(MAX_LOCATIONS) {
-        match archive(http, &location, &source, &from, most) {
+        match archive(&location, &source, &from, most) {
             Ok((spooled, location)) => {
                 return Ok(VexRepository {
                     source,
@@ -131,18 +133,29 @@ pub(in crate::source) fn fetch(
 }
 
 /// What the place of the manifest allows to the archive.
-struct Origin {
+struct Origin<'a> {
+    remote: &'a Remote,
     /// Plain HTTP is allowed everywhere.
     any_http: bool,
+    /// The address that the user gave.
+    named: &'a Url,
     /// Where the manifest is.
     url: Url,
 }
 
+impl Origin<'_> {
+    /// The login for an address in the manifest, if the user named its host. The manifest must not choose which of the
+    /// user's logins is used for what is then carried and signed.
+    fn login(&self, url: &Url) -> Option<HeaderValue> {
+        let is_named = [self.named, &self.url].iter().any(|named| named.origin() == url.origin());
+        self.remote.web_login(url).filter(|_| is_named)
+    }
+}
+
 fn archive(
-    http: &Http,
     text: &str,
     source: &str,
-    from: &Origin,
+    from: &Origin<'_>,
     most: u64,
 ) -> Result<(Spooled, Location), SourceError> {
     let unusable = |why: String, hint: &str| SourceError::Vex {
@@ -158,7 +171,9 @@ fn archive(
         let why = format!("its location {} uses plain HTTP", shown(text));
         return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
     }
-    let answer = get(http, location.url.clone(), Some(from.url.clone()))?;
+    let login = from.login(&location.url);
+    let http = &from.remote.http;
+    let answer = get(http, location.url.clone(), Some(from.url.clone()), login)?;
     if answer.response.content_length().is_some_and(|length| length > most) {
         return Err(SourceError::TooLarge { subject: answer.subject, most });
     }
@@ -169,8 +184,14 @@ fn archive(
     Ok((spooled, location))
 }
 
-fn get(http: &Http, url: Url, named_by: Option<Url>) -> Result<Answer, SourceError> {
-    let answer = http.send(Request { named_by, ..Request::get(Redacted::from(&url).to_string(), url) })?;
+fn get(
+    http: &Http,
+    url: Url,
+    named_by: Option<Url>,
+    authorization: Option<HeaderValue>,
+) -> Result<Answer, SourceError> {
+    let request = Request::get(Redacted::from(&url).to_string(), url);
+    let answer = http.send(Request { named_by, authorization, ..request })?;
     if answer.response.status() != StatusCode::OK {
         return Err(http.refusal(answer, Service::Web).into());
     }

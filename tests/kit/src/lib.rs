@@ -33,7 +33,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-/// The directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite and kube.
+/// The directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite, kube and rules.
 ///
 /// # Panics
 /// If `TRIVY_FERRY_TOOLS` is not set, a tool is missing there, or the test that calls this is not marked
@@ -45,10 +45,25 @@ pub fn tools() -> String {
         "TRIVY_FERRY_TOOLS must name the directory of the real tools: run this test with `tests/run NAME`",
     );
     assert!(Path::new(&tools).is_absolute(), "TRIVY_FERRY_TOOLS must be an absolute path: {tools}");
-    for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "conformance", "kube"] {
+    for tool in ["trivy", "crane", "regctl", "registry", "actionlint", "conformance", "kube", "rules"] {
         assert!(Path::new(&tools).join(tool).is_file(), "{tool} is missing in {tools}: run `tests/run NAME`");
     }
     tools
+}
+
+/// What Go's libraries decide, case by case, by the rules of a table: see tests/tools/rules.
+///
+/// # Panics
+/// As [`tools`] does, or if the cases are not those of the table.
+#[must_use]
+pub fn decided_by_go(table: &str, cases: &[serde_json::Value]) -> Vec<serde_json::Value> {
+    let mut command = Command::new(format!("{}/rules", tools()));
+    command.arg(table).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    serde_json::to_writer(child.stdin.take().unwrap(), cases).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "rules {table} failed");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Fails a test that needs tools, root or mounts, and that a plain `cargo test` runs all the same.

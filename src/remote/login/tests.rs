@@ -1,0 +1,179 @@
+//! The table of logins, against this module and against containers/image.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::*;
+
+const TABLE: &str = include_str!("../../../tests/rules/logins.json");
+
+/// Files and variables of a user, and the login that each repository gets.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    what: String,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    helpers: BTreeMap<String, BTreeMap<String, String>>,
+    files: BTreeMap<String, Value>,
+    logins: BTreeMap<String, String>,
+    /// What containers/image decides where it differs: `any` if that differs from run to run.
+    #[serde(default)]
+    go: BTreeMap<String, String>,
+    /// Why we differ.
+    why: Option<String>,
+}
+
+impl Case {
+    fn all() -> Vec<Case> {
+        let all: Vec<Case> = serde_json::from_str(TABLE).unwrap();
+        assert!(
+            all.iter().all(|case| case.go.is_empty() == case.why.is_none()),
+            "a deviation has its reason"
+        );
+        all
+    }
+
+    /// Writes the files below a home, and returns the variables.
+    fn set_up(&self, home: &Path) -> BTreeMap<String, String> {
+        for (name, content) in &self.files {
+            let path = home.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = content.as_str().map_or_else(|| encoded(content.clone()).to_string(), str::to_owned);
+            fs::write(path, text).unwrap();
+        }
+        let programs = home.join("programs");
+        for directory in [&programs, &home.join("run")] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        for (name, logins) in &self.helpers {
+            let path = programs.join(format!("docker-credential-{name}"));
+            fs::write(&path, helper(logins)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let home = home.to_str().unwrap();
+        let own = [("HOME", "~"), ("XDG_RUNTIME_DIR", "~/run"), ("PATH", "~/programs")];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let all = own.into_iter().chain(self.env.clone());
+        all.map(|(name, value)| (name, value.replace('~', home))).collect()
+    }
+}
+
+/// A file's content with the logins in the form in which files have them; what begins with `=` stays as it is.
+fn encoded(mut content: Value) -> Value {
+    let Some(entries) = content.as_object_mut() else { return content };
+    for (key, value) in entries {
+        *value = match value.as_str().filter(|_| key == "auth") {
+            Some(login) => {
+                json!(login.strip_prefix('=').map_or_else(|| STANDARD.encode(login), str::to_owned))
+            }
+            None => encoded(value.take()),
+        };
+    }
+    content
+}
+
+fn helper(logins: &BTreeMap<String, String>) -> String {
+    let mut script = "#!/bin/sh\nread -r server || :\ncase $server in\n".to_owned();
+    for (server, login) in logins {
+        let (name, secret) = login.split_once(':').unwrap();
+        script += &format!("'{server}') echo '{}' ;;\n", json!({ "Username": name, "Secret": secret }));
+    }
+    script + "*) echo 'credentials not found in native keychain'; exit 1 ;;\nesac\n"
+}
+
+fn decided(files: &LoginFiles, repository: &str) -> String {
+    let (host, name) = repository.split_once('/').unwrap();
+    match files.credentials(host, name).credentials {
+        None => "none".into(),
+        Some(Credentials::Password(name, password)) => format!("{name}:{password}"),
+        Some(Credentials::Token(token)) => format!("token:{token}"),
+    }
+}
+
+#[test]
+fn every_repository_gets_its_login() {
+    for case in Case::all() {
+        let home = tempfile::tempdir().unwrap();
+        let variables = case.set_up(home.path());
+        let files = LoginFiles::of(|name| variables.get(name).map(OsString::from));
+        for (repository, login) in &case.logins {
+            assert_eq!(&decided(&files, repository), login, "{repository}: {}", case.what);
+        }
+    }
+}
+
+#[test]
+#[ignore = "tools"]
+fn logins_are_found_as_by_containers_image() {
+    let (mut homes, mut questions, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for case in Case::all() {
+        let home = tempfile::tempdir().unwrap();
+        let variables = case.set_up(home.path());
+        let files = LoginFiles::of(|name| variables.get(name).map(OsString::from));
+        for repository in case.logins.keys() {
+            questions.push(json!({ "env": variables, "repository": repository }));
+            let ours = decided(&files, repository);
+            answers.push((case.go.get(repository).cloned(), ours, format!("{repository}: {}", case.what)));
+        }
+        homes.push(home);
+    }
+    let theirs = test_kit::decided_by_go("logins", &questions);
+    assert_eq!(theirs.len(), answers.len());
+    for (theirs, (deviation, ours, what)) in theirs.into_iter().zip(answers) {
+        match deviation {
+            Some(deviation) if deviation == "any" => {}
+            Some(deviation) => assert!(theirs == deviation && theirs != ours, "{theirs} {ours}: {what}"),
+            None => assert_eq!(theirs, ours, "{what}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_broken_is_a_remark_without_a_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.json");
+    let warning = |content: &str, host: &str| {
+        fs::write(&file, content).unwrap();
+        LoginFiles::only(file.clone()).credentials(host, "x").warning
+    };
+    assert_eq!(warning("{}", "r.example"), None);
+    let broken = warning("{", "r.example").unwrap();
+    assert!(broken.contains("config.json") && broken.contains("going on without a login at r.example"));
+    let entry = warning(r#"{"auths":{"r.example":{"auth":"c2VjcmV0"}}}"#, "r.example").unwrap();
+    assert!(
+        entry.contains("r.example") && !entry.contains("c2VjcmV0") && !entry.contains("secret"),
+        "{entry}"
+    );
+    let helper = r#"{"credHelpers":{"h.example":"trivy-ferry-has-no-such","i.example":"../x"}}"#;
+    assert!(warning(helper, "h.example").unwrap().contains("docker-credential-trivy-ferry-has-no-such"));
+    assert!(warning(helper, "i.example").unwrap().contains("helper"));
+    assert_eq!(warning(helper, "other.example"), None);
+    let named = |name: &str| (name == "REGISTRY_AUTH_FILE").then(|| OsString::from("/nonexistent/auth.json"));
+    let missing = LoginFiles::of(named).credentials("r.example", "x").warning.unwrap();
+    assert!(missing.contains("REGISTRY_AUTH_FILE names /nonexistent/auth.json"), "{missing}");
+}
+
+#[test]
+fn logins_may_come_through_a_named_pipe_which_is_read_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("config.json");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, r#"{"auths":{"registry.corp":{"auth":"dTpw"}}}"#).unwrap()
+    });
+    let files = LoginFiles::only(pipe);
+    for repository in ["registry.corp/a", "registry.corp/b"] {
+        assert_eq!(decided(&files, repository), "u:p");
+    }
+    writer.join().unwrap();
+}

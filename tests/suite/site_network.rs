@@ -1,0 +1,271 @@
+//! The network of a site: its logins, proxies and certificates are used as the other tools of the same host use them.
+//! The tables in tests/rules have the rules; here, whole runs follow them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use test_kit::answers::{header, ok, status};
+use test_kit::authority::{Authority, NAME};
+use test_kit::http::{ClosedPort, Method, Server, each_connection};
+use test_kit::process::Run;
+use test_kit::registry::Registry;
+
+use crate::forge::{self, Bundle, Host, Part, days};
+
+/// A host with a bundle of all datasets.
+fn importer() -> (Host, PathBuf) {
+    let host = Host::new();
+    let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
+    let path = host.file("bundle.tar", bundle.signed(&host.key));
+    (host, path)
+}
+
+/// Pushes into these places, with these variables.
+fn push(host: &Host, bundle: &PathBuf, places: &str, variables: &[(&str, &str)], more: &[&str]) -> Run {
+    let mut command = host.command();
+    command.envs(variables.iter().copied()).args(["import", "--registry", places]).args(more);
+    command.args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")]).arg(bundle);
+    forge::run(command)
+}
+
+fn base64(text: &str) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text)
+}
+
+/// The places of logins for Podman (sigstore/cosign issue 587, skopeo issue 962) and keys for organizations (quay/quay
+/// PR 2823 issues them, osscontainertools/kaniko PR 1002).
+#[test]
+fn each_repository_gets_the_login_that_podman_or_docker_keep_for_it() {
+    let (host, bundle) = importer();
+    let registry = Registry::new(|seen| {
+        let name = if seen.path.starts_with("/v2/p/") { "p" } else { "q" };
+        let login = format!("Basic {}", base64(&format!("{name}-robot:secret")));
+        let is_known = seen.authorization.as_deref() == Some(&login);
+        (!is_known).then(|| header(status(401), "www-authenticate", r#"Basic realm="r""#))
+    });
+    let places = format!("{0}/p,{0}/q/deep", registry.host);
+    let login = |name: &str| json!({ "auth": base64(&format!("{name}-robot:secret")) });
+    let keys = |p: &str, q: &str| {
+        let key = |end: &str| format!("{}{end}", registry.host);
+        json!({ "auths": { key(p): login("p"), key(q): login("q"), key("/q/other"): login("x") } })
+            .to_string()
+    };
+    let session = host.at("session");
+    let variables = [("XDG_RUNTIME_DIR", session.as_str())];
+    push(&host, &bundle, &places, &variables, &[]).exits(7).warns("docker login");
+    // What a later file has for the host does not help where an earlier one has the repository's.
+    for (file, text) in [
+        ("session/containers/auth.json", keys("/p", "/q")),
+        ("xdg-config/containers/auth.json", keys("/p", "")),
+        ("home/.docker/config.json", keys("/p", "/q/deep")),
+    ] {
+        println!("{file}");
+        registry.forget_tags();
+        let path = host.file(file, text);
+        push(&host, &bundle, &places, &variables, &[]).good();
+        assert_eq!(registry.tags().len(), 6, "{:#?}", registry.tags());
+        std::fs::remove_file(path).unwrap();
+    }
+    let named = host.file("named.json", keys("/p", "/q")).display().to_string();
+    registry.forget_tags();
+    push(&host, &bundle, &places, &[("REGISTRY_AUTH_FILE", &named)], &[]).good();
+    let missing = [("REGISTRY_AUTH_FILE", "/nonexistent/auth.json")];
+    push(&host, &bundle, &places, &missing, &[]).exits(7).warns("REGISTRY_AUTH_FILE names");
+}
+
+/// request/request issue 2194, seanmonstar/reqwest issues 2579 and 2873: what NO_PROXY means, and what was said of it.
+#[test]
+fn what_is_said_of_a_proxy_is_what_happened() {
+    let (host, bundle) = importer();
+    let closed = ClosedPort::new();
+    let proxy = format!("http://{}", closed.address());
+    let place = format!("{NAME}/p");
+    let run = |variables: &[(&str, &str)]| push(&host, &bundle, &place, variables, &[]).exits(7).err.clone();
+    let through = "Check the proxy that HTTPS_PROXY names";
+    for except in ["", "other.test", ".upstream.test", "*.upstream.test", "upstream.test:5000", "u*"] {
+        let said = run(&[("HTTPS_PROXY", &proxy), ("NO_PROXY", except)]);
+        assert!(said.contains(through) && said.contains(&format!("NO_PROXY={NAME}")), "{except}: {said}");
+    }
+    for except in ["upstream.test", "*.test", ".TEST", "a.test, test", "upstream.test:443", "*"] {
+        let said = run(&[("HTTPS_PROXY", &proxy), ("NO_PROXY", except)]);
+        assert!(said.contains("cannot be resolved") && !said.contains(through), "{except}: {said}");
+        assert!(said.contains("keeps it from the proxy that HTTPS_PROXY names"), "{except}: {said}");
+    }
+    // An empty variable is none, and another one is in its place.
+    let said = run(&[("HTTPS_PROXY", ""), ("ALL_PROXY", &proxy)]);
+    assert!(said.contains("Check the proxy that ALL_PROXY names"), "{said}");
+    // Nothing is sent past a proxy that cannot be used.
+    for (value, why) in
+        [("socks4://u:s3cret@h:1", "socks4:// is not supported"), ("http://u:s3cret@[", "address")]
+    {
+        let said = run(&[("https_proxy", value)]);
+        assert!(
+            said.contains("the proxy that https_proxy names cannot be used") && said.contains(why),
+            "{said}"
+        );
+        assert!(said.contains("socks5h://") && !said.contains("s3cret"), "{said}");
+    }
+}
+
+/// A SOCKS 5 proxy (RFC 1928, RFC 1929) that connects whoever asks for a name to one place. It wants a login, if there
+/// is one, and answers with `status`. Says where it is, and keeps what it was asked for.
+fn socks_to(
+    place: String,
+    login: Option<&'static str>,
+    status: u8,
+    asked: Arc<Mutex<Vec<String>>>,
+) -> String {
+    each_connection(move |mut client| {
+        let mut receive = |length: usize| {
+            let mut bytes = vec![0; length];
+            client.read_exact(&mut bytes).ok().map(|()| bytes)
+        };
+        let mut talk = || {
+            let methods = receive(2)?;
+            let offered = receive(methods[1].into())?;
+            let wanted = if login.is_some() { 2 } else { 0 };
+            let chosen = if offered.contains(&wanted) { wanted } else { 0xff };
+            Some(chosen)
+        };
+        let Some(chosen) = talk() else { return };
+        client.write_all(&[5, chosen]).unwrap();
+        if chosen == 0xff {
+            return;
+        }
+        let text = |client: &mut TcpStream, before: usize| {
+            let mut head = vec![0; before + 1];
+            client.read_exact(&mut head).ok()?;
+            let mut bytes = vec![0; (*head.last().unwrap()).into()];
+            client.read_exact(&mut bytes).ok()?;
+            Some(String::from_utf8(bytes).unwrap())
+        };
+        if let Some(login) = login {
+            let (name, password) = (text(&mut client, 1).unwrap(), text(&mut client, 0).unwrap());
+            let is_known = format!("{name}:{password}") == login;
+            client.write_all(&[1, u8::from(!is_known)]).unwrap();
+            if !is_known {
+                return;
+            }
+        }
+        // Version, command, reserved, and the kind of address: a name.
+        let Some(name) = text(&mut client, 4) else { return };
+        asked.lock().unwrap().push(name);
+        let mut port = [0; 2];
+        client.read_exact(&mut port).unwrap();
+        client.write_all(&[5, status, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        if status != 0 {
+            return;
+        }
+        let mut server = TcpStream::connect(&place).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        });
+        let _ = std::io::copy(&mut server, &mut client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+    })
+}
+
+/// A jump host with `ssh -D` (lambdaclass/ethrex PR 4481, rust-lang/rustup issue 2409).
+#[test]
+fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
+    let (host, bundle) = importer();
+    let authority = Authority::new();
+    let ca = host.file("ca.pem", &authority.pem).display().to_string();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    // Reading and pushing, over TLS and in plain HTTP, with a login and without.
+    let tls = Registry::over(Some(authority.server(false)), |_| None);
+    let plain = Registry::new(|_| None);
+    let flags = ["--cacert", ca.as_str()];
+    for (registry, scheme, login, variable, more) in [
+        (&tls, "socks5h://ann:se%63ret@", Some("ann:secret"), "HTTPS_PROXY", flags.as_slice()),
+        (&tls, "socks5://", None, "all_proxy", flags.as_slice()),
+        (&plain, "socks5h://", None, "http_proxy", ["--plain-http"].as_slice()),
+    ] {
+        println!("{scheme} {variable}");
+        registry.forget_tags();
+        registry.forget_blobs();
+        let proxy = socks_to(registry.host.clone(), login, 0, asked.clone());
+        let place = registry.host.replace("127.0.0.1", NAME) + "/p";
+        push(&host, &bundle, &place, &[(variable, &format!("{scheme}{proxy}"))], more).good();
+        assert_eq!(registry.tags().len(), 3, "{:#?}", registry.tags());
+        assert!(registry.seen().iter().any(|seen| seen.method == Method::PUT));
+    }
+    assert!(asked.lock().unwrap().iter().all(|name| name == NAME), "{asked:?}");
+    // A proxy that wants a login, another one, or nobody there; and none that speaks SOCKS.
+    let place = tls.host.replace("127.0.0.1", NAME) + "/p";
+    let run =
+        |proxy: &str| push(&host, &bundle, &place, &[("HTTPS_PROXY", proxy)], &flags).exits(7).err.clone();
+    let wants = socks_to(tls.host.clone(), Some("ann:secret"), 0, Arc::default());
+    for login in ["", "ann:wrong@"] {
+        let said = run(&format!("socks5h://{login}{wants}"));
+        assert!(said.contains("The proxy wants a login: put it into HTTPS_PROXY"), "{said}");
+    }
+    let forbids = socks_to(tls.host.clone(), None, 2, Arc::default());
+    let said = run(&format!("socks5h://{forbids}"));
+    assert!(said.contains("Check the proxy that HTTPS_PROXY names"), "{said}");
+    let said = run(&format!("socks5h://{}", plain.host));
+    assert!(said.contains("Check the proxy that HTTPS_PROXY names"), "{said}");
+}
+
+/// Logins for VEX repositories: Trivy's repository.yaml has them, and its download reads ~/.netrc (trivy v0.74.0,
+/// pkg/downloader/download.go; kubewarden/sbomscanner PR 326 asks for them).
+#[test]
+fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
+    let elsewhere = Server::new(|_| ok(forge::vex_archive("x", days(-1))));
+    let other = elsewhere.url("/vex.tar.gz");
+    let server = Server::new(move |seen| {
+        let logins = [Some(format!("Basic {}", base64("ann:s3cret"))), Some("Bearer s3cret".to_owned())];
+        let leads_away = seen.path.starts_with("/away/");
+        if !leads_away && !logins.contains(&seen.authorization) {
+            return status(401);
+        }
+        if seen.path.ends_with("vex-repository.json") {
+            let own = format!("http://{}/vex.tar.gz", seen.host);
+            let location = if leads_away { &other } else { &own };
+            return ok(json!({"name": "x", "description": "", "versions": [{"spec_version": "0.1",
+                "locations": [{"url": location}], "update_interval": "24h"}]})
+            .to_string());
+        }
+        ok(forge::vex_archive("x", days(-1)))
+    });
+    let host = Host::new();
+    host.write_key();
+    let export = |path: &str, variables: &[(&str, &str)]| {
+        let mut command = host.command();
+        let vex = format!("default=http://{}{path}", server.host);
+        command.envs(variables.iter().copied()).args(["export", "--only", "vex-hub", "--vex", &vex]);
+        command.args(["--key", &host.at("exporter.key"), "--output", &host.at("out")]);
+        command.args(["--state-dir", &host.at("state")]);
+        forge::run(command)
+    };
+    export("", &[]).fails_with(3, &["status 401", "~/.netrc"]);
+    let (host_name, _) = server.host.split_once(':').unwrap();
+    host.file("home/.netrc", format!("machine {host_name} login ann password wrong"));
+    export("", &[]).fails_with(3, &["in ~/.netrc was not accepted"]);
+    host.file("home/.netrc", "default login ann password s3cret");
+    export("", &[]).fails_with(3, &["status 401", "~/.netrc"]);
+    host.file("home/.netrc", format!("# hub\nmachine {host_name}\n  login ann\n  password s3cret\n"));
+    let ran = export("", &[]);
+    ran.good();
+    assert!(!ran.out.contains("s3cret") && !ran.err.contains("s3cret"));
+    std::fs::remove_file(host.path("home/.netrc")).unwrap();
+    let named = host.file("netrc", format!("machine {} login <token> password s3cret", server.host));
+    let named = named.display().to_string();
+    host.wait(2);
+    export("", &[("NETRC", &named)]).good();
+    // The manifest names another server, for which there is a login as well.
+    let both = format!(
+        "machine {} login ann password s3cret\nmachine {} login ann password s3cret",
+        server.host, elsewhere.host
+    );
+    host.file("netrc", both);
+    host.wait(2);
+    export("/away", &[("NETRC", &named)]).good();
+    assert!(elsewhere.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", elsewhere.seen());
+    assert!(!elsewhere.seen().is_empty());
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"time"
+)
+
+// A certificate as the table describes it.
+type description struct {
+	Name string `json:"name"`
+	// P256 (the default), P384, P521, RSA or Ed25519.
+	Key string `json:"key"`
+	// Who signs it: the name of one that stands before; itself, if empty.
+	By string `json:"by"`
+	// How its issuer signs it, in the words of crypto/x509, such as "ECDSA-SHA512".
+	Signature string `json:"signature"`
+	// Whether it is a CA; no basic constraints, if absent.
+	CA *bool `json:"ca"`
+	// For which names and addresses it is.
+	DNS []string `json:"dns"`
+	IP  []string `json:"ip"`
+	// The common name, if it is not the name.
+	CommonName string `json:"commonName"`
+	// "server" or "client"; any, if empty.
+	Usage string `json:"usage"`
+	// Domains under which a CA may issue.
+	Permitted []string `json:"permitted"`
+	// From and until when it is valid, in days from now: -1 and 30, if absent.
+	Days []int `json:"days"`
+}
+
+type certificateCase struct {
+	Certificates []description `json:"certificates"`
+	// What the server sends, its own certificate first, and what the client trusts: names.
+	Sends  []string `json:"sends"`
+	Trusts []string `json:"trusts"`
+	Host   string   `json:"host"`
+}
+
+type certificateDecision struct {
+	Trusted bool              `json:"trusted"`
+	Why     string            `json:"why"`
+	PEM     map[string]string `json:"pem"`
+}
+
+type made struct {
+	certificate *x509.Certificate
+	key         crypto.Signer
+}
+
+// verdict makes the certificates of a case, and says whether a client of Go trusts the server.
+func verdict(given certificateCase) (certificateDecision, error) {
+	all := map[string]made{}
+	decision := certificateDecision{PEM: map[string]string{}}
+	for number, wanted := range given.Certificates {
+		one, err := wanted.make(all, int64(number)+1)
+		if err != nil {
+			return decision, fmt.Errorf("%s: %w", wanted.Name, err)
+		}
+		all[wanted.Name] = one
+		block := pem.Block{Type: "CERTIFICATE", Bytes: one.certificate.Raw}
+		decision.PEM[wanted.Name] = string(pem.EncodeToMemory(&block))
+	}
+	options := x509.VerifyOptions{
+		DNSName: given.Host, Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+	}
+	for _, name := range given.Trusts {
+		options.Roots.AddCert(all[name].certificate)
+	}
+	for _, name := range given.Sends[1:] {
+		options.Intermediates.AddCert(all[name].certificate)
+	}
+	_, err := all[given.Sends[0]].certificate.Verify(options)
+	decision.Trusted = err == nil
+	if err != nil {
+		decision.Why = err.Error()
+	}
+	return decision, nil
+}
+
+func (wanted description) make(all map[string]made, serial int64) (made, error) {
+	key, err := newKey(wanted.Key)
+	if err != nil {
+		return made{}, err
+	}
+	days := wanted.Days
+	if days == nil {
+		days = []int{-1, 30}
+	}
+	common := wanted.CommonName
+	if common == "" {
+		common = wanted.Name
+	}
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(serial),
+		Subject:      pkix.Name{CommonName: common},
+		NotBefore:    time.Now().AddDate(0, 0, days[0]),
+		NotAfter:     time.Now().AddDate(0, 0, days[1]),
+		DNSNames:     wanted.DNS,
+	}
+	for _, address := range wanted.IP {
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(address))
+	}
+	switch wanted.Usage {
+	case "server":
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	case "client":
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}
+	if wanted.CA != nil {
+		template.BasicConstraintsValid, template.IsCA = true, *wanted.CA
+	}
+	if wanted.Permitted != nil {
+		template.PermittedDNSDomainsCritical, template.PermittedDNSDomains = true, wanted.Permitted
+	}
+	if template.SignatureAlgorithm, err = algorithm(wanted.Signature); err != nil {
+		return made{}, err
+	}
+	issuer := made{&template, key}
+	if wanted.By != "" {
+		known, ok := all[wanted.By]
+		if !ok {
+			return made{}, fmt.Errorf("%s is not known", wanted.By)
+		}
+		issuer = known
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, &template, issuer.certificate, key.Public(), issuer.key)
+	if err != nil {
+		return made{}, err
+	}
+	certificate, err := x509.ParseCertificate(raw)
+	return made{certificate, key}, err
+}
+
+func newKey(kind string) (crypto.Signer, error) {
+	switch kind {
+	case "", "P256":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "P384":
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "P521":
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case "RSA":
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case "Ed25519":
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return nil, fmt.Errorf("there is no key %q", kind)
+}
+
+// algorithm finds the one whose name this is; the key decides, if it is empty.
+func algorithm(name string) (x509.SignatureAlgorithm, error) {
+	all := []x509.SignatureAlgorithm{
+		x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA, x509.SHA256WithRSAPSS,
+		x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519,
+	}
+	if name == "" {
+		return x509.UnknownSignatureAlgorithm, nil
+	}
+	at := slices.IndexFunc(all, func(one x509.SignatureAlgorithm) bool { return one.String() == name })
+	if at < 0 {
+		return 0, fmt.Errorf("there is no signature %q", name)
+	}
+	return all[at], nil
+}
