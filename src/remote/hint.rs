@@ -107,7 +107,7 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
 
 fn of_certificate(why: &str) -> String {
     if why.contains("CaUsedAsEndEntity") {
-        return "The server shows a CA's certificate as its own: give it one that a CA has issued for its name, and that CA's with --cacert."
+        return "The server shows a CA's certificate as its own: give this very certificate with --cacert FILE, or the server one that a CA has issued for its name."
             .into();
     }
     "If the host or a proxy uses your organisation's own CA, give its certificate with --cacert FILE; \

@@ -66,7 +66,7 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(options: TlsOptions) -> Result<Self, RemoteError> {
         // Another part of the process may have installed a provider; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let proxies = Proxies::of_environment();
         Ok(Http {
             runtime: Runtime::new()?,

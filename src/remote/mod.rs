@@ -70,15 +70,14 @@ impl Remote {
     /// [`RemoteError::CaFile`] or [`RemoteError::ClientCertificate`] if such a file cannot be used;
     /// [`RemoteError::Setup`] if the system gives no thread, or the TLS library rejects the settings.
     pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
-        let roots = match &options.ca_cert {
-            Some(path) => tls::certificates(path)?,
-            None => Vec::new(),
-        };
+        let ca_file = options.ca_cert.as_deref().map(tls::certificates).transpose()?;
+        let (roots, warnings) = ca_file.map(|file| (file.roots, file.warnings)).unwrap_or_default();
         let identity = options.client_cert.as_deref().map(tls::Identity::read).transpose()?;
         let http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
         let files = login::LoginFiles::of_environment();
         let login = options.login.clone();
         let registries = registry::Registries::new(options.plain_http, options.insecure, files, login);
+        warnings.into_iter().for_each(|warning| registries.warn(warning));
         Ok(Remote { http, registries, options, netrc: OnceLock::new() })
     }
 

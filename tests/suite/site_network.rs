@@ -217,7 +217,7 @@ fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
 #[test]
 fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     let elsewhere = Server::new(|_| ok(forge::vex_archive("x", days(-1))));
-    let other = elsewhere.url("/vex.tar.gz");
+    let other = elsewhere.url("/vex.tar.gz//x");
     let server = Server::new(move |seen| {
         let logins = [Some(format!("Basic {}", base64("ann:s3cret"))), Some("Bearer s3cret".to_owned())];
         let leads_away = seen.path.starts_with("/away/");
@@ -225,7 +225,7 @@ fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
             return status(401);
         }
         if seen.path.ends_with("vex-repository.json") {
-            let own = format!("http://{}/vex.tar.gz", seen.host);
+            let own = format!("http://{}/vex.tar.gz//x", seen.host);
             let location = if leads_away { &other } else { &own };
             return ok(json!({"name": "x", "description": "", "versions": [{"spec_version": "0.1",
                 "locations": [{"url": location}], "update_interval": "24h"}]})

@@ -14,7 +14,7 @@ use crate::trust::max_age::MaxAge;
         "Push into this registry: HOST[:PORT][/PREFIX] for all datasets, or DATASET=HOST/PATH[:TAG] for one"
     )),
     mut_arg("username", |arg| arg.help(
-        "The name to log in to the registry with, never to a source (default: Docker's configuration and its helpers)"
+        "The name to log in to the registry with, never to a source (default: what `docker login` or `podman login` keeps)"
     )),
     mut_arg("insecure", |arg| arg.help(
         "Accept any certificate of the registry, and plain HTTP where HTTPS does not answer"

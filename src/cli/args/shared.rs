@@ -289,7 +289,7 @@ pub struct RegistryFlags {
 /// How registries are reached.
 #[derive(Debug, Args, Default)]
 pub struct ConnectionFlags {
-    /// The name to log in to the registry with (default: Docker's configuration and its helpers).
+    /// The name to log in to the registry with (default: what `docker login` or `podman login` keeps).
     #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,
     /// Read the password for --username from standard input.

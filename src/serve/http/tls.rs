@@ -28,7 +28,7 @@ pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<Server
     }
     let private =
         PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| wrong(key, error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(certificate, error.to_string()))?

@@ -181,11 +181,11 @@ fn archives_are_held_to_their_name_and_limit() {
     let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));
     let network = network();
     let url = reqwest::Url::parse(&server.url("/top")).unwrap();
-    let error = vex::fetch(&network.remote.http, &url, false, TAR_GZ.len() as u64 - 1).err().unwrap();
+    let error = vex::fetch(&network.remote, &url, false, TAR_GZ.len() as u64 - 1).err().unwrap();
     assert!(error.to_string().contains("larger"), "{error}");
     let server = vex_server(&["/a.tar.gz"], |_| chunked(vec![TAR_GZ; 3]));
     let url = reqwest::Url::parse(&server.url("/top")).unwrap();
-    let error = vex::fetch(&network.remote.http, &url, false, TAR_GZ.len() as u64).err().unwrap();
+    let error = vex::fetch(&network.remote, &url, false, TAR_GZ.len() as u64).err().unwrap();
     assert!(error.to_string().contains("larger"), "{error}");
 }
 

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use sha2::Digest;
+
 /// The digest of some bytes: 64 hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes.as_ref());
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+    let digest = sha2::Sha256::digest(bytes.as_ref());
+    digest.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text
     })

@@ -164,7 +164,7 @@ fn a_client_that_checks_all_that_it_reads_gets_upstreams_bytes() {
     let importer = bare();
     let serve = Serve::start(&importer, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
     // Its HTTP client asks for one, although nothing here goes over TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
     let client = Client::try_from(config).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

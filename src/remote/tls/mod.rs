@@ -1,5 +1,9 @@
 //! The TLS settings that all connections of a run share.
 
+mod certificate;
+mod pem;
+mod pinned;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +15,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::innermost;
+use crate::remote::tls::pem::Form;
+use crate::remote::tls::pinned::Pinned;
 use crate::util::trusted;
 
 /// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.
@@ -53,22 +59,45 @@ impl Identity {
     }
 }
 
-/// Reads a PEM file of CA certificates and checks that each is one.
+/// The certificates of a file, and a remark for each that cannot be used.
+#[derive(Debug)]
+pub(crate) struct CaFile {
+    pub roots: Vec<CertificateDer<'static>>,
+    pub warnings: Vec<String>,
+}
+
+/// Reads a PEM file of CA certificates, in the form of OpenSSL's trust store as well. A company's bundle may hold one
+/// that cannot be read: it is left out.
 ///
 /// # Errors
-/// [`RemoteError::CaFile`] if the file cannot be read, or holds something else or nothing.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RemoteError> {
+/// [`RemoteError::CaFile`] if the file cannot be read, or holds no certificate that can be used.
+pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
     let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
-    let mut roots = Vec::new();
-    for der in CertificateDer::pem_slice_iter(&bytes) {
-        let der = der.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
-        RootCertStore::empty()
-            .add(der.clone())
-            .map_err(|error| wrong(format!("certificate {} in it is broken: {error}", roots.len() + 1)))?;
-        roots.push(der);
+    let (mut roots, mut unusable) = (Vec::new(), Vec::new());
+    for (number, (_, certificate)) in pem::certificates(&bytes).into_iter().enumerate() {
+        let usable = certificate.and_then(|certificate| {
+            let added = RootCertStore::empty().add(certificate.clone());
+            added.map(|()| certificate).map_err(|error| innermost(&error))
+        });
+        match usable {
+            Ok(certificate) => roots.push(certificate),
+            Err(why) => unusable.push(format!("certificate {} in it cannot be used: {why}", number + 1)),
+        }
     }
-    if roots.is_empty() { Err(wrong("it holds no certificate".into())) } else { Ok(roots) }
+    if roots.is_empty() {
+        return Err(wrong(unusable.into_iter().next().unwrap_or_else(|| "it holds no certificate".into())));
+    }
+    let warnings = unusable.into_iter().map(|why| format!("{}: {why}", path.display())).collect();
+    Ok(CaFile { roots, warnings })
+}
+
+/// The certificates that SSL_CERT_FILE has in the form of OpenSSL's trust store, which the platform's verifier skips.
+fn of_system_in_openssl_form() -> Vec<CertificateDer<'static>> {
+    let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+    let bytes = file.and_then(|file| trusted::read(Path::new(&file), MAX_PEM).ok()).unwrap_or_default();
+    let all = pem::certificates(&bytes).into_iter();
+    all.filter(|(form, _)| *form == Form::Trusted).filter_map(|(_, certificate)| certificate.ok()).collect()
 }
 
 /// The configuration for HTTP/1.1 over TLS.
@@ -95,24 +124,28 @@ fn verifier(options: &TlsOptions) -> Result<Arc<dyn ServerCertVerifier>, RemoteE
     if options.insecure {
         return Ok(Arc::new(Unchecked { accepted: true }));
     }
-    let system = rustls_platform_verifier::Verifier::new_with_extra_roots(options.roots.clone(), provider());
-    if let Ok(verifier) = system {
-        return Ok(Arc::new(verifier));
-    }
-    // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is used, with
-    // advice that fits.
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(options.roots.iter().cloned());
-    if store.is_empty() {
-        return Ok(Arc::new(Unchecked { accepted: false }));
-    }
-    let built = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider());
-    let verifier = built.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?;
-    Ok(verifier)
+    let mut roots = options.roots.clone();
+    let usable = |root: &CertificateDer<'static>| RootCertStore::empty().add(root.clone()).is_ok();
+    roots.extend(of_system_in_openssl_form().into_iter().filter(usable));
+    let system = rustls_platform_verifier::Verifier::new_with_extra_roots(roots.clone(), provider());
+    let by_authority: Arc<dyn ServerCertVerifier> = match system {
+        Ok(verifier) => Arc::new(verifier),
+        // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is used, with advice that
+        // fits.
+        Err(_) if roots.is_empty() => return Ok(Arc::new(Unchecked { accepted: false })),
+        Err(_) => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(roots.iter().cloned());
+            let built =
+                rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider());
+            built.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?
+        }
+    };
+    Ok(Arc::new(Pinned::new(by_authority, roots)))
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Every scheme: what a server signs with does not matter if its certificate does not.
@@ -175,3 +208,6 @@ impl ServerCertVerifier for Unchecked {
         SCHEMES.to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests;
