@@ -269,3 +269,55 @@ fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     assert!(elsewhere.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", elsewhere.seen());
     assert!(!elsewhere.seen().is_empty());
 }
+
+/// A TLS server whose certificate signed itself, perhaps marked as a CA's, and the certificate.
+fn own_certificate(key: &rcgen::KeyPair, is_ca: bool) -> (Arc<rustls::ServerConfig>, rcgen::Certificate) {
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    if is_ca {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let certificate = params.self_signed(key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+        .unwrap();
+    (Arc::new(config), certificate)
+}
+
+/// confidential-containers/guest-components PR 1569 (its own CA), kanidm/kanidm issue 4002 and rustls issue 2054 (keys of
+/// a company's CA). The rules for chains are in tests/rules/certificates.json.
+#[test]
+fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
+    let (host, bundle) = importer();
+    for (algorithm, is_ca) in [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, true),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, true),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, false),
+    ] {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let (config, certificate) = own_certificate(&key, is_ca);
+        let registry = Registry::over(Some(config), |_| None);
+        let place = format!("{}/p", registry.host);
+        let pem = certificate.pem();
+        let broken = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let ca = host.file("ca.pem", format!("{broken}{pem}")).display().to_string();
+        push(&host, &bundle, &place, &[], &[]).exits(7).warns("is not trusted").warns("--cacert");
+        let ran = push(&host, &bundle, &place, &[], &["--cacert", &ca]);
+        ran.good();
+        assert!(ran.err.contains("ca.pem: certificate 1 in it cannot be used"), "{ran}");
+        assert_eq!(registry.tags().len(), 3);
+        // As the system's, in both forms.
+        let trusted = pem.replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-");
+        for text in [&pem, &trusted] {
+            registry.forget_tags();
+            let system = host.file("system.pem", text).display().to_string();
+            push(&host, &bundle, &place, &[("SSL_CERT_FILE", &system)], &[]).good();
+        }
+        // It is trusted for its names alone, and not as a CA for others.
+        let elsewhere = place.replace("127.0.0.1", "localhost");
+        push(&host, &bundle, &elsewhere, &[], &["--cacert", &ca]).exits(7).warns("not valid for");
+    }
+}

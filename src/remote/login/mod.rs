@@ -72,6 +72,9 @@ enum Form {
 /// What a file holds: nothing if it does not exist, or a remark if it cannot be used.
 type Content = Result<Option<Arc<Logins>>, String>;
 
+/// What a helper has: nothing, or a remark if it cannot be used.
+type Answer = Result<Option<Credentials>, String>;
+
 /// The files that may hold logins, in the order in which they are asked, and what they and helpers answered.
 #[derive(Debug, Default)]
 pub(crate) struct LoginFiles {
@@ -81,7 +84,7 @@ pub(crate) struct LoginFiles {
     /// What was read: a named pipe can be read once.
     read: Mutex<HashMap<PathBuf, Content>>,
     /// By the helper and what it was asked for: a helper that hangs is waited for once.
-    helpers: Mutex<HashMap<(String, String), Result<Option<Credentials>, String>>>,
+    helpers: Mutex<HashMap<(String, String), Answer>>,
 }
 
 impl LoginFiles {
@@ -170,7 +173,7 @@ impl LoginFiles {
         content
     }
 
-    fn ask(&self, file: &Path, helper: &str, server: &str) -> Result<Option<Credentials>, String> {
+    fn ask(&self, file: &Path, helper: &str, server: &str) -> Answer {
         let key = (helper.to_owned(), server.to_owned());
         if let Some(known) = lock(&self.helpers).get(&key) {
             return known.clone();
