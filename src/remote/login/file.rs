@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::remote::login::{Credentials, Form};
+use crate::remote::login::credentials::Credentials;
 
 /// The key under which Docker and its helpers keep the login of Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -15,6 +15,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The form of a file with logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `{"auths": {…}}`
+    Current,
+    /// `{"HOST": {…}}`, as Docker wrote it before 2015.
+    Legacy,
+}
 
 /// What a file has for a repository.
 #[derive(Debug)]

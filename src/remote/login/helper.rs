@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::remote::login::Credentials;
+use crate::remote::login::credentials::Credentials;
 use crate::util::text;
 
 /// Asks a helper, which is looked for in `search` (a value of PATH), for the login of a server; `None` if it has

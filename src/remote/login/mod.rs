@@ -4,19 +4,20 @@
 //! The rules are those of containers/image (`go.podman.io/image/v5`, pkg/docker/config), which Podman, Skopeo and
 //! Buildah use, and beside them what only Docker has. This module knows no server, and prints no login.
 
+mod credentials;
 mod file;
 mod helper;
 mod netrc;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::remote::login::file::{Found, Logins};
+pub(crate) use crate::remote::login::credentials::Credentials;
+use crate::remote::login::file::{Form, Found, Logins};
 pub(crate) use crate::remote::login::netrc::Netrc;
 use crate::util::threads::lock;
 
@@ -24,25 +25,6 @@ use crate::util::threads::lock;
 const MAX_FILE: u64 = 4 << 20;
 /// How long a file or a credential helper may take; a helper may ask its user, a file may be a named pipe.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What is known for logging in to one repository.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Credentials {
-    /// A name and a password.
-    Password(String, String),
-    /// A refresh token, which some registries give in place of a password.
-    Token(String),
-}
-
-// Logs and failed assertions show no secret.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Credentials::Password(..) => "a password",
-            Credentials::Token(_) => "a token",
-        })
-    }
-}
 
 /// Credentials, or their absence, with a remark where the set-up looks broken.
 #[derive(Debug, Default)]
@@ -58,15 +40,6 @@ struct LoginFile {
     form: Form,
     /// The variable that names it. What a person named should be there.
     named_by: Option<&'static str>,
-}
-
-/// The form of a file with logins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// `{"auths": {…}}`
-    Current,
-    /// `{"HOST": {…}}`, as Docker wrote it before 2015.
-    Legacy,
 }
 
 /// What a file holds: nothing if it does not exist, or a remark if it cannot be used.

@@ -3,7 +3,7 @@
 
 use reqwest::Url;
 
-use crate::remote::login::Credentials;
+use crate::remote::login::credentials::Credentials;
 
 /// The name in place of which the password is a bearer token.
 const TOKEN: &str = "<token>";
