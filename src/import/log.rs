@@ -156,6 +156,7 @@ impl<'r> RunEntries<'r> {
             sequence: source.sequence,
             signers: source.signers.iter().map(key).collect(),
             overrides: source.overrides.iter().map(|flag| (*flag).to_owned()).collect(),
+            missing: source.missing_items.iter().map(ToString::to_string).collect(),
             ..self.entry(event)
         }
     }

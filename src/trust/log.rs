@@ -81,6 +81,9 @@ pub struct LogEntry {
     /// What became of its datasets and images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub datasets: Vec<LoggedDataset>,
+    /// What its exporter was to carry and could not get, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// What was wrong with it, or what was made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -125,6 +128,7 @@ impl LogEntry {
             sequence: None,
             signers: Vec::new(),
             overrides: Vec::new(),
+            missing: Vec::new(),
             datasets: Vec::new(),
             why: None,
             program: env!("CARGO_PKG_VERSION").into(),

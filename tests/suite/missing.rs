@@ -71,6 +71,8 @@ fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
     assert_eq!(names(&target["bundles"][0]["missing_items"]), ["vex-hub"]);
     assert!(target["warnings"][0].as_str().unwrap().contains("came without vex-hub-0.1"), "{target:#}");
     status(&host, &[]).prints("not in it        vex-hub-0.1: ");
+    let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
+    assert!(log.contains(r#""missing":["vex-hub-0.1"]"#), "{log}");
 
     // The next night: nothing is new, nothing is written, and the source is still broken.
     host.wait(2);
