@@ -13,6 +13,7 @@ use crate::serve::http::ServeError;
 use crate::source::SourceError;
 use crate::targets::TargetError;
 use crate::trust::{Rejection, TrustError};
+use crate::util::text::escape_line;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,16 @@ impl Error {
         Error::Restated { what, hint, original: Box::new(self) }
     }
 
+    /// Returns the error with the names of the targets that it is about, unless it has them.
+    pub(crate) fn of_targets(self, targets: &[impl std::fmt::Display]) -> Self {
+        let names: Vec<String> = targets.iter().map(|target| escape_line(&target.to_string())).collect();
+        let (what, hint) = (self.to_string(), self.hint());
+        if names.iter().all(|name| what.contains(name)) {
+            return self;
+        }
+        Error::Restated { what: format!("{}: {what}", names.join(" and ")), hint, original: Box::new(self) }
+    }
+
     /// Returns the category, by which callers decide what to do next.
     pub fn category(&self) -> Category {
         match self {
@@ -141,6 +152,8 @@ impl Error {
             Error::Source(_) | Error::Content { .. } => Category::Source,
             Error::Bundle(e) if e.is_incomplete() => Category::Incomplete,
             Error::Bundle(_) => Category::Verification,
+            // It is for the other sources to say whether one of them is wrong.
+            Error::Rejected(Rejection::AheadOfClock { .. }) => Category::Source,
             Error::Rejected(_) => Category::Rejected,
             Error::Target(_) | Error::Destination { .. } => Category::Target,
         }

@@ -135,6 +135,8 @@ pub use mirror::{Mirror, MirrorReport};
 pub use rehearse::{RehearsalReport, Scan, rehearse};
 pub use serve::options::ServeOptions;
 pub use serve::{BundleServer, RunningServer};
+pub use status::floors::reset as reset_floors;
+pub use status::forget::{ForgetOptions, ForgetReport, ForgottenTarget, forget};
 pub use status::options::StatusOptions;
 pub use status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
@@ -198,7 +200,7 @@ pub use import::heartbeat::HeartbeatResult;
 pub use intake::file_sets::SkippedFile;
 pub use intake::signer::SignerInfo;
 pub use status::drift::DriftState;
-pub use trust::state::{Origin, ReceivedHeartbeat};
+pub use trust::state::{Failure, Origin, ReceivedHeartbeat};
 pub use util::redacted::Redacted;
 pub use util::text::Unverified;
 pub use watch::reason::Disposition;

@@ -5,9 +5,43 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::content::{Content, open_regular};
+use crate::bundle::header::{self, BLOCK};
 use crate::bundle::volumes::{Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Payload};
 use crate::digest::{Digest, digest_of};
+
+/// Checks the length of a bundle, or of its head: what the payload says of it, and what it has.
+///
+/// # Errors
+/// [`BundleError::Payload`] if the payload contradicts itself; [`BundleError::Short`] or [`BundleError::Long`] if the
+/// file has another length than was signed.
+pub(super) fn check_length(
+    path: &Path,
+    capacity: u64,
+    have: u64,
+    payload: &Payload,
+) -> Result<(), BundleError> {
+    let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
+    let wanted = header::footprint(capacity) + members + 2 * BLOCK;
+    if wanted != payload.length {
+        let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
+        return Err(BundleError::Payload { path: path.into(), why: why.into() });
+    }
+    // The head has what the other volumes have not.
+    let head = payload.head_length();
+    if head < header::footprint(capacity) {
+        let why = "its volumes leave no room for the manifest";
+        return Err(BundleError::Payload { path: path.into(), why: why.into() });
+    }
+    // Volumes that somebody put one behind the other are the bundle as well.
+    let wanted = if have > head { payload.length } else { head };
+    let path = path.to_path_buf();
+    match have.cmp(&wanted) {
+        std::cmp::Ordering::Less => Err(BundleError::Short { path, have, wanted }),
+        std::cmp::Ordering::Greater => Err(BundleError::Long { path, extra: have - wanted }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}
 
 /// How a volume is called where it is missed.
 pub(crate) fn expected(head: &Path, number: VolumeNumber) -> String {

@@ -104,6 +104,24 @@ pub enum BundleError {
         /// What is missing.
         why: String,
     },
+    /// Fewer trusted keys signed it than are required.
+    #[error("{path} is signed by {have} trusted key{}, and {wanted} are required", if *.have == 1 { "" } else { "s" })]
+    FewSigners {
+        /// Which file.
+        path: PathBuf,
+        /// How many trusted keys signed it.
+        have: usize,
+        /// How many must.
+        wanted: u32,
+    },
+    /// The trusted keys that signed it are not trusted for its stream.
+    #[error("{path} is of stream {stream:?}, for which the key that signed it is not trusted")]
+    NotForStream {
+        /// Which file.
+        path: PathBuf,
+        /// Its stream.
+        stream: String,
+    },
     /// More is lost than there is parity for.
     #[error("{} cannot be made whole: {why}", path.display())]
     BeyondParity {
@@ -228,6 +246,8 @@ impl BundleError {
             | BundleError::Volumes { path, .. }
             | BundleError::NoHead { path, .. }
             | BundleError::BeyondParity { path, .. }
+            | BundleError::FewSigners { path, .. }
+            | BundleError::NotForStream { path, .. }
             | BundleError::Parity { path, .. }
             | BundleError::Heartbeat { path, .. }
             | BundleError::Untrusted { path, .. }
@@ -249,6 +269,8 @@ impl BundleError {
         matches!(
             self,
             BundleError::Short { .. }
+                | BundleError::FewSigners { .. }
+                | BundleError::NotForStream { .. }
                 | BundleError::Long { .. }
                 | BundleError::Volumes { .. }
                 | BundleError::Unknown { .. }

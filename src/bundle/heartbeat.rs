@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::format::FORMAT;
-use crate::bundle::reader::verified;
+use crate::bundle::reader::{trusted_for, verified};
 use crate::bundle::{BundleError, Stream, open_regular};
 use crate::dataset::MissingItem;
 use crate::digest::Digest;
@@ -145,6 +145,7 @@ impl Heartbeat {
             return Err(BundleError::Unknown { path: path.into(), feature: feature.into() });
         }
         MissingItem::check(&heartbeat.missing).map_err(|why| damaged(format!("it {why}")))?;
+        trusted_for(path, heartbeat.stream.as_str(), verified.signers(), keyring)?;
         Ok(heartbeat)
     }
 }

@@ -48,6 +48,14 @@ impl Hint for BundleError {
                 "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
                     .into()
             }
+            BundleError::FewSigners { .. } => {
+                "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must."
+                    .into()
+            }
+            BundleError::NotForStream { .. } => {
+                "If its exporter is meant to make this stream, trust the key for it too: `trivy-ferry trust add FILE --stream NAME`."
+                    .into()
+            }
             BundleError::Unknown { .. } => "Use the version of trivy-ferry that wrote it, or a newer one.".into(),
             BundleError::Payload { .. } => {
                 "Export anew with the current version; the exporter that signed this one has a fault.".into()

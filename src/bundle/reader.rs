@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::BundleError;
-use crate::bundle::assemble::{self, Faults, compare, locate};
+use crate::bundle::assemble::{self, Faults, check_length, compare, locate};
 use crate::bundle::content::{Content, open_regular};
 use crate::bundle::format::{MANIFEST, MAX_MANIFEST, PAYLOAD_TYPE};
 use crate::bundle::header::{self, BLOCK};
@@ -149,12 +149,18 @@ impl UnverifiedBundle {
     /// [`BundleError::Untrusted`] or [`BundleError::InvalidSignature`] if no trusted key has signed it;
     /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
     /// [`BundleError::Payload`] if it breaks the rules of the format; [`BundleError::Short`] or
-    /// [`BundleError::Long`] if the file has another length than was signed.
+    /// [`BundleError::Long`] if the file has another length than was signed; [`BundleError::NotForStream`] if
+    /// its keys are not trusted for its stream; [`BundleError::FewSigners`] if too few of them signed it.
     pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
-        Ok(self.signed_and_payload(keyring)?.0)
+        let signed = self.signed_and_payload(keyring)?.0;
+        let (have, wanted) = (signed.signers.len(), keyring.min_signers());
+        if have < wanted as usize {
+            return Err(BundleError::FewSigners { path: signed.path, have, wanted });
+        }
+        Ok(signed)
     }
 
-    /// As [`UnverifiedBundle::signed`], with the bytes that were verified.
+    /// As [`UnverifiedBundle::signed`], with the bytes that were verified. One trusted key is enough.
     pub(super) fn signed_and_payload(
         self,
         keyring: &Keyring,
@@ -163,7 +169,8 @@ impl UnverifiedBundle {
         let verified = verified(&path, envelope, PAYLOAD_TYPE, keyring)?;
         let payload = parse(&path, verified.payload())?;
         check_length(&path, capacity, length, &payload)?;
-        let (identity, signers) = (Digest::of(verified.payload()), verified.signers().to_vec());
+        let identity = Digest::of(verified.payload());
+        let signers = trusted_for(&path, payload.stream.as_str(), verified.signers(), keyring)?;
         let content = Content::of(file, length);
         Ok((SignedBundle { path, content, capacity, payload, identity, signers }, verified))
     }
@@ -229,34 +236,25 @@ pub(super) fn verified(
     Err(BundleError::Untrusted { claimed, path })
 }
 
+/// Which of the keys that signed something are trusted for its stream.
+pub(super) fn trusted_for(
+    path: &Path,
+    stream: &str,
+    signers: &[KeyId],
+    keyring: &Keyring,
+) -> Result<Vec<KeyId>, BundleError> {
+    let trusted = keyring.trusted_for(stream, signers);
+    if trusted.is_empty() {
+        return Err(BundleError::NotForStream { path: path.into(), stream: stream.to_owned() });
+    }
+    Ok(trusted)
+}
+
 fn parse(path: &Path, payload: &[u8]) -> Result<Payload, BundleError> {
     Payload::parse(payload).map_err(|bad| match bad {
         BadPayload::Unknown(feature) => BundleError::Unknown { path: path.into(), feature },
         BadPayload::Rule(why) => BundleError::Payload { path: path.into(), why },
     })
-}
-
-fn check_length(path: &Path, capacity: u64, have: u64, payload: &Payload) -> Result<(), BundleError> {
-    let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
-    let wanted = header::footprint(capacity) + members + 2 * BLOCK;
-    if wanted != payload.length {
-        let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
-        return Err(BundleError::Payload { path: path.into(), why: why.into() });
-    }
-    // The head has what the other volumes have not.
-    let head = payload.head_length();
-    if head < header::footprint(capacity) {
-        let why = "its volumes leave no room for the manifest";
-        return Err(BundleError::Payload { path: path.into(), why: why.into() });
-    }
-    // Volumes that somebody put one behind the other are the bundle as well.
-    let wanted = if have > head { payload.length } else { head };
-    let path = path.to_path_buf();
-    match have.cmp(&wanted) {
-        std::cmp::Ordering::Less => Err(BundleError::Short { path, have, wanted }),
-        std::cmp::Ordering::Greater => Err(BundleError::Long { path, extra: have - wanted }),
-        std::cmp::Ordering::Equal => Ok(()),
-    }
 }
 
 impl VerifiedBundle {
@@ -579,7 +577,7 @@ mod tests {
 
     fn keyring(dir: &Path) -> Keyring {
         let key = SigningKey::from_pem(writer::KEY, None).unwrap().public();
-        Keyring::load(&[keyring::add(dir, "test", &key).unwrap()]).unwrap()
+        Keyring::load(&[keyring::add(dir, "test", &key, &[]).unwrap()]).unwrap()
     }
 
     /// Everything that a full verification does.

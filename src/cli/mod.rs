@@ -105,6 +105,7 @@ pub fn run(command: &Command, progress: &dyn Progress) -> Result<CommandOutcome,
         Command::Import(args) => import::run(args, progress),
         Command::Watch(args) => watch::run(args, progress),
         Command::Status(args) => status::run(args, progress),
+        Command::Forget(args) => status::run_forget(args),
         Command::Serve(args) => serve::run(args, progress),
         Command::Mirror(args) => mirror::run(args, progress),
         Command::Rehearse(args) => rehearse::run(args, progress),
@@ -125,6 +126,7 @@ fn holds_key(command: &Command) -> bool {
         // The key of a rehearsal is used for nothing else.
         Command::Rehearse(_)
         | Command::Trust(_)
+        | Command::Forget(_)
         | Command::Verify(_)
         | Command::Inspect(_)
         | Command::Repair(_)

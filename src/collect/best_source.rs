@@ -20,6 +20,7 @@ use crate::oci::{self, Descriptor};
 use crate::progress::Progress;
 use crate::remote::{RemoteError, Unreachable};
 use crate::source::{Artifact, ArtifactSource, Network, SourceError};
+use crate::trust::Rejection;
 use crate::trust::acceptance::believable;
 use crate::util::clock;
 use crate::util::text::format_distinct;
@@ -71,10 +72,15 @@ impl Rejected {
             && (self.from.is_empty() || self.from.contains(source))
     }
 
-    fn why(&self) -> String {
+    /// The same error of a source that has the same layer.
+    fn error_of(&self, source: &ArtifactSource) -> Error {
+        let (dataset, source_name) = (self.dataset.to_string(), source.to_string());
         match &self.error {
-            Error::Content { why, .. } => why.clone(),
-            other => other.to_string(),
+            Error::Rejected(Rejection::AheadOfClock { updated_at, now, .. }) => {
+                Rejection::AheadOfClock { dataset, source_name, updated_at: *updated_at, now: *now }.into()
+            }
+            Error::Content { why, .. } => Error::Content { dataset, source_name, why: why.clone() },
+            other => Error::Content { dataset, source_name, why: other.to_string() },
         }
     }
 }
@@ -137,8 +143,7 @@ impl<'a> BestSource<'a> {
         for artifact in artifacts {
             match self.rejects(&artifact.manifest.layers, &artifact.source) {
                 Some(rejected) => {
-                    let (dataset, source_name) = (rejected.dataset.to_string(), artifact.source.to_string());
-                    let error = Error::Content { dataset, source_name, why: rejected.why() };
+                    let error = rejected.error_of(&artifact.source);
                     failed.push((artifact.source, error));
                 }
                 None => left.push(artifact),

@@ -39,6 +39,8 @@ pub struct AdmittedBundle {
     pub missing: Option<(u64, u64)>,
     /// What its exporter was to carry and could not get.
     pub missing_items: Vec<MissingItem>,
+    /// The number of the last bundle, if this newer one has a lower one.
+    pub number_before: Option<u64>,
     /// The flags without which it would have been rejected.
     pub overrides: Vec<&'static str>,
     /// The volumes behind its head.
@@ -75,6 +77,7 @@ impl AdmittedBundle {
             superseded: admission.superseded,
             missing: admission.gap,
             missing_items: payload.missing.clone(),
+            number_before: admission.number_before,
             overrides: admission.overrides.clone(),
             volumes: payload.volumes.clone(),
             name: bundle.name(),

@@ -77,6 +77,8 @@ pub(crate) fn decide(
         return Ok(None);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
+    // What a stolen key may have put there is no floor.
+    let (floor, version) = if state.floors_reset.is_some() { (None, None) } else { (floor, version) };
     let believed = believable(floor, now);
     if let (Some(ahead), None) = (floor, believed) {
         report.warnings.push(future_date_warning(&dataset.reference(), ahead));

@@ -166,6 +166,27 @@ impl Ledger {
         self.save()
     }
 
+    /// Writes down on which targets a run has worked, and how it failed there. Returns for each whether its
+    /// failure is worth a line in the log.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    pub(crate) fn note_run(
+        &mut self,
+        worked_on: Vec<(TargetId, Option<String>)>,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, Error> {
+        let keys: Vec<String> = worked_on.iter().map(|(target, _)| target.in_ledger().to_string()).collect();
+        let mut news = Vec::new();
+        for (key, (_, why)) in keys.iter().zip(worked_on) {
+            let beside = keys.iter().filter(|other| *other != key).cloned().collect();
+            let state = self.imports.targets.entry(key.clone()).or_default();
+            news.push(state.note_run(beside, why, now));
+        }
+        self.save()?;
+        Ok(news)
+    }
+
     fn save(&self) -> Result<(), Error> {
         Ok(self.dir.save_imports(&self.stream, &self.imports)?)
     }

@@ -115,10 +115,13 @@ pub struct DatasetResult {
     /// Upstream's version, if it has one.
     pub version: Option<String>,
     /// When upstream built it, if it says so.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub updated_at: Option<Timestamp>,
     /// When upstream will have a newer one, if it says so.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub next_update: Option<Timestamp>,
     /// When upstream built what the target had before.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub was: Option<Timestamp>,
     /// How it took its place in a cache: `atomic`, `two-step` or `per-file`.
     pub switch: Option<&'static str>,
@@ -296,6 +299,9 @@ pub struct TargetReport {
     /// The target failed as a whole: nobody looked at what it has.
     #[serde(skip)]
     pub failed: bool,
+    /// How the target failed, if that is worth a line in the log.
+    #[serde(skip)]
+    pub(crate) new_failure: Option<String>,
     /// The same settings as environment variables.
     pub environment: Vec<(String, String)>,
     /// The files that were written beside the target.
@@ -330,6 +336,7 @@ impl TargetReport {
             existing: Vec::new(),
             installed: InstalledItems::default(),
             failed: false,
+            new_failure: None,
             environment: Vec::new(),
             written: Vec::new(),
             advice: Vec::new(),
@@ -433,6 +440,13 @@ impl TargetReport {
     /// Whether anything changed.
     pub fn has_changed(&self) -> bool {
         self.changed().next().is_some() || self.images.iter().any(|row| row.status.is_change())
+    }
+
+    /// How the target itself failed, if it did: not what is wrong with a bundle, or not acceptable.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        let is_of_target =
+            |error: &&Error| !matches!(error.original(), Error::Bundle(_) | Error::Rejected(_));
+        self.errors.iter().find(is_of_target)
     }
 
     /// Whether anything is in place, be it new or not.

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -41,6 +41,14 @@ impl TargetId {
             TargetId::Server { port, .. } => TargetId::Server { address: None, port: *port },
             other => other.clone(),
         }
+    }
+
+    /// Whether somebody means this target by a name: as `status` prints it, or without its kind.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        let whole = self.to_string();
+        let bare = whole.split_once(':').map(|(_, place)| place);
+        let path = |dir: &PathBuf| dir.as_path() == Path::new(name);
+        whole == name || bare == Some(name) || self.directory().is_some_and(path)
     }
 
     /// Returns the directory of a cache or a web root.
@@ -134,6 +142,20 @@ mod tests {
             assert_eq!(id(text), TargetId::Other(text.into()));
             assert_eq!(id(text).to_string(), text);
         }
+    }
+
+    #[test]
+    fn people_name_a_target_with_and_without_its_kind() {
+        for (target, name) in [
+            ("cache:/var/cache/trivy", "cache:/var/cache/trivy"),
+            ("cache:/var/cache/trivy", "/var/cache/trivy/"),
+            ("registry:r.corp:5000/p", "r.corp:5000/p"),
+            ("serve:8080", "8080"),
+            ("moon:/x", "moon:/x"),
+        ] {
+            assert!(id(target).is_called(name), "{target} {name}");
+        }
+        assert!(!id("registry:r.corp/p").is_called("r.corp") && !id("cache:/x").is_called(""));
     }
 
     #[test]

@@ -6,9 +6,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::bundle::volumes::{VolumeNumber, parse_name};
 use crate::error::Error;
-use crate::export::output::is_named_for;
+use crate::export::output::dated;
 use crate::intake::file_sets::Inputs;
 use crate::util::dir::FileMode;
 use crate::util::dir::write::{Durability, PendingFile};
@@ -32,16 +34,22 @@ impl DropDirectory<'_> {
         }
     }
 
-    /// Puts the newest `count` bundles of a stream there that lie in some folders, the oldest first. What has
-    /// not been taken away yet is left as it is. Says what was put there.
+    /// Puts the newest `count` bundles of a stream there that lie in some folders and are dated no later than
+    /// `last`, the oldest first. What has not been taken away yet is left as it is. Says what was put there.
     ///
     /// # Errors
     /// Where that fails; the bundles are still where they were.
-    pub(crate) fn send(&self, from: &[PathBuf], stream: &str, count: usize) -> Result<Vec<PathBuf>, Error> {
+    pub(crate) fn send(
+        &self,
+        from: &[PathBuf],
+        stream: &str,
+        count: usize,
+        last: Timestamp,
+    ) -> Result<Vec<PathBuf>, Error> {
         let there = Inputs::read(from)?;
         let mut bundles: Vec<Vec<PathBuf>> = there
             .keys()
-            .filter(|key| is_named_for(key, stream) && !there.heads(key).is_empty())
+            .filter(|key| dated(key, stream).is_some_and(|date| date <= last) && !there.heads(key).is_empty())
             .map(|key| there.all(key))
             .collect();
         // By their dates, which their names end in.

@@ -2,6 +2,7 @@
 
 pub(crate) mod drop_directory;
 pub(crate) mod heartbeat;
+pub(crate) mod log;
 pub mod options;
 pub(crate) mod output;
 pub(crate) mod preview;

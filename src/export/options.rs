@@ -45,6 +45,8 @@ pub struct ExportOptions {
     pub max_age: Option<MaxAge>,
     /// Importers reject the bundle this long after its creation.
     pub expires: Option<Age>,
+    /// Dates the bundle by this host's clock although the stream's last one is dated later.
+    pub allow_earlier_date: bool,
     /// How many registries of different origin must name the same manifest.
     pub quorum: u32,
     /// How long registries that lag behind are waited for.
@@ -88,6 +90,7 @@ impl ExportOptions {
             accept: Vec::new(),
             max_age: None,
             expires: None,
+            allow_earlier_date: false,
             quorum: 1,
             quorum_wait: None,
             if_changed: false,

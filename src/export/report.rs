@@ -132,6 +132,8 @@ pub struct WrittenBundle {
     pub expires: Option<Timestamp>,
     /// Its number in the stream; none without a state directory.
     pub sequence: Option<u64>,
+    /// The flags without which it would not have been written.
+    pub overrides: Vec<&'static str>,
     /// Whether it was read back from its medium and compared.
     pub read_back: bool,
     /// On a file system of its own, as a stick is.
@@ -182,6 +184,7 @@ pub struct ExportedDataset {
     /// Upstream's version, if it has one.
     pub version: Option<String>,
     /// When upstream built it, if it says so.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub updated_at: Option<Timestamp>,
     /// The sources that were not taken, and why.
     #[serde(rename = "passed_over")]

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 
 use crate::bundle::Dataset;
 use crate::collect::quorum::Quorum;
-use crate::collect::validate::bad_content;
 use crate::dataset::catalogue::WARN_AFTER;
 use crate::dataset::examine::Examination;
 use crate::error::Error;
@@ -18,7 +17,7 @@ use crate::trust::Rejection;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::state::{DatasetSize, ExportState};
 use crate::util::clock;
-use crate::util::text::{format_distinct, format_minute};
+use crate::util::text::format_minute;
 
 /// How many registries of different origin must name the same manifest.
 pub(crate) fn quorum(options: &ExportOptions) -> Quorum<'_> {
@@ -53,25 +52,38 @@ pub(crate) fn expiry(created: Timestamp, age: crate::util::age::Age) -> Result<T
     })
 }
 
-/// Now, in whole seconds, and always after the stream's last bundle: importers refuse two of one
-/// moment.
+/// How far the last bundle must be ahead of this host's clock before a bundle can be dated earlier.
+const EARLIER_FROM: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// The flag that dates a bundle by this host's clock although the stream's last one is dated later.
+const EARLIER_DATE: &str = "--allow-earlier-date";
+
+/// Now, in whole seconds, and always after the stream's last bundle, because importers refuse two of one
+/// moment; and the flag without which it would not be.
 ///
 /// # Errors
 /// If the last bundle is dated more than a day ahead of this host's clock.
-pub(crate) fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Result<Timestamp, Error> {
+pub(crate) fn created(
+    options: &ExportOptions,
+    last: Option<&ExportState>,
+    progress: &dyn Progress,
+) -> Result<(Timestamp, Option<&'static str>), Error> {
     let now = clock::now_in_seconds();
-    let Some(last) = last.filter(|last| last.created >= now) else { return Ok(now) };
+    let Some(last) = last.filter(|last| last.created >= now) else { return Ok((now, None)) };
     let ahead = last.created.duration_since(now);
+    // What importers may have accepted is not gone back on without need.
+    if options.allow_earlier_date && ahead > EARLIER_FROM {
+        return Ok((now, Some(EARLIER_DATE)));
+    }
     let hint = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
     // No importer takes a bundle from beyond the tolerance: that trip would be wasted.
     let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
         return Err(Error::usage(
             format!(
-                "the stream's last export is dated {}, and this host's clock says {}",
+                "the stream's last export is dated {} UTC, and this host's clock says {} UTC",
                 format_minute(last.created),
                 format_minute(now)
             ),
-            "Correct the clock; if it was wrong back then, export with a new --stream, which importers must be told.",
+            "Correct this host's clock. If it is right, and was fast back then, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once.",
         ));
     };
     if ahead > jiff::SignedDuration::from_secs(60) {
@@ -81,7 +93,7 @@ pub(crate) fn created(last: Option<&ExportState>, progress: &dyn Progress) -> Re
             format_minute(hint)
         ));
     }
-    Ok(hint)
+    Ok((hint, None))
 }
 
 /// What a dataset is signed with.
@@ -185,8 +197,13 @@ pub(crate) fn judge(
         max_age.check(&dataset.name, updated_at, now)?;
     }
     if let Some(date) = updated_at.filter(|date| *date > now) {
-        let (date, now) = format_distinct(date, now);
-        return Err(bad_content(dataset, &format!("it is dated {date}, and this host's clock says {now}")));
+        return Err(Rejection::AheadOfClock {
+            dataset: dataset.name.to_string(),
+            source_name: dataset.source.clone(),
+            updated_at: date,
+            now,
+        }
+        .into());
     }
     match (updated_at, floors.get(&dataset.reference())) {
         (Some(date), Some(floor)) if date < *floor => Err(Rejection::OlderThanSigned {

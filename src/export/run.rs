@@ -21,7 +21,6 @@ use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::export::drop_directory::DropDirectory;
-use crate::export::heartbeat;
 use crate::export::options::ExportOptions;
 use crate::export::output::Destination;
 use crate::export::report::{
@@ -30,6 +29,7 @@ use crate::export::report::{
 use crate::export::retention::retain;
 use crate::export::rules::{age_warning, created, examine, expiry, judge, quorum};
 use crate::export::stream::{BlobStreamer, ExportFailure};
+use crate::export::{heartbeat, log};
 use crate::hint::Hint;
 use crate::progress::Progress;
 use crate::source::Network;
@@ -279,7 +279,8 @@ impl ExportRun<'_> {
             return Ok(Vec::new());
         };
         let stream = self.options.stream.as_str();
-        let sent = DropDirectory(into).send(&[from.to_path_buf()], stream, self.options.repeat as usize)?;
+        let from = [from.to_path_buf()];
+        let sent = DropDirectory(into).send(&from, stream, self.options.repeat as usize, last.created)?;
         if let Some(state) = self.state.as_ref().filter(|_| last.to_drop) {
             state.save_exports(stream, &ExportState { to_drop: false, ..last.clone() })?;
         }
@@ -294,7 +295,8 @@ impl ExportRun<'_> {
         missing: Vec<MissingItem>,
     ) -> Result<ExportReport, ExportFailure> {
         let ExportRun { options, signer, progress, .. } = *self;
-        let created = self.destination.free_timestamp(created(self.last.as_ref(), progress)?)?;
+        let (created, earlier) = created(options, self.last.as_ref(), progress)?;
+        let created = self.destination.free_timestamp(created)?;
         let plan = self.plan(&collected, images, missing, created)?;
         let most = self.destination.volume_size(options.volume_size);
         let parity = options.parity.map(|percent| (percent, most));
@@ -325,6 +327,7 @@ impl ExportRun<'_> {
             created,
             expires: payload.expires,
             sequence: payload.sequence,
+            overrides: earlier.into_iter().collect(),
         };
         Ok(self.conclude(written, &payload, &collected, images))
     }
@@ -427,6 +430,9 @@ impl ExportRun<'_> {
         };
         if let Some(state) = &self.state {
             errors.extend(state.save_exports(stream, &export).err().map(Error::from));
+            let entry = log::entry(&written, payload, signer);
+            let logged = state.export_log().and_then(|log| log.append(&entry));
+            errors.extend(logged.err().map(Error::from));
         }
         let dropped = self.send(&export).unwrap_or_else(|error| {
             errors.push(error);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::bundle::Dataset;
 use crate::dataset::Kind;
 use crate::delivery::context::{DeliveryContext, HostContext};
@@ -26,6 +28,7 @@ use crate::scanner::vex_config::VexConfig;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
+use crate::util::text::escape;
 
 /// What an import is to do.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +117,7 @@ fn import(
     beforehand: &mut InputFindings,
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
-    let keyring = Keyring::load(&options.trust)?;
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
     let mut warnings: Vec<String> =
         inputs.iter().find_map(|input| beside(&keyring, input)).into_iter().collect();
     let context = DeliveryContext::new(host, keyring, &options.acceptance);
@@ -129,6 +132,7 @@ fn import(
     let registries = RegistryAccess::new(&options.registry)?;
     let run = ImportRun { options, context: &context, found: &mut found, ledger: &mut ledger, progress };
     let mut targets = each_target(run, cache, &registries);
+    note_run(&mut ledger, &mut targets, context.host.now);
     let access = settings::ScannerAccess {
         insecure: &|host| registries.is_insecure(host),
         login: &|host| registries.has_login(host),
@@ -162,7 +166,7 @@ fn each_target(
     if let Some(dir) = cache {
         let done = cache::install_bundles(&mut run, dir);
         let goes = |_: &Dataset| Some(String::new());
-        reports.push(or_failed(done, || TargetId::Cache(dir.to_path_buf()), goes, &run));
+        reports.push(or_failed(done, || TargetId::Cache(without_links(dir)), goes, &run));
     }
     if let Some(registry) = &registries.to_push() {
         for place in &options.registry.places {
@@ -178,9 +182,39 @@ fn each_target(
     if let (Some(dir), Some(url)) = (&options.web_root, &options.web_url) {
         let done = web_root::publish_bundles(&mut run, dir, url);
         let goes = |dataset: &Dataset| (dataset.name.kind() == Kind::Vex).then(|| url.of(&dataset.name));
-        reports.push(or_failed(done, || TargetId::WebRoot(dir.clone()), goes, &run));
+        reports.push(or_failed(done, || TargetId::WebRoot(without_links(dir)), goes, &run));
     }
     reports
+}
+
+/// Writes down on which targets the run has worked, and how it failed there: also a target that never worked
+/// leaves a trace.
+pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: Timestamp) {
+    let why = |report: &TargetReport| report.failure().map(|error| escape(&error.to_string()));
+    let worked_on: Vec<_> = reports.iter().map(|report| (report.target.clone(), why(report))).collect();
+    match ledger.note_run(worked_on.clone(), now) {
+        Ok(news) => {
+            for ((report, (_, why)), is_news) in reports.iter_mut().zip(worked_on).zip(news) {
+                report.new_failure = why.filter(|_| is_news);
+            }
+        }
+        Err(error) => {
+            if let Some(last) = reports.last_mut() {
+                last.errors.push(error);
+            }
+        }
+    }
+}
+
+/// Returns the path of a directory without symbolic links, as far as it exists.
+fn without_links(dir: &Path) -> PathBuf {
+    let Ok(whole) = std::path::absolute(dir) else { return dir.to_path_buf() };
+    let there = whole.ancestors().find_map(|above| Some((above.canonicalize().ok()?, above)));
+    match there.as_ref().and_then(|(real, above)| Some((real, whole.strip_prefix(above).ok()?))) {
+        Some((real, rest)) if rest.as_os_str().is_empty() => real.clone(),
+        Some((real, rest)) => real.join(rest),
+        None => whole,
+    }
 }
 
 /// Opens the ledger of the stream.

@@ -30,6 +30,9 @@ pub struct HeartbeatResult {
     /// Whether no trusted key signed it.
     #[serde(skip)]
     pub unsigned: bool,
+    /// Whether a clock is in its way, which may be corrected.
+    #[serde(skip)]
+    pub by_clock: bool,
 }
 
 impl HeartbeatResult {
@@ -48,7 +51,8 @@ impl HeartbeatResult {
 }
 
 /// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
-/// said in the row, and written down in the log; what nobody vouches for only if `write_down` says so.
+/// said in the row, and written down in the log; what nobody vouches for only if `write_down` says so, and what was
+/// refused before because of a clock, as `again` says, only if it is refused for something else.
 ///
 /// # Errors
 /// Where it could not be read or remembered at the moment.
@@ -56,12 +60,14 @@ pub(crate) fn receive(
     options: &ImportOptions,
     file: &Path,
     write_down: bool,
+    again: bool,
 ) -> Result<HeartbeatResult, Error> {
     let name = escape(&file.file_name().unwrap_or_default().to_string_lossy());
     let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
     let keyring = Keyring::load(&options.trust)?;
     let stream = options.acceptance.stream.as_str();
     let read = Heartbeat::read(file, &keyring).map_err(Error::from);
+    let created = read.as_ref().ok().map(|heartbeat| heartbeat.created);
     let heard = read.and_then(|heartbeat| {
         if heartbeat.stream.as_str() != stream {
             let (found, wanted) = (heartbeat.stream.as_str().to_owned(), stream.to_owned());
@@ -75,19 +81,29 @@ pub(crate) fn receive(
         Ok(heard)
     });
     match heard {
-        Ok(heard) => Ok(HeartbeatResult { file: name, heard: Some(heard), why: None, unsigned: false }),
+        Ok(heard) => {
+            let (why, unsigned, by_clock) = (None, false, false);
+            Ok(HeartbeatResult { file: name, heard: Some(heard), why, unsigned, by_clock })
+        }
         // What is gone, or may not be read at the moment, says nothing of what is in it.
         Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
         Err(error @ (Error::Bundle(_) | Error::Rejected(_))) => {
             let directory = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
             let why = escape(&error.to_string().replace(&directory, ""));
             let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
+            let by_clock = matches!(error, Error::Rejected(Rejection::Future { .. }));
             // What comes late, or twice, is nobody's fault.
-            if !matches!(error, Error::Rejected(Rejection::Late { .. })) && (write_down || !unsigned) {
+            let is_late = matches!(error, Error::Rejected(Rejection::Late { .. }));
+            if !is_late && !(again && by_clock) && (write_down || !unsigned) {
                 let entry = LogEntry::new(clock::now(), Event::Rejected, stream).because(&why);
-                state.log()?.append(&[LogEntry { bundle: Some(name.clone()), unsigned, ..entry }])?;
+                state.log()?.append(&[LogEntry {
+                    bundle: Some(name.clone()),
+                    created,
+                    unsigned,
+                    ..entry
+                }])?;
             }
-            Ok(HeartbeatResult { file: name, heard: None, why: Some(why), unsigned })
+            Ok(HeartbeatResult { file: name, heard: None, why: Some(why), unsigned, by_clock })
         }
         Err(error) => Err(error),
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::bundle::BundleError;
+use crate::bundle::{BundleError, UnverifiedBundle};
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, TargetReport};
 use crate::digest::Digest;
@@ -60,6 +60,10 @@ impl<'r> RunEntries<'r> {
     /// What became of one target.
     pub(crate) fn target(&mut self, report: &TargetReport) {
         let target = report.target.to_string();
+        if let Some(why) = &report.new_failure {
+            let entry = self.entry(Event::Failed).because(&self.shortened(why));
+            self.entries.push(LogEntry { target: Some(target.clone()), ..entry });
+        }
         for (source, why) in &report.rejected {
             let why = self.shortened(why);
             let entry = self.of(Event::Rejected, &target, source).because(&why);
@@ -136,7 +140,16 @@ impl<'r> RunEntries<'r> {
         let entry = self.entry(Event::Rejected).because(&self.shortened(&escape(&bad.to_string())));
         let bundle = bad.path().and_then(Path::file_name).map(|name| escape(&name.to_string_lossy()));
         let unsigned = !bad.is_signed();
-        self.entries.push(LogEntry { target: target.map(str::to_owned), bundle, unsigned, ..entry });
+        // What a trusted key has signed is known by its identity, whatever its file is called.
+        let head = bad.path().filter(|_| !unsigned).and_then(|path| UnverifiedBundle::open(path).ok());
+        let identity = head.map(|head| head.identity());
+        self.entries.push(LogEntry {
+            target: target.map(str::to_owned),
+            bundle,
+            identity,
+            unsigned,
+            ..entry
+        });
     }
 
     fn entry(&self, event: Event) -> LogEntry {

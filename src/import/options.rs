@@ -16,6 +16,8 @@ use crate::targets::{Layout, Owner};
 pub struct ImportOptions {
     /// Files of public keys to trust; if there are none, those that `trust add` keeps.
     pub trust: Vec<PathBuf>,
+    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    pub min_signers: Option<u32>,
     /// The cache directory of Trivy; `None` for the default, if nothing else is imported into.
     pub cache_dir: Option<PathBuf>,
     /// How the cache directory is laid out.
@@ -60,6 +62,7 @@ impl ImportOptions {
     pub fn new(stream: crate::bundle::Stream) -> Self {
         ImportOptions {
             trust: Vec::new(),
+            min_signers: None,
             cache_dir: None,
             layout: Layout::Trivy,
             owner: None,

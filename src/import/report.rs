@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::delivery::admitted::AdmittedBundle;
 use crate::delivery::report::{DeliveryStatus, TargetReport};
+use crate::delivery::target_id::TargetId;
 use crate::error::{Category, Error, gravest};
+use crate::hint::Hint;
 use crate::intake::rebuild::Rebuilt;
 
 /// What became of all targets.
@@ -37,9 +39,33 @@ impl ImportReport {
         gravest(self.errors())
     }
 
-    /// Returns all errors, those of the targets first, without the rest.
+    /// Returns all errors, those of the targets first, without the rest. If there are several targets, an error says
+    /// whose it is, and one that all of them have is there once.
     pub fn into_errors(self) -> Vec<Error> {
-        self.targets.into_iter().flat_map(|target| target.errors).chain(self.errors_at_the_end).collect()
+        let ImportReport { targets, errors_at_the_end, .. } = self;
+        let count = targets.len();
+        let mut all: Vec<(Vec<TargetId>, Error)> = Vec::new();
+        for TargetReport { target, errors, .. } in targets {
+            for error in errors {
+                let same = all.iter_mut().find(|(of, other)| {
+                    !of.contains(&target)
+                        && (other.to_string(), other.hint()) == (error.to_string(), error.hint())
+                });
+                match same {
+                    Some((of, _)) => of.push(target.clone()),
+                    None => all.push((vec![target.clone()], error)),
+                }
+            }
+        }
+        let named = |(of, error): (Vec<TargetId>, Error)| {
+            // What is wrong with a bundle is no target's.
+            if of.len() == count || matches!(error.original(), Error::Bundle(_)) {
+                error
+            } else {
+                error.of_targets(&of)
+            }
+        };
+        all.into_iter().map(named).chain(errors_at_the_end).collect()
     }
 
     /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.

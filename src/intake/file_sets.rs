@@ -97,6 +97,13 @@ impl SkippedFiles {
         self.named.len() + self.more
     }
 
+    /// Those that are worth a remark. A public key lies beside the bundle on the medium of every first trip.
+    pub(crate) fn remarks(self) -> Vec<SkippedFile> {
+        let mut list = self.list();
+        list.retain(|file| file.why != NOT_NAMED_TAR || !file.name.to_lowercase().ends_with(".pub"));
+        list
+    }
+
     /// All of them as a list, of which the last entry may stand for many.
     pub(crate) fn list(mut self) -> Vec<SkippedFile> {
         self.cut();
@@ -421,6 +428,8 @@ pub(crate) fn named_date(key: &str) -> Option<Timestamp> {
     parse_stamp(date)
 }
 
+const NOT_NAMED_TAR: &str = "not named .tar";
+
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
 pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
@@ -436,7 +445,7 @@ pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
         && volumes::parse_name(name).is_none()
         && parity::parse_name(name).is_none()
     {
-        Some("not named .tar")
+        Some(NOT_NAMED_TAR)
     } else {
         None
     }

@@ -95,7 +95,7 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
     if bundles.is_empty() {
         return Err(open::no_bundle(inputs, skipped));
     }
-    Ok(InspectReport { bundles, ignored: skipped.list() })
+    Ok(InspectReport { bundles, ignored: skipped.remarks() })
 }
 
 /// Bundles that are shown. What they say is in memory until all are shown.

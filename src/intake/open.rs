@@ -351,7 +351,7 @@ impl<'k> BundleOpener<'k> {
         }
         if !found.bundles.is_empty() || found.damaged.len() > 1 {
             found.sort();
-            found.ignored = skipped.list();
+            found.ignored = skipped.remarks();
             return Ok(found);
         }
         if let Some(error) = found.damaged.pop() {

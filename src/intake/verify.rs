@@ -29,6 +29,8 @@ pub struct VerifyOptions {
     pub inputs: Vec<PathBuf>,
     /// Files of public keys to trust; if there are none, those that `trust add` keeps.
     pub trust: Vec<PathBuf>,
+    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    pub min_signers: Option<u32>,
     /// The stream that is accepted; `None` accepts any.
     pub stream: Option<Stream>,
     /// Accepts a bundle that was created after the time of this host's clock.
@@ -123,7 +125,7 @@ impl Receiver for DiscardAll {
 /// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no bundle in
 /// the inputs; if there is one bundle alone, also what is wrong with it.
 pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, Error> {
-    let keyring = Keyring::load(&options.trust)?;
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
     let deep = |error| name_all_damage(error, &options.inputs, &keyring, progress);
     let mut found = match open::open(&options.inputs, &keyring, None) {
         Err(Error::Bundle(error)) => return Err(deep(error).into()),

@@ -71,6 +71,8 @@ impl BundleServer {
         let url = url(options, address, tls.is_some())?;
         let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
         let (mut report, site) = prepare(options, &context, &url, &mut found, &mut ledger, progress)?;
+        let why = report.failure().map(|error| escape(&error.to_string()));
+        ledger.note_run(vec![(report.target.clone(), why)], context.host.now)?;
         report.warnings.extend(ledger.warnings());
         report.warnings.splice(
             0..0,
@@ -220,7 +222,8 @@ fn context(options: &ServeOptions) -> Result<DeliveryContext, Error> {
         vex: VexConfig::read_at(None)?,
         data_home: None,
     };
-    Ok(DeliveryContext::new(host, Keyring::load(&options.trust)?, &options.acceptance))
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
+    Ok(DeliveryContext::new(host, keyring, &options.acceptance))
 }
 
 /// Decides what is served, verifies it, and puts it together.

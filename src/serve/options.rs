@@ -18,6 +18,8 @@ pub struct ServeOptions {
     pub inputs: Vec<PathBuf>,
     /// Files of public keys to trust; if there are none, those that `trust add` keeps.
     pub trust: Vec<PathBuf>,
+    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    pub min_signers: Option<u32>,
     /// Where to listen.
     pub listen: SocketAddr,
     /// The files of the certificate and its private key; `None` serves plain HTTP.
@@ -45,6 +47,7 @@ impl ServeOptions {
         ServeOptions {
             inputs,
             trust: Vec::new(),
+            min_signers: None,
             listen,
             tls: None,
             url: None,

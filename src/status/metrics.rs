@@ -66,7 +66,14 @@ struct Families(String);
 impl Families {
     fn add_imports(&mut self, status: &StatusReport) {
         let (mut datasets, mut bundles) = (Vec::new(), Vec::new());
+        let (mut used, mut failed) = (Vec::new(), Vec::new());
         for target in &status.imports {
+            used.extend(target.used.map(|used| (of_target(target), seconds(used))));
+            // An alarm on what nobody uses any more would never end.
+            if target.retired {
+                continue;
+            }
+            failed.push((of_target(target), u8::from(target.failed.is_some()).to_string()));
             for row in &target.datasets {
                 let place = target.target.to_string();
                 let labels =
@@ -87,6 +94,12 @@ impl Families {
             "When the last bundle was made that was accepted.",
             bundles,
         );
+        self.add(
+            "trivy_ferry_target_used_timestamp_seconds",
+            "When a run last worked on the target, well or not.",
+            used,
+        );
+        self.add("trivy_ferry_target_failed", "Whether the last run failed at the target.", failed);
     }
 
     fn add_heartbeats(&mut self, status: &StatusReport) {
@@ -118,7 +131,7 @@ impl Families {
         self.add(
             "trivy_ferry_bundles_missing",
             "Bundles that never came.",
-            status.imports.iter().map(missing),
+            status.imports.iter().filter(|target| !target.retired).map(missing),
         );
     }
 

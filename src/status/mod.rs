@@ -1,9 +1,13 @@
 //! `status`: how old is what is in use here, what came last, and is it still there.
 
+pub(crate) mod clock_check;
 pub(crate) mod drift;
+pub(crate) mod floors;
+pub(crate) mod forget;
 pub(crate) mod metrics;
 pub(crate) mod options;
 pub(crate) mod report;
+pub(crate) mod retired;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +17,7 @@ use crate::dataset::DatasetRef;
 use crate::delivery::registry_access::{RegistryAccess, is_out};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::target_id::TargetId;
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets;
 use crate::progress::Progress;
@@ -22,12 +27,14 @@ use crate::status::options::StatusOptions;
 use crate::status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
 };
+use crate::status::retired::usage;
 use crate::trust::Rejection;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::max_age::MaxAge;
-use crate::trust::state::{ImportState, Side, StateView, TargetState};
+use crate::trust::state::{Failure, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::age::Age;
 use crate::util::clock;
+use crate::util::text::{escape, format_minute};
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -42,9 +49,17 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
     warnings.for_each(|warning| progress.warn(&warning));
-    let mut status = look_at_state(state.as_ref(), Depth::Content)?;
-    status.refused = recent_rejections(state.as_ref(), status.now)?;
+    let mut status = look_at_state(state.as_ref(), Depth::Content, options.target.as_deref())?;
     let mut errors = std::mem::take(&mut status.unseen);
+    if let Some(state) = &state {
+        let log = state.log()?.latest()?;
+        let (present, behind) = clock_check::check(state, &log, status.now)?;
+        errors.extend(behind);
+        status.now = present;
+        if options.target.is_none() {
+            status.refused = recent_rejections(log, present);
+        }
+    }
     if status.is_empty() {
         let error = Error::usage(
             "nothing was imported or exported here that this user knows of",
@@ -59,7 +74,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         errors.extend(ask_registries(&mut status, remote, progress)?);
     }
     status.accept_superseded();
-    for target in &mut status.imports {
+    for target in status.imports.iter_mut().filter(|target| !target.retired) {
         target.disk = disk(&target.target);
     }
     errors.extend(unfit(&status, options.max_age.as_ref()));
@@ -76,23 +91,37 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
 /// Returns an error for each dataset that is not what was imported, too old or expired.
 fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
-    for target in &status.imports {
+    for target in status.imports.iter().filter(|target| !target.retired) {
+        let failed = |what, hint: &str| {
+            let path = PathBuf::from(target.target.to_string());
+            Error::Destination { path, what, hint: target.hint(hint) }
+        };
+        let rejected = |rejection: Rejection| Error::Restated {
+            what: format!("{}: {rejection}", escape(&target.target.to_string())),
+            hint: target.hint("Bring a newer bundle: scans do not see what was found since."),
+            original: Box::new(rejection.into()),
+        };
+        if let Some(Failure { since, why, .. }) = &target.failed {
+            let hint = "Mend what it says; the next import into it ends this.";
+            errors.push(failed(
+                format!("every import has failed since {}: {why}", format_minute(*since)),
+                hint,
+            ));
+        } else if target.bundle.is_none() && target.datasets.is_empty() {
+            let hint = "See under `refused` why no bundle was acceptable.";
+            errors.push(failed("nothing was imported into it yet".into(), hint));
+        }
         for row in &target.datasets {
             if let Some(hint) = row.state.hint(&row.name) {
-                errors.push(Error::Destination {
-                    path: PathBuf::from(target.target.to_string()),
-                    what: format!("{} is not what was imported", row.name),
-                    hint: hint.into(),
-                });
+                errors.push(failed(format!("{} is not what was imported", row.name), hint));
             }
             let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
             if let (Some(max_age), Some(name)) = (max_age, &name) {
                 let date = row.in_use.unwrap_or(row.accepted);
-                errors.extend(max_age.check(name, Some(date), status.now).err().map(Error::from));
+                errors.extend(max_age.check(name, Some(date), status.now).err().map(rejected));
             }
             if let Some(expires) = row.expires.filter(|expires| *expires < status.now) {
-                let dataset = row.name.clone();
-                errors.push(Rejection::Expired { bundle: dataset, expires }.into());
+                errors.push(rejected(Rejection::Expired { bundle: row.name.clone(), expires }));
             }
         }
     }
@@ -101,7 +130,8 @@ fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
 
 /// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
 fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
-    let mut streams: Vec<&str> = status.imports.iter().map(|target| target.stream.as_str()).collect();
+    let used = status.imports.iter().filter(|target| !target.retired);
+    let mut streams: Vec<&str> = used.map(|target| target.stream.as_str()).collect();
     streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
     streams.sort_unstable();
     streams.dedup();
@@ -117,7 +147,9 @@ fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
         let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
         let lost = lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
         if let Some(created) = lost.filter(|created| is_over(*created)) {
-            errors.push(Rejection::NotHere { stream: stream.to_owned(), created }.into());
+            let not_in = heartbeat.map_or(&[][..], |heartbeat| &heartbeat.not_in);
+            let not_in = not_in.iter().map(TargetId::to_string).collect();
+            errors.push(Rejection::NotHere { stream: stream.to_owned(), created, not_in }.into());
         }
     }
     errors
@@ -133,12 +165,13 @@ fn ask_registries(
         TargetId::Registry(place) => Some(place.clone()),
         _ => None,
     };
-    let places: Vec<RegistryPlace> = status.imports.iter().filter_map(place).collect();
+    let used = |target: &&TargetStatus| !target.retired;
+    let places: Vec<RegistryPlace> = status.imports.iter().filter(used).filter_map(place).collect();
     let registries = RegistryAccess::to(&places, remote)?;
     let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
     status.asked = true;
     let mut errors = Vec::new();
-    for target in &mut status.imports {
+    for target in status.imports.iter_mut().filter(|target| !target.retired) {
         let Some(place) = place(target) else { continue };
         for row in &mut target.datasets {
             match drift::in_registry(&registry, &place, &row.name, row.origin.as_ref()) {
@@ -159,54 +192,92 @@ fn ask_registries(
 
 /// Reads what is remembered, and looks at caches and web roots.
 pub(crate) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<StatusReport, Error> {
-    look_at_state(StateView::find(state_dir)?.as_ref(), depth)
+    look_at_state(StateView::find(state_dir)?.as_ref(), depth, None)
 }
 
-fn look_at_state(state: Option<&StateView>, depth: Depth) -> Result<StatusReport, Error> {
-    let now = clock::now();
-    let (mut imports, mut exports, mut heartbeats, mut unseen) = Default::default();
-    let (refused, errors, asked) = Default::default();
-    let Some(state) = state else {
-        return Ok(StatusReport { imports, exports, heartbeats, refused, errors, now, unseen, asked });
-    };
+/// Reads what is remembered of all targets, or of the one that somebody names.
+fn look_at_state(
+    state: Option<&StateView>,
+    depth: Depth,
+    wanted: Option<&str>,
+) -> Result<StatusReport, Error> {
+    let mut status = StatusReport::at(clock::now());
+    let Some(state) = state else { return Ok(status) };
+    status.state_dir = Some(state.path().to_path_buf());
+    let mut known = Vec::new();
     for stream in state.streams(Side::Import)? {
-        let ImportState { heard, targets } = state.imports(&stream)?;
-        if let Some(heard) = heard {
-            let newest = heard.newest.as_ref().map(|newest| newest.identity);
-            let has = |of: &TargetState| newest.is_none_or(|newest| of.seen.contains(&newest));
-            let here = !targets.is_empty() && targets.values().all(has);
-            heartbeats.push(HeartbeatStatus { stream: stream.clone(), heard, here });
+        let imports = state.imports(&stream)?;
+        let count = status.imports.len();
+        for (name, of) in imports.targets.iter().filter(|(_, of)| of.forgotten.is_none()) {
+            let Ok(target) = name.parse::<TargetId>();
+            if wanted.is_some_and(|wanted| !target.is_called(wanted)) {
+                known.push(name.clone());
+                continue;
+            }
+            let usage = usage(name, &imports.targets, status.now);
+            let mut look = look_at(&stream, target, of, depth, &mut status.unseen);
+            (look.retired, look.lags) = (usage.retired, usage.lags);
+            status.imports.push(look);
         }
-        for (target, of) in targets {
-            let Ok(target) = target.parse();
-            imports.push(look_at(&stream, target, &of, depth, &mut unseen));
+        let of_stream = &status.imports[count..];
+        if let Some(heard) = imports.heard.as_ref().filter(|_| wanted.is_none() || !of_stream.is_empty()) {
+            status.heartbeats.push(heartbeat(stream, heard, &imports, of_stream));
         }
+    }
+    if let Some(wanted) = wanted {
+        return if status.imports.is_empty() { Err(forget::unknown(wanted, &known)) } else { Ok(status) };
     }
     for stream in state.streams(Side::Export)? {
         if let Some(last) = state.exports(&stream)? {
             let (identity, created, sequence) = (last.identity, last.created, last.sequence);
-            exports.push(ExportStatus { stream, identity, created, sequence, datasets: last.floors });
+            status.exports.push(ExportStatus { stream, identity, created, sequence, datasets: last.floors });
         }
     }
-    Ok(StatusReport { imports, exports, heartbeats, refused, errors, now, unseen, asked })
+    Ok(status)
+}
+
+/// What a heartbeat says of the targets that are in use.
+fn heartbeat(
+    stream: String,
+    heard: &ReceivedHeartbeat,
+    imports: &ImportState,
+    targets: &[TargetStatus],
+) -> HeartbeatStatus {
+    let newest = heard.newest.as_ref().map(|newest| newest.identity);
+    // A target that failed may have accepted the bundle and hold nothing of it.
+    let has = |target: &TargetStatus| {
+        let of = imports.targets.get(&target.target.to_string());
+        let has = |newest| of.is_some_and(|of| of.seen.contains(&newest));
+        target.failed.is_none() && newest.is_none_or(has)
+    };
+    let (has, lack): (Vec<_>, Vec<_>) = targets.iter().filter(|target| !target.retired).partition(|t| has(t));
+    let here = lack.is_empty() && !has.is_empty();
+    // Where no target has it, the bundle has not come at all.
+    let not_in = if has.is_empty() { Vec::new() } else { lack };
+    let not_in = not_in.into_iter().map(|target| target.target.clone()).collect();
+    HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
 /// What was rejected or given up within [`LATELY`], and not accepted since.
-fn recent_rejections(state: Option<&StateView>, now: Timestamp) -> Result<Vec<RecentRejection>, Error> {
-    let Some(state) = state else { return Ok(Vec::new()) };
-    let mut latest: Vec<RecentRejection> = Vec::new();
-    for LogEntry { at, event, bundle, why, .. } in state.log()?.latest()? {
+fn recent_rejections(log: Vec<LogEntry>, now: Timestamp) -> Vec<RecentRejection> {
+    let mut latest: Vec<(Option<Digest>, RecentRejection)> = Vec::new();
+    for LogEntry { at, event, bundle, identity, why, .. } in log {
         match event {
             Event::Rejected | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
-                latest.push(RecentRejection { at, bundle, why, given_up });
+                latest.push((identity, RecentRejection { at, bundle, why, given_up }));
             }
-            Event::Accepted => latest.retain(|refused| !is_same(&refused.bundle, &bundle)),
+            // It was accepted under this name, or as another copy.
+            Event::Accepted => latest.retain(|(refused_identity, refused)| {
+                !is_same(&refused.bundle, &bundle)
+                    && (refused_identity.is_none() || *refused_identity != identity)
+            }),
             _ => {}
         }
     }
+    let mut latest: Vec<RecentRejection> = latest.into_iter().map(|(_, refused)| refused).collect();
     latest.drain(..latest.len().saturating_sub(MAX_REJECTIONS));
-    Ok(latest)
+    latest
 }
 
 /// Whether two files' names are of one bundle.
@@ -245,16 +316,22 @@ fn look_at(
     TargetStatus {
         stream: stream.into(),
         target,
-        bundle: of.last.as_ref().map(|last| AcceptedBundle {
-            identity: last.identity,
-            created: last.created,
-            sequence: last.sequence,
-            missing_items: last.missing_items.clone(),
+        bundle: of.last.as_ref().filter(|_| of.failure.is_none() || !of.floors.is_empty()).map(|last| {
+            AcceptedBundle {
+                identity: last.identity,
+                created: last.created,
+                sequence: last.sequence,
+                missing_items: last.missing_items.clone(),
+            }
         }),
         missing: of.missing.clone(),
         overrides: of.overrides.len(),
         datasets,
         disk: None,
+        used: of.used,
+        failed: of.failure.clone(),
+        retired: false,
+        lags: false,
     }
 }
 

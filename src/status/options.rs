@@ -10,6 +10,8 @@ use crate::util::age::Age;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct StatusOptions {
+    /// Only this target: its name as the report has it, or its path, place or port alone; `None` for all.
+    pub target: Option<String>,
     /// Data in use that is older than this is an error.
     pub max_age: Option<MaxAge>,
     /// A stream whose last heartbeat is older than this is an error.

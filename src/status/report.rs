@@ -1,6 +1,7 @@
 //! What `status` found.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::DriftState;
-use crate::trust::state::{Origin, ReceivedHeartbeat};
+use crate::trust::state::{Failure, Origin, ReceivedHeartbeat};
 use crate::util::text::escape;
 
 /// What a host knows of its streams.
@@ -28,6 +29,9 @@ pub struct StatusReport {
     /// What is old, missing or lost.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
+    /// The directory of the state.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_path")]
+    pub state_dir: Option<PathBuf>,
     /// When it was looked at.
     #[serde(skip)]
     pub now: Timestamp,
@@ -57,6 +61,30 @@ pub struct TargetStatus {
     pub datasets: Vec<ItemStatus>,
     /// What the files of a cache or a web root take, in bytes.
     pub disk: Option<u64>,
+    /// When a run last worked on it, well or not.
+    pub used: Option<Timestamp>,
+    /// How that run failed here, if it did.
+    pub failed: Option<Failure>,
+    /// No run uses it any more: what is old or missing there is no error.
+    pub retired: bool,
+    /// Others were used since, so that it may be retired.
+    #[serde(skip)]
+    pub lags: bool,
+}
+
+impl TargetStatus {
+    /// Whether anything of it was ever accepted, or a run says why not.
+    fn has_trace(&self) -> bool {
+        self.bundle.is_some() || self.failed.is_some() || !self.datasets.is_empty()
+    }
+
+    /// What to do about something at the target, which may be retired.
+    pub(crate) fn hint(&self, hint: &str) -> String {
+        if !self.lags {
+            return hint.into();
+        }
+        format!("{hint} If no run uses it any more, retire it: trivy-ferry forget {}", self.target)
+    }
 }
 
 /// The last heartbeat of a stream.
@@ -68,8 +96,10 @@ pub struct HeartbeatStatus {
     /// What it said.
     #[serde(flatten)]
     pub heard: ReceivedHeartbeat,
-    /// Whether the newest bundle that it tells of was accepted by every target of the stream.
+    /// Whether the newest bundle that it tells of was accepted by every target of the stream that is not retired.
     pub here: bool,
+    /// The targets that have not accepted it, if others have.
+    pub not_in: Vec<TargetId>,
 }
 
 /// Something that was rejected.
@@ -108,8 +138,10 @@ pub struct ItemStatus {
     pub name: String,
     /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
     /// made.
+    #[serde(serialize_with = "crate::util::text::serialize_second")]
     pub accepted: Timestamp,
     /// The date of what the target holds now, where that was looked at and has one.
+    #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub in_use: Option<Timestamp>,
     /// Whether it is still in place.
     pub state: DriftState,
@@ -139,13 +171,22 @@ pub struct ExportStatus {
     /// Its number in the stream, if its exporter keeps count.
     pub sequence: u64,
     /// The datasets, with their dates.
+    #[serde(serialize_with = "crate::util::text::serialize_seconds")]
     pub datasets: BTreeMap<String, Timestamp>,
 }
 
 impl StatusReport {
+    /// Nothing, looked at in a moment.
+    pub(crate) fn at(now: Timestamp) -> Self {
+        let (imports, exports, heartbeats, refused, errors) = Default::default();
+        let (state_dir, unseen, asked) = Default::default();
+        StatusReport { imports, exports, heartbeats, refused, errors, state_dir, now, unseen, asked }
+    }
+
     /// Whether nothing is remembered.
     pub(crate) fn is_empty(&self) -> bool {
-        self.imports.is_empty() && self.exports.is_empty() && self.heartbeats.is_empty()
+        let is_traceless = !self.imports.iter().any(TargetStatus::has_trace);
+        is_traceless && self.exports.is_empty() && self.heartbeats.is_empty()
     }
 
     /// What another stream has put into the same place since is as it should be.

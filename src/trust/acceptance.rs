@@ -58,6 +58,9 @@ pub struct Admission {
     pub superseded: bool,
     /// The numbers of bundles that never came, from and to, both included.
     pub gap: Option<(u64, u64)>,
+    /// The number of the last bundle, if this newer one has a lower one: its exporter lost its state or went back to
+    /// an earlier one, or there are two of it.
+    pub number_before: Option<u64>,
     /// The flags without which it would have been refused.
     pub overrides: Vec<&'static str>,
 }
@@ -122,7 +125,7 @@ pub fn admit(
     };
     if created.duration_since(system) > CLOCK_TOLERANCE {
         if !policy.allow_future {
-            return Err(Rejection::Future { bundle: bundle(), created });
+            return Err(Rejection::Future { bundle: bundle(), created, now: system });
         }
         admission.overrides.push(FUTURE);
     }
@@ -143,14 +146,20 @@ pub fn admit(
     let rejection = if created == last.created {
         Some(Rejection::Equivocation { bundle: bundle(), created, accepted: last.identity })
     } else if created < last.created {
-        Some(Rejection::Rollback { bundle: bundle(), created, floor: last.created })
+        let ahead_of = (last.created > system).then_some(system);
+        Some(Rejection::Rollback { bundle: bundle(), created, floor: last.created, ahead_of })
     } else {
         None
     };
     match rejection {
         Some(rejection) if !policy.allow_rollback => return Err(rejection),
         Some(_) => admission.overrides.push(ROLLBACK),
-        None => admission.gap = gap(state.counted.or(last.sequence), candidate.sequence),
+        None => {
+            let counted = state.counted.or(last.sequence);
+            admission.gap = gap(counted, candidate.sequence);
+            admission.number_before =
+                counted.filter(|last| candidate.sequence.is_some_and(|next| next <= *last));
+        }
     }
     Ok(admission)
 }
@@ -168,7 +177,7 @@ pub fn receive_heartbeat(
 ) -> Result<(), Rejection> {
     let (bundle, created) = (name.to_owned(), received.created);
     if created.duration_since(system) > CLOCK_TOLERANCE {
-        return Err(Rejection::Future { bundle, created });
+        return Err(Rejection::Future { bundle, created, now: system });
     }
     if let Some(last) = state.heard.as_ref().filter(|last| last.created >= created) {
         return Err(Rejection::Late { heartbeat: bundle, created, last: last.created });
@@ -245,6 +254,7 @@ pub fn record(
         state.seen.push(candidate.identity);
     }
     for (key, date) in datasets {
+        state.floors_reset = None;
         match candidate.expires {
             Some(expires) => state.expires.insert(key.clone(), expires),
             None => state.expires.remove(&key),

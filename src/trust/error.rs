@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::util::text::{format_minute, format_second};
+use crate::util::text::{escape, format_distinct, format_minute, format_second};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,14 @@ pub enum TrustError {
         /// The folders that were looked in.
         looked_in: Vec<PathBuf>,
     },
+    /// More signatures are required than keys are trusted.
+    #[error("{wanted} different keys must sign, and {have} are trusted here")]
+    FewKeys {
+        /// How many must sign.
+        wanted: u32,
+        /// How many are trusted.
+        have: usize,
+    },
     /// The state is there and cannot be understood.
     #[error("the state in {path} cannot be read: {why}")]
     State {
@@ -96,6 +104,16 @@ pub enum TrustError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A newer version of the program wrote the state.
+    #[error("the state in {path} is of format {format}, and this version (trivy-ferry {}) knows formats up to {known}", env!("CARGO_PKG_VERSION"))]
+    NewerState {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The newest format that is known.
+        known: u32,
     },
     /// Another run works with the state, and does not end.
     #[error("another run has held the state in {path} for a minute")]
@@ -127,7 +145,7 @@ pub enum Rejection {
         wanted: String,
     },
     /// An older bundle than the last one accepted, and never seen before.
-    #[error("{bundle} was created {}, before the last one accepted ({})", format_second(*.created), format_second(*.floor))]
+    #[error("{bundle} was created {}, before the last one accepted ({}{})", second(*.created), second(*.floor), ahead_of_clock(*.ahead_of))]
     Rollback {
         /// The bundle's file name.
         bundle: String,
@@ -135,9 +153,11 @@ pub enum Rejection {
         created: Timestamp,
         /// The creation time of the last accepted bundle.
         floor: Timestamp,
+        /// What this host's clock says, if the last accepted bundle is ahead of it.
+        ahead_of: Option<Timestamp>,
     },
     /// Two bundles of one stream and moment with different contents.
-    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", format_second(*.created))]
+    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", second(*.created))]
     Equivocation {
         /// The bundle's file name.
         bundle: String,
@@ -147,15 +167,41 @@ pub enum Rejection {
         accepted: Digest,
     },
     /// Created well after now.
-    #[error("{bundle} was created {}, more than a day after this host's clock", format_minute(*.created))]
+    #[error("{bundle} was created {}, more than a day after this host's clock ({})", minute(*.created), minute(*.now))]
     Future {
         /// The bundle's file name.
         bundle: String,
         /// When it was created.
         created: Timestamp,
+        /// What this host's clock says.
+        now: Timestamp,
+    },
+    /// This host's clock is behind what this host has accepted or written down.
+    #[error("this host's clock says {}, and {what} is of {}", minute(*.now), minute(*.evidence))]
+    ClockBehind {
+        /// What this host's clock says.
+        now: Timestamp,
+        /// What is ahead of it.
+        what: String,
+        /// Its time.
+        evidence: Timestamp,
+        /// Whether this host's own clock said so before, so that no other clock can be wrong.
+        own: bool,
+    },
+    /// A source serves data that is dated after this host's clock.
+    #[error("this host's clock says {}, and {dataset} from {source_name} is dated {}", distinct(*.now, *.updated_at).0, distinct(*.now, *.updated_at).1)]
+    AheadOfClock {
+        /// The dataset.
+        dataset: String,
+        /// Where it came from.
+        source_name: String,
+        /// Its date.
+        updated_at: Timestamp,
+        /// What this host's clock says.
+        now: Timestamp,
     },
     /// A heartbeat that is no newer than the last one.
-    #[error("{heartbeat} was made {}, and the last one that came {}", format_second(*.created), format_second(*.last))]
+    #[error("{heartbeat} was made {}, and the last one that came {}", second(*.created), second(*.last))]
     Late {
         /// The heartbeat's file name.
         heartbeat: String,
@@ -173,15 +219,17 @@ pub enum Rejection {
         last: Option<Timestamp>,
     },
     /// A heartbeat has told of a bundle that did not come.
-    #[error("the bundle of stream {stream:?} of {} has not come", format_minute(*.created))]
+    #[error("the bundle of stream {stream:?} of {} has not come{}", minute(*.created), into(.not_in))]
     NotHere {
         /// The stream.
         stream: String,
         /// When it was made.
         created: Timestamp,
+        /// The targets that have not accepted it, if others have.
+        not_in: Vec<String>,
     },
     /// Its exporter gave it a date after which it must not be used.
-    #[error("{bundle} expired {}", format_minute(*.expires))]
+    #[error("{bundle} expired {}", minute(*.expires))]
     Expired {
         /// The bundle's file name.
         bundle: String,
@@ -189,7 +237,7 @@ pub enum Rejection {
         expires: Timestamp,
     },
     /// What is installed has passed its exporter's date, and nothing newer came.
-    #[error("what is installed from stream {stream:?} expired {}", format_minute(*.expires))]
+    #[error("what is installed from stream {stream:?} expired {}", minute(*.expires))]
     InstalledExpired {
         /// The stream.
         stream: String,
@@ -197,7 +245,7 @@ pub enum Rejection {
         expires: Timestamp,
     },
     /// A source serves older data than this stream has signed before.
-    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", format_second(*.updated_at), format_second(*.floor))]
+    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", second(*.updated_at), second(*.floor))]
     OlderThanSigned {
         /// The dataset.
         dataset: String,
@@ -219,7 +267,7 @@ pub enum Rejection {
         why: String,
     },
     /// Nothing is in place, and what came is older than what was accepted before.
-    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
+    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", second(*.date), second(*.floor))]
     MissingAndOlder {
         /// The dataset.
         dataset: String,
@@ -261,7 +309,7 @@ pub enum Rejection {
         other: String,
     },
     /// A dataset is older than `--max-age` allows.
-    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
+    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", minute(*.updated_at))]
     TooOld {
         /// The dataset.
         dataset: String,
@@ -274,6 +322,27 @@ pub enum Rejection {
     },
 }
 
+fn into(targets: &[String]) -> String {
+    if targets.is_empty() { String::new() } else { format!(" into {}", escape(&targets.join(", "))) }
+}
+
+fn ahead_of_clock(now: Option<Timestamp>) -> String {
+    now.map_or_else(String::new, |now| format!(", which is ahead of this host's clock, {}", minute(now)))
+}
+
+fn minute(time: Timestamp) -> String {
+    format!("{} UTC", format_minute(time))
+}
+
+fn second(time: Timestamp) -> String {
+    format!("{} UTC", format_second(time))
+}
+
+fn distinct(one: Timestamp, other: Timestamp) -> (String, String) {
+    let (one, other) = format_distinct(one, other);
+    (format!("{one} UTC"), format!("{other} UTC"))
+}
+
 fn since(last: Option<Timestamp>) -> String {
-    last.map_or_else(|| "yet".into(), |last| format!("since {}", format_minute(last)))
+    last.map_or_else(|| "yet".into(), |last| format!("since {}", minute(last)))
 }

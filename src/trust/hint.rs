@@ -1,5 +1,7 @@
 //! What to do about the errors of keys and state, and about rejected bundles.
 
+use std::path::Path;
+
 use crate::hint::Hint;
 use crate::trust::error::{Rejection, TrustError};
 
@@ -40,6 +42,17 @@ impl Hint for TrustError {
                 "Add the exporter's public key with `trivy-ferry trust add FILE`, or give --trust FILE."
                     .into()
             }
+            TrustError::FewKeys { .. } => {
+                "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with --min-signers or `trust require`."
+                    .into()
+            }
+            TrustError::NewerState { .. } => {
+                "Use the newer trivy-ferry that wrote it, or restore the file from before the upgrade.".into()
+            }
+            TrustError::State { path, .. } if is_of_exports(path) => {
+                "Restore the file from a copy, or move it away: the next export then begins the stream's numbers anew, and knows no earlier dates."
+                    .into()
+            }
             TrustError::State { .. } => {
                 "Restore the file from a copy, or move it away: the next import is then treated as the first."
                     .into()
@@ -52,18 +65,30 @@ impl Hint for TrustError {
     }
 }
 
+fn is_of_exports(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("export"))
+}
+
 impl Hint for Rejection {
     fn hint(&self) -> String {
         match self {
             Rejection::Stream { found, .. } => format!(
                 "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
             ),
+            Rejection::Rollback { ahead_of: Some(_), .. } => {
+                "One of the clocks was or is wrong. If this host's is right, admit this bundle with --allow-rollback: its date is the floor from then on."
+                    .into()
+            }
             Rejection::Rollback { .. } => {
                 "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
                     .into()
             }
             Rejection::Equivocation { .. } => {
                 "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
+                    .into()
+            }
+            Rejection::NotHere { not_in, .. } if !not_in.is_empty() => {
+                "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET`."
                     .into()
             }
             Rejection::NotHere { .. } => {
@@ -76,9 +101,20 @@ impl Hint for Rejection {
                 "Nothing has to be done: it was late, or came twice.".into()
             }
             Rejection::Future { .. } => {
-                "Correct the clock on either side, or admit it with --allow-future: the age of the data is then not checked."
+                "Compare both clocks with the true time: correct this host's and import again, or the exporter's and export again. --allow-future admits the bundle; the age of the data is then not checked."
                     .into()
             }
+            Rejection::ClockBehind { own: true, .. } => {
+                "This host's clock has gone back: correct it (`timedatectl`). Until then, ages are counted from the later time."
+                    .into()
+            }
+            Rejection::ClockBehind { own: false, .. } => {
+                "This host's clock is slow, or the exporter's is fast: compare both with the true time. Until then, ages are counted from the later time."
+                    .into()
+            }
+            Rejection::AheadOfClock { dataset, .. } => format!(
+                "Check this host's clock first (`timedatectl`): it looks slow. If it is right, the source serves a wrong date: name another, or leave it out with --skip {dataset}."
+            ),
             Rejection::Expired { .. } => {
                 "Fetch a newer bundle, or admit it with --allow-expired: scans then use data that its exporter called too old."
                     .into()

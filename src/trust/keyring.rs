@@ -21,6 +21,8 @@ pub struct TrustedKey {
     pub path: PathBuf,
     /// The key.
     pub key: PublicKey,
+    /// The streams that it is trusted for; `None` for all.
+    pub streams: Option<Vec<String>>,
 }
 
 impl TrustedKey {
@@ -28,12 +30,18 @@ impl TrustedKey {
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+
+    fn is_for(&self, stream: &str) -> bool {
+        self.streams.as_ref().is_none_or(|streams| streams.iter().any(|name| name == stream))
+    }
 }
 
-/// The set of keys of which one must have signed.
+/// The set of keys of which one must have signed, or so many as are required.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     keys: Vec<TrustedKey>,
+    /// How many different keys must have signed; 0 and 1 mean one.
+    min_signers: u32,
 }
 
 /// The folders that hold trusted keys, the first to be preferred for adding: the user's own, and
@@ -71,9 +79,37 @@ impl Keyring {
         if keyring.keys.is_empty() { Err(TrustError::NoTrustedKeys { looked_in }) } else { Ok(keyring) }
     }
 
+    /// The same keys, of which at least so many must have signed; `None` for what is kept beside the keys.
+    ///
+    /// # Errors
+    /// [`TrustError::FewKeys`] if there are not so many keys.
+    pub fn requiring(mut self, min_signers: Option<u32>) -> Result<Self, TrustError> {
+        self.min_signers = self.min_signers.max(min_signers.unwrap_or(0));
+        let mut ids: Vec<KeyId> = self.public_keys().map(PublicKey::id).collect();
+        ids.sort();
+        ids.dedup();
+        if ids.len() < self.min_signers() as usize {
+            return Err(TrustError::FewKeys { wanted: self.min_signers(), have: ids.len() });
+        }
+        Ok(self)
+    }
+
+    /// How many different keys must have signed a bundle.
+    pub fn min_signers(&self) -> u32 {
+        self.min_signers.max(1)
+    }
+
+    /// Those of some keys that are trusted for a stream.
+    pub fn trusted_for(&self, stream: &str, keys: &[KeyId]) -> Vec<KeyId> {
+        let is_trusted =
+            |id: &&KeyId| self.keys.iter().any(|trusted| trusted.key.id() == **id && trusted.is_for(stream));
+        keys.iter().filter(is_trusted).copied().collect()
+    }
+
     /// One key that need not be in any file.
     pub fn of(key: &PublicKey) -> Self {
-        Keyring { keys: vec![TrustedKey { path: PathBuf::new(), key: key.clone() }] }
+        let key = TrustedKey { path: PathBuf::new(), key: key.clone(), streams: None };
+        Keyring { keys: vec![key], min_signers: 1 }
     }
 
     /// The keys in these folders, which may be empty or missing.
@@ -82,7 +118,7 @@ impl Keyring {
     /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if another user can
     /// change it, its directory or what leads there; [`TrustError::File`] if it cannot be read.
     pub fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
-        let mut files = Vec::new();
+        let (mut files, mut min_signers) = (Vec::new(), 0);
         for directory in directories {
             let failed = |error| TrustError::File { path: directory.clone(), error };
             let dir = match trusted_directory(directory, None) {
@@ -93,9 +129,13 @@ impl Keyring {
             let keys =
                 names.iter().map(Path::new).filter(|name| name.extension().is_some_and(|e| e == "pub"));
             files.extend(keys.map(|name| directory.join(name)));
+            if names.iter().any(|name| name == MIN_SIGNERS) {
+                // Of two directories, the stricter one decides.
+                min_signers = min_signers.max(read_min_signers(&directory.join(MIN_SIGNERS))?);
+            }
         }
         files.sort();
-        Self::from_files(&files)
+        Ok(Keyring { min_signers, ..Self::from_files(&files)? })
     }
 
     fn from_files(files: &[PathBuf]) -> Result<Self, TrustError> {
@@ -103,10 +143,11 @@ impl Keyring {
             .iter()
             .map(|path| {
                 let file = trusted::open(path).map_err(|failed| not_opened(path, PUBLIC, failed))?;
-                Ok(TrustedKey { path: path.clone(), key: parse(path, file)? })
+                let (key, streams) = parse(path, file)?;
+                Ok(TrustedKey { path: path.clone(), key, streams })
             })
             .collect::<Result<_, TrustError>>()?;
-        Ok(Keyring { keys })
+        Ok(Keyring { keys, min_signers: 0 })
     }
 
     /// The keys with their files.
@@ -135,20 +176,64 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 /// not a public key.
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
     match fs::open_regular(path, Links::Follow) {
-        Ok(file) => parse(path, file),
+        Ok(file) => Ok(parse(path, file)?.0),
         Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, TrustedFileError::NotAFile)),
         Err(OpenError::Io(error)) => Err(TrustError::File { path: path.into(), error }),
     }
 }
 
-fn parse(path: &Path, file: File) -> Result<PublicKey, TrustError> {
+/// The line before a trusted key that names the streams which it is trusted for, separated by commas. Other tools
+/// skip what stands before a key.
+const STREAMS: &str = "# streams:";
+/// The file beside trusted keys that says how many of them must have signed.
+const MIN_SIGNERS: &str = "min-signers";
+/// The most that may be required: as many signatures as a bundle has room for.
+pub const MOST_SIGNERS: u32 = crate::trust::envelope::MAX_SIGNATURES as u32;
+
+/// Reads how many keys must have signed.
+fn read_min_signers(path: &Path) -> Result<u32, TrustError> {
+    const WANTED: &str = "a number of keys";
+    let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: WANTED, why };
+    let file = trusted::open(path).map_err(|failed| not_opened(path, WANTED, failed))?;
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).map_err(|error| not(error.to_string()))?;
+    let number = text.trim().parse().ok().filter(|number| (1..=MOST_SIGNERS).contains(number));
+    number.ok_or_else(|| not(format!("it does not hold a number from 1 to {MOST_SIGNERS}")))
+}
+
+/// Has a directory require so many signatures.
+///
+/// # Errors
+/// [`TrustError::Writable`] if another user can change the directory or what leads there;
+/// [`TrustError::File`] if the file cannot be written.
+pub fn require(directory: &Path, min_signers: u32) -> Result<PathBuf, TrustError> {
+    let path = directory.join(MIN_SIGNERS);
+    let dir = trusted_directory(directory, Some(0o755))?;
+    dir.replace(MIN_SIGNERS, format!("{min_signers}\n").as_bytes(), 0o644, None, Durability::Synced)
+        .map_err(|error| TrustError::File { path: path.clone(), error })?;
+    Ok(path)
+}
+
+/// A key, and the streams that it is trusted for.
+type ParsedKey = (PublicKey, Option<Vec<String>>);
+
+fn parse(path: &Path, file: File) -> Result<ParsedKey, TrustError> {
     let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: PUBLIC, why };
     let mut text = String::new();
     file.take(MAX_PEM).read_to_string(&mut text).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => not("it is not text".into()),
         _ => TrustError::File { path: path.into(), error },
     })?;
-    PublicKey::from_pem(&text).map_err(not)
+    let key = PublicKey::from_pem(&text).map_err(not)?;
+    let mut before = text.lines().take_while(|line| !line.starts_with("-----BEGIN"));
+    let Some(listed) = before.find_map(|line| line.strip_prefix(STREAMS)) else { return Ok((key, None)) };
+    let streams: Vec<String> =
+        listed.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    // Nothing named is no leave for everything.
+    if streams.is_empty() {
+        return Err(not(format!("its line {STREAMS:?} names no stream")));
+    }
+    Ok((key, Some(streams)))
 }
 
 /// The error of a key's file that was not opened.
@@ -175,21 +260,26 @@ fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> 
     Ok(dir)
 }
 
-/// Adds a key to a directory as `NAME.pub`.
+/// Adds a key to a directory as `NAME.pub`, trusted for these streams, or if there are none, for all.
 ///
 /// # Errors
 /// [`TrustError::Writable`] if another user can change the directory or what leads there;
 /// [`TrustError::NameTaken`] if another key has that name; [`TrustError::File`] if the key cannot be
 /// written.
-pub fn add(directory: &Path, name: &str, key: &PublicKey) -> Result<PathBuf, TrustError> {
+pub fn add(directory: &Path, name: &str, key: &PublicKey, streams: &[String]) -> Result<PathBuf, TrustError> {
     let file_name = format!("{name}.pub");
     let path = directory.join(&file_name);
     let failed = |error| TrustError::File { path: path.clone(), error };
     let dir = trusted_directory(directory, Some(0o755))?;
+    let lines =
+        if streams.is_empty() { String::new() } else { format!("{STREAMS} {}\n", streams.join(", ")) };
+    let text = format!("{lines}{}", key.to_pem());
     if read(&path).is_ok_and(|present| present == *key) {
+        // What it is trusted for may be something else now.
+        dir.replace(&file_name, text.as_bytes(), 0o644, None, Durability::Synced).map_err(failed)?;
         return Ok(path);
     }
-    let written = dir.write_new(&file_name, key.to_pem().as_bytes(), 0o644, Durability::Synced);
+    let written = dir.write_new(&file_name, text.as_bytes(), 0o644, Durability::Synced);
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
         _ => failed(error),
@@ -230,9 +320,9 @@ mod tests {
         let dir = crate::util::fs::tempdir().unwrap();
         let trusted = dir.path().join("a/trusted");
         let (one, two) = (SigningKey::generate().unwrap().public(), SigningKey::generate().unwrap().public());
-        let path = add(&trusted, "laptop", &one).unwrap();
-        assert_eq!(add(&trusted, "laptop", &one).unwrap(), path, "adding again changes nothing");
-        assert!(matches!(add(&trusted, "laptop", &two), Err(TrustError::NameTaken { .. })));
+        let path = add(&trusted, "laptop", &one, &[]).unwrap();
+        assert_eq!(add(&trusted, "laptop", &one, &[]).unwrap(), path, "adding again changes nothing");
+        assert!(matches!(add(&trusted, "laptop", &two, &[]), Err(TrustError::NameTaken { .. })));
         let keyring = Keyring::from_directories(&[trusted, dir.path().join("missing")]).unwrap();
         assert_eq!(keyring.find(one.id()).unwrap().name(), "laptop.pub");
         assert!(keyring.find(two.id()).is_none());
@@ -241,10 +331,42 @@ mod tests {
     #[test]
     fn a_key_that_others_can_change_is_no_key() {
         let dir = crate::util::fs::tempdir().unwrap();
-        let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public()).unwrap();
+        let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public(), &[]).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = Keyring::load(&[path]).unwrap_err();
         assert!(matches!(error, TrustError::Writable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_trusted_for_its_streams_and_so_many_must_sign() {
+        let dir = crate::util::fs::tempdir().unwrap();
+        let [one, two] = [(); 2].map(|()| SigningKey::generate().unwrap().public());
+        add(dir.path(), "one", &one, &["weekly".into(), "lab".into()]).unwrap();
+        add(dir.path(), "two", &two, &[]).unwrap();
+        let load = || Keyring::from_directories(&[dir.path().to_path_buf()]);
+        let ids = [one.id(), two.id()];
+        let both = load().unwrap();
+        assert_eq!(both.trusted_for("lab", &ids), ids);
+        assert_eq!(both.trusted_for("default", &ids), [two.id()]);
+        assert_eq!(both.min_signers(), 1);
+        require(dir.path(), 2).unwrap();
+        assert_eq!(load().unwrap().requiring(None).unwrap().min_signers(), 2);
+        assert_eq!(load().unwrap().requiring(Some(1)).unwrap().min_signers(), 2, "the stricter decides");
+        assert!(matches!(
+            load().unwrap().requiring(Some(3)),
+            Err(TrustError::FewKeys { wanted: 3, have: 2 })
+        ));
+        // The same key under another name is no second one.
+        add(dir.path(), "one-again", &one, &[]).unwrap();
+        assert!(load().unwrap().requiring(Some(3)).is_err());
+        assert_eq!(load().unwrap().trusted_for("default", &ids), ids);
+        for bad in ["0", "two", "", "99"] {
+            crate::util::fs::put(&dir.path().join(MIN_SIGNERS), bad);
+            assert!(load().is_err(), "{bad:?}");
+        }
+        require(dir.path(), 1).unwrap();
+        crate::util::fs::put(&dir.path().join("x.pub"), format!("# streams: ,\n{}", one.to_pem()));
+        assert!(load().unwrap_err().to_string().contains("names no stream"));
     }
 
     #[test]

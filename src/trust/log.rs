@@ -39,13 +39,17 @@ pub enum Event {
     Rejected,
     /// Parts of it were missing or damaged, and were made again from its parity.
     Repaired,
-    /// It was accepted, and the target failed.
+    /// The target failed: `why` says how. Its bundle is named if the target came so far.
     Failed,
     /// It never became whole, and was not waited for any longer.
     GivenUp,
     /// The operator went back to what was there before.
     #[serde(rename = "went-back")]
     Restored,
+    /// The operator retired a target.
+    Forgotten,
+    /// The operator had the floors of a target forgotten, after a key was stolen: `why` names the key.
+    FloorsReset,
 }
 
 /// A line of the log.
@@ -175,37 +179,24 @@ impl Log {
         if entries.is_empty() {
             return Ok(());
         }
-        let append = || -> io::Result<()> {
-            let (file, is_new) = self.dir.append(NAME, self.mode)?;
-            let length = file.metadata()?.len();
-            let mut lines = Vec::new();
-            // A line that a power cut left half-written stays half, and spoils no other.
-            if !ends_in_line(&file)? {
-                lines.push(b'\n');
-            }
-            let begun = lines.len();
+        let append = |length: u64, lines: &mut Vec<u8>| -> io::Result<()> {
             for entry in entries {
                 let at = length + lines.len() as u64;
                 if entry.unsigned && at >= MAX_UNSIGNED {
                     continue;
                 }
-                serde_json::to_writer(&mut lines, entry)?;
+                serde_json::to_writer(&mut *lines, entry)?;
                 lines.push(b'\n');
                 if at < MAX_UNSIGNED && length + lines.len() as u64 >= MAX_UNSIGNED {
                     let last = LogEntry { datasets: Vec::new(), ..entry.clone() }.because(ENOUGH);
                     let last = LogEntry { event: Event::Rejected, bundle: None, identity: None, ..last };
-                    serde_json::to_writer(&mut lines, &last)?;
+                    serde_json::to_writer(&mut *lines, &last)?;
                     lines.push(b'\n');
                 }
             }
-            if lines.len() == begun {
-                return Ok(());
-            }
-            fs::write_all(&file, NAME, &lines)?;
-            file.sync_all()?;
-            if is_new { self.dir.sync() } else { Ok(()) }
+            Ok(())
         };
-        append().map_err(|error| self.failed(error))
+        append_lines(&self.dir, NAME, self.mode, append).map_err(|error| self.failed(error))
     }
 
     /// The latest lines, the oldest first: as many as the end of the file holds. What is no line of ours is
@@ -225,6 +216,30 @@ impl Log {
         let end = read().map_err(|error| self.failed(error))?;
         Ok(end.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
+}
+
+/// Appends to a log in one go, and syncs. `make` is told the length of the file, and adds whole lines.
+pub(super) fn append_lines(
+    dir: &Dir,
+    name: &str,
+    mode: u32,
+    make: impl FnOnce(u64, &mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
+    let (file, is_new) = dir.append(name, mode)?;
+    let length = file.metadata()?.len();
+    let mut lines = Vec::new();
+    // A line that a power cut left half-written stays half, and spoils no other.
+    if !ends_in_line(&file)? {
+        lines.push(b'\n');
+    }
+    let begun = lines.len();
+    make(length, &mut lines)?;
+    if lines.len() == begun {
+        return Ok(());
+    }
+    fs::write_all(&file, name, &lines)?;
+    file.sync_all()?;
+    if is_new { dir.sync() } else { Ok(()) }
 }
 
 fn ends_in_line(file: &File) -> io::Result<bool> {

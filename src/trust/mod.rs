@@ -6,6 +6,7 @@
 pub mod acceptance;
 pub mod envelope;
 mod error;
+pub mod export_log;
 mod hint;
 pub mod key;
 pub mod key_files;

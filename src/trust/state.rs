@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::trust::error::TrustError;
+use crate::trust::export_log::ExportLog;
 use crate::trust::log::Log;
 use crate::util::dir::write::Durability;
 use crate::util::dir::{Dir, DirEntry};
 use crate::util::file_lock::HeldLock;
+use crate::util::text::escape;
 use crate::util::trusted::{TrustedUsers, WritableByOthers};
 
 /// Where state lies for root, and where there is no home.
@@ -62,6 +64,69 @@ pub struct TargetState {
     /// When something was about to change of which the operator's command has not been told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_due: Option<Timestamp>,
+    /// When a run last worked on the target, well or not, by this host's clock; none where an older program
+    /// wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Timestamp>,
+    /// The other targets of that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
+    /// How that run failed here, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// When `forget` retired the target. The next run that works on it takes that back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Timestamp>,
+    /// When the floors were reset, after a key was stolen: until something is accepted, what the target holds is no
+    /// floor either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floors_reset: Option<Timestamp>,
+}
+
+/// How a target failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Since when every run has failed there.
+    pub since: Timestamp,
+    /// When the last one did.
+    pub at: Timestamp,
+    /// What it said.
+    pub why: String,
+}
+
+impl TargetState {
+    /// Forgets every date and number that was accepted, so that the next bundle is judged as the first.
+    pub fn reset_floors(&mut self, now: Timestamp) {
+        let TargetState { origins, images, overrides, hook_due, used, beside, failure, forgotten, .. } =
+            std::mem::take(self);
+        let floors_reset = Some(now);
+        *self = TargetState {
+            origins,
+            images,
+            overrides,
+            hook_due,
+            used,
+            beside,
+            failure,
+            forgotten,
+            floors_reset,
+            ..TargetState::default()
+        };
+    }
+
+    /// Writes down that a run worked on the target beside others, and why it failed there, if it did. Returns
+    /// whether the failure is worth another line in the log: a run that is repeated every minute gets one an hour.
+    pub fn note_run(&mut self, beside: Vec<String>, why: Option<String>, now: Timestamp) -> bool {
+        const SECONDS: i64 = 60 * 60;
+        (self.used, self.beside, self.forgotten) = (Some(now), beside, None);
+        let before = self.failure.take();
+        let Some(why) = why else { return false };
+        let hour = |at: Timestamp| at.as_second().div_euclid(SECONDS);
+        let is_news = before.as_ref().is_none_or(|had| had.why != why || hour(had.at) != hour(now));
+        let since = before.map_or(now, |had| had.since);
+        self.failure = Some(Failure { since, at: now, why });
+        is_news
+    }
 }
 
 /// Where a dataset or an image came from, and what it is known by.
@@ -205,6 +270,12 @@ pub struct ExportState {
     pub to_drop: bool,
 }
 
+/// What tells a file of a newer version.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Document<T> {
     format: u32,
@@ -278,6 +349,10 @@ impl Place {
         move |error| TrustError::File { path, error }
     }
 
+    fn export_log(&self) -> Result<ExportLog, TrustError> {
+        Ok(ExportLog::of(self.dir.try_clone().map_err(self.failed(""))?, self.mode()))
+    }
+
     fn log(&self) -> Result<Log, TrustError> {
         Ok(Log::of(self.dir.try_clone().map_err(self.failed(""))?, self.mode()))
     }
@@ -300,9 +375,18 @@ impl Place {
         let mut bytes = Vec::new();
         file.take(MAX_STATE).read_to_end(&mut bytes).map_err(self.failed(&name))?;
         let bad = |why: String| TrustError::State { path: path.clone(), why };
+        // The number first: what a newer version has changed need not look like anything that is known here.
+        let head: Head = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if head.format > FORMAT {
+            return Err(TrustError::NewerState { path, format: head.format, known: FORMAT });
+        }
         let document: Document<T> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         if document.format != FORMAT || document.stream != stream {
-            return Err(bad(format!("it is of format {} and stream {:?}", document.format, document.stream)));
+            return Err(bad(format!(
+                "it is of format {} and stream {:?}",
+                document.format,
+                escape(&document.stream)
+            )));
         }
         Ok(Some(document.body))
     }
@@ -375,6 +459,14 @@ impl StateDir {
         self.place.log()
     }
 
+    /// The log of exports that lies beside the state.
+    ///
+    /// # Errors
+    /// [`TrustError::File`] if the system gives no further file descriptor.
+    pub fn export_log(&self) -> Result<ExportLog, TrustError> {
+        self.place.export_log()
+    }
+
     /// What was imported from a stream.
     ///
     /// # Errors
@@ -417,6 +509,8 @@ const EXPORT: &str = "export";
 #[derive(Debug)]
 pub struct StateView {
     place: Place,
+    /// The place that was looked at first, if there is none.
+    instead_of: Option<PathBuf>,
 }
 
 impl StateView {
@@ -429,7 +523,10 @@ impl StateView {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
             match Place::open(path, false) {
-                Ok(place) => return Ok(Some(StateView { place })),
+                Ok(place) => {
+                    let instead_of = candidates.first().filter(|first| *first != path).cloned();
+                    return Ok(Some(StateView { place, instead_of }));
+                }
                 Err(TrustError::File { error, .. }) if is_missing(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -444,7 +541,15 @@ impl StateView {
 
     /// What is worth a warning about the place of the state.
     pub fn warnings(&self) -> Vec<String> {
-        self.place.warnings()
+        let mut warnings = self.place.warnings();
+        warnings.extend(self.instead_of.as_ref().map(|first| {
+            format!(
+                "the state is read from {}, because there is no {}",
+                self.path().display(),
+                first.display()
+            )
+        }));
+        warnings
     }
 
     /// As [`StateDir::log`].

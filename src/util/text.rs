@@ -1,5 +1,6 @@
 //! Text for people: escapes untrusted text, and formats sizes, times and ages.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -167,6 +168,43 @@ pub fn serialize_optional_path<S: Serializer>(
         Some(path) => serializer.collect_str(&path.display()),
         None => serializer.serialize_none(),
     }
+}
+
+/// Writes a moment in whole seconds: programs that compare dates need no fractions, which only some sources give.
+///
+/// # Errors
+/// If the serializer cannot write a string.
+pub fn serialize_second<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&whole(*time))
+}
+
+/// Does the same with a moment that may be missing.
+///
+/// # Errors
+/// If the serializer cannot write a string.
+pub fn serialize_optional_second<S: Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize_second(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Does the same with moments by name.
+///
+/// # Errors
+/// If the serializer cannot write a map.
+pub fn serialize_seconds<S: Serializer>(
+    times: &BTreeMap<String, Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(times.iter().map(|(name, time)| (name, whole(*time).to_string())))
+}
+
+fn whole(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.

@@ -29,6 +29,7 @@ use crate::import::{Importer, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
 use crate::progress::Progress;
+use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Side, StateDir};
@@ -112,9 +113,14 @@ impl Watcher {
     }
 }
 
+/// Returns the keys that are trusted at the moment.
+fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
+    Keyring::load(&options.import.trust)?.requiring(options.import.min_signers)
+}
+
 fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
-    Keyring::load(&options.import.trust)?;
+    keyring(options)?;
     check_places(&options.import)?;
     let inbox = Inbox::open(&options.inbox)?;
     let (waited, done) = (WaitingTimes::load(inbox.own()), ImportedBundles::load(inbox.own()));
@@ -248,7 +254,7 @@ impl Watch<'_> {
         if due.len() < 2 {
             return;
         }
-        let keyring = Keyring::load(&self.options.import.trust).unwrap_or_default();
+        let keyring = keyring(self.options).unwrap_or_default();
         due.sort_by_cached_key(|(key, _)| {
             let created = there.trusted_heads(key, &keyring).next().map(|signed| signed.payload().created);
             (created.is_none(), created.or_else(|| named_date(key)), key.clone())
@@ -258,9 +264,9 @@ impl Watch<'_> {
     /// Imports a bundle that has come to rest, or finds out what it waits for.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if Heartbeat::is_named(key) {
-            return self.hear(key, files);
+            return self.hear(there, key, files);
         }
-        let keyring = Keyring::load(&self.options.import.trust)?;
+        let keyring = keyring(self.options)?;
         let Sorted { portion, trusted, lacks, junk } = Sorted::of(there, key, &keyring);
         if let Some(seen) = self.seen.get_mut(key) {
             seen.trusted = trusted;
@@ -368,14 +374,15 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Remembers what a heartbeat says. It is not kept: whatever it said is said.
-    fn hear(&mut self, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+    /// Remembers what a heartbeat says. It is not kept, unless a clock is in its way that may be corrected.
+    fn hear(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
+        let again = self.seen.get(key).is_some_and(|seen| matches!(seen.todo, Todo::JudgeAt(_)));
         let taken = self.inbox.take(files)?;
         let mut rows = Vec::new();
         for file in self.inbox.files(&taken)? {
             let now = clock::now();
             let has_room = self.unsigned.has_room(now);
-            match heartbeat::receive(&self.options.import, &file, has_room) {
+            match heartbeat::receive(&self.options.import, &file, has_room, again) {
                 Ok(row) if row.unsigned && !has_room => self.unsigned.count(1),
                 Ok(row) => {
                     if row.unsigned {
@@ -386,9 +393,16 @@ impl Watch<'_> {
                 Err(error) => return self.inbox.put_back(&taken).and(Err(error)),
             }
         }
-        self.seen.remove(key);
-        self.inbox.discard(taken)?;
-        for row in rows {
+        let limit = self.options.give_up_after.duration().unsigned_abs();
+        if rows.iter().any(|row| row.by_clock) && self.waited.of(key) < limit {
+            self.inbox.put_back(&taken)?;
+            let why = rows.iter().find_map(|row| row.why.clone()).unwrap_or_default();
+            self.wait(there, key, &why, Todo::JudgeAt(Instant::now() + RECHECK_PAUSE), None);
+        } else {
+            self.seen.remove(key);
+            self.inbox.discard(taken)?;
+        }
+        for row in rows.into_iter().filter(|row| !(again && row.by_clock)) {
             self.say(&row.summary());
             if row.heard.is_some() {
                 self.importer.write_metrics(None, self.progress);

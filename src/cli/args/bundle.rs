@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::bundle::Stream;
-use crate::cli::args::shared::{SigningFlags, TimeOverrideFlags, TrustFlags};
+use crate::cli::args::shared::{SignerFlags, SigningFlags, TimeOverrideFlags, TrustFlags};
 
 /// `sign`
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub struct VerifyArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signers: SignerFlags,
     /// The stream that is accepted (default: any).
     #[arg(long, env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Option<Stream>,

@@ -78,6 +78,10 @@ pub struct ExportArgs {
     /// Importers refuse the bundle this long after its creation, such as 14d.
     #[arg(long, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
     pub expires: Option<Age>,
+    /// Date the bundle by this host's clock although the stream's last one is dated later, because the clock was
+    /// fast back then. Importers that accepted the later one need --allow-rollback once.
+    #[arg(long, env = "TRIVY_FERRY_ALLOW_EARLIER_DATE", value_parser = switch)]
+    pub allow_earlier_date: bool,
     /// Sign only what so many registries of different origin name alike: the same layers. VEX repositories
     /// and images have one source each, and are not covered.
     #[arg(long, env = "TRIVY_FERRY_QUORUM", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]

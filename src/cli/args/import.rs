@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::shared::{
-    AcceptanceFlags, RegistryFlags, Renamed, SelectionFlags, SettingsFlags, TrustFlags, renamed_to_image,
-    switch,
+    AcceptanceFlags, RegistryFlags, Renamed, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags,
+    renamed_to_image, switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
@@ -47,6 +47,9 @@ pub struct DeliveryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signers: SignerFlags,
     /// Trivy's cache directory (default: TRIVY_CACHE_DIR, else XDG_CACHE_HOME/trivy, else
     /// ~/.cache/trivy, as Trivy has it).
     #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::bundle::Stream;
 use crate::cli::args::shared::switch;
 
 /// `keygen`
@@ -33,12 +34,32 @@ pub enum TrustCommand {
         /// The name under which the key is kept (default: the file's).
         #[arg(long, env = "TRIVY_FERRY_NAME")]
         name: Option<String>,
+        /// Trust it only for this stream (default: for all). May be repeated.
+        #[arg(long, env = "TRIVY_FERRY_STREAM", value_name = "NAME", value_delimiter = ',', value_parser = clap::value_parser!(Stream))]
+        stream: Vec<Stream>,
     },
     /// List the trusted keys.
     List,
+    /// Require that so many different trusted keys have signed a bundle.
+    ///
+    /// For two who must agree: one exports, the other adds a signature with `sign`. The number is kept beside
+    /// the keys; --trust FILE uses neither. Heartbeats have one signature, and are not counted.
+    Require {
+        /// How many; 1 is the default of every host.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=8))]
+        number: u32,
+    },
     /// No longer trust a key.
     Remove {
         /// The key's name, as `trust list` prints it, or its fingerprint.
         key: String,
+        /// After the key was stolen: forget every date and number that this host has accepted, in all streams and
+        /// targets, so that the next bundle is judged as the first. What the targets hold is no floor either.
+        /// Risk: until then, an older bundle of a trusted key is accepted.
+        #[arg(long, env = "TRIVY_FERRY_RESET_FLOORS", value_parser = switch)]
+        reset_floors: bool,
+        /// For --reset-floors: where this host remembers what it accepted (default: as `import` has it).
+        #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
 }

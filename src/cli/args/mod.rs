@@ -30,9 +30,9 @@ pub use mirror::MirrorArgs;
 pub use serve::ServeArgs;
 pub use shared::{
     AcceptanceFlags, ConnectionFlags, OverrideFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags,
-    SettingsFlags, SigningFlags, SourceFlags, TimeOverrideFlags, TrustFlags,
+    SettingsFlags, SignerFlags, SigningFlags, SourceFlags, TimeOverrideFlags, TrustFlags,
 };
-pub use status::StatusArgs;
+pub use status::{ForgetArgs, StatusArgs};
 pub use watch::WatchArgs;
 
 const STYLES: Styles =
@@ -153,6 +153,11 @@ pub enum Command {
     /// For people and, by exit code, for monitoring: 5 where something has expired or is older than --max-age,
     /// 7 where a target does not hold what was imported.
     Status(StatusArgs),
+    /// Retire a target that no run uses any more: a cache that was deleted, a registry that is gone.
+    ///
+    /// `status`, metrics and alarms no longer count it. What it accepted stays in the state: a run that
+    /// works on it again is judged by that, and brings it back.
+    Forget(ForgetArgs),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::shared::{AcceptanceFlags, SelectionFlags, SettingsFlags, TrustFlags};
+use crate::cli::args::shared::{AcceptanceFlags, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;
@@ -20,6 +20,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: TrustFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signers: SignerFlags,
     /// Where to listen. 0.0.0.0:PORT is every interface of this host.
     #[arg(long, default_value = "127.0.0.1:5000", env = "TRIVY_FERRY_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,

@@ -205,6 +205,14 @@ pub struct TrustFlags {
     pub trust: Vec<PathBuf>,
 }
 
+/// How many keys must have signed.
+#[derive(Debug, Clone, Args, Default)]
+pub struct SignerFlags {
+    /// Accept only what so many different trusted keys have signed, if that is more than `trust require` says.
+    #[arg(long, env = "TRIVY_FERRY_MIN_SIGNERS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub min_signers: Option<u32>,
+}
+
 /// What is accepted.
 #[derive(Debug, Clone, Args)]
 pub struct AcceptanceFlags {

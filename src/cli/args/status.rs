@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::bundle::Stream;
 use crate::cli::args::ConnectionFlags;
 use crate::cli::args::shared::switch;
 use crate::trust::max_age::MaxAge;
@@ -12,6 +13,9 @@ use crate::util::age::Age;
 /// `status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Show and judge only this target, such as cache:/var/cache/trivy or registry.example/security.
+    #[arg(long, env = "TRIVY_FERRY_TARGET", value_name = "TARGET")]
+    pub target: Option<String>,
     /// Fail where data in use is older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
@@ -28,6 +32,19 @@ pub struct StatusArgs {
     /// Write it as metrics as well, for the textfile collector of Prometheus' node exporter.
     #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+    /// Where this host remembers what it accepted (default: as `import` has it).
+    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `forget`
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// The target, as `status` prints it, or only its path, place or port.
+    pub target: String,
+    /// Only in this stream (default: in all).
+    #[arg(long, env = "TRIVY_FERRY_STREAM", value_name = "NAME")]
+    pub stream: Option<Stream>,
     /// Where this host remembers what it accepted (default: as `import` has it).
     #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,

@@ -32,6 +32,12 @@ impl fmt::Display for AdmittedBundle {
                 _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
             }
         }
+        if let (Some(before), Some(number)) = (self.number_before, self.sequence) {
+            writeln!(
+                f,
+                "  number {number} after number {before}: the exporter lost its state or was restored, or two of them export this stream"
+            )?;
+        }
         for flag in &self.overrides {
             match *flag {
                 REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this was recorded")?,

@@ -51,6 +51,9 @@ impl fmt::Display for WrittenBundle {
         if let Some(parity) = &self.parity {
             writeln!(f, "  with {parity}")?;
         }
+        for flag in &self.overrides {
+            writeln!(f, "  written only because of {flag}; this was recorded")?;
+        }
         writeln!(f, "Signed by {}", self.fingerprint)?;
         writeln!(f, "Payload {}, for your log.", self.identity)
     }
@@ -88,7 +91,7 @@ impl fmt::Display for ExportReport {
         if let Some(bundle) = &self.bundle {
             write!(f, "{bundle}")?;
         } else if self.unchanged {
-            writeln!(f, "Nothing new since the last bundle of this stream. Nothing was written.")?;
+            writeln!(f, "Nothing new since the last bundle of this stream: no bundle was written.")?;
         } else {
             let images = self.images.iter().map(|image| image.size);
             let total = self.datasets.iter().map(|row| row.size).chain(images).sum();
@@ -105,6 +108,9 @@ impl fmt::Display for ExportReport {
                 self.dropped.len(),
                 escape_line(&directory.display().to_string())
             )?;
+        }
+        if let Some(path) = &self.heartbeat {
+            writeln!(f, "Heartbeat: {}", escape_line(&path.display().to_string()))?;
         }
         for path in &self.removed {
             writeln!(f, "Removed: {}", escape_line(&path.display().to_string()))?;

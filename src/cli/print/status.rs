@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::delivery::target_id::TargetId;
 use crate::status::drift::DriftState;
+use crate::status::forget::ForgetReport;
 use crate::status::report::{
     ExportStatus, HeartbeatStatus, ItemStatus, StatusReport, TargetStatus, exported,
 };
@@ -23,12 +24,28 @@ impl fmt::Display for StatusReport {
             let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", escape(bundle)));
             let bundle: String = bundle.collect();
             let what = if refused.given_up { "given up" } else { "refused" };
-            writeln!(f, "{what:<10} {} {bundle}{}", format_minute(refused.at), escape(&refused.why))?;
+            writeln!(f, "{what:<10} {} {bundle}{}", minute(refused.at), escape(&refused.why))?;
         }
         for export in &self.exports {
             self.write_export(f, export)?;
         }
+        if let Some(dir) = &self.state_dir {
+            writeln!(f, "state      {}", escape_line(&dir.display().to_string()))?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for ForgetReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for gone in &self.forgotten {
+            let (target, stream) = (escape_line(&gone.target.to_string()), escape(&gone.stream));
+            writeln!(f, "forgotten: {target}   stream {stream}")?;
+        }
+        writeln!(
+            f,
+            "`status` no longer shows it. A later import into it is judged by what it accepted before."
+        )
     }
 }
 
@@ -36,10 +53,21 @@ impl StatusReport {
     /// Describes a target of imports: its last bundle, its datasets, and what is missing or odd.
     fn write_target(&self, f: &mut fmt::Formatter<'_>, target: &TargetStatus) -> fmt::Result {
         writeln!(f, "{}   stream {}", escape_line(&target.target.to_string()), escape(&target.stream))?;
+        if target.retired {
+            let used = target.used.or_else(|| Some(target.bundle.as_ref()?.created));
+            let used = used.map_or_else(|| "-".into(), |used| minute(used));
+            let name = escape_line(&target.target.to_string());
+            writeln!(f, "  retired          no run uses it any more; the last one did {used}")?;
+            return writeln!(f, "                   `trivy-ferry forget {name}` removes it from here");
+        }
+        if let Some(failed) = &target.failed {
+            let why = escape(&failed.why);
+            writeln!(f, "  FAILED           every import since {}: {why}", minute(failed.since))?;
+        }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
             let ago = format_age(bundle.created, self.now);
-            writeln!(f, "  last bundle      {} ({ago} ago){number}", format_minute(bundle.created))?;
+            writeln!(f, "  last bundle      {} ({ago} ago){number}", minute(bundle.created))?;
             for item in &bundle.missing_items {
                 writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
             }
@@ -90,12 +118,7 @@ impl StatusReport {
         let heard = &heartbeat.heard;
         writeln!(f, "heartbeat  stream {}", escape(&heartbeat.stream))?;
         let ago = format_age(heard.created, self.now);
-        writeln!(
-            f,
-            "  last made        {} ({ago} ago): {}",
-            format_minute(heard.created),
-            exported(&heard.export)
-        )?;
+        writeln!(f, "  last made        {} ({ago} ago): {}", minute(heard.created), exported(&heard.export))?;
         for item in &heard.missing {
             writeln!(f, "  could not get    {item}: {}", escape(&item.why))?;
         }
@@ -103,6 +126,9 @@ impl StatusReport {
             let number = numbered(newest.sequence);
             let name = format!("{}-{}", escape(&heartbeat.stream), format_stamp(newest.created));
             writeln!(f, "  not here yet     {name}{number}")?;
+            for target in &heartbeat.not_in {
+                writeln!(f, "                   not in {}", escape_line(&target.to_string()))?;
+            }
         }
         Ok(())
     }
@@ -111,12 +137,7 @@ impl StatusReport {
     fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &ExportStatus) -> fmt::Result {
         writeln!(f, "exported   stream {}", escape(&export.stream))?;
         let ago = format_age(export.created, self.now);
-        writeln!(
-            f,
-            "  last bundle      {} ({ago} ago), number {}",
-            format_minute(export.created),
-            export.sequence
-        )?;
+        writeln!(f, "  last bundle      {} ({ago} ago), number {}", minute(export.created), export.sequence)?;
         for (name, date) in &export.datasets {
             writeln!(f, "  {:<16} {}", escape(name), dated(Some(*date), self.now))?;
         }
@@ -124,12 +145,17 @@ impl StatusReport {
     }
 }
 
+/// A moment, with the name of its clock.
+fn minute(time: Timestamp) -> String {
+    format!("{} UTC", format_minute(time))
+}
+
 fn numbered(sequence: Option<u64>) -> String {
     sequence.map_or_else(String::new, |number| format!(", number {number}"))
 }
 
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
-    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
+    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", minute(date), format_age(date, now)))
 }
 
 /// What is said of a dataset that is not what was imported.

@@ -12,6 +12,7 @@ pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<Comma
     let options = VerifyOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
+        min_signers: args.signers.min_signers,
         stream: args.stream.clone(),
         allow_future: args.overrides.allow_future,
         allow_expired: args.overrides.allow_expired,

@@ -43,6 +43,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
         accept: args.accept.clone(),
         max_age: args.max_age.clone(),
         expires: args.expires,
+        allow_earlier_date: args.allow_earlier_date,
         quorum: args.quorum,
         quorum_wait: args.quorum_wait,
         if_changed: args.if_changed,

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandO
 pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
     let mut options = ImportOptions::new(args.acceptance.stream.clone());
     options.trust = args.keys.trust.clone();
+    options.min_signers = args.signers.min_signers;
     options.cache_dir = args.cache_dir.clone();
     options.layout = match args.layout {
         Layout::Trivy => targets::Layout::Trivy,

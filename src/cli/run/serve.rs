@@ -11,6 +11,7 @@ pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<CommandOu
     let options = ServeOptions {
         inputs: args.bundle.clone(),
         trust: args.keys.trust.clone(),
+        min_signers: args.signers.min_signers,
         listen: args.listen,
         tls: args.tls_cert.clone().zip(args.tls_key.clone()),
         url: args.url.clone(),

@@ -1,15 +1,17 @@
 //! Runs `status`: flags become options, the report an outcome.
 
-use crate::cli::args::StatusArgs;
+use crate::cli::args::{ForgetArgs, StatusArgs};
 use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::status::forget::{ForgetOptions, forget};
 use crate::status::options::StatusOptions;
 use crate::status::status;
 
 pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let registries = args.registries.then(|| prompt::remote(&args.connection)).transpose()?;
     let options = StatusOptions {
+        target: args.target.clone(),
         max_age: args.max_age.clone(),
         max_silence: args.max_silence,
         registries,
@@ -19,4 +21,13 @@ pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<CommandO
     let status = status(&options, progress)?;
     let outcome = CommandOutcome::done(&status);
     Ok(CommandOutcome { errors: status.errors, ..outcome })
+}
+
+pub(crate) fn run_forget(args: &ForgetArgs) -> Result<CommandOutcome, Error> {
+    let options = ForgetOptions {
+        target: args.target.clone(),
+        stream: args.stream.clone(),
+        state_dir: args.state_dir.clone(),
+    };
+    Ok(CommandOutcome::done(&forget(&options)?))
 }

@@ -9,15 +9,23 @@ use serde::Serialize;
 use crate::cli::CommandOutcome;
 use crate::cli::args::TrustCommand;
 use crate::error::Error;
+use crate::status::floors;
+use crate::status::forget::ForgottenTarget;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
-use crate::util::text::escape;
+use crate::util::text::{escape, escape_line};
 
 pub(crate) fn run(command: &TrustCommand) -> Result<CommandOutcome, Error> {
     match command {
-        TrustCommand::Add { file, fingerprint, name } => add(file, fingerprint.as_deref(), name.as_deref()),
+        TrustCommand::Add { file, fingerprint, name, stream } => {
+            let streams: Vec<String> = stream.iter().map(|stream| stream.as_str().to_owned()).collect();
+            add(file, fingerprint.as_deref(), name.as_deref(), &streams)
+        }
         TrustCommand::List => list(),
-        TrustCommand::Remove { key } => remove(key),
+        TrustCommand::Require { number } => require(*number),
+        TrustCommand::Remove { key, reset_floors, state_dir } => {
+            remove(key, *reset_floors, state_dir.as_deref())
+        }
     }
 }
 
@@ -28,6 +36,8 @@ struct ListedKey {
     path: PathBuf,
     fingerprint: String,
     keyid: String,
+    /// The streams that it is trusted for; none for all.
+    streams: Option<Vec<String>>,
 }
 
 impl From<&TrustedKey> for ListedKey {
@@ -38,6 +48,7 @@ impl From<&TrustedKey> for ListedKey {
             path: trusted.path.clone(),
             fingerprint: id.fingerprint(),
             keyid: id.hex(),
+            streams: trusted.streams.clone(),
         }
     }
 }
@@ -49,10 +60,28 @@ struct TrustReport {
     /// The same keys under other names, which were not removed.
     #[serde(rename = "still_trusted")]
     still: Vec<ListedKey>,
+    /// How many different keys must sign.
+    min_signers: u32,
+    /// The targets whose floors were reset.
+    floors_reset: Vec<ForgottenTarget>,
+}
+
+impl TrustReport {
+    fn of(action: &'static str, keys: Vec<ListedKey>) -> Result<Self, Error> {
+        let min_signers = Keyring::from_directories(&keyring::directories())?.min_signers();
+        Ok(TrustReport { action, keys, still: Vec::new(), min_signers, floors_reset: Vec::new() })
+    }
 }
 
 impl fmt::Display for TrustReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.action == "required" {
+            return writeln!(
+                f,
+                "A bundle needs signatures of {} different trusted keys now.",
+                self.min_signers
+            );
+        }
         if self.keys.is_empty() {
             return writeln!(f, "No key is trusted yet. Add one with `trivy-ferry trust add FILE`.");
         }
@@ -64,12 +93,27 @@ impl fmt::Display for TrustReport {
             };
             writeln!(f, "{command}{}   {}", escape(&key.name), key.path.display())?;
             writeln!(f, "    {}", key.fingerprint)?;
+            if let Some(streams) = &key.streams {
+                writeln!(f, "    only for stream {}", escape(&streams.join(", ")))?;
+            }
+        }
+        if self.action == "list" && self.min_signers > 1 {
+            writeln!(f, "A bundle needs signatures of {} different keys.", self.min_signers)?;
+        }
+        for reset in &self.floors_reset {
+            let target = escape_line(&reset.target.to_string());
+            writeln!(f, "floors reset: {target}   stream {}", escape(&reset.stream))?;
         }
         Ok(())
     }
 }
 
-fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<CommandOutcome, Error> {
+fn add(
+    file: &Path,
+    fingerprint: Option<&str>,
+    name: Option<&str>,
+    streams: &[String],
+) -> Result<CommandOutcome, Error> {
     let key = keyring::read(file)?;
     let id = key.id();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -98,12 +142,10 @@ fn add(file: &Path, fingerprint: Option<&str>, name: Option<&str>) -> Result<Com
         None => confirm(file, id)?,
     }
     let directory = keyring::directories().swap_remove(0);
-    let path = keyring::add(&directory, name, &key)?;
-    Ok(CommandOutcome::done(&TrustReport {
-        action: "added",
-        keys: vec![ListedKey::from(&TrustedKey { path, key })],
-        still: Vec::new(),
-    }))
+    let path = keyring::add(&directory, name, &key, streams)?;
+    let streams = (!streams.is_empty()).then(|| streams.to_vec());
+    let keys = vec![ListedKey::from(&TrustedKey { path, key, streams })];
+    Ok(CommandOutcome::done(&TrustReport::of("added", keys)?))
 }
 
 /// Asks whether the fingerprint was compared.
@@ -136,14 +178,18 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
 
 fn list() -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    Ok(CommandOutcome::done(&TrustReport {
-        action: "list",
-        keys: keyring.iter().map(ListedKey::from).collect(),
-        still: Vec::new(),
-    }))
+    Ok(CommandOutcome::done(&TrustReport::of("list", keyring.iter().map(ListedKey::from).collect())?))
 }
 
-fn remove(wanted: &str) -> Result<CommandOutcome, Error> {
+fn require(number: u32) -> Result<CommandOutcome, Error> {
+    let keyring = Keyring::from_directories(&keyring::directories())?;
+    // A number that nothing can reach would refuse everything.
+    keyring.requiring(Some(number))?;
+    keyring::require(&keyring::directories().swap_remove(0), number)?;
+    Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new())?))
+}
+
+fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
     let is_it = |key: &&TrustedKey| {
         let name = key.name();
@@ -166,10 +212,14 @@ fn remove(wanted: &str) -> Result<CommandOutcome, Error> {
         format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
     });
     let warnings = warnings.collect();
+    let floors_reset = match found.first() {
+        Some(key) if reset_floors => floors::reset(state_dir, key.key.id())?,
+        _ => Vec::new(),
+    };
     let outcome = CommandOutcome::done(&TrustReport {
-        action: "removed",
-        keys: found.iter().copied().map(ListedKey::from).collect(),
         still: still.into_iter().map(ListedKey::from).collect(),
+        floors_reset,
+        ..TrustReport::of("removed", found.iter().copied().map(ListedKey::from).collect())?
     });
     Ok(CommandOutcome { warnings, ..outcome })
 }

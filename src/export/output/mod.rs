@@ -338,10 +338,15 @@ fn file_name(stream: &str, created: Timestamp) -> String {
 /// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
 /// volumes or parity files.
 pub(crate) fn is_named_for(name: &str, stream: &str) -> bool {
+    dated(name, stream).is_some()
+}
+
+/// Returns the date in the name of such a file; `None` for any other name.
+pub(crate) fn dated(name: &str, stream: &str) -> Option<Timestamp> {
     let parity = parity::parse_name(name);
     let name = parity.as_deref().or(volumes::parse_name(name).map(|(bundle, _)| bundle)).unwrap_or(name);
     let date = name.strip_suffix(".tar").and_then(|rest| rest.strip_prefix(stream)?.strip_prefix('-'));
-    date.and_then(parse_stamp).is_some()
+    date.and_then(parse_stamp)
 }
 
 impl PendingBundle {

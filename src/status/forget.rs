@@ -1,0 +1,112 @@
+//! `forget`: retires a target for good.
+//!
+//! Its floors stay in the state: a run that works on the target again is judged by what was accepted before.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::bundle::Stream;
+use crate::delivery::target_id::TargetId;
+use crate::error::Error;
+use crate::trust::log::{Event, LogEntry};
+use crate::trust::state::{Side, StateDir, StateView};
+use crate::util::clock;
+use crate::util::text::escape;
+
+/// Which target is retired.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ForgetOptions {
+    /// Its name as `status` prints it, or its path, place or port alone.
+    pub target: String,
+    /// Only in this stream; `None` for all.
+    pub stream: Option<Stream>,
+    /// Where this host keeps its state; `None` for the default.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl ForgetOptions {
+    /// Options that retire a target in all streams.
+    #[must_use]
+    pub fn new(target: String) -> Self {
+        ForgetOptions { target, stream: None, state_dir: None }
+    }
+}
+
+/// What was retired.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct ForgetReport {
+    /// The target, in each stream.
+    pub forgotten: Vec<ForgottenTarget>,
+}
+
+/// A target that was retired in one stream.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct ForgottenTarget {
+    /// The stream.
+    pub stream: String,
+    /// The target.
+    pub target: TargetId,
+}
+
+/// Retires a target: `status`, metrics and alarms no longer count it, until a run works on it again.
+///
+/// # Errors
+/// If no such target is known, or the state cannot be read or written.
+pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
+    // What is not there is not made.
+    let Some(view) = StateView::find(options.state_dir.as_deref())? else {
+        return Err(unknown(&options.target, &[]));
+    };
+    let state = StateDir::open(Some(view.path()), Side::Import)?;
+    let now = clock::now();
+    let (mut forgotten, mut known) = (Vec::new(), Vec::new());
+    for stream in view.streams(Side::Import)? {
+        if options.stream.as_ref().is_some_and(|only| only.as_str() != stream) {
+            continue;
+        }
+        let mut imports = state.imports(&stream)?;
+        let mut found = Vec::new();
+        for (name, of) in imports.targets.iter_mut().filter(|(_, of)| of.forgotten.is_none()) {
+            let Ok(target) = name.parse::<TargetId>();
+            if target.is_called(&options.target) {
+                of.forgotten = Some(now);
+                // A command that was never told of it has nothing left to be told.
+                of.hook_due = None;
+                found.push(ForgottenTarget { stream: stream.clone(), target });
+            } else {
+                known.push(name.clone());
+            }
+        }
+        if found.is_empty() {
+            continue;
+        }
+        state.save_imports(&stream, &imports)?;
+        let line = |gone: &ForgottenTarget| LogEntry {
+            target: Some(gone.target.to_string()),
+            ..LogEntry::new(now, Event::Forgotten, &stream)
+        };
+        state.log()?.append(&found.iter().map(line).collect::<Vec<_>>())?;
+        forgotten.extend(found);
+    }
+    if forgotten.is_empty() {
+        return Err(unknown(&options.target, &known));
+    }
+    Ok(ForgetReport { forgotten })
+}
+
+/// The error of a name that no target has.
+pub(crate) fn unknown(target: &str, known: &[String]) -> Error {
+    let mut known: Vec<String> = known.iter().map(|name| escape(name)).collect();
+    known.sort();
+    known.dedup();
+    let hint = match known.as_slice() {
+        [] => "Name the directory of the state with --state-dir, or run the command as the user who imports."
+            .into(),
+        known => format!("This host knows {}.", known.join(", ")),
+    };
+    Error::usage(format!("no target here is called {:?}", escape(target)), hint)
+}

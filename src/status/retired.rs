@@ -1,0 +1,130 @@
+//! Which targets no run uses any more, as far as the state tells.
+//!
+//! A job that has died looks much the same, so one run without a target is not enough unless that run is known to
+//! have worked on it before. `forget` is the way to say so at once.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::delivery::target_id::TargetId;
+use crate::trust::state::TargetState;
+
+/// For how long others are used before a target counts as retired.
+const UNUSED: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// How many bundles others accept before a target whose directory is gone counts as retired.
+const BUNDLES: usize = 2;
+/// For how long others are used before an error of a target says how it is retired.
+const HINT: SignedDuration = SignedDuration::from_hours(25);
+
+/// How a target compares with the others of its stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// No run uses it any more.
+    pub(crate) retired: bool,
+    /// Others were used since, so that it may be retired.
+    pub(crate) lags: bool,
+}
+
+/// Compares a target with the others of its stream: it is retired if a later run of the same targets leaves it out,
+/// if its directory is gone and others have accepted [`BUNDLES`] newer bundles, or if others are used for
+/// [`UNUSED`] longer.
+pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
+    let mut usage = Usage::default();
+    let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
+        return usage;
+    };
+    for (other, state) in targets {
+        let Some(later) = last_use(state, now).filter(|later| *later > used) else { continue };
+        let lag = later.duration_since(used);
+        let was_dropped = of.beside.contains(other) && !state.beside.iter().any(|beside| beside == name);
+        let is_gone = is_gone(name) && newer_bundles(of, state) >= BUNDLES;
+        usage.retired |= was_dropped || is_gone || lag >= UNUSED;
+        usage.lags |= lag >= HINT;
+    }
+    usage
+}
+
+/// When a target was last used. A clock that was ahead must not make all others look unused.
+fn last_use(of: &TargetState, now: Timestamp) -> Option<Timestamp> {
+    let used = of.used.or_else(|| Some(of.last.as_ref()?.created));
+    used.map(|used| used.min(now))
+}
+
+fn is_gone(name: &str) -> bool {
+    let Ok(target) = name.parse::<TargetId>();
+    target.directory().is_some_and(|directory| {
+        directory.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    })
+}
+
+/// How many bundles another target has accepted since a target's last one.
+fn newer_bundles(of: &TargetState, other: &TargetState) -> usize {
+    let last = of.seen.last();
+    let known = other.seen.iter().position(|seen| Some(seen) == last);
+    other.seen.len() - known.map_or(0, |index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    const NOW: &str = "2026-11-30T12:00:00Z";
+
+    fn state(used: &str, beside: &[&str], seen: u8) -> TargetState {
+        TargetState {
+            used: Some(used.parse().unwrap()),
+            beside: beside.iter().map(|name| (*name).to_owned()).collect(),
+            seen: (0..seen).map(|number| Digest::of(&[number])).collect(),
+            ..TargetState::default()
+        }
+    }
+
+    fn retired(old: TargetState, new: TargetState, old_name: &str) -> (bool, bool) {
+        let targets = BTreeMap::from([(old_name.to_owned(), old), ("registry:b".to_owned(), new)]);
+        let usage = usage(old_name, &targets, NOW.parse().unwrap());
+        assert!(!super::usage("registry:b", &targets, NOW.parse().unwrap()).retired);
+        (usage.retired, usage.lags)
+    }
+
+    #[test]
+    fn a_target_is_retired_only_on_good_grounds() {
+        let (day, later) = ("2026-11-20T02:00:00Z", "2026-11-29T02:00:00Z");
+        let a = "registry:a";
+        // Two jobs, of which one may have died: nobody knows.
+        assert_eq!(retired(state(day, &[], 3), state(later, &[], 9), a), (false, true));
+        // A minute later, as every night.
+        assert_eq!(retired(state(day, &[], 3), state("2026-11-20T02:01:00Z", &[], 3), a), (false, false));
+        // One job, which leaves it out now.
+        assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
+        assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0, false);
+        // Long ago.
+        assert!(retired(state("2026-11-10T02:00:00Z", &[], 3), state(later, &[], 9), a).0);
+        // Its directory is gone, and more came than the one night's.
+        let gone = "cache:/nonexistent/cache";
+        assert!(retired(state(day, &[], 3), state(later, &[], 5), gone).0);
+        assert!(!retired(state(day, &[], 3), state(later, &[], 4), gone).0);
+        assert!(!retired(state(day, &[], 3), state(later, &[], 9), "cache:/").0);
+        // A clock that was ahead once makes nothing old.
+        assert!(!retired(state(day, &[], 3), state("2036-11-20T02:00:00Z", &[], 4), a).0);
+    }
+
+    #[test]
+    fn what_an_older_program_wrote_is_judged_by_its_last_bundle() {
+        let mut old = state(NOW, &[], 3);
+        old.used = None;
+        assert_eq!(
+            retired(old.clone(), state(NOW, &[], 9), "registry:a"),
+            (false, false),
+            "nothing is known"
+        );
+        old.last = Some(crate::trust::state::Accepted {
+            identity: Digest::of(b"x"),
+            created: "2026-10-01T00:00:00Z".parse().unwrap(),
+            expires: None,
+            sequence: None,
+        });
+        assert!(retired(old, state(NOW, &[], 9), "registry:a").0);
+    }
+}

@@ -1,0 +1,102 @@
+//! The log of exports: what this host signed, where it came from, and with which key. It has one line of JSON for
+//! each bundle, and is only appended to.
+//!
+//! It is in the directory of the state. No decision depends on it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::dataset::MissingItem;
+use crate::digest::Digest;
+use crate::trust::TrustError;
+use crate::trust::log::append_lines;
+use crate::util::dir::Dir;
+
+/// The file's name, in the directory of the state.
+pub const NAME: &str = "exports.jsonl";
+
+/// A line of the log: a bundle that was signed.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportLogEntry {
+    /// When it was written, by this host's clock.
+    pub at: Timestamp,
+    /// Its stream.
+    pub stream: String,
+    /// The sha256 of its signed payload.
+    pub identity: Digest,
+    /// Its date.
+    pub created: Timestamp,
+    /// After when importers reject it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Its number in the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The names of its files: the only one, or the head and its volumes.
+    pub files: Vec<String>,
+    /// Its bytes, with all volumes.
+    pub length: u64,
+    /// The key that signed it: the sha256 of the public key.
+    pub keyid: String,
+    /// What it holds.
+    pub datasets: Vec<SignedItem>,
+    /// The images that it holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<SignedItem>,
+    /// What was asked for and is not in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingItem>,
+    /// The flags without which it would not have been written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<&'static str>,
+    /// The version of the program that wrote it.
+    pub program: &'static str,
+}
+
+/// A dataset or an image that was signed.
+#[derive(Debug, Clone, Serialize)]
+pub struct SignedItem {
+    /// Its reference name, such as `trivy-db-2`, or the name of an image.
+    pub name: String,
+    /// Where it was fetched from.
+    pub source: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// When upstream built it, if it says so.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::util::text::serialize_optional_second"
+    )]
+    pub updated_at: Option<Timestamp>,
+    /// Upstream's version, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// The log file, `exports.jsonl`.
+#[derive(Debug)]
+pub struct ExportLog {
+    dir: Dir,
+    mode: u32,
+}
+
+impl ExportLog {
+    /// The log in a state directory. It is created with this mode.
+    pub(super) fn of(dir: Dir, mode: u32) -> Self {
+        ExportLog { dir, mode }
+    }
+
+    /// Appends a line and syncs.
+    ///
+    /// # Errors
+    /// [`TrustError::File`] if the log is not a regular file, or cannot be written or synced.
+    pub fn append(&self, entry: &ExportLogEntry) -> Result<(), TrustError> {
+        let line = |_: u64, lines: &mut Vec<u8>| {
+            serde_json::to_writer(&mut *lines, entry)?;
+            lines.push(b'\n');
+            Ok(())
+        };
+        append_lines(&self.dir, NAME, self.mode, line)
+            .map_err(|error| TrustError::File { path: self.dir.at(NAME), error })
+    }
+}

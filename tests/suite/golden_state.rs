@@ -1,0 +1,164 @@
+//! The state directory and the inbox of today, kept as files: every later version goes on with them.
+//!
+//! `TRIVY_FERRY_MAKE_GOLDEN=1` writes `fixtures/state/v1` if it does not exist. It is never made again: a version that
+//! changes the form of a file gives it another number in `format`, and a golden directory of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use test_kit::host::{files, json_file, text};
+use test_kit::registry::Registry;
+use trivy_ferry::bundle::Heartbeat;
+use trivy_ferry::bundle::heartbeat::{ExportOutcome, NewestBundle};
+
+use crate::forge::upstream::Upstream;
+use crate::forge::{Bundle, Host, Part, days};
+
+/// What stands in the files for the home of the host that made them, and for its registry.
+const HOME: &str = "/srv/golden";
+const REGISTRY: &str = "registry.example:5000";
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/state/v1")
+}
+
+fn time(text: &str) -> jiff::Timestamp {
+    text.parse().unwrap()
+}
+
+fn bundle(made: &str, number: u64) -> Bundle {
+    Bundle::of(time(made), &Part::all(time("2026-01-14T06:00:00Z"))).with("sequence", number)
+}
+
+/// A year of a site in a minute: three targets, a gap, an override, a heartbeat, an inbox with all that may lie there,
+/// and an exporter's side.
+fn make() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    host.write_key();
+    fs::create_dir(host.path("www")).unwrap();
+    let place = format!("{}/p", registry.host);
+    let targets =
+        ["--registry", &place, "--plain-http", "--web-root", "www", "--web-url", "https://vex.example"];
+    host.import(&host.bundle("b.tar", &bundle("2026-01-15T09:00:00Z", 1)), &targets).good();
+    let third = bundle("2026-01-17T09:00:00Z", 3);
+    host.import(&host.bundle("b.tar", &third), &targets).good();
+    let back = bundle("2026-01-16T12:00:00Z", 9);
+    host.import(&host.bundle("b.tar", &back), &[&targets[..], &["--allow-rollback"]].concat()).good();
+    host.import(&host.bundle("b.tar", &bundle("2026-01-18T09:00:00Z", 10)), &targets).good();
+    let watch = |code: i32| {
+        let args = ["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub"];
+        host.run(&[&args[..], &["--cache-dir", "cache", "--state-dir", "state"]].concat()).exits(code);
+    };
+    let newest = bundle("2026-01-19T09:00:00Z", 11);
+    let identity = newest.identity().parse().unwrap();
+    let announced = NewestBundle { identity, created: time("2026-01-19T09:00:00Z"), sequence: 11 };
+    let made = time("2026-01-19T09:05:00Z");
+    let heartbeat = Heartbeat::new("default".parse().unwrap(), made, ExportOutcome::Written, Some(announced));
+    host.file(&format!("inbox/{}", heartbeat.file_name()), heartbeat.signed(&host.key).unwrap());
+    host.bundle("inbox/default-20260119t090000z.tar", &newest);
+    let mut damaged = bundle("2026-01-20T09:00:00Z", 12).signed(&host.key);
+    let last = damaged.len() - 1200;
+    damaged[last] ^= 1;
+    host.file("inbox/default-20260120t090000z.tar", damaged);
+    watch(4);
+    // One that waits for its volumes.
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 2_000_000);
+    let flags = ["--state-dir", "exporter", "--output", "inbox", "--volume-size", "1M"];
+    host.export(&upstream, &flags).good();
+    fs::remove_file(
+        host.path("inbox")
+            .join(files(host.path("inbox")).into_iter().find(|name| name.ends_with(".001")).unwrap()),
+    )
+    .unwrap();
+    watch(0);
+    let replace =
+        |text: String| text.replace(&host.at(""), &format!("{HOME}/")).replace(&registry.host, REGISTRY);
+    for (from, to) in [("state", "state"), ("exporter", "state"), ("inbox", "inbox")] {
+        for name in files(host.path(from)) {
+            // Locks say nothing, and bundles are kept elsewhere.
+            if name.ends_with(".json") || name.ends_with(".jsonl") {
+                let path = golden().join(to).join(&name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, replace(text(host.path(from).join(&name)))).unwrap();
+            }
+        }
+    }
+}
+
+/// A host as the one that made the files, at a later time.
+fn host() -> Host {
+    let host = Host::new();
+    for name in files(golden()) {
+        host.file(&name, text(golden().join(&name)).replace(HOME, host.at("").trim_end_matches('/')));
+    }
+    let mode =
+        |path: PathBuf, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(host.path("state"), 0o700);
+    files(host.path("state")).iter().for_each(|name| mode(host.path("state").join(name), 0o600));
+    for own in [".trivy-ferry", "processed", "quarantine"] {
+        mode(host.path("inbox").join(own), 0o700);
+    }
+    host
+}
+
+fn status(host: &Host) -> Value {
+    host.run(&["status", "--state-dir", "state", "--format", "json"]).json()
+}
+
+#[test]
+fn the_state_of_an_older_version_is_gone_on_with() {
+    if std::env::var_os("TRIVY_FERRY_MAKE_GOLDEN").is_some_and(|value| value == "1") && !golden().exists() {
+        make();
+    }
+    let host = host();
+    let said = status(&host);
+    let names: Vec<&str> =
+        said["imports"].as_array().unwrap().iter().map(|target| target["target"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names[0].starts_with("cache:") && names[1].starts_with("registry:registry.example"), "{names:?}");
+    let cache = &said["imports"][0];
+    assert_eq!((&cache["bundle"]["sequence"], &cache["overrides"]), (&11.into(), &1.into()), "{said:#}");
+    assert_eq!(cache["missing"][0], 2, "{said:#}");
+    assert_eq!(said["heartbeats"][0]["newest"]["sequence"], 11, "{said:#}");
+    assert_eq!(said["exports"][0]["sequence"], 1, "{said:#}");
+    // Floors and gaps hold as before, and the inbox goes on.
+    let older = host.bundle("b.tar", &bundle("2026-01-10T09:00:00Z", 12));
+    host.import(&older, &[]).exits(5).warns("before the last one accepted (2026-01-19");
+    let late = host.bundle("b.tar", &bundle("2026-01-16T09:00:00Z", 2));
+    host.import(&late, &[]).exits(0).prints("late: newer bundles");
+    host.bundle("inbox/default-20260121t090000z.tar", &bundle("2026-01-21T09:00:00Z", 13));
+    let args = ["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub"];
+    host.run(&[&args[..], &["--cache-dir", "cache", "--state-dir", "state"]].concat()).good();
+    let said = status(&host);
+    assert_eq!(said["imports"][0]["bundle"]["sequence"], 13, "{said:#}");
+    // What was written down stays where it was.
+    let (log, old) = (text(host.path("state/imports.jsonl")), text(golden().join("state/imports.jsonl")));
+    assert!(log.starts_with(&old.replace(HOME, host.at("").trim_end_matches('/'))));
+    // The exporter counts on, and signs nothing older.
+    host.write_key();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(2, 1000);
+    let report = host.export(&upstream, &[]).good().json();
+    assert_eq!(report["bundle"]["sequence"], 2);
+    assert_eq!(text(host.path("state/exports.jsonl")).lines().count(), 2);
+}
+
+/// A field that a later version adds is no damage.
+#[test]
+fn fields_that_are_not_known_are_no_damage() {
+    let host = host();
+    for name in ["state/import-default.json", "state/export-default.json"] {
+        let path = host.path(name);
+        let mut state = json_file(&path);
+        state["later"] = serde_json::json!({ "x": [1] });
+        if let Some(targets) = state["targets"].as_object_mut() {
+            targets.values_mut().for_each(|target| target["later"] = 1.into());
+        }
+        fs::write(&path, state.to_string()).unwrap();
+    }
+    assert_eq!(status(&host)["imports"].as_array().unwrap().len(), 3);
+    assert!(days(0) > time("2026-01-20T09:00:00Z"));
+}

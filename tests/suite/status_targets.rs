@@ -1,0 +1,290 @@
+//! Targets come and go: one that nobody uses any more is no alarm for ever, and one that never worked is no
+//! silence.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+use test_kit::answers;
+use test_kit::process::Run;
+use test_kit::registry::Registry;
+
+use crate::forge::{Bundle, Host, Part, hours};
+
+const DAY: i64 = 24 * 60 * 60;
+/// Where nobody listens.
+const DEAD: &str = "127.0.0.1:1/p";
+
+/// An importing host whose stream has another bundle each time.
+struct Site {
+    host: Host,
+    bundles: u64,
+}
+
+impl Site {
+    fn new() -> Self {
+        Site { host: Host::new(), bundles: 0 }
+    }
+
+    /// Brings the next bundle.
+    fn comes(&mut self) {
+        self.bundles += 1;
+        let made = hours(-200 + self.bundles as i64);
+        let bundle = Bundle::of(made, &Part::all(made)).with("sequence", self.bundles);
+        self.host.file("inbox/b.tar", bundle.signed(&self.host.key));
+    }
+
+    /// Imports what has come.
+    fn import(&self, more: &[&str]) -> Run {
+        let args = ["import", "inbox", "--state-dir", "state", "--data-home", "home", "--plain-http"];
+        self.host.run(&[&args[..], &["--trust", "keys/exporter.pub"], more].concat())
+    }
+
+    fn status(&self, more: &[&str]) -> Run {
+        self.host.run(&[&["status", "--state-dir", "state"], more].concat())
+    }
+
+    fn json(&self, more: &[&str]) -> Value {
+        self.status(&[&["--format", "json"], more].concat()).json()
+    }
+
+    fn forget(&self, more: &[&str]) -> Run {
+        self.host.run(&[&["forget", "--state-dir", "state"], more].concat())
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.host.path("state/import-default.json")).unwrap()).unwrap()
+    }
+
+    fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.host.path("state/imports.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn failures(&self) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["event"] == "failed").collect()
+    }
+}
+
+/// A registry that is down, one that refuses, a web root and a cache that are no directories: whatever the target
+/// is, and whoever imports.
+#[test]
+fn a_target_that_never_worked_leaves_a_trace() {
+    let refusing = Registry::new(|_| Some(answers::status(401)));
+    let failing = Registry::new(|seen| (seen.path.contains("db")).then(|| answers::status(500)));
+    let (refusing, failing) = (format!("{}/p", refusing.host), format!("{}/p", failing.host));
+    for to in [
+        &["--registry", DEAD][..],
+        &["--registry", &refusing],
+        &["--registry", &failing],
+        &["--web-root", "inbox/b.tar", "--web-url", "https://vex.example"],
+        &["--cache-dir", "inbox/b.tar"],
+        // Beside one that works.
+        &["--cache-dir", "cache", "--registry", DEAD],
+    ] {
+        let mut site = Site::new();
+        site.comes();
+        site.import(to).fails();
+        site.status(&[]).exits(7).prints("FAILED").warns("every import has failed since");
+        let status = site.json(&[]);
+        let bad: Vec<&Value> = status["imports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|target| !target["failed"].is_null())
+            .collect();
+        assert_eq!(bad.len(), 1, "{status:#}");
+        let failures = site.failures();
+        assert!(
+            failures.iter().any(|line| line["target"] == bad[0]["target"] && !line["why"].is_null()),
+            "{failures:#?}"
+        );
+        // A run that is repeated every minute fills no log.
+        let count = failures.iter().filter(|line| line.get("bundle").is_none()).count();
+        site.import(to).fails();
+        site.host.wait(2 * 60 * 60);
+        site.import(to).fails();
+        let again = site.failures().iter().filter(|line| line.get("bundle").is_none()).count();
+        assert!(again == count + 1 || again == count + 2, "{count} {again}");
+        let metrics = site.host.path("ferry.prom");
+        site.status(&["--metrics", metrics.to_str().unwrap()]);
+        assert!(
+            fs::read_to_string(metrics)
+                .unwrap()
+                .lines()
+                .any(|line| line.starts_with("trivy_ferry_target_failed{") && line.ends_with(" 1"))
+        );
+    }
+}
+
+#[test]
+fn a_watch_leaves_a_trace_too_and_what_works_again_is_good() {
+    let mut site = Site::new();
+    site.comes();
+    let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let registry = Registry::new(move |_| {
+        is_down.load(std::sync::atomic::Ordering::Relaxed).then(|| answers::status(503))
+    });
+    let place = format!("{}/p", registry.host);
+    let watch = || {
+        let args =
+            ["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub", "--plain-http"];
+        site.host.run(&[&args[..], &["--state-dir", "state", "--registry", &place]].concat())
+    };
+    watch().fails();
+    site.status(&[]).exits(7).prints("FAILED").prints(&place);
+    assert_eq!(site.failures()[0]["target"], format!("registry:{place}"));
+    down.store(false, std::sync::atomic::Ordering::Relaxed);
+    watch().good();
+    site.status(&[]).good().does_not_say("FAILED");
+}
+
+#[test]
+fn a_target_that_a_run_leaves_out_is_retired() {
+    let mut site = Site::new();
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    site.comes();
+    site.import(&["--cache-dir", "cache", "--registry", &place]).good();
+    fs::create_dir(site.host.path("www")).unwrap();
+    // Another job, with a target of its own, says nothing of these.
+    let web = ["--web-root", "www", "--web-url", "https://vex.example"];
+    site.import(&web).good();
+    site.host.wait(DAY);
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).good();
+    drop(registry);
+    let ask = ["--registries", "--plain-http", "--max-age", "trivy-db=400d"];
+    site.status(&ask).good().prints("retired").prints(&format!("trivy-ferry forget registry:{place}"));
+    let status = site.json(&[]);
+    let retired: Vec<bool> = status["imports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["retired"].as_bool().unwrap())
+        .collect();
+    assert_eq!(retired, [false, true, false], "{status:#}");
+    // Whoever uses it again gets it back.
+    site.import(&["--cache-dir", "cache", "--registry", &place]).fails();
+    site.status(&[]).exits(7).prints("FAILED");
+}
+
+#[test]
+fn a_cache_that_was_moved_is_missing_until_more_came_elsewhere() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "old"]).good();
+    site.host.wait(DAY);
+    site.comes();
+    site.import(&["--cache-dir", "new"]).good();
+    site.status(&[]).good();
+    fs::remove_dir_all(site.host.path("old")).unwrap();
+    // It may have been lost.
+    site.status(&[]).exits(7).prints("MISSING");
+    site.host.wait(DAY + 60 * 60);
+    site.comes();
+    site.import(&["--cache-dir", "new"]).good();
+    site.status(&[]).good().prints("retired");
+    // Its own name shows it alone, and is judged as before.
+    let new = site.host.at("new");
+    site.status(&["--target", &new]).good().does_not_say("retired");
+    let only = site.json(&["--target", &format!("cache:{new}")]);
+    assert_eq!((only["imports"].as_array().unwrap().len(), &only["exports"]), (1, &serde_json::json!([])));
+    site.status(&["--target", "nowhere"]).fails_with(2, &["nowhere", "This host knows cache:"]);
+    fs::remove_dir_all(site.host.path("new")).unwrap();
+    site.status(&["--target", &new]).exits(7).prints("MISSING");
+}
+
+/// A registry, a web root or a server that another one has replaced: nobody can tell it from a job that died.
+#[test]
+fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
+    for old in [
+        &["--registry", DEAD][..],
+        &["--cache-dir", "old"],
+        &["--web-root", "www", "--web-url", "https://v.example"],
+    ] {
+        let mut site = Site::new();
+        fs::create_dir(site.host.path("www")).unwrap();
+        site.comes();
+        let _ = site.import(old);
+        for _ in 0..3 {
+            site.host.wait(DAY);
+            site.comes();
+            site.import(&["--cache-dir", "new"]).good();
+        }
+        let name = site.json(&[])["imports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|target| target["target"].as_str().unwrap().to_owned())
+            .find(|name| !name.ends_with("/new"))
+            .unwrap();
+        site.status(&["--max-age", "trivy-db=1h,vex-hub=1h"]).warns(&format!("trivy-ferry forget {name}"));
+        let before = site.state()["targets"][&name].clone();
+        let clone = site.host.path("state-before");
+        fs::create_dir(&clone).unwrap();
+        fs::set_permissions(&clone, PermissionsExt::from_mode(0o700)).unwrap();
+        for file in ["import-default.json", "imports.jsonl"] {
+            fs::copy(site.host.path("state").join(file), clone.join(file)).unwrap();
+        }
+        site.forget(&[&name, "--stream", "lab"]).fails_with(2, &["no target here is called"]);
+        site.forget(&[&name]).exits(0).prints(&name);
+        site.forget(&[&name]).fails_with(2, &["no target here is called", "This host knows cache:"]);
+        site.status(&[]).good().does_not_say(&name);
+        assert_eq!(site.log().last().unwrap()["event"], "forgotten");
+        assert_eq!(site.log().last().unwrap()["target"], name);
+        // Nothing of what was accepted there is lost.
+        let after = &site.state()["targets"][&name];
+        assert_eq!(
+            (&after["floors"], &after["last"], &after["seen"]),
+            (&before["floors"], &before["last"], &before["seen"])
+        );
+        let _ = site.import(old);
+        assert!(site.json(&[]).to_string().contains(&name));
+        // Without it, time does the same.
+        fs::remove_dir_all(site.host.path("state")).unwrap();
+        fs::rename(&clone, site.host.path("state")).unwrap();
+        site.host.wait(12 * DAY);
+        site.comes();
+        site.import(&["--cache-dir", "new"]).good();
+        site.status(&["--registries", "--plain-http"]).good().prints("retired");
+    }
+}
+
+/// A retired target has not got the newest bundle, and is no reason for an alarm; another is.
+#[test]
+fn silence_is_judged_by_the_targets_in_use() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "old", "--registry", DEAD]).fails();
+    site.comes();
+    site.import(&["--cache-dir", "new"]).good();
+    let state = site.state();
+    let last = state["targets"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(name, _)| name.ends_with("/new"))
+        .unwrap()
+        .1["last"]
+        .clone();
+    // As the exporter's heartbeat says.
+    let path = site.host.path("state/import-default.json");
+    let mut with = state.clone();
+    let now = hours(0).to_string();
+    with["heard"] =
+        serde_json::json!({ "created": now, "received": now, "export": "written", "newest": last });
+    fs::write(&path, with.to_string()).unwrap();
+    site.status(&["--max-silence", "1h"])
+        .exits(7)
+        .warns("has not come into cache:")
+        .prints("not here yet")
+        .prints("not in registry:");
+    site.forget(&["127.0.0.1:1/p"]).good();
+    site.forget(&[&site.host.at("old")]).good();
+    let run = site.status(&["--max-silence", "1h"]);
+    run.good().does_not_say("not here yet");
+    assert_eq!(site.json(&[])["heartbeats"][0]["not_in"], serde_json::json!([]));
+    assert_eq!(site.json(&[])["heartbeats"][0]["here"], true);
+}
