@@ -3,6 +3,16 @@
 use crate::bundle::error::BundleError;
 use crate::hint::Hint;
 
+/// What hints say of `repair`: of no use to whoever has just run it.
+pub(crate) const REPAIR_ADVICE: [&str; 3] = [
+    "; where its parity lies beside it, `trivy-ferry repair` makes it again",
+    "; with parity beside them, `trivy-ferry repair` makes it again",
+    "; where there is enough parity, `trivy-ferry repair` makes them again",
+];
+/// What hints say of `verify`.
+pub(crate) const VERIFY_ADVICE: [&str; 2] =
+    [" (`trivy-ferry verify` says whether the others are good)", " (`trivy-ferry verify` names them)"];
+
 impl Hint for BundleError {
     fn hint(&self) -> String {
         match self {

@@ -25,6 +25,8 @@ pub(crate) use content::open_regular;
 pub use error::BundleError;
 pub use format::{FORMAT, MANIFEST, MAX_MANIFEST, MAX_MEMBER, PAYLOAD_TYPE, SUMS};
 pub use heartbeat::Heartbeat;
+#[cfg(feature = "cli")]
+pub(crate) use hint::{REPAIR_ADVICE, VERIFY_ADVICE};
 pub use payload::{Dataset, Image, Member, Payload, Stream};
 pub use read_back::read_back;
 pub use reader::{SignedBundle, UnverifiedBundle, VerifiedBundle};

@@ -112,6 +112,27 @@ fn a_bad_copy_is_no_refusal_once_the_bundle_has_come() {
     }
 }
 
+/// Whoever has run `repair` or `verify` needs no advice to run it.
+#[test]
+fn nobody_is_advised_to_do_what_was_just_done() {
+    let host = Host::new();
+    let whole = Bundle::of(hours(-2), &Part::all(days(-2))).signed(&host.key);
+    let cut = host.file("cut.tar", &whole[..whole.len() - 3000]);
+    host.verify(&cut, &[]).exits(4).warns("`trivy-ferry repair`").does_not_say("`trivy-ferry verify`");
+    let repair = |path: &str| host.run(&["repair", path, "--trust", "keys/exporter.pub"]);
+    repair("cut.tar").fails().does_not_say("`trivy-ferry repair`");
+    let sender = Host::with_key(&host.key);
+    sender.write_key();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 3_000_000);
+    sender.export(&upstream, &["--volume-size", "1M"]).good();
+    let lost =
+        test_kit::host::names(sender.path("out")).into_iter().find(|name| name.ends_with(".001")).unwrap();
+    fs::remove_file(sender.path("out").join(lost)).unwrap();
+    host.verify(&sender.path("out"), &[]).exits(6).warns(".001").does_not_say("`trivy-ferry verify`");
+    repair(&sender.at("out")).fails().does_not_say("`trivy-ferry repair`");
+}
+
 #[test]
 fn numbers_that_go_back_are_a_remark() {
     let host = Host::new();

@@ -1,8 +1,10 @@
 //! Runs `verify`, `inspect`, `repair` and `sign`: flags become options, the report an outcome.
 
+use crate::bundle::{REPAIR_ADVICE, VERIFY_ADVICE};
 use crate::cli::args::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};
 use crate::cli::{CommandOutcome, prompt};
 use crate::error::Error;
+use crate::hint::Hint;
 use crate::intake;
 use crate::intake::verify::VerifyOptions;
 use crate::progress::Progress;
@@ -17,7 +19,9 @@ pub(crate) fn verify(args: &VerifyArgs, progress: &dyn Progress) -> Result<Comma
         allow_future: args.overrides.allow_future,
         allow_expired: args.overrides.allow_expired,
     };
-    let report = intake::verify::verify(&options, progress)?;
+    let verified = intake::verify::verify(&options, progress);
+    let mut report = verified.map_err(|error| without_advice(error, &VERIFY_ADVICE))?;
+    report.errors = report.errors.into_iter().map(|error| without_advice(error, &VERIFY_ADVICE)).collect();
     let outcome = CommandOutcome::done(&report);
     Ok(CommandOutcome { warnings: report.warnings, errors: report.errors, ..outcome })
 }
@@ -27,9 +31,18 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<CommandOutcome, Error> {
 }
 
 pub(crate) fn repair(args: &RepairArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
-    let report = intake::repair::repair(&args.bundle, &args.keys.trust, progress)?;
+    let repaired = intake::repair::repair(&args.bundle, &args.keys.trust, progress);
+    let mut report = repaired.map_err(|error| without_advice(error, &REPAIR_ADVICE))?;
+    report.errors = report.errors.into_iter().map(|error| without_advice(error, &REPAIR_ADVICE)).collect();
     let outcome = CommandOutcome::done(&report);
     Ok(CommandOutcome { errors: report.errors, ..outcome })
+}
+
+/// Returns an error whose hint does not advise the command that was just run.
+fn without_advice(error: Error, advice: &[&str]) -> Error {
+    let hint = error.hint();
+    let said = advice.iter().filter(|advice| hint.contains(**advice));
+    said.fold(error, |error, advice| error.restated(advice, ""))
 }
 
 pub(crate) fn sign(args: &SignArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
