@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::bundle::Dataset;
 use crate::collect::quorum::Quorum;
+use crate::collect::validate::bad_content;
 use crate::dataset::catalogue::WARN_AFTER;
 use crate::dataset::examine::Examination;
 use crate::error::Error;

@@ -94,7 +94,8 @@ pub(crate) fn receive(
             let by_clock = matches!(error, Error::Rejected(Rejection::Future { .. }));
             // What comes late, or twice, is nobody's fault.
             let is_late = matches!(error, Error::Rejected(Rejection::Late { .. }));
-            if !is_late && !(again && by_clock) && (write_down || !unsigned) {
+            let is_known = is_late || again && by_clock;
+            if !is_known && (write_down || !unsigned) {
                 let entry = LogEntry::new(clock::now(), Event::Rejected, stream).because(&why);
                 state.log()?.append(&[LogEntry {
                     bundle: Some(name.clone()),

@@ -70,8 +70,10 @@ fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Ve
         all.push(Dated { at: heard.received, what: format!("the arrival of {what}"), own: true });
     }
     // What was accepted afterwards says that the clock is right now.
-    let signed = log.iter().filter(|entry| entry.stream == stream && entry.created.is_some());
-    let Some((entry, at)) = signed.last().and_then(|entry| Some((entry, entry.created?))) else { return };
+    let mut signed = log.iter().filter(|entry| entry.stream == stream && entry.created.is_some());
+    let Some((entry, at)) = signed.next_back().and_then(|entry| Some((entry, entry.created?))) else {
+        return;
+    };
     if imports.heard.as_ref().is_none_or(|heard| heard.received < entry.at) {
         let name = entry.bundle.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
         all.push(Dated { at, what: format!("what came last of stream {shown:?}{name}"), own: false });

@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(retired(state(day, &[], 3), state("2026-11-20T02:01:00Z", &[], 3), a), (false, false));
         // One job, which leaves it out now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
-        assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0, false);
+        assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
         // Long ago.
         assert!(retired(state("2026-11-10T02:00:00Z", &[], 3), state(later, &[], 9), a).0);
         // Its directory is gone, and more came than the one night's.
@@ -124,6 +124,7 @@ mod tests {
             created: "2026-10-01T00:00:00Z".parse().unwrap(),
             expires: None,
             sequence: None,
+            missing_items: Vec::new(),
         });
         assert!(retired(old, state(NOW, &[], 9), "registry:a").0);
     }

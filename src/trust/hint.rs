@@ -69,36 +69,12 @@ fn is_of_exports(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("export"))
 }
 
-impl Hint for Rejection {
-    fn hint(&self) -> String {
-        match self {
-            Rejection::Stream { found, .. } => format!(
-                "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
-            ),
+/// What to do about a clock that is wrong, or about silence; `None` for any other reason.
+fn hint_of_time(rejection: &Rejection) -> Option<String> {
+    let hint: String = match rejection {
             Rejection::Rollback { ahead_of: Some(_), .. } => {
                 "One of the clocks was or is wrong. If this host's is right, admit this bundle with --allow-rollback: its date is the floor from then on."
                     .into()
-            }
-            Rejection::Rollback { .. } => {
-                "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
-                    .into()
-            }
-            Rejection::Equivocation { .. } => {
-                "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
-                    .into()
-            }
-            Rejection::NotHere { not_in, .. } if !not_in.is_empty() => {
-                "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET`."
-                    .into()
-            }
-            Rejection::NotHere { .. } => {
-                "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
-            }
-            Rejection::Silent { .. } => {
-                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
-            }
-            Rejection::Late { .. } => {
-                "Nothing has to be done: it was late, or came twice.".into()
             }
             Rejection::Future { .. } => {
                 "Compare both clocks with the true time: correct this host's and import again, or the exporter's and export again. --allow-future admits the bundle; the age of the data is then not checked."
@@ -115,6 +91,41 @@ impl Hint for Rejection {
             Rejection::AheadOfClock { dataset, .. } => format!(
                 "Check this host's clock first (`timedatectl`): it looks slow. If it is right, the source serves a wrong date: name another, or leave it out with --skip {dataset}."
             ),
+            Rejection::NotHere { not_in, .. } if !not_in.is_empty() => {
+                "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET`."
+                    .into()
+            }
+            Rejection::NotHere { .. } => {
+                "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
+            }
+            Rejection::Silent { .. } => {
+                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
+            }
+            _ => return None,
+    };
+    Some(hint)
+}
+
+impl Hint for Rejection {
+    fn hint(&self) -> String {
+        if let Some(hint) = hint_of_time(self) {
+            return hint;
+        }
+        match self {
+            Rejection::Stream { found, .. } => format!(
+                "Accept it with --stream {found} if you mean to; mixing streams lets one exporter roll back another's data."
+            ),
+            Rejection::Rollback { .. } => {
+                "Use a newer bundle, or admit this one with --allow-rollback: vulnerabilities found since may then go unseen."
+                    .into()
+            }
+            Rejection::Equivocation { .. } => {
+                "Ask the exporter's owner which is right: a key that signs two is misused. --allow-rollback admits it all the same."
+                    .into()
+            }
+            Rejection::Late { .. } => {
+                "Nothing has to be done: it was late, or came twice.".into()
+            }
             Rejection::Expired { .. } => {
                 "Fetch a newer bundle, or admit it with --allow-expired: scans then use data that its exporter called too old."
                     .into()
@@ -147,6 +158,11 @@ impl Hint for Rejection {
             Rejection::TooOld { dataset, .. } => format!(
                 "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
             ),
+            Rejection::Future { .. }
+            | Rejection::ClockBehind { .. }
+            | Rejection::AheadOfClock { .. }
+            | Rejection::NotHere { .. }
+            | Rejection::Silent { .. } => String::new(),
         }
     }
 }

@@ -361,11 +361,11 @@ mod tests {
         assert!(load().unwrap().requiring(Some(3)).is_err());
         assert_eq!(load().unwrap().trusted_for("default", &ids), ids);
         for bad in ["0", "two", "", "99"] {
-            crate::util::fs::put(&dir.path().join(MIN_SIGNERS), bad);
+            crate::util::fs::put(dir.path().join(MIN_SIGNERS), bad);
             assert!(load().is_err(), "{bad:?}");
         }
         require(dir.path(), 1).unwrap();
-        crate::util::fs::put(&dir.path().join("x.pub"), format!("# streams: ,\n{}", one.to_pem()));
+        crate::util::fs::put(dir.path().join("x.pub"), format!("# streams: ,\n{}", one.to_pem()));
         assert!(load().unwrap_err().to_string().contains("names no stream"));
     }
 

@@ -55,7 +55,7 @@ impl StatusReport {
         writeln!(f, "{}   stream {}", escape_line(&target.target.to_string()), escape(&target.stream))?;
         if target.retired {
             let used = target.used.or_else(|| Some(target.bundle.as_ref()?.created));
-            let used = used.map_or_else(|| "-".into(), |used| minute(used));
+            let used = used.map_or_else(|| "-".into(), minute);
             let name = escape_line(&target.target.to_string());
             writeln!(f, "  retired          no run uses it any more; the last one did {used}")?;
             return writeln!(f, "                   `trivy-ferry forget {name}` removes it from here");
