@@ -4,12 +4,14 @@ use crate::bundle::error::BundleError;
 use crate::hint::Hint;
 
 /// What hints say of `repair`: of no use to whoever has just run it.
+#[cfg(feature = "cli")]
 pub(crate) const REPAIR_ADVICE: [&str; 3] = [
     "; where its parity lies beside it, `trivy-ferry repair` makes it again",
     "; with parity beside them, `trivy-ferry repair` makes it again",
     "; where there is enough parity, `trivy-ferry repair` makes them again",
 ];
 /// What hints say of `verify`.
+#[cfg(feature = "cli")]
 pub(crate) const VERIFY_ADVICE: [&str; 2] =
     [" (`trivy-ferry verify` says whether the others are good)", " (`trivy-ferry verify` names them)"];
 
