@@ -17,5 +17,6 @@ pub mod message;
 pub mod secret;
 pub mod signer;
 pub mod state;
+mod target_runs;
 
 pub use error::{Rejection, TrustError};
