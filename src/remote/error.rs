@@ -311,6 +311,15 @@ mod tests {
             with_login: false,
         };
         assert!(error.hint().contains("raise its quota"), "{}", error.hint());
+        for (why, helps) in [
+            ("invalid peer certificate: UnknownIssuer", "--cacert"),
+            ("invalid peer certificate: certificate expired: verification time 2 (UNIX)", "clock"),
+            ("invalid peer certificate: certificate not valid for name \"r.example\"", "subjectAltName"),
+            ("invalid peer certificate: UnsupportedSignatureAlgorithmContext", "SHA-1"),
+        ] {
+            let error = RemoteError::Certificate { host: "r.example".into(), why: why.into() };
+            assert!(error.hint().contains(helps), "{why}: {}", error.hint());
+        }
         let error = RemoteError::RateLimited {
             subject: "x".into(),
             host: "h".into(),

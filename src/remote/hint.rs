@@ -105,14 +105,21 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
     }
 }
 
+/// By what the TLS library says: somebody who is told to find a CA looks for days (rustls, issue 1335).
 fn of_certificate(why: &str) -> String {
-    if why.contains("CaUsedAsEndEntity") {
-        return "The server shows a CA's certificate as its own: give this very certificate with --cacert FILE, or the server one that a CA has issued for its name."
-            .into();
-    }
-    "If the host or a proxy uses your organisation's own CA, give its certificate with --cacert FILE; \
-     on a system without CA certificates install them or set SSL_CERT_FILE."
-        .into()
+    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    let hint = if says(&["CaUsedAsEndEntity"]) {
+        "The server shows a CA's certificate as its own: give this very certificate with --cacert FILE, or the server one that a CA has issued for its name."
+    } else if says(&["xpired", "not valid yet", "NotValidYet"]) {
+        "Check the clock of this host, and have the server's certificate renewed if the clock is right."
+    } else if says(&["not valid for name", "NotValidForName"]) {
+        "Use a name that the certificate has, or have one issued with this name as a subjectAltName."
+    } else if says(&["UnsupportedSignatureAlgorithm", "UnsupportedCertVersion"]) {
+        "Have the certificate issued anew, of version 3 and with SHA-256 or better: SHA-1 and RSA keys of less than 2048 bits are not accepted."
+    } else {
+        "If the host or a proxy uses your organization's own CA, give its certificate with --cacert FILE; on a system without CA certificates install them or set SSL_CERT_FILE."
+    };
+    hint.into()
 }
 
 fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> String {

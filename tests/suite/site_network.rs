@@ -318,6 +318,9 @@ fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
         }
         // It is trusted for its names alone, and not as a CA for others.
         let elsewhere = place.replace("127.0.0.1", "localhost");
-        push(&host, &bundle, &elsewhere, &[], &["--cacert", &ca]).exits(7).warns("not valid for");
+        push(&host, &bundle, &elsewhere, &[], &["--cacert", &ca])
+            .exits(7)
+            .warns("not valid for")
+            .warns("a name that the certificate has");
     }
 }

@@ -1,6 +1,8 @@
 //! The few fields of a certificate that the TLS library does not tell: until when it is valid and what it is for
 //! (RFC 5280, 4.1), and what OpenSSL's trust store adds to it.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -27,12 +29,17 @@ const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 /// As the verification of a chain has them.
 pub(super) fn check(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let fields = fields(certificate).ok_or(CertificateError::BadEncoding)?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < fields.not_before {
-        return Err(CertificateError::NotValidYet.into());
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let at = |seconds: i64| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+    };
+    if seconds < fields.not_before {
+        let not_before = at(fields.not_before);
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
-    if now > fields.not_after {
-        return Err(CertificateError::Expired.into());
+    if seconds > fields.not_after {
+        let not_after = at(fields.not_after);
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     if !fields.is_for_servers {
         return Err(CertificateError::InvalidPurpose.into());
