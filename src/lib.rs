@@ -33,7 +33,7 @@
 //! std::fs::write(path("exporter.pub"), key.public().to_pem())?;
 //! let mut options = ImportOptions::new("weekly".parse()?);
 //! options.trust = vec![path("exporter.pub")];
-//! options.cache_dir = Some(path("cache"));
+//! options.cache_dirs = vec![path("cache")];
 //! options.data_home = Some(path("home"));
 //! options.state_dir = Some(path("state-of-imports"));
 //! let imported = Importer::new(options).run(&[bundle.path], &Silent)?;

@@ -64,7 +64,7 @@ impl Trip {
     fn import(&self) -> ImportOptions {
         let mut options = ImportOptions::new("weekly".parse().unwrap());
         options.trust = vec![self.path("ferry.pub")];
-        options.cache_dir = Some(self.path("cache"));
+        options.cache_dirs = vec![self.path("cache")];
         options.data_home = Some(self.path("home"));
         options.state_dir = Some(self.path("state-air-gapped"));
         options
@@ -235,7 +235,7 @@ fn options_that_do_nothing_are_errors() {
     let trip = Trip::new();
     let bundle = trip.exported(&Artifact::db());
     let mut options = trip.import();
-    options.cache_dir = None;
+    options.cache_dirs.clear();
     options.web_root = Some(trip.path("usb"));
     let error = Importer::new(options).run(from_ref(&bundle), &Silent).err().unwrap();
     assert_eq!(error.category(), Category::Usage, "{error}");

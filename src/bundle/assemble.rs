@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::content::{Content, open_regular};
 use crate::bundle::header::{self, BLOCK};
-use crate::bundle::volumes::{Volume, VolumeNumber, beside};
+use crate::bundle::names;
+use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Payload};
 use crate::digest::{Digest, digest_of};
 
@@ -43,10 +44,11 @@ pub(super) fn check_length(
     }
 }
 
-/// How a volume is called where it is missed.
-pub(crate) fn expected(head: &Path, number: VolumeNumber) -> String {
+/// How a volume is called where it is missed: beside its head or, if that was renamed, as an export names it.
+pub(crate) fn expected(head: &Path, payload: &Payload, number: VolumeNumber) -> String {
     let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    crate::util::text::escape(&file.unwrap_or_else(|| format!("….tar.{number}")))
+    let written = || volumes::name(&names::default_name(payload.stream.as_str(), payload.created), number);
+    crate::util::text::escape(&file.unwrap_or_else(written))
 }
 
 /// What is wrong with the volumes of a bundle.
@@ -77,16 +79,17 @@ impl Faults {
 /// Where a volume lies, where it is there and as long as was signed.
 pub(crate) fn locate(
     head: &Path,
+    payload: &Payload,
     number: VolumeNumber,
-    volume: &Volume,
     find: &dyn Fn(VolumeNumber) -> Option<PathBuf>,
     faults: &mut Faults,
 ) -> Option<PathBuf> {
+    let volume = payload.volumes.get(number.index()?)?;
     let path = find(number);
     match path.as_deref().map(open_regular) {
-        None => faults.missing.push(expected(head, number)),
+        None => faults.missing.push(expected(head, payload, number)),
         Some(Err(BundleError::Open { error, .. })) if error.kind() == io::ErrorKind::NotFound => {
-            faults.missing.push(expected(head, number));
+            faults.missing.push(expected(head, payload, number));
         }
         Some(Err(error)) => faults.damaged(&path?, &error.to_string()),
         Some(Ok((_, length))) if length != volume.size => {
@@ -112,7 +115,7 @@ pub(crate) fn gather(
     let mut faults = Faults::default();
     for (index, volume) in payload.volumes.iter().enumerate() {
         let Some(number) = VolumeNumber::at(index) else { continue };
-        if let Some(path) = locate(head, number, volume, find, &mut faults) {
+        if let Some(path) = locate(head, payload, number, find, &mut faults) {
             content.push(path, volume.size);
         }
     }

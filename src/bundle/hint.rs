@@ -49,7 +49,7 @@ impl Hint for BundleError {
                 "Copy it too, into the folder of the others: it is written last, when the bundle is whole; with parity beside them, `trivy-ferry repair` makes it again.".into()
             }
             BundleError::Volumes { .. } => {
-                "Copy these volumes again into the folder of those that are here, or name both folders (`trivy-ferry verify` says whether the others are good); where there is enough parity, `trivy-ferry repair` makes them again."
+                "Copy these volumes again, under any name, into the folder of those that are here, or name both folders (`trivy-ferry verify` says whether the others are good); where there is enough parity, `trivy-ferry repair` makes them again."
                     .into()
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {

@@ -556,7 +556,7 @@ impl SignedBundle {
         let mut faults = Faults::default();
         for (index, volume) in self.payload().volumes.iter().enumerate() {
             let Some(number) = VolumeNumber::at(index) else { continue };
-            if let Some(path) = locate(self.path(), number, volume, find, &mut faults) {
+            if let Some(path) = locate(self.path(), self.payload(), number, find, &mut faults) {
                 compare(&path, volume, &mut faults);
             }
         }
@@ -636,7 +636,7 @@ mod tests {
             assert_eq!(changed(change), (vec![], "b.tar.001 is not what was signed".into()));
         }
         // The head alone under a whole bundle's name, and all in one file.
-        assert!(read(&good[0]).unwrap_err().to_string().contains("….tar.001 is missing"));
+        assert!(read(&good[0]).unwrap_err().to_string().contains(".tar.001 is missing"));
         assert_eq!(read(&good.concat()).unwrap(), 10);
         assert!(matches!(read(&[&good.concat()[..], b"x"].concat()), Err(BundleError::Long { .. })));
     }

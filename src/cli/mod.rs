@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue};
 
 use crate::cli::args::{Cli, Command, Format};
 use crate::cli::run::{
-    bundle, completions, export, import, keygen, man, mirror, rehearse, serve, status, trust, watch,
+    bundle, completions, export, import, keygen, man, mirror, rehearse, serve, settings, status, trust, watch,
 };
 use crate::error::Error;
 use crate::progress::Progress;
@@ -19,6 +19,7 @@ use crate::util::redacted::Redacted;
 use crate::util::text::{escape_json, escape_lines};
 
 pub mod args;
+mod interrupt;
 mod outcome;
 mod print;
 pub(crate) mod prompt;
@@ -106,6 +107,7 @@ pub fn run(command: &Command, progress: &dyn Progress) -> Result<CommandOutcome,
         Command::Watch(args) => watch::run(args, progress),
         Command::Status(args) => status::run(args, progress),
         Command::Forget(args) => status::run_forget(args),
+        Command::Settings(args) => settings::run(args),
         Command::Serve(args) => serve::run(args, progress),
         Command::Mirror(args) => mirror::run(args, progress),
         Command::Rehearse(args) => rehearse::run(args, progress),
@@ -123,6 +125,7 @@ fn holds_key(command: &Command) -> bool {
         Command::Watch(args) => args.import.registry.connection.client_cert.is_some(),
         Command::Mirror(args) => args.registry.connection.client_cert.is_some(),
         Command::Status(args) => args.connection.client_cert.is_some(),
+        Command::Settings(args) => args.connection.client_cert.is_some(),
         // The key of a rehearsal is used for nothing else.
         Command::Rehearse(_)
         | Command::Trust(_)

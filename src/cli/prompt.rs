@@ -113,6 +113,9 @@ pub(crate) fn signer(args: &SigningFlags) -> Result<Box<dyn Signer>, Error> {
     }
 }
 
+/// How often a passphrase may be typed.
+const ATTEMPTS: u32 = 3;
+
 /// What a file of a private key holds, in words.
 const PRIVATE: &str = "an Ed25519 private key (PEM)";
 
@@ -136,8 +139,16 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
     let given = passphrase_file.map(from_file).transpose()?;
     match SigningKey::from_pem(&pem, given.as_ref().map(|text| text.as_str())) {
         Err(BadKey::Encrypted) => {
-            let asked = ask(&format!("Passphrase for {}", path.display()))?;
-            Ok(SigningKey::from_pem(&pem, asked.as_ref().map(|text| text.as_str())).map_err(bad)?)
+            let mut key = Err(BadKey::Encrypted);
+            for attempt in 0..ATTEMPTS {
+                let again = if attempt > 0 { "That was not it. " } else { "" };
+                let asked = ask(&format!("{again}Passphrase for {}", path.display()))?;
+                key = SigningKey::from_pem(&pem, asked.as_ref().map(|text| text.as_str()));
+                if !matches!(key, Err(BadKey::WrongPassphrase)) {
+                    break;
+                }
+            }
+            Ok(key.map_err(bad)?)
         }
         other => Ok(other.map_err(bad)?),
     }

@@ -19,6 +19,9 @@ use crate::util::text::{self, escape, escape_line, escape_lines, format_size};
 /// How often a step says where it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// A bar, and how long it still takes, in 80 columns; where a terminal is wider, also from where the bytes come.
+const BAR: &str = "{prefix:14!} {bar:8} {percent:>3}% {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta_precise} {wide_msg}";
+
 /// The way of showing that suits stderr.
 pub fn progress(format: Format, quiet: bool) -> Box<dyn Progress> {
     if format == Format::Json {
@@ -54,8 +57,7 @@ struct Bar(ProgressBar);
 impl Progress for Bars {
     fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step> {
         let bar = self.0.add(ProgressBar::new(total));
-        let template = "{prefix:<16} {binary_bytes:>11} of {binary_total_bytes:<11} {bar:24} {percent:>3} %  {binary_bytes_per_sec:>13}  {msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style);
         }
         bar.set_prefix(escape(what));
@@ -207,6 +209,79 @@ impl Step for Line {
     fn advance(&self, bytes: u64) {
         if let Some(done) = self.is_due(bytes) {
             say(&format!("{}: {} of {}", self.what, format_size(done), format_size(self.total)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal of 80 columns that keeps what is written to it.
+    #[derive(Debug, Clone, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, line: &str) -> std::io::Result<()> {
+            self.write_str(&format!("{line}\n"))
+        }
+
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.write_str("\n")
+        }
+
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_fits_80_columns_and_says_how_long_it_takes() {
+        let source = "mirror.gcr.io/aquasec/trivy-java-db:1 and more that no terminal of this width shows";
+        for (name, shown, total) in [
+            ("trivy-java-db", "trivy-java-db ", 1023 << 30),
+            ("vex-a-name-that-is-long", "vex-a-name-tha ", 1 << 10),
+        ] {
+            let terminal = Terminal::default();
+            let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+            let step = Bars(MultiProgress::with_draw_target(target)).begin(name, total, source);
+            step.advance(total - 1);
+            drop(step);
+            let text = terminal.0.lock().unwrap().clone();
+            assert!(text.contains(shown) && text.contains("100%"), "{text:?}");
+            assert!(text.contains(":00"), "the time that is left: {text:?}");
+            for line in text.lines() {
+                assert!(line.trim_end().chars().count() <= 80, "{line:?}");
+            }
         }
     }
 }

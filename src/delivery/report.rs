@@ -36,6 +36,8 @@ pub enum DeliveryStatus {
     Served,
     /// It would be, were this no dry run.
     WouldPush,
+    /// It would be new here, were this no dry run.
+    WouldInstall,
     /// It was in place.
     Unchanged,
     /// It was accepted before, was missing or different, and is back.
@@ -90,6 +92,7 @@ impl DeliveryStatus {
             DeliveryStatus::Pushed => "pushed",
             DeliveryStatus::Served => "served",
             DeliveryStatus::WouldPush => "would push",
+            DeliveryStatus::WouldInstall => "would come",
             DeliveryStatus::Unchanged => "unchanged",
             DeliveryStatus::Restored => "restored",
             DeliveryStatus::Failed | DeliveryStatus::Installing => "failed",
@@ -258,6 +261,18 @@ pub(crate) struct ExistingDataset {
     pub(crate) reference: String,
 }
 
+/// The settings of some subcommands of Trivy that take the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubcommandSettings {
+    /// What stands before the command, such as `XDG_DATA_HOME=/srv/trivy`; may be empty.
+    pub environment: String,
+    /// The subcommands.
+    pub subcommands: Vec<&'static str>,
+    /// Their flags.
+    pub flags: String,
+}
+
 /// What became of one target.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
@@ -286,10 +301,13 @@ pub struct TargetReport {
     pub commands: Vec<String>,
     /// The same settings as flags, with the subcommands that take them.
     #[serde(skip)]
-    pub settings: Vec<(Vec<&'static str>, String)>,
+    pub settings: Vec<SubcommandSettings>,
     /// What the settings are for, in a sentence.
     #[serde(skip)]
     pub heading: String,
+    /// Somebody asks for the settings: they are told also if nothing has changed.
+    #[serde(skip)]
+    pub(crate) on_request: bool,
     /// What the target has from before, and this run did not bring.
     #[serde(skip)]
     pub(crate) existing: Vec<ExistingDataset>,
@@ -333,6 +351,7 @@ impl TargetReport {
             commands: Vec::new(),
             settings: Vec::new(),
             heading: String::new(),
+            on_request: false,
             existing: Vec::new(),
             installed: InstalledItems::default(),
             failed: false,
@@ -435,6 +454,11 @@ impl TargetReport {
     /// The datasets that changed.
     pub fn changed(&self) -> impl Iterator<Item = &DatasetResult> {
         self.datasets.iter().filter(|row| row.status.is_change())
+    }
+
+    /// Whether the settings are worth telling: something changed, or somebody asks for them.
+    pub(crate) fn tells_settings(&self) -> bool {
+        self.on_request || self.changed().count() > 0
     }
 
     /// Whether anything changed.

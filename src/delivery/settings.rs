@@ -9,7 +9,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::context::DeliveryContext;
 use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_place::RegistryPlace;
-use crate::delivery::report::TargetReport;
+use crate::delivery::report::{SubcommandSettings, TargetReport};
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::scanner::pull_locations::PullLocations;
@@ -61,7 +61,7 @@ pub(crate) fn settings(
     let all: Vec<&TargetReport> = targets.iter().map(|report| &**report).collect();
     let pulled = pulled(version, access.insecure, &all);
     // They are said once, where something has changed.
-    let changed = targets.iter().rposition(|report| report.changed().count() > 0);
+    let changed = targets.iter().rposition(|report| report.tells_settings());
     let last = changed.or(targets.len().checked_sub(1));
     let Some(report) = last.and_then(|last| targets.get_mut(last)) else { return };
     say(version, &pulled, access, report);
@@ -101,7 +101,7 @@ pub(crate) fn say(
         (true, false) => format!("Scan with these settings, and Trivy {version} asks this site's servers:"),
         (false, _) => "For VEX, scanners need this beside their other settings:".into(),
     };
-    if report.changed().count() == 0 {
+    if !report.tells_settings() {
         return;
     }
     let references = [&pulled.db, &pulled.java_db, &pulled.checks].into_iter().flatten();
@@ -179,13 +179,17 @@ pub(crate) fn show(settings: &Settings, report: &mut TargetReport) {
     report.commands = settings.lines.iter().map(crate::scanner::settings::TrivyCommand::command).collect();
     report.environment = settings.environment.clone();
     for line in &settings.lines {
-        let flags = line.arguments();
-        match report.settings.iter_mut().find(|(_, have)| *have == flags) {
-            Some((subcommands, _)) => subcommands.push(line.subcommand),
-            None => report.settings.push((vec![line.subcommand], flags)),
+        let (environment, flags) = (line.assignment(), line.arguments());
+        let same = |have: &&mut SubcommandSettings| have.environment == environment && have.flags == flags;
+        match report.settings.iter_mut().find(same) {
+            Some(have) => have.subcommands.push(line.subcommand),
+            None => {
+                let subcommands = vec![line.subcommand];
+                report.settings.push(SubcommandSettings { environment, subcommands, flags });
+            }
         }
     }
-    if report.changed().count() > 0 {
+    if report.tells_settings() {
         report.advice.extend(settings.advice.iter().cloned());
     }
 }

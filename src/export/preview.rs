@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bundle::writer::BundleInfo;
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::BestSource;
 use crate::collect::requirement::Requirements;
@@ -9,17 +10,19 @@ use crate::collect::wanted::{self, WantedDataset};
 use crate::collect::{self, images};
 use crate::error::Error;
 use crate::export::options::ExportOptions;
+use crate::export::output::Destination;
 use crate::export::report::{ExportReport, ExportedDataset, ExportedImage};
 use crate::export::rules::{Verdict, examine, quorum};
+use crate::export::run::plan;
 use crate::progress::Progress;
 use crate::source::Network;
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// Collects manifests and looks whether the layers are there, and writes nothing.
+/// Collects manifests, looks whether the layers are there and whether the output has room for them, and writes nothing.
 ///
 /// # Errors
-/// If a source fails, or its data is too old.
+/// If a source fails, its data is too old, or the output has no room.
 pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Result<ExportReport, Error> {
     let network = &Network::new(options.remote.clone(), options.limits, progress)?;
     let wanted = &wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
@@ -49,6 +52,10 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         images: images.iter().map(|image| ExportedImage::new(&image.planned.image)).collect(),
         ..ExportReport::default()
     };
+    let room = match options.output.is_empty() {
+        true => Ok(()),
+        false => check_room(options, &collected, &images),
+    };
     for item in collected {
         let dataset = &item.planned.dataset;
         let date = dataset.contents.updated_at.or(item.announced);
@@ -70,6 +77,7 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
             missing.push(requirements.without_image(&image.planned.image.name, error.into())?);
         }
     }
+    room?;
     report.hosts = hosts();
     Ok(report.without(missing))
 }
@@ -82,4 +90,25 @@ fn layer_is_there(item: &CollectedDataset, network: &Network<'_>) -> Result<(), 
         Some((artifact, layer)) => Ok(network.blob(&artifact.source, layer).map(drop)?),
         None => Ok(()),
     }
+}
+
+/// Whether the place that is named has room for the bundle and its parity.
+fn check_room(
+    options: &ExportOptions,
+    collected: &[CollectedDataset],
+    images: &[images::CollectedImage],
+) -> Result<(), Error> {
+    let destination = Destination::new(&options.output, options.stream.as_str())?;
+    let volume_size = destination.volume_size(options.volume_size);
+    let info = BundleInfo {
+        stream: options.stream.clone(),
+        created: clock::now(),
+        expires: None,
+        sequence: None,
+        previous: None,
+        volume_size,
+        missing: Vec::new(),
+    };
+    let plan = plan(info, collected, images)?;
+    destination.check_room(&plan, options.parity.map(|percent| (percent, volume_size)))
 }

@@ -35,7 +35,7 @@ use crate::progress::Progress;
 use crate::source::Network;
 use crate::trust::TrustError;
 use crate::trust::signer::Signer;
-use crate::trust::state::{DatasetSize, ExportState, Override, Side, StateDir};
+use crate::trust::state::{DatasetSize, ExportState, Override, Side, StateDir, waits_for};
 use crate::util::clock;
 
 /// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
@@ -95,6 +95,25 @@ pub(crate) fn collect_and_write(
         }
     }
     done
+}
+
+/// Plans a bundle: its head, and the order of its members.
+///
+/// # Errors
+/// If these are too many or too large for a bundle.
+pub(crate) fn plan(
+    info: BundleInfo,
+    collected: &[CollectedDataset],
+    images: &[images::CollectedImage],
+) -> Result<BundlePlan, Error> {
+    let datasets = collected.iter().map(|item| item.planned.clone()).collect();
+    let planned = images.iter().map(|image| image.planned.clone()).collect();
+    BundlePlan::new(info, datasets, planned).map_err(|why| {
+        Error::usage(
+            format!("this makes no bundle: {why}"),
+            "Leave something out with --skip or fewer --image, or give another --volume-size.",
+        )
+    })
 }
 
 /// Returns the directory for heartbeats, if one is wanted.
@@ -350,14 +369,7 @@ impl ExportRun<'_> {
             volume_size: self.destination.volume_size(options.volume_size),
             missing,
         };
-        let datasets = collected.iter().map(|item| item.planned.clone()).collect();
-        let planned = images.iter().map(|image| image.planned.clone()).collect();
-        BundlePlan::new(info, datasets, planned).map_err(|why| {
-            Error::usage(
-                format!("this makes no bundle: {why}"),
-                "Leave something out with --skip or fewer --image, or give another --volume-size.",
-            )
-        })
+        plan(info, collected, images)
     }
 
     /// Writes every member that the plan names. Returns what the large layers were found to hold.
@@ -495,7 +507,8 @@ fn entangled(collected: &[CollectedDataset]) -> Option<ExportFailure> {
 
 /// The exporter's memory; without any, bundles carry no sequence number.
 fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
-    match StateDir::open(options.state_dir.as_deref(), Side::Export) {
+    let waits = |path: &Path| progress.info(&waits_for(path));
+    match StateDir::open_telling(options.state_dir.as_deref(), Side::Export, &waits) {
         Ok(state) => {
             state.warnings().iter().for_each(|warning| progress.warn(warning));
             Ok(Some(state))

@@ -1,6 +1,6 @@
 //! Importing into Trivy's cache: chosen datasets are staged, then switched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -20,8 +20,9 @@ use crate::import::run::ImportRun;
 use crate::intake::open::Blame;
 use crate::intake::unpack::{Receiver, unpack_bundle};
 use crate::progress::Progress;
+use crate::scanner::vex_config::VexConfig;
 use crate::scanner::vex_entry::CarriedRepository;
-use crate::targets::{Cache, CacheOptions, Slot, Stage, TargetError};
+use crate::targets::{Cache, CacheOptions, HARBOR_OWNER, Layout, Slot, Stage, TargetError};
 use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 use crate::util::text::escape;
@@ -39,8 +40,10 @@ struct Prepared {
 /// If the cache cannot be used, or the only bundle is damaged. What fails for one dataset is in the report.
 pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<TargetReport, Error> {
     let ImportRun { options, context, progress, .. } = *run;
-    let host = &context.host;
     let mut cache = open_cache(options, dir, progress)?;
+    let harbors = harbor_context(options, context, cache.dir())?;
+    let context = harbors.as_ref().unwrap_or(context);
+    let host = &context.host;
     let target = TargetId::Cache(cache.dir().into());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
@@ -75,14 +78,49 @@ pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<Tar
     if let Err(error) = ledger.finish(report.has_changed()) {
         report.errors.push(error);
     }
-    let images = bundles.iter().any(|bundle| !bundle.payload().images.is_empty());
-    if images && options.registry.places.is_empty() {
-        report.advice.push(
-            "The images in this bundle are for a registry: import it with --registry and --image.".into(),
-        );
-    }
+    report.advice.extend(of_images(options, bundles));
     cache_finish::finish(options, &mut cache, host, Some(&brought), &mut report);
     Ok(report)
+}
+
+/// What is said of images that no target of a run takes: they are for registries.
+pub(crate) fn of_images(options: &ImportOptions, bundles: &[VerifiedBundle]) -> Option<String> {
+    /// How many are named.
+    const NAMED: usize = 3;
+    if !options.registry.places.is_empty() {
+        return None;
+    }
+    let names: BTreeSet<&str> =
+        bundles.iter().flat_map(|bundle| &bundle.payload().images).map(|image| image.name.as_str()).collect();
+    let named: Vec<String> = names.iter().take(NAMED).map(|name| escape(name)).collect();
+    let more = match names.len() {
+        0 => return None,
+        count if count > NAMED => format!(" and {} more", count - NAMED),
+        _ => String::new(),
+    };
+    Some(format!(
+        "The images in this bundle are for a registry ({}{more}): import it with --registry and --image.",
+        named.join(", ")
+    ))
+}
+
+/// Harbor's adapter has a home of its own, in a container. Only its cache is a volume, so that Trivy's VEX
+/// configuration lies there.
+///
+/// # Errors
+/// If that configuration cannot be read.
+pub(crate) fn harbor_context(
+    options: &ImportOptions,
+    context: &DeliveryContext,
+    cache: &Path,
+) -> Result<Option<DeliveryContext>, Error> {
+    if options.layout != Layout::Harbor || options.data_home.is_some() {
+        return Ok(None);
+    }
+    let owner = options.owner.unwrap_or(HARBOR_OWNER);
+    let vex = VexConfig::read_at(Some(cache.to_path_buf()))?.owned_by(Some(owner));
+    let host = HostContext { now: context.host.now, version: context.host.version, vex, data_home: None };
+    Ok(Some(DeliveryContext::new(host, context.keyring.clone(), &options.acceptance)))
 }
 
 fn open_cache<'p>(
@@ -115,7 +153,8 @@ impl Preparing<'_, '_> {
         let Preparing { options, context, cache, state, bundles, progress } = *self;
         let host = &context.host;
         let chosen = choose(options, cache, host, bundles, admitted, report)?;
-        let chosen = filter_chosen(cache, state, context, chosen, report)?;
+        let holds = |slot: &Slot, contents: &_, fresh: &_| cache.holds(slot, contents, fresh);
+        let chosen = filter_chosen((cache, &holds), state, context, chosen, report)?;
         let incoming: Vec<(Slot, u64, u64)> = chosen
             .iter()
             .map(|c| {
@@ -227,8 +266,10 @@ pub(crate) fn restore(
     ledger: Option<&mut Ledger>,
     progress: &dyn Progress,
 ) -> Result<TargetReport, Error> {
-    let host = &context.host;
     let mut cache = open_cache(options, dir, progress)?;
+    let harbors = harbor_context(options, context, cache.dir())?;
+    let context = harbors.as_ref().unwrap_or(context);
+    let host = &context.host;
     let mut report = TargetReport::new(TargetId::Cache(cache.dir().into()), context, Vec::new());
     let mut ledger = ledger.map(|ledger| ledger.for_target(&report.target));
     if let Some(ledger) = &mut ledger {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::dataset::{Kind, catalogue, vex};
+use crate::dataset::{Contents, Kind, catalogue, vex};
 use crate::delivery::candidates::{DatasetCandidate, candidates, newest};
 use crate::delivery::context::{DeliveryContext, HostContext};
 use crate::delivery::decision::{DecisionInput, decide};
@@ -18,7 +18,7 @@ use crate::import::options::ImportOptions;
 use crate::intake::open::Blame;
 use crate::scanner::vex_config::Origin;
 use crate::scanner::vex_entry::CarriedRepository;
-use crate::targets::{Cache, Metadata, Slot};
+use crate::targets::{Metadata, Slot, TargetError, View};
 use crate::trust::acceptance::Admission;
 use crate::trust::key::KeyId;
 use crate::trust::state::TargetState;
@@ -52,7 +52,7 @@ impl CacheChoice {
 /// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
 pub(crate) fn choose(
     options: &ImportOptions,
-    cache: &Cache<'_>,
+    cache: &View,
     host: &HostContext,
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
@@ -174,9 +174,13 @@ pub(crate) fn vex_manifest<'m>(
     dataset.layers.iter().find_map(|layer| manifests.get(&layer.path())).map(Vec::as_slice)
 }
 
+/// A cache, and how to find out whether it holds exactly these contents.
+pub(crate) type LookedAt<'c> =
+    (&'c View, &'c dyn Fn(&Slot, &Contents, &Metadata) -> Result<bool, TargetError>);
+
 /// Leaves out what is too old, and what is in place already.
 pub(crate) fn filter_chosen(
-    cache: &Cache<'_>,
+    (cache, holds): LookedAt<'_>,
     state: &TargetState,
     context: &DeliveryContext,
     chosen: Vec<CacheChoice>,
@@ -198,7 +202,7 @@ pub(crate) fn filter_chosen(
             otherwise: "left alone",
             version: installed.as_ref().and_then(|installed| installed.version.clone()),
         };
-        let same = || Ok(cache.holds(&choice.slot, &dataset.contents, &metadata(&choice, &context.host))?);
+        let same = || Ok(holds(&choice.slot, &dataset.contents, &metadata(&choice, &context.host))?);
         let Some(decision) = decide(context, state, input, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),

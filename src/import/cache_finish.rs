@@ -13,7 +13,7 @@ use crate::import::options::ImportOptions;
 use crate::scanner::settings::{InstalledData, Scanner, settings};
 use crate::scanner::vex_config::WantedEntries;
 use crate::scanner::vex_entry::CarriedRepository;
-use crate::targets::{Cache, CachedDataset, Layout};
+use crate::targets::{Cache, CachedDataset, Layout, View};
 use crate::trust::keyring::Keyring;
 
 /// What an import of bundles means for the VEX configuration.
@@ -39,11 +39,9 @@ pub(crate) fn finish(
     if let Err(error) = vex(cache, host, brought, report) {
         report.errors.push(error);
     }
-    for step in [scan_cache, write_settings] {
-        if let Err(error) = step(options, cache, host, report) {
-            report.errors.push(error);
-        }
-    }
+    let cleared = scan_cache(options, cache, report);
+    let written = write_settings(options, cache, host, report);
+    report.errors.extend([cleared, written].into_iter().filter_map(Result::err));
     if report.changed().count() > 0 {
         report.advice.push("A running `trivy server` keeps the old database until it is restarted.".into());
     }
@@ -86,7 +84,7 @@ fn vex(
 }
 
 /// Whether the cache has a VEX repository of this name.
-fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
+fn has_vex(cache: &View, name: &str) -> bool {
     // A site may call VEX Hub by any name, also by one that names no dataset of ours.
     let slot = Name::vex("default").ok().and_then(|hub| cache.slot(&hub, name));
     slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
@@ -96,7 +94,6 @@ fn has_vex(cache: &Cache<'_>, name: &str) -> bool {
 fn scan_cache(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
-    _: &HostContext,
     report: &mut TargetReport,
 ) -> Result<(), Error> {
     let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
@@ -113,14 +110,18 @@ fn scan_cache(
     Ok(())
 }
 
-fn write_settings(
+/// Puts the settings for a cache into the report, and writes them where that was asked for.
+///
+/// # Errors
+/// If the cache cannot be looked at, or a file cannot be written.
+pub(crate) fn write_settings(
     options: &ImportOptions,
-    cache: &mut Cache<'_>,
+    cache: &View,
     host: &HostContext,
     report: &mut TargetReport,
 ) -> Result<(), Error> {
     if options.layout == Layout::Harbor {
-        if !rustix::process::geteuid().is_root() && options.owner.is_none() {
+        if !report.on_request && !rustix::process::geteuid().is_root() && options.owner.is_none() {
             report.warnings.push(
                 "the files belong to you, and Harbor's adapter runs as 10000:10000: import as root".into(),
             );
@@ -129,6 +130,9 @@ fn write_settings(
             "Set skip_update, skip_java_db_update and offline_scan to true in harbor.yml's trivy section."
                 .into(),
         );
+        if vex_is_in_place(cache, host)? {
+            report.advice.push(harbor_vex(options));
+        }
         return Ok(());
     }
     let installed = |name: Name| -> Result<Option<CachedDataset>, Error> {
@@ -136,14 +140,11 @@ fn write_settings(
         Ok(slot.map(|slot| cache.installed(&slot)).transpose()?.flatten())
     };
     let (db, java_db) = (installed(Name::trivy_db())?, installed(Name::trivy_java_db())?);
-    let vex = host.vex.reread()?;
-    let enabled = vex.entries().iter().filter(|entry| entry.enabled);
-    let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
     let in_place = InstalledData {
         db: db.is_some(),
         java_db: java_db.is_some(),
         checks: installed(Name::trivy_checks())?.is_some(),
-        vex: names.iter().any(|name| has_vex(cache, name)),
+        vex: vex_is_in_place(cache, host)?,
     };
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
@@ -151,6 +152,29 @@ fn write_settings(
     report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
     write_files(&options.settings, &settings, report)
+}
+
+/// Whether Trivy finds a VEX repository in the cache under a name that its configuration has.
+fn vex_is_in_place(cache: &View, host: &HostContext) -> Result<bool, Error> {
+    let vex = host.vex.reread()?;
+    let enabled = vex.entries().iter().filter(|entry| entry.enabled);
+    let names: Vec<&str> = enabled.map(|entry| entry.name.as_str()).chain(["default"]).collect();
+    Ok(names.iter().any(|name| has_vex(cache, name)))
+}
+
+/// Where Harbor's adapter sees its cache directory (harbor-scanner-trivy, pkg/etc/config.go: `SCANNER_TRIVY_CACHE_DIR`).
+const HARBOR_CACHE: &str = "/home/scanner/.cache/trivy";
+
+/// How Harbor's adapter is told of VEX: since harbor-scanner-trivy v0.34.2 (pkg/etc/config.go, pkg/trivy/wrapper.go),
+/// which gives its environment to Trivy. `harbor.yml` and Harbor's chart have no key for it.
+fn harbor_vex(options: &ImportOptions) -> String {
+    let home = match &options.data_home {
+        Some(home) => format!("the place where the adapter sees {}", home.display()),
+        None => HARBOR_CACHE.into(),
+    };
+    format!(
+        "For VEX, give the adapter (0.34.2 or later) SCANNER_TRIVY_VEX_SOURCE=repo, SCANNER_TRIVY_SKIP_VEX_REPO_UPDATE=true and XDG_DATA_HOME={home} in its environment: by an override file of Compose, or extraEnvVars of the chart."
+    )
 }
 
 /// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the

@@ -9,6 +9,7 @@ use crate::dataset::Kind;
 use crate::delivery::context::{DeliveryContext, HostContext};
 use crate::delivery::image_pattern;
 use crate::delivery::ledger::Ledger;
+use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_access::RegistryAccess;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::settings::{self, places_for_settings};
@@ -18,7 +19,7 @@ use crate::import::log::InputFindings;
 use crate::import::options::ImportOptions;
 use crate::import::push_images::check_places;
 use crate::import::run::ImportRun;
-use crate::import::{cache, registry, web_root};
+use crate::import::{cache, preview, registry, web_root};
 use crate::intake::open::{self, OpenedBundles, beside};
 use crate::intake::rebuild::Rebuilt;
 use crate::progress::Progress;
@@ -26,7 +27,7 @@ use crate::scanner::default_cache::{default_cache_dir, default_cache_dir_finding
 use crate::scanner::installed::trivy_version;
 use crate::scanner::vex_config::VexConfig;
 use crate::trust::keyring::Keyring;
-use crate::trust::state::{Side, StateDir};
+use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::escape;
 
@@ -70,21 +71,17 @@ pub(crate) fn deliver(
     places_for_settings(&options.settings)?;
     options.check()?;
     let elsewhere = !options.registry.places.is_empty() || options.web_root.is_some();
-    let into_cache = options.cache_dir.is_some() || matches!(task, Task::Restore) || !elsewhere;
-    let (cache, warnings) = match into_cache {
-        true => cache_dir(options).map(|(dir, findings)| (Some(dir), findings))?,
-        false => (None, Vec::new()),
-    };
-    let targets = options.registry.places.len()
-        + usize::from(cache.is_some())
-        + usize::from(options.web_root.is_some());
-    let shared_settings = settings::can_share_settings(&options.registry.places, options.cache_dir.is_some());
+    let into_cache = !options.cache_dirs.is_empty() || matches!(task, Task::Restore) || !elsewhere;
+    let (caches, warnings) = if into_cache { cache_dirs(options)? } else { (Vec::new(), Vec::new()) };
+    let targets = options.registry.places.len() + caches.len() + usize::from(options.web_root.is_some());
+    let shared_settings =
+        settings::can_share_settings(&options.registry.places, !options.cache_dirs.is_empty());
     settings::check(shared_settings, &options.settings, targets)?;
     check_places(options)?;
     let host = host(options)?;
     let mut delivered = match task {
-        Task::Restore => restore(options, host, cache.as_deref(), progress)?,
-        Task::Import(inputs) => import(options, inputs, host, cache.as_deref(), beforehand, progress)?,
+        Task::Restore => restore(options, host, &caches, progress)?,
+        Task::Import(inputs) => import(options, inputs, host, &caches, beforehand, progress)?,
     };
     delivered.warnings.splice(0..0, warnings);
     Ok(delivered)
@@ -93,27 +90,36 @@ pub(crate) fn deliver(
 fn restore(
     options: &ImportOptions,
     host: HostContext,
-    cache: Option<&Path>,
+    caches: &[PathBuf],
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
     let context = DeliveryContext::new(host, Keyring::default(), &options.acceptance);
-    let Some(dir) = cache else {
-        return Err(Error::usage("there is no cache to go back in", "Name it with --cache-dir DIR."));
-    };
     // Only a command that is to be told needs the ledger here.
     let mut ledger = match options.exec_after {
-        Some(_) => Some(open_ledger(options)?),
+        Some(_) => Some(open_ledger(options, progress)?),
         None => None,
     };
-    let report = cache::restore(options, &context, dir, ledger.as_mut(), progress)?;
-    Ok(Deliveries { targets: vec![report], warnings: Vec::new(), repaired: Vec::new() })
+    let mut targets = Vec::new();
+    for dir in caches {
+        let report = cache::restore(options, &context, dir, ledger.as_mut(), progress);
+        targets.push(match (report, caches) {
+            (Err(error), [_]) => return Err(error),
+            (Err(error), _) => {
+                let mut report = TargetReport::new(TargetId::Cache(dir.clone()), &context, Vec::new());
+                (report.failed, report.errors) = (true, vec![error]);
+                report
+            }
+            (Ok(report), _) => report,
+        });
+    }
+    Ok(Deliveries { targets, warnings: Vec::new(), repaired: Vec::new() })
 }
 
 fn import(
     options: &ImportOptions,
     inputs: &[PathBuf],
     host: HostContext,
-    cache: Option<&Path>,
+    caches: &[PathBuf],
     beforehand: &mut InputFindings,
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
@@ -121,7 +127,7 @@ fn import(
     let mut warnings: Vec<String> =
         inputs.iter().find_map(|input| beside(&keyring, input)).into_iter().collect();
     let context = DeliveryContext::new(host, keyring, &options.acceptance);
-    let mut ledger = open_ledger(options)?;
+    let mut ledger = open_ledger(options, progress)?;
     warnings.extend(ledger.warnings());
     let mut found = open::open(inputs, &context.keyring, Some(ledger.scratch()?))?;
     let (misspelled, unmatched) =
@@ -131,16 +137,24 @@ fn import(
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
     let registries = RegistryAccess::new(&options.registry)?;
     let run = ImportRun { options, context: &context, found: &mut found, ledger: &mut ledger, progress };
-    let mut targets = each_target(run, cache, &registries);
-    note_run(&mut ledger, &mut targets, context.host.now);
+    let mut targets = each_target(run, caches, &registries);
+    if !options.dry_run {
+        note_run(&mut ledger, &mut targets, context.host.now);
+    }
     let access = settings::ScannerAccess {
         insecure: &|host| registries.is_insecure(host),
         login: &|host| registries.has_login(host),
         own_ca: options.registry.remote.ca_cert.is_some(),
         config: options.settings.write_config.as_deref(),
     };
-    let shared_settings = settings::can_share_settings(&options.registry.places, options.cache_dir.is_some());
-    settings::settings(shared_settings, &options.settings, &context, &access, &mut targets);
+    let shared_settings =
+        settings::can_share_settings(&options.registry.places, !options.cache_dirs.is_empty());
+    let nowhere = SettingsOptions::default();
+    let write = if options.dry_run { &nowhere } else { &options.settings };
+    settings::settings(shared_settings, write, &context, &access, &mut targets);
+    if options.dry_run && !options.image.is_empty() {
+        warnings.push("a dry run does not look at images".into());
+    }
     let repaired = std::mem::take(&mut found.rebuilt);
     beforehand.repaired.clone_from(&repaired);
     beforehand.untrusted = std::mem::take(&mut found.untrusted);
@@ -156,15 +170,14 @@ fn import(
 }
 
 /// Imports into one target after the other. One that fails does not keep the others from theirs.
-fn each_target(
-    mut run: ImportRun<'_>,
-    cache: Option<&Path>,
-    registries: &RegistryAccess,
-) -> Vec<TargetReport> {
+fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &RegistryAccess) -> Vec<TargetReport> {
     let options = run.options;
     let mut reports = Vec::new();
-    if let Some(dir) = cache {
-        let done = cache::install_bundles(&mut run, dir);
+    for dir in caches {
+        let done = match options.dry_run {
+            true => preview::of_cache(&mut run, dir),
+            false => cache::install_bundles(&mut run, dir),
+        };
         let goes = |_: &Dataset| Some(String::new());
         reports.push(or_failed(done, || TargetId::Cache(without_links(dir)), goes, &run));
     }
@@ -221,8 +234,9 @@ fn without_links(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the state cannot be used.
-pub(crate) fn open_ledger(options: &ImportOptions) -> Result<Ledger, Error> {
-    let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
+pub(crate) fn open_ledger(options: &ImportOptions, progress: &dyn Progress) -> Result<Ledger, Error> {
+    let waits = |path: &Path| progress.info(&waits_for(path));
+    let state = StateDir::open_telling(options.state_dir.as_deref(), Side::Import, &waits)?;
     Ledger::open(state, options.acceptance.stream.as_str(), options.exec_after.is_some())
 }
 
@@ -254,7 +268,11 @@ fn or_failed(
     })
 }
 
-fn host(options: &ImportOptions) -> Result<HostContext, Error> {
+/// What is known of this host and its scanner.
+///
+/// # Errors
+/// If Trivy's VEX configuration cannot be read.
+pub(crate) fn host(options: &ImportOptions) -> Result<HostContext, Error> {
     let absolute =
         |home: &PathBuf| std::path::absolute(home).map_err(Error::unexpected("finding --data-home"));
     let data_home = options.data_home.as_ref().map(absolute).transpose()?;
@@ -266,13 +284,22 @@ fn host(options: &ImportOptions) -> Result<HostContext, Error> {
     })
 }
 
-fn cache_dir(options: &ImportOptions) -> Result<(PathBuf, Vec<String>), Error> {
-    match &options.cache_dir {
-        Some(dir) => Ok((dir.clone(), Vec::new())),
-        None => {
-            let dir = default_cache_dir()?;
-            let findings = default_cache_dir_findings(&dir);
-            Ok((dir, findings))
+/// The caches, each once, and what is remarkable about the default one.
+///
+/// # Errors
+/// If none is named, and nothing says where Trivy's would be.
+pub(crate) fn cache_dirs(options: &ImportOptions) -> Result<(Vec<PathBuf>, Vec<String>), Error> {
+    if options.cache_dirs.is_empty() {
+        let dir = default_cache_dir()?;
+        let findings = default_cache_dir_findings(&dir);
+        return Ok((vec![dir], findings));
+    }
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    for dir in &options.cache_dirs {
+        if !dirs.iter().any(|other| place(other) == place(dir)) {
+            dirs.push(dir.clone());
         }
     }
+    Ok((dirs, Vec::new()))
 }

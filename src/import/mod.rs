@@ -7,11 +7,13 @@ pub(crate) mod deliver;
 pub(crate) mod heartbeat;
 pub(crate) mod log;
 pub(crate) mod options;
+pub(crate) mod preview;
 pub(crate) mod push;
 pub(crate) mod push_images;
 pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod web_root;
 
 use std::path::{Path, PathBuf};
@@ -93,7 +95,23 @@ impl Importer {
         self.with_metrics(Task::Restore, progress)
     }
 
+    /// Finds out what is in the targets, and what scanners must be told to use it; imports nothing. The report is that
+    /// of an import without bundles.
+    ///
+    /// # Errors
+    /// If a target cannot be looked at, or has nothing for scanners.
+    pub fn settings(&self) -> Result<ImportReport, Error> {
+        settings::settings(&self.options)
+    }
+
     fn with_metrics(&self, task: Task<'_>, progress: &dyn Progress) -> Result<ImportReport, Error> {
+        if self.options.dry_run {
+            let mut done = deliver(&self.options, task, &mut InputFindings::default(), progress)?;
+            if let Some(last) = done.targets.last_mut() {
+                last.advice.push("This was a dry run: nothing was put in place or remembered.".into());
+            }
+            return report_of(done);
+        }
         let done = self.import_and_tell(task, progress);
         let failed = match &done {
             Ok(report) => gravest(report.errors()),
@@ -134,7 +152,7 @@ impl Importer {
             }
         }
         // What changed in an earlier run is still to be told.
-        let told = if options.exec_after.is_some() { call(options) } else { Ok(None) };
+        let told = if options.exec_after.is_some() { call(options, progress) } else { Ok(None) };
         let last = done.as_mut().ok().and_then(|delivered| delivered.targets.last_mut());
         match (told, last) {
             (Ok(None), _) => {}
@@ -153,9 +171,9 @@ const INSTALLED: &str = "the data is installed";
 /// Calls the operator's command where something has changed of which it was not told, and strikes
 /// that off when it went well. Nothing is locked meanwhile but its own turn: the command may scan,
 /// or import into another cache.
-fn call(options: &ImportOptions) -> Result<Option<String>, Error> {
+fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<String>, Error> {
     let Some(command) = &options.exec_after else { return Ok(None) };
-    let ledger = || open_ledger(options);
+    let ledger = || open_ledger(options, progress);
     if ledger()?.due().is_empty() {
         return Ok(None);
     }

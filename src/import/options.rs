@@ -18,8 +18,8 @@ pub struct ImportOptions {
     pub trust: Vec<PathBuf>,
     /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
     pub min_signers: Option<u32>,
-    /// The cache directory of Trivy; `None` for the default, if nothing else is imported into.
-    pub cache_dir: Option<PathBuf>,
+    /// The cache directories of Trivy; none for the default, if nothing else is imported into.
+    pub cache_dirs: Vec<PathBuf>,
     /// How the cache directory is laid out.
     pub layout: Layout,
     /// Who owns what is installed; `None` for the owner of what is there.
@@ -54,6 +54,9 @@ pub struct ImportOptions {
     pub data_home: Option<PathBuf>,
     /// Where this host keeps its state; `None` for the default.
     pub state_dir: Option<PathBuf>,
+    /// Verifies and decides everything, and puts nothing in place: neither data nor settings, state, log or metrics,
+    /// and no command is run.
+    pub dry_run: bool,
 }
 
 impl ImportOptions {
@@ -63,7 +66,7 @@ impl ImportOptions {
         ImportOptions {
             trust: Vec::new(),
             min_signers: None,
-            cache_dir: None,
+            cache_dirs: Vec::new(),
             layout: Layout::Trivy,
             owner: None,
             keep_previous: true,
@@ -81,6 +84,7 @@ impl ImportOptions {
             metrics: None,
             data_home: None,
             state_dir: None,
+            dry_run: false,
         }
     }
 

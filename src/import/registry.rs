@@ -13,6 +13,7 @@ use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
+use crate::import::preview::check_content;
 use crate::import::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
 use crate::import::push_images::ImagePusher;
 use crate::import::run::ImportRun;
@@ -44,6 +45,12 @@ pub(crate) fn push_bundles(
         let mut chosen = choose(options, place, bundles, &admitted, &mut report)?;
         load_manifests(options, bundles, &mut chosen)?;
         let chosen = filter_chosen(registry, ledger.state(), context, chosen, &mut report)?;
+        if options.dry_run {
+            let wanted: Vec<_> = chosen.iter().map(|choice| (choice.bundle, &choice.dataset)).collect();
+            check_content(bundles, &wanted, progress)?;
+            chosen.iter().for_each(|choice| report.set(&choice.dataset, DeliveryStatus::WouldPush, None));
+            return Ok((report, None));
+        }
         if !chosen.is_empty() {
             ledger.about_to_change(context.host.now)?;
         }

@@ -16,10 +16,13 @@ use crate::delivery::report::{DatasetResult, DeliveryStatus, ExistingDataset, Ta
 use crate::delivery::target_id::TargetId;
 use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
+use crate::import::cache::of_images;
 use crate::import::cache_choice::{vex_manifest, vex_manifests};
 use crate::import::options::ImportOptions;
+use crate::import::preview::check_content;
 use crate::import::run::ImportRun;
 use crate::intake::open::Blame;
+use crate::progress::Progress;
 use crate::targets::TargetError;
 use crate::targets::web_root::{VexCopy, WebRoot};
 use crate::trust::acceptance::Admission;
@@ -45,8 +48,11 @@ pub(crate) fn publish_bundles(
     dir: &Path,
     url: &WebUrl,
 ) -> Result<TargetReport, Error> {
-    let ImportRun { options, context, .. } = *run;
-    let root = WebRoot::open(dir, options.keep_previous)?;
+    let ImportRun { options, context, progress, .. } = *run;
+    let root = match options.dry_run {
+        true => WebRoot::look(dir)?,
+        false => WebRoot::open(dir, options.keep_previous)?,
+    };
     let target = TargetId::WebRoot(root.path().to_path_buf());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
@@ -67,6 +73,10 @@ pub(crate) fn publish_bundles(
         }
         let chosen = filter_chosen(&root, url, ledger.state(), context, chosen, &mut report)?;
         root.preflight(&chosen.iter().map(|choice| &choice.copy).collect::<Vec<_>>())?;
+        if options.dry_run {
+            would_install(bundles, &chosen, progress, &mut report)?;
+            return Ok((report, None));
+        }
         if !chosen.is_empty() {
             ledger.about_to_change(context.host.now)?;
         }
@@ -89,11 +99,9 @@ pub(crate) fn publish_bundles(
         ledger.accept(bundle, &admission, &report.installed, context);
     }
     conclude(ledger, context, &mut report);
-    for name in root.repositories()? {
-        if !report.in_place().any(|row| row.name == name) {
-            let reference = url.of(&name);
-            report.existing.push(ExistingDataset { dataset: DatasetRef::new(name, VEX_SPEC), reference });
-        }
+    add_existing(&root, url, &mut report)?;
+    if options.cache_dirs.is_empty() {
+        report.advice.extend(of_images(options, &run.found.bundles));
     }
     if url.is_plain() && report.changed().count() > 0 {
         report.advice.push(
@@ -102,6 +110,31 @@ pub(crate) fn publish_bundles(
         );
     }
     Ok(report)
+}
+
+/// Verifies what would be copied, for a dry run.
+fn would_install(
+    bundles: &[VerifiedBundle],
+    chosen: &[CopyChoice],
+    progress: &dyn Progress,
+    report: &mut TargetReport,
+) -> Result<(), Blame> {
+    let wanted: Vec<_> =
+        chosen.iter().map(|choice| (choice.candidate.bundle, &choice.candidate.dataset)).collect();
+    check_content(bundles, &wanted, progress)?;
+    wanted.iter().for_each(|(_, dataset)| report.set(dataset, DeliveryStatus::WouldInstall, None));
+    Ok(())
+}
+
+/// Adds what the web root has from before.
+fn add_existing(root: &WebRoot, url: &WebUrl, report: &mut TargetReport) -> Result<(), Error> {
+    for name in root.repositories()? {
+        if !report.in_place().any(|row| row.name == name) {
+            let reference = url.of(&name);
+            report.existing.push(ExistingDataset { dataset: DatasetRef::new(name, VEX_SPEC), reference });
+        }
+    }
+    Ok(())
 }
 
 /// Puts in place what was staged of one bundle.
@@ -147,7 +180,7 @@ fn choose(
         placed.push((candidate.dataset.name.to_string(), copy, candidate));
     }
     // Whoever imports them elsewhere in the same run knows.
-    if options.cache_dir.is_none() && options.registry.places.is_empty() && !others.is_empty() {
+    if options.cache_dirs.is_empty() && options.registry.places.is_empty() && !others.is_empty() {
         let others = others.into_iter().collect::<Vec<_>>().join(", ");
         report
             .advice

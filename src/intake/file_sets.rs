@@ -1,5 +1,5 @@
-//! Finds out by their names which files in the inputs belong together: bundles, their volumes and their
-//! parity. All other files are ignored.
+//! Finds out which files in the inputs belong together: bundles, their volumes and their parity, by their names
+//! and, if these were changed, by what is in them. All other files are ignored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +13,7 @@ use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
+use crate::intake::renamed::{RenamedFiles, begins_as_bundle, is_regular};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
 
@@ -43,7 +44,13 @@ pub(crate) struct Inputs {
     files: usize,
     /// How many of them have no head here.
     strays: usize,
+    /// How many files of unknown names were looked into.
+    sniffed: usize,
     look: Look,
+    /// Files whose names say nothing.
+    renamed: RenamedFiles,
+    /// Other files beside a bundle that was named, among which are its volumes if they were renamed.
+    beside: RenamedFiles,
 }
 
 /// The most bundles and heads that are looked at together.
@@ -54,6 +61,13 @@ const MAX_FILES: usize = 20_000;
 const MAX_STRAYS: usize = 1_000;
 /// The most heartbeats.
 const MAX_HEARTBEATS: usize = 1_000;
+/// The most files of unknown names into which is looked for how they begin.
+const MAX_RENAMED: usize = 4_096;
+/// How names end that programs give to a file while they still write it.
+const UNFINISHED: &[&str] =
+    &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
+/// What is said of a file whose name says nothing.
+const NOT_NAMED: &str = "not named .tar";
 
 /// In which order the files of folders are taken: what belongs to a head comes before what does not, so
 /// that junk crowds out no bundle.
@@ -100,7 +114,7 @@ impl SkippedFiles {
     /// Those that are worth a remark. A public key lies beside the bundle on the medium of every first trip.
     pub(crate) fn remarks(self) -> Vec<SkippedFile> {
         let mut list = self.list();
-        list.retain(|file| file.why != NOT_NAMED_TAR || !file.name.to_lowercase().ends_with(".pub"));
+        list.retain(|file| file.why != NOT_NAMED || !file.name.to_lowercase().ends_with(".pub"));
         list
     }
 
@@ -185,6 +199,8 @@ impl Inputs {
                 self.heartbeats.push(entry.path());
             }
             match why_skipped(&name) {
+                // It may have been renamed on its way.
+                Some(NOT_NAMED) if is_regular(&entry.path()) => self.take_renamed(entry.path(), turn),
                 Some(why) if turn == Turn::Heads => {
                     self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });
                 }
@@ -193,6 +209,22 @@ impl Inputs {
             }
         }
         Ok(())
+    }
+
+    /// Takes a file whose name says nothing: a head, or what may be a volume.
+    fn take_renamed(&mut self, path: PathBuf, turn: Turn) {
+        if turn != Turn::Heads {
+            return;
+        }
+        if self.sniffed < MAX_RENAMED && begins_as_bundle(&path) {
+            self.sniffed += 1;
+            return self.take_if_room(path, turn);
+        }
+        self.sniffed += 1;
+        let name = name_of(&path);
+        if !self.renamed.add(path) {
+            self.ignored.add(SkippedFile { name: escape(&name), why: NOT_NAMED.into() });
+        }
     }
 
     fn turn_of(&self, path: &Path) -> Turn {
@@ -227,6 +259,8 @@ impl Inputs {
         for path in entries.flatten().map(|entry| bundle.with_file_name(entry.file_name())) {
             if part(&path).is_some() && key(&path) == key(bundle) {
                 self.take(path);
+            } else if why_skipped(&name_of(&path)).is_none_or(|why| why == NOT_NAMED) && path != bundle {
+                self.beside.add(path);
             }
         }
     }
@@ -267,10 +301,46 @@ impl Inputs {
     ) -> impl Fn(VolumeNumber) -> Option<PathBuf> + use<'i> {
         let set = key(head).and_then(|key| self.sets.get(&key));
         let (volumes, head) = (payload.volumes.clone(), head.to_path_buf());
+        let of_strays = self.sets.values().filter(|set| set.first.is_empty());
+        let of_strays = of_strays.flat_map(|set| set.volumes.values().flatten().cloned());
+        // A gateway may have put a name's end behind the number.
+        let named_tar = self.bundles.iter().cloned();
+        let search = self.renamed.search(volumes.len(), &self.look, of_strays.chain(named_tar));
+        let beside_it = self.beside.search(volumes.len(), &self.look, std::iter::empty());
         move |number| {
+            let volume = volumes.get(number.index()?)?;
             let expected = beside(&head, number);
-            self.look.right(expected.as_deref(), set?.volumes.get(&number)?, volumes.get(number.index()?)?)
+            let named = set.and_then(|set| set.volumes.get(&number));
+            let named = named.and_then(|paths| self.look.right(expected.as_deref(), paths, volume));
+            let fits = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.len() == volume.size);
+            let renamed = || {
+                let number = number.to_string();
+                search.find(&number, volume).or_else(|| beside_it.find(&number, volume))
+            };
+            // One of its name and length is compared later, byte by byte.
+            named.as_ref().filter(|path| fits(path)).cloned().or_else(renamed).or(named)
         }
+    }
+
+    /// The files of unknown names that are no volumes of what was completed.
+    pub(crate) fn not_named(&self) -> impl Iterator<Item = SkippedFile> {
+        let skipped = |path: &PathBuf| SkippedFile { name: escape(&name_of(path)), why: NOT_NAMED.into() };
+        self.renamed.unused().map(skipped)
+    }
+
+    /// Whether a file is a volume of what was completed, though its name is another.
+    pub(crate) fn is_renamed_volume(&self, path: &Path) -> bool {
+        self.renamed.is_used(path) || self.beside.is_used(path)
+    }
+
+    /// What the files of unknown names look like: another number if one has changed, come or gone.
+    pub(crate) fn look_of_renamed(&self) -> u64 {
+        self.renamed.look()
+    }
+
+    /// The files of unknown names that may be volumes.
+    pub(crate) fn like_volumes(&self) -> impl Iterator<Item = &PathBuf> {
+        self.renamed.like_volumes()
     }
 
     /// What trusted keys signed among the wholes and heads of a bundle that lie there.
@@ -379,7 +449,12 @@ impl Inputs {
 
     /// Bundles of which there are parts, and neither the whole nor the head.
     pub(crate) fn headless(&self) -> impl Iterator<Item = (&str, BundleError)> {
-        self.sets.iter().filter_map(|(key, set)| Some((key.as_str(), without_head(set)?)))
+        let is_used = |set: &FileSet| {
+            let mut volumes = set.volumes.values().flatten().peekable();
+            volumes.peek().is_some() && volumes.all(|volume| self.is_renamed_volume(volume))
+        };
+        let missed = self.sets.iter().filter(move |(_, set)| !is_used(set));
+        missed.filter_map(|(key, set)| Some((key.as_str(), without_head(set)?)))
     }
 }
 
@@ -428,14 +503,12 @@ pub(crate) fn named_date(key: &str) -> Option<Timestamp> {
     parse_stamp(date)
 }
 
-const NOT_NAMED_TAR: &str = "not named .tar";
-
 /// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
 pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     if name.starts_with("._") {
         Some("left by macOS")
-    } else if lower.ends_with(".partial") {
+    } else if UNFINISHED.iter().any(|end| lower.ends_with(end)) {
         Some("an unfinished copy or export")
     } else if name.starts_with('.') {
         Some("hidden")
@@ -445,7 +518,7 @@ pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
         && volumes::parse_name(name).is_none()
         && parity::parse_name(name).is_none()
     {
-        Some(NOT_NAMED_TAR)
+        Some(NOT_NAMED)
     } else {
         None
     }
@@ -472,7 +545,15 @@ mod tests {
         {
             assert_eq!(why_skipped(name), None, "{name}");
         }
-        for name in ["._a.tar", "a.tar.partial", ".hidden.tar", "System Volume Information", "a.zip"] {
+        for name in [
+            "._a.tar",
+            "a.tar.partial",
+            "a.tar.filepart",
+            "a.tar.000.TMP",
+            ".hidden.tar",
+            "System Volume Information",
+            "a.zip",
+        ] {
             assert!(why_skipped(name).is_some(), "{name}");
         }
     }

@@ -69,6 +69,7 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
     let mut there = Inputs::read(inputs)?;
     let mut skipped = std::mem::take(&mut there.ignored);
     let (mut signed, mut unsigned) = (ShownBundles::default(), ShownBundles::default());
+    let mut failed = Vec::new();
     for path in &there.bundles {
         match inspect_bundle(path, &there, &keyring) {
             Ok((row, length)) => {
@@ -76,12 +77,15 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
                 rows.add(row, length);
             }
             Err(error) if there.is_one_file => return Err(error.into()),
-            Err(error) => skipped.add(SkippedFile {
-                name: escape(&path.file_name().unwrap_or_default().to_string_lossy()),
-                why: escape(&error.to_string()),
-            }),
+            Err(error) => failed.push((path, escape(&error.to_string()))),
         }
     }
+    failed.retain(|(path, _)| !there.is_renamed_volume(path));
+    for (path, why) in failed {
+        let name = escape(&path.file_name().unwrap_or_default().to_string_lossy());
+        skipped.add(SkippedFile { name, why });
+    }
+    there.not_named().for_each(|file| skipped.add(file));
     for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
         if rows.more > 0 {
             let why = format!("signed by {of}, and not shown because they are many or large");

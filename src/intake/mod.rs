@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod namesakes;
 pub(crate) mod open;
 pub(crate) mod rebuild;
+pub(crate) mod renamed;
 pub(crate) mod repair;
 pub(crate) mod sign;
 pub(crate) mod signer;

@@ -6,7 +6,7 @@
 //! be genuine. A sparse file takes no room on the disk but hours to read. So the likely files are read
 //! first, few are read at a time, and the results are remembered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -105,6 +105,8 @@ pub(crate) struct Look {
     digests: Digests,
     /// How many of a volume's namesakes were another file, and how many of these were hollow.
     wrong: RefCell<BTreeMap<Digest, (usize, usize)>>,
+    /// What was read by its content in this look, also of files that have just changed.
+    read: RefCell<BTreeMap<Identity, Digest>>,
 }
 
 impl Look {
@@ -116,6 +118,29 @@ impl Look {
     /// Whether a file is this volume.
     pub(crate) fn is(&self, path: &Path, volume: &Volume) -> bool {
         self.digests.is(path, volume)
+    }
+
+    /// Whether a file of whatever name is this volume. It is read only if it has the volume's length, is not hollow,
+    /// and `left`, the number of files that may still be read, allows it.
+    pub(crate) fn is_by_content(&self, path: &Path, volume: &Volume, left: &Cell<usize>) -> bool {
+        let open = || {
+            let (file, _) = open_regular(path).ok().filter(|(_, length)| *length == volume.size)?;
+            let metadata = file.metadata().ok()?;
+            let known = self.read.borrow().get(&identity(&metadata)).copied();
+            if let Some(digest) = known.or_else(|| self.digests.known(&metadata)) {
+                return Some(digest);
+            }
+            if left.get() == 0 || is_hollow(&file, volume.size) {
+                return None;
+            }
+            left.set(left.get() - 1);
+            // To look for holes has moved the place from which it would be read.
+            let (file, _) = open_regular(path).ok()?;
+            let digest = self.digests.of(&file)?;
+            self.read.borrow_mut().insert(identity(&metadata), digest);
+            Some(digest)
+        };
+        open() == Some(volume.digest)
     }
 
     /// Of several files the one that was signed, else one of its length, else the first. `expected` is where

@@ -200,7 +200,7 @@ pub(crate) fn open(
     // What is whole comes first: putting the rest together may take long.
     let may_be_rebuilt =
         |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
-    let mut later = Vec::new();
+    let (mut later, mut failed) = (Vec::new(), Vec::new());
     for path in &there.bundles {
         if opener.is_known(path) {
             continue;
@@ -208,15 +208,21 @@ pub(crate) fn open(
         match opener.open(path) {
             Ok(bundle) => opener.keep(bundle),
             Err(_) if may_be_rebuilt(path) => later.push(path),
-            Err(error) => opener.sort_out(path, error)?,
+            Err(error) => failed.push((path, error)),
         }
     }
     for path in later {
         match opener.open(path).or_else(|error| opener.rebuild(path, error)) {
             Ok(bundle) => opener.keep(bundle),
-            Err(error) => opener.sort_out(path, error)?,
+            Err(error) => failed.push((path, error)),
         }
     }
+    // What turned out to be a volume is no bundle, whatever its name is.
+    failed.retain(|(path, _)| !there.is_renamed_volume(path));
+    for (path, error) in failed {
+        opener.sort_out(path, error)?;
+    }
+    there.not_named().for_each(|file| opener.skipped.add(file));
     for (key, error) in there.headless() {
         match opener.found.rebuild(key, &error) {
             Some(bundle) => opener.keep(bundle),

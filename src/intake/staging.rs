@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::bundle::names::PARTIAL;
 use crate::bundle::{BundleError, open_regular};
 use crate::error::Error;
-use crate::intake::file_sets::{Inputs, key, named_date};
+use crate::intake::file_sets::{Inputs, SkippedFile, key, named_date};
 use crate::intake::open::no_bundle;
 use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
-use crate::util::dir::Dir;
 use crate::util::dir::write::{Durability, PendingFile};
+use crate::util::dir::{Dir, FileMode};
 use crate::util::text::escape;
 use crate::util::trusted::TrustedUsers;
 
@@ -79,10 +79,16 @@ impl Staging {
     /// be written.
     pub(crate) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
         let there = Inputs::read(inputs)?;
-        if there.keys().next().is_none() {
-            return Err(no_bundle(inputs, there.ignored));
+        // A head that comes with a later medium tells whether a file is a volume whose name says nothing.
+        let renamed = there.like_volumes().cloned();
+        let files: Vec<PathBuf> = there.keys().flat_map(|key| there.all(key)).chain(renamed).collect();
+        if files.is_empty() {
+            let names: Vec<SkippedFile> = there.not_named().collect();
+            let mut skipped = there.ignored;
+            names.into_iter().for_each(|file| skipped.add(file));
+            return Err(no_bundle(inputs, skipped));
         }
-        for (number, file) in there.keys().flat_map(|key| there.all(key)).enumerate() {
+        for (number, file) in files.into_iter().enumerate() {
             match self.copy(&file, number, progress) {
                 Err(Error::Bundle(error)) => {
                     progress.warn(&format!("{error}; the others are copied"));
@@ -104,8 +110,10 @@ impl Staging {
         let step = progress.begin(&escape(&name.to_string_lossy()), length, &file.display().to_string());
         let (hidden, to) = (format!("{number}{PARTIAL}"), self.own.join(name));
         let failed = |error: io::Error| failed(&to, &error);
-        let created =
-            self.dir.remove(&hidden).and_then(|()| PendingFile::create(&self.dir, hidden, 0o644, None));
+        let created = self
+            .dir
+            .remove(&hidden)
+            .and_then(|()| PendingFile::create(&self.dir, hidden, FileMode::Shared(0o644), None));
         let mut copy = created.map_err(failed)?;
         copy_all(Counted::new(source, step), &mut copy, file, &failed)?;
         copy.replace(name, Durability::Synced).map_err(failed)
@@ -125,7 +133,10 @@ impl Staging {
             imported.iter().any(bundle)
                 || named_date(name).zip(newest).is_some_and(|(date, newest)| date < newest)
         };
-        for file in there.keys().filter(is_over).flat_map(|key| there.all(key)) {
+        // A volume whose name says nothing is kept for a bundle that is still waited for.
+        let all_over = !imported.is_empty() && there.keys().all(|key| is_over(&key));
+        let renamed = there.like_volumes().filter(|_| all_over).cloned();
+        for file in there.keys().filter(is_over).flat_map(|key| there.all(key)).chain(renamed) {
             let name = file.file_name().unwrap_or_default();
             self.dir.remove(name).map_err(|error| failed(&file, &error))?;
         }

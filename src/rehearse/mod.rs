@@ -192,7 +192,7 @@ impl Rehearsal {
     fn import(&self, bundle: &Path) -> Result<ImportReport, Error> {
         let mut options = ImportOptions::new(stream()?);
         options.trust = self.trusted();
-        options.cache_dir = Some(self.path("cache"));
+        options.cache_dirs = vec![self.path("cache")];
         options.data_home = Some(self.directory("home")?);
         options.state_dir = Some(self.path("state-air-gapped"));
         Importer::new(options).run(&[bundle.into()], &Silent)

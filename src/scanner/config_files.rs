@@ -105,7 +105,12 @@ fn harbor(pulled: &PullLocations) -> Option<String> {
         "in the chart's values as trivy.dbRepository and .javaDBRepository (lists), .offlineScan, .insecure.",
         "The repositories must be readable without a login (in Harbor: a public project), because the",
         "adapter logs in as whoever may pull the image that it scans.",
+        "For VEX (adapter 0.34.2 or later), mount vex-repository.yaml as",
+        "/home/scanner/.trivy/vex/repository.yaml.",
     ]);
+    if !pulled.vex.is_empty() {
+        variables.push("SCANNER_TRIVY_VEX_SOURCE=repo\n".into());
+    }
     Some(format!(
         "{beginning}{}SCANNER_TRIVY_OFFLINE_SCAN=true\nSCANNER_TRIVY_INSECURE={}\n\
          TRIVY_SKIP_VERSION_CHECK=true\nTRIVY_DISABLE_TELEMETRY=true\n",
@@ -132,6 +137,7 @@ mod tests {
     use saphyr_parser::Parser;
 
     use super::*;
+    use crate::scanner::vex_entry::CarriedRepository;
 
     fn pulled() -> PullLocations {
         PullLocations {
@@ -222,6 +228,11 @@ policiesBundle:
         let values = content(&db, "trivy-operator-values.yaml");
         assert!(!values.contains("Rego") && !values.contains("policiesBundle"), "{values}");
         assert_eq!(config_files(&PullLocations::default()), []);
+        // The adapter knows VEX by a variable of its own.
+        let url = "https://w/vex-hub".into();
+        let hub = CarriedRepository { name: "vex-hub".into(), url, origin: None };
+        let adapter = content(&PullLocations { vex: vec![hub], ..pulled() }, "harbor-adapter.env");
+        assert!(adapter.contains("\nSCANNER_TRIVY_VEX_SOURCE=repo\n"), "{adapter}");
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Setti
                     flags.extend(switches.split(' ').map(str::to_owned));
                 }
             };
+            switch(lacks_checks(pulled) && subcommand.checks, "--skip-check-update");
             switch(!pulled.vex.is_empty() && subcommand.scans, "--vex repo");
             switch(pulled.insecure, "--insecure");
             switch(!alone && subcommand.scans, "--offline-scan");
@@ -56,6 +57,12 @@ pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Setti
     }
 }
 
+/// Whether Trivy is to use the checks that are built into it: the registry has none for this version, and Trivy would
+/// ask the internet for them at each scan.
+fn lacks_checks(pulled: &PullLocations) -> bool {
+    pulled.is_in_registry() && pulled.checks.is_none()
+}
+
 /// The VEX configuration of each scanner.
 fn vex_file(pulled: &PullLocations) -> Option<ConfigFile> {
     let text = || vex_scanner::repository_yaml(&pulled.vex);
@@ -69,6 +76,7 @@ fn environment(pulled: &PullLocations, version_check: bool) -> Vec<(String, Stri
         ("TRIVY_CHECKS_BUNDLE_REPOSITORY", &pulled.checks),
     ];
     let switches = [
+        ("TRIVY_SKIP_CHECK_UPDATE", lacks_checks(pulled)),
         ("TRIVY_INSECURE", pulled.insecure),
         ("TRIVY_OFFLINE_SCAN", pulled.is_in_registry()),
         ("TRIVY_SKIP_VERSION_CHECK", pulled.is_in_registry() && version_check),
@@ -96,6 +104,7 @@ fn config(pulled: &PullLocations, version_check: bool) -> String {
     line(db.is_some(), format!("  repository: {}", quoted(db)));
     line(java_db.is_some(), format!("  java-repository: {}", quoted(java_db)));
     line(checks.is_some(), format!("misconfiguration:\n  checks-bundle-repository: {}", quoted(checks)));
+    line(lacks_checks(pulled), "rego:\n  skip-check-update: true".into());
     line(!pulled.vex.is_empty(), "vulnerability:\n  vex:\n    - repo".into());
     line(pulled.insecure, "insecure: true".into());
     let whole = pulled.is_in_registry();
@@ -106,14 +115,15 @@ fn config(pulled: &PullLocations, version_check: bool) -> String {
 
 fn advice(pulled: &PullLocations) -> Vec<String> {
     let mut advice = Vec::new();
-    for (missing, name) in [
-        (pulled.db.is_none(), "trivy-db"),
-        (pulled.java_db.is_none(), "trivy-java-db"),
-        (pulled.checks.is_none(), "trivy-checks for this Trivy"),
-    ] {
+    for (missing, name) in [(pulled.db.is_none(), "trivy-db"), (pulled.java_db.is_none(), "trivy-java-db")] {
         if missing && pulled.is_in_registry() {
             advice.push(format!("No {name} is there: Trivy goes to its own repository for it."));
         }
+    }
+    if lacks_checks(pulled) {
+        advice.push(
+            "No trivy-checks for this Trivy are there: it uses the checks that are built into it.".into(),
+        );
     }
     if pulled.insecure {
         advice.push("Trivy's --insecure also accepts any certificate: a registry with TLS is better.".into());
@@ -177,5 +187,17 @@ mod tests {
             settings.config
         );
         assert!(!settings.environment.iter().any(|(name, _)| name == "TRIVY_INSECURE"));
+        // Without checks for this version, Trivy would ask the internet for them.
+        let some = PullLocations { checks: None, ..pulled() };
+        let settings = registry_settings(TrivyVersion::newest(), &some);
+        let skips = |name: &str| {
+            let line = settings.lines.iter().find(|line| line.subcommand == name).unwrap();
+            line.flags.iter().any(|flag| flag == "--skip-check-update")
+        };
+        assert!(skips("image") && skips("config") && skips("image --server URL"));
+        assert!(!skips("sbom") && !skips("vm") && !skips("server"), "they do not know the flag");
+        assert!(settings.environment.contains(&("TRIVY_SKIP_CHECK_UPDATE".into(), "true".into())));
+        assert!(settings.config.contains("rego:\n  skip-check-update: true\n"), "{}", settings.config);
+        assert!(settings.advice[0].contains("built into it"), "{:?}", settings.advice);
     }
 }

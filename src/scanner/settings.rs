@@ -12,7 +12,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::yaml::quoted;
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::write::Durability;
-use crate::util::dir::{self, Dir, parent_owner};
+use crate::util::dir::{self, Dir, FileMode, parent_owner};
 
 /// The variables that an environment file of ours may hold; any other is the operator's.
 const OUR_VARIABLES: [&str; 15] = [
@@ -97,9 +97,15 @@ pub struct TrivyCommand {
 impl TrivyCommand {
     /// The whole command, ready to paste.
     pub fn command(&self) -> String {
+        let variable = self.assignment();
+        let space = if variable.is_empty() { "" } else { " " };
+        format!("{variable}{space}trivy {} {}", self.subcommand, self.arguments())
+    }
+
+    /// What stands before the command, quoted for a shell: `XDG_DATA_HOME=/srv/trivy`, or nothing.
+    pub fn assignment(&self) -> String {
         let variable = self.environment.as_ref();
-        let variable = variable.map_or_else(String::new, |(name, value)| format!("{name}={} ", shell(value)));
-        format!("{variable}trivy {} {}", self.subcommand, self.arguments())
+        variable.map_or_else(String::new, |(name, value)| format!("{name}={}", shell(value)))
     }
 
     /// The flags alone, quoted for a shell.
@@ -399,7 +405,7 @@ fn write(
         io::ErrorKind::NotFound => TargetError::NoDirectory { path: directory.into() },
         _ => TargetError::io("open the folder", directory, error),
     })?;
-    replace(&dir, name, bytes, 0o644, may_replace)
+    replace(&dir, name, bytes, may_replace)
 }
 
 /// As [`write()`], in an open directory.
@@ -407,18 +413,17 @@ pub(crate) fn replace(
     dir: &Dir,
     name: &str,
     bytes: &[u8],
-    new_mode: u32,
     may_replace: impl Fn(&[u8]) -> Result<(), TargetError>,
 ) -> Result<(), TargetError> {
     const MAX: u64 = 1 << 20;
     let path = dir.at(name);
     let (mode, owner) = match dir.find(name).at("look", &path)? {
-        None => (new_mode, parent_owner(dir).at("look", dir.path())?),
+        None => (FileMode::Shared(0o644), parent_owner(dir).at("look", dir.path())?),
         Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
         Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
         Some(entry) => {
             may_replace(&dir.read_small(name, MAX).at("read", &path)?.unwrap_or_default())?;
-            (entry.mode & 0o777, (dir::euid() == 0).then_some(entry.owner))
+            (FileMode::Exactly(entry.mode & 0o777), (dir::euid() == 0).then_some(entry.owner))
         }
     };
     dir.replace(name, bytes, mode, owner, Durability::Synced).at("write", path)

@@ -14,8 +14,7 @@ use crate::scanner::vex_entry::{CarriedRepository, VexEntry};
 pub use crate::scanner::vex_origin::Origin;
 use crate::scanner::vex_yaml::{Document, Edits, entry_text};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::Dir;
-use crate::util::dir::parent_owner;
+use crate::util::dir::{Dir, FileMode, Owner, parent_owner};
 use crate::util::text::escape;
 
 /// The most that the file may have, in bytes.
@@ -39,6 +38,8 @@ pub struct WantedEntries<'a> {
 pub struct VexConfig {
     /// The directory that holds `.trivy`; `None`: there is no home.
     home: Option<PathBuf>,
+    /// Who gets what root makes there; `None` for the owner of the directory above.
+    owner: Option<Owner>,
     /// The file's bytes; `None` where there is no file yet.
     bytes: Option<Vec<u8>>,
     /// What they say, or why they could not be understood.
@@ -70,7 +71,7 @@ impl VexConfig {
     /// # Errors
     /// The errors of [`VexConfig::read`].
     pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
-        let mut config = VexConfig { home, bytes: None, document: Ok(Document::default()) };
+        let mut config = VexConfig { home, owner: None, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.directory(false)? else { return Ok(config) };
         let path = dir.at(FILE);
         match dir.find(FILE).at("look", &path)? {
@@ -93,7 +94,12 @@ impl VexConfig {
     /// # Errors
     /// The errors of [`VexConfig::read`].
     pub fn reread(&self) -> Result<VexConfig, TargetError> {
-        VexConfig::read_at(self.home.clone())
+        Ok(VexConfig::read_at(self.home.clone())?.owned_by(self.owner))
+    }
+
+    /// The same configuration, of which this user gets what root makes.
+    pub fn owned_by(self, owner: Option<Owner>) -> VexConfig {
+        VexConfig { owner, ..self }
     }
 
     /// The file's path; `None` without a home.
@@ -277,7 +283,7 @@ impl VexConfig {
             true => Ok(()),
             false => Err(changed()),
         };
-        replace(dir, FILE, text.as_bytes(), 0o644, is_same)
+        replace(dir, FILE, text.as_bytes(), is_same)
     }
 
     /// The folder of the file, made where that is asked for, as Trivy makes it (mode 0700).
@@ -300,8 +306,9 @@ impl VexConfig {
                 Some(_) => dir.open(name).at("open", path)?,
                 None if !make => return Ok(None),
                 None => {
-                    let owner = parent_owner(&dir).at("look", dir.path())?;
-                    dir.make(name, 0o700, owner).at("make the folder", path)?
+                    let above = parent_owner(&dir).at("look", dir.path())?;
+                    let owner = above.map(|above| self.owner.unwrap_or(above));
+                    dir.make(name, FileMode::Shared(0o700), owner).at("make the folder", path)?
                 }
             };
         }

@@ -30,7 +30,7 @@ use crate::serve::http::{AnsweredRequest, EndsAt, Server, ServerEvent, ServerOpt
 use crate::serve::options::ServeOptions;
 use crate::serve::selecting::ServeSelection;
 use crate::trust::keyring::Keyring;
-use crate::trust::state::{Side, StateDir};
+use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::{escape, format_second};
 
@@ -56,6 +56,7 @@ impl BundleServer {
         options: &ServeOptions,
         progress: &dyn Progress,
     ) -> Result<(TargetReport, BundleServer), Error> {
+        check_url(options)?;
         let tls = options
             .tls
             .as_ref()
@@ -64,7 +65,8 @@ impl BundleServer {
         places_for_settings(&options.settings)?;
         let context = context(options)?;
         let mut found = open::open(&options.inputs, &context.keyring, None)?;
-        let state = StateDir::open(options.state_dir.as_deref(), Side::Import)?;
+        let waits = |path: &std::path::Path| progress.info(&waits_for(path));
+        let state = StateDir::open_telling(options.state_dir.as_deref(), Side::Import, &waits)?;
         // Whoever cannot listen need not read the bundle first.
         let listener = Server::bind(options.listen)?;
         let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
@@ -196,6 +198,18 @@ fn raise_open_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// Scanners must not be told to speak plain HTTP to a port that speaks TLS. The other way round, a proxy before this
+/// server may speak TLS for it.
+fn check_url(options: &ServeOptions) -> Result<(), Error> {
+    match &options.url {
+        Some(url) if options.tls.is_some() && url.is_plain() => Err(Error::usage(
+            format!("--url {url} is plain HTTP, and with --tls-cert this server speaks TLS"),
+            "Write it as https://HOST[:PORT], or leave out --tls-cert and --tls-key.",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The URL under which scanners are told to reach the server.

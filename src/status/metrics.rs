@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use crate::error::{Category, Error};
 use crate::status::report::{StatusReport, TargetStatus};
 use crate::util::clock;
-use crate::util::dir::Dir;
 use crate::util::dir::write::Durability;
+use crate::util::dir::{Dir, FileMode};
 
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
@@ -36,7 +36,7 @@ pub(crate) fn write(file: &Path, status: &StatusReport, ended: Option<Ended>) ->
         }
         let text = text(status, ended, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
-        dir.replace(name, text.as_bytes(), 0o644, None, Durability::Synced)
+        dir.replace(name, text.as_bytes(), FileMode::Shared(0o644), None, Durability::Synced)
     };
     write().map_err(|error| Error::Destination {
         path: file.into(),

@@ -49,7 +49,7 @@ impl Hint for TargetError {
                 "The old data is still in place: make room, or leave something out with --skip, then run the import again.".into()
             }
             TargetError::Permission { .. } => {
-                "Run the command as the owner of the directory or as root (with --owner for the user who scans).".into()
+                "Run the command as the owner of the directory or as root (with --owner for the user who scans); if users of one group share it, make all of it writable for the group, and its directories setgid.".into()
             }
             TargetError::ReadOnly { .. } => "Mount it writable for the import, or name another --cache-dir.".into(),
             TargetError::MountInside { path } => of_mount_inside(path),

@@ -18,7 +18,7 @@ pub mod web_root;
 pub use crate::util::dir::Owner;
 
 pub use cache::{
-    Activated, Cache, CacheOptions, CachedDataset, Layout, Metadata, PartialActivation, Slot, Stage, Switch,
-    View,
+    Activated, Cache, CacheOptions, CachedDataset, HARBOR_OWNER, Layout, Metadata, PartialActivation, Slot,
+    Stage, Switch, View,
 };
 pub use error::TargetError;

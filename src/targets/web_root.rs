@@ -17,7 +17,7 @@ use crate::dataset::{Kind, Name, layer};
 use crate::digest::{Digest, Hasher};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::write::{Durability, PendingFile, TEMPORARY};
-use crate::util::dir::{self, Dir, Owner, parent_owner};
+use crate::util::dir::{self, Dir, FileMode, Owner, parent_owner};
 use crate::util::file_lock::HeldLock;
 use crate::util::text;
 
@@ -28,7 +28,8 @@ pub struct WebRoot {
     dir: Dir,
     owner: Option<Owner>,
     keep_previous: bool,
-    _lock: HeldLock,
+    /// None for who only looks.
+    _lock: Option<HeldLock>,
 }
 
 /// A copy of a VEX repository as it is to be in the web root.
@@ -71,13 +72,8 @@ impl WebRoot {
     /// user may not write there; [`TargetError::Locked`] if another import works on it; else the error of
     /// the system, as [`TargetError::io`] sorts it.
     pub fn open(path: &Path, keep_previous: bool) -> Result<Self, TargetError> {
-        let dir = Dir::top(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                TargetError::NoWebRoot { path: path.into() }
-            }
-            _ => TargetError::io("open the web root", path, error),
-        })?;
-        let lock = dir.lock_file(LOCK, 0o600).map_err(|error| match error.kind() {
+        let dir = open_root(path)?;
+        let lock = dir.lock_file(LOCK, FileMode::Shared(0o600)).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => TargetError::WebRootDenied { path: dir.path().into() },
             _ => TargetError::io("open the lock", dir.at(LOCK), error),
         })?;
@@ -85,7 +81,16 @@ impl WebRoot {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
         let owner = parent_owner(&dir).at("look", dir.path())?;
-        Ok(WebRoot { dir, owner, keep_previous, _lock: HeldLock::on(lock) })
+        Ok(WebRoot { dir, owner, keep_previous, _lock: Some(HeldLock::on(lock)) })
+    }
+
+    /// Opens a web root without a lock, to look at it and to change nothing.
+    ///
+    /// # Errors
+    /// [`TargetError::NoWebRoot`] if the directory does not exist; else the error of the system, as
+    /// [`TargetError::io`] sorts it.
+    pub fn look(path: &Path) -> Result<Self, TargetError> {
+        Ok(WebRoot { dir: open_root(path)?, owner: None, keep_previous: true, _lock: None })
     }
 
     /// The web root's path, without symbolic links.
@@ -160,7 +165,7 @@ impl WebRoot {
     pub fn stage(&self, copy: &VexCopy, mut content: impl Read) -> io::Result<()> {
         let directory = self
             .dir
-            .open_or_make(copy.name.as_str(), 0o755, self.owner)
+            .open_or_make(copy.name.as_str(), FileMode::Shared(0o755), self.owner)
             .at("make the folder", self.dir.at(copy.name.as_str()))
             .map_err(TargetError::into_io)?;
         let unfinished = copy.by_digest() + TEMPORARY;
@@ -192,12 +197,19 @@ impl WebRoot {
         if !is(&directory, &to, copy.digest)? {
             self.double(&directory, &from, &to).at("write", directory.at(&to))?;
         }
-        let described = directory.open_or_make(WELL_KNOWN, 0o755, self.owner).and_then(|dir| {
-            dir.replace(MANIFEST, &copy.manifest, 0o644, self.owner, Durability::Synced)?;
-            directory.sync()?;
-            // The folder may be new, too.
-            self.dir.sync()
-        });
+        let described =
+            directory.open_or_make(WELL_KNOWN, FileMode::Shared(0o755), self.owner).and_then(|dir| {
+                dir.replace(
+                    MANIFEST,
+                    &copy.manifest,
+                    FileMode::Shared(0o644),
+                    self.owner,
+                    Durability::Synced,
+                )?;
+                directory.sync()?;
+                // The folder may be new, too.
+                self.dir.sync()
+            });
         described.at("write", directory.at(WELL_KNOWN).join(MANIFEST))?;
         let before = before.filter(|_| self.keep_previous).map(|record| record.archive);
         self.tidy(&directory, copy, before, was_at.as_deref()).at("remove what is old", directory.path())
@@ -206,7 +218,7 @@ impl WebRoot {
     /// Begins a file, whatever has its temporary name.
     fn begin<'d>(&self, directory: &'d Dir, temporary: String) -> io::Result<PendingFile<'d>> {
         directory.remove(&temporary)?;
-        PendingFile::create(directory, temporary, 0o644, self.owner)
+        PendingFile::create(directory, temporary, FileMode::Shared(0o644), self.owner)
     }
 
     /// A second name for a file, in the place of what has it; a second file where the file system has no such
@@ -261,6 +273,15 @@ impl WebRoot {
     fn directory(&self, name: &Name) -> Result<Option<Dir>, TargetError> {
         self.dir.open_path(name.as_str()).at("open", self.dir.at(name.as_str()))
     }
+}
+
+fn open_root(path: &Path) -> Result<Dir, TargetError> {
+    Dir::top(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            TargetError::NoWebRoot { path: path.into() }
+        }
+        _ => TargetError::io("open the web root", path, error),
+    })
 }
 
 /// The digest in the name of an archive of ours.

@@ -389,10 +389,18 @@ impl StateDir {
     /// for a minute; [`TrustError::File`] if the given directory cannot be written, or the system does not
     /// lock it.
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
+        StateDir::open_telling(given, side, &|_| {})
+    }
+
+    /// As [`StateDir::open`]; `waits` is told the directory, once and at once, if another run holds it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_telling(given: Option<&Path>, side: Side, waits: &dyn Fn(&Path)) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
             let locked = Place::open(path, true).and_then(|place| {
-                let lock = lock(&place, side).map_err(|error| match error.kind() {
+                let lock = lock(&place, side, waits).map_err(|error| match error.kind() {
                     io::ErrorKind::ResourceBusy => TrustError::StateHeld { path: path.clone() },
                     _ => TrustError::File { path: path.clone(), error },
                 })?;
@@ -580,15 +588,25 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
+/// What is said while another run holds the state.
+pub(crate) fn waits_for(state: &Path) -> String {
+    format!("Waiting for another run, which holds the state in {}, for up to 60 s …", state.display())
+}
+
 /// Takes the lock of one side, waiting up to a minute.
-fn lock(place: &Place, side: Side) -> io::Result<File> {
+fn lock(place: &Place, side: Side, waits: &dyn Fn(&Path)) -> io::Result<File> {
     const TRIES: u32 = 600;
     // Open for writing, as NFS wants it for an exclusive lock.
     let (file, _) = place.dir.append(side.lock(), place.mode())?;
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(100)),
+            Err(TryLockError::WouldBlock) => {
+                if attempt == 0 {
+                    waits(place.dir.path());
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }

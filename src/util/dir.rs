@@ -198,7 +198,8 @@ impl Dir {
 
     /// As [`Dir::top`]; makes what is missing, for the owner given.
     pub fn top_or_make(path: &Path, owner: Option<Owner>) -> io::Result<Dir> {
-        Dir::top_seen(path, Some(Make { owner, mode: &|_| 0o755 }), &mut |_| Ok(()))
+        let mode = |parent: &DirEntry| parent.directory_mode(FileMode::Shared(0o755));
+        Dir::top_seen(path, Some(Make { owner, mode: &mode }), &mut |_| Ok(()))
     }
 
     /// As [`Dir::top`], or with `make` as [`Dir::top_or_make`]. `visit` sees each directory on the
@@ -326,8 +327,14 @@ impl Dir {
 
     /// Makes a directory in this one and opens it. Mode and owner are wishes that the file system
     /// may not know.
-    pub fn make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
+    pub fn make(
+        &self,
+        name: impl AsRef<OsStr>,
+        mode: impl Into<FileMode>,
+        owner: Option<Owner>,
+    ) -> io::Result<Dir> {
         let name = component(name.as_ref())?;
+        let mode = self.entry()?.directory_mode(mode.into());
         step("mkdir", name)?;
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
@@ -345,7 +352,12 @@ impl Dir {
     }
 
     /// Opens a directory in this one, or makes it.
-    pub fn open_or_make(&self, name: impl AsRef<OsStr>, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
+    pub fn open_or_make(
+        &self,
+        name: impl AsRef<OsStr>,
+        mode: impl Into<FileMode>,
+        owner: Option<Owner>,
+    ) -> io::Result<Dir> {
         let name = name.as_ref();
         match self.open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.make(name, mode, owner) {
@@ -380,9 +392,24 @@ impl Dir {
     pub fn open_or_make_path(&self, path: &str, owner: Option<Owner>) -> io::Result<Dir> {
         let mut dir = self.try_clone()?;
         for name in path.split('/').filter(|_| !path.is_empty()) {
-            dir = dir.open_or_make(name, 0o755, owner)?;
+            dir = dir.open_or_make(name, FileMode::Shared(0o755), owner)?;
         }
         Ok(dir)
+    }
+
+    /// Lets the group of the directory above work in this one as well, if that is shared and this one is this
+    /// user's. A file system that refuses is no error.
+    ///
+    /// # Errors
+    /// The system refuses for another reason.
+    pub fn share_as(&self, parent: &DirEntry) -> io::Result<()> {
+        let entry = self.entry()?;
+        let mode = parent.directory_mode(FileMode::Shared(entry.mode & 0o777));
+        let is_as_wanted = entry.mode == mode && entry.owner.gid == parent.owner.gid;
+        if !parent.is_shared() || entry.owner.uid != euid() || is_as_wanted {
+            return Ok(());
+        }
+        give(&self.fd, mode, Some(Owner { uid: euid(), gid: parent.owner.gid }))
     }
 
     /// Creates a file that must not exist.
@@ -397,10 +424,11 @@ impl Dir {
     ) -> io::Result<File> {
         let (name, mode) = (component(name.as_ref())?, mode.into());
         step("create", name)?;
+        let bits = if let FileMode::Shared(_) = mode { self.entry()?.file_mode(mode) } else { mode.bits() };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let fd = open_at(&self.fd, name, flags, Mode::from_raw_mode(mode.bits()))?;
-        if let FileMode::Exactly(mode) = mode {
-            give(&fd, mode, owner)?;
+        let fd = open_at(&self.fd, name, flags, Mode::from_raw_mode(bits))?;
+        if !matches!(mode, FileMode::AtMost(_)) {
+            give(&fd, bits, owner)?;
         }
         Ok(File::from(fd))
     }
@@ -417,8 +445,9 @@ impl Dir {
 
     /// Opens a regular file to read it and to append to it, and creates it if it is missing.
     /// Anything else is an error. Says whether it was created.
-    pub fn append(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<(File, bool)> {
+    pub fn append(&self, name: impl AsRef<OsStr>, mode: impl Into<FileMode>) -> io::Result<(File, bool)> {
         let name = component(name.as_ref())?;
+        let mode = self.entry()?.file_mode(mode.into());
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK;
         loop {
             match open_at(&self.fd, name, flags, Mode::empty()) {

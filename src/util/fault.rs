@@ -8,6 +8,8 @@
 //!   The first step is 1. Steps count over all threads.
 //! - `TRIVY_FERRY_TEST_STEPS=FILE`: the process appends a line for each step to this file, such as
 //!   `17 rename "db"`, so that a test learns how many steps a run has.
+//! - `TRIVY_FERRY_TEST_REFUSE=WHAT:NAME:NUMBERS`: steps of this kind with this name fail one after the other with
+//!   these error numbers of the system, such as `rename:a.tar:0,16,13`; 0 lets one through, as the end does.
 
 #[cfg(test)]
 use std::cell::{Cell, RefCell};
@@ -21,9 +23,9 @@ use rustix::io::Errno;
 mod process {
     use std::ffi::OsStr;
     use std::fs::File;
-    use std::io::Write;
+    use std::io::{self, Write};
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -31,6 +33,34 @@ mod process {
     struct Plan {
         kill_at: u64,
         steps: Option<File>,
+        refuse: Option<RefusePlan>,
+    }
+
+    /// Which steps fail, and how.
+    struct RefusePlan {
+        what: String,
+        name: String,
+        numbers: Vec<i32>,
+        seen: AtomicUsize,
+    }
+
+    impl RefusePlan {
+        fn of(text: &str) -> Option<RefusePlan> {
+            let (what, rest) = text.split_once(':')?;
+            let (name, numbers) = rest.rsplit_once(':')?;
+            let numbers = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+            Some(RefusePlan { what: what.into(), name: name.into(), numbers, seen: AtomicUsize::new(0) })
+        }
+
+        fn step(&self, what: &str, name: &OsStr) -> io::Result<()> {
+            if self.what != what || name != self.name.as_str() {
+                return Ok(());
+            }
+            match self.numbers.get(self.seen.fetch_add(1, Ordering::SeqCst)) {
+                None | Some(0) => Ok(()),
+                Some(number) => Err(io::Error::from_raw_os_error(*number)),
+            }
+        }
     }
 
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -40,6 +70,7 @@ mod process {
         fn of_environment() -> Option<Plan> {
             const KILL_AT: &str = "TRIVY_FERRY_TEST_KILL_AT";
             const STEPS: &str = "TRIVY_FERRY_TEST_STEPS";
+            const REFUSE: &str = "TRIVY_FERRY_TEST_REFUSE";
             let kill_at = std::env::var(KILL_AT)
                 .ok()
                 .map(|number| number.parse().unwrap_or_else(|error| panic!("{KILL_AT}={number:?}: {error}")));
@@ -47,13 +78,18 @@ mod process {
                 let file = File::options().create(true).append(true).open(&path);
                 file.unwrap_or_else(|error| panic!("{STEPS}={}: {error}", path.display()))
             });
-            let is_any = kill_at.is_some() || steps.is_some();
-            is_any.then(|| Plan { kill_at: kill_at.unwrap_or(u64::MAX), steps })
+            let refuse = std::env::var(REFUSE)
+                .ok()
+                .map(|text| RefusePlan::of(&text).unwrap_or_else(|| panic!("{REFUSE}={text:?}")));
+            let is_any = kill_at.is_some() || steps.is_some() || refuse.is_some();
+            is_any.then(|| Plan { kill_at: kill_at.unwrap_or(u64::MAX), steps, refuse })
         }
     }
 
-    pub(super) fn step(what: &str, name: &OsStr) {
-        let Some(Plan { kill_at, steps }) = PLAN.get_or_init(Plan::of_environment) else { return };
+    pub(super) fn step(what: &str, name: &OsStr) -> io::Result<()> {
+        let Some(Plan { kill_at, steps, refuse }) = PLAN.get_or_init(Plan::of_environment) else {
+            return Ok(());
+        };
         let number = TAKEN.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(mut steps) = steps.as_ref() {
             // One call of write(2), so that the lines of threads do not mix.
@@ -66,13 +102,14 @@ mod process {
                 std::thread::park();
             }
         }
+        refuse.as_ref().map_or(Ok(()), |refuse| refuse.step(what, name))
     }
 }
 
 /// Stops the world here if a test wants that.
 pub(crate) fn step(what: &str, name: &OsStr) -> io::Result<()> {
     #[cfg(debug_assertions)]
-    process::step(what, name);
+    process::step(what, name)?;
     #[cfg(test)]
     step_of_thread(what, name)?;
     Ok(())

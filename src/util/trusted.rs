@@ -110,11 +110,7 @@ impl TrustedUsers {
 
     /// Whether a directory is one that a group of this process shares.
     pub fn shares(&self, directory: &DirEntry) -> bool {
-        const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
-        directory.is_dir()
-            && directory.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
-            && directory.mode & 0o002 == 0
-            && self.groups.contains(&directory.owner.gid)
+        directory.is_shared() && directory.mode & 0o002 == 0 && self.groups.contains(&directory.owner.gid)
     }
 
     /// Judges a file or directory by its owner and mode.

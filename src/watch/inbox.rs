@@ -4,19 +4,24 @@
 //! folder that is ours alone; what is in them is looked at only there. The watched folder and our own in it
 //! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
 //! puts nothing in their place.
+//!
+//! On a share, a rename is refused while somebody else holds the file (a virus scanner, the sender, the filer
+//! itself). So it is repeated for some seconds, and what could not be put back is put back later.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::util::clock;
-use crate::util::dir::FileMode;
-use crate::util::dir::{Dir, euid};
+use crate::util::dir::{Dir, FileMode, euid};
 use crate::util::file_lock::HeldLock;
 use crate::util::fs::{self, Durability, rename_new};
 use crate::util::text::escape;
+use crate::util::trusted::TrustedUsers;
 use crate::watch::reason::{Disposition, Reason, may_be_completed};
 
 /// Our own folder there.
@@ -27,6 +32,10 @@ const TAKEN: &str = "taken-";
 const BESIDE: &str = "beside-";
 /// How many files of one name stay.
 const MAX_BESIDE: usize = 8;
+/// For how long renames are repeated in one look, all together.
+const HELD_FOR: Duration = Duration::from_secs(5);
+/// How long the pause before such a repetition is.
+const HELD_PAUSE: Duration = Duration::from_millis(250);
 /// What was said of kept files.
 pub(crate) const REASON: &str = "reason.json";
 
@@ -48,10 +57,15 @@ pub(crate) struct Inbox {
     /// What a run that was killed had taken, and that cannot be put back.
     stuck: Vec<Error>,
     own: Pinned,
+    /// How long this look still repeats renames that are refused.
+    left: Cell<Duration>,
+    /// What was taken and could not be put back yet.
+    unreturned: RefCell<Vec<PathBuf>>,
     _lock: HeldLock,
 }
 
-/// A folder of this user alone, whatever becomes of its name.
+/// A folder of this user or, where a group of this user shares the watched one, of that group, whatever becomes of
+/// its name.
 struct Pinned {
     dir: Dir,
     /// The path that leads to it.
@@ -62,9 +76,9 @@ impl Pinned {
     /// Opens a folder in another, which is called `shown` in messages, and makes it if it is missing.
     fn open(parent: &Dir, name: &str, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
-        match fs::create_dir(parent.pinned().join(name), mode) {
+        match parent.make(name, FileMode::working(mode), None) {
             // What is put into it must not be lost with it.
-            Ok(()) => parent.sync().map_err(failed)?,
+            Ok(_) => parent.sync().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
@@ -78,8 +92,14 @@ impl Pinned {
             Some(Errno::LOOP | Errno::NOTDIR) => not_ours(),
             _ => failed(error),
         })?;
+        let above = parent.entry().map_err(failed)?;
+        let trust = TrustedUsers::own().with_groups();
+        if trust.shares(&above) {
+            dir.share_as(&above).map_err(failed)?;
+        }
         let entry = dir.entry().map_err(failed)?;
-        if entry.owner.uid != euid() || entry.mode & 0o022 != 0 {
+        let is_shared = trust.shares(&above) && trust.judge_in(&above, shown, &entry).is_ok();
+        if !is_shared && (entry.owner.uid != euid() || entry.mode & 0o022 != 0) {
             return Err(not_ours());
         }
         let path = dir.pinned();
@@ -153,7 +173,7 @@ impl Inbox {
         let place = watched.pinned();
         let own = Pinned::open(&watched, OWN, &path.join(OWN), 0o700)?;
         let failed = |error| failed(&path.join(OWN), error);
-        let (lock, _) = own.dir.append("lock", 0o600).map_err(failed)?;
+        let (lock, _) = own.dir.append("lock", FileMode::working(0o600)).map_err(failed)?;
         if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return Err(Error::usage(
                 format!("another run watches {}", path.display()),
@@ -161,15 +181,59 @@ impl Inbox {
             ));
         }
         let lock = HeldLock::on(lock);
-        let mut directory = Inbox { path: path.into(), watched, place, stuck: Vec::new(), own, _lock: lock };
+        let mut directory = Inbox {
+            path: path.into(),
+            watched,
+            place,
+            stuck: Vec::new(),
+            own,
+            left: Cell::new(HELD_FOR),
+            unreturned: RefCell::default(),
+            _lock: lock,
+        };
         for entry in std::fs::read_dir(&directory.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
                 // What cannot be put back must not keep the others out.
-                let put_back = directory.put_back(&TakenFiles { directory: entry.path() });
-                directory.stuck.extend(put_back.err());
+                let taken = TakenFiles { directory: entry.path() };
+                if let Err(error) = directory.give_all_back(&taken) {
+                    directory.stuck.push(directory.failed(&taken.directory, error));
+                }
             }
         }
         Ok(directory)
+    }
+
+    /// Begins a look at the folder: puts back what could not be put back before. Says how many folders of such files
+    /// are still left.
+    pub(crate) fn begin_look(&self) -> usize {
+        self.left.set(HELD_FOR);
+        let unreturned = self.unreturned.take();
+        let still = unreturned.into_iter().filter(|directory| {
+            directory.is_dir() && self.give_all_back(&TakenFiles { directory: directory.clone() }).is_err()
+        });
+        let still: Vec<PathBuf> = still.collect();
+        let count = still.len();
+        self.unreturned.borrow_mut().extend(still);
+        count
+    }
+
+    /// Does what is refused while somebody else holds the file, again and again for as long as this look allows.
+    fn patiently<T>(&self, mut change: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match change() {
+                Err(error) if is_held(&error) && self.left.get() >= HELD_PAUSE => {
+                    self.left.set(self.left.get() - HELD_PAUSE);
+                    std::thread::sleep(HELD_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Makes a folder in our own, or in one that was taken.
+    fn make(&self, directory: &Path) -> io::Result<()> {
+        let (parent, name) = fs::holding(directory)?;
+        parent.make(name, FileMode::working(0o700), None).map(drop)
     }
 
     /// The folder, as the user calls it.
@@ -242,9 +306,10 @@ impl Inbox {
                 number => self.beside(number),
             };
             if number > 0 && !directory.is_dir() {
-                fs::create_dir(&directory, 0o700)?;
+                self.make(&directory)?;
             }
-            match rename_new(file, &directory.join(name), Durability::Unsynced) {
+            let to = directory.join(name);
+            match self.patiently(|| rename_new(file, &to, Durability::Unsynced)) {
                 Err(other) if other.kind() == io::ErrorKind::AlreadyExists => error = other,
                 other => return other,
             }
@@ -261,7 +326,7 @@ impl Inbox {
                 failed.get_or_insert(error);
             }
         }
-        failed.map_or_else(|| taken.remove(), Err)
+        failed.map_or_else(|| self.patiently(|| taken.remove()), Err)
     }
 
     /// Where we may keep notes of our own.
@@ -277,6 +342,7 @@ impl Inbox {
         let directory =
             fs::tempdir_in(&self.own.path, TAKEN).map_err(|error| self.failed(&self.place, error))?;
         let taken = TakenFiles { directory: directory.keep() };
+        self.share(&taken.directory).map_err(|error| self.failed(&self.place, error))?;
         for file in files {
             let Some(name) = file.file_name() else { continue };
             // What somebody keeps in a folder is in the way when it is to be removed.
@@ -289,18 +355,21 @@ impl Inbox {
             };
             let made = match to.is_dir() {
                 true => Ok(()),
-                false => fs::create_dir(&to, 0o700),
+                false => self.make(&to),
             };
-            let claimed = made.and_then(|()| fs::rename(file, to.join(name), Durability::Unsynced));
+            let to_name = to.join(name);
+            let take = || fs::rename(file, &to_name, Durability::Unsynced);
+            let claimed = made.and_then(|()| self.patiently(take));
             // Somebody may have put one of our folders there in the meantime.
-            if claimed.is_ok() && to.join(name).symlink_metadata().is_ok_and(|it| it.is_dir()) {
-                let back = rename_new(&to.join(name), file, Durability::Unsynced);
+            if claimed.is_ok() && to_name.symlink_metadata().is_ok_and(|it| it.is_dir()) {
+                let back = self.patiently(|| rename_new(&to_name, file, Durability::Unsynced));
                 back.map_err(|error| self.failed(file, error))?;
                 continue;
             }
             match claimed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.put_back(&taken)?;
+                    // What cannot be put back now is put back later, and is not what has failed first.
+                    let _ = self.put_back(&taken);
                     return Err(self.failed(file, error));
                 }
                 _ => {}
@@ -309,12 +378,24 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Puts files back. One whose name another has got meanwhile stays beside, and counts like that one.
+    /// Puts files back. One whose name another has got meanwhile stays beside, and counts like that one. What cannot
+    /// be put back now is put back when a later look begins.
     ///
     /// # Errors
     /// Where that fails.
     pub(crate) fn put_back(&self, taken: &TakenFiles) -> Result<(), Error> {
-        self.give_all_back(taken).map_err(|error| self.failed(&taken.directory, error))
+        self.give_all_back(taken).map_err(|error| {
+            self.unreturned.borrow_mut().push(taken.directory.clone());
+            self.failed(&taken.directory, error)
+        })
+    }
+
+    /// Lets those work in a folder who may work in our own.
+    fn share(&self, directory: &Path) -> io::Result<()> {
+        match euid() {
+            0 => Ok(()),
+            _ => Dir::by_path(directory)?.share_as(&self.own.dir.entry()?),
+        }
     }
 
     /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
@@ -354,7 +435,10 @@ impl Inbox {
     /// # Errors
     /// Where that fails.
     pub(crate) fn discard(&self, taken: TakenFiles) -> Result<(), Error> {
-        fs::remove_dir_all(&taken.directory).map_err(|error| self.failed(&taken.directory, error))
+        self.patiently(|| fs::remove_dir_all(&taken.directory)).map_err(|error| {
+            self.unreturned.borrow_mut().push(taken.directory.clone());
+            self.failed(&taken.directory, error)
+        })
     }
 
     /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
@@ -386,7 +470,8 @@ impl Inbox {
                     0 => format!("{now}-{name}"),
                     _ => format!("{now}-{name}-{number}"),
                 };
-                match rename_new(&taken.directory, &pinned.path.join(&to), Durability::Synced) {
+                let to_path = pinned.path.join(&to);
+                match self.patiently(|| rename_new(&taken.directory, &to_path, Durability::Synced)) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     other => return other.map(|()| to),
                 }
@@ -395,7 +480,9 @@ impl Inbox {
         };
         let kept = keep().map_err(|error| failed(&shown, error))?;
         // Those who look at it may be others than this user.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let readable =
+            pinned.dir.entry().map_or(0o755, |above| above.directory_mode(FileMode::working(0o755)));
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(readable);
         let _ = std::fs::set_permissions(pinned.path.join(&kept), readable);
         let all = std::fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
         // What was kept under a clock that was ahead is no newer than this.
@@ -423,12 +510,20 @@ fn is_kept(path: &Path) -> bool {
     moment.len() == 19 && moment.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
 }
 
+/// Whether an error may only mean that somebody else holds the file. Servers of CIFS refuse with any of these
+/// (Linux, fs/smb/client/smb2maperror.c): EBUSY for a sharing violation, EACCES for a file that was just in use.
+fn is_held(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::BUSY | Errno::TXTBSY | Errno::AGAIN))
+}
+
 fn failed(path: &Path, error: io::Error) -> Error {
-    Error::Destination {
-        path: path.into(),
-        what: error.to_string(),
-        hint: "This user must be allowed to write and rename in the folder that is watched.".into(),
-    }
+    let hint = match is_held(&error) {
+        true => {
+            "It is tried again, for whoever writes there may still hold the file; this user must be allowed to write and rename in the folder that is watched."
+        }
+        false => "This user must be allowed to write and rename in the folder that is watched.",
+    };
+    Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }
 }
 
 #[cfg(test)]

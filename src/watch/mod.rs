@@ -38,7 +38,7 @@ use crate::util::text::{escape, escape_line, format_second};
 use crate::watch::attempt::ImportAttempt;
 use crate::watch::inbox::{Inbox, TakenFiles};
 use crate::watch::options::WatchOptions;
-use crate::watch::portion::{Portion, Sorted, first, look};
+use crate::watch::portion::{Portion, Sorted, file_name, first, look, sets_of};
 use crate::watch::reason::{Details, Disposition, Reason, errors_as_json};
 use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
@@ -87,6 +87,8 @@ struct Watch<'w> {
     errors: Vec<Error>,
     /// Whether something is there in this round that was not when it began.
     more: bool,
+    /// What the files look like whose names say nothing: a bundle may wait for one of them.
+    renamed: u64,
     progress: &'w dyn Progress,
 }
 
@@ -141,6 +143,7 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport,
         heartbeats,
         errors,
         more,
+        renamed: 0,
         progress,
     };
     progress.info(&format!("Watching {} …", escape_line(&options.inbox.display().to_string())));
@@ -166,6 +169,13 @@ impl Watch<'_> {
         if self.inbox.is_replaced() {
             self.inbox = Inbox::open(&self.options.inbox)?;
         }
+        match self.inbox.begin_look() {
+            0 => {}
+            _ if self.options.once => {}
+            count => {
+                self.progress.info(&format!("{count} sets of files could not be put back yet; trying again"))
+            }
+        }
         let there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
             // A share that is away for a while comes back.
@@ -181,12 +191,13 @@ impl Watch<'_> {
         self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
         self.more = false;
+        self.renamed = there.look_of_renamed();
         let (mut due, at_rest) = self.look_at(sets);
         self.sort(&there, &mut due);
         for (key, files) in due {
             // What is in the way of one must not end the watch: it is tried again, like a target that fails.
             if let Err(error) = self.deal_with(&there, &key, &files) {
-                let retry = Todo::TryAt(Instant::now() + RETRY_PAUSE);
+                let retry = Todo::TryAt(Instant::now() + self.inbox_pause());
                 let error = error.restated(&self.inbox.place().display().to_string(), &self.shown());
                 self.wait(&there, &key, &escape(&error.to_string()), retry, Some(error));
             }
@@ -233,7 +244,7 @@ impl Watch<'_> {
             }
             let is_due = match seen.todo {
                 Todo::Try => true,
-                Todo::Wait => false,
+                Todo::Wait(renamed) => renamed != self.renamed,
                 Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
             };
             if is_due {
@@ -241,6 +252,12 @@ impl Watch<'_> {
             }
         }
         (due, at_rest)
+    }
+
+    /// How long after a change in the inbox was refused it is tried again: at the next look, for whoever holds a file
+    /// there lets go of it soon.
+    fn inbox_pause(&self) -> Duration {
+        self.options.interval.duration().unsigned_abs().min(RETRY_PAUSE)
     }
 
     /// The watched folder, as the user calls it.
@@ -293,16 +310,22 @@ impl Watch<'_> {
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.inbox.place().display());
-            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
+            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait(self.renamed), None);
             return Ok(());
         }
         let stray = matches!(portion, Portion::Stray(_));
         let holds_no_bundle =
             stray || UnverifiedBundle::open(&first(there, key)).is_err_and(|error| !error.is_usage());
         let taken = self.inbox.take(files)?;
+        if trusted {
+            self.say(&format!("importing    {}", escape(key)));
+        }
         let tried = ImportAttempt::import(&self.importer, &taken, &self.shown());
         let Some(outcome) = tried.outcome(unfinished, holds_no_bundle) else {
-            self.inbox.put_back(&taken)?;
+            // It is put back later otherwise. What the import says counts more.
+            if let Err(error) = self.inbox.put_back(&taken) {
+                self.say(&format!("{error}. {}", error.hint()));
+            }
             self.wait_after(there, key, tried);
             return Ok(());
         };
@@ -348,7 +371,7 @@ impl Watch<'_> {
         let failed = tried.errors.into_iter().next().filter(|_| !lacks);
         let todo = match tried.category {
             Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + RECHECK_PAUSE),
-            _ if lacks => Todo::Wait,
+            _ if lacks => Todo::Wait(self.renamed),
             _ => Todo::TryAt(Instant::now() + RETRY_PAUSE),
         };
         self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);
@@ -456,7 +479,7 @@ impl Watch<'_> {
                 Err(error) => {
                     let why = escape(&error.to_string());
                     for Junk { key, .. } in &some {
-                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + RETRY_PAUSE), None);
+                        self.wait(there, key, &why, Todo::TryAt(Instant::now() + self.inbox_pause()), None);
                     }
                     self.errors.push(error);
                 }
@@ -505,7 +528,7 @@ impl Watch<'_> {
             let Some(seen) = self.seen.get(key) else { continue };
             let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
             let (waited, bytes) = match seen.todo {
-                Todo::Wait | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
+                Todo::Wait(_) | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
                 // What lacked something for long and is coming now gets its time anew. What it takes does not
                 // count yet: it may be whole, and then it is not here for long.
                 Todo::Try => (seen.restless.elapsed(), 0),
@@ -642,49 +665,10 @@ impl Watch<'_> {
     }
 }
 
-/// All files that are there, by the name of their bundle or heartbeat.
-fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
-    let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
-    let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for file in &there.heartbeats {
-        heartbeats.entry(name_of(file)).or_default().push(file.clone());
-    }
-    bundles.chain(heartbeats).collect()
-}
-
 /// Forgets names under which nothing is left.
 fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, SeenBundle>, waited: &mut WaitingTimes) {
     for Junk { key, .. } in junk {
         seen.remove(key);
         waited.forget(key);
-    }
-}
-
-/// A bundle's name as the name of a folder, whatever it holds.
-fn file_name(key: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
-    key.chars().take(100).map(plain).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_of_a_listing_is_no_change() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = ["a.tar.000", "a.tar.001", "a.par.001"].map(|name| dir.path().join(name));
-        files.iter().for_each(|file| std::fs::write(file, "x").unwrap());
-        let [a, b, c] = files.clone();
-        assert!(look(&[c.clone(), a.clone(), b.clone()]) == look(&[a.clone(), b.clone(), c.clone()]));
-        std::fs::write(&b, "another").unwrap();
-        assert_eq!(look(&files).len(), 3);
-        assert!(look(&files) != look(&files[..2]));
-    }
-
-    #[test]
-    fn names_of_directories_are_plain() {
-        assert_eq!(file_name("default-20261121t091500z.tar"), "default-20261121t091500z.tar");
-        assert_eq!(file_name("../\u{1b}[2J x"), "..___2J_x");
     }
 }

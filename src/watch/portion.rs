@@ -1,10 +1,12 @@
-//! Sorts the files under one bundle name: a complete signed bundle, stray heads, or all of it.
+//! Sorts the files of the inbox by the names of bundles, and those under one name: a complete signed bundle, stray
+//! heads, or all of it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::bundle::{BundleError, UnverifiedBundle};
-use crate::intake::file_sets::Inputs;
+use crate::intake::file_sets::{Inputs, name_of};
 use crate::trust::keyring::Keyring;
 
 /// What is dealt with at once of all that bears a bundle's name: anybody may put something else under it.
@@ -102,4 +104,43 @@ pub(crate) fn look(files: &[PathBuf]) -> Look {
     let mut looks: Look = files.iter().filter_map(look).collect();
     looks.sort();
     looks
+}
+
+/// All files that are there, by the name of their bundle or heartbeat.
+pub(crate) fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
+    let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
+    let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in &there.heartbeats {
+        heartbeats.entry(name_of(file)).or_default().push(file.clone());
+    }
+    bundles.chain(heartbeats).collect()
+}
+
+/// A bundle's name as the name of a folder, whatever it holds.
+pub(crate) fn file_name(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
+    key.chars().take(100).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_a_listing_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a.tar.000", "a.tar.001", "a.par.001"].map(|name| dir.path().join(name));
+        files.iter().for_each(|file| std::fs::write(file, "x").unwrap());
+        let [a, b, c] = files.clone();
+        assert!(look(&[c.clone(), a.clone(), b.clone()]) == look(&[a.clone(), b.clone(), c.clone()]));
+        std::fs::write(&b, "another").unwrap();
+        assert_eq!(look(&files).len(), 3);
+        assert!(look(&files) != look(&files[..2]));
+    }
+
+    #[test]
+    fn names_of_directories_are_plain() {
+        assert_eq!(file_name("default-20261121t091500z.tar"), "default-20261121t091500z.tar");
+        assert_eq!(file_name("../\u{1b}[2J x"), "..___2J_x");
+    }
 }

@@ -13,6 +13,7 @@ use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
 use crate::intake::file_sets::Inputs;
 use crate::util::clock;
+use crate::util::dir::FileMode;
 use crate::util::fs::{self, Durability};
 
 /// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
@@ -184,7 +185,7 @@ impl UnsignedQuota {
 /// Writes a note of a watch, best effort: it may be lost in a power cut.
 fn write_note(own: &Path, name: &str, what: &impl Serialize) {
     if let Ok(text) = serde_json::to_vec(what) {
-        let _ = fs::replace(own.join(name), &text, 0o600, Durability::Unsynced);
+        let _ = fs::replace(own.join(name), &text, FileMode::working(0o600), Durability::Unsynced);
     }
 }
 

@@ -228,13 +228,12 @@ fn what_is_not_a_cache_directory_is_rejected() {
 }
 
 #[test]
-fn harbor_has_a_place_for_the_databases_only() {
+fn harbor_has_a_place_for_the_databases_and_vex() {
     let dir = tempfile::tempdir().unwrap();
     let view = Cache::inspect(dir.path(), Layout::Harbor).unwrap().unwrap();
     assert_eq!(view.slot(&name("trivy-java-db"), "").unwrap().path(), "java-db");
-    assert!(
-        view.slot(&name("trivy-checks"), "").is_none() && view.slot(&name("vex-hub"), "default").is_none()
-    );
+    assert!(view.slot(&name("trivy-checks"), "").is_none());
+    assert_eq!(view.slot(&name("vex-hub"), "default").unwrap().path(), "vex/repositories/default");
 }
 
 #[test]

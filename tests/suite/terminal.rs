@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use test_kit::process::{ended, wait_for};
 
-use crate::forge::Host;
+use crate::forge::{Bundle, Host, Part, hours};
 
 /// A terminal, and a program that has it as its own.
 struct Terminal {
@@ -103,4 +103,31 @@ fn an_interrupt_at_the_prompt_gives_the_echo_back() {
     assert_eq!(terminal.shown, "Passphrase for the new key: \r\n");
     assert_eq!(format!("{:?}", terminal.modes()), format!("{before:?}"));
     assert!(!host.path("typed.key").exists());
+}
+
+#[test]
+fn a_wrong_passphrase_can_be_typed_again() {
+    let host = Host::new();
+    let other = trivy_ferry::trust::key::SigningKey::generate().unwrap();
+    let path = host.file("keys/other.key", other.to_pem(Some("right")).unwrap().as_bytes());
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let sign = |keys: &[&[u8]]| {
+        let bundle = Bundle::of(hours(-1), &[Part::db(hours(-2))]).signed(&host.key);
+        let bundle = host.file("b.tar", bundle);
+        let mut command = host.command();
+        command.args(["sign", bundle.to_str().unwrap(), "--key", path.to_str().unwrap()]);
+        command.args(["--trust", &host.at("keys/exporter.pub")]);
+        let mut terminal = Terminal::of(&command);
+        for (number, typed) in keys.iter().enumerate() {
+            let again = if number > 0 { "That was not it. " } else { "" };
+            terminal.answer(&format!("{again}Passphrase for {}: ", path.display()), typed);
+            // The next prompt may be the same.
+            terminal.shown.clear();
+        }
+        ended(&mut terminal.program)
+    };
+    assert!(sign(&[b"wrong\n", b"rihgt\n", b"right\n"]).success());
+    assert_eq!(sign(&[b"wrong\n", b"wrong\n", b"wrong\n"]).code(), Some(2), "three times are enough");
+    // Whoever types nothing has none.
+    assert_eq!(sign(&[b"wrong\n", b"\x03"]).signal(), Some(Signal::INT.as_raw()));
 }

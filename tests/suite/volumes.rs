@@ -93,6 +93,84 @@ fn other_tools_put_volumes_together() {
     host.import(&host.path("a"), &[]).good();
 }
 
+/// What becomes of the names: a disc without Rock Ridge or Joliet (diskfs/go-diskfs 189, MidnightCommander 2471), one on
+/// which `-` became `_` (open-goal/jak-project 3890), a browser or a kiosk that makes names unique, a mail gateway that
+/// puts an end behind each.
+const RENAMED: &[fn(usize) -> String] = &[
+    |number| format!("DEFAULT_.{number:03};1"),
+    |number| format!("default_20261121t102008z.tar.{number:03}.bin"),
+    |number| format!("weekly.tar ({}).{number:03}", number + 1),
+    |number| format!("weekly ({}).tar.{number:03}", number + 1),
+    |number| format!("part{}.tar", 99 - number),
+    |number| format!("ATT{}", 70001 - number),
+];
+
+#[test]
+fn renamed_volumes_are_known_by_what_they_are() {
+    let host = host();
+    let volumes = host.split(60);
+    let written = name(&volumes[0]).strip_suffix(".000").unwrap().to_owned();
+    for (case, rename) in RENAMED.iter().enumerate() {
+        let disc = host.path(format!("disc{case}"));
+        fs::create_dir(&disc).unwrap();
+        // Not all of what lies there is ours.
+        fs::write(disc.join("README.TXT"), "from the kiosk").unwrap();
+        fs::write(disc.join("decoy.001"), vec![7; MIB]).unwrap();
+        for (number, volume) in volumes.iter().enumerate() {
+            fs::copy(volume, disc.join(rename(number))).unwrap();
+        }
+        host.verify(&disc, &[]).good();
+        host.verify(&disc.join(rename(0)), &[]).good();
+        let ran = host.import_to(&format!("cache{case}"), &disc, &[]);
+        ran.good().prints("trivy-db        installed").does_not_say(&rename(1));
+        // One is missing: it may come under whatever name, and was written under this one.
+        fs::remove_file(disc.join(rename(3))).unwrap();
+        let wanted = match rename(0).as_str() {
+            "weekly (1).tar.000" => "weekly (1).tar.003 is missing".to_owned(),
+            _ => format!("{written}.003 is missing"),
+        };
+        host.import(&disc, &[]).fails_with(6, &[&wanted, "under any name"]);
+        fs::copy(&volumes[3], disc.join("copied again")).unwrap();
+        host.verify(&disc, &[]).good();
+        let shown = host.run(&["inspect", disc.to_str().unwrap(), "--trust", "keys/exporter.pub"]);
+        shown.good().prints("README.TXT").does_not_say("NOT VERIFIED");
+        // A copy that is still written is none.
+        fs::rename(disc.join("copied again"), disc.join("copied again.filepart")).unwrap();
+        host.verify(&disc, &[]).fails_with(6, &[&wanted]);
+    }
+}
+
+#[test]
+fn a_renamed_bundle_is_found_and_others_in_its_directory_are_left_alone() {
+    let host = host();
+    host.export(&upstream(61, MIB), &["--output", "out"]).good();
+    let bundle = host.files("out").remove(0);
+    for name in ["DEFAULT_", "default.tar.bin", "B.TAR;1", "weekly.tar (1)"] {
+        let disc = host.path(name.replace([' ', ';', '(', ')'], "-"));
+        fs::create_dir(&disc).unwrap();
+        fs::copy(&bundle, disc.join(name)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", disc.join("link")).unwrap();
+        assert!(Command::new("mkfifo").arg(disc.join("pipe")).status().unwrap().success());
+        host.verify(&disc, &[]).good();
+        host.import(&disc, &[]).good();
+    }
+    // Volumes on two media that were both renamed are put together.
+    let volumes = host.split(62);
+    let (one, two, staging) = (host.path("one"), host.path("two"), host.at("staging"));
+    fs::create_dir_all(&one).unwrap();
+    fs::create_dir_all(&two).unwrap();
+    for (number, volume) in volumes.iter().enumerate().skip(1) {
+        let medium = if number > 1 { &one } else { &two };
+        fs::copy(volume, medium.join(format!("DEFAULT_.{number:03}"))).unwrap();
+    }
+    fs::copy(&volumes[0], two.join("DEFAULT_.000")).unwrap();
+    fs::write(two.join("holiday.jpg"), vec![1; MIB]).unwrap();
+    host.import(&one, &["--staging", &staging]).fails();
+    host.import(&two, &["--staging", &staging]).good().prints("trivy-db        installed");
+    let left: Vec<PathBuf> = host.files("staging/trivy-ferry-staging");
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let host = host();

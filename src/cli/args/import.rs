@@ -18,7 +18,7 @@ pub enum Layout {
     /// As Trivy has it.
     #[default]
     Trivy,
-    /// As Harbor's scanner adapter has it: only the databases, owned by 10000:10000.
+    /// As Harbor's scanner adapter has it: the databases and VEX repositories, owned by 10000:10000.
     Harbor,
 }
 
@@ -36,6 +36,9 @@ pub struct ImportArgs {
     /// Go back to what was there before the last import, without a bundle.
     #[arg(long, conflicts_with_all = ["bundle", "places", "web_root"])]
     pub restore: bool,
+    /// Verify and decide everything, and say what would be imported: nothing is put in place, remembered or run.
+    #[arg(long, conflicts_with_all = ["staging", "restore"])]
+    pub dry_run: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub import: DeliveryFlags,
@@ -51,9 +54,9 @@ pub struct DeliveryFlags {
     #[allow(missing_docs)]
     pub signers: SignerFlags,
     /// Trivy's cache directory (default: TRIVY_CACHE_DIR, else XDG_CACHE_HOME/trivy, else
-    /// ~/.cache/trivy, as Trivy has it).
+    /// ~/.cache/trivy, as Trivy has it). Repeat it for several, such as those of replicas.
     #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
-    pub cache_dir: Option<PathBuf>,
+    pub cache_dir: Vec<PathBuf>,
     /// How the cache directory is laid out.
     #[arg(long, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,

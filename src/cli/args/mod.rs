@@ -18,6 +18,7 @@ mod import;
 mod keys;
 mod mirror;
 mod serve;
+mod settings;
 mod shared;
 mod status;
 mod watch;
@@ -28,6 +29,7 @@ pub use import::{DeliveryFlags, ImportArgs, Layout};
 pub use keys::{KeygenArgs, TrustCommand};
 pub use mirror::MirrorArgs;
 pub use serve::ServeArgs;
+pub use settings::SettingsArgs;
 pub use shared::{
     AcceptanceFlags, ConnectionFlags, OverrideFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags,
     SettingsFlags, SignerFlags, SigningFlags, SourceFlags, TimeOverrideFlags, TrustFlags,
@@ -158,6 +160,11 @@ pub enum Command {
     /// `status`, metrics and alarms no longer count it. What it accepted stays in the state: a run that
     /// works on it again is judged by that, and brings it back.
     Forget(ForgetArgs),
+    /// Print again with which settings Trivy uses what was imported, and asks no network.
+    ///
+    /// Looks at what is in a cache, a registry (also one that `serve` is) or a web root now; imports and changes
+    /// nothing.
+    Settings(SettingsArgs),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
     /// For a site that has no registry: straight out of the bundle, of which every piece is compared

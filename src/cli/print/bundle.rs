@@ -10,7 +10,7 @@ use crate::intake::sign::SignReport;
 use crate::intake::signer::SignerInfo;
 use crate::intake::verify::VerifyReport;
 use crate::util::redacted::Redacted;
-use crate::util::text::{escape, escape_line, format_age, format_minute, format_size};
+use crate::util::text::{Unverified, escape, escape_line, format_age, format_minute, format_size};
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,6 +98,10 @@ impl InspectedBundle {
             for signer in &self.signers {
                 writeln!(f, "  signed by  {} ({})", signer.fingerprint, escape(&signer.name))?;
             }
+            // Anybody may add one: it says nothing of who made the bundle.
+            for keyid in self.untrusted_keyids() {
+                writeln!(f, "  also       by a key that is not trusted here: {}", escape(keyid))?;
+            }
             return Ok(());
         };
         writeln!(f, "  NOT VERIFIED: {why}")?;
@@ -106,6 +110,12 @@ impl InspectedBundle {
         }
         let names: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "  What follows is signed by {}.", names.join(" and "))
+    }
+
+    /// The key IDs that its envelope claims and that are not of trusted keys.
+    fn untrusted_keyids(&self) -> impl Iterator<Item = &str> {
+        let is_trusted = |keyid: &str| self.signers.iter().any(|signer| signer.keyid == keyid);
+        self.claimed_keyids.iter().map(Unverified::raw).filter(move |keyid| !is_trusted(keyid))
     }
 
     /// Says what the bundle says of itself as a whole.

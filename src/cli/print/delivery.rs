@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::delivery::admitted::AdmittedBundle;
-use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, TargetReport};
+use crate::delivery::report::{DatasetResult, DeliveryStatus, ImageResult, SubcommandSettings, TargetReport};
 use crate::import::report::ImportReport;
 use crate::intake::signer::SignerInfo;
 use crate::mirror::MirrorReport;
@@ -65,6 +65,7 @@ impl fmt::Display for DatasetResult {
                 DeliveryStatus::Installed
                 | DeliveryStatus::Pushed
                 | DeliveryStatus::WouldPush
+                | DeliveryStatus::WouldInstall
                 | DeliveryStatus::Restored,
                 Some(was),
             ) if self.was != self.updated_at => {
@@ -115,10 +116,11 @@ impl fmt::Display for TargetReport {
             writeln!(f, "Written: {}", escape_line(&path.display().to_string()))?;
         }
         // Said once; who imports the same again knows.
-        if self.changed().count() > 0 && !self.settings.is_empty() {
+        if self.tells_settings() && !self.settings.is_empty() {
             writeln!(f, "{}", self.heading)?;
-            for (subcommands, flags) in &self.settings {
-                writeln!(f, "  trivy {}\n    {flags}", subcommands.join(" | "))?;
+            for SubcommandSettings { environment, subcommands, flags, .. } in &self.settings {
+                let space = if environment.is_empty() { "" } else { " " };
+                writeln!(f, "  {environment}{space}trivy {}\n    {flags}", subcommands.join(" | "))?;
             }
             if let Some(time) = self.fails_from {
                 writeln!(

@@ -1,7 +1,7 @@
 //! Runs `export`: flags become options, the report an outcome.
 
 use crate::cli::args::ExportArgs;
-use crate::cli::{CommandOutcome, prompt};
+use crate::cli::{CommandOutcome, interrupt, prompt};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::export::options::ExportOptions;
@@ -19,6 +19,10 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandO
                 path.display()
             ));
         }
+        // Only now: an interrupt at a prompt is the terminal's.
+        interrupt::says(
+            "Interrupted. What has come so far is kept beside the output; run the same command again to resume.",
+        );
         Ok(signer)
     };
     let report = match args.dry_run {

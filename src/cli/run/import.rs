@@ -2,7 +2,7 @@
 
 use crate::cli::args::{DeliveryFlags, ImportArgs, Layout};
 use crate::cli::print::delivery;
-use crate::cli::{CommandOutcome, prompt};
+use crate::cli::{CommandOutcome, interrupt, prompt};
 use crate::error::Error;
 use crate::import::Importer;
 use crate::import::options::ImportOptions;
@@ -10,7 +10,12 @@ use crate::progress::Progress;
 use crate::targets;
 
 pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
-    let importer = Importer::new(options(&args.import)?);
+    let mut options = options(&args.import)?;
+    options.dry_run = args.dry_run;
+    let importer = Importer::new(options);
+    interrupt::says(
+        "Interrupted. Each dataset is old or new, and none is mixed; run the same command again to finish.",
+    );
     let report = match &args.staging {
         Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,
         None if args.restore => importer.restore(progress)?,
@@ -27,11 +32,8 @@ pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
     let mut options = ImportOptions::new(args.acceptance.stream.clone());
     options.trust = args.keys.trust.clone();
     options.min_signers = args.signers.min_signers;
-    options.cache_dir = args.cache_dir.clone();
-    options.layout = match args.layout {
-        Layout::Trivy => targets::Layout::Trivy,
-        Layout::Harbor => targets::Layout::Harbor,
-    };
+    options.cache_dirs = args.cache_dir.clone();
+    options.layout = layout(args.layout);
     options.owner = args.owner.as_deref().map(owner).transpose()?;
     options.keep_previous = args.keep_previous > 0;
     options.registry = prompt::registry(&args.registry)?;
@@ -49,6 +51,14 @@ pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
     options.data_home = args.data_home.clone();
     options.state_dir = args.state_dir.clone();
     Ok(options)
+}
+
+/// The layout that a flag names.
+pub(crate) fn layout(layout: Layout) -> targets::Layout {
+    match layout {
+        Layout::Trivy => targets::Layout::Trivy,
+        Layout::Harbor => targets::Layout::Harbor,
+    }
 }
 
 fn owner(text: &str) -> Result<targets::Owner, Error> {

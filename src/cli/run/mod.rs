@@ -9,6 +9,7 @@ pub(crate) mod man;
 pub(crate) mod mirror;
 pub(crate) mod rehearse;
 pub(crate) mod serve;
+pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod trust;
 pub(crate) mod watch;

@@ -28,7 +28,7 @@ use crate::progress::{Progress, Step};
 use crate::trust::key::PublicKey;
 use crate::util::byte_size::ByteSize;
 use crate::util::fs::{self, Durability, is_at};
-use crate::util::text::{format_size, format_stamp, parse_stamp};
+use crate::util::text::{format_size, parse_stamp};
 
 /// What an export that was cut short is called while another is written under its name.
 const OLD: &str = ".old";
@@ -157,13 +157,30 @@ impl Destination {
         let moments =
             (0..MAX).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
         let free = |moment: &Timestamp| {
-            self.name.is_some() || self.existing(&file_name(&self.stream, *moment)).is_none()
+            self.name.is_some() || self.existing(&names::default_name(&self.stream, *moment)).is_none()
         };
         moments.into_iter().find(free).ok_or_else(|| Error::Destination {
             path: self.directories[0].clone(),
             what: "it holds bundles of this stream dated now and later".into(),
             hint: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
         })
+    }
+
+    /// Whether there is room for a bundle of this plan and its parity, where what earlier exports left gives way.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn check_room(
+        &self,
+        plan: &BundlePlan,
+        parity: Option<(Percent, Option<u64>)>,
+    ) -> Result<(), Error> {
+        let files = Files::new(self.name.clone().unwrap_or_else(|| self.stream.clone()), plan, parity)?;
+        let leftovers = self.leftovers(plan, &files);
+        let there = leftovers.iter().map(Leftover::length).fold(0, u64::saturating_add);
+        let placed = place(&self.directories, &files.lengths, there);
+        let placed = placed.map_err(|(path, error)| failed(&path, error))?;
+        placed.map(drop).map_err(|free| self.no_room(&files, there, free))
     }
 
     /// Begins the files for a bundle of this plan, and for so much parity in files of at most so many bytes.
@@ -177,7 +194,7 @@ impl Destination {
         parity: Option<(Percent, Option<u64>)>,
         progress: &dyn Progress,
     ) -> Result<PendingBundle, Error> {
-        let bundle = self.name.clone().unwrap_or_else(|| file_name(&self.stream, created));
+        let bundle = self.name.clone().unwrap_or_else(|| names::default_name(&self.stream, created));
         let files = Files::new(bundle, plan, parity)?;
         let mut leftovers = self.leftovers(plan, &files);
         let start = self.start(plan, &files, &mut leftovers);
@@ -257,15 +274,19 @@ impl Destination {
             }
             placed = places()?;
         }
-        placed.map_err(|free| Error::Destination {
-            what: match files.lengths.iter().sum::<u64>().saturating_sub(start.there) {
+        placed.map_err(|free| self.no_room(files, start.there, free))
+    }
+
+    fn no_room(&self, files: &Files, there: u64, free: u64) -> Error {
+        Error::Destination {
+            what: match files.lengths.iter().sum::<u64>().saturating_sub(there) {
                 all if all > free => format!("needs {}, has {}", format_size(all), format_size(free)),
                 all => format!("needs {}, and {} are free there, but not for whole volumes", format_size(all), format_size(free)),
             },
             path: self.directories[0].clone(),
             hint: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
                 .into(),
-        })
+        }
     }
 }
 
@@ -328,11 +349,6 @@ fn no_directory(path: &Path) -> Error {
         format!("there is no folder {}", path.display()),
         "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
     )
-}
-
-/// What a bundle is called where nobody chose a name.
-fn file_name(stream: &str, created: Timestamp) -> String {
-    format!("{stream}-{}.tar", format_stamp(created))
 }
 
 /// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its

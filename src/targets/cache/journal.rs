@@ -5,8 +5,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::dir::Dir;
 use crate::util::dir::write::Durability;
+use crate::util::dir::{Dir, FileMode};
 
 /// The journal's file in the working folder.
 pub(crate) const FILE: &str = "journal.json";
@@ -91,6 +91,6 @@ impl Journal {
             return work.sync();
         }
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
-        work.replace(FILE, &bytes, 0o600, None, Durability::Synced)
+        work.replace(FILE, &bytes, FileMode::working(0o600), None, Durability::Synced)
     }
 }

@@ -11,8 +11,8 @@ pub enum Layout {
     /// pkg/vex/repo).
     #[default]
     Trivy,
-    /// Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: only the two databases, owned by
-    /// [`HARBOR_OWNER`].
+    /// Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and VEX repositories, owned by
+    /// [`HARBOR_OWNER`]. The adapter asks for vulnerabilities alone, so that checks have no place.
     Harbor,
 }
 
@@ -33,9 +33,9 @@ impl Slot {
         let path = match (layout, kind) {
             (_, Kind::TrivyDb) => "db".into(),
             (_, Kind::TrivyJavaDb) => "java-db".into(),
-            (Layout::Harbor, _) => return None,
+            (Layout::Harbor, Kind::TrivyChecks) => return None,
             (Layout::Trivy, Kind::TrivyChecks) => "policy".into(),
-            (Layout::Trivy, Kind::Vex) => {
+            (_, Kind::Vex) => {
                 let name: RelPath = vex_repository.parse().ok()?;
                 // One folder, and none that could be taken for a working file of ours.
                 if name.components().count() != 1

@@ -7,7 +7,8 @@
 //! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal,
 //! the import lock) and `<cache>/.trivy-ferry.lock` (mode 0644). A scan that must see one generation
 //! throughout can hold a shared lock on the latter (`flock -s`). A slot that is a mount point has a
-//! `.trivy-ferry/` inside.
+//! `.trivy-ferry/` inside. In a cache directory that a group shares (setgid and group-writable) the group may do
+//! with all of these, and with the data, what their owner may.
 
 use std::io;
 use std::ops::Deref;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, Owner};
+use crate::util::dir::{self, Dir, FileMode, Owner};
 use crate::util::file_lock::HeldLock;
 
 mod journal;
@@ -129,7 +130,8 @@ impl<'p> Cache<'p> {
             return Err(TargetError::Owner { path: root.path().into(), uid: owner.uid });
         }
         let work = working::private(&root)?;
-        let lock = work.lock_file("lock", 0o600).at("open the import lock", work.at("lock"))?;
+        let lock =
+            work.lock_file("lock", FileMode::working(0o600)).at("open the import lock", work.at("lock"))?;
         match dir::lock::try_lock(&lock).at("take the import lock", work.at("lock"))? {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
@@ -352,7 +354,7 @@ impl<'p> Cache<'p> {
     /// Takes the scan lock, waiting for scans that hold it shared.
     fn lock_scans(&self) -> Result<Option<HeldLock>, TargetError> {
         let path = self.root.at(SCAN_LOCK);
-        let file = self.root.lock_file(SCAN_LOCK, 0o644).at("open the scan lock", &path)?;
+        let file = self.root.lock_file(SCAN_LOCK, FileMode::Shared(0o644)).at("open the scan lock", &path)?;
         let start = Instant::now();
         let mut reported = false;
         loop {

@@ -10,7 +10,7 @@ use std::io;
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::WORK;
-use crate::util::dir::{Dir, Owner};
+use crate::util::dir::{Dir, FileMode, Owner};
 
 /// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
 /// it received everything is the result.
@@ -75,7 +75,7 @@ fn directory_in(
         if dir.find(name)?.is_some_and(|entry| !entry.is_dir()) {
             kept &= take_away(&dir, old, &path, name)?;
         }
-        dir = dir.open_or_make(name, 0o755, owner)?;
+        dir = dir.open_or_make(name, FileMode::Shared(0o755), owner)?;
     }
     Ok((dir, kept))
 }

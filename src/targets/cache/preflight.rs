@@ -1,13 +1,13 @@
 //! Preflight: checks before the first byte is written whether each file system has room for what is coming.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::targets::cache::Cache;
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::{self, PREVIOUS};
+use crate::targets::cache::{Cache, View};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{Mount, Room};
+use crate::util::dir::{Dir, Mount, Room};
 use crate::util::text;
 
 impl Cache<'_> {
@@ -54,6 +54,25 @@ impl Cache<'_> {
             });
         }
         Ok(size)
+    }
+}
+
+impl View {
+    /// Whether there is room for so many more bytes in the file system of `place`, a directory that need not be there.
+    /// A rough look: what is on mounts of its own, or will be freed, does not count.
+    ///
+    /// # Errors
+    /// [`TargetError::Space`] if there is too little room; else the error of the system if it does not tell.
+    pub fn has_room(&self, place: &Path, needed: u64) -> Result<(), TargetError> {
+        let dir = place.ancestors().find_map(|dir| Dir::top(dir).ok());
+        let Some(dir) = dir else { return Ok(()) };
+        let available = dir.room().at("look for free space", dir.path())?.bytes;
+        if needed <= available {
+            return Ok(());
+        }
+        let missing = text::format_size(needed - available);
+        let advice = format!("Free {missing} there, or leave something out with --skip.");
+        Err(TargetError::Space { path: place.into(), needed, available, advice })
     }
 }
 

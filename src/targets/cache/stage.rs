@@ -11,7 +11,7 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::metadata::{self, Metadata};
 use crate::targets::cache::working::{self, WorkingNames, WorkingPlace};
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{Dir, Owner};
+use crate::util::dir::{Dir, FileMode, Owner};
 use crate::util::step;
 
 /// The largest `metadata.json` of a database, in bytes; upstream's have about 150.
@@ -64,7 +64,12 @@ impl Stage {
         let names = WorkingNames::of(slot);
         let path = place.dir.at(&names.stage);
         place.dir.remove(&names.stage).at("clear the staging folder", &path)?;
-        let dir = place.dir.make(&names.stage, 0o755, owner).at("make the staging folder", &path)?;
+        // As what it will lie in, and not as the working folder, which root shares with nobody.
+        let above = working::deepest(root, slot)?.0.entry().at("look", root.path())?;
+        let top = root.entry().at("look", root.path())?;
+        let mode = [top, above].map(|entry| entry.directory_mode(FileMode::Shared(0o755)));
+        let dir =
+            place.dir.make(&names.stage, mode[0] | mode[1], owner).at("make the staging folder", &path)?;
         Ok(Stage {
             slot: slot.clone(),
             metadata,
@@ -127,7 +132,7 @@ impl Stage {
             self.directory = Some((directory.into(), dir));
         }
         let dir = self.directory.as_ref().map_or(&self.dir, |(_, dir)| dir);
-        let file = dir.create(name, 0o644, self.owner).at("create a file", dir.at(name))?;
+        let file = dir.create(name, FileMode::Shared(0o644), self.owner).at("create a file", dir.at(name))?;
         if self.slot.is_database() {
             self.files.insert(path.into());
         }

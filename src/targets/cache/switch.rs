@@ -34,7 +34,7 @@ use crate::targets::cache::per_file;
 use crate::targets::cache::working::{self, PREVIOUS, WorkingNames, WorkingPlace};
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::write::Durability;
-use crate::util::dir::{self, Dir, Owner};
+use crate::util::dir::{self, Dir, FileMode, Owner};
 use crate::util::text;
 
 /// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
@@ -247,7 +247,7 @@ impl<'a> Switching<'a> {
             let slot = self.root.open_or_make_path(self.slot.path(), self.owner)?;
             let staged = self.place.dir.open(&self.names.stage)?;
             let old = if self.operation.keep {
-                Some(self.place.dir.open_or_make(&self.names.old, 0o755, self.owner)?)
+                Some(self.place.dir.open_or_make(&self.names.old, FileMode::Shared(0o755), self.owner)?)
             } else {
                 None
             };
@@ -281,7 +281,7 @@ impl<'a> Switching<'a> {
             if self.operation.way == SwitchMethod::Exchange { &self.names.stage } else { &self.names.old };
         if place.find(left)?.is_some() {
             if self.operation.keep && !self.is_empty(left)? {
-                let previous = place.open_or_make(PREVIOUS, 0o700, None)?;
+                let previous = place.open_or_make(PREVIOUS, FileMode::working(0o700), None)?;
                 if previous.find(&self.names.key)?.is_some() {
                     place.remove(&self.names.trash)?;
                     match previous.rename(&self.names.key, place, &self.names.trash) {
@@ -312,7 +312,7 @@ impl<'a> Switching<'a> {
     pub fn undo(&mut self) -> io::Result<()> {
         let place = &self.place.dir;
         if self.operation.restore && place.find(&self.names.stage)?.is_some() {
-            let previous = place.open_or_make(PREVIOUS, 0o700, None)?;
+            let previous = place.open_or_make(PREVIOUS, FileMode::working(0o700), None)?;
             if previous.find(&self.names.key)?.is_none() {
                 place.rename(&self.names.stage, &previous, &self.names.key)?;
                 place.sync()?;
@@ -349,7 +349,13 @@ impl<'a> Switching<'a> {
         let path = self.place.dir.at(&self.names.list);
         let bytes =
             serde_json::to_vec(files).map_err(io::Error::other).at("write the list of files", &path)?;
-        let written = self.place.dir.replace(&self.names.list, &bytes, 0o600, None, Durability::Synced);
+        let written = self.place.dir.replace(
+            &self.names.list,
+            &bytes,
+            FileMode::working(0o600),
+            None,
+            Durability::Synced,
+        );
         written.at("write the list of files", &path)
     }
 

@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::error::{At, TargetError};
-use crate::util::dir::{self, Dir, DirEntry, Owner};
+use crate::util::dir::{self, Dir, DirEntry, FileMode, Owner};
+use crate::util::trusted::TrustedUsers;
 
 /// The working folder's name, in the cache directory or inside a slot that is a mount of its own.
 pub(crate) const WORK: &str = ".trivy-ferry";
@@ -49,20 +50,29 @@ pub(crate) struct WorkingPlace {
 
 /// Opens a working directory that nobody else can have prepared, and creates it if it is missing.
 ///
-/// It must be a real directory that belongs to this user or to root: an import does what is written
-/// in it. File systems that show every file under one owner (FAT, some
+/// It must be a real directory that belongs to this user, to root or, in a cache directory that a group of this
+/// user shares, to that group: an import does what is written in it. Root shares with no group. File systems that show every file under one owner (FAT, some
 /// network mounts) are recognized by a probe.
 pub(crate) fn private(parent: &Dir) -> Result<Dir, TargetError> {
     let path = parent.at(WORK);
     match parent.find(WORK).at("look at the working folder", &path)? {
-        None => return parent.make(WORK, 0o700, None).at("make the working folder", &path),
+        None => {
+            return parent.make(WORK, FileMode::working(0o700), None).at("make the working folder", &path);
+        }
         Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
         Some(entry) if !entry.is_dir() => return Err(TargetError::NotADirectory { path }),
         Some(_) => {}
     }
     let dir = parent.open(WORK).at("open the working folder", &path)?;
-    let owner = dir.entry().at("look at the working folder", &path)?.owner.uid;
-    let is_ours = [0, dir::euid()].contains(&owner);
+    let above = parent.entry().at("look at the cache directory", parent.path())?;
+    if dir::euid() != 0 {
+        // One that an earlier version has made is for its owner alone.
+        dir.share_as(&above).at("share the working folder", &path)?;
+    }
+    let entry = dir.entry().at("look at the working folder", &path)?;
+    let owner = entry.owner.uid;
+    let is_shared = || TrustedUsers::own().with_groups().judge_in(&above, &path, &entry).is_ok();
+    let is_ours = [0, dir::euid()].contains(&owner) || is_shared();
     if !is_ours && !shows_as(&dir, owner).at("probe the working folder", &path)? {
         return Err(TargetError::Foreign { path, owner });
     }

@@ -44,6 +44,27 @@ impl DirEntry {
         self.kind == FileType::Directory
     }
 
+    /// Whether it is a directory that a group shares: one with the setgid bit that the group may write, as volumes
+    /// have that are used by changing users. Says nothing of who is in the group.
+    pub fn is_shared(&self) -> bool {
+        const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
+        self.is_dir() && self.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
+    }
+
+    /// Returns the bits that a new file in this directory gets.
+    pub fn file_mode(&self, mode: FileMode) -> u32 {
+        match mode {
+            FileMode::Shared(mode) if self.is_shared() => mode | (mode & 0o700) >> 3,
+            mode => mode.bits(),
+        }
+    }
+
+    /// Returns the bits that a new directory in this one gets: what is shared stays so below.
+    pub fn directory_mode(&self, mode: FileMode) -> u32 {
+        let setgid = if matches!(mode, FileMode::Shared(_)) && self.is_shared() { 0o2000 } else { 0 };
+        self.file_mode(mode) | setgid
+    }
+
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }
@@ -79,14 +100,23 @@ pub(crate) enum FileMode {
     Exactly(u32),
     /// This without what the umask takes: for files that an operator hands to others, and decides who may read them.
     AtMost(u32),
+    /// This and, in a directory that a group shares, for the group what its owner may: such a volume is used by one
+    /// user after the other, and each must be able to replace what the one before has written.
+    Shared(u32),
 }
 
 impl FileMode {
     /// Returns the bits that are asked for.
     pub(crate) fn bits(self) -> u32 {
         match self {
-            FileMode::Exactly(mode) | FileMode::AtMost(mode) => mode,
+            FileMode::Exactly(mode) | FileMode::AtMost(mode) | FileMode::Shared(mode) => mode,
         }
+    }
+
+    /// Returns the mode of working files, which are shared but for root: what root does must not follow from what
+    /// the members of a group have written.
+    pub(crate) fn working(mode: u32) -> Self {
+        if rustix::process::geteuid().is_root() { FileMode::Exactly(mode) } else { FileMode::Shared(mode) }
     }
 }
 

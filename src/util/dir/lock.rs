@@ -6,7 +6,7 @@ use std::io;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::util::dir::{Dir, component, give, open_at, regular};
+use crate::util::dir::{Dir, FileMode, component, give, open_at, regular};
 use crate::util::step;
 
 impl Dir {
@@ -15,8 +15,9 @@ impl Dir {
     ///
     /// # Errors
     /// Something that is no regular file has the name, or the system refuses.
-    pub fn lock_file(&self, name: &str, mode: u32) -> io::Result<File> {
+    pub fn lock_file(&self, name: &str, mode: impl Into<FileMode>) -> io::Result<File> {
         let name = component(name.as_ref())?;
+        let mode = self.entry()?.file_mode(mode.into());
         loop {
             let flags = OFlags::RDWR | OFlags::NONBLOCK;
             match open_at(&self.fd, name, flags, Mode::empty()) {

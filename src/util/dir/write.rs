@@ -144,7 +144,7 @@ impl Dir {
         let mut file = self.create(name, mode, None)?;
         let mut write = || -> io::Result<()> {
             // What creates a file takes a mode for a wish.
-            if mode.bits() & 0o077 == 0 {
+            if mode.bits() & 0o077 == 0 && !matches!(mode, FileMode::Shared(_)) {
                 fs::fchmod(&file, Mode::from_raw_mode(mode.bits()))?;
             }
             step("write", name)?;

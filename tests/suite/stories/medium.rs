@@ -196,12 +196,13 @@ fn root_leaves_a_cache_to_its_owner() {
     let run = import(&format!("--cache-dir {adapter} --layout harbor"));
     assert_eq!(
         run.statuses(),
-        ["trivy-checks no-place", "trivy-db installed", "trivy-java-db installed", "vex-hub no-place"]
+        ["trivy-checks no-place", "trivy-db installed", "trivy-java-db installed", "vex-hub installed"]
     );
     let mut found = files(&adapter);
-    found.retain(|path| !path.contains(".trivy-ferry"));
-    assert_eq!(found, ["db/metadata.json", "db/trivy.db", "java-db/metadata.json", "java-db/trivy-java.db"]);
-    for database in ["db", "java-db"] {
+    found.retain(|path| !path.contains(".trivy-ferry") && !path.starts_with("vex/repositories/default/"));
+    let databases = ["db/metadata.json", "db/trivy.db", "java-db/metadata.json", "java-db/trivy-java.db"];
+    assert_eq!(found, [&[".trivy/vex/repository.yaml"], &databases[..]].concat());
+    for database in ["db", "java-db", "vex", ".trivy"] {
         assert_eq!(owners(&format!("{adapter}/{database}")), [(10000, 10000)], "{database}");
     }
 }

@@ -2,6 +2,7 @@
 //! is stuck.
 
 mod hostile;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,6 +82,15 @@ impl Host {
     fn watch(&self, more: &[&str]) -> (Run, serde_json::Value) {
         let mut command = self.command();
         command.args(self.watch_args(more));
+        let ran = forge::run(command);
+        let report = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
+        (ran, report)
+    }
+
+    /// The same, where the system refuses changes: see the program's `fault.rs`.
+    fn watch_with(&self, refuse: &str, more: &[&str]) -> (Run, serde_json::Value) {
+        let mut command = self.command();
+        command.args(self.watch_args(more)).env("TRIVY_FERRY_TEST_REFUSE", refuse);
         let ran = forge::run(command);
         let report = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
         (ran, report)

@@ -1,0 +1,102 @@
+//! What shares and gateways do to an inbox: they refuse changes for a while, and give files other names.
+
+use std::fs;
+
+use super::{Sender, VOLUMES, receiver};
+
+/// Errors of the system by their numbers on Linux.
+const EACCES: &str = "13";
+const EBUSY: &str = "16";
+const ETXTBSY: &str = "26";
+
+/// A file server refuses to rename what somebody has open, or had until just now: EBUSY is Linux' word for a sharing
+/// violation of CIFS, EACCES came from SMB3 filers right after another operation (xapi-project/sm 715), ETXTBSY from
+/// others (owncloud/core 14769).
+#[test]
+fn a_rename_that_is_refused_for_a_while_is_repeated() {
+    for number in [EACCES, EBUSY, ETXTBSY] {
+        let mut sender = Sender::new();
+        let host = receiver(&sender);
+        let (files, date) = sender.export(&[]);
+        let name = files.keys().next().unwrap().clone();
+        // Taken at the third attempt.
+        host.put(&files);
+        let refuse = format!("rename:{name}:{number},{number}");
+        let (ran, report) = host.watch_with(&refuse, &[]);
+        ran.good();
+        assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+        assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+        assert_eq!(host.inbox(), [""; 0]);
+        assert!(ran.err.contains(&format!("importing    {name}")), "{ran:#?}");
+    }
+}
+
+#[test]
+fn a_rename_that_stays_refused_fails_that_bundle_alone_and_leaves_it_complete() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, _) = sender.export(&["--volume-size", "48K"]);
+    host.put(&files);
+    let second = files.keys().find(|name| name.ends_with(".tar.001")).unwrap().clone();
+    // More often than one look repeats it. What was taken before is put back.
+    let refuse = format!("rename:{second}:{}", [EACCES; 60].join(","));
+    let (ran, report) = host.watch_with(&refuse, &[]);
+    assert_eq!(ran.code, 7, "{ran:#?}");
+    assert!(report["waiting"][0]["why"].as_str().unwrap().contains(&second), "{report:#}");
+    assert!(ran.err.contains("may still hold the file"), "{ran:#?}");
+    let there: Vec<String> = files.keys().cloned().collect();
+    assert_eq!(host.inbox(), there, "all of it is back");
+    host.watch(&[]).0.good();
+    assert!(host.date().is_some());
+}
+
+/// What was taken cannot be put back while somebody looks at it (a virus scanner that has just found it): it is put
+/// back by the next look, and the reason that is said is the first.
+#[test]
+fn what_cannot_be_put_back_is_put_back_later() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, _) = sender.export(&["--volume-size", "48K"]);
+    host.put(&files);
+    let names: Vec<String> = files.keys().cloned().collect();
+    // The head is taken; the volume behind it is refused; then the head is refused its way back.
+    let mut command = host.command();
+    command
+        .args(host.watch_args(&[]))
+        .env("TRIVY_FERRY_TEST_REFUSE", format!("rename:{}:13{}", names[1], ",13".repeat(60)));
+    let ran = crate::forge::run(command);
+    assert_eq!(ran.code, 7, "{ran:#?}");
+    assert_eq!(host.inbox(), names);
+    // A folder of taken files that stays is given back when a watch begins, and by a later look of the same one.
+    let own = host.path("inbox/.trivy-ferry/taken-x");
+    fs::create_dir(&own).unwrap();
+    fs::rename(host.path("inbox").join(&names[0]), own.join(&names[0])).unwrap();
+    let (ran, report) = host.watch_with(&format!("rename:{}:16{}", names[0], ",16".repeat(22)), &[]);
+    assert!(ran.code == 0 || ran.code == 7, "{ran:#?} {report:#}");
+    host.watch(&[]).0.good();
+    assert!(host.date().is_some());
+    assert_eq!(host.inbox(), [""; 0]);
+}
+
+#[test]
+fn renamed_volumes_are_imported_when_the_last_has_come() {
+    let mut sender = Sender::new();
+    let host = receiver(&sender);
+    let (files, date) = sender.export(&VOLUMES[..2]);
+    let renamed = |number: usize| format!("DEFAULT_.{number:03}");
+    let contents: Vec<&Vec<u8>> = files.values().collect();
+    for (number, bytes) in contents.iter().enumerate().filter(|(number, _)| *number != 2) {
+        fs::write(host.path("inbox").join(renamed(number)), bytes).unwrap();
+    }
+    fs::write(host.path("inbox/notes.txt"), "from the gateway").unwrap();
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    let written = files.keys().nth(2).unwrap();
+    assert!(report["waiting"][0]["why"].as_str().unwrap().contains(written.as_str()), "{report:#}");
+    fs::write(host.path("inbox/later"), contents[2]).unwrap();
+    let (ran, report) = host.watch(&[]);
+    ran.good();
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
+    assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
+    assert_eq!(host.inbox(), ["notes.txt"], "what is not ours stays");
+}
