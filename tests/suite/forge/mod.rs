@@ -203,6 +203,25 @@ pub fn run(mut command: Command) -> Run {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Snapshot(pub BTreeMap<String, String>);
 
+/// The bytes of a file; of the state of imports only what was accepted, and nothing where nothing was: when a target
+/// was used and how it failed is written down at every run.
+fn accepted(name: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    if !name.starts_with("state/import-") {
+        return Some(bytes);
+    }
+    let Ok(mut state) = serde_json::from_slice::<Value>(&bytes) else { return Some(bytes) };
+    let Some(targets) = state["targets"].as_object_mut() else { return Some(bytes) };
+    for target in targets.values_mut().filter_map(Value::as_object_mut) {
+        target.retain(|field, _| !["used", "beside", "failure"].contains(&field.as_str()));
+    }
+    let is_empty = |value: &Value| {
+        value.as_object().is_some_and(|o| o.values().all(|v| *v == json!([]) || *v == json!({})))
+    };
+    targets.retain(|_, target| !is_empty(target));
+    let nothing = targets.is_empty() && state.get("heard").is_none();
+    (!nothing).then(|| state.to_string().into_bytes())
+}
+
 fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
     let Ok(metadata) = path.symlink_metadata() else { return };
     // What is refused is written down there.
@@ -210,8 +229,13 @@ fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
         return;
     }
     let kind = metadata.file_type();
-    let content =
-        if kind.is_file() { Digest::of(&fs::read(path).unwrap()).hex() } else { format!("{kind:?}") };
+    let content = match kind.is_file() {
+        true => match accepted(name, fs::read(path).unwrap()) {
+            Some(bytes) => Digest::of(&bytes).hex(),
+            None => return,
+        },
+        false => format!("{kind:?}"),
+    };
     let entry = format!("{:o} {} {}", metadata.mode(), metadata.uid(), content);
     snapshot.0.insert(name.into(), entry);
     if kind.is_dir() {
