@@ -180,8 +180,7 @@ pub use delivery::options::{AcceptanceOptions, RegistryOptions, SettingsOptions}
 pub use delivery::registry_place::{InvalidPlace, RegistryPlace};
 pub use delivery::web_url::{InvalidWebUrl, WebUrl};
 pub use oci::Platform;
-pub use remote::RemoteOptions;
-pub use source::retry::RetryLimits;
+pub use remote::{RemoteOptions, RetryLimits};
 pub use targets::{Layout, Owner};
 pub use trust::max_age::MaxAge;
 pub use util::age::Age;

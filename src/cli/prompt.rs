@@ -9,7 +9,7 @@ use pkcs8::der::zeroize::Zeroizing;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
-use crate::cli::args::{ConnectionFlags, RegistryFlags, SigningFlags};
+use crate::cli::args::{ConnectionFlags, RegistryFlags, RetryFlags, SigningFlags};
 use crate::delivery::options::RegistryOptions;
 use crate::error::Error;
 use crate::remote::RemoteOptions;
@@ -17,6 +17,7 @@ use crate::trust::key::{BadKey, MAX_PEM, PublicKey, SigningKey};
 use crate::trust::keyring::not_opened;
 use crate::trust::signer::{ExternalSigner, Signer};
 use crate::trust::{TrustError, secret};
+use crate::util::byte_size::ByteSize;
 use crate::util::trusted::{self, TrustedFileError};
 
 /// The most of a passphrase, in bytes.
@@ -184,7 +185,7 @@ pub(crate) fn remote(connection: &ConnectionFlags) -> Result<RemoteOptions, Erro
 }
 
 /// Registries that are pushed to. The password is read only if there is one.
-pub(crate) fn registry(flags: &RegistryFlags) -> Result<RegistryOptions, Error> {
+pub(crate) fn registry(flags: &RegistryFlags, retry: &RetryFlags) -> Result<RegistryOptions, Error> {
     let remote = match flags.places.is_empty() {
         true => RemoteOptions::default(),
         false => remote(&flags.connection)?,
@@ -194,5 +195,8 @@ pub(crate) fn registry(flags: &RegistryFlags) -> Result<RegistryOptions, Error> 
         extra_tag: flags.extra_tag.clone(),
         compat: flags.compat,
         remote,
+        limits: retry.into(),
+        store_timeout: flags.store_timeout.map(|time| time.duration().unsigned_abs()),
+        chunk_size: flags.chunk_size.map(ByteSize::bytes),
     })
 }

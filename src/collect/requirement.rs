@@ -10,6 +10,7 @@ use crate::collect::wanted::WantedDataset;
 use crate::dataset::{DatasetRef, InvalidName, MissingItem, Name};
 use crate::error::{Category, Error};
 use crate::hint::Hint;
+use crate::remote::RemoteError;
 use crate::source::SourceError;
 
 /// What a bundle must hold to be written.
@@ -100,8 +101,10 @@ impl<'r> Requirements<'r> {
 
 /// Whether other sources may do better. If the time is over, none does.
 fn concerns_one_source(error: &Error) -> bool {
-    !matches!(error, Error::Source(SourceError::Deadline { .. } | SourceError::Temporary { .. }))
-        && matches!(error.category(), Category::Source | Category::Rejected)
+    !matches!(
+        error,
+        Error::Source(SourceError::Remote(RemoteError::Deadline { .. }) | SourceError::Temporary { .. })
+    ) && matches!(error.category(), Category::Source | Category::Rejected)
 }
 
 /// What a bundle is written without, and the error that is the reason.

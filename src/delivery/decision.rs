@@ -30,8 +30,10 @@ pub(crate) struct DecisionInput<'d> {
     /// What did not happen where it is too old: `left alone`, `not pushed`.
     pub(crate) otherwise: &'static str,
     /// Upstream's version of what the target has. It decides about checks, which have no date, if
-    /// nothing is remembered of them.
+    /// nothing is remembered of them, or others put that there.
     pub(crate) version: Option<String>,
+    /// The target has something that no import of this host put there, as far as is known.
+    pub(crate) foreign: bool,
 }
 
 /// How a dataset is accepted.
@@ -56,43 +58,44 @@ pub(crate) fn decide(
     report: &mut TargetReport,
 ) -> Result<Option<AcceptedDataset>, Error> {
     let now = context.host.now;
-    let DecisionInput { dataset, repository, mut row, date, floor, vacant, late, otherwise, version } = input;
+    let DecisionInput {
+        dataset,
+        repository,
+        mut row,
+        date,
+        floor,
+        vacant,
+        late,
+        otherwise,
+        version,
+        foreign,
+    } = input;
     let mut skip = |mut row: DatasetResult, status: DeliveryStatus| {
         row.status = status;
         report.datasets.push(row);
         Ok(None)
     };
-    let max_age = context.max_age.as_ref();
-    let age = |age: &crate::trust::max_age::MaxAge| {
-        age.check(&dataset.name, dataset.contents.updated_at, present(now, state))
-    };
-    if let Some(Err(rejection)) = max_age.map(age) {
+    let (max_age, date_now) = (context.max_age.as_ref(), present(now, state));
+    let judged = max_age.map(|age| age.check(&dataset.name, dataset.contents.updated_at, date_now));
+    if let Some(Err(rejection)) = judged {
         report.errors.push(rejection.into());
         return skip(row, DeliveryStatus::Rejected);
     }
     if same()? {
         report.installed.add(dataset, repository);
-        row.status = DeliveryStatus::Unchanged;
-        report.datasets.push(row);
-        return Ok(None);
+        return skip(row, DeliveryStatus::Unchanged);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
     // What a stolen key may have put there is no floor.
-    let (floor, version) = if state.floors_reset.is_some() { (None, None) } else { (floor, version) };
+    let is_floor = state.floors_reset.is_none();
+    let (floor, by_version) = (floor.filter(|_| is_floor), is_floor && (remembered.is_none() || foreign));
     let believed = believable(floor, now);
     if let (Some(ahead), None) = (floor, believed) {
         report.warnings.push(future_date_warning(&dataset.reference(), ahead));
     }
-    let newer = version.filter(|_| remembered.is_none() && dataset.contents.updated_at.is_none());
-    let newer = newer.filter(|have| is_newer(have, dataset.version.as_deref()));
-    if let Some(have) = newer.filter(|_| !context.policy.allow_rollback) {
-        let candidate = dataset.version.as_deref().unwrap_or_default();
-        report.warnings.push(format!(
-            "{} {} was {otherwise}, because version {} was there already; --allow-rollback takes the older one",
-            dataset.reference(),
-            escape(candidate),
-            escape(&have)
-        ));
+    let have = version.filter(|_| by_version);
+    if let Some(warning) = have.and_then(|have| older_version(dataset, &have, otherwise, context)) {
+        report.warnings.push(warning);
         return skip(row, DeliveryStatus::Older);
     }
     let floor = remembered.max(believed);
@@ -106,15 +109,34 @@ pub(crate) fn decide(
             return skip(row, DeliveryStatus::Rejected);
         }
         if !late {
-            let date = date.unwrap_or(floor);
-            report.warnings.push(older_data_warning(&dataset.reference(), otherwise, date, floor));
+            let warning = older_data_warning(&dataset.reference(), otherwise, date.unwrap_or(floor), floor);
+            report.warnings.push(warning);
         }
         row.was = Some(floor);
         return skip(row, DeliveryStatus::Older);
     }
     report.datasets.push(row);
-    let known = state.floors.contains_key(&dataset.reference());
-    Ok(Some(AcceptedDataset { known, rollback: verdict != DatasetDecision::Accept }))
+    Ok(Some(AcceptedDataset { known: remembered.is_some(), rollback: verdict != DatasetDecision::Accept }))
+}
+
+/// What is said of checks that are older than those of the version `have`, which the target has; `None` if they are
+/// not, or may be all the same.
+fn older_version(
+    dataset: &Dataset,
+    have: &str,
+    otherwise: &str,
+    context: &DeliveryContext,
+) -> Option<String> {
+    let candidate = dataset.version.as_deref();
+    let is_older = dataset.contents.updated_at.is_none() && is_newer(have, candidate);
+    (is_older && !context.policy.allow_rollback).then(|| {
+        format!(
+            "{} {} was {otherwise}, because version {} was there already; --allow-rollback takes the older one",
+            dataset.reference(),
+            escape(candidate.unwrap_or_default()),
+            escape(have)
+        )
+    })
 }
 
 /// What is said of a date at a target that is ahead of this host's clock.

@@ -20,7 +20,7 @@ use crate::intake::rebuild::SCRATCH;
 use crate::intake::signer::SignerInfo;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
-use crate::trust::state::{ImportState, Origin, SetTag, Side, StateDir, StateView, TargetState};
+use crate::trust::state::{ImportState, Origin, OthersData, SetTag, Side, StateDir, StateView, TargetState};
 use crate::util::fs;
 use crate::util::redacted::Redacted;
 
@@ -53,8 +53,10 @@ struct InstalledDataset {
 pub(crate) struct InstalledImage {
     /// Its name in the bundle.
     pub(crate) name: String,
-    /// The digest of its manifest.
+    /// The digest of its manifest in the bundle.
     pub(crate) digest: Digest,
+    /// The digest of its manifest at the target, which `--compat` may have rewritten.
+    pub(crate) in_place: Digest,
     /// The key of its floor.
     pub(crate) key: String,
     /// The reference under which it is to be had.
@@ -67,7 +69,7 @@ impl InstalledImage {
     /// An image that is in place under `reference`.
     pub(crate) fn new(image: &Image, key: String, reference: String) -> Self {
         let (name, digest, source) = (image.name.clone(), image.manifest.digest, image.source.clone());
-        InstalledImage { name, digest, key, reference, source }
+        InstalledImage { name, digest, in_place: digest, key, reference, source }
     }
 }
 
@@ -224,6 +226,23 @@ impl TargetLedger<'_> {
         Ok(())
     }
 
+    /// When data was built that the target has, if that is recorded: it came from here, or was read before.
+    pub(crate) fn date_of(&self, dataset: &str, layers: &[Digest]) -> Option<Timestamp> {
+        let state = self.state();
+        let own = state.origins.get(dataset).filter(|origin| origin.layers == layers);
+        let others = state.others.get(dataset).filter(|others| [others.layer] == layers);
+        own.and_then(|origin| origin.contents.as_ref()?.updated_at).or(others.map(|others| others.updated_at))
+    }
+
+    /// Records when data was built that somebody else put in a dataset's place.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    pub(crate) fn dates(&mut self, dataset: String, others: OthersData) -> Result<(), Error> {
+        self.state_mut().others.insert(dataset, others);
+        self.ledger.save()
+    }
+
     /// Whether trivy-ferry set this tag of the target, for this image, to what it names now.
     pub(crate) fn has_set(&self, reference: &str, image: &str, found: Digest) -> bool {
         let set = self.state().images.get(reference);
@@ -306,7 +325,7 @@ impl TargetLedger<'_> {
         for place in bundle.payload().images.iter().flat_map(|image| installed.places_of(image)) {
             floors.push((place.key.clone(), Some(candidate.created)));
             let reference = Some(place.reference.clone());
-            origins.push((place.key.clone(), Origin { reference, ..origin(&place.source, place.digest) }));
+            origins.push((place.key.clone(), Origin { reference, ..origin(&place.source, place.in_place) }));
         }
         let state = self.state_mut();
         forget_former_images(state);

@@ -1,10 +1,11 @@
 //! Options that `import`, `mirror` and `serve` share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::bundle::Stream;
 use crate::delivery::registry_place::RegistryPlace;
-use crate::remote::RemoteOptions;
+use crate::remote::{RemoteOptions, RetryLimits};
 use crate::trust::acceptance::Policy;
 use crate::trust::max_age::MaxAge;
 
@@ -20,6 +21,12 @@ pub struct RegistryOptions {
     pub compat: bool,
     /// How the registries are reached.
     pub remote: RemoteOptions,
+    /// How long registries are retried.
+    pub limits: RetryLimits,
+    /// How long a registry may take to store a blob that it has received whole; `None` for 5 minutes.
+    pub store_timeout: Option<Duration>,
+    /// Sends blobs in chunks of this size, in bytes; `None` to send them whole, unless a registry refuses that.
+    pub chunk_size: Option<u64>,
 }
 
 /// Which bundles are accepted.

@@ -3,42 +3,57 @@
 //! Knows tags and dates; nothing of where the data comes from.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::dataset::catalogue::{self, TrivyVersion};
-use crate::dataset::{DatasetRef, Name};
+use crate::dataset::check::UnpackLimits;
+use crate::dataset::{DatasetRef, Discard, Kind, Name, layer};
 use crate::delivery::options::RegistryOptions;
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{ExistingDataset, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
-use crate::remote::{Remote, RemoteError, RemoteOptions, Repository};
+use crate::progress::{Counted, Progress};
+use crate::remote::{Remote, RemoteError, RemoteOptions, Repository, RetryLimits, STALL, STORE};
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
+use crate::trust::state::OthersData;
+
+/// How patiently a registry is only asked what it has: whoever asks waits for the answer.
+const ASKING: RetryLimits = RetryLimits { retries: 2, deadline: None, stall: STALL };
 
 /// The way to the registries of a run; none where no `--registry` is given.
 pub(crate) struct RegistryAccess {
     remote: Option<Remote>,
+    limits: RetryLimits,
+    chunk_size: Option<u64>,
 }
 
 impl RegistryAccess {
     /// Prepares the way for pushing.
     pub(crate) fn new(flags: &RegistryOptions) -> Result<Self, Error> {
         for tag in &flags.extra_tag {
-            Repository::at("localhost", "x", tag).map_err(|_| {
+            Repository::at("localhost", "x", &tag.replace(DATE, "2026-01-01")).map_err(|_| {
                 Error::usage(
                     format!("{tag:?} cannot be a tag"),
-                    "Use letters, digits, '.', '_' and '-', at most 128 of them.",
+                    "Use letters, digits, '.', '_', '-' and {date}, at most 128 characters.",
                 )
             })?;
         }
-        RegistryAccess::to(&flags.places, &flags.remote)
+        let mut access = RegistryAccess::to(&flags.places, &flags.remote)?;
+        (access.limits, access.chunk_size) = (flags.limits, flags.chunk_size);
+        if let Some(remote) = &mut access.remote {
+            remote.within(flags.limits);
+            remote.http.timeouts.store = flags.store_timeout.unwrap_or(STORE);
+        }
+        Ok(access)
     }
 
     /// Prepares the way to some places.
     pub(crate) fn to(places: &[RegistryPlace], options: &RemoteOptions) -> Result<Self, Error> {
         if places.is_empty() {
-            return Ok(RegistryAccess { remote: None });
+            return Ok(RegistryAccess { remote: None, limits: ASKING, chunk_size: None });
         }
         let mut hosts: Vec<&str> = places.iter().map(RegistryPlace::host).collect();
         hosts.dedup();
@@ -48,7 +63,7 @@ impl RegistryAccess {
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
-        Ok(RegistryAccess { remote: Some(Remote::new(options.clone())?) })
+        Ok(RegistryAccess { remote: Some(Remote::new(options.clone())?), limits: ASKING, chunk_size: None })
     }
 
     /// The way; there is one where a place was named.
@@ -72,13 +87,14 @@ impl RegistryAccess {
 
     /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
     /// next.
-    pub(crate) fn to_push(&self) -> Option<Registry<'_>> {
-        self.remote.as_ref().map(Registry::new)
+    pub(crate) fn to_push<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
+        let remote = self.remote.as_ref()?;
+        Some(Registry::new(remote, self.limits, self.chunk_size, progress))
     }
 
     /// What is only read with.
-    pub(crate) fn to_read(&self) -> Option<Registry<'_>> {
-        self.remote.as_ref().map(Registry::to_read)
+    pub(crate) fn to_read<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
+        Some(Registry::to_read(self.remote.as_ref()?, self.limits, progress))
     }
 
     /// The remarks since they were last taken: credentials that were not accepted, a helper that
@@ -93,12 +109,15 @@ impl RegistryAccess {
 pub(crate) fn is_out(error: &TargetError) -> bool {
     matches!(
         error,
-        TargetError::Remote(
-            RemoteError::Unreachable { .. }
-                | RemoteError::Certificate { .. }
-                | RemoteError::ClientCertificateWanted { .. }
-                | RemoteError::Denied { status: 401, .. }
-        )
+        TargetError::UploadAddress { .. }
+            | TargetError::Remote(
+                RemoteError::Unreachable { .. }
+                    | RemoteError::Certificate { .. }
+                    | RemoteError::ClientCertificateWanted { .. }
+                    | RemoteError::Deadline { .. }
+                    | RemoteError::Elsewhere { .. }
+                    | RemoteError::Denied { status: 401, .. }
+            )
     )
 }
 
@@ -140,7 +159,70 @@ pub(crate) fn name_all(
     Ok(true)
 }
 
-/// When upstream built what a manifest describes, as far as the manifest says so.
+/// What stands for the day of the data in a further tag.
+const DATE: &str = "{date}";
+
+/// The further tags of a dataset: `{date}` in them is the day on which it was built, or if its content does not
+/// say so, on which its manifest was made. Without either, those tags are not set.
+pub(crate) fn dated(tags: &[String], built: Option<Timestamp>) -> Vec<String> {
+    let day = built.map(|built| built.to_zoned(TimeZone::UTC).date().to_string());
+    let dated = |tag: &String| match (tag.contains(DATE), &day) {
+        (false, _) => Some(tag.clone()),
+        (true, day) => Some(tag.replace(DATE, day.as_ref()?)),
+    };
+    tags.iter().filter_map(dated).collect()
+}
+
+/// What a registry has under a manifest that nobody here pushed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ExistingContent {
+    /// Data of this date, in this layer.
+    Built(OthersData),
+    /// Trivy could not use it, or it has no date.
+    Unusable,
+}
+
+/// Reads the layer of a database that a registry has: it alone says when it was built. A manifest says when it
+/// was made, which is later, and tools give it the time of their push.
+///
+/// # Errors
+/// [`TargetError::Remote`] if the layer cannot be read, and not if it is none.
+pub(crate) fn read_content(
+    registry: &Registry<'_>,
+    reference: &Repository,
+    kind: Kind,
+    manifest: &[u8],
+    progress: &dyn Progress,
+) -> Result<ExistingContent, TargetError> {
+    let layers = Manifest::parse(manifest).map(|manifest| manifest.layers).unwrap_or_default();
+    let [layer] = &layers[..] else { return Ok(ExistingContent::Unusable) };
+    if layer.size > kind.max_packed() {
+        return Ok(ExistingContent::Unusable);
+    }
+    progress.info(&format!(
+        "reading the date of what {reference} has: its manifest is not one of this program's"
+    ));
+    let unpacked = registry.read_blob(reference, layer.digest, layer.size, |body| {
+        let step = progress.begin(&format!("the date of {reference}"), layer.size, reference.host());
+        layer::unpack(kind, Counted::new(body, step), UnpackLimits::of(kind), &mut Discard)
+    });
+    match unpacked {
+        Ok(Ok(contents)) => Ok(contents.updated_at.map_or(ExistingContent::Unusable, |updated_at| {
+            ExistingContent::Built(OthersData { layer: layer.digest, updated_at })
+        })),
+        Ok(Err(_)) | Err(TargetError::Remote(RemoteError::NotFound { .. })) => Ok(ExistingContent::Unusable),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is said if the layer of existing data cannot be read: then its manifest's date is the floor.
+pub(crate) fn unread(reference: &Repository, error: &TargetError) -> String {
+    format!(
+        "when the data of {reference} was built could not be read ({error}); the date of its manifest counts"
+    )
+}
+
+/// When a manifest was made, as far as it says so: a while after its content was built.
 pub(crate) fn date_of(manifest: &[u8]) -> Option<Timestamp> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }

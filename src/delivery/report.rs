@@ -412,6 +412,14 @@ impl TargetReport {
         }
     }
 
+    /// Sets the further tags that name a dataset.
+    pub(crate) fn names(&mut self, dataset: &Dataset, tags: Vec<String>) {
+        let dataset = dataset.dataset_ref();
+        if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
+            row.extra_tags = tags;
+        }
+    }
+
     /// Sets what the content of a dataset was found to be.
     pub(crate) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
         let dataset = dataset.dataset_ref();

@@ -201,6 +201,7 @@ pub(crate) fn filter_chosen(
             late: choice.late,
             otherwise: "left alone",
             version: installed.as_ref().and_then(|installed| installed.version.clone()),
+            foreign: false,
         };
         let same = || Ok(holds(&choice.slot, &dataset.contents, &metadata(&choice, &context.host))?);
         let Some(decision) = decide(context, state, input, same, report)? else { continue };

@@ -181,7 +181,7 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
         let goes = |_: &Dataset| Some(String::new());
         reports.push(or_failed(done, || TargetId::Cache(without_links(dir)), goes, &run));
     }
-    if let Some(registry) = &registries.to_push() {
+    if let Some(registry) = &registries.to_push(run.progress) {
         for place in &options.registry.places {
             let done = registry::push_bundles(&mut run, registry, place);
             registries.take_warnings().iter().for_each(|warning| run.progress.info(warning));

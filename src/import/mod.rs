@@ -5,6 +5,7 @@ pub(crate) mod cache_choice;
 pub(crate) mod cache_finish;
 pub(crate) mod deliver;
 pub(crate) mod heartbeat;
+pub(crate) mod image_compat;
 pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod preview;

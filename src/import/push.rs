@@ -3,13 +3,13 @@
 //! Decides nothing; what is to go where was chosen before.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Mutex;
 
 use jiff::Timestamp;
 
 use crate::bundle::payload::{Blob, Member};
-use crate::bundle::reader::Members;
+use crate::bundle::reader::{MemberReader, Members};
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::delivery::candidates::DatasetCandidate;
 use crate::delivery::report::{DeliveryStatus, TargetReport, rewritten};
@@ -21,7 +21,7 @@ use crate::oci;
 use crate::progress::{Counted, Progress};
 use crate::remote::Repository;
 use crate::targets::compat::Compat;
-use crate::targets::registry::{PushError, PushOutcome, Registry, push_under};
+use crate::targets::registry::{BlobContent, PushError, PushOutcome, Registry, push_under};
 use crate::trust::acceptance::Admission;
 use crate::util::text::escape;
 use crate::util::threads::lock;
@@ -134,6 +134,48 @@ pub(crate) fn push_blobs(
     Ok(failed)
 }
 
+/// Where the blobs of a bundle are read, as often as they have to be.
+pub(crate) struct MemberSource<'b> {
+    pub(crate) bundle: &'b VerifiedBundle,
+    pub(crate) progress: &'b dyn Progress,
+}
+
+impl<'b> MemberSource<'b> {
+    /// A blob of a size. `what` names it and the host that it goes to; `first` is read before the bundle is
+    /// asked again.
+    pub(crate) fn content(
+        &self,
+        (digest, size): (Digest, u64),
+        (name, host): (String, &'b str),
+        first: Option<MemberReader<'b>>,
+    ) -> impl BlobContent + 'b {
+        let MemberSource { bundle, progress } = *self;
+        MemberContent { bundle, progress, digest, size, name, host, first }
+    }
+}
+
+/// A blob of a bundle.
+struct MemberContent<'b> {
+    bundle: &'b VerifiedBundle,
+    progress: &'b dyn Progress,
+    digest: Digest,
+    size: u64,
+    name: String,
+    host: &'b str,
+    first: Option<MemberReader<'b>>,
+}
+
+impl BlobContent for MemberContent<'_> {
+    fn open<'s>(&'s mut self) -> io::Result<Box<dyn Read + 's>> {
+        let member = match self.first.take() {
+            Some(member) => member,
+            None => self.bundle.blob(self.digest).map_err(io::Error::other)?,
+        };
+        let step = self.progress.begin(&self.name, self.size, self.host);
+        Ok(Box::new(Counted::new(member, step)))
+    }
+}
+
 /// How many blobs are on their way at once: while a registry stores one, it takes the next.
 const AT_ONCE: usize = 2;
 
@@ -145,10 +187,11 @@ fn push_from(
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     let members = Mutex::new(Some(bundle.members()));
+    let source = MemberSource { bundle, progress };
     let failed = Mutex::new(failed);
     std::thread::scope(|scope| {
         let work = || {
-            let done = push_members(registry, &members, mine, &failed, progress);
+            let done = push_members(registry, &members, &source, mine, &failed);
             // Nobody goes on with a damaged bundle.
             done.inspect_err(|_| *lock(&members) = None)
         };
@@ -163,9 +206,9 @@ fn push_from(
 fn push_members(
     registry: &Registry<'_>,
     members: &Mutex<Option<Members<'_>>>,
+    source: &MemberSource<'_>,
     mine: &[&PushChoice],
     failed: &Mutex<&mut Failed>,
-    progress: &dyn Progress,
 ) -> Result<(), Error> {
     let next = || lock(members).as_mut().map_or(Ok(None), Members::next);
     while let Some(mut member) = next()? {
@@ -188,9 +231,9 @@ fn push_members(
         match wanting[..] {
             [] => {}
             [choice] => {
-                let step = progress.begin(&choice.dataset.reference(), size, choice.reference.host());
-                let counted = Counted::new(member, step);
-                written(choice, registry.push_blob(&choice.reference, digest, size, counted))?;
+                let what = (choice.dataset.reference(), choice.reference.host());
+                let content = source.content((digest, size), what, Some(member));
+                written(choice, registry.push_blob(&choice.reference, digest, size, content))?;
             }
             // A configuration of two bytes that several datasets share; large layers are never shared.
             _ => {

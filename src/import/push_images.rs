@@ -18,10 +18,13 @@ use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DeliveryStatus, ImageResult, TargetReport};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::import::image_compat::{self, RewrittenImage};
 use crate::import::options::ImportOptions;
+use crate::import::push::MemberSource;
 use crate::oci;
-use crate::progress::{Counted, Progress};
+use crate::progress::Progress;
 use crate::remote::Repository;
+use crate::targets::compat::Compat;
 use crate::targets::registry::{PushError, Registry};
 use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, DatasetDecision, judge};
@@ -75,6 +78,8 @@ struct ImageChoice {
     reference: Repository,
     /// What the memory knows this place of it by.
     key: String,
+    /// The manifests that `--compat` has rewritten.
+    documents: BTreeMap<Digest, Vec<u8>>,
 }
 
 /// Where an image goes.
@@ -104,21 +109,30 @@ impl ImagePusher<'_> {
         let datasets = self.datasets(ledger)?;
         let mut claimed = BTreeMap::new();
         let mut out = false;
-        for choice in choices {
+        for mut choice in choices {
             let mut row = ImageResult::new(&choice.image);
+            let installed = |reference| InstalledImage::new(&choice.image, choice.key.clone(), reference);
+            let mut installed = installed(choice.reference.to_string());
+            let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
+            let done = match self.rewrite(&mut choice).and(Ok(may_go(&choice, &datasets, &mut claimed))) {
+                Err(error) => Err(error),
+                Ok(Err(rejection)) => Err(rejection.into()),
+                Ok(Ok(())) if out => Ok(DeliveryStatus::Failed),
+                Ok(Ok(())) => self.deliver(&choice, &mut PushRecords { admission, ledger, report }),
+            };
             let reference = choice.reference.to_string();
             row.reference = Some(reference.clone());
-            let Some(Some(admission)) = admitted.get_mut(choice.bundle) else { continue };
-            let done = match may_go(&choice, &datasets, &mut claimed) {
-                Err(rejection) => Err(rejection.into()),
-                Ok(()) if out => Ok(DeliveryStatus::Failed),
-                Ok(()) => self.deliver(&choice, &mut PushRecords { admission, ledger, report }),
-            };
             match done {
                 Ok(status) => {
                     row.status = status;
+                    if status.is_change() && !choice.documents.is_empty() {
+                        report.advice.push(format!(
+                            "{}: its manifests were rewritten for this registry; the layers keep their digests.",
+                            choice.image.name
+                        ));
+                    }
                     if status.is_in_place() {
-                        let installed = InstalledImage::new(&choice.image, choice.key.clone(), reference);
+                        (installed.in_place, installed.reference) = (choice.image.manifest.digest, reference);
                         report.installed.add_image(installed);
                     }
                 }
@@ -156,7 +170,9 @@ impl ImagePusher<'_> {
                             let (created, image) = (of.payload().created, image.clone());
                             let key = image_key(&reference);
                             let by = (name.clone(), key.clone());
-                            newest.insert(by, ImageChoice { bundle, created, image, reference, key });
+                            let documents = BTreeMap::new();
+                            let choice = ImageChoice { bundle, created, image, reference, key, documents };
+                            newest.insert(by, choice);
                         }
                     }
                 }
@@ -207,13 +223,28 @@ impl ImagePusher<'_> {
         Ok(datasets)
     }
 
+    /// Rewrites the manifests of an image for registries that refuse those of upstream, if that is asked for.
+    fn rewrite(&self, choice: &mut ImageChoice) -> Result<(), Error> {
+        let Some(bundle) = self.bundles.get(choice.bundle).filter(|_| self.options.registry.compat) else {
+            return Ok(());
+        };
+        let Some(RewrittenImage { image, documents }) = image_compat::rewrite(bundle, &choice.image)? else {
+            return Ok(());
+        };
+        if choice.reference.digest().is_some() {
+            choice.reference = choice.reference.by_digest(image.manifest.digest);
+        }
+        (choice.image, choice.documents) = (image, documents);
+        Ok(())
+    }
+
     /// Brings an image to its place, if the registry lacks it and the rules allow it.
     fn deliver(
         &self,
         choice: &ImageChoice,
         books: &mut PushRecords<'_, '_>,
     ) -> Result<DeliveryStatus, Error> {
-        let ImageChoice { bundle, created, image, reference, key } = choice;
+        let ImageChoice { bundle, created, image, reference, key, .. } = choice;
         let found = self.found(reference)?;
         if found.is_some_and(|found| found.digest == image.manifest.digest)
             && is_complete(self.registry, reference, image)?
@@ -251,17 +282,18 @@ impl ImagePusher<'_> {
         bundle: &VerifiedBundle,
         books: &mut PushRecords<'_, '_>,
     ) -> Result<(), Error> {
-        let ImageChoice { image, reference, .. } = choice;
+        let ImageChoice { image, reference, documents, .. } = choice;
         books.ledger.about_to_change(self.context.host.now)?;
         for blob in &image.blobs {
             self.push_blob(reference, bundle, image, blob)?;
         }
-        let all = image.manifests.iter().chain([&image.manifest]).map(Blob::path);
-        let bytes = bundle.small_members(&all.collect(), oci::MAX_MANIFEST)?;
+        let all = image.manifests.iter().chain([&image.manifest]);
+        let carried = all.filter(|manifest| !documents.contains_key(&manifest.digest)).map(Blob::path);
+        let bytes = bundle.small_members(&carried.collect(), oci::MAX_MANIFEST)?;
         let bytes_of = |manifest: &Blob| {
             let why = format!("it has no blob {}", manifest.digest);
             let lacks = || BundleError::Payload { path: bundle.path().to_path_buf(), why: why.into() };
-            bytes.get(&manifest.path()).ok_or_else(lacks)
+            documents.get(&manifest.digest).or_else(|| bytes.get(&manifest.path())).ok_or_else(lacks)
         };
         for manifest in &image.manifests {
             let under = reference.by_digest(manifest.digest);
@@ -330,13 +362,20 @@ impl ImagePusher<'_> {
         image: &Image,
         blob: &Blob,
     ) -> Result<(), Error> {
-        let member = bundle.blob(blob.digest)?;
-        let step = self.progress.begin(&image.name, blob.size, reference.host());
-        match self.registry.push_blob(reference, blob.digest, blob.size, Counted::new(member, step)) {
-            Ok(_) => Ok(()),
-            Err(PushError::Target(error)) => Err(error.into()),
-            Err(PushError::Source(error)) => Err(BundleError::from_io(bundle.path(), error).into()),
+        let failed = |error| match error {
+            PushError::Target(error) => Error::from(error),
+            PushError::Source(error) => BundleError::from_io(bundle.path(), error).into(),
+        };
+        let (config, bytes) = Compat::config();
+        let is_carried = bundle.payload().images.iter().any(|of| of.blobs.contains(blob));
+        if blob.digest == config && !is_carried {
+            let pushed = self.registry.push_blob(reference, config, blob.size, bytes);
+            return pushed.map(drop).map_err(failed);
         }
+        let source = MemberSource { bundle, progress: self.progress };
+        let content = source.content((blob.digest, blob.size), (image.name.clone(), reference.host()), None);
+        let pushed = self.registry.push_blob(reference, blob.digest, blob.size, content);
+        pushed.map(drop).map_err(failed)
     }
 }
 

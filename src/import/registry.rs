@@ -1,12 +1,18 @@
 //! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
 
+use jiff::Timestamp;
+
 use crate::bundle::VerifiedBundle;
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{candidates, newest};
 use crate::delivery::context::DeliveryContext;
 use crate::delivery::decision::{DecisionInput, decide};
-use crate::delivery::registry_access::{date_of, existing_datasets, is_out, layers_of, name_all, version_of};
+use crate::delivery::ledger::TargetLedger;
+use crate::delivery::registry_access::{
+    ExistingContent, date_of, dated, existing_datasets, is_out, layers_of, name_all, read_content, unread,
+    version_of,
+};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::target_id::TargetId;
@@ -17,10 +23,10 @@ use crate::import::preview::check_content;
 use crate::import::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
 use crate::import::push_images::ImagePusher;
 use crate::import::run::ImportRun;
+use crate::progress::Progress;
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::acceptance::Admission;
-use crate::trust::state::TargetState;
 
 /// Imports into one place of a registry.
 ///
@@ -44,7 +50,8 @@ pub(crate) fn push_bundles(
         }
         let mut chosen = choose(options, place, bundles, &admitted, &mut report)?;
         load_manifests(options, bundles, &mut chosen)?;
-        let chosen = filter_chosen(registry, ledger.state(), context, chosen, &mut report)?;
+        let asked = AskedRegistry { registry, context, progress, remembers: !options.dry_run };
+        let chosen = asked.filter_chosen(&mut ledger, chosen, &mut report)?;
         if options.dry_run {
             let wanted: Vec<_> = chosen.iter().map(|choice| (choice.bundle, &choice.dataset)).collect();
             check_content(bundles, &wanted, progress)?;
@@ -134,59 +141,123 @@ fn choose(
     Ok(chosen)
 }
 
-/// Leaves out what is too old, and what is there already.
-fn filter_chosen(
-    registry: &Registry<'_>,
-    state: &TargetState,
-    context: &DeliveryContext,
-    chosen: Vec<PushChoice>,
-    report: &mut TargetReport,
-) -> Result<Vec<PushChoice>, Error> {
-    let mut left = Vec::new();
-    for mut choice in chosen {
-        let found = match registry.manifest(&choice.reference) {
-            Ok(found) => found,
-            // A host that nobody reaches has none of it; what it refuses is one dataset's.
-            Err(error) if is_out(&error) => return Err(error.into()),
-            Err(error) => {
-                report.fails(&choice.dataset, choice.reference.to_string(), error.into());
-                continue;
-            }
-        };
-        let was = found.as_deref().and_then(date_of);
-        let mut row = DatasetResult::new(&choice.dataset, was, DeliveryStatus::Installing);
-        row.reference = Some(choice.reference.to_string());
-        row.extra_tags.clone_from(&choice.tags);
-        let layers = found.as_deref().and_then(layers_of);
-        choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
-        let input = DecisionInput {
-            dataset: &choice.dataset,
-            repository: None,
-            row,
-            date: Some(choice.date),
-            // The same layers under another manifest, as with --compat, are not older than themselves:
-            // databases are a little older than the manifests that name them.
-            floor: was.filter(|_| choice.lost),
-            vacant: found.is_none(),
-            late: choice.late,
-            otherwise: "not pushed",
-            version: found.as_deref().filter(|_| choice.lost).and_then(version_of),
-        };
-        let complete = match found.as_ref() == Some(&choice.manifest) {
-            true => is_complete(registry, &choice),
-            false => Ok(false),
-        };
-        match complete {
-            Ok(complete) => {
-                if let Some(decision) = decide(context, state, input, || Ok(complete), report)? {
-                    (choice.known, choice.rollback) = (decision.known, decision.rollback);
-                    left.push(choice);
+/// A registry that is asked what it has, before anything is pushed.
+struct AskedRegistry<'a> {
+    registry: &'a Registry<'a>,
+    context: &'a DeliveryContext,
+    progress: &'a dyn Progress,
+    /// What is found out is recorded.
+    remembers: bool,
+}
+
+/// What a registry has in a dataset's place.
+struct Existing {
+    /// When it was built, if that is known.
+    date: Option<Timestamp>,
+    /// The date that must not be gone behind.
+    floor: Option<Timestamp>,
+    /// No import of this host put it there, as far as is known.
+    foreign: bool,
+}
+
+impl AskedRegistry<'_> {
+    /// Leaves out what is too old, and what is there already.
+    fn filter_chosen(
+        &self,
+        ledger: &mut TargetLedger<'_>,
+        chosen: Vec<PushChoice>,
+        report: &mut TargetReport,
+    ) -> Result<Vec<PushChoice>, Error> {
+        let AskedRegistry { registry, context, .. } = *self;
+        let mut left = Vec::new();
+        for mut choice in chosen {
+            let found = match registry.manifest(&choice.reference) {
+                Ok(found) => found,
+                // A host that nobody reaches has none of it; what it refuses is one dataset's.
+                Err(error) if is_out(&error) => return Err(error.into()),
+                Err(error) => {
+                    report.fails(&choice.dataset, choice.reference.to_string(), error.into());
+                    continue;
                 }
+            };
+            let layers = found.as_deref().and_then(layers_of);
+            choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
+            choice.tags =
+                dated(&choice.tags, choice.dataset.contents.updated_at.or(date_of(&choice.manifest)));
+            let existing = self.existing(ledger, &choice, found.as_deref(), report)?;
+            let mut row = DatasetResult::new(&choice.dataset, existing.date, DeliveryStatus::Installing);
+            row.reference = Some(choice.reference.to_string());
+            row.extra_tags.clone_from(&choice.tags);
+            let input = DecisionInput {
+                dataset: &choice.dataset,
+                repository: None,
+                row,
+                date: Some(choice.date),
+                floor: existing.floor,
+                vacant: found.is_none(),
+                late: choice.late,
+                otherwise: "not pushed",
+                version: found.as_deref().filter(|_| choice.lost).and_then(version_of),
+                foreign: existing.foreign,
+            };
+            let complete = match found.as_ref() == Some(&choice.manifest) {
+                true => is_complete(registry, &choice),
+                false => Ok(false),
+            };
+            match complete {
+                Ok(complete) => {
+                    if let Some(decision) = decide(context, ledger.state(), input, || Ok(complete), report)? {
+                        (choice.known, choice.rollback) = (decision.known, decision.rollback);
+                        left.push(choice);
+                    }
+                }
+                Err(error) => report.fails(&choice.dataset, choice.reference.to_string(), error.into()),
             }
-            Err(error) => report.fails(&choice.dataset, choice.reference.to_string(), error.into()),
+        }
+        Ok(left)
+    }
+
+    /// Finds out when what a registry has was built. Contents are compared with contents: a manifest is younger
+    /// than its content, and tools give it the time of their push.
+    fn existing(
+        &self,
+        ledger: &mut TargetLedger<'_>,
+        choice: &PushChoice,
+        found: Option<&[u8]>,
+        report: &mut TargetReport,
+    ) -> Result<Existing, Error> {
+        let unknown = |floor| Existing { date: None, floor, foreign: true };
+        let Some(found) = found else { return Ok(unknown(None)) };
+        let (dataset, candidate) = (&choice.dataset, choice.dataset.contents.updated_at);
+        if !choice.lost {
+            // The same layers under another manifest, as with --compat, are not older than themselves.
+            return Ok(Existing { date: candidate, floor: None, foreign: false });
+        }
+        let key = dataset.reference();
+        let known = layers_of(found).and_then(|layers| ledger.date_of(&key, &layers));
+        if known.is_some() {
+            return Ok(Existing { date: known, floor: known, foreign: false });
+        }
+        let (kind, made) = (dataset.name.kind(), date_of(found));
+        // What was built after that manifest was made is newer than whatever it names.
+        if !kind.is_large() || made.is_some_and(|made| candidate >= Some(made)) {
+            return Ok(unknown(None));
+        }
+        match read_content(self.registry, &choice.reference, kind, found, self.progress) {
+            Ok(ExistingContent::Built(others)) => {
+                let date = Some(others.updated_at);
+                if self.remembers {
+                    ledger.dates(key, others)?;
+                }
+                Ok(Existing { date, floor: date, foreign: true })
+            }
+            Ok(ExistingContent::Unusable) => Ok(unknown(None)),
+            Err(error) => {
+                report.warnings.push(unread(&choice.reference, &error));
+                Ok(unknown(made))
+            }
         }
     }
-    Ok(left)
 }
 
 /// Whether a registry has everything under the tags that name a dataset.

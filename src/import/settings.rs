@@ -46,7 +46,7 @@ pub(crate) fn settings(options: &ImportOptions) -> Result<ImportReport, Error> {
         targets.push(of_cache(options, &context, dir)?);
     }
     let registries = RegistryAccess::to(places, &options.registry.remote)?;
-    if let Some(registry) = registries.to_read() {
+    if let Some(registry) = registries.to_read(&crate::progress::Silent) {
         for place in places {
             targets.push(of_registry(&registry, place, context.host.version)?);
         }

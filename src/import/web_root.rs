@@ -243,6 +243,7 @@ fn filter_chosen(
             late: choice.candidate.late,
             otherwise: "left alone",
             version: None,
+            foreign: false,
         };
         let same = || Ok(root.holds(&choice.copy)?);
         if let Some(decision) = decide(context, state, input, same, report)? {

@@ -3,9 +3,8 @@
 //! Knows one registry; nothing of the sources, nor of the other places.
 
 use std::collections::BTreeMap;
-use std::io::Seek;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::SpooledTempFile;
 
 use crate::bundle::Dataset;
@@ -14,7 +13,9 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Contents, DatasetRef};
 use crate::delivery::decision::{future_date_warning, older_data_warning};
 use crate::delivery::options::SettingsOptions;
-use crate::delivery::registry_access::{date_of, existing_datasets, is_out, layers_of, name_all};
+use crate::delivery::registry_access::{
+    ExistingContent, date_of, dated, existing_datasets, is_out, layers_of, name_all, read_content, unread,
+};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport, rewritten};
 use crate::delivery::settings::{ScannerAccess, pulled, say, write_files};
@@ -22,6 +23,7 @@ use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::mirror::options::MirrorOptions;
+use crate::progress::Progress;
 use crate::remote::{Remote, Repository};
 use crate::scanner::registry_settings::registry_settings;
 use crate::targets::compat::Compat;
@@ -55,6 +57,18 @@ pub(crate) struct MirrorCandidate<'a> {
     /// The further tags under which it is to be had.
     pub(crate) tags: &'a [String],
     pub(crate) now: Timestamp,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// How much younger than its content a manifest may be. Upstream builds at most every six hours.
+const TO_PUBLISH: SignedDuration = SignedDuration::from_hours(3);
+
+/// What a registry has in a dataset's place.
+#[derive(Debug, Clone, Copy)]
+struct Existing {
+    date: Timestamp,
+    /// The date is that of the content, and not that of the manifest.
+    is_built: bool,
 }
 
 /// Whether a target accepts a dataset.
@@ -65,9 +79,9 @@ enum Decision {
 }
 
 impl<'r> MirrorTarget<'r> {
-    pub(crate) fn new(place: &'r RegistryPlace, remote: &'r Remote, version: TrivyVersion) -> Self {
+    pub(crate) fn new(place: &'r RegistryPlace, registry: Registry<'r>, version: TrivyVersion) -> Self {
         let report = TargetReport::of(TargetId::Registry(place.clone()), version);
-        MirrorTarget { place, registry: Registry::new(remote), report, unreachable: false }
+        MirrorTarget { place, registry, report, unreachable: false }
     }
 
     /// How much was said so far.
@@ -107,7 +121,7 @@ impl<'r> MirrorTarget<'r> {
         }
         self.report.datasets.retain(|row| !same(row));
         let mut row = DatasetResult::fetched(dataset, candidate.item.announced, reference.to_string());
-        row.extra_tags.extend_from_slice(candidate.tags);
+        row.extra_tags = candidate.tags(None);
         let looked = if self.unreachable { Ok(None) } else { self.look(candidate, reference, &mut row) };
         self.report.datasets.push(row);
         looked.unwrap_or_else(|error| {
@@ -137,9 +151,8 @@ impl<'r> MirrorTarget<'r> {
             None => (planned.manifest.clone(), planned.dataset.manifest.media_type.clone()),
         };
         let found = self.registry.manifest(&reference)?;
-        row.was = found.as_deref().and_then(date_of);
         if found.as_ref() == Some(&manifest)
-            && name_all(&self.registry, &reference, candidate.tags, &manifest)?
+            && name_all(&self.registry, &reference, &row.extra_tags, &manifest)?
         {
             row.status = DeliveryStatus::Unchanged;
             // What is in place was checked when it came; its manifest's word is good enough here.
@@ -149,14 +162,16 @@ impl<'r> MirrorTarget<'r> {
             }
             return Ok(None);
         }
-        // The same layer under another manifest, as with --compat, is not older than itself: databases
-        // are a little older than the manifests that name them.
-        let same = found.is_some_and(|found| layers_of(&found) == layers_of(&manifest));
-        let believed = believable(row.was, candidate.now);
-        if let (Some(ahead), None) = (row.was, believed) {
+        // The same layer under another manifest, as with --compat, is not older than itself.
+        let other = found.filter(|found| layers_of(found) != layers_of(&manifest));
+        let existing = other.and_then(|found| self.existing(candidate, &reference, &found));
+        row.was = existing.filter(|existing| existing.is_built).map(|existing| existing.date);
+        let date = existing.map(|existing| existing.date);
+        let believed = believable(date, candidate.now);
+        if let (Some(ahead), None) = (date, believed) {
             self.report.warnings.push(future_date_warning(&planned.dataset.reference(), ahead));
         }
-        let floor = believed.filter(|_| !same && !candidate.options.allow_rollback);
+        let floor = believed.filter(|_| !candidate.options.allow_rollback);
         let push = PendingPush { reference, manifest, media_type, compat, floor };
         // Who announces older data is believed without fetching it.
         if let Some((date, floor)) = push.older(candidate.item.announced) {
@@ -170,6 +185,35 @@ impl<'r> MirrorTarget<'r> {
             return Ok(None);
         }
         Ok(Some(push))
+    }
+
+    /// The date of what a registry has in a dataset's place; `None` if it is no floor.
+    ///
+    /// Contents are to be compared with contents. What was built hours after the manifest there was made is newer
+    /// than whatever it names, and nothing else has to be known; else its layer says when it was built.
+    fn existing(
+        &mut self,
+        candidate: &MirrorCandidate<'_>,
+        reference: &Repository,
+        found: &[u8],
+    ) -> Option<Existing> {
+        let (kind, made) = (candidate.item.planned.dataset.name.kind(), date_of(found));
+        let by_manifest = made.map(|date| Existing { date, is_built: false });
+        let surely = |made: Timestamp| {
+            let announced = candidate.item.announced?;
+            (announced.duration_since(made) >= TO_PUBLISH).then_some(())
+        };
+        if !kind.is_large() || candidate.options.dry_run || made.and_then(surely).is_some() {
+            return by_manifest;
+        }
+        match read_content(&self.registry, reference, kind, found, candidate.progress) {
+            Ok(ExistingContent::Built(others)) => Some(Existing { date: others.updated_at, is_built: true }),
+            Ok(ExistingContent::Unusable) => None,
+            Err(error) => {
+                self.report.warnings.push(unread(reference, &error));
+                by_manifest
+            }
+        }
     }
 
     /// Writes down that a dataset could not be put in place.
@@ -202,13 +246,13 @@ impl<'r> MirrorTarget<'r> {
 
     /// Puts a dataset in place whose content is good: what is missing beside the large layer, then the
     /// tags. What is too old, or older than what is there, is left out. `upload` is what became of the
-    /// large layer.
+    /// large layer; an error that is said elsewhere is none.
     pub(crate) fn finish(
         &mut self,
         push: &PendingPush,
         candidate: &mut MirrorCandidate<'_>,
         contents: &Contents,
-        upload: Result<(), PushError>,
+        upload: Result<(), Option<Error>>,
     ) {
         let dataset = candidate.item.planned.dataset.clone();
         self.report.found(&dataset, contents);
@@ -226,10 +270,17 @@ impl<'r> MirrorTarget<'r> {
             }
             Decision::Accept => {}
         }
-        let complete = upload.map_err(not_pushed).and_then(|()| self.push_small(push, candidate));
+        let complete = match upload {
+            Ok(()) => self.push_small(push, candidate),
+            Err(Some(error)) => Err(error),
+            Err(None) => return self.report.set(&dataset, DeliveryStatus::Failed, None),
+        };
         let tagged = complete.and_then(|()| {
             let (reference, media_type) = (&push.reference, &push.media_type);
-            Ok(push_under(&self.registry, reference, candidate.tags, media_type, &push.manifest)?)
+            let tags = candidate.tags(Some(contents));
+            push_under(&self.registry, reference, &tags, media_type, &push.manifest)?;
+            self.report.names(&dataset, tags);
+            Ok(())
         });
         match tagged {
             Ok(()) => {
@@ -248,7 +299,6 @@ impl<'r> MirrorTarget<'r> {
         let held: &mut BTreeMap<Digest, SpooledTempFile> = &mut candidate.item.held;
         for blob in config.into_iter().chain(&dataset.layers) {
             let Some(content) = held.get_mut(&blob.digest) else { continue };
-            content.rewind().map_err(Error::unexpected("reading what was fetched"))?;
             self.registry.push_blob(reference, blob.digest, blob.size, content).map_err(not_pushed)?;
         }
         if let Some(Compat { config, .. }) = push.compat {
@@ -287,6 +337,13 @@ impl<'r> MirrorTarget<'r> {
 }
 
 impl MirrorCandidate<'_> {
+    /// The further tags. Of a database the day is known when its content is: until then, tags with it are left out.
+    fn tags(&self, contents: Option<&Contents>) -> Vec<String> {
+        let is_large = self.item.planned.dataset.name.kind().is_large();
+        let built = contents.and_then(|contents| contents.updated_at);
+        dated(self.tags, built.or(self.item.announced.filter(|_| !is_large || contents.is_some())))
+    }
+
     fn too_old(&self, date: Option<Timestamp>) -> Option<Rejection> {
         self.options.max_age.as_ref()?.check(&self.item.planned.dataset.name, date, self.now).err()
     }
@@ -316,7 +373,7 @@ impl PendingPush {
 }
 
 /// What it means that a blob was not pushed which is here.
-fn not_pushed(error: PushError) -> Error {
+pub(crate) fn not_pushed(error: PushError) -> Error {
     match error {
         PushError::Target(error) => error.into(),
         PushError::Source(error) => Error::unexpected("reading what was fetched")(error),

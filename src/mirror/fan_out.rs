@@ -56,7 +56,7 @@ pub(crate) fn fan_out<'a>(
             let (registry, repository) = (taker.registry, taker.repository.clone());
             let failed = &failed;
             let upload = scope.spawn(move || {
-                let pushed = registry.push_blob(&repository, layer.digest, layer.size, reader);
+                let pushed = registry.push_blob_once(&repository, layer.digest, layer.size, reader);
                 failed.fetch_add(usize::from(pushed.is_err()), Ordering::Relaxed);
                 pushed.map(|_| ())
             });

@@ -22,11 +22,12 @@ use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DeliveryStatus, TargetReport};
 use crate::delivery::settings::places_for_settings;
 use crate::error::Error;
-use crate::mirror::destination::{MirrorCandidate, MirrorTarget, PendingPush};
-use crate::mirror::fan_out::{FannedOut, Taker, fan_out};
+use crate::mirror::destination::{MirrorCandidate, MirrorTarget, PendingPush, not_pushed};
+use crate::mirror::fan_out::{Taker, fan_out};
 use crate::mirror::options::MirrorOptions;
+use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::source::Network;
+use crate::source::{ArtifactSource, Network};
 use crate::targets::registry::PushError;
 use crate::util::clock;
 
@@ -89,7 +90,8 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     let remote = registries.remote()?;
     let network = Network::new(options.from.clone(), options.limits, progress)?;
     let version = options.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
-    let targets = places.iter().map(|place| MirrorTarget::new(place, remote, version)).collect();
+    let pushed = places.iter().filter_map(|place| Some((*place, registries.to_push(progress)?)));
+    let targets = pushed.map(|(place, registry)| MirrorTarget::new(place, registry, version)).collect();
     let network = &network;
     let mut best = BestSource::new(network, BTreeMap::new(), Quorum::NONE, progress);
     let mut run =
@@ -176,10 +178,21 @@ fn wanted(options: &MirrorOptions, places: &[&RegistryPlace]) -> Result<Vec<Want
     Ok(wanted)
 }
 
+/// What became of the uploads of a large layer.
+struct Streamed {
+    /// For each place, if it has an end.
+    uploads: Vec<Option<Result<(), Error>>>,
+    /// What the content was found to be.
+    found: Option<Contents>,
+    /// Why the source gave no more.
+    error: Option<Error>,
+}
+
 /// What became of a large layer.
 enum LayerOutcome {
-    /// It was found good, and it is in each place that lacked the dataset or not.
-    All { contents: Contents, uploads: Vec<Result<(), PushError>> },
+    /// It was found good, and it is in each place that lacked the dataset or not; without an error if that is
+    /// said elsewhere.
+    All { contents: Contents, uploads: Vec<Result<(), Option<Error>>> },
     /// Every place failed before its end.
     Nowhere,
     /// It was not found good, or not at all.
@@ -197,7 +210,8 @@ impl MirrorRun<'_> {
         tags: &[String],
         progress: &dyn Progress,
     ) -> Result<Option<Rejected>, Error> {
-        let candidate = &mut MirrorCandidate { options: self.options, item: &mut item, tags, now: self.now };
+        let candidate =
+            &mut MirrorCandidate { options: self.options, item: &mut item, tags, now: self.now, progress };
         let pushes: Vec<Option<PendingPush>> =
             self.targets.iter_mut().map(|target| target.plan_push(candidate)).collect();
         if pushes.iter().all(Option::is_none) {
@@ -231,7 +245,8 @@ impl MirrorRun<'_> {
         }
     }
 
-    /// Brings the large layer to every place that lacks the dataset.
+    /// Brings the large layer to every place that lacks the dataset. It is fetched again for those whose upload
+    /// failed in a way that may pass.
     ///
     /// # Errors
     /// Only the unexpected.
@@ -246,42 +261,88 @@ impl MirrorRun<'_> {
         let layer = artifact.and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
         let (artifact, layer) = layer
             .ok_or_else(|| Error::unexpected("pushing")(io::Error::other("a dataset without its layer")))?;
-        let takers =
-            || self.targets.iter().zip(pushes).filter_map(|(target, push)| Some((target, push.as_ref()?)));
         let sources: Vec<_> =
             std::iter::once(&artifact.source).chain(&candidate.item.others).cloned().collect();
-        let fanned = match self.network.blob_of(&sources, layer) {
-            Ok(blob) => {
-                let host = artifact.source.host().unwrap_or("");
-                let step = progress.begin(&dataset.reference(), layer.size, host);
-                let to = takers()
-                    .map(|(target, push)| Taker { registry: &target.registry, repository: &push.reference });
-                let wanting: Vec<&PendingPush> = takers().map(|(_, push)| push).collect();
-                let wants = |index: usize, contents: &Contents| {
-                    wanting.get(index).is_some_and(|push| push.wants(candidate, contents))
-                };
-                fan_out(dataset, layer, blob, step, &to.collect::<Vec<_>>(), wants)?
-            }
-            Err(error) => {
-                let uploads = takers().map(|_| Ok(())).collect();
-                FannedOut { contents: Some(Err(error.into())), uploads }
-            }
-        };
-        let error = match fanned.contents {
-            Some(Ok(contents)) => return Ok(LayerOutcome::All { contents, uploads: fanned.uploads }),
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        for ((target, _), upload) in with_pending_push(&mut self.targets, pushes).zip(fanned.uploads) {
+        let takers: Vec<(&MirrorTarget<'_>, &PendingPush)> = self
+            .targets
+            .iter()
+            .zip(pushes)
+            .filter_map(|(target, push)| Some((target, push.as_ref()?)))
+            .collect();
+        let streamed = self.rounds(candidate, (layer, &sources), &takers, progress)?;
+        let Streamed { uploads, found, error } = streamed;
+        let rejected = |error| Rejected::from(error, dataset, layer.digest, &sources);
+        if let Some(contents) = found {
+            // A source that fails later fails those that still wait for it.
+            let mut error = error;
+            let uploads = uploads.into_iter().map(|upload| match upload {
+                Some(done) => done.map_err(Some),
+                None => Err(error.take()),
+            });
+            return Ok(LayerOutcome::All { contents, uploads: uploads.collect() });
+        }
+        let outcome = error.map_or(LayerOutcome::Nowhere, |error| LayerOutcome::Bad(rejected(error)));
+        for ((target, _), upload) in with_pending_push(&mut self.targets, pushes).zip(uploads) {
             match upload {
-                Err(PushError::Target(error)) => target.fails(dataset, error.into()),
+                Some(Err(error @ Error::Target(_))) => target.fails(dataset, error),
                 _ => target.report.set(dataset, DeliveryStatus::Failed, None),
             }
         }
-        Ok(match error {
-            Some(error) => LayerOutcome::Bad(Rejected::from(error, dataset, layer.digest, &sources)),
-            None => LayerOutcome::Nowhere,
-        })
+        Ok(outcome)
+    }
+
+    /// Fetches a layer as often as there are uploads of it that may be tried again.
+    ///
+    /// # Errors
+    /// Only the unexpected.
+    fn rounds(
+        &self,
+        candidate: &MirrorCandidate<'_>,
+        (layer, sources): (&Descriptor, &[ArtifactSource]),
+        takers: &[(&MirrorTarget<'_>, &PendingPush)],
+        progress: &dyn Progress,
+    ) -> Result<Streamed, Error> {
+        let dataset = &candidate.item.planned.dataset;
+        let host = sources.first().and_then(ArtifactSource::host).unwrap_or_default();
+        let mut uploads: Vec<Option<Result<(), Error>>> = takers.iter().map(|_| None).collect();
+        let mut found = None;
+        let error = loop {
+            let open: Vec<usize> = (0..takers.len()).filter(|index| uploads[*index].is_none()).collect();
+            if open.is_empty() {
+                break None;
+            }
+            let step = progress.begin(&dataset.reference(), layer.size, host);
+            let to = |index: &usize| {
+                let (target, push) = takers[*index];
+                Taker { registry: &target.registry, repository: &push.reference }
+            };
+            let to: Vec<Taker<'_>> = open.iter().map(to).collect();
+            let wants = |index: usize, contents: &Contents| {
+                open.get(index).is_some_and(|index| takers[*index].1.wants(candidate, contents))
+            };
+            let fanned = match self.network.blob_of(sources, layer) {
+                Ok(blob) => fan_out(dataset, layer, blob, step, &to, wants)?,
+                Err(error) => break Some(error.into()),
+            };
+            let is_good = !matches!(fanned.contents, Some(Err(_)));
+            for (index, (upload, taker)) in open.iter().zip(fanned.uploads.into_iter().zip(&to)) {
+                uploads[*index] = match upload {
+                    Err(error @ PushError::Target(_)) if is_good => taker
+                        .registry
+                        .may_retry(taker.repository, layer.digest, error)
+                        .err()
+                        .map(not_pushed)
+                        .map(Err),
+                    other => Some(other.map_err(not_pushed)),
+                };
+            }
+            match fanned.contents {
+                Some(Ok(contents)) => found = Some(contents),
+                Some(Err(error)) => break Some(error),
+                None => {}
+            }
+        };
+        Ok(Streamed { uploads, found, error })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use crate::collect::options::SourceOptions;
 use crate::delivery::options::{RegistryOptions, SettingsOptions};
-use crate::remote::RemoteOptions;
-use crate::source::retry::RetryLimits;
+use crate::remote::{RemoteOptions, RetryLimits};
 use crate::trust::max_age::MaxAge;
 
 /// What is mirrored, from where, and into which registries.

@@ -99,6 +99,16 @@ pub enum RemoteError {
         /// Whether a login was shown, which was not accepted then.
         with_login: bool,
     },
+    /// 401 from a host to which the one that was asked redirects.
+    #[error("{host} redirects {subject} to {by}, which wants a login of its own (status 401)")]
+    Elsewhere {
+        /// What was asked for.
+        subject: String,
+        /// The host that was asked.
+        host: String,
+        /// The host that wants a login.
+        by: String,
+    },
     /// 404 from the host that was asked.
     #[error("{host} {} {subject} (status 404{})", if *service == Service::Target { "has no place for" } else { "does not have" }, also(said))]
     NotFound {
@@ -210,6 +220,12 @@ pub enum RemoteError {
         got: u64,
         /// How long the client waited.
         stall: Duration,
+    },
+    /// The time that a run was given is over.
+    #[error("the time that --deadline gives is over: {}", text::format_duration(*deadline))]
+    Deadline {
+        /// How long the run was given.
+        deadline: Duration,
     },
     /// An answer that is not what it must be.
     #[error("{subject} cannot be used: {why}")]

@@ -5,7 +5,9 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
+};
 use reqwest::{Method, Response, Url};
 
 use crate::util::redacted::Redacted;
@@ -17,6 +19,9 @@ pub(crate) const AGENT: &str = concat!("trivy-ferry/", env!("CARGO_PKG_VERSION")
 /// How long is waited for a connection, TLS included.
 pub(crate) const CONNECT: Duration = Duration::from_secs(15);
 
+/// How long a server may take to store an upload that it has received whole, if nobody says otherwise.
+pub const STORE: Duration = Duration::from_secs(300);
+
 /// How long is waited for what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
@@ -26,6 +31,9 @@ pub(crate) struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub stall: Duration,
+    /// From the last byte of an upload to the answer: a server hashes all of it, and some copy it to another
+    /// place.
+    pub store: Duration,
 }
 
 impl Timeouts {
@@ -39,7 +47,7 @@ impl Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Timeouts { connect: CONNECT, first_byte: seconds(60), stall: seconds(60) }
+        Timeouts { connect: CONNECT, first_byte: seconds(60), stall: seconds(60), store: STORE }
     }
 }
 
@@ -52,6 +60,8 @@ pub(crate) struct Request {
     pub authorization: Option<HeaderValue>,
     /// The bytes that are asked for, where it is not all of them.
     pub range: Option<Range<u64>>,
+    /// Which bytes of an upload are sent, if it is not all of them.
+    pub content_range: Option<Range<u64>>,
     /// What is sent, and its media type.
     pub payload: Option<(Vec<u8>, String)>,
     /// The URL of the user's whose server named `url`; `None` if the user did.
@@ -75,9 +85,21 @@ impl Request {
     }
 
     pub(crate) fn new(method: Method, subject: impl Into<String>, url: Url) -> Self {
-        let (accept, authorization, range, payload, named_by) = Default::default();
+        let (accept, authorization, range, content_range, payload, named_by) = Default::default();
         let subject = subject.into();
-        Request { subject, method, url, accept, authorization, range, payload, named_by, is_token: false }
+        let is_token = false;
+        Request {
+            subject,
+            method,
+            url,
+            accept,
+            authorization,
+            range,
+            content_range,
+            payload,
+            named_by,
+            is_token,
+        }
     }
 
     /// A form to post.
@@ -110,6 +132,12 @@ impl Request {
         if let Some(Ok(range)) = range.map(HeaderValue::try_from) {
             headers.insert(RANGE, range);
         }
+        // The form of the distribution specification, "Pushing a blob in chunks", and not that of HTTP.
+        let sent =
+            self.content_range.as_ref().map(|sent| format!("{}-{}", sent.start, sent.end.saturating_sub(1)));
+        if let Some(Ok(sent)) = sent.map(HeaderValue::try_from) {
+            headers.insert(CONTENT_RANGE, sent);
+        }
         if let Some(accept) = self.accept {
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
         }
@@ -126,6 +154,8 @@ impl Request {
 /// An answer whose body has not been read.
 pub(crate) struct Answer {
     pub subject: String,
+    /// The host that was asked.
+    pub asked: String,
     /// Whether it came from the host that was asked, at the same port and by the same scheme.
     pub same_origin: bool,
     /// The login that was shown with the question.
@@ -137,7 +167,7 @@ impl Answer {
     /// The answer to what was asked of `url`.
     pub(crate) fn of(subject: String, url: &Url, response: Response) -> Self {
         let same_origin = response.url().origin() == url.origin();
-        Answer { subject, same_origin, login: None, response }
+        Answer { subject, asked: host_of(url), same_origin, login: None, response }
     }
 
     /// The host that answered.

@@ -1,7 +1,11 @@
 //! What to do about the errors of requests to servers.
 
 use crate::hint::Hint;
+use crate::remote::cloud_login;
 use crate::remote::error::{PROXY_LOGIN, ProxyUse, RemoteError, SPEAKS_TLS, Service, Unreachable};
+
+const MORE_TIME: &str = "Run the command again, which goes on where it was, or give it more time.";
+const NETWORK: &str = "Check the network and run the command again.";
 
 impl Hint for RemoteError {
     fn hint(&self) -> String {
@@ -36,6 +40,7 @@ impl Hint for RemoteError {
             RemoteError::Denied { host, status, with_login, service, .. } => {
                 of_denied(host, *service, *status, *with_login)
             }
+            RemoteError::Elsewhere { host, by, .. } => of_elsewhere(host, by),
             RemoteError::NotFound { host, service, .. } => of_not_found(host, *service),
             RemoteError::RateLimited { host, .. } => format!(
                 "Wait and run the command again, log in with `docker login {host}`, or use another repository."
@@ -60,11 +65,16 @@ impl Hint for RemoteError {
             RemoteError::Unusable { .. } => {
                 "Check that the address is a registry's, and whether a proxy changes what passes.".into()
             }
-            RemoteError::Lost { .. } | RemoteError::Stalled { .. } => {
-                "Check the network and run the command again.".into()
-            }
+            RemoteError::Deadline { .. } => MORE_TIME.into(),
+            RemoteError::Lost { .. } | RemoteError::Stalled { .. } => NETWORK.into(),
         }
     }
+}
+
+fn of_elsewhere(host: &str, by: &str) -> String {
+    format!(
+        "No login is sent to where a redirect leads: name {by} in place of {host} and log in there, or have {host} serve it itself."
+    )
 }
 
 fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> String {
@@ -123,6 +133,11 @@ fn of_certificate(why: &str) -> String {
 }
 
 fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> String {
+    if service != Service::Web
+        && let Some(hint) = cloud_login::hint(host, service == Service::Target)
+    {
+        return hint;
+    }
     match (service, status, with_login) {
         (Service::Registry, 401, true) => {
             format!("The login for {host} was not accepted: `docker login {host}` makes a new one.")
@@ -173,7 +188,7 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
                 .into()
         }
         (Service::Target, 413) => format!(
-            "A proxy before {host} limits the size of a request: raise it (nginx: client_max_body_size 0)."
+            "A proxy before {host} refuses even small requests: raise its limit (nginx: client_max_body_size 0)."
         ),
         (Service::Target, 500 | 507) => {
             format!("{host} could not store it: look at its disk and its log, then run the command again.")
@@ -211,6 +226,6 @@ fn without_port(host: &str) -> &str {
 
 /// Whether a registry says that it has no room: in the words of its system, or in Harbor's, of a
 /// project's quota.
-fn is_full(said: &str) -> bool {
+pub(super) fn is_full(said: &str) -> bool {
     ["no space left", "exceed the configured upper limit"].iter().any(|words| said.contains(words))
 }

@@ -139,7 +139,7 @@ impl Http {
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let transport = self.transport(self.route(&request)?)?;
-        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length))
+        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.until))
     }
 
     /// The body of an answer as a stream.
@@ -188,6 +188,7 @@ impl Http {
         let status = answer.response.status();
         let subject = answer.subject.clone();
         let (asked, with_login) = (answer.same_origin, answer.login.is_some());
+        let asked_host = answer.asked.clone();
         let header = answer.header(RETRY_AFTER.as_str());
         let retry_after = header.and_then(|value| retry::retry_after(value, clock::now()));
         let said = self.said(answer);
@@ -197,6 +198,10 @@ impl Http {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
                 let (host, status) = (shown(host), status.as_u16());
                 RemoteError::Denied { subject, host, status, said, service, with_login }
+            }
+            StatusCode::UNAUTHORIZED => {
+                let (host, by) = (shown(asked_host), shown(host));
+                RemoteError::Elsewhere { subject, host, by }
             }
             StatusCode::NOT_FOUND if asked => {
                 RemoteError::NotFound { subject, host: shown(host), said, service }

@@ -6,12 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 mod auth;
 mod body;
+mod cloud_login;
 mod connection;
 pub mod error;
 mod exchange;
@@ -30,12 +32,14 @@ mod upload;
 pub(crate) use auth::behind_tls;
 pub(crate) use body::Body;
 pub use error::{RemoteError, Service, Unreachable};
+pub use exchange::STORE;
 pub(crate) use exchange::{Answer, Request, host_of, is_html};
 pub(crate) use http::Http;
 pub use reference::Repository;
 pub(crate) use reference::{is_loopback, is_tag};
 pub(crate) use registry::Access;
-pub(crate) use retry::Retry;
+pub use retry::{RETRIES, RetryLimits, STALL};
+pub(crate) use retry::{Retry, RetryPolicy, Retryable};
 pub(crate) use upload::Upload;
 
 /// How to reach the network.
@@ -79,6 +83,12 @@ impl Remote {
         let registries = registry::Registries::new(options.plain_http, options.insecure, files, login);
         warnings.into_iter().for_each(|warning| registries.warn(warning));
         Ok(Remote { http, registries, options, netrc: OnceLock::new() })
+    }
+
+    /// Keeps to the limits of a run, which begins now.
+    pub(crate) fn within(&mut self, limits: RetryLimits) {
+        self.http.until = limits.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        self.http.timeouts.allow(limits.stall);
     }
 
     /// GETs a path of a repository, logging in where the registry asks for it.

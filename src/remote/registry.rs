@@ -177,6 +177,24 @@ impl Registries {
         lock(&self.logins).get(&key(repository, access)).cloned()
     }
 
+    /// Logs in again after an upload was refused with 401; whether there is another login now. Tokens are good for
+    /// some minutes, and an upload takes longer.
+    pub(crate) fn renew(&self, http: &Http, repository: &Repository, refusal: &Answer) -> bool {
+        let (access, origin) = (&Access::Push, refusal.response.url().clone());
+        let asked = refusal.same_origin && refusal.response.status() == StatusCode::UNAUTHORIZED;
+        let Some(challenge) = Challenge::of(refusal.response.headers()).filter(|_| asked) else {
+            return false;
+        };
+        let required = RequiredLogin { challenge, origin, repository, access };
+        match required.header(http, self.credentials(repository)) {
+            Ok(Some(header)) => {
+                let before = lock(&self.logins).insert(key(repository, access), header.clone());
+                before != Some(header)
+            }
+            _ => false,
+        }
+    }
+
     /// Asks over HTTPS, and over plain HTTP where that is allowed and HTTPS does not answer
     /// (go-containerregistry v0.22.1, pkg/v1/remote/transport/ping.go).
     fn by_scheme(

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc as blocking};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -26,9 +26,6 @@ use crate::remote::runtime::Runtime;
 const AHEAD: usize = 16;
 /// The largest piece, in bytes.
 const PIECE: usize = 256 << 10;
-/// How long a server may take to store what it has received whole: it hashes all of it, and some
-/// copy it to another place.
-const STORING: Duration = Duration::from_secs(300);
 
 /// An answer, and whether the server had taken the whole body when it came.
 type Sent = Result<(Answer, bool), RemoteError>;
@@ -50,6 +47,7 @@ impl Upload {
         timeouts: Timeouts,
         request: Request,
         length: u64,
+        until: Option<Instant>,
     ) -> Self {
         let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
         let (sender, answer) = blocking::sync_channel(1);
@@ -57,7 +55,7 @@ impl Upload {
         let mut headers = request.headers();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        let Request { subject, method, url, .. } = request;
+        let Request { subject, method, url, authorization: login, .. } = request;
         let body = StreamBody::new(counted(waiting, consumed.clone()));
         let exchange = connection::exchange(transport, method, url.clone(), headers, body.boxed_unsync());
         let task = runtime.handle().spawn(async move {
@@ -65,15 +63,21 @@ impl Upload {
                 sent = exchange => match sent {
                     Ok(answered) => {
                         let complete = answered.consumed && consumed.bytes.load(Ordering::Relaxed) == length;
-                        Ok((Answer::of(subject, &url, answered.response), complete))
+                        Ok((Answer { login, ..Answer::of(subject, &url, answered.response) }, complete))
                     }
                     Err(error) => Err(failure(&*error, subject, &url)),
                 },
-                waited = stalled(&consumed, length, timeouts.stall) => Err(RemoteError::Unreachable {
+                waited = stalled(&consumed, length, timeouts) => Err(RemoteError::Unreachable {
                     subject,
                     host: host_of(&url),
                     why: Unreachable::Timeout(waited),
                     proxy: Proxies::of_environment().used_for(&url),
+                }),
+                () = over(until) => Err(RemoteError::Lost {
+                    subject,
+                    host: host_of(&url),
+                    got: consumed.bytes.load(Ordering::Relaxed),
+                    why: "the run's deadline has passed".into(),
                 }),
             };
             let _ = sender.send(result);
@@ -151,19 +155,31 @@ fn counted(
     })
 }
 
+/// Ends when the run's time is over.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Ends when nothing has moved for too long, with how long that was. To wait for the writer is
 /// no stall: that may be a slow source, or another registry that gets the same bytes.
-async fn stalled(consumed: &Consumed, length: u64, stall: Duration) -> Duration {
-    let mut last = 0;
+async fn stalled(consumed: &Consumed, length: u64, timeouts: Timeouts) -> Duration {
+    let look_every =
+        (timeouts.stall.min(timeouts.store) / 8).clamp(Duration::from_millis(1), Duration::from_secs(5));
+    let (mut last, mut since) = (0, tokio::time::Instant::now());
     loop {
-        let storing = last == length;
-        let time_left = if storing { STORING } else { stall };
-        tokio::time::sleep(time_left).await;
+        tokio::time::sleep(look_every).await;
         let now = consumed.bytes.load(Ordering::Relaxed);
-        if now == last && !consumed.waits.load(Ordering::Relaxed) {
-            return time_left;
+        if now != last || consumed.waits.load(Ordering::Relaxed) {
+            (last, since) = (now, tokio::time::Instant::now());
+            continue;
         }
-        last = now;
+        let limit = if now == length { timeouts.store } else { timeouts.stall };
+        if since.elapsed() >= limit {
+            return limit;
+        }
     }
 }
 
@@ -196,11 +212,14 @@ mod tests {
             assert!(body.as_mut().poll_next(&mut context).is_pending());
             assert_eq!(state(), (0, true), "the connection waits for the writer");
             let (soon, long) = (Duration::from_millis(1), Duration::from_millis(50));
-            assert!(tokio::time::timeout(long, stalled(&consumed, 4, soon)).await.is_err(), "no stall");
+            let timeouts = Timeouts { stall: soon, ..Timeouts::default() };
+            assert!(tokio::time::timeout(long, stalled(&consumed, 4, timeouts)).await.is_err(), "no stall");
             pieces.try_send(Ok(Bytes::from_static(b"ab"))).unwrap();
             assert!(body.as_mut().poll_next(&mut context).is_ready());
             assert_eq!(state(), (2, false));
-            assert_eq!(stalled(&consumed, 4, soon).await, soon, "now the server takes no more");
+            assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server takes no more");
+            let timeouts = Timeouts { store: soon, ..Timeouts::default() };
+            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store what it has");
         });
     }
 

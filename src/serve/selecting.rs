@@ -58,6 +58,7 @@ impl ServeSelection<'_> {
                 late: candidate.late,
                 otherwise: "not served",
                 version: None,
+                foreign: false,
             };
             if let Some(decision) = decide(self.context, self.state, input, || Ok(false), report)? {
                 accepted.push(ServeChoice { candidate, rollback: decision.rollback });

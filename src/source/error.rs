@@ -4,10 +4,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, Retry, Retryable};
 use crate::util::text;
 
 /// Why bytes could not be had from where they were asked for.
@@ -93,12 +92,6 @@ pub enum SourceError {
         /// Who names what.
         named: String,
     },
-    /// The time that a run was given is over.
-    #[error("the time that --deadline gives is over: {}", text::format_duration(*deadline))]
-    Deadline {
-        /// How long the run was given.
-        deadline: Duration,
-    },
     /// A local file or folder that cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
     Local {
@@ -155,6 +148,25 @@ impl SourceError {
     /// The given error, if it holds no [`SourceError`].
     pub fn from_io(error: io::Error) -> Result<Self, io::Error> {
         error.downcast()
+    }
+}
+
+impl Retryable for SourceError {
+    fn retry(&self) -> Retry {
+        match self {
+            SourceError::Remote(error) => error.retry(),
+            SourceError::Short { .. } => Retry::After(None),
+            SourceError::Locations { tried, .. } => {
+                let transient =
+                    tried.iter().map(|(_, error)| error.retry()).find(|again| *again != Retry::Never);
+                transient.unwrap_or(Retry::Never)
+            }
+            _ => Retry::Never,
+        }
+    }
+
+    fn is_unreachable(&self) -> bool {
+        matches!(self, SourceError::Remote(RemoteError::Unreachable { .. }))
     }
 }
 

@@ -24,9 +24,6 @@ impl Hint for SourceError {
                 "Wait for those that lag behind (--quorum-wait 1h), name further sources, or find out why one of them has other data."
                     .into()
             }
-            SourceError::Deadline { .. } => {
-                "Run the command again, which goes on where it was, or give it more time.".into()
-            }
             SourceError::Local { .. } => {
                 "Check that the path is right and that this user may read it; a URL begins with https://.".into()
             }

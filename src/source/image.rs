@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use crate::digest::Digest;
 use crate::oci::{Descriptor, Document, IndexEntry, Platform};
+use crate::remote::RemoteError;
 use crate::source::artifact::RawManifest;
 use crate::source::network::Network;
 use crate::source::{ArtifactSource, SourceError};
@@ -103,7 +104,7 @@ impl Gathered<'_> {
     /// which stand beside the images of the platforms.
     fn without_child(&self, entry: &IndexEntry, error: SourceError) -> SourceError {
         const HINT: &str = "Give --platform, such as linux/amd64: one platform is carried without the index and its attestations; or take another source.";
-        if matches!(error, SourceError::Deadline { .. }) {
+        if matches!(error, SourceError::Remote(RemoteError::Deadline { .. })) {
             return error;
         }
         let what = match &entry.platform {

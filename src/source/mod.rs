@@ -14,7 +14,6 @@ mod layout;
 mod network;
 mod reference;
 mod registry;
-pub mod retry;
 mod transfer;
 mod vex;
 

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::remote::{Remote, RemoteOptions, Repository, host_of};
+use crate::remote::{Remote, RemoteOptions, Repository, RetryLimits, RetryPolicy, host_of};
 use crate::source::artifact::{Artifact, RawManifest};
 use crate::source::blob::Pieces;
-use crate::source::retry::{self, RetryPolicy};
 use crate::source::transfer::Transfer;
 use crate::source::{
     ArtifactSource, Blob, SourceError, UnhashedBlob, VexRepository, VexSource, layout, registry, vex,
@@ -26,13 +25,12 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] if a file of certificates cannot be used, or the system gives no thread.
     pub fn new(
         options: RemoteOptions,
-        limits: retry::RetryLimits,
+        limits: RetryLimits,
         progress: &'p dyn Progress,
     ) -> Result<Self, SourceError> {
         let retry_policy = RetryPolicy::new(limits, progress);
         let mut remote = Remote::new(options)?;
-        remote.http.until = retry_policy.until();
-        remote.http.timeouts.allow(limits.stall);
+        remote.within(limits);
         Ok(Network { remote, retry_policy })
     }
 
@@ -43,7 +41,7 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
     /// [`SourceError::Layout`] or [`SourceError::Local`] if a directory is not a usable layout;
     /// [`SourceError::Manifest`] if the bytes are not the manifest of an artifact; [`SourceError::Digest`]
-    /// if they have another digest; [`SourceError::Deadline`] if the time is over.
+    /// if they have another digest; [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
     pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
         let manifest = self.manifest(source)?;
         let manifest = match source {
@@ -91,7 +89,7 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
     /// [`SourceError::Layout`] or [`SourceError::Local`] if the layout does not have it;
     /// [`SourceError::Length`] if the source announces another length than the descriptor;
-    /// [`SourceError::Deadline`] if the time is over.
+    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
     pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
         self.blob_of(std::slice::from_ref(source), descriptor)
     }
@@ -145,7 +143,7 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] or [`SourceError::Locations`] if a server does not give the repository or
     /// its archive; [`SourceError::Local`] if a directory cannot be read; [`SourceError::Vex`] if the
     /// repository breaks the specification; [`SourceError::TooLarge`] if it is larger than is allowed;
-    /// [`SourceError::Temporary`] if the archive cannot be stored; [`SourceError::Deadline`] if the time is
+    /// [`SourceError::Temporary`] if the archive cannot be stored; [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is
     /// over.
     pub fn vex(&self, source: &VexSource) -> Result<VexRepository, SourceError> {
         let most = crate::dataset::Kind::Vex.max_packed();
@@ -168,9 +166,9 @@ impl<'p> Network<'p> {
     /// Whether there is time left.
     ///
     /// # Errors
-    /// [`SourceError::Deadline`] if the time is over.
+    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
     pub fn check_deadline(&self) -> Result<(), SourceError> {
-        self.retry_policy.check()
+        Ok(self.retry_policy.check()?)
     }
 
     /// The hosts that were asked so far, those behind redirects as well.

@@ -13,9 +13,11 @@ use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue};
 use reqwest::{StatusCode, Url};
 
 use crate::digest::Digest;
-use crate::remote::{Access, Answer, Body, Remote, RemoteError, Repository, Request, Service, is_html};
+use crate::remote::{
+    Access, Answer, Body, Remote, RemoteError, Repository, Request, Retry, RetryPolicy, Retryable, Service,
+    is_html,
+};
 use crate::source::error::SourceError;
-use crate::source::retry::RetryPolicy;
 
 /// The length of a range in bytes. With [`AT_ONCE`] it bounds the memory: a range that waits for its
 /// turn is held whole.
@@ -128,7 +130,7 @@ impl<'n> Transfer<'n> {
     /// Begins to fetch a blob from its byte `at` on.
     ///
     /// # Errors
-    /// The error of the registry that was tried last, after all retries; [`SourceError::Deadline`] if the
+    /// The error of the registry that was tried last, after all retries; [`RemoteError::Deadline`] if the
     /// time is over.
     pub(super) fn begin(
         remote: &'n Remote,
@@ -169,7 +171,7 @@ impl<'n> Transfer<'n> {
     ///
     /// # Errors
     /// The error of the registry that was tried last, after all retries; [`SourceError::Short`] if it ended
-    /// the blob early; [`SourceError::Deadline`] if the time is over.
+    /// the blob early; [`RemoteError::Deadline`] if the time is over.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
             self.retry_policy.check()?;
@@ -219,7 +221,7 @@ impl<'n> Transfer<'n> {
             let ahead = part.ahead;
             let end = part.end;
             self.parts.pop_front();
-            if !ahead || crate::source::retry::is_transient(&failure) {
+            if !ahead || failure.retry() != Retry::Never {
                 self.gave_up(failure)?;
             }
             self.fill(end)?;
@@ -242,7 +244,7 @@ impl<'n> Transfer<'n> {
     }
 
     fn go_elsewhere(&mut self, error: SourceError) -> Result<(), SourceError> {
-        if matches!(error, SourceError::Deadline { .. }) {
+        if matches!(error, SourceError::Remote(RemoteError::Deadline { .. })) {
             return Err(error);
         }
         let Some(next) = self.others.pop_front() else { return Err(error) };

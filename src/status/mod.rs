@@ -168,7 +168,7 @@ fn ask_registries(
     let used = |target: &&TargetStatus| !target.retired;
     let places: Vec<RegistryPlace> = status.imports.iter().filter(used).filter_map(place).collect();
     let registries = RegistryAccess::to(&places, remote)?;
-    let Some(registry) = registries.to_read() else { return Ok(Vec::new()) };
+    let Some(registry) = registries.to_read(progress) else { return Ok(Vec::new()) };
     status.asked = true;
     let mut errors = Vec::new();
     for target in status.imports.iter_mut().filter(|target| !target.retired) {

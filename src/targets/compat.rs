@@ -5,6 +5,8 @@
 //! the artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends on the
 //! bytes of upstream alone, so that a second push finds the first.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
@@ -15,6 +17,11 @@ const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The least that is an image's configuration.
 const CONFIG: &str =
     r#"{"architecture":"amd64","config":{},"os":"linux","rootfs":{"diff_ids":[],"type":"layers"}}"#;
+
+/// The largest document of an image that is rewritten, in bytes: all of it is in memory, in 16 times the room.
+const MAX_DOCUMENT: usize = 1 << 20;
+/// The types of a configuration that every registry takes.
+const IMAGE_CONFIGS: [&str; 2] = [IMAGE_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
 /// A manifest that looks like an image's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,25 +44,123 @@ impl Compat {
     /// If the bytes are not a manifest. The text says what is wrong with them.
     pub fn of(manifest: &[u8]) -> Result<Self, String> {
         oci::Manifest::parse(manifest)?;
+        Compat::rewrite(manifest, false)
+    }
+
+    fn rewrite(manifest: &[u8], keeps_config: bool) -> Result<Self, String> {
         let mut value: Value = serde_json::from_slice(manifest).map_err(|e| e.to_string())?;
         let object = value.as_object_mut().ok_or("not a JSON object")?;
         let was =
             object.get("config").and_then(|config| config["mediaType"].as_str()).unwrap_or("none").to_owned();
         let artifact_type = object.remove("artifactType").is_some();
-        object.insert("mediaType".into(), Self::MEDIA_TYPE.into());
-        let config =
-            json!({"mediaType": IMAGE_CONFIG, "digest": Digest::of(CONFIG.as_bytes()), "size": CONFIG.len()});
-        object.insert("config".into(), config);
-        let manifest = serde_json::to_vec(&value).map_err(|e| e.to_string())?;
         let without = if artifact_type { ", no artifactType" } else { "" };
-        let changed = format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}");
+        let changed = if keeps_config {
+            "no artifactType".to_owned()
+        } else {
+            object.insert("mediaType".into(), Self::MEDIA_TYPE.into());
+            let config = json!({
+                "mediaType": IMAGE_CONFIG, "digest": Digest::of(CONFIG.as_bytes()), "size": CONFIG.len()
+            });
+            object.insert("config".into(), config);
+            format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}")
+        };
+        let manifest = serde_json::to_vec(&value).map_err(|e| e.to_string())?;
         Ok(Compat { manifest, config: CONFIG.as_bytes(), changed })
+    }
+
+    /// Rewrites a manifest or an index of an image. `known` has what became of the documents below it. `None` if
+    /// it is as every registry takes it: then its digest stays.
+    ///
+    /// # Errors
+    /// If the bytes are neither. The text says what is wrong with them.
+    pub fn of_image(
+        document: &[u8],
+        known: &BTreeMap<Digest, (Digest, u64)>,
+    ) -> Result<Option<Vec<u8>>, String> {
+        if document.len() > MAX_DOCUMENT {
+            return Err(format!("a manifest of {} bytes, and {MAX_DOCUMENT} are allowed", document.len()));
+        }
+        let mut value: Value = serde_json::from_slice(document).map_err(|e| e.to_string())?;
+        let object = value.as_object_mut().ok_or("not a JSON object")?;
+        let has_type = object.contains_key("artifactType");
+        if let Some(config) = object.get("config") {
+            let is_images = config["mediaType"].as_str().is_some_and(|it| IMAGE_CONFIGS.contains(&it));
+            let rewritten = (!is_images || has_type).then(|| Compat::rewrite(document, is_images));
+            return Ok(rewritten.transpose()?.map(|compat| compat.manifest));
+        }
+        let mut is_changed = object.remove("artifactType").is_some();
+        let entries =
+            object.get_mut("manifests").and_then(Value::as_array_mut).ok_or("no manifest or index")?;
+        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+            is_changed |= entry.remove("artifactType").is_some();
+            let digest =
+                entry.get("digest").and_then(Value::as_str).and_then(|text| text.parse::<Digest>().ok());
+            if let Some((digest, size)) = digest.and_then(|digest| known.get(&digest)) {
+                entry.insert("digest".into(), digest.to_string().into());
+                entry.insert("size".into(), (*size).into());
+                is_changed = true;
+            }
+        }
+        let bytes = is_changed.then(|| serde_json::to_vec(&value)).transpose();
+        bytes.map_err(|error| error.to_string())
+    }
+
+    /// The configuration that rewritten manifests name.
+    #[must_use]
+    pub fn config() -> (Digest, &'static [u8]) {
+        (Digest::of(CONFIG.as_bytes()), CONFIG.as_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_an_image_only_what_a_registry_refuses_is_rewritten() {
+        let none = BTreeMap::new();
+        let manifest = |config: &str, artifact: bool| {
+            let mut value = json!({
+                "schemaVersion": 2, "mediaType": oci::MANIFEST, "layers": [],
+                "config": {"mediaType": config, "digest": Digest::of(b"{}"), "size": 2},
+            });
+            if artifact {
+                value["artifactType"] = "application/vnd.x".into();
+            }
+            value.to_string().into_bytes()
+        };
+        let rewritten = |config: &str, artifact: bool| {
+            let bytes = Compat::of_image(&manifest(config, artifact), &none).unwrap()?;
+            Some(serde_json::from_slice::<Value>(&bytes).unwrap())
+        };
+        for config in IMAGE_CONFIGS {
+            assert_eq!(rewritten(config, false), None);
+            let value = rewritten(config, true).unwrap();
+            assert!(value.get("artifactType").is_none());
+            assert_eq!(
+                value["config"]["digest"],
+                Digest::of(b"{}").to_string(),
+                "its own configuration stays"
+            );
+        }
+        let value = rewritten("application/vnd.oci.empty.v1+json", true).unwrap();
+        assert_eq!(value["config"]["digest"], Compat::config().0.to_string());
+        // An index follows what is below it.
+        let (child, other) = (Digest::of(b"child"), Digest::of(b"other"));
+        let index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [
+            {"mediaType": oci::MANIFEST, "digest": child, "size": 5, "platform": {"os": "linux"}},
+            {"mediaType": oci::MANIFEST, "digest": other, "size": 5},
+        ]});
+        let index = index.to_string().into_bytes();
+        assert_eq!(Compat::of_image(&index, &none).unwrap(), None);
+        let known = BTreeMap::from([(child, (Digest::of(b"new"), 3))]);
+        let value: Value =
+            serde_json::from_slice(&Compat::of_image(&index, &known).unwrap().unwrap()).unwrap();
+        assert_eq!(value["manifests"][0]["digest"], Digest::of(b"new").to_string());
+        assert_eq!(value["manifests"][0]["platform"]["os"], "linux");
+        assert_eq!(value["manifests"][1]["digest"], other.to_string());
+        assert!(Compat::of_image(b"<html>", &none).is_err() && Compat::of_image(b"{}", &none).is_err());
+    }
 
     #[test]
     fn layers_and_annotations_stay() {

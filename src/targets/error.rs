@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::digest::Digest;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, Unreachable};
 use crate::util::text;
 
 /// Why a target could not take, show or give back a dataset. Paths are as the caller gave them,
@@ -18,6 +18,16 @@ pub enum TargetError {
     /// The registry, or the way to it.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// A registry wants an upload at an address that is not its own, and that cannot be reached.
+    #[error("{host} wants the upload at {address}, which cannot be reached: {why}")]
+    UploadAddress {
+        /// The registry.
+        host: String,
+        /// The address that it named.
+        address: String,
+        /// In which way it cannot be reached.
+        why: Unreachable,
+    },
     /// A tag that names something else than what was pushed under it.
     #[error("{reference} should be {wanted} after the push, and is {}", found.map_or_else(|| "not there".into(), |found| found.to_string()))]
     ReadBack {
@@ -240,7 +250,7 @@ impl TargetError {
     /// The kind as a word, for JSON. Never changes its meaning.
     pub fn kind(&self) -> &'static str {
         match self {
-            TargetError::Remote(_) => "registry",
+            TargetError::Remote(_) | TargetError::UploadAddress { .. } => "registry",
             TargetError::ReadBack { .. } => "read-back",
             TargetError::DamagedBlob { .. } => "damaged-blob",
             TargetError::WebRootDenied { .. } => "permission",

@@ -9,6 +9,9 @@ impl Hint for TargetError {
     fn hint(&self) -> String {
         match self {
             TargetError::Remote(error) => error.hint(),
+            TargetError::UploadAddress { host, .. } => format!(
+                "The registry does not know its own name: have the proxy at {host} pass Host and X-Forwarded-Proto on to it, or set its external URL."
+            ),
             TargetError::ReadBack { .. } => {
                 "Something else pushes under this tag, or a cache before the registry answers for it: find out which, then run the command again.".into()
             }

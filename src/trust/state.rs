@@ -52,6 +52,9 @@ pub struct TargetState {
     /// Where what is in place came from, by reference name; empty where an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
+    /// What others put in a dataset's place, by reference name: read once, since a database has no other date.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, OthersData>,
     /// The image tags that trivy-ferry set in a registry, by reference: `HOST/REPOSITORY:TAG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, SetTag>,
@@ -121,6 +124,15 @@ pub struct Origin {
     pub version: Option<String>,
     /// The trusted keys that signed the bundle, by the names that they had here.
     pub signers: Vec<String>,
+}
+
+/// Data at a target that no import of this host put there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OthersData {
+    /// The digest of its layer.
+    pub layer: Digest,
+    /// When it was built, as its content says.
+    pub updated_at: Timestamp,
 }
 
 /// What trivy-ferry set an image tag to. Only a tag that still names it may be replaced without a flag.

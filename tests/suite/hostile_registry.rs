@@ -31,8 +31,12 @@ fn push(host: &Host, bundle: &std::path::Path, registry: &str) -> Run {
 fn push_to(host: &Host, bundle: &std::path::Path, places: &str) -> Run {
     let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
     let bundle = bundle.to_str().unwrap();
-    host.run(&["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", places])
+    let import = ["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", places];
+    host.run(&[&import[..], &ONCE].concat())
 }
+
+/// What fails is not tried again: here it never passes.
+const ONCE: [&str; 2] = ["--retries", "0"];
 
 fn is_upload(seen: &Seen) -> bool {
     seen.method == Method::POST
@@ -393,6 +397,72 @@ fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
     assert!(registry.tags().is_empty());
 }
 
+/// Artifactory behind a host for each repository redirects, and the host behind that asks for a login
+/// (containerd/containerd, issues 6339 and 2628).
+#[test]
+fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
+    for asks in ["Basic realm=\"r\"", "Bearer realm=\"https://auth.example/token\",service=\"s\""] {
+        let (host, bundle) = importer();
+        let behind = Registry::new(move |_| Some(header(status(401), "www-authenticate", asks)));
+        let to = format!("http://{}", behind.host);
+        let registry =
+            Registry::new(move |seen| Some(header(status(307), "location", &format!("{to}{}", seen.path))));
+        let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
+        host.file("home/.docker/config.json", config);
+        push(&host, &bundle, &registry.host)
+            .exits(7)
+            .warns(&format!("to {}, which wants a login of its own", behind.host))
+            .warns(&format!("name {} in place of {}", behind.host, registry.host));
+        assert!(behind.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", behind.seen());
+        // A source likewise.
+        let from = format!("{}/db:1", registry.host);
+        let mirror = ["mirror", "--registry", &registry.host, "--only", "trivy-db", "--from-plain-http"];
+        host.run(&[&mirror[..], &["--db-repository", &from], &ONCE].concat())
+            .exits(3)
+            .warns("which wants a login of its own");
+    }
+}
+
+/// A registry that builds its addresses from the name that a proxy asks it by (distribution, issues 479 and 2225;
+/// goharbor/harbor, issue 61).
+#[test]
+fn an_upload_address_that_only_the_inside_knows_is_named() {
+    let (host, bundle) = importer();
+    let closed = ClosedPort::new();
+    let inner = format!("http://{}", closed.address());
+    let to = inner.clone();
+    let registry = Registry::new(move |seen| {
+        is_upload(seen).then(|| header(status(202), "location", &format!("{to}{}1?state=secret", seen.path)))
+    });
+    let ran = push(&host, &bundle, &registry.host);
+    ran.exits(7)
+        .warns(&format!("{} wants the upload at {inner}/v2/p/", registry.host))
+        .warns("which cannot be reached")
+        .warns("does not know its own name");
+    assert!(!ran.err.contains("secret"), "{ran:#?}");
+    assert!(registry.tags().is_empty());
+}
+
+/// Harbor names its token service with a doubled slash if its external URL ends with one (goharbor/harbor, issue 3114).
+#[test]
+fn a_token_service_with_a_doubled_slash_is_asked_as_it_is_named() {
+    let (host, bundle) = importer();
+    let own = Arc::new(Mutex::new(String::new()));
+    let address = own.clone();
+    let registry = Registry::new(move |seen| {
+        if seen.path == "/v2//service/token" {
+            return Some(Response::new(Body::from(r#"{"token":"t"}"#)));
+        }
+        let asks =
+            format!(r#"Bearer realm="http://{}/v2//service/token",service="s""#, address.lock().unwrap());
+        (seen.authorization.as_deref() != Some("Bearer t"))
+            .then(|| header(status(401), "www-authenticate", &asks))
+    });
+    own.lock().unwrap().clone_from(&registry.host);
+    push(&host, &bundle, &registry.host).good();
+    assert_eq!(registry.tags(), ALL);
+}
+
 #[test]
 fn a_token_is_asked_for_with_the_right_to_push() {
     let (host, bundle) = importer();
@@ -552,18 +622,19 @@ fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
         let head = String::from_utf8(head).unwrap();
         let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
         let (status, location) = match method {
-            "PUT" if path.contains(part) => (code, String::new()),
+            "PUT" | "PATCH" if path.contains(part) => (code, String::new()),
             "POST" => (202, format!("location: {path}1\r\n")),
             "GET" | "HEAD" if path.contains("/blobs/sha256:") => (blobs, String::new()),
             "GET" | "HEAD" => (404, String::new()),
             _ => (500, String::new()),
         };
-        if method == "PUT" {
+        let has_body = ["PUT", "PATCH"].contains(&method);
+        if has_body {
             stream.peek(&mut byte).unwrap();
         }
         let length = if method == "HEAD" { "" } else { "content-length: 0\r\n" };
         stream.write_all(format!("HTTP/1.1 {status} X\r\n{length}{location}\r\n").as_bytes()).unwrap();
-        if method == "PUT" {
+        if has_body {
             return;
         }
     }
@@ -810,7 +881,7 @@ fn bring(host: &Host, bundle: &Bundle, places: &str, more: &[&str]) -> Run {
     let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
     let path = path.to_str().unwrap();
     let line = ["import", path, "--trust", &key, "--state-dir", &state, "--registry", places];
-    host.run(&[&line[..], more].concat())
+    host.run(&[&line[..], &ONCE, more].concat())
 }
 
 /// The state of a registry that data was brought to.
@@ -885,6 +956,43 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
     let only = format!("trivy-db={}/x", other.host);
     bring(&host, &bundle, &only, &["--image", "other.example/d"])
         .fails_with(2, &["no --registry takes images"]);
+}
+
+/// Quay refuses a configuration of its own type, whose databases are not only Trivy's (deckhouse-cli, pull request 55).
+#[test]
+fn a_strict_registry_gets_images_that_it_takes() {
+    let host = Host::new();
+    let registry = Registry::new(|_| None);
+    let (name, at) = ("ghcr.example/bdu:1", "p/ghcr.example/bdu:1");
+    let place = format!("{}/p", registry.host);
+    let bundle = with_images(days(-1), "a", &[name]);
+    let flags = ["--image", name, "--compat"];
+    bring(&host, &bundle, &place, &flags)
+        .good()
+        .prints("bdu:1   pushed")
+        .prints("its manifests were rewritten for this registry");
+    let (pushed, upstream) = [registry.manifest(at), image_of("a")]
+        .map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap())
+        .into();
+    assert_eq!(pushed["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+    assert_eq!(pushed["layers"], upstream["layers"]);
+    assert!(
+        !registry
+            .seen()
+            .iter()
+            .any(|seen| is_blob(seen) && seen.path.contains("bdu") && seen.length == Some(2))
+    );
+    // It is known again, here and by the registry's own word.
+    bring(&host, &bundle, &place, &flags).good().prints("bdu:1   unchanged");
+    let status = ["status", "--registries", "--state-dir", &host.at("state"), "--format", "json"];
+    let ran = host.run(&status);
+    let report: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
+    assert!(report.to_string().contains("in-place"), "{report:#}");
+    assert!(!report.to_string().contains("differs"), "{report:#}");
+    // A newer one replaces it, since the tag is our own; without the flag, upstream's own bytes do.
+    bring(&host, &with_images(hours_ago(20), "b", &[name]), &place, &flags).good().prints("bdu:1   pushed");
+    bring(&host, &with_images(hours_ago(19), "c", &[name]), &place, &flags[..2]).good();
+    assert_eq!(registry.manifest(at), image_of("c"));
 }
 
 #[test]

@@ -35,6 +35,8 @@ mod missing;
 mod month;
 mod parity;
 mod power_cut;
+mod pushes;
+mod registry_dates;
 mod remarks;
 mod replicas;
 mod secrets;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::shared::{
-    AcceptanceFlags, RegistryFlags, Renamed, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags,
-    renamed_to_image, switch,
+    AcceptanceFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags, SettingsFlags, SignerFlags,
+    TrustFlags, renamed_to_image, switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
@@ -46,6 +46,16 @@ pub struct ImportArgs {
 
 /// Where what is imported goes, and what is accepted: of `import` and `watch`.
 #[derive(Debug, Args)]
+// Servers are registries here.
+#[command(
+    mut_arg("retries", |arg| arg.help(
+        "How often in a row a registry is asked again after a failure that may pass, after ever longer pauses or when it says"
+    )),
+    mut_arg("deadline", |arg| arg.help("Ask no registry any more after this time, such as 2h")),
+    mut_arg("stall_timeout", |arg| arg.help(
+        "Take a registry for dead that takes or sends nothing for so long (default: 60s)"
+    ))
+)]
 pub struct DeliveryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -69,6 +79,9 @@ pub struct DeliveryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub retry: RetryFlags,
     /// Put VEX repositories into this folder, for a web server to hand out.
     #[arg(long, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
     pub web_root: Option<PathBuf>,

@@ -11,9 +11,10 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Name, Selection};
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::registry_place::RegistryPlace;
-use crate::source::retry::{RETRIES, RetryLimits, STALL};
+use crate::remote::{RETRIES, RetryLimits, STALL};
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
+use crate::util::byte_size::ByteSize;
 
 /// The value of a flag that has another name now: there is none.
 #[derive(Debug, Clone)]
@@ -110,7 +111,7 @@ impl From<&SelectionFlags> for Selection {
 #[derive(Debug, Clone, Args)]
 pub struct RetryFlags {
     /// How often in a row a server is asked again after a failure that may pass, after ever longer pauses
-    /// or when it says; then the next source is asked.
+    /// or when it says; then the next source is asked, or the target has failed.
     #[arg(long, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
     pub retries: u32,
     /// Give up after this time, such as 2h.
@@ -276,7 +277,8 @@ pub struct RegistryFlags {
         value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<RegistryPlace>,
-    /// A further tag for each dataset that is pushed, such as latest.
+    /// A further tag for each dataset that is pushed, such as latest. {date} in it is the day on which the
+    /// data was built: 2-{date} becomes 2-2026-11-21.
     #[arg(
         long,
         value_delimiter = ',',
@@ -286,9 +288,16 @@ pub struct RegistryFlags {
     )]
     pub extra_tag: Vec<String>,
     /// Rewrite manifests for a registry that refuses upstream's: an image's configuration, no
-    /// artifactType. The layers keep their digests.
+    /// artifactType; also of images. The layers keep their digests.
     #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
     pub compat: bool,
+    /// Send blobs in chunks of this size, such as 50M (default: whole, and in chunks if a registry or a proxy
+    /// refuses that).
+    #[arg(long, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE")]
+    pub chunk_size: Option<ByteSize>,
+    /// How long a registry may take to store a blob that it has received whole (default: 5m).
+    #[arg(long, env = "TRIVY_FERRY_STORE_TIMEOUT", value_name = "TIME")]
+    pub store_timeout: Option<Age>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionFlags,

@@ -11,7 +11,7 @@ use crate::remote::RemoteOptions;
 
 pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = MirrorOptions {
-        registry: prompt::registry(&args.registry)?,
+        registry: prompt::registry(&args.registry, &args.retry)?,
         sources: (&args.sources).into(),
         // The registry's login and client certificate are nothing that a source should see.
         from: RemoteOptions {

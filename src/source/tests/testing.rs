@@ -10,12 +10,11 @@ use test_kit::http::Server;
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 use crate::progress::Silent;
-use crate::remote::RemoteOptions;
 use crate::remote::login::LoginFiles;
+use crate::remote::{RemoteOptions, RetryLimits};
 use crate::source::ArtifactSource;
 use crate::source::artifact::Artifact;
 use crate::source::network::Network;
-use crate::source::retry::RetryLimits;
 
 /// A registry without login that has one artifact: `r:2` with the layer `content`.
 pub(crate) fn registry(content: &'static [u8]) -> Server {

@@ -38,6 +38,10 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// The range that was asked for.
     pub range: Option<String>,
+    /// Which part of an upload is sent.
+    pub content_range: Option<String>,
+    /// The length of the body, if the client announces it.
+    pub length: Option<u64>,
     /// The body, if the server reads bodies before it answers.
     pub body: Bytes,
 }
@@ -58,6 +62,8 @@ impl Seen {
             host: text("host").unwrap_or_default(),
             authorization: text("authorization"),
             range: text("range"),
+            content_range: text("content-range"),
+            length: text("content-length").map(|length| length.parse().unwrap()),
             body: Bytes::new(),
         }
     }

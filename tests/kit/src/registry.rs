@@ -1,12 +1,13 @@
 //! An OCI registry in memory that does what it must, unless a test says otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use rustls::ServerConfig;
 
 use crate::answers::{header, ok, status};
@@ -24,7 +25,24 @@ struct Content {
     manifests: HashMap<String, Bytes>,
     /// How it answers when it has taken a manifest; 201 if this is none.
     taken: Option<u16>,
+    /// Uploads that were begun, by path.
+    uploads: HashMap<String, Vec<u8>>,
+    /// The bodies that break off next.
+    breaks: VecDeque<Break>,
+    /// It never answers the request that ends an upload.
+    silent: bool,
+    /// The least that it takes as a chunk, as it says.
+    least: Option<u64>,
     seen: Vec<Seen>,
+}
+
+/// A body of an upload that breaks off: the connection is reset.
+#[derive(Debug, Clone, Copy)]
+pub struct Break {
+    /// After so many bytes.
+    pub after: usize,
+    /// The registry keeps them.
+    pub keeps: bool,
 }
 
 /// A registry. It ends when dropped.
@@ -73,6 +91,26 @@ impl Registry {
         self.content.lock().unwrap().taken = Some(code);
     }
 
+    /// Lets the next bodies of uploads break off.
+    pub fn break_next(&self, breaks: impl IntoIterator<Item = Break>) {
+        self.content.lock().unwrap().breaks.extend(breaks);
+    }
+
+    /// Takes all of a blob, and does not say so.
+    pub fn fall_silent(&self) {
+        self.content.lock().unwrap().silent = true;
+    }
+
+    /// Says that a chunk has so many bytes at the least, and refuses smaller ones but for the last.
+    pub fn want_chunks_of(&self, least: u64) {
+        self.content.lock().unwrap().least = Some(least);
+    }
+
+    /// Loses all uploads that are not complete.
+    pub fn forget_uploads(&self) {
+        self.content.lock().unwrap().uploads.clear();
+    }
+
     /// Loses all blobs.
     pub fn forget_blobs(&self) {
         self.content.lock().unwrap().blobs.clear();
@@ -107,6 +145,12 @@ impl Registry {
         self.content.lock().unwrap().manifests.remove(&path_of(reference)).unwrap().to_vec()
     }
 
+    /// Has a blob, whoever pushed it.
+    pub fn keep(&self, repository: &str, bytes: &[u8]) {
+        let key = (repository.to_owned(), sha256::digest(bytes));
+        self.content.lock().unwrap().blobs.insert(key, Bytes::copy_from_slice(bytes));
+    }
+
     /// Lets a tag name this, whoever pushed it.
     pub fn name(&self, reference: &str, manifest: Vec<u8>) {
         self.content.lock().unwrap().manifests.insert(path_of(reference), manifest.into());
@@ -123,18 +167,21 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
     if let Some(response) = change(&seen) {
         return response;
     }
-    // A body that broke off is nothing.
-    let Ok(body) = axum::body::to_bytes(request.into_body(), LARGEST_BODY).await else { return status(400) };
-    let mut content = content.lock().unwrap();
     let path = seen.path.as_str();
+    let is_sent = path.contains("/blobs/uploads/") && [Method::PUT, Method::PATCH].contains(&seen.method);
+    let next = if is_sent { next_break(&content, seen.length) } else { None };
+    let body = match next {
+        Some(next) => return broken(next, request.into_body(), &content, path).await,
+        None => request.into_body(),
+    };
+    // A body that broke off is nothing.
+    let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY).await else { return status(400) };
+    if seen.method == Method::PUT && is_sent && content.lock().unwrap().silent {
+        return std::future::pending().await;
+    }
+    let mut content = content.lock().unwrap();
     if path.contains("/manifests/") {
-        return match seen.method {
-            Method::PUT => {
-                content.manifests.insert(path.to_owned(), body);
-                status(content.taken.unwrap_or(201))
-            }
-            _ => content.manifests.get(path).map_or_else(|| status(404), |bytes| ok(bytes.clone())),
-        };
+        return manifest(&mut content, &seen, body);
     }
     let repository = path.trim_start_matches("/v2/").split("/blobs/").next().unwrap().to_owned();
     let field = |name: &str| {
@@ -148,17 +195,106 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
             content.blobs.insert((repository, digest), bytes);
             return status(201);
         }
-        return header(status(202), "location", &format!("{path}1?state=x"));
+        let place =
+            (1..).map(|number| format!("{path}{number}")).find(|at| !content.uploads.contains_key(at));
+        let place = place.unwrap_or_default();
+        content.uploads.insert(place.clone(), Vec::new());
+        let begun = header(status(202), "location", &format!("{place}?state=x"));
+        return match content.least {
+            Some(least) => header(begun, "oci-chunk-min-length", &least.to_string()),
+            None => begun,
+        };
     }
-    if seen.method == Method::PUT {
-        let digest = sha256::digest(&body);
-        assert_eq!(Some(&digest), field("digest=").as_ref(), "a registry would refuse this");
-        content.blobs.insert((repository, digest), body);
-        return status(201);
+    if path.contains("/blobs/uploads/") {
+        return upload(&mut content, &seen, body, repository, field("digest="));
     }
     let digest = path.rsplit('/').next().unwrap_or_default().to_owned();
     match content.blobs.get(&(repository, digest)) {
+        Some(bytes) if seen.method == Method::GET => ok(bytes.clone()),
         Some(bytes) => header(status(200), "content-length", &bytes.len().to_string()),
         None => status(404),
     }
+}
+
+/// Answers at the place of an upload.
+fn upload(
+    content: &mut Content,
+    seen: &Seen,
+    body: Bytes,
+    repository: String,
+    digest: Option<String>,
+) -> Response {
+    let place = seen.path.clone();
+    if seen.method == Method::DELETE {
+        return status(if content.uploads.remove(&place).is_some() { 204 } else { 404 });
+    }
+    let is_known = content.uploads.contains_key(&place);
+    // A place that another registry named, or a test, is an upload that was just begun.
+    let mut got = match (is_known, seen.method == Method::PUT) {
+        (false, false) => return status(404),
+        (false, true) => Vec::new(),
+        (true, _) => content.uploads[&place].clone(),
+    };
+    let says = |got: &[u8], code| {
+        let answer = header(status(code), "location", &format!("{place}?state={}", got.len()));
+        header(answer, "range", &format!("0-{}", got.len().saturating_sub(1)))
+    };
+    if seen.method == Method::PATCH {
+        let range = seen.content_range.as_deref().unwrap_or_default();
+        let wanted = format!("{}-{}", got.len(), got.len() + body.len() - 1);
+        if range != wanted {
+            return says(&got, 416);
+        }
+    }
+    got.extend_from_slice(&body);
+    match seen.method {
+        Method::PUT => {
+            content.uploads.remove(&place);
+            let found = sha256::digest(&got);
+            if Some(&found) != digest.as_ref() {
+                return status(400);
+            }
+            content.blobs.insert((repository, found), got.into());
+            status(201)
+        }
+        Method::PATCH => {
+            let answer = says(&got, 202);
+            content.uploads.insert(place, got);
+            answer
+        }
+        _ => says(&got, 204),
+    }
+}
+
+fn manifest(content: &mut Content, seen: &Seen, body: Bytes) -> Response {
+    match seen.method {
+        Method::PUT => {
+            content.manifests.insert(seen.path.clone(), body);
+            status(content.taken.unwrap_or(201))
+        }
+        _ => content.manifests.get(&seen.path).map_or_else(|| status(404), |bytes| ok(bytes.clone())),
+    }
+}
+
+/// How a body of such a length breaks off, if it does.
+fn next_break(content: &Mutex<Content>, length: Option<u64>) -> Option<Break> {
+    let breaks = &mut content.lock().unwrap().breaks;
+    let is_next = breaks.front().is_some_and(|next| length > Some(next.after as u64));
+    if is_next { breaks.pop_front() } else { None }
+}
+
+/// Reads a body as far as it is to come, and resets the connection.
+async fn broken(next: Break, body: axum::body::Body, content: &Mutex<Content>, path: &str) -> Response {
+    let (mut stream, mut got) = (body.into_data_stream(), Vec::new());
+    while got.len() < next.after
+        && let Some(Ok(piece)) = stream.next().await
+    {
+        got.extend_from_slice(&piece);
+    }
+    got.truncate(next.after);
+    if next.keeps {
+        content.lock().unwrap().uploads.entry(path.to_owned()).or_default().extend(got);
+    }
+    // Ends the connection's task, and says nothing of it.
+    std::panic::resume_unwind(Box::new("a connection that is reset"))
 }

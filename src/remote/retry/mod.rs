@@ -6,21 +6,20 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::remote::error::{RemoteError, Unreachable};
+use crate::remote::hint::is_full;
 
-/// Whether an error goes away by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Retry {
-    /// It stays until somebody changes something.
-    Never,
-    /// It may be gone after a while; the server may have said after how long.
-    After(Option<Duration>),
-}
+mod policy;
+
+pub use policy::{RETRIES, RetryLimits, STALL};
+pub(crate) use policy::{Retry, RetryPolicy, Retryable};
 
 impl RemoteError {
     /// Whether the same request may succeed later.
     pub(crate) fn retry(&self) -> Retry {
         match self {
             RemoteError::RateLimited { retry_after, .. } => Retry::After(*retry_after),
+            // A disk that is full stays full.
+            RemoteError::Status { said, .. } if is_full(said) => Retry::Never,
             // 408: the server was tired of waiting; 425: it does not want to decide yet. Of the others only
             // these say that somebody else would have answered.
             RemoteError::Status { status: 408 | 425 | 500 | 502..=504, retry_after, .. } => {

@@ -4,12 +4,12 @@
 //! errors are not retried. A run can have a deadline, after which no server is asked.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::progress::Progress;
-use crate::remote::{RemoteError, Retry};
-use crate::source::error::SourceError;
+use crate::remote::error::RemoteError;
 use crate::util::threads::lock;
 
 /// The first pause. Each one after a further failure is twice as long.
@@ -45,8 +45,26 @@ impl Default for RetryLimits {
     }
 }
 
+/// Whether an error goes away by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It stays until somebody changes something.
+    Never,
+    /// It may be gone after a while; the server may have said after how long.
+    After(Option<Duration>),
+}
+
+/// An error that a request ends with.
+pub(crate) trait Retryable: Display + From<RemoteError> {
+    /// Whether the same request may succeed later.
+    fn retry(&self) -> Retry;
+
+    /// Whether the host could not be talked to.
+    fn is_unreachable(&self) -> bool;
+}
+
 /// The retry policy of a run.
-pub(super) struct RetryPolicy<'p> {
+pub(crate) struct RetryPolicy<'p> {
     limits: RetryLimits,
     time: Clock,
     began: Instant,
@@ -92,12 +110,7 @@ struct HostState {
 }
 
 impl<'p> RetryPolicy<'p> {
-    /// When nothing is asked any more.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.began.checked_add(self.limits.deadline?)
-    }
-
-    pub(super) fn new(limits: RetryLimits, progress: &'p dyn Progress) -> Self {
+    pub(crate) fn new(limits: RetryLimits, progress: &'p dyn Progress) -> Self {
         let time = Clock::default();
         RetryPolicy { limits, began: time.now(), time, hosts: Mutex::default(), progress }
     }
@@ -105,12 +118,12 @@ impl<'p> RetryPolicy<'p> {
     /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
     ///
     /// # Errors
-    /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
-    pub(super) fn retry<T>(
+    /// The error of the last attempt, or [`RemoteError::Deadline`] if the time is over before the next one.
+    pub(crate) fn retry<T, E: Retryable>(
         &self,
         host: &str,
-        mut attempt: impl FnMut() -> Result<T, SourceError>,
-    ) -> Result<T, SourceError> {
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
         let done = self.retry_contact(host, &mut attempt)?;
         self.succeeded(host);
         Ok(done)
@@ -119,12 +132,12 @@ impl<'p> RetryPolicy<'p> {
     /// As [`RetryPolicy::retry`], where it is still to be seen what a success is worth: an answer has begun.
     ///
     /// # Errors
-    /// The error of the last attempt, or [`SourceError::Deadline`] if the time is over before the next one.
-    pub(super) fn retry_contact<T>(
+    /// The error of the last attempt, or [`RemoteError::Deadline`] if the time is over before the next one.
+    pub(crate) fn retry_contact<T, E: Retryable>(
         &self,
         host: &str,
-        mut attempt: impl FnMut() -> Result<T, SourceError>,
-    ) -> Result<T, SourceError> {
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
         loop {
             self.wait(host)?;
             match attempt() {
@@ -138,7 +151,7 @@ impl<'p> RetryPolicy<'p> {
     }
 
     /// A host has answered, or gone on for long enough to forget what was before.
-    pub(super) fn succeeded(&self, host: &str) {
+    pub(crate) fn succeeded(&self, host: &str) {
         *lock(&self.hosts).entry(host.to_owned()).or_default() =
             HostState { known: true, ..HostState::default() };
     }
@@ -147,12 +160,21 @@ impl<'p> RetryPolicy<'p> {
     ///
     /// # Errors
     /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
-    pub(super) fn failed(&self, host: &str, error: SourceError) -> Result<(), SourceError> {
-        let Retry::After(asked) = retry_of(&error) else { return Err(error) };
+    pub(crate) fn failed<E: Retryable>(&self, host: &str, error: E) -> Result<(), E> {
+        let again = error.retry();
+        self.failed_for(host, error, again)
+    }
+
+    /// As [`RetryPolicy::failed`], where the caller knows better than the error whether a retry helps.
+    ///
+    /// # Errors
+    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
+    pub(crate) fn failed_for<E: Retryable>(&self, host: &str, error: E, again: Retry) -> Result<(), E> {
+        let Retry::After(asked) = again else { return Err(error) };
         let pause = {
             let mut hosts = lock(&self.hosts);
             let entry = hosts.entry(host.to_owned()).or_default();
-            let first_contact = !entry.known && is_unreachable(&error);
+            let first_contact = !entry.known && error.is_unreachable();
             let most = if first_contact {
                 FIRST_CONTACT_RETRIES.min(self.limits.retries)
             } else {
@@ -178,8 +200,8 @@ impl<'p> RetryPolicy<'p> {
     /// Waits until a host may be asked.
     ///
     /// # Errors
-    /// [`SourceError::Deadline`] if the time is over.
-    pub(super) fn wait(&self, host: &str) -> Result<(), SourceError> {
+    /// [`RemoteError::Deadline`] if the time is over.
+    pub(crate) fn wait(&self, host: &str) -> Result<(), RemoteError> {
         self.check()?;
         let until = lock(&self.hosts).get(host).and_then(|host| host.paused_until);
         if let Some(pause) = until.and_then(|until| until.checked_duration_since(self.time.now())) {
@@ -191,10 +213,10 @@ impl<'p> RetryPolicy<'p> {
     /// Whether there is time left.
     ///
     /// # Errors
-    /// [`SourceError::Deadline`] if the time is over.
-    pub(super) fn check(&self) -> Result<(), SourceError> {
+    /// [`RemoteError::Deadline`] if the time is over.
+    pub(crate) fn check(&self) -> Result<(), RemoteError> {
         match self.limits.deadline {
-            Some(deadline) if self.elapsed() >= deadline => Err(SourceError::Deadline { deadline }),
+            Some(deadline) if self.elapsed() >= deadline => Err(RemoteError::Deadline { deadline }),
             _ => Ok(()),
         }
     }
@@ -204,7 +226,7 @@ impl<'p> RetryPolicy<'p> {
     }
 
     /// Says something that is worth a line.
-    pub(super) fn info(&self, warning: &str) {
+    pub(crate) fn info(&self, warning: &str) {
         self.progress.info(warning);
     }
 
@@ -214,28 +236,6 @@ impl<'p> RetryPolicy<'p> {
         let left = self.limits.deadline.map(|deadline| deadline.saturating_sub(self.elapsed()));
         soon && left.is_none_or(|left| pause < left)
     }
-}
-
-/// Whether an error may be gone when the same is asked again.
-pub(super) fn is_transient(error: &SourceError) -> bool {
-    retry_of(error) != Retry::Never
-}
-
-fn retry_of(error: &SourceError) -> Retry {
-    match error {
-        SourceError::Remote(error) => error.retry(),
-        SourceError::Short { .. } => Retry::After(None),
-        SourceError::Locations { tried, .. } => {
-            let transient =
-                tried.iter().map(|(_, error)| retry_of(error)).find(|again| *again != Retry::Never);
-            transient.unwrap_or(Retry::Never)
-        }
-        _ => Retry::Never,
-    }
-}
-
-fn is_unreachable(error: &SourceError) -> bool {
-    matches!(error, SourceError::Remote(RemoteError::Unreachable { .. }))
 }
 
 /// The pause after so many failures in a row before this one, between half of it and all of it: many
@@ -250,21 +250,31 @@ fn backoff(failures: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::progress::Silent;
-    use crate::remote::Unreachable;
+    use crate::remote::error::Unreachable;
 
-    fn lost() -> SourceError {
+    impl Retryable for RemoteError {
+        fn retry(&self) -> Retry {
+            RemoteError::retry(self)
+        }
+
+        fn is_unreachable(&self) -> bool {
+            matches!(self, RemoteError::Unreachable { .. })
+        }
+    }
+
+    fn lost() -> RemoteError {
         let (subject, host, why) = ("x".into(), "h".into(), "reset".into());
-        RemoteError::Lost { subject, host, got: 0, why }.into()
+        RemoteError::Lost { subject, host, got: 0, why }
     }
 
-    fn rejected() -> SourceError {
+    fn rejected() -> RemoteError {
         let (subject, host) = ("x".into(), "h".into());
-        RemoteError::Unreachable { subject, host, why: Unreachable::Refused, proxy: None }.into()
+        RemoteError::Unreachable { subject, host, why: Unreachable::Refused, proxy: None }
     }
 
-    fn limited(retry_after: Duration) -> SourceError {
+    fn limited(retry_after: Duration) -> RemoteError {
         let (subject, host) = ("x".into(), "h".into());
-        RemoteError::RateLimited { subject, host, retry_after: Some(retry_after) }.into()
+        RemoteError::RateLimited { subject, host, retry_after: Some(retry_after) }
     }
 
     /// Pauses take no time.
@@ -273,15 +283,15 @@ mod tests {
         RetryPolicy { time, ..RetryPolicy::new(limits, &Silent) }
     }
 
-    fn attempts(limits: RetryLimits, known: bool, error: impl Fn() -> SourceError) -> (u32, SourceError) {
+    fn attempts(limits: RetryLimits, known: bool, error: impl Fn() -> RemoteError) -> (u32, RemoteError) {
         attempts_with(&retry_policy(limits), known, error)
     }
 
     fn attempts_with(
         retry_policy: &RetryPolicy<'_>,
         known: bool,
-        error: impl Fn() -> SourceError,
-    ) -> (u32, SourceError) {
+        error: impl Fn() -> RemoteError,
+    ) -> (u32, RemoteError) {
         if known {
             retry_policy.succeeded("h");
         }
@@ -301,7 +311,7 @@ mod tests {
         assert_eq!(attempts(limits(0), true, lost).0, 1);
         assert_eq!(attempts(limits(4), true, rejected).0, 5);
         assert_eq!(attempts(limits(4), false, rejected).0, 3, "a name may be misspelled");
-        let gone = || RemoteError::Setup { why: String::new() }.into();
+        let gone = || RemoteError::Setup { why: String::new() };
         assert_eq!(attempts(limits(3), true, gone).0, 1, "what stays is not repeated");
     }
 
@@ -322,12 +332,12 @@ mod tests {
             attempts(RetryLimits { retries: 9999, deadline, ..RetryLimits::default() }, true, lost);
         // After some shorter pauses, each takes 15 to 30 s.
         assert!((120..260).contains(&count), "{count}");
-        assert!(matches!(error, SourceError::Remote(RemoteError::Lost { .. })), "{error}");
+        assert!(matches!(error, RemoteError::Lost { .. }), "{error}");
         let retry_policy = RetryPolicy::new(
             RetryLimits { retries: 1, deadline: Some(Duration::ZERO), ..RetryLimits::default() },
             &Silent,
         );
         let error = retry_policy.retry("h", || Ok(())).unwrap_err();
-        assert!(matches!(error, SourceError::Deadline { .. }));
+        assert!(matches!(error, RemoteError::Deadline { .. }));
     }
 }

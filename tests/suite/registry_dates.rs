@@ -1,0 +1,209 @@
+//! What is newer: the dates of contents are compared, whoever filled a registry and however its manifests are dated.
+
+use jiff::{SignedDuration, Timestamp};
+use test_kit::answers::status;
+use test_kit::http::Method;
+use test_kit::process::Run;
+use test_kit::registry::Registry;
+use trivy_ferry::dataset::Kind;
+
+use crate::forge::upstream::Upstream;
+use crate::forge::{Bundle, Host, Part, days, db_layer, hours, java_db_layer, manifest_of};
+
+/// What somebody pushed by hand: content of one date, under a manifest of another or of none.
+fn fill(registry: &Registry, dataset: &str, tag: &str, built: Timestamp, made: Option<Timestamp>) {
+    let (kind, layer) = match dataset {
+        "trivy-db" => (Kind::TrivyDb, db_layer(built)),
+        _ => (Kind::TrivyJavaDb, java_db_layer(built)),
+    };
+    named(registry, dataset, tag, kind, &layer, made);
+}
+
+fn named(registry: &Registry, dataset: &str, tag: &str, kind: Kind, layer: &[u8], made: Option<Timestamp>) {
+    let repository = format!("p/{dataset}");
+    registry.keep(&repository, layer);
+    registry.keep(&repository, b"{}");
+    let manifest = manifest_of(kind.layer_media_type().unwrap(), layer, made);
+    registry.name(&format!("{repository}:{tag}"), manifest);
+}
+
+/// How often a layer was read.
+fn reads(registry: &Registry) -> usize {
+    let is_read =
+        |seen: &&test_kit::http::Seen| seen.method == Method::GET && seen.path.contains("/blobs/sha256:");
+    registry.seen().iter().filter(is_read).count()
+}
+
+fn push(host: &Host, bundle: &Bundle, registry: &Registry, more: &[&str]) -> Run {
+    let bundle = host.bundle("bundle", bundle);
+    let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
+    let place = format!("{}/p", registry.host);
+    let bundle = bundle.to_str().unwrap();
+    let import = ["import", bundle, "--trust", &key, "--state-dir", &state, "--registry", &place];
+    host.run(&[&import[..], &["--retries", "0"], more].concat())
+}
+
+/// The row of a dataset.
+fn row(ran: &Run, dataset: &str) -> serde_json::Value {
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
+    let rows = report["targets"][0]["datasets"].as_array().unwrap();
+    rows.iter().find(|row| row["name"] == dataset).unwrap().clone()
+}
+
+const JSON: [&str; 2] = ["--format", "json"];
+
+/// A manifest is younger than its content, and `oras push` gives it the time of the push: neither says how old the
+/// data is.
+#[test]
+fn a_registry_that_somebody_filled_takes_what_was_built_later() {
+    let (minutes, built) = (SignedDuration::from_mins(30), hours(-48));
+    for (dataset, tag) in [("trivy-db", "2"), ("trivy-java-db", "1")] {
+        // Made an hour later, just now, at no time, before its own content.
+        for made in [Some(built + minutes * 2), Some(hours(0)), None, Some(built - minutes)] {
+            println!("{dataset} {made:?}");
+            let part = |date| match dataset {
+                "trivy-db" => Part::db(date),
+                _ => Part::java_db(date),
+            };
+            let (host, registry) = (Host::new(), Registry::new(|_| None));
+            fill(&registry, dataset, tag, built, made);
+            let newer = Bundle::of(hours(-1), &[part(built + minutes)]);
+            let ran = push(&host, &newer, &registry, &JSON);
+            assert_eq!(row(ran.good(), dataset)["status"], "pushed", "{ran:#?}");
+            if made.is_none_or(|made| made > built + minutes) {
+                assert_eq!(row(&ran, dataset)["was"], built.to_string(), "{ran:#?}");
+            }
+            // What is older stays out, and the layer is read once for all.
+            let (host, registry) = (Host::new(), Registry::new(|_| None));
+            let made = made.map(|made| made.max(built));
+            fill(&registry, dataset, tag, built, made);
+            let older = Bundle::of(hours(-1), &[part(built - minutes)]);
+            for _ in 0..2 {
+                let ran = push(&host, &older, &registry, &JSON);
+                let row = row(ran.good(), dataset);
+                assert_eq!(
+                    (&row["status"], &row["was"]),
+                    (&"older".into(), &built.to_string().into()),
+                    "{ran:#?}"
+                );
+                assert_eq!(reads(&registry), 1, "{:#?}", registry.seen());
+            }
+        }
+    }
+    // What was built after the manifest was made needs no reading.
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    fill(&registry, "trivy-db", "2", built, Some(built + minutes));
+    push(&host, &Bundle::of(hours(-1), &[Part::db(hours(-2))]), &registry, &[]).good();
+    assert_eq!(reads(&registry), 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_no_reason_to_keep_it() {
+    let newer = || Bundle::of(hours(-1), &[Part::db(hours(-30))]);
+    // Rubbish, and a layer that is gone.
+    for lost in [false, true] {
+        let (host, registry) = (Host::new(), Registry::new(|_| None));
+        named(&registry, "trivy-db", "2", Kind::TrivyDb, b"rubbish", Some(hours(-20)));
+        if lost {
+            registry.forget_blobs();
+        }
+        push(&host, &newer(), &registry, &[]).good().prints("trivy-db        pushed");
+    }
+    // A registry that does not hand it out now: the manifest's date is better than none.
+    let host = Host::new();
+    let registry = Registry::new(|seen| {
+        let reads = seen.method == Method::GET && seen.path.contains("/blobs/sha256:");
+        reads.then(|| status(503))
+    });
+    fill(&registry, "trivy-db", "2", hours(-48), Some(hours(-20)));
+    push(&host, &newer(), &registry, &[])
+        .good()
+        .prints("trivy-db        left alone")
+        .warns("could not be read")
+        .warns("the date of its manifest counts");
+}
+
+/// The same data under a new tag is not older than itself.
+#[test]
+fn one_label_has_one_kind_of_date() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let mut part = Part::db(hours(-30));
+    let layer = part.blobs[1].clone();
+    part.manifest = manifest_of(Kind::TrivyDb.layer_media_type().unwrap(), &layer, Some(hours(-28)));
+    part.dataset.manifest.digest = trivy_ferry::digest::Digest::of(&part.manifest);
+    part.dataset.manifest.size = part.manifest.len() as u64;
+    let bundle = Bundle::of(hours(-1), &[part]);
+    push(&host, &bundle, &registry, &[]).good();
+    let ran = push(&host, &bundle, &registry, &["--extra-tag", "latest"]);
+    ran.good().prints("trivy-db        pushed");
+    assert!(!ran.out.contains("was"), "{ran:#?}");
+    // Known from the ledger: nothing is read.
+    let newer = Bundle::of(hours(0), &[Part::db(hours(-29))]);
+    let ran = push(&host, &newer, &registry, &JSON);
+    assert_eq!(row(ran.good(), "trivy-db")["was"], hours(-30).to_string(), "{ran:#?}");
+    assert_eq!(reads(&registry), 0);
+}
+
+fn mirror(host: &Host, upstream: &Upstream, registry: &Registry, more: &[&str]) -> Run {
+    let from = |name: &str| format!("{}/{name}:1", upstream.host);
+    let (place, db, java_db) = (format!("{}/p", registry.host), from("db"), from("java"));
+    let mirror = ["mirror", "--registry", &place, "--from-plain-http", "--only", "trivy-db,trivy-java-db"];
+    host.run(&[&mirror[..], &["--db-repository", &db, "--java-db-repository", &java_db], more].concat())
+}
+
+#[test]
+fn a_mirror_compares_contents_too() {
+    let host = Host::new();
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 1000);
+    let built = days(-3);
+    let hour = SignedDuration::from_hours(1);
+    for (of_registry, made, status) in [
+        // As oras makes it, an hour after it was built, and without a date.
+        (built - hour, Some(hours(0)), "pushed"),
+        (built - hour, Some(built + hour), "pushed"),
+        (built - hour, None, "pushed"),
+        (built + hour, Some(hours(0)), "older"),
+        (built + hour, Some(built + hour), "older"),
+        (built + hour, None, "older"),
+    ] {
+        println!("{of_registry} {made:?}");
+        let registry = Registry::new(|_| None);
+        fill(&registry, "trivy-db", "2", of_registry, made);
+        fill(&registry, "trivy-java-db", "1", of_registry, made);
+        let ran = mirror(&host, &upstream, &registry, &JSON);
+        for dataset in ["trivy-db", "trivy-java-db"] {
+            let row = row(ran.good(), dataset);
+            assert_eq!(
+                (&row["status"], &row["was"]),
+                (&status.into(), &of_registry.to_string().into()),
+                "{ran:#?}"
+            );
+        }
+    }
+}
+
+/// Scanners that must find the same data again want a tag of their own (aquasecurity/trivy-db, issue 130).
+#[test]
+fn a_tag_can_have_the_day_of_the_data() {
+    let date: Timestamp = "2026-03-04T23:59:00Z".parse().unwrap();
+    let tags = ["--extra-tag", "2-{date},latest"];
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let bundle = Bundle::of(hours(-1), &[Part::db(date), Part::checks("a")]);
+    push(&host, &bundle, &registry, &tags).good().prints("(also :2-2026-03-04, :latest)");
+    // Checks say nowhere when they were built.
+    let all = ["p/trivy-checks:2", "p/trivy-checks:latest", "p/trivy-db:2", "p/trivy-db:2-2026-03-04"];
+    assert_eq!(registry.tags(), [&all[..], &["p/trivy-db:latest"]].concat());
+    push(&host, &bundle, &registry, &tags).good().prints("trivy-db        unchanged");
+    registry.forget_tag("p/trivy-db:2-2026-03-04");
+    push(&host, &bundle, &registry, &tags).good().prints("trivy-db        pushed");
+    push(&host, &bundle, &registry, &["--extra-tag", "{day}"]).fails_with(2, &["cannot be a tag", "{date}"]);
+    // A mirror does the same.
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(0, 1000);
+    let registry = Registry::new(|_| None);
+    let day = days(-3).to_string()[..10].to_owned();
+    mirror(&host, &upstream, &registry, &tags).good().prints(&format!("(also :2-{day}, :latest)"));
+    assert!(registry.tags().contains(&format!("p/trivy-java-db:2-{day}")), "{:?}", registry.tags());
+    mirror(&host, &upstream, &registry, &tags).good().prints("trivy-db        unchanged");
+}
