@@ -17,7 +17,7 @@ use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::import::log::InputFindings;
 use crate::import::options::ImportOptions;
-use crate::import::push_images::check_places;
+use crate::import::registry::push_images::check_places;
 use crate::import::run::ImportRun;
 use crate::import::{cache, preview, registry, web_root};
 use crate::intake::open::{self, OpenedBundles, beside};

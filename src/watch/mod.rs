@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::error::{Category, Error};
 use crate::hint::Hint;
 use crate::hook;
-use crate::import::push_images::check_places;
+use crate::import::registry::push_images::check_places;
 use crate::import::{Importer, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;

@@ -20,13 +20,17 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::import::preview::check_content;
-use crate::import::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
-use crate::import::push_images::ImagePusher;
+use crate::import::registry::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
+use crate::import::registry::push_images::ImagePusher;
 use crate::import::run::ImportRun;
 use crate::progress::Progress;
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::acceptance::Admission;
+
+pub(crate) mod image_compat;
+pub(crate) mod push;
+pub(crate) mod push_images;
 
 /// Imports into one place of a registry.
 ///
