@@ -27,7 +27,7 @@ fn bash_completes_commands_and_flags() {
     };
     assert_eq!(complete("trivy-ferry exp"), "export");
     assert_eq!(complete("trivy-ferry export --if"), "--if-changed");
-    assert_eq!(complete("trivy-ferry trust re"), "remove");
+    assert_eq!(complete("trivy-ferry trust rem"), "remove");
     assert_eq!(complete("trivy-ferry import --format js"), "json");
 }
 
