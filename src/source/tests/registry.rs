@@ -205,7 +205,7 @@ fn a_challenge_from_behind_a_redirect_is_not_answered() {
     let (_directory, config) = login_at(&server.host);
     let error = network_with(RemoteOptions::default(), Some(config)).resolve(&source(&server)).unwrap_err();
     assert!(
-        matches!(&error, SourceError::Remote(RemoteError::Status { status: 401, host, .. }) if *host == evil.host),
+        matches!(&error, SourceError::Remote(RemoteError::Elsewhere { by, .. }) if *by == evil.host),
         "{error}"
     );
     assert_eq!(evil.seen().len(), 1, "its token service is not asked: {:?}", evil.seen());
