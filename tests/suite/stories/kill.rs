@@ -219,7 +219,11 @@ fn an_export_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
         let left = files(&medium);
         assert_eq!(left.len(), published + 1, "round {round}: {left:?}");
         assert!(left.iter().all(|name| name.ends_with(".tar")), "round {round}: {left:?}");
-        assert_eq!(files(laptop.at("state")), ["export-default.json", "export.lock"], "round {round}");
+        assert_eq!(
+            files(laptop.at("state")),
+            ["export-default.json", "export.lock", "exports.jsonl"],
+            "round {round}"
+        );
         assert!(files(laptop.at("tmp")).is_empty(), "round {round}: something was left in TMPDIR");
         if published == 0 {
             continue;
