@@ -173,6 +173,22 @@ pub(crate) fn dated(tags: &[String], built: Option<Timestamp>) -> Vec<String> {
     tags.iter().filter_map(dated).collect()
 }
 
+/// Whether a further tag has the day of the data in it.
+pub(crate) fn is_dated(tag: &str) -> bool {
+    tag.contains(DATE)
+}
+
+/// What is said if further tags were not set, because no date is known.
+pub(crate) fn undated(dataset: &str, tags: &[String], built: Option<Timestamp>) -> Option<String> {
+    let unset: Vec<&str> = tags.iter().map(String::as_str).filter(|tag| is_dated(tag)).collect();
+    (built.is_none() && !unset.is_empty()).then(|| {
+        format!(
+            "{dataset} does not get the tag {}: neither its content nor its manifest says when it was built",
+            unset.join(", ")
+        )
+    })
+}
+
 /// What a registry has under a manifest that nobody here pushed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExistingContent {

@@ -80,7 +80,7 @@ pub(crate) fn created(
     let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
         return Err(Error::usage(
             format!(
-                "the stream's last export is dated {} UTC, and this host's clock says {} UTC",
+                "the stream's last export is dated {}, and this host's clock says {}",
                 format_minute(last.created),
                 format_minute(now)
             ),

@@ -13,7 +13,7 @@ use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle};
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
-use crate::intake::renamed::{RenamedFiles, begins_as_bundle, is_regular};
+use crate::intake::renamed::{MAX_PARITY, RenamedFiles, begins_as_bundle, is_regular};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
 
@@ -141,6 +141,12 @@ struct FileSet {
     parity: Vec<PathBuf>,
 }
 
+impl FileSet {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.volumes.is_empty() && self.parity.is_empty()
+    }
+}
+
 impl Inputs {
     /// Looks through folders, and takes files with what belongs to them.
     ///
@@ -175,6 +181,7 @@ impl Inputs {
                 found.take_beside(input);
             }
         }
+        found.link_parity();
         found.is_one_file = directories.is_empty() && found.bundles.len() == 1;
         found.bundles.sort();
         Ok(found)
@@ -265,6 +272,38 @@ impl Inputs {
         }
     }
 
+    /// Puts parity that has another name than its head to that head: it says of which bundle it is. A head that cannot
+    /// be read is known by its length.
+    fn link_parity(&mut self) {
+        let renamed = self.renamed.parity().iter().chain(self.beside.parity());
+        let headless = self.sets.values().filter(|set| set.first.is_empty()).flat_map(|set| &set.parity);
+        let loose: Vec<PathBuf> = renamed.chain(headless).take(MAX_PARITY).cloned().collect();
+        let mut identities = BTreeMap::new();
+        for path in loose {
+            let Ok(parity) = ParityFile::open(&path) else { continue };
+            let length = parity.shape().files().first().copied();
+            let has_length = |head: &Path| fs::metadata(head).ok().map(|metadata| metadata.len()) == length;
+            let mut is_its = |head: &&PathBuf| {
+                let has_room = identities.len() < MAX_PARITY || identities.contains_key(*head);
+                let read = || UnverifiedBundle::open(head).ok().map(|head| head.identity());
+                has_room
+                    && match identities.entry((*head).clone()).or_insert_with(read) {
+                        Some(identity) => *identity == parity.bundle(),
+                        None => has_length(head),
+                    }
+            };
+            // Those of the right length first: few have to be read.
+            let (likely, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+                self.bundles.iter().partition(|head| has_length(head));
+            let head = likely.into_iter().chain(others).find(|head| is_its(head)).and_then(|head| key(head));
+            let Some(head) = head else { continue };
+            self.sets.values_mut().for_each(|set| set.parity.retain(|other| *other != path));
+            self.sets.retain(|_, set| !set.is_empty());
+            self.renamed.uses(&path);
+            self.sets.entry(head).or_default().parity.push(path);
+        }
+    }
+
     fn take(&mut self, path: PathBuf) {
         let Some(key) = key(&path) else { return };
         let name = name_of(&path);
@@ -324,7 +363,11 @@ impl Inputs {
 
     /// The files of unknown names that are no volumes of what was completed.
     pub(crate) fn not_named(&self) -> impl Iterator<Item = SkippedFile> {
-        let skipped = |path: &PathBuf| SkippedFile { name: escape(&name_of(path)), why: NOT_NAMED.into() };
+        let skipped = |path: &PathBuf| {
+            let is_parity = self.renamed.parity().contains(path);
+            let why = if is_parity { "parity of a bundle whose head is not here" } else { NOT_NAMED };
+            SkippedFile { name: escape(&name_of(path)), why: why.into() }
+        };
         self.renamed.unused().map(skipped)
     }
 

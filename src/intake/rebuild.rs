@@ -14,7 +14,7 @@ use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links, free};
-use crate::util::text::escape;
+use crate::util::text::{escape, format_stamp};
 
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
 const MAX_KINDS: usize = 4;
@@ -153,7 +153,14 @@ impl<'a> Remains<'a> {
 
     fn beside(&self, index: usize) -> Option<PathBuf> {
         let beside = self.parity.path();
-        let bundle = parity::parse_name(&beside.file_name()?.to_string_lossy())?;
+        let name = beside.file_name()?.to_string_lossy();
+        // Where names were changed, it gets the one that it was exported under.
+        let exported = || {
+            let head = UnverifiedBundle::open(self.found.first()?.as_ref()?).ok()?;
+            let payload = head.claims().ok()?;
+            Some(format!("{}-{}.tar", payload.stream.as_str(), format_stamp(payload.created)))
+        };
+        let bundle = parity::parse_name(&name).or_else(exported).unwrap_or_else(|| format!("{name}.tar"));
         let number = index.checked_sub(1).map_or(Some(VolumeNumber::HEAD), VolumeNumber::at)?;
         let name = if self.found.len() == 1 { bundle } else { volumes::name(&bundle, number) };
         Some(beside.with_file_name(name))

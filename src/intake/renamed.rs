@@ -1,6 +1,6 @@
 //! Files whose names say nothing: a disc without Rock Ridge or Joliet, a kiosk or a mail gateway has given them
 //! others (`DEFAULT_.000`, `NAME.tar (1).000`, `NAME.tar.001;1`). A bundle and a head are known by how they begin, a
-//! volume by the size and digest that the signed head lists.
+//! volume by the size and digest that the signed head lists, and parity by the identity in it.
 //!
 //! Anybody may put files there. So only files are read whose size is that of a volume that is missing, and of these
 //! few.
@@ -13,12 +13,15 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::Volume;
 use crate::bundle::{MANIFEST, open_regular};
 use crate::intake::namesakes::Look;
 
 /// How many files of unknown names are looked at.
 const MAX_FILES: usize = 4096;
+/// How many parity files are looked at whose names say nothing, or not of which head they are.
+pub(crate) const MAX_PARITY: usize = 256;
 /// How many files of a fitting size are read in vain for one bundle.
 const MAX_WRONG: usize = 8;
 
@@ -28,6 +31,8 @@ pub(crate) struct RenamedFiles {
     files: Vec<PathBuf>,
     /// What a file was found to be part of a bundle.
     used: RefCell<BTreeSet<PathBuf>>,
+    /// Those that begin as parity does.
+    parity: Vec<PathBuf>,
     /// All files among which volumes are looked for, by their size.
     by_size: OnceCell<Vec<(u64, PathBuf)>>,
 }
@@ -37,9 +42,22 @@ impl RenamedFiles {
     pub(crate) fn add(&mut self, path: PathBuf) -> bool {
         let has_room = self.files.len() < MAX_FILES;
         if has_room {
+            if self.parity.len() < MAX_PARITY && ParityFile::begins(&path) {
+                self.parity.push(path.clone());
+            }
             self.files.push(path);
         }
         has_room
+    }
+
+    /// The files that begin as parity does.
+    pub(crate) fn parity(&self) -> &[PathBuf] {
+        &self.parity
+    }
+
+    /// Writes down that a file is part of a bundle.
+    pub(crate) fn uses(&self, path: &Path) {
+        self.used.borrow_mut().insert(path.to_path_buf());
     }
 
     /// The files that were found to be no volumes.

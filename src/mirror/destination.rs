@@ -14,7 +14,8 @@ use crate::dataset::{Contents, DatasetRef};
 use crate::delivery::decision::{future_date_warning, older_data_warning};
 use crate::delivery::options::SettingsOptions;
 use crate::delivery::registry_access::{
-    ExistingContent, date_of, dated, existing_datasets, is_out, layers_of, name_all, read_content, unread,
+    ExistingContent, date_of, dated, existing_datasets, is_dated, is_out, layers_of, name_all, read_content,
+    undated, unread,
 };
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport, rewritten};
@@ -121,7 +122,7 @@ impl<'r> MirrorTarget<'r> {
         }
         self.report.datasets.retain(|row| !same(row));
         let mut row = DatasetResult::fetched(dataset, candidate.item.announced, reference.to_string());
-        row.extra_tags = candidate.tags(None);
+        row.extra_tags = dated(candidate.tags, candidate.day(None));
         let looked = if self.unreachable { Ok(None) } else { self.look(candidate, reference, &mut row) };
         self.report.datasets.push(row);
         looked.unwrap_or_else(|error| {
@@ -151,9 +152,7 @@ impl<'r> MirrorTarget<'r> {
             None => (planned.manifest.clone(), planned.dataset.manifest.media_type.clone()),
         };
         let found = self.registry.manifest(&reference)?;
-        if found.as_ref() == Some(&manifest)
-            && name_all(&self.registry, &reference, &row.extra_tags, &manifest)?
-        {
+        if found.as_ref() == Some(&manifest) && self.has_tags(candidate, &reference, row, &manifest)? {
             row.status = DeliveryStatus::Unchanged;
             // What is in place was checked when it came; its manifest's word is good enough here.
             if let Some(rejection) = candidate.too_old(row.updated_at) {
@@ -185,6 +184,43 @@ impl<'r> MirrorTarget<'r> {
             return Ok(None);
         }
         Ok(Some(push))
+    }
+
+    /// Whether all further tags name what is in place.
+    ///
+    /// Of a database the day stands in its content, which upstream publishes within [`TO_PUBLISH`]. Only if no such
+    /// day has a tag, the content is read.
+    fn has_tags(
+        &mut self,
+        candidate: &MirrorCandidate<'_>,
+        reference: &Repository,
+        row: &mut DatasetResult,
+        manifest: &[u8],
+    ) -> Result<bool, Error> {
+        let planned = &candidate.item.planned;
+        let (kind, dataset) = (planned.dataset.name.kind(), planned.dataset.reference());
+        if !kind.is_large() || !candidate.tags.iter().any(|tag| is_dated(tag)) {
+            self.report.warnings.extend(undated(&dataset, candidate.tags, candidate.day(None)));
+            return Ok(name_all(&self.registry, reference, &row.extra_tags, manifest)?);
+        }
+        for day in candidate.item.announced.into_iter().flat_map(|made| [made, made - TO_PUBLISH]) {
+            let tags = dated(candidate.tags, Some(day));
+            if name_all(&self.registry, reference, &tags, manifest)? {
+                row.extra_tags = tags;
+                return Ok(true);
+            }
+        }
+        if candidate.options.dry_run {
+            return Ok(false);
+        }
+        let built = match read_content(&self.registry, reference, kind, manifest, candidate.progress) {
+            Ok(ExistingContent::Built(existing)) => existing.updated_at,
+            // Then it is fetched, and dated when it is put in place.
+            Ok(ExistingContent::Unusable) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        row.extra_tags = dated(candidate.tags, Some(built));
+        Ok(name_all(&self.registry, reference, &row.extra_tags, manifest)?)
     }
 
     /// The date of what a registry has in a dataset's place; `None` if it is no floor.
@@ -277,7 +313,9 @@ impl<'r> MirrorTarget<'r> {
         };
         let tagged = complete.and_then(|()| {
             let (reference, media_type) = (&push.reference, &push.media_type);
-            let tags = candidate.tags(Some(contents));
+            let day = candidate.day(Some(contents));
+            let tags = dated(candidate.tags, day);
+            self.report.warnings.extend(undated(&dataset.reference(), candidate.tags, day));
             push_under(&self.registry, reference, &tags, media_type, &push.manifest)?;
             self.report.names(&dataset, tags);
             Ok(())
@@ -337,11 +375,12 @@ impl<'r> MirrorTarget<'r> {
 }
 
 impl MirrorCandidate<'_> {
-    /// The further tags. Of a database the day is known when its content is: until then, tags with it are left out.
-    fn tags(&self, contents: Option<&Contents>) -> Vec<String> {
+    /// The day for the further tags. Of a database it is known when its content is: until then, tags with it are
+    /// left out.
+    fn day(&self, contents: Option<&Contents>) -> Option<Timestamp> {
         let is_large = self.item.planned.dataset.name.kind().is_large();
         let built = contents.and_then(|contents| contents.updated_at);
-        dated(self.tags, built.or(self.item.announced.filter(|_| !is_large || contents.is_some())))
+        built.or(self.item.announced.filter(|_| !is_large || contents.is_some()))
     }
 
     fn too_old(&self, date: Option<Timestamp>) -> Option<Rejection> {

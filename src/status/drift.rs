@@ -21,7 +21,7 @@ use crate::remote::Repository;
 use crate::targets::TargetError;
 use crate::targets::cache::{Cache, Layout};
 use crate::targets::registry::Registry;
-use crate::trust::state::Origin;
+use crate::trust::state::{Origin, OthersData};
 
 /// What a look at a target found of one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -159,6 +159,24 @@ fn in_web_root(directory: &Path) -> DriftState {
     }
 }
 
+/// What the state knows of a thing in a registry.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownData<'s> {
+    /// Where what was imported came from.
+    pub(crate) origin: Option<&'s Origin>,
+    /// What others put in its place.
+    pub(crate) others: Option<&'s OthersData>,
+}
+
+/// Whose date it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DateOf {
+    /// When the data was built.
+    Content,
+    /// When the manifest was made, as it says.
+    Manifest,
+}
+
 /// Asks a registry. What it has lost of a manifest's layers is missing: a scanner cannot download that.
 ///
 /// # Errors
@@ -167,15 +185,16 @@ pub(crate) fn in_registry(
     registry: &Registry<'_>,
     place: &RegistryPlace,
     reference: &str,
-    origin: Option<&Origin>,
-) -> Result<Observed, TargetError> {
+    known: KnownData<'_>,
+) -> Result<(DriftState, Option<(Timestamp, DateOf)>), TargetError> {
+    let KnownData { origin, others } = known;
     let image = reference.strip_prefix(IMAGE);
     let at = match (image, reference.parse::<DatasetRef>().ok()) {
         (Some(image), _) => place_of_image(place, image, origin),
         (None, Some(dataset)) => place.repository(&dataset.name, &dataset.tag)?,
         (None, None) => None,
     };
-    let Some(at) = at else { return Ok(NOT_LOOKED_AT) };
+    let Some(at) = at else { return Ok((DriftState::NotLookedAt, None)) };
     let Some(manifest) = registry.manifest(&at)? else { return Ok((DriftState::Missing, None)) };
     let is_same = match (origin, image) {
         // An older program kept no digests.
@@ -184,7 +203,10 @@ pub(crate) fn in_registry(
         (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
     };
     if !is_same {
-        return Ok((DriftState::Differs, date_of(&manifest)));
+        let is_known = |others: &&OthersData| layers_of(&manifest).is_some_and(|of| of == [others.layer]);
+        let built = others.filter(is_known).map(|others| (others.updated_at, DateOf::Content));
+        let made = || date_of(&manifest).map(|date| (date, DateOf::Manifest));
+        return Ok((DriftState::Differs, built.or_else(made)));
     }
     Ok((
         if is_complete(registry, &at, &manifest, 0)? { DriftState::InPlace } else { DriftState::Missing },

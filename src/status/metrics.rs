@@ -86,7 +86,7 @@ impl Families {
         }
         self.add(
             "trivy_ferry_dataset_updated_timestamp_seconds",
-            "When upstream built the data that is in use; where it has no date, when its bundle was made.",
+            "When upstream built the data that is in use; where it has no date, when its bundle was made; of what somebody else put into a registry, the date of its manifest if no import has read the data.",
             datasets,
         );
         self.add(

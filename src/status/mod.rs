@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::intake::file_sets;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
-use crate::status::drift::{Depth, DriftState};
+use crate::status::drift::{DateOf, Depth, DriftState, KnownData};
 use crate::status::options::StatusOptions;
 use crate::status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
@@ -174,8 +174,13 @@ fn ask_registries(
     for target in status.imports.iter_mut().filter(|target| !target.retired) {
         let Some(place) = place(target) else { continue };
         for row in &mut target.datasets {
-            match drift::in_registry(&registry, &place, &row.name, row.origin.as_ref()) {
-                Ok((state, in_use)) => (row.state, row.in_use) = (state, in_use),
+            let known = KnownData { origin: row.origin.as_ref(), others: row.others.as_ref() };
+            match drift::in_registry(&registry, &place, &row.name, known) {
+                Ok((state, in_use)) => {
+                    row.state = state;
+                    row.in_use = in_use.map(|(date, _)| date);
+                    row.manifest_date = in_use.is_some_and(|(_, of)| of == DateOf::Manifest);
+                }
                 Err(error) => {
                     let is_out = is_out(&error);
                     errors.push(error.into());
@@ -304,12 +309,14 @@ fn look_at(
             name: reference.clone(),
             accepted: *accepted,
             in_use,
+            manifest_date: false,
             state,
             expires: of.expires.get(reference).copied(),
             source: origin.map(|origin| origin.source.clone()),
             version: origin.and_then(|origin| origin.version.clone()),
             signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
             origin: origin.cloned(),
+            others: of.others.get(reference).cloned(),
         }
     };
     let datasets = of.floors.iter().map(row).collect();

@@ -11,7 +11,7 @@ use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::DriftState;
-use crate::trust::state::{Failure, Origin, ReceivedHeartbeat};
+use crate::trust::state::{Failure, Origin, OthersData, ReceivedHeartbeat};
 use crate::util::text::escape;
 
 /// What a host knows of its streams.
@@ -143,6 +143,9 @@ pub struct ItemStatus {
     /// The date of what the target holds now, where that was looked at and has one.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub in_use: Option<Timestamp>,
+    /// Whether that is the date of a manifest: a registry holds something else, and no import has read when that was
+    /// built.
+    pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,
     /// After when it must not be used.
@@ -156,6 +159,9 @@ pub struct ItemStatus {
     /// Where it came from.
     #[serde(skip)]
     pub origin: Option<Origin>,
+    /// What others put in its place, as far as an import has read it.
+    #[serde(skip)]
+    pub(crate) others: Option<OthersData>,
 }
 
 /// The last bundle of a stream that was exported here.

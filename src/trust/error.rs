@@ -145,7 +145,7 @@ pub enum Rejection {
         wanted: String,
     },
     /// An older bundle than the last one accepted, and never seen before.
-    #[error("{bundle} was created {}, before the last one accepted ({}{})", second(*.created), second(*.floor), ahead_of_clock(*.ahead_of))]
+    #[error("{bundle} was created {}, before the last one accepted ({}{})", format_second(*.created), format_second(*.floor), ahead_of_clock(*.ahead_of))]
     Rollback {
         /// The bundle's file name.
         bundle: String,
@@ -157,7 +157,7 @@ pub enum Rejection {
         ahead_of: Option<Timestamp>,
     },
     /// Two bundles of one stream and moment with different contents.
-    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", second(*.created))]
+    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", format_second(*.created))]
     Equivocation {
         /// The bundle's file name.
         bundle: String,
@@ -167,7 +167,7 @@ pub enum Rejection {
         accepted: Digest,
     },
     /// Created well after now.
-    #[error("{bundle} was created {}, more than a day after this host's clock ({})", minute(*.created), minute(*.now))]
+    #[error("{bundle} was created {}, more than a day after this host's clock ({})", format_minute(*.created), format_minute(*.now))]
     Future {
         /// The bundle's file name.
         bundle: String,
@@ -177,7 +177,7 @@ pub enum Rejection {
         now: Timestamp,
     },
     /// This host's clock is behind what this host has accepted or written down.
-    #[error("this host's clock says {}, and {what} is of {}", minute(*.now), minute(*.evidence))]
+    #[error("this host's clock says {}, and {what} is of {}", format_minute(*.now), format_minute(*.evidence))]
     ClockBehind {
         /// What this host's clock says.
         now: Timestamp,
@@ -189,7 +189,7 @@ pub enum Rejection {
         own: bool,
     },
     /// A source serves data that is dated after this host's clock.
-    #[error("this host's clock says {}, and {dataset} from {source_name} is dated {}", distinct(*.now, *.updated_at).0, distinct(*.now, *.updated_at).1)]
+    #[error("this host's clock says {}, and {dataset} from {source_name} is dated {}", format_distinct(*.now, *.updated_at).0, format_distinct(*.now, *.updated_at).1)]
     AheadOfClock {
         /// The dataset.
         dataset: String,
@@ -201,7 +201,7 @@ pub enum Rejection {
         now: Timestamp,
     },
     /// A heartbeat that is no newer than the last one.
-    #[error("{heartbeat} was made {}, and the last one that came {}", second(*.created), second(*.last))]
+    #[error("{heartbeat} was made {}, and the last one that came {}", format_second(*.created), format_second(*.last))]
     Late {
         /// The heartbeat's file name.
         heartbeat: String,
@@ -219,7 +219,7 @@ pub enum Rejection {
         last: Option<Timestamp>,
     },
     /// A heartbeat has told of a bundle that did not come.
-    #[error("the bundle of stream {stream:?} of {} has not come{}", minute(*.created), into(.not_in))]
+    #[error("the bundle of stream {stream:?} of {} has not come{}", format_minute(*.created), into(.not_in))]
     NotHere {
         /// The stream.
         stream: String,
@@ -229,7 +229,7 @@ pub enum Rejection {
         not_in: Vec<String>,
     },
     /// Its exporter gave it a date after which it must not be used.
-    #[error("{bundle} expired {}", minute(*.expires))]
+    #[error("{bundle} expired {}", format_minute(*.expires))]
     Expired {
         /// The bundle's file name.
         bundle: String,
@@ -237,7 +237,7 @@ pub enum Rejection {
         expires: Timestamp,
     },
     /// What is installed has passed its exporter's date, and nothing newer came.
-    #[error("what is installed from stream {stream:?} expired {}", minute(*.expires))]
+    #[error("what is installed from stream {stream:?} expired {}", format_minute(*.expires))]
     InstalledExpired {
         /// The stream.
         stream: String,
@@ -245,7 +245,7 @@ pub enum Rejection {
         expires: Timestamp,
     },
     /// A source serves older data than this stream has signed before.
-    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", second(*.updated_at), second(*.floor))]
+    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", format_second(*.updated_at), format_second(*.floor))]
     OlderThanSigned {
         /// The dataset.
         dataset: String,
@@ -267,7 +267,7 @@ pub enum Rejection {
         why: String,
     },
     /// Nothing is in place, and what came is older than what was accepted before.
-    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", second(*.date), second(*.floor))]
+    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
     MissingAndOlder {
         /// The dataset.
         dataset: String,
@@ -309,7 +309,7 @@ pub enum Rejection {
         other: String,
     },
     /// A dataset is older than `--max-age` allows.
-    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", minute(*.updated_at))]
+    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
     TooOld {
         /// The dataset.
         dataset: String,
@@ -327,22 +327,11 @@ fn into(targets: &[String]) -> String {
 }
 
 fn ahead_of_clock(now: Option<Timestamp>) -> String {
-    now.map_or_else(String::new, |now| format!(", which is ahead of this host's clock, {}", minute(now)))
-}
-
-fn minute(time: Timestamp) -> String {
-    format!("{} UTC", format_minute(time))
-}
-
-fn second(time: Timestamp) -> String {
-    format!("{} UTC", format_second(time))
-}
-
-fn distinct(one: Timestamp, other: Timestamp) -> (String, String) {
-    let (one, other) = format_distinct(one, other);
-    (format!("{one} UTC"), format!("{other} UTC"))
+    now.map_or_else(String::new, |now| {
+        format!(", which is ahead of this host's clock, {}", format_minute(now))
+    })
 }
 
 fn since(last: Option<Timestamp>) -> String {
-    last.map_or_else(|| "yet".into(), |last| format!("since {}", minute(last)))
+    last.map_or_else(|| "yet".into(), |last| format!("since {}", format_minute(last)))
 }

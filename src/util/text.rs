@@ -241,14 +241,14 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A moment to the minute, in UTC: `2026-11-21 06:12`.
+/// A moment to the minute: `2026-11-21 06:12 UTC`.
 pub fn format_minute(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M").to_string()
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// A moment to the second, in UTC, where minutes may be the same.
+/// A moment to the second, where minutes may be the same: `2026-11-21 06:12:07 UTC`.
 pub fn format_second(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// How [`format_stamp`] writes a moment.

@@ -33,6 +33,7 @@ mod memory;
 mod memory_limits;
 mod missing;
 mod month;
+mod odd_sources;
 mod parity;
 mod power_cut;
 mod pushes;

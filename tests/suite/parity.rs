@@ -273,3 +273,59 @@ fn parity_goes_where_its_bundle_goes() {
     assert!(left.iter().any(|name| name.to_str().unwrap().contains(".par.001")), "{left:?}");
     host.run(&["repair", "keys", "--trust", "keys/exporter.pub"]).fails_with(2, &["there is no parity here"]);
 }
+
+/// ISO 9660 without extensions, kiosks and mail gateways give files other names (the same that volumes get).
+#[test]
+fn parity_and_heads_of_other_names_find_each_other() {
+    let host = host();
+    host.export_volumes(60, VOLUMES);
+    let good = host.out();
+    let all = |name: &str| {
+        let number = name.rsplit('.').next().unwrap();
+        if name.contains(".par.") {
+            format!("DEFAULT_.P{}", &number[1..])
+        } else {
+            format!("DEFAULT_.{number}")
+        }
+    };
+    let head =
+        |name: &str| if name.ends_with(".tar.000") { "DEFAULT_.000;1".into() } else { name.to_owned() };
+    let parity = |name: &str| if name.contains(".par.") { format!("{name}.txt") } else { name.to_owned() };
+    type Rename<'r> = &'r dyn Fn(&str) -> String;
+    for (what, rename) in [("all", &all as Rename<'_>), ("head", &head), ("parity", &parity)] {
+        let lost = named(&good, ".tar.003");
+        let renamed: Directory = good
+            .iter()
+            .filter(|(name, _)| **name != lost)
+            .map(|(name, bytes)| (rename(name), bytes.clone()))
+            .collect();
+        host.put_out(&renamed);
+        println!("{what}");
+        host.import_anew().good().warns("made again from parity").warns(&lost);
+        assert!(host.out() == renamed, "{what}");
+        // Also where the head alone is named.
+        let head = host.path("out").join(rename(&named(&good, ".tar.000")));
+        let _ = fs::remove_dir_all(host.path("state"));
+        host.import(&head, &[]).good().warns("made again from parity");
+        host.repair().good().prints("is whole again").prints(&lost);
+        assert!(host.out()[&lost] == good[&lost], "{what}");
+        host.import_anew().good().does_not_say("from parity").does_not_say("ignored");
+        fs::remove_file(&head).unwrap();
+        let ran = host.import_anew();
+        match what {
+            // Volumes and parity have kept their names.
+            "head" => ran.good().warns("made again from parity").warns(&named(&good, ".tar.000")),
+            _ => ran.exits(6).warns("the head volume of"),
+        };
+    }
+    // A bundle in one file, damaged.
+    let _ = fs::remove_dir_all(host.path("exported"));
+    host.put_out(&Directory::new());
+    host.export_volumes(60, &["--parity", "5%"]);
+    let bad = with(&host.out(), ".tar", |bytes| bytes[2_000_000] ^= 1);
+    let rename = |name: &String| if name.ends_with(".tar") { "A.BIN".into() } else { "B.BIN".to_owned() };
+    host.put_out(&bad.iter().map(|(name, bytes)| (rename(name), bytes.clone())).collect());
+    host.import_anew().good().warns("made again from parity");
+    host.repair().good().prints("is whole again").prints("A.BIN");
+    host.import_anew().good().does_not_say("from parity");
+}

@@ -144,6 +144,37 @@ fn one_label_has_one_kind_of_date() {
     assert_eq!(reads(&registry), 0);
 }
 
+/// What `status` says of data that somebody else pushed: its own date as soon as an import has read it.
+#[test]
+fn status_says_whose_date_it_is() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let bundle = Bundle::of(hours(-70), &[Part::db(hours(-72))]);
+    push(&host, &bundle, &registry, &[]).good();
+    fill(&registry, "trivy-db", "2", hours(-48), Some(hours(-3)));
+    let status = |more: &[&str]| {
+        let ask = ["status", "--state-dir", "state", "--registries", "--plain-http", "--metrics", "m.prom"];
+        host.run(&[&ask[..], more].concat())
+    };
+    let metric = |date: Timestamp| {
+        let metrics = test_kit::host::text(host.path("m.prom"));
+        let line = metrics.lines().find(|line| line.starts_with("trivy_ferry_dataset_updated")).unwrap();
+        assert!(line.ends_with(&format!(" {}", date.as_second())), "{metrics}");
+    };
+    status(&[]).exits(7).prints("(3 h old), by its manifest  DIFFERS");
+    metric(hours(-3));
+    let row = |ran: &Run| ran.json()["imports"][0]["datasets"][0].clone();
+    assert_eq!(row(&status(&JSON))["manifest_date"], true);
+    // An import reads it.
+    push(&host, &bundle, &registry, &[]).good().prints("left alone");
+    let json = row(&status(&JSON));
+    assert_eq!((&json["manifest_date"], &json["in_use"]), (&false.into(), &hours(-48).to_string().into()));
+    status(&[]).exits(7).prints("(2 d old)  DIFFERS");
+    metric(hours(-48));
+    // Something else again.
+    fill(&registry, "trivy-db", "2", hours(-47), Some(hours(-2)));
+    status(&[]).exits(7).prints("(2 h old), by its manifest  DIFFERS");
+}
+
 fn mirror(host: &Host, upstream: &Upstream, registry: &Registry, more: &[&str]) -> Run {
     let from = |name: &str| format!("{}/{name}:1", upstream.host);
     let (place, db, java_db) = (format!("{}/p", registry.host), from("db"), from("java"));
@@ -191,7 +222,11 @@ fn a_tag_can_have_the_day_of_the_data() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let bundle = Bundle::of(hours(-1), &[Part::db(date), Part::checks("a")]);
     push(&host, &bundle, &registry, &tags).good().prints("(also :2-2026-03-04, :latest)");
-    // Checks say nowhere when they were built.
+    // Checks say nowhere when they were built, and that is said.
+    push(&host, &bundle, &registry, &tags)
+        .good()
+        .warns("warning: trivy-checks-2 does not get the tag 2-{date}: neither its content nor its manifest");
+    push(&host, &bundle, &registry, &["--extra-tag", "latest"]).good().does_not_say("does not get the tag");
     let all = ["p/trivy-checks:2", "p/trivy-checks:latest", "p/trivy-db:2", "p/trivy-db:2-2026-03-04"];
     assert_eq!(registry.tags(), [&all[..], &["p/trivy-db:latest"]].concat());
     push(&host, &bundle, &registry, &tags).good().prints("trivy-db        unchanged");
@@ -206,4 +241,52 @@ fn a_tag_can_have_the_day_of_the_data() {
     mirror(&host, &upstream, &registry, &tags).good().prints(&format!("(also :2-{day}, :latest)"));
     assert!(registry.tags().contains(&format!("p/trivy-java-db:2-{day}")), "{:?}", registry.tags());
     mirror(&host, &upstream, &registry, &tags).good().prints("trivy-db        unchanged");
+    // A tag that is asked for later comes to what is unchanged.
+    for (dated, latest) in [("{date}", "latest"), ("v2-{date}", "2-{date}")] {
+        let later = ["--extra-tag", dated, "--extra-tag", latest];
+        let dry = [&later[..], &["--dry-run"]].concat();
+        mirror(&host, &upstream, &registry, &dry).good().prints("trivy-db        would push");
+        mirror(&host, &upstream, &registry, &later).good().prints("trivy-db        pushed");
+        let tag = dated.replace("{date}", &day);
+        assert!(registry.tags().contains(&format!("p/trivy-db:{tag}")), "{:?}", registry.tags());
+        let reads_before = reads(&registry);
+        mirror(&host, &upstream, &registry, &later)
+            .good()
+            .prints("trivy-db        unchanged")
+            .prints(&format!(":{tag}"));
+        assert_eq!(reads(&registry), reads_before, "the tag that is there says the day");
+    }
+}
+
+/// A copy that another tool made has a manifest of another day.
+#[test]
+fn a_mirror_dates_tags_by_the_content() {
+    let (host, registry) = (Host::new(), Registry::new(|_| None));
+    let upstream = Upstream::new(|_, _| None);
+    let built = days(-3);
+    for made in [Some(hours(-1)), None] {
+        for (name, kind, layer) in
+            [("db", Kind::TrivyDb, db_layer(built)), ("java", Kind::TrivyJavaDb, java_db_layer(built))]
+        {
+            upstream.put(
+                &format!("/v2/{name}/manifests/1"),
+                manifest_of(kind.layer_media_type().unwrap(), &layer, made),
+            );
+            let digest = |bytes: &[u8]| trivy_ferry::digest::Digest::of(bytes);
+            upstream.put(&format!("/v2/{name}/blobs/{}", digest(b"{}")), &b"{}"[..]);
+            upstream.put(&format!("/v2/{name}/blobs/{}", digest(&layer)), layer);
+        }
+        mirror(&host, &upstream, &registry, &[]).good();
+        for tag in ["2-{date}", "{date}"] {
+            let tags = ["--extra-tag", tag];
+            mirror(&host, &upstream, &registry, &tags).good().prints("trivy-db        pushed");
+            let day = format!("p/trivy-db:{}", tag.replace("{date}", &built.to_string()[..10]));
+            assert!(registry.tags().contains(&day), "{:?}", registry.tags());
+            mirror(&host, &upstream, &registry, &tags)
+                .good()
+                .prints("trivy-db        unchanged")
+                .does_not_say("does not get the tag");
+        }
+        registry.forget_tags();
+    }
 }

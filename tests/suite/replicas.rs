@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::host::{files, text};
@@ -148,6 +149,51 @@ fn settings_of_a_registry_and_a_web_root_are_printed_again() {
     run(&host, &format!("settings --registry {gone} --plain-http")).fails();
 }
 
+/// Starts the program so that an interrupt reaches it.
+fn interruptible(host: &Host, args: &str) -> (Child, BufReader<ChildStderr>) {
+    let mut command = std::process::Command::new("/usr/bin/env");
+    let program = host.command();
+    // A shell that starts the tests in the background has them ignore interrupts.
+    command.arg("--default-signal=INT").arg(program.get_program()).args(args.split_whitespace());
+    command.current_dir(host.path("")).env_clear();
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    (child, stderr)
+}
+
+/// Interrupts a run, which says this.
+fn interrupt(child: &mut Child, stderr: BufReader<ChildStderr>, says: &str) {
+    kill_process(Pid::from_child(child), Signal::INT).unwrap();
+    assert_eq!(ended(child).code(), Some(130));
+    let said: Vec<String> = stderr.lines().map(Result::unwrap).collect();
+    assert!(said.iter().any(|line| line.contains(says)), "{said:?}");
+}
+
+#[test]
+fn a_mirror_and_a_watch_say_what_an_interrupt_leaves() {
+    let (host, _) = host();
+    // It listens, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap();
+    let mirror = format!(
+        "mirror --registry {at}/p --plain-http --from-plain-http --only trivy-db --db-repository {at}/db:1"
+    );
+    let (mut child, stderr) = interruptible(&host, &mirror);
+    let _asked = silent.accept().unwrap();
+    interrupt(&mut child, stderr, "Interrupted. Each tag names its old data or its new");
+    // Its first bundle is pushed to the same.
+    fs::copy(host.path("b.tar"), host.path("inbox/b.tar")).unwrap();
+    let watch = format!(
+        "watch inbox --settle 1ms --trust keys/exporter.pub --state-dir {} --registry {at}/p --plain-http",
+        host.at("state")
+    );
+    let (mut child, stderr) = interruptible(&host, &watch);
+    let _asked = silent.accept().unwrap();
+    interrupt(&mut child, stderr, "Interrupted. Each dataset is old or new, and the inbox keeps");
+}
+
 /// A run that waits for another says so at once, and one that is interrupted what is kept.
 #[test]
 fn who_waits_or_is_interrupted_is_told() {
@@ -158,16 +204,9 @@ fn who_waits_or_is_interrupted_is_told() {
     fs::set_permissions(host.path("state/import.lock"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .unwrap();
     lock.lock().unwrap();
-    let waiting = || -> (Child, BufReader<std::process::ChildStderr>) {
-        let mut command = std::process::Command::new("/usr/bin/env");
-        let program = host.command();
-        // A shell that starts the tests in the background has them ignore interrupts.
-        command.arg("--default-signal=INT").arg(program.get_program()).args(import.split_whitespace());
-        command.args(["--cache-dir", &host.at("cache")]).current_dir(host.path("")).env_clear();
-        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let import = format!("{import} --cache-dir {}", host.at("cache"));
+    let waiting = || -> (Child, BufReader<ChildStderr>) {
+        let (child, mut stderr) = interruptible(&host, &import);
         let mut line = String::new();
         while !line.contains("Waiting for another run, which holds the state") {
             line.clear();
@@ -176,10 +215,7 @@ fn who_waits_or_is_interrupted_is_told() {
         (child, stderr)
     };
     let (mut child, stderr) = waiting();
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    assert_eq!(ended(&mut child).code(), Some(130));
-    let said: Vec<String> = stderr.lines().map(Result::unwrap).collect();
-    assert!(said.iter().any(|line| line.contains("Interrupted. Each dataset is old or new")), "{said:?}");
+    interrupt(&mut child, stderr, "Interrupted. Each dataset is old or new");
     assert!(!host.path("cache/db").exists());
     let (mut child, _stderr) = waiting();
     lock.unlock().unwrap();

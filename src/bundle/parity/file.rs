@@ -130,6 +130,13 @@ impl ParityFile {
         Ok(ParityFile { path: path.into(), file, bundle, shape, shards, claimed, checksums })
     }
 
+    /// Whether a file begins as parity does, whatever its name is.
+    pub fn begins(path: &Path) -> bool {
+        let mut begin = [0; MAGIC.len()];
+        open_regular(path).is_ok_and(|(file, _)| file.read_exact_at(&mut begin, 0).is_ok())
+            && begin == *MAGIC.as_bytes()
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -70,7 +70,7 @@ impl fmt::Display for ExportReport {
             };
             writeln!(
                 f,
-                "{:<14} {:<4} {date:<28} {:>10}  {}",
+                "{:<14} {:<4} {date:<31} {:>10}  {}",
                 row.name,
                 row.tag,
                 format_size(row.size),

@@ -24,7 +24,7 @@ impl fmt::Display for StatusReport {
             let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", escape(bundle)));
             let bundle: String = bundle.collect();
             let what = if refused.given_up { "given up" } else { "refused" };
-            writeln!(f, "{what:<10} {} {bundle}{}", minute(refused.at), escape(&refused.why))?;
+            writeln!(f, "{what:<10} {} {bundle}{}", format_minute(refused.at), escape(&refused.why))?;
         }
         for export in &self.exports {
             self.write_export(f, export)?;
@@ -55,19 +55,19 @@ impl StatusReport {
         writeln!(f, "{}   stream {}", escape_line(&target.target.to_string()), escape(&target.stream))?;
         if target.retired {
             let used = target.used.or_else(|| Some(target.bundle.as_ref()?.created));
-            let used = used.map_or_else(|| "-".into(), minute);
+            let used = used.map_or_else(|| "-".into(), format_minute);
             let name = escape_line(&target.target.to_string());
             writeln!(f, "  retired          no run uses it any more; the last one did {used}")?;
             return writeln!(f, "                   `trivy-ferry forget {name}` removes it from here");
         }
         if let Some(failed) = &target.failed {
             let why = escape(&failed.why);
-            writeln!(f, "  FAILED           every import since {}: {why}", minute(failed.since))?;
+            writeln!(f, "  FAILED           every import since {}: {why}", format_minute(failed.since))?;
         }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
             let ago = format_age(bundle.created, self.now);
-            writeln!(f, "  last bundle      {} ({ago} ago){number}", minute(bundle.created))?;
+            writeln!(f, "  last bundle      {} ({ago} ago){number}", format_minute(bundle.created))?;
             for item in &bundle.missing_items {
                 writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
             }
@@ -98,7 +98,10 @@ impl StatusReport {
     fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &ItemStatus) -> fmt::Result {
         let what = describe(row.state);
         let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
-        let date = dated(date, self.now);
+        let mut date = dated(date, self.now);
+        if row.manifest_date {
+            date.push_str(", by its manifest");
+        }
         let expired = row.expires.is_some_and(|expires| expires < self.now);
         let expired = if expired { "EXPIRED" } else { "" };
         let text = format!("  {:<16} {date}  {what}{expired}", escape(&row.name));
@@ -118,7 +121,12 @@ impl StatusReport {
         let heard = &heartbeat.heard;
         writeln!(f, "heartbeat  stream {}", escape(&heartbeat.stream))?;
         let ago = format_age(heard.created, self.now);
-        writeln!(f, "  last made        {} ({ago} ago): {}", minute(heard.created), exported(&heard.export))?;
+        writeln!(
+            f,
+            "  last made        {} ({ago} ago): {}",
+            format_minute(heard.created),
+            exported(&heard.export)
+        )?;
         for item in &heard.missing {
             writeln!(f, "  could not get    {item}: {}", escape(&item.why))?;
         }
@@ -137,7 +145,12 @@ impl StatusReport {
     fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &ExportStatus) -> fmt::Result {
         writeln!(f, "exported   stream {}", escape(&export.stream))?;
         let ago = format_age(export.created, self.now);
-        writeln!(f, "  last bundle      {} ({ago} ago), number {}", minute(export.created), export.sequence)?;
+        writeln!(
+            f,
+            "  last bundle      {} ({ago} ago), number {}",
+            format_minute(export.created),
+            export.sequence
+        )?;
         for (name, date) in &export.datasets {
             writeln!(f, "  {:<16} {}", escape(name), dated(Some(*date), self.now))?;
         }
@@ -145,17 +158,12 @@ impl StatusReport {
     }
 }
 
-/// A moment, with the name of its clock.
-fn minute(time: Timestamp) -> String {
-    format!("{} UTC", format_minute(time))
-}
-
 fn numbered(sequence: Option<u64>) -> String {
     sequence.map_or_else(String::new, |number| format!(", number {number}"))
 }
 
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
-    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", minute(date), format_age(date, now)))
+    date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
 }
 
 /// What is said of a dataset that is not what was imported.

@@ -2,7 +2,7 @@
 
 use crate::cli::args;
 use crate::cli::print::delivery;
-use crate::cli::{CommandOutcome, prompt};
+use crate::cli::{CommandOutcome, interrupt, prompt};
 use crate::error::Error;
 use crate::mirror::Mirror;
 use crate::mirror::options::MirrorOptions;
@@ -26,6 +26,9 @@ pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Co
         dry_run: args.dry_run,
         settings: (&args.settings).into(),
     };
+    interrupt::says(
+        "Interrupted. Each tag names its old data or its new, and registries keep what was sent; run the same command again to finish.",
+    );
     let report = Mirror::new(options).run(progress)?;
     let warnings = delivery::warnings(&report.targets);
     let outcome = CommandOutcome { warnings, ..CommandOutcome::done(&report) };

@@ -1,8 +1,8 @@
 //! Runs `watch`: flags become options, the report an outcome.
 
-use crate::cli::CommandOutcome;
 use crate::cli::args::WatchArgs;
 use crate::cli::run::import;
+use crate::cli::{CommandOutcome, interrupt};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::watch::Watcher;
@@ -21,6 +21,9 @@ pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<CommandOu
         exec_outcome: args.exec_outcome.clone(),
         import: import::options(&args.import)?,
     };
+    interrupt::says(
+        "Interrupted. Each dataset is old or new, and the inbox keeps what is not imported yet; run the same command again to go on.",
+    );
     let report = Watcher::new(options).run(progress)?;
     let outcome = CommandOutcome::done(&report);
     Ok(CommandOutcome { errors: report.errors, ..outcome })

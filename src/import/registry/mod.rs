@@ -10,8 +10,8 @@ use crate::delivery::context::DeliveryContext;
 use crate::delivery::decision::{DecisionInput, decide};
 use crate::delivery::ledger::TargetLedger;
 use crate::delivery::registry_access::{
-    ExistingContent, date_of, dated, existing_datasets, is_out, layers_of, name_all, read_content, unread,
-    version_of,
+    ExistingContent, date_of, dated, existing_datasets, is_out, layers_of, name_all, read_content, undated,
+    unread, version_of,
 };
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
@@ -186,8 +186,9 @@ impl AskedRegistry<'_> {
             };
             let layers = found.as_deref().and_then(layers_of);
             choice.lost = layers.is_none() || layers != layers_of(&choice.manifest);
-            choice.tags =
-                dated(&choice.tags, choice.dataset.contents.updated_at.or(date_of(&choice.manifest)));
+            let built = choice.dataset.contents.updated_at.or(date_of(&choice.manifest));
+            report.warnings.extend(undated(&choice.dataset.reference(), &choice.tags, built));
+            choice.tags = dated(&choice.tags, built);
             let existing = self.existing(ledger, &choice, found.as_deref(), report)?;
             let mut row = DatasetResult::new(&choice.dataset, existing.date, DeliveryStatus::Installing);
             row.reference = Some(choice.reference.to_string());
