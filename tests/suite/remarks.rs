@@ -8,7 +8,8 @@ use test_kit::process::Run;
 use test_kit::registry::Registry;
 
 use crate::forge::upstream::Upstream;
-use crate::forge::{Bundle, Host, Part, days, hours};
+use crate::forge::{self, Bundle, Host, Part, days, hours};
+use crate::status::with_images;
 
 fn status(host: &Host, more: &[&str]) -> Run {
     host.run(&[&["status", "--state-dir", "state"], more].concat())
@@ -173,4 +174,102 @@ fn status_says_which_state_it_reads_and_by_which_clock() {
     status(&host, &[]).exits(0).prints("state      ").prints(" UTC (2 d old)").prints(" UTC (2 h ago)");
     let json = status(&host, &["--format", "json"]).json();
     assert_eq!(json["state_dir"], host.at("state"));
+}
+
+/// Whoever reads and writes somewhere else than usual is told: two states know half each.
+#[test]
+fn another_state_directory_is_named() {
+    let host = Host::new();
+    host.write_key();
+    host.bundle("b.tar", &Bundle::of(hours(-2), &Part::all(days(-2))));
+    host.file("no-directory", "x");
+    let upstream = Upstream::new(|_, _| None);
+    upstream.publish(1, 1000);
+    let run = |args: &[&str], state: Option<&str>| {
+        let mut command = host.command();
+        command.args(args).env_remove("TRIVY_FERRY_STATE_DIR");
+        if let Some(state) = state {
+            command.env("STATE_DIRECTORY", host.path(state));
+        }
+        forge::run(command)
+    };
+    let import = ["import", "b.tar", "--trust", "keys/exporter.pub", "--cache-dir", "cache"];
+    let flags = upstream.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let export = [&["export", "--key", "exporter.key", "--output", "out"][..], &flags].concat();
+    let used = host.at("xdg-state/trivy-ferry");
+    for (args, says) in [
+        (&import[..], "the state is kept in"),
+        (&export, "the state is kept in"),
+        (&["status"], "the state is read from"),
+    ] {
+        run(args, None).exits(0).does_not_say("the state is");
+        host.wait(2);
+        run(args, Some("no-directory/state"))
+            .exits(0)
+            .warns(&format!("{says} {used}"))
+            .warns("no-directory/state");
+        host.wait(2);
+    }
+    // A directory that can be made is no fallback; before it is there, there is one.
+    run(&["status"], Some("made")).exits(0).warns("the state is read from");
+    run(&import, Some("made")).exits(0).does_not_say("the state is");
+    run(&["status"], Some("made")).exits(0).does_not_say("the state is").prints(&host.at("made"));
+}
+
+#[test]
+fn images_that_a_cache_does_not_take_are_mentioned() {
+    let host = Host::new();
+    let says =
+        "The images in this bundle are for a registry (quay.example/tools/x:1, quay.example/tools/y:1)";
+    let bundle = host.bundle("b.tar", &with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
+    host.import(&bundle, &["--dry-run"]).exits(0).prints("trivy-db        would come");
+    for _ in 0..2 {
+        host.import(&bundle, &[]).exits(0).prints(says).prints("--image");
+    }
+    // Not where a registry is filled in the same run, nor where there are none.
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    host.import(&bundle, &["--registry", &place, "--plain-http", "--image", "*"])
+        .exits(0)
+        .does_not_say("are for a registry");
+    let without = host.bundle("c.tar", &Bundle::of(hours(-1), &Part::all(days(-2))));
+    host.import(&without, &[]).exits(0).does_not_say("are for a registry");
+}
+
+/// Trivy's databases are dated to the nanosecond (trivy-db, pkg/metadata), and VEX repositories to the microsecond. `inspect`
+/// alone shows the payload as it was signed.
+#[test]
+fn dates_in_json_are_whole_seconds() {
+    let host = Host::new();
+    let fraction = jiff::SignedDuration::new(0, 123_456_789);
+    let whole = |run: &Run| {
+        let mut found = Vec::new();
+        fractions(&run.json(), &mut found);
+        assert!(found.is_empty(), "{found:?}\n{run}");
+    };
+    for (number, days_ago) in [(1, -5), (2, -3)] {
+        let built = days(days_ago) + fraction;
+        let bundle = Bundle::of(days(days_ago + 1), &Part::all(built)).with("sequence", number);
+        let path = host.bundle("b.tar", &bundle);
+        whole(host.import(&path, &["--format", "json"]).exits(0));
+        whole(status(&host, &["--format", "json"]).exits(0));
+        whole(host.verify(&path, &["--format", "json"]).exits(0));
+        let registry = Registry::new(|_| None);
+        let place = format!("{}/p", registry.host);
+        whole(host.import(&path, &["--registry", &place, "--plain-http", "--format", "json"]).exits(0));
+    }
+}
+
+/// The dates of data that have a fraction of a second.
+fn fractions(json: &Value, found: &mut Vec<String>) {
+    const DATES: [&str; 5] = ["updated_at", "next_update", "was", "accepted", "in_use"];
+    for (name, value) in json.as_object().into_iter().flatten() {
+        let time = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        if time.is_some_and(|time| DATES.contains(&name.as_str()) && time.subsec_nanosecond() != 0) {
+            found.push(format!("{name}: {value}"));
+        }
+        fractions(value, found);
+    }
+    json.as_array().into_iter().flatten().for_each(|value| fractions(value, found));
 }

@@ -133,7 +133,7 @@ fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
 }
 
 /// A bundle with images beside its datasets: one, and one for several platforms.
-fn with_images(mut bundle: Bundle) -> Bundle {
+pub fn with_images(mut bundle: Bundle) -> Bundle {
     let payload: serde_json::Value = serde_json::from_slice(&bundle.payload).unwrap();
     let datasets = payload["datasets"].as_array().unwrap();
     let checks = datasets.iter().find(|dataset| dataset["name"] == "trivy-checks").unwrap().clone();

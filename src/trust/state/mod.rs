@@ -174,6 +174,8 @@ fn file_name(kind: &str, stream: &str) -> String {
 #[derive(Debug)]
 pub struct StateDir {
     place: Place,
+    /// The place that comes first, and cannot be written.
+    instead_of: Option<PathBuf>,
     _lock: HeldLock,
 }
 
@@ -202,7 +204,8 @@ impl StateDir {
                     io::ErrorKind::ResourceBusy => TrustError::StateHeld { path: path.clone() },
                     _ => TrustError::File { path: path.clone(), error },
                 })?;
-                Ok(StateDir { place, _lock: HeldLock::on(lock) })
+                let instead_of = candidates.first().filter(|first| *first != path).cloned();
+                Ok(StateDir { place, instead_of, _lock: HeldLock::on(lock) })
             });
             match locked {
                 Err(TrustError::File { error, .. }) if unwritable(&error) && given.is_none() => {}
@@ -219,7 +222,15 @@ impl StateDir {
 
     /// What is worth a warning about the place of the state.
     pub fn warnings(&self) -> Vec<String> {
-        self.place.warnings()
+        let mut warnings = self.place.warnings();
+        warnings.extend(self.instead_of.as_ref().map(|first| {
+            format!(
+                "the state is kept in {}, because {} cannot be written",
+                self.path().display(),
+                first.display()
+            )
+        }));
+        warnings
     }
 
     /// The log of imports that lies beside the state.
