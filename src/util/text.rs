@@ -348,7 +348,7 @@ mod tests {
         {
             assert_eq!(format_age(then, then + jiff::SignedDuration::from_secs(seconds)), wanted);
         }
-        assert_eq!(format_minute(then), "2026-11-21 06:12");
+        assert_eq!(format_minute(then), "2026-11-21 06:12 UTC");
         assert_eq!(format_stamp(then), "20261121t061230z");
         assert_eq!(parse_stamp("20261121t061230z"), Some(then));
         assert_eq!(["", "20261121", "20261321t061230z", "2026111t061230z"].map(parse_stamp), [None; 4]);
