@@ -79,7 +79,15 @@ impl Examiner {
         }
         let mut examination = Examination { bytes: self.bytes, remarks, ..Examination::default() };
         match self.look {
-            Look::Bolt(count) => (examination.entries, examination.unit) = (count.entries(), "buckets"),
+            Look::Bolt(count) => {
+                (examination.entries, examination.unit) = (count.entries(), "buckets");
+                if count.is_lost() {
+                    examination.remarks.push(
+                        "the pages of trivy.db could not be read, so that nobody knows how much it holds"
+                            .into(),
+                    );
+                }
+            }
             Look::Sqlite(count) => {
                 (examination.entries, examination.unit) = (count.rows("artifacts"), "artifacts");
                 match count.tables() {

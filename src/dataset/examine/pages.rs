@@ -9,24 +9,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataset::sqlite;
 
-/// The most pages of which something is kept: 16 GiB in the smallest pages that are in use.
-const MAX_PAGES: usize = 1 << 22;
-/// The most pages that inner pages may name together.
+/// The most pages of which something is kept: 8 GiB in pages of 4 KiB, and 4 MiB here.
+const MAX_PAGES: usize = 1 << 21;
+/// The most inner pages of which something is kept: 1 MiB here.
+const MAX_INNER: usize = 1 << 17;
+/// The most pages that inner pages may name together: 4 MiB here.
 const MAX_CHILDREN: usize = 1 << 20;
+/// The most inner pages that cannot be valid. A good file has a few: what is free, or is no page of a tree, may look
+/// like one.
+const MAX_INVALID: usize = 1024;
 /// The largest page, in bytes.
 const MAX_PAGE: usize = 64 << 10;
 /// The most pages that the schema of a SQLite file may take.
 const MAX_SCHEMA: usize = 64;
+/// The most entries that a page of the schema may have. Their cells may overlap, and each is copied.
+const MAX_SCHEMA_ENTRIES: u16 = 128;
+/// Stands in the place of the number of entries of what is no leaf.
+const NO_LEAF: u16 = u16::MAX;
 
-/// What a tree of pages looks like so far.
+/// What a tree of pages looks like so far. Pages come in the order of their numbers.
 #[derive(Debug, Default)]
 struct Tree {
     /// The number of entries of each leaf.
     counts: Vec<u16>,
-    /// The pages below each inner page.
-    children: BTreeMap<u32, Vec<u32>>,
-    named: usize,
-    /// Too much to be kept.
+    /// Each inner page, and where the pages below it begin in `children`.
+    inner: Vec<(u32, u32)>,
+    children: Vec<u32>,
+    /// The inner pages that could not be valid.
+    invalid: usize,
+    /// There was too much to be kept, or too little of it is valid: nothing is counted any more.
     lost: bool,
 }
 
@@ -34,33 +45,55 @@ impl Tree {
     fn leaf(&mut self, page: u32, count: u16) {
         let index = page as usize;
         if index >= MAX_PAGES {
-            self.lost = true;
-        } else {
-            if self.counts.len() <= index {
-                self.counts.resize(index + 1, 0);
-            }
-            self.counts[index] = count;
+            self.give_up();
+        } else if index >= self.counts.len() {
+            self.counts.resize(index, NO_LEAF);
+            self.counts.push(count);
         }
     }
 
-    fn inner(&mut self, page: u32, children: Vec<u32>) {
-        self.named += children.len();
-        self.lost |= self.named > MAX_CHILDREN;
-        if !self.lost {
-            self.children.insert(page, children);
+    /// Keeps what is below an inner page; `None` if the page cannot be valid.
+    fn inner(&mut self, page: u32, children: Option<&[u32]>) {
+        let Some(children) = children else {
+            self.invalid += 1;
+            if self.invalid > MAX_INVALID {
+                self.give_up();
+            }
+            return;
+        };
+        let (begin, end) = (self.children.len(), self.children.len() + children.len());
+        if page as usize >= MAX_PAGES || end > MAX_CHILDREN || self.inner.len() >= MAX_INNER {
+            self.give_up();
+        } else {
+            self.inner.push((page, begin as u32));
+            self.children.extend_from_slice(children);
         }
+    }
+
+    fn give_up(&mut self) {
+        *self = Tree { lost: true, ..Tree::default() };
+    }
+
+    fn below(&self, page: u32) -> Option<&[u32]> {
+        let index = self.inner.binary_search_by_key(&page, |(page, _)| *page).ok()?;
+        let end = self.inner.get(index + 1).map_or(self.children.len(), |(_, next)| *next as usize);
+        self.children.get(self.inner[index].1 as usize..end)
     }
 
     /// The entries of all leaves below a page.
     fn entries(&self, root: u32) -> Option<u64> {
-        let (mut left, mut seen, mut entries) = (vec![root], BTreeSet::new(), 0u64);
+        let pages = self.counts.len().max(self.inner.last().map_or(0, |(page, _)| *page as usize + 1));
+        let (mut left, mut seen, mut entries) = (vec![root], vec![false; pages], 0u64);
         while let Some(page) = left.pop() {
-            if self.lost || !seen.insert(page) {
+            if self.lost || std::mem::replace(seen.get_mut(page as usize)?, true) {
                 return None;
             }
-            match self.children.get(&page) {
+            match self.below(page) {
                 Some(children) => left.extend(children),
-                None => entries += u64::from(*self.counts.get(page as usize)?),
+                None => {
+                    let count = self.counts.get(page as usize).filter(|count| **count != NO_LEAF)?;
+                    entries += u64::from(*count);
+                }
             }
         }
         Some(entries)
@@ -163,18 +196,24 @@ impl BoltCount {
         if is_page && flags == LEAF {
             self.tree.leaf(number, count);
         } else if is_page && flags == BRANCH {
-            let child = |index: u16| le64(page, 16 + usize::from(index) * 16 + 8);
-            let children = (0..count).map(|index| u32::try_from(child(index)?).ok());
-            match children.collect::<Option<Vec<u32>>>() {
-                Some(children) => self.tree.inner(number, children),
-                None => self.tree.lost = true,
-            }
+            self.tree.inner(number, bolt_children(page, count).as_deref());
         }
+    }
+
+    /// Counting was given up.
+    pub(super) fn is_lost(&self) -> bool {
+        self.tree.lost
     }
 
     pub(super) fn entries(&self) -> Option<u64> {
         self.root.and_then(|(_, root)| self.tree.entries(root))
     }
+}
+
+/// The pages below a branch page; `None` if it cannot be valid.
+fn bolt_children(page: &[u8], count: u16) -> Option<Vec<u32>> {
+    let elements = page.get(16..16 + usize::from(count) * 16).filter(|elements| !elements.is_empty())?;
+    elements.chunks_exact(16).map(|element| u32::try_from(le64(element, 8)?).ok()).collect()
 }
 
 /// The schema of a SQLite file, and the rows of its tables.
@@ -184,7 +223,7 @@ pub(super) struct SqliteCount {
     tree: Tree,
     /// The pages that hold the schema, and have not come yet.
     schema: BTreeSet<u32>,
-    /// The first page of each table, by its name.
+    /// The first page of each table that Trivy reads, by its name.
     tables: BTreeMap<String, Option<u32>>,
     /// A part of the schema could not be read.
     unread: bool,
@@ -222,12 +261,12 @@ impl SqliteCount {
         let children = match kind {
             Some(sqlite::TABLE_LEAF) => {
                 self.tree.leaf(number, count);
-                Some(Vec::new())
+                None
             }
             Some(sqlite::TABLE_INNER) => {
-                let children = inner(page, header, count);
                 // A page that is free looks like one that is not.
-                self.tree.inner(number, children.clone().unwrap_or_default());
+                let children = sqlite_children(page, header, count);
+                self.tree.inner(number, children.as_deref());
                 children
             }
             _ => None,
@@ -236,21 +275,30 @@ impl SqliteCount {
             return;
         }
         match (kind, children) {
-            (Some(sqlite::TABLE_LEAF), _) => match sqlite::tables(page, header) {
-                Some(tables) => self.tables.extend(tables),
-                None => self.unread = true,
-            },
-            (_, Some(children)) => {
-                // What has passed already is not there any more.
-                self.unread |= children.iter().any(|child| *child <= number);
+            (Some(sqlite::TABLE_LEAF), _) if count <= MAX_SCHEMA_ENTRIES => {
+                match sqlite::tables(page, header) {
+                    Some(tables) => {
+                        let wanted = |name: &str| sqlite::TABLES.contains(&name);
+                        self.tables.extend(tables.into_iter().filter(|(name, _)| wanted(name)));
+                    }
+                    None => self.unread = true,
+                }
+            }
+            // What has passed already is not there any more.
+            (_, Some(children))
+                if children.len() <= MAX_SCHEMA && children.iter().all(|child| *child > number) =>
+            {
                 self.schema.extend(children);
                 self.unread |= self.schema.len() > MAX_SCHEMA;
             }
             _ => self.unread = true,
         }
+        if self.unread {
+            self.schema.clear();
+        }
     }
 
-    /// The tables that the schema lists, or `None` if a part of it could not be read.
+    /// The tables that Trivy reads and the schema lists, or `None` if a part of it could not be read.
     pub(super) fn tables(&self) -> Option<Vec<&str>> {
         let is_read = !self.unread && self.schema.is_empty() && !self.tree.lost;
         is_read.then(|| self.tables.keys().map(String::as_str).collect())
@@ -262,12 +310,26 @@ impl SqliteCount {
     }
 }
 
-/// The pages below an inner page of a table.
-fn inner(page: &[u8], header: usize, count: u16) -> Option<Vec<u32>> {
-    let cell = |index: u16| be32(page, usize::from(be16(page, header + 12 + usize::from(index) * 2)?));
-    let mut children = (0..count).map(cell).collect::<Option<Vec<u32>>>()?;
+/// The pages below an inner page of a table; `None` if it cannot be valid.
+fn sqlite_children(page: &[u8], header: usize, count: u16) -> Option<Vec<u32>> {
+    // A cell is the number of a page and a key. None lies in the header, nor in the pointers behind it.
+    const SMALLEST: usize = 4 + 1;
+    let cells = header + 12 + usize::from(count) * 2;
+    if cells + usize::from(count) * SMALLEST > page.len() {
+        return None;
+    }
+    let pointers = page.get(header + 12..cells)?.chunks_exact(2);
+    let mut children = Vec::with_capacity(usize::from(count) + 1);
+    for pointer in pointers {
+        let cell = usize::from(be16(pointer, 0)?);
+        if cell < cells || cell + SMALLEST > page.len() {
+            return None;
+        }
+        children.push(be32(page, cell)?);
+    }
     children.push(be32(page, header + 8)?);
-    Some(children)
+    // No page has the number 0.
+    children.iter().all(|child| *child > 0).then_some(children)
 }
 
 #[cfg(test)]
@@ -389,5 +451,119 @@ mod tests {
         let ring = sqlite_file(vec![schema_page(true, &[("artifacts", 2)]), inner_page(0, &[2, 3])]);
         assert_eq!(ring.rows("artifacts"), None);
         assert_eq!(sqlite_file(vec![vec![0xff; 4096]]).tables(), None);
+    }
+
+    fn bolt_head(size: usize) -> BoltCount {
+        let mut count = BoltCount::default();
+        let mut meta = bolt(&[], 3)[4096..4096 + size].to_vec();
+        meta[24..28].copy_from_slice(&(size as u32).to_le_bytes());
+        meta[..8].fill(0);
+        count.feed(&meta);
+        meta[0] = 1;
+        count.feed(&meta);
+        count
+    }
+
+    fn sqlite_head(size: usize) -> SqliteCount {
+        let mut count = SqliteCount::default();
+        let mut first = schema_page(true, &[]);
+        first[16..18].copy_from_slice(&(size as u16).to_be_bytes());
+        count.feed(&first[..size]);
+        count
+    }
+
+    /// The bytes that are kept of a tree.
+    fn kept(tree: &Tree) -> usize {
+        tree.counts.capacity() * 2 + tree.inner.capacity() * 8 + tree.children.capacity() * 4
+    }
+
+    const PAGES: u32 = 1_200_000;
+    const MOST: usize = 10 << 20;
+
+    /// Feeds pages of 512 bytes, and says after how many counting was given up.
+    fn given_up_at(mut feed: impl FnMut(u32) -> (bool, usize)) -> Option<u32> {
+        (2..PAGES).find(|number| {
+            let (lost, kept) = feed(*number);
+            assert!(kept <= MOST, "{kept} bytes are kept after {number} pages");
+            lost
+        })
+    }
+
+    /// Pages that a hostile source makes up compress to nearly nothing: there may be millions.
+    #[test]
+    fn inner_pages_of_no_use_take_neither_memory_nor_time() {
+        for (children, most) in [(0u16, 2000), (32, 2000), (31, 40_000), (1, 140_000)] {
+            let mut count = bolt_head(512);
+            let mut page = branch(0, &vec![7; usize::from(children.min(31))])[..512].to_vec();
+            page[10..12].copy_from_slice(&children.to_le_bytes());
+            let at = given_up_at(|number| {
+                page[..8].copy_from_slice(&u64::from(number).to_le_bytes());
+                count.feed(&page);
+                (count.is_lost(), kept(&count.tree))
+            });
+            assert!(at.is_some_and(|at| at < most), "{children} children in bbolt: {at:?}");
+            assert_eq!(count.entries(), None);
+        }
+        let cells = |count: u16, at: u16| {
+            let mut page = vec![0; 512];
+            page[0] = sqlite::TABLE_INNER;
+            page[3..5].copy_from_slice(&count.to_be_bytes());
+            page[11] = 9;
+            page[511 - 8] = 9;
+            page[12..]
+                .chunks_exact_mut(2)
+                .take(count.into())
+                .for_each(|cell| cell.copy_from_slice(&at.to_be_bytes()));
+            page
+        };
+        let pages = [
+            (cells(0, 0), 140_000, "one child"),
+            (cells(240, 0), 2000, "cells in the header"),
+            (cells(3, 509), 2000, "a cell that ends outside"),
+            (cells(3, 15), 2000, "cells in the pointers"),
+            (cells(240, 500), 2000, "more cells than fit"),
+            (cells(60, 500), 20_000, "many children"),
+            (vec![5; 512], 2000, "noise"),
+        ];
+        for (page, most, what) in pages {
+            let mut count = sqlite_head(512);
+            let at = given_up_at(|_| {
+                count.feed(&page);
+                (count.tree.lost, kept(&count.tree))
+            });
+            assert!(at.is_some_and(|at| at < most), "{what}: {at:?}");
+            assert_eq!((count.tables(), count.rows("artifacts")), (None, None));
+        }
+    }
+
+    /// What is free may look like an inner page that is not valid. The tree does not lead there.
+    #[test]
+    fn a_few_pages_that_are_not_valid_do_no_harm() {
+        let bad = branch(2, &[]);
+        let file = bolt(&[bad.clone(), leaf(3, 40), branch(4, &[3, 5]), leaf(5, 30)], 4);
+        assert_eq!(buckets(&file, 500), Some(70));
+        assert_eq!(buckets(&bolt(&[bad], 2), 500), None, "if it leads there, nothing is known");
+        assert_eq!(buckets(&bolt(&[vec![0; 4096], leaf(3, 4), branch(4, &[2, 3])], 4), 500), None, "no leaf");
+        let file = vec![schema_page(true, &[("artifacts", 3)]), vec![5; 4096], rows(7)];
+        assert_eq!(sqlite_file(file).rows("artifacts"), Some(7));
+        let file = vec![schema_page(true, &[("artifacts", 2)]), vec![5; 4096], rows(7)];
+        assert_eq!(sqlite_file(file).rows("artifacts"), None);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_schema_is_bounded() {
+        // More pages of the schema than may be, each of which lists tables that nobody asks for.
+        let mut first = schema_page(true, &[]);
+        first[100..].copy_from_slice(&inner_page(100, &(2..302).collect::<Vec<u32>>())[100..]);
+        let mut pages = vec![first];
+        pages.extend((0..300).map(|_| schema_page(false, &[("other", 3)])));
+        let count = sqlite_file(pages);
+        assert_eq!((count.tables(), count.tables.len(), count.schema.len()), (None, 0, 0));
+        // Entries without number that share one cell.
+        let mut page = schema_page(true, &[("artifacts", 3)]);
+        let cell = [page[108], page[109]];
+        page[103..105].copy_from_slice(&1000u16.to_be_bytes());
+        page[108..108 + 2000].chunks_exact_mut(2).for_each(|pointer| pointer.copy_from_slice(&cell));
+        assert_eq!(sqlite_file(vec![page]).tables(), None);
     }
 }
