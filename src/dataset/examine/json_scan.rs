@@ -33,11 +33,54 @@ enum State {
         escaped: bool,
         hex: u8,
     },
-    Number,
+    Number(Number),
     /// In a word of which so many bytes came.
     Word(&'static [u8], usize),
     Done,
     Bad,
+}
+
+/// What of a number came last (RFC 8259, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Minus,
+    /// A zero that nothing but a fraction or an exponent may follow.
+    Zero,
+    Integer,
+    Point,
+    Fraction,
+    E,
+    Sign,
+    Exponent,
+}
+
+impl Number {
+    fn begin(byte: u8) -> Option<Self> {
+        match byte {
+            b'-' => Some(Number::Minus),
+            b'0' => Some(Number::Zero),
+            b'1'..=b'9' => Some(Number::Integer),
+            _ => None,
+        }
+    }
+
+    /// What it is with one more byte, or `None` if the byte is no part of it.
+    fn next(self, byte: u8) -> Option<Self> {
+        match (self, byte) {
+            (Number::Minus, b'0'..=b'9') => Number::begin(byte),
+            (Number::Integer, b'0'..=b'9') => Some(Number::Integer),
+            (Number::Zero | Number::Integer, b'.') => Some(Number::Point),
+            (Number::Point | Number::Fraction, b'0'..=b'9') => Some(Number::Fraction),
+            (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Some(Number::E),
+            (Number::E, b'+' | b'-') => Some(Number::Sign),
+            (Number::E | Number::Sign | Number::Exponent, b'0'..=b'9') => Some(Number::Exponent),
+            _ => None,
+        }
+    }
+
+    fn may_end(self) -> bool {
+        matches!(self, Number::Zero | Number::Integer | Number::Fraction | Number::Exponent)
+    }
 }
 
 /// The reader.
@@ -46,8 +89,10 @@ pub(super) struct JsonScan {
     state: State,
     /// Whether each open value is an object.
     stack: Vec<bool>,
-    /// The beginning of the string that is read.
+    /// The beginning of the string that is read, without its escapes.
     text: Vec<u8>,
+    /// The hexadecimal digits of an escape so far.
+    unit: u32,
     /// The last key of the outermost object, and of the one below it.
     keys: [Vec<u8>; 2],
     has_context: bool,
@@ -62,6 +107,7 @@ impl JsonScan {
             state: State::Value(false),
             stack: Vec::new(),
             text: Vec::new(),
+            unit: 0,
             keys: Default::default(),
             has_context: false,
             has_statements: false,
@@ -101,11 +147,14 @@ impl JsonScan {
                 Some(wanted) if *wanted == byte => State::Word(word, at + 1),
                 _ => State::Bad,
             },
-            (State::Number, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => State::Number,
-            (State::Number, _) => {
-                self.state = self.after();
-                return self.step(byte);
-            }
+            (State::Number(number), _) => match number.next(byte) {
+                Some(number) => State::Number(number),
+                None if number.may_end() => {
+                    self.state = self.after();
+                    return self.step(byte);
+                }
+                None => State::Bad,
+            },
             (state, _) if is_space => state,
             // The outermost value is an object.
             (State::Value(_), b'{') => self.open(true),
@@ -113,10 +162,10 @@ impl JsonScan {
             (State::Value(_), b'[') => self.open(false),
             (State::Value(true), b']') | (State::Key(true), b'}') => self.close(byte),
             (State::Value(_), b'"') => self.begin(false),
-            (State::Value(_), b'-' | b'0'..=b'9') => State::Number,
             (State::Value(_), b't') => State::Word(b"true", 1),
             (State::Value(_), b'f') => State::Word(b"false", 1),
             (State::Value(_), b'n') => State::Word(b"null", 1),
+            (State::Value(_), _) => Number::begin(byte).map_or(State::Bad, State::Number),
             (State::Key(_), b'"') => self.begin(true),
             (State::Colon, b':') => State::Value(false),
             (State::AfterValue, b',') => match self.stack.last() {
@@ -159,14 +208,28 @@ impl JsonScan {
         let State::Text { key, escaped, hex } = self.state else { return State::Bad };
         let go_on = |escaped, hex| State::Text { key, escaped, hex };
         match (escaped, hex, byte) {
-            (_, 1.., _) if byte.is_ascii_hexdigit() => go_on(false, hex - 1),
-            (_, 1.., _) | (_, _, ..0x20) => State::Bad,
-            (true, _, b'u') => go_on(false, 4),
-            (true, _, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.keep(byte);
-                go_on(false, 0)
+            (_, 1.., _) => match char::from(byte).to_digit(16) {
+                Some(digit) => {
+                    self.unit = self.unit << 4 | digit;
+                    if hex == 1 {
+                        self.keep_unit();
+                    }
+                    go_on(false, hex - 1)
+                }
+                None => State::Bad,
+            },
+            (_, _, ..0x20) => State::Bad,
+            (true, _, b'u') => {
+                self.unit = 0;
+                go_on(false, 4)
             }
-            (true, _, _) => State::Bad,
+            (true, _, _) => match unescaped(byte) {
+                Some(byte) => {
+                    self.keep(byte);
+                    go_on(false, 0)
+                }
+                None => State::Bad,
+            },
             (false, _, b'\\') => go_on(true, 0),
             (false, _, b'"') if key => {
                 self.end_key();
@@ -189,6 +252,15 @@ impl JsonScan {
         }
     }
 
+    /// Keeps what an escape stands for. Halves of pairs become other characters, as those that Go finds alone: all
+    /// that is looked for is ASCII.
+    fn keep_unit(&mut self) {
+        let character = char::from_u32(self.unit).unwrap_or(char::REPLACEMENT_CHARACTER);
+        for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+            self.keep(byte);
+        }
+    }
+
     fn end_key(&mut self) {
         let depth = self.stack.len();
         if let Some(kept) = depth.checked_sub(1).and_then(|depth| self.keys.get_mut(depth)) {
@@ -204,13 +276,29 @@ impl JsonScan {
     }
 }
 
+/// What a letter behind a backslash stands for.
+fn unescaped(letter: u8) -> Option<u8> {
+    match letter {
+        b'"' | b'\\' | b'/' => Some(letter),
+        b'b' => Some(0x08),
+        b'f' => Some(0x0c),
+        b'n' => Some(b'\n'),
+        b'r' => Some(b'\r'),
+        b't' => Some(b'\t'),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde::de::IgnoredAny;
+    use serde_json::{Deserializer, Value};
+
     use super::*;
 
-    fn scan(text: &str, step: usize) -> Option<DocumentKind> {
+    fn scan(text: impl AsRef<[u8]>, step: usize) -> Option<DocumentKind> {
         let mut scan = JsonScan::new();
-        text.as_bytes().chunks(step).for_each(|piece| scan.feed(piece));
+        text.as_ref().chunks(step).for_each(|piece| scan.feed(piece));
         scan.finish()
     }
 
@@ -225,6 +313,11 @@ mod tests {
             (r#"{"document":{"category":"csaf_vex","csaf_version":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"bomFormat":"CycloneDX","vulnerabilities":[]}"#, Some(DocumentKind::CycloneDx)),
             (r#"{"message":"Not Found"}"#, Some(DocumentKind::Other)),
+            (r#"{"\u0073tatement\u0073":[]}"#, Some(DocumentKind::OpenVex)),
+            (r#"{"@context":"https:\/\/open\u0076ex.dev\/ns"}"#, Some(DocumentKind::OpenVex)),
+            (r#"{"docume\u006Et":{"csaf\u005fversion":"2.0"}}"#, Some(DocumentKind::Csaf)),
+            (r#"{"\uD83D\uDE00":1,"\u0062omFormat":2}"#, Some(DocumentKind::CycloneDx)),
+            (r#"{"stateme\nts":[],"\u0000statements":[],"statements\u0000":[]}"#, Some(DocumentKind::Other)),
             // Go's decoder reads the first value alone.
             (r#"{"statements":[]} x"#, Some(DocumentKind::OpenVex)),
         ] {
@@ -253,30 +346,129 @@ mod tests {
             "{\"a\":\"\\x\"}",
             "{\"a\":\"\n\"}",
             "{\"statements\":[",
+            "{\"statements\":[],\"n\":1-+e.e--}",
+            "{\"a\":01}",
+            "{\"a\":-}",
+            "{\"a\":[1.]}",
+            "{\"a\":.5}",
+            "{\"a\":1e}",
+            "{\"a\":\"\\u00g0\"}",
             "\u{feff}{}",
             "<html>",
             pointer,
         ] {
             assert_eq!(scan(text, 3), None, "{text}");
         }
-        assert_eq!(scan(&"{\"a\":".repeat(20_000), 4096), None);
+        assert_eq!(scan("{\"a\":".repeat(20_000), 4096), None);
     }
 
-    /// As serde_json sees it, which is as strict as Go, for whatever is made of these pieces.
+    /// Numbers that look random, and are the same in each run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (self.0 >> 33) as usize % end
+        }
+
+        fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+            choices[self.below(choices.len())]
+        }
+
+        /// What may be a number.
+        fn number(&mut self) -> String {
+            (0..=self.below(6)).map(|_| self.of(&["-", "+", "0", "1", "29", ".", "e", "E"])).collect()
+        }
+
+        /// A string, with some of its characters escaped.
+        fn string(&mut self, text: &str) -> String {
+            let mut string = String::from("\"");
+            for character in text.chars() {
+                match self.below(4) {
+                    0 => string.push_str(&format!("\\u{:04x}", u32::from(character))),
+                    1 => string.push_str(&format!("\\u{:04X}", u32::from(character))),
+                    2 if character == '/' => string.push_str("\\/"),
+                    _ => string.push(character),
+                }
+            }
+            string.push('"');
+            string
+        }
+
+        /// An object with some of the keys that tell what a document is, and values of all kinds.
+        fn document(&mut self) -> String {
+            let mut members = Vec::new();
+            for key in ["statements", "@context", "document", "bomFormat", "statement", "\t", "a/b"] {
+                if self.below(3) > 0 {
+                    continue;
+                }
+                let value = match self.below(7) {
+                    0 => self.number(),
+                    1 => "[1, -0.5e+3]".into(),
+                    2 => self.string("https://openvex.dev/ns"),
+                    3 => format!("{{{}:{}}}", self.string("csaf_version"), self.string("2.0")),
+                    4 => format!("{{\"x\":[{{{}:[]}}]}}", self.string("statements")),
+                    5 => self.of(&["true", "false", "null", "[]", "{}"]).into(),
+                    _ => self
+                        .string("\u{8}\u{c}\n\r\\\u{e9}")
+                        .replace(['\u{8}', '\u{c}', '\n', '\r', '\\'], "\\n"),
+                };
+                members.push(format!("{} :{value}", self.string(key)));
+            }
+            format!("{{{}}}", members.join(self.of(&[",", " ,\n"])))
+        }
+    }
+
+    /// Whether a document begins with a JSON value, as serde_json sees it, which is as strict as Go.
+    fn is_json(text: &[u8]) -> bool {
+        matches!(Deserializer::from_slice(text).into_iter::<IgnoredAny>().next(), Some(Ok(_)))
+    }
+
+    fn kind(document: &Value) -> DocumentKind {
+        let context = document["@context"].as_str().unwrap_or("");
+        if document.get("bomFormat").is_some() {
+            DocumentKind::CycloneDx
+        } else if document["document"].get("csaf_version").is_some() {
+            DocumentKind::Csaf
+        } else if document["statements"].is_array() || context.contains("openvex") {
+            DocumentKind::OpenVex
+        } else {
+            DocumentKind::Other
+        }
+    }
+
+    /// About what is JSON, for whatever is made of these pieces, and for documents in which bytes are changed; and
+    /// about the kind of those in which none are.
     #[test]
     fn it_agrees_with_a_parser() {
         let pieces = ["{", "}", "[", "]", ",", ":", "\"a\"", "\"\\u0041\"", "1", "true", " "];
-        let mut seed = 7u64;
+        let bytes = b"{}[],:\"\\/u0123456789abcdefnrtE+-. \n\x01\x80\xff";
+        let mut random = Random(7);
+        let mut valid = 0;
         for _ in 0..20_000 {
-            let mut text = String::from("{");
-            for _ in 0..(seed % 9) {
-                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+            let text: String = (0..random.below(9)).map(|_| random.of(&pieces)).collect();
+            let text = format!("{{{text}");
+            assert_eq!(scan(&text, 2).is_some(), is_json(text.as_bytes()), "{text}");
+            let text = format!("{{\"a\":{}}}", random.number());
+            assert_eq!(scan(&text, 2).is_some(), is_json(text.as_bytes()), "{text}");
+
+            let text = random.document();
+            assert_eq!(scan(&text, 3).is_some(), is_json(text.as_bytes()), "{text}");
+            if let Ok(document) = serde_json::from_str(&text) {
+                assert_eq!(scan(&text, 5), Some(kind(&document)), "{text}");
+                valid += 1;
             }
-            seed = seed.wrapping_add(1).wrapping_mul(6364136223846793005);
-            let mut reader = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
-            let is_json = matches!(reader.next(), Some(Ok(_)));
-            assert_eq!(scan(&text, 2).is_some(), is_json, "{text}");
+            let mut text = text.into_bytes();
+            for _ in 0..=random.below(3) {
+                let at = random.below(text.len());
+                // The outermost value stays an object.
+                text[at.max(1)..]
+                    .iter_mut()
+                    .take(1)
+                    .for_each(|byte| *byte = bytes[random.below(bytes.len())]);
+            }
+            assert_eq!(scan(&text, 2).is_some(), is_json(&text), "{}", text.escape_ascii());
         }
+        assert!(valid > 10_000, "{valid}");
     }
 }
