@@ -1,11 +1,14 @@
 //! Credential helpers: programs called `docker-credential-NAME` that keep logins elsewhere.
 
 use std::ffi::OsStr;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
 
 use crate::remote::login::credentials::Credentials;
 use crate::util::text;
+
+/// The longest answer that is read, in bytes. Tokens of cloud registries take a few KiB.
+const MAX_ANSWER: u64 = 64 << 10;
 
 /// Asks a helper, which is looked for in `search` (a value of PATH), for the login of a server; `None` if it has
 /// none. What it prints is not repeated: it may be a secret.
@@ -30,9 +33,13 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
         // One that does not read its input may know its answer all the same.
         let _ = input.write_all(server.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|error| unusable(&error))?;
-    if output.status.success() {
-        return match crate::util::json::from_slice(&output.stdout) {
+    let (answer, said) = output_of(&mut child).map_err(|error| {
+        let _ = child.kill();
+        let _ = child.wait();
+        unusable(&error)
+    })?;
+    if child.wait().map_err(|error| unusable(&error))?.success() {
+        return match crate::util::json::from_slice(&answer) {
             Ok(Answer { username, secret }) if username == "<token>" => Ok(Some(Credentials::Token(secret))),
             Ok(Answer { username, secret }) => Ok(Some(Credentials::Password(username, secret))),
             Err(_) => Err(unusable(&"its answer has another form")),
@@ -40,10 +47,31 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
     }
     // Every helper says so if it has none for this server.
     let none = |said: &[u8]| String::from_utf8_lossy(said).contains("credentials not found");
-    if none(&output.stdout) || none(&output.stderr) {
+    if none(&answer) || none(&said) {
         return Ok(None);
     }
     Err(format!("the credential helper {shown} failed"))
+}
+
+/// Reads what a program prints: its answer, and the beginning of what it says on standard error.
+fn output_of(child: &mut Child) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let (mut answer, errors) = (Vec::new(), child.stderr.take());
+    // Read beside the answer to its end: a program that waits for its reader does not answer.
+    let said = std::thread::Builder::new().name("credentials".into()).spawn(move || {
+        let mut said = Vec::new();
+        if let Some(mut errors) = errors {
+            let _ = errors.by_ref().take(MAX_ANSWER).read_to_end(&mut said);
+            let _ = io::copy(&mut errors, &mut io::sink());
+        }
+        said
+    })?;
+    if let Some(output) = child.stdout.take() {
+        output.take(MAX_ANSWER + 1).read_to_end(&mut answer)?;
+    }
+    if answer.len() as u64 > MAX_ANSWER {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "its answer is larger than 64 KiB"));
+    }
+    Ok((answer, said.join().unwrap_or_default()))
 }
 
 #[derive(serde::Deserialize)]

@@ -22,7 +22,7 @@ pub(crate) use crate::remote::login::netrc::Netrc;
 use crate::util::threads::lock;
 
 /// The largest file of logins that is read, in bytes.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// How long a file or a credential helper may take; a helper may ask its user, a file may be a named pipe.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -162,7 +162,8 @@ impl LoginFiles {
     }
 }
 
-/// Returns the logins for web servers of a user with these variables, and a remark if their file cannot be read.
+/// Returns the logins for web servers of a user with these variables, and a remark if their file or an entry
+/// in it cannot be used.
 pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Option<String>) {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let Some(path) = path("NETRC").or_else(|| Some(path("HOME")?.join(".netrc"))) else {
@@ -170,7 +171,10 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
     };
     let shown = path.display().to_string();
     match within_patience("logins", move || read(&path)) {
-        Some(Ok(bytes)) => (Netrc::parse(&String::from_utf8_lossy(&bytes)), None),
+        Some(Ok(bytes)) => {
+            let (netrc, remark) = Netrc::parse(&String::from_utf8_lossy(&bytes));
+            (netrc, remark.map(|remark| format!("{shown}: {remark}")))
+        }
         Some(Err(error)) if is_absent(&error) => (Netrc::default(), None),
         Some(Err(error)) => {
             (Netrc::default(), Some(format!("{shown} cannot be read, going on without it: {error}")))
@@ -198,7 +202,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
     }
     Ok(bytes)
 }

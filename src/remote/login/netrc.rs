@@ -4,6 +4,7 @@
 use reqwest::Url;
 
 use crate::remote::login::credentials::Credentials;
+use crate::util::text;
 
 /// The name in place of which the password is a bearer token.
 const TOKEN: &str = "<token>";
@@ -18,33 +19,51 @@ struct Machine {
     name: String,
     login: String,
     password: String,
+    /// One of its values is missing: none of it is used.
+    is_broken: bool,
 }
 
 impl Netrc {
-    /// Reads the text of the file. Words that are not known are skipped.
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads the text of the file, and makes a remark if an entry cannot be used. Words that are not known are skipped.
+    pub(super) fn parse(text: &str) -> (Self, Option<String>) {
         let mut machines: Vec<Machine> = Vec::new();
-        let mut words = Words(text);
-        while let Some(word) = words.next() {
+        let mut remark = None;
+        let mut words = Words { rest: text };
+        while let Some(word) = words.keyword() {
             match word.as_str() {
-                "machine" => {
-                    machines.push(Machine { name: words.next().unwrap_or_default(), ..Machine::default() })
-                }
+                "machine" => machines.push(Machine::default()),
                 // Its login is for no host in particular, often `anonymous`: a server that needs none would refuse it.
-                "default" => machines.push(Machine::default()),
-                "macdef" => words.skip_paragraph(),
-                key @ ("login" | "password" | "account") => {
-                    let value = words.next().unwrap_or_default();
-                    match (machines.last_mut(), key) {
-                        (Some(machine), "login") => machine.login = value,
-                        (Some(machine), "password") => machine.password = value,
-                        _ => {}
-                    }
+                "default" => {
+                    machines.push(Machine::default());
+                    continue;
                 }
-                _ => {}
+                "login" | "password" | "account" => {}
+                "macdef" => {
+                    words.skip_macro();
+                    continue;
+                }
+                _ => continue,
+            }
+            let line = 1 + text[..text.len() - words.rest.len()].matches('\n').count();
+            let value = words.value();
+            let Some(machine) = machines.last_mut() else { continue };
+            match (word.as_str(), value) {
+                ("machine", Some(value)) => machine.name = value,
+                ("login", Some(value)) => machine.login = value,
+                ("password", Some(value)) => machine.password = value,
+                (_, Some(_)) => {}
+                (key, None) => {
+                    machine.is_broken = true;
+                    let name = Some(text::escape(&machine.name)).filter(|name| !name.is_empty());
+                    let entry =
+                        name.map_or_else(|| "an entry".into(), |name| format!("the entry for {name}"));
+                    remark.get_or_insert_with(|| {
+                        format!("{entry} is not used: '{key}' in line {line} has no usable value")
+                    });
+                }
             }
         }
-        Netrc(machines)
+        (Netrc(machines), remark)
     }
 
     /// Returns the login for a URL's host: that of its entry with the port, else without.
@@ -52,7 +71,7 @@ impl Netrc {
         let host = url.host_str()?;
         let with_port = format!("{host}:{}", url.port_or_known_default()?);
         let named = |name: &str| self.0.iter().find(|machine| machine.name.eq_ignore_ascii_case(name));
-        let machine = named(&with_port).or_else(|| named(host))?;
+        let machine = named(&with_port).or_else(|| named(host)).filter(|machine| !machine.is_broken)?;
         Some(match machine.login.as_str() {
             TOKEN => Credentials::Token(machine.password.clone()),
             name => Credentials::Password(name.to_owned(), machine.password.clone()),
@@ -60,42 +79,77 @@ impl Netrc {
     }
 }
 
+const KEYWORDS: [&str; 6] = ["machine", "default", "login", "password", "account", "macdef"];
+
 /// The words of the file: between blanks, or in quotation marks.
-struct Words<'t>(&'t str);
+struct Words<'t> {
+    rest: &'t str,
+}
 
 impl Words<'_> {
-    fn next(&mut self) -> Option<String> {
+    /// Returns the next word where a keyword may stand: comments may stand there as well.
+    fn keyword(&mut self) -> Option<String> {
         loop {
-            self.0 = self.0.trim_start();
-            if !self.0.starts_with('#') {
-                break;
+            self.rest = self.rest.trim_start();
+            match self.rest.chars().next()? {
+                '#' => self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest),
+                _ => return Some(self.word().unwrap_or_default()),
             }
-            self.0 = self.0.split_once('\n').map_or("", |(_, rest)| rest);
         }
-        let is_quoted = self.0.starts_with('"');
+    }
+
+    /// Returns the value of a keyword, as it is written: a password may begin with `#` or be a keyword. On another line
+    /// these are no value: it was left out.
+    fn value(&mut self) -> Option<String> {
+        let value = self.rest.trim_start();
+        let blanks = &self.rest[..self.rest.len() - value.len()];
+        let first = value.split_whitespace().next()?;
+        if blanks.contains('\n') && (first.starts_with('#') || KEYWORDS.contains(&first)) {
+            return None;
+        }
+        self.rest = value;
+        self.word()
+    }
+
+    /// Takes what stands here. In quotation marks, which close on the same line, it is read as curl does.
+    fn word(&mut self) -> Option<String> {
+        let Some(quoted) = self.rest.strip_prefix('"') else {
+            let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
+            let (word, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            return Some(word.to_owned());
+        };
+        let (line, below) = quoted.split_at(quoted.find('\n').unwrap_or(quoted.len()));
+        self.rest = below;
         let mut word = String::new();
-        let mut chars = self.0.char_indices().skip(usize::from(is_quoted));
+        let mut chars = line.char_indices();
         while let Some((at, c)) = chars.next() {
             match c {
-                '"' if is_quoted => {
-                    self.0 = &self.0[at + 1..];
+                '"' => {
+                    self.rest = &quoted[at + 1..];
                     return Some(word);
                 }
-                '\\' if is_quoted => word.extend(chars.next().map(|(_, escaped)| escaped)),
-                c if c.is_whitespace() && !is_quoted => {
-                    self.0 = &self.0[at..];
-                    return Some(word);
-                }
+                '\\' => word.push(match chars.next()?.1 {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    other => other,
+                }),
                 c => word.push(c),
             }
         }
-        self.0 = "";
-        Some(word).filter(|word| is_quoted || !word.is_empty())
+        None
     }
 
     /// A macro ends with an empty line.
-    fn skip_paragraph(&mut self) {
-        self.0 = self.0.split_once("\n\n").map_or("", |(_, rest)| rest);
+    fn skip_macro(&mut self) {
+        let after_name = self.rest.trim_start();
+        let end = after_name.split_inclusive('\n').scan(0, |at, line| {
+            *at += line.len();
+            Some((*at, line))
+        });
+        let mut ends = end.filter(|(_, line)| line.trim().is_empty());
+        self.rest = ends.next().map_or("", |(at, _)| &after_name[at..]);
     }
 }
 
@@ -103,13 +157,20 @@ impl Words<'_> {
 mod tests {
     use super::*;
 
+    fn shown(netrc: &Netrc, url: &str) -> Option<String> {
+        netrc.find(&url.parse().unwrap()).map(|credentials| match credentials {
+            Credentials::Password(name, password) => format!("{name}:{password}"),
+            Credentials::Token(token) => format!("bearer {token}"),
+        })
+    }
+
     #[test]
     fn logins_are_found_by_host_and_port() {
         let text = "# a comment with machine a.example login no\nmachine a.example\n\tlogin ann password s3#cret\n\
             machine b.example:8443 login b8443 password x machine b.example login b password \"with \\\" blank\"\n\
             macdef init\nmachine c.example login no password no\n\nmachine c.example login <token> password t0ken\n\
             machine d.example account x login d\n";
-        let netrc = Netrc::parse(text);
+        let netrc = Netrc::parse(text).0;
         for (url, login) in [
             ("https://a.example/x", Some("ann:s3#cret")),
             ("https://A.example/x", Some("ann:s3#cret")),
@@ -119,18 +180,72 @@ mod tests {
             ("https://d.example/", Some("d:")),
             ("https://x.a.example/", None),
         ] {
-            let found = netrc.find(&url.parse().unwrap()).map(|credentials| match credentials {
-                Credentials::Password(name, password) => format!("{name}:{password}"),
-                Credentials::Token(token) => format!("bearer {token}"),
-            });
-            assert_eq!(found.as_deref(), login, "{url}");
+            assert_eq!(shown(&netrc, url).as_deref(), login, "{url}");
         }
         let others =
-            Netrc::parse("default login anonymous password me\nmachine a.example login a password b");
+            Netrc::parse("default login anonymous password me\nmachine a.example login a password b").0;
         assert!(others.find(&"https://z.example/".parse().unwrap()).is_none());
         assert!(others.find(&"https://a.example/".parse().unwrap()).is_some());
         for odd in ["", "machine", "machine x login", "\"", "login a", "macdef"] {
-            assert!(Netrc::parse(odd).find(&"https://z.example/".parse().unwrap()).is_none(), "{odd}");
+            assert!(Netrc::parse(odd).0.find(&"https://z.example/".parse().unwrap()).is_none(), "{odd}");
+        }
+    }
+
+    /// A value is read as it is written, and where one is missing, that of another entry is not taken for it.
+    #[test]
+    fn no_entry_gets_a_value_of_another() {
+        let below = "\nmachine b.example login bob password hers\n";
+        for (above, login) in [
+            ("machine a.example login ann password #hash", Some("ann:#hash")),
+            ("machine a.example login ann password # not a comment", Some("ann:#")),
+            ("machine a.example login #ann password s3cret # a comment", Some("#ann:s3cret")),
+            ("machine a.example login default password machine", Some("default:machine")),
+            ("machine a.example login login password macdef", Some("login:macdef")),
+            ("machine a.example account #x login password password login", Some("password:login")),
+            ("machine a.example login\n  ann\n  password\n  s3cret", Some("ann:s3cret")),
+            ("machine\n\ta.example\n# a comment\nlogin ann#1\npassword\t\"\"", Some("ann#1:")),
+            ("machine a.example login \"\" password \"#\\t\\\"x\"", Some(":#\t\"x")),
+            ("machine a.example login \"machine\" password \"b c\"#", Some("machine:b c")),
+            ("machine a.example login ann password", None),
+            ("machine a.example login ann password\n# a comment", None),
+            ("machine a.example login ann password\n\n", None),
+            ("machine a.example login", None),
+            ("machine a.example login\npassword s3cret", None),
+            ("machine a.example login ann account", None),
+            ("machine a.example login ann password \"s3cret", None),
+            ("machine a.example login ann password \"s3cret\\", None),
+        ] {
+            for text in [format!("{above}{below}"), format!("{above}{below}").replace('\n', "\r\n")] {
+                let (netrc, remark) = Netrc::parse(&text);
+                assert_eq!(shown(&netrc, "https://a.example/").as_deref(), login, "{text:?}");
+                assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"), "{text:?}");
+                assert_eq!(remark.is_some(), login.is_none(), "{text:?}: {remark:?}");
+                let names_it = |remark: &String| remark.contains("a.example") && !remark.contains("s3cret");
+                assert!(remark.as_ref().is_none_or(names_it), "{remark:?}");
+            }
+        }
+        for end in ["password", "password ", "login\n", "password \"", "account", "login x password \"y\n"] {
+            let (netrc, remark) = Netrc::parse(&format!("{below}machine a.example {end}"));
+            assert_eq!(shown(&netrc, "https://a.example/"), None, "{end:?}");
+            assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"), "{end:?}");
+            assert!(remark.unwrap().contains("the entry for a.example is not used"), "{end:?}");
+        }
+        let (netrc, remark) = Netrc::parse(&format!("machine\nlogin ann password s3cret{below}"));
+        assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"));
+        assert_eq!(remark.as_deref(), Some("an entry is not used: 'machine' in line 1 has no usable value"));
+    }
+
+    #[test]
+    fn a_macro_ends_with_an_empty_line() {
+        for text in [
+            "macdef init\nmachine a.example login no password no\n\nmachine a.example login ann password x\n",
+            "macdef init\r\nmachine a.example login no\r\n \r\nmachine a.example login ann password x\r\n",
+            "machine a.example login ann password x macdef init\nput #\npassword no\n",
+            "# macdef no\nmachine a.example login ann password x\nmacdef \"\n\n",
+        ] {
+            let (netrc, remark) = Netrc::parse(text);
+            assert_eq!(shown(&netrc, "https://a.example/").as_deref(), Some("ann:x"), "{text:?}");
+            assert_eq!(remark, None);
         }
     }
 }

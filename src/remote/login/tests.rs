@@ -177,3 +177,56 @@ fn logins_may_come_through_a_named_pipe_which_is_read_once() {
     }
     writer.join().unwrap();
 }
+
+#[test]
+fn what_is_too_large_is_named_and_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let programs = directory.path().join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    let helper = |name: &str, script: &str| {
+        let path = programs.join(format!("docker-credential-{name}"));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let letters = |count: usize| format!("printf '%*s' {count} '' | tr ' ' x");
+    let answer = |count: usize| {
+        format!("printf '{{\"Username\":\"u\",\"Secret\":\"'; {}; printf '\"}}'", letters(count))
+    };
+    helper("large", &answer(60 << 10));
+    helper("larger", &answer(70 << 10));
+    helper("endless", "while echo x; do :; done");
+    helper("talks", &format!("{{ {}; }} >&2; {}", letters(300 << 10), answer(1)));
+    helper("lacks", &format!("{{ echo credentials not found; {}; }} >&2; exit 1", letters(300 << 10)));
+    let config = directory.path().join("config.json");
+    let names = ["large", "larger", "endless", "talks", "lacks"];
+    let helpers: BTreeMap<_, _> = names.iter().map(|name| (format!("{name}.example"), *name)).collect();
+    fs::write(&config, json!({ "credHelpers": helpers }).to_string()).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let files = LoginFiles { search: Some(path.into()), ..LoginFiles::only(config.clone()) };
+    assert_eq!(decided(&files, "large.example/x").len(), 2 + (60 << 10));
+    assert_eq!(decided(&files, "talks.example/x"), "u:x");
+    for name in ["larger", "endless"] {
+        let lookup = files.credentials(&format!("{name}.example"), "x");
+        let expected = format!(
+            "the credential helper docker-credential-{name} cannot be used: its answer is larger than 64 KiB"
+        );
+        assert!(lookup.credentials.is_none() && lookup.warning.unwrap().contains(&expected), "{name}");
+    }
+    let lacks = files.credentials("lacks.example", "x");
+    assert!(lacks.credentials.is_none() && lacks.warning.is_none(), "{lacks:?}");
+
+    let mut content = r#"{"auths":{"r.example":{"auth":"dTpw"}}}"#.to_owned();
+    content.push_str(&" ".repeat((1 << 20) - content.len()));
+    fs::write(&config, &content).unwrap();
+    assert_eq!(decided(&LoginFiles::only(config.clone()), "r.example/x"), "u:p");
+    fs::write(&config, content + " ").unwrap();
+    let lookup = LoginFiles::only(config.clone()).credentials("r.example", "x");
+    let warning = lookup.warning.unwrap();
+    assert!(lookup.credentials.is_none(), "{warning}");
+    assert!(warning.contains("config.json cannot be read: it is larger than 1 MiB"), "{warning}");
+    let named = |name: &str| (name == "NETRC").then(|| config.clone().into_os_string());
+    assert!(netrc(named).1.unwrap().contains("it is larger than 1 MiB"));
+    fs::write(&config, "machine r.example login u password").unwrap();
+    let remark = netrc(named).1.unwrap();
+    assert!(remark.contains("config.json: the entry for r.example is not used"), "{remark}");
+}
