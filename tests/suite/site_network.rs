@@ -324,3 +324,52 @@ fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
             .warns("a name that the certificate has");
     }
 }
+
+/// Whoever has the key of a server whose own certificate is trusted cannot be another server with it: curl and Go
+/// (crypto/x509, `CheckSignatureFrom`) take no certificate without `CA:TRUE` for an issuer.
+#[test]
+fn the_key_of_a_trusted_server_makes_no_other_server_trusted() {
+    let (host, bundle) = importer();
+    let key = rcgen::KeyPair::generate().unwrap();
+    for (is_ca, is_trusted) in [(false, false), (true, true)] {
+        let mut params = rcgen::CertificateParams::new(vec!["r.example".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "r.example");
+        params.is_ca = rcgen::IsCa::ExplicitNoCa;
+        if is_ca {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        let trusted = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::from_params(&params, &key);
+        let own_key = rcgen::KeyPair::generate().unwrap();
+        let minted = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let minted = minted.signed_by(&own_key, &issuer).unwrap();
+        let chain = vec![minted.der().clone(), trusted.der().clone()];
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, own_key.serialize_der().try_into().unwrap())
+            .unwrap();
+        let registry = Registry::over(Some(Arc::new(config)), |_| None);
+        let place = format!("{}/p", registry.host);
+        let pem = host.file("trusted.pem", trusted.pem()).display().to_string();
+        let other = trusted.pem().replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-");
+        let other = host.file("other.pem", other).display().to_string();
+        for (system, given) in [
+            ("", &["--cacert", pem.as_str()][..]),
+            ("", &["--cacert", other.as_str()]),
+            (pem.as_str(), &[]),
+            (other.as_str(), &[]),
+        ] {
+            let variables = [("SSL_CERT_FILE", system)];
+            let variables = if system.is_empty() { &[][..] } else { &variables[..] };
+            let ran = push(&host, &bundle, &place, variables, given);
+            if is_trusted {
+                ran.good();
+            } else {
+                ran.exits(7).warns("is not trusted");
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! The few fields of a certificate that the TLS library does not tell: until when it is valid and what it is for
-//! (RFC 5280, 4.1), and what OpenSSL's trust store adds to it.
+//! The few fields of a certificate that the TLS library does not tell: until when it is valid, what it is for and whether
+//! it is a CA's (RFC 5280, 4.1), and what OpenSSL's trust store adds to it.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use jiff::tz::TimeZone;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, Error};
 
+const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
@@ -18,6 +20,13 @@ const SEQUENCE: u8 = 0x30;
 const TAGGED_0: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 
+/// `basicConstraints` (RFC 5280, 4.2.1.9): whether it is a CA's.
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+/// `keyUsage` (RFC 5280, 4.2.1.3), and its bit for signing certificates.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+const KEY_CERT_SIGN: u8 = 0x04;
+/// The number that says version 3; certificates of version 1 say none.
+const VERSION_3: &[u8] = &[2];
 /// `extKeyUsage` (RFC 5280, 4.2.1.12), and its values for servers and for anything.
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
@@ -28,23 +37,30 @@ const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 /// # Errors
 /// As the verification of a chain has them.
 pub(super) fn check(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let fields = fields(certificate).ok_or(CertificateError::BadEncoding)?;
+    let parts = Parts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+    let (not_before, not_after) = parts.validity().ok_or(CertificateError::BadEncoding)?;
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let at = |seconds: i64| {
         UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
     };
-    if seconds < fields.not_before {
-        let not_before = at(fields.not_before);
+    if seconds < not_before {
+        let not_before = at(not_before);
         return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
-    if seconds > fields.not_after {
-        let not_after = at(fields.not_after);
+    if seconds > not_after {
+        let not_after = at(not_after);
         return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
-    if !fields.is_for_servers {
+    if !parts.is_for_servers() {
         return Err(CertificateError::InvalidPurpose.into());
     }
     Ok(())
+}
+
+/// Whether a certificate may issue those of servers. webpki does not ask this of one that is trusted: the key of a
+/// server whose own certificate is trusted could sign for every name.
+pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+    Parts::of(certificate).is_some_and(|parts| parts.is_authority())
 }
 
 /// Reads a certificate of OpenSSL's trust store (openssl-x509(1), "Trust settings"): the certificate, then the purposes
@@ -73,54 +89,89 @@ pub(super) fn trusted_for_servers(bytes: &[u8]) -> Result<CertificateDer<'static
     if is_trusted { Ok(certificate) } else { Err("its trust settings leave servers out".into()) }
 }
 
-struct Fields {
-    /// In seconds since 1970.
-    not_before: i64,
-    not_after: i64,
-    is_for_servers: bool,
+/// Parts of a certificate, as they are written.
+struct Parts<'c> {
+    version: Option<&'c [u8]>,
+    issuer: &'c [u8],
+    validity: &'c [u8],
+    subject: &'c [u8],
+    /// The extensions in a row; none in versions 1 and 2.
+    extensions: &'c [u8],
 }
 
-fn fields(certificate: &[u8]) -> Option<Fields> {
-    let (signed, _) = expect(SEQUENCE, certificate)?;
-    let (mut rest, _) = expect(SEQUENCE, signed)?;
-    if let Some((_, after)) = expect(TAGGED_0, rest) {
-        rest = after;
-    }
-    // The serial number, the algorithm of the signature, the issuer.
-    let (_, rest) = expect(INTEGER, rest)?;
-    let (_, rest) = expect(SEQUENCE, rest)?;
-    let (_, rest) = expect(SEQUENCE, rest)?;
-    let (validity, mut rest) = expect(SEQUENCE, rest)?;
-    let (not_before, until) = time(validity)?;
-    let (not_after, _) = time(until)?;
-    let mut is_for_servers = true;
-    while let Some((tag, content, after)) = element(rest) {
-        if tag == EXTENSIONS {
-            is_for_servers = allows_servers(content)?;
+impl<'c> Parts<'c> {
+    fn of(certificate: &'c [u8]) -> Option<Self> {
+        let (signed, _) = expect(SEQUENCE, certificate)?;
+        let (mut rest, _) = expect(SEQUENCE, signed)?;
+        let mut version = None;
+        if let Some((content, after)) = expect(TAGGED_0, rest) {
+            version = Some(expect(INTEGER, content)?.0);
+            rest = after;
         }
-        rest = after;
-    }
-    Some(Fields { not_before, not_after, is_for_servers })
-}
-
-/// Whether extensions leave a certificate to servers: those without the usages of its key do.
-fn allows_servers(extensions: &[u8]) -> Option<bool> {
-    let (mut rest, _) = expect(SEQUENCE, extensions)?;
-    while let Some((extension, after)) = expect(SEQUENCE, rest) {
-        let (name, mut value) = expect(OBJECT_IDENTIFIER, extension)?;
-        if name == EXTENDED_KEY_USAGE {
-            // A flag may stand before the value.
-            while let Some((tag, content, behind)) = element(value) {
-                if tag == OCTET_STRING {
-                    let (usages, _) = expect(SEQUENCE, content)?;
-                    return Some(has_purpose(usages));
-                }
-                value = behind;
+        // The serial number and the algorithm of the signature.
+        let (_, rest) = expect(INTEGER, rest)?;
+        let (_, rest) = expect(SEQUENCE, rest)?;
+        let (issuer, rest) = expect(SEQUENCE, rest)?;
+        let (validity, rest) = expect(SEQUENCE, rest)?;
+        let (subject, mut rest) = expect(SEQUENCE, rest)?;
+        let mut extensions: &[u8] = &[];
+        while let Some((tag, content, after)) = element(rest) {
+            if tag == EXTENSIONS {
+                (extensions, _) = expect(SEQUENCE, content)?;
             }
+            rest = after;
         }
-        rest = after;
+        Some(Parts { version, issuer, validity, subject, extensions })
     }
-    Some(true)
+
+    /// From and until when it is valid, in seconds since 1970.
+    fn validity(&self) -> Option<(i64, i64)> {
+        let (not_before, until) = time(self.validity)?;
+        Some((not_before, time(until)?.0))
+    }
+
+    /// The content of an extension, or of one that is broken: nothing.
+    fn extension(&self, wanted: &[u8]) -> Option<&'c [u8]> {
+        let mut rest = self.extensions;
+        while let Some((extension, after)) = expect(SEQUENCE, rest) {
+            if let Some((name, mut value)) = expect(OBJECT_IDENTIFIER, extension)
+                && name == wanted
+            {
+                // A flag may stand before the value.
+                while let Some((tag, content, behind)) = element(value) {
+                    if tag == OCTET_STRING {
+                        return Some(content);
+                    }
+                    value = behind;
+                }
+                return Some(&[]);
+            }
+            rest = after;
+        }
+        None
+    }
+
+    /// Whether it is left to servers: one without the usages of its key is.
+    fn is_for_servers(&self) -> bool {
+        let usages = |content| expect(SEQUENCE, content).is_some_and(|(usages, _)| has_purpose(usages));
+        self.extension(EXTENDED_KEY_USAGE).is_none_or(usages)
+    }
+
+    fn is_authority(&self) -> bool {
+        let is_marked = match self.extension(BASIC_CONSTRAINTS) {
+            Some(content) => {
+                let flag = expect(SEQUENCE, content).and_then(|(fields, _)| expect(BOOLEAN, fields));
+                flag.is_some_and(|(flag, _)| flag != [0])
+            }
+            // Roots of version 1 cannot say it. As for OpenSSL, they are those that have issued themselves.
+            None => self.version != Some(VERSION_3) && self.issuer == self.subject,
+        };
+        let signs = |content| {
+            let bits = expect(BIT_STRING, content).and_then(|(bits, _)| bits.get(1));
+            bits.is_some_and(|bits| bits & KEY_CERT_SIGN != 0)
+        };
+        is_marked && self.extension(KEY_USAGE).is_none_or(signs) && self.is_for_servers()
+    }
 }
 
 /// Whether a list of purposes has that of a server.

@@ -25,7 +25,7 @@ const MAX_PEM: u64 = 16 << 20;
 /// What the user gave for TLS.
 #[derive(Default)]
 pub(crate) struct TlsOptions {
-    /// CA certificates beside those of the system.
+    /// Certificates of CAs and of servers, beside those of the system.
     pub roots: Vec<CertificateDer<'static>>,
     pub identity: Option<Identity>,
     /// Accept any certificate.
@@ -92,7 +92,7 @@ pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     Ok(CaFile { roots, warnings })
 }
 
-/// The certificates that SSL_CERT_FILE has in the form of OpenSSL's trust store, which the platform's verifier skips.
+/// The certificates that SSL_CERT_FILE has in the form of OpenSSL's trust store, which rustls-native-certs skips.
 fn of_system_in_openssl_form() -> Vec<CertificateDer<'static>> {
     let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
     let bytes = file.and_then(|file| trusted::read(Path::new(&file), MAX_PEM).ok()).unwrap_or_default();
@@ -124,24 +124,15 @@ fn verifier(options: &TlsOptions) -> Result<Arc<dyn ServerCertVerifier>, RemoteE
     if options.insecure {
         return Ok(Arc::new(Unchecked { accepted: true }));
     }
-    let mut roots = options.roots.clone();
-    let usable = |root: &CertificateDer<'static>| RootCertStore::empty().add(root.clone()).is_ok();
-    roots.extend(of_system_in_openssl_form().into_iter().filter(usable));
-    let system = rustls_platform_verifier::Verifier::new_with_extra_roots(roots.clone(), provider());
-    let by_authority: Arc<dyn ServerCertVerifier> = match system {
-        Ok(verifier) => Arc::new(verifier),
+    let mut trusted = options.roots.clone();
+    trusted.extend(rustls_native_certs::load_native_certs().certs);
+    trusted.extend(of_system_in_openssl_form());
+    if trusted.is_empty() {
         // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is used, with advice that
         // fits.
-        Err(_) if roots.is_empty() => return Ok(Arc::new(Unchecked { accepted: false })),
-        Err(_) => {
-            let mut store = RootCertStore::empty();
-            store.add_parsable_certificates(roots.iter().cloned());
-            let built =
-                rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider());
-            built.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?
-        }
-    };
-    Ok(Arc::new(Pinned::new(by_authority, roots)))
+        return Ok(Arc::new(Unchecked { accepted: false }));
+    }
+    Ok(Arc::new(Pinned::new(trusted, provider())?))
 }
 
 fn provider() -> Arc<CryptoProvider> {

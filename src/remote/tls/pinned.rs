@@ -5,35 +5,48 @@
 
 use std::sync::Arc;
 
-use rustls::DigitallySignedStruct;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::remote::error::RemoteError;
+use crate::remote::exchange::innermost;
 use crate::remote::tls::certificate;
 
-/// Accepts what another verifier accepts, and the very certificates that are trusted, each for its names and its time.
+/// Accepts what the CAs among the trusted certificates have issued, and these very certificates, each for its names and
+/// its time. One that is no CA's is never looked at as the issuer of another.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    by_authority: Arc<dyn ServerCertVerifier>,
-    roots: Vec<CertificateDer<'static>>,
+    /// `None` if no trusted certificate is a CA's.
+    by_authority: Option<Arc<WebPkiServerVerifier>>,
+    trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Pinned {
-    /// Accepts `roots` beside what the other one accepts, and those of the system.
+    /// Trusts these certificates.
+    ///
+    /// # Errors
+    /// [`RemoteError::Setup`] if the TLS library rejects the settings.
     pub(super) fn new(
-        by_authority: Arc<dyn ServerCertVerifier>,
-        roots: Vec<CertificateDer<'static>>,
-    ) -> Self {
-        Pinned { by_authority, roots }
-    }
-
-    fn is_trusted(&self, certificate: &CertificateDer<'_>) -> bool {
-        // The system's are read only if nothing else is left: this is the way to an error.
-        self.roots.contains(certificate)
-            || rustls_native_certs::load_native_certs().certs.contains(certificate)
+        trusted: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, RemoteError> {
+        let mut authorities = RootCertStore::empty();
+        let all = trusted.iter().filter(|certificate| certificate::is_authority(certificate));
+        authorities.add_parsable_certificates(all.cloned());
+        let by_authority = if authorities.is_empty() {
+            None
+        } else {
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider.clone());
+            Some(builder.build().map_err(|error| RemoteError::Setup { why: innermost(&error) })?)
+        };
+        Ok(Pinned { by_authority, trusted, provider })
     }
 }
 
@@ -46,8 +59,12 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.by_authority.verify_server_cert(own, above, name, ocsp, now).or_else(|error| {
-            if !self.is_trusted(own) {
+        let by_authority = match &self.by_authority {
+            Some(verifier) => verifier.verify_server_cert(own, above, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        by_authority.or_else(|error| {
+            if !self.trusted.contains(own) {
                 return Err(error);
             }
             certificate::check(own, now)?;
@@ -62,7 +79,7 @@ impl ServerCertVerifier for Pinned {
         own: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls12_signature(message, own, signature)
+        verify_tls12_signature(message, own, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -71,10 +88,10 @@ impl ServerCertVerifier for Pinned {
         own: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls13_signature(message, own, signature)
+        verify_tls13_signature(message, own, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_authority.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

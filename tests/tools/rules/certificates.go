@@ -7,8 +7,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -35,6 +37,10 @@ type description struct {
 	CommonName string `json:"commonName"`
 	// "server" or "client"; any, if empty.
 	Usage string `json:"usage"`
+	// "digitalSignature" or "keyCertSign"; none, if empty.
+	KeyUsage string `json:"keyUsage"`
+	// 1, which knows no extensions, for keys of P256; 3, if absent.
+	Version int `json:"version"`
 	// Domains under which a CA may issue.
 	Permitted []string `json:"permitted"`
 	// From and until when it is valid, in days from now: -1 and 30, if absent.
@@ -119,6 +125,12 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	case "client":
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	}
+	switch wanted.KeyUsage {
+	case "digitalSignature":
+		template.KeyUsage = x509.KeyUsageDigitalSignature
+	case "keyCertSign":
+		template.KeyUsage = x509.KeyUsageCertSign
+	}
 	if wanted.CA != nil {
 		template.BasicConstraintsValid, template.IsCA = true, *wanted.CA
 	}
@@ -140,8 +152,50 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	if err != nil {
 		return made{}, err
 	}
+	if wanted.Version == 1 {
+		if raw, err = asVersion1(raw, issuer.key); err != nil {
+			return made{}, err
+		}
+	}
 	certificate, err := x509.ParseCertificate(raw)
 	return made{certificate, key}, err
+}
+
+// asVersion1 takes version and extensions away, which Go does not do itself, and signs again with ECDSA and SHA-256.
+func asVersion1(raw []byte, key crypto.Signer) ([]byte, error) {
+	var whole struct {
+		Signed struct {
+			Version                              int `asn1:"explicit,tag:0"`
+			Serial                               *big.Int
+			Algorithm                            pkix.AlgorithmIdentifier
+			Issuer, Validity, Subject, PublicKey asn1.RawValue
+			Extensions                           asn1.RawValue `asn1:"optional,explicit,tag:3"`
+		}
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(raw, &whole); err != nil {
+		return nil, err
+	}
+	of := whole.Signed
+	signed, err := asn1.Marshal(struct {
+		Serial                               *big.Int
+		Algorithm                            pkix.AlgorithmIdentifier
+		Issuer, Validity, Subject, PublicKey asn1.RawValue
+	}{of.Serial, of.Algorithm, of.Issuer, of.Validity, of.Subject, of.PublicKey})
+	if err != nil {
+		return nil, err
+	}
+	digest := sha256.Sum256(signed)
+	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(struct {
+		Signed    asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: signed}, whole.Algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
 }
 
 func newKey(kind string) (crypto.Signer, error) {
