@@ -16,7 +16,7 @@ pub(crate) mod web_root;
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Category, Error, gravest};
+use crate::error::{Category, Error};
 use crate::hint::Hint;
 use crate::hook::hook;
 use crate::import::deliver::{Deliveries, Task, deliver, open_ledger};
@@ -25,8 +25,9 @@ use crate::import::options::ImportOptions;
 use crate::import::report::ImportReport;
 use crate::intake::staging::Staging;
 use crate::progress::Progress;
+use crate::status;
 use crate::status::drift::Depth;
-use crate::status::{self, metrics};
+use crate::status::metrics::{self, RunNews};
 use crate::trust::TrustError;
 use crate::trust::state::{Side, StateDir};
 
@@ -54,7 +55,7 @@ impl Importer {
     /// [`Category::Incomplete`] for one that lacks volumes, [`Category::Rejected`] for one that is not
     /// acceptable, [`Category::Target`] for a target that failed. In any other case the errors are in the report.
     pub fn run(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<ImportReport, Error> {
-        self.with_metrics(Task::Import(inputs), progress)
+        self.with_metrics(|| self.import(Task::Import(inputs), progress), progress)
     }
 
     /// Imports a bundle whose volumes come on several media, one after the other: copies what is in the inputs into
@@ -68,9 +69,18 @@ impl Importer {
         inputs: &[PathBuf],
         progress: &dyn Progress,
     ) -> Result<ImportReport, Error> {
+        self.with_metrics(|| self.stage_and_import(staging, inputs, progress), progress)
+    }
+
+    fn stage_and_import(
+        &self,
+        staging: &Path,
+        inputs: &[PathBuf],
+        progress: &dyn Progress,
+    ) -> Result<ImportReport, Error> {
         let staging = Staging::open(staging, inputs)?;
         staging.take(inputs, progress)?;
-        match self.run(&[staging.path().to_path_buf()], progress) {
+        match self.import(Task::Import(&[staging.path().to_path_buf()]), progress) {
             Ok(mut report) => {
                 let cleared = staging.clear(&report.imported());
                 report.errors_at_the_end.extend(cleared.err());
@@ -90,7 +100,7 @@ impl Importer {
     /// # Errors
     /// If no earlier generation is kept.
     pub fn restore(&self, progress: &dyn Progress) -> Result<ImportReport, Error> {
-        self.with_metrics(Task::Restore, progress)
+        self.with_metrics(|| self.import(Task::Restore, progress), progress)
     }
 
     /// Finds out what is in the targets, and what scanners must be told to use it; imports nothing. The report is that
@@ -102,31 +112,49 @@ impl Importer {
         settings::settings(&self.options)
     }
 
-    fn with_metrics(&self, task: Task<'_>, progress: &dyn Progress) -> Result<ImportReport, Error> {
-        if self.options.dry_run {
-            let mut done = deliver(&self.options, task, &mut InputFindings::default(), progress)?;
-            if let Some(last) = done.targets.last_mut() {
-                last.advice.push("This was a dry run: nothing was put in place or remembered.".into());
-            }
-            return report_of(done);
+    /// Writes into the metrics that a run could not start, or a watch could not go on. A dry run leaves them.
+    pub(crate) fn note_no_start(&self, error: &Error, progress: &dyn Progress) {
+        if !self.options.dry_run {
+            self.write_metrics(RunNews::NotStarted(error.category()), progress);
         }
-        let done = self.import_and_tell(task, progress);
-        let failed = match &done {
-            Ok(report) => gravest(report.errors()),
-            Err(error) => Some(error.category()),
-        };
-        self.write_metrics(Some(failed.map_or(Ok(()), Err)), progress);
+    }
+
+    fn with_metrics(
+        &self,
+        run: impl FnOnce() -> Result<ImportReport, Error>,
+        progress: &dyn Progress,
+    ) -> Result<ImportReport, Error> {
+        let done = run();
+        if !self.options.dry_run {
+            let failed = match &done {
+                Ok(report) => report.gravest(),
+                Err(error) => Some(error.category()),
+            };
+            self.write_metrics(RunNews::Ended(failed.map_or(Ok(()), Err)), progress);
+        }
         done
     }
 
-    /// Writes the metrics, if they are wanted. `ended` says how an import has just ended, if one has.
-    pub(crate) fn write_metrics(&self, ended: Option<Result<(), Category>>, progress: &dyn Progress) {
+    /// Writes the metrics, if they are wanted.
+    pub(crate) fn write_metrics(&self, news: RunNews, progress: &dyn Progress) {
         let Some(file) = &self.options.metrics else { return };
         let looked = status::look(self.options.state_dir.as_deref(), Depth::Dates);
-        let written = looked.and_then(|status| metrics::write(file, &status, ended));
-        if let Err(error) = written {
+        // How the run ended is said whatever the state is like.
+        let written = metrics::write(file, looked.as_ref().ok(), news);
+        for error in looked.err().into_iter().chain(written.err()) {
             progress.warn(&format!("{error}. {}", error.hint()));
         }
+    }
+
+    fn import(&self, task: Task<'_>, progress: &dyn Progress) -> Result<ImportReport, Error> {
+        if !self.options.dry_run {
+            return self.import_and_tell(task, progress);
+        }
+        let mut done = deliver(&self.options, task, &mut InputFindings::default(), progress)?;
+        if let Some(last) = done.targets.last_mut() {
+            last.advice.push("This was a dry run: nothing was put in place or remembered.".into());
+        }
+        report_of(done)
     }
 
     /// Imports, writes the log, and calls the operator's command, in this order; the last two also if nothing could

@@ -12,16 +12,31 @@ use crate::util::clock;
 use crate::util::dir::write::Durability;
 use crate::util::dir::{Dir, FileMode};
 
+const RUN: &str = "trivy_ferry_last_run_timestamp_seconds";
+const EXIT_CODE: &str = "trivy_ferry_last_exit_code";
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
-/// How an import ended.
-type Ended = Result<(), Category>;
+/// What stands in the file after a run that could not start, until one can.
+const NOT_STARTED: &str = "# The last run could not start.";
 
-/// Replaces the file. `ended` says how an import has just ended, if one has.
+/// What the file is to say of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunNews {
+    /// What it said before.
+    None,
+    /// One has just ended.
+    Ended(Result<(), Category>),
+    /// One could not start, or a watch could not go on.
+    NotStarted(Category),
+    /// A watch has started: that one could not before is over.
+    Started,
+}
+
+/// Replaces the file. Without a status, what the file says of the targets is kept.
 ///
 /// # Errors
 /// If it cannot be written, or something that is not a regular file has its name.
-pub(crate) fn write(file: &Path, status: &StatusReport, ended: Option<Ended>) -> Result<(), Error> {
+pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -> Result<(), Error> {
     /// The largest file of an earlier run that is read, in bytes.
     const MAX: u64 = 1 << 20;
     let name = file.file_name().unwrap_or_default();
@@ -34,7 +49,7 @@ pub(crate) fn write(file: &Path, status: &StatusReport, ended: Option<Ended>) ->
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("something that is not a regular file has its name"));
         }
-        let text = text(status, ended, &String::from_utf8_lossy(&earlier), clock::now());
+        let text = text(status, news, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
         dir.replace(name, text.as_bytes(), FileMode::Shared(0o644), None, Durability::Synced)
     };
@@ -46,14 +61,19 @@ pub(crate) fn write(file: &Path, status: &StatusReport, ended: Option<Ended>) ->
 }
 
 /// The text of the file. What it says of earlier runs is taken from the earlier text.
-fn text(status: &StatusReport, ended: Option<Ended>, earlier: &str, now: Timestamp) -> String {
+fn text(status: Option<&StatusReport>, news: RunNews, earlier: &str, now: Timestamp) -> String {
     let mut families = Families(String::new());
-    families.add_imports(status);
-    families.add_heartbeats(status);
-    families.add_missing(status);
-    families.add_missing_items(status);
-    families.add_exports(status);
-    families.add_runs(ended, earlier, now);
+    match status {
+        Some(status) => {
+            families.add_imports(status);
+            families.add_heartbeats(status);
+            families.add_missing(status);
+            families.add_missing_items(status);
+            families.add_exports(status);
+        }
+        None => families.keep_targets(earlier),
+    }
+    families.add_runs(news, earlier, now);
     families.0
 }
 
@@ -155,23 +175,41 @@ impl Families {
         );
     }
 
-    /// Adds how the last import ended: the one that has just ended, or what the earlier text says.
-    fn add_runs(&mut self, ended: Option<Ended>, earlier: &str, now: Timestamp) {
+    /// Keeps what the earlier text says of all but runs.
+    fn keep_targets(&mut self, earlier: &str) {
+        let of_runs = |line: &&str| {
+            *line == NOT_STARTED || [RUN, EXIT_CODE, SUCCESS].iter().any(|name| line.contains(name))
+        };
+        for line in earlier.lines().filter(|line| !of_runs(line)) {
+            let _ = writeln!(self.0, "{line}");
+        }
+    }
+
+    /// Adds how the last run ended: the one that has just ended, or what the earlier text says.
+    fn add_runs(&mut self, news: RunNews, earlier: &str, now: Timestamp) {
         let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
-        let run = "trivy_ferry_last_run_timestamp_seconds";
-        let code = "trivy_ferry_last_exit_code";
-        let at = ended.map(|_| seconds(now)).or_else(|| kept(run));
-        let exit = ended.map(|ended| ended.err().map_or(0, Category::exit_code).to_string());
-        let exit = exit.or_else(|| kept(code));
-        let success = match ended {
-            Some(Ok(())) => Some(seconds(now)),
+        let was_not_started = earlier.lines().any(|line| line == NOT_STARTED);
+        let (at, exit) = match news {
+            RunNews::Ended(Ok(())) => (Some(seconds(now)), Some(0)),
+            RunNews::Ended(Err(category)) | RunNews::NotStarted(category) => {
+                (Some(seconds(now)), Some(category.exit_code()))
+            }
+            RunNews::Started if was_not_started => (None, Some(0)),
+            RunNews::Started | RunNews::None => (None, None),
+        };
+        let exit = exit.map(|code| code.to_string()).or_else(|| kept(EXIT_CODE));
+        let success = match news {
+            RunNews::Ended(Ok(())) => Some(seconds(now)),
             _ => kept(SUCCESS),
         };
         let one = |value: Option<String>| value.map(|value| (String::new(), value));
-        self.add(run, "When the last import ended.", one(at));
-        self.add(code, "The exit code of the last import.", one(exit));
+        self.add(RUN, "When the last run ended.", one(at.or_else(|| kept(RUN))));
+        self.add(EXIT_CODE, "The exit code of the last run.", one(exit));
         self.add(SUCCESS, "When an import ended well for the last time.", one(success));
+        if matches!(news, RunNews::NotStarted(_)) || (news == RunNews::None && was_not_started) {
+            let _ = writeln!(self.0, "{NOT_STARTED}");
+        }
     }
 
     /// Adds a metric, if there are samples of it.

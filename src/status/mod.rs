@@ -23,6 +23,7 @@ use crate::intake::file_sets;
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::status::drift::{DateOf, Depth, DriftState, KnownData};
+use crate::status::metrics::RunNews;
 use crate::status::options::StatusOptions;
 use crate::status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
@@ -83,7 +84,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     }
     status.errors = errors;
     if let Some(file) = &options.metrics {
-        metrics::write(file, &status, None)?;
+        metrics::write(file, Some(&status), RunNews::None)?;
     }
     Ok(status)
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::bundle::volumes::{Volume, parse_name};
 use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
 use crate::digest::Digest;
-use crate::error::{Category, Error};
+use crate::error::{Category, Error, gravest};
 use crate::hint::Hint;
 use crate::hook;
 use crate::import::registry::push_images::check_places;
@@ -29,6 +29,7 @@ use crate::import::{Importer, heartbeat};
 use crate::intake::file_sets::{Inputs, name_of, named_date};
 use crate::intake::namesakes::Digests;
 use crate::progress::Progress;
+use crate::status::metrics::RunNews;
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
@@ -111,7 +112,18 @@ impl Watcher {
     /// # Errors
     /// If no key is trusted, or the directory cannot be watched. What fails with a bundle is in the report.
     pub fn run(&self, progress: &dyn Progress) -> Result<WatchReport, Error> {
-        watch(&self.options, progress)
+        let importer = Importer::new(self.options.import.clone());
+        let done = watch(&self.options, &importer, progress);
+        match &done {
+            Err(error) => importer.note_no_start(error, progress),
+            // Each import has said how it ended; the run did so as its worst part.
+            Ok(report) => {
+                if let Some(worst) = gravest(&report.errors) {
+                    importer.write_metrics(RunNews::Ended(Err(worst)), progress);
+                }
+            }
+        }
+        done
     }
 }
 
@@ -120,7 +132,7 @@ fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
     Keyring::load(&options.import.trust)?.requiring(options.import.min_signers)
 }
 
-fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport, Error> {
+fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -> Result<WatchReport, Error> {
     // What is wrong with the set-up is said at once, and not when something comes.
     keyring(options)?;
     check_places(&options.import)?;
@@ -128,10 +140,9 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport,
     let (waited, done) = (WaitingTimes::load(inbox.own()), ImportedBundles::load(inbox.own()));
     let (unsigned, junk) = (UnsignedQuota::load(inbox.own()), Vec::new());
     let (seen, outcomes, heartbeats, errors, more, digests) = Default::default();
-    let importer = Importer::new(options.import.clone());
     let mut watcher = Watch {
         options,
-        importer,
+        importer: importer.clone(),
         inbox,
         seen,
         waited,
@@ -146,6 +157,7 @@ fn watch(options: &WatchOptions, progress: &dyn Progress) -> Result<WatchReport,
         renamed: 0,
         progress,
     };
+    importer.write_metrics(RunNews::Started, progress);
     progress.info(&format!("Watching {} …", escape_line(&options.inbox.display().to_string())));
     for error in watcher.inbox.stuck() {
         progress.warn(&format!(
@@ -428,7 +440,7 @@ impl Watch<'_> {
         for row in rows.into_iter().filter(|row| !(again && row.by_clock)) {
             self.say(&row.summary());
             if row.heard.is_some() {
-                self.importer.write_metrics(None, self.progress);
+                self.importer.write_metrics(RunNews::None, self.progress);
             }
             if self.options.once {
                 self.heartbeats.push(row);

@@ -318,3 +318,67 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     host.status(&["--metrics", "ferry.prom"]).good();
     assert_eq!(metrics(), second, "a look is no run");
 }
+
+/// Kubernetes mounts a secret late, a share is away, a flag was mistyped: whatever keeps a run from its start, nobody
+/// may read of the last good one. What the file says of targets stays, also where the state cannot be read.
+#[test]
+fn metrics_tell_of_a_run_that_could_not_start() {
+    let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
+    let metrics = || fs::read_to_string(host.path("ferry.prom")).unwrap();
+    let says = |line: &str| metrics().lines().any(|other| other == line);
+    let with = |args: &[&str]| {
+        let more = ["--metrics", "ferry.prom", "--state-dir", "state", "--data-home", "home"];
+        host.run(&[args, &more].concat())
+    };
+    let trust = ["--trust", "keys/exporter.pub"];
+    let import = |more: &[&str]| with(&[&["import", "inbox", "--cache-dir", "cache"], more].concat());
+    let watch = |inbox: &str, more: &[&str]| {
+        let args = ["watch", inbox, "--once", "--settle", "1ms", "--cache-dir", "cache"];
+        with(&[&args[..], more].concat())
+    };
+    for (run, code) in [
+        (&(|| watch("inbox", &["--trust", "nowhere.pub"])) as &dyn Fn() -> Run, 2),
+        (&|| watch("inbox", &[&trust[..], &["--min-signers", "2"]].concat()), 2),
+        (&|| watch("inbox", &[&trust[..], &["--owner", "nobody"]].concat()), 2),
+        (&|| watch("nowhere", &trust), 2),
+        (&|| import(&["--trust", "nowhere.pub"]), 2),
+        (&|| import(&[&trust[..], &["--owner", "nobody"]].concat()), 2),
+        (&|| with(&[&["import", "nowhere", "--cache-dir", "cache"], &trust[..]].concat()), 2),
+        (&|| import(&[&trust[..], &["--staging", "inbox/b.tar"]].concat()), 7),
+    ] {
+        import(&trust).good();
+        let good = metrics();
+        assert!(says("trivy_ferry_last_exit_code 0"), "{good}");
+        import(&["--trust", "nowhere.pub", "--dry-run"]).fails();
+        assert_eq!(metrics(), good, "a dry run is none");
+        let ran = run();
+        assert!(ran.code != 0 && says(&format!("trivy_ferry_last_exit_code {}", ran.code)), "{ran:#?}");
+        assert_eq!(ran.code, code, "{ran:#?}");
+        let of = |text: &str, name: &str| {
+            text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        for name in ["trivy_ferry_last_success", "trivy_ferry_dataset_updated"] {
+            let lines = of(&good, name);
+            assert!(!lines.is_empty() && of(&metrics(), name) == lines, "{name}: {}", metrics());
+        }
+    }
+    // Mended: a watch that finds nothing to import says so, and does not claim that it did.
+    watch("nowhere", &trust).exits(2);
+    host.status(&["--metrics", "ferry.prom"]).good();
+    assert!(says("trivy_ferry_last_exit_code 2"), "a look is no run");
+    fs::rename(host.path("inbox/b.tar"), host.path("b.tar")).unwrap();
+    watch("inbox", &trust).good();
+    assert!(says("trivy_ferry_last_exit_code 0"), "{}", metrics());
+    // A refusal is not forgotten with the next start.
+    host.file("inbox/rubbish.tar", "rubbish");
+    watch("inbox", &trust).fails();
+    watch("inbox", &trust).good();
+    assert!(!says("trivy_ferry_last_exit_code 0"), "{}", metrics());
+    // Nothing can be read of the state.
+    let before = metrics();
+    fs::write(host.path("state/import-default.json"), "rubbish").unwrap();
+    let ran = watch("nowhere", &trust);
+    assert!(says(&format!("trivy_ferry_last_exit_code {}", ran.code)), "{}", metrics());
+    let dataset = before.lines().find(|line| line.starts_with("trivy_ferry_dataset_updated")).unwrap();
+    assert!(says(dataset), "{}", metrics());
+}

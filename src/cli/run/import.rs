@@ -10,8 +10,7 @@ use crate::progress::Progress;
 use crate::targets;
 
 pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
-    let mut options = options(&args.import)?;
-    options.dry_run = args.dry_run;
+    let options = options(&args.import, args.dry_run, progress)?;
     let importer = Importer::new(options);
     interrupt::says(
         "Interrupted. Each dataset is old or new, and none is mixed; run the same command again to finish.",
@@ -27,9 +26,27 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandO
     Ok(CommandOutcome { warnings, errors: report.into_errors(), ..outcome })
 }
 
-/// What the flags say that `import` and `watch` share. Reads the password from standard input.
-pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
+/// What the flags say that `import` and `watch` share. Reads the password from standard input. What is wrong with them
+/// is noted in the metrics, too.
+pub(crate) fn options(
+    args: &DeliveryFlags,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<ImportOptions, Error> {
     let mut options = ImportOptions::new(args.acceptance.stream.clone());
+    options.dry_run = dry_run;
+    options.metrics = args.metrics.clone();
+    options.state_dir = args.state_dir.clone();
+    match complete(&mut options, args) {
+        Ok(()) => Ok(options),
+        Err(error) => {
+            Importer::new(options).note_no_start(&error, progress);
+            Err(error)
+        }
+    }
+}
+
+fn complete(options: &mut ImportOptions, args: &DeliveryFlags) -> Result<(), Error> {
     options.trust = args.keys.trust.clone();
     options.min_signers = args.signers.min_signers;
     options.cache_dirs = args.cache_dir.clone();
@@ -47,10 +64,8 @@ pub(crate) fn options(args: &DeliveryFlags) -> Result<ImportOptions, Error> {
     options.settings = (&args.settings).into();
     options.clear_scan_cache = args.clear_scan_cache;
     options.exec_after = args.exec_after.clone();
-    options.metrics = args.metrics.clone();
     options.data_home = args.data_home.clone();
-    options.state_dir = args.state_dir.clone();
-    Ok(options)
+    Ok(())
 }
 
 /// The layout that a flag names.

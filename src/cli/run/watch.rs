@@ -19,7 +19,7 @@ pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<CommandOu
         max_waiting: args.max_waiting,
         once: args.once,
         exec_outcome: args.exec_outcome.clone(),
-        import: import::options(&args.import)?,
+        import: import::options(&args.import, false, progress)?,
     };
     interrupt::says(
         "Interrupted. Each dataset is old or new, and the inbox keeps what is not imported yet; run the same command again to go on.",
