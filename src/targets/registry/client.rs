@@ -323,7 +323,9 @@ impl<'r> Registry<'r> {
     }
 
     pub(super) fn refusal(&self, answer: Answer) -> RemoteError {
-        self.remote.http.refusal(answer, Service::Target)
+        // Whoever only asks needs no right to push.
+        let service = if self.access == Access::Pull { Service::Registry } else { Service::Target };
+        self.remote.http.refusal(answer, service)
     }
 
     /// Another repository of the same host that has a blob.
