@@ -40,6 +40,8 @@ pub enum DriftState {
     Newer,
     /// What another stream brought since.
     Superseded,
+    /// A database that no bundle brought which was accepted here.
+    NotAccepted,
     /// Nobody looked.
     NotLookedAt,
 }
@@ -54,7 +56,10 @@ impl DriftState {
             DriftState::Differs if reference.starts_with(IMAGE) => Some(
                 "Find out who replaced the tag. To set it to the bundle's image again, import the last bundle with --image and --replace-image-tags.",
             ),
-            DriftState::InPlace | DriftState::NotLookedAt | DriftState::Superseded => None,
+            DriftState::InPlace
+            | DriftState::NotLookedAt
+            | DriftState::NotAccepted
+            | DriftState::Superseded => None,
             DriftState::Missing | DriftState::Differs => {
                 Some("Import the last bundle again: it brings back what is missing.")
             }
@@ -138,6 +143,16 @@ fn in_cache(
         _ => true,
     };
     Ok((if is_same { DriftState::InPlace } else { DriftState::Differs }, date))
+}
+
+/// The date of a database in a cache, as its metadata has it; `None` where there is none.
+///
+/// # Errors
+/// Where this user may not look.
+pub(crate) fn date_in_cache(dir: &Path, name: &Name) -> Result<Option<Timestamp>, TargetError> {
+    let Some(view) = Cache::inspect(dir, Layout::Trivy)? else { return Ok(None) };
+    let Some(slot) = view.slot(name, "") else { return Ok(None) };
+    Ok(view.installed(&slot)?.and_then(|installed| installed.updated_at))
 }
 
 /// Whether a web root hands out a VEX repository: its manifest, and the archive to which that points.

@@ -8,11 +8,13 @@ pub(crate) mod metrics;
 pub(crate) mod options;
 pub(crate) mod report;
 pub(crate) mod retired;
+pub(crate) mod unaccepted;
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::bundle::Heartbeat;
 use crate::dataset::DatasetRef;
 use crate::delivery::registry_access::{RegistryAccess, is_out};
 use crate::delivery::registry_place::RegistryPlace;
@@ -58,7 +60,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         errors.extend(behind);
         status.now = present;
         if options.target.is_none() {
-            status.refused = recent_rejections(log, present);
+            status.refused = recent_rejections(log, &status.heartbeats, present);
         }
     }
     if status.is_empty() {
@@ -79,6 +81,9 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         target.disk = disk(&target.target);
     }
     errors.extend(unfit(&status, options.max_age.as_ref()));
+    if let Some(max_age) = &options.max_age {
+        errors.extend(unaccepted::absent(&status, max_age));
+    }
     if let Some(most) = options.max_silence {
         errors.extend(silent(&status, most));
     }
@@ -108,7 +113,13 @@ fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
                 format!("every import has failed since {}: {why}", format_minute(*since)),
                 hint,
             ));
-        } else if target.bundle.is_none() && target.datasets.is_empty() {
+        } else if let Some(reset) = target.floors_reset.filter(|_| !target.has_accepted()) {
+            let what = format!(
+                "its floors were reset on {}, and no bundle was accepted since",
+                format_minute(reset)
+            );
+            errors.push(failed(what, "Import a bundle: it is judged as the first."));
+        } else if !target.has_accepted() {
             let hint = "See under `refused` why no bundle was acceptable.";
             errors.push(failed("nothing was imported into it yet".into(), hint));
         }
@@ -230,6 +241,7 @@ fn look_at_state(
             status.heartbeats.push(heartbeat(stream, heard, &imports, of_stream));
         }
     }
+    unaccepted::add(&mut status);
     if let Some(wanted) = wanted {
         return if status.imports.is_empty() { Err(forget::unknown(wanted, &known)) } else { Ok(status) };
     }
@@ -264,10 +276,21 @@ fn heartbeat(
     HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
-/// What was rejected or given up within [`LATELY`], and not accepted since.
-fn recent_rejections(log: Vec<LogEntry>, now: Timestamp) -> Vec<RecentRejection> {
+/// What was rejected or given up within [`LATELY`], and not accepted since. A heartbeat counts as accepted once a later
+/// one of its stream was heard.
+fn recent_rejections(
+    log: Vec<LogEntry>,
+    heartbeats: &[HeartbeatStatus],
+    now: Timestamp,
+) -> Vec<RecentRejection> {
     let mut latest: Vec<(Option<Digest>, RecentRejection)> = Vec::new();
-    for LogEntry { at, event, bundle, identity, why, .. } in log {
+    let was_heard_since = |stream: &str, at: Timestamp| {
+        heartbeats.iter().any(|heartbeat| heartbeat.stream == stream && heartbeat.heard.received >= at)
+    };
+    for LogEntry { at, event, stream, bundle, identity, why, .. } in log {
+        if bundle.as_ref().is_some_and(|name| Heartbeat::is_named(name)) && was_heard_since(&stream, at) {
+            continue;
+        }
         match event {
             Event::Rejected | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
@@ -338,6 +361,7 @@ fn look_at(
         disk: None,
         used: of.used,
         failed: of.failure.clone(),
+        floors_reset: of.floors_reset,
         retired: false,
         lags: false,
     }

@@ -65,6 +65,8 @@ pub struct TargetStatus {
     pub used: Option<Timestamp>,
     /// How that run failed here, if it did.
     pub failed: Option<Failure>,
+    /// When its floors were reset, if nothing was accepted since.
+    pub floors_reset: Option<Timestamp>,
     /// No run uses it any more: what is old or missing there is no error.
     pub retired: bool,
     /// Others were used since, so that it may be retired.
@@ -73,9 +75,15 @@ pub struct TargetStatus {
 }
 
 impl TargetStatus {
-    /// Whether anything of it was ever accepted, or a run says why not.
+    /// Whether anything of it was ever accepted, or it is known why not.
     fn has_trace(&self) -> bool {
-        self.bundle.is_some() || self.failed.is_some() || !self.datasets.is_empty()
+        self.has_accepted() || self.failed.is_some() || self.floors_reset.is_some()
+    }
+
+    /// Whether anything of it is known that was accepted.
+    pub(crate) fn has_accepted(&self) -> bool {
+        let is_accepted = |row: &ItemStatus| row.state != DriftState::NotAccepted;
+        self.bundle.is_some() || self.datasets.iter().any(is_accepted)
     }
 
     /// What to do about something at the target, which may be retired.
@@ -137,7 +145,7 @@ pub struct ItemStatus {
     /// Its reference name, such as `trivy-db-2`.
     pub name: String,
     /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
-    /// made.
+    /// made. Of a database that no bundle brought, its own date.
     #[serde(serialize_with = "crate::util::text::serialize_second")]
     pub accepted: Timestamp,
     /// The date of what the target holds now, where that was looked at and has one.

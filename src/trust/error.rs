@@ -308,6 +308,12 @@ pub enum Rejection {
         /// The other image's name.
         other: String,
     },
+    /// A dataset for which there is an age is not there at all.
+    #[error("{dataset} is not there, and --max-age asks for it")]
+    Absent {
+        /// The dataset.
+        dataset: String,
+    },
     /// A dataset is older than `--max-age` allows.
     #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
     TooOld {

@@ -155,6 +155,7 @@ impl Hint for Rejection {
             Rejection::Suspect { dataset, .. } => format!(
                 "Compare it with another source; if it is meant to be so, sign it with --accept {dataset}: scanners find nothing that it lacks."
             ),
+            Rejection::Absent { .. } => "Import a bundle that has it, or leave it out of --max-age.".into(),
             Rejection::TooOld { dataset, .. } => format!(
                 "Use a newer source or bundle, leave it out with --skip {dataset}, or raise --max-age: older data misses newer vulnerabilities."
             ),

@@ -1,6 +1,6 @@
 //! The greatest age of the data of a bundle, by dataset: `3d,trivy-java-db=14d`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -12,7 +12,11 @@ use crate::util::text;
 
 /// The greatest age by dataset. A bare age means trivy-db, which is the one that changes daily.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MaxAge(BTreeMap<Name, Age>);
+pub struct MaxAge {
+    ages: BTreeMap<Name, Age>,
+    /// The datasets that stand there by their names.
+    explicit: BTreeSet<Name>,
+}
 
 /// A string that is not a list of ages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,23 +36,36 @@ impl FromStr for MaxAge {
     type Err = InvalidMaxAge;
 
     fn from_str(text: &str) -> Result<Self, InvalidMaxAge> {
-        let mut ages = BTreeMap::new();
+        let (mut ages, mut explicit) = (BTreeMap::new(), BTreeSet::new());
         for part in text.split(',') {
             let (name, age) = part.split_once('=').unwrap_or(("trivy-db", part));
             let name: Name = name.parse()?;
             if name == Name::trivy_checks() {
                 return Err(InvalidMaxAge::Undated);
             }
+            if part.contains('=') {
+                explicit.insert(name.clone());
+            }
             ages.insert(name, age.parse()?);
         }
-        Ok(MaxAge(ages))
+        Ok(MaxAge { ages, explicit })
     }
 }
 
 impl MaxAge {
     /// Whether it says anything of a dataset.
     pub fn covers(&self, name: &Name) -> bool {
-        self.0.contains_key(name)
+        self.ages.contains_key(name)
+    }
+
+    /// The datasets of which it says something.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.ages.keys()
+    }
+
+    /// Whether a dataset stands there by its name.
+    pub fn is_explicit(&self, name: &Name) -> bool {
+        self.explicit.contains(name)
     }
 
     /// Checks a dataset's date.
@@ -56,7 +73,7 @@ impl MaxAge {
     /// # Errors
     /// [`Rejection::TooOld`] if the data is older than is allowed for the dataset.
     pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Rejection> {
-        match (self.0.get(name), updated_at) {
+        match (self.ages.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
                 Err(Rejection::TooOld {
                     dataset: name.to_string(),

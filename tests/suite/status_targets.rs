@@ -288,3 +288,131 @@ fn silence_is_judged_by_the_targets_in_use() {
     assert_eq!(site.json(&[])["heartbeats"][0]["not_in"], serde_json::json!([]));
     assert_eq!(site.json(&[])["heartbeats"][0]["here"], true);
 }
+
+/// The state was lost, or somebody filled the cache by hand: what lies there is used, whatever brought it.
+#[test]
+fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).good();
+    // All of it is there, and newer than what comes now; nobody remembers it.
+    fs::remove_dir_all(site.host.path("state")).unwrap();
+    let made = hours(-400);
+    let key = &site.host.key;
+    let older = Bundle::of(made, &Part::all(made));
+    site.host.file("inbox/b.tar", older.signed(key));
+    site.import(&["--cache-dir", "cache", "--metrics", "ferry.prom"]);
+    let metrics = fs::read_to_string(site.host.path("ferry.prom")).unwrap();
+    for dataset in ["trivy-db-2", "trivy-java-db-1"] {
+        assert!(metrics.contains(&format!("dataset=\"{dataset}\"")), "{metrics}");
+    }
+    site.status(&["--max-age", "trivy-db=400d,trivy-java-db=400d"])
+        .exits(0)
+        .prints("not from a bundle that was accepted here");
+    for age in ["1d", "trivy-db=1d", "trivy-java-db=1d"] {
+        site.status(&["--max-age", age]).exits(5).warns("and --max-age allows 1 d");
+    }
+    let row = site.json(&[])["imports"][0]["datasets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == "trivy-db-2")
+        .unwrap()
+        .clone();
+    assert_eq!((&row["state"], &row["in_use"]), (&"not-accepted".into(), &row["accepted"]), "{row}");
+    fs::remove_dir_all(site.host.path("cache/db")).unwrap();
+    for age in ["400d", "trivy-db=400d"] {
+        site.status(&["--max-age", age]).exits(5).warns("trivy-db is not there, and --max-age asks for it");
+    }
+    fs::remove_dir_all(site.host.path("cache/java-db")).unwrap();
+    site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is not there");
+}
+
+/// What was never brought: a cache without one of the databases, a registry, and a VEX repository nowhere.
+#[test]
+fn what_max_age_names_and_a_target_lacks_is_an_error() {
+    let mut site = Site::new();
+    site.comes();
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    site.import(&["--cache-dir", "cache", "--registry", &place, "--skip", "trivy-java-db,vex-hub"]).exits(0);
+    site.status(&["--max-age", "400d"]).good();
+    let ran = site.status(&["--max-age", "trivy-java-db=400d"]);
+    ran.exits(5).warns("cache:").warns(&format!("registry:{place}: trivy-java-db is not there"));
+    site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).exits(5).warns("vex-hub is not there");
+    // Whatever says that the bundle is there, a web root is no place for databases.
+    fs::create_dir(site.host.path("www")).unwrap();
+    let web = ["--web-root", "www", "--web-url", "https://vex.example"];
+    site.import(&web).good();
+    site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).good();
+}
+
+#[test]
+fn floors_that_were_reset_are_named_as_such() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).good();
+    // As `trust remove --reset-floors` leaves it.
+    let path = site.host.path("state/import-default.json");
+    let mut state = site.state();
+    for target in state["targets"].as_object_mut().unwrap().values_mut() {
+        *target = serde_json::json!({ "used": target["used"], "floors_reset": hours(0).to_string() });
+    }
+    fs::write(path, state.to_string()).unwrap();
+    let ran = site.status(&[]);
+    ran.exits(7).prints("floors reset").warns("its floors were reset on").warns("Import a bundle");
+    ran.does_not_say("nothing was imported").does_not_say("--state-dir");
+    assert!(!site.json(&[])["imports"][0]["floors_reset"].is_null());
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).exits(0);
+    site.status(&[]).good().does_not_say("floors reset");
+}
+
+#[test]
+fn a_refused_heartbeat_is_forgotten_once_another_was_heard() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).good();
+    let log = site.host.path("state/imports.jsonl");
+    let mut line = site.log().last().unwrap().clone();
+    let name = "default-20261120T000000Z.heartbeat.json";
+    line["event"] = "refused".into();
+    line["at"] = hours(-2).to_string().into();
+    line["bundle"] = name.into();
+    line["why"] = "its date lies ahead".into();
+    line.as_object_mut().unwrap().remove("identity");
+    let mut text = fs::read_to_string(&log).unwrap();
+    text.push_str(&format!("{line}\n"));
+    fs::write(&log, text).unwrap();
+    let hear = |received: String| {
+        let mut state = site.state();
+        state["heard"] =
+            serde_json::json!({ "created": received, "received": received, "export": "unchanged" });
+        fs::write(site.host.path("state/import-default.json"), state.to_string()).unwrap();
+    };
+    site.status(&[]).prints("its date lies ahead");
+    hear(hours(-3).to_string());
+    site.status(&[]).prints("its date lies ahead");
+    hear(hours(-1).to_string());
+    site.status(&[]).good().does_not_say("its date lies ahead");
+}
+
+#[test]
+fn a_registry_that_is_only_asked_wants_no_account_that_may_push() {
+    let mut site = Site::new();
+    site.comes();
+    let is_closed = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(0));
+    let answers = is_closed.clone();
+    let registry = Registry::new(move |_| {
+        let status = answers.load(std::sync::atomic::Ordering::Relaxed);
+        (status != 0).then(|| answers::status(status))
+    });
+    let place = format!("{}/p", registry.host);
+    site.import(&["--registry", &place]).good();
+    for status in [401, 403] {
+        is_closed.store(status, std::sync::atomic::Ordering::Relaxed);
+        let ran = site.status(&["--registries", "--plain-http"]);
+        ran.fails().does_not_say("push");
+        ran.warns("docker login");
+    }
+}

@@ -64,6 +64,9 @@ impl StatusReport {
             let why = escape(&failed.why);
             writeln!(f, "  FAILED           every import since {}: {why}", format_minute(failed.since))?;
         }
+        if let Some(reset) = target.floors_reset {
+            writeln!(f, "  floors reset     {}; nothing was accepted since", format_minute(reset))?;
+        }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
             let ago = format_age(bundle.created, self.now);
@@ -174,6 +177,7 @@ fn describe(state: DriftState) -> &'static str {
         DriftState::Differs => "DIFFERS from what was imported",
         DriftState::Older => "OLDER than what was imported",
         DriftState::Newer => "NEWER than what was imported",
+        DriftState::NotAccepted => "not from a bundle that was accepted here",
         DriftState::Superseded => "another stream's, which came later",
     }
 }

@@ -1,0 +1,110 @@
+//! Databases that no bundle brought, and that scanners use all the same: of a cache that was filled by hand, or from
+//! before the state was lost. And what `--max-age` asks for and nobody has.
+
+use jiff::Timestamp;
+
+use crate::dataset::{DatasetRef, Kind, Name, catalogue};
+use crate::delivery::ledger::IMAGE;
+use crate::delivery::target_id::TargetId;
+use crate::error::Error;
+use crate::status::drift::{self, DriftState};
+use crate::status::report::{ItemStatus, StatusReport, TargetStatus};
+use crate::trust::Rejection;
+use crate::trust::max_age::MaxAge;
+use crate::util::text::escape;
+
+/// Adds a row for each database in a cache of which nothing was accepted.
+pub(crate) fn add(status: &mut StatusReport) {
+    for index in 0..status.imports.len() {
+        let of = &status.imports[index];
+        let (TargetId::Cache(dir), false) = (&of.target, of.retired) else { continue };
+        let (dir, has_failed) = (dir.clone(), of.failed.is_some());
+        for (name, tag) in
+            [(Name::trivy_db(), catalogue::DB_TAG), (Name::trivy_java_db(), catalogue::JAVA_DB_TAG)]
+        {
+            if has(status, &status.imports[index].target, &name) {
+                continue;
+            }
+            match drift::date_in_cache(&dir, &name) {
+                Ok(Some(date)) => {
+                    status.imports[index].datasets.push(row(DatasetRef::new(name, tag).to_string(), date));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let error = Error::from(error);
+                    let is_known = status.unseen.iter().any(|known| known.to_string() == error.to_string());
+                    // A failure says what is wrong there.
+                    if !is_known && !has_failed {
+                        status.unseen.push(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns an error for each dataset that `--max-age` asks for and a target does not have at all. A bare age asks only
+/// caches for trivy-db: a registry may be there for something else. VEX repositories may lie in any target.
+pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
+    let used = || status.imports.iter().filter(|target| !target.retired && target.failed.is_none());
+    let mut errors = Vec::new();
+    for name in max_age.names() {
+        let rejection = || Rejection::Absent { dataset: name.to_string() };
+        if name.kind() == Kind::Vex {
+            if used().next().is_some() && !used().any(|target| has(status, &target.target, name)) {
+                errors.push(rejection().into());
+            }
+            continue;
+        }
+        let mut judged: Vec<&TargetId> = Vec::new();
+        for target in used().filter(|target| is_asked(target, name, max_age)) {
+            if judged.contains(&&target.target) || has(status, &target.target, name) {
+                continue;
+            }
+            judged.push(&target.target);
+            let rejection = Error::from(rejection());
+            errors.push(Error::Restated {
+                what: format!("{}: {rejection}", escape(&target.target.to_string())),
+                hint: target.hint(
+                    "Import a bundle that has it, or leave it out of --max-age; --target judges one target alone.",
+                ),
+                original: Box::new(rejection),
+            });
+        }
+    }
+    errors
+}
+
+/// Whether a target is to have a dataset that is no VEX repository.
+fn is_asked(target: &TargetStatus, name: &Name, max_age: &MaxAge) -> bool {
+    match &target.target {
+        TargetId::Cache(_) => true,
+        TargetId::WebRoot(_) => false,
+        // One with nothing but images is no place for databases.
+        _ => max_age.is_explicit(name) && target.datasets.iter().any(|row| !row.name.starts_with(IMAGE)),
+    }
+}
+
+/// Whether any stream has brought a dataset to a target, or it is there.
+fn has(status: &StatusReport, target: &TargetId, name: &Name) -> bool {
+    let of_target = status.imports.iter().filter(|of| of.target == *target && !of.retired);
+    let mut names =
+        of_target.flat_map(|of| &of.datasets).filter_map(|row| row.name.parse::<DatasetRef>().ok());
+    names.any(|dataset| dataset.name == *name)
+}
+
+fn row(name: String, date: Timestamp) -> ItemStatus {
+    ItemStatus {
+        name,
+        accepted: date,
+        in_use: Some(date),
+        manifest_date: false,
+        state: DriftState::NotAccepted,
+        expires: None,
+        source: None,
+        version: None,
+        signers: Vec::new(),
+        origin: None,
+        others: None,
+    }
+}
