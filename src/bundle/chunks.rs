@@ -145,7 +145,7 @@ mod tests {
     fn every_chunk_is_the_one_that_was_verified_or_an_error() {
         let dir = crate::util::fs::tempdir().unwrap();
         let key = SigningKey::from_pem(writer::KEY, None).unwrap().public();
-        let keyring = Keyring::load(&[keyring::add(dir.path(), "test", &key, &[]).unwrap()]).unwrap();
+        let keyring = Keyring::load(&[keyring::add(dir.path(), "test", &key, &[]).unwrap().path]).unwrap();
         let path = dir.path().join("b.tar");
         let bytes = writer::bundle();
         std::fs::write(&path, &bytes).unwrap();

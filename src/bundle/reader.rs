@@ -577,7 +577,7 @@ mod tests {
 
     fn keyring(dir: &Path) -> Keyring {
         let key = SigningKey::from_pem(writer::KEY, None).unwrap().public();
-        Keyring::load(&[keyring::add(dir, "test", &key, &[]).unwrap()]).unwrap()
+        Keyring::load(&[keyring::add(dir, "test", &key, &[]).unwrap().path]).unwrap()
     }
 
     /// Everything that a full verification does.

@@ -2,6 +2,8 @@
 //!
 //! Knows tags and dates; nothing of where the data comes from.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -15,13 +17,14 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
 use crate::progress::{Counted, Progress};
-use crate::remote::{Remote, RemoteError, RemoteOptions, Repository, RetryLimits, STALL, STORE};
+use crate::remote::{Remote, RemoteError, RemoteOptions, Repository, RetryLimits, STORE};
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::state::OthersData;
 
-/// How patiently a registry is only asked what it has: whoever asks waits for the answer.
-const ASKING: RetryLimits = RetryLimits { retries: 2, deadline: None, stall: STALL };
+/// How patiently a registry is only asked what it has: whoever asks waits for the answer, and other registries too.
+const ASKING: RetryLimits =
+    RetryLimits { retries: 2, deadline: None, stall: Duration::from_secs(20), pause: Duration::from_secs(5) };
 
 /// The way to the registries of a run; none where no `--registry` is given.
 pub(crate) struct RegistryAccess {

@@ -38,7 +38,7 @@ pub(crate) use http::Http;
 pub use reference::Repository;
 pub(crate) use reference::{is_loopback, is_tag};
 pub(crate) use registry::Access;
-pub use retry::{RETRIES, RetryLimits, STALL};
+pub use retry::{PAUSE, RETRIES, RetryLimits, STALL};
 pub(crate) use retry::{Retry, RetryPolicy, Retryable};
 pub(crate) use upload::Upload;
 

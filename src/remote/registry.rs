@@ -181,7 +181,9 @@ impl Registries {
     /// some minutes, and an upload takes longer.
     pub(crate) fn renew(&self, http: &Http, repository: &Repository, refusal: &Answer) -> bool {
         let (access, origin) = (&Access::Push, refusal.response.url().clone());
-        let asked = refusal.same_origin && refusal.response.status() == StatusCode::UNAUTHORIZED;
+        // An upload may go to another host, and the login belongs to the registry alone.
+        let own = self.origin_of(repository).is_some_and(|own| own.origin() == origin.origin());
+        let asked = own && refusal.response.status() == StatusCode::UNAUTHORIZED;
         let Some(challenge) = Challenge::of(refusal.response.headers()).filter(|_| asked) else {
             return false;
         };

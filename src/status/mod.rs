@@ -233,7 +233,8 @@ fn look_at_state(
             }
             let usage = usage(name, &imports.targets, status.now);
             let mut look = look_at(&stream, target, of, depth, &mut status.unseen);
-            (look.retired, look.lags) = (usage.retired, usage.lags);
+            // Who names a target wants to know how it is.
+            (look.retired, look.lags) = (usage.retired && wanted.is_none(), usage.lags);
             status.imports.push(look);
         }
         let of_stream = &status.imports[count..];

@@ -1,7 +1,7 @@
 //! Which targets no run uses any more, as far as the state tells.
 //!
-//! A job that has died looks much the same, so one run without a target is not enough unless that run is known to
-//! have worked on it before. `forget` is the way to say so at once.
+//! A job that has died looks much the same, so one run without a target is not enough. `forget` is the way to say so
+//! at once.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::trust::state::TargetState;
 
 /// For how long others are used before a target counts as retired.
 const UNUSED: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How many bundles others accept before a target whose directory is gone counts as retired.
+/// How many bundles others accept before a target that they leave out, or whose directory is gone, counts as retired.
 const BUNDLES: usize = 2;
 /// For how long others are used before an error of a target says how it is retired.
 const HINT: SignedDuration = SignedDuration::from_hours(25);
@@ -26,9 +26,9 @@ pub(crate) struct Usage {
     pub(crate) lags: bool,
 }
 
-/// Compares a target with the others of its stream: it is retired if a later run of the same targets leaves it out,
-/// if its directory is gone and others have accepted [`BUNDLES`] newer bundles, or if others are used for
-/// [`UNUSED`] longer.
+/// Compares a target with the others of its stream: it is retired if others have accepted [`BUNDLES`] newer bundles and
+/// runs of the same targets leave it out or its directory is gone, or if others are used for [`UNUSED`] longer. One
+/// run proves nothing: the last bundle may have been imported again to repair one target.
 pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
     let mut usage = Usage::default();
     let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
@@ -38,8 +38,8 @@ pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Ti
         let Some(later) = last_use(state, now).filter(|later| *later > used) else { continue };
         let lag = later.duration_since(used);
         let was_dropped = of.beside.contains(other) && !state.beside.iter().any(|beside| beside == name);
-        let is_gone = is_gone(name) && newer_bundles(of, state) >= BUNDLES;
-        usage.retired |= was_dropped || is_gone || lag >= UNUSED;
+        let is_unused = newer_bundles(of, state) >= BUNDLES && (was_dropped || is_gone(name));
+        usage.retired |= is_unused || lag >= UNUSED;
         usage.lags |= lag >= HINT;
     }
     usage
@@ -99,6 +99,9 @@ mod tests {
         // One job, which leaves it out now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
+        // One bundle went into the other alone.
+        assert!(!retired(state(day, &["registry:b"], 3), state(later, &[], 4), a).0);
+        assert!(retired(state(day, &["registry:b"], 3), state(later, &[], 5), a).0);
         // Long ago.
         assert!(retired(state("2026-11-10T02:00:00Z", &[], 3), state(later, &[], 9), a).0);
         // Its directory is gone, and more came than the one night's.

@@ -43,7 +43,7 @@ impl Hint for TrustError {
                     .into()
             }
             TrustError::FewKeys { .. } => {
-                "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with --min-signers or `trust require`."
+                "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with `trust require`."
                     .into()
             }
             TrustError::NewerState { .. } => {

@@ -94,6 +94,14 @@ impl Keyring {
         Ok(self)
     }
 
+    /// The same keys, of which so many must have signed, whatever was kept beside them.
+    ///
+    /// # Errors
+    /// [`TrustError::FewKeys`] if there are not so many keys.
+    pub fn requiring_exactly(self, min_signers: u32) -> Result<Self, TrustError> {
+        Keyring { min_signers, ..self }.requiring(None)
+    }
+
     /// How many different keys must have signed a bundle.
     pub fn min_signers(&self) -> u32 {
         self.min_signers.max(1)
@@ -175,8 +183,16 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 /// [`TrustError::File`] if the file cannot be read; [`TrustError::NotAKey`] if it is not a regular file or
 /// not a public key.
 pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
+    Ok(read_with_streams(path)?.0)
+}
+
+/// As [`read`], with the streams that the file limits the key to.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_streams(path: &Path) -> Result<ParsedKey, TrustError> {
     match fs::open_regular(path, Links::Follow) {
-        Ok(file) => Ok(parse(path, file)?.0),
+        Ok(file) => parse(path, file),
         Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, TrustedFileError::NotAFile)),
         Err(OpenError::Io(error)) => Err(TrustError::File { path: path.into(), error }),
     }
@@ -214,8 +230,8 @@ pub fn require(directory: &Path, min_signers: u32) -> Result<PathBuf, TrustError
     Ok(path)
 }
 
-/// A key, and the streams that it is trusted for.
-type ParsedKey = (PublicKey, Option<Vec<String>>);
+/// A key, and the streams that it is trusted for; `None` for all.
+pub type ParsedKey = (PublicKey, Option<Vec<String>>);
 
 fn parse(path: &Path, file: File) -> Result<ParsedKey, TrustError> {
     let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: PUBLIC, why };
@@ -225,15 +241,27 @@ fn parse(path: &Path, file: File) -> Result<ParsedKey, TrustError> {
         _ => TrustError::File { path: path.into(), error },
     })?;
     let key = PublicKey::from_pem(&text).map_err(not)?;
-    let mut before = text.lines().take_while(|line| !line.starts_with("-----BEGIN"));
-    let Some(listed) = before.find_map(|line| line.strip_prefix(STREAMS)) else { return Ok((key, None)) };
-    let streams: Vec<String> =
-        listed.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let mut streams: Option<Vec<String>> = None;
+    for line in text.lines().take_while(|line| !line.starts_with("-----BEGIN")).filter(|line| is_limit(line))
+    {
+        let listed = line.strip_prefix(STREAMS).filter(|_| streams.is_none());
+        let listed =
+            listed.ok_or_else(|| not(format!("only one line may name streams, as `{STREAMS} NAME`")))?;
+        let names = listed.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        streams = Some(names.collect());
+    }
     // Nothing named is no leave for everything.
-    if streams.is_empty() {
+    if streams.as_ref().is_some_and(Vec::is_empty) {
         return Err(not(format!("its line {STREAMS:?} names no stream")));
     }
-    Ok((key, Some(streams)))
+    Ok((key, streams))
+}
+
+/// Whether a line is meant to limit a key to streams. A limit that is spelled in another way must not be taken for
+/// no limit.
+fn is_limit(line: &str) -> bool {
+    let is_noise = |c: char| c.is_whitespace() || matches!(c, '#' | '\u{feff}');
+    line.trim_start_matches(is_noise).to_lowercase().starts_with("stream")
 }
 
 /// The error of a key's file that was not opened.
@@ -260,31 +288,43 @@ fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> 
     Ok(dir)
 }
 
-/// Adds a key to a directory as `NAME.pub`, trusted for these streams, or if there are none, for all.
+/// Adds a key to a directory as `NAME.pub`, trusted for these streams, or if there are none, for all. If it is there
+/// already, these streams are added to those that it is limited to, and none leave it as it is.
 ///
 /// # Errors
 /// [`TrustError::Writable`] if another user can change the directory or what leads there;
 /// [`TrustError::NameTaken`] if another key has that name; [`TrustError::File`] if the key cannot be
 /// written.
-pub fn add(directory: &Path, name: &str, key: &PublicKey, streams: &[String]) -> Result<PathBuf, TrustError> {
+pub fn add(
+    directory: &Path,
+    name: &str,
+    key: &PublicKey,
+    streams: &[String],
+) -> Result<TrustedKey, TrustError> {
     let file_name = format!("{name}.pub");
     let path = directory.join(&file_name);
-    let failed = |error| TrustError::File { path: path.clone(), error };
     let dir = trusted_directory(directory, Some(0o755))?;
-    let lines =
-        if streams.is_empty() { String::new() } else { format!("{STREAMS} {}\n", streams.join(", ")) };
-    let text = format!("{lines}{}", key.to_pem());
-    if read(&path).is_ok_and(|present| present == *key) {
-        // What it is trusted for may be something else now.
-        dir.replace(&file_name, text.as_bytes(), 0o644, None, Durability::Synced).map_err(failed)?;
-        return Ok(path);
+    let present = read_with_streams(&path).ok().filter(|(present, _)| present == key);
+    let mut streams = streams.to_vec();
+    if let Some((_, Some(before))) = &present {
+        streams.extend(before.iter().cloned());
     }
-    let written = dir.write_new(&file_name, text.as_bytes(), 0o644, Durability::Synced);
+    streams.sort();
+    streams.dedup();
+    let limit =
+        if streams.is_empty() { String::new() } else { format!("{STREAMS} {}\n", streams.join(", ")) };
+    let text = format!("{limit}{}", key.to_pem());
+    let written = if present.is_some() {
+        dir.replace(&file_name, text.as_bytes(), 0o644, None, Durability::Synced)
+    } else {
+        dir.write_new(&file_name, text.as_bytes(), 0o644, Durability::Synced)
+    };
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => TrustError::NameTaken { path: path.clone() },
-        _ => failed(error),
+        _ => TrustError::File { path: path.clone(), error },
     })?;
-    Ok(path)
+    let streams = (!streams.is_empty()).then_some(streams);
+    Ok(TrustedKey { path, key: key.clone(), streams })
 }
 
 /// Removes the file of a trusted key.
@@ -320,8 +360,8 @@ mod tests {
         let dir = crate::util::fs::tempdir().unwrap();
         let trusted = dir.path().join("a/trusted");
         let (one, two) = (SigningKey::generate().unwrap().public(), SigningKey::generate().unwrap().public());
-        let path = add(&trusted, "laptop", &one, &[]).unwrap();
-        assert_eq!(add(&trusted, "laptop", &one, &[]).unwrap(), path, "adding again changes nothing");
+        let path = add(&trusted, "laptop", &one, &[]).unwrap().path;
+        assert_eq!(add(&trusted, "laptop", &one, &[]).unwrap().path, path, "adding again changes nothing");
         assert!(matches!(add(&trusted, "laptop", &two, &[]), Err(TrustError::NameTaken { .. })));
         let keyring = Keyring::from_directories(&[trusted, dir.path().join("missing")]).unwrap();
         assert_eq!(keyring.find(one.id()).unwrap().name(), "laptop.pub");
@@ -331,7 +371,7 @@ mod tests {
     #[test]
     fn a_key_that_others_can_change_is_no_key() {
         let dir = crate::util::fs::tempdir().unwrap();
-        let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public(), &[]).unwrap();
+        let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public(), &[]).unwrap().path;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = Keyring::load(&[path]).unwrap_err();
         assert!(matches!(error, TrustError::Writable { .. }), "{error}");
@@ -367,6 +407,36 @@ mod tests {
         require(dir.path(), 1).unwrap();
         crate::util::fs::put(dir.path().join("x.pub"), format!("# streams: ,\n{}", one.to_pem()));
         assert!(load().unwrap_err().to_string().contains("names no stream"));
+    }
+
+    #[test]
+    fn a_limit_is_never_widened_by_chance() {
+        let dir = crate::util::fs::tempdir().unwrap();
+        let key = SigningKey::generate().unwrap().public();
+        let streams = |listed: &[&str]| {
+            let listed: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
+            add(dir.path(), "one", &key, &listed).unwrap().streams.unwrap_or_default()
+        };
+        assert_eq!(streams(&["prod"]), ["prod"]);
+        assert_eq!(streams(&[]), ["prod"], "adding it again is no leave for everything");
+        assert_eq!(streams(&["lab"]), ["lab", "prod"]);
+        let file = dir.path().join("x.pub");
+        for line in [
+            "#streams: other",
+            "# Streams: other",
+            "# streams : other",
+            "#  streams: other",
+            " # streams: other",
+            "\u{feff}# streams: other",
+            "# stream: other",
+            "# streams: a\n# streams: b",
+        ] {
+            crate::util::fs::put(&file, format!("{line}\n{}", key.to_pem()));
+            let error = Keyring::load(&[file.clone()]).unwrap_err();
+            assert!(error.to_string().contains("only one line may name streams"), "{line:?}: {error}");
+        }
+        crate::util::fs::put(&file, format!("# the key of the lab's streams\n{}", key.to_pem()));
+        assert!(Keyring::load(&[file]).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use test_kit::answers::{header, status};
+use test_kit::answers::{header, ok, status};
 use test_kit::authority::{Authority, NAME};
 use test_kit::http::{Body, ClosedPort, Method, Response, Seen, each_connection};
 use test_kit::process::Run;
@@ -420,6 +420,45 @@ fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
         host.run(&[&mirror[..], &["--db-repository", &from], &ONCE].concat())
             .exits(3)
             .warns("which wants a login of its own");
+    }
+}
+
+/// A registry sends its uploads to storage elsewhere, as clouds and CDNs do. Whatever that asks for, the login belongs
+/// to the registry.
+#[test]
+fn a_host_that_takes_uploads_gets_no_login_whatever_it_asks_for() {
+    for bearer in [true, false] {
+        let (host, bundle) = importer();
+        let storage = Registry::new(move |seen| {
+            let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, seen.host);
+            let asks = if bearer { challenge } else { r#"Basic realm="r""#.into() };
+            let is_token = seen.path.starts_with("/token");
+            Some(if is_token {
+                ok(r#"{"token":"evil"}"#)
+            } else {
+                header(status(401), "www-authenticate", &asks)
+            })
+        });
+        let to = format!("http://{}", storage.host);
+        let registry = Registry::new(move |seen| match &seen.authorization {
+            None => Some(header(status(401), "www-authenticate", r#"Basic realm="r""#)),
+            Some(_) => {
+                is_upload(seen).then(|| header(status(202), "location", &format!("{to}{}1", seen.path)))
+            }
+        });
+        let config = format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzZXNhbWU="}}}}}}"#, registry.host);
+        host.file("home/.docker/config.json", config);
+        let (key, place) = (host.at("keys/exporter.pub"), format!("{}/p", registry.host));
+        let import = ["import", bundle.to_str().unwrap(), "--trust", &key, "--state-dir", "state"];
+        let ran = host.run(&[&import[..], &["--registry", &place, "--retries", "3"]].concat());
+        ran.exits(7).warns(&format!("to {}, which wants a login of its own", storage.host));
+        assert!(!ran.err.contains(&format!("docker login {}", storage.host)), "{ran:#?}");
+        assert!(!storage.seen().is_empty());
+        for seen in storage.seen() {
+            assert!(seen.authorization.is_none() && !seen.path.starts_with("/token"), "{seen:#?}");
+        }
+        let evil = |seen: &Seen| seen.authorization.as_ref().is_some_and(|header| header.contains("evil"));
+        assert!(!registry.seen().iter().any(evil), "its token is not the registry's");
     }
 }
 

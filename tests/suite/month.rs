@@ -257,6 +257,8 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     let new = "--cache-dir=cache2".to_owned();
     month.targets = vec![new.clone(), a.flag()];
     month.night(Up::New, Diode::Works).1.good();
+    month.truth(good).does_not_say("retired");
+    month.night(Up::New, Diode::Works).1.good();
     month.truth(good).prints("retired");
     fs::remove_dir_all(month.site.path("cache")).unwrap();
     month.targets = vec![new.clone(), a.flag(), b.flag()];
@@ -270,8 +272,10 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     month.night(Up::Still, Diode::Works).1.good();
     month.truth(good);
     month.targets = vec![new, b.flag()];
-    a.off.store(true, Relaxed);
     month.night(Up::New, Diode::Works).1.good();
+    month.truth(good).does_not_say("retired");
+    month.night(Up::New, Diode::Works).1.good();
+    a.off.store(true, Relaxed);
     month.truth(good).prints("retired");
     let gone = format!("{}/p", a.registry.host);
     month.site.run(&["forget", "--state-dir", "state", &gone]).good();

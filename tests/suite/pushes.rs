@@ -231,6 +231,28 @@ fn a_proxy_that_limits_requests_gets_chunks() {
     push(&host, &bundle, &registry, &["--chunk-size", "1M"]).good();
     let chunks: Vec<_> = registry.seen().iter().filter_map(|seen| seen.content_range.clone()).collect();
     assert_eq!(chunks, ["0-4194303", "4194304-8388607", "8388608-9437183"]);
+    // Nobody can send what is not to be smaller than that, and no larger than this.
+    let (host, bundle) = with_large_layer();
+    let registry = behind_proxy(M);
+    registry.want_chunks_of(1 << 40);
+    push(&host, &bundle, &registry, &["--retries", "3"]).exits(7).warns("status 413");
+    let sent = |seen: &&Seen| is_sent(seen) && seen.path.contains("trivy-java-db");
+    let count = registry.seen().iter().filter(sent).count();
+    assert!(count <= 4, "{count} requests");
+    // And if it wants that only from the second upload on.
+    let (host, bundle) = with_large_layer();
+    let begun = AtomicBool::new(false);
+    let registry = Registry::new(move |seen| {
+        let is_upload = seen.method == Method::POST && seen.path.contains("trivy-java-db");
+        if is_upload && begun.swap(true, Relaxed) {
+            let to = header(status(202), "location", &format!("{}1", seen.path));
+            return Some(header(to, "oci-chunk-min-length", "1099511627776"));
+        }
+        (seen.length > Some(M)).then(|| status(413))
+    });
+    push(&host, &bundle, &registry, &["--retries", "3"]).exits(7).warns("status 413");
+    let count = registry.seen().iter().filter(sent).count();
+    assert!(count <= 8, "{count} requests");
     // With less than that there is no way.
     let (host, bundle) = with_large_layer();
     let registry = behind_proxy(M / 2);

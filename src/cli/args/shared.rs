@@ -11,7 +11,7 @@ use crate::dataset::catalogue::TrivyVersion;
 use crate::dataset::{Name, Selection};
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::registry_place::RegistryPlace;
-use crate::remote::{RETRIES, RetryLimits, STALL};
+use crate::remote::{PAUSE, RETRIES, RetryLimits, STALL};
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
@@ -134,6 +134,7 @@ impl From<&RetryFlags> for RetryLimits {
             retries: flags.retries,
             deadline: flags.deadline.map(|age| age.duration().unsigned_abs()),
             stall: flags.stall_timeout.map_or(STALL, |age| age.duration().unsigned_abs()),
+            pause: PAUSE,
         }
     }
 }

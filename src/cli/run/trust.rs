@@ -114,7 +114,7 @@ fn add(
     name: Option<&str>,
     streams: &[String],
 ) -> Result<CommandOutcome, Error> {
-    let key = keyring::read(file)?;
+    let (key, limited_to) = keyring::read_with_streams(file)?;
     let id = key.id();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.map_or(stem.as_str(), |name| name.strip_suffix(".pub").unwrap_or(name));
@@ -142,9 +142,8 @@ fn add(
         None => confirm(file, id)?,
     }
     let directory = keyring::directories().swap_remove(0);
-    let path = keyring::add(&directory, name, &key, streams)?;
-    let streams = (!streams.is_empty()).then(|| streams.to_vec());
-    let keys = vec![ListedKey::from(&TrustedKey { path, key, streams })];
+    let streams = if streams.is_empty() { limited_to.as_deref().unwrap_or_default() } else { streams };
+    let keys = vec![ListedKey::from(&keyring::add(&directory, name, &key, streams)?)];
     Ok(CommandOutcome::done(&TrustReport::of("added", keys)?))
 }
 
@@ -184,7 +183,7 @@ fn list() -> Result<CommandOutcome, Error> {
 fn require(number: u32) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
     // A number that nothing can reach would refuse everything.
-    keyring.requiring(Some(number))?;
+    keyring.requiring_exactly(number)?;
     keyring::require(&keyring::directories().swap_remove(0), number)?;
     Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new())?))
 }
@@ -211,7 +210,10 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let warnings = still.iter().map(|key| {
         format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
     });
-    let warnings = warnings.collect();
+    let mut warnings: Vec<String> = warnings.collect();
+    if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None) {
+        warnings.push(format!("every bundle is refused from now on: {few}"));
+    }
     let floors_reset = match found.first() {
         Some(key) if reset_floors => floors::reset(state_dir, key.key.id())?,
         _ => Vec::new(),

@@ -16,9 +16,9 @@ use crate::util::threads::lock;
 const FIRST: Duration = Duration::from_millis(200);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause that a server may ask for: another source may be had at once, and the next run is
-/// not far.
-const MAX: Duration = Duration::from_secs(600);
+/// The longest pause that a server may ask for, where nobody says otherwise: another source may be had at once, and
+/// the next run is not far.
+pub const PAUSE: Duration = Duration::from_secs(600);
 /// How often a host is retried that has not answered in this run: a name may be misspelled.
 const FIRST_CONTACT_RETRIES: u32 = 2;
 /// How often a request that failed for a while is repeated, where nobody says otherwise: for about a
@@ -37,11 +37,13 @@ pub struct RetryLimits {
     pub deadline: Option<Duration>,
     /// How long a server may be silent.
     pub stall: Duration,
+    /// The longest pause that a server may ask for.
+    pub pause: Duration,
 }
 
 impl Default for RetryLimits {
     fn default() -> Self {
-        RetryLimits { retries: RETRIES, deadline: None, stall: STALL }
+        RetryLimits { retries: RETRIES, deadline: None, stall: STALL, pause: PAUSE }
     }
 }
 
@@ -232,7 +234,7 @@ impl<'p> RetryPolicy<'p> {
 
     /// Whether a pause is worth waiting for: it ends before the deadline, and where there is none, soon.
     fn has_time_for(&self, pause: Duration, asked: bool) -> bool {
-        let soon = !asked || pause <= MAX;
+        let soon = !asked || pause <= self.limits.pause;
         let left = self.limits.deadline.map(|deadline| deadline.saturating_sub(self.elapsed()));
         soon && left.is_none_or(|left| pause < left)
     }

@@ -168,7 +168,8 @@ impl Registry<'_> {
     /// Makes the chunks for a host smaller than a request that it refused; whether there are smaller ones.
     fn reduce(&self, host: &str, refused: u64, least: u64) -> bool {
         let mut chunks = lock(&self.chunks);
-        if chunks.get(host).is_some_and(|chunk| *chunk < refused) {
+        // Another upload may have been refused meanwhile.
+        if chunks.get(host).is_some_and(|chunk| (*chunk).max(least) < refused) {
             return true;
         }
         let Some(chunk) = CHUNK_SIZES.into_iter().find(|chunk| *chunk < refused && *chunk >= least) else {
@@ -295,7 +296,7 @@ impl Registry<'_> {
         let (answer, complete) = send(upload, chunk)?;
         if !answer.response.status().is_success() {
             session.renewed = self.remote.registries.renew(&self.remote.http, blob.repository, &answer);
-            return Err(self.refusal(answer).into());
+            return Err(self.upload_refusal(blob.repository, answer).into());
         }
         let got = received(&answer).filter(|_| answer.header(RANGE.as_str()).is_some()).unwrap_or(end);
         if !complete || got != end {
@@ -326,9 +327,18 @@ impl Registry<'_> {
             }
             _ => {
                 session.renewed = self.remote.registries.renew(&self.remote.http, blob.repository, &answer);
-                Err(self.refusal(answer).into())
+                Err(self.upload_refusal(blob.repository, answer).into())
             }
         }
+    }
+
+    /// What a refusal of an upload means. At another host, to which the registry sends the upload, nobody can log in.
+    fn upload_refusal(&self, repository: &Repository, mut answer: Answer) -> RemoteError {
+        if !self.is_own(repository, answer.response.url()) {
+            answer.asked = repository.host().to_owned();
+            answer.same_origin = false;
+        }
+        self.refusal(answer)
     }
 
     /// Where an answer says that an upload goes on. An error is the end of a sentence: what it says instead.

@@ -131,12 +131,17 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust list").exits(0).prints("monday.pub").prints(made["fingerprint"].as_str().unwrap());
     user.ferry(&verify).exits(0).prints("trusted: monday.pub");
 
-    // For other streams than the bundle's, then for all again; and never more signatures than there are keys.
+    // For other streams than the bundle's. Adding it again gives no leave for all; and never more signatures than there
+    // are keys.
     let again = format!("trust add {public} --fingerprint {fingerprint} --name monday");
     user.ferry(&format!("{again} --stream weekly --stream lab"))
         .exits(0)
-        .prints("only for stream weekly, lab");
+        .prints("only for stream lab, weekly");
+    user.ferry(&again).exits(0).prints("only for stream lab, weekly");
     user.ferry(&verify).exits(4).warns("is not trusted");
+    user.ferry(&format!("{again} --stream default")).exits(0).prints("only for stream default, lab, weekly");
+    user.ferry(&verify).exits(0);
+    user.ferry("trust remove monday").exits(0);
     user.ferry(&again).exits(0).does_not_say("only for");
     user.ferry(&verify).exits(0);
     user.ferry("trust require 2").exits(2).warns("2 different keys must sign, and 1 are trusted");
