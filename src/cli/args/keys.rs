@@ -34,7 +34,7 @@ pub enum TrustCommand {
         /// The name under which the key is kept (default: the file's).
         #[arg(long, env = "TRIVY_FERRY_NAME")]
         name: Option<String>,
-        /// Trust it only for this stream (default: for all). May be repeated.
+        /// Trust it only for this stream (default: for all, or as before). May be repeated.
         #[arg(long, env = "TRIVY_FERRY_STREAM", value_name = "NAME", value_delimiter = ',', value_parser = clap::value_parser!(Stream))]
         stream: Vec<Stream>,
     },
