@@ -57,7 +57,7 @@ pub(super) type Table = (String, Option<u32>);
 /// All tables that a page of the schema lists, or `None` if it cannot be read. `header` is where its own header begins.
 pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
     let count = usize::from(u16::from_be_bytes([*page.get(header + 3)?, *page.get(header + 4)?]));
-    let mut tables = Vec::new();
+    let (mut tables, mut length) = (Vec::new(), 0);
     for pointer in page.get(header + 8..)?.chunks_exact(2).take(count) {
         let mut cell = page.get(usize::from(u16::from_be_bytes([pointer[0], pointer[1]]))..)?;
         let _payload_length = varint(&mut cell)?;
@@ -69,6 +69,11 @@ pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
         let kind = text(&mut types, &mut body)?;
         let name = text(&mut types, &mut body)?;
         if kind == "table" {
+            // Cells that overlap could name much more than the page holds.
+            length += name.len();
+            if length > page.len() {
+                return None;
+            }
             let root = text(&mut types, &mut body).and_then(|_| number(&mut types, &mut body));
             tables.push((name, root.and_then(|root| u32::try_from(root).ok())));
         }
@@ -166,6 +171,15 @@ pub(super) mod tests {
 
     /// A schema that one page cannot hold is found elsewhere, or not at all: that is no reason to refuse a database
     /// that Trivy may well read.
+    #[test]
+    fn cells_that_overlap_name_no_more_than_a_page_holds() {
+        let mut page = database(&[&"x".repeat(100)]);
+        let cell = [page[108], page[109]];
+        page[103..105].copy_from_slice(&1000u16.to_be_bytes());
+        page[108..2108].chunks_exact_mut(2).for_each(|pointer| pointer.copy_from_slice(&cell));
+        assert_eq!(tables(&page, HEADER), None);
+    }
+
     #[test]
     fn a_schema_on_other_pages_is_not_judged_by_the_first() {
         let mut inner = database(&[]);
