@@ -274,7 +274,7 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     month.targets = vec![new, b.flag()];
     month.night(Up::New, Diode::Works).1.good();
     // Until it counts as retired, what it holds is judged.
-    month.truth(&[(5, "--max-age allows 4 d")]).does_not_say("retired");
+    month.truth(&[(5, "--max-age allows 4 d")]).prints("not in registry:");
     month.night(Up::New, Diode::Works).1.good();
     a.off.store(true, Relaxed);
     month.truth(good).prints("retired");
