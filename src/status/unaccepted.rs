@@ -43,8 +43,8 @@ pub(crate) fn add(status: &mut StatusReport) {
     }
 }
 
-/// Returns an error for each dataset that `--max-age` asks for and a target does not have at all. A bare age asks only
-/// caches for trivy-db: a registry may be there for something else. VEX repositories may lie in any target.
+/// Returns an error for each dataset that `--max-age` names and a target does not have at all. VEX repositories may lie
+/// in any target.
 pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
     let used = || status.imports.iter().filter(|target| !target.retired && target.failed.is_none());
     let mut errors = Vec::new();
@@ -78,7 +78,8 @@ pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
 /// Whether a target is to have a dataset that is no VEX repository.
 fn is_asked(target: &TargetStatus, name: &Name, max_age: &MaxAge) -> bool {
     match &target.target {
-        TargetId::Cache(_) => true,
+        // One with checks alone is nothing to warn of.
+        TargetId::Cache(_) => max_age.is_explicit(name),
         TargetId::WebRoot(_) => false,
         // One with nothing but images is no place for databases.
         _ => max_age.is_explicit(name) && target.datasets.iter().any(|row| !row.name.starts_with(IMAGE)),

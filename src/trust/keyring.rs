@@ -432,7 +432,7 @@ mod tests {
             "# streams: a\n# streams: b",
         ] {
             crate::util::fs::put(&file, format!("{line}\n{}", key.to_pem()));
-            let error = Keyring::load(&[file.clone()]).unwrap_err();
+            let error = Keyring::load(std::slice::from_ref(&file)).unwrap_err();
             assert!(error.to_string().contains("only one line may name streams"), "{line:?}: {error}");
         }
         crate::util::fs::put(&file, format!("# the key of the lab's streams\n{}", key.to_pem()));

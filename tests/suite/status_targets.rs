@@ -347,9 +347,10 @@ fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
         .clone();
     assert_eq!((&row["state"], &row["in_use"]), (&"not-accepted".into(), &row["accepted"]), "{row}");
     fs::remove_dir_all(site.host.path("cache/db")).unwrap();
-    for age in ["400d", "trivy-db=400d"] {
-        site.status(&["--max-age", age]).exits(5).warns("trivy-db is not there, and --max-age asks for it");
-    }
+    // A cache may be there for checks alone; who names it wants it.
+    site.status(&["--max-age", "400d"]).exits(0);
+    let named = site.status(&["--max-age", "trivy-db=400d"]);
+    named.exits(5).warns("trivy-db is not there, and --max-age asks for it");
     fs::remove_dir_all(site.host.path("cache/java-db")).unwrap();
     site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is not there");
 }
