@@ -51,22 +51,6 @@ fn as_many_keys_must_have_signed_as_are_required() {
     host.import(&bundle, &two).good();
 }
 
-/// Whoever removes one of two keys is told that nothing is accepted any more, and finds the way out.
-#[test]
-fn a_number_that_no_keys_reach_is_told_and_lowered() {
-    let (host, second) = two_keys();
-    let trusted = |name: &str, text: &str| host.file(&format!("xdg-config/trivy-ferry/trusted/{name}"), text);
-    trusted("exporter.pub", &host.key.public().to_pem());
-    trusted("second.pub", &second.public().to_pem());
-    host.run(&["trust", "require", "3"]).fails_with(2, &["3 different keys must sign, and 2 are trusted"]);
-    host.run(&["trust", "require", "2"]).good();
-    host.run(&["trust", "remove", "second"]).exits(0).warns("every bundle is refused from now on");
-    host.run(&["trust", "require", "2"]).fails_with(2, &["1 are trusted here", "trust require"]);
-    host.run(&["trust", "require", "1"]).good();
-    let bundle = host.file("b.tar", Bundle::of(hours(-2), &Part::all(days(-2))).signed(&host.key));
-    host.run(&["verify", bundle.to_str().unwrap()]).good();
-}
-
 /// What is kept beside the keys holds for every command that uses these keys.
 #[test]
 fn the_number_and_the_streams_are_kept_beside_the_keys() {

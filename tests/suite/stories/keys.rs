@@ -147,6 +147,18 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust require 2").exits(2).warns("2 different keys must sign, and 1 are trusted");
     user.ferry("trust require 1").exits(0);
 
+    // Who removes one of two required keys is told that nothing is accepted any more, and finds the way out.
+    let other = laptop.ferry("keygen --out second --format json").exits(0).json();
+    let other = other["fingerprint"].as_str().unwrap().replace(' ', "");
+    fs::copy(laptop.at("second.pub"), user.host.at("second.pub")).unwrap();
+    user.ferry(&format!("trust add {} --fingerprint {other}", user.host.at("second.pub"))).exits(0);
+    user.ferry("trust require 2").exits(0);
+    user.ferry(&verify).exits(4).warns("2 are required");
+    user.ferry("trust remove second").exits(0).warns("every bundle is refused from now on");
+    user.ferry("trust require 2").exits(2).warns("1 are trusted here").warns("trust require");
+    user.ferry("trust require 1").exits(0);
+    user.ferry(&verify).exits(0);
+
     user.ferry("trust remove tuesday").exits(2).warns("trust list");
     user.ferry(&format!("trust add {public} --fingerprint {fingerprint} --name copy.pub")).exits(0);
     user.ferry("trust remove copy").exits(0).warns("the same key is still trusted as monday.pub");
