@@ -31,7 +31,7 @@ use crate::export::rules::{age_warning, created, examine, expiry, judge, quorum}
 use crate::export::stream::{BlobStreamer, ExportFailure};
 use crate::export::{heartbeat, log};
 use crate::hint::Hint;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::source::Network;
 use crate::trust::TrustError;
 use crate::trust::signer::Signer;
@@ -182,6 +182,8 @@ impl ExportRun<'_> {
             }
             if let Some(last) = self.last.as_ref().filter(|_| options.if_changed)
                 && nothing_is_new(last, &manifests(&collected, &images), &missing)
+                // A last bundle from the future is no state to stay in.
+                && created(options, Some(last), &Silent)?.1.is_none()
             {
                 return Ok(self.unchanged(last, &collected, &images)?.without(missing));
             }

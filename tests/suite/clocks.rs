@@ -109,6 +109,9 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     import(&[]).good();
     sender.wait(-30 * DAY);
     importer.wait(-30 * DAY);
+    // It is no success to have nothing new to say with such a date.
+    let unchanged = sender.export(&upstream, &["--if-changed"]);
+    unchanged.fails_with(2, &["the stream's last export is dated", "--allow-earlier-date"]);
     upstream.publish(3, 1000);
     sender
         .export(&upstream, &[])
