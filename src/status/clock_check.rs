@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::trust::Rejection;
 use crate::trust::acceptance::CLOCK_TOLERANCE;
 use crate::trust::log::LogEntry;
-use crate::trust::state::{ImportState, Side, StateView};
+use crate::trust::state::ImportState;
 use crate::util::text::escape;
 
 /// How far this host's clock may have gone back since it wrote something down.
@@ -30,14 +30,11 @@ impl Dated {
 
 /// Returns what is furthest ahead of this host's clock, as an error, if that is further than clocks may differ; and
 /// the time from which ages are counted.
-///
-/// # Errors
-/// If the state cannot be read.
 pub(crate) fn check(
-    state: &StateView,
+    imports: &[(String, ImportState)],
     log: &[LogEntry],
     now: Timestamp,
-) -> Result<(Timestamp, Option<Error>), Error> {
+) -> (Timestamp, Option<Error>) {
     let mut all = Vec::new();
     // Only the last line: what an earlier one says of a clock that was ahead may have been put right since.
     all.extend(log.last().map(|entry| Dated {
@@ -45,17 +42,17 @@ pub(crate) fn check(
         what: "the last line of imports.jsonl".into(),
         own: true,
     }));
-    for stream in state.streams(Side::Import)? {
-        of_stream(&stream, &state.imports(&stream)?, log, &mut all);
+    for (stream, imports) in imports {
+        of_stream(stream, imports, log, &mut all);
     }
     let furthest =
         all.into_iter().filter(|dated| dated.is_ahead_of(now)).max_by_key(|dated| (dated.own, dated.at));
-    Ok(match furthest {
+    match furthest {
         Some(Dated { at, what, own }) => {
             (at, Some(Rejection::ClockBehind { now, what, evidence: at, own }.into()))
         }
         None => (now, None),
-    })
+    }
 }
 
 /// Adds the dates of a stream: of what was accepted, and of what came last and was refused for its date.

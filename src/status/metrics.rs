@@ -148,11 +148,7 @@ impl Families {
 
     fn add_missing(&mut self, status: &StatusReport) {
         let missing = |target: &TargetStatus| (of_target(target), target.missing.len().to_string());
-        self.add(
-            "trivy_ferry_bundles_missing",
-            "Bundles that never came.",
-            status.imports.iter().filter(|target| !target.retired).map(missing),
-        );
+        self.add("trivy_ferry_bundles_missing", "Bundles that never came.", status.used().map(missing));
     }
 
     fn add_missing_items(&mut self, status: &StatusReport) {

@@ -37,7 +37,7 @@ use crate::trust::max_age::MaxAge;
 use crate::trust::state::{Failure, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::age::Age;
 use crate::util::clock;
-use crate::util::text::{escape, format_minute};
+use crate::util::text::format_minute;
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -52,11 +52,12 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
     warnings.for_each(|warning| progress.warn(&warning));
-    let mut status = look_at_state(state.as_ref(), Depth::Content, options.target.as_deref())?;
+    let imports = all_imports(state.as_ref())?;
+    let mut status = look_at_state(state.as_ref(), &imports, Depth::Content, options.target.as_deref())?;
     let mut errors = std::mem::take(&mut status.unseen);
     if let Some(state) = &state {
         let log = state.log()?.latest()?;
-        let (present, behind) = clock_check::check(state, &log, status.now)?;
+        let (present, behind) = clock_check::check(&imports, &log, status.now);
         errors.extend(behind);
         status.now = present;
         if options.target.is_none() {
@@ -77,7 +78,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         errors.extend(ask_registries(&mut status, remote, progress)?);
     }
     status.accept_superseded();
-    for target in status.imports.iter_mut().filter(|target| !target.retired) {
+    for target in status.used_mut() {
         target.disk = disk(&target.target);
     }
     errors.extend(unfit(&status, options.max_age.as_ref()));
@@ -97,15 +98,13 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
 /// Returns an error for each dataset that is not what was imported, too old or expired.
 fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
-    for target in status.imports.iter().filter(|target| !target.retired) {
+    for target in status.used() {
         let failed = |what, hint: &str| {
             let path = PathBuf::from(target.target.to_string());
             Error::Destination { path, what, hint: target.hint(hint) }
         };
-        let rejected = |rejection: Rejection| Error::Restated {
-            what: format!("{}: {rejection}", escape(&target.target.to_string())),
-            hint: target.hint("Bring a newer bundle: scans do not see what was found since."),
-            original: Box::new(rejection.into()),
+        let rejected = |rejection| {
+            target.rejected(rejection, "Bring a newer bundle: scans do not see what was found since.")
         };
         if let Some(Failure { since, why, .. }) = &target.failed {
             let hint = "Mend what it says; the next import into it ends this.";
@@ -142,8 +141,7 @@ fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
 
 /// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
 fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
-    let used = status.imports.iter().filter(|target| !target.retired);
-    let mut streams: Vec<&str> = used.map(|target| target.stream.as_str()).collect();
+    let mut streams: Vec<&str> = status.used().map(|target| target.stream.as_str()).collect();
     streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
     streams.sort_unstable();
     streams.dedup();
@@ -177,13 +175,12 @@ fn ask_registries(
         TargetId::Registry(place) => Some(place.clone()),
         _ => None,
     };
-    let used = |target: &&TargetStatus| !target.retired;
-    let places: Vec<RegistryPlace> = status.imports.iter().filter(used).filter_map(place).collect();
+    let places: Vec<RegistryPlace> = status.used().filter_map(place).collect();
     let registries = RegistryAccess::to(&places, remote)?;
     let Some(registry) = registries.to_read(progress) else { return Ok(Vec::new()) };
     status.asked = true;
     let mut errors = Vec::new();
-    for target in status.imports.iter_mut().filter(|target| !target.retired) {
+    for target in status.used_mut() {
         let Some(place) = place(target) else { continue };
         for row in &mut target.datasets {
             let known = KnownData { origin: row.origin.as_ref(), others: row.others.as_ref() };
@@ -209,12 +206,24 @@ fn ask_registries(
 
 /// Reads what is remembered, and looks at caches and web roots.
 pub(crate) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<StatusReport, Error> {
-    look_at_state(StateView::find(state_dir)?.as_ref(), depth, None)
+    let state = StateView::find(state_dir)?;
+    look_at_state(state.as_ref(), &all_imports(state.as_ref())?, depth, None)
 }
 
-/// Reads what is remembered of all targets, or of the one that somebody names.
+/// What is remembered of each stream that was imported.
+fn all_imports(state: Option<&StateView>) -> Result<Vec<(String, ImportState)>, Error> {
+    let Some(state) = state else { return Ok(Vec::new()) };
+    let read = |stream: String| {
+        let imports = state.imports(&stream)?;
+        Ok((stream, imports))
+    };
+    state.streams(Side::Import)?.into_iter().map(read).collect()
+}
+
+/// Looks at all targets, or at the one that somebody names.
 fn look_at_state(
     state: Option<&StateView>,
+    imports: &[(String, ImportState)],
     depth: Depth,
     wanted: Option<&str>,
 ) -> Result<StatusReport, Error> {
@@ -222,8 +231,7 @@ fn look_at_state(
     let Some(state) = state else { return Ok(status) };
     status.state_dir = Some(state.path().to_path_buf());
     let mut known = Vec::new();
-    for stream in state.streams(Side::Import)? {
-        let imports = state.imports(&stream)?;
+    for (stream, imports) in imports {
         let count = status.imports.len();
         for (name, of) in imports.targets.iter().filter(|(_, of)| of.forgotten.is_none()) {
             let Ok(target) = name.parse::<TargetId>();
@@ -232,14 +240,14 @@ fn look_at_state(
                 continue;
             }
             let usage = usage(name, &imports.targets, status.now);
-            let mut look = look_at(&stream, target, of, depth, &mut status.unseen);
+            let mut look = look_at(stream, target, of, depth, &mut status.unseen);
             // Who names a target wants to know how it is.
             (look.retired, look.lags) = (usage.retired && wanted.is_none(), usage.lags);
             status.imports.push(look);
         }
         let of_stream = &status.imports[count..];
         if let Some(heard) = imports.heard.as_ref().filter(|_| wanted.is_none() || !of_stream.is_empty()) {
-            status.heartbeats.push(heartbeat(stream, heard, &imports, of_stream));
+            status.heartbeats.push(heartbeat(stream.clone(), heard, imports, of_stream));
         }
     }
     unaccepted::add(&mut status);

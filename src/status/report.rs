@@ -11,6 +11,7 @@ use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::DriftState;
+use crate::trust::Rejection;
 use crate::trust::state::{Failure, Origin, OthersData, ReceivedHeartbeat};
 use crate::util::text::escape;
 
@@ -92,6 +93,16 @@ impl TargetStatus {
             return hint.into();
         }
         format!("{hint} If no run uses it any more, retire it: trivy-ferry forget {}", self.target)
+    }
+
+    /// The error of something at the target that may not be so.
+    pub(crate) fn rejected(&self, rejection: Rejection, hint: &str) -> Error {
+        let original = Error::from(rejection);
+        Error::Restated {
+            what: format!("{}: {original}", escape(&self.target.to_string())),
+            hint: self.hint(hint),
+            original: Box::new(original),
+        }
     }
 }
 
@@ -195,6 +206,16 @@ impl StatusReport {
         let (imports, exports, heartbeats, refused, errors) = Default::default();
         let (state_dir, unseen, asked) = Default::default();
         StatusReport { imports, exports, heartbeats, refused, errors, state_dir, now, unseen, asked }
+    }
+
+    /// The targets that runs use.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &TargetStatus> {
+        self.imports.iter().filter(|target| !target.retired)
+    }
+
+    /// The targets that runs use.
+    pub(crate) fn used_mut(&mut self) -> impl Iterator<Item = &mut TargetStatus> {
+        self.imports.iter_mut().filter(|target| !target.retired)
     }
 
     /// Whether nothing is remembered.

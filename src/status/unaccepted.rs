@@ -11,7 +11,6 @@ use crate::status::drift::{self, DriftState};
 use crate::status::report::{ItemStatus, StatusReport, TargetStatus};
 use crate::trust::Rejection;
 use crate::trust::max_age::MaxAge;
-use crate::util::text::escape;
 
 /// Adds a row for each database in a cache of which nothing was accepted.
 pub(crate) fn add(status: &mut StatusReport) {
@@ -46,9 +45,9 @@ pub(crate) fn add(status: &mut StatusReport) {
 /// Returns an error for each dataset that `--max-age` names and a target does not have at all. VEX repositories may lie
 /// in any target.
 pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
-    let used = || status.imports.iter().filter(|target| !target.retired && target.failed.is_none());
+    let used = || status.used().filter(|target| target.failed.is_none());
     let mut errors = Vec::new();
-    for name in max_age.names() {
+    for name in max_age.explicit() {
         let rejection = || Rejection::Absent { dataset: name.to_string() };
         if name.kind() == Kind::Vex {
             if used().next().is_some() && !used().any(|target| has(status, &target.target, name)) {
@@ -57,38 +56,33 @@ pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
             continue;
         }
         let mut judged: Vec<&TargetId> = Vec::new();
-        for target in used().filter(|target| is_asked(target, name, max_age)) {
+        for target in used().filter(|target| is_asked(target)) {
             if judged.contains(&&target.target) || has(status, &target.target, name) {
                 continue;
             }
             judged.push(&target.target);
-            let rejection = Error::from(rejection());
-            errors.push(Error::Restated {
-                what: format!("{}: {rejection}", escape(&target.target.to_string())),
-                hint: target.hint(
-                    "Import a bundle that has it, or leave it out of --max-age; --target judges one target alone.",
-                ),
-                original: Box::new(rejection),
-            });
+            errors.push(target.rejected(
+                rejection(),
+                "Import a bundle that has it, or leave it out of --max-age; --target judges one target alone.",
+            ));
         }
     }
     errors
 }
 
-/// Whether a target is to have a dataset that is no VEX repository.
-fn is_asked(target: &TargetStatus, name: &Name, max_age: &MaxAge) -> bool {
+/// Whether a target is to have a dataset that is named and is no VEX repository.
+fn is_asked(target: &TargetStatus) -> bool {
     match &target.target {
-        // One with checks alone is nothing to warn of.
-        TargetId::Cache(_) => max_age.is_explicit(name),
+        TargetId::Cache(_) => true,
         TargetId::WebRoot(_) => false,
         // One with nothing but images is no place for databases.
-        _ => max_age.is_explicit(name) && target.datasets.iter().any(|row| !row.name.starts_with(IMAGE)),
+        _ => target.datasets.iter().any(|row| !row.name.starts_with(IMAGE)),
     }
 }
 
 /// Whether any stream has brought a dataset to a target, or it is there.
 fn has(status: &StatusReport, target: &TargetId, name: &Name) -> bool {
-    let of_target = status.imports.iter().filter(|of| of.target == *target && !of.retired);
+    let of_target = status.used().filter(|of| of.target == *target);
     let mut names =
         of_target.flat_map(|of| &of.datasets).filter_map(|row| row.name.parse::<DatasetRef>().ok());
     names.any(|dataset| dataset.name == *name)

@@ -58,14 +58,9 @@ impl MaxAge {
         self.ages.contains_key(name)
     }
 
-    /// The datasets of which it says something.
-    pub fn names(&self) -> impl Iterator<Item = &Name> {
-        self.ages.keys()
-    }
-
-    /// Whether a dataset stands there by its name.
-    pub fn is_explicit(&self, name: &Name) -> bool {
-        self.explicit.contains(name)
+    /// The datasets that stand there by their names.
+    pub fn explicit(&self) -> impl Iterator<Item = &Name> {
+        self.explicit.iter()
     }
 
     /// Checks a dataset's date.
