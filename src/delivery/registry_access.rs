@@ -66,7 +66,9 @@ impl RegistryAccess {
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
-        Ok(RegistryAccess { remote: Some(Remote::new(options.clone())?), limits: ASKING, chunk_size: None })
+        let mut remote = Remote::new(options.clone())?;
+        remote.within(ASKING);
+        Ok(RegistryAccess { remote: Some(remote), limits: ASKING, chunk_size: None })
     }
 
     /// The way; there is one where a place was named.
