@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use crate::remote::auth;
 use crate::remote::error::PROXY_LOGIN;
 use crate::remote::exchange::{AGENT, host_of};
-use crate::remote::route::proxy::{Proxies, Proxy, Way};
+use crate::remote::route::proxy::{Proxies, Proxy};
 use crate::remote::route::socks;
 use crate::remote::route::{Misled, Route};
 
@@ -78,11 +78,7 @@ pub(super) async fn exchange(
     payload: Payload,
 ) -> Result<Answered, Problem> {
     let target: Uri = url.as_str().parse()?;
-    transport.proxies.check(&url)?;
-    let proxy = match transport.proxies.way(&url) {
-        Way::By(proxy, _) => Some(proxy),
-        Way::Direct(_) | Way::Refused(..) => None,
-    };
+    let proxy = transport.proxies.proxy_for(&url)?;
     let connecting = transport.connect(&url, proxy);
     let io = tokio::time::timeout(transport.connect, connecting).await.map_err(|_| ConnectTimeout)??;
     let broken = Arc::new(AtomicBool::new(false));

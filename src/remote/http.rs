@@ -20,7 +20,7 @@ use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use crate::remote::exchange::{AGENT, Answer, Redirects, Request, Timeouts, host_of, innermost, shown};
 use crate::remote::failure::{WrongService, failure};
-use crate::remote::route::proxy::{Proxies, Way};
+use crate::remote::route::proxy::Proxies;
 use crate::remote::route::{Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
@@ -261,7 +261,7 @@ impl Http {
         let new = || Arc::new(Route::new(origin, self.proxy_hosts.clone()));
         let route = lock(&self.routes).entry(named).or_insert_with(new).clone();
         route.check(&request.url).map_err(|misled| misled.about(request.subject.clone()))?;
-        self.proxies.check(&request.url)?;
+        self.proxies.proxy_for(&request.url)?;
         Ok(route)
     }
 
@@ -300,10 +300,8 @@ impl Http {
             .http1_only()
             .referer(false)
             .tls_backend_preconfigured(ClientConfig::clone(&*self.tls()?))
-            .proxy(Proxy::custom(move |url| match proxies.way(url) {
-                Way::By(proxy, _) => Some(proxy.with_login()),
-                Way::Direct(_) | Way::Refused(..) => None,
-            }))
+            // What cannot be used was an error before.
+            .proxy(Proxy::custom(move |url| Some(proxies.proxy_for(url).ok()??.with_login())))
             .dns_resolver(Arc::new(Resolver(route.clone())))
             .redirect(match kind.1 {
                 Redirects::Never => redirect::Policy::none(),
@@ -360,7 +358,7 @@ impl RedirectPolicy {
         if let Err(misled) = self.route.check(attempt.url()) {
             return attempt.error(misled);
         }
-        if let Err(unusable) = self.proxies.check(attempt.url()) {
+        if let Err(unusable) = self.proxies.proxy_for(attempt.url()) {
             return attempt.error(unusable);
         }
         lock(&self.asked).insert(host_of(attempt.url()));

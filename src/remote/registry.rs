@@ -162,6 +162,11 @@ impl Registries {
         Url::parse(&format!("{scheme}://{host}")).ok()
     }
 
+    /// Whether a URL is at the registry of a repository itself: the same scheme, host and port.
+    pub(crate) fn is_at(&self, repository: &Repository, url: &Url) -> bool {
+        self.origin_of(repository).is_some_and(|own| own.origin() == url.origin())
+    }
+
     /// Whether any login to a host was good.
     pub(crate) fn has_login(&self, host: &str) -> bool {
         lock(&self.logins).keys().any(|(at, _, _)| at == host)
@@ -182,8 +187,7 @@ impl Registries {
     pub(crate) fn renew(&self, http: &Http, repository: &Repository, refusal: &Answer) -> bool {
         let (access, origin) = (&Access::Push, refusal.response.url().clone());
         // An upload may go to another host, and the login belongs to the registry alone.
-        let own = self.origin_of(repository).is_some_and(|own| own.origin() == origin.origin());
-        let asked = own && refusal.response.status() == StatusCode::UNAUTHORIZED;
+        let asked = self.is_at(repository, &origin) && refusal.response.status() == StatusCode::UNAUTHORIZED;
         let Some(challenge) = Challenge::of(refusal.response.headers()).filter(|_| asked) else {
             return false;
         };

@@ -44,27 +44,22 @@ impl Compat {
     /// If the bytes are not a manifest. The text says what is wrong with them.
     pub fn of(manifest: &[u8]) -> Result<Self, String> {
         oci::Manifest::parse(manifest)?;
-        Compat::rewrite(manifest, false)
+        Compat::rewrite(serde_json::from_slice(manifest).map_err(|e| e.to_string())?)
     }
 
-    fn rewrite(manifest: &[u8], keeps_config: bool) -> Result<Self, String> {
-        let mut value: Value = serde_json::from_slice(manifest).map_err(|e| e.to_string())?;
+    fn rewrite(mut value: Value) -> Result<Self, String> {
         let object = value.as_object_mut().ok_or("not a JSON object")?;
         let was =
             object.get("config").and_then(|config| config["mediaType"].as_str()).unwrap_or("none").to_owned();
         let artifact_type = object.remove("artifactType").is_some();
         let without = if artifact_type { ", no artifactType" } else { "" };
-        let changed = if keeps_config {
-            "no artifactType".to_owned()
-        } else {
-            object.insert("mediaType".into(), Self::MEDIA_TYPE.into());
-            let config = json!({
-                "mediaType": IMAGE_CONFIG, "digest": Digest::of(CONFIG.as_bytes()), "size": CONFIG.len()
-            });
-            object.insert("config".into(), config);
-            format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}")
-        };
-        let manifest = serde_json::to_vec(&value).map_err(|e| e.to_string())?;
+        object.insert("mediaType".into(), Self::MEDIA_TYPE.into());
+        let config = json!({
+            "mediaType": IMAGE_CONFIG, "digest": Digest::of(CONFIG.as_bytes()), "size": CONFIG.len()
+        });
+        object.insert("config".into(), config);
+        let changed = format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}");
+        let manifest = bytes_of(&value)?;
         Ok(Compat { manifest, config: CONFIG.as_bytes(), changed })
     }
 
@@ -82,11 +77,12 @@ impl Compat {
         }
         let mut value: Value = serde_json::from_slice(document).map_err(|e| e.to_string())?;
         let object = value.as_object_mut().ok_or("not a JSON object")?;
-        let has_type = object.contains_key("artifactType");
         if let Some(config) = object.get("config") {
-            let is_images = config["mediaType"].as_str().is_some_and(|it| IMAGE_CONFIGS.contains(&it));
-            let rewritten = (!is_images || has_type).then(|| Compat::rewrite(document, is_images));
-            return Ok(rewritten.transpose()?.map(|compat| compat.manifest));
+            if config["mediaType"].as_str().is_none_or(|it| !IMAGE_CONFIGS.contains(&it)) {
+                return Ok(Some(Compat::rewrite(value)?.manifest));
+            }
+            let is_changed = object.remove("artifactType").is_some();
+            return is_changed.then(|| bytes_of(&value)).transpose();
         }
         let mut is_changed = object.remove("artifactType").is_some();
         let entries =
@@ -101,8 +97,7 @@ impl Compat {
                 is_changed = true;
             }
         }
-        let bytes = is_changed.then(|| serde_json::to_vec(&value)).transpose();
-        bytes.map_err(|error| error.to_string())
+        is_changed.then(|| bytes_of(&value)).transpose()
     }
 
     /// The configuration that rewritten manifests name.
@@ -110,6 +105,10 @@ impl Compat {
     pub fn config() -> (Digest, &'static [u8]) {
         (Digest::of(CONFIG.as_bytes()), CONFIG.as_bytes())
     }
+}
+
+fn bytes_of(document: &Value) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(document).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use crate::remote::error::{RemoteError, Unreachable};
+use crate::remote::error::{PROXY_LOGIN, RemoteError, Unreachable};
 use crate::remote::hint::is_full;
 
 mod policy;
@@ -27,7 +27,7 @@ impl RemoteError {
             }
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Retry::After(None),
             // A proxy that wants a login goes on wanting it.
-            RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said.contains("proxy auth") => {
+            RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said == PROXY_LOGIN => {
                 Retry::Never
             }
             RemoteError::Unreachable { .. } => Retry::After(None),

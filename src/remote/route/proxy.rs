@@ -142,11 +142,15 @@ impl Proxies {
         }
     }
 
-    /// Returns what is wrong with the proxy that a URL needs.
-    pub(crate) fn check(&self, url: &Url) -> Result<(), UnusableProxy> {
+    /// Returns the proxy for a URL, if it needs one.
+    ///
+    /// # Errors
+    /// The proxy that it needs cannot be used.
+    pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<&Proxy>, UnusableProxy> {
         match self.way(url) {
+            Way::By(proxy, _) => Ok(Some(proxy)),
+            Way::Direct(_) => Ok(None),
             Way::Refused(variable, why) => Err(UnusableProxy { variable, why: why.to_owned() }),
-            _ => Ok(()),
         }
     }
 
@@ -407,10 +411,10 @@ mod tests {
         assert!(used("http://corp.example/").is_none() && used("https://localhost/").is_none());
         for (value, says) in [("socks4://u:s3cret@h:1", "socks4"), ("http://u:s3cret@[x", "address")] {
             let proxies = Proxies::of(|name| (name == "HTTPS_PROXY").then(|| value.to_owned()));
-            let error = proxies.check(&"https://r.example/".parse().unwrap()).unwrap_err().to_string();
+            let error = proxies.proxy_for(&"https://r.example/".parse().unwrap()).err().unwrap().to_string();
             assert!(error.contains(says) && error.contains("HTTPS_PROXY"), "{error}");
             assert!(!error.contains("s3cret"), "{error}");
-            assert!(proxies.check(&"http://r.example/".parse().unwrap()).is_ok());
+            assert!(proxies.proxy_for(&"http://r.example/".parse().unwrap()).is_ok());
         }
     }
 }

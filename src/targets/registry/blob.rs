@@ -136,7 +136,7 @@ impl Registry<'_> {
         };
         match error {
             PushError::Target(TargetError::Remote(RemoteError::Unreachable { why, .. }))
-                if !self.is_own(repository, &session.location) =>
+                if !self.remote.registries.is_at(repository, &session.location) =>
             {
                 let address = Redacted::from(&session.location).to_string();
                 Err(TargetError::UploadAddress { host: repository.host().to_owned(), address, why }.into())
@@ -192,15 +192,10 @@ impl Registry<'_> {
 
     /// The host of an upload, as failures are counted.
     fn host_at(&self, repository: &Repository, location: &Url) -> String {
-        match self.is_own(repository, location) {
+        match self.remote.registries.is_at(repository, location) {
             true => repository.host().to_owned(),
             false => host_of(location),
         }
-    }
-
-    fn is_own(&self, repository: &Repository, location: &Url) -> bool {
-        let own = self.remote.registries.origin_of(repository);
-        own.is_some_and(|own| own.origin() == location.origin())
     }
 
     /// Begins an upload; `None` if a mount made it needless.
@@ -295,8 +290,7 @@ impl Registry<'_> {
         let upload = self.remote.http.upload(request, session.request)?;
         let (answer, complete) = send(upload, chunk)?;
         if !answer.response.status().is_success() {
-            session.renewed = self.remote.registries.renew(&self.remote.http, blob.repository, &answer);
-            return Err(self.upload_refusal(blob.repository, answer).into());
+            return Err(self.refused(blob, session, answer).into());
         }
         let got = received(&answer).filter(|_| answer.header(RANGE.as_str()).is_some()).unwrap_or(end);
         if !complete || got != end {
@@ -325,17 +319,17 @@ impl Registry<'_> {
                 let why = "the registry says that it has it, before it was sent".into();
                 Err(RemoteError::Unusable { subject: blob.subject.clone(), why }.into())
             }
-            _ => {
-                session.renewed = self.remote.registries.renew(&self.remote.http, blob.repository, &answer);
-                Err(self.upload_refusal(blob.repository, answer).into())
-            }
+            _ => Err(self.refused(blob, session, answer).into()),
         }
     }
 
-    /// What a refusal of an upload means. At another host, to which the registry sends the upload, nobody can log in.
-    fn upload_refusal(&self, repository: &Repository, mut answer: Answer) -> RemoteError {
-        if !self.is_own(repository, answer.response.url()) {
-            answer.asked = repository.host().to_owned();
+    /// What a refusal of an upload means, after a new login if that is what the registry wants. At another host, to
+    /// which the registry sends the upload, nobody can log in.
+    fn refused(&self, blob: &Pushed<'_>, session: &mut Session, mut answer: Answer) -> RemoteError {
+        let registries = &self.remote.registries;
+        session.renewed = registries.renew(&self.remote.http, blob.repository, &answer);
+        if !registries.is_at(blob.repository, answer.response.url()) {
+            answer.asked = blob.repository.host().to_owned();
             answer.same_origin = false;
         }
         self.refusal(answer)
@@ -373,7 +367,8 @@ impl Registry<'_> {
         let uploads = format!("/v2/{}/blobs/uploads/", repository.name());
         let ask = |method, url: Url| {
             // On a registry's word nothing is deleted at other hosts, nor what is no upload.
-            let is_upload = self.is_own(repository, &url) && url.path().starts_with(&uploads);
+            let is_upload =
+                self.remote.registries.is_at(repository, &url) && url.path().starts_with(&uploads);
             if is_upload { self.send_to(repository, method, &url, subject).ok() } else { None }
         };
         // distribution names another place for each state of an upload, and cancels only at the last.
@@ -396,7 +391,8 @@ impl Registry<'_> {
     fn request_to(&self, repository: &Repository, method: Method, url: &Url, subject: &str) -> Request {
         let registries = &self.remote.registries;
         let login = || registries.login_of(repository, &Access::Push);
-        let authorization: Option<HeaderValue> = self.is_own(repository, url).then(login).flatten();
+        let authorization: Option<HeaderValue> =
+            self.remote.registries.is_at(repository, url).then(login).flatten();
         let named_by = registries.origin_of(repository);
         Request { authorization, named_by, ..Request::new(method, subject, url.clone()) }
     }
