@@ -140,6 +140,13 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
     Ok((file, length))
 }
 
+/// Whether a path leads to a regular file that begins with this text.
+pub(crate) fn begins_with(path: &Path, text: &str) -> bool {
+    let mut begin = vec![0; text.len()];
+    open_regular(path).is_ok_and(|(file, _)| file.read_exact_at(&mut begin, 0).is_ok())
+        && begin == text.as_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ pub mod volumes;
 pub mod writer;
 
 pub use chunks::{VerifiedBlob, VerifiedBlobs};
-pub(crate) use content::open_regular;
+pub(crate) use content::{begins_with, open_regular};
 pub use error::BundleError;
 pub use format::{FORMAT, MANIFEST, MAX_MANIFEST, MAX_MEMBER, PAYLOAD_TYPE, SUMS};
 pub use heartbeat::Heartbeat;

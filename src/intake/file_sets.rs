@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::bundle::parity::{self, ParityFile};
 use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
-use crate::bundle::{BundleError, Heartbeat, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle};
+use crate::bundle::{
+    BundleError, Heartbeat, MANIFEST, Payload, SignedBundle, UnverifiedBundle, VerifiedBundle, begins_with,
+};
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
-use crate::intake::renamed::{MAX_PARITY, RenamedFiles, begins_as_bundle, is_regular};
+use crate::intake::renamed::{MAX_PARITY, RenamedFiles};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
 
@@ -207,7 +209,9 @@ impl Inputs {
             }
             match why_skipped(&name) {
                 // It may have been renamed on its way.
-                Some(NOT_NAMED) if is_regular(&entry.path()) => self.take_renamed(entry.path(), turn),
+                Some(NOT_NAMED) if turn == Turn::Heads && entry.file_type().is_ok_and(|it| it.is_file()) => {
+                    self.take_renamed(entry.path());
+                }
                 Some(why) if turn == Turn::Heads => {
                     self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });
                 }
@@ -219,15 +223,11 @@ impl Inputs {
     }
 
     /// Takes a file whose name says nothing: a head, or what may be a volume.
-    fn take_renamed(&mut self, path: PathBuf, turn: Turn) {
-        if turn != Turn::Heads {
-            return;
-        }
-        if self.sniffed < MAX_RENAMED && begins_as_bundle(&path) {
-            self.sniffed += 1;
-            return self.take_if_room(path, turn);
-        }
+    fn take_renamed(&mut self, path: PathBuf) {
         self.sniffed += 1;
+        if self.sniffed <= MAX_RENAMED && begins_with(&path, MANIFEST) {
+            return self.take_if_room(path, Turn::Heads);
+        }
         let name = name_of(&path);
         if !self.renamed.add(path) {
             self.ignored.add(SkippedFile { name: escape(&name), why: NOT_NAMED.into() });
@@ -351,13 +351,12 @@ impl Inputs {
             let expected = beside(&head, number);
             let named = set.and_then(|set| set.volumes.get(&number));
             let named = named.and_then(|paths| self.look.right(expected.as_deref(), paths, volume));
-            let fits = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.len() == volume.size);
             let renamed = || {
                 let number = number.to_string();
                 search.find(&number, volume).or_else(|| beside_it.find(&number, volume))
             };
             // One of its name and length is compared later, byte by byte.
-            named.as_ref().filter(|path| fits(path)).cloned().or_else(renamed).or(named)
+            named.as_ref().filter(|path| has_length(path, volume)).cloned().or_else(renamed).or(named)
         }
     }
 
@@ -376,9 +375,9 @@ impl Inputs {
         self.renamed.is_used(path) || self.beside.is_used(path)
     }
 
-    /// What the files of unknown names look like: another number if one has changed, come or gone.
-    pub(crate) fn look_of_renamed(&self) -> u64 {
-        self.renamed.look()
+    /// The files of unknown names.
+    pub(crate) fn renamed_files(&self) -> &[PathBuf] {
+        self.renamed.files()
     }
 
     /// The files of unknown names that may be volumes.
@@ -475,9 +474,6 @@ impl Inputs {
     /// Whether all that lies there of a bundle's volumes behind the head are these.
     pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
         let of = |number: VolumeNumber| volumes.get(number.index()?);
-        let has_length = |path: &Path, volume: &Volume| {
-            path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
-        };
         // What a look at the length tells needs no reading.
         self.volumes(key).all(|(number, path)| of(number).is_some_and(|volume| has_length(path, volume)))
             && self
@@ -565,6 +561,11 @@ pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a file is as long as a volume.
+fn has_length(path: &Path, volume: &Volume) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
 }
 
 #[cfg(test)]

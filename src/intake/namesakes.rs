@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -124,7 +124,7 @@ impl Look {
     /// and `left`, the number of files that may still be read, allows it.
     pub(crate) fn is_by_content(&self, path: &Path, volume: &Volume, left: &Cell<usize>) -> bool {
         let open = || {
-            let (file, _) = open_regular(path).ok().filter(|(_, length)| *length == volume.size)?;
+            let (mut file, _) = open_regular(path).ok().filter(|(_, length)| *length == volume.size)?;
             let metadata = file.metadata().ok()?;
             let known = self.read.borrow().get(&identity(&metadata)).copied();
             if let Some(digest) = known.or_else(|| self.digests.known(&metadata)) {
@@ -135,7 +135,7 @@ impl Look {
             }
             left.set(left.get() - 1);
             // To look for holes has moved the place from which it would be read.
-            let (file, _) = open_regular(path).ok()?;
+            file.rewind().ok()?;
             let digest = self.digests.of(&file)?;
             self.read.borrow_mut().insert(identity(&metadata), digest);
             Some(digest)

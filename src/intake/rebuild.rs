@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::names::default_name;
 use crate::bundle::parity::{self, ParityFile, RebuildError};
 use crate::bundle::volumes::{self, VolumeNumber};
 use crate::bundle::{BundleError, UnverifiedBundle, VerifiedBundle, open_regular};
@@ -14,7 +15,7 @@ use crate::intake::file_sets::{Inputs, key};
 use crate::intake::namesakes;
 use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links, free};
-use crate::util::text::{escape, format_stamp};
+use crate::util::text::escape;
 
 /// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
 const MAX_KINDS: usize = 4;
@@ -158,7 +159,7 @@ impl<'a> Remains<'a> {
         let exported = || {
             let head = UnverifiedBundle::open(self.found.first()?.as_ref()?).ok()?;
             let payload = head.claims().ok()?;
-            Some(format!("{}-{}.tar", payload.stream.as_str(), format_stamp(payload.created)))
+            Some(default_name(payload.stream.as_str(), payload.created))
         };
         let bundle = parity::parse_name(&name).or_else(exported).unwrap_or_else(|| format!("{name}.tar"));
         let number = index.checked_sub(1).map_or(Some(VolumeNumber::HEAD), VolumeNumber::at)?;

@@ -7,15 +7,10 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::Volume;
-use crate::bundle::{MANIFEST, open_regular};
 use crate::intake::namesakes::Look;
 
 /// How many files of unknown names are looked at.
@@ -77,16 +72,9 @@ impl RenamedFiles {
             .filter(|file| is_like_volume(&file.file_name().unwrap_or_default().to_string_lossy()))
     }
 
-    /// What the files look like: another number if one has changed, come or gone.
-    pub(crate) fn look(&self) -> u64 {
-        let mut files: Vec<&PathBuf> = self.files.iter().collect();
-        files.sort();
-        let mut hasher = DefaultHasher::new();
-        for file in files {
-            let look = file.symlink_metadata().map(|m| (m.len(), m.mtime(), m.mtime_nsec(), m.ino())).ok();
-            (file, look).hash(&mut hasher);
-        }
-        hasher.finish()
+    /// All of them.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Begins the search for the volumes of a bundle, of which there are so many. `others` are further files among
@@ -136,18 +124,6 @@ impl Search<'_> {
     }
 }
 
-/// Whether a file begins as a bundle does, or a head.
-pub(crate) fn begins_as_bundle(path: &Path) -> bool {
-    let mut begin = [0; MANIFEST.len()];
-    open_regular(path).is_ok_and(|(mut file, _)| file.read_exact(&mut begin).is_ok())
-        && begin == *MANIFEST.as_bytes()
-}
-
-/// Whether a path leads to a regular file, and not through a link.
-pub(crate) fn is_regular(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
-}
-
 /// Whether a name has something left of that of a volume: three digits at its end, or `.tar` in it.
 fn is_like_volume(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -161,6 +137,8 @@ fn is_like_volume(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::digest::Digest;
 

@@ -39,7 +39,7 @@ use crate::util::text::{escape, escape_line, format_second};
 use crate::watch::attempt::ImportAttempt;
 use crate::watch::inbox::{Inbox, TakenFiles};
 use crate::watch::options::WatchOptions;
-use crate::watch::portion::{Portion, Sorted, file_name, first, look, sets_of};
+use crate::watch::portion::{Look, Portion, Sorted, file_name, first, look, sets_of};
 use crate::watch::reason::{Details, Disposition, Reason, errors_as_json};
 use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
@@ -89,7 +89,7 @@ struct Watch<'w> {
     /// Whether something is there in this round that was not when it began.
     more: bool,
     /// What the files look like whose names say nothing: a bundle may wait for one of them.
-    renamed: u64,
+    renamed: Look,
     progress: &'w dyn Progress,
 }
 
@@ -154,7 +154,7 @@ fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -
         heartbeats,
         errors,
         more,
-        renamed: 0,
+        renamed: Look::new(),
         progress,
     };
     importer.write_metrics(RunNews::Started, progress);
@@ -203,7 +203,7 @@ impl Watch<'_> {
         self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
         self.more = false;
-        self.renamed = there.look_of_renamed();
+        self.renamed = look(there.renamed_files());
         let (mut due, at_rest) = self.look_at(sets);
         self.sort(&there, &mut due);
         for (key, files) in due {
@@ -254,16 +254,21 @@ impl Watch<'_> {
                 at_rest = false;
                 continue;
             }
-            let is_due = match seen.todo {
+            let is_due = match &seen.todo {
                 Todo::Try => true,
-                Todo::Wait(renamed) => renamed != self.renamed,
-                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= moment,
+                Todo::Wait(renamed) => *renamed != self.renamed,
+                Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= *moment,
             };
             if is_due {
                 due.push((key, files));
             }
         }
         (due, at_rest)
+    }
+
+    /// There is nothing to do before something looks different.
+    fn until_it_changes(&self) -> Todo {
+        Todo::Wait(self.renamed.clone())
     }
 
     /// How long after a change in the inbox was refused it is tried again: at the next look, for whoever holds a file
@@ -322,7 +327,7 @@ impl Watch<'_> {
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.inbox.place().display());
-            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait(self.renamed), None);
+            self.wait(there, key, &error.to_string().replace(&place, ""), self.until_it_changes(), None);
             return Ok(());
         }
         let stray = matches!(portion, Portion::Stray(_));
@@ -383,7 +388,7 @@ impl Watch<'_> {
         let failed = tried.errors.into_iter().next().filter(|_| !lacks);
         let todo = match tried.category {
             Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + RECHECK_PAUSE),
-            _ if lacks => Todo::Wait(self.renamed),
+            _ if lacks => self.until_it_changes(),
             _ => Todo::TryAt(Instant::now() + RETRY_PAUSE),
         };
         self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);

@@ -39,7 +39,7 @@ pub(crate) enum Todo {
     Try,
     /// It lacks something: there is nothing to do until it looks different, or the files whose names say nothing do,
     /// which looked like this.
-    Wait(u64),
+    Wait(Look),
     /// It could not be imported, and is tried again then.
     TryAt(Instant),
     /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.

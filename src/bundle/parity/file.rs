@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::BundleError;
-use crate::bundle::content::open_regular;
+use crate::bundle::content::{begins_with, open_regular};
 use crate::bundle::parity::Shape;
 use crate::bundle::parity::shape::Checksum;
 use crate::digest::Digest;
@@ -132,9 +132,7 @@ impl ParityFile {
 
     /// Whether a file begins as parity does, whatever its name is.
     pub fn begins(path: &Path) -> bool {
-        let mut begin = [0; MAGIC.len()];
-        open_regular(path).is_ok_and(|(file, _)| file.read_exact_at(&mut begin, 0).is_ok())
-            && begin == *MAGIC.as_bytes()
+        begins_with(path, MAGIC)
     }
 
     /// The file.
