@@ -169,8 +169,6 @@ pub(super) mod tests {
         page
     }
 
-    /// A schema that one page cannot hold is found elsewhere, or not at all: that is no reason to refuse a database
-    /// that Trivy may well read.
     #[test]
     fn cells_that_overlap_name_no_more_than_a_page_holds() {
         let mut page = database(&[&"x".repeat(100)]);
@@ -180,6 +178,8 @@ pub(super) mod tests {
         assert_eq!(tables(&page, HEADER), None);
     }
 
+    /// A schema that one page cannot hold is found elsewhere, or not at all: that is no reason to refuse a database
+    /// that Trivy may well read.
     #[test]
     fn a_schema_on_other_pages_is_not_judged_by_the_first() {
         let mut inner = database(&[]);

@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 
 use crate::bundle::{Dataset, VerifiedBundle};
-use crate::dataset::Discard;
 use crate::delivery::admission::admit_all;
 use crate::delivery::report::{DeliveryStatus, TargetReport};
 use crate::delivery::target_id::TargetId;
@@ -14,7 +13,7 @@ use crate::import::cache::harbor_context;
 use crate::import::cache_choice::{CacheChoice, choose, filter_chosen};
 use crate::import::run::ImportRun;
 use crate::intake::open::Blame;
-use crate::intake::unpack::{Receiver, unpack_bundle};
+use crate::intake::unpack::{Check, unpack_bundle};
 use crate::progress::Progress;
 use crate::targets::{Cache, Slot};
 use crate::util::fs::tempdir_in;
@@ -77,31 +76,8 @@ pub(crate) fn check_content(
         let mine: Vec<String> =
             wanted.iter().filter(|(at, _)| *at == index).map(|(_, dataset)| dataset.reference()).collect();
         if !mine.is_empty() {
-            unpack_bundle(bundle, &mut Checking(mine), progress).map_err(Blame::on(index))?;
+            unpack_bundle(bundle, &mut Check::Only(mine), progress).map_err(Blame::on(index))?;
         }
     }
     Ok(())
-}
-
-/// Takes these datasets, and keeps nothing of them.
-struct Checking(Vec<String>);
-
-impl Receiver for Checking {
-    type Sink = Discard;
-
-    fn wants(&self, dataset: &Dataset) -> bool {
-        self.0.contains(&dataset.reference())
-    }
-
-    fn sink(&mut self, _: &Dataset) -> Result<Discard, Error> {
-        Ok(Discard)
-    }
-
-    fn failed(&self, _: &Dataset, error: io::Error) -> Error {
-        Error::unexpected("checking")(error)
-    }
-
-    fn complete(&mut self, _: &Dataset, _: Discard) -> Result<(), Error> {
-        Ok(())
-    }
 }

@@ -11,7 +11,7 @@ use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::layer::{self, CHUNK};
-use crate::dataset::{Contents, Sink};
+use crate::dataset::{Contents, Discard, Sink};
 use crate::error::{Error, panicked};
 use crate::progress::{Progress, Step};
 use crate::util::pipe::{PipeWriter, pipe};
@@ -38,6 +38,41 @@ pub(crate) trait Receiver {
 
     /// The dataset is complete, and is what was signed.
     fn complete(&mut self, dataset: &Dataset, sink: Self::Sink) -> Result<(), Error>;
+}
+
+/// Checks datasets, and keeps nothing of them.
+pub(crate) enum Check {
+    /// Everything, also the images.
+    All,
+    /// The datasets with these reference names.
+    Only(Vec<String>),
+}
+
+impl Receiver for Check {
+    type Sink = Discard;
+
+    fn wants(&self, dataset: &Dataset) -> bool {
+        match self {
+            Check::All => true,
+            Check::Only(references) => references.contains(&dataset.reference()),
+        }
+    }
+
+    fn wants_images(&self) -> bool {
+        matches!(self, Check::All)
+    }
+
+    fn sink(&mut self, _: &Dataset) -> Result<Discard, Error> {
+        Ok(Discard)
+    }
+
+    fn failed(&self, _: &Dataset, error: io::Error) -> Error {
+        Error::unexpected("checking")(error)
+    }
+
+    fn complete(&mut self, _: &Dataset, _: Discard) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Reads the bundle from front to back. Every header and every byte of a wanted dataset is

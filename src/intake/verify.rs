@@ -1,19 +1,18 @@
 //! `verify`: checks everything that an import would check, and changes nothing.
 
-use std::io;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bundle::{BundleError, Dataset, Stream, VerifiedBundle};
-use crate::dataset::{Discard, MissingItem};
+use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::intake::file_sets::Inputs;
 use crate::intake::open::{self, SkippedFile};
 use crate::intake::signer::SignerInfo;
-use crate::intake::unpack::{Receiver, unpack_bundle};
+use crate::intake::unpack::{Check, unpack_bundle};
 use crate::progress::Progress;
 use crate::trust::Rejection;
 use crate::trust::acceptance::{BundleCandidate, Policy, admit};
@@ -92,33 +91,6 @@ pub struct ValidBundle {
     pub checked_at: Timestamp,
 }
 
-/// Unpacks everything and keeps nothing.
-struct DiscardAll;
-
-impl Receiver for DiscardAll {
-    type Sink = Discard;
-
-    fn wants(&self, _: &Dataset) -> bool {
-        true
-    }
-
-    fn wants_images(&self) -> bool {
-        true
-    }
-
-    fn sink(&mut self, _: &Dataset) -> Result<Discard, Error> {
-        Ok(Discard)
-    }
-
-    fn failed(&self, _: &Dataset, error: io::Error) -> Error {
-        Error::unexpected("checking")(error)
-    }
-
-    fn complete(&mut self, _: &Dataset, _: Discard) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 /// Checks everything that an import would check, and changes nothing.
 ///
 /// # Errors
@@ -193,7 +165,7 @@ fn check(
         allow_expired: options.allow_expired,
     };
     admit(&candidate, &TargetState::default(), &policy, now)?;
-    unpack_bundle(bundle, &mut DiscardAll, progress)?;
+    unpack_bundle(bundle, &mut Check::All, progress)?;
     let payload = bundle.payload();
     Ok(ValidBundle {
         path: bundle.path().into(),

@@ -18,6 +18,8 @@ const MAX_CHILDREN: usize = 1 << 20;
 /// The most inner pages that cannot be valid. A good file has a few: what is free, or is no page of a tree, may look
 /// like one.
 const MAX_INVALID: usize = 1024;
+/// The smallest page, in bytes.
+const MIN_PAGE: usize = 512;
 /// The largest page, in bytes.
 const MAX_PAGE: usize = 64 << 10;
 /// The most pages that the schema of a SQLite file may take.
@@ -110,6 +112,22 @@ struct Pages {
 }
 
 impl Pages {
+    /// The first `count` bytes of the file, which say how large its pages are, when all of them have come. They stay
+    /// the beginning of the first page.
+    fn head(&mut self, bytes: &mut &[u8], count: usize) -> Option<&[u8]> {
+        let wanted = count.saturating_sub(self.buffer.len()).min(bytes.len());
+        let (now, rest) = bytes.split_at(wanted);
+        self.buffer.extend_from_slice(now);
+        *bytes = rest;
+        Some(&self.buffer).filter(|buffer| buffer.len() >= count).map(Vec::as_slice)
+    }
+
+    /// Sets the size of a page. Returns whether there is such a page.
+    fn set_size(&mut self, size: usize) -> bool {
+        self.size = size.clamp(MIN_PAGE, MAX_PAGE);
+        self.size == size
+    }
+
     /// The next page, when all of it has come.
     fn take(&mut self, bytes: &mut &[u8]) -> Option<(u32, Vec<u8>)> {
         let wanted = self.size - self.buffer.len();
@@ -159,15 +177,9 @@ impl BoltCount {
         // The page size stands in the first page.
         const HEAD: usize = 64;
         if self.pages.size == 0 {
-            let wanted = HEAD.saturating_sub(self.pages.buffer.len()).min(bytes.len());
-            self.pages.buffer.extend_from_slice(&bytes[..wanted]);
-            bytes = &bytes[wanted..];
-            if self.pages.buffer.len() < HEAD {
-                return;
-            }
-            let size = le32(&self.pages.buffer, 24).unwrap_or(0) as usize;
-            self.tree.lost |= !(512..=MAX_PAGE).contains(&size);
-            self.pages.size = size.clamp(512, MAX_PAGE);
+            let Some(head) = self.pages.head(&mut bytes, HEAD) else { return };
+            let size = le32(head, 24).unwrap_or(0) as usize;
+            self.tree.lost |= !self.pages.set_size(size);
         }
         while !bytes.is_empty() && !self.tree.lost {
             if let Some((number, page)) = self.pages.take(&mut bytes) {
@@ -233,18 +245,12 @@ impl SqliteCount {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         const HEAD: usize = 100;
         if self.pages.size == 0 {
-            let wanted = HEAD.saturating_sub(self.pages.buffer.len()).min(bytes.len());
-            self.pages.buffer.extend_from_slice(&bytes[..wanted]);
-            bytes = &bytes[wanted..];
-            if self.pages.buffer.len() < HEAD {
-                return;
-            }
-            let size = match be16(&self.pages.buffer, 16) {
+            let Some(head) = self.pages.head(&mut bytes, HEAD) else { return };
+            let size = match be16(head, 16) {
                 Some(1) => MAX_PAGE,
                 size => usize::from(size.unwrap_or(0)),
             };
-            self.tree.lost |= !(512..=MAX_PAGE).contains(&size);
-            self.pages.size = size.clamp(512, MAX_PAGE);
+            self.tree.lost |= !self.pages.set_size(size);
             self.pages.number = 1;
             self.schema.insert(1);
         }
