@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
+use test_kit::http::read_head;
 use test_kit::process::{ended, wait_for_address, wait_for_line};
 use trivy_ferry::bundle::chunks::CHUNK;
 use trivy_ferry::digest::Digest;
@@ -257,13 +258,7 @@ fn over_the_wire_as_in_the_rules() {
     let mut ask = |method: &str, lines: &str, body: usize| {
         let request = format!("{method} {} HTTP/1.1\r\nHost: x\r\n{lines}\r\n", *BLOB);
         stream.write_all(request.as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        while !bytes.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            bytes.push(byte[0]);
-        }
-        let mut response = Response::of(&bytes);
+        let mut response = Response::of(&read_head(&mut stream).unwrap());
         response.body.resize(body, 0);
         stream.read_exact(&mut response.body).unwrap();
         response
@@ -511,11 +506,7 @@ fn pull(mut stream: impl Read + Write, bytes: usize) {
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut buffer = vec![0; 64 << 10];
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut buffer[..1]).unwrap();
-        head.push(buffer[0]);
-    }
+    let head = read_head(&mut stream).unwrap();
     assert!(head.starts_with(b"HTTP/1.1 206"), "{}", String::from_utf8_lossy(&head));
     let mut at = 0;
     loop {

@@ -1,14 +1,14 @@
 //! Registries that do not take what they are given, in every way that they have. Each failure is one
 //! sentence that names what failed and one that helps, and no tag names anything that is not whole.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use test_kit::answers::{header, ok, status};
 use test_kit::authority::{Authority, NAME};
-use test_kit::http::{Body, ClosedPort, Method, Response, Seen, each_connection};
+use test_kit::http::{Body, ClosedPort, Method, Response, Seen, each_connection, read_head, relay};
 use test_kit::process::Run;
 use test_kit::registry::Registry;
 
@@ -650,14 +650,7 @@ fn a_registry_that_claims_to_have_it_harms_no_other_place() {
 /// system resets the connection.
 fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
     loop {
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            // It speaks no TLS, which begins with this byte.
-            if stream.read(&mut byte).unwrap_or(0) == 0 || byte == [0x16] {
-                return;
-            }
-            head.push(byte[0]);
-        }
+        let Some(head) = read_head(&mut stream) else { return };
         let head = String::from_utf8(head).unwrap();
         let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
         let (status, location) = match method {
@@ -669,7 +662,7 @@ fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
         };
         let has_body = ["PUT", "PATCH"].contains(&method);
         if has_body {
-            stream.peek(&mut byte).unwrap();
+            stream.peek(&mut [0]).unwrap();
         }
         let length = if method == "HEAD" { "" } else { "content-length: 0\r\n" };
         stream.write_all(format!("HTTP/1.1 {status} X\r\n{length}{location}\r\n").as_bytes()).unwrap();
@@ -756,13 +749,7 @@ fn a_token_service_leads_to_no_other() {
 /// it is.
 fn tunnels_to(place: String) -> String {
     each_connection(move |mut client| {
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            if client.read(&mut byte).unwrap_or(0) == 0 {
-                return;
-            }
-            head.push(byte[0]);
-        }
+        let Some(head) = read_head(&mut client) else { return };
         let head = String::from_utf8(head).unwrap().to_lowercase();
         let is_known = head.contains("proxy-authorization: basic yw5uonnly3jlda=="); // ann:secret
         if !head.starts_with(&format!("connect {NAME}:")) || !is_known {
@@ -770,14 +757,7 @@ fn tunnels_to(place: String) -> String {
             return;
         }
         client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        let mut server = TcpStream::connect(&place).unwrap();
-        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(std::net::Shutdown::Both);
-        });
-        let _ = std::io::copy(&mut server, &mut client);
-        let _ = client.shutdown(std::net::Shutdown::Both);
+        relay(client, TcpStream::connect(&place).unwrap());
     })
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use test_kit::answers::{header, status};
 use test_kit::files::Fault;
-use test_kit::http::{Body, Method, Response, Seen, each_connection};
+use test_kit::http::{Body, Method, Response, Seen, each_connection, read_head};
 use test_kit::noise::Noise;
 use test_kit::process::Run;
 use test_kit::real::Registry as Real;
@@ -363,13 +363,7 @@ fn a_mirror_fetches_again_what_a_registry_lost() {
 /// first lines of bodies' requests, with their ranges.
 fn breaks(registry: String, times: usize, after: u64, heads: Arc<Mutex<Vec<String>>>) -> String {
     each_connection(move |mut client| {
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            if client.read(&mut byte).unwrap_or(0) == 0 {
-                return;
-            }
-            head.push(byte[0]);
-        }
+        let Some(head) = read_head(&mut client) else { return };
         let text = String::from_utf8_lossy(&head).into_owned();
         let is_body =
             ["PUT ", "PATCH "].iter().any(|method| text.starts_with(method)) && text.contains("/uploads/");

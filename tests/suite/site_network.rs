@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use test_kit::answers::{header, ok, status};
 use test_kit::authority::{Authority, NAME};
-use test_kit::http::{ClosedPort, Method, Server, each_connection};
+use test_kit::http::{ClosedPort, Method, Server, each_connection, relay};
 use test_kit::process::Run;
 use test_kit::registry::Registry;
 
@@ -159,14 +159,7 @@ fn socks_to(
         if status != 0 {
             return;
         }
-        let mut server = TcpStream::connect(&place).unwrap();
-        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(std::net::Shutdown::Both);
-        });
-        let _ = std::io::copy(&mut server, &mut client);
-        let _ = client.shutdown(std::net::Shutdown::Both);
+        relay(client, TcpStream::connect(&place).unwrap());
     })
 }
 

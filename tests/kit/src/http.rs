@@ -1,6 +1,7 @@
 //! A web server on a free port of loopback that answers as a test says, and remembers what it was asked.
 
 use std::future::Future;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -219,6 +220,35 @@ pub fn each_connection(handle: impl Fn(std::net::TcpStream) + Clone + Send + 'st
         }
     });
     address
+}
+
+/// Reads the head of a message, with the empty line at its end; `None` if the connection ends before that, or
+/// speaks TLS.
+pub fn read_head(peer: &mut impl Read) -> Option<Vec<u8>> {
+    /// What TLS begins with.
+    const HANDSHAKE: u8 = 0x16;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if peer.read(&mut byte).unwrap_or(0) == 0 || byte == [HANDSHAKE] {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(head)
+}
+
+/// Hands on what both sides of a tunnel say, until the server has ended.
+///
+/// # Panics
+/// If the system gives no further file descriptor.
+pub fn relay(mut client: std::net::TcpStream, mut server: std::net::TcpStream) {
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(std::net::Shutdown::Both);
 }
 
 /// A port of loopback that refuses connections for as long as this is kept: bound, so that no other process
