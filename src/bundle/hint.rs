@@ -4,14 +4,12 @@ use crate::bundle::error::BundleError;
 use crate::hint::Hint;
 
 /// What hints say of `repair`: of no use to whoever has just run it.
-#[cfg(feature = "cli")]
 pub(crate) const REPAIR_ADVICE: [&str; 3] = [
     "; where its parity lies beside it, `trivy-ferry repair` makes it again",
     "; with parity beside them, `trivy-ferry repair` makes it again",
     "; where there is enough parity, `trivy-ferry repair` makes them again",
 ];
 /// What hints say of `verify`.
-#[cfg(feature = "cli")]
 pub(crate) const VERIFY_ADVICE: [&str; 2] =
     [" (`trivy-ferry verify` says whether the others are good)", " (`trivy-ferry verify` names them)"];
 
@@ -32,7 +30,8 @@ impl Hint for BundleError {
             | BundleError::CutOff { .. }
             | BundleError::Read { .. }
             | BundleError::Short { .. } => {
-                "Nothing of it was used; copy the file again, and wait for the medium before unplugging it; where its parity lies beside it, `trivy-ferry repair` makes it again.".into()
+                let repair = REPAIR_ADVICE[0];
+                format!("Nothing of it was used; copy the file again, and wait for the medium before unplugging it{repair}.")
             }
             BundleError::Heartbeat { .. } => "Nothing has to be done: the next export sends another.".into(),
             BundleError::Parity { .. } => {
@@ -43,18 +42,20 @@ impl Hint for BundleError {
                     .into()
             }
             BundleError::BeyondParity { .. } => {
-                "Copy the volumes again that are missing or damaged (`trivy-ferry verify` names them), or more parity files.".into()
+                let verify = VERIFY_ADVICE[1];
+                format!("Copy the volumes again that are missing or damaged{verify}, or more parity files.")
             }
             BundleError::NoHead { .. } => {
-                "Copy it too, into the folder of the others: it is written last, when the bundle is whole; with parity beside them, `trivy-ferry repair` makes it again.".into()
+                let repair = REPAIR_ADVICE[1];
+                format!("Copy it too, into the folder of the others: it is written last, when the bundle is whole{repair}.")
             }
             BundleError::Volumes { .. } => {
-                "Copy these volumes again, under any name, into the folder of those that are here, or name both folders (`trivy-ferry verify` says whether the others are good); where there is enough parity, `trivy-ferry repair` makes them again."
-                    .into()
+                let (verify, repair) = (VERIFY_ADVICE[0], REPAIR_ADVICE[2]);
+                format!("Copy these volumes again, under any name, into the folder of those that are here, or name both folders{verify}{repair}.")
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
-                "Nothing of it was used; copy the file again, and if that does not help, export anew; where its parity lies beside it, `trivy-ferry repair` makes it again."
-                    .into()
+                let repair = REPAIR_ADVICE[0];
+                format!("Nothing of it was used; copy the file again, and if that does not help, export anew{repair}.")
             }
             BundleError::Untrusted { .. } => {
                 "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."

@@ -182,15 +182,7 @@ const PUBLIC: &str = "an Ed25519 public key (PEM)";
 /// # Errors
 /// [`TrustError::File`] if the file cannot be read; [`TrustError::NotAKey`] if it is not a regular file or
 /// not a public key.
-pub fn read(path: &Path) -> Result<PublicKey, TrustError> {
-    Ok(read_with_streams(path)?.0)
-}
-
-/// As [`read`], with the streams that the file limits the key to.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_with_streams(path: &Path) -> Result<ParsedKey, TrustError> {
+pub fn read(path: &Path) -> Result<ParsedKey, TrustError> {
     match fs::open_regular(path, Links::Follow) {
         Ok(file) => parse(path, file),
         Err(OpenError::NotRegular(_)) => Err(not_opened(path, PUBLIC, TrustedFileError::NotAFile)),
@@ -304,7 +296,7 @@ pub fn add(
     let file_name = format!("{name}.pub");
     let path = directory.join(&file_name);
     let dir = trusted_directory(directory, Some(0o755))?;
-    let present = read_with_streams(&path).ok().filter(|(present, _)| present == key);
+    let present = read(&path).ok().filter(|(present, _)| present == key);
     let mut streams = streams.to_vec();
     if let Some((_, Some(before))) = &present {
         streams.extend(before.iter().cloned());

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::bundle::Stream;
 use crate::cli::args::shared::switch;
+use crate::trust::keyring::MOST_SIGNERS;
 
 /// `keygen`
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub enum TrustCommand {
     /// the keys; --trust FILE uses neither. Heartbeats have one signature, and are not counted.
     Require {
         /// How many; 1 is the default of every host.
-        #[arg(value_parser = clap::value_parser!(u32).range(1..=8))]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SIGNERS)))]
         number: u32,
     },
     /// No longer trust a key.

@@ -12,6 +12,7 @@ use crate::dataset::{Name, Selection};
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::remote::{PAUSE, RETRIES, RetryLimits, STALL};
+use crate::trust::keyring::MOST_SIGNERS;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
@@ -211,7 +212,7 @@ pub struct TrustFlags {
 #[derive(Debug, Clone, Args, Default)]
 pub struct SignerFlags {
     /// Accept only what so many different trusted keys have signed, if that is more than `trust require` says.
-    #[arg(long, env = "TRIVY_FERRY_MIN_SIGNERS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, env = "TRIVY_FERRY_MIN_SIGNERS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SIGNERS)))]
     pub min_signers: Option<u32>,
 }
 

@@ -114,7 +114,7 @@ fn add(
     name: Option<&str>,
     streams: &[String],
 ) -> Result<CommandOutcome, Error> {
-    let (key, limited_to) = keyring::read_with_streams(file)?;
+    let (key, limited_to) = keyring::read(file)?;
     let id = key.id();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.map_or(stem.as_str(), |name| name.strip_suffix(".pub").unwrap_or(name));
