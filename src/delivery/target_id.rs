@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -43,12 +43,18 @@ impl TargetId {
         }
     }
 
-    /// Whether somebody means this target by a name: as `status` prints it, or without its kind.
+    /// Whether somebody means this target by a name: as `status` prints it, or without its kind. A directory may be
+    /// named in any way that leads to it.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         let whole = self.to_string();
-        let bare = whole.split_once(':').map(|(_, place)| place);
-        let path = |dir: &PathBuf| dir.as_path() == Path::new(name);
-        whole == name || bare == Some(name) || self.directory().is_some_and(path)
+        let kind = whole.split_once(':').map_or("", |(kind, _)| kind);
+        let place = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix(':')).unwrap_or(name);
+        if let Some(directory) = self.directory() {
+            let resolved = Path::new(place).canonicalize().or_else(|_| path::absolute(place));
+            return directory == Path::new(place) || resolved.is_ok_and(|resolved| resolved == *directory);
+        }
+        let place = place.trim_end_matches('/');
+        whole == name || !kind.is_empty() && whole.strip_prefix(kind) == Some(&format!(":{place}"))
     }
 
     /// Returns the directory of a cache or a web root.
@@ -149,13 +155,20 @@ mod tests {
         for (target, name) in [
             ("cache:/var/cache/trivy", "cache:/var/cache/trivy"),
             ("cache:/var/cache/trivy", "/var/cache/trivy/"),
+            ("cache:/var/cache/trivy", "cache:/var/cache/trivy/"),
+            ("web:/", "/usr/.."),
             ("registry:r.corp:5000/p", "r.corp:5000/p"),
+            ("registry:r.corp:5000/p", "registry:r.corp:5000/p/"),
             ("serve:8080", "8080"),
             ("moon:/x", "moon:/x"),
         ] {
             assert!(id(target).is_called(name), "{target} {name}");
         }
-        assert!(!id("registry:r.corp/p").is_called("r.corp") && !id("cache:/x").is_called(""));
+        let here = std::env::current_dir().unwrap();
+        assert!(TargetId::Cache(here.join("no-such/cache")).is_called("no-such/cache"), "from here");
+        for (target, name) in [("registry:r.corp/p", "r.corp"), ("cache:/x", ""), ("cache:/x", "web:/x")] {
+            assert!(!id(target).is_called(name), "{target} {name}");
+        }
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(crate) fn check(
 ) -> (Timestamp, Option<Error>) {
     let mut all = Vec::new();
     // Only the last line: what an earlier one says of a clock that was ahead may have been put right since.
-    all.extend(log.last().map(|entry| Dated {
+    let last = log.last().filter(|entry| !is_followed_by_heartbeat(entry, imports));
+    all.extend(last.map(|entry| Dated {
         at: entry.at,
         what: "the last line of imports.jsonl".into(),
         own: true,
@@ -55,22 +56,32 @@ pub(crate) fn check(
     }
 }
 
+/// Whether a heartbeat came after a line of the log, by the exporter's dates: then the time of its arrival says what
+/// this host's clock said last.
+fn is_followed_by_heartbeat(entry: &LogEntry, imports: &[(String, ImportState)]) -> bool {
+    let heard = imports.iter().filter(|(stream, _)| *stream == entry.stream);
+    let mut heard = heard.filter_map(|(_, imports)| imports.heard.as_ref());
+    heard.any(|heard| entry.created.is_some_and(|created| created <= heard.created))
+}
+
 /// Adds the dates of a stream: of what was accepted, and of what came last and was refused for its date.
 fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Vec<Dated>) {
     let shown = escape(stream);
     let used = imports.targets.values().filter(|target| target.forgotten.is_none());
     let last = used.filter_map(|target| Some(target.last.as_ref()?.created)).max();
     all.extend(last.map(|at| Dated { at, what: format!("the last bundle of stream {shown:?}"), own: false }));
+    let mut signed = log.iter().filter(|entry| entry.stream == stream && entry.created.is_some());
+    let signed = signed.next_back().and_then(|entry| Some((entry, entry.created?)));
     if let Some(heard) = &imports.heard {
         let what = format!("the last heartbeat of stream {shown:?}");
         all.push(Dated { at: heard.created, what: what.clone(), own: false });
-        all.push(Dated { at: heard.received, what: format!("the arrival of {what}"), own: true });
+        // A bundle that came afterwards says what this host's clock said last.
+        if signed.is_none_or(|(_, created)| created <= heard.created) {
+            all.push(Dated { at: heard.received, what: format!("the arrival of {what}"), own: true });
+        }
     }
+    let Some((entry, at)) = signed else { return };
     // What was accepted afterwards says that the clock is right now.
-    let mut signed = log.iter().filter(|entry| entry.stream == stream && entry.created.is_some());
-    let Some((entry, at)) = signed.next_back().and_then(|entry| Some((entry, entry.created?))) else {
-        return;
-    };
     if imports.heard.as_ref().is_none_or(|heard| heard.received < entry.at) {
         let name = entry.bundle.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
         all.push(Dated { at, what: format!("what came last of stream {shown:?}{name}"), own: false });

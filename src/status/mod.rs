@@ -41,6 +41,8 @@ use crate::util::text::format_minute;
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// Among how many of the last bundles those are named that never came.
+const COUNTED: u64 = 100;
 /// How many refusals are shown, the latest.
 const MAX_REJECTIONS: usize = 20;
 
@@ -246,7 +248,10 @@ fn look_at_state(
             status.imports.push(look);
         }
         let of_stream = &status.imports[count..];
-        if let Some(heard) = imports.heard.as_ref().filter(|_| wanted.is_none() || !of_stream.is_empty()) {
+        // Who forgot all targets of a stream waits for nothing from it.
+        let is_given_up = !imports.targets.is_empty() && of_stream.is_empty();
+        let is_shown = !is_given_up && (wanted.is_none() || !of_stream.is_empty());
+        if let Some(heard) = imports.heard.as_ref().filter(|_| is_shown) {
             status.heartbeats.push(heartbeat(stream.clone(), heard, imports, of_stream));
         }
     }
@@ -272,16 +277,16 @@ fn heartbeat(
 ) -> HeartbeatStatus {
     let newest = heard.newest.as_ref().map(|newest| newest.identity);
     // A target that failed may have accepted the bundle and hold nothing of it.
-    let has = |target: &TargetStatus| {
-        let of = imports.targets.get(&target.target.to_string());
-        let has = |newest| of.is_some_and(|of| of.seen.contains(&newest));
-        target.failed.is_none() && newest.is_none_or(has)
+    let has =
+        |of: &TargetState| of.failure.is_none() && newest.is_none_or(|newest| of.seen.contains(&newest));
+    let lacks = |target: &&TargetStatus| {
+        !target.retired && !imports.targets.get(&target.target.to_string()).is_some_and(has)
     };
-    let (has, lack): (Vec<_>, Vec<_>) = targets.iter().filter(|target| !target.retired).partition(|t| has(t));
-    let here = lack.is_empty() && !has.is_empty();
+    let lack: Vec<_> = targets.iter().filter(lacks).map(|target| target.target.clone()).collect();
+    let has_come = imports.targets.values().any(has);
+    let here = lack.is_empty() && has_come;
     // Where no target has it, the bundle has not come at all.
-    let not_in = if has.is_empty() { Vec::new() } else { lack };
-    let not_in = not_in.into_iter().map(|target| target.target.clone()).collect();
+    let not_in = if has_come { lack } else { Vec::new() };
     HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
@@ -364,7 +369,7 @@ fn look_at(
                 missing_items: last.missing_items.clone(),
             }
         }),
-        missing: of.missing.clone(),
+        missing: lately_missing(of),
         overrides: of.overrides.len(),
         datasets,
         disk: None,
@@ -374,6 +379,13 @@ fn look_at(
         retired: false,
         lags: false,
     }
+}
+
+/// The bundles that never came, among the last [`COUNTED`]: an older loss says nothing of the link as it is now.
+fn lately_missing(of: &TargetState) -> Vec<u64> {
+    let newest = of.counted.or(of.last.as_ref().and_then(|last| last.sequence));
+    let first = newest.unwrap_or(0).saturating_sub(COUNTED);
+    of.missing.iter().copied().filter(|number| *number > first).collect()
 }
 
 /// What the files of a cache or a web root take, in bytes. `None` where there is no such folder.

@@ -168,7 +168,7 @@ pub fn admit(
 ///
 /// # Errors
 /// [`Rejection::Future`] if it was made more than a day after now; [`Rejection::Late`] if it is no newer than
-/// the last one.
+/// the last one, unless that one is ahead of this host's clock.
 pub fn receive_heartbeat(
     state: &mut ImportState,
     name: &str,
@@ -179,7 +179,10 @@ pub fn receive_heartbeat(
     if created.duration_since(system) > CLOCK_TOLERANCE {
         return Err(Rejection::Future { bundle, created, now: system });
     }
-    if let Some(last) = state.heard.as_ref().filter(|last| last.created >= created) {
+    // One that is itself ahead of the clock came while both clocks were fast: it must not keep out what follows.
+    let believable =
+        state.heard.as_ref().filter(|last| last.created.duration_since(system) <= CLOCK_TOLERANCE);
+    if let Some(last) = believable.filter(|last| last.created >= created) {
         return Err(Rejection::Late { heartbeat: bundle, created, last: last.created });
     }
     state.heard = Some(received);
@@ -368,6 +371,10 @@ mod tests {
         assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
         assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "would hide silence");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
+        // It came while both clocks were fast.
+        state.heard.as_mut().unwrap().created = time("2026-12-24T00:00:00Z");
+        let next = ReceivedHeartbeat { created: time(NOW), ..state.heard.clone().unwrap() };
+        assert_eq!(receive_heartbeat(&mut state, "h", next, time(NOW)), Ok(()));
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                     .into()
             }
             Rejection::ClockBehind { own: true, .. } => {
-                "This host's clock has gone back: correct it (`timedatectl`). Until then, ages are counted from the later time."
+                "This host's clock has gone back: correct it (`timedatectl`). If it is right now, the next bundle or heartbeat ends this, also the last bundle once more; until then, ages are counted from the later time."
                     .into()
             }
             Rejection::ClockBehind { own: false, .. } => {

@@ -70,12 +70,10 @@ impl MaxAge {
     pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Rejection> {
         match (self.ages.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
-                Err(Rejection::TooOld {
-                    dataset: name.to_string(),
-                    updated_at: date,
-                    age: text::format_age(date, now),
-                    allowed: allowed.to_string(),
-                })
+                let (age, allowed) = (text::format_age(date, now), allowed.to_string());
+                // Both are cut to whole units: `7 d old, and 7 d are allowed` would look like a mistake.
+                let age = if age == allowed { format!("more than {age}") } else { age };
+                Err(Rejection::TooOld { dataset: name.to_string(), updated_at: date, age, allowed })
             }
             _ => Ok(()),
         }
@@ -94,6 +92,9 @@ mod tests {
         let check = |name: &str| ages.check(&name.parse().unwrap(), Some(date), now);
         assert!(check("trivy-db").unwrap_err().to_string().contains("4 d old, and --max-age allows 3 d"));
         assert!(check("trivy-java-db").is_ok());
+        let late =
+            ages.check(&"trivy-db".parse().unwrap(), Some(date), "2026-11-20T05:00:00Z".parse().unwrap());
+        assert!(late.unwrap_err().to_string().contains("more than 3 d old, and --max-age allows 3 d"));
         assert!(check("trivy-checks").is_ok());
         assert!("db=3d".parse::<MaxAge>().is_err());
         assert!("1d, 2h".parse::<MaxAge>().is_err(), "a comma separates datasets, and not units");

@@ -90,6 +90,48 @@ fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
     status(&host, &[]).exits(5).warns("what came last of stream");
 }
 
+/// This host's clock was fast while something came, and is right again: whatever comes next shows that.
+#[test]
+fn what_comes_next_ends_the_alarm_of_a_clock_that_was_fast() {
+    for came in ["bundle", "heartbeat", "both"] {
+        for comes in ["bundle", "heartbeat"] {
+            let sender = Host::new();
+            sender.write_key();
+            let importer = Host::with_key(&sender.key);
+            let upstream = Upstream::new(|_, _| None);
+            let send = |what: &str, number: u64| {
+                upstream.publish(number, 1000);
+                let flags: &[&str] = if what == "bundle" { &[] } else { &["--heartbeat"] };
+                sender.export(&upstream, flags).good();
+                let is_sent =
+                    |name: &String| what == "both" || (what == "heartbeat") == name.ends_with(".json");
+                for name in names(sender.path("out")) {
+                    let file = sender.path("out").join(&name);
+                    if is_sent(&name) {
+                        fs::create_dir_all(importer.path("inbox")).unwrap();
+                        fs::copy(&file, importer.path("inbox").join(&name)).unwrap();
+                    }
+                    fs::remove_file(file).unwrap();
+                }
+                let watch = ["watch", "inbox", "--once", "--settle", "1ms", "--cache-dir", "cache"];
+                let keys = ["--trust", "keys/exporter.pub", "--state-dir", "state"];
+                importer.run(&[&watch[..], &keys].concat()).good();
+            };
+            send("bundle", 1);
+            sender.wait(60);
+            importer.wait(60 + 20 * DAY);
+            send(came, 2);
+            importer.wait(-20 * DAY);
+            let run = status(&importer, &[]);
+            run.exits(5).warns("has gone back").warns("the next bundle or heartbeat ends this");
+            sender.wait(60);
+            importer.wait(60);
+            send(comes, 3);
+            status(&importer, &[]).good();
+        }
+    }
+}
+
 #[test]
 fn an_exporter_whose_clock_was_fast_finds_back() {
     let sender = Host::new();

@@ -240,7 +240,7 @@ fn losses(month: &mut Month) {
     month.night(Up::New, Diode::Dead);
     month.truth(&[(5, "no heartbeat of stream"), (5, "has not come")]);
     month.night(Up::New, Diode::Works);
-    month.truth(good).prints("never came       2 bundles: 4, 5").does_not_say("not here yet");
+    month.truth(good).prints("never came       2 bundles: 4-5").does_not_say("not here yet");
     let late = names(month.sender.path("out")).into_iter().filter(|name| name.ends_with(".tar"));
     let late = late.rev().nth(1).unwrap();
     month.dawn(Up::Still);
@@ -248,7 +248,7 @@ fn losses(month: &mut Month) {
     month.export(&[]).good();
     month.carry(Diode::Works);
     month.watch().good();
-    month.truth(good).prints("never came       1 bundles: 4");
+    month.truth(good).prints("never came       1 bundle: 4");
 }
 
 /// A cache is moved, a registry is added, fails, and works again, another is given up.

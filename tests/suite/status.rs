@@ -45,7 +45,16 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).exits(0).prints("never came       2 bundles: 8, 9");
+    host.status(&[]).exits(0).prints("never came       2 bundles: 8-9");
+    // What was lost long ago says nothing of the link as it is now.
+    host.file(
+        "inbox/b.tar",
+        Bundle::of(hours(-1) + jiff::SignedDuration::from_mins(10), &Part::all(days(-1)))
+            .with("sequence", 109)
+            .signed(&host.key),
+    );
+    host.import_inbox(&[]).good();
+    host.status(&[]).prints("never came       98 bundles: 11-108\n");
     // Somebody cleaned the cache, or put something else there.
     let before = host.snapshot();
     fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();

@@ -313,6 +313,18 @@ fn silence_is_judged_by_the_targets_in_use() {
     run.good().does_not_say("not here yet");
     assert_eq!(site.json(&[])["heartbeats"][0]["not_in"], serde_json::json!([]));
     assert_eq!(site.json(&[])["heartbeats"][0]["here"], true);
+    // What another target has is not lost on the way to this one.
+    site.comes();
+    site.import(&["--cache-dir", "late"]).good();
+    let mut with: Value = site.state();
+    let newest = with["targets"][format!("cache:{}", site.host.at("late"))]["last"].clone();
+    with["heard"]["newest"] = newest;
+    fs::write(&path, with.to_string()).unwrap();
+    site.status(&["--target", "new/"]).prints("not here yet").prints("not in cache:");
+    // Nothing is awaited from a stream whose targets are all retired.
+    site.forget(&["new/"]).good();
+    site.forget(&["./late"]).good();
+    site.status(&["--max-silence", "1h"]).fails_with(2, &["nothing was imported or exported here"]);
 }
 
 /// The state was lost, or somebody filled the cache by hand: what lies there is used, whatever brought it.

@@ -4,22 +4,16 @@ use std::fmt;
 use std::path::Path;
 
 use crate::export::report::{ExportReport, WrittenBundle, WrittenParity};
-use crate::util::text::{escape, escape_line, format_minute, format_size};
+use crate::util::text::{escape, escape_line, format_count, format_minute, format_size};
 
 impl fmt::Display for WrittenParity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |count: usize| if count == 1 { "" } else { "s" };
-        let (files, shards, lost) = (self.files.len(), self.shards, self.lost_files);
-        write!(
-            f,
-            "{files} parity file{}, for {shards} damaged range{} of {}",
-            s(files),
-            s(shards),
-            format_size(self.shard)
-        )?;
-        match lost {
+        let files = format_count(self.files.len(), "parity file");
+        let ranges = format_count(self.shards, "damaged range");
+        write!(f, "{files}, for {ranges} of {}", format_size(self.shard))?;
+        match self.lost_files {
             0 => write!(f, ", not for a lost file"),
-            _ => write!(f, ", or {lost} lost file{}", s(lost)),
+            lost => write!(f, ", or {}", format_count(lost, "lost file")),
         }
     }
 }

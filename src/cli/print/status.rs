@@ -10,7 +10,9 @@ use crate::status::forget::ForgetReport;
 use crate::status::report::{
     ExportStatus, HeartbeatStatus, ItemStatus, StatusReport, TargetStatus, exported,
 };
-use crate::util::text::{escape, escape_line, format_age, format_minute, format_size, format_stamp};
+use crate::util::text::{
+    escape, escape_line, format_age, format_count, format_minute, format_size, format_stamp,
+};
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,11 +87,12 @@ impl StatusReport {
             writeln!(f, "  not asked        whether it still has them: {why}")?;
         }
         if !target.missing.is_empty() {
-            let missing: Vec<String> = target.missing.iter().take(20).map(u64::to_string).collect();
-            writeln!(f, "  never came       {} bundles: {}", target.missing.len(), missing.join(", "))?;
+            let bundles = format_count(target.missing.len(), "bundle");
+            writeln!(f, "  never came       {bundles}: {}", format_numbers(&target.missing))?;
         }
         if target.overrides > 0 {
-            writeln!(f, "  against rules    {} bundles were admitted by a flag", target.overrides)?;
+            let bundles = format_count(target.overrides, "bundle");
+            writeln!(f, "  against rules    {bundles} admitted by a flag")?;
         }
         if let Some(disk) = target.disk {
             writeln!(f, "  on the disk      {}", format_size(disk))?;
@@ -165,6 +168,21 @@ fn numbered(sequence: Option<u64>) -> String {
     sequence.map_or_else(String::new, |number| format!(", number {number}"))
 }
 
+/// Ascending numbers, with those that follow each other as a range: `4, 8-12`. Of many ranges, the last.
+fn format_numbers(numbers: &[u64]) -> String {
+    const MOST: usize = 12;
+    let ranges = numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let ranges = ranges.filter_map(|range| match range {
+        [] => None,
+        [only] => Some(only.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    let ranges: Vec<String> = ranges.collect();
+    let shown = &ranges[ranges.len().saturating_sub(MOST)..];
+    let earlier = if shown.len() < ranges.len() { "..., " } else { "" };
+    format!("{earlier}{}", shown.join(", "))
+}
+
 fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
 }
@@ -179,5 +197,19 @@ fn describe(state: DriftState) -> &'static str {
         DriftState::Newer => "NEWER than what was imported",
         DriftState::NotAccepted => "not from a bundle that was accepted here",
         DriftState::Superseded => "another stream's, which came later",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_numbers_are_told_in_ranges() {
+        assert_eq!(format_numbers(&[4]), "4");
+        assert_eq!(format_numbers(&[4, 8, 9, 10, 12]), "4, 8-10, 12");
+        let odd: Vec<u64> = (0..20).map(|number| 2 * number).collect();
+        assert_eq!(format_numbers(&odd), "..., 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38");
+        assert_eq!(format_numbers(&[u64::MAX - 1, u64::MAX]), "18446744073709551614-18446744073709551615");
     }
 }
