@@ -1,7 +1,8 @@
-//! The state directory and the inbox of today, kept as files: every later version goes on with them.
+//! State directories and inboxes of earlier versions, kept as files: this version continues with them.
 //!
-//! `TRIVY_FERRY_MAKE_GOLDEN=1` writes `fixtures/state/v1` if it does not exist. It is never made again: a version that
-//! changes the form of a file gives it another number in `format`, and a golden directory of its own.
+//! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if that does not exist, and
+//! is never run again for that name. `v0` was written by a version without `exports.jsonl`, without the record of
+//! failures and runs per target, and without `missing` in heartbeats; `v1` by one that has them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,8 +21,8 @@ use crate::forge::{Bundle, Host, Part, days};
 const HOME: &str = "/srv/golden";
 const REGISTRY: &str = "registry.example:5000";
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/state/v1")
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/state").join(name)
 }
 
 fn time(text: &str) -> jiff::Timestamp {
@@ -34,7 +35,7 @@ fn bundle(made: &str, number: u64) -> Bundle {
 
 /// A year of a site in a minute: three targets, a gap, an override, a heartbeat, an inbox with all that may lie there,
 /// and an exporter's side.
-fn make() {
+fn make(golden: &Path) {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     host.write_key();
     fs::create_dir(host.path("www")).unwrap();
@@ -81,7 +82,7 @@ fn make() {
         for name in files(host.path(from)) {
             // Locks say nothing, and bundles are kept elsewhere.
             if name.ends_with(".json") || name.ends_with(".jsonl") {
-                let path = golden().join(to).join(&name);
+                let path = golden.join(to).join(&name);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, replace(text(host.path(from).join(&name)))).unwrap();
             }
@@ -90,10 +91,10 @@ fn make() {
 }
 
 /// A host as the one that made the files, at a later time.
-fn host() -> Host {
+fn host(golden: &Path) -> Host {
     let host = Host::new();
-    for name in files(golden()) {
-        host.file(&name, text(golden().join(&name)).replace(HOME, host.at("").trim_end_matches('/')));
+    for name in files(golden) {
+        host.file(&name, text(golden.join(&name)).replace(HOME, host.at("").trim_end_matches('/')));
     }
     let mode =
         |path: PathBuf, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -110,11 +111,20 @@ fn status(host: &Host) -> Value {
 }
 
 #[test]
-fn the_state_of_an_older_version_is_gone_on_with() {
-    if std::env::var_os("TRIVY_FERRY_MAKE_GOLDEN").is_some_and(|value| value == "1") && !golden().exists() {
-        make();
+fn the_state_of_an_earlier_version_is_continued() {
+    let wanted = std::env::var("TRIVY_FERRY_MAKE_GOLDEN").map(|name| golden(&name));
+    if let Ok(wanted) = wanted
+        && !wanted.exists()
+    {
+        make(&wanted);
     }
-    let host = host();
+    for name in ["v0", "v1"] {
+        continues_with(&golden(name));
+    }
+}
+
+fn continues_with(golden: &Path) {
+    let host = host(golden);
     let said = status(&host);
     let names: Vec<&str> =
         said["imports"].as_array().unwrap().iter().map(|target| target["target"].as_str().unwrap()).collect();
@@ -137,7 +147,7 @@ fn the_state_of_an_older_version_is_gone_on_with() {
     let said = status(&host);
     assert_eq!(said["imports"][0]["bundle"]["sequence"], 13, "{said:#}");
     // What was written down stays where it was.
-    let (log, old) = (text(host.path("state/imports.jsonl")), text(golden().join("state/imports.jsonl")));
+    let (log, old) = (text(host.path("state/imports.jsonl")), text(golden.join("state/imports.jsonl")));
     assert!(log.starts_with(&old.replace(HOME, host.at("").trim_end_matches('/'))));
     // The exporter counts on, and signs nothing older.
     host.write_key();
@@ -145,13 +155,14 @@ fn the_state_of_an_older_version_is_gone_on_with() {
     upstream.publish(2, 1000);
     let report = host.export(&upstream, &[]).good().json();
     assert_eq!(report["bundle"]["sequence"], 2);
-    assert_eq!(text(host.path("state/exports.jsonl")).lines().count(), 2);
+    let before = fs::read_to_string(golden.join("state/exports.jsonl")).unwrap_or_default();
+    assert_eq!(text(host.path("state/exports.jsonl")).lines().count(), before.lines().count() + 1);
 }
 
 /// A field that a later version adds is no damage.
 #[test]
 fn fields_that_are_not_known_are_no_damage() {
-    let host = host();
+    let host = host(&golden("v1"));
     for name in ["state/import-default.json", "state/export-default.json"] {
         let path = host.path(name);
         let mut state = json_file(&path);
