@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::util::json::is_go_key;
 
 /// What an index says.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,13 +35,14 @@ impl VexIndex {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum IndexKey {
-    UpdatedAt,
-    Packages,
-    #[serde(other)]
-    Other,
+/// The next key of an object, as that of these which Go takes it for; empty if it is none of them.
+fn next_key<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    wanted: [&'static str; 2],
+) -> Result<Option<&'static str>, A::Error> {
+    let key = map.next_key::<Cow<'de, str>>()?;
+    let is_it = |key: &str| wanted.into_iter().find(|wanted| is_go_key(key.as_bytes(), wanted));
+    Ok(key.map(|key| is_it(&key).unwrap_or_default()))
 }
 
 struct IndexVisitor<'a>(IsThere<'a>);
@@ -54,17 +56,17 @@ impl<'de> Visitor<'de> for IndexVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<VexIndex, A::Error> {
         let (mut updated_at, mut packages) = (None, None);
-        while let Some(key) = map.next_key()? {
+        while let Some(key) = next_key(&mut map, ["updated_at", "packages"])? {
             match key {
-                IndexKey::UpdatedAt if updated_at.is_some() => {
+                "updated_at" if updated_at.is_some() => {
                     return Err(A::Error::duplicate_field("updated_at"));
                 }
-                IndexKey::UpdatedAt => updated_at = Some(map.next_value()?),
-                IndexKey::Packages if packages.is_some() => {
+                "updated_at" => updated_at = Some(map.next_value()?),
+                "packages" if packages.is_some() => {
                     return Err(A::Error::duplicate_field("packages"));
                 }
-                IndexKey::Packages => packages = Some(map.next_value_seed(PackagesVisitor(self.0))?),
-                IndexKey::Other => drop(map.next_value::<IgnoredAny>()?),
+                "packages" => packages = Some(map.next_value_seed(PackagesVisitor(self.0))?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         let packages = packages.ok_or_else(|| A::Error::missing_field("packages"))?;
@@ -100,15 +102,6 @@ impl<'de> Visitor<'de> for PackagesVisitor<'_> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum PackageKey {
-    Location,
-    Format,
-    #[serde(other)]
-    Other,
-}
-
 /// Finds out whether a package's document is there.
 struct PackageVisitor<'a>(IsThere<'a>);
 
@@ -129,15 +122,15 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let (mut location, mut format) = (None::<Cow<'de, str>>, None::<Cow<'de, str>>);
-        while let Some(key) = map.next_key()? {
+        while let Some(key) = next_key(&mut map, ["location", "format"])? {
             match key {
-                PackageKey::Location if location.is_some() => {
+                "location" if location.is_some() => {
                     return Err(A::Error::duplicate_field("location"));
                 }
-                PackageKey::Location => location = Some(map.next_value()?),
+                "location" => location = Some(map.next_value()?),
                 // Go takes the last of several, and null for nothing.
-                PackageKey::Format => format = map.next_value()?,
-                PackageKey::Other => drop(map.next_value::<IgnoredAny>()?),
+                "format" => format = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         let location = location.ok_or_else(|| A::Error::missing_field("location"))?;
@@ -171,6 +164,8 @@ mod tests {
         let mixed = r#"{"x":{},"packages":[{"id":"x","location":"pkg\/a.json"},{"location":"b","y":[1]}]}"#;
         assert_eq!(packages(mixed), (2, 1));
         assert_eq!(packages(r#"{"packages":[{"location":"./pkg//a.json","format":null}]}"#), (1, 1));
+        // As Go reads it, and so Trivy.
+        assert_eq!(packages(r#"{"Packages":[{"LOCATION":"pkg/a.json"},{"Id":"x","Location":"b"}]}"#), (2, 1));
     }
 
     #[test]
@@ -208,6 +203,8 @@ mod tests {
             r#"{"packages":[{"location":1}]}"#,
             r#"{"packages":[{"location":"a","location":"b"}]}"#,
             r#"{"packages":[],"packages":[]}"#,
+            r#"{"packages":[],"Packages":[]}"#,
+            r#"{"packages":[{"location":"a","Location":"b"}]}"#,
             r#"{"packages":[],"updated_at":"tomorrow"}"#,
             r#"{"packages":[]} x"#,
         ] {

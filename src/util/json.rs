@@ -264,6 +264,17 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
     }
 }
 
+/// Whether Go's `encoding/json` takes a key of an object for a field of this name, which is ASCII in small letters: in
+/// any case, and also with the two other letters that Unicode folds to `k` and `s`.
+pub(crate) fn is_go_key(key: &[u8], name: &str) -> bool {
+    let folded = |c: char| match c {
+        '\u{212a}' => 'k',
+        '\u{17f}' => 's',
+        c => c.to_ascii_lowercase(),
+    };
+    std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(name.chars()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;

@@ -83,6 +83,8 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
         ("", r#"{"statements":["#, "pkg/bad.json is no JSON document"),
         ("", r#"{"message":"Not Found"}"#, "pkg/bad.json is no VEX document"),
         ("", CSAF, "is CSAF, and the index does not say so"),
+        ("", r#"{"statements":[{"status":"fixed"}],"Statements":[]}"#, "pkg/bad.json has a key twice"),
+        ("csaf", r#"{"document":{"csaf_version":"2.0"},"Document":null}"#, "pkg/bad.json has a key twice"),
         ("csaf", OPENVEX, "the index says CSAF"),
         ("", CYCLONEDX, "is CycloneDX"),
         ("spdx", OPENVEX, "has a format in the index that Trivy does not know"),
@@ -104,7 +106,13 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
     let csaf = repository(
         &host,
         "csaf",
-        &[("pkg/a.json", "csaf", CSAF), ("./pkg//b.json", "openvex", OPENVEX)],
+        &[
+            ("pkg/a.json", "csaf", CSAF),
+            ("./pkg//b.json", "openvex", OPENVEX),
+            // Go's encoding/json, with which Trivy reads them, matches keys in any case.
+            ("pkg/c.json", "", r#"{"@Context":"https://openvex.dev/ns/v0.2.0","Statements":[]}"#),
+            ("pkg/d.json", "csaf", r#"{"Document":{"CSAF_Version":"2.0"}}"#),
+        ],
         None,
     );
     let run = export(&host, &csaf, &["--stream", "csaf"]);

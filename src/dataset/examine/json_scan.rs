@@ -2,12 +2,16 @@
 //! larger than 100 MB.
 //!
 //! As strict as Go's decoder, with which Trivy reads documents, where that matters: what follows the first value is
-//! not looked at.
+//! not looked at. And as lenient: `Statements` is read as `statements`, and of two the last counts.
+
+use crate::util::json::is_go_key;
 
 /// The deepest nesting that Go's decoder takes.
 const MAX_DEPTH: usize = 10_000;
 /// As much of a key or a string as is needed to know it, in bytes.
 const KEPT: usize = 64;
+/// The keys of the outermost object that decide what a document says.
+const DECISIVE: [&str; 5] = ["@context", "statements", "document", "product_tree", "vulnerabilities"];
 
 /// What a document is, as far as its JSON says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub(super) enum DocumentKind {
     CycloneDx,
     /// JSON of another kind.
     Other,
+    /// JSON in which a decisive key is there twice, perhaps in other letters.
+    Ambiguous,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +105,9 @@ pub(super) struct JsonScan {
     has_statements: bool,
     has_csaf: bool,
     has_bom: bool,
+    /// Which of the decisive keys came.
+    decisive: [bool; DECISIVE.len()],
+    has_twice: bool,
 }
 
 impl JsonScan {
@@ -113,6 +122,8 @@ impl JsonScan {
             has_statements: false,
             has_csaf: false,
             has_bom: false,
+            decisive: Default::default(),
+            has_twice: false,
         }
     }
 
@@ -129,6 +140,7 @@ impl JsonScan {
     pub(super) fn finish(self) -> Option<DocumentKind> {
         match self {
             JsonScan { state, .. } if state != State::Done => None,
+            JsonScan { has_twice: true, .. } => Some(DocumentKind::Ambiguous),
             JsonScan { has_bom: true, .. } => Some(DocumentKind::CycloneDx),
             JsonScan { has_csaf: true, .. } => Some(DocumentKind::Csaf),
             JsonScan { has_context: true, .. } | JsonScan { has_statements: true, .. } => {
@@ -181,7 +193,7 @@ impl JsonScan {
         if self.stack.len() >= MAX_DEPTH {
             return State::Bad;
         }
-        if self.stack.len() == 1 && !object && self.keys[0] == b"statements" {
+        if self.stack.len() == 1 && !object && is_go_key(&self.keys[0], "statements") {
             self.has_statements = true;
         }
         self.stack.push(object);
@@ -266,12 +278,18 @@ impl JsonScan {
         if let Some(kept) = depth.checked_sub(1).and_then(|depth| self.keys.get_mut(depth)) {
             kept.clone_from(&self.text);
         }
+        if depth == 1
+            && let Some(index) = DECISIVE.iter().position(|key| is_go_key(&self.text, key))
+        {
+            self.has_twice |= std::mem::replace(&mut self.decisive[index], true);
+        }
         self.has_bom |= depth == 1 && self.text == b"bomFormat";
-        self.has_csaf |= depth == 2 && self.keys[0] == b"document" && self.text == b"csaf_version";
+        self.has_csaf |=
+            depth == 2 && is_go_key(&self.keys[0], "document") && is_go_key(&self.text, "csaf_version");
     }
 
     fn end_text(&mut self) {
-        let is_context = self.stack.len() == 1 && self.keys[0] == b"@context";
+        let is_context = self.stack.len() == 1 && is_go_key(&self.keys[0], "@context");
         self.has_context |= is_context && self.text.windows(7).any(|part| part == b"openvex");
     }
 }
@@ -318,6 +336,19 @@ mod tests {
             (r#"{"docume\u006Et":{"csaf\u005fversion":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"\uD83D\uDE00":1,"\u0062omFormat":2}"#, Some(DocumentKind::CycloneDx)),
             (r#"{"stateme\nts":[],"\u0000statements":[],"statements\u0000":[]}"#, Some(DocumentKind::Other)),
+            // Go 1.26's encoding/json: keys match in any case, also with the letters that Unicode folds to k and s.
+            (r#"{"Statements":[]}"#, Some(DocumentKind::OpenVex)),
+            (r#"{"@Context":"https://openvex.dev/ns"}"#, Some(DocumentKind::OpenVex)),
+            ("{\"\u{17f}TATEMENTS\":[]}", Some(DocumentKind::OpenVex)),
+            (r#"{"\u017ftatements":[]}"#, Some(DocumentKind::OpenVex)),
+            (r#"{"Document":{"CSAF_Version":"2.0"}}"#, Some(DocumentKind::Csaf)),
+            (r#"{"statements ":[]}"#, Some(DocumentKind::Other)),
+            // Of two such keys Go takes the last, and mixes both where they are lists.
+            (r#"{"statements":[{}],"Statements":[]}"#, Some(DocumentKind::Ambiguous)),
+            (r#"{"statements":[{}],"statements":null}"#, Some(DocumentKind::Ambiguous)),
+            (r#"{"document":{"csaf_version":"2.0"},"DOCUMENT":null}"#, Some(DocumentKind::Ambiguous)),
+            (r#"{"statements":[{"statements":1}],"x":{"Statements":2}}"#, Some(DocumentKind::OpenVex)),
+            (r#"{"statements":[],"x":1,"X":2,"x":3}"#, Some(DocumentKind::OpenVex)),
             // Go's decoder reads the first value alone.
             (r#"{"statements":[]} x"#, Some(DocumentKind::OpenVex)),
         ] {

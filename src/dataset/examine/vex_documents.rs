@@ -123,6 +123,9 @@ fn fault(seen: Option<Seen>, format: &str) -> Option<&'static str> {
         (None, _) => Some("is missing"),
         (Some(Seen::LfsPointer), _) => Some("is a pointer of Git LFS and not the document"),
         (Some(Seen::NoJson), _) => Some("is no JSON document"),
+        (Some(Seen::Document(DocumentKind::Ambiguous)), _) => {
+            Some("has a key twice, perhaps in other letters: Trivy reads the last")
+        }
         (Some(Seen::Document(DocumentKind::OpenVex)), "" | "openvex") => None,
         (Some(Seen::Document(DocumentKind::Csaf)), "csaf") => None,
         (Some(Seen::Document(DocumentKind::Csaf)), "" | "openvex") => {
