@@ -105,22 +105,28 @@ pub enum BundleError {
         why: String,
     },
     /// Fewer trusted keys signed it than are required.
-    #[error("{path} is signed by {have} trusted key{}, and {wanted} are required", if *.have == 1 { "" } else { "s" })]
+    #[error("{path} is signed by {}, and {wanted} are required{}", keys(*.have, .stream, .others), also(.others))]
     FewSigners {
         /// Which file.
         path: PathBuf,
-        /// How many trusted keys signed it.
+        /// How many keys signed it that are trusted for its stream.
         have: usize,
         /// How many must.
         wanted: u32,
+        /// Its stream.
+        stream: String,
+        /// The trusted keys that signed it and are trusted only for other streams, with these.
+        others: Vec<String>,
     },
     /// The trusted keys that signed it are not trusted for its stream.
-    #[error("{path} is of stream {stream:?}, for which the key that signed it is not trusted")]
+    #[error("{path} is of stream {stream:?}, for which the key that signed it is not trusted: {}", others.join(", "))]
     NotForStream {
         /// Which file.
         path: PathBuf,
         /// Its stream.
         stream: String,
+        /// The trusted keys that signed it, with the streams for which they are trusted.
+        others: Vec<String>,
     },
     /// More is lost than there is parity for.
     #[error("{} cannot be made whole: {why}", path.display())]
@@ -188,6 +194,21 @@ pub enum BundleError {
         /// In what it differs.
         why: Unverified,
     },
+}
+
+fn keys(count: usize, stream: &str, others: &[String]) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    match others {
+        [] => format!("{count} trusted key{s}"),
+        _ => format!("{count} key{s} trusted for stream {stream:?}"),
+    }
+}
+
+fn also(others: &[String]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    format!("; it is also signed by {}", others.join(", "))
 }
 
 fn state(missing: &[String]) -> &'static str {

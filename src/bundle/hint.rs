@@ -61,14 +61,16 @@ impl Hint for BundleError {
                 "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
                     .into()
             }
+            BundleError::FewSigners { stream, others, .. } if !others.is_empty() => format!(
+                "If that key is meant to sign this stream too, trust it for it: `trivy-ferry trust add FILE --stream {stream}`; otherwise have another key sign it (`trivy-ferry sign`) that is."
+            ),
             BundleError::FewSigners { .. } => {
                 "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must."
                     .into()
             }
-            BundleError::NotForStream { .. } => {
-                "If its exporter is meant to make this stream, trust the key for it too: `trivy-ferry trust add FILE --stream NAME`."
-                    .into()
-            }
+            BundleError::NotForStream { stream, .. } => format!(
+                "If its exporter is meant to make this stream, trust the key for it too: `trivy-ferry trust add FILE --stream {stream}`."
+            ),
             BundleError::Unknown { .. } => "Use the version of trivy-ferry that wrote it, or a newer one.".into(),
             BundleError::Payload { .. } => {
                 "Export anew with the current version; the exporter that signed this one has a fault.".into()

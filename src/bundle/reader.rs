@@ -152,10 +152,12 @@ impl UnverifiedBundle {
     /// [`BundleError::Long`] if the file has another length than was signed; [`BundleError::NotForStream`] if
     /// its keys are not trusted for its stream; [`BundleError::FewSigners`] if too few of them signed it.
     pub fn signed(self, keyring: &Keyring) -> Result<SignedBundle, BundleError> {
-        let signed = self.signed_and_payload(keyring)?.0;
+        let (signed, verified) = self.signed_and_payload(keyring)?;
         let (have, wanted) = (signed.signers.len(), keyring.min_signers());
         if have < wanted as usize {
-            return Err(BundleError::FewSigners { path: signed.path, have, wanted });
+            let stream = signed.payload.stream.to_string();
+            let others = keyring.trusted_for_others(&stream, verified.signers());
+            return Err(BundleError::FewSigners { path: signed.path, have, wanted, stream, others });
         }
         Ok(signed)
     }
@@ -245,7 +247,8 @@ pub(super) fn trusted_for(
 ) -> Result<Vec<KeyId>, BundleError> {
     let trusted = keyring.trusted_for(stream, signers);
     if trusted.is_empty() {
-        return Err(BundleError::NotForStream { path: path.into(), stream: stream.to_owned() });
+        let others = keyring.trusted_for_others(stream, signers);
+        return Err(BundleError::NotForStream { path: path.into(), stream: stream.to_owned(), others });
     }
     Ok(trusted)
 }

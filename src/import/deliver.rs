@@ -123,7 +123,8 @@ fn import(
     beforehand: &mut InputFindings,
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
-    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
+    let stream = options.acceptance.stream.as_str();
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, Some(stream))?;
     let mut warnings: Vec<String> =
         inputs.iter().find_map(|input| beside(&keyring, input)).into_iter().collect();
     let context = DeliveryContext::new(host, keyring, &options.acceptance);

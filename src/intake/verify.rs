@@ -97,7 +97,8 @@ pub struct ValidBundle {
 /// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no bundle in
 /// the inputs; if there is one bundle alone, also what is wrong with it.
 pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, Error> {
-    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
+    let stream = options.stream.as_ref().map(Stream::as_str);
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, stream)?;
     let deep = |error| name_all_damage(error, &options.inputs, &keyring, progress);
     let mut found = match open::open(&options.inputs, &keyring, None) {
         Err(Error::Bundle(error)) => return Err(deep(error).into()),

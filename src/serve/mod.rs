@@ -236,7 +236,8 @@ fn context(options: &ServeOptions) -> Result<DeliveryContext, Error> {
         vex: VexConfig::read_at(None)?,
         data_home: None,
     };
-    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers)?;
+    let stream = options.acceptance.stream.as_str();
+    let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, Some(stream))?;
     Ok(DeliveryContext::new(host, keyring, &options.acceptance))
 }
 

@@ -90,12 +90,16 @@ pub enum TrustError {
         looked_in: Vec<PathBuf>,
     },
     /// More signatures are required than keys are trusted.
-    #[error("{wanted} different keys must sign, and {have} are trusted here")]
+    #[error("{wanted} different keys must sign, and {}", trusted_here(*.have, .stream.as_deref(), .limited))]
     FewKeys {
         /// How many must sign.
         wanted: u32,
-        /// How many are trusted.
+        /// How many are trusted for the stream, or for any one stream.
         have: usize,
+        /// The stream, if it is known.
+        stream: Option<String>,
+        /// The names of keys that are trusted only for some streams, and these.
+        limited: Vec<String>,
     },
     /// The state is there and cannot be understood.
     #[error("the state in {path} cannot be read: {why}")]
@@ -326,6 +330,16 @@ pub enum Rejection {
         /// The age that was allowed.
         allowed: String,
     },
+}
+
+fn trusted_here(have: usize, stream: Option<&str>, limited: &[String]) -> String {
+    let are = if have == 1 { "1 is".into() } else { format!("{have} are") };
+    let limited = limited.join(", ");
+    match stream {
+        _ if limited.is_empty() => format!("{are} trusted here"),
+        Some(stream) => format!("{are} trusted here for stream {stream:?}; there is also {limited}"),
+        None => format!("at most {are} trusted here for one stream; there is {limited}"),
+    }
 }
 
 fn into(targets: &[String]) -> String {

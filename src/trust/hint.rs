@@ -42,6 +42,10 @@ impl Hint for TrustError {
                 "Add the exporter's public key with `trivy-ferry trust add FILE`, or give --trust FILE."
                     .into()
             }
+            TrustError::FewKeys { limited, .. } if !limited.is_empty() => {
+                "Trust another key for the stream (`trivy-ferry trust add FILE --stream NAME`, also one that is trusted for other streams), or require fewer with `trust require`."
+                    .into()
+            }
             TrustError::FewKeys { .. } => {
                 "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with `trust require`."
                     .into()

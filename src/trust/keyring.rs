@@ -1,5 +1,6 @@
 //! The keyring: the public keys that this host trusts, and the directories that hold them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use crate::trust::key::{KeyId, MAX_PEM, PublicKey};
 use crate::util::dir::Dir;
 use crate::util::dir::write::Durability;
 use crate::util::fs::{self, Links, OpenError};
+use crate::util::text::escape;
 use crate::util::trusted::{self, TrustedFileError, TrustedUsers, WritableByOthers};
 
 /// Where an administrator puts the keys that every user of this host trusts.
@@ -33,6 +35,12 @@ impl TrustedKey {
 
     fn is_for(&self, stream: &str) -> bool {
         self.streams.as_ref().is_none_or(|streams| streams.iter().any(|name| name == stream))
+    }
+
+    /// Its name and its streams, for messages; `None` if it is trusted for all.
+    fn limit(&self) -> Option<String> {
+        let streams = escape(&self.streams.as_ref()?.join(", "));
+        Some(format!("{} (trusted only for stream {streams})", escape(&self.name())))
     }
 }
 
@@ -79,27 +87,45 @@ impl Keyring {
         if keyring.keys.is_empty() { Err(TrustError::NoTrustedKeys { looked_in }) } else { Ok(keyring) }
     }
 
-    /// The same keys, of which at least so many must have signed; `None` for what is kept beside the keys.
+    /// The same keys, of which at least so many must have signed; `None` for what is kept beside the keys. Only
+    /// those count that are trusted for the stream, or where it is not known yet, for any one stream.
     ///
     /// # Errors
     /// [`TrustError::FewKeys`] if there are not so many keys.
-    pub fn requiring(mut self, min_signers: Option<u32>) -> Result<Self, TrustError> {
+    pub fn requiring(mut self, min_signers: Option<u32>, stream: Option<&str>) -> Result<Self, TrustError> {
         self.min_signers = self.min_signers.max(min_signers.unwrap_or(0));
-        let mut ids: Vec<KeyId> = self.public_keys().map(PublicKey::id).collect();
-        ids.sort();
-        ids.dedup();
-        if ids.len() < self.min_signers() as usize {
-            return Err(TrustError::FewKeys { wanted: self.min_signers(), have: ids.len() });
+        let wanted = self.min_signers();
+        // Of a single key, its bundle says that it is of another stream.
+        let stream = stream.filter(|_| wanted > 1);
+        let have = match stream {
+            Some(stream) => self.count_for(stream),
+            None => {
+                let named = self.keys.iter().filter_map(|trusted| trusted.streams.as_ref()).flatten();
+                // No stream has the empty name: for it, only keys without a limit count.
+                named.map(String::as_str).chain([""]).map(|name| self.count_for(name)).max().unwrap_or(0)
+            }
+        };
+        if have < wanted as usize {
+            let is_other = |trusted: &&TrustedKey| stream.is_none_or(|stream| !trusted.is_for(stream));
+            let limited = self.keys.iter().filter(is_other).filter_map(TrustedKey::limit).collect();
+            let stream = stream.map(str::to_owned);
+            return Err(TrustError::FewKeys { wanted, have, stream, limited });
         }
         Ok(self)
+    }
+
+    /// How many different keys are trusted for a stream.
+    fn count_for(&self, stream: &str) -> usize {
+        let trusted = self.keys.iter().filter(|trusted| trusted.is_for(stream));
+        trusted.map(|trusted| trusted.key.id()).collect::<BTreeSet<KeyId>>().len()
     }
 
     /// The same keys, of which so many must have signed, whatever was kept beside them.
     ///
     /// # Errors
-    /// [`TrustError::FewKeys`] if there are not so many keys.
+    /// [`TrustError::FewKeys`] if there are not so many keys for any one stream.
     pub fn requiring_exactly(self, min_signers: u32) -> Result<Self, TrustError> {
-        Keyring { min_signers, ..self }.requiring(None)
+        Keyring { min_signers, ..self }.requiring(None, None)
     }
 
     /// How many different keys must have signed a bundle.
@@ -112,6 +138,14 @@ impl Keyring {
         let is_trusted =
             |id: &&KeyId| self.keys.iter().any(|trusted| trusted.key.id() == **id && trusted.is_for(stream));
         keys.iter().filter(is_trusted).copied().collect()
+    }
+
+    /// Those of some keys that are trusted only for other streams: their names and these streams, for messages.
+    pub fn trusted_for_others(&self, stream: &str, keys: &[KeyId]) -> Vec<String> {
+        let here = self.trusted_for(stream, keys);
+        let is_other =
+            |trusted: &&TrustedKey| keys.contains(&trusted.key.id()) && !here.contains(&trusted.key.id());
+        self.keys.iter().filter(is_other).filter_map(TrustedKey::limit).collect()
     }
 
     /// One key that need not be in any file.
@@ -382,15 +416,28 @@ mod tests {
         assert_eq!(both.trusted_for("default", &ids), [two.id()]);
         assert_eq!(both.min_signers(), 1);
         require(dir.path(), 2).unwrap();
-        assert_eq!(load().unwrap().requiring(None).unwrap().min_signers(), 2);
-        assert_eq!(load().unwrap().requiring(Some(1)).unwrap().min_signers(), 2, "the stricter decides");
+        assert_eq!(load().unwrap().requiring(None, None).unwrap().min_signers(), 2);
+        assert_eq!(
+            load().unwrap().requiring(Some(1), None).unwrap().min_signers(),
+            2,
+            "the stricter decides"
+        );
         assert!(matches!(
-            load().unwrap().requiring(Some(3)),
-            Err(TrustError::FewKeys { wanted: 3, have: 2 })
+            load().unwrap().requiring(Some(3), None),
+            Err(TrustError::FewKeys { wanted: 3, have: 2, .. })
         ));
+        // Only keys of the stream count, and the others are named.
+        assert!(load().unwrap().requiring(None, Some("lab")).is_ok());
+        let few = load().unwrap().requiring(None, Some("default")).unwrap_err();
+        assert_eq!(
+            few.to_string(),
+            "2 different keys must sign, and 1 is trusted here for stream \"default\"; there is also one.pub (trusted only for stream lab, weekly)"
+        );
+        assert!(load().unwrap().requiring(None, Some("any")).is_err());
+        assert!(load().unwrap().requiring_exactly(1).unwrap().requiring(None, Some("any")).is_ok());
         // The same key under another name is no second one.
         add(dir.path(), "one-again", &one, &[]).unwrap();
-        assert!(load().unwrap().requiring(Some(3)).is_err());
+        assert!(load().unwrap().requiring(Some(3), None).is_err());
         assert_eq!(load().unwrap().trusted_for("default", &ids), ids);
         for bad in ["0", "two", "", "99"] {
             crate::util::fs::put(dir.path().join(MIN_SIGNERS), bad);
@@ -399,6 +446,21 @@ mod tests {
         require(dir.path(), 1).unwrap();
         crate::util::fs::put(dir.path().join("x.pub"), format!("# streams: ,\n{}", one.to_pem()));
         assert!(load().unwrap_err().to_string().contains("names no stream"));
+    }
+
+    #[test]
+    fn keys_of_different_streams_are_not_counted_together() {
+        let dir = crate::util::fs::tempdir().unwrap();
+        for (name, stream) in [("one", "lab"), ("two", "weekly")] {
+            add(dir.path(), name, &SigningKey::generate().unwrap().public(), &[stream.into()]).unwrap();
+        }
+        let load = || Keyring::from_directories(&[dir.path().to_path_buf()]).unwrap();
+        let few = load().requiring_exactly(2).unwrap_err().to_string();
+        assert!(few.contains("at most 1 is trusted here for one stream"), "{few}");
+        assert!(few.contains("one.pub (trusted only for stream lab), two.pub"), "{few}");
+        let third = SigningKey::generate().unwrap().public();
+        add(dir.path(), "three", &third, &["weekly".into()]).unwrap();
+        assert!(load().requiring_exactly(2).is_ok());
     }
 
     #[test]

@@ -129,7 +129,8 @@ impl Watcher {
 
 /// Returns the keys that are trusted at the moment.
 fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
-    Keyring::load(&options.import.trust)?.requiring(options.import.min_signers)
+    let import = &options.import;
+    Keyring::load(&import.trust)?.requiring(import.min_signers, Some(import.acceptance.stream.as_str()))
 }
 
 fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -> Result<WatchReport, Error> {

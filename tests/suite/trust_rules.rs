@@ -43,7 +43,7 @@ fn as_many_keys_must_have_signed_as_are_required() {
     // The same key under another name is no second one, and more keys than there are cannot sign.
     host.trust("again", &host.key.public());
     host.import(&bundle, &["--trust", "keys/exporter.pub,keys/again.pub", "--min-signers", "2"])
-        .fails_with(2, &["2 different keys must sign, and 1 are trusted here"]);
+        .fails_with(2, &["2 different keys must sign, and 1 is trusted here"]);
     let again = "keys/exporter.pub,keys/again.pub,keys/second.pub";
     host.import(&bundle, &["--trust", again, "--min-signers", "2"]).exits(4);
     host.run(&["sign", "b.tar", "--key", "second.key", "--trust", "keys/exporter.pub"]).good();
@@ -68,19 +68,47 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
     };
     import("lab", &second).good();
     import("default", &second)
-        .fails_with(4, &["is of stream \"default\"", "is not trusted", "trust add FILE --stream"]);
+        .fails_with(
+            4,
+            &["is of stream \"default\"", "is not trusted: second.pub (trusted only for stream lab"],
+        )
+        .warns("trust add FILE --stream default");
     import("default", &host.key).good();
     trusted("min-signers", "2\n");
     import("weekly", &host.key).exits(4).warns("2 are required");
     host.run(&["trust", "list"]).prints("signatures of 2 different keys");
     // A second signature counts only where its key is trusted for the stream.
-    for (stream, code) in [("weekly", 0), ("monthly", 4)] {
+    let both_sign = |stream: &str| -> Run {
         let bundle = Bundle::of(hours(-1), &Part::all(days(-1))).with("stream", stream);
         host.file("b.tar", bundle.signed(&host.key));
         host.run(&["sign", "b.tar", "--key", "second.key", "--trust", "keys/exporter.pub"]).good();
         let args = ["import", "b.tar", "--cache-dir", "cache", "--state-dir", "state", "--stream", stream];
-        host.run(&args).exits(code);
-    }
+        host.run(&args)
+    };
+    both_sign("weekly").exits(0);
+    // Where too few keys are trusted for a stream, nothing can be accepted: that is said at once, by all commands.
+    let few = [
+        "2 different keys must sign, and 1 is trusted here for stream \"monthly\"",
+        "there is also second.pub (trusted only for stream lab, weekly)",
+        "trust add FILE --stream",
+    ];
+    both_sign("monthly").fails_with(2, &few);
+    host.run(&["verify", "b.tar", "--stream", "monthly"]).fails_with(2, &few);
+    let target = ["--cache-dir", "cache", "--state-dir", "state", "--stream", "monthly"];
+    host.run(&[&["watch", "inbox", "--once"][..], &target].concat()).fails_with(2, &few);
+    let serve = ["serve", "inbox", "--listen", "127.0.0.1:0", "--state-dir", "state", "--stream", "monthly"];
+    host.run(&serve).fails_with(2, &few);
+    // Where there are enough, the key is named whose signature does not count, and what can be done about it.
+    trusted("third.pub", &SigningKey::generate().unwrap().public().to_pem());
+    let named = [
+        "is signed by 1 key trusted for stream \"monthly\", and 2 are required",
+        "it is also signed by second.pub (trusted only for stream lab, weekly)",
+        "trust add FILE --stream monthly",
+    ];
+    both_sign("monthly").fails_with(4, &named);
+    host.run(&["verify", "b.tar"]).fails_with(4, &named);
+    trusted("second.pub", &second.public().to_pem());
+    both_sign("monthly").exits(0);
     trusted("min-signers", "many");
     import("weekly", &host.key).exits(2).warns("min-signers");
 }

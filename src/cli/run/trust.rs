@@ -211,7 +211,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
     });
     let mut warnings: Vec<String> = warnings.collect();
-    if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None) {
+    if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
         warnings.push(format!("every bundle is refused from now on: {few}"));
     }
     let floors_reset = match found.first() {
