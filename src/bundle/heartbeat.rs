@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::format::FORMAT;
 use crate::bundle::reader::{trusted_for, verified};
-use crate::bundle::{BundleError, Stream, open_regular};
+use crate::bundle::{BundleError, Stream, begins_with, open_regular};
 use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::trust::TrustError;
@@ -93,6 +93,13 @@ impl Heartbeat {
     /// Whether a file of this name is a heartbeat of some stream.
     pub fn is_named(name: &str) -> bool {
         name.to_lowercase().ends_with(SUFFIX) && !name.starts_with('.')
+    }
+
+    /// Whether a file begins as heartbeats do, whatever its name is. Large files and links are not opened.
+    pub(crate) fn begins(path: &Path) -> bool {
+        let fits = |length: u64| (1..=MAX_HEARTBEAT).contains(&length);
+        path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && fits(metadata.len()))
+            && begins_with(path, &format!("{{\"payloadType\":\"{}\",", HEARTBEAT_TYPE.as_str()))
     }
 
     /// Whether a file of this name is a heartbeat of this stream, as [`Heartbeat::file_name`] gives it.
@@ -178,6 +185,24 @@ mod tests {
         assert!(Heartbeat::is_named_for(&heartbeat().file_name(), "default"));
         assert!(!Heartbeat::is_named_for(&heartbeat().file_name(), "def"));
         assert!(!Heartbeat::is_named_for("default-lab-20261121t091500z.heartbeat.json", "default"));
+    }
+
+    #[test]
+    fn it_is_known_by_how_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("DEFAULT1.JSO");
+        let begins = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Heartbeat::begins(&path)
+        };
+        let good = heartbeat().signed(&SigningKey::generate().unwrap()).unwrap();
+        assert!(begins(&good));
+        assert!(!begins(&good[1..]) && !begins(b"") && !begins(b"{}"));
+        assert!(!begins(&[&good[..], &vec![b' '; MAX_HEARTBEAT as usize]].concat()), "it is too large");
+        let link = dir.path().join("link");
+        begins(&good);
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(!Heartbeat::begins(&link) && !Heartbeat::begins(dir.path()));
     }
 
     #[test]

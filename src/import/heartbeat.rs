@@ -15,7 +15,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Accepted, ReceivedHeartbeat, Side, StateDir};
 use crate::util::clock;
-use crate::util::text::escape;
+use crate::util::text::{escape, with_name};
 
 /// What became of it.
 #[derive(Debug, Serialize)]
@@ -44,7 +44,7 @@ impl HeartbeatResult {
                     heard.missing.iter().map(|item| format!(", without {item}")).collect();
                 format!("{:<12} {}: {}{}", "heard", self.file, exported(&heard.export), missing.concat())
             }
-            (None, Some(why)) => format!("{:<12} {}: {why}", "passed over", self.file),
+            (None, Some(why)) => format!("{:<12} {}", "passed over", with_name(&self.file, why)),
             (None, None) => format!("{:<12} {}", "passed over", self.file),
         }
     }
@@ -101,6 +101,7 @@ pub(crate) fn receive(
                     bundle: Some(name.clone()),
                     created,
                     unsigned,
+                    heartbeat: true,
                     ..entry
                 }])?;
             }

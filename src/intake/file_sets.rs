@@ -70,6 +70,8 @@ const UNFINISHED: &[&str] =
     &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
 /// What is said of a file whose name says nothing.
 const NOT_NAMED: &str = "not named .tar";
+/// What is said of a heartbeat where no heartbeats are read.
+const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
 /// In which order the files of folders are taken: what belongs to a head comes before what does not, so
 /// that junk crowds out no bundle.
@@ -222,13 +224,18 @@ impl Inputs {
         Ok(())
     }
 
-    /// Takes a file whose name says nothing: a head, or what may be a volume.
+    /// Takes a file whose name says nothing: a head, a heartbeat, or what may be a volume.
     fn take_renamed(&mut self, path: PathBuf) {
         self.sniffed += 1;
-        if self.sniffed <= MAX_RENAMED && begins_with(&path, MANIFEST) {
+        let is_looked_into = self.sniffed <= MAX_RENAMED;
+        if is_looked_into && begins_with(&path, MANIFEST) {
             return self.take_if_room(path, Turn::Heads);
         }
         let name = name_of(&path);
+        if is_looked_into && self.heartbeats.len() < MAX_HEARTBEATS && Heartbeat::begins(&path) {
+            self.ignored.add(SkippedFile { name: escape(&name), why: HEARTBEAT.into() });
+            return self.heartbeats.push(path);
+        }
         if !self.renamed.add(path) {
             self.ignored.add(SkippedFile { name: escape(&name), why: NOT_NAMED.into() });
         }
@@ -358,6 +365,13 @@ impl Inputs {
             // One of its name and length is compared later, byte by byte.
             named.as_ref().filter(|path| has_length(path, volume)).cloned().or_else(renamed).or(named)
         }
+    }
+
+    /// The heartbeats of a name.
+    pub(crate) fn heartbeats_named(&self, name: &str) -> impl Iterator<Item = &PathBuf> {
+        self.heartbeats
+            .iter()
+            .filter(move |file| file.file_name().is_some_and(|of| of.to_string_lossy() == name))
     }
 
     /// The files of unknown names that are no volumes of what was completed.
@@ -552,7 +566,7 @@ pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     } else if name.starts_with('.') {
         Some("hidden")
     } else if Heartbeat::is_named(name) {
-        Some("a heartbeat, which `watch` reads")
+        Some(HEARTBEAT)
     } else if !lower.ends_with(".tar")
         && volumes::parse_name(name).is_none()
         && parity::parse_name(name).is_none()

@@ -84,6 +84,6 @@ fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Ve
     // What was accepted afterwards says that the clock is right now.
     if imports.heard.as_ref().is_none_or(|heard| heard.received < entry.at) {
         let name = entry.bundle.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
-        all.push(Dated { at, what: format!("what came last of stream {shown:?}{name}"), own: false });
+        all.push(Dated { at, what: format!("what came last for stream {shown:?}{name}"), own: false });
     }
 }

@@ -301,13 +301,19 @@ fn recent_rejections(
     let was_heard_since = |stream: &str, at: Timestamp| {
         heartbeats.iter().any(|heartbeat| heartbeat.stream == stream && heartbeat.heard.received >= at)
     };
-    for LogEntry { at, event, stream, bundle, identity, why, .. } in log {
-        if bundle.as_ref().is_some_and(|name| Heartbeat::is_named(name)) && was_heard_since(&stream, at) {
+    for LogEntry { at, event, stream, bundle, identity, why, heartbeat, .. } in log {
+        // Earlier versions wrote down only the name.
+        let is_heartbeat = heartbeat || bundle.as_ref().is_some_and(|name| Heartbeat::is_named(name));
+        if is_heartbeat && was_heard_since(&stream, at) {
             continue;
         }
         match event {
             Event::Rejected | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
+                // Each target and each run has a line of its own.
+                latest.retain(|(_, other)| {
+                    (&other.bundle, &other.why, other.given_up) != (&bundle, &why, given_up)
+                });
                 latest.push((identity, RecentRejection { at, bundle, why, given_up }));
             }
             // It was accepted under this name, or as another copy.

@@ -91,6 +91,9 @@ pub struct LogEntry {
     /// What was wrong with it, or what was made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Whether it is about a heartbeat, whatever its file is called.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heartbeat: bool,
     /// The version of the program that wrote this.
     pub program: String,
     /// Whether it is about files that no trusted key signed. Not written.
@@ -135,6 +138,7 @@ impl LogEntry {
             missing: Vec::new(),
             datasets: Vec::new(),
             why: None,
+            heartbeat: false,
             program: env!("CARGO_PKG_VERSION").into(),
             unsigned: false,
         }
@@ -189,7 +193,13 @@ impl Log {
                 lines.push(b'\n');
                 if at < MAX_UNSIGNED && length + lines.len() as u64 >= MAX_UNSIGNED {
                     let last = LogEntry { datasets: Vec::new(), ..entry.clone() }.because(ENOUGH);
-                    let last = LogEntry { event: Event::Rejected, bundle: None, identity: None, ..last };
+                    let last = LogEntry {
+                        event: Event::Rejected,
+                        bundle: None,
+                        identity: None,
+                        heartbeat: false,
+                        ..last
+                    };
                     serde_json::to_writer(&mut *lines, &last)?;
                     lines.push(b'\n');
                 }

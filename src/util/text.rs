@@ -67,6 +67,11 @@ pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
+/// A reason with the name of what it is about before it, unless the reason names it.
+pub(crate) fn with_name(name: &str, why: &str) -> String {
+    if why.contains(name) { why.to_owned() } else { format!("{name}: {why}") }
+}
+
 /// A whole line made safe for a terminal, and not cut: what [`is_hidden`] names appears as `\u{…}`. Names of
 /// files, which a medium may have chosen, come into messages in many ways and leave the program only through
 /// here, [`escape_lines`] and [`escape_json`].

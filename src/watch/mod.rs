@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::bundle::volumes::{Volume, parse_name};
-use crate::bundle::{BundleError, Heartbeat, UnverifiedBundle};
+use crate::bundle::{BundleError, UnverifiedBundle};
 use crate::digest::Digest;
 use crate::error::{Category, Error, gravest};
 use crate::hint::Hint;
@@ -35,7 +35,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-use crate::util::text::{escape, escape_line, format_second};
+use crate::util::text::{escape, escape_line, format_second, with_name};
 use crate::watch::attempt::ImportAttempt;
 use crate::watch::inbox::{Inbox, TakenFiles};
 use crate::watch::options::WatchOptions;
@@ -298,7 +298,7 @@ impl Watch<'_> {
 
     /// Imports a bundle that has come to rest, or finds out what it waits for.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
-        if Heartbeat::is_named(key) {
+        if there.heartbeats_named(key).next().is_some() {
             return self.hear(there, key, files);
         }
         let keyring = keyring(self.options)?;
@@ -418,6 +418,8 @@ impl Watch<'_> {
     /// Remembers what a heartbeat says. It is not kept, unless a clock is in its way that may be corrected.
     fn hear(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         let again = self.seen.get(key).is_some_and(|seen| matches!(seen.todo, Todo::JudgeAt(_)));
+        // A bundle of this name is looked at next.
+        self.more |= !there.all(key).is_empty();
         let taken = self.inbox.take(files)?;
         let mut rows = Vec::new();
         for file in self.inbox.files(&taken)? {
@@ -439,11 +441,13 @@ impl Watch<'_> {
             self.inbox.put_back(&taken)?;
             let why = rows.iter().find_map(|row| row.why.clone()).unwrap_or_default();
             self.wait(there, key, &why, Todo::JudgeAt(Instant::now() + RECHECK_PAUSE), None);
+            // Why it waits is said once.
+            rows.retain(|row| !row.by_clock);
         } else {
             self.seen.remove(key);
             self.inbox.discard(taken)?;
         }
-        for row in rows.into_iter().filter(|row| !(again && row.by_clock)) {
+        for row in rows {
             self.say(&row.summary());
             if row.heard.is_some() {
                 self.importer.write_metrics(RunNews::None, self.progress);
@@ -457,14 +461,12 @@ impl Watch<'_> {
 
     /// Leaves a bundle where it is, for what is to be done with it next.
     fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
-        let files = match Heartbeat::is_named(key) {
-            true => there.heartbeats.iter().filter(|file| name_of(file) == key).cloned().collect(),
-            false => there.all(key),
-        };
+        let heartbeats: Vec<PathBuf> = there.heartbeats_named(key).cloned().collect();
+        let files = if heartbeats.is_empty() { there.all(key) } else { heartbeats };
         let told = self.seen.get(key).is_some_and(|seen| seen.why == why);
         let has_failed = failed.is_some();
         if !told {
-            self.say(&format!("waits        {}: {}", escape(key), escape(why)));
+            self.say(&format!("waits        {}", with_name(&escape(key), &escape(why))));
         }
         if let Some(seen) = self.seen.get_mut(key) {
             // Putting it back is no change that somebody else made.

@@ -108,12 +108,14 @@ pub(crate) fn look(files: &[PathBuf]) -> Look {
 
 /// All files that are there, by the name of their bundle or heartbeat.
 pub(crate) fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
-    let bundles = there.keys().map(|key| (key.to_owned(), there.all(key)));
     let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for file in &there.heartbeats {
         heartbeats.entry(name_of(file)).or_default().push(file.clone());
     }
-    bundles.chain(heartbeats).collect()
+    // What has the name of a heartbeat is looked at when that is dealt with.
+    let bundles = there.keys().filter(|key| !heartbeats.contains_key(*key));
+    let bundles: Vec<_> = bundles.map(|key| (key.to_owned(), there.all(key))).collect();
+    bundles.into_iter().chain(heartbeats).collect()
 }
 
 /// A bundle's name as the name of a folder, whatever it holds.

@@ -56,7 +56,7 @@ fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
     host.import(&came, &[]).exits(5).warns("this host's clock (").warns("Compare both clocks");
     status(&host, &[])
         .fails()
-        .warns("what came last of stream \"default\" (b.tar) is of")
+        .warns("what came last for stream \"default\" (b.tar) is of")
         .warns("or the exporter's is fast");
     // One was accepted, and is fresh by that clock.
     host.import(&bundle(&host, hours(-75), 1), &[]).good();
@@ -87,7 +87,7 @@ fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
         "cache",
     ];
     host.run(&[&watch[..], &["--state-dir", "state"]].concat()).prints("this host's clock (");
-    status(&host, &[]).exits(5).warns("what came last of stream");
+    status(&host, &[]).exits(5).warns("what came last for stream");
 }
 
 /// This host's clock was fast while something came, and is right again: whatever comes next shows that.

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use test_kit::files::Fault;
 use test_kit::process::Run;
+use trivy_ferry::bundle::heartbeat::{ExportOutcome, Heartbeat};
 use trivy_ferry::trust::key::SigningKey;
 
 use crate::forge::upstream::Upstream;
@@ -181,7 +182,6 @@ fn no_heartbeat_is_played_back_or_forged() {
     // Somebody else's, and one from years ahead, after which no silence would be noticed.
     let forger = SigningKey::generate().unwrap();
     let of = |key: &SigningKey, created: &str| {
-        use trivy_ferry::bundle::heartbeat::{ExportOutcome, Heartbeat};
         let created = created.parse().unwrap();
         Heartbeat::new("default".parse().unwrap(), created, ExportOutcome::Unchanged, None)
             .signed(key)
@@ -196,7 +196,10 @@ fn no_heartbeat_is_played_back_or_forged() {
     ] {
         link.host.file("inbox/x.heartbeat.json", bytes);
         let report = link.watch();
-        assert!(report["heartbeats"][0]["why"].as_str().unwrap().contains(why), "{why}: {report}");
+        // One that a clock is in the way of waits, as a bundle does.
+        let said = [&report["heartbeats"], &report["waiting"]].map(|rows| rows.as_array().unwrap().clone());
+        let [said] = &said.concat()[..] else { panic!("{why}: {report}") };
+        assert!(said["why"].as_str().unwrap().contains(why), "{why}: {report}");
         assert_eq!(link.heartbeat(), heard);
         assert!(log().lines().last().unwrap().contains(why), "{why}: {}", log());
     }
@@ -204,6 +207,96 @@ fn no_heartbeat_is_played_back_or_forged() {
     std::os::unix::fs::symlink("/dev/zero", link.host.path("inbox/y.heartbeat.json")).unwrap();
     assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("symbolic link"));
     assert!(!link.host.path("inbox/y.heartbeat.json").exists());
+}
+
+/// One heartbeat, one line, and one name in it.
+#[test]
+fn a_heartbeat_from_the_future_is_said_once() {
+    let link = Link::new();
+    let heartbeat = Heartbeat::new(
+        "default".parse().unwrap(),
+        "2099-01-01T00:00:00Z".parse().unwrap(),
+        ExportOutcome::Unchanged,
+        None,
+    );
+    for name in ["x.heartbeat.json", "X.HEA"] {
+        link.host.file(&format!("inbox/{name}"), heartbeat.signed(&link.host.key).unwrap());
+        let args = ["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub"];
+        let ran = link.host.run(&[&args[..], &["--cache-dir", "cache", "--state-dir", "state"]].concat());
+        ran.exits(0).prints(&format!("waits        {name} was created 2099"));
+        assert_eq!(ran.out.matches(name).count(), 1, "{ran}");
+        assert_eq!(ran.err.matches(name).count(), 1, "{ran}");
+        fs::remove_file(link.host.path("inbox").join(name)).unwrap();
+    }
+}
+
+/// Names as mail gateways, browsers and discs without Rock Ridge or Joliet (ECMA-119, level 1) give them.
+#[test]
+fn a_renamed_heartbeat_is_heard() {
+    let mut link = Link::new();
+    link.publish();
+    link.export().good();
+    link.carry("");
+    link.watch();
+    let carried = |names: &[&str]| {
+        link.export().good();
+        let [file] = &link.dropped(".heartbeat.json")[..] else { panic!() };
+        let bytes = fs::read(file).unwrap();
+        for name in names {
+            link.host.file(&format!("inbox/{name}"), &bytes);
+        }
+        fs::remove_file(file).unwrap();
+        link.host.wait(2);
+        bytes
+    };
+    for name in
+        ["default-20261121t091500z.heartbeat (1).json", "DEFAULT1.JSO", "DEFAULT_.JSO;1", "heartbeat.txt"]
+    {
+        let before = link.heartbeat()["created"].clone();
+        let bytes = carried(&[name]);
+        // A command that hears none names it.
+        let import = link.host.import(&link.host.path("inbox"), &[]);
+        import.fails_with(2, &["a heartbeat, which `watch` reads"]);
+        let report = link.watch();
+        assert_eq!(report["heartbeats"][0]["file"], *name, "{report:#}");
+        assert_ne!(link.heartbeat()["created"], before, "{name}");
+        assert!(!link.host.path("inbox").join(name).exists(), "{name}");
+        // What comes twice is removed, and no alarm.
+        link.host.file(&format!("inbox/{name}"), bytes);
+        assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("the last one that came"));
+    }
+    let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
+    assert!(!log().contains("refused"), "{}", log());
+    // Of somebody else's, as much is written down as of those that have a name, and as long.
+    let forged = Heartbeat::new("default".parse().unwrap(), forge::hours(0), ExportOutcome::Failed, None);
+    let forged = forged.signed(&SigningKey::generate().unwrap()).unwrap();
+    (0..30).for_each(|n| drop(link.host.file(&format!("inbox/FORGED{n}.JSO"), &forged)));
+    assert_eq!(link.watch()["heartbeats"].as_array().unwrap().len(), 20);
+    assert_eq!(log().matches("\"heartbeat\":true").count(), 20, "{}", log());
+    link.status(&[]).prints("FORGED1.JSO is not signed by a trusted key");
+    carried(&["DEFAULT2.JSO"]);
+    link.watch();
+    link.status(&[]).does_not_say("FORGED1.JSO");
+    // What is no heartbeat, or not there yet, stays.
+    let good = carried(&["DEFAULT3.JSO.filepart"]);
+    let large = [&good[..], &vec![b' '; 64 << 10]].concat();
+    link.host.file("inbox/large", large);
+    link.host.file("inbox/other.json", "{\"payloadType\":\"application/vnd.in-toto+json\",\"payload\":\"\"}");
+    let report = link.watch();
+    assert_eq!(report["heartbeats"], serde_json::json!([]), "{report:#}");
+    for name in ["DEFAULT3.JSO.filepart", "large", "other.json"] {
+        assert!(link.host.path("inbox").join(name).exists(), "{name}");
+    }
+    // A bundle and a heartbeat of one name, in any letters, are both dealt with.
+    link.publish();
+    link.export().good();
+    let [bundle] = &link.dropped(".tar")[..] else { panic!("{:?}", link.dropped("")) };
+    fs::copy(bundle, link.host.path("inbox/SAME")).unwrap();
+    let [heartbeat] = &link.dropped(".heartbeat.json")[..] else { panic!() };
+    fs::copy(heartbeat, link.host.path("inbox/same")).unwrap();
+    let report = link.watch();
+    assert_eq!(report["heartbeats"][0]["file"], "same", "{report:#}");
+    assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
 }
 
 #[test]

@@ -99,6 +99,40 @@ fn two_streams_into_one_cache_are_no_warning() {
     host.status(&[]).exits(7).prints("MISSING");
 }
 
+/// One bundle that is refused by several targets, and again.
+#[test]
+fn what_was_rejected_is_said_once_for_all_targets() {
+    let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
+    let host = host_with(&bundle);
+    let import = |more: &[&str]| {
+        let two = ["--cache-dir", "another", "--trust", "keys/exporter.pub"];
+        host.import_inbox(&[&two[..], more].concat())
+    };
+    let lines = || {
+        let ran = host.status(&[]);
+        let refused = ran.out.lines().filter(|line| line.starts_with("refused")).map(str::to_owned);
+        (ran.out.clone(), refused.collect::<Vec<_>>())
+    };
+    for _ in 0..2 {
+        import(&["--stream", "lab"]).exits(5);
+        host.wait(120);
+    }
+    let (out, refused) = lines();
+    assert_eq!(refused.len(), 1, "{out}");
+    assert!(refused[0].contains("UTC b.tar belongs to stream \"default\""), "{out}");
+    assert_eq!(refused[0].matches("b.tar").count(), 1, "{out}");
+    assert_eq!(out.matches("last bundle      none was accepted yet").count(), 2, "{out}");
+    // Another reason is another line.
+    host.file("inbox/b.tar", bundle.signed(&trivy_ferry::trust::key::SigningKey::generate().unwrap()));
+    import(&["--stream", "lab"]).exits(4);
+    let (out, refused) = lines();
+    assert_eq!(refused.len(), 2, "{out}");
+    assert!(refused[1].contains("UTC b.tar is not signed"), "{out}");
+    let json: serde_json::Value = serde_json::from_str(&host.status(&["--format", "json"]).out).unwrap();
+    assert_eq!(json["refused"].as_array().unwrap().len(), 2, "{json:#}");
+    assert_eq!(json["refused"][0]["bundle"], "b.tar");
+}
+
 #[test]
 fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that() {
     let host = Host::new();
@@ -110,7 +144,9 @@ fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that(
         .exits(2)
         .prints("refused")
         .prints("b.tar")
-        .prints("not signed by a trusted key")
+        .prints("UTC b.tar is not signed by a trusted key")
+        // Nobody knows of which stream it is.
+        .does_not_say("stream")
         .warns("nothing was imported");
     let metrics = fs::read_to_string(host.path("ferry.prom")).unwrap();
     assert!(metrics.contains("trivy_ferry_last_exit_code 4"), "{metrics}");

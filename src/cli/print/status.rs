@@ -11,7 +11,7 @@ use crate::status::report::{
     ExportStatus, HeartbeatStatus, ItemStatus, StatusReport, TargetStatus, exported,
 };
 use crate::util::text::{
-    escape, escape_line, format_age, format_count, format_minute, format_size, format_stamp,
+    escape, escape_line, format_age, format_count, format_minute, format_size, format_stamp, with_name,
 };
 
 impl fmt::Display for StatusReport {
@@ -23,10 +23,12 @@ impl fmt::Display for StatusReport {
             self.write_heartbeat(f, heartbeat)?;
         }
         for refused in &self.refused {
-            let bundle = refused.bundle.iter().map(|bundle| format!("{}: ", escape(bundle)));
-            let bundle: String = bundle.collect();
+            let why = match &refused.bundle {
+                Some(bundle) => with_name(&escape(bundle), &escape(&refused.why)),
+                None => escape(&refused.why),
+            };
             let what = if refused.given_up { "given up" } else { "refused" };
-            writeln!(f, "{what:<10} {} {bundle}{}", format_minute(refused.at), escape(&refused.why))?;
+            writeln!(f, "{what:<10} {} {why}", format_minute(refused.at))?;
         }
         for export in &self.exports {
             self.write_export(f, export)?;
@@ -76,6 +78,9 @@ impl StatusReport {
             for item in &bundle.missing_items {
                 writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
             }
+        }
+        if !target.has_accepted() && target.failed.is_none() && target.floors_reset.is_none() {
+            writeln!(f, "  last bundle      none was accepted yet")?;
         }
         for row in &target.datasets {
             self.write_row(f, row)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::util::text::{escape, escape_line};
+use crate::util::text::{escape, escape_line, with_name};
 use crate::watch::report::WatchReport;
 
 impl fmt::Display for WatchReport {
@@ -15,7 +15,7 @@ impl fmt::Display for WatchReport {
             writeln!(f, "  see {}", escape_line(&row.reason.display().to_string()))?;
         }
         for waiting in &self.waiting {
-            writeln!(f, "{:<12} {}: {}", "waits", escape(&waiting.bundle), waiting.why)?;
+            writeln!(f, "{:<12} {}", "waits", with_name(&escape(&waiting.bundle), &waiting.why))?;
         }
         for row in &self.heartbeats {
             writeln!(f, "{}", row.summary())?;
