@@ -61,13 +61,7 @@ impl Hint for BundleError {
                 "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
                     .into()
             }
-            BundleError::FewSigners { stream, others, .. } if !others.is_empty() => format!(
-                "If that key is meant to sign this stream too, trust it for it: `trivy-ferry trust add FILE --stream {stream}`; otherwise have another key sign it (`trivy-ferry sign`) that is."
-            ),
-            BundleError::FewSigners { .. } => {
-                "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must."
-                    .into()
-            }
+            BundleError::FewSigners { stream, others, .. } => how_more_sign(stream, others),
             BundleError::NotForStream { stream, .. } => format!(
                 "If its exporter is meant to make this stream, trust the key for it too: `trivy-ferry trust add FILE --stream {stream}`."
             ),
@@ -77,4 +71,14 @@ impl Hint for BundleError {
             }
         }
     }
+}
+
+/// What to do about a bundle that too few trusted keys signed; `others` are trusted for other streams alone.
+fn how_more_sign(stream: &str, others: &[String]) -> String {
+    if others.is_empty() {
+        return "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must.".into();
+    }
+    format!(
+        "If that key is meant to sign this stream too, trust it for it: `trivy-ferry trust add FILE --stream {stream}`; otherwise have another key sign it (`trivy-ferry sign`) that is."
+    )
 }
