@@ -13,7 +13,7 @@ use crate::bundle::writer::PlannedDataset;
 use crate::collect::validate;
 use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::examine::{Examination, Examiner};
-use crate::dataset::{Contents, Discard, Kind, Name, RelPath, catalogue, vex};
+use crate::dataset::{Contents, DatasetRef, Discard, Kind, Name, RelPath, catalogue, vex};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Descriptor, Manifest};
@@ -26,6 +26,8 @@ const EMPTY_CONFIG: &[u8] = b"{}";
 
 /// A dataset whose manifest and small blobs are here.
 pub(crate) struct CollectedDataset {
+    /// As what it was asked for. The content may say that it has another tag.
+    pub(crate) wanted: DatasetRef,
     /// What goes into the plan.
     pub(crate) planned: PlannedDataset,
     /// Where its large layer is to be fetched from.
@@ -42,8 +44,8 @@ pub(crate) struct CollectedDataset {
     pub(crate) examination: Option<Examination>,
     /// What the operator has to know of it.
     pub(crate) remarks: Vec<String>,
-    /// It is signed only because the operator accepts what is odd about it.
-    pub(crate) by_override: bool,
+    /// The flag without which it would not be signed, because something is odd about it.
+    pub(crate) by_override: Option<String>,
 }
 
 impl CollectedDataset {
@@ -96,6 +98,7 @@ pub(crate) fn fetch_small_blobs(
         |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
     kind.check_manifest(&artifact.manifest)
         .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", escape(&why))))?;
+    let wanted = DatasetRef::new(name.clone(), tag);
     let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| escape(version));
     let tag = match kind {
         Kind::TrivyChecks => checks_major(version.as_deref(), source, tag),
@@ -136,12 +139,11 @@ pub(crate) fn fetch_small_blobs(
         contents,
     };
     let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
-    let (others, skipped, remarks) = Default::default();
-    let artifact = Some(artifact);
-    let by_override = false;
+    let (others, skipped, remarks, by_override) = Default::default();
     Ok(CollectedDataset {
+        wanted,
         planned,
-        artifact,
+        artifact: Some(artifact),
         others,
         skipped,
         held,
@@ -207,6 +209,7 @@ pub(crate) fn vex_repository(
         held.insert(Digest::of(bytes), spool(bytes, ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
     }
     Ok(CollectedDataset {
+        wanted: dataset.dataset_ref(),
         planned: PlannedDataset { dataset, manifest: bytes },
         artifact: None,
         others: Vec::new(),
@@ -215,7 +218,7 @@ pub(crate) fn vex_repository(
         announced: None,
         examination: Some(examination),
         remarks: Vec::new(),
-        by_override: false,
+        by_override: None,
     })
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         report.warnings.extend(examined.iter().flat_map(|verdict| verdict.warnings.clone()));
         match examined.and_then(|_| layer_is_there(&item, network)) {
             Ok(()) => report.datasets.push(ExportedDataset::new(dataset, date, &item.skipped, now)),
-            Err(error) => missing.push(requirements.without_dataset(&dataset.dataset_ref(), error)?),
+            Err(error) => missing.push(requirements.without_dataset(&item.wanted, error)?),
         }
     }
     for image in &images {

@@ -133,7 +133,7 @@ pub struct WrittenBundle {
     /// Its number in the stream; none without a state directory.
     pub sequence: Option<u64>,
     /// The flags without which it would not have been written.
-    pub overrides: Vec<&'static str>,
+    pub overrides: Vec<String>,
     /// Whether it was read back from its medium and compared.
     pub read_back: bool,
     /// On a file system of its own, as a stick is.

@@ -62,7 +62,7 @@ const EARLIER_DATE: &str = "--allow-earlier-date";
 /// moment; and the flag without which it would not be.
 ///
 /// # Errors
-/// If the last bundle is dated more than a day ahead of this host's clock.
+/// [`Rejection::LastExportAhead`] if the last bundle is dated more than a day ahead of this host's clock.
 pub(crate) fn created(
     options: &ExportOptions,
     last: Option<&ExportState>,
@@ -78,14 +78,7 @@ pub(crate) fn created(
     let hint = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
     // No importer takes a bundle from beyond the tolerance: that trip would be wasted.
     let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
-        return Err(Error::usage(
-            format!(
-                "the stream's last export is dated {}, and this host's clock says {}",
-                format_minute(last.created),
-                format_minute(now)
-            ),
-            "Correct this host's clock. If it is right, and was fast back then, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once.",
-        ));
+        return Err(Rejection::LastExportAhead { last: last.created, now }.into());
     };
     if ahead > jiff::SignedDuration::from_secs(60) {
         progress.info(&format!(
@@ -102,8 +95,8 @@ pub(crate) fn created(
 pub(crate) struct Verdict {
     /// What the operator has to know.
     pub(crate) warnings: Vec<String>,
-    /// It is signed because of `--accept` alone.
-    pub(crate) by_override: bool,
+    /// The flag without which it would not be signed.
+    pub(crate) by_override: Option<String>,
 }
 
 /// Judges what was found in a dataset: whether it is as much as the stream's last bundle had, and Trivy can use it.
@@ -152,12 +145,12 @@ pub(crate) fn examine(
         None => {}
     }
     if refused.is_empty() {
-        return Ok(Verdict { warnings, by_override: false });
+        return Ok(Verdict { warnings, by_override: None });
     }
     let why = refused.join("; ");
     if is_accepted {
         warnings.push(warn(&format!("{why}; signed because of --accept")));
-        return Ok(Verdict { warnings, by_override: true });
+        return Ok(Verdict { warnings, by_override: Some(format!("--accept {}", dataset.name)) });
     }
     let (dataset, source_name) = (dataset.name.to_string(), dataset.source.clone());
     Err(Rejection::Suspect { dataset, source_name, why }.into())

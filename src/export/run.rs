@@ -224,11 +224,9 @@ impl ExportRun<'_> {
     ) -> Result<Vec<CollectedDataset>, Error> {
         let mut good = Vec::new();
         for mut item in collected {
-            let dataset = item.planned.dataset.dataset_ref();
             match self.judge_content(&mut item) {
                 Ok(()) => good.push(item),
-                Err(_) if missing.iter().any(|missing| missing.is(&dataset)) => {}
-                Err(error) => missing.push(requirements.without_dataset(&dataset, error)?),
+                Err(error) => missing.push(requirements.without_dataset(&item.wanted, error)?),
             }
         }
         Ok(good)
@@ -258,12 +256,10 @@ impl ExportRun<'_> {
     }
 
     /// What was signed against the rules so far, the last of it.
-    fn overrides(&self, written: &WrittenBundle, signed: &[CollectedDataset]) -> Vec<Override> {
+    fn overrides(&self, written: &WrittenBundle) -> Vec<Override> {
         const MOST: usize = 256;
         let mut overrides = self.last.as_ref().map(|last| last.overrides.clone()).unwrap_or_default();
-        let accepted = signed.iter().filter(|item| item.by_override);
-        let flags: Vec<String> =
-            accepted.map(|item| format!("--accept {}", item.planned.dataset.name)).collect();
+        let flags = written.overrides.clone();
         if !flags.is_empty() {
             overrides.push(Override { at: clock::now(), identity: written.identity, flags });
         }
@@ -335,6 +331,9 @@ impl ExportRun<'_> {
             destination.read_back(&synced, &signer.public(), identity, &*step)?;
         }
         let files = destination.publish(synced)?;
+        // Several versions of one dataset have one flag.
+        let accepted: BTreeSet<String> =
+            collected.iter().filter_map(|item| item.by_override.clone()).collect();
         let written = WrittenBundle {
             on_medium: files.iter().any(|path| apart_from_root(path)),
             read_back: options.verify_after_write,
@@ -348,7 +347,7 @@ impl ExportRun<'_> {
             created,
             expires: payload.expires,
             sequence: payload.sequence,
-            overrides: earlier.into_iter().collect(),
+            overrides: earlier.map(str::to_owned).into_iter().chain(accepted).collect(),
         };
         Ok(self.conclude(written, &payload, &collected, images))
     }
@@ -375,12 +374,12 @@ impl ExportRun<'_> {
     }
 
     /// Writes every member that the plan names. Returns what the large layers were found to hold.
-    fn write_members<W: io::Write + Seek>(
+    fn write_members<'i, W: io::Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
         streamer: &BlobStreamer<'_>,
         collected: &mut [CollectedDataset],
-        images: &[images::CollectedImage],
+        images: &'i [images::CollectedImage],
         created: Timestamp,
     ) -> Result<BTreeMap<String, Contents>, ExportFailure> {
         let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
@@ -388,9 +387,9 @@ impl ExportRun<'_> {
             let has =
                 |item: &CollectedDataset| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
             let Some(item) = collected.iter_mut().find(|item| has(item)) else {
-                let blob = |image: &&images::CollectedImage| image.blob(&member.path).is_some();
-                if let Some(image) = images.iter().find(blob) {
-                    streamer.image_blob(writer, image, &member)?;
+                let blob = |image: &'i images::CollectedImage| Some((image, image.blob(&member.path)?));
+                if let Some((image, blob)) = images.iter().find_map(blob) {
+                    streamer.image_blob(writer, image, blob, &member)?;
                     continue;
                 }
                 let nothing = io::Error::other(format!("nothing brings {}", member.path));
@@ -434,7 +433,7 @@ impl ExportRun<'_> {
         }
         let export = ExportState {
             sizes: self.sizes(collected),
-            overrides: self.overrides(&written, collected),
+            overrides: self.overrides(&written),
             identity: written.identity,
             created: written.created,
             sequence: payload.sequence.unwrap_or(1),

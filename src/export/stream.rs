@@ -64,11 +64,9 @@ impl BlobStreamer<'_> {
         &self,
         writer: &mut BundleWriter<W>,
         image: &CollectedImage,
+        (source, blob): (&ArtifactSource, &Descriptor),
         member: &Member,
     ) -> Result<(), ExportFailure> {
-        let Some((source, blob)) = image.blob(&member.path) else {
-            return Err(Error::unexpected("writing")(io::Error::other("a blob without its image")).into());
-        };
         let name = &image.planned.image.name;
         let failed = |error| ExportFailure::Image(Box::new(FailedImage { name: name.clone(), error }));
         let blob = self.open(vec![source.clone()], blob, member).map_err(|error| failed(error.into()))?;

@@ -204,6 +204,14 @@ pub enum Rejection {
         /// What this host's clock says.
         now: Timestamp,
     },
+    /// The stream's last bundle is dated so far ahead of this host's clock that importers would refuse the next one.
+    #[error("the stream's last export is dated {}, and this host's clock says {}", format_minute(*.last), format_minute(*.now))]
+    LastExportAhead {
+        /// When the last bundle was created.
+        last: Timestamp,
+        /// What this host's clock says.
+        now: Timestamp,
+    },
     /// A heartbeat that is no newer than the last one.
     #[error("{heartbeat} was made {}, and the last one that came {}", format_second(*.created), format_second(*.last))]
     Late {

@@ -48,7 +48,7 @@ pub struct ExportLogEntry {
     pub missing: Vec<MissingItem>,
     /// The flags without which it would not have been written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub overrides: Vec<&'static str>,
+    pub overrides: Vec<String>,
     /// The version of the program that wrote it.
     pub program: &'static str,
 }

@@ -95,6 +95,10 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
             Rejection::AheadOfClock { dataset, .. } => format!(
                 "Check this host's clock first (`timedatectl`): it looks slow. If it is right, the source serves a wrong date: name another, or leave it out with --skip {dataset}."
             ),
+            Rejection::LastExportAhead { .. } => {
+                "Correct this host's clock. If it is right, and was fast back then, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once."
+                    .into()
+            }
             Rejection::NotHere { not_in, .. } if !not_in.is_empty() => {
                 "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET`."
                     .into()
@@ -166,6 +170,7 @@ impl Hint for Rejection {
             Rejection::Future { .. }
             | Rejection::ClockBehind { .. }
             | Rejection::AheadOfClock { .. }
+            | Rejection::LastExportAhead { .. }
             | Rejection::NotHere { .. }
             | Rejection::Silent { .. } => String::new(),
         }

@@ -146,30 +146,38 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     // Both were fast, so the bundle was accepted; a fast exporter alone would have been refused.
     sender.wait(30 * DAY);
     importer.wait(30 * DAY);
-    upstream.publish(2, 1000);
+    upstream.publish(2, 200_000);
     let fast = sender.export(&upstream, &[]).good().json()["bundle"]["path"].as_str().unwrap().to_owned();
     import(&[]).good();
     sender.wait(-30 * DAY);
     importer.wait(-30 * DAY);
     // It is no success to have nothing new to say with such a date.
     let unchanged = sender.export(&upstream, &["--if-changed"]);
-    unchanged.fails_with(2, &["the stream's last export is dated", "--allow-earlier-date"]);
+    unchanged.fails_with(5, &["the stream's last export is dated", "--allow-earlier-date"]);
     upstream.publish(3, 1000);
     sender
         .export(&upstream, &[])
         .fails_with(
-            2,
+            5,
             &["the stream's last export is dated", "this host's clock says", "--allow-earlier-date"],
         )
         .does_not_say("--stream");
+    // The database is much smaller, too: every flag that the bundle needs is recorded wherever one is.
+    let flags = ["--allow-earlier-date", "--drop", "drop", "--repeat", "2", "--keep", "3"];
+    sender.export(&upstream, &flags).fails_with(5, &["--accept trivy-db"]);
     let report = sender
-        .export(&upstream, &["--allow-earlier-date", "--drop", "drop", "--repeat", "2", "--keep", "3"])
+        .export(&upstream, &[&flags[..], &["--accept", "trivy-db,trivy-java-db"]].concat())
         .good()
         .json();
-    assert_eq!(report["bundle"]["overrides"], serde_json::json!(["--allow-earlier-date"]));
+    let overrides = serde_json::json!(["--allow-earlier-date", "--accept trivy-db"]);
+    assert_eq!(report["bundle"]["overrides"], overrides);
     assert_eq!(report["bundle"]["sequence"], 3);
     let state = json_file(sender.path("state/export-default.json"));
     assert_eq!(state["created"], report["bundle"]["created"]);
+    assert_eq!(state["overrides"][0]["flags"], overrides);
+    let log = fs::read_to_string(sender.path("state/exports.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(line["overrides"], overrides);
     // What bears the wrong date is not taken for the newest.
     let fast = PathBuf::from(fast);
     let fast = fast.file_name().unwrap().to_str().unwrap();

@@ -258,6 +258,7 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     assert!(accepted["warnings"][0].as_str().unwrap().contains("signed because of --accept"), "{accepted:#}");
     let state = test_kit::host::json_file(host.path("state/export-default.json"));
     assert_eq!(state["overrides"][0]["flags"], json!(["--accept trivy-db"]), "{state:#}");
+    assert_eq!(accepted["bundle"]["overrides"], json!(["--accept trivy-db"]), "{accepted:#}");
     publish(&upstream, 5, 30, 400_000);
     assert_eq!(report(export(&[]).exits(0))["warnings"], json!([]));
     // An empty database is refused at once, whatever was before.

@@ -3,13 +3,18 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Value, json};
 use test_kit::files::Fault;
 use test_kit::process::Run;
+use trivy_ferry::dataset::Kind;
+use trivy_ferry::digest::Digest;
 
-use crate::forge::Host;
 use crate::forge::upstream::Upstream;
+use crate::forge::{Archive, Host, manifest_of};
 
 /// What ActiveState/advisories publishes as its vex-repository.json: a location is the text of a Python object.
 fn unreadable() -> Vec<u8> {
@@ -141,6 +146,46 @@ fn whatever_fails_and_whenever_it_shows_the_rest_is_written() {
         host.verify(&bundle_of(&host, &report), &[]).exits(0).prints(&format!("missing: {name}"));
         assert_eq!(fs::read_dir(host.path("out")).unwrap().count(), 1, "nothing else is left there");
     }
+}
+
+/// Trivy asks for another major of the checks than the source has. Whether its source fails or its content is not
+/// to be signed, it is missing under the tag by which it was asked for, and not fetched again when another
+/// dataset turns out bad later.
+#[test]
+fn what_has_another_tag_than_was_asked_for_is_missing_as_it_was_asked_for() {
+    let host = exporter();
+    let fetched = Arc::new(AtomicU32::new(0));
+    let count = fetched.clone();
+    let upstream = Upstream::new(move |_, path| {
+        count.fetch_add(u32::from(path == "/v2/checks/manifests/1"), Relaxed);
+        None
+    });
+    upstream.publish(1, 1000);
+    let library = || Archive::new().file("policies/docker/lib/x.rego", b"package lib.x\n");
+    let checks = |most: u32| {
+        let add =
+            |archive: Archive, n: u32| archive.file(&format!("policies/docker/{n}.rego"), b"package x\n");
+        let layer = (0..most).fold(library(), add).pack();
+        let manifest = manifest_of(Kind::TrivyChecks.layer_media_type().unwrap(), &layer, None);
+        upstream.put("/v2/checks/manifests/1", manifest);
+        upstream.put(&format!("/v2/checks/blobs/{}", Digest::of(&layer)), layer);
+    };
+    let export = |code: i32| {
+        host.wait(2);
+        fetched.store(0, Relaxed);
+        let report: Value = serde_json::from_str(&host.export(&upstream, &[]).exits(code).out).unwrap();
+        let tag = |row: &Value| format!("{}-{}", row["name"].as_str().unwrap(), row["tag"].as_str().unwrap());
+        let missing: Vec<String> = report["missing"].as_array().unwrap().iter().map(tag).collect();
+        (missing, fetched.load(Relaxed))
+    };
+    checks(9);
+    assert_eq!(export(0), (vec![], 1));
+    checks(3);
+    upstream.publish_rubbish_java_db(2);
+    let both = vec!["trivy-checks-2".to_owned(), "trivy-java-db-1".to_owned()];
+    assert_eq!(export(5), (both.clone(), 1));
+    upstream.put("/v2/checks/manifests/1", "<html>");
+    assert_eq!(export(3), (both, 1));
 }
 
 #[test]
