@@ -25,7 +25,7 @@ pub struct RegistryOptions {
     pub limits: RetryLimits,
     /// How long a registry may take to store a blob that it has received whole; `None` for 5 minutes.
     pub store_timeout: Option<Duration>,
-    /// Sends blobs in chunks of this size, in bytes; `None` to send them whole, unless a registry refuses that.
+    /// Sends blobs in chunks of this size, in bytes, and of 1 MiB at least; `None` to send them whole, unless a registry refuses that.
     pub chunk_size: Option<u64>,
 }
 

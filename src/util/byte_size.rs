@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::util::text::format_size;
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(u64);
@@ -17,6 +19,18 @@ impl ByteSize {
     /// The number of bytes.
     pub fn bytes(self) -> u64 {
         self.0
+    }
+
+    /// Reads a size that makes no sense below a limit in bytes.
+    ///
+    /// # Errors
+    /// If the text is no size, or one below the limit. The error is a sentence for people.
+    pub fn at_least(least: u64, text: &str) -> Result<Self, String> {
+        match text.parse::<ByteSize>() {
+            Ok(size) if size.0 < least => Err(format!("it must be at least {}", format_size(least))),
+            Ok(size) => Ok(size),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -56,5 +70,8 @@ mod tests {
         for bad in ["", "G", "0", "-1", "1.5G", "1g", "1 G", "99999999999G", "18446744073709551616"] {
             assert_eq!(bad.parse::<ByteSize>(), Err(InvalidByteSize), "{bad}");
         }
+        assert_eq!(ByteSize::at_least(1 << 20, "1M"), Ok(ByteSize(1 << 20)));
+        assert_eq!(ByteSize::at_least(1 << 20, "1048575"), Err("it must be at least 1.0 MiB".into()));
+        assert!(ByteSize::at_least(1 << 20, "x").unwrap_err().contains("650M"));
     }
 }

@@ -12,6 +12,7 @@ use crate::dataset::{Name, Selection};
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::remote::{PAUSE, RETRIES, RetryLimits, STALL};
+use crate::targets::registry::LEAST_CHUNK;
 use crate::trust::keyring::MOST_SIGNERS;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
@@ -293,9 +294,9 @@ pub struct RegistryFlags {
     /// artifactType; also of images. The layers keep their digests.
     #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
     pub compat: bool,
-    /// Send blobs in chunks of this size, such as 50M (default: whole, and in chunks if a registry or a proxy
-    /// refuses that).
-    #[arg(long, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE")]
+    /// Send blobs in chunks of this size, such as 50M, and at least 1M (default: whole, and in chunks if a registry
+    /// or a proxy refuses that).
+    #[arg(long, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE", value_parser = chunk_size)]
     pub chunk_size: Option<ByteSize>,
     /// How long a registry may take to store a blob that it has received whole (default: 5m).
     #[arg(long, env = "TRIVY_FERRY_STORE_TIMEOUT", value_name = "TIME")]
@@ -303,6 +304,10 @@ pub struct RegistryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionFlags,
+}
+
+fn chunk_size(text: &str) -> Result<ByteSize, String> {
+    ByteSize::at_least(LEAST_CHUNK, text)
 }
 
 /// How registries are reached.

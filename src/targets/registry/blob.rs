@@ -22,9 +22,11 @@ use crate::util::redacted::Redacted;
 use crate::util::text::format_size;
 use crate::util::threads::lock;
 
+/// The smallest chunks that are sent, in bytes.
+pub const LEAST_CHUNK: u64 = 1 << 20;
 /// The chunks for a host that refuses more in one request, in bytes. CDNs let 100 MB pass, and nginx 1 MiB if
 /// nobody configures it.
-const CHUNK_SIZES: [u64; 4] = [64 << 20, 16 << 20, 4 << 20, 1 << 20];
+const CHUNK_SIZES: [u64; 4] = [64 << 20, 16 << 20, 4 << 20, LEAST_CHUNK];
 /// The least that a registry takes as a chunk which is not the last one, in bytes.
 const MIN_LENGTH: &str = "oci-chunk-min-length";
 
@@ -187,7 +189,7 @@ impl Registry<'_> {
     /// The largest request for an upload; `None` for no limit.
     fn chunk(&self, host: &str, session: &Session) -> Option<u64> {
         let chunk = lock(&self.chunks).get(host).copied().or(self.chunk_size)?;
-        Some(chunk.max(session.least))
+        Some(chunk.max(session.least).max(LEAST_CHUNK))
     }
 
     /// The host of an upload, as failures are counted.

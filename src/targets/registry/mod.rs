@@ -7,5 +7,6 @@ mod blob;
 mod client;
 mod session;
 
+pub use blob::LEAST_CHUNK;
 pub(crate) use client::push_under;
 pub use client::{BlobBody, BlobContent, PushError, PushOutcome, Registry};
