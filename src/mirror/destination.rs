@@ -339,9 +339,9 @@ impl<'r> MirrorTarget<'r> {
             let Some(content) = held.get_mut(&blob.digest) else { continue };
             self.registry.push_blob(reference, blob.digest, blob.size, content).map_err(not_pushed)?;
         }
-        if let Some(Compat { config, .. }) = push.compat {
-            let (digest, size) = (Digest::of(config), config.len() as u64);
-            self.registry.push_blob(reference, digest, size, config).map_err(not_pushed)?;
+        if push.compat.is_some() {
+            let (digest, config) = Compat::config();
+            self.registry.push_blob(reference, digest, config.len() as u64, config).map_err(not_pushed)?;
         }
         Ok(())
     }

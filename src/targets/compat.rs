@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::oci;
 
 /// Media type of an image's configuration (image-spec v1.1, config.md).
-const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The least that is an image's configuration.
 const CONFIG: &str =
     r#"{"architecture":"amd64","config":{},"os":"linux","rootfs":{"diff_ids":[],"type":"layers"}}"#;
@@ -28,8 +28,6 @@ const IMAGE_CONFIGS: [&str; 2] = [IMAGE_CONFIG, "application/vnd.docker.containe
 pub struct Compat {
     /// The manifest.
     pub manifest: Vec<u8>,
-    /// The configuration that it names.
-    pub config: &'static [u8],
     /// What differs from upstream's, in words.
     pub changed: String,
 }
@@ -60,7 +58,7 @@ impl Compat {
         object.insert("config".into(), config);
         let changed = format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}");
         let manifest = bytes_of(&value)?;
-        Ok(Compat { manifest, config: CONFIG.as_bytes(), changed })
+        Ok(Compat { manifest, changed })
     }
 
     /// Rewrites a manifest or an index of an image. `known` has what became of the documents below it. `None` if
@@ -176,7 +174,7 @@ mod tests {
             (&upstream["layers"], &upstream["annotations"])
         );
         assert_eq!(value["config"]["mediaType"], IMAGE_CONFIG);
-        assert_eq!(value["config"]["digest"], Digest::of(compat.config).to_string());
+        assert_eq!(value["config"]["digest"], Compat::config().0.to_string());
         assert!(value.get("artifactType").is_none());
         assert_eq!(
             compat.changed,

@@ -10,14 +10,15 @@ use crate::bundle::{BundleError, Image, VerifiedBundle};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Document};
-use crate::targets::compat::Compat;
+use crate::targets::compat::{Compat, IMAGE_CONFIG};
 use crate::util::text::escape;
 
 /// An image as it is pushed.
 pub(crate) struct RewrittenImage {
     /// What it is made of now.
     pub(crate) image: Image,
-    /// The manifests and indexes that were rewritten.
+    /// The documents that the bundle lacks: manifests and indexes that were rewritten, and the configuration that they
+    /// name.
     pub(crate) documents: BTreeMap<Digest, Vec<u8>>,
 }
 
@@ -59,8 +60,9 @@ pub(crate) fn rewrite(bundle: &VerifiedBundle, image: &Image) -> Result<Option<R
     image.blobs.retain(|blob| named.contains(&blob.digest));
     let (digest, config) = Compat::config();
     if named.contains(&digest) && !image.blobs.iter().any(|blob| blob.digest == digest) {
-        let media_type = "application/vnd.oci.image.config.v1+json".to_owned();
+        let media_type = IMAGE_CONFIG.to_owned();
         image.blobs.insert(0, Blob { media_type, digest, size: config.len() as u64 });
+        documents.insert(digest, config.to_vec());
     }
     Ok(Some(RewrittenImage { image, documents }))
 }

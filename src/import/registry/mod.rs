@@ -16,7 +16,6 @@ use crate::delivery::registry_access::{
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::report::{DatasetResult, DeliveryStatus, TargetReport};
 use crate::delivery::target_id::TargetId;
-use crate::digest::Digest;
 use crate::error::Error;
 use crate::import::options::ImportOptions;
 use crate::import::preview::check_content;
@@ -25,6 +24,7 @@ use crate::import::registry::push_images::ImagePusher;
 use crate::import::run::ImportRun;
 use crate::progress::Progress;
 use crate::targets::TargetError;
+use crate::targets::compat::Compat;
 use crate::targets::registry::Registry;
 use crate::trust::acceptance::Admission;
 
@@ -267,8 +267,8 @@ impl AskedRegistry<'_> {
 
 /// Whether a registry has everything under the tags that name a dataset.
 fn is_complete(registry: &Registry<'_>, choice: &PushChoice) -> Result<bool, TargetError> {
-    let compat = choice.compat.as_ref();
-    let compat = compat.map(|compat| (Digest::of(compat.config), compat.config.len() as u64));
+    let compat = choice.compat.as_ref().map(|_| Compat::config());
+    let compat = compat.map(|(digest, config)| (digest, config.len() as u64));
     let blobs = content(choice).map(|blob| (blob.digest, blob.size)).chain(compat);
     Ok(registry.has_all(&choice.reference, blobs)?
         && name_all(registry, &choice.reference, &choice.tags, &choice.manifest)?)

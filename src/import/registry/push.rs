@@ -123,11 +123,12 @@ pub(crate) fn push_blobs(
         }
     }
     for choice in chosen {
-        let Some(compat) = &choice.compat else { continue };
-        let (digest, size) = (Digest::of(compat.config), compat.config.len() as u64);
-        if let Err(PushError::Target(error)) =
-            registry.push_blob(&choice.reference, digest, size, compat.config)
-        {
+        if choice.compat.is_none() {
+            continue;
+        }
+        let (digest, config) = Compat::config();
+        let pushed = registry.push_blob(&choice.reference, digest, config.len() as u64, config);
+        if let Err(PushError::Target(error)) = pushed {
             failed.entry(choice.reference.to_string()).or_insert(error.into());
         }
     }

@@ -24,7 +24,6 @@ use crate::import::registry::push::MemberSource;
 use crate::oci;
 use crate::progress::Progress;
 use crate::remote::Repository;
-use crate::targets::compat::Compat;
 use crate::targets::registry::{PushError, Registry};
 use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, DatasetDecision, judge};
@@ -78,7 +77,7 @@ struct ImageChoice {
     reference: Repository,
     /// What the memory knows this place of it by.
     key: String,
-    /// The manifests that `--compat` has rewritten.
+    /// What `--compat` has made, which the bundle lacks.
     documents: BTreeMap<Digest, Vec<u8>>,
 }
 
@@ -285,7 +284,7 @@ impl ImagePusher<'_> {
         let ImageChoice { image, reference, documents, .. } = choice;
         books.ledger.about_to_change(self.context.host.now)?;
         for blob in &image.blobs {
-            self.push_blob(reference, bundle, image, blob)?;
+            self.push_blob(choice, bundle, blob)?;
         }
         let all = image.manifests.iter().chain([&image.manifest]);
         let carried = all.filter(|manifest| !documents.contains_key(&manifest.digest)).map(Blob::path);
@@ -355,21 +354,14 @@ impl ImagePusher<'_> {
         }
     }
 
-    fn push_blob(
-        &self,
-        reference: &Repository,
-        bundle: &VerifiedBundle,
-        image: &Image,
-        blob: &Blob,
-    ) -> Result<(), Error> {
+    fn push_blob(&self, choice: &ImageChoice, bundle: &VerifiedBundle, blob: &Blob) -> Result<(), Error> {
+        let ImageChoice { image, reference, documents, .. } = choice;
         let failed = |error| match error {
             PushError::Target(error) => Error::from(error),
             PushError::Source(error) => BundleError::from_io(bundle.path(), error).into(),
         };
-        let (config, bytes) = Compat::config();
-        let is_carried = bundle.payload().images.iter().any(|of| of.blobs.contains(blob));
-        if blob.digest == config && !is_carried {
-            let pushed = self.registry.push_blob(reference, config, blob.size, bytes);
+        if let Some(bytes) = documents.get(&blob.digest) {
+            let pushed = self.registry.push_blob(reference, blob.digest, blob.size, &bytes[..]);
             return pushed.map(drop).map_err(failed);
         }
         let source = MemberSource { bundle, progress: self.progress };
