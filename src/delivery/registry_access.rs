@@ -2,7 +2,7 @@
 //!
 //! Knows tags and dates; nothing of where the data comes from.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{self, Manifest};
 use crate::progress::{Counted, Progress};
-use crate::remote::{Remote, RemoteError, RemoteOptions, Repository, RetryLimits, STORE};
+use crate::remote::{Remote, RemoteError, RemoteOptions, Repository, RetryLimits, RunLimits, STORE};
 use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::state::OthersData;
@@ -29,13 +29,12 @@ const ASKING: RetryLimits =
 /// The way to the registries of a run; none where no `--registry` is given.
 pub(crate) struct RegistryAccess {
     remote: Option<Remote>,
-    limits: RetryLimits,
     chunk_size: Option<u64>,
 }
 
 impl RegistryAccess {
-    /// Prepares the way for pushing.
-    pub(crate) fn new(flags: &RegistryOptions) -> Result<Self, Error> {
+    /// Prepares the way for pushing, in a run that began at this moment.
+    pub(crate) fn new(flags: &RegistryOptions, began: Instant) -> Result<Self, Error> {
         for tag in &flags.extra_tag {
             Repository::at("localhost", "x", &tag.replace(DATE, "2026-01-01")).map_err(|_| {
                 Error::usage(
@@ -44,19 +43,22 @@ impl RegistryAccess {
                 )
             })?;
         }
-        let mut access = RegistryAccess::to(&flags.places, &flags.remote)?;
-        (access.limits, access.chunk_size) = (flags.limits, flags.chunk_size);
+        let mut access = RegistryAccess::within(&flags.places, &flags.remote, flags.limits.since(began))?;
+        access.chunk_size = flags.chunk_size;
         if let Some(remote) = &mut access.remote {
-            remote.within(flags.limits);
             remote.http.timeouts.store = flags.store_timeout.unwrap_or(STORE);
         }
         Ok(access)
     }
 
-    /// Prepares the way to some places.
+    /// Prepares the way to some places that are only asked.
     pub(crate) fn to(places: &[RegistryPlace], options: &RemoteOptions) -> Result<Self, Error> {
+        RegistryAccess::within(places, options, ASKING.begin())
+    }
+
+    fn within(places: &[RegistryPlace], options: &RemoteOptions, limits: RunLimits) -> Result<Self, Error> {
         if places.is_empty() {
-            return Ok(RegistryAccess { remote: None, limits: ASKING, chunk_size: None });
+            return Ok(RegistryAccess { remote: None, chunk_size: None });
         }
         let mut hosts: Vec<&str> = places.iter().map(RegistryPlace::host).collect();
         hosts.dedup();
@@ -66,9 +68,7 @@ impl RegistryAccess {
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
-        let mut remote = Remote::new(options.clone())?;
-        remote.within(ASKING);
-        Ok(RegistryAccess { remote: Some(remote), limits: ASKING, chunk_size: None })
+        Ok(RegistryAccess { remote: Some(Remote::new(options.clone(), limits)?), chunk_size: None })
     }
 
     /// The way; there is one where a place was named.
@@ -94,12 +94,12 @@ impl RegistryAccess {
     /// next.
     pub(crate) fn to_push<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
         let remote = self.remote.as_ref()?;
-        Some(Registry::new(remote, self.limits, self.chunk_size, progress))
+        Some(Registry::new(remote, self.chunk_size, progress))
     }
 
     /// What is only read with.
     pub(crate) fn to_read<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
-        Some(Registry::to_read(self.remote.as_ref()?, self.limits, progress))
+        Some(Registry::to_read(self.remote.as_ref()?, progress))
     }
 
     /// The remarks since they were last taken: credentials that were not accepted, a helper that
@@ -120,6 +120,7 @@ pub(crate) fn is_out(error: &TargetError) -> bool {
                     | RemoteError::Certificate { .. }
                     | RemoteError::ClientCertificateWanted { .. }
                     | RemoteError::Deadline { .. }
+                    | RemoteError::LongPause { .. }
                     | RemoteError::Elsewhere { .. }
                     | RemoteError::Denied { status: 401, .. }
             )

@@ -24,7 +24,7 @@ use crate::util::text::escape;
 /// # Errors
 /// If a source fails, its data is too old, or the output has no room.
 pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Result<ExportReport, Error> {
-    let network = &Network::new(options.remote.clone(), options.limits, progress)?;
+    let network = &Network::new(options.remote.clone(), options.limits.begin(), progress)?;
     let wanted = &wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
     let mut best = BestSource::new(network, BTreeMap::new(), quorum(options), progress);
     let hosts = || {

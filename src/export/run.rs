@@ -55,7 +55,7 @@ pub(crate) fn collect_and_write(
 ) -> Result<ExportReport, Error> {
     options.check()?;
     let signer = open()?;
-    let network = Network::new(options.remote.clone(), options.limits, progress)?;
+    let network = Network::new(options.remote.clone(), options.limits.begin(), progress)?;
     let wanted = wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
     let destination = Destination::new(&options.output, options.stream.as_str())?;
     if let Some(directory) = &options.drop_into {

@@ -1,6 +1,7 @@
 //! The delivery of an import: opens the bundles once, and gives them to each target in turn.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -123,6 +124,8 @@ fn import(
     beforehand: &mut InputFindings,
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
+    // Caches and other runs are waited for within the same deadline.
+    let registries = RegistryAccess::new(&options.registry, Instant::now())?;
     let stream = options.acceptance.stream.as_str();
     let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, Some(stream))?;
     let mut warnings: Vec<String> =
@@ -136,7 +139,6 @@ fn import(
     warnings.extend(unmatched);
     warnings.append(&mut found.warnings);
     let damaged: Vec<Error> = found.damaged.drain(..).map(Error::from).collect();
-    let registries = RegistryAccess::new(&options.registry)?;
     let run = ImportRun { options, context: &context, found: &mut found, ledger: &mut ledger, progress };
     let mut targets = each_target(run, caches, &registries);
     if !options.dry_run {

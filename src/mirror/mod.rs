@@ -7,6 +7,7 @@ pub mod options;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -86,9 +87,10 @@ impl Mirror {
 fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorReport, Error> {
     let places = places(options)?;
     let wanted = wanted(options, &places)?;
-    let registries = RegistryAccess::new(&options.registry)?;
+    let began = Instant::now();
+    let registries = RegistryAccess::new(&options.registry, began)?;
     let remote = registries.remote()?;
-    let network = Network::new(options.from.clone(), options.limits, progress)?;
+    let network = Network::new(options.from.clone(), options.limits.since(began), progress)?;
     let version = options.sources.trivy_version.iter().max().copied().unwrap_or_else(TrivyVersion::newest);
     let pushed = places.iter().filter_map(|place| Some((*place, registries.to_push(progress)?)));
     let targets = pushed.map(|(place, registry)| MirrorTarget::new(place, registry, version)).collect();

@@ -132,7 +132,7 @@ pub enum RemoteError {
         retry_after: Option<Duration>,
     },
     /// Any other status than success.
-    #[error("{host} answered {subject} with status {status}{}", also(said))]
+    #[error("{host} answered {subject} with status {status}{}{}", also(said), wait(*retry_after))]
     Status {
         /// What kind of service it is.
         service: Service,
@@ -220,6 +220,14 @@ pub enum RemoteError {
         got: u64,
         /// How long the client waited.
         stall: Duration,
+    },
+    /// A server asks for a longer pause than a run takes, or for too many.
+    #[error("{why}; a run waits {} at most for servers that ask for pauses", text::format_duration(*most))]
+    LongPause {
+        /// What the server answered, which names it and the pause.
+        why: String,
+        /// How long a run waits.
+        most: Duration,
     },
     /// The time that a run was given is over.
     #[error("the time that --deadline gives is over: {}", text::format_duration(*deadline))]

@@ -1,6 +1,9 @@
 //! What to do about the errors of requests to servers.
 
+use std::time::Duration;
+
 use crate::hint::Hint;
+use crate::remote::PAUSE;
 use crate::remote::cloud_login;
 use crate::remote::error::{PROXY_LOGIN, ProxyUse, RemoteError, SPEAKS_TLS, Service, Unreachable};
 
@@ -66,9 +69,20 @@ impl Hint for RemoteError {
                 "Check that the address is a registry's, and whether a proxy changes what passes.".into()
             }
             RemoteError::Deadline { .. } => MORE_TIME.into(),
+            RemoteError::LongPause { most, .. } => of_long_pause(*most),
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => NETWORK.into(),
         }
     }
+}
+
+fn of_long_pause(most: Duration) -> String {
+    let hint = if most < PAUSE {
+        // Whoever only asks has no deadline to give.
+        "Run the command again later."
+    } else {
+        "Run the command again later, which goes on where it was; with --deadline a run takes several such pauses."
+    };
+    hint.into()
 }
 
 fn of_elsewhere(host: &str, by: &str) -> String {

@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
@@ -38,7 +37,7 @@ pub(crate) use http::Http;
 pub use reference::Repository;
 pub(crate) use reference::{is_loopback, is_tag};
 pub(crate) use registry::Access;
-pub use retry::{PAUSE, RETRIES, RetryLimits, STALL};
+pub use retry::{PAUSE, RETRIES, RetryLimits, RunLimits, STALL};
 pub(crate) use retry::{Retry, RetryPolicy, Retryable};
 pub(crate) use upload::Upload;
 
@@ -63,32 +62,30 @@ pub struct Remote {
     pub(crate) http: Http,
     pub(crate) registries: registry::Registries,
     pub(crate) options: RemoteOptions,
+    /// The limits of the run, which everything that is asked keeps to.
+    pub(crate) limits: RunLimits,
     /// The logins for web servers: read when the first one is needed.
     netrc: OnceLock<login::Netrc>,
 }
 
 impl Remote {
-    /// Prepares the way.
+    /// Prepares the way, for a run with these limits.
     ///
     /// # Errors
     /// [`RemoteError::CaFile`] or [`RemoteError::ClientCertificate`] if such a file cannot be used;
     /// [`RemoteError::Setup`] if the system gives no thread, or the TLS library rejects the settings.
-    pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
+    pub fn new(options: RemoteOptions, limits: RunLimits) -> Result<Self, RemoteError> {
         let ca_file = options.ca_cert.as_deref().map(tls::certificates).transpose()?;
         let (roots, warnings) = ca_file.map(|file| (file.roots, file.warnings)).unwrap_or_default();
         let identity = options.client_cert.as_deref().map(tls::Identity::read).transpose()?;
-        let http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
+        let mut http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
+        http.until = limits.until();
+        http.timeouts.allow(limits.stall());
         let files = login::LoginFiles::of_environment();
         let login = options.login.clone();
         let registries = registry::Registries::new(options.plain_http, options.insecure, files, login);
         warnings.into_iter().for_each(|warning| registries.warn(warning));
-        Ok(Remote { http, registries, options, netrc: OnceLock::new() })
-    }
-
-    /// Keeps to the limits of a run, which begins now.
-    pub(crate) fn within(&mut self, limits: RetryLimits) {
-        self.http.until = limits.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        self.http.timeouts.allow(limits.stall);
+        Ok(Remote { http, registries, options, limits, netrc: OnceLock::new() })
     }
 
     /// GETs a path of a repository, logging in where the registry asks for it.

@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::oci;
-    use crate::remote::RemoteOptions;
+    use crate::remote::{RemoteOptions, RetryLimits};
 
     /// An image layout on disk.
     struct Layout(tempfile::TempDir);
@@ -222,8 +222,12 @@ mod tests {
             let index = json!({ "schemaVersion": 2, "manifests": [top] });
             fs::write(self.path().join("index.json"), index.to_string()).unwrap();
             let source = ArtifactSource::Layout { directory: self.path().into(), tag: "1".into() };
-            let network =
-                Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
+            let network = Network::new(
+                RemoteOptions::default(),
+                RetryLimits::default().begin(),
+                &crate::progress::Silent,
+            )
+            .unwrap();
             let platform = platform.map(|platform| platform.parse().unwrap());
             network.image(&source, platform.as_ref(), MAX_BLOB).map_err(|error| error.to_string())
         }
@@ -267,8 +271,12 @@ mod tests {
             (on(("linux", "arm64"), attestation), "its manifest for linux/arm64"),
         ] {
             let top = layout.index(&[amd64.clone(), child]);
-            let network =
-                Network::new(RemoteOptions::default(), Default::default(), &crate::progress::Silent).unwrap();
+            let network = Network::new(
+                RemoteOptions::default(),
+                RetryLimits::default().begin(),
+                &crate::progress::Silent,
+            )
+            .unwrap();
             let index = json!({ "schemaVersion": 2, "manifests": [top] });
             fs::write(layout.path().join("index.json"), index.to_string()).unwrap();
             let source = ArtifactSource::Layout { directory: layout.path().into(), tag: "1".into() };

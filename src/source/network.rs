@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::remote::{Remote, RemoteOptions, Repository, RetryLimits, RetryPolicy, host_of};
+use crate::remote::{Remote, RemoteOptions, Repository, RetryPolicy, RunLimits, host_of};
 use crate::source::artifact::{Artifact, RawManifest};
 use crate::source::blob::Pieces;
 use crate::source::transfer::Transfer;
@@ -25,12 +25,11 @@ impl<'p> Network<'p> {
     /// [`SourceError::Remote`] if a file of certificates cannot be used, or the system gives no thread.
     pub fn new(
         options: RemoteOptions,
-        limits: RetryLimits,
+        limits: RunLimits,
         progress: &'p dyn Progress,
     ) -> Result<Self, SourceError> {
         let retry_policy = RetryPolicy::new(limits, progress);
-        let mut remote = Remote::new(options)?;
-        remote.within(limits);
+        let remote = Remote::new(options, limits)?;
         Ok(Network { remote, retry_policy })
     }
 

@@ -137,6 +137,60 @@ fn a_registry_that_stays_down_is_left_at_the_deadline() {
     assert!(registry.tags().is_empty());
 }
 
+/// What came before the registries, here a cache, takes its part of the time.
+#[test]
+fn the_deadline_is_one_for_the_whole_run() {
+    let (host, bundle) = importer();
+    let registry = Registry::new(|_| None);
+    let flags = ["--cache-dir", "cache", "--data-home", "home", "--deadline", "1ms"];
+    let run = push(&host, &bundle, &registry, &flags);
+    run.exits(7).prints("trivy-db        installed").warns("the time that --deadline gives is over: 1 ms");
+    assert!(registry.seen().is_empty(), "{:#?}", registry.seen());
+    push(&host, &bundle, &registry, &flags[..4]).good();
+    assert_eq!(registry.tags(), ALL);
+}
+
+/// Whoever holds the state while a registry rests for an hour keeps the imports into all other targets. Rate limits
+/// often ask for long pauses (docker/buildx, issue 3630), and maintenance says when it ends (RFC 9110, 10.2.3).
+#[test]
+fn a_registry_that_asks_for_a_long_pause_is_left() {
+    type Where = fn(&Seen) -> bool;
+    let begins: Where = |seen| seen.method == Method::POST;
+    let sends: Where = is_sent;
+    let names: Where = |seen| seen.method == Method::PUT && seen.path.contains("/manifests/");
+    let date = "Fri, 01 Jan 2100 00:00:00 GMT";
+    for (at, code, after) in [(begins, 429, "3600"), (sends, 503, "601"), (names, 503, date)] {
+        let (host, bundle) = importer();
+        let rests = Arc::new(AtomicBool::new(true));
+        let is_resting = rests.clone();
+        let registry = Registry::new(move |seen| {
+            let rests = at(seen) && is_resting.load(Relaxed);
+            rests.then(|| header(status(code), "retry-after", after))
+        });
+        push(&host, &bundle, &registry, &[])
+            .exits(7)
+            .warns(&format!("{} ", registry.host))
+            .warns("it may be asked again in")
+            .warns("a run waits 600 s at most for servers that ask for pauses")
+            .warns("--deadline");
+        rests.store(false, Relaxed);
+        push(&host, &bundle, &registry, &[]).good();
+        assert_eq!(registry.tags(), ALL);
+    }
+    // Sources have the same limit, and `mirror` has it on both sides.
+    let upstream = Upstream::new(|_, path| {
+        path.starts_with("/v2/java/").then(|| Fault::Status(503, Some(("retry-after", "3600".into()))))
+    });
+    upstream.publish(1, 1000);
+    let host = Host::new();
+    host.write_key();
+    host.export(&upstream, &[]).exits(3).warns("a run waits 600 s at most for servers");
+    let registry = failing(begins, u32::MAX, || header(status(429), "retry-after", "3600"));
+    mirror(&host, &upstream, &format!("{}/p", registry.host), &["--skip", "trivy-java-db"])
+        .exits(7)
+        .warns("a run waits 600 s at most for servers");
+}
+
 /// Resets in the middle of a body are no word of the registry's (ocx-sh/ocx, issue 276), and what it has got need
 /// not be sent again (moby, issue 42615).
 #[test]

@@ -10,7 +10,7 @@ use crate::remote::hint::is_full;
 
 mod policy;
 
-pub use policy::{PAUSE, RETRIES, RetryLimits, STALL};
+pub use policy::{PAUSE, RETRIES, RetryLimits, RunLimits, STALL};
 pub(crate) use policy::{Retry, RetryPolicy, Retryable};
 
 impl RemoteError {

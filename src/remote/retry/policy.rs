@@ -16,8 +16,8 @@ use crate::util::threads::lock;
 const FIRST: Duration = Duration::from_millis(200);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause that a server may ask for, where nobody says otherwise: another source may be had at once, and
-/// the next run is not far.
+/// The longest pause that a server may ask for, and without a deadline also the sum of all such pauses of a run, where
+/// nobody says otherwise: another source may be had at once, the next run is not far, and others wait for this one.
 pub const PAUSE: Duration = Duration::from_secs(600);
 /// How often a host is retried that has not answered in this run: a name may be misspelled.
 const FIRST_CONTACT_RETRIES: u32 = 2;
@@ -37,8 +37,40 @@ pub struct RetryLimits {
     pub deadline: Option<Duration>,
     /// How long a server may be silent.
     pub stall: Duration,
-    /// The longest pause that a server may ask for.
+    /// The longest pause that a server may ask for. Without a deadline all of them together take no longer.
     pub pause: Duration,
+}
+
+impl RetryLimits {
+    /// The limits of a run that begins now.
+    pub(crate) fn begin(self) -> RunLimits {
+        self.since(Instant::now())
+    }
+
+    /// The limits of a run that began at this moment.
+    pub(crate) fn since(self, began: Instant) -> RunLimits {
+        RunLimits { limits: self, began }
+    }
+}
+
+/// The limits of a run that has begun. There is one beginning, whatever is asked first or last: the deadline is the same
+/// moment for all servers.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    limits: RetryLimits,
+    began: Instant,
+}
+
+impl RunLimits {
+    /// When the time is over.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.limits.deadline.and_then(|deadline| self.began.checked_add(deadline))
+    }
+
+    /// How long a server may be silent.
+    pub(crate) fn stall(&self) -> Duration {
+        self.limits.stall
+    }
 }
 
 impl Default for RetryLimits {
@@ -67,10 +99,11 @@ pub(crate) trait Retryable: Display + From<RemoteError> {
 
 /// The retry policy of a run.
 pub(crate) struct RetryPolicy<'p> {
-    limits: RetryLimits,
+    run: RunLimits,
     time: Clock,
-    began: Instant,
     hosts: Mutex<HashMap<String, HostState>>,
+    /// How long the pauses were that servers asked for.
+    asked: Mutex<Duration>,
     progress: &'p dyn Progress,
 }
 
@@ -112,9 +145,9 @@ struct HostState {
 }
 
 impl<'p> RetryPolicy<'p> {
-    pub(crate) fn new(limits: RetryLimits, progress: &'p dyn Progress) -> Self {
-        let time = Clock::default();
-        RetryPolicy { limits, began: time.now(), time, hosts: Mutex::default(), progress }
+    pub(crate) fn new(run: RunLimits, progress: &'p dyn Progress) -> Self {
+        let (time, hosts, asked) = (Clock::default(), Mutex::default(), Mutex::default());
+        RetryPolicy { run, time, hosts, asked, progress }
     }
 
     /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
@@ -170,26 +203,28 @@ impl<'p> RetryPolicy<'p> {
     /// As [`RetryPolicy::failed`], where the caller knows better than the error whether a retry helps.
     ///
     /// # Errors
-    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
+    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause;
+    /// [`RemoteError::LongPause`] if the server asks for a longer pause than a run takes.
     pub(crate) fn failed_for<E: Retryable>(&self, host: &str, error: E, again: Retry) -> Result<(), E> {
         let Retry::After(asked) = again else { return Err(error) };
         let pause = {
             let mut hosts = lock(&self.hosts);
             let entry = hosts.entry(host.to_owned()).or_default();
             let first_contact = !entry.known && error.is_unreachable();
-            let most = if first_contact {
-                FIRST_CONTACT_RETRIES.min(self.limits.retries)
-            } else {
-                self.limits.retries
-            };
+            let retries = self.run.limits.retries;
+            let most = if first_contact { FIRST_CONTACT_RETRIES.min(retries) } else { retries };
             let pause =
                 asked.map_or_else(|| backoff(entry.failures), |asked| asked.saturating_add(backoff(0)));
-            if entry.failures >= most || !self.has_time_for(pause, asked.is_some()) {
-                // Whoever asks next begins anew.
-                entry.failures = 0;
+            // Whoever asks next begins anew.
+            let failures = std::mem::take(&mut entry.failures);
+            if failures >= most || !self.has_time_for(pause) {
                 return Err(error);
             }
-            entry.failures += 1;
+            if asked.is_some() && !self.grants(pause, entry.paused_until) {
+                let (why, most) = (error.to_string(), self.run.limits.pause);
+                return Err(RemoteError::LongPause { why, most }.into());
+            }
+            entry.failures = failures + 1;
             entry.paused_until = Some(self.time.now() + pause);
             pause
         };
@@ -217,14 +252,14 @@ impl<'p> RetryPolicy<'p> {
     /// # Errors
     /// [`RemoteError::Deadline`] if the time is over.
     pub(crate) fn check(&self) -> Result<(), RemoteError> {
-        match self.limits.deadline {
+        match self.run.limits.deadline {
             Some(deadline) if self.elapsed() >= deadline => Err(RemoteError::Deadline { deadline }),
             _ => Ok(()),
         }
     }
 
     fn elapsed(&self) -> Duration {
-        self.time.now().saturating_duration_since(self.began)
+        self.time.now().saturating_duration_since(self.run.began)
     }
 
     /// Says something that is worth a line.
@@ -232,11 +267,28 @@ impl<'p> RetryPolicy<'p> {
         self.progress.info(warning);
     }
 
-    /// Whether a pause is worth waiting for: it ends before the deadline, and where there is none, soon.
-    fn has_time_for(&self, pause: Duration, asked: bool) -> bool {
-        let soon = !asked || pause <= self.limits.pause;
-        let left = self.limits.deadline.map(|deadline| deadline.saturating_sub(self.elapsed()));
-        soon && left.is_none_or(|left| pause < left)
+    /// Whether a pause ends before the deadline.
+    fn has_time_for(&self, pause: Duration) -> bool {
+        let left = self.run.limits.deadline.map(|deadline| deadline.saturating_sub(self.elapsed()));
+        left.is_none_or(|left| pause < left)
+    }
+
+    /// Grants a pause that a server asks for, beside the one until `until` that it has: unless it is too long, or without
+    /// a deadline, all such pauses together are.
+    fn grants(&self, pause: Duration, until: Option<Instant>) -> bool {
+        let most = self.run.limits.pause;
+        if pause > most {
+            return false;
+        }
+        // Several requests may fail at once, and then wait together.
+        let running = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.time.now()));
+        let mut asked = lock(&self.asked);
+        let all = asked.saturating_add(pause.saturating_sub(running));
+        let is_granted = all <= most || self.run.limits.deadline.is_some();
+        if is_granted {
+            *asked = all;
+        }
+        is_granted
     }
 }
 
@@ -282,7 +334,7 @@ mod tests {
     /// Pauses take no time.
     fn retry_policy(limits: RetryLimits) -> RetryPolicy<'static> {
         let time = Clock { skipped: Some(Mutex::default()) };
-        RetryPolicy { time, ..RetryPolicy::new(limits, &Silent) }
+        RetryPolicy { time, ..RetryPolicy::new(limits.begin(), &Silent) }
     }
 
     fn attempts(limits: RetryLimits, known: bool, error: impl Fn() -> RemoteError) -> (u32, RemoteError) {
@@ -328,6 +380,51 @@ mod tests {
     }
 
     #[test]
+    fn the_pauses_that_servers_ask_for_end() {
+        let asked = || limited(Duration::from_secs(250));
+        let limits = RetryLimits { retries: 99, ..RetryLimits::default() };
+        // In sum, and whatever goes well between them.
+        let policy = retry_policy(limits);
+        assert!(policy.failed("h", asked()).is_ok());
+        // One that failed beside it waits for the same.
+        assert!(policy.failed("h", asked()).is_ok());
+        policy.wait("h").unwrap();
+        policy.succeeded("h");
+        assert!(policy.retry("other", || Ok::<_, RemoteError>(())).is_ok());
+        let (count, error) = attempts_with(&policy, true, asked);
+        assert_eq!(count, 2);
+        assert!((500..520).contains(&policy.elapsed().as_secs()), "{:?}", policy.elapsed());
+        let said = error.to_string();
+        assert!(matches!(error, RemoteError::LongPause { .. }), "{said}");
+        assert!(said.contains("h limits") && said.contains("250 s") && said.contains("600 s"), "{said}");
+        // The same from another host.
+        assert!(policy.failed("other", limited(Duration::from_secs(300))).is_err());
+        assert!(policy.failed("other", limited(Duration::from_secs(30))).is_ok());
+        // Growing pauses that nobody asked for are no such ones.
+        assert_eq!(attempts(limits, true, lost).0, 100);
+        // Whoever gives a deadline waits for as long.
+        let deadline = Some(Duration::from_secs(3600));
+        let policy = retry_policy(RetryLimits { deadline, ..limits });
+        assert_eq!(attempts_with(&policy, true, asked).0, 15);
+        assert!(policy.elapsed() < Duration::from_secs(3600));
+        let (count, error) = attempts(RetryLimits { deadline, ..limits }, true, || limited(2 * PAUSE));
+        assert!(count == 1 && matches!(error, RemoteError::LongPause { .. }), "{count} {error}");
+    }
+
+    #[test]
+    fn all_of_a_run_has_one_deadline() {
+        let limits = RetryLimits { deadline: Some(Duration::from_secs(3600)), ..RetryLimits::default() };
+        let run = limits.begin();
+        let first =
+            RetryPolicy { time: Clock { skipped: Some(Mutex::default()) }, ..RetryPolicy::new(run, &Silent) };
+        first.time.sleep(Duration::from_secs(3600));
+        assert!(first.check().is_err());
+        // What is prepared later has no later one.
+        let later = RetryPolicy { time: first.time, ..RetryPolicy::new(run, &Silent) };
+        assert!(matches!(later.check(), Err(RemoteError::Deadline { .. })));
+    }
+
+    #[test]
     fn nothing_is_asked_after_the_deadline() {
         let deadline = Some(Duration::from_secs(3600));
         let (count, error) =
@@ -336,7 +433,7 @@ mod tests {
         assert!((120..260).contains(&count), "{count}");
         assert!(matches!(error, RemoteError::Lost { .. }), "{error}");
         let retry_policy = RetryPolicy::new(
-            RetryLimits { retries: 1, deadline: Some(Duration::ZERO), ..RetryLimits::default() },
+            RetryLimits { retries: 1, deadline: Some(Duration::ZERO), ..RetryLimits::default() }.begin(),
             &Silent,
         );
         let error = retry_policy.retry("h", || Ok(())).unwrap_err();

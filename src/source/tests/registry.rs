@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci;
 use crate::progress::Silent;
-use crate::remote::{RemoteError, RemoteOptions, Unreachable};
+use crate::remote::{RemoteError, RemoteOptions, RetryLimits, Unreachable};
 use crate::source::tests::testing::*;
 use crate::source::*;
 
@@ -375,7 +375,7 @@ fn a_ca_file_without_certificates_is_a_usage_error() {
             std::fs::write(&path, text).unwrap();
         }
         let options = RemoteOptions { ca_cert: Some(path.clone()), ..Default::default() };
-        let Err(error) = Network::new(options, Default::default(), &Silent) else {
+        let Err(error) = Network::new(options, RetryLimits::default().begin(), &Silent) else {
             panic!("{text:?} is taken for certificates")
         };
         assert!(error.is_usage(), "{text:?}: {error}");

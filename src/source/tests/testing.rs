@@ -56,7 +56,7 @@ pub(crate) fn network_that_retries(
     config: Option<PathBuf>,
 ) -> Network<'static> {
     let mut network =
-        Network::new(options, RetryLimits { retries, ..RetryLimits::default() }, &Silent).unwrap();
+        Network::new(options, RetryLimits { retries, ..RetryLimits::default() }.begin(), &Silent).unwrap();
     network.remote.http.timeouts.connect = GENEROUS;
     network.remote.http.timeouts.first_byte = GENEROUS;
     network.remote.http.timeouts.stall = GENEROUS;

@@ -19,8 +19,7 @@ use crate::digest::{Digest, Hasher};
 use crate::oci;
 use crate::progress::Progress;
 use crate::remote::{
-    Access, Answer, Body, Remote, RemoteError, Repository, Request, Retry, RetryLimits, RetryPolicy,
-    Retryable, Service,
+    Access, Answer, Body, Remote, RemoteError, Repository, Request, Retry, RetryPolicy, Retryable, Service,
 };
 use crate::targets::error::TargetError;
 use crate::targets::registry::session::Unfinished;
@@ -139,18 +138,13 @@ impl Retryable for PushError {
 }
 
 impl<'r> Registry<'r> {
-    /// Registries reached by `remote`, retried within `limits`. `chunk_size` is the largest request that blobs
+    /// Registries reached by `remote`, and retried within its limits. `chunk_size` is the largest request that blobs
     /// are sent with, in bytes; without it, a blob is sent whole unless the registry refuses that.
-    pub fn new(
-        remote: &'r Remote,
-        limits: RetryLimits,
-        chunk_size: Option<u64>,
-        progress: &'r dyn Progress,
-    ) -> Self {
+    pub fn new(remote: &'r Remote, chunk_size: Option<u64>, progress: &'r dyn Progress) -> Self {
         Registry {
             remote,
             access: Access::Push,
-            policy: RetryPolicy::new(limits, progress),
+            policy: RetryPolicy::new(remote.limits, progress),
             chunk_size,
             chunks: Mutex::default(),
             unfinished: Mutex::default(),
@@ -160,8 +154,8 @@ impl<'r> Registry<'r> {
     }
 
     /// Registries that are only asked what they hold: nobody has to be allowed to push for that.
-    pub fn to_read(remote: &'r Remote, limits: RetryLimits, progress: &'r dyn Progress) -> Self {
-        Registry { access: Access::Pull, ..Registry::new(remote, limits, None, progress) }
+    pub fn to_read(remote: &'r Remote, progress: &'r dyn Progress) -> Self {
+        Registry { access: Access::Pull, ..Registry::new(remote, None, progress) }
     }
 
     /// The manifest that a reference names now; `None` where it names none.
