@@ -30,6 +30,8 @@ type description struct {
 	Signature string `json:"signature"`
 	// Whether it is a CA; no basic constraints, if absent.
 	CA *bool `json:"ca"`
+	// How many CAs may stand between this one and a server; any number, if absent.
+	PathLen *int `json:"pathLen"`
 	// For which names and addresses it is.
 	DNS []string `json:"dns"`
 	IP  []string `json:"ip"`
@@ -133,6 +135,9 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	}
 	if wanted.CA != nil {
 		template.BasicConstraintsValid, template.IsCA = true, *wanted.CA
+	}
+	if wanted.PathLen != nil {
+		template.MaxPathLen, template.MaxPathLenZero = *wanted.PathLen, *wanted.PathLen == 0
 	}
 	if wanted.Permitted != nil {
 		template.PermittedDNSDomainsCritical, template.PermittedDNSDomains = true, wanted.Permitted
