@@ -79,6 +79,6 @@ fn how_more_sign(stream: &str, others: &[String]) -> String {
         return "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must.".into();
     }
     format!(
-        "If that key is meant to sign this stream too, trust it for it: `trivy-ferry trust add FILE --stream {stream}`; otherwise have another key sign it (`trivy-ferry sign`) that is."
+        "If that key is meant to sign this stream, `trivy-ferry trust add FILE --stream {stream}` trusts it for it; otherwise have another key of this stream sign it (`trivy-ferry sign`)."
     )
 }

@@ -144,7 +144,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust remove monday").exits(0);
     user.ferry(&again).exits(0).does_not_say("only for");
     user.ferry(&verify).exits(0);
-    user.ferry("trust require 2").exits(2).warns("2 different keys must sign, and 1 are trusted");
+    user.ferry("trust require 2").exits(2).warns("2 different keys must sign, and 1 is trusted");
     user.ferry("trust require 1").exits(0);
 
     // Who removes one of two required keys is told that nothing is accepted any more, and finds the way out.
