@@ -82,7 +82,7 @@ pub(crate) fn decide(
         return skip(row, DeliveryStatus::Rejected);
     }
     if same()? {
-        report.installed.add(dataset, repository);
+        report.installed.add(dataset, repository, row.extra_tags.clone());
         return skip(row, DeliveryStatus::Unchanged);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();

@@ -46,6 +46,8 @@ struct InstalledDataset {
     dataset: Dataset,
     /// The name that the scanner here has for a VEX repository in a cache.
     repository: Option<String>,
+    /// The further tags that a registry has for it.
+    tags: Vec<String>,
 }
 
 /// An image that is in place.
@@ -74,9 +76,10 @@ impl InstalledImage {
 }
 
 impl InstalledItems {
-    /// Adds a dataset. `repository` is the name that the scanner here has for a VEX repository in a cache.
-    pub(crate) fn add(&mut self, dataset: &Dataset, repository: Option<String>) {
-        self.datasets.push(InstalledDataset { dataset: dataset.clone(), repository });
+    /// Adds a dataset. `repository` is the name that the scanner here has for a VEX repository in a cache, `tags` are the
+    /// further tags that a registry has for it.
+    pub(crate) fn add(&mut self, dataset: &Dataset, repository: Option<String>, tags: Vec<String>) {
+        self.datasets.push(InstalledDataset { dataset: dataset.clone(), repository, tags });
     }
 
     /// Adds an image.
@@ -304,6 +307,7 @@ impl TargetLedger<'_> {
             contents: None,
             repository: None,
             reference: None,
+            tags: Vec::new(),
             source: Redacted::new(source).to_string(),
             version: None,
             signers: signers.clone(),
@@ -317,6 +321,7 @@ impl TargetLedger<'_> {
                 layers: dataset.layers.iter().map(|layer| layer.digest).collect(),
                 contents: Some(dataset.contents.clone()),
                 repository: in_place.repository.clone(),
+                tags: in_place.tags.clone(),
                 version: dataset.version.clone(),
                 ..origin(&dataset.source, dataset.manifest.digest)
             };

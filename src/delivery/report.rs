@@ -400,7 +400,9 @@ impl TargetReport {
         how: Option<Switch>,
     ) {
         self.set(dataset, status, how);
-        self.installed.add(dataset, repository);
+        let row = self.datasets.iter().find(|row| row.is(&dataset.dataset_ref()));
+        let tags = row.map(|row| row.extra_tags.clone()).unwrap_or_default();
+        self.installed.add(dataset, repository, tags);
     }
 
     /// Sets what became of a dataset.

@@ -229,6 +229,28 @@ pub(crate) fn in_registry(
     ))
 }
 
+/// Returns the further tags of a dataset, as an import set them, that a registry has lost or that name something else.
+///
+/// # Errors
+/// Any error of the network, and a registry that refuses to say.
+pub(crate) fn lost_tags(
+    registry: &Registry<'_>,
+    place: &RegistryPlace,
+    reference: &str,
+    origin: &Origin,
+) -> Result<Vec<String>, TargetError> {
+    let Ok(dataset) = reference.parse::<DatasetRef>() else { return Ok(Vec::new()) };
+    let Some(at) = place.repository(&dataset.name, &dataset.tag)? else { return Ok(Vec::new()) };
+    let mut lost = Vec::new();
+    for tag in &origin.tags {
+        let found = registry.manifest(&at.tagged(tag))?;
+        if found.as_deref().and_then(layers_of).is_none_or(|layers| layers != origin.layers) {
+            lost.push(tag.clone());
+        }
+    }
+    Ok(lost)
+}
+
 /// Where an image was pushed to, as it was recorded.
 fn place_of_image(place: &RegistryPlace, image: &str, origin: Option<&Origin>) -> Option<Repository> {
     if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {

@@ -7,7 +7,8 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::error::{Category, Error};
-use crate::status::report::{StatusReport, TargetStatus};
+use crate::status::drift::DriftState;
+use crate::status::report::{ItemStatus, StatusReport, TargetStatus};
 use crate::util::clock;
 use crate::util::dir::write::Durability;
 use crate::util::dir::{Dir, FileMode};
@@ -85,7 +86,7 @@ struct Families(String);
 
 impl Families {
     fn add_imports(&mut self, status: &StatusReport) {
-        let (mut datasets, mut bundles) = (Vec::new(), Vec::new());
+        let (mut datasets, mut in_place, mut bundles) = (Vec::new(), Vec::new(), Vec::new());
         let (mut used, mut failed) = (Vec::new(), Vec::new());
         for target in &status.imports {
             used.extend(target.used.map(|used| (of_target(target), seconds(used))));
@@ -98,7 +99,8 @@ impl Families {
                 let place = target.target.to_string();
                 let labels =
                     labels(&[("stream", &target.stream), ("dataset", &row.name), ("target", &place)]);
-                datasets.push((labels, seconds(row.in_use.unwrap_or(row.accepted))));
+                in_place.extend(is_in_place(row).map(|is| (labels.clone(), u8::from(is).to_string())));
+                datasets.extend(date_in_use(row).map(|date| (labels, seconds(date))));
             }
             if let Some(bundle) = &target.bundle {
                 bundles.push((of_target(target), seconds(bundle.created)));
@@ -106,8 +108,13 @@ impl Families {
         }
         self.add(
             "trivy_ferry_dataset_updated_timestamp_seconds",
-            "When upstream built the data that is in use; where it has no date, when its bundle was made; of what somebody else put into a registry, the date of its manifest if no import has read the data.",
+            "When upstream built the data that is in use; where it has no date, when its bundle was made; of what somebody else put into a registry, the date of its manifest if no import has read the data. Absent if the target holds no data, or data without a date.",
             datasets,
+        );
+        self.add(
+            "trivy_ferry_dataset_in_place",
+            "Whether the target holds what was imported; absent if nobody looked.",
+            in_place,
         );
         self.add(
             "trivy_ferry_bundle_created_timestamp_seconds",
@@ -159,7 +166,7 @@ impl Families {
         self.add(
             "trivy_ferry_bundle_missing_items",
             "Datasets and images that the last bundle came without, because its exporter could not get them.",
-            status.imports.iter().filter_map(of_bundle),
+            status.used().filter_map(of_bundle),
         );
     }
 
@@ -217,6 +224,23 @@ impl Families {
         for (labels, value) in samples {
             let _ = writeln!(self.0, "{name}{labels} {value}");
         }
+    }
+}
+
+/// The date of what a target holds; `None` if it holds nothing, or something without a date.
+fn date_in_use(row: &ItemStatus) -> Option<Timestamp> {
+    match is_in_place(row) {
+        Some(false) => row.in_use,
+        _ => Some(row.in_use.unwrap_or(row.accepted)),
+    }
+}
+
+/// Whether a target holds what was imported; `None` if nobody looked, or something else counts there.
+fn is_in_place(row: &ItemStatus) -> Option<bool> {
+    match row.state {
+        DriftState::InPlace => Some(row.lost_tags.is_empty()),
+        DriftState::Missing | DriftState::Differs | DriftState::Older | DriftState::Newer => Some(false),
+        DriftState::Superseded | DriftState::NotAccepted | DriftState::NotLookedAt => None,
     }
 }
 

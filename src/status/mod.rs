@@ -37,7 +37,7 @@ use crate::trust::max_age::MaxAge;
 use crate::trust::state::{Failure, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::age::Age;
 use crate::util::clock;
-use crate::util::text::format_minute;
+use crate::util::text::{escape, format_minute};
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -80,6 +80,7 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         errors.extend(ask_registries(&mut status, remote, progress)?);
     }
     status.accept_superseded();
+    errors.extend(unjudged(&status, options));
     for target in status.used_mut() {
         target.disk = disk(&target.target);
     }
@@ -95,6 +96,17 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         metrics::write(file, Some(&status), RunNews::None)?;
     }
     Ok(status)
+}
+
+/// Returns an error if a limit was given and nothing is here that it judges: an exporter's host would look healthy.
+fn unjudged(status: &StatusReport, options: &StatusOptions) -> Option<Error> {
+    let is_vain = options.max_age.is_some() && status.used().next().is_none();
+    is_vain.then(|| {
+        Error::usage(
+            "--max-age judges what was imported, and nothing was imported here",
+            "On an exporting host, use `export --max-age` and watch its exit code.",
+        )
+    })
 }
 
 /// Returns an error for each dataset that is not what was imported, too old or expired.
@@ -127,6 +139,14 @@ fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
         for row in &target.datasets {
             if let Some(hint) = row.state.hint(&row.name) {
                 errors.push(failed(format!("{} is not what was imported", row.name), hint));
+            }
+            for tag in &row.lost_tags {
+                let what =
+                    format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
+                errors.push(failed(
+                    what,
+                    "Import the last bundle again, with --extra-tag: it sets the tag again.",
+                ));
             }
             let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
             if let (Some(max_age), Some(name)) = (max_age, &name) {
@@ -186,8 +206,14 @@ fn ask_registries(
         let Some(place) = place(target) else { continue };
         for row in &mut target.datasets {
             let known = KnownData { origin: row.origin.as_ref(), others: row.others.as_ref() };
-            match drift::in_registry(&registry, &place, &row.name, known) {
-                Ok((state, in_use)) => {
+            let looked = drift::in_registry(&registry, &place, &row.name, known).and_then(|found| {
+                let origin = row.origin.as_ref().filter(|_| found.0 == DriftState::InPlace);
+                let lost = origin.map(|origin| drift::lost_tags(&registry, &place, &row.name, origin));
+                Ok((found, lost.transpose()?.unwrap_or_default()))
+            });
+            match looked {
+                Ok(((state, in_use), lost_tags)) => {
+                    row.lost_tags = lost_tags;
                     row.state = state;
                     row.in_use = in_use.map(|(date, _)| date);
                     row.manifest_date = in_use.is_some_and(|(_, of)| of == DateOf::Manifest);
@@ -355,6 +381,7 @@ fn look_at(
             in_use,
             manifest_date: false,
             state,
+            lost_tags: Vec::new(),
             expires: of.expires.get(reference).copied(),
             source: origin.map(|origin| origin.source.clone()),
             version: origin.and_then(|origin| origin.version.clone()),
@@ -377,6 +404,7 @@ fn look_at(
         }),
         missing: lately_missing(of),
         overrides: of.overrides.len(),
+        last_override: of.overrides.last().cloned(),
         datasets,
         disk: None,
         used: of.used,

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::DriftState;
 use crate::trust::Rejection;
-use crate::trust::state::{Failure, Origin, OthersData, ReceivedHeartbeat};
+use crate::trust::state::{Failure, Origin, OthersData, Override, ReceivedHeartbeat};
 use crate::util::text::escape;
 
 /// What a host knows of its streams.
@@ -58,6 +58,8 @@ pub struct TargetStatus {
     pub missing: Vec<u64>,
     /// How many bundles were admitted against the rules.
     pub overrides: usize,
+    /// The last one of them.
+    pub last_override: Option<Override>,
     /// The datasets, with their dates.
     pub datasets: Vec<ItemStatus>,
     /// What the files of a cache or a web root take, in bytes.
@@ -167,6 +169,9 @@ pub struct ItemStatus {
     pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,
+    /// The further tags that an import set in a registry, and that do not name it any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost_tags: Vec<String>,
     /// After when it must not be used.
     pub expires: Option<Timestamp>,
     /// Where its exporter had it from, upstream's version, and who signed the bundle that brought it.

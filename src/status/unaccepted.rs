@@ -95,6 +95,7 @@ fn row(name: String, date: Timestamp) -> ItemStatus {
         in_use: Some(date),
         manifest_date: false,
         state: DriftState::NotAccepted,
+        lost_tags: Vec::new(),
         expires: None,
         source: None,
         version: None,

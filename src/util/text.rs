@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde::{Serialize, Serializer};
 
 /// Text from unverified input. It is cut when it is made, so that an error that holds it takes no more memory
@@ -252,6 +252,16 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// How long ago something was: `3 h ago`; or how far it is ahead of the clock, if that is more than clocks usually
+/// differ.
+pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
+    const USUAL: SignedDuration = SignedDuration::from_mins(5);
+    match then.duration_since(now) > USUAL {
+        true => format!("{} ahead of this host's clock", format_age(now, then)),
+        false => format!("{} ago", format_age(then, now)),
+    }
+}
+
 /// A moment to the minute: `2026-11-21 06:12 UTC`.
 pub fn format_minute(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
@@ -280,6 +290,14 @@ pub fn parse_stamp(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_ahead_of_the_clock_is_not_new() {
+        let now: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
+        let ago = |minutes: i64| format_ago(now - SignedDuration::from_mins(minutes), now);
+        assert_eq!((ago(90).as_str(), ago(-4).as_str()), ("90 min ago", "0 min ago"));
+        assert_eq!(ago(-20 * 60), "20 h ahead of this host's clock");
+    }
 
     #[test]
     fn escapes_cannot_reach_the_terminal() {

@@ -207,7 +207,8 @@ fn it_asks_registries_where_it_is_told_to() {
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image", "*"];
-    host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat()).good();
+    let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
     host.status(&[]).exits(0).prints("not asked        whether it still has them: --registries asks it");
     assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
@@ -244,6 +245,20 @@ fn it_asks_registries_where_it_is_told_to() {
         .exits(0)
         .prints("trivy-db        pushed");
     ask().good();
+    // The further tags that scanners may use.
+    host.run(&[&to[..], &["--extra-tag", "latest,2-{date}"], &more].concat()).good();
+    ask().good();
+    for tag in ["p/trivy-db:latest".to_owned(), format!("p/trivy-db:2-{}", &days(-2).to_string()[..10])] {
+        let manifest = registry.forget_tag(&tag);
+        let name = tag.rsplit_once(':').unwrap().1;
+        ask().exits(7).prints(&format!("the tag {name} no longer names it"));
+        registry.name(&tag, Part::db(days(-9)).manifest);
+        let ran = host.status(&["--registries", "--plain-http", "--metrics", "ferry.prom"]);
+        ran.exits(7).warns(&format!("the tag {name} no longer names the trivy-db-2 that was imported"));
+        assert_eq!(in_place(&host, "trivy-db-2"), "0");
+        registry.name(&tag, manifest);
+        ask().good();
+    }
     registry.forget_blobs();
     ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
     // Where it cannot be asked, nobody may think that all is well.
@@ -362,6 +377,22 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     assert!(value(&second, "trivy_ferry_last_run_timestamp_seconds") > success);
     host.status(&["--metrics", "ferry.prom"]).good();
     assert_eq!(metrics(), second, "a look is no run");
+    // Data that is gone is not fresh.
+    assert_eq!(in_place(&host, "trivy-db-2"), "1");
+    fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
+    host.status(&["--metrics", "ferry.prom"]).exits(7);
+    assert_eq!(in_place(&host, "trivy-db-2"), "0");
+    assert!(!metrics().contains(db), "{}", metrics());
+    assert!(metrics().contains(&db.replace("trivy-db-2", "trivy-java-db-1")));
+}
+
+/// What the metrics say of a dataset in the only target.
+fn in_place(host: &Host, dataset: &str) -> String {
+    let text = fs::read_to_string(host.path("ferry.prom")).unwrap();
+    let is_it = |line: &&str| {
+        line.starts_with("trivy_ferry_dataset_in_place{") && line.contains(&format!("dataset=\"{dataset}\""))
+    };
+    text.lines().find(is_it).unwrap_or_else(|| panic!("{text}")).rsplit_once(' ').unwrap().1.to_owned()
 }
 
 /// Kubernetes mounts a secret late, a share is away, a flag was mistyped: whatever keeps a run from its start, nobody

@@ -11,7 +11,8 @@ use crate::status::report::{
     ExportStatus, HeartbeatStatus, ItemStatus, StatusReport, TargetStatus, exported,
 };
 use crate::util::text::{
-    escape, escape_line, format_age, format_count, format_minute, format_size, format_stamp, with_name,
+    escape, escape_line, format_age, format_ago, format_count, format_minute, format_size, format_stamp,
+    with_name,
 };
 
 impl fmt::Display for StatusReport {
@@ -73,8 +74,8 @@ impl StatusReport {
         }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
-            let ago = format_age(bundle.created, self.now);
-            writeln!(f, "  last bundle      {} ({ago} ago){number}", format_minute(bundle.created))?;
+            let ago = format_ago(bundle.created, self.now);
+            writeln!(f, "  last bundle      {} ({ago}){number}", format_minute(bundle.created))?;
             for item in &bundle.missing_items {
                 writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
             }
@@ -97,7 +98,10 @@ impl StatusReport {
         }
         if target.overrides > 0 {
             let bundles = format_count(target.overrides, "bundle");
-            writeln!(f, "  against rules    {bundles} admitted by a flag")?;
+            let last = target.last_override.as_ref();
+            let last = last
+                .map(|last| format!(", last on {} by {}", format_minute(last.at), last.flags.join(" and ")));
+            writeln!(f, "  against rules    {bundles} admitted by a flag{}", last.unwrap_or_default())?;
         }
         if let Some(disk) = target.disk {
             writeln!(f, "  on the disk      {}", format_size(disk))?;
@@ -117,6 +121,9 @@ impl StatusReport {
         let expired = if expired { "EXPIRED" } else { "" };
         let text = format!("  {:<16} {date}  {what}{expired}", escape(&row.name));
         writeln!(f, "{}", text.trim_end())?;
+        for tag in &row.lost_tags {
+            writeln!(f, "  {:<16} the tag {} no longer names it", "", escape(tag))?;
+        }
         // Where something else came from, nobody knows.
         if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
             let version = row.version.iter().map(|version| format!(" {}", escape(version)));
@@ -131,10 +138,10 @@ impl StatusReport {
     fn write_heartbeat(&self, f: &mut fmt::Formatter<'_>, heartbeat: &HeartbeatStatus) -> fmt::Result {
         let heard = &heartbeat.heard;
         writeln!(f, "heartbeat  stream {}", escape(&heartbeat.stream))?;
-        let ago = format_age(heard.created, self.now);
+        let ago = format_ago(heard.created, self.now);
         writeln!(
             f,
-            "  last made        {} ({ago} ago): {}",
+            "  last made        {} ({ago}): {}",
             format_minute(heard.created),
             exported(&heard.export)
         )?;
@@ -155,10 +162,10 @@ impl StatusReport {
     /// Describes the last bundle that was exported to a stream.
     fn write_export(&self, f: &mut fmt::Formatter<'_>, export: &ExportStatus) -> fmt::Result {
         writeln!(f, "exported   stream {}", escape(&export.stream))?;
-        let ago = format_age(export.created, self.now);
+        let ago = format_ago(export.created, self.now);
         writeln!(
             f,
-            "  last bundle      {} ({ago} ago), number {}",
+            "  last bundle      {} ({ago}), number {}",
             format_minute(export.created),
             export.sequence
         )?;

@@ -95,6 +95,9 @@ pub struct Origin {
     /// Where a target has an image; none for a dataset, and where an older program wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// The further tags that a registry has for a dataset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Where its exporter had it from.
     pub source: String,
     /// Upstream's version, where it gives one.
