@@ -336,6 +336,7 @@ impl TargetLedger<'_> {
         forget_former_images(state);
         state.origins.extend(origins);
         record(state, &candidate, admission, floors, context.host.now);
+        forget_oldest_images(state);
     }
 
     /// Writes down what became of the target. `has_changed` says whether the operator's command has to be told.
@@ -361,6 +362,24 @@ fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
     }
 }
 
+/// Forgets the images that were imported longest ago, so that a site that imports new tags every day never fills the
+/// state. Their tags then count as somebody else's.
+fn forget_oldest_images(state: &mut TargetState) {
+    /// About 800 bytes each.
+    const MOST: usize = 2000;
+    let of_image = |(key, _): &(&String, &Timestamp)| key.starts_with(IMAGE);
+    let mut images: Vec<(Timestamp, String)> =
+        state.floors.iter().filter(of_image).map(|(key, date)| (*date, key.clone())).collect();
+    images.sort();
+    for (_, key) in images.drain(..images.len().saturating_sub(MOST)) {
+        state.floors.remove(&key);
+        state.expires.remove(&key);
+        if let Some(reference) = state.origins.remove(&key).and_then(|origin| origin.reference) {
+            state.images.remove(&reference);
+        }
+    }
+}
+
 /// Images that an older program pushed or served lie at places that this one does not use: it neither
 /// replaces them there nor keeps them up to date.
 fn forget_former_images(state: &mut TargetState) {
@@ -373,5 +392,32 @@ fn forget_former_images(state: &mut TargetState) {
         state.floors.remove(&key);
         state.expires.remove(&key);
         state.origins.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_were_imported_long_ago_are_forgotten() {
+        let mut state = TargetState::default();
+        let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let date = |number: i64| begin + jiff::SignedDuration::from_mins(number);
+        for number in 0..2100 {
+            let (key, reference) = (format!("{IMAGE}r.example/x:{number}"), format!("r.example/x:{number}"));
+            let manifest = Digest::of(reference.as_bytes());
+            state.images.insert(reference.clone(), SetTag { manifest, before: None, image: None });
+            let origin = format!(
+                "{{\"bundle\":\"{manifest}\",\"reference\":\"{reference}\",\"source\":\"s\",\"signers\":[]}}"
+            );
+            state.origins.insert(key.clone(), serde_json::from_str(&origin).unwrap());
+            state.floors.insert(key, date(number));
+        }
+        state.floors.insert("trivy-db-2".into(), date(-1));
+        forget_oldest_images(&mut state);
+        assert_eq!((state.floors.len(), state.origins.len(), state.images.len()), (2001, 2000, 2000));
+        assert!(state.floors.contains_key("trivy-db-2") && !state.images.contains_key("r.example/x:99"));
+        assert!(state.images.contains_key("r.example/x:100"));
     }
 }

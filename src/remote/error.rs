@@ -230,10 +230,12 @@ pub enum RemoteError {
         most: Duration,
     },
     /// The time that a run was given is over.
-    #[error("the time that --deadline gives is over: {}", text::format_duration(*deadline))]
+    #[error("the time that --deadline gives is over: {}{}", text::format_duration(*deadline), host.as_ref().map(|host| format!(", waiting for {host}")).unwrap_or_default())]
     Deadline {
         /// How long the run was given.
         deadline: Duration,
+        /// The server that was waited for, or was to be asked next.
+        host: Option<String>,
     },
     /// An answer that is not what it must be.
     #[error("{subject} cannot be used: {why}")]

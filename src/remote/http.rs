@@ -15,17 +15,18 @@ use reqwest::header::{HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Proxy, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
+use crate::remote::auth;
 use crate::remote::body::Body;
 use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, SPEAKS_TLS, Service, Unreachable};
 use crate::remote::exchange::{AGENT, Answer, Redirects, Request, Timeouts, host_of, innermost, shown};
 use crate::remote::failure::{WrongService, failure};
+use crate::remote::retry::{self, Deadline};
 use crate::remote::route::proxy::Proxies;
 use crate::remote::route::{Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
 use crate::remote::upload::Upload;
-use crate::remote::{auth, retry};
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
 use crate::util::{clock, text};
@@ -60,7 +61,7 @@ pub(crate) struct Http {
     /// The hosts that were asked, those behind redirects as well.
     asked: Asked,
     /// When nothing is waited for any more.
-    pub(crate) until: Option<Instant>,
+    pub(crate) until: Option<Deadline>,
 }
 
 impl Http {
@@ -82,10 +83,17 @@ impl Http {
         })
     }
 
-    /// How long may be waited for what usually takes so long.
-    pub(crate) fn within_deadline(&self, usual: Duration) -> Duration {
-        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-        left.map_or(usual, |left| usual.min(left.max(Duration::from_millis(1))))
+    /// How long may be waited for what usually takes so long; and the deadline, if that comes first.
+    pub(crate) fn within_deadline(&self, usual: Duration) -> (Duration, Option<Deadline>) {
+        let left = |until: &Deadline| until.at.saturating_duration_since(Instant::now());
+        match self.until.filter(|until| left(until) < usual) {
+            Some(until) => (left(&until), Some(until)),
+            None => (usual, None),
+        }
+    }
+
+    fn ends_at(&self) -> Option<Instant> {
+        self.until.map(|until| until.at)
     }
 
     /// The hosts that were asked so far.
@@ -103,7 +111,7 @@ impl Http {
     fn exchange(&self, request: Request) -> Result<Exchange, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let route = self.route(&request)?;
-        let limit = self.within_deadline(self.timeouts.first_byte);
+        let (limit, deadline) = self.within_deadline(self.timeouts.first_byte);
         let headers = request.headers();
         let (subject, url, login) =
             (request.subject.clone(), request.url.clone(), request.authorization.clone());
@@ -127,6 +135,9 @@ impl Http {
                 Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
                 Ok(Err(error)) => Err(failure(&*error, subject, &url)),
                 Err(_) => {
+                    if let Some(Deadline { given, .. }) = deadline {
+                        return Err(RemoteError::Deadline { deadline: given, host: Some(host_of(&url)) });
+                    }
                     let (why, proxy) =
                         (Unreachable::Timeout(limit), Proxies::of_environment().used_for(&url));
                     Err(RemoteError::Unreachable { subject, host: host_of(&url), why, proxy })
@@ -139,14 +150,14 @@ impl Http {
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let transport = self.transport(self.route(&request)?)?;
-        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.until))
+        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.ends_at()))
     }
 
     /// The body of an answer as a stream.
     pub(crate) fn stream(&self, answer: Answer) -> Body {
         let (subject, host) = (answer.subject.clone(), answer.host());
         let response = std::future::ready(Ok(answer.response));
-        Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, response)
+        Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, response)
     }
 
     /// Asks for something whose body is read later, and does not wait for the answer. What is wrong with
@@ -162,7 +173,7 @@ impl Http {
             let answer = exchange.await?;
             accept(&answer).map(|()| answer.response)
         };
-        Ok(Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, answer))
+        Ok(Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, answer))
     }
 
     /// The whole body of an answer of at most `most` bytes.

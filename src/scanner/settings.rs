@@ -426,7 +426,7 @@ pub(crate) fn replace(
             (FileMode::Exactly(entry.mode & 0o777), (dir::euid() == 0).then_some(entry.owner))
         }
     };
-    dir.replace(name, bytes, mode, owner, Durability::Synced).at("write", path)
+    dir.replace_beside_others(name, bytes, mode, owner, Durability::Synced).at("write", path)
 }
 
 #[cfg(test)]

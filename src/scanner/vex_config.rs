@@ -20,6 +20,9 @@ use crate::util::text::escape;
 /// The most that the file may have, in bytes.
 const MAX: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
+/// How often the entries are merged anew if others write the file at the same time.
+const MERGES: usize = 20;
+const CHANGED: &str = "was changed while the import ran";
 
 /// Which entries of earlier imports are still wanted.
 pub struct WantedEntries<'a> {
@@ -131,6 +134,25 @@ impl VexConfig {
     /// else is in the place of the file or of its directory; else the error of the system if it cannot be
     /// written.
     pub fn merge(
+        &self,
+        carried: &[CarriedRepository],
+        wanted: Option<&WantedEntries<'_>>,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> Result<Merged, TargetError> {
+        let mut done = self.merge_once(carried, wanted, holds);
+        // Another import, into another cache, may have written it meanwhile.
+        for _ in 0..MERGES {
+            match done {
+                Err(TargetError::Exists { what: CHANGED, .. }) => {
+                    done = self.reread()?.merge_once(carried, wanted, holds);
+                }
+                other => return other,
+            }
+        }
+        done
+    }
+
+    fn merge_once(
         &self,
         carried: &[CarriedRepository],
         wanted: Option<&WantedEntries<'_>>,
@@ -271,11 +293,8 @@ impl VexConfig {
 
     /// Writes the file, if it still is the one that was read.
     fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
-        let changed = || TargetError::Exists {
-            path: dir.at(FILE),
-            what: "was changed while the import ran",
-            advice: "Run the import again.",
-        };
+        let changed =
+            || TargetError::Exists { path: dir.at(FILE), what: CHANGED, advice: "Run the import again." };
         if self.bytes.is_some() && dir.find(FILE).at("look", dir.at(FILE))?.is_none() {
             return Err(changed());
         }
@@ -552,14 +571,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changed_meanwhile_is_not_written() {
+    fn a_file_that_changed_meanwhile_keeps_the_change() {
         let (dir, config) = with_file(DEFAULT);
         let file = dir.path().join(".trivy/vex/repository.yaml");
         let merge = || config.merge(&[corp()], None, &|_| true);
-        std::fs::write(&file, "repositories:\n").unwrap();
-        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "repositories:\n");
+        let read = || std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "# theirs\nrepositories:\n").unwrap();
+        assert!(merge().unwrap().written.is_some());
+        assert!(
+            read().starts_with("# theirs\nrepositories:\n") && read().contains(&corp().url),
+            "{}",
+            read()
+        );
         std::fs::remove_file(&file).unwrap();
-        assert!(matches!(merge(), Err(TargetError::Exists { .. })));
+        assert!(merge().unwrap().written.is_some());
+        assert!(read().contains(&corp().url) && !read().contains("theirs"), "{}", read());
     }
 }

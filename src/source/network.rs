@@ -159,7 +159,7 @@ impl<'p> Network<'p> {
 
     /// So long, or until the deadline.
     pub fn within_deadline(&self, pause: std::time::Duration) -> std::time::Duration {
-        self.remote.http.within_deadline(pause)
+        self.remote.http.within_deadline(pause).0
     }
 
     /// Whether there is time left.

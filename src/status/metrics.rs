@@ -52,7 +52,7 @@ pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -
         }
         let text = text(status, news, &String::from_utf8_lossy(&earlier), clock::now());
         // It is read by the collector's user.
-        dir.replace(name, text.as_bytes(), FileMode::Shared(0o644), None, Durability::Synced)
+        dir.replace_beside_others(name, text.as_bytes(), FileMode::Shared(0o644), None, Durability::Synced)
     };
     write().map_err(|error| Error::Destination {
         path: file.into(),

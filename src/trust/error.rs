@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::util::text::{escape, format_distinct, format_minute, format_second};
+use crate::util::text::{escape, format_distinct, format_minute, format_second, format_size};
 
 /// A key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,14 @@ pub enum TrustError {
         format: u32,
         /// The newest format that is known.
         known: u32,
+    },
+    /// The state would be larger than what is read.
+    #[error("the state in {path} would be larger than {}", format_size(*most))]
+    StateFull {
+        /// Which file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        most: u64,
     },
     /// Another run works with the state, and does not end.
     #[error("another run has held the state in {path} for a minute")]

@@ -50,22 +50,33 @@ impl Hint for TrustError {
                 "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with `trust require`."
                     .into()
             }
-            TrustError::NewerState { .. } => {
-                "Use the newer trivy-ferry that wrote it, or restore the file from before the upgrade.".into()
-            }
-            TrustError::State { path, .. } if is_of_exports(path) => {
-                "Restore the file from a copy, or move it away: the next export then begins the stream's numbers anew, and knows no earlier dates."
-                    .into()
-            }
-            TrustError::State { .. } => {
-                "Restore the file from a copy, or move it away: the next import is then treated as the first."
-                    .into()
-            }
-            TrustError::StateHeld { .. } => {
-                "Wait until it has ended, or name another folder with --state-dir.".into()
-            }
-            TrustError::NoStateDir { .. } => "Name a folder that you may write with --state-dir DIR.".into(),
+            TrustError::NewerState { .. }
+            | TrustError::State { .. }
+            | TrustError::StateFull { .. }
+            | TrustError::StateHeld { .. }
+            | TrustError::NoStateDir { .. } => hint_of_state(self).into(),
         }
+    }
+}
+
+/// What to do about the state.
+fn hint_of_state(error: &TrustError) -> &'static str {
+    match error {
+        TrustError::NewerState { .. } => {
+            "Use the newer trivy-ferry that wrote it, or restore the file from before the upgrade."
+        }
+        TrustError::State { path, .. } if is_of_exports(path) => {
+            "Restore the file from a copy, or move it away: the next export then begins the stream's numbers anew, and knows no earlier dates."
+        }
+        TrustError::State { .. } => {
+            "Restore the file from a copy, or move it away: the next import is then treated as the first."
+        }
+        TrustError::StateFull { .. } => {
+            "The file is as it was. Give the registries with most images a state of their own (--state-dir), or import fewer images."
+        }
+        TrustError::StateHeld { .. } => "Wait until it has ended, or name another folder with --state-dir.",
+        TrustError::NoStateDir { .. } => "Name a folder that you may write with --state-dir DIR.",
+        _ => "",
     }
 }
 

@@ -319,6 +319,19 @@ fn a_proxy_that_limits_requests_gets_chunks() {
     assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-db:2"]);
 }
 
+/// A registry has the upload sent elsewhere after the first chunk, where no size is small enough.
+#[test]
+fn a_refusal_where_an_upload_is_sent_on_has_an_end() {
+    let (host, bundle) = with_large_layer();
+    let storage = Registry::new(|seen| (seen.method == Method::PATCH).then(|| status(413)));
+    let elsewhere = format!("http://{}/v2/p/trivy-java-db/blobs/uploads/1", storage.host);
+    let registry = Registry::new(|_| None);
+    registry.send_on_to(&elsewhere);
+    push(&host, &bundle, &registry, &["--retries", "2", "--chunk-size", "4M"]).exits(7).warns("status 413");
+    let count = storage.seen().iter().filter(|seen| is_sent(seen)).count();
+    assert!((1..=8).contains(&count), "{count} requests");
+}
+
 /// Tokens are good for some minutes, and an upload in chunks takes longer over a slow line.
 #[test]
 fn a_token_that_expires_in_the_middle_of_an_upload_is_renewed() {

@@ -10,6 +10,7 @@ use crate::remote::hint::is_full;
 
 mod policy;
 
+pub(crate) use policy::Deadline;
 pub use policy::{PAUSE, RETRIES, RetryLimits, RunLimits, STALL};
 pub(crate) use policy::{Retry, RetryPolicy, Retryable};
 

@@ -63,14 +63,24 @@ pub struct RunLimits {
 
 impl RunLimits {
     /// When the time is over.
-    pub(crate) fn until(&self) -> Option<Instant> {
-        self.limits.deadline.and_then(|deadline| self.began.checked_add(deadline))
+    pub(crate) fn until(&self) -> Option<Deadline> {
+        let given = self.limits.deadline?;
+        Some(Deadline { at: self.began.checked_add(given)?, given })
     }
 
     /// How long a server may be silent.
     pub(crate) fn stall(&self) -> Duration {
         self.limits.stall
     }
+}
+
+/// The end of a run's time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    /// The moment.
+    pub(crate) at: Instant,
+    /// How long the run was given.
+    pub(crate) given: Duration,
 }
 
 impl Default for RetryLimits {
@@ -239,7 +249,7 @@ impl<'p> RetryPolicy<'p> {
     /// # Errors
     /// [`RemoteError::Deadline`] if the time is over.
     pub(crate) fn wait(&self, host: &str) -> Result<(), RemoteError> {
-        self.check()?;
+        self.check_for(Some(host))?;
         let until = lock(&self.hosts).get(host).and_then(|host| host.paused_until);
         if let Some(pause) = until.and_then(|until| until.checked_duration_since(self.time.now())) {
             self.time.sleep(pause);
@@ -252,8 +262,14 @@ impl<'p> RetryPolicy<'p> {
     /// # Errors
     /// [`RemoteError::Deadline`] if the time is over.
     pub(crate) fn check(&self) -> Result<(), RemoteError> {
+        self.check_for(None)
+    }
+
+    fn check_for(&self, host: Option<&str>) -> Result<(), RemoteError> {
         match self.run.limits.deadline {
-            Some(deadline) if self.elapsed() >= deadline => Err(RemoteError::Deadline { deadline }),
+            Some(deadline) if self.elapsed() >= deadline => {
+                Err(RemoteError::Deadline { deadline, host: host.map(str::to_owned) })
+            }
             _ => Ok(()),
         }
     }

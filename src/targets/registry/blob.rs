@@ -126,7 +126,7 @@ impl Registry<'_> {
                 (host, session.request, session.least, session.renewed)
             }
         };
-        if is_too_large(&error) && self.reduce(&host, request, least) {
+        if is_too_large(&error) && self.reduce(repository.host(), &host, request, least) {
             return Ok(());
         }
         let again = if renewed { Retry::After(Some(Duration::ZERO)) } else { error.retry() };
@@ -167,11 +167,12 @@ impl Registry<'_> {
         self.cancel(blob.repository, session.location, &blob.subject);
     }
 
-    /// Makes the chunks for a host smaller than a request that it refused; whether there are smaller ones.
-    fn reduce(&self, host: &str, refused: u64, least: u64) -> bool {
+    /// Makes the chunks for a registry smaller than a request that was refused, by it or at `host`, where it has the
+    /// upload sent; whether there are smaller ones. What is sent next is always smaller, so that this has an end.
+    fn reduce(&self, registry: &str, host: &str, refused: u64, least: u64) -> bool {
         let mut chunks = lock(&self.chunks);
         // Another upload may have been refused meanwhile.
-        if chunks.get(host).is_some_and(|chunk| (*chunk).max(least) < refused) {
+        if chunks.get(registry).is_some_and(|chunk| (*chunk).max(least) < refused) {
             return true;
         }
         let Some(chunk) = CHUNK_SIZES.into_iter().find(|chunk| *chunk < refused && *chunk >= least) else {
@@ -182,13 +183,13 @@ impl Registry<'_> {
             format_size(refused),
             format_size(chunk)
         ));
-        chunks.insert(host.to_owned(), chunk);
+        chunks.insert(registry.to_owned(), chunk);
         true
     }
 
     /// The largest request for an upload; `None` for no limit.
-    fn chunk(&self, host: &str, session: &Session) -> Option<u64> {
-        let chunk = lock(&self.chunks).get(host).copied().or(self.chunk_size)?;
+    fn chunk(&self, registry: &str, session: &Session) -> Option<u64> {
+        let chunk = lock(&self.chunks).get(registry).copied().or(self.chunk_size)?;
         Some(chunk.max(session.least).max(LEAST_CHUNK))
     }
 
@@ -253,7 +254,7 @@ impl Registry<'_> {
         mut content: impl Read,
     ) -> Result<(), PushError> {
         let host = self.host_at(blob.repository, &session.location);
-        let chunk = self.chunk(&host, session);
+        let chunk = self.chunk(blob.repository.host(), session);
         if session.sent == 0 && chunk.is_none_or(|chunk| blob.size <= chunk) {
             session.request = blob.size;
             let upload = self.put(blob, session.location.clone(), blob.size)?;

@@ -42,7 +42,7 @@ pub struct Registry<'r> {
     pub(super) policy: RetryPolicy<'r>,
     /// The largest request that a blob is sent with, if the user says so.
     pub(super) chunk_size: Option<u64>,
-    /// The hosts that refused a larger request, with the chunks that they are sent.
+    /// The registries where a larger request was refused, with the chunks that they are sent.
     pub(super) chunks: Mutex<HashMap<String, u64>>,
     /// What is left of uploads that failed and may be resumed, by repository and digest.
     pub(super) unfinished: Mutex<HashMap<(String, Digest), Unfinished>>,

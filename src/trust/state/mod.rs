@@ -157,12 +157,20 @@ impl Place {
     fn write(&self, kind: &str, stream: &str, body: &impl Serialize) -> Result<(), TrustError> {
         let name = file_name(kind, stream);
         let document = Document { format: FORMAT, stream: stream.to_owned(), body };
-        let write = || -> io::Result<()> {
+        let write = || -> io::Result<bool> {
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            self.dir.replace(&name, &bytes, self.mode(), None, Durability::Synced)
+            // What could not be read again must not replace what can.
+            if bytes.len() as u64 > MAX_STATE {
+                return Ok(false);
+            }
+            self.dir.replace(&name, &bytes, self.mode(), None, Durability::Synced)?;
+            Ok(true)
         };
-        write().map_err(self.failed(&name))
+        match write().map_err(self.failed(&name))? {
+            true => Ok(()),
+            false => Err(TrustError::StateFull { path: self.dir.at(&name), most: MAX_STATE }),
+        }
     }
 }
 
@@ -454,6 +462,20 @@ mod tests {
         assert_eq!(open.imports("default").unwrap(), state);
         assert_eq!(open.imports("other").unwrap(), ImportState::default());
         assert_eq!(open.exports("default").unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_that_could_not_be_read_again_is_not_written() {
+        let dir = crate::util::fs::tempdir().unwrap();
+        let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
+        let mut state = ImportState::default();
+        state.targets.entry("cache:/x".into()).or_default().seen.push(Digest::of(b"x"));
+        open.save_imports("default", &state).unwrap();
+        let mut large = state.clone();
+        large.targets.entry("cache:/y".into()).or_default().beside = vec!["z".repeat(1000); 8400];
+        let error = open.save_imports("default", &large).unwrap_err();
+        assert!(matches!(error, TrustError::StateFull { .. }), "{error}");
+        assert_eq!(open.imports("default").unwrap(), state, "the file is as it was");
     }
 
     #[test]

@@ -125,3 +125,32 @@ fn a_new_file_is_never_written_over_another() {
     crate::util::fault::kill_after(None);
     assert_eq!(dir.read_small("b", 9).unwrap(), Some(Vec::new()));
 }
+
+/// Imports into several caches write one configuration, each with a state of its own and so without a common lock.
+#[test]
+fn runs_that_replace_one_file_at_a_time_disturb_each_other_never() {
+    let top = tempfile::tempdir().unwrap();
+    let path = top.path().join("settings");
+    let texts: Vec<Vec<u8>> = (0..4_u8).map(|number| vec![b'a' + number; 100_000]).collect();
+    let replace = |text: &[u8]| {
+        let dir = Dir::top(top.path()).unwrap();
+        dir.replace_beside_others("settings", text, FileMode::Exactly(0o644), None, Durability::Unsynced)
+    };
+    replace(&texts[0]).unwrap();
+    std::thread::scope(|scope| {
+        for text in &texts {
+            scope.spawn(|| (0..25).for_each(|_| replace(text).unwrap()));
+        }
+        for _ in 0..200 {
+            let read = std::fs::read(&path).unwrap();
+            assert!(texts.contains(&read), "a file of {} bytes is no whole one", read.len());
+        }
+    });
+    assert_eq!(names(&Dir::top(top.path()).unwrap()), ["settings"]);
+    // What a killed run left is no obstacle for ever.
+    std::fs::write(top.path().join("settings.trivy-ferry.tmp"), "left").unwrap();
+    replace(&texts[1]).unwrap();
+    assert_eq!(names(&Dir::top(top.path()).unwrap()), ["settings"]);
+    std::fs::create_dir(top.path().join("settings.trivy-ferry.tmp")).unwrap();
+    assert_eq!(replace(&texts[1]).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+}

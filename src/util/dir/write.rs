@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{self, Mode};
 
@@ -11,6 +12,9 @@ use crate::util::step;
 
 /// What stands behind a file's name while it is written.
 pub(crate) const TEMPORARY: &str = ".trivy-ferry.tmp";
+
+/// How long a file that another run writes is waited for. Such files are small.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a power cut may take of a change. Whoever asks for the change says so; nothing below decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +128,53 @@ impl Dir {
         let mut file = PendingFile::create(self, temporary, mode, owner)?;
         file.write_all(bytes)?;
         file.replace(name, durability)
+    }
+
+    /// As [`Dir::replace`], in a directory where other runs may replace the same file at the same time: one waits for
+    /// the other. What a killed run left is replaced after [`PATIENCE`].
+    ///
+    /// # Errors
+    /// As [`Dir::replace`].
+    pub fn replace_beside_others(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: FileMode,
+        owner: Option<Owner>,
+        durability: Durability,
+    ) -> io::Result<()> {
+        let mut temporary = name.as_ref().to_owned();
+        temporary.push(TEMPORARY);
+        let file = self.create_beside_others(&temporary, mode, owner)?;
+        let mut file = PendingFile { dir: self, file, temporary, is_complete: false };
+        file.write_all(bytes)?;
+        file.replace(name, durability)
+    }
+
+    fn create_beside_others(
+        &self,
+        temporary: &OsStr,
+        mode: FileMode,
+        owner: Option<Owner>,
+    ) -> io::Result<File> {
+        let mut waits_for = None;
+        loop {
+            let error = match self.create(temporary, mode, owner) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => error,
+                other => return other,
+            };
+            let Some(there) = self.find(temporary)? else { continue };
+            if there.is_dir() {
+                return Err(error);
+            }
+            let (id, since) = waits_for.get_or_insert((there.inode, Instant::now()));
+            if *id != there.inode {
+                waits_for = None;
+            } else if since.elapsed() >= PATIENCE {
+                self.unlink(temporary)?;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Writes a file that must not exist. It has its name from the beginning, which so belongs to one process

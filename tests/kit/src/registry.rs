@@ -33,6 +33,8 @@ struct Content {
     silent: bool,
     /// The least that it takes as a chunk, as it says.
     least: Option<u64>,
+    /// Where the rest of an upload is to be sent after its first chunk.
+    elsewhere: Option<String>,
     seen: Vec<Seen>,
 }
 
@@ -104,6 +106,11 @@ impl Registry {
     /// Says that a chunk has so many bytes at the least, and refuses smaller ones but for the last.
     pub fn want_chunks_of(&self, least: u64) {
         self.content.lock().unwrap().least = Some(least);
+    }
+
+    /// From now on, it has uploads sent on at this address after their first chunk.
+    pub fn send_on_to(&self, elsewhere: &str) {
+        self.content.lock().unwrap().elsewhere = Some(elsewhere.to_owned());
     }
 
     /// Loses all uploads that are not complete.
@@ -258,7 +265,10 @@ fn upload(
             status(201)
         }
         Method::PATCH => {
-            let answer = says(&got, 202);
+            let answer = match &content.elsewhere {
+                Some(elsewhere) => header(status(202), "location", elsewhere),
+                None => says(&got, 202),
+            };
             content.uploads.insert(place, got);
             answer
         }
