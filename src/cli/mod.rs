@@ -5,7 +5,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 
 use crate::cli::args::{Cli, Command, Format};
@@ -31,7 +30,7 @@ pub use outcome::{CommandOutcome, Continuation};
 /// The whole program: returns what it exits with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Cli::try_parse().unwrap_or_else(|error| redact(error).exit());
+    let args = Cli::read().unwrap_or_else(|error| redact(error).exit());
     let progress = terminal::progress(args.log_format, args.quiet);
     let outcome = run(&args.command, &*progress);
     let (exit, printed) = match outcome {
@@ -121,9 +120,9 @@ fn holds_key(command: &Command) -> bool {
     match command {
         Command::Keygen(_) | Command::Export(_) | Command::Sign(_) => true,
         Command::Serve(args) => args.tls_key.is_some(),
-        Command::Import(args) => args.import.registry.connection.client_cert.is_some(),
-        Command::Watch(args) => args.import.registry.connection.client_cert.is_some(),
-        Command::Mirror(args) => args.registry.connection.client_cert.is_some(),
+        Command::Import(args) => args.import.connection.client_cert.is_some(),
+        Command::Watch(args) => args.import.connection.client_cert.is_some(),
+        Command::Mirror(args) => args.connection.client_cert.is_some(),
         Command::Status(args) => args.connection.client_cert.is_some(),
         Command::Settings(args) => args.connection.client_cert.is_some(),
         // The key of a rehearsal is used for nothing else.

@@ -180,15 +180,20 @@ pub(crate) fn remote(connection: &ConnectionFlags) -> Result<RemoteOptions, Erro
         plain_http: connection.plain_http,
         ca_cert: connection.cacert.clone(),
         client_cert: connection.client_cert.clone(),
+        client_key: connection.client_key.clone(),
         login,
     })
 }
 
 /// Registries that are pushed to. The password is read only if there is one.
-pub(crate) fn registry(flags: &RegistryFlags, retry: &RetryFlags) -> Result<RegistryOptions, Error> {
+pub(crate) fn registry(
+    flags: &RegistryFlags,
+    connection: &ConnectionFlags,
+    retry: &RetryFlags,
+) -> Result<RegistryOptions, Error> {
     let remote = match flags.places.is_empty() {
         true => RemoteOptions::default(),
-        false => remote(&flags.connection)?,
+        false => remote(connection)?,
     };
     Ok(RegistryOptions {
         places: flags.places.clone(),

@@ -18,7 +18,7 @@ impl Hint for RemoteError {
                 "Give --cacert a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----).".into()
             }
             RemoteError::ClientCertificate { .. } => {
-                "Give --client-cert a PEM file with the certificate and its private key, one after the other."
+                "Give --client-cert a PEM file with the certificate and its private key, or name the file of the key with --client-key."
                     .into()
             }
             RemoteError::Setup { .. } => {

@@ -50,8 +50,10 @@ pub struct RemoteOptions {
     pub plain_http: bool,
     /// A PEM file of further CA certificates, beside those of the system (or of SSL_CERT_FILE).
     pub ca_cert: Option<PathBuf>,
-    /// A PEM file with a client certificate and its key.
+    /// A PEM file with a client certificate, and its key if `client_key` names no other file.
     pub client_cert: Option<PathBuf>,
+    /// A PEM file with the key of the client certificate.
+    pub client_key: Option<PathBuf>,
     /// A name and a password for every registry, in place of the files with logins.
     pub login: Option<(String, String)>,
 }
@@ -77,7 +79,9 @@ impl Remote {
     pub fn new(options: RemoteOptions, limits: RunLimits) -> Result<Self, RemoteError> {
         let ca_file = options.ca_cert.as_deref().map(tls::certificates).transpose()?;
         let (roots, warnings) = ca_file.map(|file| (file.roots, file.warnings)).unwrap_or_default();
-        let identity = options.client_cert.as_deref().map(tls::Identity::read).transpose()?;
+        let identity = options.client_cert.as_deref();
+        let identity = identity.map(|file| tls::Identity::read(file, options.client_key.as_deref()));
+        let identity = identity.transpose()?;
         let mut http = Http::new(tls::TlsOptions { roots, identity, insecure: options.insecure })?;
         http.until = limits.until();
         http.timeouts.allow(limits.stall());

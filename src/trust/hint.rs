@@ -27,7 +27,7 @@ impl Hint for TrustError {
                 "Export again with the keys that are needed now.".into()
             }
             TrustError::Exists { .. } => {
-                "Choose another name with --out, or move the old key away first.".into()
+                "Choose another name with --name, or move the old key away first.".into()
             }
             TrustError::NameTaken { .. } => "Give this one another name with --name.".into(),
             TrustError::Writable { path, .. } => {

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -582,22 +583,30 @@ fn what_a_newer_bundle_beside_it_surpasses_is_skipped() {
 #[test]
 fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
     let host = Host::new();
-    host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
-    let old = host.bundle("old.tar", &bundle(days(-5)));
-    let import = |value: &str| {
+    let new = host.bundle("new.tar", &bundle(days(-2)));
+    let import = |variable: &str, value: &str, bundle: &Path| {
+        fs::create_dir_all(host.path("cache/fanal")).unwrap();
         let mut command = host.command();
-        command.env("TRIVY_FERRY_ALLOW_ROLLBACK", value).args(["import", "--cache-dir", &host.at("cache")]);
-        command.args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")]).arg(&old);
+        command.env(variable, value).args(["import", "--cache-dir", &host.at("cache")]);
+        command
+            .args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")])
+            .arg(bundle);
         forge::run(command)
     };
+    let clear = "TRIVY_FERRY_CLEAR_SCAN_CACHE";
     for value in ["never", "maybe", "2"] {
-        let ran = import(value);
+        let ran = import(clear, value, &new);
         assert_eq!(ran.code, 2, "{ran:#?}");
     }
     for value in ["", "0", "no", "False"] {
-        assert_eq!(import(value).code, 5, "{value}");
+        import(clear, value, &new).good();
+        assert!(host.path("cache/fanal").exists(), "{value}");
     }
-    import("yes").good();
+    import(clear, "yes", &new).good();
+    assert!(!host.path("cache/fanal").exists());
+    // An override must not live on in an environment file.
+    let old = host.bundle("old.tar", &bundle(days(-5)));
+    assert_eq!(import("TRIVY_FERRY_ALLOW_ROLLBACK", "yes", &old).code, 5);
 }
 
 #[test]

@@ -1003,7 +1003,7 @@ fn a_strict_registry_gets_images_that_it_takes() {
     );
     // It is known again, here and by the registry's own word.
     bring(&host, &bundle, &place, &flags).good().prints("bdu:1   unchanged");
-    let status = ["status", "--registries", "--state-dir", &host.at("state"), "--format", "json"];
+    let status = ["status", "--check-registries", "--state-dir", &host.at("state"), "--format", "json"];
     let ran = host.run(&status);
     let report: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert!(report.to_string().contains("in-place"), "{report:#}");

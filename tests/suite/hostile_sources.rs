@@ -1086,7 +1086,7 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
     host.file("wrong.txt", "correct horse battery\n");
     host.file("blank.txt", "\n");
     let (right, wrong, blank) = (host.at("right.txt"), host.at("wrong.txt"), host.at("blank.txt"));
-    host.run(&["keygen", "--out", &host.at("secret"), "--passphrase-file", &right]).good();
+    host.run(&["keygen", "--name", &host.at("secret"), "--passphrase-file", &right]).good();
     export("secret.key", &["--passphrase-file", &wrong])
         .fails_with(2, &["secret.key", "passphrase does not open it", "--passphrase-file"]);
     export("secret.key", &["--passphrase-file", &blank]).fails_with(2, &["blank.txt"]);

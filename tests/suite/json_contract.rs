@@ -32,7 +32,7 @@ fn every_field_is_documented() {
     let (contract, format) = (page("docs/json.md"), page("bundle-format.md"));
     let (contract, format) = (words(&contract), words(&format));
     let host = bare();
-    let mut runs: Vec<(&str, Run)> = vec![("keygen", host.ferry("keygen --out ferry --format json"))];
+    let mut runs: Vec<(&str, Run)> = vec![("keygen", host.ferry("keygen --name ferry --format json"))];
     let upstream = laid_out(&host);
     let out = host.dir("out");
     let key = "--key ferry.key";

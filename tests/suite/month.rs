@@ -150,7 +150,8 @@ impl Month {
     }
 
     fn status(&self, more: &[&str]) -> Run {
-        let limits = ["--max-age", "trivy-db=4d", "--max-silence", "20h", "--registries", "--plain-http"];
+        let limits =
+            ["--max-age", "trivy-db=4d", "--max-silence", "20h", "--check-registries", "--plain-http"];
         self.site.run(&[&["status", "--state-dir", "state"], &limits[..], more].concat())
     }
 

@@ -152,7 +152,8 @@ fn status_says_whose_date_it_is() {
     push(&host, &bundle, &registry, &[]).good();
     fill(&registry, "trivy-db", "2", hours(-48), Some(hours(-3)));
     let status = |more: &[&str]| {
-        let ask = ["status", "--state-dir", "state", "--registries", "--plain-http", "--metrics", "m.prom"];
+        let ask =
+            ["status", "--state-dir", "state", "--check-registries", "--plain-http", "--metrics", "m.prom"];
         host.run(&[&ask[..], more].concat())
     };
     let metric = |date: Timestamp| {

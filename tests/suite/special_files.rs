@@ -77,7 +77,7 @@ fn keys_certificates_and_passphrases_are_regular_files_or_descriptors() {
         let trust = host.at("keys/exporter.pub");
         args.push(&trust);
         if flags[0] != "--key" {
-            host.run(&["keygen", "--out", &host.at("own")]).harmless();
+            host.run(&["keygen", "--name", &host.at("own")]).harmless();
             args.extend(["--key", &own]);
         }
         args.extend(flags);

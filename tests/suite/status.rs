@@ -210,9 +210,11 @@ fn it_asks_registries_where_it_is_told_to() {
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
-    host.status(&[]).exits(0).prints("not asked        whether it still has them: --registries asks it");
+    host.status(&[])
+        .exits(0)
+        .prints("not asked        whether it still has them: --check-registries asks it");
     assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
-    let ask = || host.status(&["--registries", "--plain-http"]);
+    let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let asked = registry.seen().split_off(pushed);
     assert!(asked.iter().all(|seen| seen.method == Method::GET || seen.method == Method::HEAD), "{asked:#?}");
@@ -253,7 +255,7 @@ fn it_asks_registries_where_it_is_told_to() {
         let name = tag.rsplit_once(':').unwrap().1;
         ask().exits(7).prints(&format!("the tag {name} no longer names it"));
         registry.name(&tag, Part::db(days(-9)).manifest);
-        let ran = host.status(&["--registries", "--plain-http", "--metrics", "ferry.prom"]);
+        let ran = host.status(&["--check-registries", "--plain-http", "--metrics", "ferry.prom"]);
         ran.exits(7).warns(&format!("the tag {name} no longer names the trivy-db-2 that was imported"));
         assert_eq!(in_place(&host, "trivy-db-2"), "0");
         registry.name(&tag, manifest);
@@ -275,7 +277,7 @@ fn it_looks_at_images_where_they_were_pushed() {
     let to = ["import", "inbox", "--registry", &place, "--plain-http", "--image"];
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &[&chosen], &more].concat()).good();
-    let ask = || host.status(&["--registries", "--plain-http"]);
+    let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let manifest = registry.forget_tag("site/x:stable");
     ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
@@ -311,7 +313,7 @@ fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
         of.insert("image:tools/x:1".into(), value);
     }
     fs::write(&path, state.to_string()).unwrap();
-    let ask = || host.status(&["--registries", "--plain-http"]);
+    let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().exits(7).prints("MISSING").warns("image:tools/x:1 is not what was imported");
     let manifest = registry.forget_tag("p/quay.example/tools/x:1");
     registry.name("p/tools/x:1", manifest);

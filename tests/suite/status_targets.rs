@@ -159,7 +159,7 @@ fn a_target_that_a_run_leaves_out_is_retired() {
         site.import(&["--cache-dir", "cache"]).good();
     }
     drop(registry);
-    let ask = ["--registries", "--plain-http", "--max-age", "trivy-db=400d"];
+    let ask = ["--check-registries", "--plain-http", "--max-age", "trivy-db=400d"];
     site.status(&ask).good().prints("retired").prints(&format!("trivy-ferry forget registry:{place}"));
     let status = site.json(&[]);
     let retired: Vec<bool> = status["imports"]
@@ -274,7 +274,7 @@ fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
         site.host.wait(12 * DAY);
         site.comes();
         site.import(&["--cache-dir", "new"]).good();
-        site.status(&["--registries", "--plain-http"]).good().prints("retired");
+        site.status(&["--check-registries", "--plain-http"]).good().prints("retired");
     }
 }
 
@@ -450,7 +450,7 @@ fn a_registry_that_is_only_asked_wants_no_account_that_may_push() {
     site.import(&["--registry", &place]).good();
     for status in [401, 403] {
         is_closed.store(status, std::sync::atomic::Ordering::Relaxed);
-        let ran = site.status(&["--registries", "--plain-http"]);
+        let ran = site.status(&["--check-registries", "--plain-http"]);
         ran.fails().does_not_say("push");
         ran.warns("docker login");
     }

@@ -75,7 +75,7 @@ impl Terminal {
 fn a_passphrase_is_asked_for_without_an_echo() {
     let host = Host::new();
     let mut command = host.command();
-    command.args(["keygen", "--out", &host.at("typed"), "--encrypt"]);
+    command.args(["keygen", "--name", &host.at("typed"), "--encrypt"]);
     let mut terminal = Terminal::of(&command);
     let before = terminal.modes();
     terminal.answer("Passphrase for the new key: ", b"rigth\x7f\x7fht\tone\n");
@@ -93,7 +93,7 @@ fn a_passphrase_is_asked_for_without_an_echo() {
 fn an_interrupt_at_the_prompt_gives_the_echo_back() {
     let host = Host::new();
     let mut command = host.command();
-    command.args(["keygen", "--out", &host.at("typed"), "--encrypt"]);
+    command.args(["keygen", "--name", &host.at("typed"), "--encrypt"]);
     let mut terminal = Terminal::of(&command);
     let before = terminal.modes();
     terminal.answer("Passphrase for the new key: ", b"ri\x03");

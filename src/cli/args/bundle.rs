@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::bundle::Stream;
+use crate::cli::args::heading::ACCEPTANCE;
 use crate::cli::args::shared::{SignerFlags, SigningFlags, TimeOverrideFlags, TrustFlags};
 
 /// `sign`
@@ -23,7 +24,7 @@ pub struct SignArgs {
 /// `verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A bundle, or a folder with bundles; several folders where its volumes lie on several media.
+    /// A bundle, or a directory with bundles; several if the volumes are on several media.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
     #[command(flatten)]
@@ -32,8 +33,8 @@ pub struct VerifyArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub signers: SignerFlags,
-    /// The stream that is accepted (default: any).
-    #[arg(long, env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    /// Accept bundles of this stream only [default: any].
+    #[arg(long, help_heading = ACCEPTANCE, env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Option<Stream>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -43,7 +44,7 @@ pub struct VerifyArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A bundle, or a folder with bundles; several folders where its volumes lie on several media.
+    /// A bundle, or a directory with bundles; several if the volumes are on several media.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
     #[command(flatten)]
@@ -54,7 +55,7 @@ pub struct InspectArgs {
 /// `repair`
 #[derive(Debug, Args)]
 pub struct RepairArgs {
-    /// The folder with a bundle and its parity; several where they lie on several media.
+    /// The directory with a bundle and its parity; several if they are on several media.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
     #[command(flatten)]

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::heading::{CACHE, REGISTRY, RUN, SCANNER, WEB};
 use crate::cli::args::shared::{
-    AcceptanceFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags, SettingsFlags, SignerFlags,
-    TrustFlags, renamed_to_image, switch,
+    AcceptanceFlags, ConnectionFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags, SettingsFlags,
+    SignerFlags, TrustFlags, renamed_to_image, switch,
 };
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
@@ -15,30 +16,32 @@ use crate::delivery::web_url::WebUrl;
 /// How the cache directory is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Layout {
-    /// As Trivy has it.
+    /// Trivy's own layout.
     #[default]
     Trivy,
-    /// As Harbor's scanner adapter has it: the databases and VEX repositories, owned by 10000:10000.
+    /// The layout of Harbor's scanner adapter: databases and VEX repositories, owned by 10000:10000.
     Harbor,
 }
 
 /// `import`
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A bundle, or a folder with bundles: of each dataset the newest is taken. Several folders where its
-    /// volumes lie on several media.
+    /// A bundle, or a directory with bundles; several if the volumes are on several media.
+    ///
+    /// In a directory, the newest acceptable version of each dataset is imported.
     #[arg(required_unless_present = "restore")]
     pub bundle: Vec<PathBuf>,
-    /// Copy what belongs to a bundle into this folder first, for a bundle whose volumes come on several media, one
-    /// after the other: with the last of them it is imported, and the folder is cleared.
-    #[arg(long, value_name = "DIR", conflicts_with = "restore", env = "TRIVY_FERRY_STAGING")]
-    pub staging: Option<PathBuf>,
-    /// Go back to what was there before the last import, without a bundle.
-    #[arg(long, conflicts_with_all = ["bundle", "places", "web_root"])]
-    pub restore: bool,
-    /// Verify and decide everything, and say what would be imported: nothing is put in place, remembered or run.
-    #[arg(long, conflicts_with_all = ["staging", "restore"])]
+    /// Verify the bundle and print what would be imported; change nothing.
+    #[arg(long, help_heading = RUN, conflicts_with_all = ["staging", "restore"])]
     pub dry_run: bool,
+    /// Go back to the data from before the last import, without a bundle.
+    #[arg(long, help_heading = RUN, conflicts_with_all = ["bundle", "places", "web_root"])]
+    pub restore: bool,
+    /// Collect the volumes here first, if the media come one after another.
+    ///
+    /// Run the command for each medium. With the last one, the bundle is imported and the directory is cleared.
+    #[arg(long, help_heading = RUN, value_name = "DIR", conflicts_with = "restore", env = "TRIVY_FERRY_STAGING")]
+    pub staging: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub import: DeliveryFlags,
@@ -46,61 +49,38 @@ pub struct ImportArgs {
 
 /// Where what is imported goes, and what is accepted: of `import` and `watch`.
 #[derive(Debug, Args)]
-// Servers are registries here.
-#[command(
-    mut_arg("retries", |arg| arg.help(
-        "How often in a row a registry is asked again after a failure that may pass, after ever longer pauses or when it says"
-    )),
-    mut_arg("deadline", |arg| arg.help("Ask no registry any more after this time, such as 2h")),
-    mut_arg("stall_timeout", |arg| arg.help(
-        "Take a registry for dead that takes or sends nothing for so long (default: 60s)"
-    ))
-)]
 pub struct DeliveryFlags {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub keys: TrustFlags,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub signers: SignerFlags,
-    /// Trivy's cache directory (default: TRIVY_CACHE_DIR, else XDG_CACHE_HOME/trivy, else
-    /// ~/.cache/trivy, as Trivy has it). Repeat it for several, such as those of replicas.
-    #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
+    /// Trivy's cache directory [default: $TRIVY_CACHE_DIR, else ~/.cache/trivy].
+    ///
+    /// The default follows XDG_CACHE_HOME, as Trivy's does. Repeat the option for several caches, such as those of
+    /// replicas.
+    #[arg(long, help_heading = CACHE, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Vec<PathBuf>,
-    /// How the cache directory is laid out.
-    #[arg(long, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
+    /// The layout of the cache directory.
+    #[arg(long, help_heading = CACHE, hide_short_help = true, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,
-    /// Who owns what is installed, in numbers (default: the owner of what is there). Needs root.
-    #[arg(long, env = "TRIVY_FERRY_OWNER", value_name = "UID[:GID]")]
+    /// The owner of the installed files, as numbers [default: the owner of what is there].
+    ///
+    /// Needs root.
+    #[arg(long, help_heading = CACHE, hide_short_help = true, env = "TRIVY_FERRY_OWNER", value_name = "UID[:GID]")]
     pub owner: Option<String>,
-    /// How many earlier generations stay for --restore: 0 or 1.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "N")]
+    /// Earlier generations to keep for --restore: 0 or 1.
+    #[arg(long, help_heading = CACHE, hide_short_help = true, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), env = "TRIVY_FERRY_KEEP_PREVIOUS", value_name = "NUMBER")]
     pub keep_previous: u8,
+    /// Clear Trivy's scan cache, whose results hide a new trivy-java-db.
+    #[arg(long, help_heading = CACHE, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
+    pub clear_scan_cache: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryFlags,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub retry: RetryFlags,
-    /// Put VEX repositories into this folder, for a web server to hand out.
-    #[arg(long, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
-    pub web_root: Option<PathBuf>,
-    /// The URL under which the web server hands out what lies in --web-root.
+    /// Push these images of the bundle, such as 'ghcr.io/aquasecurity/*'.
+    ///
+    /// The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image goes to HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG of the registry. NAME=HOST/PATH[:TAG] chooses another
+    /// place. Without this option, no image is pushed.
     #[arg(
         long,
-        env = "TRIVY_FERRY_WEB_URL",
-        hide_env_values = true,
-        value_name = "URL",
-        requires = "web_root"
-    )]
-    pub web_url: Option<WebUrl>,
-    /// Push these images of the bundle into --registry: HOST/REPOSITORY[:TAG], in which * is any text
-    /// (default: none). An image goes to HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG, or with
-    /// NAME=HOST/PATH[:TAG] to that place.
-    #[arg(
-        long,
+        help_heading = REGISTRY,
         env = "TRIVY_FERRY_IMAGE",
-        hide_env_values = true,
         value_name = "PATTERN",
         value_delimiter = ',',
         requires = "places"
@@ -109,36 +89,62 @@ pub struct DeliveryFlags {
     #[arg(long, env = "TRIVY_FERRY_ALSO", hide = true, value_parser = renamed_to_image)]
     #[allow(missing_docs)]
     pub also: Option<Renamed>,
-    /// Let images replace tags that trivy-ferry did not set. Risk: whoever uses such a tag gets the
-    /// bundle's image. There is no environment variable for it.
-    #[arg(long, requires = "image")]
+    /// Replace tags that trivy-ferry did not set. Risk: their users get the bundle's image.
+    #[arg(long, help_heading = REGISTRY, hide_short_help = true, requires = "image")]
     pub replace_image_tags: bool,
+    /// Put VEX repositories into this directory of a web server.
+    #[arg(long, help_heading = WEB, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
+    pub web_root: Option<PathBuf>,
+    /// The URL under which the web server serves --web-root.
+    #[arg(
+        long,
+        help_heading = WEB,
+        env = "TRIVY_FERRY_WEB_URL",
+        value_name = "URL",
+        requires = "web_root"
+    )]
+    pub web_url: Option<WebUrl>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: SelectionFlags,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub keys: TrustFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub signers: SignerFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub acceptance: AcceptanceFlags,
-    /// The Trivy version that scans here (default: that of `trivy` on the PATH, else the newest).
-    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    /// The Trivy version that scans [default: `trivy` on the PATH].
+    ///
+    /// Without a `trivy` on the PATH, the newest known version.
+    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub settings: SettingsFlags,
-    /// Forget earlier analyses of images, which hide a new trivy-java-db.
-    #[arg(long, env = "TRIVY_FERRY_CLEAR_SCAN_CACHE", value_parser = switch)]
-    pub clear_scan_cache: bool,
-    /// Run this shell command after something changed, such as a restart of a Trivy server.
-    #[arg(long, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
-    pub exec_after: Option<String>,
-    /// Write metrics at the end, as `status --metrics` does, and how this run ended.
-    #[arg(long, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
-    pub metrics: Option<PathBuf>,
-    /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
-    #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
+    /// The scanner's XDG_DATA_HOME, which holds .trivy/vex/repository.yaml [default: Trivy's].
+    #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,
-    /// Where this host remembers what it accepted (default: STATE_DIRECTORY, else
-    /// XDG_STATE_HOME/trivy-ferry, which is ~/.local/state/trivy-ferry, else /var/lib/trivy-ferry).
-    #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
+    /// Run this shell command if something changed.
+    ///
+    /// Such as `systemctl restart trivy-server`.
+    #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
+    pub exec_after: Option<String>,
+    /// Write Prometheus metrics to this file, with the result of this run.
+    #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_METRICS", value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Keep the record of accepted bundles here.
+    ///
+    /// Default: $STATE_DIRECTORY, else trivy-ferry in $XDG_STATE_HOME or ~/.local/state (not for root), else
+    /// /var/lib/trivy-ferry.
+    #[arg(long, help_heading = RUN, hide_short_help = true, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub retry: RetryFlags,
 }

@@ -1,4 +1,4 @@
-//! The command line: every verb with its flags. Parses and nothing else.
+//! The command line: every command with its flags. Parses and nothing else.
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::bare_urls,
@@ -8,12 +8,13 @@
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cli::args::shared::switch;
 
 mod bundle;
 mod export;
+pub(crate) mod heading;
 mod import;
 mod keys;
 mod mirror;
@@ -40,47 +41,54 @@ pub use watch::WatchArgs;
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default()).usage(AnsiColor::Green.on_default());
 
-/// Carries what Trivy downloads to hosts without internet, in one signed bundle.
+/// Carries Trivy's databases, checks and VEX documents to hosts without internet, in one signed bundle.
 ///
-/// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into
-/// one signed file. On the air-gapped side, `import` verifies it and puts it into Trivy's cache, a
-/// registry or a web root; `serve` hands it out where there is neither. Where one host reaches both
-/// sides, `mirror` needs no bundle. `trivy-ferry rehearse` shows the whole trip on this machine.
+/// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into one signed file.
+/// On the air-gapped side, `import` verifies it and fills Trivy's cache, a registry or a web root; `serve` serves it
+/// without any of them. A host that reaches both sides needs no bundle: `mirror` fills a registry directly.
+/// `rehearse` shows a whole trip on this machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",
     version,
     styles = STYLES,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or set-up, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed."
+    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed.",
+    after_long_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed.\n\nEnvironment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every\nswitch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a\nrefusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors."
 )]
 pub struct Cli {
-    /// How results are printed: `text` for people, `json` for programs.
+    /// Print results as text, or as JSON for programs.
     #[arg(
         long,
+        short = 'f',
         global = true,
+        help_heading = heading::GLOBAL,
         display_order = 1000,
+        hide_possible_values = true,
         value_enum,
         default_value_t,
         env = "TRIVY_FERRY_FORMAT",
-        value_name = "FORMAT"
+        value_name = "text|json"
     )]
     pub format: Format,
 
-    /// How progress, remarks and errors are written to stderr: `text`, or a line of `json` each for a log.
+    /// Write progress, warnings and errors as text, or as one JSON object per line.
     #[arg(
         long,
         global = true,
+        help_heading = heading::GLOBAL,
         display_order = 1000,
+        hide_short_help = true,
+        hide_possible_values = true,
         value_enum,
         default_value_t,
         env = "TRIVY_FERRY_LOG_FORMAT",
-        value_name = "FORMAT"
+        value_name = "text|json"
     )]
     pub log_format: Format,
 
-    /// No progress and no remarks on stderr, only errors; the result still goes to stdout.
-    #[arg(long, short, global = true, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]
+    /// Print no progress and no warnings, only errors and the result.
+    #[arg(long, short, global = true, help_heading = heading::GLOBAL, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]
     pub quiet: bool,
 
     /// What to do.
@@ -103,88 +111,98 @@ pub enum Format {
 pub enum Command {
     /// Make a key pair: NAME.key signs bundles, NAME.pub goes to every importing host.
     ///
-    /// Both are PEM files that openssl reads. The fingerprint that is printed is to be compared on
-    /// the importing hosts over another channel than the one by which NAME.pub travels.
+    /// Both are PEM files that openssl reads. Compare the printed fingerprint on the importing hosts over another
+    /// channel than the one that carries NAME.pub.
     Keygen(KeygenArgs),
-    /// Say which exporters this host trusts.
+    /// Manage the exporters that this host trusts.
     ///
-    /// A bundle is accepted only with the signature of a trusted key. The keys lie as NAME.pub in
-    /// /etc/trivy-ferry/trusted and in the user's own XDG_CONFIG_HOME/trivy-ferry/trusted; `add`
-    /// takes the first for root, and the second for everybody else.
+    /// The importer accepts a bundle only if a trusted key has signed it. Keys are stored as NAME.pub in
+    /// /etc/trivy-ferry/trusted (root) and in $XDG_CONFIG_HOME/trivy-ferry/trusted (other users).
     #[command(subcommand)]
     Trust(TrustCommand),
     /// Collect Trivy's data into one signed bundle.
     ///
-    /// Every dataset is checked as Trivy would read it before it is signed. The bundle is written
-    /// straight to its destination, and gets its name only when it is signed and synced.
+    /// Every dataset is validated as Trivy would read it before it is signed. The bundle is written directly to its
+    /// destination, and gets its name when it is signed and synced.
     Export(ExportArgs),
     /// Add a signature to a bundle that a trusted key has signed.
     ///
-    /// For two who must agree, or while one key follows another: importers accept what any key has
-    /// signed that they trust. Every byte is checked first; nothing else of the bundle changes.
+    /// For a two-person rule, or during a key rotation. Every byte is verified first; nothing else of the bundle
+    /// changes.
     Sign(SignArgs),
-    /// Check a bundle as import would, changing nothing.
+    /// Verify a bundle as import does, and change nothing.
     ///
-    /// Signature, every member, and the unpacked content. Only import knows what this host has
-    /// accepted before, and whether a bundle is older than that.
+    /// Verifies the signature, every member and the unpacked content. Only `import` knows whether the bundle is older
+    /// than what this host has accepted.
     Verify(VerifyArgs),
     /// Show what is in a bundle, how old it is, and who signed it.
     ///
-    /// Shows what nobody here trusts as well, and says so. Only `verify` and `import` look at the
-    /// content.
+    /// Shows bundles without a trusted signature too, and says so. Use `verify` to verify the content.
     Inspect(InspectArgs),
-    /// Make what is missing or damaged of a bundle again, from the parity beside it.
+    /// Rebuild lost or damaged volumes of a bundle from its parity files.
     ///
-    /// The files that are made take their place only when every byte of the bundle was found to be what a
-    /// trusted key signed. `import` does the same for itself, without changing the medium.
+    /// A rebuilt file replaces the old one only if every byte of the bundle is what a trusted key signed. `import`
+    /// rebuilds for itself, without changing the medium.
     Repair(RepairArgs),
     /// Verify a bundle and put its data into Trivy's cache, registries or a web root.
     ///
-    /// The old data stays in place until all of the new was found good, and is kept for --restore.
-    /// To import the same bundle again is no error, and brings back what is missing. Prints the
-    /// settings with which Trivy asks no network.
+    /// The old data stays in place until all of the new data is verified, and is kept for --restore. Importing a
+    /// bundle again restores what is missing. Prints the settings that keep Trivy offline.
     Import(ImportArgs),
-    /// Import whatever comes into a folder, unattended.
+    /// Import whatever comes into a directory, unattended.
     ///
-    /// For the far end of a diode, a share, or a folder into which sticks are copied. Bundles, volumes and
-    /// parity may come in any order, more than once, or not at all. What is whole, by what its signed manifest
-    /// says, is imported as `import` does it; what parity can make whole is made whole.
+    /// For the far end of a diode or a share. Bundles, volumes and parity may come in any order, twice, or not at all.
+    /// A bundle is imported when it is complete according to its signed manifest, or can be rebuilt from parity.
     Watch(WatchArgs),
-    /// Say how old the data in use is, what came last, and whether it is still there.
+    /// Show how old the data in use is, what came last, and whether it is still in place.
     ///
-    /// For people and, by exit code, for monitoring: 5 where something has expired or is older than --max-age,
-    /// 7 where a target does not hold what was imported.
+    /// For people and, by its exit code, for monitoring: 5 if data has expired or is older than --max-age, 7 if a
+    /// target does not hold what was imported.
     Status(StatusArgs),
-    /// Retire a target that no run uses any more: a cache that was deleted, a registry that is gone.
+    /// Retire a target, such as a cache that was deleted or a registry that is gone.
     ///
-    /// `status`, metrics and alarms no longer count it. What it accepted stays in the state: a run that
-    /// works on it again is judged by that, and brings it back.
+    /// `status` and metrics no longer count it. What it accepted stays recorded: a later import into it refuses older
+    /// data and brings it back.
     Forget(ForgetArgs),
-    /// Print again with which settings Trivy uses what was imported, and asks no network.
+    /// Print the settings that keep Trivy offline.
     ///
-    /// Looks at what is in a cache, a registry (also one that `serve` is) or a web root now; imports and changes
-    /// nothing.
+    /// Reads what is in a cache, a registry, a web root or a host that runs `serve` now. Changes nothing.
     Settings(SettingsArgs),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
-    /// For a site that has no registry: straight out of the bundle, of which every piece is compared
-    /// again with what was verified before it is sent. Ends at SIGTERM or Ctrl-C.
+    /// For a site without a registry. Data is read from the bundle and verified again before it is sent. Stop it with
+    /// SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    /// Bring Trivy's data from its sources straight into registries.
+    /// Copy Trivy's data from its sources to registries, without a bundle.
     ///
-    /// For a host that reaches both: a DMZ, a cloud. Checks the data as an export does while it passes,
-    /// keeps nothing of it, and sets a tag only when all under it is in place and good. What a registry
-    /// has already is not fetched again. VEX repositories are not mirrored: Trivy fetches them over HTTP,
-    /// not from registries.
+    /// For a host that reaches both sides, such as one in a DMZ. Data is validated while it passes and not stored. A
+    /// tag is set when everything under it is in place. VEX repositories are not mirrored, because Trivy fetches them
+    /// over HTTP.
     Mirror(MirrorArgs),
-    /// The whole trip on this machine, with sample data and no network.
+    /// Show the whole trip on this machine, with sample data and without network.
     Rehearse(RehearseArgs),
     /// Print completions for a shell.
     ///
-    /// Such as, in ~/.bashrc: source <(trivy-ferry completions bash)
+    /// For example, in ~/.bashrc: source <(trivy-ferry completions bash)
     Completions(CompletionsArgs),
-    /// Write the manual pages: one for the program, and one for each verb.
+    /// Write the manual pages: one for the program, and one for each command.
     Man(ManArgs),
+}
+
+impl Cli {
+    /// Reads the arguments of the process.
+    ///
+    /// # Errors
+    /// If they are wrong, or ask for help or the version.
+    pub(crate) fn read() -> Result<Cli, clap::Error> {
+        let matches = Cli::whole().try_get_matches()?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    /// Returns the whole command line, as it is read.
+    pub(crate) fn whole() -> clap::Command {
+        heading::complete(<Cli as CommandFactory>::command())
+    }
 }
 
 /// `completions`
@@ -197,15 +215,14 @@ pub struct CompletionsArgs {
 /// `man`
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The folder for the pages, which is made where it is missing, such as
-    /// /usr/local/share/man/man1.
+    /// The directory for the pages, such as /usr/local/share/man/man1; it is created if missing.
     pub dir: PathBuf,
 }
 
 /// `rehearse`
 #[derive(Debug, Args)]
 pub struct RehearseArgs {
-    /// Keep everything that the rehearsal made in this new folder.
+    /// Keep all files of the rehearsal in this new directory.
     #[arg(long, env = "TRIVY_FERRY_REHEARSE_KEEP", value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

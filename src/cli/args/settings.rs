@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::Layout;
+use crate::cli::args::heading::{CACHE, REGISTRY, SCANNER, WEB};
 use crate::cli::args::shared::{ConnectionFlags, SelectionFlags, SettingsFlags};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::registry_place::RegistryPlace;
@@ -13,39 +14,46 @@ use crate::delivery::web_url::WebUrl;
 /// `settings`
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
-    /// For this cache directory of Trivy (default: as `import` has it, if neither a registry nor a web server is
-    /// named).
-    #[arg(long, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
+    /// Print the settings for this cache directory.
+    ///
+    /// Default: as for `import`, if neither a registry nor a web server is named.
+    #[arg(long, help_heading = CACHE, env = "TRIVY_FERRY_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Vec<PathBuf>,
-    /// How the cache directory is laid out.
-    #[arg(long, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
+    /// The layout of the cache directory.
+    #[arg(long, help_heading = CACHE, hide_short_help = true, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,
-    /// For this registry, also one that `serve` is: HOST[:PORT][/PREFIX] or DATASET=HOST/PATH[:TAG].
+    /// Print the settings for this registry, or for a host that runs `serve`.
+    ///
+    /// HOST[:PORT][/PREFIX], or DATASET=HOST/PATH[:TAG] for one dataset.
     #[arg(
         long = "registry",
+        help_heading = REGISTRY,
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY",
-        hide_env_values = true,
         value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<RegistryPlace>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionFlags,
-    /// For the VEX repositories in this web root.
-    #[arg(long, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
+    /// Print the settings for the VEX repositories in this web root.
+    #[arg(long, help_heading = WEB, env = "TRIVY_FERRY_WEB_ROOT", value_name = "DIR", requires = "web_url")]
     pub web_root: Option<PathBuf>,
-    /// The URL of the web server, also of one that `serve` is. Without --web-root, for VEX Hub or what --only names.
-    #[arg(long, env = "TRIVY_FERRY_WEB_URL", hide_env_values = true, value_name = "URL")]
+    /// The URL of the web server, or of a host that runs `serve`.
+    ///
+    /// Without --web-root, the settings are for VEX Hub, or for the repositories that --only names.
+    #[arg(long, help_heading = WEB, env = "TRIVY_FERRY_WEB_URL", value_name = "URL")]
     pub web_url: Option<WebUrl>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: SelectionFlags,
-    /// The Trivy version that scans (default: that of `trivy` on the PATH, else the newest).
-    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    /// The Trivy version that scans [default: `trivy` on the PATH].
+    ///
+    /// Without a `trivy` on the PATH, the newest known version.
+    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Option<TrivyVersion>,
-    /// The scanner's XDG_DATA_HOME, where .trivy/vex/repository.yaml lies (default: as Trivy finds it).
-    #[arg(long, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
+    /// The scanner's XDG_DATA_HOME, which holds .trivy/vex/repository.yaml [default: Trivy's].
+    #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]

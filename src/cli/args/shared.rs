@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::bundle::Stream;
+use crate::cli::args::heading::{ACCEPTANCE, CARRY, NETWORK, REGISTRY, SCANNER, SIGNING, SOURCES};
 use crate::collect::options::SourceOptions;
 use crate::collect::registry_mirror::RegistryMirror;
 use crate::dataset::catalogue::TrivyVersion;
@@ -39,11 +40,14 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
 
 /// Which datasets.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = CARRY)]
 pub struct SelectionFlags {
-    /// Only these datasets: trivy-db, trivy-java-db, trivy-checks, vex-hub, vex-NAME.
+    /// Only these datasets, such as trivy-db,vex-hub.
+    ///
+    /// The datasets are trivy-db, trivy-java-db, trivy-checks, vex-hub and vex-NAME.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_ONLY", value_name = "DATASET")]
     pub only: Vec<Name>,
-    /// All but these datasets.
+    /// All datasets except these.
     #[arg(
         long,
         value_delimiter = ',',
@@ -56,49 +60,54 @@ pub struct SelectionFlags {
 
 /// Which of Trivy's datasets are fetched, and from where.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = SOURCES)]
 pub struct SourceFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: SelectionFlags,
-    /// Where trivy-db is fetched from, as HOST/REPOSITORY[:TAG] or oci-layout:DIR:TAG (default: as
-    /// Trivy has it). Of several, the first that answers is used.
+    /// Source of trivy-db: HOST/REPOSITORY[:TAG] or oci-layout:DIR:TAG [default: Trivy's].
+    ///
+    /// Repeat it for several sources. They are tried in this order; see docs/sources.md.
     #[arg(
         long,
+        hide_short_help = true,
         value_delimiter = ',',
         env = "TRIVY_FERRY_DB_REPOSITORY",
-        hide_env_values = true,
         value_name = "REPOSITORY"
     )]
     pub db_repository: Vec<String>,
-    /// Where trivy-java-db is fetched from, likewise.
+    /// Source of trivy-java-db, like --db-repository.
     #[arg(
         long,
+        hide_short_help = true,
         value_delimiter = ',',
         env = "TRIVY_FERRY_JAVA_DB_REPOSITORY",
-        hide_env_values = true,
         value_name = "REPOSITORY"
     )]
     pub java_db_repository: Vec<String>,
-    /// Where trivy-checks is fetched from, likewise. A tag here overrides --trivy-version.
+    /// Source of trivy-checks, like --db-repository.
+    ///
+    /// A tag in it overrides --trivy-version.
     #[arg(
         long,
+        hide_short_help = true,
         value_delimiter = ',',
         env = "TRIVY_FERRY_CHECKS_BUNDLE_REPOSITORY",
-        hide_env_values = true,
         value_name = "REPOSITORY"
     )]
     pub checks_bundle_repository: Vec<String>,
-    /// Ask this mirror, a pull-through cache, before the registry that it mirrors:
-    /// ghcr.io=harbor.corp.example/ghcr.
+    /// Try this pull-through cache before the registry that it mirrors.
+    ///
+    /// For example: ghcr.io=harbor.corp.example/ghcr.
     #[arg(
         long,
+        hide_short_help = true,
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY_MIRROR",
-        hide_env_values = true,
         value_name = "HOST=MIRROR"
     )]
     pub registry_mirror: Vec<RegistryMirror>,
-    /// The Trivy versions on the other side: every checks bundle that they want is carried.
+    /// Trivy versions on the other side; the bundle gets the checks for each of them.
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Vec<TrivyVersion>,
 }
@@ -111,16 +120,19 @@ impl From<&SelectionFlags> for Selection {
 
 /// How long a run retries if the network fails.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = NETWORK)]
 pub struct RetryFlags {
-    /// How often in a row a server is asked again after a failure that may pass, after ever longer pauses
-    /// or when it says; then the next source is asked, or the target has failed.
-    #[arg(long, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
+    /// Retries in a row after transient failures of a server.
+    ///
+    /// Retries use exponential backoff and honor Retry-After. After the last one, the next source is tried, or the
+    /// target fails.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_RETRIES", default_value_t = RETRIES, value_name = "NUMBER")]
     pub retries: u32,
-    /// Give up after this time, such as 2h.
+    /// Give up on the network after this time, such as 2h.
     #[arg(long, env = "TRIVY_FERRY_DEADLINE", value_name = "TIME")]
     pub deadline: Option<Age>,
-    /// Take a server for dead that sends nothing for so long (default: 60s).
-    #[arg(long, env = "TRIVY_FERRY_STALL_TIMEOUT", value_name = "TIME")]
+    /// Treat a server as failed that is silent for this long [default: 60s].
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_STALL_TIMEOUT", value_name = "TIME")]
     pub stall_timeout: Option<Age>,
 }
 
@@ -178,52 +190,70 @@ impl From<&SettingsFlags> for SettingsOptions {
 
 /// What signs.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = SIGNING)]
 pub struct SigningFlags {
-    /// The private key to sign with, as `trivy-ferry keygen` makes it.
+    /// Sign with this private key, which `trivy-ferry keygen` makes.
     #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// The file whose first line is the private key's passphrase, also /dev/fd/N (else asked on the
-    /// terminal).
+    /// Read the passphrase of the private key from the first line of this file.
+    ///
+    /// /dev/fd/N works too. Without this option, trivy-ferry asks on the terminal.
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Have this shell command sign, where the key is in an HSM: what is to be signed is its input and the
-    /// file that TRIVY_FERRY_PAE names, and it prints the 64 bytes of an Ed25519 signature.
+    /// Sign with this shell command, for a key in an HSM or behind an agent.
+    ///
+    /// The command gets the bytes to sign on standard input and in the file that TRIVY_FERRY_PAE names. It prints an
+    /// Ed25519 signature of 64 bytes.
     #[arg(
         long,
+        hide_short_help = true,
         env = "TRIVY_FERRY_SIGNER",
         value_name = "COMMAND",
         requires = "signer_key",
         conflicts_with_all = ["key", "passphrase_file"]
     )]
     pub signer: Option<String>,
-    /// The public key of that command, by which its signature is checked before it is used.
-    #[arg(long, env = "TRIVY_FERRY_SIGNER_KEY", value_name = "FILE", requires = "signer")]
+    /// The public key of --signer; its signature is verified before it is used.
+    #[arg(
+        long,
+        hide_short_help = true,
+        env = "TRIVY_FERRY_SIGNER_KEY",
+        value_name = "FILE",
+        requires = "signer"
+    )]
     pub signer_key: Option<PathBuf>,
 }
 
 /// Which keys are trusted.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = ACCEPTANCE)]
 pub struct TrustFlags {
-    /// Trust this public key, and not the keys that `trust add` keeps.
+    /// Trust only this public key, instead of the keys of `trust add`.
+    ///
+    /// Repeat it for several keys.
     #[arg(long, env = "TRIVY_FERRY_TRUST", value_name = "FILE", value_delimiter = ',')]
     pub trust: Vec<PathBuf>,
 }
 
 /// How many keys must have signed.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = ACCEPTANCE)]
 pub struct SignerFlags {
-    /// Accept only what so many different trusted keys have signed, if that is more than `trust require` says.
-    #[arg(long, env = "TRIVY_FERRY_MIN_SIGNERS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SIGNERS)))]
+    /// Require signatures of this many trusted keys, if that is more than `trust require` says.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_MIN_SIGNERS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SIGNERS)))]
     pub min_signers: Option<u32>,
 }
 
 /// What is accepted.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = ACCEPTANCE)]
 pub struct AcceptanceFlags {
-    /// The stream that is accepted.
-    #[arg(long, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
+    /// Accept bundles of this stream only.
+    #[arg(long, hide_short_help = true, default_value = "default", env = "TRIVY_FERRY_STREAM", value_parser = clap::value_parser!(Stream), value_name = "NAME")]
     pub stream: Stream,
-    /// Refuse data older than this: 3d for trivy-db, or trivy-db=3d,trivy-java-db=14d.
+    /// Refuse data older than this, such as 3d or trivy-db=3d,trivy-java-db=14d.
+    ///
+    /// An age without a name is for trivy-db.
     #[arg(long, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
     #[command(flatten)]
@@ -231,11 +261,12 @@ pub struct AcceptanceFlags {
     pub overrides: OverrideFlags,
 }
 
-/// What is accepted against the rules.
+/// What is accepted against the rules. An override must not live on in an environment file, so none has a variable.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = ACCEPTANCE)]
 pub struct OverrideFlags {
-    /// Accept a bundle or dataset older than the last one. Risk: new vulnerabilities go unseen.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_ROLLBACK", value_parser = switch)]
+    /// Accept older data than before. Risk: vulnerabilities found since go unseen.
+    #[arg(long, hide_short_help = true)]
     pub allow_rollback: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -244,66 +275,72 @@ pub struct OverrideFlags {
 
 /// What is accepted against the rules about time.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = ACCEPTANCE)]
 pub struct TimeOverrideFlags {
-    /// Accept a bundle created after this host's clock. Risk: its age cannot be judged.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_FUTURE", value_parser = switch)]
+    /// Accept a bundle dated after this host's clock. Risk: its age cannot be judged.
+    #[arg(long, hide_short_help = true)]
     pub allow_future: bool,
-    /// Accept a bundle past its exporter's date. Risk: the data is too old.
-    #[arg(long, env = "TRIVY_FERRY_ALLOW_EXPIRED", value_parser = switch)]
+    /// Accept a bundle that has expired. Risk: scans use data that is too old.
+    #[arg(long, hide_short_help = true)]
     pub allow_expired: bool,
 }
 
 /// Where settings for Trivy are written, beside being printed.
 #[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = SCANNER)]
 pub struct SettingsFlags {
-    /// Write the settings that keep Trivy offline as environment lines, for systemd or GitLab.
+    /// Write the settings that keep Trivy offline as environment lines.
     #[arg(long, env = "TRIVY_FERRY_WRITE_ENV", value_name = "FILE")]
     pub write_env: Option<PathBuf>,
-    /// Write the settings as DIR/trivy.yaml; with --registry also Helm values and Harbor's environment.
+    /// Write the settings as DIR/trivy.yaml.
+    ///
+    /// With --registry, also as Helm values for Trivy's server and operator, and for Harbor's adapter.
     #[arg(long, env = "TRIVY_FERRY_WRITE_CONFIG", value_name = "DIR")]
     pub write_config: Option<PathBuf>,
-    /// Let --write-config overwrite files that are not ours.
-    #[arg(long, env = "TRIVY_FERRY_FORCE", value_parser = switch)]
+    /// Let --write-config replace files that trivy-ferry did not write.
+    #[arg(long, hide_short_help = true)]
     pub force: bool,
 }
 
 /// Registries that are pushed to.
 #[derive(Debug, Args, Default)]
+#[command(next_help_heading = REGISTRY)]
 pub struct RegistryFlags {
-    /// Push into this registry: HOST[:PORT][/PREFIX] for all datasets, or DATASET=HOST/PATH[:TAG] for
-    /// one. Without --cache-dir, no cache is touched.
+    /// Push into this registry, such as harbor.corp.example/security.
+    ///
+    /// HOST[:PORT][/PREFIX], or DATASET=HOST/PATH[:TAG] for one dataset. Repeat it for several. Without --cache-dir, no cache is changed.
     #[arg(
         long = "registry",
         value_delimiter = ',',
         env = "TRIVY_FERRY_REGISTRY",
-        hide_env_values = true,
         value_name = "HOST[/PREFIX]"
     )]
     pub places: Vec<RegistryPlace>,
-    /// A further tag for each dataset that is pushed, such as latest. {date} in it is the day on which the
-    /// data was built: 2-{date} becomes 2-2026-11-21.
+    /// Set this tag too on each dataset that is pushed, such as latest or 2-{date}.
+    ///
+    /// {date} is the day on which the data was built: 2-{date} becomes 2-2026-11-21.
     #[arg(
         long,
+        hide_short_help = true,
         value_delimiter = ',',
         env = "TRIVY_FERRY_EXTRA_TAG",
         value_name = "TAG",
         requires = "places"
     )]
     pub extra_tag: Vec<String>,
-    /// Rewrite manifests for a registry that refuses upstream's: an image's configuration, no
-    /// artifactType; also of images. The layers keep their digests.
-    #[arg(long, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
+    /// Rewrite manifests as those of images, for a registry that refuses OCI artifacts.
+    ///
+    /// The manifests get other digests; the layers keep theirs.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
     pub compat: bool,
-    /// Send blobs in chunks of this size, such as 50M, and at least 1M (default: whole, and in chunks if a registry
-    /// or a proxy refuses that).
-    #[arg(long, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE", value_parser = chunk_size)]
+    /// Send blobs in chunks of this size, such as 50M; at least 1M.
+    ///
+    /// Without this option, a blob is sent in one request, and in chunks only if the registry or a proxy answers 413.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE", value_parser = chunk_size)]
     pub chunk_size: Option<ByteSize>,
-    /// How long a registry may take to store a blob that it has received whole (default: 5m).
-    #[arg(long, env = "TRIVY_FERRY_STORE_TIMEOUT", value_name = "TIME")]
+    /// How long a registry may take to store a blob that it has received [default: 5m].
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_STORE_TIMEOUT", value_name = "TIME")]
     pub store_timeout: Option<Age>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub connection: ConnectionFlags,
 }
 
 fn chunk_size(text: &str) -> Result<ByteSize, String> {
@@ -312,23 +349,35 @@ fn chunk_size(text: &str) -> Result<ByteSize, String> {
 
 /// How registries are reached.
 #[derive(Debug, Args, Default)]
+#[command(next_help_heading = NETWORK)]
 pub struct ConnectionFlags {
-    /// The name to log in to the registry with (default: what `docker login` or `podman login` keeps).
+    /// Log in to the registry as this user [default: Podman's or Docker's login].
     #[arg(long, env = "TRIVY_FERRY_USERNAME", value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,
     /// Read the password for --username from standard input.
     #[arg(long, requires = "username")]
     pub password_stdin: bool,
-    /// Accept any certificate of a registry, and plain HTTP where HTTPS does not answer.
-    #[arg(long, env = "TRIVY_FERRY_INSECURE", value_parser = switch)]
+    /// Accept any certificate of a registry, and plain HTTP if HTTPS does not answer.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_INSECURE", value_parser = switch)]
     pub insecure: bool,
-    /// Speak plain HTTP to the registry. Trivy has no such flag: it needs --insecure for it.
-    #[arg(long, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = switch)]
+    /// Use plain HTTP for the registry.
+    ///
+    /// Trivy has no such flag: it needs --insecure for such a registry.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_PLAIN_HTTP", value_parser = switch)]
     pub plain_http: bool,
-    /// A PEM file with further certificate authorities.
+    /// Trust the certificates in this PEM file too: CAs, or a server's own.
     #[arg(long, env = "TRIVY_FERRY_CACERT", value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// A PEM file with a client certificate and its key.
-    #[arg(long, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
+    /// Use the client certificate in this PEM file.
+    #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_CLIENT_CERT", value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
+    /// The private key of --client-cert, a PEM file [default: in the same file].
+    #[arg(
+        long,
+        hide_short_help = true,
+        env = "TRIVY_FERRY_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "client_cert"
+    )]
+    pub client_key: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::DeliveryFlags;
+use crate::cli::args::heading::INBOX;
 use crate::cli::args::shared::switch;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
@@ -12,34 +13,36 @@ use crate::util::byte_size::ByteSize;
 /// `watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The folder into which bundles, volumes and parity come, from a diode, a share or by hand. What was
-    /// imported goes to its folder `processed`, what nobody can use to `quarantine`, each with a reason.json.
+    /// The directory into which bundles, volumes and parity come.
+    ///
+    /// Imported bundles move to its directory `processed`, unusable ones to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
-    /// Look so often, such as 500ms or 10s.
-    #[arg(long, default_value = "10s", env = "TRIVY_FERRY_INTERVAL", value_name = "TIME")]
+    /// Look into the directory this often, such as 500ms or 10s.
+    #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_INTERVAL", value_name = "TIME")]
     pub interval: Age,
-    /// A file has come when it has not changed for so long, such as 500ms or 10s.
-    #[arg(long, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
+    /// Read a file after it has not changed for this long.
+    #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
     pub settle: Age,
-    /// What is incomplete, or still changing, after so long goes to quarantine.
-    #[arg(long, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
+    /// Quarantine a bundle that is still incomplete after this time.
+    #[arg(long, help_heading = INBOX, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
     pub give_up_after: Age,
-    /// Keep so many bundles in `processed`, the newest.
-    #[arg(long, default_value_t = 3, env = "TRIVY_FERRY_KEEP_PROCESSED", value_name = "NUMBER")]
+    /// Bundles to keep in `processed`, the newest.
+    #[arg(long, help_heading = INBOX, hide_short_help = true, default_value_t = 3, env = "TRIVY_FERRY_KEEP_PROCESSED", value_name = "NUMBER")]
     pub keep_processed: u32,
-    /// Keep so many in `quarantine`.
-    #[arg(long, default_value_t = 10, env = "TRIVY_FERRY_KEEP_QUARANTINED", value_name = "NUMBER")]
+    /// Bundles to keep in `quarantine`, the newest.
+    #[arg(long, help_heading = INBOX, hide_short_help = true, default_value_t = 10, env = "TRIVY_FERRY_KEEP_QUARANTINED", value_name = "NUMBER")]
     pub keep_quarantined: u32,
-    /// What waits for the rest may take so much; beyond it, what has waited longest goes to quarantine.
-    #[arg(long, env = "TRIVY_FERRY_MAX_WAITING", value_name = "SIZE")]
+    /// Space for incomplete bundles; above it, the oldest go to quarantine.
+    #[arg(long, help_heading = INBOX, hide_short_help = true, env = "TRIVY_FERRY_MAX_WAITING", value_name = "SIZE")]
     pub max_waiting: Option<ByteSize>,
-    /// End when all that is here has been dealt with or has to wait for more: for timers.
-    #[arg(long, env = "TRIVY_FERRY_ONCE", value_parser = switch)]
+    /// Exit when nothing is left to do but to wait, for timers.
+    #[arg(long, help_heading = INBOX, env = "TRIVY_FERRY_ONCE", value_parser = switch)]
     pub once: bool,
-    /// Run this shell command after each outcome: TRIVY_FERRY_RESULT is `processed`, `quarantined`, or `failed`
-    /// where a target failed and is tried again; TRIVY_FERRY_BUNDLE is the bundle's name, TRIVY_FERRY_REASON the
-    /// path of its reason.json.
-    #[arg(long, env = "TRIVY_FERRY_EXEC_OUTCOME", value_name = "COMMAND")]
+    /// Run this shell command after each result.
+    ///
+    /// TRIVY_FERRY_RESULT is `processed`, `quarantined`, or `failed` if a target failed and the import will be retried.
+    /// TRIVY_FERRY_BUNDLE is the name of the bundle, TRIVY_FERRY_REASON the path of its reason.json.
+    #[arg(long, help_heading = INBOX, env = "TRIVY_FERRY_EXEC_OUTCOME", value_name = "COMMAND")]
     pub exec_outcome: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]

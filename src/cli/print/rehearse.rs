@@ -53,7 +53,7 @@ impl fmt::Display for RehearsalReport {
             writeln!(f, "Everything is kept in {}.", kept.display())?;
         }
         writeln!(f, "It works here. For real, on the connected side:")?;
-        writeln!(f, "  trivy-ferry keygen --out ferry")?;
+        writeln!(f, "  trivy-ferry keygen --name ferry")?;
         writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
         writeln!(f, "and on the air-gapped side:")?;
         writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;

@@ -89,7 +89,7 @@ impl StatusReport {
         let is_unasked = |row: &ItemStatus| row.state == DriftState::NotLookedAt;
         let is_registry = matches!(target.target, TargetId::Registry(_));
         if is_registry && target.datasets.iter().any(is_unasked) {
-            let why = if self.asked { "it did not say" } else { "--registries asks it" };
+            let why = if self.asked { "it did not say" } else { "--check-registries asks it" };
             writeln!(f, "  not asked        whether it still has them: {why}")?;
         }
         if !target.missing.is_empty() {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::CommandOutcome;
@@ -21,7 +20,7 @@ impl fmt::Display for CompletionsReport {
 }
 
 pub(crate) fn run(args: &CompletionsArgs) -> CommandOutcome {
-    let mut command = Cli::command();
+    let mut command = Cli::whole();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);

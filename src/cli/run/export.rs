@@ -62,6 +62,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
             plain_http: args.plain_http,
             ca_cert: args.cacert.clone(),
             client_cert: args.client_cert.clone(),
+            client_key: args.client_key.clone(),
             login: None,
         },
         limits: (&args.retry).into(),

@@ -53,7 +53,7 @@ fn complete(options: &mut ImportOptions, args: &DeliveryFlags) -> Result<(), Err
     options.layout = layout(args.layout);
     options.owner = args.owner.as_deref().map(owner).transpose()?;
     options.keep_previous = args.keep_previous > 0;
-    options.registry = prompt::registry(&args.registry, &args.retry)?;
+    options.registry = prompt::registry(&args.registry, &args.connection, &args.retry)?;
     options.web_root = args.web_root.clone();
     options.web_url = args.web_url.clone();
     options.image = args.image.clone();

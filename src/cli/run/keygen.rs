@@ -37,7 +37,7 @@ impl fmt::Display for KeygenReport {
 
 pub(crate) fn run(args: &KeygenArgs) -> Result<CommandOutcome, Error> {
     let named = |extension: &str| {
-        let mut name = args.out.clone().into_os_string();
+        let mut name = args.name.clone().into_os_string();
         name.push(extension);
         PathBuf::from(name)
     };
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &KeygenArgs) -> Result<CommandOutcome, Error> {
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
         return Err(Error::usage(
             format!("there is no folder {} to write the keys to", directory.display()),
-            "Make it first, or name another with --out.",
+            "Make it first, or name another with --name.",
         ));
     }
     let passphrase = passphrase(args)?;

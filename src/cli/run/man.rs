@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::CommandOutcome;
@@ -29,7 +28,7 @@ impl fmt::Display for ManReport {
 /// Writes the pages. Those of an earlier version are replaced.
 pub(crate) fn run(args: &ManArgs) -> Result<CommandOutcome, Error> {
     let mut pages = Vec::new();
-    write(Cli::command(), &args.dir, &mut pages).map_err(|error| Error::Destination {
+    write(Cli::whole(), &args.dir, &mut pages).map_err(|error| Error::Destination {
         path: args.dir.clone(),
         what: error.to_string(),
         hint: "Name a folder that you may write to.".into(),

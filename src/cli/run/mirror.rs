@@ -11,13 +11,13 @@ use crate::remote::RemoteOptions;
 
 pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     let options = MirrorOptions {
-        registry: prompt::registry(&args.registry, &args.retry)?,
+        registry: prompt::registry(&args.registry, &args.connection, &args.retry)?,
         sources: (&args.sources).into(),
         // The registry's login and client certificate are nothing that a source should see.
         from: RemoteOptions {
             insecure: args.from_insecure,
             plain_http: args.from_plain_http,
-            ca_cert: args.registry.connection.cacert.clone(),
+            ca_cert: args.connection.cacert.clone(),
             ..RemoteOptions::default()
         },
         limits: (&args.retry).into(),

@@ -9,7 +9,7 @@ use crate::status::options::StatusOptions;
 use crate::status::status;
 
 pub(crate) fn run(args: &StatusArgs, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
-    let registries = args.registries.then(|| prompt::remote(&args.connection)).transpose()?;
+    let registries = args.check_registries.then(|| prompt::remote(&args.connection)).transpose()?;
     let options = StatusOptions {
         target: args.target.clone(),
         max_age: args.max_age.clone(),

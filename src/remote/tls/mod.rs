@@ -39,20 +39,24 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Reads a PEM file with certificates and a key.
+    /// Reads a PEM file with certificates, and their key from it or from a file of its own.
     ///
     /// # Errors
-    /// [`RemoteError::ClientCertificate`] if the file cannot be read or does not hold both.
-    pub(crate) fn read(path: &Path) -> Result<Self, RemoteError> {
-        let wrong = |why: String| RemoteError::ClientCertificate { path: path.into(), why };
-        let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
+    /// [`RemoteError::ClientCertificate`] if a file cannot be read or does not hold what it is read for.
+    pub(crate) fn read(path: &Path, key: Option<&Path>) -> Result<Self, RemoteError> {
+        let wrong_in = |path: &Path, why: String| RemoteError::ClientCertificate { path: path.into(), why };
+        let wrong = |why| wrong_in(path, why);
+        let read =
+            |path: &Path| trusted::read(path, MAX_PEM).map_err(|error| wrong_in(path, error.to_string()));
+        let bytes = read(path)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let chain = chain.map_err(|error| wrong(format!("it is not a PEM file: {error}")))?;
         if chain.is_empty() {
             return Err(wrong("it holds no certificate".into()));
         }
-        let key =
-            PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| wrong("it holds no private key".into()))?;
+        let key_bytes = key.map(read).transpose()?;
+        let private = PrivateKeyDer::from_pem_slice(key_bytes.as_deref().unwrap_or(&bytes));
+        let key = private.map_err(|_| wrong_in(key.unwrap_or(path), "it holds no private key".into()))?;
         let loaded = rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider());
         loaded.map_err(|error| wrong(innermost(&error)))?;
         Ok(Identity { chain, key })

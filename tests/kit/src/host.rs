@@ -179,7 +179,7 @@ impl Host {
     /// A key pair; the names of the private and the public file.
     #[track_caller]
     pub fn keygen(&self) -> (String, String) {
-        self.ferry("keygen --out ferry").exits(0);
+        self.ferry("keygen --name ferry").exits(0);
         (self.at("ferry.key"), self.at("ferry.pub"))
     }
 

@@ -259,7 +259,7 @@ fn what_a_command_has_done_survives_a_power_cut() {
         }
         assert_eq!(now.len(), lasting.len(), "{args:?}: something removed comes back");
     };
-    lasts(&["keygen", "--out", "keys/second"], 0, "keys/");
+    lasts(&["keygen", "--name", "keys/second"], 0, "keys/");
     lasts(&["sign", "stick/b.tar", "--key", "keys/second.key", "--trust", "keys/exporter.pub"], 0, "stick/");
     let web = ["--web-root", "www", "--web-url", "https://vex.corp.example/"];
     let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];

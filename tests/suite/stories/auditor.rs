@@ -100,8 +100,8 @@ fn keys_are_opensslls_own() {
         .warns("passphrase");
 
     // And ours are openssl's: it reads them, and sees the same public key.
-    laptop.ferry("keygen --out ours").exits(0);
-    laptop.ferry("keygen --out ours-closed --passphrase-file words").exits(0);
+    laptop.ferry("keygen --name ours").exits(0);
+    laptop.ferry("keygen --name ours-closed --passphrase-file words").exits(0);
     for (name, more) in [("ours", ""), ("ours-closed", "-passin file:words")] {
         let seen = laptop.sh(&format!("openssl pkey -in {name}.key {more} -pubout")).exits(0).out.clone();
         assert_eq!(seen, text(laptop.at(format!("{name}.pub"))), "{name}");

@@ -17,11 +17,11 @@ fn keygen_never_overwrites() {
     let (private, public) = laptop.keygen();
     assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o600);
     let before = (text(&private), text(&public));
-    laptop.ferry("keygen --out ferry").exits(2).warns("ferry.key");
+    laptop.ferry("keygen --name ferry").exits(2).warns("ferry.key");
     assert_eq!((text(&private), text(&public)), before);
     // Half a pair is somebody's pair.
     fs::remove_file(&private).unwrap();
-    laptop.ferry("keygen --out ferry").exits(2).warns("ferry.pub");
+    laptop.ferry("keygen --name ferry").exits(2).warns("ferry.pub");
     assert_eq!(files(laptop.at("")), ["ferry.pub"]);
     assert_eq!(text(&public), before.1);
 }
@@ -31,7 +31,7 @@ fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody()
     for umask in ["077", "000"] {
         let laptop = bare();
         let ferry = PROGRAM;
-        laptop.sh(&format!("umask {umask}; {ferry} keygen --out ferry")).exits(0);
+        laptop.sh(&format!("umask {umask}; {ferry} keygen --name ferry")).exits(0);
         let mode = |name: &str| fs::metadata(laptop.at(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("ferry.key"), mode("ferry.pub")), (0o600, 0o644));
     }
@@ -110,7 +110,7 @@ impl User {
 #[test]
 fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     let laptop = bare();
-    let made = laptop.ferry("keygen --out laptop --format json").exits(0).json();
+    let made = laptop.ferry("keygen --name laptop --format json").exits(0).json();
     let fingerprint = made["fingerprint"].as_str().unwrap().replace(' ', "");
     let bundle = laptop.export_with(&laptop.at("laptop.key"), &laptop.dir("out"), &laid_out(&laptop));
     let user = User::new();
@@ -148,7 +148,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust require 1").exits(0);
 
     // Who removes one of two required keys is told that nothing is accepted any more, and finds the way out.
-    let other = laptop.ferry("keygen --out second --format json").exits(0).json();
+    let other = laptop.ferry("keygen --name second --format json").exits(0).json();
     let other = other["fingerprint"].as_str().unwrap().replace(' ', "");
     fs::copy(laptop.at("second.pub"), user.host.at("second.pub")).unwrap();
     user.ferry(&format!("trust add {} --fingerprint {other}", user.host.at("second.pub"))).exits(0);
@@ -194,7 +194,7 @@ fn a_key_beside_the_bundle_earns_a_warning() {
 fn one_key_follows_another_and_no_importer_is_left_behind() {
     let exporter = bare();
     let (old, old_public) = exporter.keygen();
-    exporter.ferry("keygen --out next").exits(0);
+    exporter.ferry("keygen --name next").exits(0);
     let (next, next_public) = (exporter.at("next.key"), exporter.at("next.pub"));
     let bundle = exporter.export_with(&old, &exporter.dir("out"), &laid_out(&exporter));
     let length = fs::metadata(&bundle).unwrap().len();
@@ -215,7 +215,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     exporter.ferry(&sign).exits(0).prints("Signed before");
     assert_eq!(fs::read(&bundle).unwrap(), before);
     // Nobody vouches for what no trusted key has signed, nor for what is damaged.
-    exporter.ferry("keygen --out third").exits(0);
+    exporter.ferry("keygen --name third").exits(0);
     let third = format!("sign {bundle} --key third.key --trust third.pub");
     exporter.ferry(&third).exits(4);
     let mut damaged = before.clone();
@@ -227,7 +227,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     // There is room for eight.
     fs::write(&bundle, &before).unwrap();
     for number in 3..=9 {
-        exporter.ferry(&format!("keygen --out key{number}")).exits(0);
+        exporter.ferry(&format!("keygen --name key{number}")).exits(0);
         let run = exporter.ferry(&format!("sign {bundle} --key key{number}.key --trust {old_public}"));
         match number {
             9 => drop(run.exits(2).warns("8 signatures")),
@@ -241,7 +241,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
 fn the_key_may_be_where_only_a_command_reaches_it() {
     let exporter = bare();
     let (key, public) = exporter.keygen();
-    exporter.ferry("keygen --out other").exits(0);
+    exporter.ferry("keygen --name other").exits(0);
     exporter.dir("out");
     let flags = laid_out(&exporter);
     let export = |command: &str, public: &str| {

@@ -1,7 +1,7 @@
 //! Registries as sites run them: other versions, behind client certificates, as caches of others.
 
 use test_kit::artifact::{Form, sample};
-use test_kit::host::Host;
+use test_kit::host::{Host, text};
 use test_kit::real::{Distribution, Registry};
 use test_kit::tools;
 
@@ -74,6 +74,18 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         assert_eq!(head.out.trim(), artifact.digest(), "{reference}");
     }
     assert_eq!(importer.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
+    // Its key may be in a file of its own, as cert-manager and Kubernetes keep them.
+    let pem = text(registry.publisher.at("client.pem"));
+    let (certificate, key) = pem.split_at(pem.rfind("-----BEGIN").unwrap());
+    importer.file("tls.crt", certificate);
+    importer.file("tls.key", key);
+    let apart = format!("{import} --client-cert tls.crt");
+    importer.ferry(&apart).exits(2).warns("tls.crt").warns("it holds no private key");
+    assert_eq!(
+        importer.ferry(&format!("{apart} --client-key tls.key")).exits(0).statuses(),
+        three("unchanged")
+    );
+    importer.ferry(&format!("{apart} --client-key tls.crt")).exits(2).warns("tls.crt");
     // Who collects from there needs it as well.
     rejected(&laptop, &export, 3);
     laptop.ferry(&format!("{export} {own}")).exits(0);

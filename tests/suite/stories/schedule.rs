@@ -72,7 +72,7 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
 fn nobody_else_decides_what_goes() {
     let host = bare();
     let (key, _) = host.keygen();
-    host.ferry("keygen --out other").exits(0);
+    host.ferry("keygen --name other").exits(0);
     host.dir("out");
     let flags = laid_out(&host);
     let export = |key: &str| {
