@@ -8,8 +8,61 @@ use crate::error::Error;
 use crate::status::forget::ForgottenTarget;
 use crate::trust::key::KeyId;
 use crate::trust::log::{Event, LogEntry};
-use crate::trust::state::{Side, StateDir, StateView};
+use crate::trust::state::{ImportState, Side, StateDir, StateView};
 use crate::util::clock;
+
+/// What was accepted in all streams, open for writing: no other run changes it meanwhile.
+pub(crate) struct OpenFloors {
+    state: StateDir,
+    streams: Vec<(String, ImportState)>,
+}
+
+impl OpenFloors {
+    /// Opens the state and reads all of it. `None` if there is none: it is not made.
+    ///
+    /// # Errors
+    /// If the state cannot be read or written.
+    pub(crate) fn open(state_dir: Option<&Path>) -> Result<Option<Self>, Error> {
+        let Some(view) = StateView::find(state_dir)? else { return Ok(None) };
+        let state = StateDir::open(Some(view.path()), Side::Import)?;
+        let mut streams = Vec::new();
+        for stream in view.streams(Side::Import)? {
+            let imports = state.imports(&stream)?;
+            streams.push((stream, imports));
+        }
+        Ok(Some(OpenFloors { state, streams }))
+    }
+
+    /// Forgets every date and number that was accepted, and writes down why. Returns the targets.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    pub(crate) fn reset(self, why: &str) -> Result<Vec<ForgottenTarget>, Error> {
+        let now = clock::now();
+        let mut reset = Vec::new();
+        for (stream, mut imports) in self.streams {
+            // A heartbeat may have been dated ahead as well.
+            imports.heard = None;
+            imports.targets.values_mut().for_each(|target| target.reset_floors(now));
+            self.state.save_imports(&stream, &imports)?;
+            let line = |target: &String| LogEntry {
+                target: Some(target.clone()),
+                ..LogEntry::new(now, Event::FloorsReset, &stream).because(why)
+            };
+            self.state.log()?.append(&imports.targets.keys().map(line).collect::<Vec<_>>())?;
+            for name in imports.targets.keys() {
+                let Ok(target) = name.parse::<TargetId>();
+                reset.push(ForgottenTarget { stream: stream.clone(), target });
+            }
+        }
+        Ok(reset)
+    }
+}
+
+/// Why floors are reset with the removal of a key.
+pub(crate) fn because_of(stolen: KeyId) -> String {
+    format!("the key {} was removed", stolen.hex())
+}
 
 /// Forgets every date and number that was accepted, in all streams and targets, and writes that down with the key
 /// that was the reason. Returns the targets.
@@ -17,27 +70,6 @@ use crate::util::clock;
 /// # Errors
 /// If the state cannot be read or written.
 pub fn reset(state_dir: Option<&Path>, stolen: KeyId) -> Result<Vec<ForgottenTarget>, Error> {
-    // What is not there is not made.
-    let Some(view) = StateView::find(state_dir)? else { return Ok(Vec::new()) };
-    let state = StateDir::open(Some(view.path()), Side::Import)?;
-    let now = clock::now();
-    let mut reset = Vec::new();
-    for stream in view.streams(Side::Import)? {
-        let mut imports = state.imports(&stream)?;
-        // A heartbeat may have been dated ahead as well.
-        imports.heard = None;
-        imports.targets.values_mut().for_each(|target| target.reset_floors(now));
-        state.save_imports(&stream, &imports)?;
-        let line = |target: &String| LogEntry {
-            target: Some(target.clone()),
-            ..LogEntry::new(now, Event::FloorsReset, &stream)
-                .because(&format!("the key {} was removed", stolen.hex()))
-        };
-        state.log()?.append(&imports.targets.keys().map(line).collect::<Vec<_>>())?;
-        for name in imports.targets.keys() {
-            let Ok(target) = name.parse::<TargetId>();
-            reset.push(ForgottenTarget { stream: stream.clone(), target });
-        }
-    }
-    Ok(reset)
+    let floors = OpenFloors::open(state_dir)?;
+    floors.map_or_else(|| Ok(Vec::new()), |floors| floors.reset(&because_of(stolen)))
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::cli::CommandOutcome;
 use crate::cli::args::TrustCommand;
 use crate::error::Error;
-use crate::status::floors;
+use crate::hint::Hint;
+use crate::status::floors::{self, OpenFloors};
 use crate::status::forget::ForgottenTarget;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
@@ -26,6 +27,7 @@ pub(crate) fn run(command: &TrustCommand) -> Result<CommandOutcome, Error> {
         TrustCommand::Remove { key, reset_floors, state_dir } => {
             remove(key, *reset_floors, state_dir.as_deref())
         }
+        TrustCommand::ResetFloors { state_dir } => reset_floors(state_dir.as_deref()),
     }
 }
 
@@ -100,12 +102,32 @@ impl fmt::Display for TrustReport {
         if self.action == "list" && self.min_signers > 1 {
             writeln!(f, "A bundle needs signatures of {} different keys.", self.min_signers)?;
         }
-        for reset in &self.floors_reset {
-            let target = escape_line(&reset.target.to_string());
-            writeln!(f, "floors reset: {target}   stream {}", escape(&reset.stream))?;
-        }
-        Ok(())
+        write_reset(f, &self.floors_reset)
     }
+}
+
+/// What `trust reset-floors` did.
+#[derive(Serialize)]
+struct FloorsReport {
+    /// The targets whose floors were reset.
+    floors_reset: Vec<ForgottenTarget>,
+}
+
+impl fmt::Display for FloorsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.floors_reset.is_empty() {
+            return writeln!(f, "Nothing was accepted here yet: there are no floors.");
+        }
+        write_reset(f, &self.floors_reset)
+    }
+}
+
+fn write_reset(f: &mut fmt::Formatter<'_>, floors_reset: &[ForgottenTarget]) -> fmt::Result {
+    for reset in floors_reset {
+        let target = escape_line(&reset.target.to_string());
+        writeln!(f, "floors reset: {target}   stream {}", escape(&reset.stream))?;
+    }
+    Ok(())
 }
 
 fn add(
@@ -201,6 +223,11 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
             "See what there is with `trivy-ferry trust list`.",
         ));
     }
+    // Whoever asks for both gets both or neither.
+    let floors = match reset_floors {
+        true => OpenFloors::open(state_dir).map_err(|error| not_removed(error, wanted))?,
+        false => None,
+    };
     for key in &found {
         keyring::remove(key)?;
     }
@@ -214,8 +241,11 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
         warnings.push(format!("every bundle is refused from now on: {few}"));
     }
-    let floors_reset = match found.first() {
-        Some(key) if reset_floors => floors::reset(state_dir, key.key.id())?,
+    if reset_floors && floors.is_none() {
+        warnings.push("no floors were reset: this user knows of no state here; name its directory with `trust reset-floors --state-dir`".into());
+    }
+    let floors_reset = match (floors, found.first()) {
+        (Some(floors), Some(key)) => floors.reset(&floors::because_of(key.key.id()))?,
         _ => Vec::new(),
     };
     let outcome = CommandOutcome::done(&TrustReport {
@@ -224,4 +254,27 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         ..TrustReport::of("removed", found.iter().copied().map(ListedKey::from).collect())?
     });
     Ok(CommandOutcome { warnings, ..outcome })
+}
+
+/// The error of a state that cannot be opened, before a key was removed.
+fn not_removed(error: Error, wanted: &str) -> Error {
+    let hint = match error.is_transient() {
+        true => error.hint(),
+        false => format!(
+            "Remove the key with `trivy-ferry trust remove {}`, and run `trivy-ferry trust reset-floors` as the user who owns the state.",
+            escape(wanted)
+        ),
+    };
+    Error::Restated { what: format!("{error}; no key was removed"), hint, original: Box::new(error) }
+}
+
+fn reset_floors(state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
+    let floors = OpenFloors::open(state_dir)?.ok_or_else(|| {
+        Error::usage(
+            "nothing was imported here that this user knows of",
+            "Name the directory of the state with --state-dir, or run the command as the user who imports.",
+        )
+    })?;
+    let floors_reset = floors.reset("`trust reset-floors` was run")?;
+    Ok(CommandOutcome::done(&FloorsReport { floors_reset }))
 }
