@@ -20,7 +20,11 @@ use crate::intake::rebuild::SCRATCH;
 use crate::intake::signer::SignerInfo;
 use crate::intake::verify::candidate;
 use crate::trust::acceptance::{Admission, record};
-use crate::trust::state::{ImportState, Origin, OthersData, SetTag, Side, StateDir, StateView, TargetState};
+use crate::trust::key::KeyId;
+use crate::trust::keyring::{Keyring, directories};
+use crate::trust::state::{
+    ImportState, KeptKey, Origin, OthersData, SetTag, Side, StateDir, StateView, TargetState,
+};
 use crate::util::fs;
 use crate::util::redacted::Redacted;
 
@@ -146,7 +150,7 @@ impl Ledger {
     /// Returns the part that is about one target.
     pub(crate) fn for_target(&mut self, target: &TargetId) -> TargetLedger<'_> {
         let key = target.in_ledger().to_string();
-        let was_due = self.imports.targets.entry(key.clone()).or_default().hook_due;
+        let was_due = self.imports.targets.get(&key).and_then(|state| state.hook_due);
         TargetLedger { ledger: self, key, was_due }
     }
 
@@ -183,6 +187,9 @@ impl Ledger {
     ) -> Result<Vec<bool>, Error> {
         let keys: Vec<String> = worked_on.iter().map(|(target, _)| target.in_ledger().to_string()).collect();
         let mut news = Vec::new();
+        if worked_on.is_empty() {
+            return Ok(news);
+        }
         for (key, (_, why)) in keys.iter().zip(worked_on) {
             let beside = keys.iter().filter(|other| *other != key).cloned().collect();
             let state = self.imports.targets.entry(key.clone()).or_default();
@@ -300,6 +307,8 @@ impl TargetLedger<'_> {
         let candidate = candidate(bundle);
         let signers = SignerInfo::of(bundle.signers(), &context.keyring);
         let signers: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
+        let kept: Vec<KeptKey> =
+            bundle.signers().iter().filter_map(|id| kept_key(*id, &context.keyring)).collect();
         let origin = |source: &str, manifest: Digest| Origin {
             bundle: candidate.identity,
             manifest: Some(manifest),
@@ -311,6 +320,7 @@ impl TargetLedger<'_> {
             source: Redacted::new(source).to_string(),
             version: None,
             signers: signers.clone(),
+            keys: kept.clone(),
         };
         let mut floors = Vec::new();
         let mut origins = Vec::new();
@@ -343,12 +353,19 @@ impl TargetLedger<'_> {
     ///
     /// # Errors
     /// If the state cannot be written. The data is in place all the same.
-    pub(crate) fn finish(mut self, has_changed: bool) -> Result<(), Error> {
-        if !has_changed {
-            self.state_mut().hook_due = self.was_due;
+    pub(crate) fn finish(self, has_changed: bool) -> Result<(), Error> {
+        if let Some(state) = self.ledger.imports.targets.get_mut(&self.key).filter(|_| !has_changed) {
+            state.hook_due = self.was_due;
         }
         self.ledger.save()
     }
+}
+
+/// A signer, if it lies in a directory of trusted keys: whether a key that a run named is trusted later, nobody knows.
+fn kept_key(id: KeyId, keyring: &Keyring) -> Option<KeptKey> {
+    let path = &keyring.find(id)?.path;
+    let is_kept = directories().iter().any(|directory| path.parent() == Some(directory));
+    Some(KeptKey { keyid: id.hex(), file: path.to_str().filter(|_| is_kept)?.to_owned() })
 }
 
 fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::intake::open::SkippedFile;
 use crate::targets::Switch;
 use crate::targets::compat::Compat;
+use crate::trust::Rejection;
 use crate::trust::acceptance::Admission;
 use crate::util::text::{escape, format_age};
 
@@ -481,6 +482,13 @@ impl TargetReport {
         let is_of_target =
             |error: &&Error| !matches!(error.original(), Error::Bundle(_) | Error::Rejected(_));
         self.errors.iter().find(is_of_target)
+    }
+
+    /// Whether the run brought nothing but bundles of other streams: it says nothing of what the target has of its
+    /// own.
+    pub(crate) fn is_of_other_streams(&self) -> bool {
+        let is_other = |error: &Error| matches!(error, Error::Rejected(Rejection::Stream { .. }));
+        self.bundles.is_empty() && !self.errors.is_empty() && self.errors.iter().all(is_other)
     }
 
     /// Whether anything is in place, be it new or not.

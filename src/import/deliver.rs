@@ -204,13 +204,15 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
 }
 
 /// Writes down on which targets the run has worked, and how it failed there: also a target that never worked
-/// leaves a trace.
+/// leaves a trace. One that was offered nothing but bundles of other streams leaves none.
 pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: Timestamp) {
     let why = |report: &TargetReport| report.failure().map(|error| escape(&error.to_string()));
-    let worked_on: Vec<_> = reports.iter().map(|report| (report.target.clone(), why(report))).collect();
+    let mut touched: Vec<&mut TargetReport> =
+        reports.iter_mut().filter(|report| !report.is_of_other_streams()).collect();
+    let worked_on: Vec<_> = touched.iter().map(|report| (report.target.clone(), why(report))).collect();
     match ledger.note_run(worked_on.clone(), now) {
         Ok(news) => {
-            for ((report, (_, why)), is_news) in reports.iter_mut().zip(worked_on).zip(news) {
+            for ((report, (_, why)), is_news) in touched.iter_mut().zip(worked_on).zip(news) {
                 report.new_failure = why.filter(|_| is_news);
             }
         }

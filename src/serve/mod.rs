@@ -74,7 +74,9 @@ impl BundleServer {
         let mut ledger = Ledger::open(state, options.acceptance.stream.as_str(), false)?;
         let (mut report, site) = prepare(options, &context, &url, &mut found, &mut ledger, progress)?;
         let why = report.failure().map(|error| escape(&error.to_string()));
-        ledger.note_run(vec![(report.target.clone(), why)], context.host.now)?;
+        if !report.is_of_other_streams() {
+            ledger.note_run(vec![(report.target.clone(), why)], context.host.now)?;
+        }
         report.warnings.extend(ledger.warnings());
         report.warnings.splice(
             0..0,

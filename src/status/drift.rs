@@ -47,29 +47,39 @@ pub enum DriftState {
 }
 
 impl DriftState {
-    /// What is to be done about something by its reference name; `None` where it is as it should be.
-    pub(crate) fn hint(self, reference: &str) -> Option<&'static str> {
-        match self {
-            DriftState::Missing if reference.starts_with(IMAGE) => {
-                Some("Import the last bundle again, with --image: it brings back what is missing.")
+    /// Whether it is not as it should be.
+    pub(crate) fn is_wrong(self) -> bool {
+        use DriftState::{Differs, Missing, Newer, Older};
+        matches!(self, Missing | Differs | Older | Newer)
+    }
+
+    /// What is to be done about something by its reference name, with the bundle that would bring it back; `None` if it
+    /// is as it should be.
+    pub(crate) fn hint(self, reference: &str, bundle: &str) -> Option<String> {
+        let is_image = reference.starts_with(IMAGE);
+        let hint = match self {
+            DriftState::Missing if is_image => {
+                format!("Import {bundle} again, with --image: it brings back what is missing.")
             }
-            DriftState::Differs if reference.starts_with(IMAGE) => Some(
-                "Find out who replaced the tag. To set it to the bundle's image again, import the last bundle with --image and --replace-image-tags.",
+            DriftState::Differs if is_image => format!(
+                "Find out who replaced the tag. To set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
             ),
+            DriftState::Missing | DriftState::Differs => {
+                format!("Import {bundle} again: it brings back what is missing.")
+            }
+            DriftState::Older => format!(
+                "Import {bundle} again, unless somebody went back on purpose (--restore); the next newer one ends it too."
+            ),
+            DriftState::Newer => {
+                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again. If something else updates it, have the scanner use the settings that `import` prints, which keep it offline."
+                    .into()
+            }
             DriftState::InPlace
             | DriftState::NotLookedAt
             | DriftState::NotAccepted
-            | DriftState::Superseded => None,
-            DriftState::Missing | DriftState::Differs => {
-                Some("Import the last bundle again: it brings back what is missing.")
-            }
-            DriftState::Older => Some(
-                "Import the last bundle again, where nobody went back on purpose (--restore); the next newer one ends it too.",
-            ),
-            DriftState::Newer => Some(
-                "Something else updates it: have the scanner use the settings that `import` prints, which keep it offline; or import a newer bundle.",
-            ),
-        }
+            | DriftState::Superseded => return None,
+        };
+        Some(hint)
     }
 }
 

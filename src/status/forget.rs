@@ -98,6 +98,14 @@ pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
     Ok(ForgetReport { forgotten })
 }
 
+/// The error of a target that was retired.
+pub(crate) fn retired(target: &str) -> Error {
+    Error::usage(
+        format!("the target {:?} was retired with `trivy-ferry forget`", escape(target)),
+        "The next import into it shows it again.",
+    )
+}
+
 /// The error of a name that no target has.
 pub(crate) fn unknown(target: &str, known: &[String]) -> Error {
     let mut known: Vec<String> = known.iter().map(|name| escape(name)).collect();

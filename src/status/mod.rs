@@ -4,18 +4,20 @@ pub(crate) mod clock_check;
 pub(crate) mod drift;
 pub(crate) mod floors;
 pub(crate) mod forget;
+pub(crate) mod judgement;
 pub(crate) mod metrics;
 pub(crate) mod options;
 pub(crate) mod report;
 pub(crate) mod retired;
+pub(crate) mod signers;
 pub(crate) mod unaccepted;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::bundle::Heartbeat;
-use crate::dataset::DatasetRef;
 use crate::delivery::registry_access::{RegistryAccess, is_out};
 use crate::delivery::registry_place::RegistryPlace;
 use crate::delivery::target_id::TargetId;
@@ -31,13 +33,9 @@ use crate::status::report::{
     AcceptedBundle, ExportStatus, HeartbeatStatus, ItemStatus, RecentRejection, StatusReport, TargetStatus,
 };
 use crate::status::retired::usage;
-use crate::trust::Rejection;
 use crate::trust::log::{Event, LogEntry};
-use crate::trust::max_age::MaxAge;
-use crate::trust::state::{Failure, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
-use crate::util::age::Age;
+use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::clock;
-use crate::util::text::{escape, format_minute};
 
 /// For how long a refusal is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -62,15 +60,19 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
         let (present, behind) = clock_check::check(&imports, &log, status.now);
         errors.extend(behind);
         status.now = present;
+        let accepted = last_accepted(&log);
+        let refused = recent_rejections(log, &status.heartbeats, present);
+        for RecentRejection { at, stream, .. } in &refused {
+            if accepted.get(stream).is_none_or(|accepted| accepted < at) {
+                status.last_refused.insert(stream.clone(), *at);
+            }
+        }
         if options.target.is_none() {
-            status.refused = recent_rejections(log, &status.heartbeats, present);
+            status.refused = refused;
         }
     }
     if status.is_empty() {
-        let error = Error::usage(
-            "nothing was imported or exported here that this user knows of",
-            "Name the folder with --state-dir, or run the command as the user who imports.",
-        );
+        let error = nothing_known(&imports);
         if status.refused.is_empty() {
             return Err(error);
         }
@@ -81,15 +83,16 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     }
     status.accept_superseded();
     errors.extend(unjudged(&status, options));
+    signers::mark_untrusted(&mut status);
     for target in status.used_mut() {
         target.disk = disk(&target.target);
     }
-    errors.extend(unfit(&status, options.max_age.as_ref()));
+    errors.extend(judgement::unfit(&status, options.max_age.as_ref()));
     if let Some(max_age) = &options.max_age {
         errors.extend(unaccepted::absent(&status, max_age));
     }
     if let Some(most) = options.max_silence {
-        errors.extend(silent(&status, most));
+        errors.extend(judgement::silent(&status, most));
     }
     status.errors = errors;
     if let Some(file) = &options.metrics {
@@ -103,88 +106,31 @@ fn unjudged(status: &StatusReport, options: &StatusOptions) -> Option<Error> {
     let is_vain = options.max_age.is_some() && status.used().next().is_none();
     is_vain.then(|| {
         Error::usage(
-            "--max-age judges what was imported, and nothing was imported here",
+            "--max-age judges what was imported, and no target of imports is in use here",
             "On an exporting host, use `export --max-age` and watch its exit code.",
         )
     })
 }
 
-/// Returns an error for each dataset that is not what was imported, too old or expired.
-fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
-    let mut errors = Vec::new();
-    for target in status.used() {
-        let failed = |what, hint: &str| {
-            let path = PathBuf::from(target.target.to_string());
-            Error::Destination { path, what, hint: target.hint(hint) }
-        };
-        let rejected = |rejection| {
-            target.rejected(rejection, "Bring a newer bundle: scans do not see what was found since.")
-        };
-        if let Some(Failure { since, why, .. }) = &target.failed {
-            let hint = "Mend what it says; the next import into it ends this.";
-            errors.push(failed(
-                format!("every import has failed since {}: {why}", format_minute(*since)),
-                hint,
-            ));
-        } else if let Some(reset) = target.floors_reset.filter(|_| !target.has_accepted()) {
-            let what = format!(
-                "its floors were reset on {}, and no bundle was accepted since",
-                format_minute(reset)
-            );
-            errors.push(failed(what, "Import a bundle: it is judged as the first."));
-        } else if !target.has_accepted() {
-            let hint = "See under `refused` why no bundle was acceptable.";
-            errors.push(failed("nothing was imported into it yet".into(), hint));
-        }
-        for row in &target.datasets {
-            if let Some(hint) = row.state.hint(&row.name) {
-                errors.push(failed(format!("{} is not what was imported", row.name), hint));
-            }
-            for tag in &row.lost_tags {
-                let what =
-                    format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
-                errors.push(failed(
-                    what,
-                    "Import the last bundle again, with --extra-tag: it sets the tag again.",
-                ));
-            }
-            let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
-            if let (Some(max_age), Some(name)) = (max_age, &name) {
-                let date = row.in_use.unwrap_or(row.accepted);
-                errors.extend(max_age.check(name, Some(date), status.now).err().map(rejected));
-            }
-            if let Some(expires) = row.expires.filter(|expires| *expires < status.now) {
-                errors.push(rejected(Rejection::Expired { bundle: row.name.clone(), expires }));
-            }
-        }
+/// The error of a host that has nothing to show.
+fn nothing_known(imports: &[(String, ImportState)]) -> Error {
+    let mut targets = imports.iter().flat_map(|(_, imports)| imports.targets.values()).peekable();
+    if targets.peek().is_some() && targets.all(|of| of.forgotten.is_some()) {
+        return Error::usage(
+            "every target that this host knows was retired with `trivy-ferry forget`",
+            "The next import into one of them shows it again.",
+        );
     }
-    errors
+    Error::usage(
+        "nothing was imported or exported here that this user knows of",
+        "Name the directory with --state-dir, or run the command as the user who imports.",
+    )
 }
 
-/// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
-fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
-    let mut streams: Vec<&str> = status.used().map(|target| target.stream.as_str()).collect();
-    streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
-    streams.sort_unstable();
-    streams.dedup();
-    let is_over = |since: Timestamp| status.now.duration_since(since) > most.duration();
-    let mut errors = Vec::new();
-    for stream in streams {
-        let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
-        // A clock that was ahead, here or there, must not hide silence.
-        let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
-        if last.is_none_or(is_over) {
-            errors.push(Rejection::Silent { stream: stream.to_owned(), last }.into());
-        }
-        let lost = heartbeat.filter(|heartbeat| !heartbeat.here);
-        let lost = lost.and_then(|heartbeat| heartbeat.heard.newest.as_ref()).map(|newest| newest.created);
-        if let Some(created) = lost.filter(|created| is_over(*created)) {
-            let not_in = heartbeat.map_or(&[][..], |heartbeat| &heartbeat.not_in);
-            let not_in = not_in.iter().map(TargetId::to_string).collect();
-            errors.push(Rejection::NotHere { stream: stream.to_owned(), created, not_in }.into());
-        }
-    }
-    errors
+/// When a bundle of each stream was accepted last, as far as the log tells.
+fn last_accepted(log: &[LogEntry]) -> BTreeMap<String, Timestamp> {
+    let accepted = log.iter().filter(|entry| entry.event == Event::Accepted);
+    accepted.map(|entry| (entry.stream.clone(), entry.at)).collect()
 }
 
 /// Asks the registries what they hold. Says which could not be asked.
@@ -258,12 +204,17 @@ fn look_at_state(
     let mut status = StatusReport::at(clock::now());
     let Some(state) = state else { return Ok(status) };
     status.state_dir = Some(state.path().to_path_buf());
-    let mut known = Vec::new();
+    let (mut known, mut was_forgotten) = (Vec::new(), false);
     for (stream, imports) in imports {
         let count = status.imports.len();
-        for (name, of) in imports.targets.iter().filter(|(_, of)| of.forgotten.is_none()) {
+        for (name, of) in &imports.targets {
             let Ok(target) = name.parse::<TargetId>();
-            if wanted.is_some_and(|wanted| !target.is_called(wanted)) {
+            let is_wanted = wanted.is_none_or(|wanted| target.is_called(wanted));
+            if of.forgotten.is_some() {
+                was_forgotten |= is_wanted;
+                continue;
+            }
+            if !is_wanted {
                 known.push(name.clone());
                 continue;
             }
@@ -281,9 +232,14 @@ fn look_at_state(
             status.heartbeats.push(heartbeat(stream.clone(), heard, imports, of_stream));
         }
     }
-    unaccepted::add(&mut status);
+    status.mark_shared();
+    unaccepted::add(&mut status, imports);
     if let Some(wanted) = wanted {
-        return if status.imports.is_empty() { Err(forget::unknown(wanted, &known)) } else { Ok(status) };
+        return match status.imports.is_empty() {
+            true if was_forgotten => Err(forget::retired(wanted)),
+            true => Err(forget::unknown(wanted, &known)),
+            false => Ok(status),
+        };
     }
     for stream in state.streams(Side::Export)? {
         if let Some(last) = state.exports(&stream)? {
@@ -294,25 +250,28 @@ fn look_at_state(
     Ok(status)
 }
 
-/// What a heartbeat says of the targets that are in use.
+/// What a heartbeat says of the targets that are in use. One that failed is reported by its failure alone: it may
+/// have accepted the bundle and hold nothing of it.
 fn heartbeat(
     stream: String,
     heard: &ReceivedHeartbeat,
     imports: &ImportState,
     targets: &[TargetStatus],
 ) -> HeartbeatStatus {
-    let newest = heard.newest.as_ref().map(|newest| newest.identity);
-    // A target that failed may have accepted the bundle and hold nothing of it.
-    let has =
-        |of: &TargetState| of.failure.is_none() && newest.is_none_or(|newest| of.seen.contains(&newest));
-    let lacks = |target: &&TargetStatus| {
-        !target.retired && !imports.targets.get(&target.target.to_string()).is_some_and(has)
+    let has = |of: &TargetState| {
+        of.failure.is_none()
+            && heard.newest.as_ref().is_none_or(|newest| {
+                // What was made later holds newer data.
+                let is_later = |last: &Accepted| last.created >= newest.created;
+                of.seen.contains(&newest.identity) || of.last.as_ref().is_some_and(is_later)
+            })
     };
-    let lack: Vec<_> = targets.iter().filter(lacks).map(|target| target.target.clone()).collect();
-    let has_come = imports.targets.values().any(has);
-    let here = lack.is_empty() && has_come;
+    let judged = || targets.iter().filter(|target| !target.retired && target.failed.is_none());
+    let lacks = |target: &&TargetStatus| !imports.targets.get(&target.target.to_string()).is_some_and(has);
+    let lack: Vec<_> = judged().filter(lacks).map(|target| target.target.clone()).collect();
+    let here = lack.is_empty() && judged().next().is_some();
     // Where no target has it, the bundle has not come at all.
-    let not_in = if has_come { lack } else { Vec::new() };
+    let not_in = if imports.targets.values().any(has) { lack } else { Vec::new() };
     HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
@@ -340,7 +299,7 @@ fn recent_rejections(
                 latest.retain(|(_, other)| {
                     (&other.bundle, &other.why, other.given_up) != (&bundle, &why, given_up)
                 });
-                latest.push((identity, RecentRejection { at, bundle, why, given_up }));
+                latest.push((identity, RecentRejection { at, stream, bundle, why, given_up }));
             }
             // It was accepted under this name, or as another copy.
             Event::Accepted => latest.retain(|(refused_identity, refused)| {
@@ -375,20 +334,7 @@ fn look_at(
                 unseen.push(error.into());
                 (DriftState::NotLookedAt, None)
             });
-        ItemStatus {
-            name: reference.clone(),
-            accepted: *accepted,
-            in_use,
-            manifest_date: false,
-            state,
-            lost_tags: Vec::new(),
-            expires: of.expires.get(reference).copied(),
-            source: origin.map(|origin| origin.source.clone()),
-            version: origin.and_then(|origin| origin.version.clone()),
-            signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
-            origin: origin.cloned(),
-            others: of.others.get(reference).cloned(),
-        }
+        ItemStatus { state, in_use, ..ItemStatus::of(reference, *accepted, of) }
     };
     let datasets = of.floors.iter().map(row).collect();
     TargetStatus {
@@ -412,6 +358,8 @@ fn look_at(
         floors_reset: of.floors_reset,
         retired: false,
         lags: false,
+        accepted: !of.floors.is_empty() || (of.last.is_some() && of.failure.is_none()),
+        shared: false,
     }
 }
 

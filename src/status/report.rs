@@ -12,8 +12,8 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::status::drift::DriftState;
 use crate::trust::Rejection;
-use crate::trust::state::{Failure, Origin, OthersData, Override, ReceivedHeartbeat};
-use crate::util::text::escape;
+use crate::trust::state::{Failure, Origin, OthersData, Override, ReceivedHeartbeat, TargetState};
+use crate::util::text::{escape, escape_line};
 
 /// What a host knows of its streams.
 #[derive(Debug, Serialize)]
@@ -42,6 +42,9 @@ pub struct StatusReport {
     /// Whether registries were asked.
     #[serde(skip)]
     pub asked: bool,
+    /// When something of a stream was refused last, if nothing of it was accepted since.
+    #[serde(skip)]
+    pub(crate) last_refused: BTreeMap<String, Timestamp>,
 }
 
 /// What one target has of one stream.
@@ -75,18 +78,27 @@ pub struct TargetStatus {
     /// Others were used since, so that it may be retired.
     #[serde(skip)]
     pub lags: bool,
+    /// Anything of it is known that was accepted.
+    #[serde(skip)]
+    pub(crate) accepted: bool,
+    /// Other streams use the same target.
+    #[serde(skip)]
+    pub(crate) shared: bool,
 }
 
 impl TargetStatus {
     /// Whether anything of it was ever accepted, or it is known why not.
     fn has_trace(&self) -> bool {
-        self.has_accepted() || self.failed.is_some() || self.floors_reset.is_some()
+        self.accepted || self.failed.is_some() || self.floors_reset.is_some()
     }
 
-    /// Whether anything of it is known that was accepted.
-    pub(crate) fn has_accepted(&self) -> bool {
-        let is_accepted = |row: &ItemStatus| row.state != DriftState::NotAccepted;
-        self.bundle.is_some() || self.datasets.iter().any(is_accepted)
+    /// The command that retires it.
+    pub(crate) fn forget_command(&self) -> String {
+        let target = escape_line(&self.target.to_string());
+        match self.shared {
+            true => format!("trivy-ferry forget {target} --stream {}", escape(&self.stream)),
+            false => format!("trivy-ferry forget {target}"),
+        }
     }
 
     /// What to do about something at the target, which may be retired.
@@ -94,7 +106,15 @@ impl TargetStatus {
         if !self.lags {
             return hint.into();
         }
-        format!("{hint} If no run uses it any more, retire it: trivy-ferry forget {}", self.target)
+        format!("{hint} If no run uses it any more, retire it: {}", self.forget_command())
+    }
+
+    /// The last bundle that it accepted, in words.
+    pub(crate) fn last_bundle(&self) -> String {
+        match self.shared {
+            true => format!("the last bundle of stream {}", escape(&self.stream)),
+            false => "the last bundle".into(),
+        }
     }
 
     /// The error of something at the target that may not be so.
@@ -117,7 +137,8 @@ pub struct HeartbeatStatus {
     /// What it said.
     #[serde(flatten)]
     pub heard: ReceivedHeartbeat,
-    /// Whether the newest bundle that it tells of was accepted by every target of the stream that is not retired.
+    /// Whether the newest bundle that it tells of, or a newer one, was accepted by every target of the stream that is
+    /// neither retired nor failed; not if all failed.
     pub here: bool,
     /// The targets that have not accepted it, if others have.
     pub not_in: Vec<TargetId>,
@@ -129,7 +150,10 @@ pub struct HeartbeatStatus {
 pub struct RecentRejection {
     /// When.
     pub at: Timestamp,
-    /// The newest bundle that was accepted.
+    /// The stream that was to be imported.
+    #[serde(skip)]
+    pub(crate) stream: String,
+    /// The name of its file.
     pub bundle: Option<String>,
     /// Why.
     pub why: String,
@@ -180,12 +204,36 @@ pub struct ItemStatus {
     pub version: Option<String>,
     /// The trusted keys that signed its bundle, by the names that they have here.
     pub signers: Vec<String>,
+    /// Those of them that are not trusted any more, as far as that is known.
+    pub no_longer_trusted: Vec<String>,
     /// Where it came from.
     #[serde(skip)]
     pub origin: Option<Origin>,
     /// What others put in its place, as far as an import has read it.
     #[serde(skip)]
     pub(crate) others: Option<OthersData>,
+}
+
+impl ItemStatus {
+    /// What a target's record says of a dataset. Nobody looked at it yet.
+    pub(crate) fn of(name: &str, accepted: Timestamp, record: &TargetState) -> Self {
+        let origin = record.origins.get(name);
+        ItemStatus {
+            name: name.to_owned(),
+            accepted,
+            in_use: None,
+            manifest_date: false,
+            state: DriftState::NotLookedAt,
+            lost_tags: Vec::new(),
+            expires: record.expires.get(name).copied(),
+            source: origin.map(|origin| origin.source.clone()),
+            version: origin.and_then(|origin| origin.version.clone()),
+            signers: origin.map(|origin| origin.signers.clone()).unwrap_or_default(),
+            no_longer_trusted: Vec::new(),
+            origin: origin.cloned(),
+            others: record.others.get(name).cloned(),
+        }
+    }
 }
 
 /// The last bundle of a stream that was exported here.
@@ -209,8 +257,19 @@ impl StatusReport {
     /// Nothing, looked at in a moment.
     pub(crate) fn at(now: Timestamp) -> Self {
         let (imports, exports, heartbeats, refused, errors) = Default::default();
-        let (state_dir, unseen, asked) = Default::default();
-        StatusReport { imports, exports, heartbeats, refused, errors, state_dir, now, unseen, asked }
+        let (state_dir, unseen, asked, last_refused) = Default::default();
+        StatusReport {
+            imports,
+            exports,
+            heartbeats,
+            refused,
+            errors,
+            state_dir,
+            now,
+            unseen,
+            asked,
+            last_refused,
+        }
     }
 
     /// The targets that runs use.
@@ -229,6 +288,26 @@ impl StatusReport {
         is_traceless && self.exports.is_empty() && self.heartbeats.is_empty()
     }
 
+    /// Marks the targets that several streams use.
+    pub(crate) fn mark_shared(&mut self) {
+        let targets: Vec<TargetId> = self.imports.iter().map(|of| of.target.clone()).collect();
+        for of in &mut self.imports {
+            of.shared = targets.iter().filter(|target| **target == of.target).count() > 1;
+        }
+    }
+
+    /// Whether a row speaks for its dataset at a target: of several streams, that which brought the newest.
+    pub(crate) fn speaks(&self, target: &TargetStatus, row: &ItemStatus) -> bool {
+        let rank = |stream: &str, row: &ItemStatus| {
+            (row.state != DriftState::Superseded, row.accepted, stream.to_owned())
+        };
+        let own = rank(&target.stream, row);
+        let others = self.used().filter(|of| of.target == target.target);
+        !others
+            .flat_map(|of| of.datasets.iter().map(move |row| (of, row)))
+            .any(|(of, other)| other.name == row.name && rank(&of.stream, other) > own)
+    }
+
     /// What another stream has put into the same place since is as it should be.
     pub(crate) fn accept_superseded(&mut self) {
         let good = |target: &TargetStatus| {
@@ -238,7 +317,7 @@ impl StatusReport {
         };
         let good: Vec<(TargetId, String, Timestamp)> = self.imports.iter().flat_map(good).collect();
         for target in &mut self.imports {
-            for row in target.datasets.iter_mut().filter(|row| row.state.hint(&row.name).is_some()) {
+            for row in target.datasets.iter_mut().filter(|row| row.state.is_wrong()) {
                 let is_later = |(place, name, accepted): &(TargetId, String, Timestamp)| {
                     (place, name) == (&target.target, &row.name) && *accepted >= row.accepted
                 };

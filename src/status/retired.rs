@@ -12,6 +12,9 @@ use crate::trust::state::TargetState;
 
 /// For how long others are used before a target counts as retired.
 const UNUSED: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// For how long others are used before a target that they leave out counts as retired: a hand import into one of two
+/// caches says little of the other.
+const LEFT_OUT: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// How many bundles others accept before a target that they leave out, or whose directory is gone, counts as retired.
 const BUNDLES: usize = 2;
 /// For how long others are used before an error of a target says how it is retired.
@@ -27,8 +30,8 @@ pub(crate) struct Usage {
 }
 
 /// Compares a target with the others of its stream: it is retired if others have accepted [`BUNDLES`] newer bundles and
-/// runs of the same targets leave it out or its directory is gone, or if others are used for [`UNUSED`] longer. One
-/// run proves nothing: the last bundle may have been imported again to repair one target.
+/// either its directory is gone, or runs of the same targets leave it out for [`LEFT_OUT`]; or if others are used for
+/// [`UNUSED`] longer. One run proves nothing: the last bundle may have been imported again to repair one target.
 pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
     let mut usage = Usage::default();
     let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
@@ -38,7 +41,8 @@ pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Ti
         let Some(later) = last_use(state, now).filter(|later| *later > used) else { continue };
         let lag = later.duration_since(used);
         let was_dropped = of.beside.contains(other) && !state.beside.iter().any(|beside| beside == name);
-        let is_unused = newer_bundles(of, state) >= BUNDLES && (was_dropped || is_gone(name));
+        let is_left_out = was_dropped && lag >= LEFT_OUT;
+        let is_unused = newer_bundles(of, state) >= BUNDLES && (is_left_out || is_gone(name));
         usage.retired |= is_unused || lag >= UNUSED;
         usage.lags |= lag >= HINT;
     }
@@ -99,6 +103,16 @@ mod tests {
         // One job, which leaves it out now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
+        // Two imports by hand into the other, two hours apart; then a day short of, and at, the limit.
+        let beside = || state(day, &["registry:b"], 3);
+        for (used, is_retired) in [
+            ("2026-11-20T04:00:00Z", false),
+            ("2026-11-22T02:00:00Z", false),
+            ("2026-11-23T01:59:59Z", false),
+            ("2026-11-23T02:00:00Z", true),
+        ] {
+            assert_eq!(retired(beside(), state(used, &[], 5), a).0, is_retired, "{used}");
+        }
         // One bundle went into the other alone.
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[], 4), a).0);
         assert!(retired(state(day, &["registry:b"], 3), state(later, &[], 5), a).0);
@@ -107,6 +121,7 @@ mod tests {
         // Its directory is gone, and more came than the one night's.
         let gone = "cache:/nonexistent/cache";
         assert!(retired(state(day, &[], 3), state(later, &[], 5), gone).0);
+        assert!(retired(state(day, &["registry:b"], 3), state("2026-11-20T04:00:00Z", &[], 5), gone).0);
         assert!(!retired(state(day, &[], 3), state(later, &[], 4), gone).0);
         assert!(!retired(state(day, &[], 3), state(later, &[], 9), "cache:/").0);
         // A clock that was ahead once makes nothing old.

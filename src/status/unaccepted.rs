@@ -7,13 +7,15 @@ use crate::dataset::{DatasetRef, Kind, Name, catalogue};
 use crate::delivery::ledger::IMAGE;
 use crate::delivery::target_id::TargetId;
 use crate::error::Error;
-use crate::status::drift::{self, DriftState};
+use crate::status::drift::{self, Depth, DriftState};
 use crate::status::report::{ItemStatus, StatusReport, TargetStatus};
 use crate::trust::Rejection;
 use crate::trust::max_age::MaxAge;
+use crate::trust::state::{ImportState, TargetState};
 
-/// Adds a row for each database in a cache of which nothing was accepted.
-pub(crate) fn add(status: &mut StatusReport) {
+/// Adds a row for each database in a cache of which no target in use accepted anything. If another stream's record of
+/// the place, which was retired, has accepted what lies there, the row is that record's.
+pub(crate) fn add(status: &mut StatusReport, imports: &[(String, ImportState)]) {
     for index in 0..status.imports.len() {
         let of = &status.imports[index];
         let (TargetId::Cache(dir), false) = (&of.target, of.retired) else { continue };
@@ -26,7 +28,9 @@ pub(crate) fn add(status: &mut StatusReport) {
             }
             match drift::date_in_cache(&dir, &name) {
                 Ok(Some(date)) => {
-                    status.imports[index].datasets.push(row(DatasetRef::new(name, tag).to_string(), date));
+                    let target = &status.imports[index].target;
+                    let row = row(target, &DatasetRef::new(name, tag).to_string(), date, imports);
+                    status.imports[index].datasets.push(row);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -88,19 +92,18 @@ fn has(status: &StatusReport, target: &TargetId, name: &Name) -> bool {
     names.any(|dataset| dataset.name == *name)
 }
 
-fn row(name: String, date: Timestamp) -> ItemStatus {
-    ItemStatus {
-        name,
-        accepted: date,
-        in_use: Some(date),
-        manifest_date: false,
-        state: DriftState::NotAccepted,
-        lost_tags: Vec::new(),
-        expires: None,
-        source: None,
-        version: None,
-        signers: Vec::new(),
-        origin: None,
-        others: None,
-    }
+/// The row of a database of this date that lies in a cache.
+fn row(target: &TargetId, name: &str, date: Timestamp, imports: &[(String, ImportState)]) -> ItemStatus {
+    let key = target.to_string();
+    let records = imports.iter().filter_map(|(_, imports)| imports.targets.get(&key));
+    let is_there = |record: &&TargetState| {
+        let origin = record.origins.get(name);
+        let looked = drift::on_disk(target, name, date, origin, Depth::Dates);
+        record.floors.get(name) == Some(&date) && looked.is_ok_and(|(state, _)| state == DriftState::InPlace)
+    };
+    let (state, row) = match records.into_iter().find(is_there) {
+        Some(record) => (DriftState::InPlace, ItemStatus::of(name, date, record)),
+        None => (DriftState::NotAccepted, ItemStatus::of(name, date, &TargetState::default())),
+    };
+    ItemStatus { state, in_use: Some(date), ..row }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::hint::Hint;
 use crate::trust::error::{Rejection, TrustError};
+use crate::util::text::escape;
 
 impl Hint for TrustError {
     fn hint(&self) -> String {
@@ -110,16 +111,17 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                 "Correct this host's clock. If it is right, and was fast back then, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once."
                     .into()
             }
-            Rejection::NotHere { not_in, .. } if !not_in.is_empty() => {
-                "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET`."
-                    .into()
-            }
+            Rejection::NotHere { stream, not_in, .. } if !not_in.is_empty() => format!(
+                "Import it there as well; a target that no run uses any more is retired by `trivy-ferry forget TARGET --stream {}`.",
+                escape(stream)
+            ),
             Rejection::NotHere { .. } => {
                 "Have it sent again: its files are in the exporter's folder, and the head comes last.".into()
             }
-            Rejection::Silent { .. } => {
-                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.".into()
-            }
+            Rejection::Silent { stream, .. } => format!(
+                "Look whether the diode or the gateway works, and whether the exporter runs with --heartbeat. If nothing sends this stream any more, retire its targets: `trivy-ferry forget TARGET --stream {}`.",
+                escape(stream)
+            ),
             _ => return None,
     };
     Some(hint)

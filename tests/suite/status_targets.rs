@@ -151,8 +151,8 @@ fn a_target_that_a_run_leaves_out_is_retired() {
     // Another job, with a target of its own, says nothing of these.
     let web = ["--web-root", "www", "--web-url", "https://vex.example"];
     site.import(&web).good();
-    // One run without it proves nothing: what is wrong with it is still an error.
-    for _ in 0..2 {
+    // A few days without it prove nothing: what is wrong with it is still an error.
+    for _ in 0..3 {
         site.host.wait(DAY);
         site.status(&[]).good().does_not_say("retired");
         site.comes();
@@ -186,8 +186,15 @@ fn a_repair_of_one_target_retires_no_other() {
     site.status(&[]).good().does_not_say("retired");
     fs::remove_dir_all(site.host.path("two/db")).unwrap();
     site.status(&[]).exits(7).prints("MISSING");
-    // It is judged when it is asked for, also if it is retired.
+    // Two newer bundles by hand on one morning.
     for _ in 0..2 {
+        site.host.wait(2 * 60 * 60);
+        site.comes();
+        site.import(&["--cache-dir", "one"]).good();
+    }
+    site.status(&[]).exits(7).prints("MISSING").does_not_say("retired");
+    // It is judged when it is asked for, also if it is retired.
+    for _ in 0..3 {
         site.host.wait(DAY);
         site.comes();
         site.import(&["--cache-dir", "one"]).good();
@@ -306,7 +313,9 @@ fn silence_is_judged_by_the_targets_in_use() {
         .exits(7)
         .warns("has not come into cache:")
         .prints("not here yet")
-        .prints("not in registry:");
+        .prints("not in cache:")
+        // It failed, which is said of it already.
+        .does_not_say("not in registry:");
     site.forget(&["127.0.0.1:1/p"]).good();
     site.forget(&[&site.host.at("old")]).good();
     let run = site.status(&["--max-silence", "1h"]);
@@ -324,7 +333,169 @@ fn silence_is_judged_by_the_targets_in_use() {
     // Nothing is awaited from a stream whose targets are all retired.
     site.forget(&["new/"]).good();
     site.forget(&["./late"]).good();
-    site.status(&["--max-silence", "1h"]).fails_with(2, &["nothing was imported or exported here"]);
+    site.status(&["--max-silence", "1h"]).fails_with(2, &["was retired with `trivy-ferry forget`"]);
+    site.status(&["--target", "new/"]).fails_with(2, &["was retired with `trivy-ferry forget`"]);
+    site.import(&["--cache-dir", "new"]).good();
+    site.status(&["--target", "new/"]).exits(0);
+}
+
+/// The heartbeat that is there is older than the bundle that came last, or the target has failed since.
+#[test]
+fn what_is_newer_than_announced_is_here_and_a_failure_is_said_alone() {
+    let mut site = Site::new();
+    let path = site.host.path("state/import-default.json");
+    let other = "sha256:".to_owned() + &"0".repeat(64);
+    let hears = |site: &Site, created: String, identity: &str| {
+        let mut with = site.state();
+        let now = hours(0).to_string();
+        with["heard"] = serde_json::json!({ "created": now, "received": now, "export": "written",
+            "newest": { "identity": identity, "created": created, "sequence": 1 } });
+        fs::write(&path, with.to_string()).unwrap();
+    };
+    let here = |site: &Site| site.json(&[])["heartbeats"][0]["here"].as_bool().unwrap();
+    for _ in 0..3 {
+        site.comes();
+    }
+    site.import(&["--cache-dir", "cache"]).good();
+    for (age, is_here) in [(-300, true), (-198, true), (-197, true), (-196, false)] {
+        hears(&site, hours(age).to_string(), &other);
+        assert_eq!(here(&site), is_here, "{age}");
+        let ran = site.status(&["--max-silence", "1h"]);
+        match is_here {
+            true => ran.good().does_not_say("not here yet"),
+            false => ran.exits(5).prints("not here yet").warns("has not come"),
+        };
+    }
+    // One target of two fails, then all.
+    site.import(&["--cache-dir", "cache", "--registry", DEAD]).fails();
+    hears(&site, hours(-197).to_string(), &other);
+    let ran = site.status(&["--max-silence", "1h"]);
+    ran.exits(7).prints("FAILED").does_not_say("not here yet").does_not_say("has not come");
+    let heard = site.json(&[])["heartbeats"][0].clone();
+    assert_eq!((&heard["here"], &heard["not_in"]), (&true.into(), &serde_json::json!([])), "{heard}");
+    site.forget(&["cache/"]).good();
+    site.status(&["--max-silence", "1h"]).exits(7).does_not_say("has not come");
+    assert!(!here(&site));
+}
+
+/// The wrong stick, or a forgotten `--stream`: whatever the target is, and whether it is imported into or served.
+#[test]
+fn bundles_of_another_stream_make_no_target() {
+    let lab = ["--stream", "lab"];
+    let registry = Registry::new(|_| None);
+    let place = format!("{}/p", registry.host);
+    for to in [
+        &["--cache-dir", "cache"][..],
+        &["--cache-dir", "cache", "--cache-dir", "two"],
+        &["--registry", &place],
+        &["--web-root", "www", "--web-url", "https://vex.example"],
+        &["--cache-dir", "cache", "--registry", &place],
+    ] {
+        let mut site = Site::new();
+        fs::create_dir(site.host.path("www")).unwrap();
+        site.comes();
+        site.import(&[&lab, to].concat()).exits(5);
+        site.status(&[]).exits(2).prints("refused").prints("only stream \"lab\" is accepted");
+        site.import(to).exits(0);
+        site.status(&[]).exits(0).does_not_say("stream lab");
+        site.host.wait(60);
+        site.import(&[&lab, to].concat()).exits(5);
+        let heard = site.status(&["--max-silence", "1h"]);
+        heard.warns("no heartbeat of stream \"default\"").does_not_say("no heartbeat of stream \"lab\"");
+    }
+    let mut site = Site::new();
+    site.comes();
+    let serve = ["serve", "inbox/b.tar", "--listen", "127.0.0.1:0", "--state-dir", "state"];
+    site.host.run(&[&serve[..], &lab, &["--trust", "keys/exporter.pub"]].concat()).exits(5);
+    site.status(&[]).exits(2).warns("nothing was imported or exported here");
+    // What is known of a target stays as it was: that it failed, and that it is given up.
+    site.import(&["--cache-dir", "cache", "--registry", DEAD]).fails();
+    site.forget(&["cache/"]).good();
+    let before = site.state();
+    let other = Bundle::of(hours(-1), &Part::all(hours(-1))).with("stream", "lab");
+    site.host.file("inbox/b.tar", other.signed(&site.host.key));
+    site.import(&["--cache-dir", "cache"]).exits(5);
+    assert_eq!(site.state(), before);
+}
+
+/// As earlier versions wrote it.
+#[test]
+fn a_target_of_a_stream_that_never_came_is_named_with_what_retires_it() {
+    let mut site = Site::new();
+    site.comes();
+    site.import(&["--cache-dir", "cache"]).good();
+    let cache = format!("cache:{}", site.host.at("cache"));
+    let path = site.host.file(
+        "state/import-lab.json",
+        serde_json::json!({ "format": 1, "stream": "lab", "targets": {
+            &cache: { "used": hours(-1).to_string(), "beside": [] } } })
+        .to_string(),
+    );
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    let forget = format!("trivy-ferry forget {cache} --stream lab");
+    site.status(&[]).exits(7).warns("nothing of stream \"lab\" was imported into it yet").warns(&forget);
+    site.status(&["--max-silence", "1h"])
+        .exits(7)
+        .warns("If nothing sends this stream any more")
+        .warns("trivy-ferry forget TARGET --stream lab");
+    let words: Vec<&str> = forget.split(' ').skip(1).collect();
+    site.host.run(&[&words[..], &["--state-dir", "state"]].concat()).good();
+    site.status(&[]).good();
+}
+
+/// The exporter has a new key, a bundle has expired, or its clock is ahead: what came last lies in quarantine, and
+/// nobody has to look at the diode.
+#[test]
+fn what_was_refused_last_is_where_to_look_first() {
+    let pointer = "what came last was not accepted";
+    let stranger = trivy_ferry::trust::key::SigningKey::generate().unwrap();
+    let late = || Bundle::of(hours(-1), &Part::all(hours(-1)));
+    for unacceptable in [
+        late().signed(&stranger),
+        late().with("expires", hours(0).to_string()).signed(&stranger),
+        late().with("stream", "lab").signed(&stranger),
+    ] {
+        let mut site = Site::new();
+        site.comes();
+        site.import(&["--cache-dir", "cache"]).good();
+        let limits = ["--max-age", "trivy-db=1d", "--max-silence", "1h"];
+        let ran = site.status(&limits);
+        ran.exits(5).does_not_say(pointer).warns("Bring a newer bundle").warns("Look whether the diode");
+        site.host.wait(60);
+        site.host.file("inbox/c.tar", &unacceptable);
+        fs::remove_file(site.host.path("inbox/b.tar")).unwrap();
+        site.import(&["--cache-dir", "cache"]).fails();
+        for more in [&[][..], &["--target", "cache/"]] {
+            let ran = site.status(&[&limits[..], more].concat());
+            ran.exits(5).does_not_say("Bring a newer bundle").does_not_say("Look whether the diode");
+            assert_eq!(ran.err.matches(pointer).count(), 2, "{ran}");
+        }
+        // Something else was accepted since.
+        site.host.wait(60);
+        fs::remove_file(site.host.path("inbox/c.tar")).unwrap();
+        site.comes();
+        site.import(&["--cache-dir", "cache"]).good();
+        let ran = site.status(&limits);
+        ran.exits(5).warns("Bring a newer bundle").does_not_say(pointer);
+    }
+    // What has expired, and what was announced.
+    let mut site = Site::new();
+    let expires = (hours(0) + jiff::SignedDuration::from_mins(30)).to_string();
+    let bundle = Bundle::of(hours(-2), &Part::all(hours(-2))).with("expires", expires);
+    site.host.file("inbox/b.tar", bundle.signed(&site.host.key));
+    site.import(&["--cache-dir", "cache"]).good();
+    let mut with = site.state();
+    let (now, identity) = (hours(0).to_string(), "sha256:".to_owned() + &"0".repeat(64));
+    with["heard"] = serde_json::json!({ "created": now, "received": now, "export": "written",
+        "newest": { "identity": identity, "created": hours(-1).to_string(), "sequence": 9 } });
+    fs::write(site.host.path("state/import-default.json"), with.to_string()).unwrap();
+    site.host.wait(60 * 60);
+    site.host.file("inbox/b.tar", late().signed(&stranger));
+    site.import(&["--cache-dir", "cache"]).fails();
+    let ran = site.status(&["--max-silence", "90m"]);
+    ran.exits(5).warns("has not come").warns("expired").does_not_say("Bring a newer");
+    assert!(ran.err.matches(pointer).count() > 1, "{ran}");
+    site.bundles += 1;
 }
 
 /// The state was lost, or somebody filled the cache by hand: what lies there is used, whatever brought it.

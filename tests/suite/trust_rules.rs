@@ -192,3 +192,93 @@ fn after_a_stolen_key_no_date_of_it_stands() {
     host.import(&host.bundle("b.tar", &true_bundle(-30)), &[]).exits(5);
     assert!(StateDir::open(Some(&host.path("state")), Side::Import).is_ok());
 }
+
+/// Puts keys into the user's own directory of trusted keys.
+fn keep(host: &Host, name: &str, key: &SigningKey) -> std::path::PathBuf {
+    let file = host.file(&format!("xdg-config/trivy-ferry/trusted/{name}"), key.public().to_pem());
+    for directory in file.ancestors().skip(1).take(3) {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
+
+/// Imports by the keys in the directory, and not by those that a flag names.
+fn import_kept(host: &Host, bundle: &std::path::Path) -> Run {
+    let bundle = bundle.to_str().unwrap();
+    host.run(&["import", bundle, "--cache-dir", "cache", "--state-dir", "state", "--data-home", "home"])
+}
+
+#[test]
+fn a_key_that_signed_and_is_no_longer_trusted_is_said() {
+    let host = Host::new();
+    let status = || host.run(&["status", "--state-dir", "state"]);
+    let bundle = host.bundle("b.tar", &Bundle::of(hours(-3), &Part::all(days(-2))));
+    // A key that a run named: whether it is trusted, nobody can tell later.
+    host.import(&bundle, &[]).good();
+    status().good().prints("signed by exporter.pub").does_not_say("no longer trusted");
+    let kept = keep(&host, "trusted-by-this-test.pub", &host.key);
+    import_kept(&host, &bundle).good();
+    status().good().prints("signed by trusted-by-this-test.pub").does_not_say("no longer trusted");
+    // Under another name, it is the same key.
+    fs::rename(&kept, kept.with_file_name("renamed-by-this-test.pub")).unwrap();
+    status().good().does_not_say("no longer trusted");
+    fs::rename(kept.with_file_name("renamed-by-this-test.pub"), &kept).unwrap();
+    host.run(&["trust", "remove", "trusted-by-this-test"]).exits(0);
+    status().good().prints("signed by trusted-by-this-test.pub (no longer trusted)");
+    let json = host.run(&["status", "--state-dir", "state", "--format", "json"]).json();
+    assert_eq!(
+        json["imports"][0]["datasets"][0]["no_longer_trusted"],
+        serde_json::json!(["trusted-by-this-test.pub"])
+    );
+    // Another key takes its name; then nobody can say which keys there are.
+    let kept = keep(&host, "trusted-by-this-test.pub", &SigningKey::generate().unwrap());
+    status().good().prints("signed by trusted-by-this-test.pub (no longer trusted)");
+    fs::write(&kept, "rubbish").unwrap();
+    status().good().does_not_say("no longer trusted");
+    fs::remove_dir_all(kept.parent().unwrap()).unwrap();
+    status().good().prints("signed by trusted-by-this-test.pub (no longer trusted)");
+}
+
+/// The state belongs to another user, can be changed by others, or is damaged: the key stays until both can be done.
+#[test]
+fn a_key_is_removed_with_its_floors_or_not_at_all() {
+    let host = Host::new();
+    let bundle = host.bundle("b.tar", &Bundle::of(hours(-3), &Part::all(days(-2))));
+    let kept = keep(&host, "trusted-by-this-test.pub", &host.key);
+    import_kept(&host, &bundle).good();
+    let state = host.path("state");
+    let file = state.join("import-default.json");
+    let good = fs::read(&file).unwrap();
+    let mode = |mode: u32| fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+    let remove =
+        || host.run(&["trust", "remove", "trusted-by-this-test", "--reset-floors", "--state-dir", "state"]);
+    for is_open in [true, false] {
+        match is_open {
+            true => mode(0o777),
+            false => fs::write(&file, "rubbish").unwrap(),
+        }
+        remove().fails_with(2, &["no key was removed", "trust reset-floors"]);
+        host.run(&["trust", "reset-floors", "--state-dir", "state"]).fails();
+        mode(0o700);
+        assert!(kept.exists());
+        fs::write(&file, &good).unwrap();
+    }
+    remove().exits(0).prints("floors reset: cache:").prints("no longer trusted");
+    assert!(!kept.exists());
+    // The second half alone, by the user who owns the state.
+    fs::write(&file, &good).unwrap();
+    let ran = host.run(&["trust", "reset-floors", "--state-dir", "state"]);
+    ran.good().prints("floors reset: cache:").prints("stream default");
+    let line = text(host.path("state/imports.jsonl")).lines().last().unwrap().to_owned();
+    assert!(line.contains("floors-reset") && line.contains("trust reset-floors"), "{line}");
+    host.run(&["status", "--state-dir", "state"]).exits(7).warns("its floors were reset on");
+    host.run(&["trust", "reset-floors", "--state-dir", "nowhere"])
+        .fails_with(2, &["nothing was imported here"]);
+    assert!(!host.path("nowhere").exists());
+    // Where there is no state, a key is removed, and that nothing was reset is said.
+    keep(&host, "trusted-by-this-test.pub", &host.key);
+    host.run(&["trust", "remove", "trusted-by-this-test", "--reset-floors", "--state-dir", "nowhere"])
+        .exits(0)
+        .warns("no floors were reset");
+}

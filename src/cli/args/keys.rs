@@ -64,13 +64,13 @@ pub enum TrustCommand {
         #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },
-    /// Forget the dates and numbers that were accepted, after a stolen key was removed.
+    /// Forget all accepted dates and numbers, after a stolen key was removed.
     ///
-    /// Does what `trust remove --reset-floors` does after it removed the key, for the case that root removes the key
-    /// and another user owns the state. The next bundle is judged as the first in each stream and target. Risk: until
-    /// then, an older bundle of a trusted key is accepted.
+    /// `trust remove --reset-floors` does both at once. Use this command if root removes the key and another user owns
+    /// the record. The next bundle is judged as the first one, in all streams and targets. Risk: until then, an older
+    /// bundle of a trusted key is accepted.
     ResetFloors {
-        /// Where this host remembers what it accepted (default: as `import` has it).
+        /// The record of accepted bundles [default: as for `import`].
         #[arg(long, env = "TRIVY_FERRY_STATE_DIR", value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },

@@ -61,9 +61,9 @@ impl StatusReport {
         if target.retired {
             let used = target.used.or_else(|| Some(target.bundle.as_ref()?.created));
             let used = used.map_or_else(|| "-".into(), format_minute);
-            let name = escape_line(&target.target.to_string());
+            let forget = target.forget_command();
             writeln!(f, "  retired          no run uses it any more; the last one did {used}")?;
-            return writeln!(f, "                   `trivy-ferry forget {name}` removes it from here");
+            return writeln!(f, "                   `{forget}` removes it from here");
         }
         if let Some(failed) = &target.failed {
             let why = escape(&failed.why);
@@ -80,7 +80,7 @@ impl StatusReport {
                 writeln!(f, "  not in it        {item}: {}", escape(&item.why))?;
             }
         }
-        if !target.has_accepted() && target.failed.is_none() && target.floors_reset.is_none() {
+        if !target.accepted && target.failed.is_none() && target.floors_reset.is_none() {
             writeln!(f, "  last bundle      none was accepted yet")?;
         }
         for row in &target.datasets {
@@ -128,7 +128,12 @@ impl StatusReport {
         if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
             let version = row.version.iter().map(|version| format!(" {}", escape(version)));
             let version: String = version.collect();
-            let signers = escape(&row.signers.join(" and "));
+            let signer = |name: &String| match row.no_longer_trusted.contains(name) {
+                true => format!("{} (no longer trusted)", escape(name)),
+                false => escape(name),
+            };
+            let signers: Vec<String> = row.signers.iter().map(signer).collect();
+            let signers = signers.join(" and ");
             writeln!(f, "  {:<16} from {}{version}, signed by {signers}", "", escape(source))?;
         }
         Ok(())

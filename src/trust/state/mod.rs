@@ -22,7 +22,7 @@ use crate::util::trusted::{TrustedUsers, WritableByOthers};
 mod records;
 
 pub use records::{
-    Accepted, DatasetSize, ExportState, Failure, ImportState, Origin, OthersData, Override,
+    Accepted, DatasetSize, ExportState, Failure, ImportState, KeptKey, Origin, OthersData, Override,
     ReceivedHeartbeat, SetTag, TargetState,
 };
 

@@ -105,6 +105,19 @@ pub struct Origin {
     pub version: Option<String>,
     /// The trusted keys that signed the bundle, by the names that they had here.
     pub signers: Vec<String>,
+    /// Those of them that lay in a directory of trusted keys; none if an older program wrote this, or if the keys were
+    /// named one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeptKey>,
+}
+
+/// A key in a directory of trusted keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptKey {
+    /// Its identifier in hexadecimal.
+    pub keyid: String,
+    /// Its file at that time.
+    pub file: String,
 }
 
 /// Data at a target that no import of this host put there.

@@ -1,0 +1,158 @@
+//! What counts as an error: targets that failed or have nothing, data that is gone, old or expired, and silence.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::dataset::DatasetRef;
+use crate::delivery::target_id::TargetId;
+use crate::error::Error;
+use crate::status::drift::DriftState;
+use crate::status::report::{HeartbeatStatus, ItemStatus, StatusReport, TargetStatus};
+use crate::trust::Rejection;
+use crate::trust::max_age::MaxAge;
+use crate::trust::state::Failure;
+use crate::util::age::Age;
+use crate::util::text::{escape, format_minute};
+
+/// Where to look first if something came and was not accepted.
+const REFUSED: &str = "See `refused` in the output of `trivy-ferry status`: what came last was not accepted.";
+
+/// Returns an error for each target that failed or has nothing, and for each dataset that is not what was imported, too
+/// old or expired.
+pub(crate) fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for target in status.used() {
+        errors.extend(without_data(status, target));
+        for row in &target.datasets {
+            errors.extend(unfit_row(status, target, row, max_age));
+        }
+    }
+    errors
+}
+
+/// The error of something that a target has or lacks.
+fn destination(target: &TargetStatus, what: String, hint: &str) -> Error {
+    Error::Destination { path: PathBuf::from(target.target.to_string()), what, hint: target.hint(hint) }
+}
+
+/// Returns the error of a target that failed, or into which nothing was imported.
+fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
+    if let Some(Failure { since, why, .. }) = &target.failed {
+        let what = format!("every import has failed since {}: {why}", format_minute(*since));
+        return Some(destination(target, what, "Mend what it says; the next import into it ends this."));
+    }
+    if target.accepted {
+        return None;
+    }
+    if let Some(reset) = target.floors_reset {
+        let what =
+            format!("its floors were reset on {}, and no bundle was accepted since", format_minute(reset));
+        return Some(destination(target, what, "Import a bundle: it is judged as the first."));
+    }
+    let stream = escape(&target.stream);
+    let what = format!("nothing of stream {stream:?} was imported into it yet");
+    let has_other = status.used().any(|other| other.target == target.target && other.accepted);
+    let mut hint = "See under `refused` why no bundle was acceptable.".to_owned();
+    if has_other {
+        let forget = target.forget_command();
+        hint = format!("{hint} If it is meant for other streams alone, run `{forget}`.");
+    }
+    Some(destination(target, what, &hint))
+}
+
+/// Returns the errors of a dataset or an image.
+fn unfit_row(
+    status: &StatusReport,
+    target: &TargetStatus,
+    row: &ItemStatus,
+    max_age: Option<&MaxAge>,
+) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let newer = match status.last_refused.contains_key(&target.stream) {
+        true => format!("{REFUSED} If it is of no use, bring a newer bundle."),
+        false => "Bring a newer bundle: scans do not see what was found since.".into(),
+    };
+    let rejected = |rejection| target.rejected(rejection, &newer);
+    // Of several streams that use a place, one is enough to say what is wrong there.
+    let speaks = status.speaks(target, row);
+    if let Some(hint) = row.state.hint(&row.name, &target.last_bundle()).filter(|_| speaks) {
+        errors.push(destination(target, format!("{} is not what was imported", row.name), &hint));
+    }
+    for tag in &row.lost_tags {
+        let what = format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
+        let hint = format!("Import {} again, with --extra-tag: it sets the tag again.", target.last_bundle());
+        errors.push(destination(target, what, &hint));
+    }
+    // If nobody looked, the older data of another stream may be what is in place.
+    if speaks || row.state == DriftState::NotLookedAt {
+        let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
+        if let (Some(max_age), Some(name)) = (max_age, &name) {
+            let date = row.in_use.unwrap_or(row.accepted);
+            errors.extend(max_age.check(name, Some(date), status.now).err().map(rejected));
+        }
+    }
+    if let Some(expires) = row.expires.filter(|expires| *expires < status.now) {
+        errors.push(rejected(Rejection::Expired { bundle: row.name.clone(), expires }));
+    }
+    errors
+}
+
+/// Returns an error for each stream whose last heartbeat, or the bundle that it announces, is overdue.
+pub(crate) fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
+    let mut streams: Vec<&str> = status.used().map(|target| target.stream.as_str()).collect();
+    streams.extend(status.heartbeats.iter().map(|heartbeat| heartbeat.stream.as_str()));
+    streams.sort_unstable();
+    streams.dedup();
+    let is_over = |since: Timestamp| status.now.duration_since(since) > most.duration();
+    let mut errors = Vec::new();
+    for stream in streams {
+        let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
+        let refused = status.last_refused.get(stream);
+        // A clock that was ahead, here or there, must not hide silence.
+        let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
+        if last.is_none_or(is_over) {
+            let was_heard_since =
+                heartbeat.is_some_and(|heartbeat| refused.is_some_and(|at| *at <= heartbeat.heard.received));
+            let rejection = Rejection::Silent { stream: stream.to_owned(), last };
+            let otherwise = "If it is of no use, look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.";
+            errors.push(after_refusal(refused.is_some() && !was_heard_since, rejection, otherwise));
+        }
+        if let Some((heartbeat, created)) =
+            overdue(status, heartbeat).filter(|(_, created)| is_over(*created))
+        {
+            let not_in = heartbeat.not_in.iter().map(TargetId::to_string).collect();
+            let rejection = Rejection::NotHere { stream: stream.to_owned(), created, not_in };
+            errors.push(after_refusal(
+                refused.is_some(),
+                rejection,
+                "If it is another bundle, have this one sent again.",
+            ));
+        }
+    }
+    errors
+}
+
+/// The heartbeat that announces a bundle which has not come everywhere, and when that was made. A target that failed
+/// is reported by its failure: where all have, nobody knows what has come.
+fn overdue<'h>(
+    status: &StatusReport,
+    heartbeat: Option<&'h HeartbeatStatus>,
+) -> Option<(&'h HeartbeatStatus, Timestamp)> {
+    let heartbeat = heartbeat.filter(|heartbeat| !heartbeat.here)?;
+    let mut targets = status.used().filter(|target| target.stream == heartbeat.stream).peekable();
+    if targets.peek().is_some() && targets.all(|target| target.failed.is_some()) {
+        return None;
+    }
+    Some((heartbeat, heartbeat.heard.newest.as_ref()?.created))
+}
+
+/// The error of something that has not come. If something came and was refused, that is named first.
+fn after_refusal(is_refused: bool, rejection: Rejection, otherwise: &str) -> Error {
+    let original = Error::from(rejection);
+    if !is_refused {
+        return original;
+    }
+    let hint = format!("{REFUSED} {otherwise}");
+    Error::Restated { what: original.to_string(), hint, original: Box::new(original) }
+}
