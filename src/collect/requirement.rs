@@ -47,19 +47,24 @@ pub(crate) struct Requirements<'r>(&'r [Requirement]);
 
 impl<'r> Requirements<'r> {
     /// Those that were given. Without any, trivy-db is required if it is asked for: the others are of little use
-    /// without it.
+    /// without it. `accepted` are the datasets that may be signed against the rules.
     ///
     /// # Errors
-    /// [`Error::Usage`] if one names a dataset that is not asked for.
-    pub(crate) fn new(given: &'r [Requirement], wanted: &[WantedDataset]) -> Result<Self, Error> {
+    /// [`Error::Usage`] if a requirement or `accepted` names a dataset that is not asked for.
+    pub(crate) fn new(
+        given: &'r [Requirement],
+        accepted: &[Name],
+        wanted: &[WantedDataset],
+    ) -> Result<Self, Error> {
         let is_wanted = |name: &Name| wanted.iter().any(|item| item.dataset().name == *name);
-        let unknown = given.iter().find_map(|requirement| match requirement {
-            Requirement::Dataset(name) if !is_wanted(name) => Some(name),
-            _ => None,
+        let required = given.iter().filter_map(|requirement| match requirement {
+            Requirement::Dataset(name) => Some(("--require", name)),
+            Requirement::All => None,
         });
-        match unknown {
-            Some(name) => Err(Error::usage(
-                format!("--require names {name}, which this export does not carry"),
+        let accepted = accepted.iter().map(|name| ("--accept", name));
+        match required.chain(accepted).find(|(_, name)| !is_wanted(name)) {
+            Some((flag, name)) => Err(Error::usage(
+                format!("{flag} names {name}, which this export does not carry"),
                 "Correct the name, or give its source; --only and --skip say what is carried.",
             )),
             None => Ok(Requirements(given)),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::bundle::names::PARTIAL;
 use crate::bundle::volumes::{VolumeNumber, parse_name};
 use crate::error::Error;
 use crate::export::output::dated;
@@ -96,9 +97,21 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     }
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
-    hidden.push(crate::bundle::names::PARTIAL);
+    hidden.push(PARTIAL);
     let mut copy = PendingFile::create(&directory, hidden, FileMode::AtMost(0o644), None)?;
     io::copy(from, &mut copy)?;
     copy.put_new(name, Durability::Synced)?;
     Ok(true)
+}
+
+/// Removes files that [`put_new`] was writing when its process was killed, if `is_ours` says so of the name that they
+/// would have got. Nobody may be writing them.
+pub(crate) fn remove_partials(directory: &Path, is_ours: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(PARTIAL));
+        if of.is_some_and(&is_ours) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }

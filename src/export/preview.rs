@@ -33,7 +33,7 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
         hosts.extend(wanted.iter().flat_map(WantedDataset::hosts));
         hosts
     };
-    let requirements = &Requirements::new(&options.require, wanted)?;
+    let requirements = &Requirements::new(&options.require, &options.accept, wanted)?;
     let mut missing = Vec::new();
     let collected = collect::collect(network, wanted, requirements, &mut missing, &mut best, progress);
     let collected = collected.inspect_err(|_| {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::bundle::payload::Payload;
 use crate::bundle::writer::{BundleInfo, BundlePlan, BundleWriter};
-use crate::bundle::{Dataset, heartbeat as format};
+use crate::bundle::{Dataset, Heartbeat, heartbeat as format};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::{BestSource, Rejected};
 use crate::collect::requirement::{self, MissingSource, Requirements};
@@ -20,9 +20,9 @@ use crate::collect::{self, images};
 use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::export::drop_directory::DropDirectory;
+use crate::export::drop_directory::{DropDirectory, remove_partials};
 use crate::export::options::ExportOptions;
-use crate::export::output::Destination;
+use crate::export::output::{Destination, dated};
 use crate::export::report::{
     ExportReport, ExportResult, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity,
 };
@@ -74,6 +74,9 @@ pub(crate) fn collect_and_write(
     };
     let floors = last.as_ref().map(|last| last.floors.clone()).unwrap_or_default();
     let heartbeat_directory = heartbeat_directory(options, &destination)?;
+    if state.is_some() {
+        remove_leftovers(options, heartbeat_directory.as_deref());
+    }
     let run = ExportRun {
         options,
         signer: &*signer,
@@ -128,6 +131,18 @@ fn heartbeat_directory(options: &ExportOptions, destination: &Destination) -> Re
     }
 }
 
+/// Removes what earlier exports of the stream left that were killed while they dropped a bundle or a heartbeat. The
+/// caller has locked the state, so that no other export of the stream runs.
+fn remove_leftovers(options: &ExportOptions, heartbeats: Option<&Path>) {
+    let stream = options.stream.as_str();
+    if let Some(directory) = &options.drop_into {
+        remove_partials(directory, |name| dated(name, stream).is_some());
+    }
+    if let Some(directory) = heartbeats {
+        remove_partials(directory, |name| Heartbeat::is_named_for(name, stream));
+    }
+}
+
 /// An export that writes.
 struct ExportRun<'r> {
     options: &'r ExportOptions,
@@ -166,7 +181,7 @@ impl ExportRun<'_> {
     /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
     fn export(&self, wanted: &[WantedDataset]) -> Result<ExportReport, Error> {
         let ExportRun { options, network, progress, .. } = *self;
-        let requirements = &Requirements::new(&options.require, wanted)?;
+        let requirements = &Requirements::new(&options.require, &options.accept, wanted)?;
         let mut best = BestSource::new(network, self.floors.clone(), quorum(options), progress);
         let mut leftovers = 0;
         let mut missing = Vec::new();

@@ -147,6 +147,43 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
         .warns("has not come");
 }
 
+/// The names hold a time, so that nothing would ever replace what an export leaves that is killed.
+#[test]
+fn what_a_killed_export_left_in_the_directory_is_removed() {
+    let mut link = Link::new();
+    link.publish();
+    let leftovers = [
+        "drop/.default-20260102t030405z.heartbeat.json.partial",
+        "drop/.default-20260102t030405z.tar.partial",
+        "drop/.default-20260102t030405z.tar.003.partial",
+        "drop/.default-20260102t030405z.par.001.partial",
+    ];
+    let others = [
+        "drop/.other-20260102t030405z.heartbeat.json.partial",
+        "drop/.default-b-20260102t030405z.tar.partial",
+        "drop/.default-notes.heartbeat.json.partial",
+        "drop/.photo.jpg.partial",
+    ];
+    let export = |without_drop: bool| {
+        leftovers.iter().chain(&others).for_each(|name| drop(link.host.file(name, "cut sh")));
+        let mut command = link.export_command();
+        if without_drop {
+            command = link.host.command();
+            command.args(["export", "--key", "exporter.key", "--output", "drop", "--state-dir", "exported"]);
+            command.arg("--heartbeat").args(link.upstream.flags());
+        }
+        forge::run(command).good();
+        let is_left = |names: &[&str]| names.iter().filter(|name| link.host.path(name).exists()).count();
+        (is_left(&leftovers), is_left(&others))
+    };
+    assert_eq!(export(false), (0, others.len()));
+    // One that finds nothing new looks there too.
+    assert_eq!(export(false), (0, others.len()));
+    // Copies of bundles come to be only with --drop.
+    link.host.wait(2);
+    assert_eq!(export(true), (leftovers.len() - 1, others.len()));
+}
+
 #[test]
 fn an_exporter_that_reaches_no_source_is_alive() {
     let link = Link::over(Upstream::new(|_, _| Some(Fault::Status(503, None))));

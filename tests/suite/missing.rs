@@ -200,6 +200,15 @@ fn what_must_not_be_missing_can_be_named() {
     host.export(&upstream, &["--require", "all"]).exits(3);
     host.export(&upstream, &["--require", "vex-corp"]).exits(2).warns("--require names vex-corp");
     host.export(&upstream, &["--require", "trivy-db", "--skip", "trivy-db"]).exits(2);
+    // A name that is given with --accept is no less likely to be misspelled.
+    for (name, more) in [
+        ("vex-corp", &[][..]),
+        ("trivy-db", &["--skip", "trivy-db"]),
+        ("trivy-java-db", &["--only", "trivy-db", "--dry-run"]),
+    ] {
+        let run = host.export(&upstream, &[&["--accept", name], more].concat());
+        run.exits(2).warns(&format!("--accept names {name}, which this export does not carry"));
+    }
     assert_eq!(written(&host), 0);
     // Of a dry run the same is said, and nothing is written.
     let dry: Value =
