@@ -1,7 +1,7 @@
 //! Finds out which files in the inputs belong together: bundles, their volumes and their parity, by their names
 //! and, if these were changed, by what is in them. All other files are ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::bundle::{
 };
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
-use crate::intake::renamed::{MAX_PARITY, RenamedFiles};
+use crate::intake::renamed::{MAX_PARITY, RenamedFiles, Search};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
 
@@ -53,6 +53,16 @@ pub(crate) struct Inputs {
     renamed: RenamedFiles,
     /// Other files beside a bundle that was named, among which are its volumes if they were renamed.
     beside: RenamedFiles,
+    /// Whether renamed volumes were put to their heads, so that no others are looked for.
+    is_linked: bool,
+}
+
+/// A volume that has another name than its head.
+pub(crate) struct LinkedVolume {
+    /// The bundle's name.
+    pub(crate) key: String,
+    pub(crate) number: VolumeNumber,
+    pub(crate) path: PathBuf,
 }
 
 /// The most bundles and heads that are looked at together.
@@ -347,11 +357,8 @@ impl Inputs {
     ) -> impl Fn(VolumeNumber) -> Option<PathBuf> + use<'i> {
         let set = key(head).and_then(|key| self.sets.get(&key));
         let (volumes, head) = (payload.volumes.clone(), head.to_path_buf());
-        let of_strays = self.sets.values().filter(|set| set.first.is_empty());
-        let of_strays = of_strays.flat_map(|set| set.volumes.values().flatten().cloned());
-        // A gateway may have put a name's end behind the number.
-        let named_tar = self.bundles.iter().cloned();
-        let search = self.renamed.search(volumes.len(), &self.look, of_strays.chain(named_tar));
+        let wanted = if self.is_linked { 0 } else { volumes.len() };
+        let search = self.search(wanted);
         let beside_it = self.beside.search(volumes.len(), &self.look, std::iter::empty());
         move |number| {
             let volume = volumes.get(number.index()?)?;
@@ -359,12 +366,92 @@ impl Inputs {
             let named = set.and_then(|set| set.volumes.get(&number));
             let named = named.and_then(|paths| self.look.right(expected.as_deref(), paths, volume));
             let renamed = || {
-                let number = number.to_string();
-                search.find(&number, volume).or_else(|| beside_it.find(&number, volume))
+                let (number, any) = (number.to_string(), |_: &Path| true);
+                search.find(&number, volume, &any).or_else(|| beside_it.find(&number, volume, &any))
             };
-            // One of its name and length is compared later, byte by byte.
-            named.as_ref().filter(|path| has_length(path, volume)).cloned().or_else(renamed).or(named)
+            // One of its name and length is compared later, byte by byte, unless another may have come for it.
+            let is_likely = |path: &&PathBuf| {
+                has_length(path, volume) && (!search.has_size_of(volume) || self.look.is(path, volume))
+            };
+            named.as_ref().filter(is_likely).cloned().or_else(renamed).or(named)
         }
+    }
+
+    fn search(&self, volumes: usize) -> Search<'_> {
+        self.renamed.search(volumes, &self.look, self.misnamed().cloned())
+    }
+
+    /// Volumes that may belong to a head of another name: those without one, and what is named like a bundle, since a
+    /// gateway may have put a name's end behind the number.
+    fn misnamed(&self) -> impl Iterator<Item = &PathBuf> {
+        let strays = self.sets.values().filter(|set| set.first.is_empty());
+        strays.flat_map(|set| set.volumes.values().flatten()).chain(&self.bundles)
+    }
+
+    /// The files that may be volumes under another name than that of their head.
+    pub(crate) fn may_be_volumes(&self) -> impl Iterator<Item = &PathBuf> {
+        self.renamed.files().iter().chain(self.misnamed())
+    }
+
+    /// Finds volumes that have other names than their heads, by what trusted keys signed. Only the `usable` files are
+    /// looked at, and of bundles that have a volume in common the newest gets it.
+    pub(crate) fn find_links(&self, keyring: &Keyring, usable: &BTreeSet<PathBuf>) -> Vec<LinkedVolume> {
+        let (mut links, mut linked) = (Vec::new(), BTreeSet::new());
+        if usable.is_empty() {
+            return links;
+        }
+        let in_volumes = |signed: &SignedBundle| !signed.payload().volumes.is_empty();
+        let mut heads = Vec::new();
+        for key in self.keys() {
+            let signed = self.trusted_heads(key, keyring).filter(in_volumes);
+            heads.extend(signed.map(|signed| (signed.payload().created, key, signed.path().to_path_buf())));
+        }
+        heads.sort_by(|a, b| b.cmp(a));
+        for (_, key, head) in heads {
+            let Ok(signed) = UnverifiedBundle::open(&head).and_then(|head| head.signed(keyring)) else {
+                continue;
+            };
+            let search = self.search(signed.payload().volumes.len());
+            for (index, volume) in signed.payload().volumes.iter().enumerate() {
+                let is_free = |path: &Path| usable.contains(path) && !linked.contains(path);
+                let Some(number) = VolumeNumber::at(index) else { break };
+                if let Some(path) = search.find(&number.to_string(), volume, &is_free) {
+                    linked.insert(path.clone());
+                    links.push(LinkedVolume { key: key.to_owned(), number, path });
+                }
+            }
+        }
+        links
+    }
+
+    /// Puts these volumes to their heads. From then on no others are looked for.
+    pub(crate) fn link_volumes(&mut self, links: &[LinkedVolume]) {
+        self.is_linked = true;
+        for LinkedVolume { key: of, number, path } in links {
+            if let Some(before) = key(path)
+                && let Some(set) = self.sets.get_mut(&before)
+            {
+                set.first.retain(|other| other != path);
+                set.volumes.values_mut().for_each(|paths| paths.retain(|other| other != path));
+                set.volumes.retain(|_, paths| !paths.is_empty());
+                if set.is_empty() {
+                    self.sets.remove(&before);
+                }
+            }
+            self.bundles.retain(|other| other != path);
+            self.renamed.uses(path);
+            self.sets.entry(of.clone()).or_default().volumes.entry(*number).or_default().push(path.clone());
+        }
+    }
+
+    /// The volumes of a bundle that are not there.
+    pub(crate) fn lacking(&self, signed: &SignedBundle) -> Vec<(VolumeNumber, Volume)> {
+        let find = self.volumes_of(signed.path(), signed.payload());
+        let volumes = signed.payload().volumes.iter().enumerate();
+        let numbered = volumes.filter_map(|(index, volume)| Some((VolumeNumber::at(index)?, *volume)));
+        numbered
+            .filter(|(number, volume)| !find(*number).is_some_and(|path| has_length(&path, volume)))
+            .collect()
     }
 
     /// The heartbeats of a name.
@@ -387,11 +474,6 @@ impl Inputs {
     /// Whether a file is a volume of what was completed, though its name is another.
     pub(crate) fn is_renamed_volume(&self, path: &Path) -> bool {
         self.renamed.is_used(path) || self.beside.is_used(path)
-    }
-
-    /// The files of unknown names.
-    pub(crate) fn renamed_files(&self) -> &[PathBuf] {
-        self.renamed.files()
     }
 
     /// The files of unknown names that may be volumes.

@@ -111,11 +111,21 @@ pub(crate) struct Search<'f> {
 }
 
 impl Search<'_> {
-    /// Where a volume lies, whatever its name is.
-    pub(crate) fn find(&self, number: &str, volume: &Volume) -> Option<PathBuf> {
+    /// Whether a file has the size of a volume.
+    pub(crate) fn has_size_of(&self, volume: &Volume) -> bool {
+        self.by_size.binary_search_by_key(&volume.size, |(size, _)| *size).is_ok()
+    }
+
+    /// Where a volume lies, whatever its name is, among the files that are `usable`.
+    pub(crate) fn find(
+        &self,
+        number: &str,
+        volume: &Volume,
+        usable: &dyn Fn(&Path) -> bool,
+    ) -> Option<PathBuf> {
         let begin = self.by_size.partition_point(|(size, _)| *size < volume.size);
         let fits = self.by_size[begin..].iter().take_while(|(size, _)| *size == volume.size);
-        let mut fits: Vec<&PathBuf> = fits.map(|(_, path)| path).collect();
+        let mut fits: Vec<&PathBuf> = fits.map(|(_, path)| path).filter(|path| usable(path)).collect();
         // Most likely the number is still in its name.
         fits.sort_by_key(|path| !path.file_name().unwrap_or_default().to_string_lossy().contains(number));
         let found = fits.into_iter().find(|path| self.look.is_by_content(path, volume, &self.left))?;
@@ -171,7 +181,7 @@ mod tests {
         let search = files.search(30, &look, std::iter::empty());
         for n in 1..=30 {
             let wanted = Some(dir.path().join(format!("x{:02}", 31 - n)));
-            assert_eq!(search.find(&format!("{n:03}"), &volume(n)), wanted, "{n}");
+            assert_eq!(search.find(&format!("{n:03}"), &volume(n), &|_| true), wanted, "{n}");
         }
         assert_eq!(search.left.get(), MAX_WRONG, "none was read twice");
         assert_eq!(files.unused().count(), 1);
@@ -187,10 +197,10 @@ mod tests {
         files.add(genuine.clone());
         let look = Look::default();
         let search = files.search(1, &look, std::iter::empty());
-        assert_eq!(search.find("002", &volume(8)), None);
+        assert_eq!(search.find("002", &volume(8), &|_| true), None);
         assert_eq!(search.left.get(), 0);
         let search = files.search(1, &look, std::iter::empty());
-        assert_eq!(search.find("001", &volume(7)), Some(genuine), "the number is in its name");
+        assert_eq!(search.find("001", &volume(7), &|_| true), Some(genuine), "the number is in its name");
         // Holes are no volume.
         let mut files = RenamedFiles::default();
         let hollow = dir.path().join("hollow.001");
@@ -199,6 +209,6 @@ mod tests {
         let zeros = Volume { size: 1 << 20, digest: Digest::of(&vec![0; 1 << 20]) };
         let look = Look::default();
         let search = files.search(1, &look, std::iter::empty());
-        assert_eq!((search.find("001", &zeros), search.left.get()), (None, 1 + MAX_WRONG));
+        assert_eq!((search.find("001", &zeros, &|_| true), search.left.get()), (None, 1 + MAX_WRONG));
     }
 }

@@ -67,9 +67,9 @@ pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
-/// A reason with the name of what it is about before it, unless the reason names it.
+/// A reason with the name of what it is about before it, unless the reason names it, in small or capital letters.
 pub(crate) fn with_name(name: &str, why: &str) -> String {
-    if why.contains(name) { why.to_owned() } else { format!("{name}: {why}") }
+    if why.to_lowercase().contains(&name.to_lowercase()) { why.to_owned() } else { format!("{name}: {why}") }
 }
 
 /// A whole line made safe for a terminal, and not cut: what [`is_hidden`] names appears as `\u{…}`. Names of

@@ -113,6 +113,20 @@ pub(crate) struct TakenFiles {
     pub(crate) directory: PathBuf,
 }
 
+/// The bundles in quarantine that are damaged or incomplete, while it is open.
+pub(crate) struct Quarantine {
+    pub(crate) bundles: Vec<TakenFiles>,
+    shown: PathBuf,
+    _pinned: Pinned,
+}
+
+impl Quarantine {
+    /// Returns the files of each bundle; none of one that cannot be read.
+    pub(crate) fn files(&self) -> Vec<Vec<PathBuf>> {
+        self.bundles.iter().map(|taken| taken.files().unwrap_or_default()).collect()
+    }
+}
+
 impl TakenFiles {
     /// All folders in which they are: those that were beside are in folders of their own.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
@@ -398,36 +412,52 @@ impl Inbox {
         }
     }
 
-    /// Puts back what of this bundle went to quarantine because it was damaged or incomplete: more of it has
-    /// come. Says whether anything was put back.
+    /// Opens the quarantine for the bundles that went there because they were damaged or incomplete; if a name is
+    /// given, for those of this name.
     ///
     /// # Errors
     /// Where that fails.
-    pub(crate) fn bring_back(&self, bundle: &str) -> Result<bool, Error> {
+    pub(crate) fn quarantine(&self, bundle: Option<&str>) -> Result<Option<Quarantine>, Error> {
         let name = directory_of(Disposition::Quarantined);
         let shown = self.path.join(name);
         if !self.place.join(name).is_dir() {
-            return Ok(false);
+            return Ok(None);
         }
         let pinned = Pinned::open(&self.watched, name, &shown, 0o755)?;
-        let back = || -> io::Result<bool> {
-            let mut any = false;
-            for directory in std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path())) {
-                let reason = directory.join(REASON);
-                if !is_kept(&directory) || !may_be_completed(&reason, bundle) {
-                    continue;
-                }
-                let taken = TakenFiles { directory };
-                let before = taken.files()?.len();
-                // What finds no place stays where it is.
-                any |= match self.give_all_back(&taken) {
-                    Ok(()) => before > 0,
-                    Err(_) => taken.files()?.len() < before,
-                };
-            }
-            Ok(any)
+        let list = || -> io::Result<Vec<TakenFiles>> {
+            let all = std::fs::read_dir(&pinned.path)?.filter_map(|entry| Some(entry.ok()?.path()));
+            let lacks = |path: &PathBuf| is_kept(path) && may_be_completed(&path.join(REASON), bundle);
+            let mut directories: Vec<PathBuf> = all.filter(lacks).collect();
+            // The newest first.
+            directories.sort_by(|a, b| b.cmp(a));
+            Ok(directories.into_iter().map(|directory| TakenFiles { directory }).collect())
         };
-        back().map_err(|error| failed(&shown, error))
+        let bundles = list().map_err(|error| failed(&shown, error))?;
+        Ok(Some(Quarantine { bundles, shown, _pinned: pinned }))
+    }
+
+    /// Puts back bundles from quarantine: more of them has come. Says whether anything was put back.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub(crate) fn bring_back<'q>(
+        &self,
+        quarantine: &Quarantine,
+        bundles: impl IntoIterator<Item = &'q TakenFiles>,
+    ) -> Result<bool, Error> {
+        let back = |taken: &TakenFiles| -> io::Result<bool> {
+            let before = taken.files()?.len();
+            // What finds no place stays where it is.
+            match self.give_all_back(taken) {
+                Ok(()) => Ok(before > 0),
+                Err(_) => Ok(taken.files()?.len() < before),
+            }
+        };
+        let mut any = false;
+        for taken in bundles {
+            any |= back(taken).map_err(|error| failed(&quarantine.shown, error))?;
+        }
+        Ok(any)
     }
 
     /// Removes files.

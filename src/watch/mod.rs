@@ -7,13 +7,14 @@
 pub(crate) mod attempt;
 pub(crate) mod inbox;
 pub mod options;
+pub(crate) mod overdue;
 pub(crate) mod portion;
 pub(crate) mod reason;
+pub(crate) mod renamed;
 pub(crate) mod report;
 pub(crate) mod seen;
 pub(crate) mod state;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,10 +38,12 @@ use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{escape, escape_line, format_second, with_name};
 use crate::watch::attempt::ImportAttempt;
-use crate::watch::inbox::{Inbox, TakenFiles};
+use crate::watch::inbox::{Inbox, Quarantine, TakenFiles};
 use crate::watch::options::WatchOptions;
-use crate::watch::portion::{Look, Portion, Sorted, file_name, first, look, sets_of};
-use crate::watch::reason::{Details, Disposition, Reason, errors_as_json};
+use crate::watch::overdue::{Overdue, overdue};
+use crate::watch::portion::{Junk, Portion, Sorted, file_name, first, look, sets_of};
+use crate::watch::reason::{BundleVerdict, Details, Disposition, Reason, errors_as_json};
+use crate::watch::renamed::{RenamedVolumes, lacking_in};
 use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
 use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, WaitingTimes};
@@ -50,23 +53,6 @@ use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, Waitin
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
 const RECHECK_PAUSE: Duration = Duration::from_secs(600);
-
-/// What became of a bundle.
-struct BundleVerdict<'v> {
-    outcome: Disposition,
-    category: Option<Category>,
-    why: Option<String>,
-    errors: Vec<Error>,
-    stray: bool,
-    details: Details<'v>,
-}
-
-/// Files of one name that are no bundle and no part of one.
-struct Junk {
-    key: String,
-    files: Vec<PathBuf>,
-    error: BundleError,
-}
 
 struct Watch<'w> {
     options: &'w WatchOptions,
@@ -88,8 +74,8 @@ struct Watch<'w> {
     errors: Vec<Error>,
     /// Whether something is there in this round that was not when it began.
     more: bool,
-    /// What the files look like whose names say nothing: a bundle may wait for one of them.
-    renamed: Look,
+    /// The volumes that have other names than their heads.
+    renamed: RenamedVolumes,
     progress: &'w dyn Progress,
 }
 
@@ -155,7 +141,7 @@ fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -
         heartbeats,
         errors,
         more,
-        renamed: Look::new(),
+        renamed: RenamedVolumes::default(),
         progress,
     };
     importer.write_metrics(RunNews::Started, progress);
@@ -189,7 +175,7 @@ impl Watch<'_> {
                 self.progress.info(&format!("{count} sets of files could not be put back yet; trying again"))
             }
         }
-        let there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
+        let mut there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
             // A share that is away for a while comes back.
             Err(error) if !self.options.once => {
@@ -199,12 +185,15 @@ impl Watch<'_> {
             }
             Err(error) => return Err(error),
         };
+        let settled = self.link(&mut there);
+        if self.more {
+            // What has come is not judged without what came back.
+            return Ok(false);
+        }
         let sets = sets_of(&there);
         let names: BTreeSet<&String> = sets.iter().map(|(key, _)| key).collect();
         self.seen.retain(|key, _| names.contains(key));
         self.waited.tick(sets.iter().map(|(key, _)| key.as_str()));
-        self.more = false;
-        self.renamed = look(there.renamed_files());
         let (mut due, at_rest) = self.look_at(sets);
         self.sort(&there, &mut due);
         for (key, files) in due {
@@ -230,7 +219,52 @@ impl Watch<'_> {
             // They were said, and nobody asks for them.
             self.errors.clear();
         }
-        Ok(at_rest && !self.more)
+        Ok(at_rest && settled && !self.more)
+    }
+
+    /// Puts volumes of other names to their heads, and brings back bundles from quarantine to which some have come.
+    /// Returns whether nothing that may be such a volume is about to come to rest.
+    fn link(&mut self, there: &mut Inputs) -> bool {
+        self.more = false;
+        let settle = self.options.settle.duration().unsigned_abs();
+        let keyring = keyring(self.options).ok();
+        self.renamed.link(there, keyring.as_ref(), settle);
+        if there.may_be_volumes().next().is_none() {
+            return true;
+        }
+        let (quarantine, keyring) = match (self.inbox.quarantine(None), keyring) {
+            (Ok(Some(quarantine)), Some(keyring)) if !quarantine.bundles.is_empty() => (quarantine, keyring),
+            (Err(error), _) => {
+                self.say(&format!("{error}. {}", error.hint()));
+                return true;
+            }
+            // What waits here may wait for such a volume.
+            _ => return there.bundles.is_empty() || self.renamed.is_settled(),
+        };
+        for found in self.renamed.continued(&quarantine.files(), &keyring, &self.digests) {
+            if !self.done.has(found.identity) && !self.bring_back(&quarantine, found.directories, &found.name)
+            {
+                self.renamed.compare_again();
+            }
+        }
+        self.renamed.is_settled()
+    }
+
+    /// Brings back some of the bundles in quarantine. Says whether something came back.
+    fn bring_back(&mut self, from: &Quarantine, which: BTreeSet<usize>, name: &str) -> bool {
+        match self.inbox.bring_back(from, which.iter().filter_map(|index| from.bundles.get(*index))) {
+            Ok(true) => {
+                self.say(&format!("back         {}: more of it has come", escape(name)));
+                self.more = true;
+                true
+            }
+            Ok(false) => false,
+            // What is here may do without.
+            Err(error) => {
+                self.say(&format!("{error}. {}", error.hint()));
+                false
+            }
+        }
     }
 
     /// Looks at everything that is there. Returns what has come to rest and is due, and whether all of it is at
@@ -257,7 +291,7 @@ impl Watch<'_> {
             }
             let is_due = match &seen.todo {
                 Todo::Try => true,
-                Todo::Wait(renamed) => *renamed != self.renamed,
+                Todo::Wait => false,
                 Todo::TryAt(moment) | Todo::JudgeAt(moment) => Instant::now() >= *moment,
             };
             if is_due {
@@ -265,11 +299,6 @@ impl Watch<'_> {
             }
         }
         (due, at_rest)
-    }
-
-    /// There is nothing to do before something looks different.
-    fn until_it_changes(&self) -> Todo {
-        Todo::Wait(self.renamed.clone())
     }
 
     /// How long after a change in the inbox was refused it is tried again: at the next look, for whoever holds a file
@@ -328,7 +357,7 @@ impl Watch<'_> {
             && there.parity(key).is_empty()
         {
             let place = format!("{}/", self.inbox.place().display());
-            self.wait(there, key, &error.to_string().replace(&place, ""), self.until_it_changes(), None);
+            self.wait(there, key, &error.to_string().replace(&place, ""), Todo::Wait, None);
             return Ok(());
         }
         let stray = matches!(portion, Portion::Stray(_));
@@ -369,17 +398,25 @@ impl Watch<'_> {
             self.inbox.discard(taken)?;
             return Ok(true);
         }
-        match self.inbox.bring_back(&escape(key)) {
-            Ok(true) => {
-                self.say(&format!("back         {}: more of it has come", escape(key)));
-                self.more = true;
+        let named = self.inbox.quarantine(Some(&escape(key))).map(|quarantine| {
+            let all = |quarantine: &Quarantine| (0..quarantine.bundles.len()).collect();
+            quarantine.is_some_and(|quarantine| self.bring_back(&quarantine, all(&quarantine), key))
+        });
+        let found = || -> Result<bool, Error> {
+            if named? {
                 return Ok(true);
             }
-            Ok(false) => {}
+            // Its volumes may be there under other names.
+            let Some(quarantine) = self.inbox.quarantine(None)? else { return Ok(false) };
+            let keyring = keyring(self.options)?;
+            let holding = lacking_in(&quarantine.files(), there, key, &keyring, &self.digests);
+            Ok(self.bring_back(&quarantine, holding, key))
+        };
+        Ok(found().unwrap_or_else(|error| {
             // What is here may do without.
-            Err(error) => self.say(&format!("{error}. {}", error.hint())),
-        }
-        Ok(false)
+            self.say(&format!("{error}. {}", error.hint()));
+            false
+        }))
     }
 
     /// Leaves a bundle where it is that could not be imported.
@@ -389,7 +426,7 @@ impl Watch<'_> {
         let failed = tried.errors.into_iter().next().filter(|_| !lacks);
         let todo = match tried.category {
             Some(Category::Rejected) => Todo::JudgeAt(Instant::now() + RECHECK_PAUSE),
-            _ if lacks => self.until_it_changes(),
+            _ if lacks => Todo::Wait,
             _ => Todo::TryAt(Instant::now() + RETRY_PAUSE),
         };
         self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);
@@ -406,7 +443,8 @@ impl Watch<'_> {
         let imported = ImportedBundle { key: key.to_owned(), identity, volumes };
         for file in self.inbox.files(taken)? {
             let number = parse_name(&name_of(&file)).and_then(|(_, number)| number.index());
-            if number.is_some_and(|index| index >= imported.volumes.len()) {
+            let is_beyond = number.is_some_and(|index| index >= imported.volumes.len());
+            if is_beyond && !imported.volumes.iter().any(|volume| self.digests.is(&file, volume)) {
                 self.inbox.release(taken, &file)?;
             }
         }
@@ -493,7 +531,10 @@ impl Watch<'_> {
             match self.put_away_together(&files, &names, &some[0].error) {
                 Ok(()) => {
                     self.unsigned.count(count);
-                    names_gone(&some, &mut self.seen, &mut self.waited);
+                    for Junk { key, .. } in &some {
+                        self.seen.remove(key);
+                        self.waited.forget(key);
+                    }
                     self.errors.push(some.swap_remove(0).error.into());
                 }
                 Err(error) => {
@@ -542,38 +583,9 @@ impl Watch<'_> {
 
     /// Puts away what is not waited for any longer.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
-        let limit = self.options.give_up_after.duration().unsigned_abs();
-        let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
-        for key in there.keys() {
-            let Some(seen) = self.seen.get(key) else { continue };
-            let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
-            let (waited, bytes) = match seen.todo {
-                Todo::Wait(_) | Todo::JudgeAt(_) => (self.waited.of(key), bytes()),
-                // What lacked something for long and is coming now gets its time anew. What it takes does not
-                // count yet: it may be whole, and then it is not here for long.
-                Todo::Try => (seen.restless.elapsed(), 0),
-                // What lacks nothing is never given up; but that it does somebody has to vouch for.
-                Todo::TryAt(_) if seen.trusted => continue,
-                Todo::TryAt(_) => (self.waited.of(key), bytes()),
-            };
-            waiting.push((seen.trusted, Reverse(waited), key.to_owned(), bytes));
-        }
-        // What nobody vouches for goes first.
-        waiting.sort();
-        let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
-        let most = self.options.max_waiting.map_or(u64::MAX, |size| size.bytes());
+        let overdue = overdue(there.keys(), &self.seen, &self.waited, self.options);
         let mut first = Ok(());
-        for (trusted, Reverse(waited), key, bytes) in waiting {
-            let judged = self.seen.get(&key).is_some_and(|seen| seen.failed.is_some());
-            let why = match () {
-                () if waited >= limit && judged => "it was still refused after so long",
-                () if waited >= limit => "it has waited too long for what is missing",
-                () if all > most && bytes > 0 => {
-                    "what waits takes too much room, and this has waited longest"
-                }
-                () => continue,
-            };
-            all = all.saturating_sub(bytes);
+        for Overdue { key, trusted, waited, why } in overdue {
             let lacks = self.seen.get(&key).map(|seen| escape(&seen.why)).unwrap_or_default();
             let taken = match self.inbox.take(&there.all(&key)) {
                 Ok(taken) => taken,
@@ -618,6 +630,7 @@ impl Watch<'_> {
 
     /// Puts a bundle away that is dealt with.
     fn keep(&mut self, key: &str, taken: &TakenFiles, verdict: BundleVerdict<'_>) -> Result<(), Error> {
+        let said = verdict.summary(key);
         let BundleVerdict { outcome, category, why, errors, stray, details } = verdict;
         let most = match outcome {
             Disposition::Processed => self.options.keep_processed,
@@ -640,8 +653,7 @@ impl Watch<'_> {
         let kept = self.inbox.keep(taken, &file_name(key), &reason, most)?;
         self.seen.remove(key);
         self.waited.forget(key);
-        let said = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        self.say(&format!("{:<12} {}{said}", outcome.as_str(), escape(key)));
+        self.say(&said);
         // Also of what was processed: what is in use may have expired, or be too old.
         self.errors.extend(errors);
         self.hook(key, outcome.as_str(), &kept);
@@ -682,13 +694,5 @@ impl Watch<'_> {
             errors.extend(seen.failed);
         }
         WatchReport { outcomes: self.outcomes, waiting, heartbeats: self.heartbeats, errors }
-    }
-}
-
-/// Forgets names under which nothing is left.
-fn names_gone(junk: &[Junk], seen: &mut BTreeMap<String, SeenBundle>, waited: &mut WaitingTimes) {
-    for Junk { key, .. } in junk {
-        seen.remove(key);
-        waited.forget(key);
     }
 }

@@ -19,6 +19,13 @@ pub(crate) enum Portion {
     Stray(Vec<PathBuf>),
 }
 
+/// Files of one name that are no bundle and no part of one.
+pub(crate) struct Junk {
+    pub(crate) key: String,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) error: BundleError,
+}
+
 /// What a look at all that bears a bundle's name found.
 pub(crate) struct Sorted {
     pub(crate) portion: Portion,

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::bundle::open_regular;
 use crate::error::{Category, Error};
 use crate::import::report::ImportReport;
+use crate::util::text::{escape, with_name};
 
 /// Where a bundle was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +33,29 @@ impl Disposition {
             Disposition::Processed => "processed",
             Disposition::Quarantined => "quarantined",
         }
+    }
+}
+
+/// What became of a bundle.
+pub(crate) struct BundleVerdict<'v> {
+    pub(crate) outcome: Disposition,
+    pub(crate) category: Option<Category>,
+    pub(crate) why: Option<String>,
+    pub(crate) errors: Vec<Error>,
+    pub(crate) stray: bool,
+    pub(crate) details: Details<'v>,
+}
+
+impl BundleVerdict<'_> {
+    /// Returns the line that says it. Most reasons name the bundle, which is then named once.
+    pub(crate) fn summary(&self, key: &str) -> String {
+        let name = escape(key);
+        let said = match (&self.why, &self.details) {
+            (None, _) => name,
+            (Some(why), Details::GivenUp { .. }) => format!("{name}: {why}"),
+            (Some(why), _) => with_name(&name, why),
+        };
+        format!("{:<12} {said}", self.outcome.as_str())
     }
 }
 
@@ -108,8 +132,8 @@ struct EarlierReason {
 }
 
 /// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that files which
-/// come later may complete it.
-pub(crate) fn may_be_completed(reason: &Path, bundle: &str) -> bool {
+/// come later may complete it. Without a name, of any bundle; also of files that are no bundle, but may be volumes.
+pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
     /// Larger than any report, in bytes.
     const MAX: u64 = 16 << 20;
     let read = || -> Option<EarlierReason> {
@@ -121,7 +145,11 @@ pub(crate) fn may_be_completed(reason: &Path, bundle: &str) -> bool {
     read().is_some_and(|earlier| {
         let category = Category::from_exit_code(earlier.exit_code);
         let lacks = matches!(category, Some(Category::Verification | Category::Incomplete));
-        lacks && !earlier.stray && earlier.bundle == bundle
+        let fits = match bundle {
+            Some(bundle) => lacks && earlier.bundle == bundle,
+            None => lacks || category == Some(Category::Usage),
+        };
+        fits && !earlier.stray
     })
 }
 
@@ -159,7 +187,7 @@ mod tests {
             ("", false),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(may_be_completed(&path, "a.tar"), expected, "{text}");
+            assert_eq!(may_be_completed(&path, Some("a.tar")), expected, "{text}");
         }
     }
 

@@ -37,9 +37,8 @@ impl SeenBundle {
 pub(crate) enum Todo {
     /// It was not tried yet.
     Try,
-    /// It lacks something: there is nothing to do until it looks different, or the files whose names say nothing do,
-    /// which looked like this.
-    Wait(Look),
+    /// It lacks something: there is nothing to do until it looks different.
+    Wait,
     /// It could not be imported, and is tried again then.
     TryAt(Instant),
     /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.

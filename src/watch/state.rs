@@ -2,7 +2,7 @@
 //! were imported. Without it nothing goes wrong; some waits begin anew.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -97,13 +97,19 @@ impl ImportedBundles {
     /// Whether what lies there of a bundle is of one that was imported: each head and volume. Parity does not
     /// matter, since nobody can say whose it is.
     pub(crate) fn has_all(&self, there: &Inputs, key: &str) -> bool {
-        let of_name = || self.0.iter().filter(|imported| imported.key == key);
-        of_name().any(|imported| {
-            let is_head = |path: &Path| {
-                UnverifiedBundle::open(path).is_ok_and(|head| head.identity() == imported.identity)
-            };
-            there.heads(key).iter().all(|path| is_head(path)) && there.has_only(key, &imported.volumes)
+        let identity = |path: &PathBuf| UnverifiedBundle::open(path).ok().map(|head| head.identity());
+        let heads: Vec<Option<Digest>> = there.heads(key).iter().map(identity).collect();
+        self.0.iter().any(|imported| {
+            // A head says by itself of which bundle it is. Volumes do not: bundles may have some in common.
+            (imported.key == key || !heads.is_empty())
+                && heads.iter().all(|head| *head == Some(imported.identity))
+                && there.has_only(key, &imported.volumes)
         })
+    }
+
+    /// Whether a bundle of this identity was imported.
+    pub(crate) fn has(&self, identity: Digest) -> bool {
+        self.0.iter().any(|imported| imported.identity == identity)
     }
 
     pub(crate) fn add(&mut self, imported: ImportedBundle) {

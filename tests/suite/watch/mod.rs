@@ -2,6 +2,7 @@
 //! is stuck.
 
 mod hostile;
+mod renamed;
 mod shares;
 
 use std::collections::BTreeMap;
@@ -235,11 +236,18 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
     let (theirs, _) = stranger.export(&[]);
     host.put(&theirs);
     fs::write(host.path("inbox/rubbish.tar"), "rubbish").unwrap();
+    fs::write(host.path("inbox/Upper.TAR"), "rubbish").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", host.path("inbox/link.tar")).unwrap();
     std::process::Command::new("mkfifo").arg(host.path("inbox/pipe.tar")).status().unwrap();
     let (ran, report) = host.watch(&[]);
     assert_ne!(ran.code, 0);
-    assert_eq!(report["outcomes"].as_array().unwrap().len(), 4, "{report:#}");
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 5, "{report:#}");
+    for name in ["rubbish.tar", "upper.tar", "link.tar", "pipe.tar"] {
+        let of_it = |line: &&str| line.contains("quarantined  ") && line.to_lowercase().contains(name);
+        let said: Vec<&str> = ran.err.lines().filter(of_it).collect();
+        assert_eq!(said.len(), 1, "{ran:#?}");
+        assert_eq!(said[0].to_lowercase().matches(name).count(), 1, "once: {said:?}");
+    }
     assert!(
         report["outcomes"].as_array().unwrap().iter().all(|row| row["outcome"] == "quarantined"),
         "{report:#}"

@@ -1,0 +1,62 @@
+//! Which bundles are not waited for any longer, and why.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::watch::options::WatchOptions;
+use crate::watch::seen::{SeenBundle, Todo};
+use crate::watch::state::WaitingTimes;
+
+/// A bundle that is not waited for any longer.
+pub(crate) struct Overdue {
+    pub(crate) key: String,
+    /// Whether a trusted key signed its head.
+    pub(crate) trusted: bool,
+    /// For how long it has waited.
+    pub(crate) waited: Duration,
+    /// Why it is given up.
+    pub(crate) why: &'static str,
+}
+
+/// Returns the bundles that have waited too long, or whose files take too much room together.
+pub(crate) fn overdue<'k>(
+    keys: impl Iterator<Item = &'k str>,
+    seen: &BTreeMap<String, SeenBundle>,
+    waiting_times: &WaitingTimes,
+    options: &WatchOptions,
+) -> Vec<Overdue> {
+    let limit = options.give_up_after.duration().unsigned_abs();
+    let mut waiting: Vec<(bool, Reverse<Duration>, String, u64)> = Vec::new();
+    for key in keys {
+        let Some(seen) = seen.get(key) else { continue };
+        let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
+        let (waited, bytes) = match seen.todo {
+            Todo::Wait | Todo::JudgeAt(_) => (waiting_times.of(key), bytes()),
+            // What lacked something for long and is coming now gets its time anew. What it takes does not
+            // count yet: it may be whole, and then it is not here for long.
+            Todo::Try => (seen.restless.elapsed(), 0),
+            // What lacks nothing is never given up; but that it does somebody has to vouch for.
+            Todo::TryAt(_) if seen.trusted => continue,
+            Todo::TryAt(_) => (waiting_times.of(key), bytes()),
+        };
+        waiting.push((seen.trusted, Reverse(waited), key.to_owned(), bytes));
+    }
+    // What nobody vouches for goes first.
+    waiting.sort();
+    let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
+    let most = options.max_waiting.map_or(u64::MAX, |size| size.bytes());
+    let mut overdue = Vec::new();
+    for (trusted, Reverse(waited), key, bytes) in waiting {
+        let judged = seen.get(&key).is_some_and(|seen| seen.failed.is_some());
+        let why = match () {
+            () if waited >= limit && judged => "it was still refused after so long",
+            () if waited >= limit => "it has waited too long for what is missing",
+            () if all > most && bytes > 0 => "what waits takes too much room, and this has waited longest",
+            () => continue,
+        };
+        all = all.saturating_sub(bytes);
+        overdue.push(Overdue { key, trusted, waited, why });
+    }
+    overdue
+}
