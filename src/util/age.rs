@@ -14,7 +14,7 @@ pub struct Age(SignedDuration);
 /// A string that is not a duration of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAge {
-    /// It has another form.
+    /// It is not written as numbers with units.
     #[error("not a duration. Write numbers with units, such as 500ms, 90s, 1h30m, 36h, 3d or 2w")]
     Syntax,
     /// It has months or years.
@@ -26,23 +26,23 @@ pub enum InvalidAge {
     /// It is zero or nearly zero.
     #[error("a duration must be at least 1 ms. Write a longer one, such as 500ms or 10s")]
     TooShort,
-    /// It is longer than a century.
+    /// It is longer than 100 years.
     #[error("a duration must be at most 100 years. Write a shorter one, such as 365d")]
     TooLong,
 }
 
 impl Age {
-    /// The shortest: with less, a loop that waits would take a whole processor.
+    /// The shortest duration. A loop that waits for less time would use all of a processor.
     const LEAST: SignedDuration = SignedDuration::from_millis(1);
-    /// A century is more than anyone means, and keeps all sums of dates in range.
+    /// The longest duration, so that sums of dates stay in range.
     const MAX: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
 
-    /// An age of so many seconds, at least 1.
+    /// Returns the age of this number of seconds, at least 1.
     pub(crate) const fn seconds(seconds: u32) -> Self {
         Age(SignedDuration::from_secs(if seconds == 0 { 1 } else { seconds as i64 }))
     }
 
-    /// The age as a duration.
+    /// Returns the age as a duration.
     pub fn duration(self) -> SignedDuration {
         self.0
     }
@@ -57,8 +57,7 @@ impl Age {
     }
 }
 
-/// Parses a single number with a unit of one letter. Its range is not that of the general parser, which takes
-/// fewer numbers.
+/// Parses a single number with a unit of one letter. The general parser rejects large numbers that are valid here.
 fn simple(text: &str) -> Option<Result<SignedDuration, InvalidAge>> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
@@ -128,7 +127,7 @@ mod tests {
             ("2 weeks, 1 day", 21600, "15 d"),
             ("3days", 4320, "3 d"),
             ("36600d", 52_704_000, "36600 d"),
-            // More hours and seconds than the general parser takes in one unit would be no less an age.
+            // The general parser rejects so many seconds.
             ("3153600000s", 52_560_000, "36500 d"),
         ] {
             let age: Age = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

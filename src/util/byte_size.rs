@@ -8,7 +8,7 @@ use crate::util::text::format_size;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(u64);
 
-/// A string that is none.
+/// A string that is not a number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "write it as a whole number with K, M or G (powers of 1024), or KB, MB or GB (powers of 1000): 650M, 4GB"
@@ -16,15 +16,15 @@ pub struct ByteSize(u64);
 pub struct InvalidByteSize;
 
 impl ByteSize {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub fn bytes(self) -> u64 {
         self.0
     }
 
-    /// Reads a size that makes no sense below a limit in bytes.
+    /// Parses a size that must be at least `least` bytes.
     ///
     /// # Errors
-    /// If the text is no size, or one below the limit. The error is a sentence for people.
+    /// If the text is not a size, or the size is too small. The error is a sentence for people.
     pub fn at_least(least: u64, text: &str) -> Result<Self, String> {
         match text.parse::<ByteSize>() {
             Ok(size) if size.0 < least => Err(format!("it must be at least {}", format_size(least))),
@@ -40,7 +40,7 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, InvalidByteSize> {
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
-        // As split(1) has them.
+        // The units of split(1).
         let unit: u64 = match unit {
             "" | "B" => 1,
             "K" | "KiB" => 1 << 10,

@@ -23,13 +23,13 @@ pub(crate) fn now_in_seconds() -> Timestamp {
     Timestamp::from_second(now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Returns the time that the kernel compares files with. No test shifts it, since the kernel sets the times of
-/// files.
+/// Returns the time to compare with the times of files. Tests do not shift it, because the kernel sets the times
+/// of files.
 pub(crate) fn of_files() -> SystemTime {
     SystemTime::now()
 }
 
-/// Returns what a test shifts the clock by.
+/// Returns the duration by which a test shifts the clock.
 #[cfg(debug_assertions)]
 fn shift() -> jiff::SignedDuration {
     use std::sync::OnceLock;

@@ -2,8 +2,7 @@
 //!
 //! Everything below a top directory is opened component by component, never through a symbolic link and
 //! never upwards, because an import may run as root in a directory that another user owns. A name is one
-//! component of a path; anything else that a caller passes is an error. Knows the system, and nothing of
-//! Trivy.
+//! component of a path; anything else that a caller passes is an error. This module knows nothing of Trivy.
 
 mod entry;
 pub(crate) mod lock;
@@ -24,39 +23,39 @@ use rustix::io::Errno;
 
 use crate::util::step;
 
-/// How many directories are open at once, and so how deep a tree may be that is walked. Paths in archives are
-/// bounded to less.
+/// The most directories that are open at once, and so the depth of a tree that can be walked. Paths in archives
+/// have a lower limit.
 const MAX_DEPTH: u32 = 300;
 
-/// An open directory. The path is for messages; nothing is looked up by it.
+/// An open directory. The path is only for messages.
 #[derive(Debug)]
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// The effective user.
+/// Returns the effective user.
 pub(crate) fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Whether a user is root or this one.
+/// Whether a user is root or the user of this process.
 fn is_root_or_self(uid: u32) -> bool {
     [0, euid()].contains(&uid)
 }
 
-/// Whether an error says that a file system cannot do this at all.
+/// Whether an error says that the file system does not support the call.
 pub(crate) fn unsupported(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOTTY))
 }
 
-/// Whether an error says that this directory cannot be moved: a mount point, or a directory of an
-/// overlay's lower layer.
+/// Whether an error says that a directory cannot be moved: it is a mount point, or belongs to the lower layer of
+/// an overlay.
 pub(crate) fn immovable(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::XDEV | Errno::BUSY))
 }
 
-/// `Ok(None)` in place of "no such file".
+/// Turns "no such file" into `Ok(None)`.
 fn maybe<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -74,14 +73,14 @@ pub(super) fn component(name: &OsStr) -> io::Result<&OsStr> {
     }
 }
 
-// An error without a number of the system: EINVAL would read as "this file system cannot do that".
+// The error has no system error number: EINVAL would mean that the file system does not support the call.
 fn not_a_name() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")
 }
 
 /// Opens one name in a directory. Kernels since 5.6 enforce that this neither leaves the directory nor
-/// follows a link; for older ones, and for sandboxes that forbid the call, the name was checked and
-/// `NOFOLLOW` is set.
+/// follows a link. Older kernels and sandboxes that forbid `openat2` get `NOFOLLOW`; the caller has checked the
+/// name.
 pub(super) fn open_at(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -98,19 +97,19 @@ const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 /// Sees each directory before an entry of it is used.
 pub(crate) type Visit<'v> = dyn FnMut(&Dir) -> io::Result<()> + 'v;
 
-/// How directories are made that are missing.
+/// How missing directories are created.
 #[derive(Clone, Copy)]
 pub(crate) struct Make<'m> {
     pub owner: Option<Owner>,
-    /// The mode of a directory in this one.
+    /// Returns the mode of a new directory in this one.
     pub mode: &'m dyn Fn(&DirEntry) -> u32,
 }
 
-/// Where a walk along a path ended.
+/// The place where a walk along a path ended.
 enum End {
     /// At the directory that the path names.
     Dir(Dir),
-    /// In the directory that holds the last component, which is no link; and that component.
+    /// In the directory that holds the last component, with that component. It is not a link.
     In(Dir, OsString),
 }
 
@@ -171,8 +170,8 @@ impl Walk<'_, '_> {
 
     fn make(&self, dir: &Dir, name: &OsStr, last: bool) -> io::Result<Dir> {
         let Some(Make { owner, mode }) = self.make else { return Err(Errno::NOENT.into()) };
-        // A new directory gets the owner if it is the last of the path, or if its parent is theirs already. Others
-        // stay ours, and everybody may pass through them.
+        // A new directory gets the owner if it is the last one of the path, or if the owner has its parent already.
+        // Other directories stay with this user.
         let parent = dir.entry()?;
         let mode = mode(&parent);
         match owner.filter(|owner| last || owner.uid == parent.owner.uid) {
@@ -182,43 +181,42 @@ impl Walk<'_, '_> {
     }
 }
 
-/// The components of a path, without those that say nothing.
+/// Returns the components of a path without `.`.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components().map(|part| part.as_os_str()).filter(|part| *part != ".").map(OsString::from).collect()
 }
 
 impl Dir {
     /// Opens a top directory by path, one component after the other. A symbolic link on the way is
-    /// followed only if it and the directory that it lies in belong to root or to this user: what
-    /// another user's link points at, and which link has which name in a directory of theirs, is theirs
-    /// to change. The directory's path is the one without links.
+    /// followed only if it and its directory belong to root or to this user: another user could
+    /// change the target of their own link, or rename links in their own directory. The path of the
+    /// result has no links.
     pub fn top(path: &Path) -> io::Result<Dir> {
         Dir::top_seen(path, None, &mut |_| Ok(()))
     }
 
-    /// As [`Dir::top`]; makes what is missing, for the owner given.
+    /// Opens a top directory as [`Dir::top`] does, and creates missing directories for this owner.
     pub fn top_or_make(path: &Path, owner: Option<Owner>) -> io::Result<Dir> {
         let mode = |parent: &DirEntry| parent.directory_mode(FileMode::Shared(0o755));
         Dir::top_seen(path, Some(Make { owner, mode: &mode }), &mut |_| Ok(()))
     }
 
-    /// As [`Dir::top`], or with `make` as [`Dir::top_or_make`]. `visit` sees each directory on the
-    /// way, but not the one that is opened.
+    /// Opens a top directory as [`Dir::top`] does, or with `make` as [`Dir::top_or_make`] does. Calls `visit`
+    /// for each directory on the way, but not for the one that is opened.
     pub fn top_seen(path: &Path, make: Option<Make<'_>>, visit: &mut Visit<'_>) -> io::Result<Dir> {
         match (Walk { make, to_parent: false, visit }).go(path)? {
             End::Dir(dir) | End::In(dir, _) => Ok(dir),
         }
     }
 
-    /// Opens a directory as the system finds it, through any link: where it does not matter who can change
-    /// what leads there.
+    /// Opens a directory through any link, for callers that trust the path.
     pub fn by_path(path: &Path) -> io::Result<Dir> {
         let flags = DIRECTORY | OFlags::CLOEXEC;
         Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
     }
 
     /// Resolves all links of a path, also the last. Returns the directory that it leads to and the final name, which
-    /// need not exist. `visit` sees each directory.
+    /// need not exist. Calls `visit` for each directory.
     ///
     /// # Errors
     /// If a directory on the way cannot be opened, a link on the way must not be followed (see
@@ -230,12 +228,12 @@ impl Dir {
         }
     }
 
-    /// Whether only root and this user decide what a name in this directory stands for: whoever else can
-    /// rename there could give one link the name of another.
+    /// Whether only root and this user can rename entries of this directory. Another user could give one link the
+    /// name of another.
     fn keeps_names(&self) -> io::Result<bool> {
         const STICKY: u32 = 0o1000;
         let entry = self.entry()?;
-        // As `trusted` judges: a group with this user's number, or root's, counts as that user.
+        // As in `util::trusted`, a group with this user's number, or root's, counts as that user.
         let others = if is_root_or_self(entry.owner.gid) { 0o002 } else { 0o022 };
         Ok(is_root_or_self(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
     }
@@ -247,7 +245,7 @@ impl Dir {
         Ok(is_proc && !matches!(link.as_bytes(), b"self" | b"thread-self"))
     }
 
-    /// The directory above, as the kernel knows it. What is only passed through need not be readable.
+    /// Opens the parent directory. A directory on the way (not `last`) need not be readable.
     fn above(&self, last: bool) -> io::Result<Dir> {
         let path = self.path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let flags = if last { DIRECTORY } else { THROUGH } | OFlags::CLOEXEC;
@@ -259,7 +257,7 @@ impl Dir {
         Ok(Dir { fd, path: self.at(name) })
     }
 
-    /// A path that leads to this very directory while it is open, for code that takes paths.
+    /// Returns a path that leads to exactly this directory while it is open, for code that takes paths.
     pub fn pinned(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
@@ -282,7 +280,7 @@ impl Dir {
         Ok(Dir { fd: open_at(&self.fd, name, DIRECTORY, Mode::empty())?, path: self.at(name) })
     }
 
-    /// Opens the directory at a relative path; `None` if one on the way is missing. The empty path
+    /// Opens the directory at a relative path. Returns `None` if a directory on the way is missing. The empty path
     /// is this directory.
     pub fn open_path(&self, path: &str) -> io::Result<Option<Dir>> {
         let mut dir = self.try_clone()?;
@@ -305,13 +303,13 @@ impl Dir {
         Ok(DirEntry::of(fs::fstat(&self.fd)?))
     }
 
-    /// What tells this directory from every other one.
+    /// Returns the device and inode numbers, which no other directory has.
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = fs::fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// The names in this directory, in the order of their bytes.
+    /// Returns the names in this directory, sorted by bytes.
     pub fn list(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.fd)? {
@@ -325,8 +323,8 @@ impl Dir {
         Ok(names)
     }
 
-    /// Makes a directory in this one and opens it. Mode and owner are wishes that the file system
-    /// may not know.
+    /// Creates a directory in this one and opens it. A file system that does not support modes or owners ignores
+    /// them.
     pub fn make(
         &self,
         name: impl AsRef<OsStr>,
@@ -338,9 +336,9 @@ impl Dir {
         step("mkdir", name)?;
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
-        // Whoever may write here could have put another directory in its place. One that is not
-        // ours and can become ours was theirs; where owners cannot be changed, as on FAT and on
-        // shares, the file system shows one owner for everything.
+        // Another user who may write here could have replaced the new directory. If it has another
+        // owner and `chown` works, then it is not ours. File systems that do not support owners, such
+        // as FAT and network shares, show one owner for all files.
         let foreign = dir.entry()?.owner.uid != euid()
             && fs::fchown(&dir.fd, Some(fs::Uid::from_raw(euid())), None).is_ok()
             && dir.entry()?.owner.uid == euid();
@@ -351,7 +349,7 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Opens a directory in this one, or makes it.
+    /// Opens a directory in this one, and creates it if it is missing.
     pub fn open_or_make(
         &self,
         name: impl AsRef<OsStr>,
@@ -361,7 +359,7 @@ impl Dir {
         let name = name.as_ref();
         match self.open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.make(name, mode, owner) {
-                // Another run was faster.
+                // Another run created it first.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.open(name),
                 other => other,
             },
@@ -369,8 +367,8 @@ impl Dir {
         }
     }
 
-    /// As [`Dir::open_or_make`], for a directory that several runs may make and fill at once. It gets no
-    /// owner, so that it need not be known which of them made it.
+    /// Opens or creates a directory that several runs may create and fill at the same time. It gets no owner, so
+    /// that it does not matter which run created it.
     fn open_or_make_plain(&self, name: &OsStr, mode: u32) -> io::Result<Dir> {
         let name = component(name)?;
         step("mkdir", name)?;
@@ -379,7 +377,7 @@ impl Dir {
             Err(error) => Err(error.into()),
             Ok(()) => {
                 let dir = self.open(name)?;
-                // The process's umask may have taken the group's rights.
+                // The umask may have removed the permissions of the group.
                 if mode & 0o2000 != 0 && dir.entry()?.owner.uid == euid() {
                     give(&dir.fd, mode, None)?;
                 }
@@ -388,7 +386,7 @@ impl Dir {
         }
     }
 
-    /// Opens or makes every directory of a relative path. The empty path is this directory.
+    /// Opens or creates every directory of a relative path. The empty path is this directory.
     pub fn open_or_make_path(&self, path: &str, owner: Option<Owner>) -> io::Result<Dir> {
         let mut dir = self.try_clone()?;
         for name in path.split('/').filter(|_| !path.is_empty()) {
@@ -397,11 +395,11 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Lets the group of the directory above work in this one as well, if that is shared and this one is this
-    /// user's. A file system that refuses is no error.
+    /// Gives the group of the parent directory access to this one as well, if the parent is shared and this user
+    /// owns this directory. It is no error if the file system does not support this.
     ///
     /// # Errors
-    /// The system refuses for another reason.
+    /// If the mode or the group cannot be changed for another reason.
     pub fn share_as(&self, parent: &DirEntry) -> io::Result<()> {
         let entry = self.entry()?;
         let mode = parent.directory_mode(FileMode::Shared(entry.mode & 0o777));
@@ -415,7 +413,7 @@ impl Dir {
     /// Creates a file that must not exist.
     ///
     /// # Errors
-    /// Something has the name (`AlreadyExists`), or the system refuses.
+    /// If the name exists (`AlreadyExists`), or the file cannot be created.
     pub fn create(
         &self,
         name: impl AsRef<OsStr>,
@@ -433,7 +431,10 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens a regular file for reading; anything else is an error, a missing one `None`.
+    /// Opens a regular file for reading. Returns `None` if it is missing.
+    ///
+    /// # Errors
+    /// If it is not a regular file, or cannot be opened.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
         let name = component(name.as_ref())?;
         let Some(fd) = maybe(open_at(&self.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()))?
@@ -443,8 +444,11 @@ impl Dir {
         regular(fd).map(Some)
     }
 
-    /// Opens a regular file to read it and to append to it, and creates it if it is missing.
-    /// Anything else is an error. Says whether it was created.
+    /// Opens a regular file to read it and to append to it, and creates it if it is missing. Also returns whether it
+    /// was created.
+    ///
+    /// # Errors
+    /// If it is not a regular file, or cannot be opened or created.
     pub fn append(&self, name: impl AsRef<OsStr>, mode: impl Into<FileMode>) -> io::Result<(File, bool)> {
         let name = component(name.as_ref())?;
         let mode = self.entry()?.file_mode(mode.into());
@@ -467,7 +471,10 @@ impl Dir {
         }
     }
 
-    /// The bytes of a small regular file; `None` where it is missing.
+    /// Reads a regular file of at most `most` bytes. Returns `None` if it is missing.
+    ///
+    /// # Errors
+    /// If it is larger (`FileTooLarge`), is not a regular file, or cannot be read.
     pub fn read_small(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -484,10 +491,10 @@ impl Dir {
         Ok(fs::renameat(&self.fd, name, &to.fd, as_name)?)
     }
 
-    /// As [`Dir::rename`], but never over an existing entry.
+    /// Renames an entry as [`Dir::rename`] does, but never over an existing entry.
     ///
     /// # Errors
-    /// Something has the name (`AlreadyExists`), or the system refuses.
+    /// If the new name exists (`AlreadyExists`), or the entry cannot be renamed.
     pub fn rename_new(
         &self,
         name: impl AsRef<OsStr>,
@@ -513,7 +520,7 @@ impl Dir {
         Ok(fs::linkat(&self.fd, name, &to.fd, as_name, AtFlags::empty())?)
     }
 
-    /// Removes a directory if it is there and empty; whether it is gone.
+    /// Removes a directory if it exists and is empty. Returns whether it no longer exists.
     pub fn remove_empty(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
         let name = component(name.as_ref())?;
         step("rmdir", name)?;
@@ -524,8 +531,8 @@ impl Dir {
         }
     }
 
-    /// Removes whatever stands at a name, with all below it; nothing there is fine. A link is
-    /// removed, not followed. A tree may be of any depth.
+    /// Removes a file, a link or a directory tree of any depth. It is no error if the name does not exist. A link
+    /// is not followed.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         let name = name.as_ref();
         if !self.unlink(name)? {
@@ -533,7 +540,7 @@ impl Dir {
         }
         let top = self.open(name)?;
         let (mut lifted, mut before) = (0, None);
-        // Each round takes away what the one before has lifted; at the end nothing is.
+        // Each round removes the directories that the round before has moved up, until there are none.
         while before != Some(lifted) {
             before = Some(lifted);
             for inner in top.list()? {
@@ -544,7 +551,7 @@ impl Dir {
         Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Removes what is no directory; whether one is there.
+    /// Removes an entry that is not a directory. Returns whether a directory has the name.
     fn unlink(&self, name: &OsStr) -> io::Result<bool> {
         let Some(entry) = self.find(name)? else { return Ok(false) };
         if !entry.is_dir() {
@@ -554,7 +561,7 @@ impl Dir {
         Ok(entry.is_dir())
     }
 
-    /// Removes one name. What lies too deep is lifted into `top`, for the next round.
+    /// Removes one entry. A directory that is too deep is moved into `top`, for the next round.
     fn remove_below(&self, name: &OsStr, depth: u32, top: &Dir, lifted: &mut u64) -> io::Result<()> {
         if !self.unlink(name)? {
             return Ok(());
@@ -577,8 +584,8 @@ impl Dir {
         Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Every entry below this directory that is not itself a directory, as a path relative to
-    /// this one, with what it is. Names that are not UTF-8 appear with replacement characters.
+    /// Calls `each` for every entry below this directory that is not a directory, with its relative path. Names that
+    /// are not UTF-8 have replacement characters.
     pub fn walk(
         &self,
         mut each: impl FnMut(&str, &Dir, &OsStr, &DirEntry) -> io::Result<()>,
@@ -607,7 +614,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Makes renames in this directory durable. File systems that cannot are left in peace.
+    /// Makes renames in this directory durable. It is no error if the file system does not support this.
     pub fn sync(&self) -> io::Result<()> {
         match fs::fsync(&self.fd) {
             Err(error) if !unsupported(&error.into()) => Err(error.into()),
@@ -639,7 +646,7 @@ impl Dir {
     }
 }
 
-/// A descriptor as a file, if it is a regular one.
+/// Returns a descriptor as a file, if it is a regular one.
 pub(super) fn regular(fd: OwnedFd) -> io::Result<File> {
     match DirEntry::of(fs::fstat(&fd)?).is_file() {
         true => Ok(File::from(fd)),
@@ -647,10 +654,11 @@ pub(super) fn regular(fd: OwnedFd) -> io::Result<File> {
     }
 }
 
-/// Renames, but never over what exists. A file system that cannot promise that (FAT) is asked first.
+/// Renames, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT), this checks
+/// before that the new name is free.
 ///
 /// # Errors
-/// Something has the name (`AlreadyExists`), or the system refuses.
+/// If the new name exists (`AlreadyExists`), or the entry cannot be renamed.
 pub(crate) fn rename_new(from_dir: impl AsFd, from: &Path, to_dir: impl AsFd, to: &Path) -> io::Result<()> {
     step("rename", to.file_name().unwrap_or(to.as_os_str()))?;
     match fs::renameat_with(&from_dir, from, &to_dir, to, RenameFlags::NOREPLACE) {
@@ -664,7 +672,7 @@ pub(crate) fn rename_new(from_dir: impl AsFd, from: &Path, to_dir: impl AsFd, to
     }
 }
 
-/// Sets mode and owner. A file system that refuses (FAT says EPERM even to root) is no error.
+/// Sets mode and owner. It is no error if the file system does not support them. FAT fails with EPERM even for root.
 pub(super) fn give(fd: impl AsFd, mode: u32, owner: Option<Owner>) -> io::Result<()> {
     if let Some(owner) = owner {
         let (uid, gid) = (fs::Uid::from_raw(owner.uid), fs::Gid::from_raw(owner.gid));
@@ -683,13 +691,13 @@ fn tolerate(result: Result<(), Errno>) -> io::Result<()> {
 fn mount(fd: &OwnedFd, name: &OsStr, flags: AtFlags) -> io::Result<Mount> {
     let stat = fs::statx(fd, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     let id = (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id);
-    // Kernels before 5.8 have no mount number, but say whether this is a mount's root.
+    // Kernels before 5.8 report no mount number, but they report whether this is the root of a mount.
     let root = (id.is_none() && stat.stx_attributes_mask.contains(fs::StatxAttributes::MOUNT_ROOT))
         .then(|| stat.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT));
     Ok(Mount { device: (stat.stx_dev_major, stat.stx_dev_minor), id, root })
 }
 
-/// Files that root makes in another user's folder become that user's.
+/// Returns the owner of a directory for the files that root creates in it, and `None` for other users.
 pub(crate) fn parent_owner(dir: &Dir) -> io::Result<Option<Owner>> {
     if euid() == 0 { Ok(Some(dir.entry()?.owner)) } else { Ok(None) }
 }

@@ -1,15 +1,16 @@
-//! For tests only: every change to the file system calls [`step`] just before it happens. It exists in unit tests
-//! and in builds with debug assertions; a release build does not contain it.
+//! Fault injection for tests. Every change to the file system calls [`step`] just before it happens. This exists in
+//! unit tests and in builds with debug assertions; a release build does not contain it.
 //!
-//! A unit test stops its thread after some steps with `kill_after`, or makes the kernel refuse an exchange.
-//! An integration test starts the program with environment variables:
+//! A unit test lets the changes of its thread fail after some steps with `kill_after`, or lets an exchange fail. An
+//! integration test starts the program with environment variables:
 //!
 //! - `TRIVY_FERRY_TEST_KILL_AT=N`: the process sends SIGKILL to itself at its `N`th step, before that change.
 //!   The first step is 1. Steps count over all threads.
 //! - `TRIVY_FERRY_TEST_STEPS=FILE`: the process appends a line for each step to this file, such as
-//!   `17 rename "db"`, so that a test learns how many steps a run has.
+//!   `17 rename "db"`, so that a test can count the steps of a run.
 //! - `TRIVY_FERRY_TEST_REFUSE=WHAT:NAME:NUMBERS`: steps of this kind with this name fail one after the other with
-//!   these error numbers of the system, such as `rename:a.tar:0,16,13`; 0 lets one through, as the end does.
+//!   these system error numbers, such as `rename:a.tar:0,16,13`. Number 0 lets a step succeed, and so do all steps
+//!   after the last number.
 
 #[cfg(test)]
 use std::cell::{Cell, RefCell};
@@ -29,7 +30,7 @@ mod process {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// What the environment asks for.
+    /// The settings in the environment.
     struct Plan {
         kill_at: u64,
         steps: Option<File>,
@@ -97,7 +98,7 @@ mod process {
         }
         if number >= *kill_at {
             let _ = kill_process(getpid(), Signal::KILL);
-            // The signal may take a moment to reach this thread, which must change nothing any more.
+            // The signal may take a moment to reach this thread, which must not change anything meanwhile.
             loop {
                 std::thread::park();
             }
@@ -106,7 +107,7 @@ mod process {
     }
 }
 
-/// Stops the world here if a test wants that.
+/// Kills the process or fails here if a test asks for that.
 pub(crate) fn step(what: &str, name: &OsStr) -> io::Result<()> {
     #[cfg(debug_assertions)]
     process::step(what, name)?;
@@ -122,18 +123,18 @@ thread_local! {
     static REFUSE: Cell<Refuse> = const { Cell::new(Refuse::Nothing) };
 }
 
-/// What the kernel pretends not to be able to do.
+/// Which calls fail as if the file system did not support them.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refuse {
     Nothing,
-    /// As FAT and FUSE: no exchange.
+    /// An exchange, as on FAT and FUSE.
     Exchange,
-    /// As a lower layer of an overlay: the slot's directory cannot be moved.
+    /// Moving a directory of the lower layer of an overlay.
     Move,
 }
 
-/// Lets `steps` more changes of this thread through and none after them; `None` lets all through.
+/// Lets `steps` more changes of this thread succeed and none after them. `None` lets all succeed.
 #[cfg(test)]
 pub(crate) fn kill_after(steps: Option<u32>) {
     LEFT.set(steps);
@@ -144,7 +145,7 @@ pub(crate) fn refuse(what: Refuse) {
     REFUSE.set(what);
 }
 
-/// The changes of this thread since the last call.
+/// Returns the changes of this thread since the last call.
 #[cfg(test)]
 pub(crate) fn trace() -> Vec<String> {
     TRACE.take()

@@ -1,14 +1,14 @@
-//! A lock on a file that ends when the value is dropped. Closing the file is not enough: a process that
-//! another thread has just forked holds the file until it runs its program, and would keep the lock.
+//! A lock on a file that ends when the value is dropped. Closing the file is not enough: a child process that
+//! another thread has just forked has the file open until it calls `exec`, and would keep the lock.
 
 use std::fs::File;
 
-/// A lock that this process holds, where the file system has locks.
+/// A lock that this process holds, if the file system has locks.
 #[derive(Debug)]
 pub(crate) struct HeldLock(File);
 
 impl HeldLock {
-    /// Of a file that was locked.
+    /// Returns the lock of a file that was locked.
     pub(crate) fn on(file: File) -> Self {
         HeldLock(file)
     }
@@ -16,7 +16,7 @@ impl HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // Where this fails there was no lock, or closing the file ends it.
+        // If this fails, there was no lock, or closing the file ends it.
         let _ = self.0.unlock();
     }
 }
@@ -26,11 +26,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_also_where_another_has_the_file_open() {
+    fn the_lock_ends_even_if_a_forked_process_has_the_file_open() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let file = File::open(path.path()).unwrap();
         file.lock().unwrap();
-        // What a forked process has.
+        // A forked process has such a descriptor.
         let inherited = file.try_clone().unwrap();
         let held = HeldLock::on(file);
         let other = File::open(path.path()).unwrap();

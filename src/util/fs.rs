@@ -1,5 +1,5 @@
-//! Files by path: opening and writing them has its one place here and, through descriptors, in
-//! [`dir`](crate::util::dir). Each change to the file system passes [`step`], where tests can stop the world.
+//! Opens and changes files by path. All access to files is here and, through descriptors, in
+//! [`dir`](crate::util::dir). Each change to the file system calls [`step`], where tests can kill the process.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,12 +16,12 @@ pub(crate) use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir};
 use crate::util::step;
 
-/// The name by which tests know a path.
+/// Returns the name by which tests know a path.
 fn name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
 }
 
-/// What becomes of a symbolic link at the end of a path.
+/// Whether a symbolic link at the end of a path is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
     Follow,
@@ -31,10 +31,10 @@ pub(crate) enum Links {
 /// Why a file was not opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// What it is instead of a regular file.
+    /// It is not a regular file, but this.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
-    /// The system refused.
+    /// The system reported an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -48,13 +48,13 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// Never waits for the other end of a named pipe, and never makes a terminal this process's.
+/// Opening must not wait for the other end of a named pipe, and a terminal must not become the controlling terminal.
 const OPEN: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Opens a regular file for reading. What else there is would be waited for, or never end.
+/// Opens a regular file for reading. Reading a device or a pipe could block or never end.
 ///
 /// # Errors
-/// It is something else, or the system refuses.
+/// If it is not a regular file, or cannot be opened.
 pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, OpenError> {
     let no_link = if links == Links::Refuse { OFlags::NOFOLLOW } else { OFlags::empty() };
     let file: File = match rustix::fs::open(path, OPEN | OFlags::RDONLY | no_link, Mode::empty()) {
@@ -66,7 +66,7 @@ pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, OpenError>
     if kind.is_file() {
         Ok(file)
     } else if kind.is_dir() {
-        Err(OpenError::NotRegular("a folder"))
+        Err(OpenError::NotRegular("a directory"))
     } else if kind.is_fifo() {
         Err(OpenError::NotRegular("a FIFO"))
     } else {
@@ -74,42 +74,42 @@ pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, OpenError>
     }
 }
 
-/// Reads all of a regular file that this program or the system wrote, so that its size needs no limit.
+/// Reads a regular file. It has no size limit, because this program or the system wrote the file.
 ///
 /// # Errors
-/// As [`open_regular`], which follows no link here; also if it cannot be read.
+/// If it is not a regular file (a link is not followed), or cannot be read.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path.as_ref(), Links::Refuse)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Opens a file to write over what is in it, and follows no link. What it is, is for the caller to see.
+/// Opens a file to overwrite parts of it. A link is not followed. The caller checks what kind of file it is.
 ///
 /// # Errors
-/// The system refuses.
+/// If it cannot be opened.
 pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, OPEN | OFlags::WRONLY | OFlags::NOFOLLOW, Mode::empty())?.into())
 }
 
-/// Opens a file that is nothing but a file: no link, no FIFO, and no second name of another one.
+/// Opens a regular file with one name to read and write it.
 ///
 /// # Errors
-/// It is something else, or cannot be read and written.
+/// If it is a link, not a regular file or has further hard links, or cannot be opened.
 pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     let file: File = rustix::fs::open(path, OPEN | OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty())?.into();
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() == 1 {
         Ok(file)
     } else {
-        Err(io::Error::other("it is no plain file"))
+        Err(io::Error::other("it is not a regular file with a single name"))
     }
 }
 
-/// Opens once more what this process has open under a number; it may be a pipe.
+/// Opens a descriptor of this process a second time. It may be a pipe.
 ///
 /// # Errors
-/// Nothing is, or it cannot be read.
+/// If there is no such descriptor, or it cannot be opened for reading.
 pub(crate) fn open_descriptor(number: u32) -> io::Result<File> {
     let path = format!("/proc/self/fd/{number}");
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
@@ -121,10 +121,10 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     file.metadata().is_ok_and(|open| path.symlink_metadata().is_ok_and(|found| same(open, found)))
 }
 
-/// Opens the directory that holds what a path names. Also gives the name in it.
+/// Opens the directory of a path. Also returns the name in it.
 ///
 /// # Errors
-/// The path ends in no name, or the directory cannot be opened.
+/// If the path does not end in a name, or the directory cannot be opened.
 pub(crate) fn holding(path: &Path) -> io::Result<(Dir, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -134,7 +134,8 @@ pub(crate) fn holding(path: &Path) -> io::Result<(Dir, &OsStr)> {
 /// Writes a file under a temporary name and renames it. See [`Dir::replace`].
 ///
 /// # Errors
-/// As there; also if the directory cannot be opened.
+/// If the directory cannot be opened, a directory has the name or the temporary name, or the file cannot be written or
+/// renamed.
 pub(crate) fn replace(
     path: impl AsRef<Path>,
     bytes: &[u8],
@@ -145,10 +146,11 @@ pub(crate) fn replace(
     directory.replace(name, bytes, mode, None, durability)
 }
 
-/// Writes a file that must not exist, under its name from the beginning. See [`Dir::write_new`].
+/// Writes a file that must not exist, under its final name. See [`Dir::write_new`].
 ///
 /// # Errors
-/// As there; also if the directory cannot be opened.
+/// If the directory cannot be opened, the name exists (`AlreadyExists`), the file system cannot make a private file
+/// private, or the file cannot be written.
 pub(crate) fn write_new(
     path: impl AsRef<Path>,
     bytes: &[u8],
@@ -159,38 +161,38 @@ pub(crate) fn write_new(
     directory.write_new(name, bytes, mode, durability)
 }
 
-/// Creates a file that must not exist, to read and write it. The umask takes from the mode.
+/// Creates a file that must not exist, to read and write it. The umask applies to the mode.
 ///
 /// # Errors
-/// Something has the name (`AlreadyExists`), or the system refuses.
+/// If the name exists (`AlreadyExists`), or the file cannot be created.
 pub(crate) fn create_new(path: impl AsRef<Path>, mode: u32) -> io::Result<File> {
     step("create", name(path.as_ref()))?;
     File::options().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
-/// Writes all bytes to a file. The path is for tests alone.
+/// Writes all bytes to a file. The path is only for tests.
 pub(crate) fn write_all(mut file: &File, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     step("write", name(path.as_ref()))?;
     io::Write::write_all(&mut file, bytes)
 }
 
-/// Writes all bytes to a place in a file. `what` is for tests alone.
+/// Writes all bytes at an offset of a file. `what` is only for tests.
 pub(crate) fn write_all_at(file: &File, what: &str, bytes: &[u8], at: u64) -> io::Result<()> {
     step("write", OsStr::new(what))?;
     file.write_all_at(bytes, at)
 }
 
-/// Cuts a file off or makes it longer. `what` is for tests alone.
+/// Sets the length of a file. `what` is only for tests.
 pub(crate) fn set_len(file: &File, what: &str, length: u64) -> io::Result<()> {
     step("truncate", OsStr::new(what))?;
     file.set_len(length)
 }
 
-/// Renames a file or a directory, in the place of what has the name. If durable, what is renamed is synced
-/// before, and after that the directory that it goes to.
+/// Renames a file or a directory, and replaces the entry that has the new name. With [`Durability::Synced`], the file
+/// or directory is synced before, and its new parent after.
 ///
 /// # Errors
-/// The system refuses.
+/// If it cannot be synced or renamed.
 pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, durability: Durability) -> io::Result<()> {
     let (from, to) = (from.as_ref(), to.as_ref());
     rename_with(from, to, durability, || {
@@ -199,10 +201,11 @@ pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, durability: D
     })
 }
 
-/// As [`rename`], but never over what exists. A file system that cannot promise that (FAT) is asked first.
+/// Renames as [`rename`] does, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT),
+/// this checks before that the new name is free.
 ///
 /// # Errors
-/// Something has the name (`AlreadyExists`), or the system refuses.
+/// If the new name exists (`AlreadyExists`), or the entry cannot be synced or renamed.
 pub(crate) fn rename_new(from: &Path, to: &Path, durability: Durability) -> io::Result<()> {
     rename_with(from, to, durability, || dir::rename_new(CWD, from, CWD, to))
 }
@@ -228,58 +231,58 @@ fn rename_with(
     }
 }
 
-/// Makes the names in the directory durable that holds what a path names. File systems that cannot are left
-/// in peace.
+/// Syncs the directory of a path, so that the names in it are durable. It is no error if the file system does not
+/// support this.
 ///
 /// # Errors
-/// The directory cannot be opened or synced.
+/// If the directory cannot be opened or synced.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     holding(path)?.0.sync()
 }
 
-/// As [`fs::remove_file`].
+/// Calls [`fs::remove_file`].
 pub(crate) fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     step("unlink", name(path.as_ref()))?;
     fs::remove_file(path)
 }
 
-/// As [`fs::remove_dir`].
+/// Calls [`fs::remove_dir`].
 pub(crate) fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
     step("rmdir", name(path.as_ref()))?;
     fs::remove_dir(path)
 }
 
-/// As [`fs::remove_dir_all`]; one step.
+/// Calls [`fs::remove_dir_all`]. For tests, this is one step.
 pub(crate) fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     step("rmdir", name(path.as_ref()))?;
     fs::remove_dir_all(path)
 }
 
-/// Creates a directory that must not exist; all above it must.
+/// Creates a directory that must not exist. Its parent must exist.
 pub(crate) fn create_dir(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     step("mkdir", name(path.as_ref()))?;
     fs::DirBuilder::new().mode(mode).create(path)
 }
 
-/// Creates a directory and all above it that are missing; one step.
+/// Creates a directory and its missing parents. For tests, this is one step.
 pub(crate) fn create_dir_all(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     step("mkdir", name(path.as_ref()))?;
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// Makes a directory of this user alone, whatever the umask is, with a name of its own that begins with
-/// `prefix`. It is removed with the value.
+/// Creates a directory with mode 0700, whatever the umask is, and a unique name that begins with `prefix`. It is
+/// removed with the value.
 ///
 /// # Errors
-/// The system refuses.
+/// If it cannot be created.
 pub(crate) fn tempdir_in(directory: &Path, prefix: &str) -> io::Result<TempDir> {
     step("mkdir", OsStr::new(prefix))?;
     let private = fs::Permissions::from_mode(0o700);
     tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(directory)
 }
 
-/// The bytes that an ordinary user may still write in a folder's file system. Some say nothing of their
-/// size (fusefat 0.1a): then only writing shows.
+/// Returns the bytes that an ordinary user may still write to the file system of a directory. A file system that does
+/// not report its size (fusefat 0.1a) counts as unlimited.
 pub(crate) fn free(directory: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(directory)?;
     if stat.f_blocks == 0 {
@@ -288,13 +291,13 @@ pub(crate) fn free(directory: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Makes a directory of this user alone, whatever the umask is.
+/// Creates a directory with mode 0700, whatever the umask is.
 #[cfg(test)]
 pub(crate) fn tempdir() -> io::Result<TempDir> {
     tempdir_in(&std::env::temp_dir(), "test-")
 }
 
-/// Writes a file that only this user can change, whatever the umask is.
+/// Writes a file that only this user can write, whatever the umask is.
 #[cfg(test)]
 pub(crate) fn put(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     fs::write(&path, bytes).unwrap();
@@ -311,7 +314,7 @@ mod tests {
         let dir = tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         put(at("file"), "text");
-        fs::create_dir(at("folder")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
         rustix::fs::mkfifoat(CWD, at("fifo"), Mode::from_raw_mode(0o600)).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         for (link, to) in [("link", "file"), ("to-fifo", "fifo"), ("to-device", "/dev/zero")] {
@@ -325,7 +328,7 @@ mod tests {
         for (name, followed, refused) in [
             ("file", "text", "text"),
             ("link", "text", "a symbolic link"),
-            ("folder", "a folder", "a folder"),
+            ("directory", "a directory", "a directory"),
             ("fifo", "a FIFO", "a FIFO"),
             ("to-fifo", "a FIFO", "a symbolic link"),
             ("socket", "a socket", "a socket"),
@@ -340,18 +343,18 @@ mod tests {
     }
 
     #[test]
-    fn files_and_directories_are_renamed_and_never_over_what_is_new() {
+    fn files_and_directories_are_renamed_and_a_new_name_never_replaces_an_entry() {
         let dir = tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for durability in [Durability::Unsynced, Durability::Synced] {
             write_new(at("a"), b"a", 0o644, durability).unwrap();
             put(at("b"), "b");
-            create_dir(at("folder"), 0o700).unwrap();
+            create_dir(at("directory"), 0o700).unwrap();
             fault::trace();
             let error = rename_new(&at("a"), &at("b"), durability).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             rename(at("a"), at("b"), durability).unwrap();
-            rename_new(&at("folder"), &at("moved"), durability).unwrap();
+            rename_new(&at("directory"), &at("moved"), durability).unwrap();
             assert_eq!(fault::trace(), ["rename b", "rename b", "rename moved"]);
             assert_eq!(read(at("b")).unwrap(), b"a");
             remove_dir(at("moved")).unwrap();

@@ -1,8 +1,8 @@
-//! Reads JSON of other parties strictly: a struct is an object and nothing else.
+//! Reads JSON strictly: a struct is an object and nothing else.
 //!
 //! The code that serde derives for a struct also accepts an array of its fields in order, at every depth.
-//! If the same content has a second form, two readers may disagree. So everything that this program reads
-//! from bundles, registries and media is read here.
+//! If the same content has a second form, two readers may disagree. So all JSON from bundles, registries and
+//! media is read here.
 
 use std::fmt;
 
@@ -54,11 +54,11 @@ pub fn at_most<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>
     deserializer.deserialize_seq(Few::<MAX, T>(std::marker::PhantomData))
 }
 
-/// A part of serde's machinery that asks for an object wherever a struct is expected, and wraps whatever it
-/// hands on.
+/// A wrapper around serde's deserializers and visitors. It asks for an object wherever a struct is expected, and wraps
+/// the deserializers of the fields as well.
 struct Strict<T>(T);
 
-/// Asks for an object, in the place of a variant with fields.
+/// Asks for an object instead of a variant with fields.
 struct Object<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Object<V> {
@@ -264,8 +264,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
     }
 }
 
-/// Whether Go's `encoding/json` takes a key of an object for a field of this name, which is ASCII in small letters: in
-/// any case, and also with the two other letters that Unicode folds to `k` and `s`.
+/// Whether Go's `encoding/json` reads a key of an object as the field of this name, which is ASCII in lowercase. Go
+/// ignores case, and also accepts the two other letters that Unicode folds to `k` and `s`.
 pub(crate) fn is_go_key(key: &[u8], name: &str) -> bool {
     let folded = |c: char| match c {
         '\u{212a}' => 'k',
@@ -348,7 +348,7 @@ mod tests {
         ] {
             let why = read(bad).unwrap_err();
             assert!(why.contains("invalid type: sequence"), "{bad}: {why}");
-            // That is what serde's own way takes.
+            // serde accepts this without the wrapper.
             let text = format!(r#"{{"name":"x","inner":{{"number":1}}{bad}}}"#);
             assert!(serde_json::from_str::<Outer<'_>>(&text).is_ok(), "{bad}");
         }
@@ -372,7 +372,7 @@ mod tests {
             list: Vec<u8>,
         }
         assert_eq!(from_slice::<Few>(br#"{"list":[1,2]}"#).unwrap().list, [1, 2]);
-        // What follows the third is not looked at.
+        // The text after the third element is not read.
         let error = from_slice::<Few>(br#"{"list":[1,2,3,"#).map(|few| few.list).unwrap_err();
         assert!(error.to_string().contains("more than 2 elements"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! What the standard library lacks. Knows no other module of this program.
+//! General helpers that the standard library lacks. They know no other module of this program.
 
 pub mod age;
 pub mod byte_size;
@@ -20,7 +20,7 @@ pub(crate) mod fs;
 pub(crate) mod seed;
 pub(crate) mod trusted;
 
-/// The place of every change to the file system, where tests can stop the world.
+/// Does nothing in a release build. Every change to the file system calls it, so that tests can make it fail.
 #[cfg(not(any(test, debug_assertions)))]
 #[inline(always)]
 pub(crate) fn step(_: &str, _: &std::ffi::OsStr) -> std::io::Result<()> {

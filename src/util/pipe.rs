@@ -1,7 +1,7 @@
-//! A bounded pipe between two threads, so that reading, hashing, inflating and writing overlap.
+//! A bounded pipe between two threads, so that reading, hashing, decompressing and writing overlap.
 //!
 //! The writing end is `io::Write`, the reading end `io::Read`. If one end is dropped early, the other gets
-//! an error, so that a reader never takes a stream that was cut off for a complete one.
+//! an error, so that truncated data never looks complete.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// The unit in which large data is passed on, in bytes.
 pub const CHUNK: usize = 128 << 10;
 
-/// The chunks under way at the most: a pipe holds about 1 MiB.
+/// The most chunks that a pipe holds, about 1 MiB.
 const DEPTH: usize = 8;
 
-/// What the reading end reports when the writing end gave up: the reason is on that side.
+/// The error of the reading end if the writing end was dropped early. The writing side reports the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("the data ended early")]
 pub struct WriterGaveUp;
@@ -20,7 +20,7 @@ pub struct WriterGaveUp;
 /// The writing end. [`PipeWriter::finish`] marks the end of the data.
 pub struct PipeWriter(SyncSender<Chunk>);
 
-/// What goes through: the next bytes, of which there are none at the end, or why none come.
+/// The next bytes, an empty list at the end, or an error of the source.
 type Chunk = io::Result<Vec<u8>>;
 
 /// The reading end.
@@ -31,20 +31,20 @@ pub struct PipeReader {
     done: bool,
 }
 
-/// A new pipe.
+/// Creates a pipe.
 pub fn pipe() -> (PipeWriter, PipeReader) {
     let (sender, chunks) = sync_channel(DEPTH);
     (PipeWriter(sender), PipeReader { chunks, chunk: Vec::new(), at: 0, done: false })
 }
 
 impl PipeWriter {
-    /// All data is written. Without this the reading end reports [`WriterGaveUp`].
+    /// Marks the end of the data. Without this, the reading end reports [`WriterGaveUp`].
     pub fn finish(self) {
-        // A reader that is gone has its own error to report.
+        // If the reader was dropped, it reports its own error.
         let _ = self.0.send(Ok(Vec::new()));
     }
 
-    /// Passes on all that a source holds, and its error if it has one.
+    /// Passes on all data of a source, and its error if reading fails.
     pub fn drain(self, mut source: impl Read) {
         loop {
             let mut bytes = vec![0; CHUNK];
@@ -125,12 +125,12 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(out, [7; 300_000]);
         let (writer, mut reader) = pipe();
-        writer.drain(&b"whole"[..]);
-        assert_eq!(io::read_to_string(&mut reader).unwrap(), "whole");
+        writer.drain(&b"complete"[..]);
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "complete");
     }
 
     #[test]
-    fn a_stream_that_was_cut_is_never_taken_for_complete() {
+    fn truncated_data_never_looks_complete() {
         let (mut writer, mut reader) = pipe();
         writer.write_all(b"half").unwrap();
         drop(writer);

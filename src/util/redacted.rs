@@ -1,7 +1,7 @@
-//! URLs and references without the secrets that they may hold.
+//! URLs and references without secrets.
 //!
 //! Every address that is shown, logged or recorded passes through [`Redacted`]. Only the code that sends
-//! requests has the address itself.
+//! requests has the original address.
 
 use std::fmt;
 
@@ -9,14 +9,13 @@ use reqwest::Url;
 
 use crate::util::text;
 
-/// An address as people may read it: without a login, a query or a fragment. What is left of a URL is
-/// a URL.
+/// An address without login, query and fragment. A redacted URL is still a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redacted(String);
 
 impl Redacted {
-    /// Redacts text as somebody wrote it: a URL, a reference such as `HOST/REPOSITORY:TAG`, or
-    /// `NAME=` before one of these. It need not be valid.
+    /// Redacts text that a user wrote: a URL, a reference such as `HOST/REPOSITORY:TAG`, or one of these
+    /// after `NAME=`. It need not be valid.
     pub fn new(text: &str) -> Self {
         let text = text.trim();
         let start = text.find("://").map_or(0, |at| scheme_start(&text[..at]));
@@ -35,7 +34,7 @@ impl Redacted {
 impl From<&Url> for Redacted {
     fn from(url: &Url) -> Self {
         let mut plain = url.clone();
-        // A URL that can have no login holds none.
+        // This fails only for URLs that cannot have a login.
         let _ = plain.set_username("");
         let _ = plain.set_password(None);
         plain.set_query(None);
@@ -50,14 +49,14 @@ impl fmt::Display for Redacted {
     }
 }
 
-/// Where the scheme begins that ends a text.
+/// Returns where the scheme at the end of a text begins.
 fn scheme_start(text: &str) -> usize {
     let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     text.rfind(|c| !in_scheme(c)).map_or(0, |at| at + text[at..].chars().next().map_or(0, char::len_utf8))
 }
 
-/// Drops everything between the start of an address, behind `NAME=` and the scheme, and the last @ that
-/// begins no digest: a password may hold any character.
+/// Removes everything between the start of an address (after `NAME=` and the scheme) and the last `@` that
+/// does not begin a digest. A password may hold any character.
 fn without_login(text: &str) -> String {
     let is_name =
         |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));

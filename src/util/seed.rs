@@ -1,17 +1,17 @@
-//! For tests only: how many random cases a property has, and from which seed. `test_kit` knows both.
+//! For tests only: the number and the seed of the random cases of a property. Both come from `test_kit`.
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// How many times more cases a nightly run has.
+/// The factor by which a nightly run has more cases.
 const NIGHTLY: u32 = 20;
 
-/// Returns how often something is repeated that a test repeats `usual` times.
+/// Returns how many times to repeat a test that usually runs `usual` times.
 pub(crate) fn rounds(usual: u32) -> u32 {
     let rounds = test_kit::runs(usual.into(), (usual * NIGHTLY).into());
     rounds.try_into().unwrap_or(u32::MAX)
 }
 
-/// Returns the configuration of a property with so many cases.
+/// Returns the configuration of a property that usually has `usual` cases.
 pub(crate) fn cases(usual: u32) -> Config {
     let rng_seed = RngSeed::Fixed(test_kit::noise::seed());
     Config { cases: rounds(usual), rng_seed, ..Config::default() }

@@ -1,5 +1,4 @@
-//! The spool: holds small blobs of unknown size, in memory up to a limit and in an unnamed temporary file
-//! beyond it.
+//! Holds small blobs of unknown size: in memory up to a limit, and in an unnamed temporary file beyond it.
 
 use std::io::{self, Read, Seek, Write};
 
@@ -7,13 +6,13 @@ use tempfile::SpooledTempFile;
 
 use crate::util::pipe::CHUNK;
 
-/// How much of all blobs that wait at the same time stays in memory, in bytes.
+/// The bytes that stay in memory of all blobs that wait at the same time.
 pub(crate) const IN_MEMORY: u64 = 4 << 20;
-/// How much of one blob of an export stays in memory, in bytes: it may carry dozens.
+/// The bytes that stay in memory of one blob of an export, which may have dozens of blobs.
 pub(crate) const ONE_IN_MEMORY: u64 = 1 << 20;
 
-/// Takes all that a source holds, and rewinds. Up to `in_memory` bytes stay in memory. `failed` says what an
-/// error of the source means, and `spooling` what one of the spool itself does.
+/// Copies all data of a source, and rewinds the copy. Up to `in_memory` bytes stay in memory. `failed` converts an
+/// error of the source, and `spooling` an error of the temporary file.
 ///
 /// # Errors
 /// The result of `failed` if the source cannot be read, or of `spooling` if the temporary file cannot be

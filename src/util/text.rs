@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde::{Serialize, Serializer};
 
-/// Text from unverified input. It is cut when it is made, so that an error that holds it takes no more memory
-/// than a message needs, and escaped when it is shown.
+/// Text from unverified input. It is truncated when it is created, so that an error that holds it stays small, and
+/// escaped when it is shown.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Unverified(Box<str>);
 
@@ -17,7 +17,7 @@ impl Unverified {
     /// The most characters that are kept.
     const MAX: usize = 300;
 
-    /// Cuts a text.
+    /// Truncates a text.
     pub fn new(text: &str) -> Self {
         match text.char_indices().nth(Self::MAX) {
             Some((end, _)) => Unverified([&text[..end], "…"].concat().into()),
@@ -25,7 +25,7 @@ impl Unverified {
         }
     }
 
-    /// The text as it was read, cut and not escaped: to compare, and not to show.
+    /// Returns the truncated text without escapes: to compare, and not to show.
     pub fn raw(&self) -> &str {
         &self.0
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Unverified {
     }
 }
 
-/// Shows no more than [`fmt::Display`] does, in quotes.
+/// Shows the same text as [`fmt::Display`], in quotes.
 impl fmt::Debug for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", escape_line(&self.0))
@@ -62,19 +62,19 @@ impl Serialize for Unverified {
     }
 }
 
-/// Text from outside, made safe for a terminal: cut and escaped as [`Unverified`] is.
+/// Returns text from outside, safe for a terminal: truncated and escaped as [`Unverified`] is.
 pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
-/// A reason with the name of what it is about before it, unless the reason names it, in small or capital letters.
+/// Puts a name before a reason, unless the reason contains it in any case.
 pub(crate) fn with_name(name: &str, why: &str) -> String {
     if why.to_lowercase().contains(&name.to_lowercase()) { why.to_owned() } else { format!("{name}: {why}") }
 }
 
-/// A whole line made safe for a terminal, and not cut: what [`is_hidden`] names appears as `\u{…}`. Names of
-/// files, which a medium may have chosen, come into messages in many ways and leave the program only through
-/// here, [`escape_lines`] and [`escape_json`].
+/// Escapes a line for a terminal and does not truncate it: characters for which [`is_hidden`] is true become
+/// `\u{…}`. Messages may hold names of files from a medium, so all output passes through this function,
+/// [`escape_lines`] or [`escape_json`].
 pub fn escape_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -87,9 +87,9 @@ pub fn escape_line(text: &str) -> String {
     out
 }
 
-/// Whether a character acts on a terminal or on the text around it instead of being seen: control characters
-/// (category Cc), format characters such as bidirectional overrides (Cf), line and paragraph separators (Zl,
-/// Zp), of Unicode 17, and the plane's part that is set aside for more of them.
+/// Whether a character controls the terminal or the text around it instead of being visible. These are the control
+/// characters (category Cc), format characters such as bidirectional overrides (Cf), and line and paragraph
+/// separators (Zl, Zp) of Unicode 17, and the ranges that Unicode reserves for further ones.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -116,8 +116,8 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
-/// JSON text with what [`is_hidden`] names as `\uXXXX`, which any reader takes for the same: outside of
-/// strings JSON has none of it but line feeds and tabs, which stay.
+/// Escapes JSON text for a terminal: characters for which [`is_hidden`] is true become `\uXXXX`, which means the same
+/// to a JSON reader. Outside of strings, JSON has only line feeds and tabs of these, which stay.
 pub fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -132,12 +132,12 @@ pub fn escape_json(text: &str) -> String {
     out
 }
 
-/// Several lines, each made safe for a terminal as by [`escape_line()`].
+/// Escapes several lines for a terminal, each as [`escape_line()`] does.
 pub fn escape_lines(text: &str) -> String {
     text.split('\n').map(escape_line).collect::<Vec<_>>().join("\n")
 }
 
-/// Two times that are compared: to the minute, or to the second where the minute is the same.
+/// Formats two times for a comparison: to the minute, or to the second if the minute is the same.
 pub fn format_distinct(one: Timestamp, other: Timestamp) -> (String, String) {
     match (format_minute(one), format_minute(other)) {
         (a, b) if a == b => (format_second(one), format_second(other)),
@@ -145,7 +145,7 @@ pub fn format_distinct(one: Timestamp, other: Timestamp) -> (String, String) {
     }
 }
 
-/// A path in JSON, which knows no names that are not UTF-8: what is none appears as U+FFFD.
+/// Writes a path to JSON. Bytes that are not UTF-8 become U+FFFD.
 ///
 /// # Errors
 /// If the serializer cannot write a string.
@@ -153,7 +153,7 @@ pub fn serialize_path<S: Serializer>(path: &std::path::Path, serializer: S) -> R
     serializer.collect_str(&path.display())
 }
 
-/// Several paths in JSON, each as by [`serialize_path`].
+/// Writes several paths to JSON, each as [`serialize_path`] does.
 ///
 /// # Errors
 /// If the serializer cannot write a string.
@@ -161,7 +161,7 @@ pub fn serialize_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Resul
     serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
-/// A path in JSON that may be missing, as by [`serialize_path`].
+/// Writes a path that may be missing to JSON, as [`serialize_path`] does.
 ///
 /// # Errors
 /// If the serializer cannot write a string.
@@ -175,7 +175,7 @@ pub fn serialize_optional_path<S: Serializer>(
     }
 }
 
-/// Writes a moment in whole seconds: programs that compare dates need no fractions, which only some sources give.
+/// Writes a time in whole seconds. Only some sources have fractions, and programs that compare dates need none.
 ///
 /// # Errors
 /// If the serializer cannot write a string.
@@ -183,7 +183,7 @@ pub fn serialize_second<S: Serializer>(time: &Timestamp, serializer: S) -> Resul
     serializer.collect_str(&whole(*time))
 }
 
-/// Does the same with a moment that may be missing.
+/// Writes a time that may be missing in whole seconds.
 ///
 /// # Errors
 /// If the serializer cannot write a string.
@@ -197,7 +197,7 @@ pub fn serialize_optional_second<S: Serializer>(
     }
 }
 
-/// Does the same with moments by name.
+/// Writes times by name in whole seconds.
 ///
 /// # Errors
 /// If the serializer cannot write a map.
@@ -212,13 +212,13 @@ fn whole(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// A number of things, by the regular plural of their name: `1 bundle`, `2 bundles`.
+/// Formats a number of things, with the regular plural of their name: `1 bundle`, `2 bundles`.
 pub fn format_count(count: usize, name: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {name}{plural}")
 }
 
-/// A number of bytes with a binary unit: `512 B`, `61.2 MiB`.
+/// Formats a number of bytes with a binary unit: `512 B`, `61.2 MiB`.
 pub fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -233,7 +233,7 @@ pub fn format_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
+/// Formats a duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
 pub fn format_duration(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{} s", duration.as_secs()),
@@ -241,8 +241,8 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// The time between two moments in the largest unit that says something: `3 h`, `2 d`. A moment
-/// in the future has no age: `0 min`.
+/// Formats the time between two times in minutes, hours or days: `3 h`, `2 d`. A time in the future has the age
+/// `0 min`.
 pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     let minutes = now.since(then).and_then(|span| span.total(Unit::Minute)).unwrap_or(0.0).max(0.0) as u64;
     match minutes {
@@ -252,8 +252,8 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// How long ago something was: `3 h ago`; or how far it is ahead of the clock, if that is more than clocks usually
-/// differ.
+/// Formats how long ago something was, such as `3 h ago`, or how far it is ahead of the clock if that is more than
+/// clocks usually differ.
 pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
     const USUAL: SignedDuration = SignedDuration::from_mins(5);
     match then.duration_since(now) > USUAL {
@@ -262,25 +262,25 @@ pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A moment to the minute: `2026-11-21 06:12 UTC`.
+/// Formats a time to the minute: `2026-11-21 06:12 UTC`.
 pub fn format_minute(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// A moment to the second, where minutes may be the same: `2026-11-21 06:12:07 UTC`.
+/// Formats a time to the second: `2026-11-21 06:12:07 UTC`.
 pub fn format_second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// How [`format_stamp`] writes a moment.
+/// The format of [`format_stamp`].
 const STAMP: &str = "%Y%m%dt%H%M%Sz";
 
-/// A moment in the name of a file, in UTC: `20261121t091500z`. FAT and gateways allow all of it.
+/// Formats a time for the name of a file, in UTC: `20261121t091500z`. FAT and gateways allow all these characters.
 pub fn format_stamp(time: Timestamp) -> String {
     time.strftime(STAMP).to_string()
 }
 
-/// The moment that [`format_stamp`] wrote; `None` for anything else.
+/// Parses the output of [`format_stamp`]. Returns `None` for other text.
 pub fn parse_stamp(text: &str) -> Option<Timestamp> {
     let is_complete = text.len() == "20261121t091500z".len();
     let date = is_complete.then(|| jiff::civil::DateTime::strptime(STAMP, text).ok())??;
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_is_cut_when_it_is_made() {
+    fn unverified_text_is_truncated_when_it_is_created() {
         let long = Unverified::from("\u{202e}".repeat(1 << 20));
         assert!(long.raw().len() < 1000 && long.to_string().len() < 3000, "{long}");
         assert_eq!(format!("{long:?}").matches("202e").count(), 300);

@@ -1,9 +1,9 @@
-//! Takes a lock, also if a thread that held it has panicked.
+//! Locks a mutex, even if a thread panicked while it held the lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes a lock, also after a thread that held it has panicked: what is locked here is whole between
-/// any two statements.
+/// Locks a mutex, even if a thread panicked while it held the lock. The data in the mutexes of this program is
+/// consistent after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
 //! Files and directories that decisions depend on: keys, certificates, passphrases and the state. Finds out
-//! whether another user could change what is read there.
+//! whether another user can write to them.
 //!
-//! A path is walked through file descriptors, and what is judged is what is used: the directories on the
-//! way, then the file itself. Links are followed, because Kubernetes Secrets and the CA files of RHEL are
-//! links, but only links of root or of this user, in directories that no other user can write. Knows the
-//! system, and nothing of keys.
+//! A path is walked through file descriptors, and the checks are made on the descriptors that are used
+//! afterwards: of the directories on the way, then of the file itself. Links are followed, because Kubernetes
+//! Secrets and the CA files of RHEL are links, but only links of root or of this user, in directories that no
+//! other user can write. This module knows nothing of keys.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::util::dir::{Dir, DirEntry, Make, Owner, Visit, euid};
 use crate::util::fs::open_descriptor;
 
-/// Something that another user can change.
+/// A file or directory that another user can write to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WritableByOthers {
     /// The file or directory.
@@ -31,7 +31,7 @@ enum Why {
 }
 
 impl WritableByOthers {
-    /// By whom it can be changed: `owned by user 1000`, `mode 0777`.
+    /// Returns why others can write to it: `owned by user 1000`, `mode 0777`.
     pub fn why(&self) -> String {
         match self.why {
             Why::Owner(uid) => format!("owned by user {uid}"),
@@ -49,18 +49,20 @@ impl fmt::Display for WritableByOthers {
 /// Why a file was not opened.
 #[derive(Debug)]
 pub(crate) enum TrustedFileError {
-    /// Another user can change it, or a directory that leads to it.
+    /// Another user can write to it, or to a directory that leads to it.
     Untrusted(WritableByOthers),
     /// It is a directory, a device, a socket or a named pipe.
     NotAFile,
-    /// The system refused.
+    /// The system reported an error.
     Io(io::Error),
 }
 
 impl fmt::Display for TrustedFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TrustedFileError::Untrusted(untrusted) => write!(f, "others can change {untrusted}"),
+            TrustedFileError::Untrusted(untrusted) => {
+                write!(f, "{} is writable by others ({})", untrusted.path.display(), untrusted.why())
+            }
             TrustedFileError::NotAFile => f.write_str("it is not a regular file"),
             TrustedFileError::Io(error) => error.fmt(f),
         }
@@ -76,7 +78,7 @@ impl From<io::Error> for TrustedFileError {
     }
 }
 
-/// Whose changes are welcome.
+/// The users who may write to a file that decisions depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedUsers {
     users: Vec<u32>,
@@ -85,19 +87,19 @@ pub(crate) struct TrustedUsers {
 }
 
 impl TrustedUsers {
-    /// Root and this user.
+    /// Returns root and this user.
     pub fn own() -> Self {
         TrustedUsers { users: vec![0, euid()], groups: Vec::new() }
     }
 
-    /// For what only looks: root may look at what belongs to another user alone.
+    /// Returns the users for commands that only read: root may also read files of their owner.
     pub fn of_owner(owner: Owner) -> Self {
         TrustedUsers { users: vec![0, if euid() == 0 { owner.uid } else { euid() }], groups: Vec::new() }
     }
 
-    /// Also the members of this process's groups, for a directory that such a group shares: one with
-    /// the setgid bit and group write permission, as volumes with changing users have. Not for root:
-    /// everybody may make a directory that belongs to root's group where the setgid bit lets them.
+    /// Adds the groups of this process, for directories that such a group shares: those with the setgid bit and
+    /// group write permission, such as Kubernetes volumes. Does nothing for root: in a setgid directory of
+    /// root's group, every user could create a directory that belongs to that group.
     pub fn with_groups(mut self) -> Self {
         if euid() == 0 {
             return self;
@@ -108,7 +110,7 @@ impl TrustedUsers {
         self
     }
 
-    /// Whether a directory is one that a group of this process shares.
+    /// Whether a group of this process shares a directory.
     pub fn shares(&self, directory: &DirEntry) -> bool {
         directory.is_shared() && directory.mode & 0o002 == 0 && self.groups.contains(&directory.owner.gid)
     }
@@ -116,7 +118,7 @@ impl TrustedUsers {
     /// Judges a file or directory by its owner and mode.
     ///
     /// # Errors
-    /// [`WritableByOthers`] if a user who is not trusted can change it.
+    /// [`WritableByOthers`] if a user who is not trusted can write to it.
     pub fn judge(&self, path: &Path, entry: &DirEntry) -> Result<(), WritableByOthers> {
         if self.shares(entry) {
             return Ok(());
@@ -138,10 +140,10 @@ impl TrustedUsers {
         Err(WritableByOthers { path: path.into(), why })
     }
 
-    /// Judges a file in a directory that was judged: in a shared one its group counts as well.
+    /// Judges a file in a directory that was judged. In a shared directory, its group may write as well.
     ///
     /// # Errors
-    /// [`WritableByOthers`] if a user who is not trusted can change it.
+    /// [`WritableByOthers`] if a user who is not trusted can write to it.
     pub fn judge_in(
         &self,
         directory: &DirEntry,
@@ -154,8 +156,8 @@ impl TrustedUsers {
         self.judge_plain(path, entry)
     }
 
-    /// Judges a directory that leads somewhere: in a sticky one, others cannot replace what is not
-    /// theirs.
+    /// Judges a directory on the way. In a sticky directory, other users cannot replace entries that they do not
+    /// own.
     fn judge_ancestor(&self, dir: &Dir) -> io::Result<Result<(), WritableByOthers>> {
         const STICKY: u32 = 0o1000;
         let entry = dir.entry()?;
@@ -163,9 +165,8 @@ impl TrustedUsers {
         Ok(if sticky { Ok(()) } else { self.judge(dir.path(), &entry) })
     }
 
-    /// Opens a directory. With `make`, a mode, it is made with what leads to it if it is missing. Says
-    /// which directories on the way another user can write; the directory itself is for the caller to
-    /// judge.
+    /// Opens a directory. With `make`, a mode, creates it and its missing parents. Also returns the directories on
+    /// the way that another user can write to. The caller judges the directory itself.
     pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<WritableByOthers>)> {
         let mut found = Vec::new();
         let mut visit = |dir: &Dir| {
@@ -182,18 +183,18 @@ impl TrustedUsers {
         Ok((dir, found))
     }
 
-    /// Opens the directory that holds a file, and gives the file's name in it, after all links.
+    /// Opens the directory that holds a file, and returns the file's name in it, after all links.
     ///
     /// # Errors
-    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can change a directory on the way; [`TrustedFileError::Io`]
-    /// if a directory cannot be opened.
+    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can write to a directory on the way;
+    /// [`TrustedFileError::Io`] if a directory cannot be opened.
     pub fn holding(&self, path: &Path) -> Result<(Dir, std::ffi::OsString), TrustedFileError> {
         let mut found = None;
         let walked = Dir::holding(path, &mut |dir| match self.judge_ancestor(dir)? {
             Ok(()) => Ok(()),
             Err(untrusted) => {
                 found = Some(untrusted);
-                // Stops the walk; what is reported is the finding.
+                // This error only stops the walk. `found` is reported.
                 Err(io::ErrorKind::PermissionDenied.into())
             }
         });
@@ -203,10 +204,10 @@ impl TrustedUsers {
         }
     }
 
-    /// Opens a regular file for reading, once; what is judged is what is read.
+    /// Opens a regular file for reading. The descriptor that is judged is the one that is returned.
     ///
     /// # Errors
-    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can change it or what leads there;
+    /// [`TrustedFileError::Untrusted`] if a user who is not trusted can write to it or to a directory on the way;
     /// [`TrustedFileError::NotAFile`] if it is not a regular file; [`TrustedFileError::Io`] if it cannot be opened.
     pub fn open(&self, path: &Path) -> Result<File, TrustedFileError> {
         let (dir, name) = self.holding(path)?;
@@ -231,9 +232,9 @@ pub(crate) fn open(path: &Path) -> Result<File, TrustedFileError> {
 /// Reads a file that the operator names, of at most `most` bytes.
 ///
 /// # Errors
-/// [`TrustedFileError::Untrusted`] if a user who is not trusted can change it or what leads there;
-/// [`TrustedFileError::NotAFile`] if it is not a regular file; [`TrustedFileError::Io`] if it cannot be read, or is larger than
-/// `most` bytes.
+/// [`TrustedFileError::Untrusted`] if a user who is not trusted can write to it or to a directory on the way;
+/// [`TrustedFileError::NotAFile`] if it is not a regular file; [`TrustedFileError::Io`] if it cannot be read, or is
+/// larger than `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, TrustedFileError> {
     let mut bytes = Vec::new();
     open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -243,8 +244,8 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, TrustedFileError> 
     Ok(bytes)
 }
 
-/// The number of a descriptor that the caller passed, such as `/dev/fd/3` or `/dev/stdin`. It leads to
-/// whatever the caller opened, and may be a pipe.
+/// Returns the number of a descriptor that the parent process passed, such as `/dev/fd/3` or `/dev/stdin`. It may be a
+/// pipe.
 fn descriptor(path: &Path) -> Option<u32> {
     if path == Path::new("/dev/stdin") {
         return Some(0);
@@ -292,7 +293,11 @@ mod tests {
         symlink("..data/ferry.pub", at("secret/ferry.pub")).unwrap();
         assert_eq!(read(&at("secret/ferry.pub")).unwrap(), "key");
         chmod(&at("secret"), 0o1777);
-        assert_eq!(read(&at("secret/ferry.pub")).unwrap(), "key", "in a sticky directory nobody replaces it");
+        assert_eq!(
+            read(&at("secret/ferry.pub")).unwrap(),
+            "key",
+            "no other user can replace it in a sticky directory"
+        );
         chmod(&at("secret"), 0o777);
         assert_eq!(untrusted(&at("secret/ferry.pub")), at("secret"));
         chmod(&at("secret"), 0o755);
@@ -360,14 +365,14 @@ mod tests {
         let entry = |mode: u32| {
             chmod(dir.path(), mode);
             let mut entry = Dir::top(dir.path()).unwrap().entry().unwrap();
-            // Of another user of the group; 4242 is nobody here.
+            // Owned by another user of the group. No user here has the number 4242.
             (entry.owner.uid, entry.owner.gid) = (4242, group);
             entry
         };
         let trust = TrustedUsers { groups: vec![group], ..TrustedUsers::own() };
         assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
         assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
-        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "everybody may write");
+        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "writable for all users");
         assert!(
             TrustedUsers::own().judge(dir.path(), &entry(0o2775)).is_err(),
             "keys have no such exception"

@@ -1,11 +1,11 @@
-//! What the kernel reports of an entry of a directory and of its file system.
+//! The metadata of an entry of a directory and of its file system.
 
 use std::fs::File;
 use std::io;
 
 use rustix::fs::{self, FileType};
 
-/// Who owns what is written.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The numeric user.
@@ -14,7 +14,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What a name stands for, without following it.
+/// The metadata of an entry. Links are not followed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DirEntry {
     pub kind: FileType,
@@ -35,7 +35,7 @@ impl DirEntry {
         }
     }
 
-    /// Of an open file.
+    /// Returns the metadata of an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
         Ok(DirEntry::of(fs::fstat(file)?))
     }
@@ -44,14 +44,14 @@ impl DirEntry {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a directory that a group shares: one with the setgid bit that the group may write, as volumes
-    /// have that are used by changing users. Says nothing of who is in the group.
+    /// Whether it is a directory that a group shares: it has the setgid bit and is writable for the group, such as a
+    /// Kubernetes volume. The members of the group are not considered.
     pub fn is_shared(&self) -> bool {
         const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
         self.is_dir() && self.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
     }
 
-    /// Returns the bits that a new file in this directory gets.
+    /// Returns the mode bits of a new file in this directory.
     pub fn file_mode(&self, mode: FileMode) -> u32 {
         match mode {
             FileMode::Shared(mode) if self.is_shared() => mode | (mode & 0o700) >> 3,
@@ -59,7 +59,7 @@ impl DirEntry {
         }
     }
 
-    /// Returns the bits that a new directory in this one gets: what is shared stays so below.
+    /// Returns the mode bits of a new directory in this one. A directory in a shared directory is shared as well.
     pub fn directory_mode(&self, mode: FileMode) -> u32 {
         let setgid = if matches!(mode, FileMode::Shared(_)) && self.is_shared() { 0o2000 } else { 0 };
         self.file_mode(mode) | setgid
@@ -74,18 +74,18 @@ impl DirEntry {
     }
 }
 
-/// What a file system has left for this user.
+/// The free space of a file system for this user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Free bytes.
     pub bytes: u64,
-    /// Free inodes; `None` where the file system has no such limit.
+    /// Free inodes; `None` if the file system has no such limit.
     pub inodes: Option<u64>,
-    /// Bytes of the smallest unit that a file takes.
+    /// The size of a block in bytes.
     pub block: u64,
 }
 
-/// Which mount a directory stands on: two directories with equal values can exchange their entries.
+/// The mount of a directory. Two directories with equal values can exchange their entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Mount {
     pub(super) device: (u32, u32),
@@ -96,25 +96,25 @@ pub(crate) struct Mount {
 /// The mode of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileMode {
-    /// This, whatever the umask is: for files that must be readable or must not.
+    /// This mode, whatever the umask is. For files that must be readable for others, or must not be.
     Exactly(u32),
-    /// This without what the umask takes: for files that an operator hands to others, and decides who may read them.
+    /// This mode, reduced by the umask. For files that an operator passes on: the operator decides who may read them.
     AtMost(u32),
-    /// This and, in a directory that a group shares, for the group what its owner may: such a volume is used by one
-    /// user after the other, and each must be able to replace what the one before has written.
+    /// This mode. In a directory that a group shares, the group gets the permissions of the owner as well, because
+    /// several users write to such a directory in turn and must be able to replace each other's files.
     Shared(u32),
 }
 
 impl FileMode {
-    /// Returns the bits that are asked for.
+    /// Returns the requested mode bits.
     pub(crate) fn bits(self) -> u32 {
         match self {
             FileMode::Exactly(mode) | FileMode::AtMost(mode) | FileMode::Shared(mode) => mode,
         }
     }
 
-    /// Returns the mode of working files, which are shared but for root: what root does must not follow from what
-    /// the members of a group have written.
+    /// Returns the mode of working files. They are shared, except for root: root must not depend on files that the
+    /// members of a group can write.
     pub(crate) fn working(mode: u32) -> Self {
         if rustix::process::geteuid().is_root() { FileMode::Exactly(mode) } else { FileMode::Shared(mode) }
     }

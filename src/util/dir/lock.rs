@@ -10,11 +10,11 @@ use crate::util::dir::{Dir, FileMode, component, give, open_at, regular};
 use crate::util::step;
 
 impl Dir {
-    /// Opens a lock file, creating it with `mode` if it is missing. What is there is neither changed nor written.
-    /// It is opened for writing if this user may do that: NFSv4 gives an exclusive lock for nothing less (flock(2)).
+    /// Opens a lock file, and creates it with `mode` if it is missing. An existing file is not changed. It is opened
+    /// for writing if this user may do that, because NFSv4 needs this for an exclusive lock (flock(2)).
     ///
     /// # Errors
-    /// Something that is no regular file has the name, or the system refuses.
+    /// If the name exists and is not a regular file, or the file cannot be opened or created.
     pub fn lock_file(&self, name: &str, mode: impl Into<FileMode>) -> io::Result<File> {
         let name = component(name.as_ref())?;
         let mode = self.entry()?.file_mode(mode.into());
@@ -23,7 +23,7 @@ impl Dir {
             match open_at(&self.fd, name, flags, Mode::empty()) {
                 Ok(fd) => return regular(fd),
                 Err(Errno::NOENT) => {}
-                // It belongs to another user, or lies on a medium that is read-only.
+                // It belongs to another user, or is on a read-only medium.
                 Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
                     if let Some(file) = self.open_file(name)? {
                         return Ok(file);
@@ -45,13 +45,13 @@ impl Dir {
     }
 }
 
-/// Takes an exclusive lock without waiting: `Some(true)` if it was had, `Some(false)` if another
-/// holds it, `None` where the file system has no locks.
+/// Takes an exclusive lock without waiting. Returns `Some(false)` if another process holds it, and `None` if the
+/// file system has no locks.
 pub(crate) fn try_lock(file: &File) -> io::Result<Option<bool>> {
     match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(true)),
         Err(Errno::WOULDBLOCK) => Ok(Some(false)),
-        // EBADF: NFSv4, if the file could be opened for reading alone (flock(2)).
+        // NFSv4 fails with EBADF if the file is open only for reading (flock(2)).
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK | Errno::BADF) => Ok(None),
         Err(error) => Err(error.into()),
     }

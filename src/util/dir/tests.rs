@@ -1,4 +1,4 @@
-//! Tests of directories that are reached through descriptors only.
+//! Tests of directories that are used through descriptors only.
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -77,7 +77,7 @@ fn a_pending_file_gets_its_name_or_is_gone() {
     assert_eq!((error.kind(), names(&dir)), (io::ErrorKind::AlreadyExists, vec!["a".into()]));
     begin().replace("a", Durability::Unsynced).unwrap();
     assert_eq!(names(&dir), ["a"]);
-    // What a killed process left is replaced; a directory is nobody's leftover.
+    // A leftover file of a killed process is replaced, but not a directory.
     std::fs::write(top.path().join(".a.partial"), "left").unwrap();
     begin().replace("a", Durability::Synced).unwrap();
     assert_eq!((names(&dir), dir.read_small("a", 9).unwrap()), (vec!["a".into()], Some(b"new".to_vec())));
@@ -119,16 +119,16 @@ fn a_new_file_is_never_written_over_another() {
     }
     assert_eq!(names(&dir), ["a", "link"]);
     assert_eq!(dir.read_small("a", 9).unwrap(), Some(b"first".to_vec()));
-    // It is there from its creation on, which a kill shows.
+    // It has its name from the beginning, as a kill shows.
     crate::util::fault::kill_after(Some(1));
     assert!(dir.write_new("b", b"third", 0o600, Durability::Synced).is_err());
     crate::util::fault::kill_after(None);
     assert_eq!(dir.read_small("b", 9).unwrap(), Some(Vec::new()));
 }
 
-/// Imports into several caches write one configuration, each with a state of its own and so without a common lock.
+/// Imports into several caches may write the same settings file. Each has its own state, so there is no common lock.
 #[test]
-fn runs_that_replace_one_file_at_a_time_disturb_each_other_never() {
+fn runs_that_replace_one_file_at_the_same_time_do_not_disturb_each_other() {
     let top = tempfile::tempdir().unwrap();
     let path = top.path().join("settings");
     let texts: Vec<Vec<u8>> = (0..4_u8).map(|number| vec![b'a' + number; 100_000]).collect();
@@ -143,11 +143,11 @@ fn runs_that_replace_one_file_at_a_time_disturb_each_other_never() {
         }
         for _ in 0..200 {
             let read = std::fs::read(&path).unwrap();
-            assert!(texts.contains(&read), "a file of {} bytes is no whole one", read.len());
+            assert!(texts.contains(&read), "a file of {} bytes is incomplete", read.len());
         }
     });
     assert_eq!(names(&Dir::top(top.path()).unwrap()), ["settings"]);
-    // What a killed run left is no obstacle for ever.
+    // The leftover file of a killed run is replaced after a while.
     std::fs::write(top.path().join("settings.trivy-ferry.tmp"), "left").unwrap();
     replace(&texts[1]).unwrap();
     assert_eq!(names(&Dir::top(top.path()).unwrap()), ["settings"]);

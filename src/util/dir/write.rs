@@ -1,4 +1,4 @@
-//! Writing whole files into a directory.
+//! Writes complete files into a directory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -10,23 +10,23 @@ use rustix::fs::{self, Mode};
 use crate::util::dir::{Dir, FileMode, Owner};
 use crate::util::step;
 
-/// What stands behind a file's name while it is written.
+/// The end of a file's name while it is written.
 pub(crate) const TEMPORARY: &str = ".trivy-ferry.tmp";
 
-/// How long a file that another run writes is waited for. Such files are small.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for another run that writes the same file. Such files are small.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What a power cut may take of a change. Whoever asks for the change says so; nothing below decides it.
+/// What a power cut may do to a change. The caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// The change may be lost, and of a new file the content: for what can be made again.
+    /// The change, and the content of a new file, may be lost. For files that can be written again.
     Unsynced,
     /// The file and its directory are synced when the function returns.
     Synced,
 }
 
-/// A new file under a temporary name, which gets its own name when it is complete. It is removed if it is
-/// dropped before; if the process is killed, it stays until a file of the same temporary name is begun.
+/// A new file under a temporary name, which gets its final name when it is complete. It is removed if it is
+/// dropped before that. If the process is killed, it stays until a file with the same temporary name is created.
 #[derive(Debug)]
 pub(crate) struct PendingFile<'d> {
     dir: &'d Dir,
@@ -36,10 +36,10 @@ pub(crate) struct PendingFile<'d> {
 }
 
 impl<'d> PendingFile<'d> {
-    /// Begins a file. What has the temporary name is replaced.
+    /// Creates the file. An existing file with the temporary name is replaced.
     ///
     /// # Errors
-    /// A directory has the temporary name, or the system refuses.
+    /// If a directory has the temporary name, or the file cannot be created.
     pub fn create(
         dir: &'d Dir,
         temporary: impl Into<OsString>,
@@ -47,7 +47,7 @@ impl<'d> PendingFile<'d> {
         owner: Option<Owner>,
     ) -> io::Result<Self> {
         let temporary = temporary.into();
-        // A directory of that name is none of ours, and nothing in it is removed.
+        // This program creates no directory of that name, so it must not be removed.
         if dir.unlink(&temporary)? {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -57,18 +57,18 @@ impl<'d> PendingFile<'d> {
         Ok(PendingFile { dir, file, temporary, is_complete: false })
     }
 
-    /// Gives the file its name, in the place of the file that has it.
+    /// Gives the file its final name, and replaces the file that has it.
     ///
     /// # Errors
-    /// A directory has the name, or the system refuses.
+    /// If a directory has the name, or the file cannot be synced or renamed.
     pub fn replace(self, name: impl AsRef<OsStr>, durability: Durability) -> io::Result<()> {
         self.finish(durability, |dir, temporary| dir.rename(temporary, dir, name))
     }
 
-    /// Gives the file a name that nothing has.
+    /// Gives the file its final name, which must not exist.
     ///
     /// # Errors
-    /// Something has the name (`AlreadyExists`), or the system refuses.
+    /// If the name exists (`AlreadyExists`), or the file cannot be synced or renamed.
     pub fn put_new(self, name: impl AsRef<OsStr>, durability: Durability) -> io::Result<()> {
         self.finish(durability, |dir, temporary| dir.rename_new(temporary, dir, name))
     }
@@ -110,11 +110,11 @@ impl Drop for PendingFile<'_> {
 }
 
 impl Dir {
-    /// Writes a file under a temporary name and renames it, so that a reader sees the old one or the new one.
-    /// What has the name is replaced, also a symbolic link.
+    /// Writes a file under a temporary name and renames it, so that a reader sees either the old or the new content.
+    /// A symbolic link is replaced, not followed.
     ///
     /// # Errors
-    /// A directory has the name or the temporary one, or the system refuses.
+    /// If a directory has the name or the temporary name, or the file cannot be written or renamed.
     pub fn replace(
         &self,
         name: impl AsRef<OsStr>,
@@ -130,11 +130,11 @@ impl Dir {
         file.replace(name, durability)
     }
 
-    /// As [`Dir::replace`], in a directory where other runs may replace the same file at the same time: one waits for
-    /// the other. What a killed run left is replaced after [`PATIENCE`].
+    /// Replaces a file as [`Dir::replace`] does, in a directory where other runs may replace the same file at the same
+    /// time. One run waits for the other. The leftover file of a killed run is replaced after [`MAX_WAIT`].
     ///
     /// # Errors
-    /// As [`Dir::replace`].
+    /// If a directory has the name or the temporary name, or the file cannot be written or renamed.
     pub fn replace_beside_others(
         &self,
         name: impl AsRef<OsStr>,
@@ -170,19 +170,19 @@ impl Dir {
             let (id, since) = waits_for.get_or_insert((there.inode, Instant::now()));
             if *id != there.inode {
                 waits_for = None;
-            } else if since.elapsed() >= PATIENCE {
+            } else if since.elapsed() >= MAX_WAIT {
                 self.unlink(temporary)?;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Writes a file that must not exist. It has its name from the beginning, which so belongs to one process
-    /// alone; it is removed again if it cannot be written.
+    /// Writes a file that must not exist. It has its final name from the beginning, so that only one process can
+    /// create it. It is removed if it cannot be written.
     ///
     /// # Errors
-    /// Something has the name (`AlreadyExists`), the file is for its owner alone and the file system refuses
-    /// that, or the system refuses.
+    /// If the name exists (`AlreadyExists`), the file system cannot make a private file private, or the file cannot be
+    /// written.
     pub fn write_new(
         &self,
         name: impl AsRef<OsStr>,
@@ -194,7 +194,7 @@ impl Dir {
         let mode = mode.into();
         let mut file = self.create(name, mode, None)?;
         let mut write = || -> io::Result<()> {
-            // What creates a file takes a mode for a wish.
+            // Some file systems ignore the mode when a file is created. Changing it shows whether they support it.
             if mode.bits() & 0o077 == 0 && !matches!(mode, FileMode::Shared(_)) {
                 fs::fchmod(&file, Mode::from_raw_mode(mode.bits()))?;
             }
