@@ -1,5 +1,5 @@
-//! What a server is given: the datasets and images of verified bundles as repositories, and VEX
-//! repositories as files.
+//! Adds the content of verified bundles to a server: datasets and images as repositories, and VEX repositories as
+//! files.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::remote::Repository;
 use crate::serve::http::{Blob, File, Site};
 use crate::util::text::escape;
 
-/// Verifies what is served of one bundle, and adds it.
+/// Verifies the chosen datasets and images of one bundle, and adds them to the site.
 pub(crate) fn add(
     site: &mut Site,
     bundle: &VerifiedBundle,
@@ -55,7 +55,7 @@ pub(crate) fn add(
             .map_err(|error| BundleError::from_io(&path, error))?;
         dataset.agrees_with(&manifest).map_err(&lacks)?;
         for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
-            let verified = verified.blob(blob.digest).ok_or_else(|| lacks("it lacks a blob".into()))?;
+            let verified = verified.blob(blob.digest).ok_or_else(|| lacks("a blob is missing".into()))?;
             site.blob(dataset.name.as_str(), blob.digest, Arc::new(verified));
         }
         site.manifest(dataset.name.as_str(), Some(&dataset.tag), &dataset.manifest.media_type, manifest);
@@ -72,7 +72,7 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// Where an image is served.
+/// The reference under which an image is served.
 pub(crate) struct ServedAs {
     repository: String,
     tag: Option<String>,
@@ -88,18 +88,23 @@ impl fmt::Display for ServedAs {
     }
 }
 
-/// Where an image is served: below the host of its source, where no dataset is.
+/// Returns the reference under which an image is served. Its repository begins with the host of its source, so that it
+/// never has the name of a dataset. Returns `None` if the image's name is not a valid reference.
 pub(crate) fn served_as(image: &Image) -> Option<ServedAs> {
     let name = Repository::parse(&image.name, "latest").ok()?;
     let (tag, digest) = (name.tag().map(str::to_owned), image.manifest.digest);
     Some(ServedAs { repository: path_of(&name), tag, digest })
 }
 
-/// An error is a sentence's end.
+/// Adds an image.
+///
+/// # Errors
+/// If its name is invalid or a blob is missing or cannot be read. The text continues a message.
 fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> Result<(), String> {
-    let ServedAs { repository: name, tag, .. } = served_as(image).ok_or("it has no usable name")?;
+    let ServedAs { repository: name, tag, .. } =
+        served_as(image).ok_or("its name is not a valid image reference")?;
     for blob in &image.blobs {
-        let blob_of = verified.blob(blob.digest).ok_or("it lacks a blob")?;
+        let blob_of = verified.blob(blob.digest).ok_or("a blob is missing")?;
         site.blob(&name, blob.digest, Arc::new(blob_of));
     }
     for manifest in image.manifests.iter().chain([&image.manifest]) {
@@ -111,14 +116,18 @@ fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> R
     Ok(())
 }
 
-/// A VEX repository is served as files too, under the dataset's name. An error is a sentence's end.
+/// Adds the files of a VEX repository, below the dataset's name.
+///
+/// # Errors
+/// If the archive is missing, the manifest cannot be read, or the archive's path is not valid in a URL. The text
+/// continues a message.
 fn add_vex(
     site: &mut Site,
     verified: &Arc<VerifiedBlobs>,
     candidate: &DatasetCandidate,
 ) -> Result<(), String> {
     let dataset = &candidate.dataset;
-    let [layer, described] = dataset.layers.as_slice() else { return Err("it has no archive".into()) };
+    let [layer, described] = dataset.layers.as_slice() else { return Err("its archive is missing".into()) };
     let format = ArchiveFormat::by_media_type(&layer.media_type);
     let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
     let name = dataset.name.clone();
@@ -129,22 +138,22 @@ fn add_vex(
     let file = format!("{name}/{archive}");
     let naming = move |base: &str| {
         let location = vex_copy::location(&format!("{base}/{name}/{archive}"), &subdir);
-        vex_copy::point_at(&upstream, &location.ok_or("it cannot stand in a URL")?, &record)
+        vex_copy::point_at(&upstream, &location.ok_or("its name is not valid in a URL")?, &record)
     };
-    // What cannot be said to anybody is better found now.
+    // Finds an invalid URL now and not at the first request.
     naming("http://localhost")?;
     let media_type = match format {
         ArchiveFormat::TarGzip => "application/gzip",
         ArchiveFormat::Zip => "application/zip",
     };
-    let verified = verified.blob(layer.digest).ok_or("it lacks its archive")?;
+    let verified = verified.blob(layer.digest).ok_or("its archive is missing")?;
     site.file(&file, File::Fixed(Arc::new(verified), media_type));
     let well_known = format!("{}/{WELL_KNOWN}/{MANIFEST}", dataset.name);
     site.file(&well_known, File::Naming(Box::new(move |base| naming(base).ok())));
     Ok(())
 }
 
-/// All bytes of a small blob.
+/// Reads a blob of at most `most` bytes.
 fn read_all(verified: &Arc<VerifiedBlobs>, digest: Digest, most: u64) -> std::io::Result<Vec<u8>> {
     let missing = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let blob = verified.blob(digest).filter(|blob| blob.size() <= most).ok_or_else(missing)?;
@@ -171,9 +180,9 @@ impl Blob for VerifiedBlob {
     }
 }
 
-/// A dataset that is to be served.
+/// A dataset to serve.
 pub(crate) struct ServeChoice {
     pub(crate) candidate: DatasetCandidate,
-    /// It is older than what was served, and taken all the same.
+    /// Whether it is older than the data that was served before, and accepted with `--allow-rollback`.
     pub(crate) rollback: bool,
 }

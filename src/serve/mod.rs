@@ -1,4 +1,5 @@
-//! `serve`: verifies bundles, decides what is acceptable, and serves it as a registry and a web root.
+//! `serve`: verifies bundles, decides which datasets and images are acceptable, and serves them as a registry and a
+//! web root.
 
 pub(crate) mod content;
 pub(crate) mod http;
@@ -34,7 +35,7 @@ use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::{escape, format_second};
 
-/// A server that hands out datasets and images of bundles as a registry, and VEX repositories as a web server.
+/// A server for datasets and images of bundles as a registry, and for VEX repositories as files.
 pub struct BundleServer {
     listener: TcpListener,
     address: SocketAddr,
@@ -46,12 +47,12 @@ pub struct BundleServer {
 }
 
 impl BundleServer {
-    /// Verifies bundles and prepares a server for what is acceptable of them. It is listening when this returns, and
-    /// answers once it [runs](BundleServer::run) or is [started](BundleServer::start).
+    /// Verifies bundles and prepares a server for their acceptable datasets and images. It listens when this returns,
+    /// and responds once it [runs](BundleServer::run) or is [started](BundleServer::start).
     ///
     /// # Errors
-    /// If no key is trusted, there is nothing to serve, or the address cannot be listened on. The report says what
-    /// else was wrong.
+    /// If no key is trusted, there is nothing to serve, or it cannot listen on the address. The report has the other
+    /// errors.
     pub fn open(
         options: &ServeOptions,
         progress: &dyn Progress,
@@ -67,7 +68,7 @@ impl BundleServer {
         let mut found = open::open(&options.inputs, &context.keyring, None)?;
         let waits = |path: &std::path::Path| progress.info(&waits_for(path));
         let state = StateDir::open_telling(options.state_dir.as_deref(), Side::Import, &waits)?;
-        // Whoever cannot listen need not read the bundle first.
+        // Reading the bundle takes long, so a port in use is reported before.
         let listener = Server::bind(options.listen)?;
         let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
         let url = url(options, address, tls.is_some())?;
@@ -95,8 +96,8 @@ impl BundleServer {
         report.warnings.extend(unmatched);
         drop(ledger);
         if !report.has_something_in_place() {
-            let hint = "See `trivy-ferry inspect`; images are served only if --image names them.";
-            let nothing = || Error::usage("no bundle here holds what is to be served", hint);
+            let hint = "Run `trivy-ferry inspect` to see what they hold; images are served only if --image names them.";
+            let nothing = || Error::usage("no bundle here holds a dataset or an image to serve", hint);
             return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
         }
         advise(options, &context, &url, &mut report);
@@ -107,7 +108,7 @@ impl BundleServer {
             tls,
             url: url.clone(),
             fixed: options.url.is_some(),
-            // A log that nobody reads must not hold up those who are served.
+            // A slow reader of the log must not block clients.
             log: Box::new(move |event| {
                 if log.try_send(event).is_err() {
                     count.fetch_add(1, Ordering::Relaxed);
@@ -123,7 +124,7 @@ impl BundleServer {
         self.address
     }
 
-    /// Serves until it is dropped, and tells nobody of requests.
+    /// Serves until the returned value is dropped. Requests are not logged.
     ///
     /// # Errors
     /// If the server cannot be started.
@@ -133,9 +134,8 @@ impl BundleServer {
         Ok(RunningServer { _server: server })
     }
 
-    /// Serves until SIGTERM or SIGINT, as a program does that is there for nothing else: it handles these signals from
-    /// now on, and raises the limit of open files to what the system allows. Tells `progress` a line for each
-    /// request.
+    /// Serves until SIGTERM or SIGINT. The process handles these signals from now on, and its limit of open files is
+    /// raised to the maximum. Reports each request to `progress`.
     ///
     /// # Errors
     /// If the server cannot be started.
@@ -143,43 +143,42 @@ impl BundleServer {
         raise_open_file_limit();
         let server = Server::start(self.listener, self.site, self.http_options)?;
         progress.info(&format!("Serving {} from {}, until SIGTERM or Ctrl-C …", self.url, self.address));
-        tell(self.events, &self.lost, progress);
+        report_events(self.events, &self.lost, progress);
         server.wait();
-        progress.info("Ended.");
+        progress.info("Stopped.");
         Ok(())
     }
 }
 
-/// A server that answers. Dropping it ends the server: answers under way are sent, within 60 s.
+/// A running server. Dropping it stops the server, after running downloads have finished or 60 s have passed.
 #[must_use = "the server ends when this is dropped"]
 pub struct RunningServer {
     _server: Server,
 }
 
-/// Says a line for each request, until the server ends.
-fn tell(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn Progress) {
+/// Reports each event of the server on a line, until the server stops.
+fn report_events(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn Progress) {
     for event in events {
         let now = format_second(clock::now());
         match event {
-            ServerEvent::Answered(request) => tell_request(&now, &request, progress),
+            ServerEvent::Answered(request) => report_request(&now, &request, progress),
             ServerEvent::BadRequest { client, why } => {
                 progress.info(&format!("{now} {client} - {}", escape(&why)))
             }
             ServerEvent::Ending(within) => progress.info(&format!(
-                "Ending when the answers under way are sent, within {} s; told again, at once.",
+                "Stopping: running downloads have {} s to finish. Another signal stops at once.",
                 within.as_secs()
             )),
         }
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            lost => {
-                progress.info(&format!("{now} - {lost} lines of this log were lost: it is read too slowly"))
-            }
+            lost => progress
+                .info(&format!("{now} - {lost} lines of this log were lost: they are read too slowly")),
         }
     }
 }
 
-fn tell_request(now: &str, request: &AnsweredRequest, progress: &dyn Progress) {
+fn report_request(now: &str, request: &AnsweredRequest, progress: &dyn Progress) {
     let AnsweredRequest { client, method, path, agent, status, sent, complete, took, fault } = request;
     let broken = if *complete { "" } else { " broken-off" };
     progress.info(&format!(
@@ -187,7 +186,7 @@ fn tell_request(now: &str, request: &AnsweredRequest, progress: &dyn Progress) {
         escape(method),
         escape(path),
         took.as_secs_f64(),
-        // A quote would end the field.
+        // A quotation mark would end the field.
         escape(agent).replace('"', "'"),
     ));
     if let Some(fault) = fault {
@@ -195,31 +194,31 @@ fn tell_request(now: &str, request: &AnsweredRequest, progress: &dyn Progress) {
     }
 }
 
-/// A thousand scanners are a thousand open files, and the usual limit is 1024.
+/// Raises the limit of open files, which is usually 1024: each connection of a scanner needs one.
 fn raise_open_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// Scanners must not be told to speak plain HTTP to a port that speaks TLS. The other way round, a proxy before this
-/// server may speak TLS for it.
+/// Rejects an HTTP URL for a server that uses TLS. An HTTPS URL without TLS is valid, because a proxy in front of the
+/// server may use TLS.
 fn check_url(options: &ServeOptions) -> Result<(), Error> {
     match &options.url {
         Some(url) if options.tls.is_some() && url.is_plain() => Err(Error::usage(
-            format!("--url {url} is plain HTTP, and with --tls-cert this server speaks TLS"),
-            "Write it as https://HOST[:PORT], or leave out --tls-cert and --tls-key.",
+            format!("--url {url} is plain HTTP, but with --tls-cert this server uses TLS"),
+            "Write it as https://HOST[:PORT], or omit --tls-cert and --tls-key.",
         )),
         _ => Ok(()),
     }
 }
 
-/// The URL under which scanners are told to reach the server.
+/// Returns the URL under which scanners reach the server.
 fn url(options: &ServeOptions, address: SocketAddr, tls: bool) -> Result<String, Error> {
     let scheme = if tls { "https" } else { "http" };
     match &options.url {
         Some(url) if url.has_path() => Err(Error::usage(
-            format!("--url {url} has a path, and registries have none"),
+            format!("--url {url} has a path, but the URL of a registry cannot have one"),
             "Write it as https://HOST[:PORT].",
         )),
         Some(url) => Ok(url.to_string()),
@@ -243,7 +242,7 @@ fn context(options: &ServeOptions) -> Result<DeliveryContext, Error> {
     Ok(DeliveryContext::new(host, keyring, &options.acceptance))
 }
 
-/// Decides what is served, verifies it, and puts it together.
+/// Selects the datasets and images to serve, verifies them, and adds them to a site.
 fn prepare(
     options: &ServeOptions,
     context: &DeliveryContext,
@@ -289,7 +288,7 @@ fn prepare(
     Ok((report, site))
 }
 
-/// What scanners must be told.
+/// Adds the settings for scanners to the report, and writes them to the files that the options name.
 fn advise(options: &ServeOptions, context: &DeliveryContext, url: &str, report: &mut TargetReport) {
     let insecure = url.starts_with("http:");
     let access = settings::ScannerAccess {
@@ -307,7 +306,7 @@ fn advise(options: &ServeOptions, context: &DeliveryContext, url: &str, report: 
             .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
     } else if !options.listen.ip().is_loopback() {
         report.advice.push(
-            "Anybody on the way can change what goes over plain HTTP: --tls-cert and --tls-key are better."
+            "Plain HTTP does not protect data from changes on the network: --tls-cert and --tls-key do."
                 .into(),
         );
     }

@@ -1,4 +1,4 @@
-//! The options of a server: what it serves, where, and what is accepted.
+//! The options of a server: what it serves, where it listens, and which bundles it accepts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,29 +10,29 @@ use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::web_url::WebUrl;
 
-/// What is served, where, and what is accepted.
+/// What a server serves, where it listens, and which bundles it accepts.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
     /// A bundle, or directories that hold bundles and their volumes.
     pub inputs: Vec<PathBuf>,
-    /// Files of public keys to trust; if there are none, those that `trust add` keeps.
+    /// Files of public keys to trust; if empty, the keys that `trust add` stored.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    /// How many different trusted keys must have signed a bundle; `None` for the number of `trust require`, else 1.
     pub min_signers: Option<u32>,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
     /// The files of the certificate and its private key; `None` serves plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The URL under which scanners reach the server; `None` for its address.
     pub url: Option<WebUrl>,
-    /// Images that are served as well.
+    /// The images to serve.
     pub image: Vec<ImagePattern>,
-    /// Which datasets.
+    /// The datasets to serve.
     pub selection: Selection,
-    /// Which bundles.
+    /// The bundles to accept.
     pub acceptance: AcceptanceOptions,
-    /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
+    /// The version of Trivy that scans; `None` for the version of the `trivy` on the PATH, else the newest known version.
     pub trivy_version: Option<TrivyVersion>,
     /// Where scanner settings are written.
     pub settings: SettingsOptions,
@@ -41,7 +41,7 @@ pub struct ServeOptions {
 }
 
 impl ServeOptions {
-    /// Options that serve all datasets of a stream over plain HTTP, by the default rules.
+    /// Returns options that serve all datasets of a stream over plain HTTP, with the default rules.
     #[must_use]
     pub fn new(stream: Stream, inputs: Vec<PathBuf>, listen: SocketAddr) -> Self {
         ServeOptions {

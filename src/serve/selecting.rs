@@ -1,6 +1,6 @@
-//! What is served of the admitted bundles: of each dataset and image the newest that is acceptable.
+//! Selects what to serve from the admitted bundles: the newest acceptable version of each dataset and image.
 //!
-//! Knows bundles and what was served before; nothing of the server.
+//! This module knows bundles and what was served before, but nothing of the server.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, DatasetDecision, judge};
 use crate::trust::state::TargetState;
 
-/// What the selection goes by.
+/// The input of the selection.
 pub(crate) struct ServeSelection<'a> {
     pub(crate) options: &'a ServeOptions,
     pub(crate) context: &'a DeliveryContext,
@@ -29,10 +29,10 @@ pub(crate) struct ServeSelection<'a> {
 }
 
 impl ServeSelection<'_> {
-    /// Returns of each dataset and tag the newest among the admitted bundles, if it is acceptable.
+    /// Returns the newest version of each dataset and tag among the admitted bundles, if it is acceptable.
     ///
     /// # Errors
-    /// None of its own.
+    /// If a decision fails. No decision reads a target here, so this does not happen.
     pub(crate) fn datasets(
         &self,
         admitted: &[Option<Admission>],
@@ -67,8 +67,8 @@ impl ServeSelection<'_> {
         Ok(accepted)
     }
 
-    /// Returns of each requested image the newest among the admitted bundles, unless a newer one was served
-    /// before, with the index of its bundle.
+    /// Returns the newest version of each requested image among the admitted bundles, with the index of its bundle.
+    /// A version that is older than one that was served before is rejected.
     pub(crate) fn images(
         &self,
         admitted: &mut [Option<Admission>],
@@ -87,7 +87,7 @@ impl ServeSelection<'_> {
             else {
                 report.images.push(row);
                 report.errors.push(Error::usage(
-                    format!("{} is not served: it has no usable name", image.name),
+                    format!("{} is not served: its name is not a valid image reference", image.name),
                     "Export it under another name with --image NAME=SOURCE; everything else is served.",
                 ));
                 continue;
@@ -126,13 +126,13 @@ impl ServeSelection<'_> {
         chosen
     }
 
-    /// The host and port that the references of scanners begin with.
+    /// Returns the host and port with which the references of scanners begin.
     fn host(&self) -> &str {
         self.url.split_once("://").map_or(self.url, |(_, host)| host)
     }
 }
 
-/// Of each image by its name the newest among the admitted bundles, with the index of its bundle.
+/// Returns the newest version of each image by name among the admitted bundles, with the index of its bundle.
 fn newest_images(bundles: &[VerifiedBundle], admitted: &[Option<Admission>]) -> Vec<(usize, Image)> {
     let mut newest: BTreeMap<&str, (usize, &Image)> = BTreeMap::new();
     for (index, (bundle, admission)) in bundles.iter().zip(admitted).enumerate() {

@@ -323,7 +323,7 @@ fn what_is_no_good_request_gets_no_good_answer() {
         serve.answers_once(what, bytes.as_bytes(), status);
     }
     assert_eq!(answers(&serve.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), 0, "no HTTP/2 is spoken");
-    serve.logs("what came is no request");
+    serve.logs("not an HTTP request");
     serve.serves();
 }
 
@@ -556,7 +556,7 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     idle.read_exact(&mut [0; 20]).unwrap();
     let pull = begun(&serve);
     serve.signal();
-    serve.logs("Ending when");
+    serve.logs("Stopping: ");
     assert!(TcpStream::connect(&serve.address).is_err(), "nobody new is let in");
     for stream in [&mut silent, &mut idle] {
         received(stream);
@@ -567,13 +567,13 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     let through = Instant::now();
     assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(through.elapsed() < Duration::from_secs(20), "{}", serve.log());
-    assert!(serve.log().ends_with("Ended.\n") && !serve.log().contains("broken-off"), "{}", serve.log());
+    assert!(serve.log().ends_with("Stopped.\n") && !serve.log().contains("broken-off"), "{}", serve.log());
 
     // Whoever cannot wait says it twice.
     let mut serve = Serve::plain();
     let pull = begun(&serve);
     serve.signal();
-    serve.logs("Ending when");
+    serve.logs("Stopping: ");
     serve.signal();
     assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(received(pull).len() < LAYER.len());
@@ -589,7 +589,7 @@ fn who_speaks_no_tls_or_does_not_know_the_ca_is_named_in_the_log() {
         let came = serve.raw(bytes);
         assert_eq!(answers(&came), 0, "{}", String::from_utf8_lossy(&came));
     }
-    serve.logs("no TLS came about");
+    serve.logs("the TLS handshake failed");
     let stranger = serve.connect_tls(false).write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(stranger.unwrap_err().to_string().contains("UnknownIssuer"));
     assert!(serve.logs("UnknownCA").contains(" 127.0.0.1:"), "{}", serve.log());

@@ -1,5 +1,5 @@
-//! Which answer a request gets: the pull half of the OCI distribution specification (v1.1, spec.md),
-//! and HTTP semantics (RFC 9110) as far as it needs them. Pure: sends nothing, reads no blob.
+//! Computes the response to a request: the pull half of the OCI distribution specification (v1.1, spec.md), and
+//! the parts of HTTP semantics (RFC 9110) that it needs. This module sends nothing and reads no blob.
 
 use std::sync::Arc;
 
@@ -12,20 +12,20 @@ use serde_json::json;
 use crate::digest::Digest;
 use crate::serve::http::site::{Blob, File, Manifest, Repository, Site};
 
-/// What is sent back.
+/// A response.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub(crate) enum Body {
-    /// At hand; may be empty.
+    /// Shared bytes; may be empty.
     Bytes(Bytes),
-    /// Made for this request: memory that each of a thousand clients would take.
+    /// Bytes for this request only, which take memory for each client.
     Made(Bytes),
-    /// A range of a blob: from the first to before the second.
+    /// A range of a blob, from an offset to before another.
     Blob(Arc<dyn Blob>, u64, u64),
 }
 
@@ -46,11 +46,11 @@ const JSON: &str = "application/json";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// The answer to a request. `base` is the URL under which the client knows this server, without a
-/// slash at its end.
+/// Returns the response to a request. `base` is the URL under which the client knows this server, without a
+/// trailing slash.
 pub(crate) fn answer(site: &Site, request: &Parts, base: &str) -> Answer {
     let Some(path) = decoded(request.uri.path()) else {
-        return plain(StatusCode::BAD_REQUEST, "The path is not readable.\n");
+        return plain(StatusCode::BAD_REQUEST, "The path is not valid.\n");
     };
     let path = path.trim_start_matches('/');
     let in_registry = path == "v2" || path.starts_with("v2/");
@@ -81,13 +81,13 @@ fn registry(site: &Site, path: &str, request: &Parts) -> Answer {
         let names = site.repositories.keys().map(String::as_str).collect();
         return list(names, request, "/v2/_catalog", |names| json!({ "repositories": names }));
     }
-    // A repository's name has slashes: what is asked of it stands at the end.
+    // A repository's name may have slashes, so the path is split from its end.
     let mut parts = path.rsplitn(3, '/');
     let (Some(last), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
-        return refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing at this path");
+        return refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "nothing at this path");
     };
     let Some(repository) = site.repositories.get(name) else {
-        return refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such repository");
+        return refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such repository");
     };
     match (kind, last) {
         ("tags", "list") => {
@@ -99,9 +99,9 @@ fn registry(site: &Site, path: &str, request: &Parts) -> Answer {
         ("blobs", digest) => blob(site, repository, digest, request),
         ("referrers", digest) => match digest.parse::<Digest>() {
             Ok(_) => with_type(StatusCode::OK, INDEX, Bytes::from_static(EMPTY_INDEX.as_bytes())),
-            Err(_) => refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "this is no sha256 digest"),
+            Err(_) => refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "not a sha256 digest"),
         },
-        _ => refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing at this path"),
+        _ => refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "nothing at this path"),
     }
 }
 
@@ -111,13 +111,13 @@ fn manifest(repository: &Repository, reference: &str, request: &Parts) -> Answer
         true => match reference.parse::<Digest>() {
             Ok(digest) => Some(digest),
             Err(_) => {
-                return refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "this is no sha256 digest");
+                return refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "not a sha256 digest");
             }
         },
     };
     let found = digest.and_then(|digest| Some((digest, repository.manifests.get(&digest)?)));
     let Some((digest, Manifest { media_type, bytes })) = found else {
-        return refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such manifest");
+        return refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "no such manifest");
     };
     if is_known(request, &digest) {
         return not_modified(&digest);
@@ -129,15 +129,15 @@ fn manifest(repository: &Repository, reference: &str, request: &Parts) -> Answer
 
 fn blob(site: &Site, repository: &Repository, digest: &str, request: &Parts) -> Answer {
     let Ok(digest) = digest.parse::<Digest>() else {
-        return refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "this is no sha256 digest");
+        return refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "not a sha256 digest");
     };
     let Some(blob) = site.blob_of(repository, &digest) else {
-        return refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
+        return refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "no such blob");
     };
     if is_known(request, &digest) {
         return not_modified(&digest);
     }
-    // A condition that names other bytes asks for all of these (RFC 9110, 13.1.5).
+    // If the condition names another entity tag, the complete blob is sent (RFC 9110, 13.1.5).
     let condition = request.headers.get(header::IF_RANGE);
     let fits = condition.is_none_or(|condition| condition.as_bytes() == etag(&digest).as_bytes());
     let mut answer = ranged(blob, OCTETS, request, fits);
@@ -145,10 +145,10 @@ fn blob(site: &Site, repository: &Repository, digest: &str, request: &Parts) -> 
     answer
 }
 
-/// Trivy before v0.73 loses its VEX documents at a "not modified" (its issue 10958): files have no
-/// entity tags.
+/// Returns a file. Files have no entity tags, because Trivy before v0.73 loses its VEX documents when it gets "304
+/// Not Modified" (Trivy issue 10958).
 fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
-    let missing = || plain(StatusCode::NOT_FOUND, "There is nothing at this path.\n");
+    let missing = || plain(StatusCode::NOT_FOUND, "Nothing at this path.\n");
     match site.file_at(path) {
         None => missing(),
         Some(File::Fixed(blob, media_type)) => {
@@ -156,14 +156,15 @@ fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
         }
         Some(File::Naming(make)) => {
             let mut answer = make(base).map_or_else(missing, |bytes| made(bytes.into()));
-            // It says what this client calls the server: nothing for a cache to give to others.
+            // It holds the name by which this client knows the server, so a cache must not serve it to others.
             set(&mut answer.headers, header::CACHE_CONTROL, "no-store");
             answer
         }
     }
 }
 
-/// A blob, or the one range of it that is asked for. Several ranges, and what is none, get all of it.
+/// Returns a blob or the requested range of it. A request for several ranges, or for an invalid one, gets the complete
+/// blob.
 fn ranged(blob: &Arc<dyn Blob>, media_type: &str, request: &Parts, may: bool) -> Answer {
     let size = blob.size();
     let wanted = request.headers.get(header::RANGE).filter(|_| may && request.method == Method::GET);
@@ -192,15 +193,15 @@ fn ranged(blob: &Arc<dyn Blob>, media_type: &str, request: &Parts, may: bool) ->
 enum Range {
     /// From the first byte to before the second; never empty.
     Of(u64, u64),
-    /// Nothing of it is there.
+    /// Behind the end.
     Outside,
 }
 
-/// RFC 9110, 14.1.2; `None` for what is to be passed over.
+/// Parses a range (RFC 9110, 14.1.2). Returns `None` if the header is to be ignored.
 fn parse_range(text: &str, size: u64) -> Option<Range> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.trim().split_once('-')?;
     let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) && !text.is_empty() {
-        // More than any size is behind the end.
+        // A number that does not fit is behind the end of any blob.
         true => Some(text.parse::<u64>().unwrap_or(u64::MAX)),
         false => None,
     };
@@ -215,7 +216,7 @@ fn parse_range(text: &str, size: u64) -> Option<Range> {
     Some(if begin < end { Range::Of(begin, end) } else { Range::Outside })
 }
 
-/// A list in pages: at most `n` names after `last` (spec.md, "Listing Tags").
+/// Returns a page of a list: at most `n` names after `last` (spec.md, "Listing Tags").
 fn list(
     all: Vec<&str>,
     request: &Parts,
@@ -233,13 +234,13 @@ fn list(
         None => after.len(),
         Some(Ok(n)) => n,
         Some(Err(_)) => {
-            return refusal(StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is no number");
+            return refusal(StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is not a number");
         }
     };
     let page = &after[..most.min(after.len())];
     let mut answer = made(document(page).to_string().into());
     if let (Some(end), true) = (page.last(), page.len() < after.len()) {
-        // Names of tags and repositories have nothing that a query must escape.
+        // Names of tags and repositories have no characters that a query must escape.
         set(&mut answer.headers, header::LINK, &format!("<{at}?n={most}&last={end}>; rel=\"next\""));
     }
     answer
@@ -249,7 +250,7 @@ fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
-/// Whether the client has these bytes (RFC 9110, 13.1.2).
+/// Whether the client already has these bytes (RFC 9110, 13.1.2).
 fn is_known(request: &Parts, digest: &Digest) -> bool {
     let wanted = etag(digest);
     let given = request.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
@@ -274,19 +275,19 @@ fn json(document: &serde_json::Value) -> Answer {
     with_type(StatusCode::OK, JSON, document.to_string().into())
 }
 
-/// A JSON document that was made for one request.
+/// Returns a JSON document that was made for one request.
 fn made(document: Bytes) -> Answer {
     let answer = with_type(StatusCode::OK, JSON, Bytes::new());
     Answer { body: Body::Made(document), ..answer }
 }
 
-/// An error as registries say it (spec.md, "Error Codes").
+/// Returns an error in the form of registries (spec.md, "Error Codes").
 pub(crate) fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     let document = json!({ "errors": [{ "code": code, "message": message }] });
     with_type(status, JSON, document.to_string().into())
 }
 
-/// An error for people.
+/// Returns an error as plain text.
 pub(crate) fn plain(status: StatusCode, text: &'static str) -> Answer {
     with_type(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
@@ -297,14 +298,14 @@ fn with_type(status: StatusCode, media_type: &str, bytes: Bytes) -> Answer {
     Answer { status, headers, body: Body::Bytes(bytes) }
 }
 
-/// Sets a header. What cannot stand in one comes from no good manifest, and is left out.
+/// Sets a header. A value that is not valid in a header can only come from a bad manifest, and is omitted.
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// A path or a query's value without its escapes; `None` where they are none, or not UTF-8.
+/// Decodes the percent-encoding of a path or of a query's value. Returns `None` if the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }

@@ -1,4 +1,4 @@
-//! The rules of the distribution specification's pull half, one by one, and what clients get wrong.
+//! Tests of the pull half of the distribution specification, rule by rule, and of bad requests.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
     answer.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap()
 }
 
-/// The status and the code of an error.
+/// Returns the status and the code of an error.
 fn error(answer: &Answer) -> (u16, String) {
     (answer.status.as_u16(), document(answer)["errors"][0]["code"].as_str().unwrap().to_owned())
 }
@@ -79,7 +79,7 @@ fn a_client_learns_that_this_is_a_registry() {
 }
 
 #[test]
-fn a_manifest_is_had_by_tag_and_by_digest_with_its_own_type() {
+fn a_manifest_is_served_by_tag_and_by_digest_with_its_own_type() {
     let digest = Digest::of(MANIFEST).to_string();
     for reference in ["2", &digest, &digest.replace(':', "%3A")] {
         for (method, accept) in [("GET", TYPE), ("HEAD", "*/*")] {
@@ -95,7 +95,7 @@ fn a_manifest_is_had_by_tag_and_by_digest_with_its_own_type() {
 }
 
 #[test]
-fn what_is_not_there_has_the_code_that_says_so() {
+fn missing_content_gets_the_right_error_code() {
     let other = Digest::of(b"other");
     for (path, status, code) in [
         ("/v2/trivy-db/manifests/3".to_owned(), 404, "MANIFEST_UNKNOWN"),
@@ -103,7 +103,7 @@ fn what_is_not_there_has_the_code_that_says_so() {
         ("/v2/none/manifests/2".into(), 404, "NAME_UNKNOWN"),
         ("/v2/none/tags/list".into(), 404, "NAME_UNKNOWN"),
         (format!("/v2/trivy-db/blobs/{other}"), 404, "BLOB_UNKNOWN"),
-        // Another repository's blob is none of this one's.
+        // This blob is in another repository.
         (format!("/v2/security/checks/blobs/{}", Digest::of(LAYER)), 404, "BLOB_UNKNOWN"),
         ("/v2/trivy-db/blobs/sha256:12".into(), 400, "DIGEST_INVALID"),
         ("/v2/trivy-db/manifests/md5:12".into(), 400, "DIGEST_INVALID"),
@@ -117,7 +117,7 @@ fn what_is_not_there_has_the_code_that_says_so() {
 }
 
 #[test]
-fn a_blob_comes_complete_or_in_the_range_that_is_asked_for() {
+fn a_blob_is_served_complete_or_in_the_requested_range() {
     for method in ["GET", "HEAD"] {
         let answer = ask(method, &blob(), &[]);
         assert_eq!((answer.status.as_u16(), bytes(&answer)), (200, LAYER.to_vec()));
@@ -159,7 +159,7 @@ fn a_blob_comes_complete_or_in_the_range_that_is_asked_for() {
 }
 
 #[test]
-fn who_has_it_already_is_told_so() {
+fn a_client_that_has_the_content_gets_not_modified() {
     let manifest = "/v2/trivy-db/manifests/2";
     for (path, digest) in [(blob(), Digest::of(LAYER)), (manifest.into(), Digest::of(MANIFEST))] {
         let known = format!("\"x\", W/\"{digest}\"");
@@ -168,7 +168,7 @@ fn who_has_it_already_is_told_so() {
         assert_eq!(header(&answer, "etag"), format!("\"{digest}\""));
         assert_eq!(ask("GET", &path, &[("if-none-match", "\"x\"")]).status, 200);
     }
-    // VEX files never are: older Trivys would lose theirs.
+    // VEX files are always sent, because older versions of Trivy lose theirs otherwise.
     let archive = ask("GET", "/vex-hub/x.tar.gz", &[("if-none-match", "*")]);
     assert_eq!((archive.status.as_u16(), archive.headers.get("etag")), (200, None));
 }

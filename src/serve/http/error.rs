@@ -1,9 +1,9 @@
-//! What can keep a server from starting: one sentence what failed, one what to do next.
+//! The errors that keep a server from starting.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why nothing is served.
+/// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -15,15 +15,15 @@ pub enum ServeError {
         /// What is wrong with it.
         why: String,
     },
-    /// The address cannot be listened on.
-    #[error("{address} cannot be listened on: {error}")]
+    /// The server cannot listen on the address.
+    #[error("cannot listen on {address}: {error}")]
     Listen {
-        /// The address as it was given.
+        /// The address.
         address: String,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The system gives no thread.
-    #[error("the server cannot be started: {0}")]
+    /// The system does not provide a thread or a signal handler.
+    #[error("cannot start the server: {0}")]
     Setup(io::Error),
 }

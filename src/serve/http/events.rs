@@ -1,4 +1,4 @@
-//! What the server tells its caller, and what it is told.
+//! The options of a server, and the events that it reports to its caller.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,44 +14,44 @@ pub(crate) struct AnsweredRequest {
     pub(crate) path: String,
     pub(crate) agent: String,
     pub(crate) status: u16,
-    /// How many bytes of the body went out.
+    /// The bytes of the body that were sent.
     pub(crate) sent: u64,
-    /// Whether that is all of it.
+    /// Whether the complete body was sent.
     pub(crate) complete: bool,
     pub(crate) took: Duration,
-    /// What went wrong on this side.
+    /// The error of the server, if there was one.
     pub(crate) fault: Option<String>,
 }
 
-/// What a server tells of.
+/// An event of a server.
 #[derive(Debug, Clone)]
 pub(crate) enum ServerEvent {
     /// A request was answered.
     Answered(AnsweredRequest),
-    /// What a client sent is no request, or no TLS that both speak.
+    /// A client sent an invalid request, or a TLS handshake failed.
     BadRequest { client: SocketAddr, why: String },
-    /// It was told to end, and waits for answers under way so long, or until it is told again.
+    /// The server stops, and waits this long for running downloads, or until another signal.
     Ending(Duration),
 }
 
-/// When a server ends.
+/// When a server stops.
 pub(crate) enum EndsAt {
     /// When it is dropped.
     Dropped,
-    /// At SIGTERM or SIGINT.
+    /// On SIGTERM or SIGINT.
     Signal,
 }
 
-/// How to serve.
+/// The options of a server.
 pub(crate) struct ServerOptions {
-    /// Over TLS, with this certificate.
+    /// The TLS configuration with the certificate; `None` for plain HTTP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// The URL under which clients know the server.
     pub(crate) url: String,
-    /// Whether that is its only name. Otherwise documents name it as the client does that asks.
+    /// Whether documents always use that URL. Otherwise, they use the host that the client requested.
     pub(crate) fixed: bool,
-    /// Hears of everything that happens. Must not block.
+    /// Receives all events. Must not block.
     pub(crate) log: Box<dyn Fn(ServerEvent) + Send + Sync>,
-    /// When it ends.
+    /// When it stops.
     pub(crate) until: EndsAt,
 }

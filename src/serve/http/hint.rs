@@ -1,4 +1,4 @@
-//! What to do about the errors of `serve::http`.
+//! Hints for the errors of `serve::http`.
 
 use crate::hint::Hint;
 use crate::serve::http::error::ServeError;
@@ -7,10 +7,10 @@ impl Hint for ServeError {
     fn hint(&self) -> String {
         match self {
             ServeError::Tls { .. } => {
-                "Give --tls-cert a PEM file with the server's certificate and those above it, and --tls-key one with its private key (not encrypted).".into()
+                "Give --tls-cert a PEM file with the server's certificate and its intermediate certificates, and --tls-key one with the private key (not encrypted).".into()
             }
             ServeError::Listen { .. } => {
-                "Name another with --listen ADDRESS:PORT, or end what listens there already (ss -ltnp shows it)."
+                "Name another address with --listen ADDRESS:PORT, or stop the program that uses it (`ss -ltnp` shows it)."
                     .into()
             }
             ServeError::Setup(_) => "Check the limits for threads and open files, then run the command again.".into(),

@@ -1,8 +1,7 @@
-//! A connection whose client may send only a limited number of bytes before it gets an answer.
+//! A connection whose client may send only a limited number of bytes before it gets a response.
 //!
-//! What a client sends is kept until it is a request: in parts of TLS records, of handshake
-//! messages (rustls keeps 64 KiB of one) and of heads. This bounds all of them together, at the
-//! only place that they all pass.
+//! Bytes stay in memory until they form a request: as incomplete TLS records, handshake messages
+//! (rustls keeps 64 KiB of one) and request heads. This module limits all of them together.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,14 +9,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most bytes that a client may send before anything is sent to it. A handshake takes 2 KiB,
-/// and the head of a request has 8 KiB at most.
+/// The most bytes that a client may send before the server sends something. A handshake takes 2 KiB,
+/// and the head of a request has at most 8 KiB.
 const MAX: usize = 16 << 10;
 
-/// A connection that ends when its client sends too much.
+/// A connection that fails when its client sends too much.
 pub(crate) struct Inbound<S> {
     stream: S,
-    /// How many bytes came since some were sent.
+    /// The bytes that were received since the server last sent something.
     received: usize,
 }
 
@@ -34,7 +33,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.received > MAX {
-            let why = "the client sends too much before it is answered";
+            let why = "the client sends too much before it gets a response";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         }
         let before = buffer.filled().len();

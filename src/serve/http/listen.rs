@@ -1,7 +1,7 @@
-//! Connections: how many, how long they may be silent, and how they end.
+//! Accepts connections, limits their number and their idle times, and stops the server.
 //!
-//! Every limit is there so that no client can take more than its share: memory is bounded by the
-//! number of connections and of bodies on their way, whatever clients do.
+//! The limits keep clients from using too much memory: it depends only on the numbers of connections and of
+//! running downloads.
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -31,52 +31,52 @@ use crate::serve::http::inbound::Inbound;
 use crate::serve::http::respond::{Shared, respond};
 use crate::serve::http::site::Site;
 
-/// The most connections at once. Further ones wait until another ends. Each may take 25 KiB: hyper
-/// doubles a buffer that is full.
+/// The most connections at once. Further ones wait until another ends. Each may use 25 KiB, because hyper
+/// doubles a full buffer.
 const CONNECTIONS: usize = 768;
-/// The same over TLS, which takes 15 KiB more: what [`Inbound`] lets in, and the connection's keys.
+/// The most connections at once with TLS. Each uses 15 KiB more, for the bytes that [`Inbound`] allows and the keys.
 const CONNECTIONS_TLS: usize = 512;
-/// How long a client may take for the head of a request, and stay connected without one.
+/// The time limit for the head of a request, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(30);
-/// The same for clients that come when most places are taken.
+/// The same limit for clients that connect when most connections are in use.
 const HEAD_IF_CROWDED: Duration = Duration::from_secs(5);
-/// How long a client may take nothing of what is sent to it.
+/// How long a client may stop reading a response.
 const STALL: Duration = Duration::from_secs(30);
-/// How long a TLS handshake may take.
+/// The time limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long answers under way may take when the server ends: enough for a large layer at
-/// 100 Mbit/s, and less than systemd waits before it kills.
+/// The time that running downloads get when the server stops: enough for a large layer at
+/// 100 Mbit/s, and less than systemd waits before it kills a process.
 const ENDING: Duration = Duration::from_secs(60);
-/// How many threads read and compare pieces. Each has memory of its own, which its pieces fragment: with
-/// sixteen, the same pulls took half as much again.
+/// The number of threads that read and verify chunks. The memory of each thread gets fragmented: 16 threads needed 50%
+/// more memory for the same pulls.
 const READERS: usize = 4;
-/// What the kernel keeps of what is sent on a connection, in bytes.
+/// The kernel's send buffer of a connection, in bytes.
 const SENDING: usize = 256 << 10;
-/// The most bytes of a request's head, and what hyper keeps of a connection each way: not a piece
-/// of a blob more than the one that it sends.
+/// The most bytes of a request's head, and of hyper's buffers in each direction. With this size, hyper holds no more
+/// than the chunk that it sends.
 const BUFFER: usize = 8 << 10;
-/// The most lines in a request's head.
+/// The most header lines of a request.
 const LINES: usize = 64;
 /// The most encrypted bytes that wait to be sent on a connection.
 const ENCRYPTED: usize = 16 << 10;
 
-/// A server that listens. Dropping it stops it.
+/// A running server. Dropping it stops it.
 pub(crate) struct Server {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What ends a server.
+/// The events that stop a server.
 struct End {
     stop: Arc<Notify>,
     signals: Option<(Signal, Signal)>,
 }
 
 impl Server {
-    /// Listens on an address. Its port may be 0, for a free one.
+    /// Listens on an address. Port 0 selects a free port.
     ///
     /// # Errors
-    /// [`ServeError::Listen`].
+    /// [`ServeError::Listen`] if the address is in use or not available.
     pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         let failed = |error| ServeError::Listen { address: address.to_string(), error };
         let listener = TcpListener::bind(address).map_err(failed)?;
@@ -84,10 +84,10 @@ impl Server {
         Ok(listener)
     }
 
-    /// Begins to serve.
+    /// Starts to serve.
     ///
     /// # Errors
-    /// [`ServeError::Setup`].
+    /// [`ServeError::Setup`] if the system does not provide a thread or a signal handler.
     pub(crate) fn start(
         listener: TcpListener,
         site: Site,
@@ -99,7 +99,7 @@ impl Server {
             .build()
             .map_err(ServeError::Setup)?;
         let stop = Arc::new(Notify::new());
-        // From here on, and not only when the thread gets to it: a signal in between would kill.
+        // Installed before the thread starts: until then, a signal would kill the process.
         let signals = match options.until {
             EndsAt::Dropped => None,
             EndsAt::Signal => {
@@ -112,7 +112,7 @@ impl Server {
         let shared = Shared::new(site, options);
         let serve = move || {
             runtime.block_on(serve(listener, shared, end));
-            // A read that hangs must not keep the program.
+            // A read that hangs must not keep the program running.
             runtime.shutdown_timeout(Duration::from_secs(1));
         };
         let thread =
@@ -120,7 +120,7 @@ impl Server {
         Ok(Server { stop, thread: Some(thread) })
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the server stops by itself.
     pub(crate) fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -138,8 +138,8 @@ impl Drop for Server {
 }
 
 impl End {
-    /// Returns when the server is told to end; another time when it is told again.
-    async fn told(&mut self) {
+    /// Waits for the next request to stop.
+    async fn requested(&mut self) {
         let Some((terminate, interrupt)) = &mut self.signals else { return self.stop.notified().await };
         tokio::select! {
             () = self.stop.notified() => {}
@@ -154,22 +154,21 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut end: End) {
     let graceful = GracefulShutdown::new();
     tokio::select! {
         biased;
-        () = end.told() => {}
+        () = end.requested() => {}
         () = accept(&listener, &shared, &graceful) => {}
     }
     drop(listener);
     (shared.options.log)(ServerEvent::Ending(ENDING));
     tokio::select! {
         () = graceful.shutdown() => {}
-        // Half a request is no answer under way.
+        // Clients that have sent only a part of a request must not delay the end.
         () = idle(&shared) => {}
-        () = end.told() => {}
+        () = end.requested() => {}
         () = sleep(ENDING) => {}
     }
 }
 
-/// Returns when no answer has been under way for five seconds: the last pieces may still be on their way
-/// to a slow client.
+/// Waits until no response has been running for 5 s, because a slow client may still receive the last chunk.
 async fn idle(shared: &Shared) {
     const LOOKS: u32 = 50;
     let mut quiet = 0;
@@ -179,7 +178,7 @@ async fn idle(shared: &Shared) {
     }
 }
 
-/// Takes connections, for ever.
+/// Accepts connections and never returns.
 async fn accept(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, graceful: &GracefulShutdown) {
     let most = if shared.options.tls.is_some() { CONNECTIONS_TLS } else { CONNECTIONS };
     let connections = Arc::new(Semaphore::new(most));
@@ -195,15 +194,15 @@ async fn accept(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, gracef
                     connection(stream, Client { address: client, head }, shared, watcher).await;
                 });
             }
-            // A client that is gone already.
+            // The client has already disconnected.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Out of file descriptors, most likely: some connection will end.
+            // Most likely no file descriptor is free, until a connection ends.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// A client, and how long it may take for the head of a request.
+/// A client, and its time limit for the head of a request.
 #[derive(Clone, Copy)]
 struct Client {
     address: SocketAddr,
@@ -212,8 +211,7 @@ struct Client {
 
 async fn connection(stream: TcpStream, client: Client, shared: Arc<Shared>, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
-    // Else the kernel takes megabytes for a client that reads slowly, and it looks stalled until most
-    // of them have gone.
+    // Otherwise, the kernel buffers megabytes for a slow client, which seems to stall until most of them are sent.
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SENDING);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL));
@@ -225,12 +223,12 @@ async fn connection(stream: TcpStream, client: Client, shared: Arc<Shared>, watc
             let accept = TlsAcceptor::from(tls.clone()).accept_with(stream, few);
             match timeout(HANDSHAKE, accept).await {
                 Ok(Ok(stream)) => http(stream, client, shared, watcher).await,
-                // A CA that a scanner does not know is seen here, and a client without TLS.
+                // For example, a scanner does not know the CA, or a client does not use TLS.
                 Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
-                    let why = format!("no TLS came about: {error}");
+                    let why = format!("the TLS handshake failed: {error}");
                     (shared.options.log)(ServerEvent::BadRequest { client: client.address, why });
                 }
-                // Who says nothing is asking whether the port is open.
+                // Port scanners and health checks connect without sending anything.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
@@ -257,12 +255,12 @@ async fn http(
     match watcher.watch(connection).await {
         Err(error) if error.is_parse() => {
             let why = match shared.options.tls {
-                None => format!("what came is no request, or TLS, which is not spoken here: {error}"),
-                Some(_) => format!("what came is no request: {error}"),
+                None => format!("not an HTTP request (this server does not use TLS): {error}"),
+                Some(_) => format!("not an HTTP request: {error}"),
             };
             (shared.options.log)(ServerEvent::BadRequest { client: client.address, why });
         }
-        // What a client breaks off is in the access log.
+        // The access log has the requests that a client canceled.
         _ => {}
     }
 }

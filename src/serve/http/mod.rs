@@ -1,15 +1,14 @@
 //! A read-only registry and web server: the pull half of the OCI distribution specification (v1.1), and
-//! files beside it.
+//! files.
 //!
-//! What is served is put together by others ([`Site`]); this room answers for it. It knows HTTP and
-//! nothing of bundles or datasets.
+//! The caller builds the [`Site`]. This module knows HTTP and nothing of bundles or datasets.
 //!
-//! - [`site`]: what is served.
-//! - [`answer`]: which answer a request gets.
-//! - [`respond`]: a request from its head to the log.
-//! - [`sending`]: the body of an answer on its way.
-//! - [`inbound`]: how much a client may send.
-//! - [`listen`]: connections, their limits, and the end.
+//! - [`site`]: the content of the server.
+//! - [`answer`]: the response to a request.
+//! - [`respond`]: handles a request from its head to the log.
+//! - [`sending`]: sends the body of a response.
+//! - [`inbound`]: limits the bytes that a client may send.
+//! - [`listen`]: accepts and limits connections, and stops the server.
 //! - [`tls`]: the server's certificate.
 
 mod answer;

@@ -1,4 +1,4 @@
-//! One request: which answer it gets, when it is its turn, and what is told of it.
+//! Handles one request: computes the response, waits until it may be sent, and reports it to the access log.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,25 +19,25 @@ use crate::serve::http::events::{AnsweredRequest, ServerEvent, ServerOptions};
 use crate::serve::http::sending::{BODIES, Sending, held};
 use crate::serve::http::site::{Blob, Site};
 
-/// The most KiB of documents that are made for one request each and are on their way at once.
+/// The most KiB of documents for single requests that are sent at once.
 const MADE: usize = 4 << 10;
-/// How long a blob waits for its turn. It must be longer than clients may stall ([`crate::serve::http::listen`]):
-/// then those that died without a word keep nobody else from it.
+/// How long a request for a blob waits for a free download. This is longer than the time that clients may stall
+/// ([`crate::serve::http::listen`]), so that dead clients do not block others.
 const TURN: Duration = Duration::from_secs(120);
-/// The most bytes of what a client says that are kept for the access log.
+/// The most bytes of a field from the client in the access log.
 const SAID: usize = 512;
 
-/// What all requests share.
+/// The data that all requests share.
 pub(crate) struct Shared {
     site: Site,
     pub(crate) options: ServerOptions,
     bodies: Arc<Semaphore>,
     made: Arc<Semaphore>,
-    /// How many answers are under way.
+    /// The number of responses that are being sent.
     pub(crate) answering: AtomicUsize,
 }
 
-/// One answer under way, until it is dropped.
+/// Counts a response as running until it is dropped.
 struct Answering(Arc<Shared>);
 
 impl Answering {
@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-/// Answers a request.
+/// Returns the response to a request.
 pub(crate) async fn respond(
     request: hyper::Request<Incoming>,
     client: SocketAddr,
@@ -72,11 +72,11 @@ pub(crate) async fn respond(
     let mut entry = entry(&parts, client);
     let mut answer = match base(&shared.options, &parts) {
         Some(base) => answer(&shared.site, &parts, &base),
-        None => plain(StatusCode::BAD_REQUEST, "A request names one host.\n"),
+        None => plain(StatusCode::BAD_REQUEST, "A request must name exactly one host.\n"),
     };
     let method = parts.method.clone();
     let closes = has_body(&parts.headers);
-    // Thousands may wait for their turn: nothing of the head is kept meanwhile.
+    // Many requests may wait, so the memory of the head is freed before.
     drop(parts);
     let mut begun = None;
     if let Body::Blob(blob, begin, end) = &answer.body
@@ -85,10 +85,9 @@ pub(crate) async fn respond(
     {
         match begin_blob(blob, *begin, &shared.bodies).await {
             Ok((permit, first)) => begun = Some((blob.clone(), (*begin, *end), permit, first)),
-            Err(Busy::Busy) => answer = busy("too many blobs are on their way; try again"),
+            Err(Busy::Busy) => answer = busy("too many downloads are running; try again"),
             Err(Busy::Fault(error)) => {
-                let message =
-                    "the bundle cannot be read any more, or was changed; its server must be restarted";
+                let message = "the bundle can no longer be read, or was changed; restart the server";
                 answer = refusal(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message);
                 entry.fault = Some(error.to_string());
             }
@@ -98,26 +97,26 @@ pub(crate) async fn respond(
         let size = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
         match shared.made.clone().try_acquire_many_owned(size) {
             Ok(permit) => answer.body = Body::Bytes(held(bytes.clone(), &Arc::new(permit))),
-            Err(_) => answer = busy("too many documents are on their way; try again"),
+            Err(_) => answer = busy("too many requests are running; try again"),
         }
     }
     let Answer { status, mut headers, body } = answer;
-    // Nothing here takes a body. What follows it is read by nobody: where it ends is a question that a
-    // proxy before this server may answer otherwise.
+    // No request needs a body. The connection is closed after a request with a body, because a proxy in front of
+    // this server may disagree about where the body ends (request smuggling).
     if status == StatusCode::BAD_REQUEST || closes {
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     entry.status = status.as_u16();
     let length = if method == Method::HEAD { 0 } else { body.length() };
-    let told = move |sent: u64, fault: Option<String>| {
+    let on_end = move |sent: u64, fault: Option<String>| {
         let (complete, took, fault) = (sent == length, began.elapsed(), fault.or(entry.fault));
         (shared.options.log)(ServerEvent::Answered(AnsweredRequest { sent, complete, took, fault, ..entry }));
         drop(answering);
     };
     let body = match (begun, body) {
-        (Some((blob, range, permit, first)), _) => Sending::from(blob, range, first, permit, told),
-        (None, Body::Bytes(bytes)) if method != Method::HEAD => Sending::of(bytes, told),
-        (None, _) => Sending::of(Bytes::new(), told),
+        (Some((blob, range, permit, first)), _) => Sending::from(blob, range, first, permit, on_end),
+        (None, Body::Bytes(bytes)) if method != Method::HEAD => Sending::of(bytes, on_end),
+        (None, _) => Sending::of(Bytes::new(), on_end),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -125,14 +124,14 @@ pub(crate) async fn respond(
     response
 }
 
-/// The answer to a client that has to come again.
+/// Returns the response that tells a client to retry.
 fn busy(message: &str) -> Answer {
     let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", message);
     answer.headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
     answer
 }
 
-/// What the access log gets of a request.
+/// Returns the entry of a request for the access log.
 fn entry(parts: &Parts, client: SocketAddr) -> AnsweredRequest {
     let kept = |text: &[u8]| String::from_utf8_lossy(text.get(..SAID).unwrap_or(text)).into_owned();
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
@@ -149,7 +148,7 @@ fn entry(parts: &Parts, client: SocketAddr) -> AnsweredRequest {
     }
 }
 
-/// Whether a body comes with a request. hyper takes the length away where there is an encoding too.
+/// Whether a request has a body. hyper removes the length if there is an encoding as well.
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
@@ -160,7 +159,7 @@ enum Busy {
     Fault(io::Error),
 }
 
-/// Waits for a blob's turn, and reads its first bytes: a fault is still told as one.
+/// Waits until a blob may be sent, and reads its first bytes, so that a read error can still become an error response.
 async fn begin_blob(
     blob: &Arc<dyn Blob>,
     begin: u64,
@@ -174,8 +173,8 @@ async fn begin_blob(
     Ok((permit, first))
 }
 
-/// The URL under which the client knows this server: what was given, else what it asks for, where
-/// that is a host and a port and nothing else. `None` for a request that names no host, or several
+/// Returns the URL under which the client knows this server: the fixed URL, else the host of the request if
+/// that is a host and a port and nothing else. Returns `None` if the request names no host or several hosts
 /// (RFC 9112, 3.2).
 fn base(options: &ServerOptions, parts: &Parts) -> Option<String> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_decides_the_servers_name_only_with_a_host_and_only_where_none_was_given() {
+    fn a_client_decides_the_name_of_the_server_only_with_a_valid_host_and_only_if_the_url_is_not_fixed() {
         for host in ["ferry.example", "ferry_1:5000", "10.0.0.1", "[::1]:80"] {
             assert_eq!(based(false, &[host]), Some(format!("http://{host}")));
             assert_eq!(based(true, &[host]).unwrap(), "http://ferry:5000");

@@ -1,5 +1,4 @@
-//! The body of an answer on its way to a client: read piece by piece, and one ahead while few are
-//! on their way.
+//! Sends the body of a response chunk by chunk. If few bodies are being sent, the next chunk is read ahead.
 
 use std::io;
 use std::pin::Pin;
@@ -13,30 +12,30 @@ use tokio::task::JoinHandle;
 
 use crate::serve::http::site::Blob;
 
-/// If so many further bodies could be on their way, each is read ahead.
+/// Bodies are read ahead if at least this many further ones could be sent.
 const FEW: usize = BODIES / 2;
 
-/// Hears how many bytes went out, and what kept the rest from it on this side.
-type Told = Box<dyn FnOnce(u64, Option<String>) + Send>;
+/// Receives the number of bytes that were sent, and the error of the server if there was one.
+type OnEnd = Box<dyn FnOnce(u64, Option<String>) + Send>;
 
-/// A body. When it is dropped, it tells how much of it was sent.
+/// A body. When it is dropped, it reports how much of it was sent.
 pub(crate) struct Sending {
-    /// What is still to be read, if anything.
+    /// The blob, if there is more to read.
     blob: Option<Arc<dyn Blob>>,
     next: u64,
     end: u64,
     ready: Option<Bytes>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     sent: u64,
-    /// Of the bodies that may be on their way at once, this is one.
+    /// The permit to be one of the bodies that are sent at once.
     permit: Option<Arc<OwnedSemaphorePermit>>,
     fault: Option<String>,
-    told: Option<Told>,
+    on_end: Option<OnEnd>,
 }
 
 impl Sending {
-    /// A body at hand. `told` hears at its end what became of it.
-    pub(crate) fn of(bytes: Bytes, told: impl FnOnce(u64, Option<String>) + Send + 'static) -> Self {
+    /// Returns a body of these bytes. `on_end` is called when it is dropped.
+    pub(crate) fn of(bytes: Bytes, on_end: impl FnOnce(u64, Option<String>) + Send + 'static) -> Self {
         let end = bytes.len() as u64;
         Sending {
             blob: None,
@@ -47,17 +46,17 @@ impl Sending {
             sent: 0,
             permit: None,
             fault: None,
-            told: Some(Box::new(told)),
+            on_end: Some(Box::new(on_end)),
         }
     }
 
-    /// A range of a blob, whose first bytes were read already.
+    /// Returns a body of a range of a blob. Its first bytes were already read.
     pub(crate) fn from(
         blob: Arc<dyn Blob>,
         (begin, end): (u64, u64),
         first: Bytes,
         permit: OwnedSemaphorePermit,
-        told: impl FnOnce(u64, Option<String>) + Send + 'static,
+        on_end: impl FnOnce(u64, Option<String>) + Send + 'static,
     ) -> Self {
         let permit = Arc::new(permit);
         let first = held(cut(first, end - begin), &permit);
@@ -70,7 +69,7 @@ impl Sending {
             sent: 0,
             permit: Some(permit),
             fault: None,
-            told: Some(Box::new(told)),
+            on_end: Some(Box::new(on_end)),
         }
     }
 
@@ -79,8 +78,8 @@ impl Sending {
     }
 }
 
-/// Bytes that keep a permit. hyper lets go of a body when it has taken the last bytes, which a client
-/// that reads nothing leaves in memory.
+/// Bytes that keep a permit. hyper drops a body when it has taken the last bytes, but these stay in memory until the
+/// client reads them.
 struct Held {
     bytes: Bytes,
     _permit: Arc<OwnedSemaphorePermit>,
@@ -92,7 +91,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// These bytes, which keep the permit as long as they are in memory.
+/// Returns these bytes, which keep the permit as long as they are in memory.
 pub(crate) fn held(bytes: Bytes, permit: &Arc<OwnedSemaphorePermit>) -> Bytes {
     Bytes::from_owner(Held { bytes, _permit: permit.clone() })
 }
@@ -134,7 +133,7 @@ impl http_body::Body for Sending {
                     this.ready = Some(bytes);
                 }
                 Ok(_) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
-                // The connection ends here: better half a layer than a wrong one.
+                // The connection ends here, so that the client gets an incomplete layer and not a wrong one.
                 Err(error) => {
                     this.fault = Some(error.to_string());
                     return Poll::Ready(Some(Err(error)));
@@ -142,8 +141,8 @@ impl http_body::Body for Sending {
             }
         }
         let bytes = this.ready.take();
-        // The next piece is read and compared while this one is sent. With many bodies on their way
-        // others are sent meanwhile, and one piece of each in memory is enough.
+        // The next chunk is read and verified while this one is sent. With many bodies, others are sent meanwhile,
+        // and one chunk of each in memory is enough.
         let few = this.permit.as_ref().is_some_and(|permit| permit.semaphore().available_permits() >= FEW);
         if let Some(blob) = this.blob.as_ref().filter(|_| few && this.next < this.end) {
             this.reading = Some(read(blob, this.next));
@@ -163,11 +162,11 @@ impl http_body::Body for Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if let Some(told) = self.told.take() {
-            told(self.sent, self.fault.take());
+        if let Some(on_end) = self.on_end.take() {
+            on_end(self.sent, self.fault.take());
         }
     }
 }
 
-/// The most blobs on their way at once, each with one or two pieces in memory. Further ones wait.
+/// The most blobs that are sent at once, each with one or two chunks in memory. Further ones wait.
 pub(crate) const BODIES: usize = 100;

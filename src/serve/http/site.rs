@@ -1,4 +1,4 @@
-//! What is served: repositories with their tags, manifests and blobs, and files by their paths.
+//! The content of a server: repositories with their tags, manifests and blobs, and files by path.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -8,15 +8,15 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 
-/// Bytes that are read piece by piece, each of them good.
+/// Bytes that are read chunk by chunk. Each chunk is verified when it is read.
 pub(crate) trait Blob: Send + Sync {
-    /// How many there are.
+    /// Returns the number of bytes.
     fn size(&self) -> u64;
 
-    /// Some of them from `offset` on, which is before the end; at least one. May block.
+    /// Returns at least one byte from `offset` on, which is before the end. May block.
     ///
     /// # Errors
-    /// Where they cannot be read, or are no longer what they were.
+    /// If the bytes cannot be read, or have changed since they were verified.
     fn read(&self, offset: u64) -> io::Result<Bytes>;
 }
 
@@ -31,14 +31,14 @@ impl Blob for Bytes {
     }
 }
 
-/// Makes a document for the URL under which a client knows the server.
+/// Creates a document for the URL under which a client knows the server.
 pub(crate) type Naming = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 /// A file for a web server.
 pub(crate) enum File {
-    /// Bytes with their media type.
+    /// Bytes and their media type.
     Fixed(Arc<dyn Blob>, &'static str),
-    /// A JSON document that names the server.
+    /// A JSON document that contains the URL of the server.
     Naming(Box<Naming>),
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Manifest {
     pub(crate) bytes: Bytes,
 }
 
-/// One repository.
+/// A repository.
 #[derive(Default)]
 pub(crate) struct Repository {
     pub(crate) tags: BTreeMap<String, Digest>,
@@ -86,7 +86,7 @@ impl Site {
         self.files.insert(path.to_owned(), file);
     }
 
-    /// A blob that a repository has.
+    /// Returns a blob of a repository.
     pub(crate) fn blob_of(&self, repository: &Repository, digest: &Digest) -> Option<&Arc<dyn Blob>> {
         repository.blobs.get(digest).and_then(|digest| self.blobs.get(digest))
     }

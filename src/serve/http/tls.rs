@@ -13,10 +13,10 @@ use crate::util::trusted;
 /// The largest file of certificates or of a key that is read, in bytes.
 const MAX_PEM: u64 = 1 << 20;
 
-/// What a server over TLS needs: TLS 1.2 or 1.3, no client certificates.
+/// Returns the configuration of a server with TLS 1.2 or 1.3, without client certificates.
 ///
 /// # Errors
-/// [`ServeError::Tls`] for a file that cannot be read, or that does not fit the other.
+/// [`ServeError::Tls`] if a file cannot be read, or the key does not match the certificate.
 pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
     let wrong = |path: &Path, why: String| ServeError::Tls { path: path.into(), why };
     let read = |path| trusted::read(path, MAX_PEM).map_err(|failed| wrong(path, failed.to_string()));
@@ -35,10 +35,11 @@ pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<Server
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .map_err(|error| match format!("{error}").contains("UnsupportedCertVersion") {
-            true => {
-                wrong(certificate, "it is of version 1: have it issued anew, with a subjectAltName".into())
-            }
-            false => wrong(key, format!("it does not fit the certificate: {error}")),
+            true => wrong(
+                certificate,
+                "it is an X.509 version 1 certificate: issue a new one with a subjectAltName".into(),
+            ),
+            false => wrong(key, format!("it does not match the certificate: {error}")),
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -113,7 +113,7 @@ fn scanners_need_nothing_but_this_server() {
     let scanner = equipped(&tools);
     let line = format!("{} {project}/Gemfile.lock", printed("fs"));
     serve.beside(&scanner, &line).fails().warns("certificate");
-    assert!(text(importer.at("log")).contains("no TLS came about"), "{}", text(importer.at("log")));
+    assert!(text(importer.at("log")).contains("the TLS handshake failed"), "{}", text(importer.at("log")));
     assert_eq!(serve.process.terminate(), Some(0));
 }
 
@@ -197,7 +197,7 @@ fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
     let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
     let serve = Serve::start(&importer, &line(&second));
     // Its address is its own.
-    ended(&importer, &line(&second)).exits(2).warns("cannot be listened on").warns("--listen");
+    ended(&importer, &line(&second)).exits(2).warns("cannot listen on").warns("--listen");
     let json = ended(&importer, &format!("{} --format json", line(&second))).exits(2).json();
     assert_eq!(json["errors"][0]["kind"], "usage");
     assert_eq!(serve.process.terminate(), Some(0));
