@@ -1,26 +1,26 @@
-//! Settings for what else scans at a site with a registry of its own: files for trivy-operator, for
-//! a Trivy server and for Harbor's scanner adapter.
+//! Settings files for other scanners that pull from a local registry: trivy-operator, a Trivy server and
+//! Harbor's scanner adapter.
 //!
-//! The keys were read from these sources, and the two charts were rendered with the files:
+//! The keys come from these sources, and the two charts were rendered with the files:
 //! - trivy-operator v0.32.0, chart 0.34.0 (deploy/helm: values.yaml, templates/configmaps/trivy.yaml
 //!   and operator.yaml). The chart joins `dbRegistry`, a slash and `dbRepository`, and has no key for
-//!   the tag: it stands behind the repository. Only `policiesBundle` has a `tag`, and its default is
-//!   `1`, though this operator is built with Trivy v0.72.0, which wants version 2.
-//!   `dbRepositoryInsecure` reaches the scan jobs for both databases (pkg/plugins/trivy/image.go).
-//! - The operator's own audit takes the bundle's checks only with `useBuiltinRegoPolicies`, and falls
-//!   back to embedded ones without a word where `useEmbeddedRegoPolicies` is left on
+//!   the tag, which therefore follows the repository. Only `policiesBundle` has a `tag`. Its default is
+//!   `1`, although this operator is built with Trivy v0.72.0, which needs version 2.
+//!   `dbRepositoryInsecure` applies to the scan jobs for both databases (pkg/plugins/trivy/image.go).
+//! - The operator's own audit uses the checks of the bundle only with `useBuiltinRegoPolicies`, and falls
+//!   back to embedded checks without a message if `useEmbeddedRegoPolicies` is on
 //!   (pkg/policy/policy.go: `loadPolicies`, `scannerOptions`).
 //! - Trivy v0.74.0, chart 0.25.0 (helm/trivy: values.yaml, templates/configmap.yaml):
 //!   `dbRepository` is one string with its tag, `extraEnvVars` becomes environment.
-//! - harbor-scanner-trivy v0.38.0 (pkg/etc/config.go; pkg/trivy/wrapper.go hands its own environment
-//!   on to Trivy). It can be sent to other repositories since v0.33.0. Harbor's installer (2.15.0,
+//! - harbor-scanner-trivy v0.38.0 (pkg/etc/config.go; pkg/trivy/wrapper.go passes its environment to
+//!   Trivy). Its repositories can be configured since v0.33.0. Harbor's installer (2.15.0,
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
 
 use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::settings::{ConfigFile, OURS};
 use crate::scanner::yaml::quoted;
 
-/// The files for whatever can use what is in place.
+/// Returns the files for the scanners that can use the datasets in the registry.
 pub(crate) fn config_files(pulled: &PullLocations) -> Vec<ConfigFile> {
     let files = [
         ("trivy-operator-values.yaml", operator(pulled)),
@@ -30,7 +30,7 @@ pub(crate) fn config_files(pulled: &PullLocations) -> Vec<ConfigFile> {
     files.into_iter().filter_map(|(name, text)| Some(ConfigFile { name, text: text? })).collect()
 }
 
-/// How each file begins, with its lines of comment.
+/// Returns the comment at the beginning of a file.
 fn beginning(comments: &[&str]) -> String {
     let comments: Vec<String> = comments.iter().map(|line| format!("# {line}\n")).collect();
     String::from_utf8_lossy(OURS).into_owned() + comments.concat().trim_start_matches('#')
@@ -56,11 +56,11 @@ fn operator(pulled: &PullLocations) -> Option<String> {
         return None;
     }
     let beginning = beginning(&[
-        "trivy-operator pulls what was imported from this registry.",
+        "trivy-operator pulls the imported data from this registry.",
         "helm upgrade --install trivy-operator CHART -f YOURS.yaml -f trivy-operator-values.yaml",
-        "The keys are those of chart 0.34.0. Its images (operator, Trivy, node-collector) must be in reach too.",
-        "A login goes into values of yours: trivy.dbRepositoryUsername and .dbRepositoryPassword,",
-        "policiesBundle.registryUser and .registryPassword. A private CA: trivy.sslCertDir for the scans;",
+        "The keys are those of chart 0.34.0. The cluster also needs its images (operator, Trivy, node-collector).",
+        "Put a login into your own values: trivy.dbRepositoryUsername and .dbRepositoryPassword,",
+        "policiesBundle.registryUser and .registryPassword. For a private CA, set trivy.sslCertDir for the scans, and",
         "volumes, volumeMounts and extraEnv (SSL_CERT_DIR) for the operator, which pulls trivy-checks itself.",
     ]);
     Some(format!(
@@ -70,14 +70,14 @@ fn operator(pulled: &PullLocations) -> Option<String> {
     ))
 }
 
-/// A server looks at trivy-db alone.
+/// Returns the file for a Trivy server, which uses only trivy-db.
 fn server(pulled: &PullLocations) -> Option<String> {
     let db = quoted(pulled.db.as_deref()?);
     let beginning = beginning(&[
         "a Trivy server pulls trivy-db from this registry.",
         "helm upgrade --install trivy CHART -f YOURS.yaml -f trivy-server-values.yaml",
         "The keys are those of chart 0.25.0. Its clients pull trivy-java-db and trivy-checks: see trivy.yaml.",
-        "A login goes into values of yours: trivy.registryUsername and .registryPassword.",
+        "Put a login into your own values: trivy.registryUsername and .registryPassword.",
     ]);
     Some(format!(
         "{beginning}trivy:\n  skipDBUpdate: false\n  dbRepository: {db}\n  extraEnvVars:\n    TRIVY_INSECURE: \"{}\"\n",
@@ -98,13 +98,13 @@ fn harbor(pulled: &PullLocations) -> Option<String> {
         return None;
     }
     let beginning = beginning(&[
-        "Harbor's scanner adapter pulls what was imported from this registry.",
-        "The environment of harbor-scanner-trivy 0.33 or later: docker run --env-file, or env_file in Compose.",
-        "Harbor's installer and chart make that environment themselves: give them the same instead, in",
-        "harbor.yml as trivy.db_repository, .java_db_repository, .offline_scan and .insecure,",
+        "Harbor's scanner adapter pulls the imported data from this registry.",
+        "This is the environment of harbor-scanner-trivy 0.33 or later: docker run --env-file, or env_file in Compose.",
+        "Harbor's installer and chart create that environment themselves. Set the same values there instead:",
+        "in harbor.yml as trivy.db_repository, .java_db_repository, .offline_scan and .insecure,",
         "in the chart's values as trivy.dbRepository and .javaDBRepository (lists), .offlineScan, .insecure.",
         "The repositories must be readable without a login (in Harbor: a public project), because the",
-        "adapter logs in as whoever may pull the image that it scans.",
+        "adapter logs in with an account for the image that it scans.",
         "For VEX (adapter 0.34.2 or later), mount vex-repository.yaml as",
         "/home/scanner/.trivy/vex/repository.yaml.",
     ]);
@@ -119,7 +119,7 @@ fn harbor(pulled: &PullLocations) -> Option<String> {
     ))
 }
 
-/// `HOST[:PORT]/REPOSITORY:TAG` in its parts.
+/// The parts of `HOST[:PORT]/REPOSITORY:TAG`.
 struct Parts<'a> {
     registry: &'a str,
     repository: &'a str,
@@ -153,14 +153,14 @@ mod tests {
         config_files(pulled).into_iter().find(|file| file.name == name).map(|file| file.text)
     }
 
-    /// What stands in a file besides comments.
+    /// Returns the lines of a file that are not comments.
     fn content(pulled: &PullLocations, name: &str) -> String {
         let text = file(pulled, name).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
     }
 
     #[test]
-    fn trivy_operator_gets_a_tag_behind_each_repository() {
+    fn trivy_operator_gets_a_tag_after_each_repository() {
         let values = r#"operator:
   builtInServerRegistryInsecure: true
 trivy:
@@ -223,12 +223,12 @@ policiesBundle:
         assert_eq!(names, ["trivy-operator-values.yaml"]);
         let values = content(&checks, "trivy-operator-values.yaml");
         assert!(!values.contains("dbRepository:") && !values.contains("avaDb"), "{values}");
-        // Without a bundle, the embedded checks stay on.
+        // Without a checks bundle, the embedded checks stay on.
         let db = PullLocations { db: pulled().db, ..PullLocations::default() };
         let values = content(&db, "trivy-operator-values.yaml");
         assert!(!values.contains("Rego") && !values.contains("policiesBundle"), "{values}");
         assert_eq!(config_files(&PullLocations::default()), []);
-        // The adapter knows VEX by a variable of its own.
+        // The adapter has its own variable for VEX.
         let url = "https://w/vex-hub".into();
         let hub = CarriedRepository { name: "vex-hub".into(), url, origin: None };
         let adapter = content(&PullLocations { vex: vec![hub], ..pulled() }, "harbor-adapter.env");

@@ -1,4 +1,4 @@
-//! The cache directory that Trivy uses by default. Knows the environment; opens nothing.
+//! The cache directory that Trivy uses by default. This module reads the environment, and opens no file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use crate::targets::error::TargetError;
 
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The cache directory that Trivy takes when it is told none: `TRIVY_CACHE_DIR`, else
-/// `$XDG_CACHE_HOME/trivy`, else `$HOME/.cache/trivy` (Trivy v0.74.0, pkg/cache/dir.go with Go's
-/// `os.UserCacheDir`). A `trivy.yaml` in the working directory can name another one (`cache.dir`);
-/// it is not followed, because an import need not run where Trivy does.
+/// Returns Trivy's default cache directory: `TRIVY_CACHE_DIR`, else `$XDG_CACHE_HOME/trivy`, else
+/// `$HOME/.cache/trivy` (Trivy v0.74.0, pkg/cache/dir.go with Go's `os.UserCacheDir`). A `trivy.yaml` in the
+/// working directory can name another one (`cache.dir`). It is ignored, because an import need not run in the
+/// working directory of Trivy.
 ///
 /// # Errors
 /// [`TargetError::NoCacheDirectory`] if no variable names an absolute directory. Trivy would then use a
@@ -19,8 +19,8 @@ pub fn default_cache_dir() -> Result<PathBuf, TargetError> {
     default_from(&|name| std::env::var_os(name))
 }
 
-/// What is worth saying about a default cache directory: a `sudo` that found root's cache in
-/// place of the caller's, and a `trivy.yaml` that is not followed.
+/// Returns hints about a default cache directory: under `sudo` it is root's and not the caller's, and a
+/// `trivy.yaml` is ignored.
 pub fn default_cache_dir_findings(dir: &Path) -> Vec<String> {
     findings_from(dir, &|name| std::env::var_os(name), Path::new("trivy.yaml").exists())
 }
@@ -35,7 +35,7 @@ fn default_from(environment: Environment) -> Result<PathBuf, TargetError> {
     }
     match set(environment, "XDG_CACHE_HOME") {
         Some(dir) if dir.is_absolute() => Ok(dir.join("trivy")),
-        // Go refuses a relative one, and does not look further.
+        // Go rejects a relative directory, and does not fall back to HOME.
         Some(_) => Err(TargetError::NoCacheDirectory),
         None => set(environment, "HOME")
             .map(|home| home.join(".cache/trivy"))
@@ -49,13 +49,13 @@ fn findings_from(dir: &Path, environment: Environment, yaml: bool) -> Vec<String
         if let Some(user) = set(environment, "SUDO_USER").filter(|user| user.as_os_str() != "root") {
             let user = crate::util::text::escape(&user.to_string_lossy());
             findings.push(format!(
-                "This is sudo's cache directory, {}, and not {user}'s: name {user}'s with --cache-dir, or run without sudo.",
+                "Under sudo, the cache directory is {}, not {user}'s: name {user}'s with --cache-dir, or run without sudo.",
                 dir.display()
             ));
         }
         if yaml {
             findings.push(
-                "There is a trivy.yaml here: if it sets cache.dir, name that directory with --cache-dir."
+                "The trivy.yaml in this directory is ignored: if it sets cache.dir, name that directory with --cache-dir."
                     .into(),
             );
         }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::dataset::catalogue::TrivyVersion;
 
-/// The most of an answer of the `trivy` on the PATH that is read, in bytes.
+/// The most output of the `trivy` on the PATH that is read, in bytes.
 pub(crate) const MAX_ANSWER: u64 = 16 << 10;
 
-/// What the `trivy` on the PATH says is its version; `None` where there is none.
+/// Returns the version that the `trivy` on the PATH reports, or `None` if there is no such program.
 pub(crate) fn trivy_on_path() -> Option<String> {
-    /// Trivy answers at once; what does not is no Trivy to wait for.
+    /// Trivy needs less than a second.
     const TIME_LIMIT: Duration = Duration::from_secs(10);
-    // A cache directory that is not there keeps it from reading anybody's databases, and a folder
-    // without a trivy.yaml from reading a stick's.
+    // With a cache directory that does not exist it reads no databases, and in `/` it does not read the trivy.yaml of
+    // a medium in the working directory.
     let mut child = Command::new("trivy")
         .args(["--cache-dir", "/nonexistent", "--version"])
         .current_dir("/")
@@ -37,7 +37,7 @@ pub(crate) fn trivy_on_path() -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
 }
 
-/// The version of the `trivy` on the PATH, where it is one that can be served; else the newest.
+/// Returns the version of the `trivy` on the PATH if it is supported, else the newest known version.
 pub(crate) fn trivy_version() -> TrivyVersion {
     trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
 }

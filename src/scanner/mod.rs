@@ -1,7 +1,7 @@
-//! What Trivy has to be told to use what was imported.
+//! Scanner settings: how Trivy finds the imported data.
 //!
 //! This module writes configuration files of Trivy. It knows cache directories and registries by name, and
-//! no bundle.
+//! nothing of bundles.
 //!
 //! - [`settings`]: flags and environment that keep Trivy offline with a cache.
 //! - [`registry_settings`], `config_files`, [`pull_locations`]: the same for a local registry, for trivy-operator,

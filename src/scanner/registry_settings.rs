@@ -1,7 +1,6 @@
-//! Settings for scanners that pull from a local registry: what Trivy must be told so that it asks that
-//! registry and no other.
+//! Settings for scanners that pull from a local registry and no other.
 //!
-//! The flags of each subcommand were read from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
+//! The flags of each subcommand come from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
 //! trivy.yaml from the output of `--generate-default-config`. A repository always has its tag: a checks
 //! repository without a tag means `latest`, and if there is no `latest`, Trivy uses its built-in checks
 //! without a message.
@@ -12,10 +11,10 @@ use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::settings::{ConfigFile, OURS, SUBCOMMANDS, Settings, TrivyCommand};
 use crate::scanner::{vex_scanner, yaml};
 
-/// The settings for scanners that pull.
+/// Returns the settings for scanners that pull from these locations.
 pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Settings {
     let since = |minor| version.major > 0 || version.minor >= minor;
-    // Where only VEX comes from here, everything else is somebody else's affair.
+    // If only VEX is served here, the other datasets are configured elsewhere.
     let alone = !pulled.is_in_registry();
     let lines = SUBCOMMANDS
         .iter()
@@ -57,13 +56,13 @@ pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Setti
     }
 }
 
-/// Whether Trivy is to use the checks that are built into it: the registry has none for this version, and Trivy would
-/// ask the internet for them at each scan.
+/// Whether Trivy must use its built-in checks: the registry has none for this version, and Trivy would try to download
+/// them from the internet at each scan.
 fn lacks_checks(pulled: &PullLocations) -> bool {
     pulled.is_in_registry() && pulled.checks.is_none()
 }
 
-/// The VEX configuration of each scanner.
+/// Returns the VEX configuration for scanners.
 fn vex_file(pulled: &PullLocations) -> Option<ConfigFile> {
     let text = || vex_scanner::repository_yaml(&pulled.vex);
     (!pulled.vex.is_empty()).then(|| ConfigFile { name: vex_scanner::FILE, text: text() })
@@ -90,8 +89,8 @@ fn environment(pulled: &PullLocations, version_check: bool) -> Vec<(String, Stri
 }
 
 fn config(pulled: &PullLocations, version_check: bool) -> String {
-    let mut text = String::from_utf8_lossy(OURS).into_owned()
-        + " Trivy pulls what was imported from this site's servers.\n";
+    let mut text =
+        String::from_utf8_lossy(OURS).into_owned() + " Trivy pulls the imported data from local servers.\n";
     let mut line = |wanted: bool, line: String| {
         if wanted {
             text.push_str(&line);
@@ -107,9 +106,9 @@ fn config(pulled: &PullLocations, version_check: bool) -> String {
     line(lacks_checks(pulled), "rego:\n  skip-check-update: true".into());
     line(!pulled.vex.is_empty(), "vulnerability:\n  vex:\n    - repo".into());
     line(pulled.insecure, "insecure: true".into());
-    let whole = pulled.is_in_registry();
-    line(whole, "scan:\n  offline: true".into());
-    line(whole && version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
+    let offline = pulled.is_in_registry();
+    line(offline, "scan:\n  offline: true".into());
+    line(offline && version_check, "  skip-version-check: true\n  disable-telemetry: true".into());
     text
 }
 
@@ -117,16 +116,16 @@ fn advice(pulled: &PullLocations) -> Vec<String> {
     let mut advice = Vec::new();
     for (missing, name) in [(pulled.db.is_none(), "trivy-db"), (pulled.java_db.is_none(), "trivy-java-db")] {
         if missing && pulled.is_in_registry() {
-            advice.push(format!("No {name} is there: Trivy goes to its own repository for it."));
+            advice.push(format!("The registry has no {name}: Trivy tries to download it from the internet."));
         }
     }
     if lacks_checks(pulled) {
-        advice.push(
-            "No trivy-checks for this Trivy are there: it uses the checks that are built into it.".into(),
-        );
+        advice.push("The registry has no trivy-checks for this Trivy: it uses its built-in checks.".into());
     }
     if pulled.insecure {
-        advice.push("Trivy's --insecure also accepts any certificate: a registry with TLS is better.".into());
+        advice.push(
+            "Trivy's --insecure also accepts any certificate: use a registry with TLS if you can.".into(),
+        );
     }
     advice
 }
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn vex_from_a_web_server_is_asked_for() {
+    fn vex_from_a_web_server_is_enabled() {
         let hub = CarriedRepository { name: "vex-hub".into(), url: "https://w/vex-hub".into(), origin: None };
         let settings =
             registry_settings(TrivyVersion::newest(), &PullLocations { vex: vec![hub], ..pulled() });
@@ -180,14 +179,14 @@ mod tests {
     fn what_is_missing_is_said() {
         let some = PullLocations { java_db: None, insecure: false, ..pulled() };
         let settings = registry_settings(TrivyVersion::newest(), &some);
-        assert!(settings.advice[0].contains("No trivy-java-db"), "{:?}", settings.advice);
+        assert!(settings.advice[0].contains("has no trivy-java-db"), "{:?}", settings.advice);
         assert!(
             !settings.config.contains("java") && !settings.config.contains("insecure"),
             "{}",
             settings.config
         );
         assert!(!settings.environment.iter().any(|(name, _)| name == "TRIVY_INSECURE"));
-        // Without checks for this version, Trivy would ask the internet for them.
+        // Without checks for this version, Trivy would try to download them.
         let some = PullLocations { checks: None, ..pulled() };
         let settings = registry_settings(TrivyVersion::newest(), &some);
         let skips = |name: &str| {
@@ -195,9 +194,9 @@ mod tests {
             line.flags.iter().any(|flag| flag == "--skip-check-update")
         };
         assert!(skips("image") && skips("config") && skips("image --server URL"));
-        assert!(!skips("sbom") && !skips("vm") && !skips("server"), "they do not know the flag");
+        assert!(!skips("sbom") && !skips("vm") && !skips("server"), "they do not have the flag");
         assert!(settings.environment.contains(&("TRIVY_SKIP_CHECK_UPDATE".into(), "true".into())));
         assert!(settings.config.contains("rego:\n  skip-check-update: true\n"), "{}", settings.config);
-        assert!(settings.advice[0].contains("built into it"), "{:?}", settings.advice);
+        assert!(settings.advice[0].contains("built-in checks"), "{:?}", settings.advice);
     }
 }

@@ -1,9 +1,8 @@
-//! Settings: what Trivy must be told so that it uses the imported data and asks no network.
+//! Settings with which Trivy uses the imported data in a cache and does not access the network.
 //!
-//! They depend on the cache, the version of Trivy and what is installed alone; writing the files is
-//! separate. The flags of each subcommand were read from `trivy SUBCOMMAND --help` of v0.74.0. An unknown
-//! flag is fatal, so that `trivy config --skip-db-update` would be worse than no flag. Every subcommand
-//! accepts the environment variables.
+//! They depend only on the cache, the version of Trivy and the installed datasets. The flags of each
+//! subcommand come from `trivy SUBCOMMAND --help` of v0.74.0. Trivy fails on an unknown flag, such as in
+//! `trivy config --skip-db-update`, but every subcommand accepts the environment variables.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use crate::targets::error::{At, TargetError};
 use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir, FileMode, parent_owner};
 
-/// The variables that an environment file of ours may hold; any other is the operator's.
+/// The variables that trivy-ferry writes to an environment file. A file with others belongs to the operator.
 const OUR_VARIABLES: [&str; 15] = [
     "TRIVY_CACHE_DIR",
     "TRIVY_SKIP_DB_UPDATE",
@@ -33,10 +32,10 @@ const OUR_VARIABLES: [&str; 15] = [
     "TRIVY_INSECURE",
 ];
 
-/// How a file of ours begins.
+/// The beginning of a file that trivy-ferry wrote.
 pub(crate) const OURS: &[u8] = b"# Written by trivy-ferry:";
 
-/// What is installed in a cache, as far as it decides about settings.
+/// The installed datasets of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InstalledData {
     /// trivy-db.
@@ -49,17 +48,17 @@ pub struct InstalledData {
     pub vex: bool,
 }
 
-/// Circumstances of the scanning user, as far as they are known.
+/// The properties of the scanning user that change settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scanner {
-    /// The scanner cannot write to the cache directory.
+    /// Whether the scanner cannot write to the cache directory.
     pub read_only_cache: bool,
-    /// The scanner's home cannot be written: a directory for `XDG_DATA_HOME`, below which
-    /// `.trivy/vex/repository.yaml` stands. Used only with VEX.
+    /// The directory for `XDG_DATA_HOME`, which contains `.trivy/vex/repository.yaml`, if the scanner's home
+    /// is read-only. Used only with VEX.
     pub data_home: Option<PathBuf>,
 }
 
-/// What to tell Trivy.
+/// Scanner settings in several forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The flags for each subcommand.
@@ -68,25 +67,25 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// The text of a `trivy.yaml`.
     pub config: String,
-    /// What is written beside it, for whatever else scans.
+    /// Files for other scanners, which are written beside it.
     pub files: Vec<ConfigFile>,
-    /// What else is worth saying, a sentence each.
+    /// Further hints, a sentence each.
     pub advice: Vec<String>,
 }
 
-/// A file for a directory of configuration.
+/// A configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     /// Its name.
     pub name: &'static str,
-    /// What it holds.
+    /// Its content.
     pub text: String,
 }
 
 /// One subcommand with its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrivyCommand {
-    /// What has to stand in the environment, where there is no flag for it.
+    /// An environment variable that the command needs because there is no flag for it.
     pub environment: Option<(&'static str, String)>,
     /// As typed after `trivy`: `image`, `server`. Client mode is `image --server URL`.
     pub subcommand: &'static str,
@@ -95,33 +94,33 @@ pub struct TrivyCommand {
 }
 
 impl TrivyCommand {
-    /// The whole command, ready to paste.
+    /// Returns the complete command, quoted for a shell.
     pub fn command(&self) -> String {
         let variable = self.assignment();
         let space = if variable.is_empty() { "" } else { " " };
         format!("{variable}{space}trivy {} {}", self.subcommand, self.arguments())
     }
 
-    /// What stands before the command, quoted for a shell: `XDG_DATA_HOME=/srv/trivy`, or nothing.
+    /// Returns the environment variable, quoted for a shell: `XDG_DATA_HOME=/srv/trivy`, or nothing.
     pub fn assignment(&self) -> String {
         let variable = self.environment.as_ref();
         variable.map_or_else(String::new, |(name, value)| format!("{name}={}", shell(value)))
     }
 
-    /// The flags alone, quoted for a shell.
+    /// Returns the flags, quoted for a shell.
     pub fn arguments(&self) -> String {
         let flags: Vec<String> = self.flags.iter().map(|flag| shell(flag)).collect();
         flags.join(" ")
     }
 }
 
-/// What a subcommand looks at (Trivy v0.74.0, `--help` of each).
+/// The datasets that a subcommand uses (Trivy v0.74.0, `--help` of each).
 pub(crate) struct Subcommand {
     pub(crate) name: &'static str,
     pub(crate) db: bool,
     pub(crate) java: bool,
     pub(crate) checks: bool,
-    /// `--offline-scan`, `--vex` and `--cache-backend`.
+    /// Whether it has `--offline-scan`, `--vex` and `--cache-backend`.
     pub(crate) scans: bool,
     /// Trivy minor version since which `--skip-version-check` and `--disable-telemetry` exist.
     pub(crate) version_check: Option<u32>,
@@ -149,15 +148,15 @@ pub(crate) const SUBCOMMANDS: [Subcommand; 10] = [
         version_check: Some(64),
     },
     Subcommand { name: "server", db: true, java: false, checks: false, scans: false, version_check: None },
-    // The server has the vulnerabilities; the client looks at jars, configuration and VEX.
+    // The server uses trivy-db; the client uses trivy-java-db, trivy-checks and VEX.
     Subcommand { db: false, ..scanner("image --server URL", true) },
 ];
 
-/// The settings for a cache directory.
+/// Returns the settings for a cache directory.
 ///
-/// `--skip-db-update` and `--skip-java-db-update` appear only where the database is installed,
-/// because Trivy refuses them otherwise; `--skip-check-update` always, because without checks
-/// Trivy falls back to its embedded ones, with the flag at once.
+/// `--skip-db-update` and `--skip-java-db-update` appear only if the database is installed, because Trivy fails
+/// otherwise. `--skip-check-update` always appears: without checks in the cache, Trivy uses its built-in ones, and
+/// with the flag it does so immediately.
 pub fn settings(
     cache_dir: &Path,
     version: TrivyVersion,
@@ -227,7 +226,7 @@ fn environment(
 /// The keys are those of `trivy --generate-default-config` of v0.74.0 (pkg/flag: `ConfigName`).
 fn config(cache: &str, version_check: bool, in_place: InstalledData, memory: bool) -> String {
     let mut text = String::from_utf8_lossy(OURS).into_owned()
-        + " Trivy uses what was imported and asks no network.\ncache:\n";
+        + " Trivy uses the imported data and does not access the network.\ncache:\n";
     let mut line = |wanted: bool, line: &str| {
         if wanted {
             text.push_str(line);
@@ -249,18 +248,17 @@ fn config(cache: &str, version_check: bool, in_place: InstalledData, memory: boo
 fn advice(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
     let mut advice = Vec::new();
     if !in_place.db {
-        advice.push(
-            "No trivy-db is installed: every scan for vulnerabilities fails offline until one is imported."
-                .into(),
-        );
+        advice
+            .push("No trivy-db is installed: vulnerability scans fail offline until one is imported.".into());
     }
     if !in_place.java_db {
         advice.push(
-            "No trivy-java-db is installed: scans that meet a jar fail offline until one is imported.".into(),
+            "No trivy-java-db is installed: scans that find a JAR file fail offline until one is imported."
+                .into(),
         );
     }
     if !in_place.checks {
-        advice.push("No trivy-checks are installed: Trivy uses the checks that are built into it.".into());
+        advice.push("No trivy-checks are installed: Trivy uses its built-in checks.".into());
     }
     if !scanner.read_only_cache {
         advice.push(
@@ -269,17 +267,17 @@ fn advice(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
     }
     if let (true, Some(home)) = (in_place.vex, &scanner.data_home) {
         advice.push(format!(
-            "Scan with XDG_DATA_HOME={} in the environment: there --vex repo finds its configuration, and a trivy.yaml cannot say so.",
+            "Set XDG_DATA_HOME={} in the environment of scans: --vex repo finds its configuration there, and a trivy.yaml cannot set it.",
             shell(&home.display().to_string())
         ));
     }
     if in_place.vex && scanner.data_home.is_none() {
-        advice.push("Where the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
+        advice.push("If the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
     }
     advice
 }
 
-/// Quotes an argument for a shell where it needs that.
+/// Quotes an argument for a shell if necessary.
 fn shell(argument: &str) -> String {
     if argument.bytes().all(plain) && !argument.is_empty() {
         return argument.into();
@@ -287,15 +285,15 @@ fn shell(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-/// What a shell and every reader of environment files takes as it stands.
+/// Whether a shell and every reader of environment files accepts a byte without quotes.
 fn plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-+:@,%=".contains(&byte)
 }
 
 impl Settings {
     /// Writes the environment as lines `KEY=value` that systemd's `EnvironmentFile`, GitLab's
-    /// dotenv reports and Compose's `env_file` all read: no comment, no quotes, no empty line. A
-    /// file is replaced only if it holds nothing but such variables.
+    /// dotenv reports and Compose's `env_file` all read: no comment, no quotes, no empty line. An
+    /// existing file is replaced only if all its variables are ones that trivy-ferry writes.
     ///
     /// # Errors
     /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if a file is there
@@ -322,14 +320,14 @@ impl Settings {
             true => Ok(()),
             false => Err(TargetError::Exists {
                 path: path.into(),
-                what: "holds more than Trivy's variables",
-                advice: "Name a file of its own with --write-env.",
+                what: "has variables that trivy-ferry did not write",
+                advice: "Name another file with --write-env.",
             }),
         })
     }
 
-    /// Writes `trivy.yaml` into a directory and returns its path. An existing one is replaced only
-    /// with `force`.
+    /// Writes `trivy.yaml` into a directory and returns its path. An existing file is replaced only with
+    /// `force`, or if trivy-ferry wrote it.
     ///
     /// # Errors
     /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
@@ -341,7 +339,7 @@ impl Settings {
     }
 }
 
-/// Whether a `trivy.yaml` may be written into a directory: better known before than after.
+/// Checks whether a `trivy.yaml` may be written into a directory, so that a run can fail early.
 ///
 /// # Errors
 /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set.
@@ -350,7 +348,7 @@ pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
     if force {
         return Ok(());
     }
-    // What cannot be looked at now is reported when the file is written.
+    // Other errors are reported when the file is written.
     let Ok(directory) = Dir::top(dir) else { return Ok(()) };
     let mut begin = Vec::new();
     match directory
@@ -365,14 +363,14 @@ pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
 fn not_ours(path: PathBuf) -> TargetError {
     TargetError::Exists {
         path,
-        what: "may hold settings of yours",
+        what: "exists and was not written by trivy-ferry",
         advice: "Name another directory with --write-config, or replace it with --force.",
     }
 }
 
 impl ConfigFile {
-    /// Writes the file into a directory and returns its path. An existing one is replaced only with
-    /// `force`, or where an import wrote it.
+    /// Writes the file into a directory and returns its path. An existing file is replaced only with
+    /// `force`, or if trivy-ferry wrote it.
     ///
     /// # Errors
     /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
@@ -389,7 +387,7 @@ impl ConfigFile {
     }
 }
 
-/// Replaces a file atomically, with the mode and owner that it had, never through a link.
+/// Replaces a file atomically and keeps its mode and owner. A link is not followed.
 fn write(
     directory: &Path,
     path: &Path,
@@ -399,16 +397,16 @@ fn write(
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| TargetError::Io {
         doing: "write",
         path: path.into(),
-        error: io::Error::new(io::ErrorKind::InvalidInput, "no file is named"),
+        error: io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"),
     })?;
     let dir = Dir::top(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => TargetError::NoDirectory { path: directory.into() },
-        _ => TargetError::io("open the folder", directory, error),
+        _ => TargetError::io("open the directory", directory, error),
     })?;
     replace(&dir, name, bytes, may_replace)
 }
 
-/// As [`write()`], in an open directory.
+/// Replaces a file in an open directory as [`write()`] does.
 pub(crate) fn replace(
     dir: &Dir,
     name: &str,
@@ -490,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_replaced_only_where_that_is_safe() {
+    fn only_files_that_trivy_ferry_wrote_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let settings = of("0.74", ALL);
         let env = dir.path().join("settings.env");
@@ -513,6 +511,6 @@ mod tests {
         std::fs::remove_file(&config).unwrap();
         std::os::unix::fs::symlink(&env, &config).unwrap();
         assert!(matches!(settings.write_config(dir.path(), true), Err(TargetError::Symlink { .. })));
-        assert_eq!(std::fs::read_to_string(&env).unwrap(), "PATH=/bin\n", "nothing went through the link");
+        assert_eq!(std::fs::read_to_string(&env).unwrap(), "PATH=/bin\n", "the link was not followed");
     }
 }

@@ -1,9 +1,9 @@
 //! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: finds the name under
-//! which Trivy looks for a repository, adds an entry for one that it does not know, and removes an entry
-//! that no bundle brings any more.
+//! which Trivy looks for a repository, adds an entry for an unknown repository, and removes entries that no
+//! bundle contains any more.
 //!
-//! Entries of the operator are never changed. An entry that came from a bundle has a comment that says so
-//! ([`Origin`]); it is changed and removed as long as no one has edited it.
+//! Entries of the operator are never changed. An entry from a bundle has a comment that says so ([`Origin`]). It is
+//! changed or removed only if it was not edited.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,62 +17,62 @@ use crate::targets::error::{At, TargetError};
 use crate::util::dir::{Dir, FileMode, Owner, parent_owner};
 use crate::util::text::escape;
 
-/// The most that the file may have, in bytes.
+/// The size limit of the file, in bytes.
 const MAX: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
-/// How often the entries are merged anew if others write the file at the same time.
+/// How many times the merge is retried if another process writes the file at the same time.
 const MERGES: usize = 20;
 const CHANGED: &str = "was changed while the import ran";
 
-/// Which entries of earlier imports are still wanted.
+/// The entries of earlier imports to keep.
 pub struct WantedEntries<'a> {
     /// The stream of the import. Entries of other streams stay as they are.
     pub stream: &'a str,
-    /// The repositories that the accepted bundles list. None at all: the bundles carry other data only.
+    /// The repositories that the accepted bundles contain. If empty, the bundles contain only other data.
     pub listed: &'a [CarriedRepository],
-    /// The names of repositories that the exporter was to carry and could not get: they are still wanted.
+    /// The names of repositories that the exporter could not download. Their entries are kept.
     pub missing: &'a [String],
     /// Whether a key is trusted, by its identifier in hex.
     pub trusts: &'a dyn Fn(&str) -> bool,
 }
 
-/// The VEX configuration as it stands.
+/// The VEX configuration as it was read.
 #[derive(Debug)]
 pub struct VexConfig {
-    /// The directory that holds `.trivy`; `None`: there is no home.
+    /// The directory that contains `.trivy`; `None` if there is no home directory.
     home: Option<PathBuf>,
-    /// Who gets what root makes there; `None` for the owner of the directory above.
+    /// The owner of directories that root creates; `None` for the owner of the parent directory.
     owner: Option<Owner>,
-    /// The file's bytes; `None` where there is no file yet.
+    /// The file's bytes; `None` if there is no file.
     bytes: Option<Vec<u8>>,
-    /// What they say, or why they could not be understood.
+    /// The parsed file, or why it could not be parsed.
     document: Result<Document, String>,
 }
 
-/// What became of the configuration.
+/// The result of a merge.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Merged {
     /// The file, if it was written.
     pub written: Option<PathBuf>,
-    /// What the operator should know or do, a sentence or a snippet each.
+    /// Hints for the operator, a sentence or a snippet each.
     pub findings: Vec<String>,
 }
 
 impl VexConfig {
-    /// Reads the configuration of the user who runs this.
+    /// Reads the configuration of the current user. If there is no home directory, the configuration is empty.
     ///
     /// # Errors
-    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if something
-    /// else is in the place of the file or of its directory; else the error of the system if it cannot be
-    /// read. If there is no home, the configuration is empty.
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
+    /// directory is something else; [`TargetError::Io`] if it cannot be read or is too large.
     pub fn read() -> Result<VexConfig, TargetError> {
         VexConfig::read_at(home(&|name| std::env::var_os(name)))
     }
 
-    /// Reads the configuration below a given home (what `XDG_DATA_HOME`, else `HOME`, names).
+    /// Reads the configuration below a home directory (the value of `XDG_DATA_HOME`, else of `HOME`).
     ///
     /// # Errors
-    /// The errors of [`VexConfig::read`].
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
+    /// directory is something else; [`TargetError::Io`] if it cannot be read or is too large.
     pub fn read_at(home: Option<PathBuf>) -> Result<VexConfig, TargetError> {
         let mut config = VexConfig { home, owner: None, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.directory(false)? else { return Ok(config) };
@@ -92,31 +92,32 @@ impl VexConfig {
         Ok(config)
     }
 
-    /// Reads the same file once more.
+    /// Reads the same file again.
     ///
     /// # Errors
-    /// The errors of [`VexConfig::read`].
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
+    /// directory is something else; [`TargetError::Io`] if it cannot be read or is too large.
     pub fn reread(&self) -> Result<VexConfig, TargetError> {
         Ok(VexConfig::read_at(self.home.clone())?.owned_by(self.owner))
     }
 
-    /// The same configuration, of which this user gets what root makes.
+    /// Sets the owner of directories that root creates.
     pub fn owned_by(self, owner: Option<Owner>) -> VexConfig {
         VexConfig { owner, ..self }
     }
 
-    /// The file's path; `None` without a home.
+    /// Returns the file's path; `None` if there is no home directory.
     pub fn path(&self) -> Option<PathBuf> {
         self.home.as_ref().map(|home| home.join(".trivy/vex").join(FILE))
     }
 
-    /// The entries, in the file's order.
+    /// Returns the entries, in the order of the file.
     pub fn entries(&self) -> &[VexEntry] {
         self.document.as_ref().map_or(&[], |document| &document.entries)
     }
 
-    /// The name under which Trivy looks for a repository: that of the enabled entry with its URL,
-    /// else the enabled entry of its name, else its own name.
+    /// Returns the name under which Trivy looks for a repository: the name of the enabled entry with its URL, else its
+    /// own name.
     pub fn name_for<'a>(&'a self, carried: &'a CarriedRepository) -> &'a str {
         let enabled = || self.entries().iter().filter(|entry| entry.enabled);
         enabled()
@@ -125,14 +126,14 @@ impl VexConfig {
             .map_or(&carried.name, |entry| &entry.name)
     }
 
-    /// Adds an entry for each carried repository that Trivy would not look for, creating the file
-    /// as Trivy would where it is missing, and removes the entries of earlier imports that are no longer
-    /// wanted. `holds` says whether the cache has a repository of a name (`0.1/index.json`).
+    /// Adds an entry for each carried repository that Trivy would not look for, and removes the entries of
+    /// earlier imports that are not wanted any more. Creates the file as Trivy does if it is missing. `holds`
+    /// returns whether the cache has a repository of a name (`0.1/index.json`).
     ///
     /// # Errors
-    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if something
-    /// else is in the place of the file or of its directory; else the error of the system if it cannot be
-    /// written.
+    /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
+    /// directory is something else; [`TargetError::Exists`] if other processes keep changing the file; another
+    /// [`TargetError`] if it cannot be read or written.
     pub fn merge(
         &self,
         carried: &[CarriedRepository],
@@ -140,7 +141,7 @@ impl VexConfig {
         holds: &dyn Fn(&str) -> bool,
     ) -> Result<Merged, TargetError> {
         let mut done = self.merge_once(carried, wanted, holds);
-        // Another import, into another cache, may have written it meanwhile.
+        // An import into another cache may have written the file meanwhile.
         for _ in 0..MERGES {
             match done {
                 Err(TargetError::Exists { what: CHANGED, .. }) => {
@@ -162,7 +163,7 @@ impl VexConfig {
         let Some(path) = self.path() else {
             if !carried.is_empty() {
                 merged.findings.push(
-                    "There is no home directory, so Trivy's VEX configuration was not written: set XDG_DATA_HOME for the scanner, and run the import with it.".into(),
+                    "Trivy's VEX configuration was not written, because there is no home directory: set XDG_DATA_HOME for the import and the scanner.".into(),
                 );
             }
             return Ok(merged);
@@ -193,7 +194,7 @@ impl VexConfig {
                 let new: String =
                     edits.add.iter().map(|repository| entry_text(repository, true, "  ", "\n")).collect();
                 merged.findings.push(format!(
-                    "{} was left as it is, because {what}: add this by hand under repositories:\n{new}",
+                    "{} was not changed, because {what}: add this to its repositories:\n{new}",
                     path.display()
                 ));
             }
@@ -201,7 +202,7 @@ impl VexConfig {
         Ok(merged)
     }
 
-    /// What a carried repository needs: nothing, an entry, or its own entry anew.
+    /// Adds or replaces the entry of a carried repository if necessary.
     fn add_or_replace<'c>(
         &self,
         repository: &'c CarriedRepository,
@@ -219,11 +220,11 @@ impl VexConfig {
         match (known, &repository.origin) {
             (None, _) => edits.add.push(repository),
             (Some((_, entry)), _) if !entry.enabled => findings.push(format!(
-                "{} has the VEX repository {} disabled: set its enabled to true to use what was imported.",
+                "The VEX repository {1} is disabled in {0}: set its `enabled` to true to use the imported data.",
                 path.display(),
                 escape(&entry.name)
             )),
-            // An entry of another bundle follows its exporter, to another address or another key.
+            // A newer bundle of the same stream may have another address or another key.
             (Some((index, entry)), Some(origin)) => {
                 let is_stale = |old: &Origin| {
                     old.stream == origin.stream
@@ -238,8 +239,8 @@ impl VexConfig {
         }
     }
 
-    /// Removes the entries of the stream that its bundles list no longer, or whose bundle was signed by keys
-    /// that are trusted no longer. Returns a sentence for each.
+    /// Removes the entries of the stream that its bundles no longer contain, or whose bundle was signed by keys
+    /// that are no longer trusted. Returns a sentence for each.
     fn remove_unwanted(&self, wanted: &WantedEntries<'_>, path: &Path, edits: &mut Edits<'_>) -> Vec<String> {
         let mut sentences = Vec::new();
         for (index, entry) in self.entries().iter().enumerate() {
@@ -252,12 +253,12 @@ impl VexConfig {
             }
             let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
                 true if wanted.listed.is_empty() || wanted.missing.contains(&entry.name) => continue,
-                true => "no bundle of its stream brings it any more",
-                false => "the key that signed its bundle is not trusted any more",
+                true => "no bundle of its stream contains it any more",
+                false => "the key that signed its bundle is no longer trusted",
             };
             edits.remove.push(index);
             sentences.push(format!(
-                "The VEX repository {} ({}) was removed from {}, because {why}. Its documents in the cache are not used.",
+                "The VEX repository {} ({}) was removed from {}, because {why}. Trivy no longer uses its documents in the cache.",
                 escape(&entry.name),
                 escape(&entry.url),
                 path.display()
@@ -266,7 +267,7 @@ impl VexConfig {
         sentences
     }
 
-    /// A sentence for each enabled repository that Trivy would miss.
+    /// Returns a sentence for each enabled repository that the cache does not have.
     fn not_carried(
         &self,
         carried: &[CarriedRepository],
@@ -283,7 +284,7 @@ impl VexConfig {
         missing
             .map(|entry| {
                 format!(
-                    "{} enables the VEX repository {}, which is not in the cache: Trivy warns and filters without it (and fails without --skip-vex-repo-update); carry it too, or disable it.",
+                    "{} enables the VEX repository {}, which is not in the cache: export it as well, or disable it. Trivy warns and filters without it, and fails without --skip-vex-repo-update.",
                     path.display(),
                     escape(&entry.name)
                 )
@@ -291,7 +292,7 @@ impl VexConfig {
             .collect()
     }
 
-    /// Writes the file, if it still is the one that was read.
+    /// Writes the file, if it has not changed since it was read.
     fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
         let changed =
             || TargetError::Exists { path: dir.at(FILE), what: CHANGED, advice: "Run the import again." };
@@ -305,7 +306,7 @@ impl VexConfig {
         replace(dir, FILE, text.as_bytes(), is_same)
     }
 
-    /// The folder of the file, made where that is asked for, as Trivy makes it (mode 0700).
+    /// Opens the directory of the file. With `make`, creates it as Trivy does (mode 0700).
     fn directory(&self, make: bool) -> Result<Option<Dir>, TargetError> {
         let Some(home) = &self.home else { return Ok(None) };
         let mut dir = match Dir::top(home) {
@@ -314,7 +315,7 @@ impl VexConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let above = home.ancestors().skip(1).find_map(|above| Dir::top(above).ok());
                 let owner = above.map(|above| parent_owner(&above)).transpose().at("look", home)?.flatten();
-                Dir::top_or_make(home, owner).at("make the folder", home)?
+                Dir::top_or_make(home, owner).at("create the directory", home)?
             }
             Err(error) => return Err(TargetError::io("open", home, error)),
         };
@@ -327,7 +328,7 @@ impl VexConfig {
                 None => {
                     let above = parent_owner(&dir).at("look", dir.path())?;
                     let owner = above.map(|above| self.owner.unwrap_or(above));
-                    dir.make(name, FileMode::Shared(0o700), owner).at("make the folder", path)?
+                    dir.make(name, FileMode::Shared(0o700), owner).at("create the directory", path)?
                 }
             };
         }
@@ -335,7 +336,7 @@ impl VexConfig {
     }
 }
 
-/// Trivy's home (Trivy v0.74.0, pkg/utils/fsutils/fs.go: `HomeDir`).
+/// Returns Trivy's home directory (Trivy v0.74.0, pkg/utils/fsutils/fs.go: `HomeDir`).
 fn home(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_DATA_HOME").or_else(|| set("HOME")).filter(|home| home != Path::new("/nonexistent"))
@@ -490,14 +491,14 @@ mod tests {
         Origin { stream: stream.into(), bundle: Digest::of(stream.as_bytes()), keys: vec![key.into()] }
     }
 
-    /// The repository of [`corp`] from a bundle of the stream `default` that a key signed.
+    /// Returns the repository of [`corp`] from a bundle of the stream `default` that a key signed.
     fn brought(url: &str, key: &str) -> CarriedRepository {
         CarriedRepository { url: url.into(), origin: Some(origin("default", key)), ..corp() }
     }
 
     const URL: &str = "https://vex.corp.example/x";
 
-    /// The file after an import that lists some repositories, and has them in place.
+    /// Returns the file after an import that contains some repositories.
     fn imported(text: &str, stream: &str, listed: &[CarriedRepository], trusted: &str) -> (String, Merged) {
         let (dir, config) = with_file(text);
         let wanted = WantedEntries { stream, listed, missing: &[], trusts: &|key| key == trusted };
@@ -506,15 +507,15 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_ends_with_its_bundles() {
+    fn an_entry_is_removed_when_bundles_no_longer_contain_it() {
         let (with, _) = imported(DEFAULT, "default", &[hub(), brought(URL, "a")], "a");
         assert_ne!(with, DEFAULT);
         // Bundles with other data only, another stream, the same bundle.
         assert_eq!(imported(&with, "default", &[], "a"), (with.clone(), Merged::default()));
         assert_eq!(imported(&with, "lab", &[hub()], "b"), (with.clone(), Merged::default()));
         assert_eq!(imported(&with, "default", &[hub(), brought(URL, "a")], "a").0, with);
-        // A bundle without it, and a key that is not trusted any more.
-        for (listed, trusted, word) in [(&[hub()][..], "a", "no bundle"), (&[], "b", "not trusted")] {
+        // A bundle without it, and a key that is no longer trusted.
+        for (listed, trusted, word) in [(&[hub()][..], "a", "no bundle"), (&[], "b", "no longer trusted")] {
             let (without, merged) = imported(&with, "default", listed, trusted);
             assert_eq!(without, DEFAULT);
             let [finding] = merged.findings.as_slice() else { panic!("{merged:?}") };
@@ -532,7 +533,7 @@ mod tests {
             assert_eq!(text, wanted);
             assert!(merged.written.is_some() && merged.findings.is_empty(), "{merged:?}");
         }
-        // The operator's own entry has that address already.
+        // The operator's own entry already has that address.
         let mine = format!("{with}  - name: mine\n    url: https://new.example\n    enabled: true\n");
         let (text, _) = imported(&mine, "default", &[new], "b");
         assert_eq!(

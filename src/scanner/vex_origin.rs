@@ -1,18 +1,17 @@
-//! The mark of an entry in Trivy's VEX configuration that came from a bundle: a comment before the entry.
+//! The comment before an entry in Trivy's VEX configuration that came from a bundle.
 //!
-//! Trivy ignores comments and never rewrites the file, and an editor keeps them. The comment holds a digest
-//! of the entry. If someone edits the entry, the digest no longer matches, and the entry belongs to whoever
-//! edited it.
+//! Trivy ignores comments and never rewrites the file. The comment contains a digest of the entry. If the
+//! operator edits the entry, the digest no longer matches, and the entry belongs to the operator.
 
 use crate::digest::Digest;
 
-/// How the comment begins.
+/// The beginning of the comment.
 const BEGIN: &str = "# Added by trivy-ferry, which removes it when bundles of the stream no longer bring it; edit it to keep it:";
-/// How many hex digits of its digest stand for an entry. It tells edits apart and guards against nobody:
-/// whoever can write the file needs no forged mark.
+/// The number of hex digits of an entry's digest. The digest detects edits and is no protection against attacks:
+/// a user who can write the file needs no forged comment.
 const DIGITS: usize = 16;
 
-/// Where an entry came from.
+/// The bundle from which an entry came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The stream of the bundle.
@@ -24,13 +23,13 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The comment for an entry of this text, without line end. The text has no indentation.
+    /// Returns the comment for an entry of this text, without line end. The text has no indentation.
     pub(crate) fn comment(&self, entry: &str) -> String {
         let Origin { stream, bundle, keys } = self;
         format!("{BEGIN} stream={stream} bundle={bundle} keys={} entry={}", keys.join(","), digest(entry))
     }
 
-    /// Reads the comment before an entry of this text; `None` if it is another or the entry was edited.
+    /// Parses the comment before an entry of this text. Returns `None` for another comment or an edited entry.
     pub(crate) fn of(comment: &str, entry: &str) -> Option<Origin> {
         let mut fields = comment.trim().strip_prefix(BEGIN)?.split_ascii_whitespace();
         let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');

@@ -1,8 +1,7 @@
-//! The text of Trivy's VEX configuration: its entries and their places, and the text with entries added,
-//! replaced or removed.
+//! Parses the text of Trivy's VEX configuration, and adds, replaces or removes entries.
 //!
-//! What trivy-ferry did not write is never reordered or reformatted: whole lines are added and removed, and
-//! the result is parsed again and compared. Knows YAML and this one file.
+//! Text that trivy-ferry did not write is never reordered or reformatted: only complete lines are added and removed,
+//! and the result is parsed again and compared. This module knows YAML and this one file.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +11,15 @@ use crate::scanner::vex_entry::{CarriedRepository, VexEntry};
 use crate::scanner::vex_origin::Origin;
 use crate::scanner::yaml::{scalar, truth};
 
-/// The text as it was parsed.
+/// The parsed text.
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     text: String,
     pub(crate) entries: Vec<VexEntry>,
-    /// Where each entry is.
+    /// The lines of each entry.
     places: Vec<Place>,
     sequence: Sequence,
-    /// The number of all scalars outside of entries.
+    /// The number of scalars outside of entries.
     others: usize,
 }
 
@@ -32,12 +31,12 @@ struct Place {
     scalars: usize,
 }
 
-/// How the list stands in the text.
+/// The form of the list in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sequence {
     #[default]
     Absent,
-    /// The key is there and has no value.
+    /// The key has no value.
     Empty {
         /// Its line, counted from 1.
         line: usize,
@@ -51,10 +50,10 @@ enum Sequence {
     Other,
 }
 
-/// What is to become of the entries.
+/// The changes to the entries.
 #[derive(Debug, Default)]
 pub(crate) struct Edits<'a> {
-    /// Entries to write anew, by their index.
+    /// Entries to replace, by their index.
     pub(crate) replace: BTreeMap<usize, &'a CarriedRepository>,
     /// Entries to remove, by their index.
     pub(crate) remove: Vec<usize>,
@@ -68,8 +67,8 @@ impl Edits<'_> {
     }
 }
 
-/// An entry as Trivy's own default has it (`trivy vex repo init` of v0.74.0), after the comment that says
-/// where it came from.
+/// Returns an entry in the form of Trivy's default (`trivy vex repo init` of v0.74.0), after the comment with its
+/// origin.
 pub(crate) fn entry_text(repository: &CarriedRepository, enabled: bool, indent: &str, end: &str) -> String {
     let (name, url) = (scalar(&repository.name), scalar(&repository.url));
     let enabled = if enabled { "enabled: true" } else { "enabled: false" };
@@ -85,11 +84,11 @@ pub(crate) fn entry_text(repository: &CarriedRepository, enabled: bool, indent: 
 }
 
 impl Document {
-    /// The text with some edits, proven to say what it said apart from them.
+    /// Returns the text with some edits. The result is parsed to verify that nothing else has changed.
     ///
     /// # Errors
     /// If the list is not in block style, or an entry could not be changed without changing others. The
-    /// text says which.
+    /// text says why.
     pub(crate) fn edited(&self, edits: &Edits<'_>) -> Result<String, String> {
         let end = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let new = |repository: &&CarriedRepository, indent: usize| {
@@ -109,7 +108,7 @@ impl Document {
             Sequence::Other => return Err("its list of repositories is not in block style".into()),
         };
         lines.splice(at..at, edits.add.iter().map(|repository| new(repository, indent)));
-        // From the end, so that what comes before stays where it is.
+        // From the end, so that the line numbers of earlier entries stay valid.
         for (index, place) in self.places.iter().enumerate().rev() {
             let with = edits.replace.get(&index);
             if with.is_some() || edits.remove.contains(&index) {
@@ -122,7 +121,7 @@ impl Document {
         Ok(text)
     }
 
-    /// Whether a text says what this one says, with these edits.
+    /// Verifies that a text is this one with these edits.
     fn proven(&self, edits: &Edits<'_>, text: &str) -> Result<(), String> {
         let ours = |repository: &&CarriedRepository| VexEntry {
             name: repository.name.clone(),
@@ -148,11 +147,11 @@ impl Document {
         }
     }
 
-    /// Reads the file's one shape: a mapping with a list of mappings of scalars.
+    /// Parses the only supported form: a mapping with a list of mappings of scalars.
     ///
     /// # Errors
     /// If the text is not YAML, is in flow style, uses aliases, has more than one document, or has another
-    /// form. The text of the error says which.
+    /// form. The text of the error says why.
     pub(crate) fn parse(text: &str) -> Result<Document, String> {
         let mut document = Document { text: text.to_owned(), ..Document::default() };
         let mut walk = Walk::default();
@@ -191,7 +190,7 @@ impl Document {
         Ok(document)
     }
 
-    /// Looks for the comment before each entry that says where it came from.
+    /// Reads the comments with the origins of entries.
     fn read_origins(&mut self) {
         let lines: Vec<&str> = self.text.lines().collect();
         for (entry, place) in self.entries.iter_mut().zip(&self.places) {
@@ -207,7 +206,7 @@ impl Document {
     }
 }
 
-/// Where in the file's shape the parser is.
+/// The position of the parser.
 #[derive(Default)]
 struct Walk {
     depth: u32,
@@ -303,7 +302,7 @@ fn top_is_block(text: &str, line: usize) -> bool {
     !text.lines().nth(line.saturating_sub(1)).is_some_and(|line| line.trim_start().starts_with('{'))
 }
 
-/// Where the dash of a block entry stands that begins at a line (from 1) and column (from 0).
+/// Returns the form of a list whose first entry begins at a line (from 1) and column (from 0).
 fn block(text: &str, line: usize, column: usize) -> Sequence {
     let before: String =
         text.lines().nth(line.saturating_sub(1)).unwrap_or("").chars().take(column).collect();
@@ -314,12 +313,12 @@ fn block(text: &str, line: usize, column: usize) -> Sequence {
     }
 }
 
-/// The byte offset of a character offset.
+/// Returns the byte offset of a character offset.
 fn byte(text: &str, character: usize) -> usize {
     text.char_indices().nth(character).map_or(text.len(), |(at, _)| at)
 }
 
-/// A list's key that has no value: nothing but a comment stands behind it in its line.
+/// Returns the form of a list without entries: its key must have no value, but may have a comment.
 fn empty(text: &str, line: usize) -> Sequence {
     let line_text = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
     match line_text.strip_prefix("repositories:").map(str::trim_start) {

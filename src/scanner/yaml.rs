@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// Quotes a string so that every YAML parser reads it back: printable ASCII as it stands, everything else as
-/// an escape. YAML allows fewer characters in a file than JSON does, and parsers differ in which.
+/// Quotes a string so that every YAML parser reads it back: everything except printable ASCII is escaped. YAML allows
+/// fewer characters in a file than JSON, and parsers disagree about them.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -23,7 +23,7 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
-/// A scalar: plain if no parser takes it for anything but this string, else quoted.
+/// Returns a string as a scalar: plain if every parser reads it as this string, else quoted.
 pub(crate) fn scalar(text: &str) -> String {
     let word = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._/~?=&%:".contains(&c))
@@ -33,7 +33,7 @@ pub(crate) fn scalar(text: &str) -> String {
     if word { text.into() } else { quoted(text) }
 }
 
-/// What YAML 1.1 and Go's yaml.v3 take for a truth value in a boolean field (decode.go).
+/// Parses a boolean of YAML 1.1 as Go's yaml.v3 does (decode.go).
 pub(crate) fn truth(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

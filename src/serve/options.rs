@@ -32,7 +32,7 @@ pub struct ServeOptions {
     pub selection: Selection,
     /// The bundles to accept.
     pub acceptance: AcceptanceOptions,
-    /// The version of Trivy that scans; `None` for the version of the `trivy` on the PATH, else the newest known version.
+    /// The version of Trivy that scans; `None` for the version of the `trivy` on the PATH, else the newest known one.
     pub trivy_version: Option<TrivyVersion>,
     /// Where scanner settings are written.
     pub settings: SettingsOptions,

@@ -431,10 +431,7 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens a regular file for reading. Returns `None` if it is missing.
-    ///
-    /// # Errors
-    /// If it is not a regular file, or cannot be opened.
+    /// Opens a regular file for reading. Returns `None` if it is missing, and an error if it is not a regular file.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<Option<File>> {
         let name = component(name.as_ref())?;
         let Some(fd) = maybe(open_at(&self.fd, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()))?
@@ -445,10 +442,7 @@ impl Dir {
     }
 
     /// Opens a regular file to read it and to append to it, and creates it if it is missing. Also returns whether it
-    /// was created.
-    ///
-    /// # Errors
-    /// If it is not a regular file, or cannot be opened or created.
+    /// was created. Returns an error if it is not a regular file.
     pub fn append(&self, name: impl AsRef<OsStr>, mode: impl Into<FileMode>) -> io::Result<(File, bool)> {
         let name = component(name.as_ref())?;
         let mode = self.entry()?.file_mode(mode.into());
