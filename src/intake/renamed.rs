@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::parity::ParityFile;
 use crate::bundle::volumes::Volume;
+use crate::bundle::{MANIFEST, begins_with};
 use crate::intake::namesakes::Look;
 
 /// How many files of unknown names are looked at.
@@ -111,9 +112,15 @@ pub(crate) struct Search<'f> {
 }
 
 impl Search<'_> {
-    /// Whether a file has the size of a volume.
+    /// Whether a file that is no head has the size of a volume.
     pub(crate) fn has_size_of(&self, volume: &Volume) -> bool {
-        self.by_size.binary_search_by_key(&volume.size, |(size, _)| *size).is_ok()
+        // Heads have the size of most volumes.
+        self.of_size(volume.size).any(|path| !begins_with(path, MANIFEST))
+    }
+
+    fn of_size(&self, wanted: u64) -> impl Iterator<Item = &PathBuf> {
+        let begin = self.by_size.partition_point(|(size, _)| *size < wanted);
+        self.by_size[begin..].iter().take_while(move |(size, _)| *size == wanted).map(|(_, path)| path)
     }
 
     /// Where a volume lies, whatever its name is, among the files that are `usable`.
@@ -123,9 +130,7 @@ impl Search<'_> {
         volume: &Volume,
         usable: &dyn Fn(&Path) -> bool,
     ) -> Option<PathBuf> {
-        let begin = self.by_size.partition_point(|(size, _)| *size < volume.size);
-        let fits = self.by_size[begin..].iter().take_while(|(size, _)| *size == volume.size);
-        let mut fits: Vec<&PathBuf> = fits.map(|(_, path)| path).filter(|path| usable(path)).collect();
+        let mut fits: Vec<&PathBuf> = self.of_size(volume.size).filter(|path| usable(path)).collect();
         // Most likely the number is still in its name.
         fits.sort_by_key(|path| !path.file_name().unwrap_or_default().to_string_lossy().contains(number));
         let found = fits.into_iter().find(|path| self.look.is_by_content(path, volume, &self.left))?;
@@ -185,6 +190,14 @@ mod tests {
         }
         assert_eq!(search.left.get(), MAX_WRONG, "none was read twice");
         assert_eq!(files.unused().count(), 1);
+        // Whether a file may be a volume of the size of a head is not found out by reading all volumes.
+        let head = dir.path().join("head");
+        fs::write(&head, [MANIFEST.as_bytes(), &content(0)[MANIFEST.len()..]].concat()).unwrap();
+        let no_names = RenamedFiles::default();
+        assert!(!no_names.search(1, &look, [head.clone()].into_iter()).has_size_of(&volume(1)));
+        let no_names = RenamedFiles::default();
+        let both = [head, dir.path().join("x01")].into_iter();
+        assert!(no_names.search(1, &look, both).has_size_of(&volume(1)));
         // Somebody has put many files of the right size there.
         let mut files = RenamedFiles::default();
         for n in 0..100 {

@@ -117,16 +117,18 @@ impl RenamedVolumes {
             let Ok(signed) = opened.signed(keyring) else { continue };
             let has_come = come.search(signed.payload().volumes.len(), &one_look, std::iter::empty());
             let is_there = kept.files.search(signed.payload().volumes.len(), &one_look, std::iter::empty());
-            let mut volumes = numbered(&signed);
-            let is_lacking = |(number, volume): (String, &Volume)| {
-                has_come.find(&number, volume, &|_| true).is_some()
-                    && is_there.find(&number, volume, &|_| true).is_none()
+            // Most likely it is beside its head: what else has its size need not be read then.
+            let find_kept = |number: &str, volume: &Volume| {
+                let is_beside = |path: &Path| kept.directory_of(path) == Some(*index);
+                is_there.find(number, volume, &is_beside).or_else(|| is_there.find(number, volume, &|_| true))
             };
-            if !volumes.any(is_lacking) {
+            let is_lacking = |(number, volume): (String, &Volume)| {
+                has_come.find(&number, volume, &|_| true).is_some() && find_kept(&number, volume).is_none()
+            };
+            if !numbered(&signed).any(is_lacking) {
                 continue;
             }
-            let of =
-                numbered(&signed).filter_map(|(number, volume)| is_there.find(&number, volume, &|_| true));
+            let of = numbered(&signed).filter_map(|(number, volume)| find_kept(&number, volume));
             let directories = of.filter_map(|path| kept.directory_of(&path)).chain([*index]).collect();
             found.push(Continued { name: name_of(head), identity, directories });
         }
