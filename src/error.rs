@@ -1,6 +1,6 @@
-//! The error of a whole command: which kind it is, its exit code, and its two sentences.
+//! The error of a command, with its category, exit code and hint.
 //!
-//! Each module that can fail has an error type of its own; this one only sorts them. An error is shown as two
+//! Each module that can fail has its own error type; this one only collects them. An error is shown as two
 //! sentences: what failed (its `Display`) and what to do about it ([`Hint::hint`]).
 
 use std::any::Any;
@@ -15,19 +15,19 @@ use crate::targets::TargetError;
 use crate::trust::{Rejection, TrustError};
 use crate::util::text::escape_line;
 
-/// Why a command did not do what it was asked to.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Something that should not happen: an operating-system error where none is expected.
+    /// An unexpected error of the operating system.
     #[error("{doing}: {error}")]
     Unexpected {
-        /// What was being done, with the file's name.
+        /// What the program was doing, with the name of the file.
         doing: String,
-        /// What the system said.
+        /// The error of the system.
         error: std::io::Error,
     },
-    /// The command line or the set-up is wrong: two flags that clash, a name that is none.
+    /// The command line or the setup is wrong, such as two flags that exclude each other or an invalid name.
     #[error("{what}")]
     Usage {
         /// What is wrong.
@@ -42,13 +42,13 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A source served content that Trivy could not use.
-    #[error("{source_name} serves a bad {dataset}: {why}")]
+    #[error("{source_name} serves an unusable {dataset}: {why}")]
     Content {
-        /// Which dataset.
+        /// The dataset.
         dataset: String,
-        /// From where.
+        /// The source.
         source_name: String,
-        /// What is wrong with it.
+        /// What is wrong with the content.
         why: String,
     },
     /// A bundle is damaged, or not signed by a trusted key.
@@ -57,7 +57,7 @@ pub enum Error {
     /// A genuine bundle is not acceptable.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The way to a server could not be prepared, or an address is none.
+    /// A proxy, a certificate or a login could not be set up, or an address is invalid.
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// A server could not be started.
@@ -66,7 +66,7 @@ pub enum Error {
     /// A target failed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// An error in other words.
+    /// An error with a changed text.
     #[error("{what}")]
     Restated {
         /// What failed.
@@ -76,12 +76,12 @@ pub enum Error {
         /// The error itself.
         original: Box<Error>,
     },
-    /// The operator's command at the end failed.
-    #[error("{done}, and `{command}` failed: {what}")]
+    /// The command that the operator configured failed.
+    #[error("{done}, but `{command}` failed: {what}")]
     Hook {
-        /// What went well before.
+        /// What the program did before.
         done: &'static str,
-        /// Whether the next run runs it again.
+        /// Whether the next run runs the command again.
         retried: bool,
         /// The command.
         command: String,
@@ -91,9 +91,9 @@ pub enum Error {
     /// The destination of an export failed.
     #[error("{path}: {what}")]
     Destination {
-        /// Which file or folder.
+        /// The file or directory.
         path: std::path::PathBuf,
-        /// What happened.
+        /// What failed.
         what: String,
         /// What to do about it.
         hint: String,
@@ -101,32 +101,32 @@ pub enum Error {
 }
 
 impl Error {
-    /// A usage error.
+    /// Returns a usage error.
     pub fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Usage { what: what.into(), hint: hint.into() }
     }
 
-    /// An unexpected error of the system.
+    /// Returns a function that converts an error of the system.
     pub fn unexpected(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();
         move |error| Error::Unexpected { doing, error }
     }
 
-    /// What it means that small blobs could not be held in memory or in a temporary file.
+    /// Converts an error of the temporary file that holds small blobs.
     pub(crate) fn spooling(error: std::io::Error) -> Self {
         Error::Unexpected {
-            doing: format!("holding small blobs in {}", std::env::temp_dir().display()),
+            doing: format!("writing temporary files in {}", std::env::temp_dir().display()),
             error,
         }
     }
 
-    /// The same error, with some text in its words replaced.
+    /// Returns the error with a replacement in its text and hint.
     pub fn restated(self, from: &str, to: &str) -> Self {
         let (what, hint) = (self.to_string().replace(from, to), self.hint().replace(from, to));
         Error::Restated { what, hint, original: Box::new(self) }
     }
 
-    /// Returns the error with the names of the targets that it is about, unless it has them.
+    /// Returns the error with the names of its targets, unless its text already contains them.
     pub(crate) fn of_targets(self, targets: &[impl std::fmt::Display]) -> Self {
         let names: Vec<String> = targets.iter().map(|target| escape_line(&target.to_string())).collect();
         let (what, hint) = (self.to_string(), self.hint());
@@ -141,7 +141,7 @@ impl Error {
         match self {
             Error::Restated { original, .. } => original.category(),
             Error::Unexpected { .. } | Error::Hook { .. } => Category::Unexpected,
-            // A lock that another run holds is gone tomorrow.
+            // Another run holds the lock only for a while.
             Error::Trust(TrustError::StateHeld { .. }) => Category::Target,
             Error::Usage { .. } | Error::Trust(_) | Error::Serve(_) => Category::Usage,
             Error::Source(e) if e.is_usage() => Category::Usage,
@@ -152,14 +152,14 @@ impl Error {
             Error::Source(_) | Error::Content { .. } => Category::Source,
             Error::Bundle(e) if e.is_incomplete() => Category::Incomplete,
             Error::Bundle(_) => Category::Verification,
-            // It is for the other sources to say whether one of them is wrong.
+            // The source may have a wrong date, so other sources are tried.
             Error::Rejected(Rejection::AheadOfClock { .. }) => Category::Source,
             Error::Rejected(_) => Category::Rejected,
             Error::Target(_) | Error::Destination { .. } => Category::Target,
         }
     }
 
-    /// Returns the error itself, if this one says it in other words.
+    /// Returns the original error if this one has a changed text, else this one.
     pub fn original(&self) -> &Error {
         match self {
             Error::Restated { original, .. } => original.original(),
@@ -167,8 +167,8 @@ impl Error {
         }
     }
 
-    /// Returns whether the same operation may succeed later without anybody doing something about it: a server that
-    /// was down or overloaded, or another run that held a lock.
+    /// Whether the same operation may succeed later without a change by the operator: a server was down or overloaded,
+    /// or another run held a lock.
     pub fn is_transient(&self) -> bool {
         let by_server = |error: &RemoteError| error.retry() != Retry::Never;
         match self.original() {
@@ -185,7 +185,7 @@ impl Error {
         self.category().exit_code()
     }
 
-    /// The error for programs, in `errors` of every verb's JSON.
+    /// Returns the error as an entry of `errors` in the JSON of every command.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "kind": self.category().as_str(),
@@ -196,15 +196,15 @@ impl Error {
     }
 }
 
-/// What kind of failure an error is. Each has an exit code of its own, which never changes its meaning.
+/// The category of an error. Each category has its own exit code, whose meaning never changes.
 ///
-/// The order is that of gravity: if a run has several errors, the greatest decides about its exit code.
+/// The order is by severity: if a run has several errors, the most severe one determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Category {
-    /// Something that should not happen, such as an error of the operating system.
+    /// An unexpected error, such as one of the operating system.
     Unexpected,
-    /// The command line, a key or the set-up is wrong.
+    /// The command line, a key or the setup is wrong.
     Usage,
     /// A source failed, or served content that Trivy cannot use.
     Source,
@@ -214,12 +214,12 @@ pub enum Category {
     Incomplete,
     /// A bundle is damaged, or not signed by a trusted key.
     Verification,
-    /// A target failed, or the place that an export writes to.
+    /// A target or the destination of an export failed.
     Target,
 }
 
 impl Category {
-    /// Returns the exit code (the README, "Exit codes", explains them).
+    /// Returns the exit code.
     pub fn exit_code(self) -> u8 {
         match self {
             Category::Unexpected => 1,
@@ -239,7 +239,7 @@ impl Category {
         all.into_iter().find(|category| category.exit_code() == code)
     }
 
-    /// Returns the word that stands for it in JSON, as `kind` of an error.
+    /// Returns the value of `kind` in the JSON of an error.
     pub fn as_str(self) -> &'static str {
         match self {
             Category::Unexpected => "unexpected",
@@ -261,7 +261,7 @@ pub(crate) fn serialize_all<S: serde::Serializer>(
     serializer.collect_seq(errors.iter().map(Error::to_json))
 }
 
-/// Returns the gravest category of some errors; `None` if there are none.
+/// Returns the most severe category of some errors; `None` if there are none.
 pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Error>) -> Option<Category> {
     errors.into_iter().map(Error::category).max()
 }
@@ -270,15 +270,14 @@ impl Hint for Error {
     fn hint(&self) -> String {
         match self {
             Error::Unexpected { .. } => {
-                "This is not expected: look at the disk and the system's log, then run the command again."
-                    .into()
+                "Check the disk and the system log, then run the command again.".into()
             }
             Error::Hook { retried: true, .. } => {
-                "Mend it: the next import with --exec-after runs it again, also if nothing is new.".into()
+                "Fix the command: the next import with --exec-after runs it again, even if nothing is new."
+                    .into()
             }
             Error::Hook { retried: false, .. } => {
-                "Mend it, and do by hand what it was to do: the next run tells it only of what is new then."
-                    .into()
+                "Fix the command, and do its work by hand: it is not called again for the same bundle.".into()
             }
             Error::Usage { hint, .. } | Error::Destination { hint, .. } | Error::Restated { hint, .. } => {
                 hint.clone()
@@ -287,7 +286,7 @@ impl Hint for Error {
             Error::Source(e) => e.hint(),
             Error::Remote(e) => e.hint(),
             Error::Content { dataset, .. } => {
-                format!("Name another source for it, or leave it out with --skip {dataset}.")
+                format!("Name another source for it, or skip it with --skip {dataset}.")
             }
             Error::Bundle(e) => e.hint(),
             Error::Rejected(e) => e.hint(),
@@ -297,7 +296,7 @@ impl Hint for Error {
     }
 }
 
-/// What it means that a thread has panicked which did this.
+/// Converts the panic of a thread that did this.
 pub(crate) fn panicked(doing: &'static str) -> impl Fn(Box<dyn Any + Send>) -> Error {
     move |_| Error::unexpected(doing)(io::Error::other("a thread panicked"))
 }

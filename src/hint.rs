@@ -1,10 +1,10 @@
-//! What to do about an error.
+//! The hint of an error: what to do about it.
 //!
-//! The `error.rs` of a module says what failed; the `hint.rs` beside it says what to do about it. A hint is the
-//! only text of a library module that names flags.
+//! The `error.rs` of a module has the texts of its errors; the `hint.rs` beside it has the hints. Only hints name
+//! flags in a module of the library.
 
 /// The second sentence of an error.
 pub trait Hint {
-    /// Returns one sentence that names the command, flag or person that helps.
+    /// Returns one sentence with the command, flag or person that helps.
     fn hint(&self) -> String;
 }

@@ -1,20 +1,20 @@
-//! The command of the operator that runs after something was done.
+//! Runs the command that the operator configured for the end of an operation.
 
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
 
-/// Runs the operator's command, with these variables. Its output goes where ours goes that is not the result.
+/// Runs the operator's command with these environment variables. Its output goes to stderr.
 ///
 /// # Errors
-/// [`Error::Hook`] where it fails.
+/// [`Error::Hook`] if it cannot be started or fails.
 pub(crate) fn hook(
     command: &str,
     done: &'static str,
     retried: bool,
     environment: &[(&str, String)],
 ) -> Result<(), Error> {
-    // What it prints is no result of ours.
+    // Stdout is for the result of trivy-ferry.
     let line = format!("exec 1>&2; {command}");
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(line).envs(environment.iter().map(|(name, value)| (name, value)));

@@ -1,10 +1,10 @@
-//! trivy-ferry carries what Trivy downloads to hosts without internet: trivy-db, trivy-java-db,
-//! trivy-checks and VEX repositories, in one signed and checksummed bundle.
+//! trivy-ferry carries Trivy's databases to hosts without internet: trivy-db, trivy-java-db, trivy-checks
+//! and VEX repositories, in one signed and checksummed bundle.
 //!
-//! The library does everything that the program does, without a command line and without a terminal: each operation
-//! takes options, tells a [`Progress`] what it is doing, and returns a report or an [`Error`]. Reports are plain
-//! data that can be written as JSON. An error says what failed; its [`Category`] is what callers decide by, and its
-//! [`Hint`] says what to do next.
+//! The library does everything that the program does, without a command line and without a terminal. Each operation
+//! takes options, reports its progress to a [`Progress`], and returns a report or an [`Error`]. Reports are plain
+//! data that can be written as JSON. An error has a [`Category`] for decisions of the caller, and a [`Hint`] that says
+//! what to do next.
 //!
 //! ```
 //! use trivy_ferry::{DeliveryStatus, ExportOptions, Exporter, ImportOptions, Importer, Silent, SigningKey};
@@ -48,29 +48,30 @@
 //! [`cli`] turns flags into options and reports into text. The modules below it do the work and know neither.
 //! A module imports modules of lower layers only; `tests/architecture.rs` reads this table and checks that.
 //!
-//! | layer | modules | what they are for |
+//! | layer | modules | purpose |
 //! |---|---|---|
-//! | 0 | `digest`, `hint`, `progress`, `util` | what the standard library lacks |
-//! | 1 | `content_digest`, `oci` | what OCI and the bundle say of content |
-//! | 2 | `dataset`, `remote`, `serve/http` | what Trivy uses; how servers are talked to; a server that knows no bundle |
-//! | 3 | `source`, `trust`, `targets` | where bytes come from, whom to believe, where bytes go |
-//! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; what Trivy has to be told |
-//! | 5 | `error` | the error of a whole run |
-//! | 6 | `hook`, `intake`, `collect` | the command of the operator; bundles on media; datasets from their sources |
-//! | 7 | `export`, `delivery` | writing a bundle; what `import`, `mirror` and `serve` share |
-//! | 8 | `status` | what this host has |
+//! | 0 | `digest`, `hint`, `progress`, `util` | general helpers |
+//! | 1 | `content_digest`, `oci` | digests and manifests |
+//! | 2 | `dataset`, `remote`, `serve/http` | Trivy's datasets; the HTTP client; an HTTP server that knows no bundle |
+//! | 3 | `source`, `trust`, `targets` | sources of data; keys, acceptance and state; targets of data |
+//! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; scanner settings |
+//! | 5 | `error` | the error of a command |
+//! | 6 | `hook`, `intake`, `collect` | the operator's command; bundles on media; datasets from their sources |
+//! | 7 | `export`, `delivery` | writing a bundle; the common parts of `import`, `mirror` and `serve` |
+//! | 8 | `status` | the data and the ledger of this host |
 //! | 9 | `import`, `mirror`, `serve` | delivering datasets to targets |
 //! | 10 | `watch`, `rehearse` | commands that run others |
 //! | 11 | `cli` | the command line |
 //! | 12 | `main` | the program |
 //!
-//! Words that the code uses everywhere: a *stream* is the row of bundles of one exporter; a *head volume* holds the
-//! signed manifest, and a *parity file* rebuilds volumes; the *ledger* is what a host accepted before, by target,
-//! and a *floor* in it the date that data must not be older than; an *admission* lets a bundle in, and a *decision*
-//! a dataset of it; a *slot* is the place of a dataset in Trivy's cache, and a *switch* puts data there.
+//! Terms in the code: a *stream* is the sequence of bundles of one exporter. A *head volume* holds the signed
+//! manifest, and a *parity file* rebuilds volumes. The *ledger* records what a host accepted before, by target, and
+//! a *floor* in it is the date that data must not be older than. An *admission* accepts a bundle, and a *decision*
+//! accepts or rejects a dataset of it. A *slot* is the place of a dataset in Trivy's cache, and a *switch* puts data
+//! there.
 //!
-//! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` takes the
-//! short way if one host reaches both sides: dataset + source → target.
+//! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` is dataset + source →
+//! target, for a host that reaches both sides.
 
 // Hidden modules are not part of the API: the program and the project's own tests use them.
 #[doc(hidden)]
@@ -115,7 +116,7 @@ pub mod trust;
 pub mod util;
 pub(crate) mod watch;
 
-// Operations, with what they take and return.
+// Operations, with their options and reports.
 pub use export::Exporter;
 pub use export::options::ExportOptions;
 pub use export::report::{
@@ -146,7 +147,7 @@ pub use watch::Watcher;
 pub use watch::options::WatchOptions;
 pub use watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 
-// Errors, and what is told meanwhile.
+// Errors and progress.
 pub use bundle::BundleError;
 pub use error::{Category, Error};
 pub use hint::Hint;
@@ -166,7 +167,7 @@ pub use trust::keyring::{
 pub use trust::message::Message;
 pub use trust::signer::{ExternalSigner, Signer};
 
-// What occurs in options.
+// Types in options.
 pub use bundle::Stream;
 pub use bundle::parity::Percent;
 pub use collect::images::{CarriedImage, InvalidImage};
@@ -186,7 +187,7 @@ pub use trust::max_age::MaxAge;
 pub use util::age::Age;
 pub use util::byte_size::ByteSize;
 
-// What occurs in reports.
+// Types in reports.
 pub use bundle::Payload;
 pub use bundle::volumes::Volume;
 pub use collect::artifact::SkippedSource;

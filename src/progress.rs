@@ -1,30 +1,28 @@
-//! Progress: what the library tells whoever watches, and nothing about how it is shown.
+//! Progress: what the library reports while it works. It does not know how this is shown.
 
 use std::io::{self, Read};
 
-/// Receives what a long step has done so far. The library calls it from any thread; the terminal
-/// (or nothing at all) stands behind it.
+/// Receives the progress of long steps, and messages. The library calls it from any thread.
 pub trait Progress: Send + Sync {
-    /// A step of `total` bytes begins. `what` names it for people, `from` says where the bytes
-    /// come from (may be empty).
+    /// Begins a step of `total` bytes. `what` names it for users; `from` is the source of the bytes (may be empty).
     fn begin(&self, what: &str, total: u64, from: &str) -> Box<dyn Step>;
 
-    /// Something that is worth a line: a source that was skipped, a wait for a lock.
+    /// Reports an event, such as a skipped source or a wait for a lock.
     fn info(&self, message: &str);
 
-    /// Something that went wrong while work goes on, to be said also if only errors are wanted.
+    /// Reports a problem that does not end the operation. It is shown even if only errors are wanted.
     fn warn(&self, message: &str) {
         self.info(message);
     }
 }
 
-/// One step under way; dropping it ends the step.
+/// A step. Dropping it ends the step.
 pub trait Step: Send {
-    /// So many more bytes are done.
+    /// Adds processed bytes.
     fn advance(&self, bytes: u64);
 }
 
-/// A reader that tells how far it was read.
+/// A reader that reports its progress.
 pub(crate) struct Counted<R> {
     reader: R,
     step: Box<dyn Step>,
@@ -44,7 +42,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Shows nothing.
+/// A [`Progress`] that shows nothing.
 pub struct Silent;
 
 impl Progress for Silent {

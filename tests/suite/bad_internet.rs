@@ -808,7 +808,10 @@ fn a_layer_is_one_thing_only() {
     export(&host, &[&odd, &good]).good();
     host.holds_good_bundles(1);
     let host = exporter();
-    export(&host, &[&odd]).exits(3).warns("serves a bad trivy-java-db").warns("is something else as well");
+    export(&host, &[&odd])
+        .exits(3)
+        .warns("serves an unusable trivy-java-db")
+        .warns("is something else as well");
     // What it shares the layer with is good.
     host.holds_good_bundles(1);
 }

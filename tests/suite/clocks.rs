@@ -220,7 +220,7 @@ fn an_exporter_whose_clock_is_slow_blames_no_source() {
         run.exits(3)
             .warns("this host's clock says")
             .warns("Check this host's clock first")
-            .does_not_say("serves a bad");
+            .does_not_say("serves an unusable");
     }
     sender.wait(10 * DAY);
     sender.export(&upstream, &[]).good();

@@ -129,7 +129,7 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     let bad = bad_at_its_end();
     upstream.publish_as_it_is(&bad);
     let run = dmz.ferry(&json);
-    run.exits(3).warns("serves a bad trivy-db").prints("--skip trivy-db");
+    run.exits(3).warns("serves an unusable trivy-db").prints("--skip trivy-db");
     assert_eq!(run.statuses(), ["trivy-checks unchanged", "trivy-db failed", "trivy-java-db pushed"]);
     assert_eq!(run.json()["errors"][0]["kind"], "source", "{run}");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
@@ -164,7 +164,7 @@ fn what_one_source_serves_badly_another_brings() {
     );
     let dmz = bare();
     let run = dmz.ferry(&mirror);
-    run.exits(0).warns("serves a bad trivy-db").warns("another source is asked");
+    run.exits(0).warns("serves an unusable trivy-db").warns("another source is asked");
     assert_eq!(run.statuses(), ["trivy-db pushed"]);
     assert_eq!(
         run.target(0)["datasets"][0]["source"],
