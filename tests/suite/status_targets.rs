@@ -405,6 +405,11 @@ fn bundles_of_another_stream_make_no_target() {
     }
     let mut site = Site::new();
     site.comes();
+    let watch = ["watch", "inbox", "--once", "--settle", "1ms", "--cache-dir", "cache"];
+    let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
+    site.host.run(&[&watch[..], &lab, &trust].concat()).exits(5);
+    site.status(&[]).exits(2).prints("only stream \"lab\" is accepted");
+    site.comes();
     let serve = ["serve", "inbox/b.tar", "--listen", "127.0.0.1:0", "--state-dir", "state"];
     site.host.run(&[&serve[..], &lab, &["--trust", "keys/exporter.pub"]].concat()).exits(5);
     site.status(&[]).exits(2).warns("nothing was imported or exported here");
