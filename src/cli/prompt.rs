@@ -142,7 +142,7 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
         Err(BadKey::Encrypted) => {
             let mut key = Err(BadKey::Encrypted);
             for attempt in 0..ATTEMPTS {
-                let again = if attempt > 0 { "That was not it. " } else { "" };
+                let again = if attempt > 0 { "Wrong passphrase. " } else { "" };
                 let asked = ask(&format!("{again}Passphrase for {}", path.display()))?;
                 key = SigningKey::from_pem(&pem, asked.as_ref().map(|text| text.as_str()));
                 if !matches!(key, Err(BadKey::WrongPassphrase)) {
@@ -164,10 +164,7 @@ fn password() -> Result<String, Error> {
     read.map_err(Error::unexpected("reading the password from standard input"))?;
     let line = text.lines().next().unwrap_or_default();
     match line {
-        "" => Err(Error::usage(
-            "there is no password on standard input",
-            "Pipe it in: … --password-stdin < FILE.",
-        )),
+        "" => Err(Error::usage("standard input has no password", "Pipe it in: … --password-stdin < FILE.")),
         line => Ok(line.to_owned()),
     }
 }

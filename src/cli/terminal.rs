@@ -92,7 +92,10 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     let what = what.trim_end_matches('.');
     let mut stderr = std::io::stderr().lock();
     match format {
-        Format::Text => writeln!(stderr, "error: {}.\n{}", escape_line(what), escape_line(&error.hint())),
+        Format::Text => {
+            let label = label("error", RED);
+            writeln!(stderr, "{label} {}.\n{}", escape_line(what), escape_line(&error.hint()))
+        }
         Format::Json => {
             writeln!(stderr, "{}", text::escape_json(&entry("error", error.to_json()).to_string()))
         }
@@ -107,11 +110,25 @@ pub fn say_warning(format: Format, warning: &str) -> std::io::Result<()> {
     let warning = warning.trim_end_matches('.');
     let mut stderr = std::io::stderr().lock();
     match format {
-        Format::Text => writeln!(stderr, "warning: {}.", escape_line(warning)),
+        Format::Text => writeln!(stderr, "{} {}.", label("warning", YELLOW), escape_line(warning)),
         Format::Json => {
             let entry = entry("warning", json!({ "what": warning }));
             writeln!(stderr, "{}", text::escape_json(&entry.to_string()))
         }
+    }
+}
+
+/// The colors of labels (ECMA-48, SGR).
+const RED: &str = "1;31";
+const YELLOW: &str = "1;33";
+
+/// Returns what a line on stderr begins with, in color if stderr is a terminal that shows colors.
+fn label(word: &str, color: &str) -> String {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    match std::io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb {
+        true => format!("\x1b[{color}m{word}:\x1b[0m"),
+        false => format!("{word}:"),
     }
 }
 

@@ -309,6 +309,9 @@ pub struct TargetReport {
     /// Somebody asks for the settings: they are told also if nothing has changed.
     #[serde(skip)]
     pub(crate) on_request: bool,
+    /// The text shows the settings of every subcommand, and not only those of the first.
+    #[serde(skip)]
+    pub shows_all_settings: bool,
     /// What the target has from before, and this run did not bring.
     #[serde(skip)]
     pub(crate) existing: Vec<ExistingDataset>,
@@ -328,6 +331,8 @@ pub struct TargetReport {
     pub written: Vec<PathBuf>,
     /// What the operator may want to do next.
     pub advice: Vec<String>,
+    /// What only some scanners need beside the settings.
+    pub settings_advice: Vec<String>,
     /// From when Trivy would try to download, and fail, without these settings.
     pub fails_from: Option<Timestamp>,
 }
@@ -353,6 +358,7 @@ impl TargetReport {
             settings: Vec::new(),
             heading: String::new(),
             on_request: false,
+            shows_all_settings: false,
             existing: Vec::new(),
             installed: InstalledItems::default(),
             failed: false,
@@ -360,6 +366,7 @@ impl TargetReport {
             environment: Vec::new(),
             written: Vec::new(),
             advice: Vec::new(),
+            settings_advice: Vec::new(),
             fails_from: None,
         }
     }

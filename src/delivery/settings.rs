@@ -67,7 +67,7 @@ pub(crate) fn settings(
     say(version, &pulled, access, report);
     if !write.is_asked_for() {
         if changed.is_some() && pulled.is_in_registry() {
-            report.advice.push(MORE.into());
+            report.settings_advice.push(MORE.into());
         }
     } else if !failed.is_empty() {
         // What is there may be whole, and this is not.
@@ -191,6 +191,7 @@ pub(crate) fn show(settings: &Settings, report: &mut TargetReport) {
     }
     if report.tells_settings() {
         report.advice.extend(settings.advice.iter().cloned());
+        report.settings_advice.extend(settings.notes.iter().cloned());
     }
 }
 

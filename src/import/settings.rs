@@ -66,7 +66,7 @@ pub(crate) fn settings(options: &ImportOptions) -> Result<ImportReport, Error> {
 
 fn asked(target: TargetId, version: TrivyVersion) -> TargetReport {
     let mut report = TargetReport::of(target, version);
-    report.on_request = true;
+    (report.on_request, report.shows_all_settings) = (true, true);
     report
 }
 

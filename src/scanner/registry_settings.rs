@@ -53,6 +53,7 @@ pub fn registry_settings(version: TrivyVersion, pulled: &PullLocations) -> Setti
         config: config(pulled, since(63)),
         files: config_files(pulled).into_iter().chain(vex_file(pulled)).collect(),
         advice: advice(pulled),
+        notes: Vec::new(),
     }
 }
 

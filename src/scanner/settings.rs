@@ -71,6 +71,8 @@ pub struct Settings {
     pub files: Vec<ConfigFile>,
     /// Further hints, a sentence each.
     pub advice: Vec<String>,
+    /// What only some scanners need.
+    pub notes: Vec<String>,
 }
 
 /// A configuration file.
@@ -193,6 +195,7 @@ pub fn settings(
         config: config(&cache, since(63), in_place, memory),
         files: Vec::new(),
         advice: advice(in_place, scanner),
+        notes: notes(in_place, scanner),
     }
 }
 
@@ -260,21 +263,26 @@ fn advice(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
     if !in_place.checks {
         advice.push("No trivy-checks are installed: Trivy uses its built-in checks.".into());
     }
-    if !scanner.read_only_cache {
-        advice.push(
-            "A scanner that cannot write to the cache directory needs --cache-backend memory as well.".into(),
-        );
-    }
     if let (true, Some(home)) = (in_place.vex, &scanner.data_home) {
         advice.push(format!(
             "Set XDG_DATA_HOME={} in the environment of scans: --vex repo finds its configuration there, and a trivy.yaml cannot set it.",
             shell(&home.display().to_string())
         ));
     }
-    if in_place.vex && scanner.data_home.is_none() {
-        advice.push("If the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
-    }
     advice
+}
+
+fn notes(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !scanner.read_only_cache {
+        notes.push(
+            "A scanner that cannot write to the cache directory needs --cache-backend memory as well.".into(),
+        );
+    }
+    if in_place.vex && scanner.data_home.is_none() {
+        notes.push("If the scanner's home is read-only, --vex repo needs XDG_DATA_HOME set to a directory with .trivy/vex/repository.yaml.".into());
+    }
+    notes
 }
 
 /// Quotes an argument for a shell if necessary.

@@ -53,7 +53,7 @@ fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
     host.verify(&path, &[]).good();
 
     let ran = host.import(&path, &["--allow-rollback"]);
-    ran.good().prints("admitted only because of --allow-rollback; this was written down");
+    ran.good().prints("accepted only because of --allow-rollback; this is recorded");
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     let state = host.state("default");
     assert_eq!(state["overrides"][0]["flags"], json!(["--allow-rollback"]));
@@ -181,7 +181,7 @@ fn another_stream_is_rejected_by_name() {
     other.bundle("inbox/lab.tar", &bundle(days(-1)).with("stream", "lab"));
     other.bundle("inbox/mine.tar", &bundle(days(-2)));
     let ran = other.import(&other.path("inbox"), &[]);
-    ran.good().prints("installed").prints("ignored: lab.tar: lab.tar belongs to stream");
+    ran.good().prints("installed").prints("skipped: lab.tar: lab.tar belongs to stream");
     assert_eq!(other.installed("cache", "db"), date(days(-2)));
 }
 
@@ -197,7 +197,7 @@ fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_warning() {
     // Number 3 turns up.
     let late = host.bundle("3.tar", &numbered(days(-6), 3));
     let ran = host.import(&late, &[]);
-    ran.good().prints("late: newer bundles of this stream came before it");
+    ran.good().prints("late: newer bundles of this stream arrived before");
     assert_eq!(host.installed("cache", "db"), date(days(-2)), "the newest data stays");
     assert_eq!(host.state("default")["missing"], json!([2, 4, 6]));
     assert_eq!(host.state("default")["last"]["sequence"], json!(7));
@@ -231,7 +231,7 @@ fn one_older_dataset_in_a_newer_bundle_is_skipped() {
 
     // Asked for, it is taken; that is written down, and the floor is what was taken.
     let ran = host.import(&path, &["--allow-rollback"]);
-    ran.good().prints("admitted only because of --allow-rollback");
+    ran.good().prints("accepted only because of --allow-rollback");
     assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
     let state = host.state("default");
     assert_eq!(state["floors"]["trivy-java-db-1"], json!(days(-5)), "{state:#}");
@@ -544,7 +544,7 @@ fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
     host.file("inbox/default-20260102t000000z (1).tar", &zeroed);
     host.file("inbox/backup.tar", &zeroed);
     for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
-        ran.exits(4).prints("default-20260101t000000z.tar").prints("ignored: backup.tar");
+        ran.exits(4).prints("default-20260101t000000z.tar").prints("skipped: backup.tar");
         assert!(ran.err.contains("default-20260102t000000z (1).tar is not a trivy-ferry bundle"), "{ran:#?}");
     }
     assert_eq!(host.installed("cache", "db"), date(days(-3)));
@@ -567,12 +567,12 @@ fn what_a_newer_bundle_beside_it_surpasses_is_skipped() {
     for _ in 0..2 {
         let ran = host.import(&host.path("inbox"), &[]);
         ran.good()
-            .prints("ignored: older-than-the-first.tar: ")
-            .prints("ignored: expired.tar: ")
+            .prints("skipped: older-than-the-first.tar: ")
+            .prints("skipped: expired.tar: ")
             .prints("a newer bundle is here");
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
     }
-    host.verify(&host.path("inbox"), &[]).good().prints("ignored: expired.tar");
+    host.verify(&host.path("inbox"), &[]).good().prints("skipped: expired.tar");
     // Alone, or as the newest that is there, each is still refused.
     host.import(&host.path("inbox/expired.tar"), &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     fs::remove_file(host.path("inbox/new.tar")).unwrap();

@@ -52,7 +52,7 @@ fn what_is_read_back_is_what_was_written() {
     assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "nothing is left there");
     let ran = forge::run(export(&host, &upstream, &["--verify-after-write"]));
     ran.good();
-    assert!(ran.out.contains("Checked, signed, synced, read back: "), "{ran:#?}");
+    assert!(ran.out.contains("validated, signed, synced, read back."), "{ran:#?}");
     host.verify(&host.path("stick"), &[]).good();
     // Without it nobody on this side knows; the other side does.
     fs::remove_dir_all(host.path("stick")).unwrap();

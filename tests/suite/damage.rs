@@ -865,7 +865,7 @@ fn in_a_directory_other_things_are_listed_and_the_good_one_is_imported() {
         ran.good().harmless();
         for (name, _, word) in things.iter().filter(|(name, ..)| !["empty.tar", "short.tar"].contains(name)) {
             let word = if *name == "folder.tar" { "a folder" } else { word };
-            let line = ran.out.lines().find(|line| line.starts_with(&format!("ignored: {name}: ")));
+            let line = ran.out.lines().find(|line| line.starts_with(&format!("skipped: {name}: ")));
             assert!(line.is_some_and(|line| line.contains(word)), "{name} {word}: {ran:#?}");
         }
         for why in ["left by macOS", "hidden", "an unfinished copy", "not named .tar"] {

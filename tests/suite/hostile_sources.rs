@@ -122,7 +122,7 @@ fn a_good_source_is_exported_and_imported() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let ran = host.export_db(&repository(&server));
-    ran.good().harmless().exits(0).prints("Checked, signed, synced").prints("Signed by");
+    ran.good().harmless().exits(0).prints("validated, signed, synced").prints("Signed by");
     let [name] = host.written().try_into().unwrap();
     assert!(name.starts_with("default-") && name.ends_with("z.tar"), "{name}");
     host.import(&host.path("out").join(name), &[]).good();

@@ -153,7 +153,7 @@ fn every_lost_or_damaged_volume_is_rebuilt() {
             let ran = host.repair();
             ran.good();
             assert!(
-                ran.out.contains("is whole again") && ran.out.contains(&name),
+                ran.out.contains("is complete again") && ran.out.contains(&name),
                 "{end}, {change}: {ran:#?}"
             );
             assert!(host.out() == good, "{end}, {change}");

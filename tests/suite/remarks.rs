@@ -160,8 +160,8 @@ fn a_public_key_on_the_medium_is_no_remark() {
     host.file("stick/FERRY.PUB", host.key.public().to_pem());
     host.file("stick/notes.txt", "x");
     let stick = host.path("stick");
-    host.import(&stick, &[]).exits(0).prints("ignored: notes.txt").does_not_say("FERRY.PUB");
-    host.verify(&stick, &[]).exits(0).prints("ignored: notes.txt").does_not_say("FERRY.PUB");
+    host.import(&stick, &[]).exits(0).prints("skipped: notes.txt").does_not_say("FERRY.PUB");
+    host.verify(&stick, &[]).exits(0).prints("skipped: notes.txt").does_not_say("FERRY.PUB");
     // Where nothing else lies, it is what was found.
     fs::remove_file(stick.join("b.tar")).unwrap();
     host.import(&stick, &[]).exits(2).warns("FERRY.PUB");

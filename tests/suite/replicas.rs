@@ -139,7 +139,7 @@ fn settings_of_a_registry_and_a_web_root_are_printed_again() {
     assert_eq!(again.target(1)["environment"], first.target(1)["environment"]);
     // There are no checks for this Trivy: without the flag it asks the internet at each scan.
     let ran = run(&host, &format!("settings {targets}"));
-    ran.good().prints("--skip-check-update").prints("built into it").prints(&format!("{place}/trivy-db:2"));
+    ran.good().prints("--skip-check-update").prints("built-in checks").prints(&format!("{place}/trivy-db:2"));
     // Another host's web server, such as one that `serve` is.
     let ran = run(&host, "settings --web-url http://ferry.example:5000 --only vex-hub,vex-corp");
     ran.good().prints("http://ferry.example:5000/vex-hub").prints("http://ferry.example:5000/vex-corp");
@@ -257,7 +257,7 @@ fn what_is_no_secret_is_told_and_what_contradicts_itself_is_refused() {
     let signed = bundle.file(&[bundle.signature(&host.key), bundle.signature(&second)]);
     let path = host.file("b.tar", signed);
     let shown = host.run(&["inspect", path.to_str().unwrap(), "--trust", &host.at("keys/exporter.pub")]);
-    let also = format!("by a key that is not trusted here: {}", second.public().id().hex());
+    let also = format!("a key that is not trusted here: {}", second.public().id().hex());
     shown.good().prints("signed by  ").prints(&also);
     // With both trusted there is none.
     let other = host.trust("second", &second.public());

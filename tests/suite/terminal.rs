@@ -79,10 +79,10 @@ fn a_passphrase_is_asked_for_without_an_echo() {
     let mut terminal = Terminal::of(&command);
     let before = terminal.modes();
     terminal.answer("Passphrase for the new key: ", b"rigth\x7f\x7fht\tone\n");
-    terminal.answer("The same again: ", b"right\tone\n");
+    terminal.answer("Repeat it: ", b"right\tone\n");
     assert!(ended(&mut terminal.program).success(), "{}", terminal.shown);
     terminal.look();
-    assert_eq!(terminal.shown, "Passphrase for the new key: \r\nThe same again: \r\n");
+    assert_eq!(terminal.shown, "Passphrase for the new key: \r\nRepeat it: \r\n");
     let after = terminal.modes();
     assert_eq!(format!("{after:?}"), format!("{before:?}"));
     let pem = fs::read_to_string(host.path("typed.key")).unwrap();
@@ -119,7 +119,7 @@ fn a_wrong_passphrase_can_be_typed_again() {
         command.args(["--trust", &host.at("keys/exporter.pub")]);
         let mut terminal = Terminal::of(&command);
         for (number, typed) in keys.iter().enumerate() {
-            let again = if number > 0 { "That was not it. " } else { "" };
+            let again = if number > 0 { "Wrong passphrase. " } else { "" };
             terminal.answer(&format!("{again}Passphrase for {}: ", path.display()), typed);
             // The next prompt may be the same.
             terminal.shown.clear();

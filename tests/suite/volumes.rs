@@ -203,7 +203,7 @@ fn what_is_missing_is_named() {
     fs::write(&volumes[3], good).unwrap();
     host.verify(&host.path("out"), &[]).fails_with(6, &[&both]);
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
-    shown.exits(0).prints("NOT VERIFIED").prints(&both).prints("What follows is signed by");
+    shown.exits(0).prints("NOT VERIFIED").prints(&both).prints("The following is signed by");
     fs::remove_file(&volumes[0]).unwrap();
     let head = format!("{} is missing, the head volume of {}", name(&volumes[0]), volumes.len() - 3);
     host.import(&host.path("out"), &[]).fails_with(6, &[&head, "Copy it too"]);

@@ -45,6 +45,9 @@ pub struct ImportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub import: DeliveryFlags,
+    /// Print the settings for every Trivy command, and not only for scans of images.
+    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    pub show_settings: bool,
 }
 
 /// Where what is imported goes, and what is accepted: of `import` and `watch`.

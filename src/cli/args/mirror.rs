@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::args::heading::{ACCEPTANCE, NETWORK, RUN};
+use crate::cli::args::heading::{ACCEPTANCE, NETWORK, RUN, SCANNER};
 use crate::cli::args::shared::{RetryFlags, SettingsFlags, SourceFlags, switch};
 use crate::cli::args::{ConnectionFlags, RegistryFlags};
 use crate::trust::max_age::MaxAge;
@@ -56,4 +56,7 @@ pub struct MirrorArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub settings: SettingsFlags,
+    /// Print the settings for every Trivy command, and not only for scans of images.
+    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    pub show_settings: bool,
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::heading::{RUN, SCANNER, SERVER};
-use crate::cli::args::shared::{AcceptanceFlags, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags};
+use crate::cli::args::shared::{
+    AcceptanceFlags, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags, switch,
+};
 use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;
@@ -58,6 +60,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub settings: SettingsFlags,
+    /// Print the settings for every Trivy command, and not only for scans of images.
+    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    pub show_settings: bool,
     /// Keep the record of accepted bundles here.
     ///
     /// Default: $STATE_DIRECTORY, else trivy-ferry in $XDG_STATE_HOME or ~/.local/state (not for root), else

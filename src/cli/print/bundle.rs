@@ -39,7 +39,7 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "  payload {}", row.identity)?;
         }
         for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+            writeln!(f, "skipped: {}: {}", ignored.name, ignored.why)?;
         }
         Ok(())
     }
@@ -47,10 +47,10 @@ impl fmt::Display for VerifyReport {
 
 impl fmt::Display for SignReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = if self.unchanged { "Signed before" } else { "Checked, signed, synced" };
+        let done = if self.unchanged { "Signed by this key before" } else { "Verified, signed, synced" };
         writeln!(f, "{done}: {}", escape_line(&self.path.display().to_string()))?;
         writeln!(f, "Signed by {}", self.fingerprint)?;
-        writeln!(f, "Payload {}, for your log.", self.identity)
+        writeln!(f, "Payload {}", self.identity)
     }
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for InspectReport {
             fmt::Display::fmt(row, f)?;
         }
         for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+            writeln!(f, "skipped: {}: {}", ignored.name, ignored.why)?;
         }
         Ok(())
     }
@@ -100,16 +100,16 @@ impl InspectedBundle {
             }
             // Anybody may add one: it says nothing of who made the bundle.
             for keyid in self.untrusted_keyids() {
-                writeln!(f, "  also       by a key that is not trusted here: {}", escape(keyid))?;
+                writeln!(f, "  also by    a key that is not trusted here: {}", escape(keyid))?;
             }
             return Ok(());
         };
         writeln!(f, "  NOT VERIFIED: {why}")?;
         if self.signers.is_empty() {
-            return writeln!(f, "  What follows is only what the file says of itself.");
+            return writeln!(f, "  The following is what the file claims.");
         }
         let names: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
-        writeln!(f, "  What follows is signed by {}.", names.join(" and "))
+        writeln!(f, "  The following is signed by {}.", names.join(" and "))
     }
 
     /// The key IDs that its envelope claims and that are not of trusted keys.
@@ -187,15 +187,15 @@ impl fmt::Display for RepairReport {
         for row in &self.bundles {
             let path = escape_line(&row.path.display().to_string());
             match row.made.as_slice() {
-                [] => writeln!(f, "{path} is whole: {}, every byte as signed.", format_size(row.length))?,
+                [] => writeln!(f, "{path} is complete: {}, every byte as signed.", format_size(row.length))?,
                 made => {
-                    writeln!(f, "{path} is whole again: {}, every byte as signed.", format_size(row.length))?;
+                    writeln!(
+                        f,
+                        "{path} is complete again: {}, every byte as signed.",
+                        format_size(row.length)
+                    )?;
                     for made in made {
-                        writeln!(
-                            f,
-                            "  made again from parity: {}",
-                            escape_line(&made.display().to_string())
-                        )?;
+                        writeln!(f, "  rebuilt from parity: {}", escape_line(&made.display().to_string()))?;
                     }
                 }
             }

@@ -24,7 +24,7 @@ impl fmt::Display for AdmittedBundle {
             writeln!(f, "  first import of this stream here")?;
         }
         if self.superseded {
-            writeln!(f, "  late: newer bundles of this stream came before it")?;
+            writeln!(f, "  late: newer bundles of this stream arrived before")?;
         }
         if let Some((from, to)) = self.missing {
             match to - from {
@@ -40,8 +40,8 @@ impl fmt::Display for AdmittedBundle {
         }
         for flag in &self.overrides {
             match *flag {
-                REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this was recorded")?,
-                _ => writeln!(f, "  admitted only because of {flag}; this was written down")?,
+                REPLACE_TAGS => writeln!(f, "  replaced image tags because of {flag}; this is recorded")?,
+                _ => writeln!(f, "  accepted only because of {flag}; this is recorded")?,
             }
         }
         Ok(())
@@ -110,7 +110,7 @@ impl fmt::Display for TargetReport {
             writeln!(f, "{image}")?;
         }
         for ignored in &self.ignored {
-            writeln!(f, "ignored: {}: {}", ignored.name, ignored.why)?;
+            writeln!(f, "skipped: {}: {}", ignored.name, ignored.why)?;
         }
         for path in &self.written {
             writeln!(f, "Written: {}", escape_line(&path.display().to_string()))?;
@@ -118,9 +118,14 @@ impl fmt::Display for TargetReport {
         // Said once; who imports the same again knows.
         if self.tells_settings() && !self.settings.is_empty() {
             writeln!(f, "{}", self.heading)?;
-            for SubcommandSettings { environment, subcommands, flags, .. } in &self.settings {
+            let shown = if self.shows_all_settings { self.settings.len() } else { 1 };
+            for SubcommandSettings { environment, subcommands, flags, .. } in self.settings.iter().take(shown)
+            {
                 let space = if environment.is_empty() { "" } else { " " };
                 writeln!(f, "  {environment}{space}trivy {}\n    {flags}", subcommands.join(" | "))?;
+            }
+            if shown < self.settings.len() {
+                writeln!(f, "Other commands: --show-settings. A file for all of them: --write-env FILE.")?;
             }
             if let Some(time) = self.fails_from {
                 writeln!(
@@ -129,6 +134,9 @@ impl fmt::Display for TargetReport {
                     format_minute(time)
                 )?;
             }
+        }
+        for advice in self.settings_advice.iter().filter(|_| self.shows_all_settings) {
+            writeln!(f, "{advice}")?;
         }
         for advice in &self.advice {
             writeln!(f, "{advice}")?;

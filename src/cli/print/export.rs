@@ -22,10 +22,10 @@ impl fmt::Display for WrittenBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Checked, signed, synced{}: {} ({}).{}",
-            if self.read_back { ", read back" } else { "" },
+            "Wrote {} ({}): validated, signed, synced{}.{}",
             escape_line(&self.path.display().to_string()),
             format_size(self.length),
+            if self.read_back { ", read back" } else { "" },
             if self.on_medium { " Safe to unplug." } else { "" }
         )?;
         let mut directories: Vec<(&Path, usize)> = Vec::new();
@@ -38,7 +38,7 @@ impl fmt::Display for WrittenBundle {
         for (directory, count) in directories {
             writeln!(
                 f,
-                "  with {count} volumes behind it in {}",
+                "  with {count} further volumes in {}",
                 escape_line(&directory.display().to_string())
             )?;
         }
@@ -46,10 +46,10 @@ impl fmt::Display for WrittenBundle {
             writeln!(f, "  with {parity}")?;
         }
         for flag in &self.overrides {
-            writeln!(f, "  written only because of {flag}; this was recorded")?;
+            writeln!(f, "  written only because of {flag}; this is recorded")?;
         }
         writeln!(f, "Signed by {}", self.fingerprint)?;
-        writeln!(f, "Payload {}, for your log.", self.identity)
+        writeln!(f, "Payload {}", self.identity)
     }
 }
 
@@ -60,11 +60,11 @@ impl fmt::Display for ExportReport {
                 (Some(date), Some(age), _) => format!("{} ({age} old)", format_minute(*date)),
                 (_, _, Some(version)) => escape(version),
                 _ if self.dry_run => "date unknown until fetched".into(),
-                _ => "without a date".into(),
+                _ => "no date".into(),
             };
             writeln!(
                 f,
-                "{:<14} {:<4} {date:<31} {:>10}  {}",
+                "{:<14} {:<4} {date:<32} {:>10}  {}",
                 row.name,
                 row.tag,
                 format_size(row.size),
@@ -92,13 +92,13 @@ impl fmt::Display for ExportReport {
             writeln!(f, "Would fetch {}. Nothing was written.", format_size(total))?;
             if !self.hosts.is_empty() {
                 let hosts: Vec<String> = self.hosts.iter().map(|host| escape(host)).collect();
-                writeln!(f, "A firewall must let through: {}", hosts.join(", "))?;
+                writeln!(f, "Hosts that a firewall must allow: {}", hosts.join(", "))?;
             }
         }
         if let Some(directory) = self.dropped.first().and_then(|path| path.parent()) {
             writeln!(
                 f,
-                "Dropped {} files into {}",
+                "Copied {} files into {}",
                 self.dropped.len(),
                 escape_line(&directory.display().to_string())
             )?;

@@ -13,18 +13,18 @@ impl fmt::Display for RehearsalReport {
         writeln!(f, "Rehearsing the whole trip on this machine, with sample data and no network.")?;
         writeln!(
             f,
-            "  1. connected side    {} datasets collected from a registry started for this:",
+            "  1. connected side    {} datasets collected from a temporary registry:",
             self.collected
         )?;
         writeln!(
             f,
-            "                       one bundle, {}, signed by a throw-away key",
+            "                       one bundle, {}, signed with a throw-away key",
             format_size(self.bundle_size)
         )?;
-        writeln!(f, "  2. on the way        one bit flipped: refused ({})", self.refused)?;
+        writeln!(f, "  2. in transit        one bit flipped: rejected ({})", self.refused)?;
         writeln!(
             f,
-            "  3. air-gapped side   signature good, {} members good, imported in {:.2} s",
+            "  3. air-gapped side   signature and {} members verified, imported in {:.2} s",
             self.members, self.imported_seconds
         )?;
         match &self.scan {
@@ -35,24 +35,17 @@ impl fmt::Display for RehearsalReport {
                     scan.trivy_version,
                     scan.found.join(", ")
                 )?;
-                writeln!(
-                    f,
-                    "                       {} was left out by the VEX document that came along",
-                    SETTLED
-                )?;
+                writeln!(f, "                       {} was suppressed by a VEX document", SETTLED)?;
             }
             None => {
-                writeln!(f, "  4. scan              left out: there is no `trivy` on the PATH")?;
-                writeln!(
-                    f,
-                    "                       (install it from https://trivy.dev to see it find something)"
-                )?;
+                writeln!(f, "  4. scan              skipped: there is no `trivy` on the PATH")?;
+                writeln!(f, "                       (install it from https://trivy.dev to include a scan)")?;
             }
         }
         if let Some(kept) = &self.kept {
-            writeln!(f, "Everything is kept in {}.", kept.display())?;
+            writeln!(f, "All files are kept in {}.", kept.display())?;
         }
-        writeln!(f, "It works here. For real, on the connected side:")?;
+        writeln!(f, "It works here. Next, on the connected side:")?;
         writeln!(f, "  trivy-ferry keygen --name ferry")?;
         writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
         writeln!(f, "and on the air-gapped side:")?;

@@ -21,7 +21,7 @@ impl fmt::Display for WatchReport {
             writeln!(f, "{}", row.summary())?;
         }
         if self.outcomes.is_empty() && self.waiting.is_empty() && self.heartbeats.is_empty() {
-            writeln!(f, "Nothing has come.")?;
+            writeln!(f, "Nothing to import.")?;
         }
         Ok(())
     }

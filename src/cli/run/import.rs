@@ -15,11 +15,12 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandO
     interrupt::says(
         "Interrupted. Each dataset is old or new, and none is mixed; run the same command again to finish.",
     );
-    let report = match &args.staging {
+    let mut report = match &args.staging {
         Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,
         None if args.restore => importer.restore(progress)?,
         None => importer.run(&args.bundle, progress)?,
     };
+    report.targets.iter_mut().for_each(|target| target.shows_all_settings = args.show_settings);
     let mut warnings = delivery::warnings(&report.targets);
     warnings.extend(report.warnings.iter().cloned());
     let outcome = CommandOutcome::done(&report);

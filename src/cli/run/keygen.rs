@@ -25,13 +25,13 @@ struct KeygenReport {
 
 impl fmt::Display for KeygenReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = if self.encrypted { "encrypted" } else { "not encrypted: guard it" };
-        writeln!(f, "{}   private, {how}; stays on this host", self.private_key.display())?;
-        writeln!(f, "{}   public; take it to every importing host", self.public_key.display())?;
-        writeln!(f, "Fingerprint, to compare there over another channel:")?;
+        let how = if self.encrypted { "encrypted" } else { "not encrypted" };
+        writeln!(f, "{}   private key, {how}; keep it on this host", self.private_key.display())?;
+        writeln!(f, "{}   public key; copy it to every importing host", self.public_key.display())?;
+        writeln!(f, "Fingerprint, to compare there over another channel, such as the telephone:")?;
         let (first, second) = self.fingerprint.split_at(39);
         writeln!(f, "  {first}\n  {}", second.trim())?;
-        writeln!(f, "There:  trivy-ferry trust add {}", self.public_key.display())
+        writeln!(f, "Next, on each importing host: trivy-ferry trust add {}", self.public_key.display())
     }
 }
 
@@ -50,8 +50,8 @@ pub(crate) fn run(args: &KeygenArgs) -> Result<CommandOutcome, Error> {
     let directory = private.parent().filter(|directory| !directory.as_os_str().is_empty());
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
         return Err(Error::usage(
-            format!("there is no folder {} to write the keys to", directory.display()),
-            "Make it first, or name another with --name.",
+            format!("the directory {} does not exist", directory.display()),
+            "Create it, or choose another name with --name.",
         ));
     }
     let passphrase = passphrase(args)?;
@@ -76,15 +76,12 @@ fn passphrase(args: &KeygenArgs) -> Result<Option<Zeroizing<String>>, Error> {
         return Ok(None);
     }
     let no_terminal = || {
-        Error::usage(
-            "there is no terminal to ask for a passphrase on",
-            "Give it with --passphrase-file FILE.",
-        )
+        Error::usage("there is no terminal to ask for the passphrase", "Give it with --passphrase-file FILE.")
     };
     let first = prompt::ask("Passphrase for the new key")?.ok_or_else(no_terminal)?;
-    let second = prompt::ask("The same again")?.ok_or_else(no_terminal)?;
+    let second = prompt::ask("Repeat it")?.ok_or_else(no_terminal)?;
     if first != second || first.is_empty() {
-        return Err(Error::usage("the two passphrases differ or are empty", "Run the command again."));
+        return Err(Error::usage("the two passphrases are empty or not the same", "Run the command again."));
     }
     Ok(Some(first))
 }

@@ -29,7 +29,8 @@ pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Co
     interrupt::says(
         "Interrupted. Each tag names its old data or its new, and registries keep what was sent; run the same command again to finish.",
     );
-    let report = Mirror::new(options).run(progress)?;
+    let mut report = Mirror::new(options).run(progress)?;
+    report.targets.iter_mut().for_each(|target| target.shows_all_settings = args.show_settings);
     let warnings = delivery::warnings(&report.targets);
     let outcome = CommandOutcome { warnings, ..CommandOutcome::done(&report) };
     let of_targets = report.targets.into_iter().flat_map(|target| target.errors);

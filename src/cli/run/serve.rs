@@ -22,7 +22,8 @@ pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<CommandOu
         settings: (&args.settings).into(),
         state_dir: args.state_dir.clone(),
     };
-    let (report, server) = BundleServer::open(&options, progress)?;
+    let (mut report, server) = BundleServer::open(&options, progress)?;
+    report.shows_all_settings = args.show_settings;
     let then = Some(Continuation(Box::new(move |progress| server.run(progress))));
     let outcome = CommandOutcome::done(&report);
     Ok(CommandOutcome { warnings: report.warnings, errors: report.errors, then, ..outcome })

@@ -80,16 +80,16 @@ impl fmt::Display for TrustReport {
         if self.action == "required" {
             return writeln!(
                 f,
-                "A bundle needs signatures of {} different trusted keys now.",
+                "From now on, a bundle needs signatures of {} trusted keys.",
                 self.min_signers
             );
         }
         if self.keys.is_empty() {
-            return writeln!(f, "No key is trusted yet. Add one with `trivy-ferry trust add FILE`.");
+            return writeln!(f, "No key is trusted. Add one with `trivy-ferry trust add FILE`.");
         }
         for key in &self.keys {
             let command = match self.action {
-                "added" => "trusted now: ",
+                "added" => "trusted: ",
                 "removed" => "no longer trusted: ",
                 _ => "",
             };
@@ -100,7 +100,7 @@ impl fmt::Display for TrustReport {
             }
         }
         if self.action == "list" && self.min_signers > 1 {
-            writeln!(f, "A bundle needs signatures of {} different keys.", self.min_signers)?;
+            writeln!(f, "A bundle needs signatures of {} trusted keys.", self.min_signers)?;
         }
         write_reset(f, &self.floors_reset)
     }
@@ -143,21 +143,21 @@ fn add(
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
         return Err(Error::usage(
-            format!("{:?} cannot be a key's name", escape(name)),
+            format!("{:?} is not a valid name for a key", escape(name)),
             "Give one with --name: letters, digits, '.', '_' and '-'.",
         ));
     }
     match fingerprint {
         Some(typed) if !KeyId::is_complete(typed) => {
             return Err(Error::usage(
-                format!("{:?} is no whole fingerprint", escape(typed)),
-                "Give all 64 hex digits, in groups or not.",
+                format!("{:?} is not a complete fingerprint", escape(typed)),
+                "Give all 64 hex digits, with or without spaces.",
             ));
         }
         Some(typed) if !id.matches(typed) => {
             return Err(Error::usage(
                 format!("{} has the fingerprint {id}, not the one given", file.display()),
-                "Do not trust it: ask its owner for the fingerprint over another channel, and compare the whole of it.",
+                "Do not trust it. Ask its owner for the complete fingerprint over another channel.",
             ));
         }
         Some(_) => {}
@@ -174,8 +174,8 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Error::usage(
-            format!("nobody is here to compare the fingerprint of {}: {id}", file.display()),
-            "Compare it over another channel, then give it with --fingerprint.",
+            format!("there is no terminal to confirm the fingerprint of {}: {id}", file.display()),
+            "Compare it over another channel, then pass it with --fingerprint.",
         ));
     }
     let mut answer = String::new();
@@ -219,8 +219,8 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let found: Vec<&TrustedKey> = keyring.iter().filter(is_it).collect();
     if found.is_empty() {
         return Err(Error::usage(
-            format!("no trusted key is called {:?}", escape(wanted)),
-            "See what there is with `trivy-ferry trust list`.",
+            format!("no trusted key is named {:?}", escape(wanted)),
+            "`trivy-ferry trust list` shows the trusted keys.",
         ));
     }
     // Whoever asks for both gets both or neither.

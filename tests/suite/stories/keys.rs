@@ -203,7 +203,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     verify(&next_public).exits(4);
     // The days of both keys: who trusts the old one and who trusts the next one both accept it.
     let sign = format!("sign {bundle} --key {next} --trust {old_public}");
-    exporter.ferry(&sign).exits(0).prints("Checked, signed, synced").prints("Payload sha256:");
+    exporter.ferry(&sign).exits(0).prints("Verified, signed, synced").prints("Payload sha256:");
     verify(&old_public).exits(0);
     verify(&next_public).exits(0);
     assert_eq!(fs::metadata(&bundle).unwrap().len(), length);
@@ -212,7 +212,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     assert_eq!(inspected.json()["bundles"][0]["claimed_keyids"].as_array().unwrap().len(), 2);
     // Once more changes nothing.
     let before = fs::read(&bundle).unwrap();
-    exporter.ferry(&sign).exits(0).prints("Signed before");
+    exporter.ferry(&sign).exits(0).prints("Signed by this key before");
     assert_eq!(fs::read(&bundle).unwrap(), before);
     // Nobody vouches for what no trusted key has signed, nor for what is damaged.
     exporter.ferry("keygen --name third").exits(0);
