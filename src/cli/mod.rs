@@ -18,6 +18,7 @@ use crate::util::redacted::Redacted;
 use crate::util::text::{escape_json, escape_lines};
 
 pub mod args;
+mod debug_log;
 mod interrupt;
 mod outcome;
 mod print;
@@ -31,6 +32,9 @@ pub use outcome::{CommandOutcome, Continuation};
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Cli::read().unwrap_or_else(|error| redact(error).exit());
+    if args.debug {
+        debug_log::start(args.log_format);
+    }
     let progress = terminal::progress(args.log_format, args.quiet);
     let outcome = run(&args.command, &*progress);
     let (exit, printed) = match outcome {

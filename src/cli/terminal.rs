@@ -133,7 +133,7 @@ fn label(word: &str, color: &str) -> String {
 }
 
 /// A line of the log.
-fn entry(level: &str, mut entry: Value) -> Value {
+pub(super) fn entry(level: &str, mut entry: Value) -> Value {
     entry["time"] = clock::now().to_string().into();
     entry["level"] = level.into();
     entry

@@ -71,6 +71,7 @@ pub(crate) fn decide(
         foreign,
     } = input;
     let mut skip = |mut row: DatasetResult, status: DeliveryStatus| {
+        log::debug!("{}: {status:?} (candidate {date:?}, floor {floor:?})", dataset.reference());
         row.status = status;
         report.datasets.push(row);
         Ok(None)

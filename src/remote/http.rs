@@ -26,6 +26,7 @@ use crate::remote::route::proxy::Proxies;
 use crate::remote::route::{Resolver, Route};
 use crate::remote::runtime::Runtime;
 use crate::remote::tls::{self, TlsOptions};
+use crate::remote::trace::Traced;
 use crate::remote::upload::Upload;
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
@@ -113,6 +114,7 @@ impl Http {
         let route = self.route(&request)?;
         let (limit, deadline) = self.within_deadline(self.timeouts.first_byte);
         let headers = request.headers();
+        let traced = Traced::begin(&request);
         let (subject, url, login) =
             (request.subject.clone(), request.url.clone(), request.authorization.clone());
         let sending: Sending = match request.payload {
@@ -131,18 +133,25 @@ impl Http {
             }
         };
         Ok(Box::pin(async move {
-            match tokio::time::timeout(limit, sending).await {
+            let result = match tokio::time::timeout(limit, sending).await {
                 Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
                 Ok(Err(error)) => Err(failure(&*error, subject, &url)),
-                Err(_) => {
-                    if let Some(Deadline { given, .. }) = deadline {
-                        return Err(RemoteError::Deadline { deadline: given, host: Some(host_of(&url)) });
+                Err(_) => Err(match deadline {
+                    Some(Deadline { given, .. }) => {
+                        RemoteError::Deadline { deadline: given, host: Some(host_of(&url)) }
                     }
-                    let (why, proxy) =
-                        (Unreachable::Timeout(limit), Proxies::of_environment().used_for(&url));
-                    Err(RemoteError::Unreachable { subject, host: host_of(&url), why, proxy })
-                }
+                    None => RemoteError::Unreachable {
+                        subject,
+                        host: host_of(&url),
+                        why: Unreachable::Timeout(limit),
+                        proxy: Proxies::of_environment().used_for(&url),
+                    },
+                }),
+            };
+            if let Some(traced) = traced {
+                traced.end(result.as_ref());
             }
+            result
         }))
     }
 

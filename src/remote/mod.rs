@@ -26,6 +26,7 @@ mod retry;
 mod route;
 mod runtime;
 mod tls;
+mod trace;
 mod upload;
 
 pub(crate) use auth::behind_tls;

@@ -21,6 +21,7 @@ use crate::remote::exchange::{Answer, Request, Timeouts, host_of};
 use crate::remote::failure::failure;
 use crate::remote::route::proxy::Proxies;
 use crate::remote::runtime::Runtime;
+use crate::remote::trace::Traced;
 
 /// The pieces that may wait to be sent.
 const AHEAD: usize = 16;
@@ -55,6 +56,7 @@ impl Upload {
         let mut headers = request.headers();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let traced = Traced::begin(&request);
         let Request { subject, method, url, authorization: login, .. } = request;
         let body = StreamBody::new(counted(waiting, consumed.clone()));
         let exchange = connection::exchange(transport, method, url.clone(), headers, body.boxed_unsync());
@@ -80,6 +82,9 @@ impl Upload {
                     why: "the run's deadline has passed".into(),
                 }),
             };
+            if let Some(traced) = traced {
+                traced.end(result.as_ref().map(|(answer, _)| answer));
+            }
             let _ = sender.send(result);
         });
         let task = task.abort_handle();

@@ -45,3 +45,17 @@ fn every_case_pins_all_of_the_output_and_inherits_nothing() {
     }
     assert!(cases > 20, "{cases} cases");
 }
+
+/// `-h` fits on a screen, with one line for each option: the rest is in `--help`.
+#[test]
+fn the_short_help_is_short() {
+    for (command, most) in [("import", 50), ("export", 52), ("watch", 56), ("mirror", 40), ("serve", 40)] {
+        let mut program = std::process::Command::new(crate::forge::PROGRAM);
+        let output = program.args([command, "-h"]).env_clear().env("COLUMNS", "100").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let lines = help.lines().count();
+        assert!(lines <= most, "{command}: {lines} lines\n{help}");
+        let wrapped: Vec<&str> = help.lines().filter(|line| line.starts_with("                ")).collect();
+        assert!(wrapped.is_empty(), "{command}: {wrapped:#?}");
+    }
+}

@@ -18,6 +18,7 @@ mod clocks;
 mod content;
 mod contrib;
 mod damage;
+mod debug_log;
 mod forge;
 mod golden;
 mod golden_state;

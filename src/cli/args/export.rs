@@ -62,9 +62,9 @@ pub struct ExportArgs {
         value_delimiter = ','
     )]
     pub vex: Vec<String>,
-    /// Carry this image or artifact too: HOST/REPOSITORY:TAG or NAME=SOURCE.
+    /// Carry this image or artifact too, such as aquasec/trivy:0.74.0.
     ///
-    /// NAME=SOURCE is for an image that the source has under another name, such as NAME=oci-layout:DIR:TAG. Images go
+    /// HOST/REPOSITORY:TAG, or NAME=SOURCE. NAME=SOURCE is for an image that the source has under another name, such as NAME=oci-layout:DIR:TAG. Images go
     /// into a registry on the other side.
     #[arg(
         long,
@@ -96,12 +96,13 @@ pub struct ExportArgs {
     /// Any other dataset that no source provides is missing from the bundle, and the exit code is 3.
     #[arg(long, help_heading = CHECKS, env = "TRIVY_FERRY_REQUIRE", value_name = "DATASET|all", value_delimiter = ',')]
     pub require: Vec<Requirement>,
-    /// Refuse to sign data older than this, such as 3d or trivy-db=3d,trivy-java-db=14d.
+    /// Refuse to sign data older than this, such as 3d.
     ///
+    /// Or for each dataset: trivy-db=3d,trivy-java-db=14d.
     /// An age without a name is for trivy-db.
     #[arg(long, help_heading = CHECKS, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
-    /// Let importers refuse the bundle this long after its creation, such as 14d.
+    /// Let importers refuse the bundle after this time, such as 14d.
     #[arg(long, help_heading = CHECKS, env = "TRIVY_FERRY_EXPIRES", value_name = "AGE")]
     pub expires: Option<Age>,
     /// Sign this dataset although it shrank or is broken. Risk: vulnerabilities go unseen.
@@ -115,7 +116,7 @@ pub struct ExportArgs {
     /// Importers that accepted the later bundle need `import --allow-rollback` once.
     #[arg(long, help_heading = CHECKS, hide_short_help = true)]
     pub allow_earlier_date: bool,
-    /// Write nothing if the sources have nothing newer than the stream's last bundle.
+    /// Write nothing if the sources have nothing new for the stream.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]
     pub if_changed: bool,
     /// Print what would be collected, from where and how large; write nothing.

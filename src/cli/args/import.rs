@@ -46,7 +46,7 @@ pub struct ImportArgs {
     #[allow(missing_docs)]
     pub import: DeliveryFlags,
     /// Print the settings for every Trivy command, and not only for scans of images.
-    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
     pub show_settings: bool,
 }
 

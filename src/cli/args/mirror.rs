@@ -18,7 +18,7 @@ use crate::trust::max_age::MaxAge;
     )),
     mut_arg("cacert", |arg| arg.help("Trust the certificates in this PEM file too, for both sides")),
     mut_arg("client_cert", |arg| arg.help("Use the client certificate in this PEM file, for the registry")),
-    mut_arg("trivy_version", |arg| arg.help("Trivy versions that scan; the registry gets the checks for each of them")),
+    mut_arg("trivy_version", |arg| arg.help("Mirror the checks for these Trivy versions [default: the newest]")),
     mut_arg("only", |arg| arg.help("Only these datasets: trivy-db, trivy-java-db, trivy-checks"))
 )]
 pub struct MirrorArgs {
@@ -57,6 +57,6 @@ pub struct MirrorArgs {
     #[allow(missing_docs)]
     pub settings: SettingsFlags,
     /// Print the settings for every Trivy command, and not only for scans of images.
-    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
     pub show_settings: bool,
 }

@@ -53,8 +53,8 @@ const STYLES: Styles =
     version,
     styles = STYLES,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed.",
-    after_long_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed,\n5 refused by policy, 6 incomplete, 7 a target failed.\n\nEnvironment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every\nswitch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a\nrefusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors."
+    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.",
+    after_long_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.\n\nEnvironment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every switch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a refusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors."
 )]
 pub struct Cli {
     /// Print results as text, or as JSON for programs.
@@ -86,6 +86,12 @@ pub struct Cli {
         value_name = "text|json"
     )]
     pub log_format: Format,
+
+    /// Log requests, logins, locks and decisions to stderr.
+    ///
+    /// The log has no secrets: of a login, it says where it is from.
+    #[arg(long, global = true, help_heading = heading::GLOBAL, display_order = 1000, hide_short_help = true, env = "TRIVY_FERRY_DEBUG", value_parser = switch)]
+    pub debug: bool,
 
     /// Print no progress and no warnings, only errors and the result.
     #[arg(long, short, global = true, help_heading = heading::GLOBAL, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]

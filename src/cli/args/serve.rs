@@ -21,7 +21,7 @@ pub struct ServeArgs {
     /// In a directory, the newest acceptable version of each dataset is served.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
-    /// Listen on this address; 0.0.0.0:PORT means all interfaces.
+    /// Listen on this address, such as 0.0.0.0:5000.
     #[arg(long, help_heading = SERVER, default_value = "127.0.0.1:5000", env = "TRIVY_FERRY_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// Serve over TLS with the certificate and its chain in this PEM file.
@@ -30,14 +30,14 @@ pub struct ServeArgs {
     /// The private key of --tls-cert, a PEM file.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// The URL under which scanners reach this server, such as https://ferry.corp.example:5000.
+    /// The URL under which scanners reach this server.
     ///
-    /// Default: the address of --listen, or this host's name.
+    /// For example: https://ferry.corp.example:5000. Default: the address of --listen, or this host's name.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_URL", value_name = "URL")]
     pub url: Option<WebUrl>,
-    /// Serve these images of the bundle too: HOST/REPOSITORY[:TAG], with * for any text.
+    /// Serve these images of the bundle too, such as 'ghcr.io/aquasecurity/*'.
     ///
-    /// An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is served.
+    /// The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is served.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_IMAGE", value_name = "PATTERN", value_delimiter = ',')]
     pub image: Vec<ImagePattern>,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub struct ServeArgs {
     #[allow(missing_docs)]
     pub settings: SettingsFlags,
     /// Print the settings for every Trivy command, and not only for scans of images.
-    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
+    #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
     pub show_settings: bool,
     /// Keep the record of accepted bundles here.
     ///

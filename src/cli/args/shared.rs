@@ -107,7 +107,7 @@ pub struct SourceFlags {
         value_name = "HOST=MIRROR"
     )]
     pub registry_mirror: Vec<RegistryMirror>,
-    /// Trivy versions on the other side; the bundle gets the checks for each of them.
+    /// Carry the checks for these Trivy versions [default: the newest].
     #[arg(long, value_delimiter = ',', env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
     pub trivy_version: Vec<TrivyVersion>,
 }
@@ -195,7 +195,7 @@ pub struct SigningFlags {
     /// Sign with this private key, which `trivy-ferry keygen` makes.
     #[arg(long, env = "TRIVY_FERRY_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Read the passphrase of the private key from the first line of this file.
+    /// Read the passphrase of the key from the first line of this file.
     ///
     /// /dev/fd/N works too. Without this option, trivy-ferry asks on the terminal.
     #[arg(long, env = "TRIVY_FERRY_PASSPHRASE_FILE", value_name = "FILE")]

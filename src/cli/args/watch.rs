@@ -17,13 +17,13 @@ pub struct WatchArgs {
     ///
     /// Imported bundles move to its directory `processed`, unusable ones to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
-    /// Look into the directory this often, such as 500ms or 10s.
+    /// Look into the directory this often.
     #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_INTERVAL", value_name = "TIME")]
     pub interval: Age,
     /// Read a file after it has not changed for this long.
     #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
     pub settle: Age,
-    /// Quarantine a bundle that is still incomplete after this time.
+    /// Quarantine an incomplete bundle after this time.
     #[arg(long, help_heading = INBOX, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
     pub give_up_after: Age,
     /// Bundles to keep in `processed`, the newest.

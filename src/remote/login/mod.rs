@@ -117,13 +117,23 @@ impl LoginFiles {
             };
             match found {
                 Ok(None) => {}
-                Ok(Some(credentials)) => return CredentialLookup { credentials: Some(credentials), warning },
+                Ok(Some(credentials)) => {
+                    log::debug!("login for {host}/{name} from {}", file.path.display());
+                    return CredentialLookup { credentials: Some(credentials), warning };
+                }
                 Err(why) => {
                     warning = warning.or_else(|| Some(format!("{why}; going on without a login at {host}")))
                 }
             }
         }
+        log::debug!("no login for {host}/{name} in {}", self.shown());
         CredentialLookup { credentials: None, warning }
+    }
+
+    /// The paths of the files, for people.
+    fn shown(&self) -> String {
+        let paths: Vec<String> = self.files.iter().map(|file| file.path.display().to_string()).collect();
+        paths.join(", ")
     }
 
     fn content(&self, file: &LoginFile) -> Content {

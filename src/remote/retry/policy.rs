@@ -238,6 +238,7 @@ impl<'p> RetryPolicy<'p> {
             entry.paused_until = Some(self.time.now() + pause);
             pause
         };
+        log::debug!("retrying {host} after {} ms", pause.as_millis());
         if pause >= Duration::from_secs(1) {
             self.progress.info(&format!("{error}; asking again in {:.0} s", pause.as_secs_f64().ceil()));
         }

@@ -166,6 +166,20 @@ impl Proxies {
         Some(Box::new(ProxyUse { variable, excepted_by }))
     }
 
+    /// Says how a request gets to a URL, for the debug log.
+    pub(crate) fn describe(&self, url: &Url) -> String {
+        match self.way(url) {
+            Way::Direct(None) => "no proxy".into(),
+            Way::Direct(Some((exception, _))) => {
+                format!("no proxy because of {}={}", self.except_variable, text::escape(&exception.text))
+            }
+            Way::By(proxy, variable) => {
+                format!("proxy {} of {variable}", proxy.url.host_str().unwrap_or_default())
+            }
+            Way::Refused(variable, _) => format!("the proxy of {variable} cannot be used"),
+        }
+    }
+
     /// The hosts of all proxies.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         let all = [&self.http, &self.https].into_iter().flatten();

@@ -417,7 +417,10 @@ fn lock(place: &Place, side: Side, waits: &dyn Fn(&Path)) -> io::Result<File> {
     let (file, _) = place.dir.append(side.lock(), place.mode())?;
     for attempt in 0..TRIES {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                log::debug!("locked {}", place.dir.at(side.lock()).display());
+                return Ok(file);
+            }
             Err(TryLockError::WouldBlock) => {
                 if attempt == 0 {
                     waits(place.dir.path());

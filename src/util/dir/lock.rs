@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::util::dir::{Dir, FileMode, component, give, open_at, regular};
 use crate::util::step;
+use crate::util::text::escape;
 
 impl Dir {
     /// Opens a lock file, and creates it with `mode` if it is missing. An existing file is not changed. It is opened
@@ -49,10 +51,22 @@ impl Dir {
 /// file system has no locks.
 pub(crate) fn try_lock(file: &File) -> io::Result<Option<bool>> {
     match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(true)),
-        Err(Errno::WOULDBLOCK) => Ok(Some(false)),
+        Ok(()) => {
+            log::debug!("locked {}", name(file));
+            Ok(Some(true))
+        }
+        Err(Errno::WOULDBLOCK) => {
+            log::debug!("{} is locked by another process", name(file));
+            Ok(Some(false))
+        }
         // NFSv4 fails with EBADF if the file is open only for reading (flock(2)).
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK | Errno::BADF) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The path of an open file, for the debug log.
+fn name(file: &File) -> String {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).map_or_else(|_| "a lock file".into(), |path| escape(&path.display().to_string()))
 }

@@ -1,0 +1,46 @@
+//! The debug log of `--debug`: what the library logs through the crate `log`, on stderr.
+
+use std::io::Write;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::cli::args::Format;
+use crate::cli::terminal::entry;
+use crate::util::clock;
+use crate::util::text::{escape_json, escape_line};
+
+/// Writes the records of this crate. Those of its dependencies may hold headers, and so secrets.
+struct DebugLog(Format);
+
+static TEXT: DebugLog = DebugLog(Format::Text);
+static JSON: DebugLog = DebugLog(Format::Json);
+
+/// Starts the log. A program that has a logger of its own keeps it.
+pub(super) fn start(format: Format) {
+    let logger = if format == Format::Json { &JSON } else { &TEXT };
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(LevelFilter::Debug);
+    }
+}
+
+impl Log for DebugLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let what = record.args().to_string();
+        let line = match self.0 {
+            Format::Text => {
+                format!("debug: {} {}", clock::now().strftime("%H:%M:%S%.3f"), escape_line(&what))
+            }
+            Format::Json => escape_json(&entry("debug", serde_json::json!({ "what": what })).to_string()),
+        };
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    fn flush(&self) {}
+}
