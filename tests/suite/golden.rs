@@ -84,13 +84,13 @@ fn a_key_that_did_not_sign_opens_nothing() {
     run.exits(4).warns("is not signed by a trusted key");
 }
 
-/// The README's shell commands, run as they stand there.
+/// The shell commands of the page, run as they stand there.
 #[test]
 #[ignore = "tools"]
-fn the_readmes_commands_verify_a_bundle_without_us() {
+fn the_commands_of_the_page_verify_a_bundle_without_us() {
     let home = tempfile::tempdir().unwrap();
-    let readme = fs::read_to_string(fixture("../README.md")).unwrap();
-    let block = readme.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
+    let page = fs::read_to_string(fixture("../docs/security.md")).unwrap();
+    let block = page.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
     let script = home.path().join("verify.sh");
     fs::write(&script, block.split("```").next().unwrap()).unwrap();
     let verify = |bundle: &Path, key: &str| {

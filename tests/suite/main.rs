@@ -41,6 +41,7 @@ mod pushes;
 mod registry_dates;
 mod remarks;
 mod replicas;
+mod samples;
 mod secrets;
 mod shared_volume;
 mod shell;

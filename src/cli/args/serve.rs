@@ -21,7 +21,9 @@ pub struct ServeArgs {
     /// In a directory, the newest acceptable version of each dataset is served.
     #[arg(required = true)]
     pub bundle: Vec<PathBuf>,
-    /// Listen on this address, such as 0.0.0.0:5000.
+    /// Listen on this address.
+    ///
+    /// 0.0.0.0:5000 means port 5000 on all interfaces.
     #[arg(long, help_heading = SERVER, default_value = "127.0.0.1:5000", env = "TRIVY_FERRY_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// Serve over TLS with the certificate and its chain in this PEM file.
@@ -35,9 +37,9 @@ pub struct ServeArgs {
     /// For example: https://ferry.corp.example:5000. Default: the address of --listen, or this host's name.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_URL", value_name = "URL")]
     pub url: Option<WebUrl>,
-    /// Serve these images of the bundle too, such as 'ghcr.io/aquasecurity/*'.
+    /// Serve the images of the bundle that match this pattern too.
     ///
-    /// The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is served.
+    /// Such as 'ghcr.io/aquasecurity/*'. The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is served.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_IMAGE", value_name = "PATTERN", value_delimiter = ',')]
     pub image: Vec<ImagePattern>,
     #[command(flatten)]
