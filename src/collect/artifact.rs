@@ -1,4 +1,5 @@
-//! One dataset as it is collected from a source: its manifest, its small blobs, and what its manifest says of the large one.
+//! One dataset as collected from a source: its manifest, its small blobs, and the manifest's description of
+//! the large one.
 
 use std::collections::BTreeMap;
 use std::io::Seek;
@@ -21,40 +22,41 @@ use crate::source::{Artifact, ArtifactSource, Network, SourceError, VexRepositor
 use crate::util::spool::{ONE_IN_MEMORY, spool};
 use crate::util::text::escape;
 
-/// The configuration of an artifact that needs none (OCI image specification, "empty descriptor").
+/// The configuration of an artifact without one (OCI image specification, "empty descriptor").
 const EMPTY_CONFIG: &[u8] = b"{}";
 
-/// A dataset whose manifest and small blobs are here.
+/// A dataset whose manifest and small blobs have been fetched.
 pub(crate) struct CollectedDataset {
-    /// As what it was asked for. The content may say that it has another tag.
+    /// The requested name and tag. The content may declare another tag.
     pub(crate) wanted: DatasetRef,
-    /// What goes into the plan.
+    /// Its entry in the plan of the bundle.
     pub(crate) planned: PlannedDataset,
-    /// Where its large layer is to be fetched from.
+    /// The artifact that its large layer is fetched from.
     pub(crate) artifact: Option<Artifact>,
-    /// Where else it may be had.
+    /// Further sources of the same data.
     pub(crate) others: Vec<ArtifactSource>,
-    /// The sources that were not taken.
+    /// The sources that were skipped.
     pub(crate) skipped: Vec<SkippedSource>,
     /// The small blobs.
     pub(crate) held: BTreeMap<Digest, SpooledTempFile>,
-    /// The date that the manifest announces, of which nothing is believed.
+    /// The date that the manifest announces. It is not trusted.
     pub(crate) announced: Option<Timestamp>,
-    /// What was found in the content, once it was read.
+    /// The findings about the content; `None` until it was read.
     pub(crate) examination: Option<Examination>,
-    /// What the operator has to know of it.
+    /// Remarks for the operator.
     pub(crate) remarks: Vec<String>,
-    /// The flag without which it would not be signed, because something is odd about it.
+    /// The override flag that made trivy-ferry sign it although a check failed.
     pub(crate) by_override: Option<String>,
 }
 
 impl CollectedDataset {
-    /// Unpacks what is here of it as an importer will, and compares it with what is to be signed: what an importer would
-    /// refuse is not worth the trip. A large layer is not here; what is signed of it is what its unpacking gives.
+    /// Unpacks the small content layer as an importer does, and compares the result with the description to
+    /// sign. This finds data that importers would reject before it is carried. A large layer is not checked
+    /// here: its description comes from unpacking it.
     ///
     /// # Errors
-    /// [`Error::Content`] if an importer would find something else; [`Error::Unexpected`] if a temporary file cannot be
-    /// read.
+    /// [`Error::Content`] if an importer would find something else; [`Error::Unexpected`] if a temporary file
+    /// cannot be read.
     pub(crate) fn check_as_importer(&mut self) -> Result<(), Error> {
         let dataset = &self.planned.dataset;
         let layer = dataset.content_layer().filter(|_| !dataset.name.kind().is_large());
@@ -69,19 +71,19 @@ impl CollectedDataset {
             Some(why) => Err(Error::Content {
                 dataset: dataset.name.to_string(),
                 source_name: dataset.source.clone(),
-                why: format!("an importer would refuse it: {}", escape(&why)),
+                why: format!("importers would reject it: {}", escape(&why)),
             }),
             None => Ok(()),
         }
     }
 }
 
-/// When a manifest says that it was made, of which nothing is believed.
+/// Returns the creation date in a manifest. It is not trusted.
 pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
     artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
 }
 
-/// Fetches and checks the small blobs of an artifact.
+/// Fetches and validates the small blobs of an artifact.
 ///
 /// # Errors
 /// [`Error::Source`] if a blob cannot be fetched; [`Error::Content`] if Trivy could not use the manifest or
@@ -97,7 +99,7 @@ pub(crate) fn fetch_small_blobs(
     let bad =
         |why: String| Error::Content { dataset: name.to_string(), source_name: source.to_string(), why };
     kind.check_manifest(&artifact.manifest)
-        .map_err(|why| bad(format!("its manifest does not suit Trivy: {}", escape(&why))))?;
+        .map_err(|why| bad(format!("Trivy cannot use its manifest: {}", escape(&why))))?;
     let wanted = DatasetRef::new(name.clone(), tag);
     let version = artifact.manifest.annotations.get(oci::VERSION).map(|version| escape(version));
     let tag = match kind {
@@ -112,7 +114,7 @@ pub(crate) fn fetch_small_blobs(
             continue;
         }
         if descriptor.size > kind.max_packed() {
-            return Err(bad(format!("its configuration has {} bytes", descriptor.size)));
+            return Err(bad(format!("its configuration is too large ({} bytes)", descriptor.size)));
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
@@ -154,8 +156,8 @@ pub(crate) fn fetch_small_blobs(
     })
 }
 
-/// The major version of a checks bundle: what Trivy asks for as a tag. The bundle's own word is
-/// better than the tag by which it was asked for.
+/// Returns the major version of a checks bundle, which Trivy requests as a tag. The version in the manifest
+/// comes before the requested tag.
 pub(crate) fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> String {
     let major = |text: &str| {
         let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
@@ -178,7 +180,7 @@ pub(crate) fn fetch(
     spool(network.blob(source, descriptor)?, ONE_IN_MEMORY, failed, Error::spooling)
 }
 
-/// A VEX repository becomes an OCI artifact of ours: its archive and its original manifest.
+/// Fetches a VEX repository and turns it into an OCI artifact of its archive and its original manifest.
 pub(crate) fn vex_repository(
     network: &Network<'_>,
     name: &Name,
@@ -222,9 +224,9 @@ pub(crate) fn vex_repository(
     })
 }
 
-/// Reads the archive of a VEX repository, and returns what it holds. Finds the directory that its location means.
+/// Reads the archive of a VEX repository and returns its contents. Resolves the directory in its location.
 ///
-/// The date is that of its index, or none: an importer, who has nothing but the content, finds no other.
+/// The date is that of its index, or none: importers, which have only the content, find no other.
 fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<(Contents, Examination), Error> {
     let VexRepository { format, archive, subdir, source, .. } = repository;
     let bad = |error: UnpackError| Error::Content {
@@ -250,12 +252,12 @@ fn vex_subdir(name: &Name, repository: &VexRepository) -> Result<Option<RelPath>
         text => text.parse().map(Some).map_err(|_| Error::Content {
             dataset: name.to_string(),
             source_name: repository.source.clone(),
-            why: format!("its location names the folder {:?}", escape(text)),
+            why: format!("its location names the invalid directory {:?}", escape(text)),
         }),
     }
 }
 
-/// Describes a VEX repository as an artifact of two layers: the archive, and the repository's manifest.
+/// Describes a VEX repository as an artifact with two layers: the archive and the repository's manifest.
 fn vex_manifest(repository: &VexRepository) -> Manifest {
     let layer = |media_type: &str, digest: Digest, size: u64, title: &str| Descriptor {
         media_type: media_type.into(),
@@ -287,7 +289,7 @@ fn vex_manifest(repository: &VexRepository) -> Manifest {
     }
 }
 
-/// The contents of a dataset that was not looked at yet.
+/// The contents of a dataset that was not read yet.
 pub(crate) fn empty() -> Contents {
     Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
 }

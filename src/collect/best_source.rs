@@ -1,8 +1,7 @@
 //! Chooses the source of a dataset: the first that has it, unless its data is older than that of another.
 //!
-//! Pull-through caches and mirrors keep serving old data if they are not refreshed, and do not report it.
-//! The dates are those that manifests announce. They are good enough to prefer one source, and are used for
-//! nothing else.
+//! Pull-through caches and mirrors serve old data without notice if they are not refreshed. The dates are
+//! those that manifests announce. They are good enough to prefer one source and are used for nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -28,51 +27,51 @@ use crate::util::text::format_distinct;
 /// Data of this age needs no comparison: trivy-db is built four times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
 
-/// How many bad layers a run gets over.
+/// The number of rejected layers at which a run fails.
 const MAX_REJECTED: usize = 16;
 
-/// How long is waited before registries that disagree are asked again.
+/// The pause before registries that disagree are queried again.
 const QUORUM_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A layer that is rejected.
+/// A rejected layer.
 pub(crate) struct Rejected {
     pub(crate) dataset: Name,
     layer: Digest,
-    /// From these sources; none stands for whoever has it.
+    /// The sources that it is rejected from; empty for all sources.
     from: Vec<ArtifactSource>,
     pub(crate) error: Error,
 }
 
 impl Rejected {
-    /// A layer that is bad wherever it is had from.
+    /// A layer that is bad from every source.
     pub(crate) fn anywhere(error: Error, dataset: &Dataset, layer: Digest) -> Self {
         Rejected { dataset: dataset.name.clone(), layer, from: Vec::new(), error }
     }
 
-    /// A layer that could not be had from these sources, of which the first was asked first.
+    /// A layer that could not be fetched from these sources, which are in the order in which they were tried.
     pub(crate) fn from(error: Error, dataset: &Dataset, layer: Digest, sources: &[ArtifactSource]) -> Self {
-        // What one source sends may be another than what the next one has under the same digest.
+        // The next source may have the correct bytes for the same digest.
         let wrong = matches!(
             error,
             Error::Content { .. } | Error::Source(SourceError::Digest { .. } | SourceError::Long { .. })
         );
-        // What is no registry is asked alone, and nothing else is asked after a registry.
+        // A layout is tried alone, and after a registry only registries are tried.
         let alone = wrong || sources.first().is_some_and(|source| source.host().is_none());
-        let asked = sources.iter().enumerate().filter(|(index, source)| match alone {
+        let tried = sources.iter().enumerate().filter(|(index, source)| match alone {
             true => *index == 0,
             false => source.host().is_some(),
         });
-        let from = asked.map(|(_, source)| source.clone()).collect();
+        let from = tried.map(|(_, source)| source.clone()).collect();
         Rejected { dataset: dataset.name.clone(), layer, from, error }
     }
 
-    /// Whether it is about one of these layers, from this source.
+    /// Whether this rejects one of these layers from this source.
     fn concerns(&self, layers: &[Descriptor], source: &ArtifactSource) -> bool {
         layers.iter().any(|layer| layer.digest == self.layer)
             && (self.from.is_empty() || self.from.contains(source))
     }
 
-    /// The same error of a source that has the same layer.
+    /// The same error for another source of the same layer.
     fn error_of(&self, source: &ArtifactSource) -> Error {
         let (dataset, source_name) = (self.dataset.to_string(), source.to_string());
         match &self.error {
@@ -91,16 +90,16 @@ impl SkippedSource {
     }
 }
 
-/// Chooses between sources for a whole run.
+/// Chooses between sources during a run.
 pub(crate) struct BestSource<'a> {
     network: &'a Network<'a>,
-    /// The newest date signed of each dataset, by reference name.
+    /// The newest signed date of each dataset, by reference name.
     floors: BTreeMap<String, Timestamp>,
     quorum: Quorum<'a>,
-    /// What was accepted before, and turned out bad when it was read.
+    /// Layers that were selected and turned out to be bad when they were read.
     rejected: Vec<Rejected>,
     now: Timestamp,
-    /// Hosts that nobody reached: they are asked once, and not for every dataset.
+    /// Hosts that could not be reached. Each is tried once, and not for every dataset.
     unreachable: BTreeSet<String>,
     progress: &'a dyn Progress,
 }
@@ -116,15 +115,15 @@ impl<'a> BestSource<'a> {
         BestSource { network, floors, quorum, rejected, now, unreachable, progress }
     }
 
-    /// Takes a layer from its sources no more.
+    /// Excludes a layer of some sources from now on.
     ///
     /// # Errors
-    /// The error of the rejected layer, if there is no other source, or too many were rejected.
+    /// If there is no other source, or if too many layers were rejected: the error of the layer.
     pub(crate) fn reject(&mut self, rejected: Rejected, wanted: &WantedArtifact) -> Result<(), Error> {
         if wanted.sources.len() < 2 || self.rejected.len() + 1 >= MAX_REJECTED {
             return Err(rejected.error);
         }
-        self.progress.info(&format!("{}; another source is asked", rejected.error));
+        self.progress.info(&format!("{}; trying another source", rejected.error));
         self.rejected.push(rejected);
         Ok(())
     }
@@ -133,7 +132,7 @@ impl<'a> BestSource<'a> {
         self.rejected.iter().find(|rejected| rejected.concerns(layers, source))
     }
 
-    /// Takes those out that are not to be taken again.
+    /// Removes artifacts with rejected layers.
     fn without_rejected(
         &self,
         artifacts: Vec<Artifact>,
@@ -152,20 +151,19 @@ impl<'a> BestSource<'a> {
         left
     }
 
-    /// The newest date signed of a dataset.
+    /// Returns the newest signed date of a dataset.
     fn floor(&self, name: &Name, tag: &str) -> Option<Timestamp> {
         self.floors.get(&format!("{name}-{tag}")).copied()
     }
 
-    /// Fetches all of a dataset but its large layer, from the best of its sources.
+    /// Fetches a dataset from the best of its sources, except for its large layer.
     ///
     /// # Errors
-    /// The error of the source that was tried last, if no source has usable data; the error of the layer
-    /// that was rejected last, if no other source has the dataset; [`SourceError::Quorum`] if too few
-    /// sources agree; [`Error::Usage`] if there is no source.
+    /// If no source has usable data: the error of the last one, or of the layer that was rejected last;
+    /// [`SourceError::Quorum`] if too few sources agree; [`Error::Usage`] if there is no source.
     pub(crate) fn collect(&mut self, wanted: &WantedArtifact) -> Result<CollectedDataset, Error> {
         let collected = self.choose(wanted);
-        // Where no other source answers, the one that did is the reason.
+        // If no other source answers, the rejected layer is the reason.
         collected.map_err(|error| {
             let of_it = self.rejected.iter().rposition(|rejected| rejected.dataset == wanted.name);
             of_it.map_or(error, |index| self.rejected.remove(index).error)
@@ -175,16 +173,16 @@ impl<'a> BestSource<'a> {
     fn choose(&mut self, wanted: &WantedArtifact) -> Result<CollectedDataset, Error> {
         let WantedArtifact { name, tag, .. } = wanted;
         let mut failed = Vec::new();
-        let (mut candidates, unasked) = self.candidates(wanted, &mut failed);
+        let (mut candidates, untried) = self.candidates(wanted, &mut failed);
         let mut lagging = Vec::new();
         if self.quorum.wanted > 1 {
             (candidates, lagging) = self.agreed(wanted, candidates, &mut failed)?;
-            // What a source says counts also where its bytes were bad.
+            // A source with bad bytes still counts for the quorum.
             candidates = self.without_rejected(candidates, &mut failed);
         }
         let (mut good, stale) = self.select(name, tag, candidates);
         lagging.extend(stale.iter().map(|(_, skipped_source)| skipped_source.clone()));
-        // What lags behind is still better than nothing, and judged like all else before it is signed.
+        // Old data is better than none, and is validated like all other data before it is signed.
         good.extend(stale.into_iter().map(|(artifact, _)| artifact));
         for (index, artifact) in good.iter().enumerate() {
             let source = &artifact.source;
@@ -198,25 +196,26 @@ impl<'a> BestSource<'a> {
             let same = |other: &&Artifact| other.manifest.layers == artifact.manifest.layers;
             let others = good[index + 1..].iter().filter(same).map(|other| other.source.clone());
             let rejected = |other: &&ArtifactSource| self.rejects(&artifact.manifest.layers, other).is_some();
-            let others = others.chain(unasked.iter().filter(|source| !rejected(source)).cloned()).collect();
+            let others = others.chain(untried.iter().filter(|source| !rejected(source)).cloned()).collect();
             let skipped = failed.iter().map(SkippedSource::of).chain(lagging);
             let skipped =
                 skipped.filter(|skipped_source| skipped_source.source != source.to_string()).collect();
-            self.say(&skipped);
+            self.log_skipped(&skipped);
             return Ok(CollectedDataset { others, skipped, ..collected });
         }
-        // One reason is for the end, and the others for the log.
+        // The last error is returned, and the others are logged.
         let last = failed.pop();
-        self.say(&failed.iter().map(SkippedSource::of).collect());
+        self.log_skipped(&failed.iter().map(SkippedSource::of).collect());
         Err(last.map(|(_, error)| error).unwrap_or_else(|| {
             Error::usage(
                 format!("there is no source for {name}"),
-                "Name one: see `trivy-ferry export --help`.",
+                "Add a source; see `trivy-ferry export --help`.",
             )
         }))
     }
 
-    /// The candidates that enough of them agree with, and the others. Those that lag behind are waited for.
+    /// Returns the candidates that enough sources agree on, and the others. Waits for sources that lag
+    /// behind.
     fn agreed(
         &mut self,
         wanted: &WantedArtifact,
@@ -231,7 +230,7 @@ impl<'a> BestSource<'a> {
                 quorum.votes(same.map(|other| &other.source))
             };
             let enough = candidates.iter().filter(|one| votes(one) >= quorum.wanted);
-            // Of several that agree among themselves the newest, and of those the first.
+            // Of several groups that agree, the newest is used, and of those the first.
             let date = |one: &Artifact| believable(announced(one), self.now);
             if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
                 let claim = claim_of(best);
@@ -239,7 +238,7 @@ impl<'a> BestSource<'a> {
                     candidates.iter().cloned().partition(|one| claim_of(one) == claim);
                 let skipped = |one: &Artifact| SkippedSource {
                     source: one.source.to_string(),
-                    why: "it names other data than those that agree".into(),
+                    why: "its data differs from that of the registries that agree".into(),
                 };
                 return Ok((agreed, others.iter().map(skipped).collect()));
             }
@@ -247,7 +246,7 @@ impl<'a> BestSource<'a> {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 self.progress.info(&format!(
-                    "{most} of {} registries name the same {}; asking again in a minute",
+                    "{most} of {} required registries have the same {}; retrying in 1 minute",
                     quorum.wanted, wanted.name
                 ));
                 std::thread::sleep(self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL)));
@@ -258,7 +257,7 @@ impl<'a> BestSource<'a> {
                     format!("{} {}", artifact.source, layer.unwrap_or_default())
                 };
                 let named: Vec<String> = candidates.iter().map(named).collect();
-                let named = if named.is_empty() { "none answers".into() } else { named.join(", ") };
+                let named = if named.is_empty() { "no registry answered".into() } else { named.join(", ") };
                 let (dataset, wanted) = (wanted.name.to_string(), quorum.wanted);
                 return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
             }
@@ -268,13 +267,13 @@ impl<'a> BestSource<'a> {
         }
     }
 
-    fn say(&self, skipped: &Vec<SkippedSource>) {
+    fn log_skipped(&self, skipped: &Vec<SkippedSource>) {
         for SkippedSource { source, why } in skipped {
-            self.progress.info(&format!("{source} is passed over: {why}"));
+            self.progress.info(&format!("skipped {source}: {why}"));
         }
     }
 
-    /// The sources that answer, with their manifests, and those that need not be asked.
+    /// Returns the artifacts of the sources that answer, and the sources that need not be tried.
     fn candidates<'w>(
         &mut self,
         wanted: &'w WantedArtifact,
@@ -285,7 +284,7 @@ impl<'a> BestSource<'a> {
             let host = source.host().unwrap_or_default().to_owned();
             if self.unreachable.contains(&host) {
                 let (subject, why) =
-                    (source.to_string(), Unreachable::Other("it did not answer before".into()));
+                    (source.to_string(), Unreachable::Other("it did not answer an earlier request".into()));
                 let error = SourceError::from(RemoteError::Unreachable { subject, host, why, proxy: None });
                 failed.push((source.clone(), error.into()));
                 continue;
@@ -319,8 +318,8 @@ impl<'a> BestSource<'a> {
         (candidates, &[])
     }
 
-    /// The candidates in the order in which to take them, and those that are older than others or than
-    /// what was signed before.
+    /// Splits the candidates into those to use, in order, and those that are older than another candidate or
+    /// than data signed before.
     fn select(
         &self,
         name: &Name,
@@ -342,14 +341,16 @@ impl<'a> BestSource<'a> {
             let why = match (date(&artifact), newest, floor) {
                 (Some(date), _, Some(floor)) if date < floor => {
                     let (date, floor) = format_distinct(date, floor);
-                    Some(format!("its data is of {date}, and this stream has signed some of {floor}"))
+                    Some(format!(
+                        "its data is from {date}, and this stream has already signed data from {floor}"
+                    ))
                 }
-                // The same data under another manifest is not older.
+                // The same data with another manifest is not older.
                 (Some(date), Some(newest), _)
                     if date < newest && of_newest.as_ref() != Some(&artifact.manifest.layers) =>
                 {
                     let (date, newest) = format_distinct(date, newest);
-                    Some(format!("its data is of {date}, and another source has some of {newest}"))
+                    Some(format!("its data is from {date}, and another source has data from {newest}"))
                 }
                 _ => None,
             };
@@ -365,7 +366,7 @@ impl<'a> BestSource<'a> {
     }
 }
 
-/// What a quorum is about: the data, and what it says it is.
+/// The claim that a quorum agrees on: the layers and their version.
 fn claim_of(artifact: &Artifact) -> (Vec<Digest>, Option<&String>) {
     let layers = artifact.manifest.layers.iter().map(|layer| layer.digest);
     (layers.collect(), artifact.manifest.annotations.get(oci::VERSION))

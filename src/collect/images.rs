@@ -1,5 +1,5 @@
-//! `export --image`: the images that a bundle carries beside the datasets, how they are named, and how they
-//! are collected.
+//! `export --image`: the images that a bundle carries beside the datasets, their names, and how they are
+//! collected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,21 +15,21 @@ use crate::remote::Repository;
 use crate::source::{self, ArtifactSource, Network};
 use crate::util::redacted::Redacted;
 
-/// What one `--image` of an export names.
+/// The image that one `--image` of an export names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarriedImage {
-    /// What it is called on both sides.
+    /// Its name at the source and at the destination.
     pub name: Repository,
-    /// Where it is fetched from.
+    /// The source that it is fetched from.
     pub source: ArtifactSource,
 }
 
-/// A string that names no image.
+/// The error for a string that names no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; write HOST/REPOSITORY:TAG, or NAME=oci-layout:DIR:TAG")]
+#[error("{0}; give HOST/REPOSITORY:TAG, or NAME=oci-layout:DIR:TAG")]
 pub struct InvalidImage(String);
 
-/// The tag that is meant where none stands, as everywhere else with images.
+/// The default tag, as usual for images.
 const TAG: &str = "latest";
 
 impl FromStr for CarriedImage {
@@ -38,11 +38,13 @@ impl FromStr for CarriedImage {
     fn from_str(text: &str) -> Result<Self, InvalidImage> {
         let (name, source) = text.split_once('=').unwrap_or((text, text));
         if name.starts_with("oci-layout:") {
-            return Err(InvalidImage("a layout does not say what its image is called".into()));
+            return Err(InvalidImage("an OCI layout does not hold the name of its image".into()));
         }
         if !name.is_empty() && !name.contains('/') {
             let name = Redacted::new(name);
-            return Err(InvalidImage(format!("for an image of Docker Hub's own, write library/{name}")));
+            return Err(InvalidImage(format!(
+                "an official image of Docker Hub is written as library/{name}"
+            )));
         }
         let name = Repository::parse(name, TAG).map_err(|error| InvalidImage(error.to_string()))?;
         let source = ArtifactSource::parse(source, name.tag().unwrap_or(TAG))
@@ -57,32 +59,33 @@ impl fmt::Display for CarriedImage {
     }
 }
 
-/// An image whose manifests are here.
+/// An image whose manifests have been fetched.
 pub(crate) struct CollectedImage {
-    /// What goes into the plan.
+    /// Its entry in the plan of the bundle.
     pub(crate) planned: PlannedImage,
     source: source::Image,
 }
 
 impl CollectedImage {
-    /// Any of its blobs, and where it is fetched from.
+    /// The first of its blobs, and the source of the image.
     pub(crate) fn first_blob(&self) -> Option<(&ArtifactSource, &Descriptor)> {
         Some((&self.source.source, self.source.blobs.first()?))
     }
 
-    /// Where a blob of it is fetched from.
+    /// Returns the source and the descriptor of one of its blobs.
     pub(crate) fn blob(&self, path: &str) -> Option<(&ArtifactSource, &Descriptor)> {
         let index = self.planned.image.blobs.iter().position(|blob| blob.path() == path)?;
         Some((&self.source.source, self.source.blobs.get(index)?))
     }
 }
 
-/// Fetches the manifests of every image that an export is to take along. Adds to `missing` those that their source
-/// does not give and the bundle need not hold; what stands there already is skipped.
+/// Fetches the manifests of every image that an export carries. Adds an image to `missing` if its source does
+/// not have it and the bundle does not require it; skips images that `missing` already holds.
 ///
 /// # Errors
-/// [`Error::Usage`] if there are too many images, one is given twice, or one has another digest than its
-/// name; [`Error::Source`] if all are required and a source does not have one, or registries would reject it.
+/// [`Error::Usage`] if there are too many images, if one is given twice, or if its digest differs from the
+/// one in its name; [`Error::Source`] if images are required and one cannot be fetched or would be rejected
+/// by registries.
 pub(crate) fn collect(
     images: &[CarriedImage],
     platform: Option<&Platform>,
@@ -93,8 +96,8 @@ pub(crate) fn collect(
 ) -> Result<Vec<CollectedImage>, Error> {
     if images.len() > MAX_IMAGES {
         return Err(Error::usage(
-            format!("{} images are named, and a bundle takes {MAX_IMAGES}", images.len()),
-            "Take the others in a second bundle, of a stream of its own.",
+            format!("{} images are given, but a bundle holds at most {MAX_IMAGES}", images.len()),
+            "Carry the others in a second bundle, with a stream of its own.",
         ));
     }
     let mut collected: Vec<CollectedImage> = Vec::new();
@@ -117,11 +120,8 @@ pub(crate) fn collect(
         };
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(
-                format!(
-                    "{} is {} where it is fetched, and its name says {pinned}",
-                    carried.source, source.top.digest
-                ),
-                "Leave the digest out of the name, or take another source; with --platform an index has another digest than what is carried.",
+                format!("{} has the digest {}, but its name has {pinned}", carried.source, source.top.digest),
+                "Remove the digest from the name, or use another source. With --platform, the digest of the index differs from that of the carried manifest.",
             ));
         }
         let manifest = |manifest: &source::ImageManifest| Blob {

@@ -1,5 +1,5 @@
-//! Collects from the sources: which datasets an export or a mirror selects, from where, and everything
-//! about them that can be known before the large layers are read.
+//! Collects from the sources: which datasets an export or a mirror selects, from where, and everything about
+//! them that is known before the large layers are read.
 //!
 //! This module knows sources and datasets. It writes no bundle, and does not know where the data goes.
 
@@ -21,13 +21,12 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::source::Network;
 
-/// Resolves every dataset, and fetches and checks the small ones. Adds to `missing` what no source has in a usable
-/// form and the bundle need not hold; what stands there already is skipped.
+/// Resolves every dataset, and fetches and validates the small ones. Adds a dataset to `missing` if no source
+/// has it in a usable form and the bundle does not require it; skips datasets that `missing` already holds.
 ///
 /// # Errors
-/// The error of the first dataset that is required and that no source has in a usable form: see
-/// [`BestSource::collect`]. For a VEX repository [`Error::Source`] if it cannot be fetched, or
-/// [`Error::Content`] if Trivy could not use it.
+/// If a required dataset is not available in a usable form: the error of [`BestSource::collect`], or for a
+/// VEX repository [`Error::Source`] if it cannot be fetched and [`Error::Content`] if Trivy could not use it.
 pub(crate) fn collect(
     network: &Network<'_>,
     wanted: &[WantedDataset],

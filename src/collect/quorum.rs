@@ -1,7 +1,7 @@
-//! Counts how many independent registries name the same data. This is the only check that finds a registry
-//! that serves false data.
+//! Counts how many independent registries have the same data. This is the only check that detects a registry
+//! that serves forged data.
 //!
-//! Knows by the name of a source for whom it speaks; it does not look at what it serves.
+//! This module decides by the names of sources which of them are independent. It does not look at their data.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use crate::collect::registry_mirror::RegistryMirror;
 use crate::remote::is_loopback;
 use crate::source::ArtifactSource;
 
-/// How many must agree, and how long that may take.
+/// The number of registries that must agree, and the time limit for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Quorum<'a> {
     pub(crate) wanted: u32,
-    /// What has no word of its own.
+    /// Mirrors, which are not independent of their registries.
     pub(crate) mirrors: &'a [RegistryMirror],
-    /// How long those are waited for that lag behind.
+    /// The time to wait for sources that lag behind.
     pub(crate) wait: Duration,
 }
 
 impl Quorum<'_> {
     pub(crate) const NONE: Quorum<'static> = Quorum { wanted: 1, mirrors: &[], wait: Duration::ZERO };
 
-    /// How many independent words these sources are. A mirror's is that of its registry, and also that of
-    /// whoever runs the mirror: neither may speak twice.
+    /// Counts the independent sources. A mirror depends on its registry and on the mirror's operator; each of
+    /// the two may count only once.
     pub(crate) fn votes<'s>(&self, sources: impl Iterator<Item = &'s ArtifactSource>) -> u32 {
         let mut voters: Vec<(String, String)> = sources.map(|source| self.origin_and_host(source)).collect();
-        // Those that speak for themselves first: a mirror takes two names out of the count.
+        // Registries come before mirrors, because a mirror uses up two names.
         voters.sort_by_key(|(origin, host)| origin != host);
         let mut counted = BTreeSet::new();
         let new = |(origin, host): &(String, String)| {
@@ -38,16 +38,16 @@ impl Quorum<'_> {
         voters.iter().map(new).filter(|new| *new).count() as u32
     }
 
-    /// Whose word a source's is, and who passes it on.
+    /// Returns the registry that a source copies, and the host that serves it.
     fn origin_and_host(&self, source: &ArtifactSource) -> (String, String) {
-        // Whoever fetched it, nobody here can tell.
+        // The registry that a layout was fetched from is not known.
         let Some(host) = source.host() else { return ("a layout".into(), "a layout".into()) };
         let host = canonical(host);
         let mirrored = self.mirrors.iter().filter_map(|mirror| mirror.origin(source));
-        // Of two mirrors in one registry, the one with the longer prefix.
+        // Of two mirrors on one host, the one with the longer prefix applies.
         let mirrored = mirrored.max_by_key(|(_, prefix)| *prefix).map(|(origin, _)| canonical(origin));
         let origin = mirrored.unwrap_or_else(|| match host.as_str() {
-            // A pull-through cache of Docker Hub's.
+            // A pull-through cache of Docker Hub.
             "mirror.gcr.io" => "docker.io".into(),
             own => own.into(),
         });
@@ -55,7 +55,7 @@ impl Quorum<'_> {
     }
 }
 
-/// One name for one registry.
+/// Returns one name for all names of a registry.
 fn canonical(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let (name, port) = match host.rsplit_once(':') {
@@ -77,7 +77,7 @@ fn canonical(host: &str) -> String {
 mod tests {
     use super::*;
 
-    fn words(mirrors: &[&str], sources: &[&str]) -> u32 {
+    fn votes(mirrors: &[&str], sources: &[&str]) -> u32 {
         let mirrors: Vec<RegistryMirror> = mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect();
         let quorum = Quorum { mirrors: &mirrors, ..Quorum::NONE };
         let sources: Vec<_> =
@@ -86,8 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_two_words() {
-        assert_eq!(words(&[], &["ghcr.io/a/b", "public.ecr.aws/a/b", "a/b"]), 3);
+    fn a_registry_counts_once() {
+        assert_eq!(votes(&[], &["ghcr.io/a/b", "public.ecr.aws/a/b", "a/b"]), 3);
         for one in [
             &["ghcr.io/a/b", "ghcr.io/c/d"][..],
             &["mirror.gcr.io/a/b", "a/b"],
@@ -96,21 +96,21 @@ mod tests {
             &["localhost:5000/a", "127.0.0.1:5000/a", "[::1]:5000/a"],
             &["oci-layout:x", "oci-layout:./x", "oci-layout:y"],
         ] {
-            assert_eq!(words(&[], one), 1, "{one:?}");
+            assert_eq!(votes(&[], one), 1, "{one:?}");
         }
     }
 
     #[test]
-    fn a_mirror_speaks_for_its_registry_and_for_itself_once() {
+    fn a_mirror_counts_for_its_registry_and_for_its_host() {
         let both = ["ghcr.io=harbor.example/ghcr", "docker.io=harbor.example/hub"];
-        // Two prefixes of one Harbor.
-        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "harbor.example/hub/a/b"]), 1);
-        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "ghcr.io/a/b"]), 1);
-        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "docker.io/a/b"]), 2);
-        assert_eq!(words(&both, &["harbor.example/ghcr/a/b", "harbor.example/own/a"]), 1);
-        // One mirror lies below the other.
+        // Two prefixes on one Harbor.
+        assert_eq!(votes(&both, &["harbor.example/ghcr/a/b", "harbor.example/hub/a/b"]), 1);
+        assert_eq!(votes(&both, &["harbor.example/ghcr/a/b", "ghcr.io/a/b"]), 1);
+        assert_eq!(votes(&both, &["harbor.example/ghcr/a/b", "docker.io/a/b"]), 2);
+        assert_eq!(votes(&both, &["harbor.example/ghcr/a/b", "harbor.example/own/a"]), 1);
+        // The prefix of one mirror is below that of the other.
         let below = ["ghcr.io=harbor.example", "docker.io=harbor.example/hub"];
-        assert_eq!(words(&below, &["harbor.example/hub/a/b", "docker.io/a/b"]), 1);
-        assert_eq!(words(&below, &["harbor.example/hub/a/b", "ghcr.io/a/b"]), 2);
+        assert_eq!(votes(&below, &["harbor.example/hub/a/b", "docker.io/a/b"]), 1);
+        assert_eq!(votes(&below, &["harbor.example/hub/a/b", "ghcr.io/a/b"]), 2);
     }
 }

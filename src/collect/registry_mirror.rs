@@ -1,6 +1,6 @@
-//! A local mirror of a registry: a pull-through cache that is asked before the registry itself.
+//! A local mirror of a registry: a pull-through cache that is tried before the registry itself.
 //!
-//! Knows how such a mirror is written and what it stands for; it asks none.
+//! This module parses the option for such a mirror and maps sources to it. It sends no request.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use crate::remote::{RemoteError, Repository};
 use crate::source::ArtifactSource;
 use crate::util::redacted::Redacted;
 
-/// `HOST=MIRROR[/PREFIX]`: what HOST has is also at MIRROR, below PREFIX.
+/// `HOST=MIRROR[/PREFIX]`: MIRROR has the repositories of HOST below PREFIX.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryMirror {
     origin: String,
@@ -20,35 +20,34 @@ impl FromStr for RegistryMirror {
     type Err = RemoteError;
 
     fn from_str(text: &str) -> Result<Self, RemoteError> {
-        let hint =
-            || "Write it as HOST=MIRROR[/PREFIX], such as ghcr.io=harbor.corp.example/ghcr.".to_owned();
+        let hint = || "Give it as HOST=MIRROR[/PREFIX], such as ghcr.io=harbor.corp.example/ghcr.".to_owned();
         let wrong =
             |why: &str| RemoteError::Address { text: Redacted::new(text), why: why.into(), hint: hint() };
         let (origin, place) =
-            text.split_once('=').ok_or_else(|| wrong("it names no registry that it mirrors"))?;
+            text.split_once('=').ok_or_else(|| wrong("it does not name the registry that it mirrors"))?;
         let (host, prefix) = place.split_once('/').unwrap_or((place, ""));
         if host.contains('@') {
-            return Err(wrong("it holds a login, which `docker login` is for"));
+            return Err(wrong("it holds a login; use `docker login` instead"));
         }
         let mirror = RegistryMirror { origin: origin.into(), host: host.into(), prefix: prefix.into() };
-        // Both must do as parts of a repository's name.
+        // Both must be valid in the name of a repository.
         for (host, name) in [(origin, "x".to_owned()), (host, mirror.below("x"))] {
-            Repository::at(host, &name, "1").map_err(|_| wrong("it is no host, or no repository's name"))?;
+            Repository::at(host, &name, "1").map_err(|_| wrong("the host or the prefix is not valid"))?;
         }
         Ok(mirror)
     }
 }
 
 impl RegistryMirror {
-    /// Where the mirror has what a source names; `None` where it mirrors another registry.
+    /// Returns the place of a source in the mirror; `None` if it mirrors another registry.
     pub(crate) fn of(&self, source: &ArtifactSource) -> Option<ArtifactSource> {
         let repository = source.repository().filter(|repository| repository.host() == self.origin)?;
         let name = self.below(repository.name());
         Some(ArtifactSource::Registry(repository.moved(&self.host, &name)))
     }
 
-    /// The registry whose word this source's is, where it is in this mirror, and how long the mirror's
-    /// prefix is.
+    /// Returns the registry that a source in this mirror copies, and the length of the mirror's prefix;
+    /// `None` if the source is not in this mirror.
     pub(crate) fn origin(&self, source: &ArtifactSource) -> Option<(&str, usize)> {
         let repository = source.repository().filter(|repository| repository.host() == self.host)?;
         repository.name().starts_with(&self.below("")).then_some((self.origin.as_str(), self.prefix.len()))
@@ -78,9 +77,9 @@ mod tests {
         assert_eq!(mirror.origin(&mirrored), Some(("ghcr.io", 4)));
         assert_eq!(mirror.origin(&source("harbor.example:8443/ghcr2/x")), None);
         assert_eq!(mirror.origin(&upstream), None);
-        let whole: RegistryMirror = "docker.io=cache.example".parse().unwrap();
-        assert_eq!(whole.of(&source("aquasec/trivy-db")), Some(source("cache.example/aquasec/trivy-db")));
-        assert_eq!(whole.origin(&source("cache.example/x/y")), Some(("docker.io", 0)));
+        let complete: RegistryMirror = "docker.io=cache.example".parse().unwrap();
+        assert_eq!(complete.of(&source("aquasec/trivy-db")), Some(source("cache.example/aquasec/trivy-db")));
+        assert_eq!(complete.origin(&source("cache.example/x/y")), Some(("docker.io", 0)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What a bundle has to hold to be written, and what it is written without.
+//! The datasets that a bundle requires, and those that it is written without.
 //!
-//! A source that fails must not keep the data of the others at home. Decides by the category of an error whether
-//! it concerns one source only.
+//! A failed source must not keep the data of other sources out of the bundle. This module decides by the
+//! category of an error whether it concerns one source only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,10 +13,10 @@ use crate::hint::Hint;
 use crate::remote::RemoteError;
 use crate::source::SourceError;
 
-/// What a bundle must hold to be written.
+/// An item that a bundle must hold to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requirement {
-    /// Everything that was asked for, the images too.
+    /// Everything that was selected, including images.
     All,
     /// This dataset.
     Dataset(Name),
@@ -46,11 +46,11 @@ impl fmt::Display for Requirement {
 pub(crate) struct Requirements<'r>(&'r [Requirement]);
 
 impl<'r> Requirements<'r> {
-    /// Those that were given. Without any, trivy-db is required if it is asked for: the others are of little use
-    /// without it. `accepted` are the datasets that may be signed against the rules.
+    /// Checks the given requirements. Without any, trivy-db is required if it is selected: the other datasets
+    /// are of little use without it. `accepted` are the datasets that may be signed even if a check fails.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a requirement or `accepted` names a dataset that is not asked for.
+    /// [`Error::Usage`] if a requirement or `accepted` names a dataset that is not selected.
     pub(crate) fn new(
         given: &'r [Requirement],
         accepted: &[Name],
@@ -65,7 +65,7 @@ impl<'r> Requirements<'r> {
         match required.chain(accepted).find(|(_, name)| !is_wanted(name)) {
             Some((flag, name)) => Err(Error::usage(
                 format!("{flag} names {name}, which this export does not carry"),
-                "Correct the name, or give its source; --only and --skip say what is carried.",
+                "Correct the name, add its source, or change --only and --skip, which select what is carried.",
             )),
             None => Ok(Requirements(given)),
         }
@@ -81,10 +81,10 @@ impl<'r> Requirements<'r> {
         }
     }
 
-    /// Does without a dataset whose source failed, if the rest of the bundle can be written.
+    /// Records a dataset as missing, if the bundle can be written without it.
     ///
     /// # Errors
-    /// The error, if the dataset is required, or it is not about its source alone.
+    /// Returns `error` if the dataset is required, or if the error does not concern its source alone.
     pub(crate) fn without_dataset(&self, dataset: &DatasetRef, error: Error) -> Result<MissingSource, Error> {
         if self.dataset(&dataset.name) || !concerns_one_source(&error) {
             return Err(error);
@@ -92,10 +92,10 @@ impl<'r> Requirements<'r> {
         Ok(MissingSource { item: MissingItem::dataset(dataset, &error.to_string()), error })
     }
 
-    /// Does without an image, likewise.
+    /// Records an image as missing, if the bundle can be written without it.
     ///
     /// # Errors
-    /// The error, if everything is required, or it is not about the source of the image alone.
+    /// Returns `error` if everything is required, or if the error does not concern the image's source alone.
     pub(crate) fn without_image(&self, name: &str, error: Error) -> Result<MissingSource, Error> {
         if self.0.contains(&Requirement::All) || !concerns_one_source(&error) {
             return Err(error);
@@ -104,7 +104,7 @@ impl<'r> Requirements<'r> {
     }
 }
 
-/// Whether other sources may do better. If the time is over, none does.
+/// Whether other sources may still succeed. After the deadline none can.
 fn concerns_one_source(error: &Error) -> bool {
     !matches!(
         error,
@@ -112,7 +112,7 @@ fn concerns_one_source(error: &Error) -> bool {
     ) && matches!(error.category(), Category::Source | Category::Rejected)
 }
 
-/// What a bundle is written without, and the error that is the reason.
+/// An item that a bundle is written without, and the error that is the reason.
 #[derive(Debug)]
 pub(crate) struct MissingSource {
     pub(crate) item: MissingItem,
@@ -120,19 +120,19 @@ pub(crate) struct MissingSource {
 }
 
 impl MissingSource {
-    /// Whether it is this dataset under this tag.
+    /// Whether the item is this dataset with this tag.
     pub(crate) fn is(&self, dataset: &DatasetRef) -> bool {
         self.item.name == dataset.name.as_str() && self.item.tag.as_ref() == Some(&dataset.tag)
     }
 
-    /// The error of a run that has written the rest.
+    /// The error of a run that wrote a bundle without the item.
     pub(crate) fn into_error(self) -> Error {
         let what = format!("{} is missing from the bundle: {}", self.item.name, self.error);
         Error::Restated { what, hint: self.error.hint(), original: Box::new(self.error) }
     }
 }
 
-/// What a payload says of it.
+/// The missing items for the payload.
 pub(crate) fn items(missing: &[MissingSource]) -> Vec<MissingItem> {
     missing.iter().map(|missing| missing.item.clone()).collect()
 }

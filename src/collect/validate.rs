@@ -1,7 +1,7 @@
 //! Validates a large layer while it is read. The caller's thread passes the bytes on; another thread
-//! inflates them and checks the content. Nothing is stored.
+//! decompresses and validates them. Nothing is stored.
 //!
-//! `dataset` knows what good content is. This module does not know where the bytes come from or go.
+//! `dataset` knows what valid content is. This module does not know where the bytes come from or go.
 
 use std::io::{self, Read, Write};
 
@@ -15,30 +15,30 @@ use crate::source::SourceError;
 use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::text::escape;
 
-/// What the checker found.
+/// The result of the validation.
 pub(crate) type Validation = Result<Examined, UnpackError>;
 
-/// The content of a layer, and what is odd about it.
+/// The content of a layer, and its oddities.
 pub(crate) struct Examined {
     pub(crate) contents: Contents,
     pub(crate) examination: Examination,
 }
 
-/// Unpacks a layer, and looks at what it holds.
+/// Unpacks a layer and examines its content.
 ///
 /// # Errors
-/// Those of [`layer::unpack`].
+/// If the layer cannot be read, or if its content is not valid, as in [`layer::unpack`].
 pub(crate) fn examine(kind: Kind, packed: impl Read + Send) -> Validation {
     let mut examiner = Examiner::new(kind);
     let contents = layer::unpack(kind, packed, UnpackLimits::of(kind), &mut examiner)?;
     Ok(Examined { contents, examination: examiner.finish() })
 }
 
-/// Hands a layer to `take` while its content is checked. Says what `take` came to and what was found,
-/// in that order: a checker that was left without the end says no more than that.
+/// Passes a layer to `take` and validates its content at the same time. Returns the result of `take` and that
+/// of the validation. If `take` does not read to the end, the validation fails for that reason.
 ///
 /// # Errors
-/// [`Error::Unexpected`] if the checking thread panics. An error of the source or of the content is in the
+/// [`Error::Unexpected`] if the validating thread panics. Errors of the source or of the content are in the
 /// result.
 pub(crate) fn validate_while<R: Read, T>(
     kind: Kind,
@@ -55,8 +55,8 @@ pub(crate) fn validate_while<R: Read, T>(
     Ok((taken, validated.map_err(panicked("checking"))?))
 }
 
-/// What it means that reading a layer ended with an error. The checker sees a cut stream as the
-/// reader's failure, so the reader's own word is better, unless the checker had seen enough.
+/// Explains why reading a layer failed. A failed read also fails the validation, so the error of the reader
+/// comes first, unless the validation stopped the reading.
 pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, validated: &Validation) -> Error {
     match validated {
         Err(UnpackError::Content(bad)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -69,7 +69,7 @@ pub(crate) fn broke_off(dataset: &Dataset, error: io::Error, validated: &Validat
     }
 }
 
-/// Content that a source serves and Trivy could not use.
+/// The error for content that Trivy could not use.
 pub(crate) fn bad_content(dataset: &Dataset, why: &str) -> Error {
     Error::Content {
         dataset: dataset.name.to_string(),
@@ -78,8 +78,8 @@ pub(crate) fn bad_content(dataset: &Dataset, why: &str) -> Error {
     }
 }
 
-/// Reads a source and hands a copy of its bytes to the checker. A checker that has seen enough
-/// stops the reading: there is no point in fetching what nobody will use.
+/// Reads a source and passes a copy of its bytes to the validation. If the validation fails, reading stops:
+/// the rest would not be used.
 pub(crate) struct ValidatingReader<R> {
     source: R,
     copy: Option<PipeWriter>,

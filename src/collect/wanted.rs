@@ -10,14 +10,14 @@ use crate::source::{ArtifactSource, VexSource};
 use crate::util::redacted::Redacted;
 use crate::util::text::escape;
 
-/// One of the OCI artifacts, with its sources in the order in which to ask them.
+/// One of the OCI artifacts, with its sources in the order in which to try them.
 pub(crate) struct WantedArtifact {
     pub(crate) name: Name,
     pub(crate) tag: String,
     pub(crate) sources: Vec<ArtifactSource>,
 }
 
-/// A dataset that is to be carried.
+/// A dataset to carry.
 pub(crate) enum WantedDataset {
     /// One of the OCI artifacts.
     Artifact(WantedArtifact),
@@ -26,7 +26,7 @@ pub(crate) enum WantedDataset {
 }
 
 impl WantedDataset {
-    /// The artifact, where it is one.
+    /// The artifact, if the dataset is one.
     pub(crate) fn artifact(&self) -> Option<&WantedArtifact> {
         match self {
             WantedDataset::Artifact(artifact) => Some(artifact),
@@ -34,7 +34,7 @@ impl WantedDataset {
         }
     }
 
-    /// Its name, with the tag by which it is asked for.
+    /// Its name with the requested tag.
     pub(crate) fn dataset(&self) -> DatasetRef {
         match self {
             WantedDataset::Artifact(artifact) => DatasetRef::new(artifact.name.clone(), artifact.tag.clone()),
@@ -54,7 +54,7 @@ impl WantedDataset {
     }
 }
 
-/// The OCI artifacts that are asked for.
+/// Returns the selected OCI artifacts.
 ///
 /// # Errors
 /// [`Error::Source`] if the text of a source names no repository.
@@ -72,7 +72,7 @@ pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, 
             sources.extend(options.registry_mirror.iter().filter_map(|mirror| mirror.of(&source)));
             sources.push(source);
         }
-        // A tag in the reference overrides ours, and then two majors would be the same artifact.
+        // A tag in the reference overrides `tag`, and then two major versions are the same artifact.
         if !wanted.iter().any(|have| have.sources == sources) {
             wanted.push(WantedArtifact { name, tag: tag.into(), sources });
         }
@@ -92,12 +92,12 @@ pub(crate) fn artifacts(options: &SourceOptions) -> Result<Vec<WantedArtifact>, 
     Ok(wanted)
 }
 
-/// The datasets that are asked for. `vex` names VEX repositories, as `NAME=URL` or `NAME=DIR`; if it is empty, VEX
-/// Hub is one. With images the list may be empty.
+/// Returns the selected datasets. `vex` names VEX repositories, as `NAME=URL` or `NAME=DIR`; if it is empty,
+/// VEX Hub is used. The result may be empty if there are images.
 ///
 /// # Errors
 /// [`Error::Source`] if the text of a source names nothing that can be fetched; [`Error::Usage`] if a VEX
-/// repository has no valid name or is given twice, or the selection names an unknown dataset or leaves
+/// repository has no valid name or is given twice, or if the selection names an unknown dataset or leaves
 /// nothing.
 pub(crate) fn wanted(
     options: &SourceOptions,
@@ -114,14 +114,12 @@ pub(crate) fn wanted(
         let (repository, source) = text.split_once('=').ok_or_else(|| {
             Error::usage(
                 format!("--vex {:?} has no name", escape(&Redacted::new(text).to_string())),
-                "Write NAME=URL or NAME=DIR; the name `default` is VEX Hub's.",
+                "Give NAME=URL or NAME=DIR; VEX Hub has the name `default`.",
             )
         })?;
         let name = Name::vex(repository).map_err(|_| {
             let hint = match repository {
-                "hub" => {
-                    "It would be taken for VEX Hub, whose name here is `default`: choose that or another."
-                }
+                "hub" => "Use `default` for VEX Hub, or choose another name for another repository.",
                 _ => "Use the name in Trivy's repository.yaml: lower-case letters, digits, '.', '_' and '-'.",
             };
             Error::usage(
@@ -139,18 +137,21 @@ pub(crate) fn wanted(
             wanted.push(WantedDataset::Vex { name, source: VexSource::parse(source)? });
         }
     }
-    // VEX Hub may be left out also where it is not asked for; another name is a slip of the pen.
+    // --skip may name VEX Hub even if it is not selected; any other unknown name is a typo.
     let hub = Name::vex("default").ok();
     let unknown =
         |name: &&Name| name.kind() == Kind::Vex && !names.contains(name) && hub.as_ref() != Some(name);
     if let Some(name) = selection.only.iter().chain(&selection.skip).find(unknown) {
         return Err(Error::usage(
-            format!("--only or --skip names {name}, which this export does not know"),
+            format!("--only or --skip names {name}, which has no source in this export"),
             "Give its source with --vex NAME=SOURCE, or correct the name.",
         ));
     }
     if wanted.is_empty() && !has_images {
-        return Err(Error::usage("--only and --skip leave no dataset to export", "Select at least one."));
+        return Err(Error::usage(
+            "--only and --skip leave no dataset to export",
+            "Select at least one dataset.",
+        ));
     }
     Ok(wanted)
 }

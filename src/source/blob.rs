@@ -1,7 +1,6 @@
-//! Reads a blob. The reader succeeds only if exactly the requested bytes came: their number and their
-//! digest.
+//! Reads a blob. The reader succeeds only if it received exactly the requested bytes, by number and digest.
 //!
-//! It asks its source for the next piece and knows nothing else of it.
+//! It requests the next piece from its source and knows nothing else about the source.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +12,7 @@ use crate::oci::Descriptor;
 use crate::source::error::SourceError;
 use crate::source::transfer::Transfer;
 
-/// How much is read from a file at once, in bytes.
+/// The size of one read from a file, in bytes.
 const PIECE: usize = 256 << 10;
 
 pub(super) enum Pieces<'n> {
@@ -43,9 +42,9 @@ impl Pieces<'_> {
     }
 }
 
-/// A blob's bytes. Reading gives `Ok(0)` only after exactly as many bytes as the descriptor
-/// says, with its digest; the last piece is handed out only once all of that holds. Anything
-/// else is an error that wraps a [`SourceError`] (see [`SourceError::from_io`]), and stays one.
+/// A blob's bytes. Reading returns `Ok(0)` only after as many bytes as the descriptor says, with its digest;
+/// the last piece is returned only after both were verified. Anything else is an error that wraps a
+/// [`SourceError`] (see [`SourceError::from_io`]); after an error, every further read fails.
 pub struct Blob<'n> {
     pieces: Pieces<'n>,
     subject: String,
@@ -53,7 +52,7 @@ pub struct Blob<'n> {
     size: u64,
     seen: u64,
     ended: bool,
-    /// `None` where the reader hashes for itself.
+    /// `None` if the reader computes the digest itself.
     hasher: Option<Hasher>,
     piece: Bytes,
     failed: bool,
@@ -79,18 +78,18 @@ impl<'n> Blob<'n> {
         self.size
     }
 
-    /// What it is, for messages.
+    /// The name of the blob for messages.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The same blob for a reader that hashes what it reads and compares it.
+    /// Returns the same blob for a reader that computes and compares the digest itself.
     pub fn unhashed(mut self) -> UnhashedBlob<'n> {
         self.hasher = None;
         UnhashedBlob(self)
     }
 
-    /// Fetches the next piece; leaves none where the blob has ended well.
+    /// Fetches the next piece. Leaves `piece` empty at the end of a valid blob.
     fn fill(&mut self) -> Result<(), SourceError> {
         if self.ended {
             return Ok(());
@@ -128,7 +127,7 @@ impl<'n> Blob<'n> {
 impl Read for Blob<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.failed {
-            return Err(io::Error::other("the blob failed before"));
+            return Err(io::Error::other("an earlier read of this blob failed"));
         }
         if out.is_empty() {
             return Ok(0);
@@ -146,8 +145,8 @@ impl Read for Blob<'_> {
     }
 }
 
-/// A blob whose length is checked and whose digest is not: nothing vouches for the bytes until
-/// whoever reads them has compared their digest. It exists so that large layers are hashed once.
+/// A blob whose length is verified and whose digest is not: its reader must compare the digest before it uses
+/// the bytes. This type exists so that large layers are hashed only once.
 pub struct UnhashedBlob<'n>(Blob<'n>);
 
 impl Read for UnhashedBlob<'_> {

@@ -1,6 +1,6 @@
 //! The errors of fetching.
 //!
-//! Knows references, URLs and digests as text only.
+//! This module knows references, URLs and digests as text only.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,45 +9,45 @@ use crate::digest::Digest;
 use crate::remote::{RemoteError, Retry, Retryable};
 use crate::util::text;
 
-/// Why bytes could not be had from where they were asked for.
+/// An error of fetching from a source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The server that was asked.
+    /// The server could not be reached or returned an error.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// A file or an archive beyond the limit for its kind.
-    #[error("{subject} is larger than the {} that are allowed", text::format_size(*most))]
+    /// A file or an archive is larger than the limit for its kind.
+    #[error("{subject} is larger than the limit of {}", text::format_size(*most))]
     TooLarge {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
         /// The limit in bytes.
         most: u64,
     },
-    /// An answer that is no manifest.
+    /// The answer is not a manifest.
     #[error("{subject} cannot be used: {why}")]
     Manifest {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// What it is instead.
+        /// What is wrong with it.
         why: String,
     },
-    /// An image that cannot be taken along.
-    #[error("{subject} cannot be taken along: {why}")]
+    /// An image cannot be carried.
+    #[error("{subject} cannot be carried: {why}")]
     Image {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// What keeps it.
+        /// The reason.
         why: String,
-        /// What would help.
+        /// What to do about it.
         hint: &'static str,
     },
-    /// The server announced another length than the manifest gives.
-    #[error("{subject} should have {wanted} bytes, and {announced} are offered")]
+    /// The source announced a different length than the manifest.
+    #[error("{subject} should have {wanted} bytes, but its source announces {announced}")]
     Length {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// The length that its descriptor gives.
+        /// The length in its descriptor.
         wanted: u64,
         /// The length that the source announced.
         announced: u64,
@@ -55,97 +55,97 @@ pub enum SourceError {
     /// The bytes ended early.
     #[error("{subject} ended after {got} of {wanted} bytes")]
     Short {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// The length that its descriptor gives.
+        /// The length in its descriptor.
         wanted: u64,
-        /// The bytes that came.
+        /// The number of bytes that were received.
         got: u64,
     },
-    /// More bytes came than there are.
-    #[error("{subject} goes on after its {wanted} bytes")]
+    /// The source sent more bytes than expected.
+    #[error("{subject} is longer than the expected {wanted} bytes")]
     Long {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// The length that its descriptor gives.
+        /// The length in its descriptor.
         wanted: u64,
     },
-    /// The bytes are others than those asked for.
-    #[error("{subject} should have the digest {wanted}, and has {found}")]
+    /// The bytes do not have the expected digest.
+    #[error("{subject} should have the digest {wanted}, but has {found}")]
     Digest {
-        /// What was asked for.
+        /// What was requested.
         subject: String,
-        /// The digest that was asked for or claimed.
+        /// The digest that was requested or claimed.
         wanted: Digest,
-        /// The digest of the bytes that came.
+        /// The digest of the received bytes.
         found: Digest,
     },
-    /// Too few registries name the same data.
-    #[error("{agree} of the {wanted} registries that --quorum asks for name the same {dataset}: {named}")]
+    /// Too few registries have the same data.
+    #[error("{agree} of the {wanted} registries that --quorum requires have the same {dataset}: {named}")]
     Quorum {
-        /// Which dataset.
+        /// The dataset.
         dataset: String,
-        /// How many agree.
+        /// The number of registries that agree.
         agree: u32,
-        /// How many must.
+        /// The number of registries that must agree.
         wanted: u32,
-        /// Who names what.
+        /// The data that each registry has.
         named: String,
     },
-    /// A local file or folder that cannot be read.
+    /// A local file or directory cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
     Local {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// No temporary file for an archive of unknown size.
+    /// The temporary file for an archive of unknown size cannot be written or read.
     #[error("a temporary file in {} cannot be used: {error}", directory.display())]
     Temporary {
-        /// The folder for temporary files.
+        /// The directory for temporary files.
         directory: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A folder that is not a usable OCI image layout.
+    /// A directory is not a usable OCI image layout.
     #[error("{} is not a usable OCI image layout: {why}", directory.display())]
     Layout {
-        /// The folder.
+        /// The directory.
         directory: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// A VEX repository that cannot be used.
+    /// A VEX repository cannot be used.
     #[error("the VEX repository {repository} cannot be used: {why}")]
     Vex {
-        /// Its URL or folder.
+        /// Its URL or directory.
         repository: String,
         /// What is wrong with it.
         why: String,
         /// What to do about it.
         hint: String,
     },
-    /// None of the places that a VEX repository names gave its archive.
-    #[error("no location of the VEX repository {repository} gives its archive: {}", list(tried))]
+    /// None of the locations in a VEX repository's manifest provided its archive.
+    #[error("no location of the VEX repository {repository} provides its archive: {}", list(tried))]
     Locations {
         /// Its URL.
         repository: String,
-        /// Each location and why it failed, in order; never empty.
+        /// Each location with its error, in order; never empty.
         tried: Vec<(String, SourceError)>,
     },
 }
 
 impl SourceError {
-    /// Whether the command line is wrong rather than a source: exit code 2 as against 3.
+    /// Whether the command line is wrong, and not a source.
     pub fn is_usage(&self) -> bool {
         matches!(self, SourceError::Remote(error) if error.is_usage())
     }
 
-    /// The error that a [`Blob`](crate::source::Blob)'s reader wrapped, or the I/O error as it was.
+    /// Returns the error that the reader of a [`Blob`](crate::source::Blob) wrapped.
     ///
     /// # Errors
-    /// The given error, if it holds no [`SourceError`].
+    /// Returns `error` unchanged if it does not wrap a [`SourceError`].
     pub fn from_io(error: io::Error) -> Result<Self, io::Error> {
         error.downcast()
     }

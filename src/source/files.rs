@@ -1,5 +1,5 @@
-//! Reads files that other users may have written: follows no link below the directory that was named, reads
-//! regular files only, and reads no more than a limit.
+//! Reads files that other users may have written: follows no link below the given directory, reads regular
+//! files only, and reads at most a given number of bytes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -33,7 +33,7 @@ fn open_parts(directory: &Path, parts: &[&str]) -> io::Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// The bytes of a regular file below `directory`, at most `most` of them.
+/// Reads a regular file below `directory` that has at most `most` bytes.
 pub(super) fn read(directory: &Path, parts: &[&str], most: u64) -> Result<Vec<u8>, SourceError> {
     let (file, length) = open(directory, parts)?;
     let path = || parts.iter().fold(directory.to_owned(), |path, part| path.join(part));

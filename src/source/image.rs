@@ -1,8 +1,8 @@
 //! An image in a registry: a manifest, or an index with the manifests below it, and the blobs that they
 //! name.
 //!
-//! Fetches the manifests only; blobs are read when they are needed. Everything below the top is named by
-//! its digest, so that it cannot be replaced.
+//! This module fetches the manifests only; blobs are read when they are needed. Everything below the top is
+//! named by its digest, so a registry cannot replace it.
 
 use std::collections::HashSet;
 
@@ -14,23 +14,23 @@ use crate::source::network::Network;
 use crate::source::{ArtifactSource, SourceError};
 use crate::util::text::escape;
 
-/// The most manifests of one image: some platforms with an attestation each.
+/// The maximum number of manifests in one image: some platforms with an attestation each.
 const MAX_MANIFESTS: usize = 128;
-/// The most bytes of all its manifests, which are held in memory.
+/// The maximum size of all its manifests in bytes. They are held in memory.
 const MAX_BYTES: usize = 8 << 20;
-/// The most blobs of one image.
+/// The maximum number of blobs in one image.
 const MAX_BLOBS: usize = 4096;
-/// How deep indexes may stand in indexes.
+/// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 3;
 
 /// An image, without its blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Where it is from.
+    /// The source that it was fetched from.
     pub source: ArtifactSource,
-    /// What its name stands for.
+    /// The manifest or index that the source names.
     pub top: ImageManifest,
-    /// The manifests below, each before those that name it.
+    /// The manifests below the top, each before those that name it.
     pub below: Vec<ImageManifest>,
     /// The configurations and layers, each once.
     pub blobs: Vec<Descriptor>,
@@ -53,19 +53,20 @@ struct Gathered<'n> {
     max_blob: u64,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
-    /// Manifests, and blobs: bytes that are both are rare, and registries want each.
+    /// Manifests are tracked apart from blobs: a registry needs both if the same bytes are used as either.
     seen: HashSet<Digest>,
     seen_blobs: HashSet<Digest>,
     bytes: usize,
 }
 
 impl Network<'_> {
-    /// Fetches the manifests of an image and of everything below it. No blob may have more than `max_blob`
+    /// Fetches an image's manifest or index and all manifests below it. A blob may have at most `max_blob`
     /// bytes.
     ///
     /// # Errors
-    /// The errors of [`Network::resolve`]; [`SourceError::Image`] if the image has a form that registries
-    /// reject, too many manifests, a blob that is too large, or nothing for the platform.
+    /// If a manifest cannot be fetched, as in [`Network::resolve`]; [`SourceError::Image`] if the image has a
+    /// form that registries reject, too many manifests, a blob that is too large, or nothing for the
+    /// platform.
     pub fn image(
         &self,
         source: &ArtifactSource,
@@ -96,14 +97,14 @@ fn fetch(
 
 impl Gathered<'_> {
     fn bad(&self, why: impl AsRef<str>) -> SourceError {
-        let hint = "Push it anew with a tool of today, take another tag, or leave it out.";
+        let hint = "Push it again with a current tool, use another tag, or leave it out.";
         SourceError::Image { subject: self.source.to_string(), why: escape(why.as_ref()), hint }
     }
 
-    /// What it means that a manifest below an index cannot be fetched. Some proxy repositories do not get attestations,
-    /// which stand beside the images of the platforms.
+    /// Explains that a manifest below an index cannot be fetched. Some proxy repositories do not fetch
+    /// attestations, which an index lists beside the images of the platforms.
     fn without_child(&self, entry: &IndexEntry, error: SourceError) -> SourceError {
-        const HINT: &str = "Give --platform, such as linux/amd64: one platform is carried without the index and its attestations; or take another source.";
+        const HINT: &str = "Give --platform, such as linux/amd64, to carry one platform without the index and its attestations, or use another source.";
         if matches!(error, SourceError::Remote(RemoteError::Deadline { .. })) {
             return error;
         }
@@ -119,7 +120,7 @@ impl Gathered<'_> {
         Document::parse(&raw.bytes, raw.media_type.as_deref()).map_err(|why| self.bad(why))
     }
 
-    /// The one manifest for a platform; what is for no platform in particular stays as it is.
+    /// Returns the manifest for a platform. A manifest that is not in an index is returned unchanged.
     fn for_platform(&self, raw: RawManifest, wanted: &Platform) -> Result<RawManifest, SourceError> {
         let (_, Document::Index(entries)) = self.parse(&raw)? else { return Ok(raw) };
         let fits = |platform: &Option<Platform>| platform.as_ref().is_some_and(|have| wanted.covers(have));
@@ -138,7 +139,7 @@ impl Gathered<'_> {
         }
     }
 
-    /// Takes a manifest, and all that it names.
+    /// Collects a manifest and everything that it names.
     fn gather(&mut self, raw: RawManifest, depth: usize) -> Result<ImageManifest, SourceError> {
         let (media_type, document) = self.parse(&raw)?;
         self.bytes += raw.bytes.len();
@@ -200,7 +201,7 @@ mod tests {
             Layout(dir)
         }
 
-        /// Adds a document, and gives its descriptor.
+        /// Adds a document and returns its descriptor.
         fn add(&self, media_type: &str, document: &Value) -> Value {
             let bytes = document.to_string();
             let digest = Digest::of(bytes.as_bytes());
@@ -256,8 +257,8 @@ mod tests {
         assert_eq!(image.top.digest.to_string(), top["digest"].as_str().unwrap());
     }
 
-    /// A proxy repository that cannot fetch attestations (sonatype/nexus-public issue 1070), and images of one platform
-    /// that are indexes because of them (scylladb/vector-store pull request 552).
+    /// A proxy repository may not fetch attestations (sonatype/nexus-public issue 1070), and images of one
+    /// platform are indexes because of attestations (scylladb/vector-store pull request 552).
     #[test]
     fn a_child_that_cannot_be_fetched_leads_to_the_flag_that_does_without() {
         let layout = Layout::new();

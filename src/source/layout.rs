@@ -1,5 +1,5 @@
-//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md) that another tool has
-//! fetched. They are checked as strictly as the answers of a registry.
+//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md) that another tool fetched.
+//! They are verified as strictly as the answers of a registry.
 
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
@@ -12,14 +12,13 @@ use crate::source::error::SourceError;
 use crate::source::{ArtifactSource, files};
 use crate::util::text;
 
-/// How deep indexes may stand in an index.
+/// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 3;
 
-/// Finds a manifest in a layout by its name: a tag, a whole reference or a digest.
+/// Finds a manifest in a layout by its name: a tag, a complete reference or a digest.
 ///
-/// Where `index.json` holds a single manifest that has no name at all, it is taken whatever the
-/// name: crane writes such layouts, and there is nothing else that could be meant. A single
-/// manifest with another name is refused.
+/// If `index.json` holds a single manifest without a name, it is used for any name: crane writes such
+/// layouts, and there is no other candidate. A single manifest with another name is rejected.
 pub(super) fn manifest(directory: &Path, name: &str) -> Result<RawManifest, SourceError> {
     let broken = |why: String| SourceError::Layout { directory: directory.into(), why };
     let index = files::read(directory, &["index.json"], oci::MAX_MANIFEST)?;
@@ -30,7 +29,8 @@ pub(super) fn manifest(directory: &Path, name: &str) -> Result<RawManifest, Sour
     described(directory, name, descriptor)
 }
 
-/// The one manifest in an index, where there is one: cosign and others put an index without a name around it.
+/// Returns the only manifest of an index, if `raw` is one: cosign and others wrap a manifest in an index
+/// without a name.
 pub(super) fn only_child(directory: &Path, name: &str, raw: RawManifest) -> Result<RawManifest, SourceError> {
     let mut raw = raw;
     for _ in 0..MAX_DEPTH {
@@ -44,7 +44,7 @@ pub(super) fn only_child(directory: &Path, name: &str, raw: RawManifest) -> Resu
     Ok(raw)
 }
 
-/// The manifest that a descriptor names.
+/// Reads the manifest that a descriptor names.
 pub(super) fn described(
     directory: &Path,
     tag: &str,
@@ -70,7 +70,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             .find(|entry| entry.digest == digest)
             .ok_or_else(|| format!("none of its manifests has the digest {digest}"));
     }
-    // The name as it stands there comes before one that only ends like it.
+    // An exact match comes before a match of the end.
     let is = |entry: &&Descriptor| names(entry).any(|name| name == wanted);
     let ends = |entry: &&Descriptor| names(entry).any(|name| ends_with(name, wanted));
     let ends_alike = |entry: &&Descriptor| names(entry).any(|name| ends_with(wanted, name));
@@ -81,7 +81,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             return match named.find(|other| other.digest != first.digest) {
                 None => Ok(first),
                 Some(_) => Err(format!(
-                    "its index.json has several manifests with the name {wanted}: give a whole name or a digest of {}",
+                    "its index.json has several manifests with the name {wanted}; give a complete name or a digest of {}",
                     all_names(index)
                 )),
             };
@@ -97,7 +97,8 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
     }
 }
 
-/// The names of a manifest. Hauler leaves the registry out of the first, and has the whole name in the second.
+/// The names of a manifest. Hauler omits the registry in the first and writes the complete name to the
+/// second.
 fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
     [oci::REF_NAME, oci::IMAGE_NAME]
         .into_iter()
@@ -110,7 +111,8 @@ fn all_names(index: &Index) -> String {
     text::escape(&names.join(", "))
 }
 
-/// Whether a name ends with another one, at the beginning of a part of it: `ghcr.io/a/b:2` with `a/b:2` and `2`.
+/// Whether `name` ends with `end` at the boundary of a component: `ghcr.io/a/b:2` ends with `a/b:2` and with
+/// `2`.
 fn ends_with(name: &str, end: &str) -> bool {
     name.strip_suffix(end).is_some_and(|before| before.ends_with(['/', ':']))
 }

@@ -1,8 +1,7 @@
 //! Where data comes from: registries, web servers and directories.
 //!
-//! This module fetches, and checks that it got what was asked for: the size, the digest and the kind of the
-//! answer. It does not know what the content means, which is the business of `dataset`, nor how a server is
-//! talked to, which `remote` knows.
+//! This module fetches data and verifies that an answer is the requested one: its size, its digest and its
+//! kind. It does not know what the content means (`dataset` does) or how to talk to a server (`remote` does).
 
 mod artifact;
 mod blob;

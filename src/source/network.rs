@@ -12,17 +12,18 @@ use crate::source::{
     ArtifactSource, Blob, SourceError, UnhashedBlob, VexRepository, VexSource, layout, registry, vex,
 };
 
-/// The way to every source.
+/// Fetches from every kind of source.
 pub struct Network<'p> {
     pub(super) remote: Remote,
     pub(super) retry_policy: RetryPolicy<'p>,
 }
 
 impl<'p> Network<'p> {
-    /// Prepares the way. What went wrong and is tried again is told to `progress`.
+    /// Prepares the connections. Failures that are retried are reported to `progress`.
     ///
     /// # Errors
-    /// [`SourceError::Remote`] if a file of certificates cannot be used, or the system gives no thread.
+    /// [`SourceError::Remote`] if a file of certificates cannot be used, or if the system cannot start a
+    /// thread.
     pub fn new(
         options: RemoteOptions,
         limits: RunLimits,
@@ -33,14 +34,15 @@ impl<'p> Network<'p> {
         Ok(Network { remote, retry_policy })
     }
 
-    /// Fetches an artifact's manifest. Its digest is computed from the bytes, and compared with
-    /// that of the reference and that which the registry claims.
+    /// Fetches an artifact's manifest. Computes its digest, and compares it with the digest in the reference
+    /// and with the one that the registry claims.
     ///
     /// # Errors
     /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
     /// [`SourceError::Layout`] or [`SourceError::Local`] if a directory is not a usable layout;
     /// [`SourceError::Manifest`] if the bytes are not the manifest of an artifact; [`SourceError::Digest`]
-    /// if they have another digest; [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
+    /// if they have another digest; [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the
+    /// deadline has passed.
     pub fn resolve(&self, source: &ArtifactSource) -> Result<Artifact, SourceError> {
         let manifest = self.manifest(source)?;
         let manifest = match source {
@@ -50,10 +52,10 @@ impl<'p> Network<'p> {
         registry::artifact(source.clone(), manifest)
     }
 
-    /// Fetches what a source names, be it a manifest or an index.
+    /// Fetches the manifest or the index that a source names.
     ///
     /// # Errors
-    /// The errors of [`Network::resolve`], except that any manifest or index will do.
+    /// If it cannot be fetched, as in [`Network::resolve`]. Any kind of manifest or index is accepted.
     pub fn manifest(&self, source: &ArtifactSource) -> Result<RawManifest, SourceError> {
         match source {
             ArtifactSource::Registry(repository) => self.registry_manifest(repository),
@@ -64,7 +66,7 @@ impl<'p> Network<'p> {
     /// Fetches a manifest that an index of a source names.
     ///
     /// # Errors
-    /// The errors of [`Network::resolve`], except that any manifest or index will do.
+    /// If it cannot be fetched, as in [`Network::resolve`]. Any kind of manifest or index is accepted.
     pub fn child(
         &self,
         source: &ArtifactSource,
@@ -82,21 +84,22 @@ impl<'p> Network<'p> {
         self.retry_policy.retry(repository.host(), || registry::manifest(&self.remote, repository))
     }
 
-    /// Begins to read a blob of an artifact. Its bytes are checked as they are read: see [`Blob`].
+    /// Opens a blob of an artifact. Its bytes are verified as they are read; see [`Blob`].
     ///
     /// # Errors
     /// [`SourceError::Remote`] if the registry cannot be reached or does not have it;
     /// [`SourceError::Layout`] or [`SourceError::Local`] if the layout does not have it;
-    /// [`SourceError::Length`] if the source announces another length than the descriptor;
-    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
+    /// [`SourceError::Length`] if the source announces a different length than the descriptor;
+    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the deadline has passed.
     pub fn blob(&self, source: &ArtifactSource, descriptor: &Descriptor) -> Result<Blob<'_>, SourceError> {
         self.blob_of(std::slice::from_ref(source), descriptor)
     }
 
-    /// As [`Network::blob`], where several sources should have it: where one fails, the next goes on.
+    /// Opens a blob that several sources should have. If one of them fails, the transfer resumes from the
+    /// next.
     ///
     /// # Errors
-    /// The errors of [`Network::blob`], of the source that was tried last.
+    /// If every source fails: the error of the source that was tried last, as in [`Network::blob`].
     pub fn blob_of(
         &self,
         sources: &[ArtifactSource],
@@ -105,10 +108,11 @@ impl<'p> Network<'p> {
         self.open(sources, descriptor, 0)
     }
 
-    /// As [`Network::blob_of`], from the blob's byte `at` on: of a part no digest can be compared.
+    /// Opens a blob that several sources should have, beginning at its byte `at`. The digest of such a part
+    /// cannot be compared.
     ///
     /// # Errors
-    /// The errors of [`Network::blob`], of the source that was tried last.
+    /// If every source fails: the error of the source that was tried last, as in [`Network::blob`].
     pub fn blob_from(
         &self,
         sources: &[ArtifactSource],
@@ -135,15 +139,14 @@ impl<'p> Network<'p> {
         Ok(Blob::new(Pieces::Registry(Box::new(transfer)), subject, descriptor, at))
     }
 
-    /// Fetches a whole VEX repository: its manifest and its archive, whose size no one can know
-    /// before.
+    /// Fetches a VEX repository: its manifest and its archive, whose size is not known in advance.
     ///
     /// # Errors
-    /// [`SourceError::Remote`] or [`SourceError::Locations`] if a server does not give the repository or
+    /// [`SourceError::Remote`] or [`SourceError::Locations`] if a server does not provide the repository or
     /// its archive; [`SourceError::Local`] if a directory cannot be read; [`SourceError::Vex`] if the
-    /// repository breaks the specification; [`SourceError::TooLarge`] if it is larger than is allowed;
-    /// [`SourceError::Temporary`] if the archive cannot be stored; [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is
-    /// over.
+    /// repository breaks the specification; [`SourceError::TooLarge`] if it is larger than the limit;
+    /// [`SourceError::Temporary`] if the archive cannot be stored;
+    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the deadline has passed.
     pub fn vex(&self, source: &VexSource) -> Result<VexRepository, SourceError> {
         let most = crate::dataset::Kind::Vex.max_packed();
         match source {
@@ -157,26 +160,26 @@ impl<'p> Network<'p> {
         }
     }
 
-    /// So long, or until the deadline.
+    /// Returns `pause`, shortened to the time until the deadline.
     pub fn within_deadline(&self, pause: std::time::Duration) -> std::time::Duration {
         self.remote.http.within_deadline(pause).0
     }
 
-    /// Whether there is time left.
+    /// Checks that the deadline has not passed.
     ///
     /// # Errors
-    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if the time is over.
+    /// [`RemoteError::Deadline`](crate::remote::RemoteError::Deadline) if it has.
     pub fn check_deadline(&self) -> Result<(), SourceError> {
         Ok(self.retry_policy.check()?)
     }
 
-    /// The hosts that were asked so far, those behind redirects as well.
+    /// The hosts that were contacted so far, including those behind redirects.
     pub fn hosts(&self) -> BTreeSet<String> {
         self.remote.http.hosts()
     }
 
-    /// The remarks since they were last taken, each worth a line: credentials that were not
-    /// accepted, a helper that failed.
+    /// Returns the warnings since the last call, one line each: rejected credentials, a credential helper
+    /// that failed.
     pub fn take_warnings(&self) -> Vec<String> {
         self.remote.take_warnings()
     }

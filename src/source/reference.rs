@@ -1,6 +1,6 @@
 //! The names of sources of artifacts: `HOST/REPOSITORY:TAG` in a registry, `oci-layout:DIR:TAG` on disk.
 //!
-//! Reads and writes such names. It fetches nothing.
+//! This module parses and formats such names. It fetches nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::util::redacted::Redacted;
 /// The prefix of a source that is an OCI image layout on disk.
 const LAYOUT: &str = "oci-layout:";
 
-/// The prefix with which other tools name a layout in a tar file.
+/// The prefix that other tools use for a layout in a tar file.
 const ARCHIVE: &str = "oci-archive:";
 
-/// Splits what stands behind the prefix into a directory and the name of a manifest. Both may have colons: of the
-/// directories that are there the longest is meant, and if none is there, the last colon divides.
+/// Splits the text after the prefix into a directory and the name of a manifest. Both may contain colons: the
+/// longest directory that exists is used, and if none exists, the last colon divides.
 fn split_layout(rest: &str) -> Option<(&str, &str)> {
     if Path::new(rest).is_dir() {
         return None;
@@ -28,11 +28,11 @@ fn split_layout(rest: &str) -> Option<(&str, &str)> {
     let there = longest_first.find(|(directory, name)| is_name(name) && Path::new(directory).is_dir());
     let mut shortest_first = rest.match_indices(':').map(split);
     there
-        .or_else(|| shortest_first.find(|(directory, name)| !directory.is_empty() && is_whole_name(name)))
+        .or_else(|| shortest_first.find(|(directory, name)| !directory.is_empty() && is_complete_name(name)))
         .or_else(|| rest.rsplit_once(':').filter(|(_, tag)| is_tag(tag)))
 }
 
-/// Whether the name of a manifest may have this character.
+/// Whether the name of a manifest may contain this character.
 fn is_of_name(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"._-/:@[]".contains(&c)
 }
@@ -42,7 +42,7 @@ fn is_digest(name: &str) -> bool {
 }
 
 /// Whether a text can only be the name of a manifest: a digest, or a reference with a host.
-fn is_whole_name(name: &str) -> bool {
+fn is_complete_name(name: &str) -> bool {
     let host = name.split('/').next().unwrap_or_default();
     let has_host = name.contains('/') && (host.contains('.') || host.contains(':') || host == "localhost");
     is_digest(name) || (has_host && Repository::parse(name, "latest").is_ok())
@@ -53,27 +53,26 @@ fn is_whole_name(name: &str) -> bool {
 pub enum ArtifactSource {
     /// A repository in a registry.
     Registry(Repository),
-    /// An OCI image layout in a folder.
+    /// An OCI image layout in a directory.
     Layout {
-        /// The folder that holds `index.json`.
+        /// The directory that holds `index.json`.
         directory: PathBuf,
-        /// The name of the manifest in `index.json`: a tag, a whole reference, or a digest.
+        /// The name of the manifest in `index.json`: a tag, a complete reference, or a digest.
         tag: String,
     },
 }
 
 impl ArtifactSource {
-    /// Reads a source as it stands on the command line. Where it has neither tag nor digest,
-    /// `default_tag` is taken: a source without a tag would mean `latest`, which differs from
-    /// what Trivy asks for.
+    /// Parses a source as written on the command line. If it has neither tag nor digest, `default_tag` is
+    /// used: `latest`, the usual default, differs from the tag that Trivy requests.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] if the text names no repository, or no directory behind `oci-layout:`.
+    /// [`RemoteError::Address`] if the text names no repository, or no directory after `oci-layout:`.
     pub fn parse(text: &str, default_tag: &str) -> Result<Self, SourceError> {
         let text = text.trim();
         if let Some(file) = text.strip_prefix(ARCHIVE) {
             let file = file.split(':').next().unwrap_or_default();
-            let hint = "Unpack it (`mkdir DIR; tar -xf FILE -C DIR`), and write oci-layout:DIR:NAME.".into();
+            let hint = "Unpack it (`mkdir DIR; tar -xf FILE -C DIR`), and give oci-layout:DIR:NAME.".into();
             let why = format!("the archive {} cannot be read in place", Redacted::new(file));
             return Err(RemoteError::Address { text: Redacted::new(text), why, hint }.into());
         }
@@ -87,13 +86,13 @@ impl ArtifactSource {
         let (directory, tag) = split_layout(rest).unwrap_or((rest, default_tag));
         if directory.is_empty() {
             let hint = "Write it as oci-layout:DIR:TAG.".into();
-            let (text, why) = (Redacted::new(&format!("{LAYOUT}{rest}")), "it names no folder".into());
+            let (text, why) = (Redacted::new(&format!("{LAYOUT}{rest}")), "it names no directory".into());
             return Err(RemoteError::Address { text, why, hint }.into());
         }
         Ok(ArtifactSource::Layout { directory: directory.into(), tag: tag.into() })
     }
 
-    /// The repository, where it is in a registry.
+    /// The repository, if the source is a registry.
     pub fn repository(&self) -> Option<&Repository> {
         match self {
             ArtifactSource::Registry(repository) => Some(repository),
@@ -101,7 +100,7 @@ impl ArtifactSource {
         }
     }
 
-    /// The registry's host with its port, as it is written in references; `None` for a folder.
+    /// The registry's host with its port, as written in references; `None` for a directory.
     pub fn host(&self) -> Option<&str> {
         match self {
             ArtifactSource::Registry(repository) => Some(repository.host()),

@@ -8,14 +8,14 @@ use crate::remote::{Remote, RemoteError, Repository, Service, is_html};
 use crate::source::artifact::{Artifact, RawManifest};
 use crate::source::{ArtifactSource, SourceError};
 
-/// What a manifest may be. Indexes stand here so that one is named in the error instead of
-/// appearing as "not found".
+/// The media types of manifests. Indexes are included so that the error can say that one was found; otherwise
+/// the registry answers "not found".
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Fetches a manifest and checks it against every digest that is known for it.
+/// Fetches a manifest and compares it with every known digest of it.
 pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<RawManifest, SourceError> {
     let subject = repository.to_string();
     let path = format!("manifests/{}", repository.asked_by());
@@ -39,14 +39,14 @@ pub(super) fn manifest(remote: &Remote, repository: &Repository) -> Result<RawMa
     Ok(RawManifest { bytes, digest: found, media_type: typed })
 }
 
-/// The artifact of a manifest's bytes.
+/// Parses a manifest's bytes into an artifact.
 pub(super) fn artifact(source: ArtifactSource, raw: RawManifest) -> Result<Artifact, SourceError> {
     let RawManifest { bytes, digest: manifest_digest, media_type: typed } = raw;
     let manifest = Manifest::parse(&bytes).map_err(|why| SourceError::Manifest {
         subject: source.to_string(),
         why: crate::util::text::escape(&why),
     })?;
-    // The bytes' own word is what a registry will hold them against when they are pushed.
+    // The media type in the manifest itself comes first: a registry compares it when the manifest is pushed.
     let known = |typed: &&str| [oci::MANIFEST, oci::DOCKER_MANIFEST].contains(typed);
     let header = typed.as_deref().map(|typed| typed.split(';').next().unwrap_or_default().trim());
     let manifest_media_type = manifest

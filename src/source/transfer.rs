@@ -1,8 +1,8 @@
-//! Fetches a blob from a registry: in parallel ranges if one stream is slower than this host, and from
-//! where it broke off if the connection fails.
+//! Fetches a blob from a registry: in parallel ranges if one stream is slower than this host, and resumed if
+//! the connection fails.
 //!
-//! Delivers the bytes from front to back. Requests no byte twice, unless a server does not support ranges.
-//! Does not compare the digest; the reader does.
+//! Delivers the bytes in order. Requests no byte twice, unless a server does not support ranges. Does not
+//! compare the digest; the reader does.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,68 +19,68 @@ use crate::remote::{
 };
 use crate::source::error::SourceError;
 
-/// The length of a range in bytes. With [`AT_ONCE`] it bounds the memory: a range that waits for its
-/// turn is held whole.
+/// The length of a range in bytes. It bounds memory together with [`AT_ONCE`]: a range that waits for its
+/// turn is held in memory.
 const PART: u64 = 2 << 20;
-/// How many ranges are under way at once.
+/// The number of parallel ranges.
 const AT_ONCE: usize = 8;
-/// The first bytes of a large blob come as one stream, which shows whether the line or this host is the
-/// slower one.
+/// The number of bytes that are fetched as one stream first. They show whether the network or this host is
+/// slower.
 const PROBE: u64 = 4 << 20;
-/// After so many bytes without a failure the ones before are forgotten.
+/// After this number of bytes without a failure, earlier failures no longer count.
 const WELL: u64 = 64 << 10;
 
-/// A blob on its way.
+/// A blob that is being fetched.
 pub(super) struct Transfer<'n> {
     remote: &'n Remote,
     retry_policy: &'n RetryPolicy<'n>,
     repository: Repository,
-    /// Where else it may be had, by the same digest.
+    /// Further repositories that should have the same digest.
     others: VecDeque<Repository>,
     digest: Digest,
     size: u64,
     subject: String,
-    /// The first byte that was not handed out yet.
+    /// The first byte that was not returned yet.
     at: u64,
-    /// What is under way, in the order of the bytes; the first holds the byte at `at`.
+    /// The ranges that are being fetched, in the order of the bytes; the first holds the byte at `at`.
     parts: VecDeque<Part>,
-    /// Up to where ranges are under way.
+    /// The end of the last range that was requested.
     asked: u64,
-    /// Where ranges come from; `None` where all comes as one stream.
+    /// Where ranges come from; `None` if the blob comes as one stream.
     place: Option<Place>,
-    /// Whether the server keeps to ranges, as far as is known.
+    /// `false` once the server has returned something other than the requested range.
     knows_ranges: bool,
     pace: Pace,
-    /// The bytes that came since the last failure.
+    /// The number of bytes since the last failure.
     since: u64,
 }
 
-/// Whether several ranges would be faster than one stream. They cost a server more, and where it is near
-/// that is lost.
+/// Whether parallel ranges are faster than one stream. They cost the server more and gain nothing on a fast
+/// network.
 enum Pace {
-    /// Since the first byte came, so long was waited for more.
+    /// The time spent waiting for data since the first byte.
     Unknown { since: Option<Instant>, waited: Duration },
-    /// This host takes longer over the bytes than they take to come.
+    /// This host is slower than the network.
     OneStream,
-    /// It waits for the line most of the time.
+    /// This host waits for the network most of the time.
     Ranges,
 }
 
 impl Pace {
     const NEW: Pace = Pace::Unknown { since: None, waited: Duration::ZERO };
 
-    /// A piece has come for which so long was waited.
-    fn saw(&mut self, waiting: Duration) {
+    /// Records the time spent waiting for a piece.
+    fn record(&mut self, waiting: Duration) {
         if let Pace::Unknown { since, waited } = self {
             match since {
-                // What it takes to answer at all says nothing of the line.
+                // The time to the first byte says nothing about the throughput.
                 None => *since = Some(Instant::now()),
                 Some(_) => *waited += waiting,
             }
         }
     }
 
-    /// Enough has come to tell.
+    /// Decides after the first bytes.
     fn decide(&mut self) {
         #[cfg(test)]
         if matches!(self, Pace::Unknown { .. }) && FORCE_RANGES.get() {
@@ -95,24 +95,24 @@ impl Pace {
 
 #[cfg(test)]
 thread_local! {
-    /// Has this thread's transfers use ranges, however fast the machine is.
+    /// Makes the transfers of this thread use ranges, regardless of the speed of the machine.
     pub(super) static FORCE_RANGES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// A range under way.
+/// A range that is being fetched.
 struct Part {
     body: Body,
-    /// The bytes that come before those that are wanted.
+    /// The number of bytes to discard before the wanted ones.
     skip: u64,
-    /// The first byte that is still to come.
+    /// The next byte to receive.
     at: u64,
     end: u64,
-    /// It was asked for ahead, at the place that was named for another one: what that place refuses, the
-    /// registry may still grant.
+    /// It was requested in advance from the place that answered an earlier range. If that place rejects it,
+    /// the registry may still serve it.
     ahead: bool,
 }
 
-/// Where a blob's bytes are, after all redirects.
+/// The address of a blob's bytes after all redirects.
 #[derive(Clone)]
 struct Place {
     url: Url,
@@ -120,18 +120,18 @@ struct Place {
     etag: Option<HeaderValue>,
 }
 
-/// What a registry has answered.
+/// The answer of a registry.
 enum Opened {
     Range(Answer),
     Complete(Answer),
 }
 
 impl<'n> Transfer<'n> {
-    /// Begins to fetch a blob from its byte `at` on.
+    /// Begins to fetch a blob at its byte `at`.
     ///
     /// # Errors
-    /// The error of the registry that was tried last, after all retries; [`RemoteError::Deadline`] if the
-    /// time is over.
+    /// If every registry fails after all retries: the error of the last one; [`RemoteError::Deadline`] if the
+    /// deadline has passed.
     pub(super) fn begin(
         remote: &'n Remote,
         retry_policy: &'n RetryPolicy<'n>,
@@ -162,21 +162,21 @@ impl<'n> Transfer<'n> {
         Ok(transfer)
     }
 
-    /// What it is, for messages.
+    /// The name of the blob for messages.
     pub(super) fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The next piece, never empty; `None` after the last.
+    /// Returns the next piece, never empty; `None` after the last.
     ///
     /// # Errors
-    /// The error of the registry that was tried last, after all retries; [`SourceError::Short`] if it ended
-    /// the blob early; [`RemoteError::Deadline`] if the time is over.
+    /// If every registry fails after all retries: the error of the last one, which is [`SourceError::Short`]
+    /// if the blob ended early; [`RemoteError::Deadline`] if the deadline has passed.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
             self.retry_policy.check()?;
             if self.at >= self.size {
-                return self.beyond();
+                return self.excess();
             }
             if self.parts.is_empty() {
                 self.pace.decide();
@@ -187,7 +187,7 @@ impl<'n> Transfer<'n> {
             let asked = Instant::now();
             let failure = match part.body.next() {
                 Ok(Some(mut piece)) => {
-                    self.pace.saw(asked.elapsed());
+                    self.pace.record(asked.elapsed());
                     if part.skip > 0 {
                         let skipped = part.skip.min(piece.len() as u64);
                         part.skip -= skipped;
@@ -198,7 +198,7 @@ impl<'n> Transfer<'n> {
                     }
                     part.at += piece.len() as u64;
                     if part.at > part.end && part.end < self.size {
-                        self.disbelieve("it sends more than was asked for");
+                        self.use_one_stream("it sent more bytes than requested");
                         continue;
                     }
                     self.at += piece.len() as u64;
@@ -222,33 +222,33 @@ impl<'n> Transfer<'n> {
             let end = part.end;
             self.parts.pop_front();
             if !ahead || failure.retry() != Retry::Never {
-                self.gave_up(failure)?;
+                self.record_failure(failure)?;
             }
             self.fill(end)?;
         }
     }
 
-    /// What stands behind the last byte that there should be.
-    fn beyond(&mut self) -> Result<Option<Bytes>, SourceError> {
+    /// Returns any bytes after the expected end.
+    fn excess(&mut self) -> Result<Option<Bytes>, SourceError> {
         let Some(mut part) = self.parts.pop_front() else { return Ok(None) };
-        // All that was promised is here, and its digest says whether it is right: what becomes of the
-        // connection is of no interest any more.
+        // All bytes are here and the digest decides about them: a failure of the connection no longer
+        // matters.
         Ok(part.body.next().unwrap_or(None))
     }
 
-    /// Takes note of a failure; where patience with this source has ended, goes on to the next.
-    fn gave_up(&mut self, failure: SourceError) -> Result<(), SourceError> {
+    /// Records a failure. If the retries of this source are used up, resumes from the next.
+    fn record_failure(&mut self, failure: SourceError) -> Result<(), SourceError> {
         self.since = 0;
         let Err(error) = self.retry_policy.failed(self.repository.host(), failure) else { return Ok(()) };
-        self.go_elsewhere(error)
+        self.switch_source(error)
     }
 
-    fn go_elsewhere(&mut self, error: SourceError) -> Result<(), SourceError> {
+    fn switch_source(&mut self, error: SourceError) -> Result<(), SourceError> {
         if matches!(error, SourceError::Remote(RemoteError::Deadline { .. })) {
             return Err(error);
         }
         let Some(next) = self.others.pop_front() else { return Err(error) };
-        self.retry_policy.info(&format!("{error}; going on from {next}"));
+        self.retry_policy.info(&format!("{error}; resuming from {next}"));
         self.subject = format!("blob {} of {next}", self.digest);
         self.repository = next;
         self.place = None;
@@ -259,11 +259,11 @@ impl<'n> Transfer<'n> {
         Ok(())
     }
 
-    /// What was taken for a range is none: from here on everything comes as one stream.
-    fn disbelieve(&mut self, why: &str) {
+    /// Switches to one stream, because an answer was not the requested range.
+    fn use_one_stream(&mut self, why: &str) {
         let host = self.repository.host();
         self.retry_policy.info(&format!(
-            "{host} does not keep to the ranges it was asked for ({why}); going on with one stream"
+            "{host} does not answer range requests correctly ({why}); resuming with a single stream"
         ));
         self.knows_ranges = false;
         self.place = None;
@@ -271,7 +271,7 @@ impl<'n> Transfer<'n> {
         self.asked = self.at;
     }
 
-    /// Asks for what comes next, when nothing is under way.
+    /// Requests the next bytes when no request is running.
     fn open(&mut self) -> Result<(), SourceError> {
         let length = match self.pace {
             Pace::Unknown { .. } => PROBE,
@@ -282,24 +282,24 @@ impl<'n> Transfer<'n> {
         self.fill(if self.knows_ranges { end } else { self.size })
     }
 
-    /// Asks the registry for the bytes from `at` to `end`, and puts them before all that is under way.
+    /// Requests the bytes from `at` to `end` from the registry, and puts them before all other ranges.
     fn fill(&mut self, end: u64) -> Result<(), SourceError> {
         let answer = match self.retry_policy.retry_contact(self.repository.host(), || self.ask(end)) {
             Ok(Opened::Complete(answer)) => {
                 return self.take_all(answer).or_else(|error| {
-                    self.go_elsewhere(error)?;
+                    self.switch_source(error)?;
                     self.open()
                 });
             }
             Ok(Opened::Range(answer)) => answer,
             Err(error) => {
-                self.go_elsewhere(error)?;
+                self.switch_source(error)?;
                 return self.open();
             }
         };
         let etag = self.place.as_ref().and_then(|place| place.etag.as_ref());
         if let Err(why) = is_range(&answer, &(self.at..end), self.size, etag) {
-            self.disbelieve(&why);
+            self.use_one_stream(&why);
             return self.fill(self.size);
         }
         if end < self.size {
@@ -314,7 +314,7 @@ impl<'n> Transfer<'n> {
         Ok(())
     }
 
-    /// Takes an answer that begins at the first byte.
+    /// Uses an answer that begins at the first byte.
     fn take_all(&mut self, answer: Answer) -> Result<(), SourceError> {
         if let Some(announced) = answer.response.content_length()
             && announced != self.size
@@ -329,13 +329,13 @@ impl<'n> Transfer<'n> {
         Ok(())
     }
 
-    /// Asks the registry once: for the bytes from `at` to `end`, or for all of them.
+    /// Sends one request for the bytes from `at` to `end`, or for all of them.
     fn ask(&self, end: u64) -> Result<Opened, SourceError> {
         let all = self.at == 0 && end == self.size;
         let range = Some(self.at..end).filter(|_| self.knows_ranges && !all);
         let answer = self.request(range.clone())?;
         let answer = match answer.response.status() {
-            // A server that does not like the question is asked a simpler one.
+            // The server may reject ranges only: request the complete blob.
             StatusCode::BAD_REQUEST | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_IMPLEMENTED
                 if range.is_some() =>
             {
@@ -362,7 +362,7 @@ impl<'n> Transfer<'n> {
         remote.registries.ask(&remote.http, repository, &Access::Pull, &path, &request)
     }
 
-    /// Keeps several ranges under way.
+    /// Keeps several range requests running.
     fn look_ahead(&mut self) {
         let (Pace::Ranges, Some(place)) = (&self.pace, self.place.clone()) else { return };
         while self.parts.len() < AT_ONCE && self.asked < self.size {
@@ -383,7 +383,7 @@ impl<'n> Transfer<'n> {
                 };
                 good.map_err(|why| RemoteError::Unusable { subject, why })
             };
-            // A client that cannot be made is an error where the registry itself is asked.
+            // If the client cannot be created, the next request to the registry reports it.
             let Ok(body) = self.remote.http.fetch(request, accept) else { return };
             self.parts.push_back(Part { body, skip: 0, at: range.start, end: range.end, ahead: true });
             self.asked = range.end;
@@ -391,8 +391,8 @@ impl<'n> Transfer<'n> {
     }
 }
 
-/// Whether an answer of status 206 is the range that was asked for (RFC 9110, 15.3.7), of the same
-/// content as the one before.
+/// Checks that an answer with status 206 is the requested range (RFC 9110, 15.3.7), of the same content as
+/// before.
 fn is_range(
     answer: &Answer,
     wanted: &Range<u64>,
@@ -402,14 +402,17 @@ fn is_range(
     let promised = format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1);
     let header = answer.header(CONTENT_RANGE.as_str()).unwrap_or("").trim();
     if !header.eq_ignore_ascii_case(&promised) {
-        return Err(format!("it says {:?}, and should say {promised:?}", crate::util::text::escape(header)));
+        return Err(format!(
+            "its Content-Range is {:?} instead of {promised:?}",
+            crate::util::text::escape(header)
+        ));
     }
     let length = wanted.end - wanted.start;
     if answer.response.content_length().is_some_and(|announced| announced != length) {
-        return Err("its length is another".into());
+        return Err("its length differs from that of the range".into());
     }
     match (etag, answer.response.headers().get(ETAG)) {
-        (Some(before), Some(now)) if before != now => Err("it has become another blob meanwhile".into()),
+        (Some(before), Some(now)) if before != now => Err("the blob changed on the server".into()),
         _ => Ok(()),
     }
 }
@@ -422,16 +425,16 @@ mod tests {
     fn ranges_are_for_lines_that_are_slower_than_this_host() {
         let decided = |waiting: &[Duration]| {
             let mut pace = Pace::NEW;
-            waiting.iter().for_each(|waiting| pace.saw(*waiting));
+            waiting.iter().for_each(|waiting| pace.record(*waiting));
             pace.decide();
             pace
         };
-        // Longer than any test takes.
+        // Longer than any test runs.
         let (long, short) = (Duration::from_secs(24 * 3600), Duration::ZERO);
         assert!(matches!(decided(&[short, long]), Pace::Ranges));
         assert!(
             matches!(decided(&[long, short]), Pace::OneStream),
-            "the first byte says nothing of the line"
+            "the time to the first byte says nothing about the throughput"
         );
         assert!(matches!(decided(&[]), Pace::Unknown { .. }));
     }

@@ -257,16 +257,20 @@ fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
         ("a short body", |bytes| ok(bytes[..bytes.len() - 1].to_vec()), "bytes"),
         ("a longer body", |bytes| ok([bytes, b"x"].concat()), "bytes"),
         ("a short stream", |bytes| in_pieces(&bytes[..bytes.len() - 1]), "ended after"),
-        ("a longer stream", |bytes| in_pieces(&[bytes, b"x"].concat()), "goes on after"),
-        ("much longer", |bytes| in_pieces(&[bytes, &vec![0; 3 << 20]].concat()), "goes on after"),
+        ("a longer stream", |bytes| in_pieces(&[bytes, b"x"].concat()), "is longer than the expected"),
+        (
+            "much longer",
+            |bytes| in_pieces(&[bytes, &vec![0; 3 << 20]].concat()),
+            "is longer than the expected",
+        ),
         ("nothing", |_| ok(""), "bytes"),
         ("broken off", half, "broke after"),
         ("a page", |_| header(ok(PAGE), "content-type", "text/html"), "HTML page"),
-        ("a page without a type", |_| ok(PAGE), "and 56 are offered"),
+        ("a page without a type", |_| ok(PAGE), "its source announces 56"),
         (
             "a redirect to a page",
             |_| header(status(307), "location", "/v2/page/blobs/page"),
-            "and 2 are offered",
+            "its source announces 2",
         ),
         ("401", |_| status(401), "docker login"),
         ("403", |_| status(403), "docker login"),
@@ -612,8 +616,8 @@ fn a_vex_repository_that_is_none_is_rejected() {
     let host = exporter();
     let cases: Vec<(&str, String, &str)> = vec![
         ("a page", PAGE.into(), "HTML page"),
-        ("no JSON", "x".into(), "not as it should be"),
-        ("nothing", String::new(), "not as it should be"),
+        ("no JSON", "x".into(), "vex-repository.json is not valid"),
+        ("nothing", String::new(), "vex-repository.json is not valid"),
         (
             "another version",
             json!({"versions": [{"spec_version": "9.9", "locations": []}]}).to_string(),
@@ -682,7 +686,7 @@ fn an_address_that_is_no_vex_repository_is_rejected_before_anything_is_asked() {
         ),
         ("https://example.com/.well-known/vex-repository.json", "Give https://example.com instead."),
         ("git@github.com:aquasecurity/vexhub.git", "git@github.com"),
-        ("ftp://example.com/vex", "only https://"),
+        ("ftp://example.com/vex", "neither an https:// URL nor a directory"),
         ("https://user:secret@example.com/vex", "it holds a login"),
     ] {
         let ran = host.export_vex(address);
@@ -895,7 +899,7 @@ fn an_address_that_is_wrong_is_a_wrong_command_line() {
         ("https://ghcr.io/aquasecurity/trivy-db", "no scheme"),
         ("trivy-db", "no repository"),
         ("ghcr.io/Upper/Case:2", "ghcr.io/Upper/Case:2"),
-        ("oci-layout:", "no folder"),
+        ("oci-layout:", "no directory"),
     ] {
         host.export_db(address).harmless().fails_with(2, &[word]);
     }
@@ -922,7 +926,7 @@ fn the_next_source_is_asked_where_one_fails_and_that_is_noted() {
         let ran = host.export_args(&["--only", "trivy-checks", "--checks-bundle-repository", &both]);
         ran.good();
         let host_name = first.split('/').next().unwrap();
-        let noted = ran.err.lines().any(|line| line.contains(host_name) && line.contains("is passed over"));
+        let noted = ran.err.lines().any(|line| line.contains(host_name) && line.contains("skipped"));
         assert!(noted, "{ran:#?}");
         assert!(ran.out.contains(&good.host), "which one it came from: {ran:#?}");
     }
@@ -937,7 +941,7 @@ fn the_next_source_is_asked_where_one_fails_and_that_is_noted() {
     let database = artifact(Kind::TrivyDb, db(), |_, _| None);
     let ran = host.export_db(&format!("{none},{}", repository(&database)));
     ran.good();
-    assert!(ran.err.contains("is passed over"), "{ran:#?}");
+    assert!(ran.err.contains("skipped"), "{ran:#?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Sources on disk, and VEX repositories from folders and web servers.
+//! Tests of sources on disk, and of VEX repositories from directories and web servers.
 
 use std::fs;
 use std::io::Read;
@@ -82,7 +82,7 @@ fn a_layout_is_believed_no_more_than_a_registry() {
     read().unwrap();
     fs::write(&blob, b"another layer's one").unwrap();
     assert!(matches!(read(), Err(SourceError::Digest { .. })));
-    // Whoever asks for unhashed bytes gets them, and the digest is theirs to compare.
+    // The reader of unhashed bytes compares the digest itself.
     assert_eq!(std::io::read_to_string(open().unwrap().unhashed()).unwrap(), "another layer's one");
     fs::write(&blob, b"short").unwrap();
     assert!(matches!(read(), Err(SourceError::Length { announced: 5, .. })));
@@ -110,7 +110,7 @@ fn vex_manifest(locations: &[&str]) -> Vec<u8> {
     serde_json::json!({"name": "n", "versions": versions}).to_string().into_bytes()
 }
 
-/// A repository whose locations are the given paths of the same server (or whole URLs).
+/// A repository whose locations are the given paths on the same server, or complete URLs.
 fn vex_server(
     locations: &'static [&'static str],
     answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
@@ -177,7 +177,7 @@ fn archives_are_held_to_their_name_and_limit() {
     let error = fetch(&vex_server(&["/a.zip"], |_| ok(TAR_GZ))).err().unwrap().to_string();
     assert!(error.contains("another kind"), "{error}");
     let error = fetch(&vex_server(&["/main"], |_| ok(TAR_GZ))).err().unwrap().to_string();
-    assert!(error.contains("not named"), "{error}");
+    assert!(error.contains("does not have the extension"), "{error}");
     let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));
     let network = network();
     let url = reqwest::Url::parse(&server.url("/top")).unwrap();
@@ -214,7 +214,7 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
 
 #[test]
 fn plain_http_is_left_to_those_who_ask_for_it() {
-    // The repository is asked over HTTPS, and sends on to plain HTTP.
+    // The repository is on HTTPS, and its location is on plain HTTP.
     let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
     let directory = crate::util::fs::tempdir().unwrap();
     let path = directory.path().join("ca.pem");
@@ -305,7 +305,7 @@ fn a_directory_that_is_no_repository_says_why() {
     assert!(error().contains("both"), "{}", error());
     fs::remove_file(path.join("main.zip")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", path.join("pkg/passwd")).unwrap();
-    assert!(error().contains("neither a file nor a folder"), "{}", error());
+    assert!(error().contains("neither a file nor a directory"), "{}", error());
     fs::remove_file(path.join("pkg/passwd")).unwrap();
     fs::remove_file(path.join("index.json")).unwrap();
     assert!(error().contains("neither an archive nor"), "{}", error());

@@ -1,4 +1,4 @@
-//! Image layouts as other tools write them.
+//! Tests of image layouts as other tools write them.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::oci;
 use crate::source::tests::testing::*;
 use crate::source::*;
 
-/// Writes a blob, and returns its descriptor.
+/// Writes a blob and returns its descriptor.
 fn blob(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -19,7 +19,7 @@ fn blob(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len() })
 }
 
-/// An artifact with this content, under these annotations.
+/// Writes an artifact with this content and these annotations.
 fn entry(directory: &Path, content: &[u8], annotations: &[(&str, &str)]) -> Value {
     blob(directory, "application/vnd.oci.image.layer.v1.tar+gzip", content);
     let mut entry = blob(directory, oci::MANIFEST, &manifest(content));
@@ -34,16 +34,16 @@ fn index(directory: &Path, entries: &[Value]) {
     fs::write(directory.join("index.json"), index.to_string()).unwrap();
 }
 
-/// The digest of the manifest that a name leads to.
+/// The digest of the manifest that a name selects.
 fn find(directory: &Path, name: &str) -> Result<Digest, String> {
     let text = format!("oci-layout:{}{name}", directory.display());
     let source = ArtifactSource::parse(&text, "2").map_err(|error| error.to_string())?;
     network().resolve(&source).map(|found| found.manifest_digest).map_err(|error| error.to_string())
 }
 
-/// `skopeo copy docker://… oci:DIR:ghcr.io/owner/name:2` writes the whole reference (zarf issue 2425); hauler the path
-/// without the registry, and the whole name in an annotation of containerd's (hauler pull requests 320 and 322); what
-/// is only named by its digest gets no name (hauler issue 642).
+/// `skopeo copy docker://… oci:DIR:ghcr.io/owner/name:2` writes the complete reference (zarf issue 2425).
+/// Hauler writes the path without the registry, and the complete name in containerd's annotation (hauler pull
+/// requests 320 and 322). A manifest that is referenced by digest only gets no name (hauler issue 642).
 #[test]
 fn names_are_found_however_a_tool_writes_them() {
     let temporary = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn names_are_found_however_a_tool_writes_them() {
     assert_eq!(find(directory, &format!(":{bare}")), Ok(bare));
     let unknown = Digest::of(b"unknown");
     assert!(find(directory, &format!(":{unknown}")).unwrap_err().contains("has the digest"));
-    // The tag alone leads to two.
+    // The tag alone matches two manifests.
     index(
         directory,
         &[
@@ -97,7 +97,7 @@ fn names_are_found_however_a_tool_writes_them() {
     assert_eq!(find(directory, ":trivy-checks:2"), Ok(java));
 }
 
-/// `cosign save` writes one index without any name (freedomofpress/dangerzone issue 1068).
+/// `cosign save` writes an index without a name (freedomofpress/dangerzone issue 1068).
 #[test]
 fn an_index_around_one_manifest_is_followed() {
     let temporary = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The registry against a server that does what registries do, and what they should not do.
+//! Tests of the registry client against well-behaved and misbehaving servers.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn read(blob: Result<Blob, SourceError>) -> Result<Vec<u8>, SourceError> {
     }
 }
 
-/// A Docker configuration with the name `me` and the password `secret` for one host.
+/// A Docker configuration with the user `me` and the password `secret` for one host.
 fn login_at(host: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
@@ -37,8 +37,8 @@ fn login_at(host: &str) -> (tempfile::TempDir, PathBuf) {
 /// base64 of `me:secret`.
 const BASIC: &str = "Basic bWU6c2VjcmV0";
 
-/// A registry that gives its artifact only to those who bear `t`, which its own token service
-/// gives for `me` (and to anyone, where `public`).
+/// A registry that requires the token `t`, which its own token service issues for `me` (and for anonymous
+/// clients if `public`).
 fn guarded(public: bool) -> Server {
     Server::new(move |seen| {
         let authorization = seen.authorization.as_deref();
@@ -214,7 +214,7 @@ fn a_challenge_from_behind_a_redirect_is_not_answered() {
 #[test]
 fn an_evil_token_service_gets_no_password() {
     let evil = Server::new(|_| ok(r#"{"token":"t"}"#));
-    // The same machine by another name: another host for all that a client can know.
+    // The same machine under another name: for a client it is another host.
     let realm = format!(r#"Bearer realm="http://localhost:{}/token""#, evil.host.rsplit(':').next().unwrap());
     let server = Server::new(move |_| header(status(401), "www-authenticate", &realm));
     let (_directory, config) = login_at(&server.host);
@@ -299,7 +299,7 @@ fn a_server_that_stalls_is_left() {
     let mut blob = hasty.blob(&source(&server), &descriptor(CONTENT)).unwrap();
     let error = SourceError::from_io(blob.read_to_end(&mut Vec::new()).unwrap_err()).unwrap();
     assert!(matches!(error, SourceError::Remote(RemoteError::Stalled { got: ..=3, .. })), "{error}");
-    // Nobody accepts, so neither TLS nor HTTP is answered.
+    // No connection is accepted, so neither TLS nor HTTP gets an answer.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut network = network();
     network.remote.http.timeouts.connect = Duration::from_millis(200);
@@ -314,9 +314,9 @@ fn a_server_that_stalls_is_left() {
 
 #[test]
 fn a_server_that_drips_is_left_as_one_that_stalls() {
-    // What came fast before excuses nothing.
+    // Fast bytes before the stall do not extend the limit.
     for start in [0, 100_000] {
-        // A minute at least, which nobody waits for.
+        // The complete blob would take at least 1 minute.
         drips(start, start + 6000);
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of this module share: a registry with one artifact, and networks for tests.
+//! Shared parts of this module's tests: a registry with one artifact, and networks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub(crate) fn registry(content: &'static [u8]) -> Server {
     })
 }
 
-/// A server that speaks TLS with a certificate of a private authority and answers every request alike; and the
-/// authority's certificate.
+/// A server that uses TLS with a certificate of a private authority and gives the same answer to every
+/// request, and the authority's certificate.
 pub(crate) fn tls_server(answer: Vec<u8>) -> (Server, String) {
     let authority = Authority::new();
     (Server::over(Some(authority.server(false)), move |_| ok(answer.clone())), authority.pem)
@@ -38,10 +38,10 @@ pub(crate) fn source(server: &Server) -> ArtifactSource {
     ArtifactSource::parse(&format!("{}/r:2", server.host), "1").unwrap()
 }
 
-/// So much that only a server which never answers exceeds it, however slow this machine is.
+/// A limit that only a server that never answers exceeds, even on a slow machine.
 const GENEROUS: Duration = Duration::from_secs(60);
 
-/// A network that knows no credentials.
+/// A network without credentials.
 pub(crate) fn network() -> Network<'static> {
     network_with(RemoteOptions::default(), None)
 }
@@ -64,7 +64,7 @@ pub(crate) fn network_that_retries(
     network
 }
 
-/// A network that soon gives up a body of which nothing more comes.
+/// A network that soon fails if a body stalls.
 pub(crate) fn network_that_soon_gives_up() -> Network<'static> {
     let mut network = network();
     network.remote.http.timeouts.stall = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! Blobs that come in pieces from a server that breaks off, forgets, lies or moves.
+//! Tests of blobs in ranges from servers that break off, forget, lie or redirect.
 
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
@@ -14,16 +14,16 @@ use crate::source::tests::testing::{descriptor, network_that_retries, source};
 use crate::source::transfer::FORCE_RANGES;
 use crate::source::{ArtifactSource, SourceError};
 
-/// Large enough for several ranges, and no multiple of them.
+/// Large enough for several ranges, and not a multiple of them.
 static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());
 
-/// The range that a request names: first byte and the one after the last.
+/// The range that a request names, without the byte at its end.
 fn range(seen: &Seen) -> Option<(usize, usize)> {
     let (first, last) = seen.range.as_deref()?.strip_prefix("bytes=")?.split_once('-')?;
     Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1))
 }
 
-/// What a good server answers.
+/// The answer of a correct server.
 fn good(content: &'static [u8], seen: &Seen) -> Response {
     match range(seen) {
         Some((start, end)) => part(content, start, end),
@@ -31,13 +31,13 @@ fn good(content: &'static [u8], seen: &Seen) -> Response {
     }
 }
 
-/// A range.
+/// The answer for a range.
 fn part(content: &'static [u8], start: usize, end: usize) -> Response {
     let of = format!("bytes {start}-{}/{}", end - 1, content.len());
     header(with(ok(&content[start..end]), 206), "content-range", &of)
 }
 
-/// Reads a blob in ranges from a server that answers like this.
+/// Reads a blob in ranges from a server that answers with `answer`.
 fn fetch(
     content: &'static [u8],
     answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
@@ -55,7 +55,7 @@ fn fetch(
     (read(), server.seen())
 }
 
-/// How many bytes were asked for.
+/// The number of bytes that were requested.
 fn asked(content: &[u8], seen: &[Seen]) -> usize {
     seen.iter().map(|seen| range(seen).map_or(content.len(), |(start, end)| end - start)).sum()
 }
@@ -138,7 +138,7 @@ fn a_server_that_lies_about_ranges_is_read_as_one_stream() {
         }),
     ];
     for (what, lie) in lies {
-        // The first is true: the lie comes later.
+        // The first answer is correct, and a later one is not.
         let (bytes, seen) = fetch(&LARGE, move |seen| match range(seen) {
             Some((0, end)) => header(part(&LARGE, 0, end), "etag", "\"0\""),
             Some((start, end)) => lie(start, end),

@@ -1,5 +1,5 @@
 //! VEX repositories in a directory: `vex-repository.json` beside the archive, or beside the files of the
-//! repository. In the second case they are packed here, so that every repository is an archive.
+//! repository. This module packs such files, so that every repository is an archive.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,9 +20,9 @@ use crate::source::vex::place::{Location, MANIFEST};
 use crate::source::vex::{self, Spooled, VexRepository};
 use crate::util::text::escape_line;
 
-/// Reads a folder.
+/// Reads a repository from a directory.
 pub(in crate::source) fn read(directory: &Path, most: u64) -> Result<VexRepository, SourceError> {
-    // A bundle's source has no control characters.
+    // The source of a bundle must not contain control characters.
     let source = escape_line(&directory.display().to_string());
     if let Err(error) = std::fs::read_dir(directory) {
         return Err(SourceError::Local { path: directory.into(), error });
@@ -47,7 +47,7 @@ pub(in crate::source) fn read(directory: &Path, most: u64) -> Result<VexReposito
     let top = [VEX_SPEC, ""].into_iter().find(|top| directory.join(top).join("index.json").is_file());
     match (archives.as_slice(), top) {
         ([name], None) => {
-            // The same file may be offered under several names; the folder inside goes with the name.
+            // The same archive may have several names, each with its own directory inside.
             let place = places.iter().find(|place| place.name == *name).or(places.first());
             let subdir = place.map_or_else(String::new, |place| place.subdir.clone());
             beside(directory, name, source, manifest_json, subdir, most)
@@ -68,7 +68,7 @@ pub(in crate::source) fn read(directory: &Path, most: u64) -> Result<VexReposito
     }
 }
 
-/// The names of the archives in a folder, sorted.
+/// The names of the archives in a directory, sorted.
 fn archives(directory: &Path) -> Result<Vec<String>, SourceError> {
     let local = |error| SourceError::Local { path: directory.into(), error };
     let mut names = Vec::new();
@@ -76,7 +76,7 @@ fn archives(directory: &Path) -> Result<Vec<String>, SourceError> {
         let entry = entry.map_err(local)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        // What file managers leave begins with a dot.
+        // File managers leave files that begin with a dot.
         if !name.starts_with('.') && !directory && ArchiveFormat::by_name(&name).is_some() {
             names.push(name);
         }
@@ -128,9 +128,9 @@ fn repository(
     }
 }
 
-/// Packs unpacked files. The archive is a function of the files' names and bytes alone, so that
-/// the same content has the same digest whoever checked it out and when; it lies as the
-/// manifest's first location says, so that the two fit together.
+/// Packs unpacked files. The archive depends on the names and bytes of the files only, so the same content
+/// always has the same digest. Its directory is the one in the first location of the manifest, so that the
+/// manifest stays valid.
 fn packed(
     directory: &Path,
     top: &str,
@@ -140,7 +140,7 @@ fn packed(
     most: u64,
 ) -> Result<VexRepository, SourceError> {
     let local = |error| SourceError::Temporary { directory: std::env::temp_dir(), error };
-    // A pattern leads to whatever directory there is, and needs none.
+    // A pattern matches any directory and none.
     let subdir = place.map_or("", |place| place.subdir.as_str());
     let subdir = if subdir.contains('*') { "" } else { subdir };
     let files = list(directory, top, &source)?;
@@ -209,15 +209,16 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The regular files below `folder/top` with their lengths, sorted by path. What begins with a dot at the top (`.git`) is no part of a repository,
-/// nor is the manifest, which travels beside the archive. Anything that is neither file nor
-/// folder is refused: left out, it would be missed only on the other side.
+/// The regular files below `directory/top` with their lengths, sorted by path. Names that begin with a dot at
+/// the top (`.git`) and the manifest, which is carried beside the archive, are not part of a repository.
+/// Anything that is neither a file nor a directory is rejected: if it were skipped, it would be missing only
+/// at the destination.
 fn list(directory: &Path, top: &str, source: &str) -> Result<BTreeMap<RelPath, u64>, SourceError> {
     let root = directory.join(top);
     let refuse = |path: &Path, why: &str| SourceError::Vex {
         repository: source.to_owned(),
         why: format!("{} {why}", path.display()),
-        hint: "Put a plain copy of the repository there: regular files and folders only.".into(),
+        hint: "Put a plain copy of the repository there, with regular files and directories only.".into(),
     };
     let mut files = BTreeMap::new();
     let mut total = 0u64;
@@ -232,11 +233,11 @@ fn list(directory: &Path, top: &str, source: &str) -> Result<BTreeMap<RelPath, u
             continue;
         }
         if !entry.file_type().is_file() {
-            return Err(refuse(entry.path(), "is neither a file nor a folder"));
+            return Err(refuse(entry.path(), "is neither a file nor a directory"));
         }
         let path = entry.path().strip_prefix(&root).ok().and_then(Path::to_str);
         let path = path.and_then(|path| path.parse::<RelPath>().ok());
-        let path = path.ok_or_else(|| refuse(entry.path(), "has a name that cannot travel"))?;
+        let path = path.ok_or_else(|| refuse(entry.path(), "has a name that cannot be carried"))?;
         let data = entry
             .metadata()
             .map_err(|error| SourceError::Local { path: entry.path().into(), error: error.into() })?;

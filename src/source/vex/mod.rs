@@ -1,7 +1,7 @@
-//! VEX repositories over HTTP: the manifest, then the archive from the first location that gives it.
+//! VEX repositories over HTTP: the manifest, then the archive from the first location that provides it.
 //!
-//! Knows version 0.1 of the specification of VEX repositories as far as it is needed to find the archive.
-//! The content of the archive is the business of `dataset`.
+//! This module knows only the part of version 0.1 of the VEX repository specification that leads to the
+//! archive. It does not know the content of the archive (`dataset` does).
 
 pub(crate) mod directory;
 pub(crate) mod place;
@@ -21,15 +21,14 @@ use crate::source::vex::place::{Location, MANIFEST, VexSource, manifest_url};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// How many locations of an archive are tried.
+/// The maximum number of locations that are tried.
 const MAX_LOCATIONS: usize = 16;
-/// How much of an archive is kept in memory before it goes to a temporary file, in bytes: an export
-/// may carry dozens.
+/// Larger archives go to a temporary file. The limit is small because an export may carry dozens of them.
 pub(in crate::source) const IN_MEMORY: usize = 1 << 20;
 
 /// A VEX repository that has been fetched.
 pub struct VexRepository {
-    /// Where it is from: its URL or its folder.
+    /// Its URL or its directory.
     pub source: String,
     /// The original `vex-repository.json`, byte for byte.
     pub manifest_json: Vec<u8>,
@@ -41,10 +40,10 @@ pub struct VexRepository {
     pub archive_digest: Digest,
     /// The archive's file name, such as `main.tar.gz`: a plain name of `[A-Za-z0-9._-]`.
     pub archive_name: String,
-    /// How it is packed, by its first bytes and its name, which agree.
+    /// Its format. The first bytes and the name agree on it.
     pub format: ArchiveFormat,
-    /// The directory inside the archive that holds `index.json`, as the location has it; empty for the top. May be a
-    /// pattern with `*`.
+    /// The directory in the archive that holds `index.json`, as written in the location; empty for the top.
+    /// May be a pattern with `*`.
     pub subdir: String,
 }
 
@@ -66,8 +65,8 @@ struct Place {
     url: String,
 }
 
-/// The locations, unread, that a manifest gives for the version that Trivy reads: the first
-/// entry of that version, as Trivy takes it (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
+/// Returns the locations, not parsed, for the version that Trivy reads: those of the first entry with that
+/// version, as in Trivy (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
 pub(in crate::source) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
     let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: repository.to_owned(),
@@ -75,18 +74,18 @@ pub(in crate::source) fn locations(repository: &str, manifest: &[u8]) -> Result<
         hint: hint.to_owned(),
     };
     let manifest: Manifest = crate::util::json::from_slice(manifest).map_err(|error| {
-        let why = format!("its {MANIFEST} is not as it should be: {}", text::escape(&error.to_string()));
+        let why = format!("its {MANIFEST} is not valid: {}", text::escape(&error.to_string()));
         unusable(why, "Check that it is the repository's own file and that it is complete.")
     })?;
     let version = manifest.versions.into_iter().find(|version| version.spec_version == VEX_SPEC);
     let version = version.ok_or_else(|| {
         let why = format!("it has no data for version {VEX_SPEC} of the specification");
-        unusable(why, "Ask its maintainer: Trivy reads no other version.")
+        unusable(why, "Ask its maintainer to publish this version: Trivy reads no other.")
     })?;
     Ok(version.locations.into_iter().map(|place| place.url).collect())
 }
 
-/// Fetches a repository. `any_http`: plain HTTP is allowed everywhere.
+/// Fetches a repository. `any_http` allows plain HTTP for every host.
 pub(in crate::source) fn fetch(
     remote: &Remote,
     url: &Url,
@@ -125,27 +124,27 @@ pub(in crate::source) fn fetch(
         SourceError::Vex {
             repository: source,
             why: "its manifest names no location of an archive".into(),
-            hint: "Ask its maintainer: Trivy cannot use it either.".into(),
+            hint: "Ask its maintainer to add one: Trivy cannot use it either.".into(),
         }
     } else {
         SourceError::Locations { repository: source, tried }
     })
 }
 
-/// What the place of the manifest allows to the archive.
+/// The origin of a manifest, which decides about plain HTTP and logins for the archive.
 struct Origin<'a> {
     remote: &'a Remote,
-    /// Plain HTTP is allowed everywhere.
+    /// Whether plain HTTP is allowed for every host.
     any_http: bool,
     /// The address that the user gave.
     named: &'a Url,
-    /// Where the manifest is.
+    /// The address of the manifest.
     url: Url,
 }
 
 impl Origin<'_> {
-    /// The login for an address in the manifest, if the user named its host. The manifest must not choose which of the
-    /// user's logins is used for what is then carried and signed.
+    /// Returns the login for an address in the manifest, if the user named its host. A manifest must not
+    /// choose which of the user's logins fetches data that is then signed.
     fn login(&self, url: &Url) -> Option<HeaderValue> {
         let is_named = [self.named, &self.url].iter().any(|named| named.origin() == url.origin());
         self.remote.web_login(url).filter(|_| is_named)
@@ -165,11 +164,14 @@ fn archive(
     };
     let location = Location::parse(text).map_err(|why| {
         let why = format!("its location {} cannot be used: {why}", shown(text));
-        unusable(why, "Fetch the archive with another tool, and give a folder with it and the manifest.")
+        unusable(
+            why,
+            "Fetch the archive with another tool, and give a directory with the archive and the manifest.",
+        )
     })?;
     if location.url.scheme() == "http" && !from.any_http && !is_loopback(&host_of(&location.url)) {
         let why = format!("its location {} uses plain HTTP", shown(text));
-        return Err(unusable(why, "Give --insecure if plain HTTP is what you want here."));
+        return Err(unusable(why, "Give --insecure to allow plain HTTP."));
     }
     let login = from.login(&location.url);
     let http = &from.remote.http;
@@ -202,12 +204,12 @@ fn get(
     Ok(answer)
 }
 
-/// A location as it is shown.
+/// A location for messages, redacted.
 fn shown(location: &str) -> String {
     text::escape(&Redacted::new(location).to_string())
 }
 
-/// An archive that was put aside.
+/// An archive in memory or in a temporary file.
 pub(in crate::source) struct Spooled {
     pub file: SpooledTempFile,
     pub size: u64,
@@ -215,7 +217,7 @@ pub(in crate::source) struct Spooled {
     pub format: ArchiveFormat,
 }
 
-/// Puts an archive aside, in memory while it is small, and finds out what it is.
+/// Stores an archive, in memory if it is small, and detects its format.
 pub(in crate::source) fn spool(
     subject: &str,
     name: &str,
@@ -242,19 +244,21 @@ pub(in crate::source) fn spool(
     let unusable = |why: String| SourceError::Vex {
         repository: repository.to_owned(),
         why,
-        hint: "Check the archive's address: it must be a .tar.gz, .tgz or .zip file, and be named so.".into(),
+        hint:
+            "Check the address of the archive: it must be a .tar.gz, .tgz or .zip file with that extension."
+                .into(),
     };
     match (ArchiveFormat::of(&start), ArchiveFormat::by_name(name)) {
         (Some(format), Some(named)) if format == named => {
             Ok(Spooled { file, size, digest: hasher.finish(), format })
         }
-        (_, None) => Err(unusable(format!("{subject} is not named as a .tar.gz, .tgz or .zip archive"))),
+        (_, None) => Err(unusable(format!("{subject} does not have the extension .tar.gz, .tgz or .zip"))),
         (None, _) => Err(unusable(format!("{subject} is not an archive"))),
-        _ => Err(unusable(format!("{subject} is another kind of archive than its name says"))),
+        _ => Err(unusable(format!("{subject} is another kind of archive than its extension says"))),
     }
 }
 
-/// An archive's name where it is plain, else one that says only how it is packed.
+/// Returns an archive's name if it is plain, else a generic name for its format.
 pub(in crate::source) fn plain_name(name: &str, format: ArchiveFormat) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     let good = !name.starts_with('.') && name.len() <= 128 && name.bytes().all(plain);

@@ -1,7 +1,7 @@
 //! The names of VEX repositories and of the archives that they point to.
 //!
-//! Reads such URLs as Trivy does (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go, which uses
-//! go-getter). Does no I/O.
+//! This module parses such URLs as Trivy does (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go,
+//! which uses go-getter). It does no I/O.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,15 +20,15 @@ pub(in crate::source) const MANIFEST: &str = "vex-repository.json";
 /// Where a VEX repository is fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VexSource {
-    /// Its URL, as it stands in Trivy's repository.yaml.
+    /// Its URL, as written in Trivy's repository.yaml.
     Url(Url),
     /// A directory that holds `vex-repository.json` beside the archive or the unpacked repository.
     Directory(PathBuf),
 }
 
 impl VexSource {
-    /// Reads a source as it stands on the command line: what begins with `https://` or `http://`
-    /// is a URL, everything else is a folder.
+    /// Parses a source as written on the command line: a text that begins with `https://` or `http://` is a
+    /// URL, everything else is a directory.
     ///
     /// # Errors
     /// [`RemoteError::Address`] if the text is empty, has another scheme or a login, or is the address of a
@@ -39,13 +39,13 @@ impl VexSource {
             let text = Redacted::new(source);
             SourceError::from(RemoteError::Address { text, why: why.to_owned(), hint })
         };
-        let form = || "Give the URL that stands in Trivy's repository.yaml, or a folder.".to_owned();
+        let form = || "Give the URL from Trivy's repository.yaml, or a directory.".to_owned();
         if source.is_empty() {
             return Err(wrong("it is empty", form()));
         }
         if !source.starts_with("https://") && !source.starts_with("http://") {
             return match source.contains("://") {
-                true => Err(wrong("only https:// URLs and folders can be read", form())),
+                true => Err(wrong("it is neither an https:// URL nor a directory", form())),
                 false => Ok(VexSource::Directory(source.into())),
             };
         }
@@ -53,7 +53,7 @@ impl VexSource {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong(
                 "it holds a login",
-                "Fetch the repository with a tool that can log in, and give the folder instead.".into(),
+                "Fetch the repository with a tool that can log in, and give its directory instead.".into(),
             ));
         }
         let parts = segments(&url);
@@ -63,17 +63,20 @@ impl VexSource {
         match (host, parts.as_slice()) {
             ("github.com", [owner, repository, "blob" | "tree" | "raw", ..]) => {
                 return Err(wrong(
-                    "it is a page that shows a file, not a repository",
+                    "it is a web page for a file, not a repository",
                     github(owner, repository),
                 ));
             }
             ("raw.githubusercontent.com", [owner, repository, ..]) => {
-                return Err(wrong("it is a file's address, not a repository's", github(owner, repository)));
+                return Err(wrong(
+                    "it is the address of a file, not of a repository",
+                    github(owner, repository),
+                ));
             }
             ("github.com", [] | [_]) => {
                 return Err(wrong(
                     "it names no repository",
-                    "Write it as https://github.com/OWNER/REPOSITORY.".into(),
+                    "Give it as https://github.com/OWNER/REPOSITORY.".into(),
                 ));
             }
             (_, [before @ .., last]) if *last == MANIFEST => {
@@ -82,7 +85,7 @@ impl VexSource {
                 top.set_path(&before.join("/"));
                 top.set_query(None);
                 let hint = format!("Give {} instead.", top.as_str().trim_end_matches('/'));
-                return Err(wrong("it is a file's address, not a repository's", hint));
+                return Err(wrong("it is the address of a file, not of a repository", hint));
             }
             _ => {}
         }
@@ -90,7 +93,7 @@ impl VexSource {
     }
 }
 
-/// As it is shown and recorded: a query may hold a token.
+/// Redacted, for messages and records: a query may hold a token.
 impl fmt::Display for VexSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,8 +103,8 @@ impl fmt::Display for VexSource {
     }
 }
 
-/// Where a repository's manifest is. On github.com Trivy takes the file from the default branch
-/// by way of the API; the raw address with `HEAD` gives the same bytes without the API's limits.
+/// Returns the URL of a repository's manifest. On github.com Trivy reads the file from the default branch
+/// through the API; the raw address with `HEAD` returns the same bytes without the API's rate limits.
 pub(in crate::source) fn manifest_url(repository: &Url) -> Url {
     let mut url = repository.clone();
     let parts = segments(repository);
@@ -110,7 +113,7 @@ pub(in crate::source) fn manifest_url(repository: &Url) -> Url {
             let name = name.strip_suffix(".git").unwrap_or(name);
             let path = [&[*owner, name, "HEAD"], below, &[MANIFEST]].concat().join("/");
             url.set_path(&path);
-            // The host is a constant and fits: nothing to report.
+            // A valid constant cannot fail.
             let _ = url.set_host(Some("raw.githubusercontent.com"));
         }
         _ => url.set_path(&[parts.as_slice(), &[".well-known", MANIFEST]].concat().join("/")),
@@ -122,7 +125,7 @@ fn segments(url: &Url) -> Vec<&str> {
     url.path_segments().into_iter().flatten().filter(|part| !part.is_empty()).collect()
 }
 
-/// Where an archive is, and the folder inside it that holds the repository.
+/// The address of an archive, and the directory in it that holds the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::source) struct Location {
     pub url: Url,
@@ -133,8 +136,8 @@ pub(in crate::source) struct Location {
 }
 
 impl Location {
-    /// Reads a location as go-getter does: the folder inside the archive stands behind the first
-    /// `//` after the scheme's own, before the query.
+    /// Parses a location as go-getter does: the directory in the archive follows the first `//` after that of
+    /// the scheme, before the query.
     pub(in crate::source) fn parse(location: &str) -> Result<Self, String> {
         let (address, query) = match location.split_once('?') {
             Some((address, query)) => (address, Some(query)),
@@ -149,10 +152,10 @@ impl Location {
         let (rest, subdir) = rest.split_once("//").unwrap_or((rest, ""));
         let subdir = subdir.trim_matches('/');
         if subdir.contains(['?', '[']) {
-            return Err("its directory is a pattern with ? or [, and only * is followed".into());
+            return Err("its directory is a pattern with ? or [; only * is supported".into());
         }
         if !subdir.is_empty() && subdir.parse::<RelPath>().is_err() {
-            return Err("its folder is not a plain relative path".into());
+            return Err("its directory is not a plain relative path".into());
         }
         let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| error.to_string())?;
         url.set_query(query);
@@ -172,7 +175,7 @@ mod tests {
     fn manifest_of(text: &str) -> String {
         match VexSource::parse(text).unwrap() {
             VexSource::Url(url) => manifest_url(&url).to_string(),
-            VexSource::Directory(_) => panic!("{text} is taken for a folder"),
+            VexSource::Directory(_) => panic!("{text} is parsed as a directory"),
         }
     }
 
@@ -209,8 +212,8 @@ mod tests {
             ("https://v.example/.well-known/vex-repository.json", "https://v.example "),
             ("https://v.example/a/vex-repository.json?x=y", "https://v.example/a "),
             ("https://github.com/o", "OWNER/REPOSITORY"),
-            ("oci://r.example/x", "folder"),
-            ("", "folder"),
+            ("oci://r.example/x", "directory"),
+            ("", "directory"),
         ] {
             let error = VexSource::parse(text).unwrap_err();
             assert!(error.is_usage() && error.hint().contains(advice), "{text}: {}", error.hint());

@@ -164,7 +164,7 @@ fn what_one_source_serves_badly_another_brings() {
     );
     let dmz = bare();
     let run = dmz.ferry(&mirror);
-    run.exits(0).warns("serves an unusable trivy-db").warns("another source is asked");
+    run.exits(0).warns("serves an unusable trivy-db").warns("trying another source");
     assert_eq!(run.statuses(), ["trivy-db pushed"]);
     assert_eq!(
         run.target(0)["datasets"][0]["source"],
